@@ -1,0 +1,35 @@
+//! What travels between processes: messages, names, settings, and their encoding.
+//!
+//! Pure types. Nothing here does I/O, reads a clock or uses `unsafe`, so every transport, on every
+//! platform, can share them, and a test can make any of them by hand.
+//!
+//! Start at [`Message`], then [`codec`] for the bytes, [`Name`] for what things are called.
+//!
+//! ```
+//! use ipc_proto::{codec, Message, MessageId, SenderId, Timestamp};
+//!
+//! let sender = SenderId::new(7);
+//! let sent = Message::data(MessageId::new(sender, 1), Timestamp::from_nanos(0), "resize cat.png");
+//! let bytes = codec::encode(&sent)?;
+//! let received: Message<&str> = codec::decode(&bytes)?;
+//! assert_eq!(received, sent);
+//!
+//! // Any bytes give a value or an error that says what was wrong, never a panic.
+//! let error = codec::decode::<Message<&str>>(&[99, 1, 2]).unwrap_err();
+//! assert!(error.to_string().contains("version 99"));
+//! # Ok::<(), ipc_proto::CodecError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod id;
+mod message;
+mod name;
+mod settings;
+
+pub mod codec;
+
+pub use codec::CodecError;
+pub use id::{MessageId, SenderId, Timestamp};
+pub use message::{Kind, Message, UnknownKind};
+pub use name::{MAX_NAME_BYTES, Name, NameError};
+pub use settings::{QueueSettings, SettingsError};

@@ -1,0 +1,174 @@
+//! What queues, segments and nodes may be called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The longest name, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// The name of a namespace, or of a queue, segment or node in one.
+///
+/// Matches `[a-z0-9][a-z0-9._-]{0,63}`: it is a safe file name, URL part and NATS token everywhere,
+/// and two names never differ only in case.
+///
+/// ```
+/// use ipc_proto::Name;
+///
+/// let name: Name = "jobs.high-priority".parse()?;
+/// assert_eq!(name.as_str(), "jobs.high-priority");
+/// assert!("../etc/passwd".parse::<Name>().is_err());
+/// # Ok::<(), ipc_proto::NameError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// Why a text is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// It has no characters.
+    #[error("a name is empty: give it 1 to {MAX_NAME_BYTES} of a-z 0-9 . _ -")]
+    Empty,
+    /// It is longer than [`MAX_NAME_BYTES`].
+    #[error("name {name:?} has {bytes} bytes: at most {MAX_NAME_BYTES} are allowed")]
+    TooLong {
+        /// Its first characters.
+        name: String,
+        /// How long it is.
+        bytes: usize,
+    },
+    /// It contains a character that is not allowed, or not in that place.
+    #[error(
+        "name {name:?} has {found:?} at byte {at}: allowed are a-z and 0-9, and after the first \
+         character also . _ -"
+    )]
+    BadCharacter {
+        /// The whole text.
+        name: String,
+        /// The first character that is not allowed.
+        found: char,
+        /// Where it stands.
+        at: usize,
+    },
+}
+
+impl Name {
+    /// Checks `text` and keeps a copy.
+    ///
+    /// # Errors
+    /// [`NameError`], which names the first thing wrong.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > MAX_NAME_BYTES {
+            return Err(NameError::TooLong {
+                name: text.chars().take(MAX_NAME_BYTES).collect(),
+                bytes: text.len(),
+            });
+        }
+        match text.char_indices().find(|&(at, c)| !is_allowed(at, c)) {
+            None => Ok(Self(text.to_owned())),
+            Some((at, found)) => Err(NameError::BadCharacter {
+                name: text.to_owned(),
+                found,
+                at,
+            }),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_allowed(at: usize, c: char) -> bool {
+    match c {
+        'a'..='z' | '0'..='9' => true,
+        '.' | '_' | '-' => at > 0,
+        _ => false,
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn refuses_what_would_escape_a_folder_or_a_url() {
+        for bad in [
+            "", ".", "..", ".hidden", "a/b", "A", "a b", "ä", "-x", "a\0", "a*", "a>",
+        ] {
+            assert!(Name::new(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert!(Name::new(&"a".repeat(65)).is_err());
+        assert!(Name::new(&"a".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn an_error_says_where() {
+        let error = Name::new("jobs/high").unwrap_err();
+        assert!(error.to_string().contains("'/' at byte 4"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn accepts_exactly_the_documented_pattern(text in "\\PC{0,70}|[a-z0-9._-]{0,70}") {
+            let bytes = text.as_bytes();
+            let tail = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b);
+            let wanted = (1..=64).contains(&bytes.len())
+                && tail(&bytes[0]) && !b"._-".contains(&bytes[0])
+                && bytes.iter().all(tail);
+            prop_assert_eq!(Name::new(&text).is_ok(), wanted);
+        }
+
+        #[test]
+        fn survives_the_wire(text in "[a-z0-9][a-z0-9._-]{0,63}") {
+            let name = Name::new(&text).unwrap();
+            let bytes = crate::codec::encode(&name).unwrap();
+            prop_assert_eq!(crate::codec::decode::<Name>(&bytes).unwrap(), name);
+        }
+    }
+}

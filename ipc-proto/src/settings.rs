@@ -1,0 +1,192 @@
+//! What a queue promises, chosen by whoever creates it and the same for everybody who opens it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How a queue behaves, fixed when it is created.
+///
+/// ```
+/// use ipc_proto::QueueSettings;
+///
+/// let settings = QueueSettings { capacity: 64, ..QueueSettings::default() };
+/// settings.validate()?;
+/// # Ok::<(), ipc_proto::SettingsError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSettings {
+    /// How many messages it holds, exactly; those leased, delayed or dead count. 1 to 1,048,576.
+    pub capacity: u32,
+    /// Payloads up to this many bytes travel in the cell itself. At most 65,472.
+    pub inline_bytes: u32,
+    /// The largest payload, in bytes. At most 1 GiB.
+    pub max_message_bytes: u32,
+    /// Memory for payloads that do not fit inline, in bytes. What exceeds it waits, like a full queue.
+    pub pool_bytes: u64,
+    /// How often a message is delivered before it becomes a dead letter. 1 to 250.
+    pub attempt_limit: u8,
+    /// How long a receiver may hold a message that it neither settles nor extends. `None`: for as
+    /// long as it lives; only its death ends the lease. 1 ms to 1 year, kept to the millisecond.
+    pub lease: Option<Duration>,
+    /// How many processes may be attached at once. 1 to 511.
+    pub max_participants: u16,
+}
+
+impl QueueSettings {
+    /// The most messages one queue can hold.
+    pub const MAX_CAPACITY: u32 = 1 << 20;
+    /// The largest inline payload, in bytes.
+    pub const MAX_INLINE_BYTES: u32 = 64 * 1023;
+    /// The largest payload, in bytes.
+    pub const MAX_MESSAGE_BYTES: u32 = 1 << 30;
+    /// The most deliveries of one message.
+    pub const MAX_ATTEMPTS: u8 = 250;
+    /// The most attached processes.
+    pub const MAX_PARTICIPANTS: u16 = 511;
+    /// The shortest lease.
+    pub const MIN_LEASE: Duration = Duration::from_millis(1);
+    /// The longest lease.
+    pub const MAX_LEASE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+    /// The default settings with another capacity.
+    #[must_use]
+    pub fn with_capacity(capacity: u32) -> Self {
+        Self {
+            capacity,
+            ..Self::default()
+        }
+    }
+
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`SettingsError::OutOfRange`] names the first field outside its range.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        check(
+            "capacity",
+            self.capacity.into(),
+            1,
+            Self::MAX_CAPACITY.into(),
+        )?;
+        check(
+            "inline_bytes",
+            self.inline_bytes.into(),
+            0,
+            Self::MAX_INLINE_BYTES.into(),
+        )?;
+        let (given, most) = (
+            self.max_message_bytes.into(),
+            Self::MAX_MESSAGE_BYTES.into(),
+        );
+        check("max_message_bytes", given, 0, most)?;
+        if self.max_message_bytes > self.inline_bytes {
+            // One message of the largest size must fit, or it could never be sent.
+            let least = self.max_message_bytes.into();
+            check("pool_bytes", self.pool_bytes, least, 1 << 40)?;
+        }
+        check(
+            "attempt_limit",
+            self.attempt_limit.into(),
+            1,
+            Self::MAX_ATTEMPTS.into(),
+        )?;
+        let participants = self.max_participants.into();
+        check(
+            "max_participants",
+            participants,
+            1,
+            Self::MAX_PARTICIPANTS.into(),
+        )?;
+        if let Some(lease) = self.lease {
+            let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+            let (least, most) = (millis(Self::MIN_LEASE), millis(Self::MAX_LEASE));
+            check("lease (in ms)", millis(lease), least, most)?;
+        }
+        Ok(())
+    }
+}
+
+/// 1,024 messages up to 192 bytes inline, larger ones to 1 MiB in a pool of 8 MiB, five attempts,
+/// no lease time-out, 64 processes.
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            capacity: 1024,
+            inline_bytes: 192,
+            max_message_bytes: 1 << 20,
+            pool_bytes: 8 << 20,
+            attempt_limit: 5,
+            lease: None,
+            max_participants: 64,
+        }
+    }
+}
+
+/// Why settings are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// A field lies outside its range.
+    #[error("queue setting {field} is {given}: it must be from {least} to {most}")]
+    OutOfRange {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        given: u64,
+        /// The least allowed.
+        least: u64,
+        /// The most allowed.
+        most: u64,
+    },
+}
+
+fn check(field: &'static str, given: u64, least: u64, most: u64) -> Result<(), SettingsError> {
+    if (least..=most).contains(&given) {
+        return Ok(());
+    }
+    Err(SettingsError::OutOfRange {
+        field,
+        given,
+        least,
+        most,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        QueueSettings::default().validate().unwrap();
+    }
+
+    #[test]
+    fn each_field_is_held_to_its_range_and_named() {
+        let refused = |change: fn(&mut QueueSettings)| {
+            let mut settings = QueueSettings::default();
+            change(&mut settings);
+            settings.validate().unwrap_err().to_string()
+        };
+        assert!(refused(|s| s.capacity = 0).contains("capacity is 0"));
+        assert!(refused(|s| s.capacity = (1 << 20) + 1).contains("1048576"));
+        assert!(refused(|s| s.inline_bytes = 65_473).contains("inline_bytes"));
+        assert!(refused(|s| s.pool_bytes = 1000).contains("pool_bytes is 1000"));
+        assert!(refused(|s| s.attempt_limit = 251).contains("attempt_limit"));
+        assert!(refused(|s| s.attempt_limit = 0).contains("attempt_limit"));
+        assert!(refused(|s| s.max_participants = 512).contains("max_participants"));
+        assert!(refused(|s| s.lease = Some(Duration::from_micros(5))).contains("lease"));
+    }
+
+    #[test]
+    fn a_pool_is_needed_only_for_what_does_not_fit_inline() {
+        let settings = QueueSettings {
+            inline_bytes: 64,
+            max_message_bytes: 64,
+            pool_bytes: 0,
+            ..QueueSettings::default()
+        };
+        settings.validate().unwrap();
+    }
+}
