@@ -1,1 +1,27 @@
-//! Placeholder.
+//! Shared memory that survives the processes using it.
+#![cfg_attr(doc, doc = include_str!("../README.md"))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "ipc-shm needs Linux 5.10 or later: it relies on O_TMPFILE, pidfd, OFD locks and futexes"
+);
+
+pub mod clock;
+mod fork;
+mod layout;
+mod liveness;
+mod mapping;
+mod namespace;
+mod participant;
+mod segment;
+#[cfg(test)]
+mod testing;
+pub mod wait;
+pub mod watch;
+
+pub use layout::{Expected, Header, HeaderError, Kind, PayloadType, fingerprint};
+pub use liveness::{NoPidfd, ProcessIdentity};
+pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, Words};
+pub use namespace::{Namespace, NamespaceError};
+pub use participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
+pub use segment::{CreateError, Created, OpenError, OpenOrCreateError, REMOVED, Segment};

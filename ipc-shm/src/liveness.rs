@@ -1,0 +1,210 @@
+//! Decides that a process is gone. From facts of the kernel only, never from a time-out.
+//!
+//! Two facts, either of which is enough:
+//! - The open-file-description lock on the byte of its slot is free. The kernel frees it when the last copy of
+//!   the descriptor is closed, so at exit and at `exec`, in whatever PID namespace. A forked child that
+//!   outlives its parent keeps it.
+//! - Seen from the same PID namespace, its pidfd is readable (it ended, reaped or not), there is no such
+//!   process, or another one has the number now, which its start time betrays.
+//!
+//! Everything else means alive: also stopped, also "we can't tell".
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Names one process for ever, as far as the kernel can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// Its number, in its own PID namespace.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot; 0 if `/proc` did not say.
+    pub start_ticks: u64,
+    /// The inode of its PID namespace; 0 if `/proc` did not say.
+    pub pid_namespace: u64,
+}
+
+impl ProcessIdentity {
+    /// This process's identity.
+    #[must_use]
+    pub fn current() -> Self {
+        let pid = std::process::id();
+        Self {
+            pid,
+            start_ticks: start_ticks(pid).unwrap_or(0),
+            pid_namespace: our_pid_namespace(),
+        }
+    }
+
+    /// A descriptor that becomes readable when the process ends.
+    ///
+    /// # Errors
+    /// [`NoPidfd`] tells a process that is gone from one that can't be watched from here.
+    pub fn pidfd(&self) -> Result<OwnedFd, NoPidfd> {
+        if self.pid_namespace != our_pid_namespace() || self.pid_namespace == 0 {
+            return Err(NoPidfd::Unwatchable);
+        }
+        let fd = match pidfd_open(self.pid) {
+            Ok(fd) => fd,
+            Err(Errno::ESRCH) => return Err(NoPidfd::Gone),
+            Err(_) => return Err(NoPidfd::Unwatchable),
+        };
+        // Only now: the descriptor pins the process that has the number, so its start time can't change.
+        match start_ticks(self.pid) {
+            Some(ticks) if self.start_ticks != 0 && ticks != self.start_ticks => Err(NoPidfd::Gone),
+            _ => Ok(fd),
+        }
+    }
+}
+
+/// Why there is no descriptor for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPidfd {
+    /// It ended.
+    Gone,
+    /// It lives in another PID namespace, or the kernel gives no more descriptors.
+    Unwatchable,
+}
+
+/// Whether the process that locked `byte` of `file`, through another descriptor than ours, is certainly gone.
+pub(crate) fn is_gone(file: &File, byte: usize, process: &ProcessIdentity) -> bool {
+    if is_unlocked(file, byte) {
+        return true;
+    }
+    match process.pidfd() {
+        Ok(fd) => has_ended(&fd),
+        Err(NoPidfd::Gone) => true,
+        Err(NoPidfd::Unwatchable) => false,
+    }
+}
+
+/// Takes the lock on `byte`, for as long as this open file lives. `false` if somebody else has it.
+pub(crate) fn try_lock(file: &File, byte: usize) -> Result<bool, Errno> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_WRLCK))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(crate) fn unlock(file: &File, byte: usize) {
+    // Fails only for a bad descriptor, which `file` is not.
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_UNLCK)));
+}
+
+/// Whether a pidfd says that its process has ended.
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+}
+
+fn is_unlocked(file: &File, byte: usize) -> bool {
+    let mut lock = byte_lock(byte, libc::F_WRLCK);
+    match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
+        Ok(_) => i32::from(lock.l_type) == libc::F_UNLCK,
+        Err(_) => false,
+    }
+}
+
+fn byte_lock(byte: usize, kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).expect("lock kinds are 0, 1 and 2"),
+        l_whence: 0, // SEEK_SET
+        l_start: i64::try_from(byte).expect("offsets in a file are positive"),
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: takes two numbers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(result)?;
+    let fd = i32::try_from(fd).expect("descriptors are small");
+    // SAFETY: the system call just made this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the second field may contain anything, so count from its end.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end_of_name + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn our_pid_namespace() -> u64 {
+    static INODE: OnceLock<u64> = OnceLock::new();
+    *INODE.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn identity_of(pid: u32) -> ProcessIdentity {
+        ProcessIdentity {
+            pid,
+            start_ticks: start_ticks(pid).unwrap(),
+            ..ProcessIdentity::current()
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_gone_though_its_number_still_answers() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let identity = identity_of(child.id());
+        let pidfd = identity.pidfd().unwrap();
+        assert!(!has_ended(&pidfd));
+        child.kill().unwrap();
+        // Not reaped: wait for the end only.
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::NONE).unwrap();
+        assert!(fs::exists(format!("/proc/{}", child.id())).unwrap());
+        assert!(has_ended(&identity.pidfd().unwrap()));
+        child.wait().unwrap();
+        assert_eq!(identity.pidfd().unwrap_err(), NoPidfd::Gone);
+    }
+
+    #[test]
+    fn a_reused_number_is_not_taken_for_the_old_process() {
+        let ours = ProcessIdentity::current();
+        let earlier = ProcessIdentity {
+            start_ticks: ours.start_ticks - 1,
+            ..ours
+        };
+        assert!(ours.pidfd().is_ok());
+        assert_eq!(earlier.pidfd().unwrap_err(), NoPidfd::Gone);
+    }
+
+    #[test]
+    fn a_process_of_another_pid_namespace_is_unknown_not_dead() {
+        let elsewhere = ProcessIdentity {
+            pid_namespace: 1,
+            ..ProcessIdentity::current()
+        };
+        assert_eq!(elsewhere.pidfd().unwrap_err(), NoPidfd::Unwatchable);
+    }
+
+    #[test]
+    fn a_lock_is_seen_by_others_and_goes_with_its_descriptor() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (ours, theirs) = (file.reopen().unwrap(), file.reopen().unwrap());
+        assert!(is_unlocked(&ours, 5));
+        assert_eq!(try_lock(&theirs, 5), Ok(true));
+        assert!(!is_unlocked(&ours, 5));
+        assert_eq!(try_lock(&ours, 5), Ok(false));
+        // Closing another descriptor of the same file does not free it, as a classic lock would be.
+        drop(file.reopen().unwrap());
+        assert!(!is_unlocked(&ours, 5));
+        drop(theirs);
+        assert!(is_unlocked(&ours, 5));
+    }
+}

@@ -1,0 +1,294 @@
+//! A file mapped into memory, and bounds-checked views of it.
+//!
+//! The other side of the mapping is processes that may write, or die, at any moment. So everything
+//! that two processes touch at once is an atomic word; plain bytes are reached only by functions whose
+//! caller promises that nobody else uses them now.
+//! Does not know what the bytes mean.
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use thiserror::Error;
+
+/// The size of a cache line, and of the unit in which layouts are built.
+pub const CACHE_LINE_BYTES: usize = 64;
+
+/// A view was asked for that does not lie inside the mapping, or is not aligned.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{bytes} bytes at offset {offset}, aligned to {align}, do not lie in a mapping of {mapped} bytes"
+)]
+pub struct OutOfBounds {
+    /// Where the view would begin.
+    pub offset: usize,
+    /// How long it would be.
+    pub bytes: usize,
+    /// What its offset must be a multiple of.
+    pub align: usize,
+    /// How long the mapping is.
+    pub mapped: usize,
+}
+
+/// A shared, writable mapping of a whole file.
+///
+/// Invariants, cited by every unsafe block below:
+/// 1. `raw` stays mapped at the same address, with the same length, until the `Mapping` is dropped;
+///    every view holds an `Arc` of it or borrows it.
+/// 2. `raw` begins on a page boundary, so an offset's alignment is the address's.
+/// 3. Words handed out as atomics are only ever used as atomics of that size, by every process: the
+///    layouts keep words and payload bytes apart.
+#[derive(Debug)]
+pub struct Mapping {
+    raw: MmapRaw,
+}
+
+impl Mapping {
+    /// Maps the first `bytes` bytes of `file`, shared with every other process that maps it.
+    ///
+    /// # Errors
+    /// What `mmap` says, mostly that there is no address space or memory left.
+    pub fn new(file: &File, bytes: usize) -> io::Result<Arc<Self>> {
+        let raw = MmapOptions::new().len(bytes).map_raw(file)?;
+        Ok(Arc::new(Self { raw }))
+    }
+
+    /// How many bytes are mapped.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Whether nothing is mapped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.raw.len() == 0
+    }
+
+    /// The 64-bit word at `offset`.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], also when `offset` is no multiple of 8.
+    pub fn word(&self, offset: usize) -> Result<&AtomicU64, OutOfBounds> {
+        let address = self.address(offset, 8, 8)?;
+        // SAFETY: eight bytes inside the mapping (1), 8-aligned (2, checked by `address`), and used as
+        // an atomic by everybody (3); every bit pattern is a valid `AtomicU64`.
+        Ok(unsafe { address.cast::<AtomicU64>().as_ref() })
+    }
+
+    /// The 32-bit word at `offset`, for a futex.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], also when `offset` is no multiple of 4.
+    pub fn word32(&self, offset: usize) -> Result<&AtomicU32, OutOfBounds> {
+        let address = self.address(offset, 4, 4)?;
+        // SAFETY: four bytes inside the mapping (1), 4-aligned (2, checked by `address`), and used as
+        // an atomic by everybody (3); every bit pattern is a valid `AtomicU32`.
+        Ok(unsafe { address.cast::<AtomicU32>().as_ref() })
+    }
+
+    /// `count` groups of `N` words, the first at `offset`, one every `stride` bytes.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if any of them would not lie in the mapping, or not be 8-aligned.
+    pub fn words<const N: usize>(
+        self: &Arc<Self>,
+        offset: usize,
+        stride: usize,
+        count: usize,
+    ) -> Result<Words<N>, OutOfBounds> {
+        let span = match count {
+            0 => Some(0),
+            _ => stride
+                .checked_mul(count - 1)
+                .and_then(|all| all.checked_add(8 * N)),
+        };
+        let aligned = stride.is_multiple_of(8);
+        let span = span.filter(|_| aligned).unwrap_or(usize::MAX);
+        let base = self.address(offset, span, 8)?;
+        Ok(Words {
+            base: base.cast(),
+            stride,
+            count,
+            _mapping: Arc::clone(self),
+        })
+    }
+
+    /// Copies the bytes at `offset` into `to`, whoever may be writing them now.
+    ///
+    /// What comes out may mix several writes: the caller finds out by a word that it read before and
+    /// after.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    pub fn copy_racy(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfBounds> {
+        let from = self.address(offset, to.len(), 1)?;
+        for (index, byte) in to.iter_mut().enumerate() {
+            // SAFETY: `index < to.len()`, which `address` found to lie inside the mapping (1).
+            let at = unsafe { from.add(index) };
+            // SAFETY: volatile, because another process may write it now. Whatever value is read is a
+            // valid `u8`, and the compiler may not assume that a second read gives the same.
+            *byte = unsafe { at.as_ptr().read_volatile() };
+        }
+        std::sync::atomic::fence(Ordering::Acquire);
+        Ok(())
+    }
+
+    /// The payload bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    ///
+    /// # Safety
+    /// For as long as the slice lives, no process writes these bytes, and none of them is handed out
+    /// as an atomic word.
+    pub unsafe fn bytes(&self, offset: usize, len: usize) -> Result<&[u8], OutOfBounds> {
+        let start = self.address(offset, len, 1)?;
+        // SAFETY: inside the mapping for its lifetime (1); not written meanwhile, as the caller promises.
+        Ok(unsafe { std::slice::from_raw_parts(start.as_ptr(), len) })
+    }
+
+    /// The payload bytes at `offset`, to be written.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    ///
+    /// # Safety
+    /// For as long as the slice lives, nobody else, in this process or another, reads or writes
+    /// these bytes, and none of them is handed out as an atomic word.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "exclusive by the caller's promise, not by this borrow"
+    )]
+    pub unsafe fn bytes_mut(&self, offset: usize, len: usize) -> Result<&mut [u8], OutOfBounds> {
+        let start = self.address(offset, len, 1)?;
+        // SAFETY: inside the mapping for its lifetime (1); nobody else's meanwhile, as the caller promises.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) })
+    }
+
+    /// Asks the kernel to map `len` bytes at `offset` now, so that the first touch does not cost a
+    /// page fault each. An optimisation only: a kernel that can't is not an error.
+    pub fn prefault(&self, offset: usize, len: usize) {
+        let page = 4096;
+        let start = offset / page * page;
+        let len = (offset - start + len).min(self.len().saturating_sub(start));
+        let Ok(address) = self.address(start, len, 1) else {
+            return;
+        };
+        // SAFETY: a page-aligned range inside the mapping (1, 2); populating it changes no content.
+        let _ = unsafe { libc::madvise(address.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
+    }
+
+    fn address(
+        &self,
+        offset: usize,
+        bytes: usize,
+        align: usize,
+    ) -> Result<NonNull<u8>, OutOfBounds> {
+        let fits = offset
+            .checked_add(bytes)
+            .is_some_and(|end| end <= self.len());
+        let base = NonNull::new(self.raw.as_mut_ptr());
+        match base {
+            Some(base) if fits && offset.is_multiple_of(align) => {
+                // SAFETY: `offset + bytes` was just found to be at most the mapping's length (1).
+                Ok(unsafe { base.add(offset) })
+            }
+            _ => Err(OutOfBounds {
+                offset,
+                bytes,
+                align,
+                mapped: self.len(),
+            }),
+        }
+    }
+}
+
+/// Equally spaced groups of `N` atomic words in a mapping, such as the slots of a table.
+///
+/// Invariants: the range from `base` to the last group's end lies in the mapping, which lives as long
+/// as this does; `base` and `stride` are multiples of 8. [`Mapping::words`] checks both.
+#[derive(Debug)]
+pub struct Words<const N: usize> {
+    base: NonNull<[AtomicU64; N]>,
+    stride: usize,
+    count: usize,
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: it only hands out `&[AtomicU64; N]`, which is `Sync`, from memory that no thread owns.
+unsafe impl<const N: usize> Send for Words<N> {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Sync for Words<N> {}
+
+impl<const N: usize> Words<N> {
+    /// How many groups there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Group number `index`.
+    ///
+    /// # Panics
+    /// If there is no such group: an index is checked where it enters, so this is a bug here.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, index: usize) -> &[AtomicU64; N] {
+        assert!(index < self.count, "group {index} of {}", self.count);
+        // SAFETY: `index < count`, so the group lies in the range that the invariant speaks of.
+        let group = unsafe { self.base.byte_add(index * self.stride) };
+        // SAFETY: as above; 8-aligned by the invariant; only ever used as atomics (3).
+        unsafe { group.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(bytes: usize) -> Arc<Mapping> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes as u64).unwrap();
+        Mapping::new(&file, bytes).unwrap()
+    }
+
+    #[test]
+    fn no_view_reaches_outside_or_is_misaligned() {
+        let mapping = mapping(4096);
+        assert!(mapping.word(4088).is_ok());
+        for offset in [4089, 4092, 4096, usize::MAX, usize::MAX - 7, 4] {
+            assert!(mapping.word(offset).is_err(), "{offset}");
+        }
+        assert!(mapping.word32(4).is_ok());
+        assert!(mapping.words::<8>(0, 64, 64).is_ok());
+        assert!(mapping.words::<8>(0, 64, 65).is_err());
+        assert!(mapping.words::<8>(0, 60, 2).is_err());
+        assert!(mapping.words::<8>(8, usize::MAX - 7, 3).is_err());
+        assert!(mapping.copy_racy(4095, &mut [0; 2]).is_err());
+    }
+
+    #[test]
+    fn two_mappings_of_one_file_share_their_words() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let (one, other) = (
+            Mapping::new(&file, 4096).unwrap(),
+            Mapping::new(&file, 4096).unwrap(),
+        );
+        one.words::<2>(64, 16, 3).unwrap().get(2)[1].store(7, Ordering::Relaxed);
+        assert_eq!(
+            other.word(64 + 2 * 16 + 8).unwrap().load(Ordering::Relaxed),
+            7
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "group 3 of 3")]
+    fn a_group_that_is_not_there_is_a_panic_not_a_stray_read() {
+        let _ = mapping(4096).words::<2>(0, 16, 3).unwrap().get(3);
+    }
+}

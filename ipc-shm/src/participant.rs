@@ -1,0 +1,523 @@
+//! The table of processes attached to a segment.
+//!
+//! A slot's first word says who has it:
+//!
+//! | from | to | by |
+//! |---|---|---|
+//! | `FREE, e` | `LIVE, e+1` | a process that joins, holding the kernel's lock on the slot's byte |
+//! | `LIVE, e` | `LEAVING, e` | that process, when it detaches |
+//! | `LIVE, e` of a dead process, `LEAVING, e` | `FREE, e` | anybody, after nothing names the slot any more |
+//!
+//! The process holds the lock for as long as it is `LIVE`, so a slot can't outlive its process unnoticed. The
+//! other words of a slot are written by the process that has it, before it becomes `LIVE`, and its own
+//! counters afterwards; they stay readable after its death, until somebody else joins.
+//! Its process may die between any two lines: `liveness` finds out, and whoever uses the segment frees
+//! what it held. Does not decide that somebody is *slow*: only that they are gone.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ipc_proto::SenderId;
+use thiserror::Error;
+
+use crate::clock;
+use crate::fork::Generation;
+use crate::layout::{SLOT_BYTES, SLOTS};
+use crate::liveness::{self, ProcessIdentity};
+use crate::mapping::Words;
+use crate::segment::Segment;
+
+/// A process's membership in a segment, given back when dropped.
+///
+/// A forked child inherits the value but not the membership: see [`is_ours`](Self::is_ours).
+#[derive(Debug)]
+pub struct Attachment {
+    segment: Segment,
+    table: Participants,
+    index: u16,
+    epoch: u64,
+    generation: Generation,
+}
+
+/// All slots of a segment.
+#[derive(Debug)]
+pub struct Participants {
+    slots: Words<SLOT_WORDS>,
+}
+
+/// A slot and the epoch in which it was looked at: names one membership for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// The slot.
+    pub index: u16,
+    /// How often it was taken, this time included.
+    pub epoch: u64,
+}
+
+/// What a slot says about whoever has it, or had it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Participant {
+    /// Which membership.
+    pub member: Member,
+    /// Whether it is taken.
+    pub presence: Presence,
+    /// Which process.
+    pub process: ProcessIdentity,
+    /// The number that its messages bear.
+    pub sender: SenderId,
+    /// What it called itself.
+    pub name: String,
+    /// When it joined, on the monotonic clock.
+    pub joined_at: Duration,
+    /// When it last said that it is well, on the monotonic clock.
+    pub beat_at: Duration,
+    /// How often it said so.
+    pub beats: u64,
+}
+
+/// What a slot's state word says. Whether a `Live` process still runs is the kernel's to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody has it.
+    Free,
+    /// A process joined and did not leave.
+    Live,
+    /// Its process left; what it held is about to be freed.
+    Leaving,
+}
+
+/// Why a process could not join.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Every slot is taken by a live process.
+    #[error(
+        "all {slots} participant slots of {name:?} are taken by live processes: create it with more"
+    )]
+    Full {
+        /// How many there are.
+        slots: u16,
+        /// The segment.
+        name: String,
+    },
+    /// The kernel gives no lock.
+    #[error("can't lock a participant slot of {name:?}: {source}")]
+    Lock {
+        /// The segment.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Attachment {
+    /// Takes a free slot.
+    ///
+    /// Slots of dead processes are not taken: free them first, see [`Participants::departed`].
+    /// Each attachment needs a [`Segment`] opened for it alone, since that holds its lock.
+    ///
+    /// # Errors
+    /// [`JoinError::Full`] if no slot is free.
+    pub fn join(segment: Segment, name: &str) -> Result<Self, JoinError> {
+        let table = Participants::of(&segment);
+        let generation = Generation::current();
+        for index in 0..table.count() {
+            let taken = table
+                .take(&segment, index, name)
+                .map_err(|errno| JoinError::Lock {
+                    name: segment.name().to_string(),
+                    source: errno.into(),
+                })?;
+            if let Some(epoch) = taken {
+                segment.changes().fetch_add(1, Ordering::SeqCst);
+                // Whoever watches over this segment must learn to watch us.
+                segment.notify_all();
+                return Ok(Self {
+                    segment,
+                    table,
+                    index,
+                    epoch,
+                    generation,
+                });
+            }
+        }
+        Err(JoinError::Full {
+            slots: table.count(),
+            name: segment.name().to_string(),
+        })
+    }
+
+    /// The segment.
+    #[must_use]
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Everybody's slots.
+    #[must_use]
+    pub fn participants(&self) -> &Participants {
+        &self.table
+    }
+
+    /// Our membership.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        Member {
+            index: self.index,
+            epoch: self.epoch,
+        }
+    }
+
+    /// Whether this process is the one that joined, not a forked copy of it. One load.
+    #[inline]
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.generation.is_current()
+    }
+
+    /// Says that this process is well.
+    pub fn beat(&self) {
+        let slot = self.slot();
+        slot[BEAT_AT].store(nanos(clock::monotonic()), Ordering::Relaxed);
+        slot[BEATS].fetch_add(1, Ordering::Release);
+    }
+
+    /// Eight words for the kind's own counters. Only this process writes them.
+    #[must_use]
+    pub fn counters(&self) -> &[AtomicU64] {
+        &self.slot()[COUNTERS..]
+    }
+
+    /// The other members that are certainly gone, whose slots are not free yet.
+    #[must_use]
+    pub fn departed(&self) -> Vec<Member> {
+        self.table.departed_but(&self.segment, Some(self.index))
+    }
+
+    /// Leaves: from now on the slot counts as departed. The caller frees what it holds and then calls
+    /// [`Participants::release`]; if it dies before, others do.
+    pub fn leave(&self) {
+        if self.is_ours() {
+            let (live, leaving) = (
+                word(Presence::Live, self.epoch),
+                word(Presence::Leaving, self.epoch),
+            );
+            let _ = self.slot()[STATE].compare_exchange(
+                live,
+                leaving,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+            self.segment.changes().fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn slot(&self) -> &[AtomicU64; SLOT_WORDS] {
+        self.table.slots.get(self.index.into())
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Participants {
+    /// The table of `segment`.
+    ///
+    /// # Panics
+    /// Never: the table lies inside the header, whose size was checked when the segment was opened.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Self {
+        let count = segment.header().max_participants.into();
+        let slots = segment.mapping().words(SLOTS, SLOT_BYTES, count);
+        Self {
+            slots: slots.expect("the table lies inside the header"),
+        }
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn count(&self) -> u16 {
+        u16::try_from(self.slots.count()).expect("a header holds a u16")
+    }
+
+    /// Whether `member` still has its slot. Once false, false for ever.
+    #[must_use]
+    pub fn is_member(&self, member: Member) -> bool {
+        let (presence, epoch) = self.state(member.index);
+        epoch == member.epoch && presence != Presence::Free
+    }
+
+    /// What slot `index` says.
+    ///
+    /// Read without a lock: a slot that is taken over meanwhile gives a mixture, whose `presence` and
+    /// `member` are right as of the end of the call.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    #[must_use]
+    pub fn get(&self, index: u16) -> Participant {
+        let slot = self.slots.get(index.into());
+        let load = |at: usize| slot[at].load(Ordering::Acquire);
+        let name: Vec<u8> = (NAME..COUNTERS)
+            .flat_map(|at| load(at).to_le_bytes())
+            .collect();
+        let end = name
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(name.len());
+        let (process, sender) = (self.process(index), SenderId::new(load(SENDER)));
+        let (joined_at, beat_at) = (load(JOINED_AT), load(BEAT_AT));
+        let beats = load(BEATS);
+        let (presence, epoch) = self.state(index);
+        Participant {
+            member: Member { index, epoch },
+            presence,
+            process,
+            sender,
+            name: String::from_utf8_lossy(&name[..end]).into_owned(),
+            joined_at: Duration::from_nanos(joined_at),
+            beat_at: Duration::from_nanos(beat_at),
+            beats,
+        }
+    }
+
+    /// The eight counters of slot `index`, whoever has it or had it last.
+    #[must_use]
+    pub fn counters(&self, index: u16) -> &[AtomicU64] {
+        &self.slots.get(index.into())[COUNTERS..]
+    }
+
+    /// Every slot that is or was ever taken.
+    pub fn iter(&self) -> impl Iterator<Item = Participant> + '_ {
+        (0..self.count())
+            .map(|index| self.get(index))
+            .filter(|slot| slot.member.epoch > 0)
+    }
+
+    /// The members that are certainly gone, whose slots are not free yet.
+    ///
+    /// `segment` must not be one through which a process joined: its own lock would look free to it.
+    #[must_use]
+    pub fn departed(&self, segment: &Segment) -> Vec<Member> {
+        self.departed_but(segment, None)
+    }
+
+    /// Whether `member` is certainly gone, seen through a segment that is not its own.
+    #[must_use]
+    pub fn is_departed(&self, segment: &Segment, member: Member) -> bool {
+        match self.state(member.index) {
+            (_, epoch) if epoch != member.epoch => true,
+            (Presence::Free | Presence::Leaving, _) => true,
+            (Presence::Live, _) => {
+                let process = self.process(member.index);
+                // The identity was written before the epoch that we compare again afterwards.
+                liveness::is_gone(segment.file(), byte_of(member.index), &process)
+                    || self.state(member.index) != (Presence::Live, member.epoch)
+            }
+        }
+    }
+
+    /// Frees the slot of a departed member. Nothing may name it any more. Harmless when done twice.
+    pub fn release(&self, segment: &Segment, member: Member) {
+        let free = word(Presence::Free, member.epoch);
+        for presence in [Presence::Live, Presence::Leaving] {
+            let taken = word(presence, member.epoch);
+            let state = &self.slots.get(member.index.into())[STATE];
+            if state
+                .compare_exchange(taken, free, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+            {
+                segment.changes().fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn departed_but(&self, segment: &Segment, ours: Option<u16>) -> Vec<Member> {
+        (0..self.count())
+            .filter(|index| Some(*index) != ours)
+            .filter_map(|index| {
+                let (presence, epoch) = self.state(index);
+                let member = Member { index, epoch };
+                let gone = presence != Presence::Free
+                    && self.is_departed(segment, member)
+                    && self.is_member(member);
+                gone.then_some(member)
+            })
+            .collect()
+    }
+
+    /// Takes slot `index` if it is free; its new epoch if so.
+    fn take(&self, segment: &Segment, index: u16, name: &str) -> Result<Option<u64>, nix::Error> {
+        let (presence, epoch) = self.state(index);
+        if presence != Presence::Free || !liveness::try_lock(segment.file(), byte_of(index))? {
+            return Ok(None);
+        }
+        // With the lock nobody else can take the slot; but it may have been taken before we had it.
+        let free = word(Presence::Free, epoch);
+        if self.slots.get(index.into())[STATE].load(Ordering::SeqCst) == free {
+            self.introduce(index, name);
+            let live = word(Presence::Live, epoch + 1);
+            let state = &self.slots.get(index.into())[STATE];
+            if state
+                .compare_exchange(free, live, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+            {
+                return Ok(Some(epoch + 1));
+            }
+        }
+        liveness::unlock(segment.file(), byte_of(index));
+        Ok(None)
+    }
+
+    fn introduce(&self, index: u16, name: &str) {
+        let slot = self.slots.get(index.into());
+        let process = ProcessIdentity::current();
+        let now = nanos(clock::monotonic());
+        let set = |at: usize, value: u64| slot[at].store(value, Ordering::Release);
+        set(PID, process.pid.into());
+        set(START_TICKS, process.start_ticks);
+        set(PID_NAMESPACE, process.pid_namespace);
+        set(SENDER, fastrand::u64(1..));
+        set(JOINED_AT, now);
+        set(BEAT_AT, now);
+        set(BEATS, 0);
+        let mut bytes = [0; 8 * (COUNTERS - NAME)];
+        let kept = name.len().min(bytes.len());
+        bytes[..kept].copy_from_slice(&name.as_bytes()[..kept]);
+        for (at, chunk) in bytes.chunks_exact(8).enumerate() {
+            set(
+                NAME + at,
+                u64::from_le_bytes(chunk.try_into().expect("eight bytes")),
+            );
+        }
+        (COUNTERS..SLOT_WORDS).for_each(|at| set(at, 0));
+    }
+
+    fn state(&self, index: u16) -> (Presence, u64) {
+        let word = self.slots.get(index.into())[STATE].load(Ordering::SeqCst);
+        let presence = match word & 3 {
+            0 => Presence::Free,
+            1 => Presence::Live,
+            // 3 is damage: nobody writes it. As `Leaving` it is freed like any other departed member.
+            _ => Presence::Leaving,
+        };
+        (presence, word >> 2)
+    }
+
+    fn process(&self, index: u16) -> ProcessIdentity {
+        let slot = self.slots.get(index.into());
+        let load = |at: usize| slot[at].load(Ordering::Acquire);
+        ProcessIdentity {
+            pid: u32::try_from(load(PID)).unwrap_or(0),
+            start_ticks: load(START_TICKS),
+            pid_namespace: load(PID_NAMESPACE),
+        }
+    }
+}
+
+const SLOT_WORDS: usize = SLOT_BYTES / 8;
+const STATE: usize = 0;
+const PID: usize = 1;
+const START_TICKS: usize = 2;
+const PID_NAMESPACE: usize = 3;
+const SENDER: usize = 4;
+const JOINED_AT: usize = 5;
+const BEAT_AT: usize = 6;
+const BEATS: usize = 7;
+const NAME: usize = 8;
+const COUNTERS: usize = 16;
+
+fn word(presence: Presence, epoch: u64) -> u64 {
+    let bits = match presence {
+        Presence::Free => 0,
+        Presence::Live => 1,
+        Presence::Leaving => 2,
+    };
+    epoch << 2 | bits
+}
+
+/// The byte of the file whose lock stands for a slot. Only a name for it: nobody reads or writes it.
+fn byte_of(index: u16) -> usize {
+    SLOTS + usize::from(index) * SLOT_BYTES
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Scratch, TEST_KIND};
+
+    fn scratch() -> (Scratch, Segment) {
+        let scratch = Scratch::new();
+        let segment = scratch.create("table", 3);
+        (scratch, segment)
+    }
+
+    #[test]
+    fn each_attachment_has_a_slot_and_gives_it_back() {
+        let (scratch, segment) = scratch();
+        let first = Attachment::join(segment, "first").unwrap();
+        let second = Attachment::join(scratch.open("table", TEST_KIND), "second").unwrap();
+        assert_ne!(first.member(), second.member());
+        let names: Vec<_> = first.participants().iter().map(|slot| slot.name).collect();
+        assert_eq!(names, ["first", "second"]);
+        assert_eq!(first.departed(), []);
+        let gone = second.member();
+        drop(second);
+        assert_eq!(first.departed(), [gone]);
+        first.participants().release(first.segment(), gone);
+        assert_eq!(first.departed(), []);
+        assert!(!first.participants().is_member(gone));
+        let third = Attachment::join(scratch.open("table", TEST_KIND), "third").unwrap();
+        assert_eq!(third.member().epoch, gone.epoch + 1);
+    }
+
+    #[test]
+    fn a_full_table_says_so_and_how_large_it_is() {
+        let (scratch, segment) = scratch();
+        let mut all = vec![Attachment::join(segment, "a").unwrap()];
+        for _ in 0..2 {
+            all.push(Attachment::join(scratch.open("table", TEST_KIND), "b").unwrap());
+        }
+        let error = Attachment::join(scratch.open("table", TEST_KIND), "c").unwrap_err();
+        assert!(matches!(error, JoinError::Full { slots: 3, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_slot_whose_process_closed_its_lock_is_departed() {
+        let (scratch, segment) = scratch();
+        let watcher = Attachment::join(segment, "watcher").unwrap();
+        let doomed = Attachment::join(scratch.open("table", TEST_KIND), "doomed").unwrap();
+        let member = doomed.member();
+        // What exec does: the lock goes, the slot says nothing, the process lives.
+        liveness::unlock(doomed.segment.file(), byte_of(member.index));
+        assert_eq!(watcher.departed(), [member]);
+    }
+
+    #[test]
+    fn counters_and_beats_stay_readable_after_leaving() {
+        let (scratch, segment) = scratch();
+        let reader = Attachment::join(segment, "reader").unwrap();
+        let writer = Attachment::join(scratch.open("table", TEST_KIND), "writer").unwrap();
+        writer.counters()[3].store(42, Ordering::Relaxed);
+        writer.beat();
+        let index = writer.member().index;
+        drop(writer);
+        assert_eq!(
+            reader.participants().counters(index)[3].load(Ordering::Relaxed),
+            42
+        );
+        let slot = reader.participants().get(index);
+        assert_eq!(
+            (slot.beats, slot.presence, &slot.name[..]),
+            (1, Presence::Leaving, "writer")
+        );
+    }
+}

@@ -1,0 +1,638 @@
+//! A named piece of shared memory: one file, one header, one mapping.
+//!
+//! A segment is built whole in a file without a name, then linked: nobody can ever see half of one, and
+//! a creator that is killed leaves nothing. Memory is reserved up front (`fallocate`), so a full
+//! file system is an error here and not a SIGBUS later. Removing raises a flag that everybody attached
+//! sees, wakes them, and unlinks the name; if the remover dies in between, the next one to open or remove
+//! that name finishes it.
+//! Does not know who is attached (see `participant`), nor what the body means.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ipc_proto::Name;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
+use thiserror::Error;
+
+use crate::layout::{self, Expected, Header, HeaderError, Kind};
+use crate::mapping::Mapping;
+use crate::namespace::{Namespace, NamespaceError};
+use crate::wait::Event;
+
+/// An open segment.
+#[derive(Debug)]
+pub struct Segment {
+    namespace: Namespace,
+    name: Name,
+    header: Header,
+    file: File,
+    mapping: Arc<Mapping>,
+}
+
+/// Why a segment was not created.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The name is taken.
+    #[error("{} exists already: open it, or remove it first", path.display())]
+    Exists {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The file system is too full.
+    #[error(
+        "{} has {} free, {name:?} needs {}: lower the capacity or the payload size, or mount it larger",
+        path.display(), Bytes(*free), Bytes(*needed)
+    )]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// What was to be created.
+        name: String,
+        /// Free bytes there.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// This process may not make files of that size.
+    #[error("{name:?} needs {}, but files are limited to {} (ulimit -f)", Bytes(*needed), Bytes(*limit))]
+    FileSizeLimit {
+        /// What was to be created.
+        name: String,
+        /// The limit.
+        limit: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// The folder is refused.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The system refused.
+    #[error("can't {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a segment was not opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is none of that name.
+    #[error("{} does not exist: was it created, by the same user, in the same namespace and container?", path.display())]
+    NotFound {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The name is no regular file: somebody planted a link, FIFO or folder.
+    #[error("{} is no regular file: it was not made by us", path.display())]
+    NotAFile {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Another user owns the file.
+    #[error("{} belongs to user {owner}, not to us (user {us})", path.display())]
+    ForeignOwner {
+        /// Its path.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Others may use the file.
+    #[error("{} has mode {mode:03o} instead of 600: others could have written to it", path.display())]
+    OpenToOthers {
+        /// Its path.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Its content is not what was expected.
+    #[error("{} can't be used: {source}", path.display())]
+    Header {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: HeaderError,
+    },
+    /// The folder is refused.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The system refused.
+    #[error("can't {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why [`Segment::open_or_create`] did neither.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenOrCreateError {
+    /// It exists and can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It does not exist and can't be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl Segment {
+    /// Makes a new, zero-filled segment.
+    ///
+    /// It appears under its name complete or not at all, whoever is killed meanwhile; of several
+    /// processes that create the same name at once, one succeeds.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] if the name is taken; [`CreateError::NoSpace`], with the figures, if the
+    /// memory is not there.
+    pub fn create(
+        namespace: &Namespace,
+        name: &Name,
+        header: &Header,
+    ) -> Result<Self, CreateError> {
+        // The folder may be removed with its last segment between our opening and linking: again, then.
+        const TRIES: usize = 100;
+        for _ in 0..TRIES {
+            let folder = namespace.open_or_create()?;
+            match build(namespace, &folder, name, header) {
+                Err(CreateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                }
+                built => return built,
+            }
+        }
+        Err(create_io("create", &namespace.path(), Errno::ENOENT))
+    }
+
+    /// Opens the segment of that name.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`], also while a removal is under way; every other variant says what is
+    /// wrong with what was found, which is left untouched.
+    pub fn open(
+        namespace: &Namespace,
+        name: &Name,
+        expected: &Expected,
+    ) -> Result<Self, OpenError> {
+        let path = path_of(namespace, name, expected.kind);
+        let Some(folder) = namespace.open()? else {
+            return Err(OpenError::NotFound { path });
+        };
+        let file = open_file(&folder, &path)?;
+        let header = read_header(&file, expected).map_err(|error| error.at(&path))?;
+        let segment = map(namespace, name, header, file).map_err(|source| OpenError::Io {
+            action: "map",
+            path: path.clone(),
+            source,
+        })?;
+        if segment.is_removed() {
+            // Its remover may have been killed before it unlinked.
+            let _ = remove_if(namespace, name, expected.kind, is_flagged);
+            return Err(OpenError::NotFound { path });
+        }
+        Ok(segment)
+    }
+
+    /// Opens the segment of that name, or creates it.
+    ///
+    /// Of several processes that do this at once, one creates and all get the same segment. The
+    /// flag says whether this call created it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`create`](Self::create), but for `NotFound` and `Exists`.
+    pub fn open_or_create(
+        namespace: &Namespace,
+        name: &Name,
+        header: &Header,
+    ) -> Result<(Self, Created), OpenOrCreateError> {
+        let expected = Expected {
+            kind: header.kind,
+            layout_hash: header.layout_hash,
+            payload: Some(header.payload.clone()),
+        };
+        loop {
+            match Self::open(namespace, name, &expected) {
+                Err(OpenError::NotFound { .. }) => {}
+                opened => return Ok((opened?, Created::No)),
+            }
+            match Self::create(namespace, name, header) {
+                Err(CreateError::Exists { .. }) => {}
+                created => return Ok((created?, Created::Yes)),
+            }
+        }
+    }
+
+    /// Removes the name; `Ok(false)` if there was none.
+    ///
+    /// Whoever is attached is woken and finds the segment removed; their memory stays valid until they
+    /// let go of it. Safe to call from several processes at once and after a crash in the middle. Works on
+    /// damaged segments too.
+    ///
+    /// # Errors
+    /// The variants of [`OpenError`] that speak of the folder and the file's owner.
+    pub fn remove(namespace: &Namespace, name: &Name, kind: Kind) -> Result<bool, OpenError> {
+        remove_if(namespace, name, kind, |_| true)
+    }
+
+    /// The names of all segments of a kind, sorted; also those that can't be opened.
+    ///
+    /// # Errors
+    /// [`NamespaceError`] when the folder is refused or can't be read.
+    pub fn list(namespace: &Namespace, kind: Kind) -> Result<Vec<Name>, NamespaceError> {
+        let suffix = format!(".{}", kind.as_str());
+        let files = namespace.files()?;
+        let stems = files.iter().filter_map(|file| file.strip_suffix(&suffix));
+        Ok(stems.filter_map(|stem| Name::new(stem).ok()).collect())
+    }
+
+    /// The namespace it lives in.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Where it is, for people.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        path_of(&self.namespace, &self.name, self.header.kind)
+    }
+
+    /// What it says about itself.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Its memory.
+    #[must_use]
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Whether its name was removed: what is sent now would reach nobody new.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.flags().load(Ordering::SeqCst) & REMOVED != 0
+    }
+
+    /// The flags of the segment and its kind. Bit 0 is the segment's: it was removed.
+    #[must_use]
+    pub fn flags(&self) -> &AtomicU64 {
+        self.word(layout::FLAGS)
+    }
+
+    /// One of its four events; all four are notified when the segment is removed or a participant dies.
+    ///
+    /// # Panics
+    /// If `index` is above 3.
+    #[must_use]
+    pub fn event(&self, index: usize) -> Event<'_> {
+        assert!(
+            index < layout::EVENT_COUNT,
+            "event {index} of {}",
+            layout::EVENT_COUNT
+        );
+        let word = self.mapping.word32(layout::EVENTS + 64 * index);
+        Event::new(word.expect("inside the header, which is mapped"))
+    }
+
+    /// Wakes everybody who waits for anything in this segment.
+    pub fn notify_all(&self) {
+        (0..layout::EVENT_COUNT).for_each(|index| self.event(index).notify_all());
+    }
+
+    /// How often a participant came or went: a change tells that the table should be read again.
+    #[must_use]
+    pub fn changes(&self) -> &AtomicU64 {
+        self.word(layout::CHANGES)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        self.mapping
+            .word(offset)
+            .expect("inside the header, which is mapped")
+    }
+}
+
+/// Whether a call created what it opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It was there before.
+    No,
+    /// This call made it.
+    Yes,
+}
+
+/// In the flags word: the name was, or is about to be, unlinked.
+pub const REMOVED: u64 = 1;
+
+fn build(
+    namespace: &Namespace,
+    folder: &OwnedFd,
+    name: &Name,
+    header: &Header,
+) -> Result<Segment, CreateError> {
+    let path = path_of(namespace, name, header.kind);
+    let failed = |action| move |errno| create_io(action, &namespace.path(), errno);
+    check_space(namespace, folder, name, header.total_bytes as u64)?;
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
+    let fd = openat(folder, ".", flags, owner_only).map_err(failed("make a file in"))?;
+    // The umask may have taken even the owner's bits.
+    fchmod(&fd, owner_only).map_err(failed("set the mode of a file in"))?;
+    let size = i64::try_from(header.total_bytes).unwrap_or(i64::MAX);
+    if let Err(errno) = fallocate(&fd, FallocateFlags::empty(), 0, size) {
+        return Err(match errno {
+            Errno::ENOSPC | Errno::ENOMEM => no_space(namespace, folder, name, size.unsigned_abs()),
+            _ => create_io("reserve memory in", &namespace.path(), errno),
+        });
+    }
+    let file = File::from(fd);
+    let io_failed = |action| {
+        let path = path.clone();
+        move |source| CreateError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    file.write_all_at(&header.to_bytes(), 0)
+        .map_err(io_failed("write"))?;
+    let segment = map(namespace, name, header.clone(), file).map_err(io_failed("map"))?;
+    let source = format!("/proc/self/fd/{}", segment.file.as_raw_fd());
+    let target = file_name(name, header.kind);
+    match linkat(
+        AT_FDCWD,
+        &source[..],
+        folder,
+        &target[..],
+        AtFlags::AT_SYMLINK_FOLLOW,
+    ) {
+        Ok(()) => Ok(segment),
+        Err(Errno::EEXIST) => Err(CreateError::Exists { path }),
+        Err(errno) => Err(create_io("link", &path, errno)),
+    }
+}
+
+/// Before reserving: a reservation that fails half-way would first take all the memory there is.
+fn check_space(
+    namespace: &Namespace,
+    folder: &OwnedFd,
+    name: &Name,
+    needed: u64,
+) -> Result<(), CreateError> {
+    if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE) {
+        if needed > limit {
+            let name = name.to_string();
+            return Err(CreateError::FileSizeLimit {
+                name,
+                limit,
+                needed,
+            });
+        }
+    }
+    match free_bytes(folder) {
+        Some(free) if free < needed => Err(no_space(namespace, folder, name, needed)),
+        _ => Ok(()),
+    }
+}
+
+fn no_space(namespace: &Namespace, folder: &OwnedFd, name: &Name, needed: u64) -> CreateError {
+    CreateError::NoSpace {
+        path: namespace.path(),
+        name: name.to_string(),
+        free: free_bytes(folder).unwrap_or(0),
+        needed,
+    }
+}
+
+fn free_bytes(folder: &OwnedFd) -> Option<u64> {
+    let stat = fstatvfs(folder).ok()?;
+    stat.blocks_available().checked_mul(stat.fragment_size())
+}
+
+fn open_file(folder: impl AsFd, path: &Path) -> Result<File, OpenError> {
+    let name = path.file_name().expect("made by `path_of`");
+    let failed = |action| {
+        move |errno: Errno| OpenError::Io {
+            action,
+            path: path.to_owned(),
+            source: errno.into(),
+        }
+    };
+    // Looked at before it is opened: opening a planted FIFO or device could block or act.
+    match fstatat(folder.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => check_file(&stat, path)?,
+        Err(Errno::ENOENT) => {
+            return Err(OpenError::NotFound {
+                path: path.to_owned(),
+            });
+        }
+        Err(errno) => return Err(failed("stat")(errno)),
+    }
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(folder.as_fd(), name, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::ENOENT) => {
+            return Err(OpenError::NotFound {
+                path: path.to_owned(),
+            });
+        }
+        Err(errno) => return Err(failed("open")(errno)),
+    };
+    check_file(&fstat(&file).map_err(failed("stat"))?, path)?;
+    Ok(file.into())
+}
+
+fn check_file(stat: &FileStat, path: &Path) -> Result<(), OpenError> {
+    let path = || path.to_owned();
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+        return Err(OpenError::NotAFile { path: path() });
+    }
+    let us = geteuid().as_raw();
+    if stat.st_uid != us {
+        let owner = stat.st_uid;
+        return Err(OpenError::ForeignOwner {
+            path: path(),
+            owner,
+            us,
+        });
+    }
+    let mode = stat.st_mode & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(OpenError::OpenToOthers { path: path(), mode });
+    }
+    Ok(())
+}
+
+/// Removes the name if the file that it stands for now passes `condition`.
+fn remove_if(
+    namespace: &Namespace,
+    name: &Name,
+    kind: Kind,
+    condition: impl Fn(&File) -> bool,
+) -> Result<bool, OpenError> {
+    let path = path_of(namespace, name, kind);
+    let Some(folder) = namespace.open()? else {
+        return Ok(false);
+    };
+    // Only removers unlink, one at a time: so the file opened here is the file unlinked here.
+    let folder = namespace.lock(folder)?;
+    let file = match open_file(&*folder, &path) {
+        Ok(file) if condition(&file) => file,
+        Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    raise_removed(&file);
+    let unlinked = unlinkat(
+        &*folder,
+        &file_name(name, kind)[..],
+        UnlinkatFlags::NoRemoveDir,
+    );
+    drop(folder);
+    namespace.remove_if_empty();
+    match unlinked {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(OpenError::Io {
+            action: "remove",
+            path,
+            source: errno.into(),
+        }),
+    }
+}
+
+fn is_flagged(file: &File) -> bool {
+    let mut flags = [0; 8];
+    let read = file.read_exact_at(&mut flags, layout::FLAGS as u64);
+    read.is_ok() && u64::from_le_bytes(flags) & REMOVED != 0
+}
+
+/// What can go wrong while a header is read.
+enum Unreadable {
+    Io(io::Error),
+    Header(HeaderError),
+}
+
+impl Unreadable {
+    fn at(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Io(source) => OpenError::Io {
+                action: "read",
+                path,
+                source,
+            },
+            Self::Header(source) => OpenError::Header { path, source },
+        }
+    }
+}
+
+fn read_header(file: &File, expected: &Expected) -> Result<Header, Unreadable> {
+    let file_bytes = file.metadata().map_err(Unreadable::Io)?.len();
+    if file_bytes < layout::SLOTS as u64 {
+        return Err(Unreadable::Header(HeaderError::TooShort {
+            found: file_bytes,
+            least: layout::SLOTS,
+        }));
+    }
+    let mut bytes = [0; layout::FLAGS];
+    file.read_exact_at(&mut bytes, 0).map_err(Unreadable::Io)?;
+    Header::from_bytes(&bytes, file_bytes, expected).map_err(Unreadable::Header)
+}
+
+fn map(namespace: &Namespace, name: &Name, header: Header, file: File) -> io::Result<Segment> {
+    Ok(Segment {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        mapping: Mapping::new(&file, header.total_bytes)?,
+        header,
+        file,
+    })
+}
+
+/// Marks the segment removed and wakes everybody, if its file is long enough to have a flag.
+fn raise_removed(file: &File) {
+    let long_enough = file
+        .metadata()
+        .is_ok_and(|data| data.len() >= layout::SLOTS as u64);
+    if !long_enough {
+        return;
+    }
+    let Ok(mapping) = Mapping::new(file, layout::SLOTS) else {
+        return;
+    };
+    if mapping.word(0).map(|magic| magic.load(Ordering::Relaxed)) != Ok(layout::MAGIC) {
+        return;
+    }
+    if let Ok(flags) = mapping.word(layout::FLAGS) {
+        flags.fetch_or(REMOVED, Ordering::SeqCst);
+    }
+    for index in 0..layout::EVENT_COUNT {
+        if let Ok(word) = mapping.word32(layout::EVENTS + 64 * index) {
+            Event::new(word).notify_all();
+        }
+    }
+}
+
+fn path_of(namespace: &Namespace, name: &Name, kind: Kind) -> PathBuf {
+    namespace.path().join(file_name(name, kind))
+}
+
+fn file_name(name: &Name, kind: Kind) -> String {
+    format!("{name}.{}", kind.as_str())
+}
+
+fn create_io(action: &'static str, path: &Path, errno: Errno) -> CreateError {
+    CreateError::Io {
+        action,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
+}
+
+/// A number of bytes, for people.
+struct Bytes(u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1024 => write!(f, "{} B", self.0),
+            1024..1_048_576 => write!(f, "{:.1} KiB", bytes / 1024.0),
+            _ => write!(f, "{:.1} MiB", bytes / 1_048_576.0),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What the unit tests of this crate share.
+
+use ipc_proto::Name;
+
+use crate::layout::{Expected, Header, Kind, PARAMS, PayloadType};
+use crate::namespace::Namespace;
+use crate::segment::Segment;
+
+pub(crate) const TEST_KIND: Kind = Kind::new("test");
+
+/// A namespace in a folder of its own, on shared memory, gone when dropped.
+pub(crate) struct Scratch {
+    folder: tempfile::TempDir,
+    pub(crate) namespace: Namespace,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("ipc-test-")
+            .tempdir_in("/dev/shm")
+            .unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "test").unwrap();
+        Self { folder, namespace }
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn header(participants: u16) -> Header {
+        let payload = PayloadType::bytes();
+        Header::new(TEST_KIND, 1, payload, participants, [0; PARAMS], 4096).unwrap()
+    }
+
+    pub(crate) fn create(&self, name: &str, participants: u16) -> Segment {
+        let name = Name::new(name).unwrap();
+        Segment::create(&self.namespace, &name, &Self::header(participants)).unwrap()
+    }
+
+    pub(crate) fn open(&self, name: &str, kind: Kind) -> Segment {
+        let expected = Expected {
+            kind,
+            layout_hash: 1,
+            payload: None,
+        };
+        Segment::open(&self.namespace, &Name::new(name).unwrap(), &expected).unwrap()
+    }
+}

@@ -1,0 +1,196 @@
+//! Waiting for another process, and waking it.
+//!
+//! An event count in one futex word: the lowest bit says "somebody may be asleep", the rest counts
+//! wake-ups. Waiting is: [`prepare`](Event::prepare), look once more at what is waited for, then
+//! [`wait`](Event::wait); a notification between the two makes the wait return at once. Notifying costs
+//! one load while nobody sleeps.
+//!
+//! The bit is a flag and not a count because a killed waiter would leave a count too high for ever; a
+//! stale flag costs one needless system call. A notification wakes one sleeper and clears the flag for
+//! all; the sleeper that was woken raises it again, for it can't know whether others sleep. Should it be
+//! killed or stopped before that, the others sleep on until their slice ends, or until the death is
+//! noticed, which wakes everybody. So a waiter must look again after every return, also a timed-out one.
+//!
+//! Event counts: <https://www.1024cores.net/home/lock-free-algorithms/eventcounts>.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The longest that anybody sleeps before looking again for itself. Bounds the harm that a wake-up lost
+/// in a crash can do, at two wake-ups a second.
+pub const SLICE: Duration = Duration::from_millis(500);
+
+/// An event count on a shared word. Zero is a valid start.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Written by waiters (the flag) and notifiers (flag cleared, count raised).
+    word: &'a AtomicU32,
+}
+
+/// What the word was when the waiter announced itself.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "look once more at what is waited for, then wait with it"]
+pub struct Ticket(u32);
+
+/// Why a wait returned. Whatever the reason, look again before waiting again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// A notification, a signal, or nothing at all.
+    Perhaps,
+    /// The time was up.
+    TimedOut,
+}
+
+const ASLEEP: u32 = 1;
+
+impl<'a> Event<'a> {
+    /// The event count in `word`.
+    #[must_use]
+    pub const fn new(word: &'a AtomicU32) -> Self {
+        Self { word }
+    }
+
+    /// Announces a waiter. What is waited for must be looked at again after this, with a `SeqCst` load.
+    #[inline]
+    pub fn prepare(self) -> Ticket {
+        Ticket(self.word.fetch_or(ASLEEP, Ordering::SeqCst) | ASLEEP)
+    }
+
+    /// Sleeps until notified, at most for `limit` and never past [`SLICE`].
+    pub fn wait(self, ticket: Ticket, limit: Duration) -> Woken {
+        let woken = futex_wait(self.word, ticket.0, limit.min(SLICE));
+        // The notifier that woke us cleared the flag for all; others may still be asleep.
+        self.word.fetch_or(ASLEEP, Ordering::SeqCst);
+        woken
+    }
+
+    /// Wakes one waiter, if any. What it waits for must have been written before, by a `SeqCst`
+    /// read-modify-write.
+    #[inline]
+    pub fn notify_one(self) {
+        if self.word.load(Ordering::SeqCst) & ASLEEP != 0 {
+            self.wake(1);
+        }
+    }
+
+    /// Wakes all waiters.
+    pub fn notify_all(self) {
+        // Also without the flag: sleepers whose flag a killed process cleared are woken by this.
+        self.word.fetch_or(ASLEEP, Ordering::SeqCst);
+        self.wake(i32::MAX);
+    }
+
+    #[cold]
+    fn wake(self, sleepers: i32) {
+        let word = self.word.load(Ordering::SeqCst);
+        // Odd plus one: flag cleared, count raised. If the word changed meanwhile, another notifier did it.
+        let raised = word.wrapping_add(1);
+        if word & ASLEEP != 0 {
+            let _ = self
+                .word
+                .compare_exchange(word, raised, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        futex_wake(self.word, sleepers);
+    }
+}
+
+/// The time left until `deadline`, or `None` when it has passed. No deadline: as good as for ever.
+#[must_use]
+pub fn time_left(deadline: Option<Instant>) -> Option<Duration> {
+    match deadline {
+        None => Some(Duration::MAX),
+        Some(deadline) => {
+            Some(deadline.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+        }
+    }
+}
+
+fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) -> Woken {
+    let timeout = libc::timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // SAFETY: `word` and `timeout` are live references for the whole call; the kernel only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            &raw const timeout,
+        )
+    };
+    match result {
+        0 => Woken::Perhaps,
+        _ if nix::errno::Errno::last() == nix::errno::Errno::ETIMEDOUT => Woken::TimedOut,
+        _ => Woken::Perhaps,
+    }
+}
+
+fn futex_wake(word: &AtomicU32, sleepers: i32) {
+    // SAFETY: `word` is a live reference; the kernel uses its address only as a key.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, sleepers) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_notification_between_looking_and_waiting_is_not_lost() {
+        let word = AtomicU32::new(0);
+        let event = Event::new(&word);
+        let ticket = event.prepare();
+        event.notify_one();
+        assert_eq!(event.wait(ticket, SLICE), Woken::Perhaps);
+    }
+
+    #[test]
+    fn an_unheard_wait_ends_with_its_limit() {
+        let word = AtomicU32::new(0);
+        let event = Event::new(&word);
+        let ticket = event.prepare();
+        assert_eq!(
+            event.wait(ticket, Duration::from_millis(1)),
+            Woken::TimedOut
+        );
+    }
+
+    #[test]
+    fn handing_a_number_to_and_fro_never_stalls() {
+        const ROUNDS: u64 = 2_000;
+        let (there, back) = (AtomicU32::new(0), AtomicU32::new(0));
+        let number = AtomicU64::new(0);
+        let turn = |parity: u64, mine: Event<'_>, theirs: Event<'_>| {
+            while number.load(Ordering::SeqCst) < ROUNDS {
+                let ticket = mine.prepare();
+                let now = number.load(Ordering::SeqCst);
+                if now % 2 == parity {
+                    number.fetch_add(1, Ordering::SeqCst);
+                    theirs.notify_one();
+                } else if now < ROUNDS {
+                    // A lost wake-up would show as a time-out of a whole slice.
+                    assert_eq!(mine.wait(ticket, SLICE), Woken::Perhaps);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| turn(0, Event::new(&there), Event::new(&back)));
+            scope.spawn(|| turn(1, Event::new(&back), Event::new(&there)));
+        });
+    }
+
+    #[test]
+    fn notify_all_reaches_sleepers_whose_flag_was_cleared() {
+        let word = AtomicU32::new(0);
+        let event = Event::new(&word);
+        let ticket = event.prepare();
+        // A notifier cleared the flag and was killed before it woke anybody.
+        word.store(ticket.0 + 1, Ordering::SeqCst);
+        event.notify_all();
+        assert_eq!(event.wait(ticket, SLICE), Woken::Perhaps);
+    }
+}

@@ -1,0 +1,246 @@
+//! Notices deaths, so that nobody who sleeps has to.
+//!
+//! One thread per process watches over everything the process is attached to. It sleeps in `poll` on
+//! the pidfds of all peers; when one ends it calls [`Watched::look`] at once, and in any case every
+//! [`SLICE`]. Peers that have no pidfd here (another PID namespace) are looked at every 20 ms.
+//! The thread is an accelerator: everything it does, anybody who uses the segment also does in time, so
+//! it may be stopped or killed with its process.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::SigSet;
+
+use crate::fork::Generation;
+use crate::liveness::{NoPidfd, ProcessIdentity, has_ended};
+use crate::wait::SLICE;
+
+/// Something with peers to watch over.
+pub trait Watched: Send + Sync {
+    /// The processes whose death matters.
+    fn peers(&self) -> Vec<ProcessIdentity>;
+
+    /// Frees what the dead held and does whatever is due. When to come back at the latest.
+    fn look(&self) -> Option<Instant>;
+}
+
+/// Watches over `subject` until it is dropped.
+///
+/// If no thread can be started, nothing is watched: deaths are then noticed a slice later.
+pub fn watch(subject: Weak<dyn Watched>) {
+    let watcher = watcher();
+    watcher.subjects().push(subject);
+    watcher.nudge();
+}
+
+/// Makes the watcher look again now: peers came or went.
+pub fn nudge() {
+    watcher().nudge();
+}
+
+const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
+
+struct Watcher {
+    generation: Generation,
+    subjects: Mutex<Vec<Weak<dyn Watched>>>,
+    wake: Option<EventFd>,
+}
+
+/// The watcher of this process; a forked child makes its own and forgets its parent's.
+fn watcher() -> &'static Watcher {
+    static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
+    loop {
+        let current = CURRENT.load(Ordering::Acquire);
+        // SAFETY: null, or a leaked box that is never freed and only ever shared.
+        if let Some(watcher) = unsafe { current.as_ref() } {
+            if watcher.generation.is_current() {
+                return watcher;
+            }
+        }
+        let fresh = Box::into_raw(Box::new(Watcher::new()));
+        match CURRENT.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                // SAFETY: made above and now published, so never freed.
+                let watcher: &'static Watcher = unsafe { &*fresh };
+                watcher.start();
+                return watcher;
+            }
+            // SAFETY: made above and not published: nobody else knows it.
+            Err(_) => drop(unsafe { Box::from_raw(fresh) }),
+        }
+    }
+}
+
+impl Watcher {
+    fn new() -> Self {
+        Self {
+            generation: Generation::current(),
+            subjects: Mutex::new(Vec::new()),
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok(),
+        }
+    }
+
+    fn start(&'static self) {
+        // Signals are for the program's own threads.
+        let before = SigSet::thread_get_mask();
+        let _ = SigSet::all().thread_block();
+        let _ = thread::Builder::new()
+            .name("ipc-watch".to_owned())
+            .spawn(|| self.run());
+        if let Ok(before) = before {
+            let _ = before.thread_set_mask();
+        }
+    }
+
+    fn nudge(&self) {
+        if let Some(wake) = &self.wake {
+            let _ = wake.write(1);
+        }
+    }
+
+    fn subjects(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Watched>>> {
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut pidfds: HashMap<ProcessIdentity, OwnedFd> = HashMap::new();
+        loop {
+            let live: Vec<Arc<dyn Watched>> = {
+                let mut subjects = self.subjects();
+                subjects.retain(|subject| subject.strong_count() > 0);
+                subjects.iter().filter_map(Weak::upgrade).collect()
+            };
+            let idle = live.is_empty();
+            let due = live.iter().filter_map(|subject| subject.look()).min();
+            // After `look`, which may have freed some.
+            let peers: Vec<_> = live.iter().flat_map(|subject| subject.peers()).collect();
+            // Not held while we sleep: whoever drops the last other reference must be the last.
+            drop(live);
+            let all_watched = update(&mut pidfds, &peers);
+            let limit = match (idle, all_watched) {
+                (true, _) => None,
+                (false, Sight::Full) => Some(SLICE),
+                (false, Sight::Partial) => Some(POLL_UNWATCHABLE),
+            };
+            let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+            self.sleep(&pidfds, limit.into_iter().chain(due).min());
+        }
+    }
+
+    fn sleep(&self, pidfds: &HashMap<ProcessIdentity, OwnedFd>, limit: Option<Duration>) {
+        let wake = self.wake.as_ref().map(AsFd::as_fd);
+        let mut fds: Vec<_> = pidfds
+            .values()
+            .map(AsFd::as_fd)
+            .chain(wake)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let timeout = limit.map_or(PollTimeout::NONE, |limit| {
+            // Rounded up: waking just before the time would mean waking twice.
+            PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+        if let Some(wake) = &self.wake {
+            let _ = wake.read();
+        }
+    }
+}
+
+enum Sight {
+    Full,
+    Partial,
+}
+
+/// Opens pidfds for new peers and closes those of former ones.
+fn update(pidfds: &mut HashMap<ProcessIdentity, OwnedFd>, peers: &[ProcessIdentity]) -> Sight {
+    // One that ended stays readable: polled again it would keep us spinning until it is recovered, which
+    // `look` has just tried.
+    pidfds.retain(|peer, fd| peers.contains(peer) && !has_ended(fd));
+    let mut sight = Sight::Full;
+    for peer in peers {
+        if pidfds.contains_key(peer) {
+            continue;
+        }
+        match peer.pidfd() {
+            Ok(fd) if !has_ended(&fd) => {
+                pidfds.insert(*peer, fd);
+            }
+            // It ended after `look` looked, or it can't be watched: come back soon.
+            Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => sight = Sight::Partial,
+        }
+    }
+    sight
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    struct Subject {
+        child: Mutex<Option<Child>>,
+        peer: ProcessIdentity,
+        seen: Mutex<Sender<bool>>,
+    }
+
+    impl Watched for Subject {
+        fn peers(&self) -> Vec<ProcessIdentity> {
+            vec![self.peer]
+        }
+
+        fn look(&self) -> Option<Instant> {
+            let ended = self.peer.pidfd().is_ok_and(|fd| has_ended(&fd));
+            let _ = self.seen.lock().unwrap().send(ended);
+            None
+        }
+    }
+
+    fn subject() -> (Arc<Subject>, Receiver<bool>) {
+        let child = Command::new("sleep").arg("100").spawn().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let start = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .nth(19)
+            .unwrap();
+        let peer = ProcessIdentity {
+            pid: child.id(),
+            start_ticks: start.parse().unwrap(),
+            ..ProcessIdentity::current()
+        };
+        let (sender, receiver) = channel();
+        let subject = Subject {
+            child: Mutex::new(Some(child)),
+            peer,
+            seen: Mutex::new(sender),
+        };
+        (Arc::new(subject), receiver)
+    }
+
+    #[test]
+    fn a_death_is_seen_and_a_dropped_subject_is_let_go() {
+        let (subject, seen) = subject();
+        let weak = Arc::downgrade(&subject);
+        watch(weak.clone());
+        assert!(!seen.recv().unwrap());
+        let mut child = subject.child.lock().unwrap().take().unwrap();
+        child.kill().unwrap();
+        while !seen.recv().unwrap() {}
+        child.wait().unwrap();
+        drop(subject);
+        nudge();
+        // The channel closes when the watcher lets go of the last reference.
+        while seen.recv().is_ok() {}
+        assert!(weak.upgrade().is_none());
+    }
+}
