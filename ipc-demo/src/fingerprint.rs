@@ -17,8 +17,8 @@ use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 /// How far the fingerprinting of one byte stream has come.
 ///
 /// `Progress::default()` is the start of a stream. Equal values have seen streams of equal length,
-/// counts and hash, however these were cut into parts. Serialised with postcard it takes 105 bytes for
-/// the hash and a few more for the counts. The form of the hash is sha2's own, stable within its 0.11
+/// counts and hash, however these were cut into parts. Serialised with postcard it takes 109 to 136
+/// bytes, more as the counts grow. The form of the hash is sha2's own, stable within its 0.11
 /// versions: fit for a message, not for an archive.
 ///
 /// ```
@@ -210,6 +210,15 @@ mod tests {
     }
 
     #[test]
+    fn a_progress_takes_109_to_136_bytes_in_a_message() {
+        let least = Progress::default();
+        let mut most = least.clone();
+        (most.lines, most.words, most.bytes) = (u64::MAX, u64::MAX, u64::MAX);
+        let len = |progress| postcard::to_allocvec(progress).unwrap().len();
+        assert_eq!((len(&least), len(&most)), (109, 136));
+    }
+
+    #[test]
     fn a_state_that_sha2_rejects_is_an_error() {
         let mut message = postcard::to_allocvec(&Progress::default()).unwrap();
         // The last byte is in the unused rest of the block, which a valid state keeps zero.
@@ -219,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_through_messages_equal_the_whole(bytes in stream(5000), cuts in cuts()) {
+        fn parts_through_messages_equal_the_whole(bytes in stream(100), cuts in cuts()) {
             let mut whole = Progress::default();
             whole.update(&bytes);
             prop_assert_eq!(whole.words, words_by_splitting(&bytes));
@@ -228,7 +237,7 @@ mod tests {
 
         #[test]
         fn a_part_done_again_from_the_same_progress_gives_the_same(
-            before in stream(300), part in stream(300)
+            before in stream(20), part in stream(20)
         ) {
             let mut progress = Progress::default();
             progress.update(&before);
@@ -243,7 +252,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
         #[test]
-        fn any_bytes_in_any_parts_equal_wc_and_sha256sum(bytes in stream(3000), cuts in cuts()) {
+        fn any_bytes_in_any_parts_equal_wc_and_sha256sum(bytes in stream(500), cuts in cuts()) {
             let fingerprint = in_parts(&bytes, &cuts).finish();
             let [lines, words, length] = wc(&bytes);
             prop_assert_eq!((fingerprint.lines, fingerprint.bytes), (lines, length));
@@ -254,10 +263,20 @@ mod tests {
         }
     }
 
-    /// Bytes of every kind, with far more whitespace and text than chance would give.
-    fn stream(max_bytes: usize) -> impl Strategy<Value = Vec<u8>> {
-        let byte = prop_oneof![any::<u8>(), 0x20..0x7f_u8, 0x07..0x0f_u8, Just(b'\n')];
-        prop::collection::vec(byte, 0..max_bytes)
+    /// Bytes of every kind, half of the blocks with far more words and whitespace than chance gives.
+    fn stream(max_blocks: usize) -> impl Strategy<Value = Vec<u8>> {
+        let block = (any::<bool>(), any::<u128>()).prop_map(|(wordy, random)| {
+            let telling = b" \t\n\x0b\x0c\r!~az\x00\x08\x0e\x7f\x80\xff";
+            let pick = |byte: u8| telling[usize::from(byte) % telling.len()];
+            random
+                .to_le_bytes()
+                .map(|byte| if wordy { pick(byte) } else { byte })
+        });
+        (prop::collection::vec(block, 0..max_blocks), 0..16_usize).prop_map(|(blocks, cut_off)| {
+            let mut bytes = blocks.concat();
+            bytes.truncate(bytes.len().saturating_sub(cut_off));
+            bytes
+        })
     }
 
     fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {

@@ -239,7 +239,7 @@ mod tests {
     fn an_unreadable_folder_is_a_problem_and_its_siblings_are_found() {
         let folder = sample();
         let locked = folder.path().join("a");
-        fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
         // Nothing is unreadable for root; the walk's errors are covered by the test above.
         let expected = if fs::read_dir(&locked).is_ok() { 0 } else { 1 };
         let found = find([folder.path()]);

@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Work queues between processes, with a broker's guarantees and no broker.
+#![cfg_attr(doc, doc = include_str!("../README.md"))]
+
+mod address;
+mod bytes;
+mod dead_letter;
+mod delivery;
+mod error;
+mod loan;
+mod local;
+mod options;
+mod queue;
+#[cfg(target_os = "linux")]
+pub mod shm;
+mod stats;
+pub mod transport;
+
+pub use address::Address;
+pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
+pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
+pub use delivery::{About, ByteDelivery};
+pub use error::{QueueError, RecvError, SendError, SendFailure, SettleError};
+pub use loan::Loan;
+pub use local::LocalQueue;
+pub use options::{QueueOptions, remove};
+pub use queue::{Delivery, Queue, Receiver, Sender};
+#[cfg(target_os = "linux")]
+pub use shm::ShmQueue;
+pub use stats::QueueStats;
+
+/// The types of messages that travel, and how queues are set up.
+pub use ipc_proto::{Kind, Message, MessageId, QueueSettings, SenderId, Timestamp};

@@ -69,6 +69,11 @@ impl Kind {
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         assert!(!name.is_empty() && name.len() <= 8);
+        let mut index = 0;
+        while index < name.len() {
+            assert!(name.as_bytes()[index].is_ascii_lowercase());
+            index += 1;
+        }
         Self(name)
     }
 

@@ -6,21 +6,28 @@ compile_error!(
     "ipc-shm needs Linux 5.10 or later: it relies on O_TMPFILE, pidfd, OFD locks and futexes"
 );
 
+mod buffer;
 pub mod clock;
 mod fork;
 mod layout;
 mod liveness;
+mod lock;
 mod mapping;
 mod namespace;
 mod participant;
 mod segment;
+mod tear;
 #[cfg(test)]
 mod testing;
 pub mod wait;
 pub mod watch;
 
+pub use buffer::{
+    AccessError, BufferError, BufferGuard, LOCK_TIMEOUT, MAX_PROCESSES, SharedBuffer,
+};
 pub use layout::{Expected, Header, HeaderError, Kind, PayloadType, fingerprint};
 pub use liveness::{NoPidfd, ProcessIdentity};
+pub use lock::{Holder, Inherited, LockError, LockGuard, RobustLock};
 pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, Words};
 pub use namespace::{Namespace, NamespaceError};
 pub use participant::{Attachment, JoinError, Member, Participant, Participants, Presence};

@@ -1,7 +1,7 @@
 //! Decides that a process is gone. From facts of the kernel only, never from a time-out.
 //!
 //! Two facts, either of which is enough:
-//! - The open-file-description lock on the byte of its slot is free. The kernel frees it when the last copy of
+//! - The open-file-description lock on the byte of its membership is free. The kernel frees it when the last copy of
 //!   the descriptor is closed, so at exit and at `exec`, in whatever PID namespace. A forked child that
 //!   outlives its parent keeps it.
 //! - Seen from the same PID namespace, its pidfd is readable (it ended, reaped or not), there is no such
@@ -12,7 +12,6 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -25,7 +24,7 @@ pub struct ProcessIdentity {
     pub pid: u32,
     /// When it started, in clock ticks since boot; 0 if `/proc` did not say.
     pub start_ticks: u64,
-    /// The inode of its PID namespace; 0 if `/proc` did not say.
+    /// The inode of its PID namespace; 0 if `/proc` did not say, or belongs to another one.
     pub pid_namespace: u64,
 }
 
@@ -138,9 +137,15 @@ fn start_ticks(pid: u32) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Asked anew each time: a forked child may be in another one.
 fn our_pid_namespace() -> u64 {
-    static INODE: OnceLock<u64> = OnceLock::new();
-    *INODE.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino()))
+    // A `/proc` that was mounted in another PID namespace knows other processes by our numbers.
+    let known_as = fs::read_link("/proc/self").ok();
+    let known_as = known_as.and_then(|link| link.to_str()?.parse().ok());
+    if known_as != Some(std::process::id()) {
+        return 0;
+    }
+    fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino())
 }
 
 #[cfg(test)]

@@ -174,7 +174,8 @@ impl Mapping {
     pub fn prefault(&self, offset: usize, len: usize) {
         let page = 4096;
         let start = offset / page * page;
-        let len = (offset - start + len).min(self.len().saturating_sub(start));
+        let len = (offset - start).saturating_add(len);
+        let len = len.min(self.len().saturating_sub(start));
         let Ok(address) = self.address(start, len, 1) else {
             return;
         };

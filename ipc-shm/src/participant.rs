@@ -4,11 +4,13 @@
 //!
 //! | from | to | by |
 //! |---|---|---|
-//! | `FREE, e` | `LIVE, e+1` | a process that joins, holding the kernel's lock on the slot's byte |
+//! | `FREE, e` | `LIVE`, a later epoch | a process that joins, holding the slot's joining lock and the epoch's life lock |
 //! | `LIVE, e` | `LEAVING, e` | that process, when it detaches |
 //! | `LIVE, e` of a dead process, `LEAVING, e` | `FREE, e` | anybody, after nothing names the slot any more |
 //!
-//! The process holds the lock for as long as it is `LIVE`, so a slot can't outlive its process unnoticed. The
+//! The process holds its life lock for as long as it is `LIVE`, so a slot can't outlive its process unnoticed. A
+//! forked child keeps a dead parent's locks; so each epoch has a life lock of its own, and one that is still
+//! held when the slot is free is passed over. The joining lock is held only while joining. The
 //! other words of a slot are written by the process that has it, before it becomes `LIVE`, and its own
 //! counters afterwards; they stay readable after its death, until somebody else joins.
 //! Its process may die between any two lines: `liveness` finds out, and whoever uses the segment frees
@@ -23,7 +25,7 @@ use thiserror::Error;
 
 use crate::clock;
 use crate::fork::Generation;
-use crate::layout::{SLOT_BYTES, SLOTS};
+use crate::layout::{SLOT_BYTES, SLOTS, fingerprint};
 use crate::liveness::{self, ProcessIdentity};
 use crate::mapping::Words;
 use crate::segment::Segment;
@@ -51,7 +53,7 @@ pub struct Participants {
 pub struct Member {
     /// The slot.
     pub index: u16,
-    /// How often it was taken, this time included.
+    /// Rises each time that the slot is taken.
     pub epoch: u64,
 }
 
@@ -101,6 +103,13 @@ pub enum JoinError {
         /// The segment.
         name: String,
     },
+    /// The segment was opened before this process was forked. Its locks would be those of all copies:
+    /// whoever asked through it would find the others free of them, and so dead.
+    #[error("{name:?} was opened before this process was forked: open it again in the child")]
+    ForkedChild {
+        /// The segment.
+        name: String,
+    },
     /// The kernel gives no lock.
     #[error("can't lock a participant slot of {name:?}: {source}")]
     Lock {
@@ -118,8 +127,13 @@ impl Attachment {
     /// Each attachment needs a [`Segment`] opened for it alone, since that holds its lock.
     ///
     /// # Errors
-    /// [`JoinError::Full`] if no slot is free.
+    /// [`JoinError::Full`] if no slot is free; [`JoinError::ForkedChild`] if the segment was opened before
+    /// a fork.
     pub fn join(segment: Segment, name: &str) -> Result<Self, JoinError> {
+        if !segment.is_ours() {
+            let name = segment.name().to_string();
+            return Err(JoinError::ForkedChild { name });
+        }
         let table = Participants::of(&segment);
         let generation = Generation::current();
         for index in 0..table.count() {
@@ -315,7 +329,7 @@ impl Participants {
             (Presence::Live, _) => {
                 let process = self.process(member.index);
                 // The identity was written before the epoch that we compare again afterwards.
-                liveness::is_gone(segment.file(), byte_of(member.index), &process)
+                liveness::is_gone(segment.file(), life_byte(member), &process)
                     || self.state(member.index) != (Presence::Live, member.epoch)
             }
         }
@@ -352,24 +366,45 @@ impl Participants {
 
     /// Takes slot `index` if it is free; its new epoch if so.
     fn take(&self, segment: &Segment, index: u16, name: &str) -> Result<Option<u64>, nix::Error> {
-        let (presence, epoch) = self.state(index);
-        if presence != Presence::Free || !liveness::try_lock(segment.file(), byte_of(index))? {
+        let file = segment.file();
+        if self.state(index).0 != Presence::Free || !liveness::try_lock(file, joining_byte(index))?
+        {
             return Ok(None);
         }
-        // With the lock nobody else can take the slot; but it may have been taken before we had it.
-        let free = word(Presence::Free, epoch);
-        if self.slots.get(index.into())[STATE].load(Ordering::SeqCst) == free {
+        let taken = self.take_alone(segment, index, name);
+        liveness::unlock(file, joining_byte(index));
+        taken
+    }
+
+    /// As `take`, for whoever holds the slot's joining lock: nobody else can take it meanwhile.
+    fn take_alone(
+        &self,
+        segment: &Segment,
+        index: u16,
+        name: &str,
+    ) -> Result<Option<u64>, nix::Error> {
+        let (presence, last) = self.state(index);
+        if presence != Presence::Free {
+            return Ok(None);
+        }
+        for epoch in last + 1..=last + LIFE_BYTES {
+            let life = life_byte(Member { index, epoch });
+            // Held: by a forked copy of a process that had this slot.
+            if !liveness::try_lock(segment.file(), life)? {
+                continue;
+            }
             self.introduce(index, name);
-            let live = word(Presence::Live, epoch + 1);
+            let (free, live) = (word(Presence::Free, last), word(Presence::Live, epoch));
             let state = &self.slots.get(index.into())[STATE];
             if state
                 .compare_exchange(free, live, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
             {
-                return Ok(Some(epoch + 1));
+                return Ok(Some(epoch));
             }
+            liveness::unlock(segment.file(), life);
+            break;
         }
-        liveness::unlock(segment.file(), byte_of(index));
         Ok(None)
     }
 
@@ -381,7 +416,7 @@ impl Participants {
         set(PID, process.pid.into());
         set(START_TICKS, process.start_ticks);
         set(PID_NAMESPACE, process.pid_namespace);
-        set(SENDER, fastrand::u64(1..));
+        set(SENDER, sender_number(&process));
         set(JOINED_AT, now);
         set(BEAT_AT, now);
         set(BEATS, 0);
@@ -430,6 +465,20 @@ const BEAT_AT: usize = 6;
 const BEATS: usize = 7;
 const NAME: usize = 8;
 const COUNTERS: usize = 16;
+/// All bytes of a slot but the first.
+const LIFE_BYTES: u64 = SLOT_BYTES as u64 - 1;
+
+/// A number that no other process is likely to have. The generator alone would not do: two children
+/// forked from one parent draw the same numbers.
+fn sender_number(process: &ProcessIdentity) -> u64 {
+    let identity = [
+        process.pid.into(),
+        process.start_ticks,
+        process.pid_namespace,
+    ];
+    let salt = fingerprint(identity.map(u64::to_le_bytes).as_flattened());
+    (fastrand::u64(..) ^ salt).max(1)
+}
 
 fn word(presence: Presence, epoch: u64) -> u64 {
     let bits = match presence {
@@ -440,9 +489,16 @@ fn word(presence: Presence, epoch: u64) -> u64 {
     epoch << 2 | bits
 }
 
-/// The byte of the file whose lock stands for a slot. Only a name for it: nobody reads or writes it.
-fn byte_of(index: u16) -> usize {
+/// The byte of the file whose lock says that somebody joins by this slot. Only a name for it: nobody
+/// reads or writes the byte.
+fn joining_byte(index: u16) -> usize {
     SLOTS + usize::from(index) * SLOT_BYTES
+}
+
+/// The byte of the file whose lock says that a member lives: one of the slot's others, by its epoch.
+fn life_byte(member: Member) -> usize {
+    let nth = usize::try_from(member.epoch % LIFE_BYTES).expect("less than a slot's bytes");
+    joining_byte(member.index) + 1 + nth
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -497,7 +553,7 @@ mod tests {
         let doomed = Attachment::join(scratch.open("table", TEST_KIND), "doomed").unwrap();
         let member = doomed.member();
         // What exec does: the lock goes, the slot says nothing, the process lives.
-        liveness::unlock(doomed.segment.file(), byte_of(member.index));
+        liveness::unlock(doomed.segment.file(), life_byte(member));
         assert_eq!(watcher.departed(), [member]);
     }
 
@@ -519,5 +575,25 @@ mod tests {
             (slot.beats, slot.presence, &slot.name[..]),
             (1, Presence::Leaving, "writer")
         );
+    }
+
+    #[test]
+    fn a_free_slot_can_be_taken_though_a_forked_copy_of_its_lock_lives_on() {
+        let (scratch, segment) = scratch();
+        // What a forked child has: another reference to the same open file, and with it to its locks.
+        let inherited = segment.file().try_clone().unwrap();
+        let parent = Attachment::join(segment, "parent").unwrap();
+        let member = parent.member();
+        drop(parent);
+        let segment = scratch.open("table", TEST_KIND);
+        Participants::of(&segment).release(&segment, member);
+        let rounds = 2 * LIFE_BYTES;
+        for _ in 0..rounds {
+            let next = Attachment::join(scratch.open("table", TEST_KIND), "next").unwrap();
+            assert_eq!(next.member().index, member.index);
+            next.leave();
+            next.participants().release(next.segment(), next.member());
+        }
+        drop(inherited);
     }
 }

@@ -7,6 +7,7 @@
 //! that name finishes it.
 //! Does not know who is attached (see `participant`), nor what the body means.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,6 +15,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipc_proto::Name;
 use nix::errno::Errno;
@@ -24,8 +27,9 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 use thiserror::Error;
 
+use crate::fork::Generation;
 use crate::layout::{self, Expected, Header, HeaderError, Kind};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Words};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::wait::Event;
 
@@ -37,6 +41,7 @@ pub struct Segment {
     header: Header,
     file: File,
     mapping: Arc<Mapping>,
+    generation: Generation,
 }
 
 /// Why a segment was not created.
@@ -166,20 +171,26 @@ impl Segment {
     ///
     /// # Errors
     /// [`CreateError::Exists`] if the name is taken; [`CreateError::NoSpace`], with the figures, if the
-    /// memory is not there.
+    /// memory is not there, nor within a second.
     pub fn create(
         namespace: &Namespace,
         name: &Name,
         header: &Header,
     ) -> Result<Self, CreateError> {
+        let segment = build_patiently(namespace, name, header).inspect_err(|_| {
+            // The folders were made for it.
+            namespace.remove_if_empty();
+        })?;
         // The folder may be removed with its last segment between our opening and linking: again, then.
         const TRIES: usize = 100;
         for _ in 0..TRIES {
             let folder = namespace.open_or_create()?;
-            match build(namespace, &folder, name, header) {
-                Err(CreateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                }
-                built => return built,
+            let path = segment.path();
+            match link(&segment.file, &folder, &path) {
+                Ok(()) => return Ok(segment),
+                Err(Errno::ENOENT) => {}
+                Err(Errno::EEXIST) => return Err(CreateError::Exists { path }),
+                Err(errno) => return Err(create_io("link", &path, errno)),
             }
         }
         Err(create_io("create", &namespace.path(), Errno::ENOENT))
@@ -188,8 +199,8 @@ impl Segment {
     /// Opens the segment of that name.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`], also while a removal is under way; every other variant says what is
-    /// wrong with what was found, which is left untouched.
+    /// [`OpenError::NotFound`], also while a removal is under way; [`NamespaceError::Busy`] if its remover
+    /// is stopped; every other variant says what is wrong with what was found, which is left untouched.
     pub fn open(
         namespace: &Namespace,
         name: &Name,
@@ -208,7 +219,7 @@ impl Segment {
         })?;
         if segment.is_removed() {
             // Its remover may have been killed before it unlinked.
-            let _ = remove_if(namespace, name, expected.kind, is_flagged);
+            remove_if(namespace, name, expected.kind, is_flagged)?;
             return Err(OpenError::NotFound { path });
         }
         Ok(segment)
@@ -308,6 +319,16 @@ impl Segment {
         self.word(layout::FLAGS)
     }
 
+    /// The same word, to keep.
+    ///
+    /// # Panics
+    /// Never: the word lies inside the header, which is mapped.
+    #[must_use]
+    pub fn flag_words(&self) -> Words<1> {
+        let words = self.mapping.words(layout::FLAGS, 8, 1);
+        words.expect("inside the header, which is mapped")
+    }
+
     /// One of its four events; all four are notified when the segment is removed or a participant dies.
     ///
     /// # Panics
@@ -334,6 +355,11 @@ impl Segment {
         self.word(layout::CHANGES)
     }
 
+    /// Whether this process opened it, and is not a forked copy of the one that did.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.generation.is_current()
+    }
+
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -357,13 +383,39 @@ pub enum Created {
 /// In the flags word: the name was, or is about to be, unlinked.
 pub const REMOVED: u64 = 1;
 
+/// Builds the segment. Tries for a while when there is no memory: others may just have reserved it for
+/// the same segment, of which one will get the name and the rest give their memory back.
+fn build_patiently(
+    namespace: &Namespace,
+    name: &Name,
+    header: &Header,
+) -> Result<Segment, CreateError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let folder = namespace.open_or_create()?;
+        let path = path_of(namespace, name, header.kind);
+        // Asked first: memory for a second one need not be there.
+        if fstatat(&folder, file_of(&path), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+            return Err(CreateError::Exists { path });
+        }
+        match build(namespace, &folder, name, header) {
+            Err(CreateError::NoSpace { .. }) if Instant::now() < deadline => {
+                // Of differing length, so that two that got half of it each don't meet again.
+                thread::sleep(Duration::from_millis(fastrand::u64(1..=20)));
+            }
+            built => return built,
+        }
+    }
+}
+
+/// A segment that has no name yet, and so goes with this process.
 fn build(
     namespace: &Namespace,
     folder: &OwnedFd,
     name: &Name,
     header: &Header,
 ) -> Result<Segment, CreateError> {
-    let path = path_of(namespace, name, header.kind);
     let failed = |action| move |errno| create_io(action, &namespace.path(), errno);
     check_space(namespace, folder, name, header.total_bytes as u64)?;
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
@@ -371,38 +423,46 @@ fn build(
     let fd = openat(folder, ".", flags, owner_only).map_err(failed("make a file in"))?;
     // The umask may have taken even the owner's bits.
     fchmod(&fd, owner_only).map_err(failed("set the mode of a file in"))?;
-    let size = i64::try_from(header.total_bytes).unwrap_or(i64::MAX);
-    if let Err(errno) = fallocate(&fd, FallocateFlags::empty(), 0, size) {
-        return Err(match errno {
-            Errno::ENOSPC | Errno::ENOMEM => no_space(namespace, folder, name, size.unsigned_abs()),
-            _ => create_io("reserve memory in", &namespace.path(), errno),
-        });
-    }
+    let needed = header.total_bytes as u64;
+    reserve(&fd, needed).map_err(|errno| match errno {
+        Errno::ENOSPC | Errno::ENOMEM => no_space(namespace, folder, name, needed),
+        _ => create_io("reserve memory in", &namespace.path(), errno),
+    })?;
     let file = File::from(fd);
     let io_failed = |action| {
-        let path = path.clone();
         move |source| CreateError::Io {
             action,
-            path,
+            path: path_of(namespace, name, header.kind),
             source,
         }
     };
     file.write_all_at(&header.to_bytes(), 0)
         .map_err(io_failed("write"))?;
-    let segment = map(namespace, name, header.clone(), file).map_err(io_failed("map"))?;
-    let source = format!("/proc/self/fd/{}", segment.file.as_raw_fd());
-    let target = file_name(name, header.kind);
-    match linkat(
-        AT_FDCWD,
-        &source[..],
-        folder,
-        &target[..],
-        AtFlags::AT_SYMLINK_FOLLOW,
-    ) {
-        Ok(()) => Ok(segment),
-        Err(Errno::EEXIST) => Err(CreateError::Exists { path }),
-        Err(errno) => Err(create_io("link", &path, errno)),
+    map(namespace, name, header.clone(), file).map_err(io_failed("map"))
+}
+
+/// Gives a file its size and its memory, in pieces: a signal makes older kernels give up a call and what
+/// it reserved.
+fn reserve(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    const PIECE: u64 = 16 << 20;
+    let mut from = 0;
+    while from < bytes {
+        let piece = PIECE.min(bytes - from);
+        let at = |offset: u64| i64::try_from(offset).map_err(|_| Errno::EFBIG);
+        match fallocate(file, FallocateFlags::empty(), at(from)?, at(piece)?) {
+            Ok(()) => from += piece,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
+    Ok(())
+}
+
+/// Gives a file its name.
+fn link(file: &File, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    linkat(AT_FDCWD, &source[..], folder, file_of(path), follow)
 }
 
 /// Before reserving: a reservation that fails half-way would first take all the memory there is.
@@ -443,7 +503,7 @@ fn free_bytes(folder: &OwnedFd) -> Option<u64> {
 }
 
 fn open_file(folder: impl AsFd, path: &Path) -> Result<File, OpenError> {
-    let name = path.file_name().expect("made by `path_of`");
+    let name = file_of(path);
     let failed = |action| {
         move |errno: Errno| OpenError::Io {
             action,
@@ -505,13 +565,19 @@ fn remove_if(
 ) -> Result<bool, OpenError> {
     let path = path_of(namespace, name, kind);
     let Some(folder) = namespace.open()? else {
+        namespace.remove_if_empty();
         return Ok(false);
     };
     // Only removers unlink, one at a time: so the file opened here is the file unlinked here.
     let folder = namespace.lock(folder)?;
     let file = match open_file(&*folder, &path) {
         Ok(file) if condition(&file) => file,
-        Ok(_) | Err(OpenError::NotFound { .. }) => return Ok(false),
+        Ok(_) | Err(OpenError::NotFound { .. }) => {
+            // A creator killed before it linked leaves the folders, and so does a remover.
+            drop(folder);
+            namespace.remove_if_empty();
+            return Ok(false);
+        }
         Err(error) => return Err(error),
     };
     raise_removed(&file);
@@ -579,6 +645,7 @@ fn map(namespace: &Namespace, name: &Name, header: Header, file: File) -> io::Re
         mapping: Mapping::new(&file, header.total_bytes)?,
         header,
         file,
+        generation: Generation::current(),
     })
 }
 
@@ -604,6 +671,10 @@ fn raise_removed(file: &File) {
             Event::new(word).notify_all();
         }
     }
+}
+
+fn file_of(path: &Path) -> &OsStr {
+    path.file_name().expect("made by `path_of`")
 }
 
 fn path_of(namespace: &Namespace, name: &Name, kind: Kind) -> PathBuf {

@@ -1,5 +1,7 @@
 //! What the unit tests of this crate share.
 
+use std::sync::atomic::AtomicU32;
+
 use ipc_proto::Name;
 
 use crate::layout::{Expected, Header, Kind, PARAMS, PayloadType};
@@ -46,4 +48,14 @@ impl Scratch {
         };
         Segment::open(&self.namespace, &Name::new(name).unwrap(), &expected).unwrap()
     }
+}
+
+/// How many threads of this process sleep in a futex call on `word`.
+pub(crate) fn threads_asleep_on(word: &AtomicU32) -> usize {
+    let asleep = format!("{} {:p} ", libc::SYS_futex, word.as_ptr());
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("syscall")).ok())
+        .filter(|call| call.starts_with(&asleep))
+        .count()
 }

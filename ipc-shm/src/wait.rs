@@ -6,10 +6,13 @@
 //! one load while nobody sleeps.
 //!
 //! The bit is a flag and not a count because a killed waiter would leave a count too high for ever; a
-//! stale flag costs one needless system call. A notification wakes one sleeper and clears the flag for
-//! all; the sleeper that was woken raises it again, for it can't know whether others sleep. Should it be
-//! killed or stopped before that, the others sleep on until their slice ends, or until the death is
-//! noticed, which wakes everybody. So a waiter must look again after every return, also a timed-out one.
+//! stale flag costs two needless system calls. It stays up while anybody may sleep: a notification that
+//! finds nobody asleep lowers it, and then wakes whoever fell asleep meanwhile. Lowered any earlier, say by
+//! the notification that wakes the first of two sleepers, it would hide the second from the next one.
+//!
+//! A process that is killed or stopped after it was woken, or between lowering the flag and waking, takes
+//! that one wake-up with it: others sleep on until their slice ends, or until the death is noticed, which
+//! wakes everybody. So a waiter must look again after every return, also a timed-out one.
 //!
 //! Event counts: <https://www.1024cores.net/home/lock-free-algorithms/eventcounts>.
 
@@ -23,7 +26,7 @@ pub const SLICE: Duration = Duration::from_millis(500);
 /// An event count on a shared word. Zero is a valid start.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
-    /// Written by waiters (the flag) and notifiers (flag cleared, count raised).
+    /// Written by waiters (flag raised) and notifiers (count raised; flag lowered if nobody sleeps).
     word: &'a AtomicU32,
 }
 
@@ -42,6 +45,7 @@ pub enum Woken {
 }
 
 const ASLEEP: u32 = 1;
+const ONE_MORE: u32 = 2;
 
 impl<'a> Event<'a> {
     /// The event count in `word`.
@@ -58,10 +62,7 @@ impl<'a> Event<'a> {
 
     /// Sleeps until notified, at most for `limit` and never past [`SLICE`].
     pub fn wait(self, ticket: Ticket, limit: Duration) -> Woken {
-        let woken = futex_wait(self.word, ticket.0, limit.min(SLICE));
-        // The notifier that woke us cleared the flag for all; others may still be asleep.
-        self.word.fetch_or(ASLEEP, Ordering::SeqCst);
-        woken
+        futex_wait(self.word, ticket.0, limit.min(SLICE))
     }
 
     /// Wakes one waiter, if any. What it waits for must have been written before, by a `SeqCst`
@@ -69,28 +70,40 @@ impl<'a> Event<'a> {
     #[inline]
     pub fn notify_one(self) {
         if self.word.load(Ordering::SeqCst) & ASLEEP != 0 {
-            self.wake(1);
+            self.wake_one();
         }
     }
 
     /// Wakes all waiters.
     pub fn notify_all(self) {
-        // Also without the flag: sleepers whose flag a killed process cleared are woken by this.
-        self.word.fetch_or(ASLEEP, Ordering::SeqCst);
-        self.wake(i32::MAX);
+        // Also without the flag: whoever fell asleep while it was being lowered is woken by this.
+        self.word.fetch_add(ONE_MORE, Ordering::SeqCst);
+        futex_wake(self.word, i32::MAX);
     }
 
     #[cold]
-    fn wake(self, sleepers: i32) {
-        let word = self.word.load(Ordering::SeqCst);
-        // Odd plus one: flag cleared, count raised. If the word changed meanwhile, another notifier did it.
-        let raised = word.wrapping_add(1);
-        if word & ASLEEP != 0 {
-            let _ = self
-                .word
-                .compare_exchange(word, raised, Ordering::SeqCst, Ordering::SeqCst);
+    fn wake_one(self) {
+        self.word.fetch_add(ONE_MORE, Ordering::SeqCst);
+        if futex_wake(self.word, 1) == 0 {
+            self.lower_flag();
         }
-        futex_wake(self.word, sleepers);
+    }
+
+    /// Nobody slept a moment ago.
+    fn lower_flag(self) {
+        let word = self.word.load(Ordering::SeqCst);
+        // Odd plus one: flag lowered, count raised. If the word changed meanwhile, another notifier is
+        // at it: a flag left up does no harm.
+        let lowered = word.wrapping_add(1);
+        if word & ASLEEP != 0
+            && self
+                .word
+                .compare_exchange(word, lowered, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        {
+            // Whoever fell asleep between the two has no flag to be seen by: let them raise it again.
+            futex_wake(self.word, i32::MAX);
+        }
     }
 }
 
@@ -127,9 +140,10 @@ fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) -> Woken {
     }
 }
 
-fn futex_wake(word: &AtomicU32, sleepers: i32) {
+/// How many were woken.
+fn futex_wake(word: &AtomicU32, sleepers: i32) -> i64 {
     // SAFETY: `word` is a live reference; the kernel uses its address only as a key.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, sleepers) };
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, sleepers) }
 }
 
 #[cfg(test)]
@@ -138,6 +152,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::testing::threads_asleep_on;
 
     #[test]
     fn a_notification_between_looking_and_waiting_is_not_lost() {
@@ -192,5 +207,30 @@ mod tests {
         word.store(ticket.0 + 1, Ordering::SeqCst);
         event.notify_all();
         assert_eq!(event.wait(ticket, SLICE), Woken::Perhaps);
+    }
+
+    #[test]
+    fn two_notifications_in_a_row_wake_two_sleepers() {
+        for _ in 0..100 {
+            let word = AtomicU32::new(0);
+            let event = Event::new(&word);
+            thread::scope(|scope| {
+                let sleepers = [(); 2].map(|()| {
+                    scope.spawn(|| {
+                        let ticket = event.prepare();
+                        event.wait(ticket, SLICE)
+                    })
+                });
+                while threads_asleep_on(&word) < 2 {
+                    thread::yield_now();
+                }
+                event.notify_one();
+                event.notify_one();
+                for sleeper in sleepers {
+                    // A lost wake-up would show as a time-out of a whole slice.
+                    assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
+                }
+            });
+        }
     }
 }

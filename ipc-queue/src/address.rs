@@ -1,0 +1,97 @@
+//! Queue addresses.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ipc_proto::Name;
+
+use crate::error::QueueError;
+
+/// Where a queue is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// `local:NAME`: among the threads of this process.
+    Local {
+        /// What it is called.
+        name: Name,
+    },
+    /// `shm:NAME` or `shm:NAMESPACE/NAME`: among the processes of this user on this machine.
+    Shm {
+        /// The namespace; `default` if not given.
+        namespace: Name,
+        /// What it is called.
+        name: Name,
+    },
+}
+
+const DEFAULT_NAMESPACE: &str = "default";
+
+impl FromStr for Address {
+    type Err = QueueError;
+
+    fn from_str(text: &str) -> Result<Self, QueueError> {
+        let bad = |reason: String| QueueError::Address {
+            address: text.to_owned(),
+            reason,
+        };
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(bad(
+                "it has no scheme; write local:NAME or shm:NAME".to_owned()
+            ));
+        };
+        let name = |text: &str| Name::new(text).map_err(|error| bad(error.to_string()));
+        match scheme {
+            "local" => Ok(Self::Local { name: name(rest)? }),
+            "shm" => {
+                let (namespace, rest) = rest.split_once('/').unwrap_or((DEFAULT_NAMESPACE, rest));
+                Ok(Self::Shm {
+                    namespace: name(namespace)?,
+                    name: name(rest)?,
+                })
+            }
+            other => Err(bad(format!(
+                "there is no transport {other:?}; known are local and shm"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { name } => write!(f, "local:{name}"),
+            Self::Shm { namespace, name } => write!(f, "shm:{namespace}/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_their_text() {
+        for text in ["local:jobs", "shm:media/jobs"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "shm:jobs".parse::<Address>().unwrap().to_string(),
+            "shm:default/jobs"
+        );
+    }
+
+    #[test]
+    fn a_bad_address_is_quoted_with_what_is_wrong() {
+        for (text, reason) in [
+            ("jobs", "no scheme"),
+            ("ftp:jobs", "no transport \"ftp\""),
+            ("shm:a/b/c", "'/' at byte 1"),
+            ("local:", "empty"),
+            ("shm:Jobs", "'J' at byte 0"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(reason), "{error}");
+        }
+    }
+}

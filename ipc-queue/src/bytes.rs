@@ -1,0 +1,208 @@
+//! The queue of plain bytes: no encoding, no copy where memory is shared.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Kind, MessageId, codec};
+use serde::Serialize;
+
+use crate::delivery::ByteDelivery;
+use crate::error::{QueueError, RecvError, SendFailure};
+use crate::loan::Loan;
+use crate::options::QueueOptions;
+use crate::transport::{ReceivePort, SendPort, Transport, Wait};
+
+/// A queue of byte strings that any process can open by its address.
+///
+/// ```
+/// use ipc_queue::ByteQueue;
+///
+/// let queue = ByteQueue::open("local:frames")?;
+/// let sender = queue.sender();
+/// let mut loan = sender.loan(3)?; // memory that the receiver will read
+/// loan.copy_from_slice(b"abc");
+/// loan.publish()?;
+///
+/// let receiver = queue.receiver();
+/// let delivery = receiver.recv()?;
+/// assert_eq!(delivery.payload(), b"abc"); // read in place
+/// delivery.ack()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ByteQueue {
+    transport: Arc<dyn Transport>,
+}
+
+/// Sends byte strings. For one thread at a time: make one per thread.
+#[derive(Debug)]
+pub struct ByteSender {
+    port: Box<dyn SendPort>,
+    /// Where values are encoded, so that no user code runs while a place is held.
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// Receives byte strings. For one thread at a time: make one per thread.
+#[derive(Debug)]
+pub struct ByteReceiver {
+    port: Box<dyn ReceivePort>,
+}
+
+impl ByteQueue {
+    /// Opens the queue at `address`, or creates it with default settings.
+    ///
+    /// # Errors
+    /// [`QueueError`], as [`Queue::open`](crate::Queue::open).
+    pub fn open(address: &str) -> Result<Self, QueueError> {
+        QueueOptions::new().open_bytes(address)
+    }
+
+    /// A queue over a transport that is open already.
+    #[must_use]
+    pub fn over(transport: Arc<dyn Transport>) -> Self {
+        Self { transport }
+    }
+
+    /// A handle for sending.
+    #[must_use]
+    pub fn sender(&self) -> ByteSender {
+        ByteSender {
+            port: self.transport.sender(),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// A handle for receiving.
+    #[must_use]
+    pub fn receiver(&self) -> ByteReceiver {
+        ByteReceiver {
+            port: self.transport.receiver(),
+        }
+    }
+
+    /// Settings, statistics, dead letters, closing.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+}
+
+impl ByteSender {
+    /// Sends a copy, waiting for as long as the queue is full.
+    ///
+    /// # Errors
+    /// [`SendFailure`] when the queue is closed or removed, or the payload too large.
+    pub fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
+        self.send_as(Kind::Data, payload, Wait::Forever)
+    }
+
+    /// Sends a copy if there is room now.
+    ///
+    /// # Errors
+    /// [`SendFailure::Full`] or `NoMemory` if there is none; else as [`send`](Self::send).
+    pub fn try_send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
+        self.send_as(Kind::Data, payload, Wait::No)
+    }
+
+    /// Sends a copy, waiting at most `timeout` for room.
+    ///
+    /// # Errors
+    /// [`SendFailure::TimedOut`] if there was none; else as [`send`](Self::send).
+    pub fn send_timeout(
+        &self,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<MessageId, SendFailure> {
+        self.send_as(Kind::Data, payload, Wait::at_most(timeout))
+    }
+
+    /// Sends a copy as a message of any kind.
+    ///
+    /// # Errors
+    /// As the other sends, depending on `wait`.
+    pub fn send_as(
+        &self,
+        kind: Kind,
+        payload: &[u8],
+        wait: Wait,
+    ) -> Result<MessageId, SendFailure> {
+        let mut loan = self.port.loan(payload.len(), kind, wait)?;
+        loan.copy_from_slice(payload);
+        loan.publish()
+    }
+
+    /// Memory for `len` bytes and a place in the queue, waiting for as long as there is none.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn loan(&self, len: usize) -> Result<Loan<'_>, SendFailure> {
+        self.loan_as(Kind::Data, len, Wait::Forever)
+    }
+
+    /// Memory for `len` bytes and a place in the queue, if there is one now.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_loan(&self, len: usize) -> Result<Loan<'_>, SendFailure> {
+        self.loan_as(Kind::Data, len, Wait::No)
+    }
+
+    /// Memory for a message of any kind.
+    ///
+    /// # Errors
+    /// As the other loans, depending on `wait`.
+    pub fn loan_as(&self, kind: Kind, len: usize, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.port.loan(len, kind, wait)
+    }
+
+    pub(crate) fn encoded<T: Serialize>(
+        &self,
+        value: &T,
+    ) -> Result<std::cell::Ref<'_, [u8]>, SendFailure> {
+        codec::encode_into(value, &mut self.scratch.borrow_mut())?;
+        Ok(std::cell::Ref::map(self.scratch.borrow(), Vec::as_slice))
+    }
+}
+
+impl ByteReceiver {
+    /// The next message, however long it takes to come.
+    ///
+    /// # Errors
+    /// [`RecvError`] when the queue is closed and drained, or removed.
+    pub fn recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
+        self.recv_within(Wait::Forever)
+    }
+
+    /// The next message, if there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`] if there is none; else as [`recv`](Self::recv).
+    pub fn try_recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
+        self.recv_within(Wait::No)
+    }
+
+    /// The next message, if it comes within `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] if it does not; else as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<ByteDelivery<'_>, RecvError> {
+        self.recv_within(Wait::at_most(timeout))
+    }
+
+    /// The next message, if it comes before `deadline`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] if it does not; else as [`recv`](Self::recv).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<ByteDelivery<'_>, RecvError> {
+        self.recv_within(Wait::Until(deadline))
+    }
+
+    /// The next message, waiting as told.
+    ///
+    /// # Errors
+    /// As the other receives, depending on `wait`.
+    pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        self.port.recv(wait)
+    }
+}

@@ -1,0 +1,63 @@
+//! Messages that will not be delivered any more, and why.
+
+use ipc_proto::{Kind, MessageId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// A message past its attempt limit, or buried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// What to call it when requeueing or discarding it.
+    pub id: DeadLetterId,
+    /// Which message it was.
+    pub message: MessageId,
+    /// What it was for.
+    pub kind: Kind,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// How often it was delivered.
+    pub attempts: u8,
+    /// How the last delivery ended.
+    pub reason: DeadReason,
+    /// How many deliveries were given back.
+    pub nacks: u8,
+    /// How many ended with the lease.
+    pub expiries: u8,
+    /// How many ended with the receiver's death.
+    pub crashes: u8,
+    /// What it said.
+    pub payload: Vec<u8>,
+}
+
+/// Names a dead letter while it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeadLetterId(pub(crate) u64, pub(crate) u64);
+
+impl DeadLetterId {
+    /// The id that a transport knows by these two numbers.
+    #[must_use]
+    pub const fn new(place: u64, version: u64) -> Self {
+        Self(place, version)
+    }
+
+    /// The two numbers.
+    #[must_use]
+    pub const fn parts(self) -> (u64, u64) {
+        (self.0, self.1)
+    }
+}
+
+/// How a dead letter's last delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// It was given back once too often.
+    Nacked,
+    /// Its lease expired once too often.
+    Expired,
+    /// Its receiver died once too often.
+    Crashed,
+    /// Its receiver buried it.
+    Buried,
+    /// The record was lost in a crash.
+    Unknown,
+}

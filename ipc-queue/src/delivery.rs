@@ -1,0 +1,182 @@
+//! A message in the hands of its receiver.
+
+use std::time::Duration;
+
+use ipc_proto::{Kind, MessageId, Timestamp};
+
+use crate::error::SettleError;
+#[cfg(target_os = "linux")]
+use crate::shm::ShmDelivery;
+use crate::transport::{ReceivePort, Settle};
+
+/// A received message, until it is settled. Dropped unsettled, it is given back: a nack.
+///
+/// The payload is read where the sender wrote it, if the transport shares memory. It stays valid while the
+/// delivery exists, also after its lease was lost.
+#[derive(Debug)]
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct ByteDelivery<'a>(Inner<'a>);
+
+#[derive(Debug)]
+enum Inner<'a> {
+    #[cfg(target_os = "linux")]
+    Shm(ShmDelivery<'a>),
+    Buffered(Buffered<'a>),
+}
+
+/// A delivery of a transport that copies.
+#[derive(Debug)]
+struct Buffered<'a> {
+    port: &'a dyn ReceivePort,
+    ticket: Option<u64>,
+    about: About,
+    payload: Vec<u8>,
+}
+
+/// What is known of a delivered message besides its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// What it is for.
+    pub kind: Kind,
+    /// Which one it is.
+    pub id: MessageId,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// How often it was delivered, this time included.
+    pub attempt: u8,
+}
+
+impl<'a> ByteDelivery<'a> {
+    /// For transports: a delivery of a payload that was copied. `port` is told how it ends, under `ticket`.
+    pub fn buffered(
+        port: &'a dyn ReceivePort,
+        ticket: u64,
+        about: About,
+        payload: Vec<u8>,
+    ) -> Self {
+        Self(Inner::Buffered(Buffered {
+            port,
+            ticket: Some(ticket),
+            about,
+            payload,
+        }))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn shm(delivery: ShmDelivery<'a>) -> Self {
+        Self(Inner::Shm(delivery))
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.payload(),
+            Inner::Buffered(delivery) => &delivery.payload,
+        }
+    }
+
+    /// What else is known of it.
+    #[must_use]
+    pub fn about(&self) -> About {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.about(),
+            Inner::Buffered(delivery) => delivery.about,
+        }
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.about().kind
+    }
+
+    /// Which message it is; the same at every redelivery.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.about().id
+    }
+
+    /// How often it was delivered, this time included.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.about().attempt
+    }
+
+    /// Done: never to be delivered again.
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if the lease expired: the message was or will be somebody else's.
+    pub fn ack(self) -> Result<(), SettleError> {
+        self.settle(Settle::Ack)
+    }
+
+    /// To be delivered again at once, to anybody; a dead letter if that was its last attempt.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack(self) -> Result<(), SettleError> {
+        self.nack_after(Duration::ZERO)
+    }
+
+    /// To be delivered again after `delay`, in whole milliseconds, rounded up.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
+        self.settle(Settle::Nack { delay })
+    }
+
+    /// Never to be delivered again, but kept as a dead letter.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn bury(self) -> Result<(), SettleError> {
+        self.settle(Settle::Bury)
+    }
+
+    /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease time-out.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.extend(by),
+            Inner::Buffered(delivery) => match delivery.ticket {
+                Some(ticket) => delivery.port.extend(ticket, by),
+                None => Err(SettleError::LeaseLost),
+            },
+        }
+    }
+
+    pub(crate) fn settle(self, how: Settle) -> Result<(), SettleError> {
+        match self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.settle(how),
+            Inner::Buffered(mut delivery) => {
+                let ticket = delivery
+                    .ticket
+                    .take()
+                    .expect("a delivery is settled once, by value");
+                delivery.port.settle(ticket, how)
+            }
+        }
+    }
+}
+
+impl Drop for Buffered<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            // A lease that was lost has been given back already.
+            let _ = self.port.settle(
+                ticket,
+                Settle::Nack {
+                    delay: Duration::ZERO,
+                },
+            );
+        }
+    }
+}

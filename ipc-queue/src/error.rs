@@ -1,0 +1,209 @@
+//! What can go wrong with a queue, one type per operation.
+
+use std::time::Duration;
+
+use ipc_proto::{CodecError, NameError, SettingsError};
+#[cfg(target_os = "linux")]
+use ipc_shm::{CreateError, JoinError, NamespaceError, OpenError};
+use thiserror::Error;
+
+/// Why a message was not sent. Comes with the message: see [`SendError`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SendFailure {
+    /// Every place is taken, counting messages that are leased, delayed or dead.
+    #[error("the queue holds {capacity} messages and is full: wait, or receive some")]
+    Full {
+        /// How many it holds.
+        capacity: u32,
+    },
+    /// There is a place, but no memory for a payload of this size now.
+    #[error(
+        "the queue's pool has no room for {bytes} bytes now: wait, or create the queue with a larger pool"
+    )]
+    NoMemory {
+        /// How large the payload is.
+        bytes: usize,
+    },
+    /// The time was up while the queue was full.
+    #[error("the queue was full for {waited:?}")]
+    TimedOut {
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The payload is larger than this queue takes.
+    #[error(
+        "a payload of {bytes} bytes is larger than the {most} that this queue takes: split it, or create the queue with a larger max_message_bytes"
+    )]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+        /// The most it may be.
+        most: usize,
+    },
+    /// The queue was closed: it takes no more messages.
+    #[error("the queue is closed")]
+    Closed,
+    /// The queue was removed.
+    #[error("the queue was removed: nobody would receive this; open it again")]
+    Removed,
+    /// This process is a forked copy of the one that opened the queue.
+    #[error("this process was forked from the one that opened the queue: open it again here")]
+    Forked,
+    /// The shared memory contradicts itself.
+    #[error("the queue's memory is damaged: {0}")]
+    Damaged(String),
+    /// The value has no encoding.
+    #[error(transparent)]
+    Encode(#[from] CodecError),
+    /// The transport's own trouble, such as a lost connection.
+    #[error("{0}")]
+    Transport(String),
+}
+
+/// A message that was not sent, and why.
+#[derive(Debug, Error)]
+#[error("{failure}")]
+pub struct SendError<T> {
+    /// The message, as it was given.
+    pub message: T,
+    /// Why.
+    #[source]
+    pub failure: SendFailure,
+}
+
+/// Why nothing was received.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// There is no message now.
+    #[error("the queue is empty")]
+    Empty,
+    /// The time was up and there was no message.
+    #[error("no message came in {waited:?}")]
+    TimedOut {
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The queue is closed and everything in it was settled, save what this receiver's process holds.
+    #[error("the queue is closed and drained")]
+    Closed,
+    /// The queue was removed.
+    #[error("the queue was removed; open it again")]
+    Removed,
+    /// This process is a forked copy of the one that opened the queue.
+    #[error("this process was forked from the one that opened the queue: open it again here")]
+    Forked,
+    /// A message came whose place in shared memory is damaged. It is a dead letter now.
+    #[error("a message was lost to damaged memory: {0}")]
+    Damaged(String),
+    /// A message came that is no value of the queue's type. It is a dead letter now.
+    #[error("message {id} is a dead letter: {source}")]
+    Decode {
+        /// Which message.
+        id: ipc_proto::MessageId,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// The transport's own trouble, such as a lost connection.
+    #[error("{0}")]
+    Transport(String),
+}
+
+/// Why a delivery was not settled.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SettleError {
+    /// The lease expired: somebody else has the message, or had it. Whatever was done for it may be done again.
+    #[error("the lease was lost: the message was, or will be, delivered again")]
+    LeaseLost,
+    /// This process is a forked copy of the one that received the message.
+    #[error("this process was forked from the one that received the message, which still holds it")]
+    Forked,
+    /// The transport's own trouble, such as a lost connection.
+    #[error("{0}")]
+    Transport(String),
+}
+
+/// Why a queue was not opened or created.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// The address is not one.
+    #[error("{address:?} is no queue address: {reason}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The name in the address is not valid.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The settings are not valid.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The queue exists with other settings than were insisted on.
+    #[error(
+        "queue {name:?} has {field} {found}, wanted {wanted}: remove it, or open it with its own settings"
+    )]
+    SettingsDiffer {
+        /// Which queue.
+        name: String,
+        /// Which setting.
+        field: &'static str,
+        /// What it has.
+        found: String,
+        /// What was wanted.
+        wanted: String,
+    },
+    /// There is no such queue.
+    #[error("there is no queue {name:?}")]
+    NotFound {
+        /// Which.
+        name: String,
+    },
+    /// There is such a queue already.
+    #[error("queue {name:?} exists already")]
+    Exists {
+        /// Which.
+        name: String,
+    },
+    /// The queue carries another type.
+    #[error("queue {name:?} carries {found}, this program wants {wanted}: is this the right name?")]
+    PayloadDiffers {
+        /// Which queue.
+        name: String,
+        /// What it carries.
+        found: String,
+        /// What was wanted.
+        wanted: String,
+    },
+    /// No shared memory could be had.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// What is there can't be used.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The folder of the queue can't be used.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// Too many processes are attached.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The segment's header is intact but describes no queue.
+    #[error("segment {name:?} describes no queue: {reason}; remove it")]
+    Geometry {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The transport's own trouble.
+    #[error("{0}")]
+    Transport(String),
+}

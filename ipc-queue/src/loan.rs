@@ -1,0 +1,100 @@
+//! The right to write one message where it will be read.
+
+use std::ops::{Deref, DerefMut};
+
+use ipc_proto::{Kind, MessageId};
+
+use crate::error::SendFailure;
+#[cfg(target_os = "linux")]
+use crate::shm::ShmLoan;
+use crate::transport::SendPort;
+
+/// Memory for one payload, and a place in the queue for it. Dropped unpublished, it leaves nothing.
+///
+/// The memory's content is undefined at first: it may hold parts of earlier messages.
+#[derive(Debug)]
+#[must_use = "dropped without `publish` it sends nothing"]
+pub struct Loan<'a>(Inner<'a>);
+
+#[derive(Debug)]
+enum Inner<'a> {
+    #[cfg(target_os = "linux")]
+    Shm(ShmLoan<'a>),
+    Buffered(Buffered<'a>),
+}
+
+/// A loan of a transport that copies: an ordinary buffer.
+#[derive(Debug)]
+struct Buffered<'a> {
+    port: &'a dyn SendPort,
+    ticket: Option<u64>,
+    kind: Kind,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Loan<'a> {
+    /// For transports: a loan of an ordinary buffer of `len` bytes. `port` gets it back under `ticket`.
+    pub fn buffered(port: &'a dyn SendPort, ticket: u64, kind: Kind, len: usize) -> Self {
+        Self(Inner::Buffered(Buffered {
+            port,
+            ticket: Some(ticket),
+            kind,
+            bytes: vec![0; len],
+        }))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn shm(loan: ShmLoan<'a>) -> Self {
+        Self(Inner::Shm(loan))
+    }
+
+    /// Sends what was written.
+    ///
+    /// # Errors
+    /// Never `Full`: the loan held a place. [`SendFailure::Forked`] in a forked child, and the transport's own
+    /// trouble.
+    pub fn publish(self) -> Result<MessageId, SendFailure> {
+        match self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(loan) => loan.publish(),
+            Inner::Buffered(mut loan) => {
+                let bytes = std::mem::take(&mut loan.bytes);
+                let ticket = loan
+                    .ticket
+                    .take()
+                    .expect("a loan is published once, by value");
+                loan.port.publish(ticket, loan.kind, bytes)
+            }
+        }
+    }
+}
+
+impl Deref for Loan<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(loan) => loan.bytes(),
+            Inner::Buffered(loan) => &loan.bytes,
+        }
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(loan) => loan.bytes_mut(),
+            Inner::Buffered(loan) => &mut loan.bytes,
+        }
+    }
+}
+
+impl Drop for Buffered<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.port.abandon(ticket);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Opening queues: addresses, settings, and what must hold of a queue that exists.
+
+use std::any::type_name;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_proto::{Name, QueueSettings};
+#[cfg(target_os = "linux")]
+use ipc_shm::Namespace;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::address::Address;
+use crate::bytes::ByteQueue;
+use crate::error::QueueError;
+use crate::local::LocalQueue;
+use crate::queue::Queue;
+#[cfg(target_os = "linux")]
+use crate::shm::ShmQueue;
+use crate::transport::{OpenMode, OpenRequest, Transport};
+
+/// How to open a queue. Settings given here are used to create it; a queue that exists must agree with
+/// them, while those not given may be anything.
+///
+/// ```
+/// use std::time::Duration;
+/// use ipc_queue::{QueueOptions, Queue};
+///
+/// let options = QueueOptions::new().capacity(4).lease(Duration::from_secs(30));
+/// let queue: Queue<u32> = options.open("local:numbers")?;
+/// assert_eq!(queue.settings().capacity, 4);
+/// assert!(QueueOptions::new().capacity(5).open::<u32>("local:numbers").is_err());
+/// # Ok::<(), ipc_queue::QueueError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct QueueOptions {
+    mode: OpenMode,
+    settings: QueueSettings,
+    given: Vec<&'static str>,
+    type_name: Option<String>,
+}
+
+impl QueueOptions {
+    /// Opens or creates, with default settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the queue may exist, or must.
+    pub fn mode(mut self, mode: OpenMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// All settings at once; a queue that exists must agree with every one.
+    pub fn settings(mut self, settings: QueueSettings) -> Self {
+        self.settings = settings;
+        self.given = vec![
+            "capacity",
+            "inline_bytes",
+            "max_message_bytes",
+            "pool_bytes",
+            "attempt_limit",
+            "lease",
+            "max_participants",
+        ];
+        self
+    }
+
+    /// How many messages it holds. Default 1,024.
+    pub fn capacity(mut self, capacity: u32) -> Self {
+        self.settings.capacity = capacity;
+        self.given("capacity")
+    }
+
+    /// Up to how many bytes travel in the cell itself. Default 192.
+    pub fn inline_bytes(mut self, bytes: u32) -> Self {
+        self.settings.inline_bytes = bytes;
+        self.given("inline_bytes")
+    }
+
+    /// The largest payload. Default 1 MiB.
+    pub fn max_message_bytes(mut self, bytes: u32) -> Self {
+        self.settings.max_message_bytes = bytes;
+        self.given("max_message_bytes")
+    }
+
+    /// Memory for payloads that do not fit inline. Default 8 MiB.
+    pub fn pool_bytes(mut self, bytes: u64) -> Self {
+        self.settings.pool_bytes = bytes;
+        self.given("pool_bytes")
+    }
+
+    /// How often a message is delivered before it becomes a dead letter. Default 5.
+    pub fn attempt_limit(mut self, attempts: u8) -> Self {
+        self.settings.attempt_limit = attempts;
+        self.given("attempt_limit")
+    }
+
+    /// How long a receiver may hold a message without settling or extending it. Default: as long as it lives.
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.settings.lease = Some(time);
+        self.given("lease")
+    }
+
+    /// How many processes may be attached at once. Default 64.
+    pub fn max_participants(mut self, processes: u16) -> Self {
+        self.settings.max_participants = processes;
+        self.given("max_participants")
+    }
+
+    /// What to call the payload type, instead of its Rust name: `"resize-job/2"`, say.
+    pub fn type_name(mut self, name: &str) -> Self {
+        self.type_name = Some(name.to_owned());
+        self
+    }
+
+    /// Opens a typed queue.
+    ///
+    /// # Errors
+    /// [`QueueError`] says what stands in the way.
+    pub fn open<T: Serialize + DeserializeOwned>(
+        &self,
+        address: &str,
+    ) -> Result<Queue<T>, QueueError> {
+        let payload = self.type_name.clone().unwrap_or_else(short_type_name::<T>);
+        self.open_transport(address, payload)
+            .map(|queue| Queue::over(ByteQueue::over(queue)))
+    }
+
+    /// Opens a queue of plain bytes.
+    ///
+    /// # Errors
+    /// [`QueueError`] says what stands in the way.
+    pub fn open_bytes(&self, address: &str) -> Result<ByteQueue, QueueError> {
+        let payload = self.type_name.clone().unwrap_or_default();
+        self.open_transport(address, payload).map(ByteQueue::over)
+    }
+
+    fn open_transport(
+        &self,
+        address: &str,
+        payload: String,
+    ) -> Result<Arc<dyn Transport>, QueueError> {
+        let request = OpenRequest {
+            mode: self.mode,
+            settings: self.settings.clone(),
+            insist_on: self.given.clone(),
+            payload,
+        };
+        match address.parse()? {
+            Address::Local { name } => Ok(Arc::new(LocalQueue::open(&name, &request)?)),
+            Address::Shm { namespace, name } => open_shm(&namespace, &name, &request),
+        }
+    }
+
+    fn given(mut self, field: &'static str) -> Self {
+        self.given.push(field);
+        self
+    }
+}
+
+/// Removes the queue at `address` with everything in it. `Ok(false)` if there was none.
+///
+/// # Errors
+/// [`QueueError`] when the address is bad, or the queue is not ours to remove.
+pub fn remove(address: &str) -> Result<bool, QueueError> {
+    match address.parse()? {
+        Address::Local { name } => Ok(LocalQueue::remove(&name)),
+        Address::Shm { namespace, name } => remove_shm(&namespace, &name),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_shm(
+    namespace: &Name,
+    name: &Name,
+    request: &OpenRequest,
+) -> Result<Arc<dyn Transport>, QueueError> {
+    let namespace = Namespace::new(namespace.as_str())?;
+    Ok(Arc::new(ShmQueue::open(&namespace, name, request)?))
+}
+
+#[cfg(target_os = "linux")]
+fn remove_shm(namespace: &Name, name: &Name) -> Result<bool, QueueError> {
+    Ok(ShmQueue::remove(
+        &Namespace::new(namespace.as_str())?,
+        name,
+    )?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_shm(_: &Name, _: &Name, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+    Err(QueueError::Transport(
+        "shm: needs Linux; use local: or a network transport".to_owned(),
+    ))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn remove_shm(_: &Name, _: &Name) -> Result<bool, QueueError> {
+    Ok(false)
+}
+
+/// `alloc::vec::Vec<app::jobs::Resize>` → `Vec<Resize>`: two programs that define the same type in different
+/// modules mean the same.
+fn short_type_name<T>() -> String {
+    let mut short = String::new();
+    let mut word_at = 0;
+    let mut rest = type_name::<T>();
+    while let Some(c) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix("::") {
+            short.truncate(word_at);
+            rest = after;
+            continue;
+        }
+        short.push(c);
+        if !(c.is_alphanumeric() || c == '_') {
+            word_at = short.len();
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn type_names_lose_their_modules_only() {
+        assert_eq!(short_type_name::<u8>(), "u8");
+        assert_eq!(
+            short_type_name::<BTreeMap<String, Vec<Option<(u8, Address)>>>>(),
+            "BTreeMap<String, Vec<Option<(u8, Address)>>>"
+        );
+    }
+}

@@ -1,0 +1,349 @@
+//! The typed queue: what most people use.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Kind, Message, MessageId, QueueSettings, codec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
+use crate::delivery::{About, ByteDelivery};
+use crate::error::{QueueError, RecvError, SendError, SendFailure, SettleError};
+use crate::options::QueueOptions;
+use crate::transport::{Transport, Wait};
+
+/// A queue of `T`s that any process can open by its address.
+///
+/// ```
+/// use ipc_queue::Queue;
+///
+/// let queue = Queue::<String>::open("local:greetings")?;
+/// let (sender, receiver) = (queue.sender(), queue.receiver());
+/// sender.send(&"hello".to_owned())?;
+///
+/// let delivery = receiver.recv()?;
+/// assert_eq!(delivery.data().map(String::as_str), Some("hello"));
+/// delivery.ack()?;
+///
+/// // Nothing there: an error at once, or after a while, never a hang.
+/// assert!(matches!(receiver.try_recv(), Err(ipc_queue::RecvError::Empty)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Queue<T> {
+    bytes: ByteQueue,
+    payload: PhantomData<fn(T) -> T>,
+}
+
+/// Sends `T`s. For one thread at a time: make one per thread.
+pub struct Sender<T> {
+    bytes: ByteSender,
+    payload: PhantomData<fn(T)>,
+}
+
+/// Receives `T`s. For one thread at a time: make one per thread.
+pub struct Receiver<T> {
+    bytes: ByteReceiver,
+    payload: PhantomData<fn() -> T>,
+}
+
+/// A received message, until it is settled. Dropped unsettled, it is given back: a nack.
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct Delivery<'a, T> {
+    bytes: ByteDelivery<'a>,
+    message: Message<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Queue<T> {
+    /// Opens the queue at `address`, or creates it with default settings.
+    ///
+    /// Addresses are `local:NAME` (threads of this process), `shm:NAME` or `shm:NAMESPACE/NAME` (processes of this
+    /// machine). For other settings see [`QueueOptions`].
+    ///
+    /// # Errors
+    /// [`QueueError`]; opening a queue that carries another type than `T` is one. Types are told apart by
+    /// name, without module paths, so two programs may each define the same type.
+    pub fn open(address: &str) -> Result<Self, QueueError> {
+        QueueOptions::new().open(address)
+    }
+
+    /// A handle for sending.
+    #[must_use]
+    pub fn sender(&self) -> Sender<T> {
+        Sender {
+            bytes: self.bytes.sender(),
+            payload: PhantomData,
+        }
+    }
+
+    /// A handle for receiving.
+    #[must_use]
+    pub fn receiver(&self) -> Receiver<T> {
+        Receiver {
+            bytes: self.bytes.receiver(),
+            payload: PhantomData,
+        }
+    }
+
+    pub(crate) fn over(bytes: ByteQueue) -> Self {
+        Self {
+            bytes,
+            payload: PhantomData,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// The same queue as bytes, for what has no type: settings, statistics, dead letters, closing.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        self.bytes.transport()
+    }
+
+    /// What the queue was created with.
+    #[must_use]
+    pub fn settings(&self) -> &QueueSettings {
+        self.transport().settings()
+    }
+
+    /// Takes no more messages from now on; what is in the queue is delivered. Wakes everybody blocked.
+    pub fn close(&self) {
+        self.transport().close();
+    }
+}
+
+impl<T: Serialize> Sender<T> {
+    /// Sends, waiting for as long as the queue is full.
+    ///
+    /// # Errors
+    /// [`SendError`] with the reference that was given, when the queue is closed or removed, or the value can't be sent.
+    pub fn send<'v>(&self, value: &'v T) -> Result<MessageId, SendError<&'v T>> {
+        self.send_as(Kind::Data, value, Wait::Forever)
+    }
+
+    /// Sends if there is room now.
+    ///
+    /// # Errors
+    /// [`SendFailure::Full`] or `NoMemory` if there is none; else as [`send`](Self::send).
+    pub fn try_send<'v>(&self, value: &'v T) -> Result<MessageId, SendError<&'v T>> {
+        self.send_as(Kind::Data, value, Wait::No)
+    }
+
+    /// Sends, waiting at most `timeout` for room.
+    ///
+    /// # Errors
+    /// [`SendFailure::TimedOut`] if there was none; else as [`send`](Self::send).
+    pub fn send_timeout<'v>(
+        &self,
+        value: &'v T,
+        timeout: Duration,
+    ) -> Result<MessageId, SendError<&'v T>> {
+        self.send_as(Kind::Data, value, Wait::at_most(timeout))
+    }
+
+    /// Sends a `Data` or `Control` message.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), [`try_send`](Self::try_send) or [`send_timeout`](Self::send_timeout),
+    /// depending on `wait`.
+    pub fn send_as<'v>(
+        &self,
+        kind: Kind,
+        value: &'v T,
+        wait: Wait,
+    ) -> Result<MessageId, SendError<&'v T>> {
+        let sent = self
+            .bytes
+            .encoded(value)
+            .and_then(|bytes| self.bytes.send_as(kind, &bytes, wait));
+        sent.map_err(|failure| SendError {
+            message: value,
+            failure,
+        })
+    }
+
+    /// Sends a message without data: a `Heartbeat` or a `Shutdown`.
+    ///
+    /// # Errors
+    /// [`SendFailure`], as [`send_as`](Self::send_as).
+    pub fn send_signal(&self, kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        self.bytes.send_as(kind, &[], wait)
+    }
+}
+
+impl<T: DeserializeOwned> Receiver<T> {
+    /// The next message, however long it takes to come.
+    ///
+    /// # Errors
+    /// [`RecvError`] when the queue is closed and drained, or removed. A message that is no `T` is
+    /// [`RecvError::Decode`] and becomes a dead letter: the next call goes on behind it.
+    pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::Forever)
+    }
+
+    /// The next message, if there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`] if there is none; else as [`recv`](Self::recv).
+    pub fn try_recv(&self) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::No)
+    }
+
+    /// The next message, if it comes within `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] if it does not; else as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::at_most(timeout))
+    }
+
+    /// The next message, if it comes before `deadline`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] if it does not; else as [`recv`](Self::recv).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::Until(deadline))
+    }
+
+    fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
+        let bytes = self.bytes.recv_within(wait)?;
+        let about = bytes.about();
+        let data = match bytes.payload() {
+            [] => Ok(None),
+            payload => codec::decode(payload).map(Some),
+        };
+        match data {
+            Ok(data) => Ok(Delivery {
+                message: about.with(data),
+                bytes,
+            }),
+            Err(source) => {
+                // Nobody else could read it either. If the lease is lost already, it comes again.
+                let _ = bytes.bury();
+                Err(RecvError::Decode {
+                    id: about.id,
+                    source,
+                })
+            }
+        }
+    }
+}
+
+impl About {
+    fn with<T>(self, data: Option<T>) -> Message<T> {
+        Message {
+            kind: self.kind,
+            id: self.id,
+            timestamp: self.sent_at,
+            attempt: self.attempt,
+            data,
+        }
+    }
+}
+
+impl<T> Delivery<'_, T> {
+    /// The message: its kind, id, sender, time, attempt and data.
+    #[must_use]
+    pub fn message(&self) -> &Message<T> {
+        &self.message
+    }
+
+    /// Its data; `None` for a signal, such as `Shutdown`.
+    #[must_use]
+    pub fn data(&self) -> Option<&T> {
+        self.message.data.as_ref()
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.message.kind
+    }
+
+    /// Which message it is; the same at every redelivery.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.message.id
+    }
+
+    /// How often it was delivered, this time included.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.message.attempt
+    }
+
+    /// Done: never to be delivered again.
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if the lease expired: the message was or will be somebody else's.
+    pub fn ack(self) -> Result<(), SettleError> {
+        self.bytes.ack()
+    }
+
+    /// To be delivered again at once, to anybody; a dead letter if that was its last attempt.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack(self) -> Result<(), SettleError> {
+        self.bytes.nack()
+    }
+
+    /// To be delivered again after `delay`, in whole milliseconds, rounded up.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
+        self.bytes.nack_after(delay)
+    }
+
+    /// Never to be delivered again, but kept as a dead letter.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn bury(self) -> Result<(), SettleError> {
+        self.bytes.bury()
+    }
+
+    /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease time-out.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.bytes.extend(by)
+    }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            payload: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Queue").field(&self.bytes).finish()
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(&self.bytes).finish()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Receiver").field(&self.bytes).finish()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Delivery<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Delivery").field(&self.message).finish()
+    }
+}

@@ -1,0 +1,505 @@
+//! The `shm` transport: a queue in a shared-memory segment.
+//!
+//! Read `shm/word.rs` (what a cell can be), then `shm/ring.rs` (sending, receiving, settling), then
+//! `shm/recovery.rs` (what is done for the dead). This file joins the ring with what surrounds it: the
+//! segment, the process's slot in it, payload memory, waiting and waking.
+//!
+//! Any process may be killed between any two lines. What it held is freed by `Shared::look`, which runs in every
+//! attached process when one dies (`ipc_shm::watch`), when somebody opens the queue, and before anybody
+//! blocked goes back to sleep.
+
+mod cell;
+mod chunk;
+mod geometry;
+mod handle;
+mod letters;
+mod memory;
+mod payload;
+mod recovery;
+mod ring;
+mod spin;
+mod tally;
+mod word;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Name, QueueSettings};
+use ipc_shm::wait::Event;
+use ipc_shm::watch::{self, Watched};
+use ipc_shm::{
+    Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Namespace, OpenError,
+    Participants, PayloadType, Presence, ProcessIdentity, REMOVED, Segment, Words, clock,
+};
+
+pub(crate) use handle::{ShmDelivery, ShmLoan};
+pub use handle::{ShmReceiver, ShmSender};
+
+use crate::dead_letter::{DeadLetter, DeadLetterId};
+use crate::error::{QueueError, SendFailure};
+use crate::stats::QueueStats;
+use crate::transport::{OpenMode, OpenRequest, ReceivePort, SendPort, Transport};
+use geometry::{Geometry, LAYOUT_HASH};
+use memory::{CELL_WORDS, Memory, RingWord};
+use payload::Payloads;
+use recovery::{Changed, Due};
+use ring::Ring;
+use tally::Counters;
+use word::Seat;
+
+/// What queue segments are called: `<name>.queue`.
+const KIND: SegmentKind = SegmentKind::new("queue");
+/// In the segment's flags: no more messages.
+const CLOSED: u64 = 1 << 1;
+/// In the segment's flags: some message was delayed once, so the clock matters.
+const TIMED: u64 = 1 << 2;
+/// The event that receivers wait for.
+const ITEMS: usize = 0;
+/// The event that senders wait for.
+const ROOM: usize = 1;
+
+/// A queue in shared memory, opened by this process.
+///
+/// Any process of the same user that sees the same folder opens it by name. It outlives all of them, until
+/// [`remove`](Self::remove). Cheap to clone; the process stays attached until the last clone, handle, loan and
+/// delivery is dropped.
+#[derive(Clone, Debug)]
+pub struct ShmQueue {
+    shared: Arc<Shared>,
+}
+
+/// One process's attachment to one queue.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    attachment: Attachment,
+    ring: Ring<SegmentMemory>,
+    payloads: Payloads,
+    settings: QueueSettings,
+    seat: Seat,
+    flags: Words<1>,
+    counters: Counters,
+    /// When the watcher will look next, in milliseconds since boot. Only this process's business.
+    next_look: AtomicU64,
+}
+
+impl ShmQueue {
+    /// Opens or creates the queue `name`.
+    ///
+    /// # Errors
+    /// See [`QueueError`]: each thing that can be wrong with what exists, or stand in the way of creating
+    /// it, has its own variant.
+    pub fn open(
+        namespace: &Namespace,
+        name: &Name,
+        request: &OpenRequest,
+    ) -> Result<Self, QueueError> {
+        request.settings.validate()?;
+        let segment = open_segment(namespace, name, request)?;
+        Self::attach(segment, request)
+    }
+
+    fn attach(segment: Segment, request: &OpenRequest) -> Result<Self, QueueError> {
+        let header = segment.header().clone();
+        let bad = |reason: &str| QueueError::Geometry {
+            name: segment.name().to_string(),
+            reason: reason.to_owned(),
+        };
+        let settings = geometry::from_params(&header.params, header.max_participants)
+            .ok_or_else(|| bad("its settings are out of range"))?;
+        request.check(segment.name().as_str(), &settings)?;
+        let geometry = Geometry::new(&settings)
+            .filter(|geometry| geometry.total_bytes <= header.total_bytes - header.body_offset)
+            .ok_or_else(|| bad("it is too small for its settings"))?;
+        let bounds = |_| bad("it is too small for its settings");
+        let memory = SegmentMemory::new(&segment, &geometry).map_err(bounds)?;
+        let counters = Counters::new(&segment, &geometry).map_err(bounds)?;
+        let flags = segment.flag_words();
+        let ring = Ring::new(memory, settings.attempt_limit);
+        // Before joining: the dead may hold every slot.
+        recover_departed(&segment, &Participants::of(&segment), &ring, None);
+        let attachment = Attachment::join(segment, &process_name())?;
+        let shared = Arc::new(Shared {
+            payloads: Payloads::new(&attachment, geometry),
+            seat: Seat::of_slot(attachment.member().index),
+            attachment,
+            ring,
+            settings,
+            flags,
+            counters,
+            next_look: AtomicU64::new(0),
+        });
+        let subject: Arc<dyn Watched> = Arc::clone(&shared) as _;
+        watch::watch(Arc::downgrade(&subject));
+        Ok(Self { shared })
+    }
+
+    /// Removes the queue `name` with everything in it. `Ok(false)` if there was none.
+    ///
+    /// Everybody attached is woken and gets `Removed` from then on.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the folder or the file is not ours, or the system refuses.
+    pub fn remove(namespace: &Namespace, name: &Name) -> Result<bool, OpenError> {
+        Segment::remove(namespace, name, KIND)
+    }
+
+    /// The names of the queues in a namespace, sorted; also of those that can't be opened.
+    ///
+    /// # Errors
+    /// [`QueueError::Namespace`] when the folder is refused or can't be read.
+    pub fn list(namespace: &Namespace) -> Result<Vec<Name>, QueueError> {
+        Ok(Segment::list(namespace, KIND)?)
+    }
+
+    /// A handle for sending.
+    #[must_use]
+    pub fn shm_sender(&self) -> ShmSender {
+        ShmSender::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle for receiving.
+    #[must_use]
+    pub fn shm_receiver(&self) -> ShmReceiver {
+        ShmReceiver::new(Arc::clone(&self.shared))
+    }
+
+    /// The processes that hold a message now, each with how many.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        let shared = &self.shared;
+        let mut held = vec![0; usize::from(shared.settings.max_participants)];
+        for seat in shared.ring.lessees() {
+            if let Some(count) = held.get_mut(usize::from(seat.slot())) {
+                *count += 1;
+            }
+        }
+        let table = shared.attachment.participants();
+        (0u16..)
+            .zip(held)
+            .filter(|(_, messages)| *messages > 0)
+            .map(|(slot, messages)| Holder {
+                pid: table.get(slot).process.pid,
+                messages,
+            })
+            .collect()
+    }
+}
+
+/// A process that holds messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Which, in its own PID namespace.
+    pub pid: u32,
+    /// How many it holds.
+    pub messages: usize,
+}
+
+impl Transport for ShmQueue {
+    fn settings(&self) -> &QueueSettings {
+        &self.shared.settings
+    }
+
+    fn sender(&self) -> Box<dyn SendPort> {
+        Box::new(self.shm_sender())
+    }
+
+    fn receiver(&self) -> Box<dyn ReceivePort> {
+        Box::new(self.shm_receiver())
+    }
+
+    fn close(&self) {
+        self.shared.flag().fetch_or(CLOSED, Ordering::SeqCst);
+        self.shared.attachment.segment().notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shared.flag().load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    fn stats(&self) -> QueueStats {
+        self.shared.stats()
+    }
+
+    fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.shared.dead_letters()
+    }
+
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
+        self.shared.requeue(&self.shm_sender(), id)
+    }
+
+    fn discard(&self, id: DeadLetterId) -> bool {
+        self.shared.discard(id)
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn flag(&self) -> &AtomicU64 {
+        &self.flags.get(0)[0]
+    }
+
+    #[inline]
+    fn items(&self) -> Event<'_> {
+        self.attachment.segment().event(ITEMS)
+    }
+
+    #[inline]
+    fn room(&self) -> Event<'_> {
+        self.attachment.segment().event(ROOM)
+    }
+
+    /// The clock matters from now on.
+    fn set_timed(&self) {
+        self.flag().fetch_or(TIMED, Ordering::SeqCst);
+    }
+
+    /// Makes sure that the watcher looks at `due`.
+    fn look_by(&self, due: Due) {
+        let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
+        if millis < self.next_look.load(Ordering::Relaxed) {
+            self.next_look.store(millis, Ordering::Relaxed);
+            watch::nudge();
+        }
+    }
+
+    fn notify(&self, changed: Changed) {
+        if changed.ready > 0 {
+            self.items().notify_all();
+        }
+        if changed.freed > 0 {
+            self.room().notify_all();
+        }
+    }
+
+    /// What a blocked handle does before it goes back to sleep.
+    fn look_around(&self) {
+        recover_departed(
+            self.attachment.segment(),
+            self.attachment.participants(),
+            &self.ring,
+            Some(&self.attachment),
+        );
+    }
+
+    fn look_at_clock(&self) -> Option<Due> {
+        let timed = self.flag().load(Ordering::SeqCst) & TIMED != 0;
+        if !timed && self.settings.lease.is_none() {
+            return None;
+        }
+        let (changed, next) = self
+            .ring
+            .look_at_clock(Due::at(clock::monotonic()), self.settings.lease);
+        self.notify(changed);
+        next
+    }
+}
+
+impl Watched for Shared {
+    fn peers(&self) -> Vec<ProcessIdentity> {
+        let ours = self.attachment.member();
+        let live =
+            |slot: &ipc_shm::Participant| slot.presence == Presence::Live && slot.member != ours;
+        let slots = self.attachment.participants().iter();
+        slots.filter(live).map(|slot| slot.process).collect()
+    }
+
+    fn look(&self) -> Option<Instant> {
+        if !self.attachment.is_ours() {
+            return None;
+        }
+        self.look_around();
+        // A hint lost in a crash, or held up in a stopped process, costs no more than a slice.
+        self.ring.stray();
+        let due = self.look_at_clock()?;
+        let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
+        self.next_look.store(millis, Ordering::Relaxed);
+        let left = due.since_boot().saturating_sub(clock::monotonic());
+        Some(Instant::now() + left.min(Duration::from_secs(3600)))
+    }
+}
+
+/// Detaches: gives back what was leaked (`mem::forget`), then the slot.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !self.attachment.is_ours() {
+            return; // A forked copy: the slot is its parent's.
+        }
+        let segment = self.attachment.segment();
+        let table = self.attachment.participants();
+        self.attachment.leave();
+        recover(segment, table, &self.ring, self.attachment.member());
+    }
+}
+
+/// Frees whatever departed processes held, then their slots.
+fn recover_departed(
+    segment: &Segment,
+    table: &Participants,
+    ring: &Ring<SegmentMemory>,
+    us: Option<&Attachment>,
+) {
+    let departed = us.map_or_else(|| table.departed(segment), Attachment::departed);
+    for member in departed {
+        recover(segment, table, ring, member);
+    }
+}
+
+fn recover(
+    segment: &Segment,
+    table: &Participants,
+    ring: &Ring<SegmentMemory>,
+    member: ipc_shm::Member,
+) {
+    let recovered = ring.recover(Seat::of_slot(member.index), || table.is_member(member));
+    if recovered.is_some() {
+        // Before the slot is free: a recoverer that dies here leaves the rest to the next.
+        segment.notify_all();
+        table.release(segment, member);
+    }
+}
+
+fn open_segment(
+    namespace: &Namespace,
+    name: &Name,
+    request: &OpenRequest,
+) -> Result<Segment, QueueError> {
+    let payload = match &request.payload[..] {
+        "" => PayloadType::bytes(),
+        name => PayloadType::named(name),
+    };
+    let expected = Expected {
+        kind: KIND,
+        layout_hash: LAYOUT_HASH,
+        payload: Some(payload.clone()),
+    };
+    let settings = &request.settings;
+    let header = || {
+        let geometry = Geometry::new(settings)?;
+        let (params, body_bytes) = (geometry::to_params(settings), geometry.total_bytes);
+        let participants = settings.max_participants;
+        Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)
+    };
+    let too_large = || QueueError::Geometry {
+        name: name.to_string(),
+        reason: "its settings need more memory than there are addresses".to_owned(),
+    };
+    let opened = match request.mode {
+        OpenMode::Open => Segment::open(namespace, name, &expected),
+        OpenMode::Create => {
+            return match Segment::create(namespace, name, &header().ok_or_else(too_large)?) {
+                Err(ipc_shm::CreateError::Exists { .. }) => Err(QueueError::Exists {
+                    name: name.to_string(),
+                }),
+                created => Ok(created?),
+            };
+        }
+        OpenMode::OpenOrCreate => {
+            let header = header().ok_or_else(too_large)?;
+            match Segment::open_or_create(namespace, name, &header) {
+                Ok((segment, Created::Yes | Created::No)) => Ok(segment),
+                Err(ipc_shm::OpenOrCreateError::Create(error)) => return Err(error.into()),
+                Err(ipc_shm::OpenOrCreateError::Open(error)) => Err(error),
+                Err(other) => return Err(QueueError::Transport(other.to_string())),
+            }
+        }
+    };
+    opened.map_err(|error| match error {
+        OpenError::NotFound { path } => QueueError::NotFound {
+            name: path.display().to_string(),
+        },
+        OpenError::Header {
+            source: HeaderError::Payload { found, wanted },
+            ..
+        } => QueueError::PayloadDiffers {
+            name: name.to_string(),
+            found: found.to_string(),
+            wanted: wanted.to_string(),
+        },
+        other => other.into(),
+    })
+}
+
+/// What this process calls itself in the table of participants.
+fn process_name() -> String {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The ring's memory in a segment.
+#[derive(Debug)]
+pub(crate) struct SegmentMemory {
+    ring_words: Words<1>,
+    cells: Words<CELL_WORDS>,
+    tags: Words<1>,
+    cell_count: u32,
+}
+
+impl SegmentMemory {
+    fn new(segment: &Segment, geometry: &Geometry) -> Result<Self, ipc_shm::OutOfBounds> {
+        let mapping = segment.mapping();
+        let body = segment.header().body_offset;
+        let line = ipc_shm::CACHE_LINE_BYTES;
+        Ok(Self {
+            ring_words: mapping.words(body, line, RingWord::COUNT)?,
+            cells: mapping.words(
+                body + geometry.cells_at,
+                geometry.cell_bytes,
+                geometry.cells as usize,
+            )?,
+            tags: mapping.words(body + geometry.tags_at, 8, geometry.chunks() as usize)?,
+            cell_count: geometry.cells,
+        })
+    }
+}
+
+impl Memory for SegmentMemory {
+    type Word = AtomicU64;
+
+    #[inline]
+    fn cells(&self) -> u32 {
+        self.cell_count
+    }
+
+    #[inline]
+    fn cell(&self, index: u32) -> &[AtomicU64; CELL_WORDS] {
+        self.cells.get(index as usize)
+    }
+
+    #[inline]
+    fn ring_word(&self, word: RingWord) -> &AtomicU64 {
+        &self.ring_words.get(word as usize)[0]
+    }
+
+    fn chunks(&self) -> u32 {
+        u32::try_from(self.tags.count()).expect("made from a u32")
+    }
+
+    fn chunk_tag(&self, index: u32) -> &AtomicU64 {
+        &self.tags.get(index as usize)[0]
+    }
+}
+
+/// Why a queue can't be used any more, if so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    Removed,
+    Forked,
+}
+
+impl Shared {
+    /// The flags, unless the queue is gone.
+    #[inline]
+    fn usable(&self) -> Result<u64, Gone> {
+        let flags = self.flag().load(Ordering::SeqCst);
+        if flags & REMOVED != 0 {
+            return Err(Gone::Removed);
+        }
+        if !self.attachment.is_ours() {
+            return Err(Gone::Forked);
+        }
+        Ok(flags)
+    }
+}

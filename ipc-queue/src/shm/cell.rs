@@ -1,0 +1,281 @@
+//! What a cell's header says beside its state.
+//!
+//! Written by the cell's claimer before it publishes, except where noted; read by whoever holds the lease. The
+//! publishing compare-and-swap (release) and the taking one (acquire) order the two.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use ipc_proto::{Kind, MessageId, SenderId, Timestamp};
+
+use super::memory::{CELL_WORDS, Word};
+use super::word::Lap;
+
+/// A cell's header words.
+#[derive(Debug)]
+pub struct Cell<'a, W> {
+    words: &'a [W; CELL_WORDS],
+}
+
+impl<W> Clone for Cell<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W> Copy for Cell<'_, W> {}
+
+/// What is known of a message besides its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// What it is for.
+    pub kind: Kind,
+    /// Which one it is.
+    pub id: MessageId,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+}
+
+/// Where a payload lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Its length in bytes.
+    pub len: u32,
+    /// The chunk that holds it; `None`: it lies in the cell itself.
+    pub chunk: Option<u32>,
+}
+
+const STATE: usize = 0;
+const BODY: usize = 1;
+/// `kind of message:8 | .. | lap of the claim:35`.
+const CLAIM: usize = 2;
+const SENDER: usize = 3;
+const SEQUENCE: usize = 4;
+const SENT_AT: usize = 5;
+/// When the lease ends, or when a delayed message is due. See `lease`.
+const DUE: usize = 6;
+/// How the deliveries so far ended. See `Tally`.
+const TALLY: usize = 7;
+const KIND_SHIFT: u32 = 56;
+
+impl<'a, W: Word> Cell<'a, W> {
+    /// The header in `words`.
+    #[inline]
+    pub fn new(words: &'a [W; CELL_WORDS]) -> Self {
+        Self { words }
+    }
+
+    /// The state word. Everything else hangs on it.
+    #[inline]
+    pub fn state(self) -> &'a W {
+        &self.words[STATE]
+    }
+
+    /// When the lease ends or the delay is over.
+    pub fn due(self) -> &'a W {
+        &self.words[DUE]
+    }
+
+    /// Starts a new occupancy, told from all others of this cell by the lap of its claim. Only for the
+    /// claimer. After this a chunk of the former occupancy is nobody's.
+    #[inline]
+    pub fn begin(self, claimed_at: Lap, kind: Kind) {
+        let claim = u64::from(u8::from(kind)) << KIND_SHIFT | claimed_at.number();
+        self.words[CLAIM].store(claim, Release);
+        self.words[TALLY].store(0, Relaxed);
+    }
+
+    /// Which occupancy of the cell this is.
+    #[inline]
+    pub fn occupancy(self) -> Lap {
+        Lap::new(self.words[CLAIM].load(Acquire))
+    }
+
+    /// Says where the payload lies. Only for the claimer.
+    #[inline]
+    pub fn set_body(self, body: Body) {
+        let chunk = body.chunk.map_or(0, |chunk| u64::from(chunk) + 1);
+        self.words[BODY].store(chunk << 32 | u64::from(body.len), Relaxed);
+    }
+
+    /// Where the payload lies. From shared memory: to be checked before use.
+    #[inline]
+    pub fn body(self) -> Body {
+        let word = self.words[BODY].load(Relaxed);
+        Body {
+            len: word as u32,
+            chunk: ((word >> 32) as u32).checked_sub(1),
+        }
+    }
+
+    /// Fills in the rest of the header. Only for the claimer.
+    #[inline]
+    pub fn set_envelope(self, id: MessageId, sent_at: Timestamp) {
+        self.words[SENDER].store(id.sender.get(), Relaxed);
+        self.words[SEQUENCE].store(id.sequence, Relaxed);
+        self.words[SENT_AT].store(sent_at.as_nanos(), Relaxed);
+    }
+
+    /// What the header says. A kind that there is none of reads as data.
+    #[inline]
+    pub fn envelope(self) -> Envelope {
+        let kind = (self.words[CLAIM].load(Relaxed) >> KIND_SHIFT) as u8;
+        let sender = SenderId::new(self.words[SENDER].load(Relaxed));
+        Envelope {
+            kind: Kind::try_from(kind).unwrap_or_default(),
+            id: MessageId::new(sender, self.words[SEQUENCE].load(Relaxed)),
+            sent_at: Timestamp::from_nanos(self.words[SENT_AT].load(Relaxed)),
+        }
+    }
+
+    /// How the deliveries so far ended.
+    pub fn tally(self) -> Tally {
+        Tally::from_word(self.words[TALLY].load(Acquire))
+    }
+
+    /// Notes how delivery number `attempt` ended, before the state says so. Once per delivery: whoever
+    /// comes second, because it lost a race or repeats what a dead process began, only corrects the cause.
+    pub fn note(self, attempt: u8, cause: Cause) {
+        let word = &self.words[TALLY];
+        let mut seen = word.load(Acquire);
+        while let Err(changed) = word.swap_if(
+            seen,
+            Tally::from_word(seen).with(attempt, cause).to_word(),
+            Release,
+        ) {
+            seen = changed;
+        }
+    }
+}
+
+/// Why a delivery did not end in an ack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Cause {
+    /// Not known: the record was lost in a crash.
+    #[default]
+    Unknown = 0,
+    /// The receiver gave it back.
+    Nack = 1,
+    /// The lease expired.
+    Expiry = 2,
+    /// The receiver died.
+    Crash = 3,
+    /// The receiver buried it.
+    Bury = 4,
+}
+
+/// How a message's deliveries ended, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Deliveries given back.
+    pub nacks: u8,
+    /// Deliveries whose lease expired.
+    pub expiries: u8,
+    /// Deliveries whose receiver died.
+    pub crashes: u8,
+    /// How the last one ended.
+    pub last: Cause,
+    /// The delivery that `last` speaks of.
+    attempt: u8,
+}
+
+impl Tally {
+    fn from_word(word: u64) -> Self {
+        let [nacks, expiries, crashes, last, attempt, ..] = word.to_le_bytes();
+        let last = match last {
+            1 => Cause::Nack,
+            2 => Cause::Expiry,
+            3 => Cause::Crash,
+            4 => Cause::Bury,
+            _ => Cause::Unknown,
+        };
+        Self {
+            nacks,
+            expiries,
+            crashes,
+            last,
+            attempt,
+        }
+    }
+
+    fn to_word(self) -> u64 {
+        let last = self.last as u8;
+        u64::from_le_bytes([
+            self.nacks,
+            self.expiries,
+            self.crashes,
+            last,
+            self.attempt,
+            0,
+            0,
+            0,
+        ])
+    }
+
+    fn with(mut self, attempt: u8, cause: Cause) -> Self {
+        if self.attempt == attempt {
+            self.count(|n| n.saturating_sub(1));
+        }
+        self.attempt = attempt;
+        self.last = cause;
+        self.count(|n| n.saturating_add(1));
+        self
+    }
+
+    /// Changes the counter of the last cause.
+    fn count(&mut self, change: impl Fn(u8) -> u8) {
+        match self.last {
+            Cause::Nack => self.nacks = change(self.nacks),
+            Cause::Expiry => self.expiries = change(self.expiries),
+            Cause::Crash => self.crashes = change(self.crashes),
+            Cause::Unknown | Cause::Bury => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn a_header_survives_its_words() {
+        let words: [AtomicU64; CELL_WORDS] = Default::default();
+        let cell = Cell::new(&words);
+        let id = MessageId::new(SenderId::new(u64::MAX), 9);
+        cell.begin(Lap::new(77), Kind::Shutdown);
+        cell.set_envelope(id, Timestamp::from_nanos(5));
+        assert_eq!(cell.occupancy(), Lap::new(77));
+        let envelope = cell.envelope();
+        assert_eq!((envelope.kind, envelope.id), (Kind::Shutdown, id));
+        for body in [
+            Body {
+                len: 3,
+                chunk: None,
+            },
+            Body {
+                len: u32::MAX,
+                chunk: Some(1 << 20),
+            },
+        ] {
+            cell.set_body(body);
+            assert_eq!(cell.body(), body);
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_counted_once_by_whoever_ended_it() {
+        let words: [AtomicU64; CELL_WORDS] = Default::default();
+        let cell = Cell::new(&words);
+        cell.note(1, Cause::Nack);
+        cell.note(2, Cause::Nack);
+        cell.note(2, Cause::Expiry);
+        cell.note(3, Cause::Crash);
+        cell.note(3, Cause::Crash);
+        let tally = cell.tally();
+        assert_eq!((tally.nacks, tally.expiries, tally.crashes), (1, 1, 1));
+        assert_eq!(tally.last, Cause::Crash);
+    }
+}

@@ -1,0 +1,250 @@
+//! Where everything lies in a queue's segment, worked out from its settings alone.
+//!
+//! | what | bytes |
+//! |---|---|
+//! | ring words, one cache line each | 4 × 64 |
+//! | counters: four lanes for each participant | 4 × 64 each |
+//! | cells: header, inline payload | 64 + inline size, each a multiple of 64 |
+//! | chunk tags | 8 each |
+//! | chunks, smallest class first | their class's size |
+//!
+//! Cells and chunks begin on page boundaries.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use ipc_proto::QueueSettings;
+use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
+
+use super::memory::{CELL_WORDS, RingWord};
+
+/// Changes whenever this file, the cell header or the meaning of a word changes.
+pub const LAYOUT_HASH: u64 =
+    fingerprint(b"queue 1: state body claim sender sequence sent due tally");
+/// Counter lanes for each participant.
+pub const LANES: usize = 4;
+
+const HEADER_BYTES: usize = CELL_WORDS * 8;
+const PAGE_BYTES: usize = 4096;
+const SMALLEST_CHUNK_BYTES: usize = 1024;
+const CLASS_FACTOR: usize = 4;
+
+/// Offsets from the beginning of the segment's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// How many cells.
+    pub cells: u32,
+    /// The payload bytes in a cell.
+    pub inline_bytes: usize,
+    /// The distance from one cell to the next.
+    pub cell_bytes: usize,
+    /// Where the counter lanes begin.
+    pub lanes_at: usize,
+    /// Where the cells begin.
+    pub cells_at: usize,
+    /// Where the chunk tags begin.
+    pub tags_at: usize,
+    /// The sizes of chunks, smallest first.
+    pub classes: Vec<Class>,
+    /// The size of the body.
+    pub total_bytes: usize,
+}
+
+/// Chunks of one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// The size of each.
+    pub chunk_bytes: usize,
+    /// Which chunks they are.
+    pub chunks: Range<u32>,
+    /// Where the first of them lies.
+    pub at: usize,
+}
+
+impl Geometry {
+    /// The geometry for settings that were validated; `None` if it exceeds this machine's addresses.
+    pub fn new(settings: &QueueSettings) -> Option<Self> {
+        let inline_bytes = (settings.inline_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
+        let cell_bytes = HEADER_BYTES + inline_bytes;
+        let lanes_at = RingWord::COUNT * CACHE_LINE_BYTES;
+        let lanes = usize::from(settings.max_participants) * LANES;
+        let cells_at = (lanes_at + lanes * CACHE_LINE_BYTES).next_multiple_of(PAGE_BYTES);
+        let tags_at = cells_at.checked_add(cell_bytes.checked_mul(settings.capacity as usize)?)?;
+        let sizes = chunk_sizes(settings, inline_bytes);
+        let tags: usize = sizes.iter().map(|(_, count)| count).sum();
+        let mut at = tags_at
+            .checked_add(8 * tags)?
+            .checked_next_multiple_of(PAGE_BYTES)?;
+        let mut first = 0;
+        let mut classes = Vec::new();
+        for (chunk_bytes, count) in sizes {
+            let chunks = first..first + u32::try_from(count).ok()?;
+            first = chunks.end;
+            classes.push(Class {
+                chunk_bytes,
+                chunks,
+                at,
+            });
+            at = at.checked_add(chunk_bytes.checked_mul(count)?)?;
+        }
+        Some(Self {
+            cells: settings.capacity,
+            inline_bytes,
+            cell_bytes,
+            lanes_at,
+            cells_at,
+            tags_at,
+            classes,
+            total_bytes: at,
+        })
+    }
+
+    /// How many chunks there are.
+    pub fn chunks(&self) -> u32 {
+        self.classes.last().map_or(0, |class| class.chunks.end)
+    }
+
+    /// The payload bytes of cell `index`.
+    pub fn inline_at(&self, index: u32) -> usize {
+        self.cells_at + index as usize * self.cell_bytes + HEADER_BYTES
+    }
+
+    /// The bytes of chunk `chunk`: where, and how many. `None` if there is no such chunk.
+    pub fn chunk_at(&self, chunk: u32) -> Option<(usize, usize)> {
+        let class = self
+            .classes
+            .iter()
+            .find(|class| class.chunks.contains(&chunk))?;
+        let index = (chunk - class.chunks.start) as usize;
+        Some((class.at + index * class.chunk_bytes, class.chunk_bytes))
+    }
+}
+
+/// Sizes grow fourfold up to the largest message. The largest takes half of the pool, the next half of
+/// what is left, and so on: large messages are what a pool is for, and a small one may use a large chunk.
+fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usize)> {
+    let largest = (settings.max_message_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
+    if largest <= inline_bytes {
+        return Vec::new();
+    }
+    let mut sizes = vec![largest];
+    let mut size = largest / CLASS_FACTOR;
+    while size >= SMALLEST_CHUNK_BYTES.max(2 * inline_bytes) {
+        sizes.push(size.next_multiple_of(CACHE_LINE_BYTES));
+        size /= CLASS_FACTOR;
+    }
+    let mut left = usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX);
+    let smallest = sizes.len() - 1;
+    let mut classes: Vec<_> = sizes
+        .into_iter()
+        .enumerate()
+        .map(|(rank, size)| {
+            let share = if rank == smallest { left } else { left / 2 };
+            // The largest message always fits, whatever the share.
+            let count = (share / size).max(usize::from(rank == 0));
+            left = left.saturating_sub(count * size);
+            (size, count)
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    classes.reverse();
+    classes
+}
+
+/// The settings as the fourteen parameters of a segment's header.
+pub fn to_params(settings: &QueueSettings) -> [u64; 14] {
+    let lease_ms = settings.lease.map_or(0, |lease| {
+        u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)
+    });
+    let mut params = [0; 14];
+    params[..6].copy_from_slice(&[
+        settings.capacity.into(),
+        settings.inline_bytes.into(),
+        settings.max_message_bytes.into(),
+        settings.pool_bytes,
+        settings.attempt_limit.into(),
+        lease_ms,
+    ]);
+    params
+}
+
+/// The settings that [`to_params`] made `params` from, if they are valid ones.
+pub fn from_params(params: &[u64; 14], max_participants: u16) -> Option<QueueSettings> {
+    let settings = QueueSettings {
+        capacity: u32::try_from(params[0]).ok()?,
+        inline_bytes: u32::try_from(params[1]).ok()?,
+        max_message_bytes: u32::try_from(params[2]).ok()?,
+        pool_bytes: params[3],
+        attempt_limit: u8::try_from(params[4]).ok()?,
+        lease: Some(Duration::from_millis(params[5])).filter(|lease| !lease.is_zero()),
+        max_participants,
+    };
+    settings.validate().ok().map(|()| settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn settings_survive_the_header() {
+        for lease in [None, Some(Duration::from_millis(1500))] {
+            let settings = QueueSettings {
+                lease,
+                ..QueueSettings::default()
+            };
+            let params = to_params(&settings);
+            assert_eq!(
+                from_params(&params, settings.max_participants),
+                Some(settings)
+            );
+        }
+        assert_eq!(from_params(&[0; 14], 1), None);
+    }
+
+    #[test]
+    fn the_default_pool_holds_several_of_the_largest() {
+        let geometry = Geometry::new(&QueueSettings::default()).unwrap();
+        let largest = geometry.classes.last().unwrap();
+        assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_overlaps_and_the_largest_message_fits(
+            capacity in 1..5000u32,
+            inline_bytes in 0..5000u32,
+            max_message_bytes in 0..(1u32 << 22),
+            extra in 0..(1u64 << 23),
+            max_participants in 1..=511u16,
+        ) {
+            let settings = QueueSettings {
+                capacity,
+                inline_bytes,
+                max_message_bytes,
+                pool_bytes: u64::from(max_message_bytes) + extra,
+                max_participants,
+                ..QueueSettings::default()
+            };
+            settings.validate().unwrap();
+            let geometry = Geometry::new(&settings).unwrap();
+            prop_assert!(geometry.lanes_at + 64 * LANES * usize::from(max_participants) <= geometry.cells_at);
+            prop_assert!(geometry.inline_at(capacity - 1) + geometry.inline_bytes <= geometry.tags_at);
+            let mut end = geometry.tags_at + 8 * geometry.chunks() as usize;
+            for chunk in 0..geometry.chunks() {
+                let (at, bytes) = geometry.chunk_at(chunk).unwrap();
+                prop_assert!(at >= end && at % 64 == 0);
+                end = at + bytes;
+            }
+            prop_assert_eq!(geometry.chunk_at(geometry.chunks()), None);
+            prop_assert!(end <= geometry.total_bytes);
+            let largest = geometry.classes.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
+            prop_assert!(largest >= max_message_bytes as usize);
+            // The pool is what was asked for, rounded up to one cache line a chunk.
+            let pool: usize = geometry.classes.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
+            prop_assert!(pool as u64 <= settings.pool_bytes + 64);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What anybody may do to cells that are not theirs: free what the dead held, end leases that expired, wake
+//! what is due.
+//!
+//! Every step is a compare-and-swap of the exact word, so any number of processes may do this at once, again
+//! and again, and die in the middle: the next one goes on. Nothing here depends on a hint.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
+use std::time::Duration;
+
+use super::cell::{Cause, Cell};
+use super::memory::{Memory, Word};
+use super::ring::{Lease, Ring};
+use super::word::{CellKind, Seat, State};
+
+/// What a pass over the cells changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Messages that can be taken again.
+    pub ready: usize,
+    /// Cells that have room again.
+    pub freed: usize,
+    /// Messages that became dead letters.
+    pub dead: usize,
+}
+
+impl Changed {
+    /// Whether anything changed at all.
+    #[must_use]
+    pub fn anything(self) -> bool {
+        self != Self::default()
+    }
+}
+
+impl<M: Memory> Ring<M> {
+    /// Frees whatever names `seat`, whose process is certainly gone.
+    ///
+    /// `still_departed` says whether the seat is still the departed process's: another recoverer may have
+    /// finished and the seat may be somebody else's by now. It is asked after each word was read, so
+    /// a word that names the seat was written by the departed one.
+    ///
+    /// Returns `None` if the seat was given away meanwhile: all was done by others.
+    pub fn recover(&self, seat: Seat, still_departed: impl Fn() -> bool) -> Option<Changed> {
+        let mut changed = Changed::default();
+        for index in 0..self.cells() {
+            let cell = self.cell(index);
+            loop {
+                let word = cell.state().load(SeqCst);
+                let state = State::from_word(word);
+                if !state.names(seat) {
+                    break;
+                }
+                if !still_departed() {
+                    return None;
+                }
+                let next = self.without(seat, state, cell);
+                if cell.state().swap_if(word, next.to_word(), SeqCst).is_ok() {
+                    changed.count(next.kind);
+                }
+            }
+        }
+        // Also if nothing changed: the departed one may have died between a change and its hint.
+        self.stray();
+        self.spare();
+        Some(changed)
+    }
+
+    /// The state after one of its mentions of `seat` was taken away.
+    fn without(&self, seat: Seat, state: State, cell: Cell<'_, M::Word>) -> State {
+        match state.kind {
+            CellKind::Writing => State::free(state.lap.next()),
+            CellKind::Leased if state.owner == Some(seat) => {
+                cell.note(state.attempt, Cause::Crash);
+                self.again_or_dead(state)
+            }
+            CellKind::Leased | CellKind::Delayed | CellKind::Dead | CellKind::Quarantined => state
+                .let_go_by(seat)
+                .unwrap_or_else(|| state.released_as(state.kind)),
+            // Free and ready cells have no owner; damaged ones are made free.
+            CellKind::Ready => State {
+                owner: None,
+                zombie: state.zombie.filter(|zombie| *zombie != seat),
+                ..state
+            },
+            CellKind::Free | CellKind::Damaged => State::free(state.lap.next()),
+        }
+    }
+
+    fn again_or_dead(&self, state: State) -> State {
+        let exhausted = state.attempt >= self.attempt_limit();
+        state.released_as(if exhausted {
+            CellKind::Dead
+        } else {
+            CellKind::Ready
+        })
+    }
+
+    // --- time ------------------------------------------------------------------------------------
+
+    /// Notes when a lease ends that was just taken. If its holder is killed or stopped before this, whoever
+    /// looks first notes an end of its own.
+    pub fn start_lease(&self, lease: &Lease, ends_at: Due) {
+        let cell = self.cell(lease.index);
+        let tag = Tag::of(lease.attempt, cell);
+        let seen = cell.due().load(Acquire);
+        if !Due::is_tagged(seen, tag) {
+            // Somebody else's note, made meanwhile, is as good.
+            let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
+        }
+    }
+
+    /// Moves the end of a lease. `false`: it was lost.
+    ///
+    /// Once this returned true, the lease does not end before `ends_at`, however close it was: who ends a
+    /// lease first marks the note as ended, and the two changes of the note exclude each other.
+    pub fn extend(&self, lease: &Lease, owner: Seat, ends_at: Due) -> bool {
+        let cell = self.cell(lease.index);
+        let tag = Tag::of(lease.attempt, cell);
+        loop {
+            let seen = cell.due().load(Acquire);
+            let state = State::from_word(cell.state().load(SeqCst));
+            let held = state.kind == CellKind::Leased
+                && state.owner == Some(owner)
+                && state.attempt == lease.attempt;
+            if !held || (Due::is_tagged(seen, tag) && Due::from_word(seen) == Due::ENDED) {
+                return false;
+            }
+            if cell
+                .due()
+                .swap_if(seen, ends_at.to_word(tag), AcqRel)
+                .is_ok()
+            {
+                return true;
+            }
+        }
+    }
+
+    /// Notes when a message that is about to be delayed is due. Only for the holder of its lease.
+    pub fn set_due(&self, lease: &Lease, at: Due) {
+        let cell = self.cell(lease.index);
+        cell.due()
+            .store(at.to_word(Tag::of(lease.attempt, cell)), SeqCst);
+    }
+
+    /// Ends the leases that expired and makes ready what is due. What changed, and when to come
+    /// back. With `lease` `None` leases never expire.
+    pub fn look_at_clock(&self, now: Due, lease: Option<Duration>) -> (Changed, Option<Due>) {
+        let mut changed = Changed::default();
+        let mut next: Option<Due> = None;
+        for index in 0..self.cells() {
+            let cell = self.cell(index);
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            let due = match (state.kind, lease) {
+                (CellKind::Delayed, _) => Due::from_word(cell.due().load(Acquire)),
+                (CellKind::Leased, Some(lease)) => end_of_lease(cell, state, now, lease),
+                _ => continue,
+            };
+            let again = if due > now && due != Due::ENDED {
+                due
+            } else if let Some(kind) = self.time_is_up(cell, word) {
+                changed.count(kind);
+                continue;
+            } else {
+                // The cell was moved on or settled just now: see which.
+                now.after(Duration::from_millis(1))
+            };
+            next = Some(next.map_or(again, |next| next.min(again)));
+        }
+        if changed.ready > 0 {
+            self.stray();
+        }
+        (changed, next)
+    }
+
+    /// The lease or delay of the message in this state is over. What its cell holds now, if we changed it.
+    fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
+        let (next, cause) = expired(State::from_word(word), self.attempt_limit());
+        if let Some(cause) = cause {
+            cell.note(State::from_word(word).attempt, cause);
+        }
+        cell.state()
+            .swap_if(word, next.to_word(), SeqCst)
+            .ok()
+            .map(|()| next.kind)
+    }
+}
+
+impl Changed {
+    fn count(&mut self, kind: CellKind) {
+        match kind {
+            CellKind::Ready => self.ready += 1,
+            CellKind::Free => self.freed += 1,
+            CellKind::Dead => self.dead += 1,
+            _ => {}
+        }
+    }
+}
+
+fn expired(state: State, attempt_limit: u8) -> (State, Option<Cause>) {
+    match (state.kind, state.zombie) {
+        (CellKind::Leased, None) => {
+            let exhausted = state.attempt >= attempt_limit;
+            let kind = if exhausted {
+                CellKind::Dead
+            } else {
+                CellKind::Ready
+            };
+            let zombie = state.owner;
+            (
+                State {
+                    zombie,
+                    ..state.released_as(kind)
+                },
+                Some(Cause::Expiry),
+            )
+        }
+        // A second one held it too long while the first may still be reading: it is poison. Both are
+        // remembered, so that the payload stays until both let go.
+        (CellKind::Leased, Some(_)) => (
+            State {
+                kind: CellKind::Dead,
+                ..state
+            },
+            Some(Cause::Expiry),
+        ),
+        _ => (state.released_as(CellKind::Ready), None),
+    }
+}
+
+/// When the lease in `state` ends: `Due::ENDED` once somebody, perhaps we, decided that it has.
+fn end_of_lease<W: Word>(cell: Cell<'_, W>, state: State, now: Due, lease: Duration) -> Due {
+    let tag = Tag::of(state.attempt, cell);
+    let seen = cell.due().load(Acquire);
+    if !Due::is_tagged(seen, tag) {
+        // Its holder has not noted an end yet, or never will.
+        let ends_at = now.after(lease);
+        let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
+        return ends_at;
+    }
+    let due = Due::from_word(seen);
+    if due > now || due == Due::ENDED {
+        return due;
+    }
+    match cell.due().swap_if(seen, Due::ENDED.to_word(tag), AcqRel) {
+        Ok(()) => Due::ENDED,
+        // Extended or noted meanwhile: not now.
+        Err(_) => now.after(Duration::from_millis(1)),
+    }
+}
+
+/// A point in time, in milliseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due(u64);
+
+/// Which delivery a note of time belongs to: `attempt:8 | occupancy:16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tag(u64);
+
+impl Tag {
+    fn of<W: Word>(attempt: u8, cell: Cell<'_, W>) -> Self {
+        Self(u64::from(attempt) << 16 | cell.occupancy().number() & 0xffff)
+    }
+}
+
+/// In a word: `milliseconds:40 | tag:24`, from the top. Forty bits last 34 years from boot.
+impl Due {
+    const TAG_BITS: u32 = 24;
+    /// Not a time: the lease was declared ended.
+    pub const ENDED: Self = Self((1 << 40) - 1);
+
+    /// The point in time this long after boot.
+    #[must_use]
+    pub fn at(since_boot: Duration) -> Self {
+        let millis = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
+        Self(millis.min(Self::ENDED.0 - 1))
+    }
+
+    /// A later one; never rounded down.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        let millis = u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis).min(Self::ENDED.0 - 1))
+    }
+
+    /// How long after boot this is.
+    #[must_use]
+    pub fn since_boot(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    fn from_word(word: u64) -> Self {
+        Self(word >> Self::TAG_BITS)
+    }
+
+    fn to_word(self, tag: Tag) -> u64 {
+        self.0 << Self::TAG_BITS | tag.0
+    }
+
+    fn is_tagged(word: u64, tag: Tag) -> bool {
+        word & ((1 << Self::TAG_BITS) - 1) == tag.0
+    }
+}

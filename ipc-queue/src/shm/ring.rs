@@ -1,0 +1,706 @@
+//! The ring of owned cells: many senders, many receivers, any of which may die between any two lines.
+//!
+//! One word per cell is the whole truth, and the compare-and-swap that changes who is responsible for a
+//! message also writes who that is (`word` has the table of changes). A cell always stands for one
+//! position, its lap's; whoever can't wait for it moves it on to its next lap. So nobody ever waits for
+//! anybody: a sender steps over cells that are leased, delayed or dead, a receiver steps over a cell whose
+//! sender does not come to an end while a later message is there.
+//!
+//! Four words beside the cells are hints. `Head` and `Tail` say where to start looking. `Stray` counts messages
+//! that became ready elsewhere than at the receivers' position (given back, recovered): a receiver that
+//! reads "empty" and sees a count that it has not dealt with scans all cells first, and forgets the count only
+//! after a scan that found nothing. `Spare` does the same for senders and free cells, so that the capacity is
+//! exact also after redeliveries. A hint lost in a crash delays a message by at most a slice.
+//!
+//! Order: messages are taken in the order in which cells were claimed. A sender whose claim was stepped over
+//! moves its message to the end instead of publishing it out of turn (`Publication::SteppedOver`).
+//!
+//! Does not wait, does not know payloads, does not decide who is dead.
+//!
+//! Kin: Vyukov's bounded MPMC queue (<https://www.1024cores.net/home/lock-free-algorithms/queues/bounded-mpmc-queue>)
+//! has the per-cell lap, but loses its way when a process dies between claim and publish; naming the owner in the
+//! same word is what makes that recoverable.
+
+use std::cmp::Ordering as Compared;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use ipc_proto::Kind;
+
+use super::cell::{Cause, Cell};
+use super::memory::{Memory, RingWord, Word};
+use super::word::{CellKind, Lap, Position, Seat, State};
+
+/// The ring, on some memory.
+#[derive(Debug)]
+pub struct Ring<M> {
+    memory: M,
+    attempt_limit: u8,
+}
+
+/// What one handle remembers between calls; a starting point, never the truth.
+#[derive(Debug)]
+pub struct Cursor {
+    position: Position,
+    /// The `Stray` or `Spare` count that this handle has dealt with.
+    dealt_with: u64,
+}
+
+impl Cursor {
+    /// Makes the next "empty" or "full" come only after a whole scan.
+    pub fn doubt(&mut self) {
+        self.dealt_with = self.dealt_with.wrapping_sub(1);
+    }
+}
+
+/// A cell that its holder may write.
+#[derive(Debug)]
+#[must_use = "publish or abandon it"]
+pub struct Claim {
+    /// Which cell.
+    pub index: u32,
+    /// Tells this occupancy of the cell from all others.
+    pub occupancy: Lap,
+    word: u64,
+    /// Claimed out of turn: receivers won't come by on their own.
+    strayed: bool,
+}
+
+/// What became of a publication.
+#[derive(Debug)]
+#[must_use]
+pub enum Publication {
+    /// Receivers can take the message.
+    Done,
+    /// Receivers went past while it was being written; nothing was published yet. Moving the message to a
+    /// new claim keeps the order; [`Ring::publish_late`] does not, but needs no room.
+    SteppedOver(Claim),
+    /// The cell is not the sender's any more, which only damage explains.
+    Lost,
+}
+
+/// A message that its holder may read and settle.
+#[derive(Debug)]
+#[must_use = "settle it"]
+pub struct Lease {
+    /// Which cell.
+    pub index: u32,
+    /// How often the message was delivered, this time included.
+    pub attempt: u8,
+    word: u64,
+    /// Taken out of turn: its cell will be free out of turn, too.
+    strayed: bool,
+}
+
+impl Lease {
+    /// The lease that this state of a cell, just written by us, gives us.
+    pub(super) fn of_state(index: u32, state: State) -> Self {
+        Self {
+            index,
+            attempt: state.attempt,
+            word: state.to_word(),
+            strayed: true,
+        }
+    }
+}
+
+/// How a delivery ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Done.
+    Ack,
+    /// To be delivered again at once, if attempts are left.
+    Nack,
+    /// To be delivered again when `Cell::due` says, if attempts are left.
+    Delay,
+    /// Never to be delivered again.
+    Bury,
+}
+
+/// What a settlement made of the cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Settled {
+    /// It has room for another message.
+    Freed,
+    /// The message can be taken again.
+    Ready,
+    /// The message will be ready later.
+    Delayed,
+    /// The message is a dead letter.
+    Dead,
+    /// Done with, but somebody may still be reading: no room yet.
+    Quarantined,
+    /// The lease had been lost: nothing was settled, and the message is somebody else's.
+    LeaseLost,
+}
+
+/// What looking at one position showed.
+enum Look<T> {
+    Found(T),
+    /// Nothing to find; the word that says so.
+    Nothing(u64),
+    /// The cells contradict the position: it, or a cell, is damaged.
+    Contradiction,
+}
+
+impl<M: Memory> Ring<M> {
+    /// How often a receiver looks again before it steps over a sender that is not done.
+    const PATIENCE: usize = 64;
+
+    /// The ring on `memory`. Zeroed memory is an empty ring.
+    pub fn new(memory: M, attempt_limit: u8) -> Self {
+        Self {
+            memory,
+            attempt_limit,
+        }
+    }
+
+    /// How many messages it holds.
+    #[inline]
+    pub fn cells(&self) -> u32 {
+        self.memory.cells()
+    }
+
+    /// The header of cell `index`.
+    #[inline]
+    pub fn cell(&self, index: u32) -> Cell<'_, M::Word> {
+        Cell::new(self.memory.cell(index))
+    }
+
+    /// The memory that it is on.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// How often a message is delivered before it becomes a dead letter.
+    pub fn attempt_limit(&self) -> u8 {
+        self.attempt_limit
+    }
+
+    /// A cursor for a new handle, that will scan once before it says "empty" or "full".
+    pub fn cursor(&self, hint: RingWord) -> Cursor {
+        let strays = match hint {
+            RingWord::Head | RingWord::Stray => RingWord::Stray,
+            RingWord::Tail | RingWord::Spare => RingWord::Spare,
+        };
+        Cursor {
+            position: Position::from_word(self.load_hint(hint), self.cells()),
+            dealt_with: self.load_hint(strays).wrapping_sub(1),
+        }
+    }
+
+    // --- sending ---------------------------------------------------------------------------------
+
+    /// Claims a cell to write a message into, or `None` when all are in use.
+    #[inline]
+    pub fn claim(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
+        loop {
+            if let Look::Found(claim) = self.claim_in_turn(me, cursor) {
+                self.cell(claim.index).begin(claim.occupancy, kind);
+                return Some(claim);
+            }
+            let spare = self.memory.ring_word(RingWord::Spare).load(SeqCst);
+            if spare == cursor.dealt_with {
+                return None;
+            }
+            if let Some(claim) = self.claim_anywhere(me) {
+                self.cell(claim.index).begin(claim.occupancy, kind);
+                return Some(claim);
+            }
+            cursor.dealt_with = spare;
+        }
+    }
+
+    #[inline]
+    fn claim_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Claim> {
+        let cells = self.cells();
+        let mut at = self.start(RingWord::Tail, cursor);
+        let mut mended = false;
+        let mut steps = 0;
+        // Everybody else's claims move us on at most once round; after that it is full.
+        while steps <= cells {
+            let cell = self.cell(at.index).state();
+            let word = cell.load(SeqCst);
+            let state = State::from_word(word);
+            match (state.lap.since(at.lap), state.kind) {
+                (0, CellKind::Free) => {
+                    let claimed = state.claimed_by(me).to_word();
+                    if cell.swap_if(word, claimed, SeqCst).is_ok() {
+                        self.advance(RingWord::Tail, cursor, at.next(cells));
+                        return Look::Found(Claim {
+                            index: at.index,
+                            occupancy: at.lap,
+                            word: claimed,
+                            strayed: false,
+                        });
+                    }
+                    continue; // Somebody else has it: look at what it is now.
+                }
+                (0, CellKind::Writing | CellKind::Ready) | (1.., _) => {}
+                (0, _) => {
+                    if cell
+                        .swap_if(word, state.moved_on().to_word(), SeqCst)
+                        .is_err()
+                    {
+                        continue;
+                    }
+                }
+                (-1, CellKind::Writing | CellKind::Ready) => {
+                    cursor.position = at;
+                    return Look::Nothing(word);
+                }
+                _ if !mended => {
+                    mended = true;
+                    at = self.refind(RingWord::Tail);
+                    continue;
+                }
+                _ => {
+                    // The position was checked: it is the cell that fell behind. Bring it up to date.
+                    let current = State {
+                        lap: at.lap,
+                        ..state
+                    };
+                    let _ = cell.swap_if(word, current.to_word(), SeqCst);
+                    self.stray();
+                    continue;
+                }
+            }
+            at = at.next(cells);
+            steps += 1;
+        }
+        cursor.position = at;
+        Look::Contradiction
+    }
+
+    #[cold]
+    fn claim_anywhere(&self, me: Seat) -> Option<Claim> {
+        (0..self.cells()).find_map(|index| {
+            let cell = self.cell(index).state();
+            let word = cell.load(SeqCst);
+            let state = State::from_word(word);
+            let claimed = state.claimed_by(me).to_word();
+            let taken = state.kind == CellKind::Free && cell.swap_if(word, claimed, SeqCst).is_ok();
+            taken.then_some(Claim {
+                index,
+                occupancy: state.lap,
+                word: claimed,
+                strayed: true,
+            })
+        })
+    }
+
+    /// Makes the message in a claimed cell available.
+    #[inline]
+    pub fn publish(&self, claim: Claim) -> Publication {
+        let ready = State::from_word(claim.word)
+            .released_as(CellKind::Ready)
+            .to_word();
+        // Release: publishes the header and the payload. SeqCst: before the look at who waits.
+        match self
+            .cell(claim.index)
+            .state()
+            .swap_if(claim.word, ready, SeqCst)
+        {
+            Ok(()) => {
+                if claim.strayed {
+                    self.stray();
+                }
+                Publication::Done
+            }
+            Err(word) => self.stepped_over(claim, word),
+        }
+    }
+
+    #[cold]
+    fn stepped_over(&self, claim: Claim, word: u64) -> Publication {
+        let (was, is) = (State::from_word(claim.word), State::from_word(word));
+        if is.kind == CellKind::Writing && is.owner == was.owner {
+            Publication::SteppedOver(Claim { word, ..claim })
+        } else {
+            Publication::Lost
+        }
+    }
+
+    /// Makes a message available whose claim was stepped over: at its cell's present place, behind
+    /// messages that were claimed later.
+    #[cold]
+    pub fn publish_late(&self, claim: Claim) -> Publication {
+        let mut claim = Claim {
+            strayed: true,
+            ..claim
+        };
+        loop {
+            match self.publish(claim) {
+                Publication::SteppedOver(again) => claim = again,
+                other => return other,
+            }
+        }
+    }
+
+    /// Gives a claimed cell back unused. Whoever waits for room is to be told.
+    pub fn abandon(&self, claim: Claim) {
+        let cell = self.cell(claim.index).state();
+        let owner = State::from_word(claim.word).owner;
+        let mut word = claim.word;
+        loop {
+            let state = State::from_word(word);
+            if state.kind != CellKind::Writing || state.owner != owner {
+                return; // Not ours any more: damage.
+            }
+            // Moved on: senders and receivers already count this lap's position as used.
+            match cell.swap_if(word, State::free(state.lap.next()).to_word(), SeqCst) {
+                Ok(()) => break,
+                Err(changed) => word = changed,
+            }
+        }
+        if claim.strayed {
+            self.spare();
+        }
+    }
+
+    // --- receiving -------------------------------------------------------------------------------
+
+    /// Takes the next message, or `None` when there is none.
+    #[inline]
+    pub fn take(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        loop {
+            let nothing = match self.take_in_turn(me, cursor) {
+                Look::Found(lease) => return Some(lease),
+                Look::Nothing(word) => Some(word),
+                Look::Contradiction => None,
+            };
+            let strays = self.memory.ring_word(RingWord::Stray).load(SeqCst);
+            if strays == cursor.dealt_with && nothing.is_some() {
+                return None;
+            }
+            match self.take_anywhere(me, cursor.position, nothing) {
+                Look::Found(lease) => return Some(lease),
+                // Only a whole scan that found nothing deals with the strays.
+                Look::Nothing(_) if nothing.is_none() => return None,
+                Look::Nothing(_) => cursor.dealt_with = strays,
+                Look::Contradiction => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn take_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Lease> {
+        let cells = self.cells();
+        let mut at = self.start(RingWord::Head, cursor);
+        let mut mended = false;
+        let mut steps = 0;
+        while steps <= cells {
+            let cell = self.cell(at.index).state();
+            let word = cell.load(SeqCst);
+            let state = State::from_word(word);
+            match (state.lap.since(at.lap), state.kind) {
+                (0, CellKind::Ready) => {
+                    if let Some(lease) = self.take_word(me, at.index, word) {
+                        self.advance(RingWord::Head, cursor, at.next(cells));
+                        return Look::Found(lease);
+                    }
+                    continue; // Somebody else has it: look at what it is now.
+                }
+                (0, CellKind::Writing) => match self.wait_for_sender(at, word) {
+                    Patience::Nothing => {
+                        cursor.position = at;
+                        return Look::Nothing(word);
+                    }
+                    Patience::Changed => continue,
+                    Patience::Over => {
+                        if cell
+                            .swap_if(word, state.moved_on().to_word(), SeqCst)
+                            .is_err()
+                        {
+                            continue;
+                        }
+                    }
+                },
+                (0, _) => {
+                    cursor.position = at;
+                    return Look::Nothing(word);
+                }
+                (1.., _) => {}
+                _ if !mended => {
+                    mended = true;
+                    at = self.refind(RingWord::Head);
+                    continue;
+                }
+                _ => break,
+            }
+            at = at.next(cells);
+            steps += 1;
+        }
+        cursor.position = at;
+        Look::Contradiction
+    }
+
+    /// The cell at `at` is being written. Is there anything behind it that would have to wait for it?
+    #[cold]
+    fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
+        let cell = self.cell(at.index).state();
+        let next = at.next(self.cells());
+        let behind = State::from_word(self.cell(next.index).state().load(SeqCst));
+        let none_behind = behind.kind == CellKind::Free && behind.lap == next.lap;
+        if none_behind || next.index == at.index {
+            // The look at the next cell counts only if this one was being written all the while.
+            return if cell.load(SeqCst) == word {
+                Patience::Nothing
+            } else {
+                Patience::Changed
+            };
+        }
+        for _ in 0..Self::PATIENCE {
+            self.memory.pause();
+            if cell.load(SeqCst) != word {
+                return Patience::Changed;
+            }
+        }
+        Patience::Over
+    }
+
+    /// Takes a message that is ready out of turn. `nothing` is the word that said "nothing" at `position`:
+    /// while it stands, what is ready elsewhere was not sent after what will come there.
+    #[cold]
+    fn take_anywhere(&self, me: Seat, position: Position, nothing: Option<u64>) -> Look<Lease> {
+        let cells = self.cells();
+        for index in (position.index..cells).chain(0..position.index) {
+            let word = self.cell(index).state().load(SeqCst);
+            if State::from_word(word).kind != CellKind::Ready {
+                continue;
+            }
+            let still_nothing = self.cell(position.index).state().load(SeqCst);
+            if nothing.is_some_and(|nothing| nothing != still_nothing) {
+                return Look::Contradiction; // Look in turn first.
+            }
+            if let Some(lease) = self.take_word(me, index, word) {
+                return Look::Found(Lease {
+                    strayed: true,
+                    ..lease
+                });
+            }
+        }
+        Look::Nothing(0)
+    }
+
+    #[inline]
+    fn take_word(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
+        let taken = State::from_word(word).taken_by(me);
+        // Acquire: the header and the payload that the publication released.
+        let swapped = self
+            .cell(index)
+            .state()
+            .swap_if(word, taken.to_word(), SeqCst);
+        swapped.ok().map(|()| Lease {
+            strayed: false,
+            ..Lease::of_state(index, taken)
+        })
+    }
+
+    // --- settling --------------------------------------------------------------------------------
+
+    /// Acks: the hot half of [`settle`](Self::settle).
+    #[inline]
+    pub fn ack(&self, lease: &Lease) -> Settled {
+        let state = State::from_word(lease.word);
+        let freed = State::free(state.lap).to_word();
+        let cell = self.cell(lease.index).state();
+        if state.zombie.is_none()
+            && !lease.strayed
+            && cell.swap_if(lease.word, freed, SeqCst).is_ok()
+        {
+            return Settled::Freed;
+        }
+        self.settle(lease, Settlement::Ack)
+    }
+
+    /// Ends a delivery. Exactly one settlement of a delivery is accepted, or none if its lease was lost.
+    pub fn settle(&self, lease: &Lease, how: Settlement) -> Settled {
+        let cell = self.cell(lease.index);
+        let mut word = lease.word;
+        let Some(me) = State::from_word(word).owner else {
+            return Settled::LeaseLost;
+        };
+        loop {
+            let state = State::from_word(word);
+            let ours = state.kind == CellKind::Leased
+                && state.owner == Some(me)
+                && state.attempt == lease.attempt;
+            if !ours {
+                self.let_go(lease.index, me);
+                return Settled::LeaseLost;
+            }
+            let (next, settled) = self.outcome(state, how);
+            match how {
+                Settlement::Ack => {}
+                Settlement::Nack | Settlement::Delay => cell.note(lease.attempt, Cause::Nack),
+                Settlement::Bury => cell.note(lease.attempt, Cause::Bury),
+            }
+            match cell.state().swap_if(word, next.to_word(), SeqCst) {
+                Ok(()) => {
+                    self.raise_hint(settled, lease.strayed);
+                    return settled;
+                }
+                // Moved on by a sender, a zombie let go, or lost: look at what it is now.
+                Err(changed) => word = changed,
+            }
+        }
+    }
+
+    fn outcome(&self, state: State, how: Settlement) -> (State, Settled) {
+        let exhausted = state.attempt >= self.attempt_limit;
+        match how {
+            Settlement::Ack => match state.finished() {
+                freed if freed.kind == CellKind::Free => (freed, Settled::Freed),
+                kept => (kept, Settled::Quarantined),
+            },
+            Settlement::Nack if !exhausted => (state.released_as(CellKind::Ready), Settled::Ready),
+            Settlement::Delay if !exhausted => {
+                (state.released_as(CellKind::Delayed), Settled::Delayed)
+            }
+            _ => (state.released_as(CellKind::Dead), Settled::Dead),
+        }
+    }
+
+    fn raise_hint(&self, settled: Settled, strayed: bool) {
+        match settled {
+            Settled::Ready => self.stray(),
+            Settled::Freed if strayed => self.spare(),
+            _ => {}
+        }
+    }
+
+    /// Takes away one of `me`'s zombie marks on a cell; whether that made room.
+    pub fn let_go(&self, index: u32, me: Seat) -> bool {
+        let cell = self.cell(index).state();
+        loop {
+            let word = cell.load(SeqCst);
+            let Some(left) = State::from_word(word).let_go_by(me) else {
+                return false;
+            };
+            if cell.swap_if(word, left.to_word(), SeqCst).is_ok() {
+                if left.kind == CellKind::Free {
+                    self.spare();
+                }
+                return left.kind == CellKind::Free;
+            }
+        }
+    }
+
+    // --- looking ---------------------------------------------------------------------------------
+
+    /// Whether there is more to take, or more room, right behind what this cursor found last.
+    pub fn has_more(&self, which: RingWord, cursor: &Cursor) -> bool {
+        let wanted = match which {
+            RingWord::Head | RingWord::Stray => CellKind::Ready,
+            RingWord::Tail | RingWord::Spare => CellKind::Free,
+        };
+        let at = self.start(which, cursor);
+        let state = State::from_word(self.cell(at.index).state().load(SeqCst));
+        state.kind == wanted && state.lap == at.lap
+    }
+
+    /// Who holds a message now, once for each.
+    pub fn lessees(&self) -> impl Iterator<Item = Seat> + '_ {
+        (0..self.cells()).filter_map(|index| {
+            let state = State::from_word(self.cell(index).state().load(SeqCst));
+            state.owner.filter(|_| state.kind == CellKind::Leased)
+        })
+    }
+
+    /// Whether anything is left that somebody other than `me` may still have to deliver or settle.
+    pub fn is_drained(&self, me: Seat) -> bool {
+        (0..self.cells()).all(|index| {
+            let state = State::from_word(self.cell(index).state().load(SeqCst));
+            match state.kind {
+                CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
+                CellKind::Leased => state.owner == Some(me),
+                CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
+            }
+        })
+    }
+
+    // --- hints -----------------------------------------------------------------------------------
+
+    /// Says that a message is ready elsewhere than at the receivers' position.
+    pub fn stray(&self) {
+        self.memory.ring_word(RingWord::Stray).add(1, SeqCst);
+    }
+
+    /// Says that a cell is free elsewhere than at the senders' position.
+    pub fn spare(&self) {
+        self.memory.ring_word(RingWord::Spare).add(1, SeqCst);
+    }
+
+    #[inline]
+    fn load_hint(&self, which: RingWord) -> u64 {
+        self.memory.ring_word(which).load(Relaxed)
+    }
+
+    #[inline]
+    fn start(&self, which: RingWord, cursor: &Cursor) -> Position {
+        let hint = Position::from_word(self.load_hint(which), self.cells());
+        match hint.compare(cursor.position) {
+            Compared::Greater => hint,
+            Compared::Less | Compared::Equal => cursor.position,
+        }
+    }
+
+    #[inline]
+    fn advance(&self, which: RingWord, cursor: &mut Cursor, to: Position) {
+        cursor.position = to;
+        self.memory.ring_word(which).store(to.to_word(), Relaxed);
+    }
+
+    /// Works out a position from the cells alone, after a hint or a cell turned out to be damaged.
+    ///
+    /// The middle one of all laps is right even if a few cells are damaged; of the cells near it, the first
+    /// that senders (receivers) have still to deal with is theirs.
+    #[cold]
+    fn refind(&self, which: RingWord) -> Position {
+        let cells = self.cells();
+        let states: Vec<State> = (0..cells)
+            .map(|index| State::from_word(self.cell(index).state().load(SeqCst)))
+            .collect();
+        let base = states[0].lap;
+        let mut laps: Vec<i64> = states.iter().map(|state| state.lap.since(base)).collect();
+        let middle = laps.len() / 2;
+        let median = *laps.select_nth_unstable(middle).1;
+        let near = |state: &State| (state.lap.since(base) - median).abs() <= 1;
+        let full = |state: &State| matches!(state.kind, CellKind::Ready | CellKind::Writing);
+        let first = |wanted: &dyn Fn(&State) -> bool| {
+            (0..cells)
+                .zip(&states)
+                .filter(|(_, state)| near(state) && wanted(state))
+                .map(|(index, state)| Position {
+                    lap: state.lap,
+                    index,
+                })
+                .min_by(|one, other| one.compare(*other))
+        };
+        let found = match which {
+            RingWord::Head | RingWord::Stray => first(&full).or_else(|| first(&|_| true)),
+            RingWord::Tail | RingWord::Spare => first(&|state| !full(state)).or_else(|| {
+                first(&|_| true).map(|position| Position {
+                    lap: position.lap.next(),
+                    ..position
+                })
+            }),
+        };
+        let position = found.unwrap_or_default();
+        self.memory
+            .ring_word(which)
+            .store(position.to_word(), Relaxed);
+        position
+    }
+}
+
+/// What a receiver found out about a cell that is being written.
+enum Patience {
+    /// No later message is there: nothing to receive.
+    Nothing,
+    /// It is done, or somebody stepped over it.
+    Changed,
+    /// It takes too long, and a later message may be there.
+    Over,
+}

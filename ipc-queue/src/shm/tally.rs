@@ -1,0 +1,156 @@
+//! Counters in the segment: readable by anybody, also after their process died.
+//!
+//! Each participant slot has four lanes of eight words: one for its first sender, one for its first
+//! receiver, and one each for all further handles. A first handle's lane has one writer and needs no locked
+//! instruction; the shared ones are added to atomically. Lanes are never reset: the next participant with
+//! the slot goes on counting, so the queue's totals are the sums over all lanes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Segment, Words};
+
+use super::Shared;
+use super::geometry::{Geometry, LANES};
+use super::word::{CellKind, State};
+use crate::stats::QueueStats;
+
+/// What a sender counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sent {
+    Messages = 0,
+    Bytes = 1,
+    Refused = 2,
+}
+
+/// What a receiver counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Received {
+    Messages = 0,
+    Bytes = 1,
+    Again = 2,
+    Acked = 3,
+    Nacked = 4,
+    Buried = 5,
+    Lost = 6,
+}
+
+/// Which lane of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Send = 0,
+    Receive = 1,
+}
+
+/// All lanes of a segment, and which of ours are taken.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    lanes: Words<8>,
+    /// Whether this process's first sender, first receiver exist.
+    taken: [AtomicBool; 2],
+}
+
+/// The lane that one handle counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lane {
+    index: usize,
+    /// Whether we are its only writer.
+    exclusive: bool,
+}
+
+impl Counters {
+    pub(crate) fn new(segment: &Segment, geometry: &Geometry) -> Result<Self, OutOfBounds> {
+        let at = segment.header().body_offset + geometry.lanes_at;
+        let count = usize::from(segment.header().max_participants) * LANES;
+        Ok(Self {
+            lanes: segment.mapping().words(at, CACHE_LINE_BYTES, count)?,
+            taken: [AtomicBool::new(false), AtomicBool::new(false)],
+        })
+    }
+
+    /// A lane for a new handle.
+    pub(crate) fn take(&self, member: Member, side: Side) -> Lane {
+        let exclusive = !self.taken[side as usize].swap(true, Ordering::Relaxed);
+        let shared = if exclusive { 0 } else { 2 };
+        Lane {
+            index: usize::from(member.index) * LANES + side as usize + shared,
+            exclusive,
+        }
+    }
+
+    /// Gives a handle's lane back.
+    pub(crate) fn give_back(&self, lane: Lane, side: Side) {
+        if lane.exclusive {
+            self.taken[side as usize].store(false, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, lane: Lane, what: usize, count: u64) {
+        let word = &self.lanes.get(lane.index)[what];
+        if lane.exclusive {
+            word.store(
+                word.load(Ordering::Relaxed).wrapping_add(count),
+                Ordering::Relaxed,
+            );
+        } else {
+            word.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn total(&self, side: Side, what: usize) -> u64 {
+        (0..self.lanes.count())
+            .filter(|lane| lane % 2 == side as usize)
+            .map(|lane| self.lanes.get(lane)[what].load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> QueueStats {
+        let sent = |what: Sent| self.counters.total(Side::Send, what as usize);
+        let received = |what: Received| self.counters.total(Side::Receive, what as usize);
+        let mut stats = QueueStats {
+            sent: sent(Sent::Messages),
+            bytes_sent: sent(Sent::Bytes),
+            refused: sent(Sent::Refused),
+            received: received(Received::Messages),
+            bytes_received: received(Received::Bytes),
+            redelivered: received(Received::Again),
+            acked: received(Received::Acked),
+            nacked: received(Received::Nacked),
+            buried: received(Received::Buried),
+            leases_lost: received(Received::Lost),
+            ..QueueStats::default()
+        };
+        for index in 0..self.ring.cells() {
+            let word = self.ring.cell(index).state().load(Ordering::SeqCst);
+            match State::from_word(word).kind {
+                CellKind::Free | CellKind::Damaged => {}
+                CellKind::Writing => stats.writing += 1,
+                CellKind::Ready => stats.ready += 1,
+                CellKind::Leased => stats.leased += 1,
+                CellKind::Delayed => stats.delayed += 1,
+                CellKind::Dead => stats.dead += 1,
+                CellKind::Quarantined => stats.quarantined += 1,
+            }
+        }
+        let live = |slot: &ipc_shm::Participant| slot.presence == ipc_shm::Presence::Live;
+        stats.participants = self.attachment.participants().iter().filter(live).count() as u64;
+        stats
+    }
+}
+
+/// For the counters' words.
+impl From<Sent> for usize {
+    fn from(what: Sent) -> Self {
+        what as Self
+    }
+}
+
+impl From<Received> for usize {
+    fn from(what: Received) -> Self {
+        what as Self
+    }
+}
+
+const _: () = assert!(size_of::<AtomicU64>() * 8 == CACHE_LINE_BYTES);

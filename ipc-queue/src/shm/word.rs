@@ -1,0 +1,370 @@
+//! The words that the ring is made of, as values with names.
+//!
+//! A cell's state word is the whole truth about its message. Who may change it, and into what:
+//!
+//! | from | to | by | when |
+//! |---|---|---|---|
+//! | `FREE lap` | `WRITING(me) lap` | a sender | it claims the cell |
+//! | `WRITING(me) lap` | `READY lap` | that sender | it publishes, at whatever lap it finds |
+//! | `WRITING(me) lap` | `FREE lap+1` | that sender, or anybody once it is dead | the loan is abandoned |
+//! | `WRITING lap` | `WRITING lap+1` | a receiver | it can't wait and steps over |
+//! | `READY lap` | `LEASED(me) attempt+1 lap+1` | a receiver | it takes the message |
+//! | `LEASED(me)` | `FREE` | that receiver | ack; `QUARANTINED` if a zombie still reads |
+//! | `LEASED(me)` | `READY`, `DELAYED`, `DEAD` | that receiver | nack, nack with a delay, bury or attempts used up |
+//! | `LEASED(dead)` | `READY`, `DEAD` | anybody | after the holder's death |
+//! | `LEASED(x)` | `READY zombie=x` | anybody | the lease expired; a second time: `DEAD` |
+//! | `DELAYED` | `READY` | anybody | when due |
+//! | `DEAD` | `FREE`, `QUARANTINED`, `LEASED(me)` | anybody | dropped, or taken to be sent again |
+//! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |
+//! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |
+//!
+//! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a compare-and-swap
+//! that succeeds acted on the very state that was read.
+
+use std::cmp::Ordering;
+use std::num::NonZeroU16;
+
+/// What a cell holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CellKind {
+    /// Nothing.
+    Free = 0,
+    /// A message that its sender is filling in.
+    Writing = 1,
+    /// A message for anybody to take.
+    Ready = 2,
+    /// A message that a receiver works on.
+    Leased = 3,
+    /// A message to be delivered again later.
+    Delayed = 4,
+    /// A dead letter.
+    Dead = 5,
+    /// A settled message whose memory a former holder may still be reading.
+    Quarantined = 6,
+    /// No kind that anybody writes: the memory was damaged.
+    Damaged = 7,
+}
+
+impl CellKind {
+    const ALL: [Self; 8] = [
+        Self::Free,
+        Self::Writing,
+        Self::Ready,
+        Self::Leased,
+        Self::Delayed,
+        Self::Dead,
+        Self::Quarantined,
+        Self::Damaged,
+    ];
+}
+
+/// A participant's slot, as cells name it: its index plus one, so that zero is nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seat(NonZeroU16);
+
+impl Seat {
+    /// The seat of participant slot `index`.
+    ///
+    /// # Panics
+    /// If `index` is above 510: settings allow no such slot.
+    #[must_use]
+    pub const fn of_slot(index: u16) -> Self {
+        assert!(index < 511, "nine bits hold 511 seats and nobody");
+        Self(NonZeroU16::MIN.saturating_add(index))
+    }
+
+    /// The participant slot.
+    #[must_use]
+    pub const fn slot(self) -> u16 {
+        self.0.get() - 1
+    }
+
+    fn from_bits(bits: u64) -> Option<Self> {
+        NonZeroU16::new((bits & SEAT_MASK) as u16).map(Self)
+    }
+}
+
+fn seat_bits(seat: Option<Seat>) -> u64 {
+    seat.map_or(0, |seat| seat.0.get().into())
+}
+
+/// How often the ring went round, modulo 2^35. Two laps compare right while they are less than 2^34 apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lap(u64);
+
+impl Lap {
+    const MASK: u64 = (1 << 35) - 1;
+
+    /// The lap with this number, which wraps.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number & Self::MASK)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The lap after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self::new(self.0 + 1)
+    }
+
+    /// How many laps this is after `other`; negative if it is before.
+    #[inline]
+    #[must_use]
+    pub const fn since(self, other: Self) -> i64 {
+        const UNUSED: u32 = 64 - 35;
+        (self.0.wrapping_sub(other.0) << UNUSED).cast_signed() >> UNUSED
+    }
+}
+
+/// A place in the endless sequence of messages: a lap and a cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// How often the ring went round before.
+    pub lap: Lap,
+    /// Which cell.
+    pub index: u32,
+}
+
+impl Position {
+    const INDEX_BITS: u32 = 21;
+
+    /// The position after this one, in a ring of `cells` cells.
+    #[inline]
+    #[must_use]
+    pub const fn next(self, cells: u32) -> Self {
+        if self.index + 1 < cells {
+            Self {
+                lap: self.lap,
+                index: self.index + 1,
+            }
+        } else {
+            Self {
+                lap: self.lap.next(),
+                index: 0,
+            }
+        }
+    }
+
+    /// Which of two positions comes first.
+    #[inline]
+    #[must_use]
+    pub fn compare(self, other: Self) -> Ordering {
+        self.lap
+            .since(other.lap)
+            .cmp(&0)
+            .then(self.index.cmp(&other.index))
+    }
+
+    /// As a word, for a hint.
+    #[inline]
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        self.lap.0 << Self::INDEX_BITS | self.index as u64
+    }
+
+    /// From a hint. An index outside the ring, which only damage makes, becomes 0.
+    #[inline]
+    #[must_use]
+    pub const fn from_word(word: u64, cells: u32) -> Self {
+        let index = (word & ((1 << Self::INDEX_BITS) - 1)) as u32;
+        Self {
+            lap: Lap::new(word >> Self::INDEX_BITS),
+            index: if index < cells { index } else { 0 },
+        }
+    }
+}
+
+/// A cell's state word: `kind:3 | attempt:8 | owner:9 | zombie:9 | lap:35`, from the top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// What the cell holds.
+    pub kind: CellKind,
+    /// How often the message was delivered.
+    pub attempt: u8,
+    /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.
+    pub owner: Option<Seat>,
+    /// Who lost its lease and may still be reading.
+    pub zombie: Option<Seat>,
+    /// The lap that the cell stands for.
+    pub lap: Lap,
+}
+
+const SEAT_MASK: u64 = (1 << 9) - 1;
+const ZOMBIE_SHIFT: u32 = 35;
+const OWNER_SHIFT: u32 = 44;
+const ATTEMPT_SHIFT: u32 = 53;
+const KIND_SHIFT: u32 = 61;
+
+impl State {
+    /// A free cell.
+    #[must_use]
+    pub const fn free(lap: Lap) -> Self {
+        Self {
+            kind: CellKind::Free,
+            attempt: 0,
+            owner: None,
+            zombie: None,
+            lap,
+        }
+    }
+
+    /// From the word in shared memory. Every word means something.
+    #[inline]
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        Self {
+            kind: CellKind::ALL[(word >> KIND_SHIFT) as usize],
+            attempt: (word >> ATTEMPT_SHIFT) as u8,
+            owner: Seat::from_bits(word >> OWNER_SHIFT),
+            zombie: Seat::from_bits(word >> ZOMBIE_SHIFT),
+            lap: Lap::new(word),
+        }
+    }
+
+    /// As the word in shared memory.
+    #[inline]
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        (self.kind as u64) << KIND_SHIFT
+            | u64::from(self.attempt) << ATTEMPT_SHIFT
+            | seat_bits(self.owner) << OWNER_SHIFT
+            | seat_bits(self.zombie) << ZOMBIE_SHIFT
+            | self.lap.0
+    }
+
+    /// Whether the message names this seat, as its owner or as a zombie.
+    #[must_use]
+    pub fn names(self, seat: Seat) -> bool {
+        self.owner == Some(seat) || self.zombie == Some(seat)
+    }
+
+    /// The same, standing for the next lap.
+    #[inline]
+    #[must_use]
+    pub fn moved_on(self) -> Self {
+        Self {
+            lap: self.lap.next(),
+            ..self
+        }
+    }
+
+    /// Claimed by a sender.
+    #[inline]
+    #[must_use]
+    pub fn claimed_by(self, seat: Seat) -> Self {
+        Self {
+            kind: CellKind::Writing,
+            attempt: 0,
+            owner: Some(seat),
+            zombie: None,
+            lap: self.lap,
+        }
+    }
+
+    /// Taken by a receiver.
+    #[inline]
+    #[must_use]
+    pub fn taken_by(self, seat: Seat) -> Self {
+        Self {
+            kind: CellKind::Leased,
+            attempt: self.attempt.saturating_add(1),
+            owner: Some(seat),
+            zombie: self.zombie,
+            lap: self.lap.next(),
+        }
+    }
+
+    /// Another kind, owned by nobody.
+    #[inline]
+    #[must_use]
+    pub fn released_as(self, kind: CellKind) -> Self {
+        Self {
+            kind,
+            owner: None,
+            ..self
+        }
+    }
+
+    /// Done with: free, or quarantined while somebody may still read.
+    #[inline]
+    #[must_use]
+    pub fn finished(self) -> Self {
+        match self.zombie {
+            None => Self::free(self.lap),
+            Some(_) => self.released_as(CellKind::Quarantined),
+        }
+    }
+
+    /// After one of `seat`'s zombie marks was taken away. `None` if it has none here.
+    #[must_use]
+    pub fn let_go_by(self, seat: Seat) -> Option<Self> {
+        let mut left = self;
+        let retired = matches!(self.kind, CellKind::Dead | CellKind::Quarantined);
+        if self.zombie == Some(seat) {
+            left.zombie = None;
+        } else if retired && self.owner == Some(seat) {
+            left.owner = None;
+        } else {
+            return None;
+        }
+        if left.kind == CellKind::Quarantined && left.owner.is_none() && left.zombie.is_none() {
+            left = Self::free(left.lap);
+        }
+        Some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_word_is_a_state_and_every_state_its_word(word: u64) {
+            prop_assert_eq!(State::from_word(word).to_word(), word);
+        }
+
+        #[test]
+        fn laps_compare_right_across_the_wrap(start: u64, ahead in 0..(1u64 << 33)) {
+            let (first, second) = (Lap::new(start), Lap::new(start.wrapping_add(ahead)));
+            prop_assert_eq!(second.since(first), ahead.cast_signed());
+            prop_assert_eq!(first.since(second), -ahead.cast_signed());
+        }
+
+        #[test]
+        fn positions_survive_their_word(lap: u64, index in 0..1u32 << 20, cells in 1..=1u32 << 20) {
+            let position = Position { lap: Lap::new(lap), index: index % cells };
+            prop_assert_eq!(Position::from_word(position.to_word(), cells), position);
+            prop_assert_eq!(position.compare(position.next(cells)), Ordering::Less);
+        }
+    }
+
+    #[test]
+    fn a_zero_word_is_a_free_cell_of_the_first_lap() {
+        assert_eq!(State::from_word(0), State::free(Lap::default()));
+    }
+
+    #[test]
+    fn a_quarantined_cell_is_free_after_its_last_zombie() {
+        let (one, other) = (Seat::of_slot(0), Seat::of_slot(510));
+        let state = State {
+            kind: CellKind::Quarantined,
+            owner: Some(one),
+            zombie: Some(other),
+            ..State::from_word(0)
+        };
+        let half = state.let_go_by(one).unwrap();
+        assert_eq!(half.kind, CellKind::Quarantined);
+        assert_eq!(half.let_go_by(one), None);
+        assert_eq!(half.let_go_by(other), Some(State::free(state.lap)));
+    }
+}

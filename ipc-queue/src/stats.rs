@@ -1,0 +1,54 @@
+//! What a queue has done and what it holds.
+
+use serde::{Deserialize, Serialize};
+
+/// Counters of a queue since it was created, and its content now.
+///
+/// Counters are kept by each process for itself and summed up when asked: with others at work the sum is
+/// of no single moment. They outlive the processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Messages accepted.
+    pub sent: u64,
+    /// Their payloads' bytes.
+    pub bytes_sent: u64,
+    /// Sends that found the queue full, or waited in vain.
+    pub refused: u64,
+    /// Deliveries made, redeliveries included.
+    pub received: u64,
+    /// Their payloads' bytes.
+    pub bytes_received: u64,
+    /// Deliveries that were not the message's first.
+    pub redelivered: u64,
+    /// Deliveries acked.
+    pub acked: u64,
+    /// Deliveries given back, by a nack or by dropping them.
+    pub nacked: u64,
+    /// Deliveries buried.
+    pub buried: u64,
+    /// Settlements that came after the lease was lost.
+    pub leases_lost: u64,
+    /// Messages waiting to be received, now.
+    pub ready: u64,
+    /// Messages being written, now.
+    pub writing: u64,
+    /// Messages that a receiver holds, now.
+    pub leased: u64,
+    /// Messages waiting for their delay to end, now.
+    pub delayed: u64,
+    /// Dead letters, now.
+    pub dead: u64,
+    /// Messages that are done but may still be read by somebody who lost their lease, now.
+    pub quarantined: u64,
+    /// Processes attached, now.
+    pub participants: u64,
+}
+
+impl QueueStats {
+    /// How many places are taken now.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        self.ready + self.writing + self.leased + self.delayed + self.dead + self.quarantined
+    }
+}

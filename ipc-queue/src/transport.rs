@@ -1,0 +1,242 @@
+//! The contract: what every transport does, and what its users may rely on.
+//!
+//! A transport moves payloads, plain bytes, from senders to receivers, and keeps each until somebody
+//! acknowledges it. Typed values, addresses and encodings are built once on top ([`Queue`](crate::Queue)).
+//!
+//! # The promises
+//!
+//! Each is one test in the conformance suite, of the same name, and runs against every transport.
+//!
+//! Delivery
+//! - `every_message_goes_to_exactly_one_receiver_at_a_time`
+//! - `an_accepted_message_is_delivered_until_it_is_acked`: from the moment a send returns `Ok`.
+//! - `first_deliveries_keep_each_senders_order`: as long as no delivery failed. No order is promised for
+//!   redelivered messages, nor between senders.
+//! - `payloads_of_every_size_arrive_intact`: from 0 bytes to the queue's largest.
+//! - `every_kind_of_message_is_carried`
+//! - `everybody_who_opens_a_name_gets_the_same_queue`
+//!
+//! Settling
+//! - `an_acked_message_is_gone`
+//! - `a_nacked_message_comes_again_with_a_higher_attempt`
+//! - `a_dropped_delivery_is_a_nack`
+//! - `a_delayed_nack_comes_back_not_before_its_time`
+//! - `a_message_past_its_attempt_limit_is_a_dead_letter`
+//! - `a_buried_message_is_a_dead_letter`
+//! - `a_dead_letter_can_be_requeued_or_discarded`
+//! - `an_expired_lease_is_lost_and_the_message_comes_again`
+//! - `an_extended_lease_is_kept`
+//!
+//! Flow
+//! - `capacity_is_exact`: leased, delayed and dead messages count.
+//! - `a_failed_send_hands_the_message_back`
+//! - `too_large_a_payload_is_refused_with_the_limit`
+//! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
+//! - `a_blocked_receiver_goes_on_when_a_message_comes`
+//! - `a_blocked_sender_goes_on_when_a_place_is_free`
+//! - `every_blocking_call_keeps_its_deadline`
+//! - `a_closed_queue_takes_nothing_and_drains`: receivers get `Closed` only when everything was settled,
+//!   save what their own process holds, so that a crash at the end loses nothing.
+//! - `a_removed_queue_wakes_and_refuses_everybody`
+//! - `counts_add_up`
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Kind, MessageId, QueueSettings};
+
+use crate::dead_letter::{DeadLetter, DeadLetterId};
+use crate::delivery::ByteDelivery;
+use crate::error::{QueueError, RecvError, SendFailure, SettleError};
+use crate::loan::Loan;
+use crate::stats::QueueStats;
+
+/// A queue, opened through some transport. Dropping it detaches; the queue stays.
+pub trait Transport: Debug + Send + Sync {
+    /// What the queue was created with.
+    fn settings(&self) -> &QueueSettings;
+
+    /// A handle for sending, for one thread at a time.
+    fn sender(&self) -> Box<dyn SendPort>;
+
+    /// A handle for receiving, for one thread at a time.
+    fn receiver(&self) -> Box<dyn ReceivePort>;
+
+    /// Takes no more messages from now on; what is in the queue is delivered. Wakes everybody blocked.
+    fn close(&self);
+
+    /// Whether the queue was closed.
+    fn is_closed(&self) -> bool;
+
+    /// Counters since the queue was created, and what it holds now.
+    fn stats(&self) -> QueueStats;
+
+    /// The dead letters, oldest place first.
+    fn dead_letters(&self) -> Vec<DeadLetter>;
+
+    /// Sends a copy of a dead letter, as a new message, and then drops it. `Ok(false)`: it is gone.
+    ///
+    /// # Errors
+    /// [`SendFailure`] when the copy can't be sent; the dead letter stays. It needs a free place of its own.
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure>;
+
+    /// Drops a dead letter. `false`: it is gone.
+    fn discard(&self, id: DeadLetterId) -> bool;
+}
+
+/// Sends.
+pub trait SendPort: Debug + Send {
+    /// Memory for a payload of `len` bytes, and a place in the queue for it.
+    ///
+    /// # Errors
+    /// [`SendFailure::Full`] or `NoMemory` with [`Wait::No`], `TimedOut` with a deadline.
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure>;
+
+    /// Accepts what was written into a loan made by [`Loan::buffered`]. Called once for each, or `abandon` is.
+    ///
+    /// # Errors
+    /// Not `Full`: the loan held a place.
+    fn publish(&self, ticket: u64, kind: Kind, payload: Vec<u8>) -> Result<MessageId, SendFailure>;
+
+    /// Takes back the place of a loan made by [`Loan::buffered`].
+    fn abandon(&self, ticket: u64);
+}
+
+/// Receives.
+pub trait ReceivePort: Debug + Send {
+    /// The next message.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`] with [`Wait::No`], `TimedOut` with a deadline.
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError>;
+
+    /// Ends a delivery made by [`ByteDelivery::buffered`].
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if it expired before.
+    fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError>;
+
+    /// Renews the lease of a delivery made by [`ByteDelivery::buffered`].
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if it expired before.
+    fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError>;
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// Until then.
+    Until(Instant),
+    /// For as long as it takes.
+    Forever,
+}
+
+impl Wait {
+    /// For so long from now; for ever, if that is beyond what the clock can say.
+    #[must_use]
+    pub fn at_most(time: Duration) -> Self {
+        Instant::now()
+            .checked_add(time)
+            .map_or(Self::Forever, Self::Until)
+    }
+}
+
+/// How a delivery ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// Done: never to be delivered again.
+    Ack,
+    /// To be delivered again, after a delay.
+    Nack {
+        /// How long; zero for at once.
+        delay: Duration,
+    },
+    /// Never to be delivered again, but kept as a dead letter.
+    Bury,
+}
+
+/// What happens if a queue exists, or does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Open it, or create it.
+    #[default]
+    OpenOrCreate,
+    /// Open it; [`QueueError::NotFound`] if there is none.
+    Open,
+    /// Create it; [`QueueError::Exists`] if there is one.
+    Create,
+}
+
+/// What an opener wants.
+#[derive(Clone, Debug, Default)]
+pub struct OpenRequest {
+    /// Whether it may exist, or must.
+    pub mode: OpenMode,
+    /// What to create it with.
+    pub settings: QueueSettings,
+    /// The settings that an existing queue must agree on, by name.
+    pub insist_on: Vec<&'static str>,
+    /// The payload type's name; empty for plain bytes.
+    pub payload: String,
+}
+
+impl OpenRequest {
+    /// Compares an existing queue's settings with those insisted on.
+    ///
+    /// # Errors
+    /// [`QueueError::SettingsDiffer`] names the first that differs.
+    pub fn check(&self, name: &str, found: &QueueSettings) -> Result<(), QueueError> {
+        let wanted = &self.settings;
+        let fields: [(&'static str, String, String); 7] = [
+            (
+                "capacity",
+                found.capacity.to_string(),
+                wanted.capacity.to_string(),
+            ),
+            (
+                "inline_bytes",
+                found.inline_bytes.to_string(),
+                wanted.inline_bytes.to_string(),
+            ),
+            (
+                "max_message_bytes",
+                found.max_message_bytes.to_string(),
+                wanted.max_message_bytes.to_string(),
+            ),
+            (
+                "pool_bytes",
+                found.pool_bytes.to_string(),
+                wanted.pool_bytes.to_string(),
+            ),
+            (
+                "attempt_limit",
+                found.attempt_limit.to_string(),
+                wanted.attempt_limit.to_string(),
+            ),
+            (
+                "lease",
+                format!("{:?}", found.lease),
+                format!("{:?}", wanted.lease),
+            ),
+            (
+                "max_participants",
+                found.max_participants.to_string(),
+                wanted.max_participants.to_string(),
+            ),
+        ];
+        for (field, found, wanted) in fields {
+            if self.insist_on.contains(&field) && found != wanted {
+                return Err(QueueError::SettingsDiffer {
+                    name: name.to_owned(),
+                    field,
+                    found,
+                    wanted,
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,543 @@
+//! A lock that all processes share, and that outlives whoever holds it.
+//!
+//! One word of the segment names the holder:
+//!
+//! | from | to | by |
+//! |---|---|---|
+//! | free | held by me | whoever wants it |
+//! | held by me | free | me, when the guard is dropped; it then wakes one waiter |
+//! | held by a member that is certainly gone | held by me | whoever wants it, and learns whom it inherits from |
+//!
+//! Every change is a compare-and-swap of the exact word, and a membership is never given out twice: so one of several
+//! heirs inherits, and a holder that is gone can't come back. A member is a process. Its threads exclude
+//! each other by the same word: whoever finds its own process there waits as for any other, without asking
+//! whether that is alive.
+//! The holder may die at any moment. It may be stopped, too, and is then waited for: nothing but the
+//! kernel's word that it is gone (see `liveness`) takes the lock from it.
+//! Not fair and not re-entrant. Does not know what it protects: what state a dead holder left it in is for the
+//! heir to find out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, hint};
+
+use thiserror::Error;
+
+use crate::mapping::{OutOfBounds, Words};
+use crate::participant::{Attachment, Member};
+use crate::segment::Segment;
+use crate::wait::{Event, time_left};
+use crate::watch;
+
+/// A lock in a segment that this process is attached to.
+#[derive(Debug)]
+pub struct RobustLock {
+    attachment: Arc<Attachment>,
+    /// Written by whoever locks, unlocks or inherits, see above; read by whoever wants it. Taking it
+    /// acquires, and freeing it releases, what the holder did meanwhile.
+    owner: Words<1>,
+    offset: usize,
+    event: usize,
+    /// What the segment's count of comings and goings was when the watcher last looked on our behalf. May
+    /// lag: the watcher is then told once more than needed.
+    watched: AtomicU64,
+}
+
+/// Holds the lock until it is dropped, or its process dies.
+#[derive(Debug)]
+#[must_use = "the lock is free again as soon as this is dropped"]
+pub struct LockGuard<'a> {
+    lock: &'a RobustLock,
+    inherited: Inherited,
+}
+
+/// From whom a lock was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inherited {
+    /// It was free.
+    No,
+    /// Its holder died, or left, without giving it back: what it protects may be half-changed. Said once, to the
+    /// first to lock it after that.
+    FromDead(Member),
+}
+
+/// Why a lock was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody alive held it all the time.
+    #[error(
+        "{name:?} stayed locked for {waited:?} by {holder}: wait longer, or end that process, \
+         whose lock then passes on (it may be stopped: SIGCONT lets it go on)"
+    )]
+    TimedOut {
+        /// The segment.
+        name: String,
+        /// How long we waited.
+        waited: Duration,
+        /// Who held it last.
+        holder: Holder,
+    },
+    /// The segment was removed.
+    #[error("{name:?} was removed: open it again, if somebody is to make a new one")]
+    Removed {
+        /// The segment.
+        name: String,
+    },
+    /// This process is a forked copy of the one that attached.
+    #[error("{name:?} was opened before this process was forked: open it again in the child")]
+    ForkedChild {
+        /// The segment.
+        name: String,
+    },
+    /// The word names nobody who can exist.
+    #[error(
+        "{name:?} is damaged: at offset {offset} stands {found:#018x} instead of 0 or the holder in one of \
+         {slots} slots; remove it"
+    )]
+    Damaged {
+        /// The segment.
+        name: String,
+        /// Where the word is.
+        offset: usize,
+        /// What it says.
+        found: u64,
+        /// How many slots there are.
+        slots: u16,
+    },
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its membership.
+    pub member: Member,
+    /// Its process's number, in that process's PID namespace.
+    pub pid: u32,
+    /// What it called itself.
+    pub name: String,
+    /// Whether it is this very process: another thread of it, or this one.
+    pub is_us: bool,
+}
+
+impl RobustLock {
+    /// The lock whose word is at `offset` of the segment, 0 at first. Waits by the segment's event number
+    /// `event`, which should be nobody else's: a notification wakes but one waiter. The attachment must not
+    /// leave while it uses the lock: it would count as dead.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], also when `offset` is no multiple of 8.
+    ///
+    /// # Panics
+    /// If there is no such event.
+    pub fn new(
+        attachment: Arc<Attachment>,
+        offset: usize,
+        event: usize,
+    ) -> Result<Self, OutOfBounds> {
+        let segment = attachment.segment();
+        let _ = segment.event(event);
+        Ok(Self {
+            owner: segment.mapping().words(offset, 8, 1)?,
+            attachment,
+            offset,
+            event,
+            watched: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// Takes the lock, from a dead holder too; waits until `deadline` for a live one, without one as long as
+    /// it takes. A deadline that has passed already asks once.
+    ///
+    /// Threads of this process exclude each other as processes do; one that locks twice waits for itself. If
+    /// something [watches](watch) over the segment, a holder's death ends the wait within milliseconds,
+    /// otherwise within [`SLICE`](crate::wait::SLICE).
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`], also when it is removed meanwhile;
+    /// [`LockError::ForkedChild`]; [`LockError::Damaged`].
+    pub fn lock(&self, deadline: Option<Instant>) -> Result<LockGuard<'_>, LockError> {
+        if !self.attachment.is_ours() {
+            let name = self.name();
+            return Err(LockError::ForkedChild { name });
+        }
+        for _ in 0..SPINS {
+            self.check_not_removed()?;
+            let free = self.word().load(Ordering::Relaxed) == Owner::pack(None);
+            if free && self.change(None, Some(self.us())) {
+                return Ok(self.guard(Inherited::No));
+            }
+            hint::spin_loop();
+        }
+        self.lock_asleep(deadline)
+    }
+
+    fn lock_asleep(&self, deadline: Option<Instant>) -> Result<LockGuard<'_>, LockError> {
+        let started = Instant::now();
+        loop {
+            let ticket = self.event().prepare();
+            self.check_not_removed()?;
+            let holder = match self.try_lock()? {
+                Ok(inherited) => return Ok(self.guard(inherited)),
+                Err(holder) => holder,
+            };
+            let Some(left) = time_left(deadline) else {
+                return Err(LockError::TimedOut {
+                    name: self.name(),
+                    waited: started.elapsed(),
+                    holder: self.describe(holder),
+                });
+            };
+            self.watch_newcomers();
+            // Why it returned does not matter: we look again either way.
+            let _ = self.event().wait(ticket, left);
+        }
+    }
+
+    /// Takes the lock if nobody alive has it; otherwise who has.
+    fn try_lock(&self) -> Result<Result<Inherited, Owner>, LockError> {
+        let us = self.us();
+        loop {
+            let word = self.word().load(Ordering::SeqCst);
+            let (holder, inherited) = match Owner::unpack(word) {
+                None => (None, Inherited::No),
+                Some(owner) if owner == us => return Ok(Err(owner)),
+                Some(owner) => {
+                    let slots = self.attachment.participants().count();
+                    if owner.0.index >= slots {
+                        return Err(self.damaged(word, slots));
+                    }
+                    if !self.is_gone(owner) {
+                        return Ok(Err(owner));
+                    }
+                    (Some(owner), Inherited::FromDead(owner.0))
+                }
+            };
+            if self.change(holder, Some(us)) {
+                return Ok(Ok(inherited));
+            }
+        }
+    }
+
+    /// Not to be asked about ourselves: our own kernel locks look free to us.
+    fn is_gone(&self, owner: Owner) -> bool {
+        let table = self.attachment.participants();
+        table.is_departed(self.segment(), owner.0)
+    }
+
+    fn change(&self, from: Option<Owner>, to: Option<Owner>) -> bool {
+        let (from, to) = (Owner::pack(from), Owner::pack(to));
+        self.word()
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// The holder may have joined just now: our watcher has to know it before we sleep.
+    fn watch_newcomers(&self) {
+        let changes = self.segment().changes().load(Ordering::SeqCst);
+        if self.watched.swap(changes, Ordering::Relaxed) != changes {
+            watch::nudge();
+        }
+    }
+
+    fn check_not_removed(&self) -> Result<(), LockError> {
+        if self.segment().is_removed() {
+            let name = self.name();
+            return Err(LockError::Removed { name });
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, found: u64, slots: u16) -> LockError {
+        LockError::Damaged {
+            name: self.name(),
+            offset: self.offset,
+            found,
+            slots,
+        }
+    }
+
+    fn describe(&self, owner: Owner) -> Holder {
+        // Should it have left this moment, its slot still says who it was, unless somebody else has it.
+        let slot = self.attachment.participants().get(owner.0.index);
+        Holder {
+            member: owner.0,
+            pid: slot.process.pid,
+            name: slot.name,
+            is_us: owner == self.us(),
+        }
+    }
+
+    fn guard(&self, inherited: Inherited) -> LockGuard<'_> {
+        LockGuard {
+            lock: self,
+            inherited,
+        }
+    }
+
+    fn us(&self) -> Owner {
+        Owner(self.attachment.member())
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        &self.owner.get(0)[0]
+    }
+
+    fn event(&self) -> Event<'_> {
+        self.segment().event(self.event)
+    }
+
+    fn segment(&self) -> &Segment {
+        self.attachment.segment()
+    }
+
+    fn name(&self) -> String {
+        self.segment().name().to_string()
+    }
+}
+
+impl LockGuard<'_> {
+    /// Whether a dead holder left the lock.
+    #[must_use]
+    pub fn inherited(&self) -> Inherited {
+        self.inherited
+    }
+
+    /// Fails in a forked copy of the process that took the lock: the copy does not hold it.
+    ///
+    /// # Errors
+    /// [`LockError::ForkedChild`].
+    pub fn check_ours(&self) -> Result<(), LockError> {
+        if self.lock.attachment.is_ours() {
+            return Ok(());
+        }
+        let name = self.lock.name();
+        Err(LockError::ForkedChild { name })
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        let lock = self.lock;
+        // A forked copy of the guard is no reason to unlock: the parent still holds it.
+        if lock.attachment.is_ours() && lock.change(Some(lock.us()), None) {
+            lock.event().notify_one();
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, name, .. } = self;
+        if self.is_us {
+            return write!(f, "this process itself ({pid}, {name:?}), in some thread");
+        }
+        write!(f, "process {pid} ({name:?}), which lives")
+    }
+}
+
+/// What the word says, unless it is 0: the slot's number and one in the lowest 16 bits, above them the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner(Member);
+
+impl Owner {
+    const EPOCH_SHIFT: u32 = 16;
+
+    /// Epochs keep 48 bits: nobody joins that often.
+    fn pack(owner: Option<Self>) -> u64 {
+        owner.map_or(0, |Self(member)| {
+            member.epoch << Self::EPOCH_SHIFT | (u64::from(member.index) + 1)
+        })
+    }
+
+    fn unpack(word: u64) -> Option<Self> {
+        #[expect(clippy::cast_possible_truncation, reason = "the lowest 16 bits")]
+        let number = word as u16;
+        let epoch = word >> Self::EPOCH_SHIFT;
+        match number.checked_sub(1) {
+            Some(index) => Some(Self(Member { index, epoch })),
+            None if word == 0 => None,
+            // No slot has that number: damage, found by whoever compares it with the number of slots.
+            None => Some(Self(Member {
+                index: u16::MAX,
+                epoch,
+            })),
+        }
+    }
+}
+
+/// How often the lock is looked at before going to sleep, which costs far more than most holders take.
+const SPINS: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layout::EVENTS;
+    use crate::testing::{Scratch, TEST_KIND, threads_asleep_on};
+
+    const EVENT: usize = 2;
+
+    fn attach(segment: Segment, name: &str) -> (Arc<Attachment>, RobustLock) {
+        let attachment = Arc::new(Attachment::join(segment, name).unwrap());
+        let body = attachment.segment().header().body_offset;
+        let lock = RobustLock::new(Arc::clone(&attachment), body, EVENT).unwrap();
+        (attachment, lock)
+    }
+
+    fn two() -> (Scratch, [(Arc<Attachment>, RobustLock); 2]) {
+        let scratch = Scratch::new();
+        let one = attach(scratch.create("lock", 4), "one");
+        let other = attach(scratch.open("lock", TEST_KIND), "other");
+        (scratch, [one, other])
+    }
+
+    fn at_once() -> Option<Instant> {
+        Some(Instant::now())
+    }
+
+    fn event_word(attachment: &Attachment) -> &AtomicU32 {
+        let mapping = attachment.segment().mapping();
+        mapping.word32(EVENTS + 64 * EVENT).unwrap()
+    }
+
+    #[test]
+    fn members_and_threads_of_one_member_exclude_each_other() {
+        const ROUNDS: u64 = 5_000;
+        let (_scratch, [(attachment, one), (_, other)]) = two();
+        let segment = attachment.segment();
+        let count = segment.mapping().word(segment.header().body_offset + 64);
+        let count = count.unwrap();
+        thread::scope(|scope| {
+            for lock in [&one, &one, &other, &other] {
+                scope.spawn(move || {
+                    for _ in 0..ROUNDS {
+                        let guard = lock.lock(None).unwrap();
+                        assert_eq!(guard.inherited(), Inherited::No);
+                        // Not one step: whoever comes between them loses a count.
+                        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 4 * ROUNDS);
+    }
+
+    #[test]
+    fn a_timed_out_wait_names_the_holder() {
+        let (_scratch, [(_, one), (_, other)]) = two();
+        let guard = one.lock(None).unwrap();
+        for (lock, is_us) in [(&one, true), (&other, false)] {
+            let error = lock.lock(at_once()).unwrap_err();
+            let LockError::TimedOut { name, holder, .. } = &error else {
+                panic!("{error}")
+            };
+            assert_eq!((&name[..], &holder.name[..]), ("lock", "one"));
+            assert_eq!((holder.pid, holder.is_us), (std::process::id(), is_us));
+            let text = format!("{} (\"one\")", std::process::id());
+            assert!(is_us || error.to_string().contains(&text), "{error}");
+        }
+        drop(guard);
+        assert!(other.lock(at_once()).is_ok());
+    }
+
+    #[test]
+    fn a_member_that_left_with_the_lock_is_inherited_from_once() {
+        let (_scratch, [(attachment, one), (_, other)]) = two();
+        std::mem::forget(one.lock(None).unwrap());
+        assert!(other.lock(at_once()).is_err());
+        attachment.leave();
+        let heir = other.lock(at_once()).unwrap();
+        assert_eq!(heir.inherited(), Inherited::FromDead(attachment.member()));
+        drop(heir);
+        let next = other.lock(at_once()).unwrap();
+        assert_eq!(next.inherited(), Inherited::No);
+    }
+
+    #[test]
+    fn a_slot_taken_again_does_not_keep_its_former_members_lock() {
+        let (scratch, [(attachment, one), (_, other)]) = two();
+        let gone = attachment.member();
+        std::mem::forget(one.lock(None).unwrap());
+        attachment.leave();
+        attachment
+            .participants()
+            .release(attachment.segment(), gone);
+        let (next, _) = attach(scratch.open("lock", TEST_KIND), "next");
+        assert_eq!(next.member().index, gone.index);
+        let heir = other.lock(at_once()).unwrap();
+        assert_eq!(heir.inherited(), Inherited::FromDead(gone));
+    }
+
+    #[test]
+    fn removing_the_segment_ends_every_wait() {
+        let (scratch, [(attachment, one), (_, other)]) = two();
+        let guard = one.lock(None).unwrap();
+        thread::scope(|scope| {
+            let waiters = [&one, &other].map(|lock| scope.spawn(|| lock.lock(None).map(drop)));
+            while threads_asleep_on(event_word(&attachment)) < 2 {
+                thread::yield_now();
+            }
+            let name = attachment.segment().name();
+            assert!(Segment::remove(&scratch.namespace, name, TEST_KIND).unwrap());
+            for waiter in waiters {
+                let error = waiter.join().unwrap().unwrap_err();
+                assert!(matches!(error, LockError::Removed { .. }), "{error}");
+            }
+        });
+        drop(guard);
+        assert!(matches!(one.lock(None), Err(LockError::Removed { .. })));
+    }
+
+    #[test]
+    fn unlocking_wakes_one_who_sleeps_and_then_the_next() {
+        let (_scratch, [(attachment, one), (_, other)]) = two();
+        let guard = one.lock(None).unwrap();
+        thread::scope(|scope| {
+            for lock in [&one, &other, &other] {
+                scope.spawn(|| drop(lock.lock(None).unwrap()));
+            }
+            while threads_asleep_on(event_word(&attachment)) < 3 {
+                thread::yield_now();
+            }
+            drop(guard);
+        });
+    }
+
+    #[test]
+    fn a_holder_in_no_slot_is_damage() {
+        let (_scratch, [(_, one), _]) = two();
+        for found in [5, 0xffff, 1 << 16, u64::MAX] {
+            one.word().store(found, Ordering::SeqCst);
+            let error = one.lock(None).unwrap_err();
+            let wanted = one.damaged(found, 4);
+            assert_eq!(error, wanted);
+        }
+        // A slot that exists, in an epoch that never was: nobody can hold that.
+        one.word().store(77 << 16 | 2, Ordering::SeqCst);
+        let member = Member {
+            index: 1,
+            epoch: 77,
+        };
+        let heir = one.lock(None).unwrap();
+        assert_eq!(heir.inherited(), Inherited::FromDead(member));
+    }
+
+    proptest! {
+        #[test]
+        fn an_owner_survives_its_word(index in 0..u16::MAX, epoch in 0..1_u64 << 48) {
+            let owner = Some(Owner(Member { index, epoch }));
+            prop_assert_eq!(Owner::unpack(Owner::pack(owner)), owner);
+        }
+
+        #[test]
+        fn only_zero_is_free(word: u64) {
+            prop_assert_eq!(Owner::unpack(word).is_none(), word == 0);
+        }
+    }
+}
