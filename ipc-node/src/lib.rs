@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Who is there, who is well, and what they have done.
+#![cfg_attr(doc, doc = include_str!("../README.md"))]
+#![forbid(unsafe_code)]
+
+mod heartbeat;
+mod monitor;
+mod node;
+mod registry;
+mod stats;
+
+pub use monitor::Monitor;
+pub use node::{JoinError, Node, NodeOptions};
+pub use registry::{Health, NodeInfo, Registry, RegistryError};
+pub use stats::{Counters, NodeStats};

@@ -1,0 +1,322 @@
+//! A process's membership: start here.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ipc_proto::{Name, NameError};
+use ipc_shm::{Attachment, JoinError as SlotError, Namespace};
+use thiserror::Error;
+
+use crate::heartbeat::Heartbeat;
+use crate::registry::{self, Health, NodeInfo, Registry, RegistryError};
+use crate::stats::{Counters, NodeStats};
+
+/// This process, as others see it. Leaves when dropped.
+///
+/// ```
+/// use std::time::Duration;
+/// use ipc_node::{Health, Node, Registry};
+/// use ipc_shm::Namespace;
+///
+/// let namespace = Namespace::new(&format!("doc-{}", std::process::id()))?;
+/// let node = Node::join(&namespace, "resizer-1")?;
+/// node.counters().sent(512);
+///
+/// // Any process, now or after this one has crashed:
+/// let seen = Registry::open(&namespace)?.node("resizer-1", Duration::from_secs(10)).unwrap();
+/// assert_eq!((seen.health, seen.stats.messages_sent), (Health::Alive, 1));
+///
+/// // A name is one live process's.
+/// assert!(Node::join(&namespace, "resizer-1").is_err());
+/// drop(node);
+/// Registry::remove(&namespace)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Node {
+    name: Name,
+    registry: Registry,
+    attachment: Arc<Attachment>,
+    counters: Counters,
+    timeout: Duration,
+    _heartbeat: Option<Heartbeat>,
+}
+
+/// How a node behaves.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct NodeOptions {
+    interval: Option<Duration>,
+    timeout: Duration,
+}
+
+/// Why a process could not join.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The name is not valid.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A live process has the name.
+    #[error(
+        "node {name:?} exists already, as process {pid}: choose another name, or stop that one"
+    )]
+    NameTaken {
+        /// Which name.
+        name: String,
+        /// Who has it.
+        pid: u32,
+    },
+    /// There is no table of nodes to join.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The table is full of live nodes.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// No thread could be started to beat.
+    #[error("can't start the heartbeat thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// A beat every 5 s; who has not beaten for 10 s is stale.
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            interval: Some(Duration::from_secs(5)),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl NodeOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Beats this often, from a thread of its own. It tells a stopped process from a running one, not a
+    /// busy one from a hung one: for that, see [`beat_by_hand`](Self::beat_by_hand).
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Beats only when the program calls [`Node::beat`], so that a hung one falls silent.
+    pub fn beat_by_hand(mut self) -> Self {
+        self.interval = None;
+        self
+    }
+
+    /// After how long a silence [`Node::peers`] calls a node stale.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Joins `namespace` as `name`.
+    ///
+    /// # Errors
+    /// [`JoinError::NameTaken`] while a live process has the name. A dead one's name is free.
+    pub fn join(&self, namespace: &Namespace, name: &str) -> Result<Node, JoinError> {
+        let name = Name::new(name)?;
+        let registry = Registry::open(namespace)?;
+        let attachment = Arc::new(take_name(namespace, &registry, &name)?);
+        let counters = Counters::new(Arc::clone(&attachment));
+        counters.settle();
+        let heartbeat = self
+            .interval
+            .map(|interval| Heartbeat::start(Arc::clone(&attachment), interval));
+        Ok(Node {
+            name,
+            registry,
+            counters,
+            timeout: self.timeout,
+            _heartbeat: heartbeat.transpose().map_err(JoinError::Thread)?,
+            attachment,
+        })
+    }
+}
+
+/// Takes a slot under a name that no other live process has.
+///
+/// Whoever sees another after it took its slot backs off, so two never both keep the name. Two that see
+/// each other both back off and try again, at times that chance decides.
+fn take_name(
+    namespace: &Namespace,
+    registry: &Registry,
+    name: &Name,
+) -> Result<Attachment, JoinError> {
+    const TRIES: u32 = 200;
+    let mut seen = None;
+    for _ in 0..TRIES {
+        seen = registry.holder(name.as_str(), None);
+        if seen.is_none() {
+            while registry.forget(Some(name.as_str())) {}
+            let attachment = take_slot(namespace, registry, name)?;
+            seen = registry.holder(name.as_str(), Some(attachment.member()));
+            if seen.is_none() {
+                return Ok(attachment);
+            }
+        }
+        if seen.is_some_and(|holder| holder.settled) {
+            break;
+        }
+        thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
+    }
+    Err(JoinError::NameTaken {
+        name: name.to_string(),
+        pid: seen.map_or(0, |holder| holder.pid),
+    })
+}
+
+fn take_slot(
+    namespace: &Namespace,
+    registry: &Registry,
+    name: &Name,
+) -> Result<Attachment, JoinError> {
+    loop {
+        let segment = registry::open_segment(namespace)?;
+        match Attachment::join(segment, name.as_str()) {
+            Err(SlotError::Full { .. }) if registry.forget(None) => {}
+            joined => return Ok(joined?),
+        }
+    }
+}
+
+impl Node {
+    /// Joins `namespace` as `name`, with the defaults.
+    ///
+    /// # Errors
+    /// As [`NodeOptions::join`].
+    pub fn join(namespace: &Namespace, name: &str) -> Result<Self, JoinError> {
+        NodeOptions::new().join(namespace, name)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Says that this process is well.
+    pub fn beat(&self) {
+        self.attachment.beat();
+    }
+
+    /// What to count messages with.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What this node did so far.
+    #[must_use]
+    pub fn stats(&self) -> NodeStats {
+        let info = self.registry.node(self.name.as_str(), self.timeout);
+        info.map(|info| info.stats).unwrap_or_default()
+    }
+
+    /// Whether the node called `name` is there, and beat within `timeout`. `None`: never heard of.
+    #[must_use]
+    pub fn alive(&self, name: &str, timeout: Duration) -> Option<Health> {
+        self.registry.node(name, timeout).map(|info| info.health)
+    }
+
+    /// Every node of the namespace, this one included, also those of the past not forgotten yet.
+    #[must_use]
+    pub fn peers(&self) -> Vec<NodeInfo> {
+        self.registry.nodes(self.timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn namespace() -> (tempfile::TempDir, Namespace) {
+        let folder = tempfile::Builder::new()
+            .prefix("ipc-test-")
+            .tempdir_in("/dev/shm")
+            .unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "nodes").unwrap();
+        (folder, namespace)
+    }
+
+    #[test]
+    fn a_node_that_left_is_told_from_one_that_is_there() {
+        let (_folder, namespace) = namespace();
+        let first = Node::join(&namespace, "first").unwrap();
+        let second = Node::join(&namespace, "second").unwrap();
+        assert_eq!(first.alive("second", TIMEOUT), Some(Health::Alive));
+        second.counters().received(10, 2);
+        drop(second);
+        assert_eq!(first.alive("second", TIMEOUT), Some(Health::Left));
+        assert_eq!(first.alive("third", TIMEOUT), None);
+        let stats = first.peers()[1].stats;
+        assert_eq!(
+            (
+                stats.messages_received,
+                stats.redeliveries,
+                stats.bytes_transferred
+            ),
+            (1, 1, 10)
+        );
+    }
+
+    #[test]
+    fn who_does_not_beat_is_stale_and_alive_again_after_a_beat() {
+        let (_folder, namespace) = namespace();
+        let node = NodeOptions::new()
+            .beat_by_hand()
+            .join(&namespace, "silent")
+            .unwrap();
+        assert_eq!(node.alive("silent", Duration::ZERO), Some(Health::Stale));
+        node.beat();
+        assert_eq!(node.alive("silent", TIMEOUT), Some(Health::Alive));
+        assert_eq!(node.stats().beats, 1);
+    }
+
+    #[test]
+    fn a_background_beat_comes_without_being_asked_for() {
+        let (_folder, namespace) = namespace();
+        let node = NodeOptions::new()
+            .interval(Duration::from_millis(1))
+            .join(&namespace, "beater")
+            .unwrap();
+        while node.stats().beats < 3 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn of_many_that_join_as_one_name_exactly_one_stays() {
+        let (_folder, namespace) = namespace();
+        let joined: Vec<_> = std::thread::scope(|scope| {
+            let join = || Node::join(&namespace, "single").ok();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(join)).collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(joined.len(), 1);
+    }
+
+    #[test]
+    fn a_name_is_free_again_when_its_node_left_and_old_slots_are_reused() {
+        let (_folder, namespace) = namespace();
+        for _ in 0..300 {
+            Node::join(&namespace, "again").unwrap();
+        }
+        for index in 0..300 {
+            Node::join(&namespace, &format!("node-{index}")).unwrap();
+        }
+        let registry = Registry::open(&namespace).unwrap();
+        assert!(registry.node("node-299", TIMEOUT).is_some());
+        assert!(registry.node("node-0", TIMEOUT).is_none());
+    }
+}

@@ -1,0 +1,203 @@
+//! The table of a namespace's nodes, for whoever wants to look without joining.
+//!
+//! One small segment per namespace. A slot keeps its node's name, beats and statistics after the node left or
+//! died, until the slots run out and the one that has been gone longest is taken over.
+
+use std::time::Duration;
+
+use ipc_proto::Name;
+use ipc_shm::{
+    CreateError, Expected, Header, Kind, Member, Namespace, OpenError, OpenOrCreateError,
+    Participant, Participants, PayloadType, Presence, Segment, clock, fingerprint,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::stats::{self, NodeStats};
+
+/// The nodes of one namespace.
+#[derive(Debug)]
+pub struct Registry {
+    segment: Segment,
+    table: Participants,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// What it called itself.
+    pub name: String,
+    /// Its process, in that process's PID namespace.
+    pub pid: u32,
+    /// Whether it is there, and well.
+    pub health: Health,
+    /// How long ago it joined.
+    pub joined_ago: Duration,
+    /// How long ago it last beat.
+    pub last_beat_ago: Duration,
+    /// What it did.
+    pub stats: NodeStats,
+}
+
+/// Whether a node is there, and well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Health {
+    /// Its process runs, and it beat within the time-out.
+    Alive,
+    /// Its process exists but has not beaten for longer than the time-out: stopped, swapped out, or hung.
+    Stale,
+    /// Its process ended without leaving. The kernel says so, whatever the time-out.
+    Dead,
+    /// It left.
+    Left,
+}
+
+/// A live process with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
+    /// Whether it has made sure that the name is its alone.
+    pub(crate) settled: bool,
+}
+
+/// Why the nodes of a namespace can't be listed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The table exists and can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The table does not exist and can't be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+const KIND: Kind = Kind::new("nodes");
+const LAYOUT_HASH: u64 = fingerprint(b"nodes 1: sent received bytes errors redeliveries");
+const SLOTS: u16 = 256;
+
+impl Registry {
+    /// The nodes of `namespace`.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when the table can neither be opened nor created.
+    pub fn open(namespace: &Namespace) -> Result<Self, RegistryError> {
+        let segment = open_segment(namespace)?;
+        Ok(Self {
+            table: Participants::of(&segment),
+            segment,
+        })
+    }
+
+    /// Removes the table. `Ok(false)` if there was none. Nodes that are there go on, unseen by new ones.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the file is not ours to remove.
+    pub fn remove(namespace: &Namespace) -> Result<bool, OpenError> {
+        Segment::remove(namespace, &table_name(), KIND)
+    }
+
+    /// Every node that is known: those that are there, and those of the past that were not forgotten yet.
+    /// A node counts as stale when its last beat is older than `timeout`.
+    #[must_use]
+    pub fn nodes(&self, timeout: Duration) -> Vec<NodeInfo> {
+        self.table
+            .iter()
+            .map(|slot| self.describe(&slot, timeout))
+            .collect()
+    }
+
+    /// The node called `name`: the one that joined last, if there were several.
+    #[must_use]
+    pub fn node(&self, name: &str, timeout: Duration) -> Option<NodeInfo> {
+        let named = self.table.iter().filter(|slot| slot.name == name);
+        let last = named.max_by_key(|slot| slot.joined_at)?;
+        Some(self.describe(&last, timeout))
+    }
+
+    fn describe(&self, slot: &Participant, timeout: Duration) -> NodeInfo {
+        let now = clock::monotonic();
+        let last_beat_ago = now.saturating_sub(slot.beat_at);
+        NodeInfo {
+            name: slot.name.clone(),
+            pid: slot.process.pid,
+            health: self.health(slot, last_beat_ago, timeout),
+            joined_ago: now.saturating_sub(slot.joined_at),
+            last_beat_ago,
+            stats: stats::read(self.table.counters(slot.member.index), slot.beats),
+        }
+    }
+
+    fn health(&self, slot: &Participant, last_beat_ago: Duration, timeout: Duration) -> Health {
+        match slot.presence {
+            Presence::Free | Presence::Leaving => Health::Left,
+            // Through a segment that no node joined with: every node's lock is another's to us.
+            Presence::Live if self.table.is_departed(&self.segment, slot.member) => Health::Dead,
+            Presence::Live if last_beat_ago > timeout => Health::Stale,
+            Presence::Live => Health::Alive,
+        }
+    }
+
+    /// Who, other than `ours`, has `name` or is about to.
+    pub(crate) fn holder(&self, name: &str, ours: Option<Member>) -> Option<Holder> {
+        let there = |slot: &Participant| {
+            slot.presence == Presence::Live && !self.table.is_departed(&self.segment, slot.member)
+        };
+        let named = self
+            .table
+            .iter()
+            .filter(|slot| slot.name == name && Some(slot.member) != ours);
+        named
+            .filter(there)
+            .map(|slot| self.holder_in(&slot))
+            .max_by_key(|holder| holder.settled)
+    }
+
+    fn holder_in(&self, slot: &Participant) -> Holder {
+        Holder {
+            pid: slot.process.pid,
+            settled: stats::is_settled(self.table.counters(slot.member.index)),
+        }
+    }
+
+    /// Forgets a node that is gone: the one called `name`, or else the one gone longest. Whether there was one.
+    pub(crate) fn forget(&self, name: Option<&str>) -> bool {
+        let departed = self.table.departed(&self.segment);
+        let slots = departed.iter().map(|member| self.table.get(member.index));
+        let wanted = slots.filter(|slot| name.is_none_or(|name| slot.name == name));
+        let Some(oldest) = wanted.min_by_key(|slot| slot.beat_at) else {
+            return false;
+        };
+        self.table.release(&self.segment, oldest.member);
+        true
+    }
+}
+
+/// A handle of the table's segment, made if there is none.
+pub(crate) fn open_segment(namespace: &Namespace) -> Result<Segment, RegistryError> {
+    let expected = Expected {
+        kind: KIND,
+        layout_hash: LAYOUT_HASH,
+        payload: None,
+    };
+    match Segment::open(namespace, &table_name(), &expected) {
+        Err(OpenError::NotFound { .. }) => {}
+        opened => return Ok(opened?),
+    }
+    let header = Header::new(KIND, LAYOUT_HASH, PayloadType::bytes(), SLOTS, [0; 14], 0)
+        .ok_or_else(|| RegistryError::Other("256 slots fit any address space".to_owned()))?;
+    match Segment::open_or_create(namespace, &table_name(), &header) {
+        Ok((segment, _)) => Ok(segment),
+        Err(OpenOrCreateError::Open(error)) => Err(error.into()),
+        Err(OpenOrCreateError::Create(error)) => Err(error.into()),
+        Err(other) => Err(RegistryError::Other(other.to_string())),
+    }
+}
+
+fn table_name() -> Name {
+    Name::new("registry").expect("a valid name")
+}
