@@ -1,16 +1,22 @@
-//! The pure half of the demonstration: what a pipeline of processes computes, and how it is told.
+//! The demonstration: a coordinator, workers, and files to fingerprint.
 //!
-//! A coordinator sends every file as a task over a queue, a worker answers with what `LC_ALL=C wc` and
-//! `sha256sum` would print, and the coordinator reports. The modules here know nothing of queues or
-//! processes, so every one of them is tested by calling it.
+//! The coordinator sends every file as a task over a queue, a worker answers with what `LC_ALL=C wc` and
+//! `sha256sum` would print, and the coordinator reports. Workers are processes that know nothing but names
+//! (or threads, with the `local` transport); they may be killed at any moment, and the report stays exact.
 //!
-//! In the order a run meets them: [`input`] finds the files, [`parts`] cuts those too large for one
-//! message, [`fingerprint`] is the work on one part, [`report`] says what came out, and [`timeline`]
-//! draws who did what when, and who died doing it.
+//! The pure half, tested by calling it: [`input`] finds the files, [`fingerprint`] is the work, [`report`]
+//! says what came out, [`timeline`] draws who did what when, and who died doing it. The other half:
+//! [`task`] is what travels, [`wiring`] opens the queues, [`worker`] works, [`crew`] starts, kills and
+//! replaces workers, [`coordinator`] hands out and collects.
 #![forbid(unsafe_code)]
 
+pub mod coordinator;
+pub mod crew;
 pub mod fingerprint;
 pub mod input;
-pub mod parts;
 pub mod report;
+pub mod source;
+pub mod task;
 pub mod timeline;
+pub mod wiring;
+pub mod worker;

@@ -119,6 +119,13 @@ impl Registry {
         Some(self.describe(&last, timeout))
     }
 
+    /// Whether any node's process still runs, well or not.
+    #[must_use]
+    pub fn anybody_there(&self) -> bool {
+        let there = |node: &NodeInfo| matches!(node.health, Health::Alive | Health::Stale);
+        self.nodes(Duration::MAX).iter().any(there)
+    }
+
     fn describe(&self, slot: &Participant, timeout: Duration) -> NodeInfo {
         let now = clock::monotonic();
         let last_beat_ago = now.saturating_sub(slot.beat_at);

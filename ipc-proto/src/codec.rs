@@ -86,23 +86,33 @@ pub fn encode_into<T: Serialize + ?Sized>(
 /// # Errors
 /// Every [`CodecError`] but `Unsupported`: no bytes whatsoever make it panic.
 pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecError> {
-    let wanted = std::any::type_name::<T>();
+    match decode_prefix(bytes)? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(CodecError::Trailing {
+            wanted: std::any::type_name::<T>(),
+            left: rest.len(),
+        }),
+    }
+}
+
+/// The value that [`encode`] made the beginning of `bytes` from, and the bytes behind it.
+///
+/// For payloads that begin with a typed header and go on with raw content.
+///
+/// # Errors
+/// As [`decode`], but for `Trailing`.
+pub fn decode_prefix<'de, T: Deserialize<'de>>(
+    bytes: &'de [u8],
+) -> Result<(T, &'de [u8]), CodecError> {
     let (&found, body) = bytes.split_first().ok_or(CodecError::Empty)?;
     if found != VERSION {
         return Err(CodecError::Version { found });
     }
-    match postcard::take_from_bytes(body) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(CodecError::Trailing {
-            wanted,
-            left: rest.len(),
-        }),
-        Err(reason) => Err(CodecError::Malformed {
-            wanted,
-            bytes: bytes.len(),
-            reason,
-        }),
-    }
+    postcard::take_from_bytes(body).map_err(|reason| CodecError::Malformed {
+        wanted: std::any::type_name::<T>(),
+        bytes: bytes.len(),
+        reason,
+    })
 }
 
 #[cfg(test)]
@@ -136,6 +146,14 @@ mod tests {
         fn messages_survive_the_wire(message in any_message()) {
             let bytes = encode(&message).unwrap();
             prop_assert_eq!(decode::<Message<(String, Vec<u8>)>>(&bytes).unwrap(), message);
+        }
+
+        #[test]
+        fn content_behind_a_header_is_given_back(message in any_message(), content in any::<Vec<u8>>()) {
+            let mut bytes = encode(&message).unwrap();
+            bytes.extend_from_slice(&content);
+            let (header, rest) = decode_prefix::<Message<(String, Vec<u8>)>>(&bytes).unwrap();
+            prop_assert_eq!((header, rest), (message, &content[..]));
         }
 
         #[test]

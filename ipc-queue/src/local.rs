@@ -22,7 +22,9 @@ use crate::delivery::{About, ByteDelivery};
 use crate::error::{QueueError, RecvError, SendFailure, SettleError};
 use crate::loan::Loan;
 use crate::stats::QueueStats;
-use crate::transport::{OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
+use crate::transport::{
+    Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
+};
 use table::{After, Item, Table};
 
 /// A queue among threads.
@@ -164,6 +166,10 @@ impl Transport for LocalQueue {
         stats.writing = (self.shared.places.1.len() as u64).saturating_sub(stats.in_use());
         stats.participants = 1;
         stats
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        self.shared.table().holdings()
     }
 
     fn dead_letters(&self) -> Vec<DeadLetter> {

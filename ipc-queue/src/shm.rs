@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{MessageId, Name, QueueSettings};
 use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Watched};
 use ipc_shm::{
@@ -39,7 +39,7 @@ pub use handle::{ShmReceiver, ShmSender};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{QueueError, SendFailure};
 use crate::stats::QueueStats;
-use crate::transport::{OpenMode, OpenRequest, ReceivePort, SendPort, Transport};
+use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport};
 use geometry::{Geometry, LAYOUT_HASH};
 use memory::{CELL_WORDS, Memory, RingWord};
 use payload::Payloads;
@@ -163,36 +163,6 @@ impl ShmQueue {
     pub fn shm_receiver(&self) -> ShmReceiver {
         ShmReceiver::new(Arc::clone(&self.shared))
     }
-
-    /// The processes that hold a message now, each with how many.
-    #[must_use]
-    pub fn holders(&self) -> Vec<Holder> {
-        let shared = &self.shared;
-        let mut held = vec![0; usize::from(shared.settings.max_participants)];
-        for seat in shared.ring.lessees() {
-            if let Some(count) = held.get_mut(usize::from(seat.slot())) {
-                *count += 1;
-            }
-        }
-        let table = shared.attachment.participants();
-        (0u16..)
-            .zip(held)
-            .filter(|(_, messages)| *messages > 0)
-            .map(|(slot, messages)| Holder {
-                pid: table.get(slot).process.pid,
-                messages,
-            })
-            .collect()
-    }
-}
-
-/// A process that holds messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Which, in its own PID namespace.
-    pub pid: u32,
-    /// How many it holds.
-    pub messages: usize,
 }
 
 impl Transport for ShmQueue {
@@ -219,6 +189,24 @@ impl Transport for ShmQueue {
 
     fn stats(&self) -> QueueStats {
         self.shared.stats()
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        let table = self.shared.attachment.participants();
+        let holding = |(seat, message, attempt): (Seat, MessageId, u8)| {
+            let holder = table.get(seat.slot());
+            Holding {
+                holder: holder.name,
+                pid: holder.process.pid,
+                message,
+                attempt,
+            }
+        };
+        let leased = self.shared.ring.leased();
+        leased
+            .filter(|(seat, ..)| seat.slot() < table.count())
+            .map(holding)
+            .collect()
     }
 
     fn dead_letters(&self) -> Vec<DeadLetter> {

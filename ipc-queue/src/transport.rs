@@ -71,6 +71,11 @@ pub trait Transport: Debug + Send + Sync {
     /// Counters since the queue was created, and what it holds now.
     fn stats(&self) -> QueueStats;
 
+    /// Who holds what, now.
+    ///
+    /// Read without stopping anybody: a message settled meanwhile may be missing or still listed.
+    fn holdings(&self) -> Vec<Holding>;
+
     /// The dead letters, oldest place first.
     fn dead_letters(&self) -> Vec<DeadLetter>;
 
@@ -121,6 +126,19 @@ pub trait ReceivePort: Debug + Send {
     /// # Errors
     /// [`SettleError::LeaseLost`] if it expired before.
     fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError>;
+}
+
+/// A message in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// What its holder is called: a process's program, or a thread.
+    pub holder: String,
+    /// The holder's process, in that process's PID namespace.
+    pub pid: u32,
+    /// Which message.
+    pub message: MessageId,
+    /// How often it was delivered, this time included.
+    pub attempt: u8,
 }
 
 /// How long to wait.

@@ -474,4 +474,15 @@ mod tests {
         assert_eq!(huge(usize::MAX), None);
         assert_eq!(huge(usize::MAX - 8192), None);
     }
+
+    #[test]
+    fn a_kind_is_one_to_eight_lower_case_letters() {
+        for bad in ["", "ninechars", "a/b", "Queue", "a1", "a\0"] {
+            assert!(
+                std::panic::catch_unwind(|| Kind::new(bad)).is_err(),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(Kind::new("abcdefgh").as_str(), "abcdefgh");
+    }
 }

@@ -31,7 +31,6 @@ use crate::wait::{Event, time_left};
 use crate::watch;
 
 /// A lock in a segment that this process is attached to.
-#[derive(Debug)]
 pub struct RobustLock {
     attachment: Arc<Attachment>,
     /// Written by whoever locks, unlocks or inherits, see above; read by whoever wants it. Taking it
@@ -297,6 +296,16 @@ impl RobustLock {
     }
 }
 
+impl fmt::Debug for RobustLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RobustLock")
+            .field("path", &self.segment().path())
+            .field("offset", &self.offset)
+            .field("event", &self.event)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LockGuard<'_> {
     /// Whether a dead holder left the lock.
     #[must_use]
@@ -372,7 +381,6 @@ const SPINS: u32 = 100;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
     use std::thread;
 
     use proptest::prelude::*;
@@ -401,9 +409,14 @@ mod tests {
         Some(Instant::now())
     }
 
-    fn event_word(attachment: &Attachment) -> &AtomicU32 {
-        let mapping = attachment.segment().mapping();
-        mapping.word32(EVENTS + 64 * EVENT).unwrap()
+    fn until_asleep(count: usize, locks: [&RobustLock; 2]) {
+        let words = locks.map(|lock| {
+            let mapping = lock.segment().mapping();
+            mapping.word32(EVENTS + 64 * EVENT).unwrap()
+        });
+        while threads_asleep_on(&words) < count {
+            thread::yield_now();
+        }
     }
 
     #[test]
@@ -480,9 +493,7 @@ mod tests {
         let guard = one.lock(None).unwrap();
         thread::scope(|scope| {
             let waiters = [&one, &other].map(|lock| scope.spawn(|| lock.lock(None).map(drop)));
-            while threads_asleep_on(event_word(&attachment)) < 2 {
-                thread::yield_now();
-            }
+            until_asleep(2, [&one, &other]);
             let name = attachment.segment().name();
             assert!(Segment::remove(&scratch.namespace, name, TEST_KIND).unwrap());
             for waiter in waiters {
@@ -496,15 +507,13 @@ mod tests {
 
     #[test]
     fn unlocking_wakes_one_who_sleeps_and_then_the_next() {
-        let (_scratch, [(attachment, one), (_, other)]) = two();
+        let (_scratch, [(_, one), (_, other)]) = two();
         let guard = one.lock(None).unwrap();
         thread::scope(|scope| {
             for lock in [&one, &other, &other] {
                 scope.spawn(|| drop(lock.lock(None).unwrap()));
             }
-            while threads_asleep_on(event_word(&attachment)) < 3 {
-                thread::yield_now();
-            }
+            until_asleep(3, [&one, &other]);
             drop(guard);
         });
     }

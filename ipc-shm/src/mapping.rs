@@ -270,6 +270,9 @@ mod tests {
         assert!(mapping.words::<8>(0, 60, 2).is_err());
         assert!(mapping.words::<8>(8, usize::MAX - 7, 3).is_err());
         assert!(mapping.copy_racy(4095, &mut [0; 2]).is_err());
+        // Only asked for: whatever lies outside is not touched.
+        mapping.prefault(4095, usize::MAX);
+        mapping.prefault(usize::MAX, usize::MAX);
     }
 
     #[test]

@@ -50,12 +50,13 @@ impl Scratch {
     }
 }
 
-/// How many threads of this process sleep in a futex call on `word`.
-pub(crate) fn threads_asleep_on(word: &AtomicU32) -> usize {
-    let asleep = format!("{} {:p} ", libc::SYS_futex, word.as_ptr());
+/// How many threads of this process sleep in a futex call on one of `words`.
+pub(crate) fn threads_asleep_on(words: &[&AtomicU32]) -> usize {
+    let call = |word: &&AtomicU32| format!("{} {:p} ", libc::SYS_futex, word.as_ptr());
+    let asleep: Vec<_> = words.iter().map(call).collect();
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     threads
         .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("syscall")).ok())
-        .filter(|call| call.starts_with(&asleep))
+        .filter(|call| asleep.iter().any(|asleep| call.starts_with(asleep)))
         .count()
 }

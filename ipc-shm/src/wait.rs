@@ -221,7 +221,7 @@ mod tests {
                         event.wait(ticket, SLICE)
                     })
                 });
-                while threads_asleep_on(&word) < 2 {
+                while threads_asleep_on(&[&word]) < 2 {
                     thread::yield_now();
                 }
                 event.notify_one();

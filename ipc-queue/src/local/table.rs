@@ -1,6 +1,7 @@
 //! Who has which message of a local queue, what waits for its time, and what is dead.
 
 use std::collections::HashMap;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipc_proto::{Kind, MessageId, Timestamp};
@@ -9,7 +10,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::delivery::About;
 use crate::error::SettleError;
 use crate::stats::QueueStats;
-use crate::transport::Settle;
+use crate::transport::{Holding, Settle};
 
 /// A message of a local queue.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Item {
 struct Lease {
     item: Item,
     holder: u64,
+    /// The name of the thread that received it.
+    thread: String,
     ends_at: Option<Instant>,
 }
 
@@ -111,6 +114,7 @@ impl Table {
             Lease {
                 item,
                 holder,
+                thread: thread::current().name().unwrap_or_default().to_owned(),
                 ends_at,
             },
         );
@@ -184,6 +188,16 @@ impl Table {
         // A place that belongs to nothing here is a loan, or a message on its way.
         let known = self.leases.len() + self.dead.len();
         !others && self.delayed.is_empty() && self.waiting == 0 && places <= known
+    }
+
+    pub(super) fn holdings(&self) -> Vec<Holding> {
+        let holding = |lease: &Lease| Holding {
+            holder: lease.thread.clone(),
+            pid: std::process::id(),
+            message: lease.item.id,
+            attempt: lease.item.attempt,
+        };
+        self.leases.values().map(holding).collect()
     }
 
     pub(super) fn dead_letters(&self) -> Vec<DeadLetter> {

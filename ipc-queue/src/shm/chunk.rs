@@ -17,7 +17,7 @@ use super::ring::{Claim, Ring};
 use super::word::{CellKind, Lap, State};
 
 /// A chunk that was free when it was looked at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// Which chunk.
     pub chunk: u32,

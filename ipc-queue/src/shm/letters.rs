@@ -108,7 +108,7 @@ impl Shared {
 impl<M: Memory> Ring<M> {
     /// Takes a dead letter, to send it again. `None` if it is gone, or while two who lost its lease may still be
     /// reading, which leaves no place for our name.
-    fn take_dead(&self, me: Seat, index: u32, occupancy: u64) -> Option<Lease> {
+    pub(super) fn take_dead(&self, me: Seat, index: u32, occupancy: u64) -> Option<Lease> {
         let word = self.dead_word(index, occupancy)?;
         let state = State::from_word(word);
         if state.owner.is_some() {
@@ -127,7 +127,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Drops a dead letter, unless it is gone.
-    fn drop_dead(&self, index: u32, occupancy: u64) -> bool {
+    pub(super) fn drop_dead(&self, index: u32, occupancy: u64) -> bool {
         // Tried again when a sender moved the cell on, or a zombie let go, just now.
         while let Some(word) = self.dead_word(index, occupancy) {
             let state = State::from_word(word);

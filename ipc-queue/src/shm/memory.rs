@@ -66,6 +66,9 @@ pub trait Memory {
     /// Its words.
     type Word: Word;
 
+    /// How often a receiver looks again before it steps over a sender that is not done.
+    const PATIENCE: usize = 64;
+
     /// How many cells there are; at least 1, at most 2^20.
     fn cells(&self) -> u32;
 

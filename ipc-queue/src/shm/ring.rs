@@ -24,7 +24,7 @@
 use std::cmp::Ordering as Compared;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use ipc_proto::Kind;
+use ipc_proto::{Kind, MessageId};
 
 use super::cell::{Cause, Cell};
 use super::memory::{Memory, RingWord, Word};
@@ -39,6 +39,7 @@ pub struct Ring<M> {
 
 /// What one handle remembers between calls; a starting point, never the truth.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub struct Cursor {
     position: Position,
     /// The `Stray` or `Spare` count that this handle has dealt with.
@@ -54,6 +55,7 @@ impl Cursor {
 
 /// A cell that its holder may write.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "publish or abandon it"]
 pub struct Claim {
     /// Which cell.
@@ -80,6 +82,7 @@ pub enum Publication {
 
 /// A message that its holder may read and settle.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "settle it"]
 pub struct Lease {
     /// Which cell.
@@ -144,9 +147,6 @@ enum Look<T> {
 }
 
 impl<M: Memory> Ring<M> {
-    /// How often a receiver looks again before it steps over a sender that is not done.
-    const PATIENCE: usize = 64;
-
     /// The ring on `memory`. Zeroed memory is an empty ring.
     pub fn new(memory: M, attempt_limit: u8) -> Self {
         Self {
@@ -450,7 +450,7 @@ impl<M: Memory> Ring<M> {
                 Patience::Changed
             };
         }
-        for _ in 0..Self::PATIENCE {
+        for _ in 0..M::PATIENCE {
             self.memory.pause();
             if cell.load(SeqCst) != word {
                 return Patience::Changed;
@@ -600,11 +600,16 @@ impl<M: Memory> Ring<M> {
         state.kind == wanted && state.lap == at.lap
     }
 
-    /// Who holds a message now, once for each.
-    pub fn lessees(&self) -> impl Iterator<Item = Seat> + '_ {
+    /// Who holds which message, delivered how often.
+    pub fn leased(&self) -> impl Iterator<Item = (Seat, MessageId, u8)> + '_ {
         (0..self.cells()).filter_map(|index| {
-            let state = State::from_word(self.cell(index).state().load(SeqCst));
-            state.owner.filter(|_| state.kind == CellKind::Leased)
+            let cell = self.cell(index);
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            let id = cell.envelope().id;
+            // The id is the message's only if the cell did not change hands meanwhile.
+            let owner = state.owner.filter(|_| state.kind == CellKind::Leased)?;
+            (cell.state().load(SeqCst) == word).then_some((owner, id, state.attempt))
         })
     }
 

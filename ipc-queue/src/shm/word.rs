@@ -124,7 +124,7 @@ impl Lap {
 }
 
 /// A place in the endless sequence of messages: a lap and a cell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     /// How often the ring went round before.
     pub lap: Lap,

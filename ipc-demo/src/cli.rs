@@ -1,0 +1,82 @@
+//! What the command line means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipc_demo::wiring::Transport;
+
+/// Fingerprints files with a coordinator and worker processes that may be killed at any moment.
+///
+/// Each file is a task; its content goes to a worker through shared memory; the worker answers with what
+/// `LC_ALL=C wc` and `sha256sum` print. Workers that die are replaced and their tasks done again: the report
+/// is exact whatever happens. Ctrl-C finishes what was begun; a second one stops at once.
+#[derive(Debug, Parser)]
+#[command(name = "ipc-demo", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Work for a run that is going on; what the coordinator starts, and you can, too
+    Worker(WorkerOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// Files and folders to fingerprint; by default the current folder
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "simulate")]
+    pub input: Vec<PathBuf>,
+
+    /// Instead of files, run N made-up tasks of 100 ms each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub simulate: Option<u32>,
+
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=60))]
+    pub workers: u8,
+
+    /// Kill (SIGKILL) a worker in the middle of a task, K times
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=200))]
+    pub kill_workers: u8,
+
+    /// What the messages travel over
+    #[arg(long, value_enum, default_value_t)]
+    pub transport: Transport,
+
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long)]
+    pub json: bool,
+
+    /// Draw who worked on what when
+    #[arg(long, value_name = "FILE.svg")]
+    pub timeline: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerOptions {
+    /// The run's namespace
+    #[arg(long)]
+    pub namespace: String,
+
+    /// What to call this worker; no other live one may have the name
+    #[arg(long)]
+    pub name: String,
+
+    /// The process to die with; for the coordinator's use
+    #[arg(long, hide = true)]
+    pub parent: Option<u32>,
+}
+
+impl RunOptions {
+    /// The files and folders to fingerprint.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        if self.input.is_empty() {
+            return vec![PathBuf::from(".")];
+        }
+        self.input.clone()
+    }
+}

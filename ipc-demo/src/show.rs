@@ -1,0 +1,115 @@
+//! How a run looks while it goes on: a bar on a terminal, lines elsewhere. All of it on stderr.
+
+use std::io::IsTerminal;
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use indicatif::{ProgressBar, ProgressStyle};
+use ipc_demo::coordinator::Audience;
+use ipc_node::NodeInfo;
+
+use crate::cli::RunOptions;
+
+/// Shows progress.
+pub struct Show {
+    bar: Option<ProgressBar>,
+    /// A line is printed whenever so many more are done.
+    every: Every,
+    last_line: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Every {
+    /// So many tasks.
+    Tasks(usize),
+    /// A tenth of all.
+    Tenth,
+}
+
+impl Show {
+    /// For a run with these options.
+    pub fn new(options: &RunOptions) -> Self {
+        let on_terminal = std::io::stderr().is_terminal() && options.simulate.is_none();
+        Self {
+            bar: on_terminal.then(bar),
+            every: if options.simulate.is_some() {
+                Every::Tasks(10)
+            } else {
+                Every::Tenth
+            },
+            last_line: 0,
+        }
+    }
+
+    /// The run is over.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line_due(&mut self, done: usize, all: usize) -> bool {
+        let step = match self.every {
+            Every::Tasks(count) => count,
+            Every::Tenth => all.div_ceil(10).max(1),
+        };
+        let line = done / step;
+        std::mem::replace(&mut self.last_line, line) != line
+    }
+}
+
+impl Audience for Show {
+    fn progress(&mut self, done: usize, all: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        } else if self.line_due(done, all) {
+            eprintln!("{done} of {all} tasks done");
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40.cyan} {pos}/{len} tasks  {per_sec}  {eta} left");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Every node's statistics, as a table.
+pub fn nodes(nodes: &[NodeInfo]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "node",
+        "pid",
+        "health",
+        "sent",
+        "received",
+        "bytes",
+        "errors",
+        "redelivered",
+        "beats",
+    ]);
+    for node in nodes {
+        let stats = &node.stats;
+        table.add_row([
+            node.name.clone(),
+            node.pid.to_string(),
+            format!("{:?}", node.health).to_lowercase(),
+            stats.messages_sent.to_string(),
+            stats.messages_received.to_string(),
+            stats.bytes_transferred.to_string(),
+            stats.errors.to_string(),
+            stats.redeliveries.to_string(),
+            stats.beats.to_string(),
+        ]);
+    }
+    format!("\n{table}\n")
+}

@@ -1,0 +1,223 @@
+//! Where tasks come from, and what their answers make of them.
+//!
+//! A job is a file or a made-up task. A file larger than the largest message is sent part by part: each part
+//! carries the fingerprint so far, so any worker can do it, and do it again if another died over it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fingerprint::{Fingerprint, Progress};
+use crate::input::Input;
+use crate::task::{Answer, Work};
+
+/// One thing to be done.
+#[derive(Debug)]
+pub struct Job {
+    source: Source,
+    /// The part that is to be done next, or is being done.
+    pub part: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum Source {
+    File { path: PathBuf, bytes_hint: u64 },
+    Simulated { text: String, takes: Duration },
+}
+
+#[derive(Debug)]
+enum State {
+    /// Some parts are left.
+    Open(Progress),
+    Done(Result<Done, String>),
+}
+
+/// What a job came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// A file's fingerprint.
+    Fingerprint(Fingerprint),
+    /// A made-up task's result.
+    Text(String),
+}
+
+/// What an answer did for its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The job is done.
+    Done,
+    /// Its next part can be sent.
+    NextPart,
+    /// Nothing: the same part had been answered before.
+    Repeated,
+}
+
+impl Job {
+    /// Fingerprints a file.
+    #[must_use]
+    pub fn file(input: Input) -> Self {
+        let (bytes_hint, state) = match input.bytes_hint {
+            Ok(bytes) => (bytes, State::Open(Progress::default())),
+            Err(problem) => (0, State::Done(Err(problem))),
+        };
+        Self {
+            source: Source::File {
+                path: input.path,
+                bytes_hint,
+            },
+            part: 0,
+            state,
+        }
+    }
+
+    /// Takes some time and answers with a text.
+    #[must_use]
+    pub fn simulated(text: String, takes: Duration) -> Self {
+        Self {
+            source: Source::Simulated { text, takes },
+            part: 0,
+            state: State::Open(Progress::default()),
+        }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.source {
+            Source::File { path, .. } => path.display().to_string(),
+            Source::Simulated { text, .. } => text.clone(),
+        }
+    }
+
+    /// The file, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&PathBuf> {
+        match &self.source {
+            Source::File { path, .. } => Some(path),
+            Source::Simulated { .. } => None,
+        }
+    }
+
+    /// What it came to, once it did.
+    #[must_use]
+    pub fn result(&self) -> Option<&Result<Done, String>> {
+        match &self.state {
+            State::Open(_) => None,
+            State::Done(result) => Some(result),
+        }
+    }
+
+    /// Gives up.
+    pub fn fail(&mut self, reason: String) {
+        self.state = State::Done(Err(reason));
+    }
+
+    /// What a worker is to do with the next part.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        match (&self.source, &self.state) {
+            (Source::File { .. }, State::Open(progress)) => Work::Fingerprint(progress.clone()),
+            _ => Work::Echo,
+        }
+    }
+
+    /// How long that takes at least.
+    #[must_use]
+    pub fn at_least(&self) -> Duration {
+        match &self.source {
+            Source::File { .. } => Duration::ZERO,
+            Source::Simulated { takes, .. } => *takes,
+        }
+    }
+
+    /// The next part's content, from its beginning, and how long it is at most, as far as is known.
+    ///
+    /// # Errors
+    /// What the system says about the file.
+    pub fn content(&self) -> io::Result<(Box<dyn Read + '_>, u64)> {
+        match (&self.source, &self.state) {
+            (Source::Simulated { text, .. }, _) => {
+                Ok((Box::new(text.as_bytes()), text.len() as u64))
+            }
+            (Source::File { path, bytes_hint }, State::Open(progress)) => {
+                let mut file = File::open(path)?;
+                let done = progress.bytes();
+                if done > 0 {
+                    file.seek(SeekFrom::Start(done))?;
+                }
+                Ok((Box::new(file), bytes_hint.saturating_sub(done)))
+            }
+            (Source::File { .. }, State::Done(_)) => Ok((Box::new(io::empty()), 0)),
+        }
+    }
+
+    /// Takes an answer in.
+    pub fn answered(&mut self, part: u32, answer: Answer) -> Step {
+        if part != self.part || self.result().is_some() {
+            return Step::Repeated;
+        }
+        match answer {
+            Answer::Text(text) => self.state = State::Done(Ok(Done::Text(text))),
+            Answer::Fingerprint {
+                progress,
+                last: true,
+            } => {
+                self.state = State::Done(Ok(Done::Fingerprint(progress.finish())));
+            }
+            Answer::Fingerprint {
+                progress,
+                last: false,
+            } => {
+                self.state = State::Open(progress);
+                self.part += 1;
+                return Step::NextPart;
+            }
+        }
+        Step::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(bytes_hint: Result<u64, String>) -> Input {
+        Input {
+            path: "some file".into(),
+            bytes_hint,
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_only_for_the_part_that_is_due() {
+        let mut job = Job::file(input(Ok(10)));
+        let mut progress = Progress::default();
+        progress.update(b"hello ");
+        let first = Answer::Fingerprint {
+            progress: progress.clone(),
+            last: false,
+        };
+        assert_eq!(job.answered(0, first.clone()), Step::NextPart);
+        assert_eq!(job.answered(0, first), Step::Repeated);
+        assert_eq!(job.work(), Work::Fingerprint(progress.clone()));
+        progress.update(b"you\n");
+        let last = Answer::Fingerprint {
+            progress,
+            last: true,
+        };
+        assert_eq!(job.answered(1, last.clone()), Step::Done);
+        assert_eq!(job.answered(1, last), Step::Repeated);
+        match job.result() {
+            Some(Ok(Done::Fingerprint(print))) => assert_eq!((print.words, print.bytes), (2, 10)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_done_with_a_reason() {
+        let job = Job::file(input(Err("no permission".to_owned())));
+        assert_eq!(job.result(), Some(&Err("no permission".to_owned())));
+    }
+}

@@ -1,0 +1,140 @@
+//! A worker: takes tasks until it is told to stop, or the queue is closed and empty.
+//!
+//! It sends its answer first and acks the task afterwards. Killed in between, it leaves a task that is
+//! done twice, never one that is done not at all; the coordinator counts an answer once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ipc_node::Node;
+use ipc_queue::{ByteDelivery, ByteReceiver, Kind, RecvError, Sender};
+use ipc_shm::clock;
+
+use crate::task::{Answer, Outcome, Task, Work};
+use crate::wiring::Wiring;
+
+/// How a worker is told to stop before its time.
+#[derive(Debug, Default)]
+pub struct Switches {
+    /// Finish the task at hand, then stop.
+    pub stop: AtomicBool,
+    /// Die at once. Processes get a SIGKILL instead.
+    pub kill: AtomicBool,
+}
+
+/// Works until a `Shutdown` comes, the queue is closed and drained, or a switch is thrown.
+///
+/// # Errors
+/// When the queues are gone or damaged.
+///
+/// # Panics
+/// When killed by its switch: a thread's way to die.
+pub fn run(wiring: &Wiring, node: &Node, switches: &Switches) -> Result<()> {
+    let (tasks, results) = (wiring.tasks.receiver(), wiring.results.sender());
+    while !switches.stop.load(Ordering::Relaxed) {
+        let Some(delivery) = next(&tasks, switches)? else {
+            break;
+        };
+        node.counters()
+            .received(delivery.payload().len(), delivery.attempt());
+        match delivery.kind() {
+            Kind::Shutdown => {
+                delivery.ack().context("acking the shutdown")?;
+                break;
+            }
+            Kind::Data => work(delivery, &results, node, switches)?,
+            // Signs of life and requests of others: nothing to do here.
+            _ => delivery.ack().context("acking a signal")?,
+        }
+    }
+    Ok(())
+}
+
+/// The next message; `None` when there will be none.
+fn next<'a>(tasks: &'a ByteReceiver, switches: &Switches) -> Result<Option<ByteDelivery<'a>>> {
+    // How soon the stop switch is seen by an idle worker.
+    const LOOK: Duration = Duration::from_millis(200);
+    loop {
+        if switches.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match tasks.recv_timeout(LOOK) {
+            Ok(delivery) => return Ok(Some(delivery)),
+            Err(RecvError::TimedOut { .. }) => {}
+            Err(RecvError::Closed | RecvError::Removed) => return Ok(None),
+            Err(error) => return Err(error).context("receiving a task"),
+        }
+    }
+}
+
+fn work(
+    delivery: ByteDelivery<'_>,
+    results: &Sender<Outcome>,
+    node: &Node,
+    switches: &Switches,
+) -> Result<()> {
+    let began = clock::monotonic();
+    let task = match Task::parse(delivery.payload()) {
+        Ok(task) => task,
+        Err(_) => {
+            // Nobody can do it: kept for whoever wants to know why.
+            node.counters().error();
+            return delivery.bury().context("burying a task that is none");
+        }
+    };
+    let header = task.header.clone();
+    let answer = answer(task);
+    if delivery.attempt() <= header.until_attempt {
+        linger(header.at_least, switches);
+    }
+    let outcome = Outcome {
+        task: header.task,
+        part: header.part,
+        answer,
+        worker: node.name().to_string(),
+        began,
+        ended: clock::monotonic(),
+        attempt: delivery.attempt(),
+    };
+    if let Err(error) = results.send(&outcome) {
+        node.counters().error();
+        return Err(error.failure).context("sending a result");
+    }
+    node.counters().sent(size_of::<Outcome>());
+    delivery.ack().context("acking a task")
+}
+
+fn answer(task: Task<'_>) -> Answer {
+    match task.header.work {
+        Work::Echo => Answer::Text(format!(
+            "processed_{}",
+            String::from_utf8_lossy(task.content)
+        )),
+        Work::Fingerprint(mut progress) => {
+            progress.update(task.content);
+            Answer::Fingerprint {
+                progress,
+                last: task.last,
+            }
+        }
+    }
+}
+
+/// Takes as long as the task is to take.
+fn linger(at_least: Duration, switches: &Switches) {
+    const LOOK: Duration = Duration::from_millis(5);
+    let until = Instant::now() + at_least;
+    loop {
+        if switches.kill.load(Ordering::Relaxed) {
+            // A panic like any other for those who hold something, but nothing to print.
+            std::panic::resume_unwind(Box::new("killed"));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::sleep(left.min(LOOK));
+    }
+}

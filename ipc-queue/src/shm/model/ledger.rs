@@ -1,0 +1,375 @@
+//! What should be true: a book kept beside the shared words, which the ring can't see.
+//!
+//! It checks every change of a cell's word against the table in `word` (what, and by whom), that nobody may
+//! still be reading a cell that becomes free, that no delivery is made or settled twice, the order of first
+//! deliveries, and that a chunk is given away only when its message is over.
+
+use crate::shm::word::{CellKind, Lap, Seat, State};
+use crate::shm::memory::CELL_WORDS;
+
+/// The error says which promise was broken.
+pub type Verdict = Result<(), String>;
+
+pub const ACTORS: usize = 6;
+pub const CELLS: usize = 3;
+pub const CHUNKS: usize = 3;
+pub const SEATS: usize = 6;
+/// Message 0 is no message.
+pub const MESSAGES: usize = 8;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ledger {
+    pub cells: [CellEntry; CELLS],
+    pub messages: [MessageEntry; MESSAGES],
+    pub chunks: [ChunkEntry; CHUNKS],
+    /// Which seat each actor acts by.
+    pub seats: [u8; ACTORS],
+    /// Whether the process that has the seat is dead.
+    pub dead: [bool; SEATS],
+    /// What was ready, and everybody was told, when an actor's receiving began: message and attempt.
+    seen_ready: [[(u8, u8); CELLS]; ACTORS],
+    /// Which cells were free, and everybody was told, when an actor's claiming began: bits.
+    seen_free: [u8; ACTORS],
+    /// Milliseconds.
+    pub now: u64,
+    /// By what time an actor's look at the clock judges.
+    pub judges_by: [u64; ACTORS],
+    /// How many messages were claimed so far.
+    claims: u8,
+    /// Somebody was told that the closed queue is drained.
+    pub drained: bool,
+    pub ordered: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CellEntry {
+    pub message: u8,
+    /// How many deliveries of it each actor may be reading.
+    pub readers: [u8; ACTORS],
+    /// How often it was claimed.
+    pub occupancy: u8,
+    /// Who made it what it is (ready, free), plus one; 0 once everybody was told.
+    changed_by: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MessageEntry {
+    sender: u8,
+    order: u8,
+    /// A publication returned `Done`.
+    pub accepted: bool,
+    /// An ack, or a drop of the dead letter, returned that it was done.
+    pub gone: bool,
+    /// Its sender crashed while it published it.
+    pub maybe_there: bool,
+    /// Its receiver crashed while it acked it.
+    pub maybe_gone: bool,
+    /// Published out of its place, because there was no other.
+    pub late: bool,
+    /// Attempts that were made, that were settled, that were taken away: bits.
+    delivered: u16,
+    settled: u16,
+    lost: u16,
+    /// A lease of it was extended to this time.
+    safe_until: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ChunkEntry {
+    /// Cell plus one, and which occupancy of it.
+    owner: (u8, u8),
+}
+
+impl Ledger {
+    fn seat(&self, actor: usize) -> Option<Seat> {
+        Some(Seat::of_slot(self.seats[actor].into()))
+    }
+
+    fn is_dead(&self, seat: Option<Seat>) -> bool {
+        seat.is_some_and(|seat| self.dead[usize::from(seat.slot())])
+    }
+
+    /// `actor` changed a cell's word.
+    pub fn cell_changed(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
+        use CellKind::{Dead, Delayed, Free, Leased, Quarantined, Ready, Writing};
+        let me = self.seat(actor);
+        let lap = is.lap.since(was.lap);
+        let same_marks = was.zombie == is.zombie;
+        let mine = was.owner == me;
+        let mine_or_dead = mine || self.is_dead(was.owner);
+        let allowed = match (was.kind, is.kind) {
+            (Free, Writing) => lap == 0 && is.owner == me && is.zombie.is_none(),
+            (Writing, Ready) => lap == 0 && mine && is.owner.is_none(),
+            (Writing, Free) => lap == 1 && mine_or_dead,
+            (Ready, Leased) => {
+                lap == 1 && is.owner == me && is.attempt == was.attempt + 1 && same_marks
+            }
+            (Leased, Free) => lap == 0 && mine && was.zombie.is_none(),
+            (Leased, Quarantined) => lap == 0 && mine && was.zombie.is_some() && same_marks,
+            (Leased, Delayed) => lap == 0 && mine && same_marks && is.owner.is_none(),
+            (Leased, Ready | Dead) => {
+                let given_back = mine_or_dead && same_marks && is.owner.is_none();
+                lap == 0 && is.attempt == was.attempt && (given_back || self.expires(was, is))
+            }
+            (Delayed, Ready) => lap == 0 && same_marks,
+            (Dead, Free) => lap == 0 && was.zombie.is_none() && was.owner.is_none(),
+            (Dead, Quarantined) => lap == 0 && (was.owner, was.zombie) == (is.owner, is.zombie),
+            (Dead, Leased) => lap == 0 && is.owner == me && was.owner.is_none() && same_marks,
+            (Quarantined, Free) => lap == 0 && self.lets_go(me, was, is),
+            (one, other) if one == other => {
+                let marks = (was.owner, was.zombie) == (is.owner, is.zombie);
+                let moved_on = lap == 1 && marks && !matches!(one, Free | Ready);
+                moved_on || lap == 0 && !matches!(one, Free | Writing) && self.lets_go(me, was, is)
+            }
+            _ => false,
+        };
+        if !allowed {
+            return Err(format!("no such change of cell {index}: {was:?} to {is:?}"));
+        }
+        self.book(actor, index, was, is)
+    }
+
+    fn expires(&self, was: State, is: State) -> bool {
+        match was.zombie {
+            None => is.zombie == was.owner && is.owner.is_none(),
+            Some(_) => {
+                is.kind == CellKind::Dead && (is.owner, is.zombie) == (was.owner, was.zombie)
+            }
+        }
+    }
+
+    /// Whether one mark was taken away, by the marked one or after its death.
+    fn lets_go(&self, me: Option<Seat>, was: State, is: State) -> bool {
+        let by = |mark: Option<Seat>| mark.is_some() && (mark == me || self.is_dead(mark));
+        (by(was.zombie) && is.zombie.is_none() && is.owner == was.owner)
+            || (by(was.owner) && is.owner.is_none() && is.zombie == was.zombie)
+    }
+
+    fn book(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
+        use CellKind::{Dead, Free, Leased, Ready, Writing};
+        let by = actor as u8 + 1;
+        let entry = &mut self.cells[index];
+        let number = entry.message;
+        let message = &mut self.messages[usize::from(number)];
+        let attempt = 1u16 << was.attempt.min(15);
+        match (was.kind, is.kind) {
+            (Free, Writing) => {
+                entry.occupancy += 1;
+                entry.message = 0;
+            }
+            (Writing, Ready) if self.drained => {
+                return Err(format!("message {number} came after the queue was drained"));
+            }
+            (Ready, Leased) => {
+                let attempt = 1u16 << is.attempt.min(15);
+                if message.delivered & attempt != 0 {
+                    return Err(format!("attempt {} of {number} made twice", is.attempt));
+                }
+                message.delivered |= attempt;
+                entry.readers[actor] += 1;
+                if is.attempt == 1 {
+                    self.check_order(number)?;
+                }
+            }
+            (Leased, Ready | Dead) if self.expires(was, is) => {
+                if self.judges_by[actor] < message.safe_until {
+                    return Err(format!(
+                        "lease of {number} ended at {}, extended to {}",
+                        self.judges_by[actor], message.safe_until
+                    ));
+                }
+                message.lost |= attempt;
+            }
+            _ => {}
+        }
+        let entry = &mut self.cells[index];
+        if is.kind != was.kind && matches!(is.kind, Ready | Free) {
+            entry.changed_by = by;
+        }
+        if is.kind == Free && entry.readers != [0; ACTORS] {
+            return Err(format!(
+                "cell {index} is free while its message {number} may still be read"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_order(&self, number: u8) -> Verdict {
+        let this = &self.messages[usize::from(number)];
+        let overtook = |other: &&MessageEntry| {
+            other.sender == this.sender
+                && other.order > this.order
+                && other.delivered != 0
+                && !other.late
+        };
+        match self.messages.iter().find(overtook) {
+            Some(other) if self.ordered && !this.late => Err(format!(
+                "message {number}, the sender's claim number {}, comes after number {}",
+                this.order, other.order
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A chunk was allocated, or handed over.
+    pub fn chunk_changed(&mut self, chunk: usize, tag: u64, words: &[u64]) -> Verdict {
+        let (cell, _) = self.chunks[chunk].owner;
+        let (index, lap) = ((tag >> 35) as usize - 1, Lap::new(tag));
+        let handed_over = |ledger: &Self| {
+            // Only between two cells that one process writes the same message into.
+            let owner = |index: usize| State::from_word(words[index * CELL_WORDS]).owner;
+            ledger.cells[index].message == ledger.cells[usize::from(cell) - 1].message
+                && owner(index) == owner(usize::from(cell) - 1)
+        };
+        if self.is_in_use(chunk, words) && !handed_over(self) {
+            return Err(format!(
+                "chunk {chunk} given to cell {index} lap {}, but its message is still in cell {}",
+                lap.number(),
+                cell - 1
+            ));
+        }
+        self.chunks[chunk].owner = (index as u8 + 1, self.cells[index].occupancy);
+        Ok(())
+    }
+
+    pub fn is_in_use(&self, chunk: usize, words: &[u64]) -> bool {
+        let (cell, occupancy) = self.chunks[chunk].owner;
+        let Some(index) = usize::from(cell).checked_sub(1) else {
+            return false;
+        };
+        let kind = State::from_word(words[index * CELL_WORDS]).kind;
+        kind != CellKind::Free && self.cells[index].occupancy == occupancy
+    }
+
+    // --- what operations return ------------------------------------------------------------------
+
+    /// A message was put into a claimed cell.
+    pub fn filled(&mut self, index: u32, number: u8, sender: usize) {
+        let entry = &mut self.messages[usize::from(number)];
+        if self.cells.iter().all(|cell| cell.message != number) {
+            self.claims += 1;
+            (entry.sender, entry.order) = (sender as u8, self.claims);
+        }
+        self.cells[index as usize].message = number;
+    }
+
+    pub fn accepted(&mut self, number: u8) -> Verdict {
+        let entry = &mut self.messages[usize::from(number)];
+        if std::mem::replace(&mut entry.accepted, true) {
+            return Err(format!("message {number} accepted twice"));
+        }
+        Ok(())
+    }
+
+    /// A settlement of delivery `attempt` was accepted; `gone`: it was the end of the message.
+    pub fn settled(&mut self, number: u8, attempt: u8, gone: bool) -> Verdict {
+        let entry = &mut self.messages[usize::from(number)];
+        let bit = 1 << attempt.min(15);
+        if entry.settled & bit != 0 || entry.gone {
+            return Err(format!("attempt {attempt} of {number} settled twice"));
+        }
+        if entry.lost & bit != 0 {
+            return Err(format!(
+                "attempt {attempt} of {number} settled though its lease was lost"
+            ));
+        }
+        entry.settled |= bit;
+        entry.gone = gone;
+        Ok(())
+    }
+
+    pub fn extended(&mut self, number: u8, attempt: u8, to: u64) -> Verdict {
+        let entry = &mut self.messages[usize::from(number)];
+        if entry.lost & 1 << attempt.min(15) != 0 {
+            return Err(format!("attempt {attempt} of {number} extended after its end"));
+        }
+        entry.safe_until = to;
+        Ok(())
+    }
+
+    /// What `actor` changed, it has told everybody about.
+    pub fn announced(&mut self, actor: usize) {
+        let by = actor as u8 + 1;
+        let changed = self.cells.iter_mut().filter(|cell| cell.changed_by == by);
+        changed.for_each(|cell| cell.changed_by = 0);
+    }
+
+    /// Whatever changed by this seat's hand, everybody was told about.
+    pub fn announced_for_seat(&mut self, seat: u8) {
+        for actor in 0..ACTORS {
+            if self.seats[actor] == seat && self.dead[usize::from(seat)] {
+                self.announced(actor);
+            }
+        }
+    }
+
+    fn ready_for_all(&self, words: &[u64]) -> [(u8, u8); CELLS] {
+        let mut ready = [(0, 0); CELLS];
+        for (index, words) in words.chunks(CELL_WORDS).take(CELLS).enumerate() {
+            let state = State::from_word(words[0]);
+            let cell = &self.cells[index];
+            if state.kind == CellKind::Ready && cell.changed_by == 0 && cell.message != 0 {
+                ready[index] = (cell.message, state.attempt + 1);
+            }
+        }
+        ready
+    }
+
+    fn free_for_all(&self, words: &[u64], cells: u32) -> u8 {
+        let free = |index: &u32| {
+            let index = *index as usize;
+            let kind = State::from_word(words[index * CELL_WORDS]).kind;
+            kind == CellKind::Free && self.cells[index].changed_by == 0
+        };
+        (0..cells).filter(free).fold(0, |bits, index| bits | 1 << index)
+    }
+
+    pub fn take_begins(&mut self, actor: usize, words: &[u64]) {
+        self.seen_ready[actor] = self.ready_for_all(words);
+    }
+
+    pub fn take_found(&mut self, actor: usize) {
+        self.seen_ready[actor] = Default::default();
+    }
+
+    /// A receiver was told that there is nothing.
+    pub fn take_found_nothing(&mut self, actor: usize, words: &[u64]) -> Verdict {
+        let (before, now) = (self.seen_ready[actor], self.ready_for_all(words));
+        self.seen_ready[actor] = Default::default();
+        match before.iter().zip(now).find(|(one, other)| **one == *other && one.0 != 0) {
+            Some(((number, attempt), _)) => Err(format!(
+                "\"empty\" while message {number} stood ready, attempt {attempt} to come"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub fn claim_begins(&mut self, actor: usize, words: &[u64], cells: u32) {
+        self.seen_free[actor] = self.free_for_all(words, cells);
+        for (index, cell) in self.cells.iter().enumerate() {
+            // The occupancy rises when it is claimed; a bit of it tells whether that happened.
+            if cell.occupancy & 1 != 0 {
+                self.seen_free[actor] ^= 1 << (index + 4) as u8;
+            }
+        }
+    }
+
+    pub fn claim_found(&mut self, actor: usize) {
+        self.seen_free[actor] = 0;
+    }
+
+    /// A sender was told that there is no room.
+    pub fn claim_found_nothing(&mut self, actor: usize, words: &[u64], cells: u32) -> Verdict {
+        let before = self.seen_free[actor];
+        let now = self.free_for_all(words, cells);
+        self.seen_free[actor] = 0;
+        for index in 0..cells as usize {
+            let parity = before >> (index + 4) & 1;
+            let unclaimed = parity == self.cells[index].occupancy & 1;
+            if before & now & 1 << index != 0 && unclaimed {
+                return Err(format!("\"full\" while cell {index} stood free"));
+            }
+        }
+        Ok(())
+    }
+}
