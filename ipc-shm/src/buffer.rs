@@ -27,7 +27,7 @@ use crate::liveness::ProcessIdentity;
 use crate::lock::{Inherited, LockError, LockGuard, RobustLock};
 use crate::mapping::{CACHE_LINE_BYTES, Mapping, Words};
 use crate::namespace::{Namespace, NamespaceError};
-use crate::participant::{Attachment, JoinError, Member, Participants, Presence};
+use crate::participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
 use crate::segment::{CreateError, Created, OpenError, OpenOrCreateError, Segment};
 use crate::tear::{self, Tears};
 use crate::watch::{self, Watched};
@@ -271,6 +271,15 @@ impl SharedBuffer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Who uses it now, this process included. Others may come and go while you look.
+    #[must_use]
+    pub fn users(&self) -> Vec<Participant> {
+        let slots = self.attachment.participants().iter();
+        slots
+            .filter(|slot| slot.presence == Presence::Live)
+            .collect()
     }
 
     /// Sets how long this handle's calls wait for the lock; [`LOCK_TIMEOUT`] at first, `Duration::MAX`: as

@@ -178,8 +178,8 @@ impl RobustLock {
             let ticket = self.event().prepare();
             self.check_not_removed()?;
             let holder = match self.try_lock()? {
-                Ok(inherited) => return Ok(self.guard(inherited)),
-                Err(holder) => holder,
+                Attempt::Locked(inherited) => return Ok(self.guard(inherited)),
+                Attempt::HeldBy(holder) => holder,
             };
             let Some(left) = time_left(deadline) else {
                 return Err(LockError::TimedOut {
@@ -194,27 +194,27 @@ impl RobustLock {
         }
     }
 
-    /// Takes the lock if nobody alive has it; otherwise who has.
-    fn try_lock(&self) -> Result<Result<Inherited, Owner>, LockError> {
+    /// Takes the lock if nobody alive has it.
+    fn try_lock(&self) -> Result<Attempt, LockError> {
         let us = self.us();
         loop {
             let word = self.word().load(Ordering::SeqCst);
             let (holder, inherited) = match Owner::unpack(word) {
                 None => (None, Inherited::No),
-                Some(owner) if owner == us => return Ok(Err(owner)),
+                Some(owner) if owner == us => return Ok(Attempt::HeldBy(us)),
                 Some(owner) => {
                     let slots = self.attachment.participants().count();
                     if owner.0.index >= slots {
                         return Err(self.damaged(word, slots));
                     }
                     if !self.is_gone(owner) {
-                        return Ok(Err(owner));
+                        return Ok(Attempt::HeldBy(owner));
                     }
                     (Some(owner), Inherited::FromDead(owner.0))
                 }
             };
             if self.change(holder, Some(us)) {
-                return Ok(Ok(inherited));
+                return Ok(Attempt::Locked(inherited));
             }
         }
     }
@@ -344,6 +344,12 @@ impl fmt::Display for Holder {
         }
         write!(f, "process {pid} ({name:?}), which lives")
     }
+}
+
+/// What came of looking once.
+enum Attempt {
+    Locked(Inherited),
+    HeldBy(Owner),
 }
 
 /// What the word says, unless it is 0: the slot's number and one in the lowest 16 bits, above them the epoch.

@@ -1,1 +1,41 @@
-fn main() {}
+//! `cargo xtask COMMAND`: what there is to do with this workspace. One module per command.
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod demo;
+mod lint;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What there is to do with this workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the demonstration: fingerprint files with worker processes (`cargo xtask demo -- --help` for its options)
+    Demo(demo::Options),
+    /// Run every test, and check that none leaves anything behind
+    Test(test::Options),
+    /// Check formatting, lints, docs and layering
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Lint => lint::run(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

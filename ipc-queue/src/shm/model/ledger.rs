@@ -19,6 +19,7 @@ pub const MESSAGES: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
+    pub cell_count: u8,
     pub cells: [CellEntry; CELLS],
     pub messages: [MessageEntry; MESSAGES],
     pub chunks: [ChunkEntry; CHUNKS],
@@ -28,8 +29,8 @@ pub struct Ledger {
     pub dead: [bool; SEATS],
     /// What was ready, and everybody was told, when an actor's receiving began: message and attempt.
     seen_ready: [[(u8, u8); CELLS]; ACTORS],
-    /// Which cells were free, and everybody was told, when an actor's claiming began: bits.
-    seen_free: [u8; ACTORS],
+    /// What was free, and everybody was told, when an actor's claiming began.
+    seen_free: [[u8; CELLS]; ACTORS],
     /// Milliseconds.
     pub now: u64,
     /// By what time an actor's look at the clock judges.
@@ -171,6 +172,7 @@ impl Ledger {
                     self.check_order(number)?;
                 }
             }
+            (Dead, Leased) => entry.readers[actor] += 1,
             (Leased, Ready | Dead) if self.expires(was, is) => {
                 if self.judges_by[actor] < message.safe_until {
                     return Err(format!(
@@ -305,7 +307,7 @@ impl Ledger {
 
     fn ready_for_all(&self, words: &[u64]) -> [(u8, u8); CELLS] {
         let mut ready = [(0, 0); CELLS];
-        for (index, words) in words.chunks(CELL_WORDS).take(CELLS).enumerate() {
+        for (index, words) in words.chunks(CELL_WORDS).take(self.cell_count.into()).enumerate() {
             let state = State::from_word(words[0]);
             let cell = &self.cells[index];
             if state.kind == CellKind::Ready && cell.changed_by == 0 && cell.message != 0 {
@@ -315,13 +317,16 @@ impl Ledger {
         ready
     }
 
-    fn free_for_all(&self, words: &[u64], cells: u32) -> u8 {
-        let free = |index: &u32| {
-            let index = *index as usize;
-            let kind = State::from_word(words[index * CELL_WORDS]).kind;
-            kind == CellKind::Free && self.cells[index].changed_by == 0
-        };
-        (0..cells).filter(free).fold(0, |bits, index| bits | 1 << index)
+    /// For each cell that is free as far as everybody was told: its occupancy so far, plus one.
+    fn free_for_all(&self, words: &[u64]) -> [u8; CELLS] {
+        let mut free = [0; CELLS];
+        for (index, words) in words.chunks(CELL_WORDS).take(self.cell_count.into()).enumerate() {
+            let cell = &self.cells[index];
+            if State::from_word(words[0]).kind == CellKind::Free && cell.changed_by == 0 {
+                free[index] = cell.occupancy + 1;
+            }
+        }
+        free
     }
 
     pub fn take_begins(&mut self, actor: usize, words: &[u64]) {
@@ -344,32 +349,22 @@ impl Ledger {
         }
     }
 
-    pub fn claim_begins(&mut self, actor: usize, words: &[u64], cells: u32) {
-        self.seen_free[actor] = self.free_for_all(words, cells);
-        for (index, cell) in self.cells.iter().enumerate() {
-            // The occupancy rises when it is claimed; a bit of it tells whether that happened.
-            if cell.occupancy & 1 != 0 {
-                self.seen_free[actor] ^= 1 << (index + 4) as u8;
-            }
-        }
+    pub fn claim_begins(&mut self, actor: usize, words: &[u64]) {
+        self.seen_free[actor] = self.free_for_all(words);
     }
 
     pub fn claim_found(&mut self, actor: usize) {
-        self.seen_free[actor] = 0;
+        self.seen_free[actor] = Default::default();
     }
 
     /// A sender was told that there is no room.
-    pub fn claim_found_nothing(&mut self, actor: usize, words: &[u64], cells: u32) -> Verdict {
-        let before = self.seen_free[actor];
-        let now = self.free_for_all(words, cells);
-        self.seen_free[actor] = 0;
-        for index in 0..cells as usize {
-            let parity = before >> (index + 4) & 1;
-            let unclaimed = parity == self.cells[index].occupancy & 1;
-            if before & now & 1 << index != 0 && unclaimed {
-                return Err(format!("\"full\" while cell {index} stood free"));
-            }
+    pub fn claim_found_nothing(&mut self, actor: usize, words: &[u64]) -> Verdict {
+        let (before, now) = (self.seen_free[actor], self.free_for_all(words));
+        self.seen_free[actor] = Default::default();
+        let stood_free = |(one, other): (&u8, u8)| *one == other && other != 0;
+        match before.iter().zip(now).position(stood_free) {
+            Some(index) => Err(format!("\"full\" while cell {index} stood free")),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -1,0 +1,582 @@
+//! What the processes of a model do: scripts of the ring's operations, as `handle` makes them.
+
+use std::time::Duration;
+
+use ipc_proto::Kind;
+
+use super::ledger::Ledger;
+use super::world::{ModelMemory, Place, World, obey};
+use crate::shm::memory::{Memory, RingWord, Word};
+use crate::shm::recovery::Due;
+use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
+use crate::shm::word::{CellKind, Seat, State};
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
+
+/// One operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Do {
+    /// Claims a cell for this message, with a chunk if the scenario has chunks. No room: skips to the next.
+    Claim(u8),
+    /// Publishes what was claimed, at the end if it was stepped over.
+    Publish,
+    /// Gives back what was claimed.
+    Abandon,
+    /// Takes a message, starts its lease if the scenario has leases.
+    Take,
+    /// Settles the message taken first.
+    Ack,
+    Nack,
+    Bury,
+    /// Nack with a delay to this time.
+    Delay(u64),
+    /// Moves the end of the lease of the message taken first to this time.
+    Extend(u64),
+    /// Looks at the clock when it is this time.
+    Clock(u64),
+    /// Frees what this seat held once its process is dead, then the seat.
+    Recover(u8),
+    /// Becomes the seat's next process, once the seat is free.
+    Join,
+    Close,
+    /// Drops every dead letter.
+    Drop,
+    /// Takes a dead letter, if there is one, to send it again.
+    TakeDead,
+}
+
+/// What all actors of a scenario do the same way.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long leases last.
+    pub lease_ms: Option<u64>,
+    /// Whether the queue is closed at some time.
+    pub closing: bool,
+}
+
+impl Rules {
+    pub fn lease(self) -> Option<Duration> {
+        self.lease_ms.map(Duration::from_millis)
+    }
+}
+
+/// How far a composed operation has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Stage {
+    #[default]
+    Begin,
+    /// `Publish`: stepped over; a new place is looked for.
+    Relocate,
+    PublishNew,
+    PublishLate,
+    AbandonOld,
+    /// `Take`: taken, and the lease's end is to be noted.
+    Deliver,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Writing {
+    claim: Claim,
+    message: u8,
+    chunk: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Reading {
+    lease: Lease,
+    message: u8,
+    letter: bool,
+}
+
+/// A thread of a process; what it holds between two operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Actor {
+    seat: u8,
+    done: usize,
+    stage: Stage,
+    tail: Option<Cursor>,
+    head: Option<Cursor>,
+    writing: Option<Writing>,
+    /// Where `writing` is being moved to.
+    target: Option<Writing>,
+    reading: Vec<Reading>,
+}
+
+impl Actor {
+    pub fn new(seat: u8) -> Self {
+        Self {
+            seat,
+            ..Self::default()
+        }
+    }
+
+    pub fn seat(&self) -> u8 {
+        self.seat
+    }
+
+    fn as_seat(&self) -> Seat {
+        Seat::of_slot(self.seat.into())
+    }
+
+    pub fn next(&self, script: &[Do]) -> Option<Do> {
+        script.get(self.done).copied()
+    }
+
+    pub fn head(&self) -> Option<&Cursor> {
+        self.head.as_ref()
+    }
+
+    pub fn tail(&self) -> Option<&Cursor> {
+        self.tail.as_ref()
+    }
+
+    pub fn holds_something(&self) -> bool {
+        self.writing.is_some() || !self.reading.is_empty()
+    }
+
+    /// The process does not exist yet.
+    pub fn is_unborn(&self, script: &[Do]) -> bool {
+        self.done == 0 && script.first() == Some(&Do::Join)
+    }
+
+    /// Whether it can run now.
+    pub fn is_enabled(&self, script: &[Do], ledger: &Ledger, seat_word: impl Fn(u8) -> u64) -> bool {
+        match self.next(script) {
+            None => false,
+            Some(Do::Recover(seat)) => ledger.dead[usize::from(seat)],
+            Some(Do::Join) => seat_word(self.seat) & 3 == 0,
+            Some(_) => true,
+        }
+    }
+
+    /// Its process ends here; `begun`: in the middle of an operation.
+    pub fn crashes(&self, id: usize, script: &[Do], begun: bool, ledger: &mut Ledger) {
+        for cell in &mut ledger.cells {
+            cell.readers[id] = 0;
+        }
+        let begun = begun || self.stage != Stage::Begin;
+        let entry = |message: u8| usize::from(message);
+        match (self.next(script), &self.writing, self.reading.first()) {
+            (Some(Do::Publish), Some(writing), _) if begun => {
+                ledger.messages[entry(writing.message)].maybe_there = true;
+            }
+            (Some(Do::Ack), _, Some(reading)) if begun => {
+                ledger.messages[entry(reading.message)].maybe_gone = true;
+            }
+            (Some(Do::Drop), ..) if begun => {
+                ledger.messages.iter_mut().for_each(|message| message.maybe_gone = true);
+            }
+            _ => {}
+        }
+    }
+
+    /// Runs the operation that it is at, or as much of it as the world lets it.
+    pub fn run(&mut self, id: usize, ring: &Ring<ModelMemory>, script: &[Do], rules: Rules) {
+        let turn = Turn {
+            id,
+            ring,
+            world: &ring.memory().world,
+            rules,
+        };
+        let Some(what) = self.next(script) else {
+            return;
+        };
+        let finished = match what {
+            Do::Claim(message) => self.claim(&turn, message),
+            Do::Publish => self.publish(&turn),
+            Do::Abandon => self.abandon(&turn),
+            Do::Take => self.take(&turn),
+            Do::Ack => self.settle(&turn, Settlement::Ack),
+            Do::Nack => self.settle(&turn, Settlement::Nack),
+            Do::Bury => self.settle(&turn, Settlement::Bury),
+            Do::Delay(to) => {
+                if let Some(reading) = self.reading.first() {
+                    ring.set_due(&reading.lease, at(to));
+                }
+                self.settle(&turn, Settlement::Delay)
+            }
+            Do::Extend(to) => self.extend(&turn, to),
+            Do::Clock(now) => turn.look_at_clock(now),
+            Do::Recover(seat) => turn.recover(seat),
+            Do::Join => self.join(&turn),
+            Do::Close => {
+                let closed = ring.memory().word(Place::Closed);
+                closed.store(1, SeqCst);
+                true
+            }
+            Do::Drop => turn.drop_letters(),
+            Do::TakeDead => self.take_letter(&turn),
+        };
+        if finished {
+            self.done += 1;
+            self.stage = Stage::Begin;
+        }
+    }
+
+    // --- sending ---------------------------------------------------------------------------------
+
+    fn claim_cell(&mut self, turn: &Turn<'_>) -> Option<Claim> {
+        let (ring, id) = (turn.ring, turn.id);
+        turn.world.live(|ledger, words| {
+            ledger.claim_begins(id, words);
+            Ok(())
+        });
+        let me = self.as_seat();
+        let cursor = self.tail.get_or_insert_with(|| ring.cursor(RingWord::Tail));
+        let claim = ring.claim(me, Kind::Data, cursor);
+        turn.world.live(|ledger, words| match &claim {
+            None => ledger.claim_found_nothing(id, words),
+            Some(_) => {
+                ledger.claim_found(id);
+                Ok(())
+            }
+        });
+        claim
+    }
+
+    /// As `ShmSender::try_lend`.
+    fn claim(&mut self, turn: &Turn<'_>, message: u8) -> bool {
+        let (ring, chunks) = (turn.ring, turn.ring.memory().chunks());
+        let mut candidate = None;
+        if chunks > 0 {
+            candidate = ring.find_chunk(0..chunks, 0);
+            if candidate.is_none() {
+                return true;
+            }
+        }
+        let Some(claim) = self.claim_cell(turn) else {
+            return true;
+        };
+        if turn.rules.closing && turn.is_closed() {
+            ring.abandon(claim);
+            turn.announce();
+            return true;
+        }
+        turn.fill(claim.index, message);
+        while let Some(chunk) = candidate {
+            if ring.allocate(chunk, &claim) {
+                break;
+            }
+            candidate = ring.find_chunk(0..chunks, 0);
+            if candidate.is_none() {
+                ring.abandon(claim);
+                turn.announce();
+                return true;
+            }
+        }
+        self.writing = Some(Writing {
+            claim,
+            message,
+            chunk: candidate.map(|candidate| candidate.chunk),
+        });
+        true
+    }
+
+    /// As `ShmSender::publish` and `publish_at_end`.
+    fn publish(&mut self, turn: &Turn<'_>) -> bool {
+        let ring = turn.ring;
+        let Some(old) = self.writing.clone() else {
+            return true;
+        };
+        match self.stage {
+            Stage::Begin => match ring.publish(old.claim.clone()) {
+                Publication::SteppedOver(claim) => {
+                    self.writing = Some(Writing { claim, ..old });
+                    self.stage = Stage::Relocate;
+                    false
+                }
+                done => self.sent(turn, &old, &done),
+            },
+            Stage::Relocate => {
+                self.stage = Stage::PublishLate;
+                if let Some(claim) = self.claim_cell(turn) {
+                    turn.fill(claim.index, old.message);
+                    if let Some(chunk) = old.chunk {
+                        let handed_over = ring.hand_over(chunk, &old.claim, &claim);
+                        turn.insist(handed_over, "a sender's own chunk is its own");
+                    }
+                    self.target = Some(Writing { claim, ..old });
+                    self.stage = Stage::PublishNew;
+                }
+                false
+            }
+            Stage::PublishNew => {
+                let Some(new) = self.target.clone() else {
+                    return true;
+                };
+                match ring.publish(new.claim.clone()) {
+                    Publication::SteppedOver(claim) => {
+                        self.target = Some(Writing { claim, ..new });
+                        self.stage = Stage::PublishLate;
+                    }
+                    _ => self.stage = Stage::AbandonOld,
+                }
+                false
+            }
+            Stage::PublishLate => {
+                turn.world.live(|ledger, _| {
+                    ledger.messages[usize::from(old.message)].late = true;
+                    Ok(())
+                });
+                match self.target.clone() {
+                    Some(new) => {
+                        let _ = ring.publish_late(new.claim);
+                        self.stage = Stage::AbandonOld;
+                        false
+                    }
+                    None => {
+                        let done = ring.publish_late(old.claim.clone());
+                        self.sent(turn, &old, &done)
+                    }
+                }
+            }
+            Stage::AbandonOld | Stage::Deliver => {
+                ring.abandon(old.claim.clone());
+                self.sent(turn, &old, &Publication::Done)
+            }
+        }
+    }
+
+    fn sent(&mut self, turn: &Turn<'_>, what: &Writing, how: &Publication) -> bool {
+        let done = matches!(how, Publication::Done);
+        turn.insist(done, "a live sender's cell is its own");
+        turn.world.live(|ledger, _| ledger.accepted(what.message));
+        turn.announce();
+        self.writing = None;
+        self.target = None;
+        true
+    }
+
+    fn abandon(&mut self, turn: &Turn<'_>) -> bool {
+        if let Some(writing) = self.writing.clone() {
+            turn.ring.abandon(writing.claim);
+            turn.announce();
+            self.writing = None;
+        }
+        true
+    }
+
+    // --- receiving -------------------------------------------------------------------------------
+
+    /// As `ShmReceiver::try_take` and `deliver`.
+    fn take(&mut self, turn: &Turn<'_>) -> bool {
+        let (ring, id, me) = (turn.ring, turn.id, self.as_seat());
+        if self.stage == Stage::Deliver {
+            let lease = &self.reading.last().expect("just taken").lease;
+            if let Some(time) = turn.rules.lease() {
+                let now = turn.world.ledger.borrow().now;
+                ring.start_lease(lease, at(now).after(time));
+            }
+            return true;
+        }
+        turn.world.live(|ledger, words| {
+            ledger.take_begins(id, words);
+            Ok(())
+        });
+        let closed = turn.rules.closing && turn.is_closed();
+        let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
+        let Some(lease) = ring.take(me, cursor) else {
+            turn.world
+                .live(|ledger, words| ledger.take_found_nothing(id, words));
+            if closed && ring.is_drained(me) {
+                turn.world.live(|ledger, _| {
+                    ledger.drained = true;
+                    Ok(())
+                });
+            }
+            return true;
+        };
+        turn.world.live(|ledger, _| {
+            ledger.take_found(id);
+            Ok(())
+        });
+        turn.check_chunk(lease.index);
+        let message = turn.message_in(lease.index);
+        self.reading.push(Reading {
+            lease,
+            message,
+            letter: false,
+        });
+        self.stage = Stage::Deliver;
+        turn.rules.lease_ms.is_none()
+    }
+
+    /// As `ShmReceiver::settle`.
+    fn settle(&mut self, turn: &Turn<'_>, how: Settlement) -> bool {
+        let Some(reading) = self.reading.first().cloned() else {
+            return true;
+        };
+        let lease = &reading.lease;
+        turn.stops_reading(lease.index);
+        let settled = match how {
+            Settlement::Ack => turn.ring.ack(lease),
+            other => turn.ring.settle(lease, other),
+        };
+        let gone = matches!(settled, Settled::Freed | Settled::Quarantined);
+        turn.world.live(|ledger, _| match (settled, reading.letter) {
+            (Settled::LeaseLost, _) => Ok(()),
+            (_, true) => {
+                ledger.messages[usize::from(reading.message)].gone |= gone;
+                Ok(())
+            }
+            (_, false) => ledger.settled(reading.message, lease.attempt, gone),
+        });
+        turn.announce();
+        self.reading.remove(0);
+        true
+    }
+
+    fn extend(&mut self, turn: &Turn<'_>, to: u64) -> bool {
+        if let Some(Reading { lease, message, .. }) = self.reading.first() {
+            if turn.ring.extend(lease, self.as_seat(), at(to)) {
+                turn.world
+                    .live(|ledger, _| ledger.extended(*message, lease.attempt, to));
+            }
+        }
+        true
+    }
+
+    fn take_letter(&mut self, turn: &Turn<'_>) -> bool {
+        for index in 0..turn.ring.cells() {
+            let Some(occupancy) = turn.letter_in(index) else {
+                continue;
+            };
+            if let Some(lease) = turn.ring.take_dead(self.as_seat(), index, occupancy) {
+                let message = turn.message_in(index);
+                self.reading.push(Reading {
+                    lease,
+                    message,
+                    letter: true,
+                });
+                break;
+            }
+        }
+        true
+    }
+
+    fn join(&mut self, turn: &Turn<'_>) -> bool {
+        let seat = turn.ring.memory().word(Place::Seat(self.seat.into()));
+        let free = seat.load(SeqCst);
+        if free & 3 == 0 && seat.swap_if(free, free + (1 << 2) + 1, SeqCst).is_ok() {
+            turn.world.live(|ledger, _| {
+                ledger.dead[usize::from(self.seat)] = false;
+                Ok(())
+            });
+            return true;
+        }
+        false
+    }
+}
+
+/// Who runs, and on what.
+struct Turn<'a> {
+    id: usize,
+    ring: &'a Ring<ModelMemory>,
+    world: &'a World,
+    rules: Rules,
+}
+
+impl Turn<'_> {
+    fn announce(&self) {
+        self.world.live(|ledger, _| {
+            ledger.announced(self.id);
+            Ok(())
+        });
+    }
+
+    fn insist(&self, holds: bool, what: &str) {
+        if !holds {
+            obey(Err(format!("broken: {what}")));
+        }
+    }
+
+    fn fill(&self, index: u32, message: u8) {
+        self.world.live(|ledger, _| {
+            ledger.filled(index, message, self.id);
+            Ok(())
+        });
+    }
+
+    fn message_in(&self, index: u32) -> u8 {
+        self.world.ledger.borrow().cells[index as usize].message
+    }
+
+    fn stops_reading(&self, index: u32) {
+        self.world.live(|ledger, _| {
+            ledger.cells[index as usize].readers[self.id] -= 1;
+            Ok(())
+        });
+    }
+
+    fn is_closed(&self) -> bool {
+        self.ring.memory().word(Place::Closed).load(SeqCst) != 0
+    }
+
+    fn check_chunk(&self, index: u32) {
+        let chunks = self.ring.memory().chunks();
+        if chunks > 0 {
+            let belongs = (0..chunks).any(|chunk| self.ring.belongs(chunk, index));
+            self.insist(belongs, "a delivered message's chunk is its own");
+        }
+    }
+
+    /// As `Shared::look_at_clock`.
+    fn look_at_clock(&self, now: u64) -> bool {
+        self.world.live(|ledger, _| {
+            ledger.now = ledger.now.max(now);
+            ledger.judges_by[self.id] = now;
+            Ok(())
+        });
+        let _ = self.ring.look_at_clock(at(now), self.rules.lease());
+        self.announce();
+        true
+    }
+
+    /// As `recover_departed` and `recover` in `shm`, on a table of participants that is one word for each.
+    fn recover(&self, seat: u8) -> bool {
+        let slot = self.ring.memory().word(Place::Seat(seat.into()));
+        let member = slot.load(SeqCst);
+        if member & 3 == 0 {
+            return true;
+        }
+        let still_departed = || slot.load(SeqCst) == member;
+        let recovered = self
+            .ring
+            .recover(Seat::of_slot(seat.into()), still_departed);
+        if recovered.is_some() {
+            self.world.live(|ledger, _| {
+                ledger.announced_for_seat(seat);
+                ledger.announced(self.id);
+                Ok(())
+            });
+            let _ = slot.swap_if(member, member & !3, SeqCst);
+        }
+        true
+    }
+
+    /// The occupancy of a cell that holds a dead letter.
+    fn letter_in(&self, index: u32) -> Option<u64> {
+        let cell = self.ring.cell(index);
+        let state = State::from_word(cell.state().load(Acquire));
+        (state.kind == CellKind::Dead).then(|| cell.occupancy().number())
+    }
+
+    fn drop_letters(&self) -> bool {
+        for index in 0..self.ring.cells() {
+            if let Some(occupancy) = self.letter_in(index) {
+                let message = self.message_in(index);
+                if self.ring.drop_dead(index, occupancy) {
+                    self.world.live(|ledger, _| {
+                        ledger.messages[usize::from(message)].gone = true;
+                        Ok(())
+                    });
+                }
+            }
+        }
+        self.announce();
+        true
+    }
+}
+
+pub fn at(millis: u64) -> Due {
+    Due::at(Duration::from_millis(millis))
+}

@@ -1,0 +1,611 @@
+//! What holds when processes are killed, stopped and forked, tried with real ones.
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_shm::{
+    AccessError, Attachment, BufferError, BufferGuard, CreateError, Expected, Header, Inherited,
+    JoinError, Kind, LockError, Namespace, OpenError, Participant, PayloadType, ProcessIdentity,
+    Segment, SharedBuffer,
+};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use support::{
+    Peer, Scratch, assert_ended_well, die_with_parent, in_forked_child, listen, our_role,
+    our_thread, say, until_asleep, wait_for_death,
+};
+
+/// Not a test, unless this binary was started as another test's peer.
+#[test]
+fn role() {
+    let Some((role, namespace)) = our_role() else {
+        return;
+    };
+    match &role[..] {
+        "hold" => hold(&namespace),
+        "connect" => connect_and_wait(&namespace),
+        "write for ever" => write_for_ever(&namespace),
+        "create and remove" => create_and_remove(&namespace),
+        "count" => count_for_ever(&namespace),
+        "lock and fork" => lock_and_fork(&namespace),
+        "fork and use" => fork_and_use(&namespace),
+        "fork two" => fork_two(&namespace),
+        "join in fork" => join_in_fork(&namespace),
+        "fork into pid namespace" => fork_into_pid_namespace(),
+        "fill memory" => fill_memory(&namespace),
+        "limit files" => limit_files(&namespace),
+        other => panic!("no role is called {other:?}"),
+    }
+}
+
+fn connect(namespace: &Namespace) -> SharedBuffer {
+    SharedBuffer::connect(namespace, "b").unwrap()
+}
+
+fn scratch_with_buffer(len: usize) -> (Scratch, SharedBuffer) {
+    let scratch = Scratch::new();
+    let buffer = SharedBuffer::create(&scratch.namespace, "b", len).unwrap();
+    (scratch, buffer)
+}
+
+fn connect_and_wait(namespace: &Namespace) {
+    let _buffer = connect(namespace);
+    say("connected");
+    wait_for_death()
+}
+
+/// Locks; when told, writes, unlocks, and ends when told again.
+fn hold(namespace: &Namespace) {
+    let buffer = connect(namespace);
+    let mut guard = buffer.lock().unwrap();
+    say("locked");
+    listen();
+    guard.write_at(0, b"mine").unwrap();
+    drop(guard);
+    say("unlocked");
+    listen();
+}
+
+// --- Killed while writing ---------------------------------------------------------------------------
+
+/// So long that a process is nearly always found inside one write; and such that the bytes end the file.
+const LONG: usize = (16 << 20) - 64;
+
+fn write_for_ever(namespace: &Namespace) {
+    let buffer = connect(namespace);
+    say("connected");
+    let rounds = [vec![1; LONG], vec![2; LONG]];
+    for round in rounds.iter().cycle() {
+        buffer.write_at(0, round).unwrap();
+    }
+}
+
+/// Whether the bytes are of several writes, looked at from outside.
+fn is_half_written(scratch: &Scratch) -> bool {
+    let file = File::open(scratch.namespace.path().join("b.buffer")).unwrap();
+    let end = file.metadata().unwrap().len();
+    let byte = |part: usize| {
+        let mut byte = [0];
+        let from_end = (LONG / 16 * part) as u64;
+        file.read_exact_at(&mut byte, end - from_end).unwrap();
+        byte[0]
+    };
+    // The ends are not asked: copying may begin or finish with both.
+    (2..16).any(|part| byte(part) != byte(1))
+}
+
+/// A process that is stopped in the middle of a write.
+fn stopped_while_writing(scratch: &Scratch) -> Peer {
+    let mut writer = scratch.start("write for ever");
+    writer.expect("connected");
+    loop {
+        writer.stop();
+        if is_half_written(scratch) {
+            return writer;
+        }
+        writer.go_on();
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_writer_killed_half_way_lets_its_waiter_go_on_which_sees_the_tear() {
+    let (scratch, buffer) = scratch_with_buffer(LONG);
+    let writer = stopped_while_writing(&scratch);
+    let (told, number) = channel();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            told.send(our_thread()).unwrap();
+            buffer.lock()
+        });
+        until_asleep(number.recv().unwrap());
+        writer.kill();
+        let mut guard = waiter.join().unwrap().unwrap();
+        assert!(matches!(guard.inherited(), Inherited::FromDead(_)));
+        assert_eq!(guard.torn(), Some(0..LONG));
+        let error = guard.read_to_vec(LONG / 2, 1).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                AccessError::Torn {
+                    from: 0,
+                    to: LONG,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        // It was no false alarm.
+        guard.accept_torn().unwrap();
+        let bytes = guard.read_to_vec(0, LONG).unwrap();
+        assert!(bytes.contains(&1) && bytes.iter().any(|byte| *byte != 1));
+    });
+}
+
+#[test]
+fn a_tear_is_seen_by_who_comes_when_all_are_gone() {
+    let (scratch, buffer) = scratch_with_buffer(LONG);
+    drop(buffer);
+    stopped_while_writing(&scratch).kill();
+    for _ in 0..2 {
+        let late = connect(&scratch.namespace);
+        let error = late.read_to_vec(0, 1).unwrap_err();
+        assert!(matches!(error, AccessError::Torn { .. }), "{error}");
+    }
+    let healer = connect(&scratch.namespace);
+    healer.write_at(0, &vec![7; LONG]).unwrap();
+    assert_eq!(
+        connect(&scratch.namespace)
+            .read_to_vec(LONG - 1, 1)
+            .unwrap(),
+        [7]
+    );
+}
+
+// --- The lock ---------------------------------------------------------------------------------------
+
+#[test]
+fn a_stopped_holder_is_named_and_not_robbed() {
+    let (scratch, buffer) = scratch_with_buffer(8);
+    let mut holder = scratch.start("hold");
+    holder.expect("locked");
+    holder.stop();
+    let soon = Instant::now() + Duration::from_millis(50);
+    let error = buffer.lock_deadline(soon).unwrap_err();
+    let LockError::TimedOut { holder: named, .. } = &error else {
+        panic!("{error}")
+    };
+    let pid = holder.pid().to_string();
+    assert_eq!(named.pid.to_string(), pid);
+    assert!(error.to_string().contains(&pid), "{error}");
+    holder.go_on();
+    holder.tell("unlock");
+    holder.expect("unlocked");
+    let guard = buffer.lock().unwrap();
+    assert_eq!(guard.inherited(), Inherited::No);
+    assert_eq!(guard.read_to_vec(0, 4).unwrap(), b"mine");
+}
+
+/// Two counters that are equal whenever nobody has the lock, unless its last holder was killed. Counts.
+fn count(guard: &mut BufferGuard<'_>) -> u64 {
+    let torn = guard.accept_torn().unwrap();
+    let read = |guard: &BufferGuard<'_>, offset| {
+        let mut bytes = [0; 8];
+        guard.read_at(offset, &mut bytes).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let (first, second) = (read(guard, 0), read(guard, 8));
+    if guard.inherited() == Inherited::No {
+        assert_eq!(
+            (first, torn),
+            (second, None),
+            "two had the lock, or a death was not told"
+        );
+    }
+    let next = (first + 1).to_le_bytes();
+    guard.write_at(0, &next).unwrap();
+    guard.write_at(8, &next).unwrap();
+    first + 1
+}
+
+fn count_for_ever(namespace: &Namespace) {
+    let buffer = connect(namespace);
+    loop {
+        count(&mut buffer.lock().unwrap());
+    }
+}
+
+#[test]
+fn the_lock_excludes_through_fifty_kills() {
+    let (scratch, buffer) = scratch_with_buffer(16);
+    let start = || Some(scratch.start("count"));
+    let mut peers = [start(), start(), start()];
+    for kill in 0..50 {
+        let before = count(&mut buffer.lock().unwrap());
+        let goal = before + fastrand::u64(5..50);
+        // Ours are the smallest part of it.
+        while count(&mut buffer.lock().unwrap()) < goal {}
+        let doomed = &mut peers[kill % 3];
+        doomed.take().unwrap().kill();
+        *doomed = start();
+    }
+}
+
+#[test]
+fn a_death_is_noticed_while_nobody_calls_anything() {
+    let (scratch, buffer) = scratch_with_buffer(1);
+    let mut peer = scratch.start("connect");
+    peer.expect("connected");
+    assert_eq!(buffer.users().len(), 2);
+    peer.kill();
+    // Only the watcher frees its slot now.
+    while buffer.users().len() > 1 {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_places_of_killed_processes_are_free_for_who_comes() {
+    let scratch = Scratch::new();
+    let namespace = &scratch.namespace;
+    drop(SharedBuffer::create_for(namespace, "b", 1, 3).unwrap());
+    for _ in 0..3 {
+        let peers = [(); 3].map(|()| {
+            let mut peer = scratch.start("connect");
+            peer.expect("connected");
+            peer
+        });
+        let error = SharedBuffer::connect(namespace, "b").unwrap_err();
+        assert!(
+            matches!(error, BufferError::TooManyProcesses { processes: 3, .. }),
+            "{error}"
+        );
+        peers.into_iter().for_each(Peer::kill);
+        let _three = [(); 3].map(|()| connect(namespace));
+    }
+}
+
+// --- Forks ------------------------------------------------------------------------------------------
+
+/// Leaves a child that lives until our standard input is closed, and waits to be killed with the lock.
+fn lock_and_fork(namespace: &Namespace) {
+    let buffer = connect(namespace);
+    let _guard = buffer.lock().unwrap();
+    let (child, ()) = in_forked_child((), |()| {
+        say("forked");
+        listen();
+    });
+    say(&child.to_string());
+    wait_for_death()
+}
+
+/// Whether any process holds a lock on the buffer's file.
+fn is_any_byte_locked(namespace: &Namespace) -> bool {
+    let path = namespace.path().join("b.buffer");
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut lock = libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).unwrap(),
+        l_whence: 0,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).unwrap();
+    i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+#[test]
+fn a_forked_child_keeps_neither_its_dead_parents_lock_nor_its_place() {
+    let scratch = Scratch::new();
+    let namespace = &scratch.namespace;
+    drop(SharedBuffer::create_for(namespace, "b", 1, 1).unwrap());
+    let mut parent = scratch.start("lock and fork");
+    let said = [parent.hear(), parent.hear()];
+    let child = said.iter().find_map(|line| line.parse().ok()).unwrap();
+    let input = parent.kill_but_keep_input();
+    // Our premise: the child lives and has inherited what the kernel held for its parent.
+    assert!(kill(Pid::from_raw(child), None).is_ok() && is_any_byte_locked(namespace));
+    let heir = connect(namespace);
+    assert!(matches!(
+        heir.lock().unwrap().inherited(),
+        Inherited::FromDead(_)
+    ));
+    assert!(kill(Pid::from_raw(child), None).is_ok());
+    drop(input);
+}
+
+/// A forked child gets errors, takes nothing from its parent, and can connect for itself.
+fn fork_and_use(namespace: &Namespace) {
+    let buffer = connect(namespace);
+    let parent = std::process::id();
+    let (child, guard) = in_forked_child(buffer.lock().unwrap(), |guard| {
+        assert_refused(&buffer, guard);
+        let own = connect(namespace);
+        let error = own.lock_deadline(Instant::now()).unwrap_err();
+        assert!(
+            matches!(&error, LockError::TimedOut { holder, .. } if holder.pid == parent),
+            "{error}"
+        );
+    });
+    assert_ended_well(child);
+    let other = connect(namespace);
+    let error = other.lock_deadline(Instant::now()).unwrap_err();
+    assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
+    drop(guard);
+    let guard = other.lock_deadline(Instant::now()).unwrap();
+    assert_eq!(guard.inherited(), Inherited::No);
+    drop(guard);
+    let (child, buffer) = in_forked_child(buffer, drop);
+    assert_ended_well(child);
+    let ours = |user: &Participant| user.process.pid == parent;
+    assert_eq!(other.users().iter().filter(|user| ours(user)).count(), 2);
+    buffer.write_at(0, b"well").unwrap();
+}
+
+/// In a forked child of the process that connected and locked.
+fn assert_refused(buffer: &SharedBuffer, mut guard: BufferGuard<'_>) {
+    let forked = |error: LockError| {
+        assert!(matches!(error, LockError::ForkedChild { .. }), "{error}");
+    };
+    let refused = |error: AccessError| match error {
+        AccessError::Lock(error) => forked(error),
+        other => panic!("{other}"),
+    };
+    forked(buffer.lock().unwrap_err());
+    forked(buffer.accept_torn().unwrap_err());
+    refused(buffer.read_to_vec(0, 1).unwrap_err());
+    refused(buffer.write_at(0, &[1]).unwrap_err());
+    refused(guard.read_to_vec(0, 1).unwrap_err());
+    refused(guard.write_at(0, &[1]).unwrap_err());
+    forked(guard.accept_torn().unwrap_err());
+}
+
+#[test]
+fn a_forked_child_gets_errors_and_takes_nothing_from_its_parent() {
+    let (scratch, _buffer) = scratch_with_buffer(8);
+    assert!(scratch.start("fork and use").end().success());
+}
+
+/// Two children of one parent have each its own number as a sender.
+fn fork_two(namespace: &Namespace) {
+    let parent = connect(namespace);
+    let children = [(); 2].map(|()| {
+        let (child, ()) = in_forked_child((), |()| {
+            die_with_parent();
+            let _own = connect(namespace);
+            wait_for_death()
+        });
+        child
+    });
+    while parent.users().len() < 3 {
+        thread::yield_now();
+    }
+    let mut senders: Vec<_> = parent.users().iter().map(|user| user.sender).collect();
+    senders.sort_unstable();
+    senders.dedup();
+    for child in children {
+        kill(child, Signal::SIGKILL).unwrap();
+    }
+    assert_eq!(senders.len(), 3);
+}
+
+#[test]
+fn siblings_that_were_forked_are_different_senders() {
+    let scratch = Scratch::new();
+    drop(SharedBuffer::create(&scratch.namespace, "b", 8).unwrap());
+    assert!(scratch.start("fork two").end().success());
+}
+
+const KIND: Kind = Kind::new("plain");
+
+/// Through a segment that several processes inherit, each would find the others' locks free.
+fn join_in_fork(namespace: &Namespace) {
+    let header = Header::new(KIND, 1, PayloadType::bytes(), 4, [0; 14], 64).unwrap();
+    let name = "inherited".parse().unwrap();
+    let segment = Segment::create(namespace, &name, &header).unwrap();
+    let (child, segment) = in_forked_child(segment, |segment| {
+        let error = Attachment::join(segment, "child").unwrap_err();
+        assert!(matches!(error, JoinError::ForkedChild { .. }), "{error}");
+        let expected = Expected {
+            kind: KIND,
+            layout_hash: 1,
+            payload: None,
+        };
+        let own = Segment::open(namespace, &name, &expected).unwrap();
+        Attachment::join(own, "child").unwrap();
+    });
+    assert_ended_well(child);
+    Attachment::join(segment, "parent").unwrap();
+}
+
+#[test]
+fn a_segment_opened_before_a_fork_is_not_joined_after_it() {
+    assert!(Scratch::new().start("join in fork").end().success());
+}
+
+// --- PID namespaces ---------------------------------------------------------------------------------
+
+/// A command that ends by running `program` with its arguments, or why it can't be had.
+fn unshare(flags: &[&str]) -> Result<Command, String> {
+    let possible = Command::new("unshare").args(flags).arg("true").output();
+    match possible {
+        Ok(output) if output.status.success() => {
+            let mut command = Command::new("unshare");
+            command.args(flags);
+            Ok(command)
+        }
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(format!("unshare: {error}")),
+    }
+}
+
+#[test]
+fn a_holder_in_another_pid_namespace_is_not_robbed_while_it_lives() {
+    for more in [&[][..], &["--mount-proc"]] {
+        let flags = [&["--pid", "--fork", "--kill-child"], more].concat();
+        let mut command = match unshare(&flags) {
+            Ok(command) => command,
+            Err(why) => return println!("skipped: {why}"),
+        };
+        // Not through /proc, which that namespace may see otherwise.
+        command.arg(std::env::current_exe().unwrap());
+        let (scratch, buffer) = scratch_with_buffer(8);
+        let mut holder = scratch.start_by(command, "hold");
+        holder.expect("locked");
+        let error = buffer.lock_deadline(Instant::now()).unwrap_err();
+        assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
+        // And with it what it started.
+        holder.kill();
+        let guard = buffer.lock().unwrap();
+        assert!(matches!(guard.inherited(), Inherited::FromDead(_)));
+    }
+}
+
+/// A forked child may be in another PID namespace than its parent: it must not say otherwise.
+fn fork_into_pid_namespace() {
+    let parent = ProcessIdentity::current();
+    // SAFETY: changes only in which namespace the children to come will be.
+    if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+        return println!("skipped: {}", std::io::Error::last_os_error());
+    }
+    let (child, ()) = in_forked_child((), |()| {
+        let child = ProcessIdentity::current();
+        assert_eq!(child.pid, 1);
+        // Its `/proc` is its parent's and knows it by another number, so it can't say where it is.
+        assert_eq!(child.pid_namespace, 0);
+    });
+    assert_ended_well(child);
+    assert_eq!(ProcessIdentity::current(), parent);
+}
+
+#[test]
+fn a_child_forked_into_a_pid_namespace_knows_it() {
+    assert!(
+        Scratch::new()
+            .start("fork into pid namespace")
+            .end()
+            .success()
+    );
+}
+
+// --- Creating ---------------------------------------------------------------------------------------
+
+fn create_and_remove(namespace: &Namespace) {
+    loop {
+        say("again");
+        drop(SharedBuffer::create(namespace, "b", 10_000).unwrap());
+        // False if the test opened it between our flagging and unlinking it, and finished that for us.
+        SharedBuffer::remove(namespace, "b").unwrap();
+    }
+}
+
+/// There is a whole buffer or none.
+fn assert_whole_if_there(namespace: &Namespace) {
+    let bytes = match SharedBuffer::connect(namespace, "b") {
+        Ok(buffer) => buffer.read_to_vec(0, 10_000),
+        Err(BufferError::Open(OpenError::NotFound { .. })) => return,
+        Err(error) => panic!("half a buffer: {error}"),
+    };
+    match bytes {
+        Ok(bytes) => assert_eq!(bytes, [0; 10_000]),
+        Err(error) => assert!(
+            matches!(error, AccessError::Lock(LockError::Removed { .. })),
+            "{error}"
+        ),
+    }
+}
+
+#[test]
+fn killed_creators_leave_whole_buffers_or_nothing() {
+    let scratch = Scratch::new();
+    let namespace = &scratch.namespace;
+    for _ in 0..200 {
+        let mut creator = scratch.start("create and remove");
+        for _ in 0..fastrand::u32(1..10) {
+            creator.expect("again");
+            assert_whole_if_there(namespace);
+        }
+        // Somewhere in a round: one takes some ten thousand times as long.
+        (0..fastrand::u32(0..30_000)).for_each(|_| std::hint::spin_loop());
+        creator.kill();
+        assert_whole_if_there(namespace);
+        SharedBuffer::remove(namespace, "b").unwrap();
+        assert_eq!(SharedBuffer::list(namespace).unwrap(), []);
+        assert!(scratch.is_empty(), "the folders are left");
+    }
+}
+
+/// On a file system of 1 MiB.
+fn fill_memory(namespace: &Namespace) {
+    const MIB: u64 = 1 << 20;
+    let error = SharedBuffer::create(namespace, "huge", 8 << 20).unwrap_err();
+    let BufferError::Create(CreateError::NoSpace { free, needed, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert!(
+        (MIB / 2..=MIB).contains(free) && *needed > 8 * MIB,
+        "{error}"
+    );
+    let figures = "has 1.0 MiB free, \"huge\" needs 8.0 MiB";
+    assert!(error.to_string().contains(figures), "{error}");
+
+    let half = SharedBuffer::create(namespace, "half", 512 << 10).unwrap();
+    let filler = File::create(namespace.path().join("filler")).unwrap();
+    let mut filled = 0;
+    while filler.write_at(&[1; 4096], filled).is_ok() {
+        filled += 4096;
+    }
+    let error = SharedBuffer::create(namespace, "more", 1).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BufferError::Create(CreateError::NoSpace { free: 0, .. })
+        ),
+        "{error}"
+    );
+    // Its memory was never touched before, but it is there: no SIGBUS.
+    half.write_at(0, &vec![7; 512 << 10]).unwrap();
+    let other = SharedBuffer::connect(namespace, "half").unwrap();
+    assert_eq!(other.read_to_vec(0, 512 << 10).unwrap(), vec![7; 512 << 10]);
+    drop(filler);
+    fs::remove_file(namespace.path().join("filler")).unwrap();
+    SharedBuffer::create(namespace, "more", 1).unwrap();
+}
+
+#[test]
+fn a_full_file_system_is_an_error_with_figures() {
+    let mut command = match unshare(&["--mount"]) {
+        Ok(command) => command,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let scratch = Scratch::new();
+    let mount = "mount -t tmpfs -o size=1m,mode=0700 none \"$0\" && exec \"$@\"";
+    command.args(["sh", "-c", mount]).arg(scratch.path());
+    command.arg(std::env::current_exe().unwrap());
+    assert!(scratch.start_by(command, "fill memory").end().success());
+}
+
+fn limit_files(namespace: &Namespace) {
+    const LIMIT: u64 = 64 << 10;
+    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, LIMIT).unwrap();
+    let error = SharedBuffer::create(namespace, "b", 64 << 10).unwrap_err();
+    let BufferError::Create(CreateError::FileSizeLimit { limit, needed, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert!(*limit == LIMIT && *needed > LIMIT, "{error}");
+    SharedBuffer::create(namespace, "b", 8 << 10).unwrap();
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_with_figures() {
+    assert!(Scratch::new().start("limit files").end().success());
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask test`: every test, and nothing left behind.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::cargo::{self, cargo};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+const SHARED_MEMORY: &str = "/dev/shm";
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let before = in_shared_memory()?;
+    let mut tests = cargo(&["test", "--workspace", "--all-features"]);
+    tests.args(&options.filter);
+    cargo::run(&mut tests)?;
+    let left: Vec<_> = in_shared_memory()?.difference(&before).cloned().collect();
+    ensure!(left.is_empty(), "the tests left in {SHARED_MEMORY}: {left:?}");
+    eprintln!("all tests passed and left nothing in {SHARED_MEMORY}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_shared_memory() -> Result<BTreeSet<OsString>> {
+    let entries = std::fs::read_dir(SHARED_MEMORY).with_context(|| format!("listing {SHARED_MEMORY}"))?;
+    entries.map(|entry| Ok(entry?.file_name())).collect()
+}
