@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     for n in 1..=10 {
-        jobs.sender().send(&format!("job {n}"))?; // accepted: survives even our own kill -9
+        jobs.sender().send(format!("job {n}"))?; // accepted: survives even our own kill -9
     }
     Ok(())
 }

@@ -62,14 +62,20 @@ pub enum SendFailure {
 }
 
 /// A message that was not sent, and why.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[error("{failure}")]
 pub struct SendError<T> {
     /// The message, as it was given.
     pub message: T,
     /// Why.
-    #[source]
     pub failure: SendFailure,
+}
+
+/// Without the message, which need not be printable.
+impl<T> std::fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendError").field("failure", &self.failure).finish_non_exhaustive()
+    }
 }
 
 /// Why nothing was received.

@@ -1,5 +1,6 @@
 //! The typed queue: what most people use.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::transport::{Transport, Wait};
 ///
 /// let queue = Queue::<String>::open("local:greetings")?;
 /// let (sender, receiver) = (queue.sender(), queue.receiver());
-/// sender.send(&"hello".to_owned())?;
+/// sender.send("hello".to_owned())?;
 ///
 /// let delivery = receiver.recv()?;
 /// assert_eq!(delivery.data().map(String::as_str), Some("hello"));
@@ -115,11 +116,11 @@ impl<T> Queue<T> {
 }
 
 impl<T: Serialize> Sender<T> {
-    /// Sends, waiting for as long as the queue is full.
+    /// Sends, waiting for as long as the queue is full. Takes a `T` or a `&T`.
     ///
     /// # Errors
-    /// [`SendError`] with the reference that was given, when the queue is closed or removed, or the value can't be sent.
-    pub fn send<'v>(&self, value: &'v T) -> Result<MessageId, SendError<&'v T>> {
+    /// [`SendError`], which hands `value` back, when the queue is closed or removed, or the value can't be sent.
+    pub fn send<V: Borrow<T>>(&self, value: V) -> Result<MessageId, SendError<V>> {
         self.send_as(Kind::Data, value, Wait::Forever)
     }
 
@@ -127,7 +128,7 @@ impl<T: Serialize> Sender<T> {
     ///
     /// # Errors
     /// [`SendFailure::Full`] or `NoMemory` if there is none; else as [`send`](Self::send).
-    pub fn try_send<'v>(&self, value: &'v T) -> Result<MessageId, SendError<&'v T>> {
+    pub fn try_send<V: Borrow<T>>(&self, value: V) -> Result<MessageId, SendError<V>> {
         self.send_as(Kind::Data, value, Wait::No)
     }
 
@@ -135,11 +136,11 @@ impl<T: Serialize> Sender<T> {
     ///
     /// # Errors
     /// [`SendFailure::TimedOut`] if there was none; else as [`send`](Self::send).
-    pub fn send_timeout<'v>(
+    pub fn send_timeout<V: Borrow<T>>(
         &self,
-        value: &'v T,
+        value: V,
         timeout: Duration,
-    ) -> Result<MessageId, SendError<&'v T>> {
+    ) -> Result<MessageId, SendError<V>> {
         self.send_as(Kind::Data, value, Wait::at_most(timeout))
     }
 
@@ -148,15 +149,15 @@ impl<T: Serialize> Sender<T> {
     /// # Errors
     /// As [`send`](Self::send), [`try_send`](Self::try_send) or [`send_timeout`](Self::send_timeout),
     /// depending on `wait`.
-    pub fn send_as<'v>(
+    pub fn send_as<V: Borrow<T>>(
         &self,
         kind: Kind,
-        value: &'v T,
+        value: V,
         wait: Wait,
-    ) -> Result<MessageId, SendError<&'v T>> {
+    ) -> Result<MessageId, SendError<V>> {
         let sent = self
             .bytes
-            .encoded(value)
+            .encoded(value.borrow())
             .and_then(|bytes| self.bytes.send_as(kind, &bytes, wait));
         sent.map_err(|failure| SendError {
             message: value,

@@ -14,6 +14,8 @@ mod geometry;
 mod handle;
 mod letters;
 mod memory;
+#[cfg(test)]
+mod model;
 mod payload;
 mod recovery;
 mod ring;

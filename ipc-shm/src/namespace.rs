@@ -5,7 +5,6 @@
 //! descriptors of checked folders, so a folder swapped for a link in between changes nothing.
 //! Deaths: a folder made and left empty is reused; no half-made state of a folder matters.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -257,10 +256,11 @@ fn entries(folder: OwnedFd, path: &Path) -> Result<Vec<String>, NamespaceError> 
     for entry in Dir::from_fd(folder).map_err(failed)?.iter() {
         let entry = entry.map_err(failed)?;
         // Names that are no UTF-8 are none of ours.
-        if let Ok(name) = entry.file_name().to_str() {
-            if OsStr::new(name) != "." && OsStr::new(name) != ".." {
-                names.push(name.to_owned());
-            }
+        if let Ok(name) = entry.file_name().to_str()
+            && name != "."
+            && name != ".."
+        {
+            names.push(name.to_owned());
         }
     }
     names.sort_unstable();

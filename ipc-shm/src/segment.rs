@@ -472,15 +472,15 @@ fn check_space(
     name: &Name,
     needed: u64,
 ) -> Result<(), CreateError> {
-    if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE) {
-        if needed > limit {
-            let name = name.to_string();
-            return Err(CreateError::FileSizeLimit {
-                name,
-                limit,
-                needed,
-            });
-        }
+    if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE)
+        && needed > limit
+    {
+        let name = name.to_string();
+        return Err(CreateError::FileSizeLimit {
+            name,
+            limit,
+            needed,
+        });
     }
     match free_bytes(folder) {
         Some(free) if free < needed => Err(no_space(namespace, folder, name, needed)),

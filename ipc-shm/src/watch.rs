@@ -58,10 +58,10 @@ fn watcher() -> &'static Watcher {
     loop {
         let current = CURRENT.load(Ordering::Acquire);
         // SAFETY: null, or a leaked box that is never freed and only ever shared.
-        if let Some(watcher) = unsafe { current.as_ref() } {
-            if watcher.generation.is_current() {
-                return watcher;
-            }
+        if let Some(watcher) = unsafe { current.as_ref() }
+            && watcher.generation.is_current()
+        {
+            return watcher;
         }
         let fresh = Box::into_raw(Box::new(Watcher::new()));
         match CURRENT.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {

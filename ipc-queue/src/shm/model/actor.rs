@@ -1,5 +1,6 @@
 //! What the processes of a model do: scripts of the ring's operations, as `handle` makes them.
 
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
 use std::time::Duration;
 
 use ipc_proto::Kind;
@@ -10,7 +11,6 @@ use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::recovery::Due;
 use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
 use crate::shm::word::{CellKind, Seat, State};
-use std::sync::atomic::Ordering::{Acquire, SeqCst};
 
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +129,11 @@ impl Actor {
         self.tail.as_ref()
     }
 
+    /// Between two operations of its script.
+    pub fn is_between(&self) -> bool {
+        self.stage == Stage::Begin
+    }
+
     pub fn holds_something(&self) -> bool {
         self.writing.is_some() || !self.reading.is_empty()
     }
@@ -161,9 +166,6 @@ impl Actor {
             }
             (Some(Do::Ack), _, Some(reading)) if begun => {
                 ledger.messages[entry(reading.message)].maybe_gone = true;
-            }
-            (Some(Do::Drop), ..) if begun => {
-                ledger.messages.iter_mut().for_each(|message| message.maybe_gone = true);
             }
             _ => {}
         }
@@ -563,13 +565,7 @@ impl Turn<'_> {
     fn drop_letters(&self) -> bool {
         for index in 0..self.ring.cells() {
             if let Some(occupancy) = self.letter_in(index) {
-                let message = self.message_in(index);
-                if self.ring.drop_dead(index, occupancy) {
-                    self.world.live(|ledger, _| {
-                        ledger.messages[usize::from(message)].gone = true;
-                        Ok(())
-                    });
-                }
+                let _ = self.ring.drop_dead(index, occupancy);
             }
         }
         self.announce();

@@ -147,8 +147,9 @@ impl Ledger {
     }
 
     fn book(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
-        use CellKind::{Dead, Free, Leased, Ready, Writing};
+        use CellKind::{Dead, Free, Leased, Quarantined, Ready, Writing};
         let by = actor as u8 + 1;
+        let expires = self.expires(was, is);
         let entry = &mut self.cells[index];
         let number = entry.message;
         let message = &mut self.messages[usize::from(number)];
@@ -173,7 +174,8 @@ impl Ledger {
                 }
             }
             (Dead, Leased) => entry.readers[actor] += 1,
-            (Leased, Ready | Dead) if self.expires(was, is) => {
+            (Dead, Free | Quarantined) => message.gone = true,
+            (Leased, Ready | Dead) if expires => {
                 if self.judges_by[actor] < message.safe_until {
                     return Err(format!(
                         "lease of {number} ended at {}, extended to {}",

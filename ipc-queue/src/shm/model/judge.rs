@@ -1,0 +1,157 @@
+//! What the next process must find, whatever happened before.
+
+use super::actor::at;
+use super::explorer::{Scenario, Snapshot, kill};
+use super::ledger::{Ledger, MESSAGES, Verdict};
+use super::world::{ModelMemory, World};
+use crate::shm::memory::{RingWord, Word};
+use crate::shm::ring::{Cursor, Ring, Settled};
+use crate::shm::word::{CellKind, Seat, State};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::SeqCst;
+
+use ipc_proto::Kind;
+
+/// Ends a state in several ways and looks at what is left.
+pub struct Judge<'a> {
+    ring: &'a Ring<ModelMemory>,
+    scenario: &'a Scenario,
+}
+
+/// Nobody's in any scenario.
+const SEAT: Seat = Seat::of_slot(500);
+
+impl<'a> Judge<'a> {
+    pub fn new(ring: &'a Ring<ModelMemory>, scenario: &'a Scenario) -> Self {
+        Self { ring, scenario }
+    }
+
+    fn world(&self) -> &World {
+        &self.ring.memory().world
+    }
+
+    /// `ended`: no actor has anything left to do.
+    pub fn judge(&self, snapshot: &Snapshot, ended: bool) -> Verdict {
+        let world = self.world();
+        world.stepping.set(false);
+        world.watched.set(false);
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            self.all_die(snapshot)
+                .map_err(|broken| format!("if all die here: {broken}"))?;
+            if ended {
+                self.survivors_go_on(snapshot)
+                    .map_err(|broken| format!("at the end: {broken}"))?;
+            }
+            Ok(())
+        }));
+        world.stepping.set(true);
+        world.watched.set(true);
+        judged.unwrap_or_else(|_| Err("a panic in the judgement".to_owned()))
+    }
+
+    /// Everybody is killed, and a new process comes.
+    fn all_die(&self, snapshot: &Snapshot) -> Verdict {
+        let mut snapshot = snapshot.clone();
+        for id in 0..snapshot.runners.len() {
+            if !snapshot.runners[id].dead {
+                kill(&mut snapshot, id, &self.scenario.actors[id].1);
+            }
+        }
+        self.recover(&mut snapshot, |_| true);
+        let mut head = self.ring.cursor(RingWord::Head);
+        let tail = self.ring.cursor(RingWord::Tail);
+        self.drains(&snapshot.ledger, &mut head)?;
+        self.has_room(&mut tail.clone())
+    }
+
+    /// Those who live still have their cursors; what the dead held is recovered, and so is what the living
+    /// would hold for ever.
+    fn survivors_go_on(&self, snapshot: &Snapshot) -> Verdict {
+        let alive = snapshot.runners.iter().filter(|runner| !runner.dead);
+        let heads: Vec<Cursor> = alive.clone().filter_map(|runner| runner.actor.head().cloned()).collect();
+        let tails: Vec<Cursor> = alive.filter_map(|runner| runner.actor.tail().cloned()).collect();
+        let mut snapshot = snapshot.clone();
+        let mut gone = [false; 16];
+        for id in 0..snapshot.runners.len() {
+            let runner = &snapshot.runners[id];
+            if runner.actor.holds_something() && !runner.dead {
+                gone[usize::from(runner.actor.seat())] = true;
+                kill(&mut snapshot, id, &self.scenario.actors[id].1);
+            }
+            gone[usize::from(snapshot.runners[id].actor.seat())] |=
+                snapshot.ledger.dead[usize::from(snapshot.runners[id].actor.seat())];
+        }
+        self.recover(&mut snapshot, |seat| gone[usize::from(seat)]);
+        let words = self.world().words.borrow().clone();
+        let fresh = (self.ring.cursor(RingWord::Head), self.ring.cursor(RingWord::Tail));
+        for head in heads.iter().chain([&fresh.0]) {
+            self.world().words.borrow_mut().clone_from(&words);
+            self.drains(&snapshot.ledger, &mut head.clone())?;
+            let drained = self.world().words.borrow().clone();
+            for tail in tails.iter().chain([&fresh.1]) {
+                self.world().words.borrow_mut().clone_from(&drained);
+                self.has_room(&mut tail.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the state into the world and frees what the gone held.
+    fn recover(&self, snapshot: &mut Snapshot, gone: impl Fn(u8) -> bool) {
+        self.world().words.borrow_mut().clone_from(&snapshot.words);
+        for seat in 0..self.scenario.shape.seats as u8 {
+            if gone(seat) {
+                let _ = self.ring.recover(Seat::of_slot(seat.into()), || true);
+            }
+        }
+        // Delays are over; leases are all recovered, or none is left.
+        let _ = self.ring.look_at_clock(at(1 << 30), None);
+    }
+
+    /// Exactly what was accepted and not settled is there, each once.
+    fn drains(&self, ledger: &Ledger, head: &mut Cursor) -> Verdict {
+        let mut found = [0u8; MESSAGES];
+        while let Some(lease) = self.ring.take(SEAT, head) {
+            found[usize::from(ledger.cells[lease.index as usize].message)] += 1;
+            let acked = self.ring.ack(&lease);
+            if acked != Settled::Freed {
+                return Err(format!("cell {} is {acked:?} after an ack", lease.index));
+            }
+        }
+        for index in 0..self.ring.cells() {
+            let cell = self.ring.cell(index);
+            let state = State::from_word(cell.state().load(SeqCst));
+            if state.kind == CellKind::Dead {
+                found[usize::from(ledger.cells[index as usize].message)] += 1;
+                if !self.ring.drop_dead(index, cell.occupancy().number()) {
+                    return Err(format!("the dead letter in cell {index} can't be dropped"));
+                }
+            }
+            let state = State::from_word(cell.state().load(SeqCst));
+            if state.kind != CellKind::Free {
+                return Err(format!("cell {index} is never free again: {state:?}"));
+            }
+        }
+        for (number, (message, found)) in ledger.messages.iter().zip(found).enumerate() {
+            let surely = message.accepted && !message.gone && !message.maybe_gone;
+            let possibly = (message.accepted || message.maybe_there) && !message.gone;
+            if found > u8::from(possibly) || found < u8::from(surely) {
+                return Err(format!("message {number} is there {found} times: {message:?}"));
+            }
+        }
+        match self.ring.chunks_in_use() {
+            0 => Ok(()),
+            used => Err(format!("{used} chunks are in use, but no cell")),
+        }
+    }
+
+    /// Exactly as many claims succeed as there are cells.
+    fn has_room(&self, tail: &mut Cursor) -> Verdict {
+        let claims = (0..).map_while(|_| self.ring.claim(SEAT, Kind::Data, tail));
+        let room = claims.take(10).count();
+        match self.ring.cells() as usize {
+            cells if cells == room => Ok(()),
+            cells => Err(format!("room for {room} messages in {cells} cells")),
+        }
+    }
+}
