@@ -612,7 +612,7 @@ mod tests {
         let other = connect(&scratch);
         assert_eq!((other.len(), other.name().as_str()), (100, "b"));
         one.write_at(90, b"0123456789").unwrap();
-        assert_eq!(other.read_to_vec(88, 5).unwrap(), b"\0\0012");
+        assert_eq!(other.read_to_vec(88, 5).unwrap(), [0, 0, b'0', b'1', b'2']);
         let mut two = [0; 2];
         other.read_at(98, &mut two).unwrap();
         assert_eq!(&two, b"89");

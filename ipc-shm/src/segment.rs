@@ -1024,7 +1024,8 @@ mod tests {
         let mut flipped = whole.clone();
         flipped[130] ^= 1;
         let garbage = vec![0x5a; whole.len()];
-        let cases: [(&[u8], fn(&HeaderError) -> bool); 6] = [
+        type Case<'a> = (&'a [u8], fn(&HeaderError) -> bool);
+        let cases: [Case<'_>; 6] = [
             (&[], |e| matches!(e, HeaderError::TooShort { found: 0, .. })),
             (&whole[..575], |e| {
                 matches!(e, HeaderError::TooShort { found: 575, .. })

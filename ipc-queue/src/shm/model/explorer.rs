@@ -16,7 +16,6 @@ use super::actor::{Actor, Do, Rules};
 use super::judge::Judge;
 use super::ledger::Ledger;
 use super::world::{Broken, ModelMemory, Place, Shape, Suspended, World};
-use crate::shm::memory::CELL_WORDS;
 use crate::shm::ring::Ring;
 
 /// What is explored.
@@ -483,12 +482,6 @@ pub fn kill(snapshot: &mut Snapshot, id: usize, script: &[Do]) {
     runner.actor = Actor::new(runner.actor.seat());
     runner.dead = true;
     runner.log.clear();
-}
-
-/// The words of a snapshot's cell states.
-pub fn states(snapshot: &Snapshot, cells: u32) -> impl Iterator<Item = u64> {
-    let words = snapshot.words.chunks(CELL_WORDS);
-    words.map(|words| words[0]).take(cells as usize)
 }
 
 /// Explores a scenario; panics with the shortest way found to a broken promise.

@@ -28,15 +28,15 @@ pub struct Ledger {
     /// Whether the process that has the seat is dead.
     pub dead: [bool; SEATS],
     /// What was ready, and everybody was told, when an actor's receiving began: message and attempt.
-    seen_ready: [[(u8, u8); CELLS]; ACTORS],
+    pub seen_ready: [[(u8, u8); CELLS]; ACTORS],
     /// What was free, and everybody was told, when an actor's claiming began.
-    seen_free: [[u8; CELLS]; ACTORS],
+    pub seen_free: [[u8; CELLS]; ACTORS],
     /// Milliseconds.
     pub now: u64,
     /// By what time an actor's look at the clock judges.
     pub judges_by: [u64; ACTORS],
     /// How many messages were claimed so far.
-    claims: u8,
+    pub claims: u8,
     /// Somebody was told that the closed queue is drained.
     pub drained: bool,
     pub ordered: bool,
