@@ -30,3 +30,8 @@ pub use stats::QueueStats;
 
 /// The types of messages that travel, and how queues are set up.
 pub use ipc_proto::{Kind, Message, MessageId, QueueSettings, SenderId, Timestamp};
+
+/// The workspace's README: its program must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

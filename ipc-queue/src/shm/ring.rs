@@ -217,8 +217,15 @@ impl<M: Memory> Ring<M> {
         let mut at = self.start(RingWord::Tail, cursor);
         let mut mended = false;
         let mut steps = 0;
-        // Everybody else's claims move us on at most once round; after that it is full.
-        while steps <= cells {
+        loop {
+            if steps > cells {
+                // Every cell is ahead of us: we start from a hint that was held up.
+                if mended {
+                    break;
+                }
+                (mended, steps) = (true, 0);
+                at = self.refind(RingWord::Tail);
+            }
             let cell = self.cell(at.index).state();
             let word = cell.load(SeqCst);
             let state = State::from_word(word);
@@ -389,7 +396,14 @@ impl<M: Memory> Ring<M> {
         let mut at = self.start(RingWord::Head, cursor);
         let mut mended = false;
         let mut steps = 0;
-        while steps <= cells {
+        loop {
+            if steps > cells {
+                if mended {
+                    break;
+                }
+                (mended, steps) = (true, 0);
+                at = self.refind(RingWord::Head);
+            }
             let cell = self.cell(at.index).state();
             let word = cell.load(SeqCst);
             let state = State::from_word(word);
@@ -435,15 +449,12 @@ impl<M: Memory> Ring<M> {
         Look::Contradiction
     }
 
-    /// The cell at `at` is being written. Is there anything behind it that would have to wait for it?
+    /// The cell at `at` is being written. Is there a message behind it that would have to wait for it?
     #[cold]
     fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
         let cell = self.cell(at.index).state();
-        let next = at.next(self.cells());
-        let behind = State::from_word(self.cell(next.index).state().load(SeqCst));
-        let none_behind = behind.kind == CellKind::Free && behind.lap == next.lap;
-        if none_behind || next.index == at.index {
-            // The look at the next cell counts only if this one was being written all the while.
+        if !self.is_ready_behind(at) {
+            // The look at the other cells counts only if this one was being written all the while.
             return if cell.load(SeqCst) == word {
                 Patience::Nothing
             } else {
@@ -457,6 +468,21 @@ impl<M: Memory> Ring<M> {
             }
         }
         Patience::Over
+    }
+
+    /// Whether a message is ready at a position after `at` that receivers get to in turn.
+    fn is_ready_behind(&self, at: Position) -> bool {
+        let mut next = at.next(self.cells());
+        while next.index != at.index {
+            let state = State::from_word(self.cell(next.index).state().load(SeqCst));
+            match (state.lap.since(next.lap), state.kind) {
+                (0, CellKind::Ready) => return true,
+                (0, CellKind::Writing) | (1.., _) => {}
+                _ => return false,
+            }
+            next = next.next(self.cells());
+        }
+        false
     }
 
     /// Takes a message that is ready out of turn. `nothing` is the word that said "nothing" at `position`:
@@ -657,42 +683,35 @@ impl<M: Memory> Ring<M> {
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
-    /// Works out a position from the cells alone, after a hint or a cell turned out to be damaged.
+    /// Works out a position from the cells alone, after a hint was held up or a cell turned out to be damaged.
     ///
-    /// The middle one of all laps is right even if a few cells are damaged; of the cells near it, the first
-    /// that senders (receivers) have still to deal with is theirs.
+    /// It is the first position that senders (receivers) have still to deal with, so never too far on, whatever
+    /// changes meanwhile: cells only move on. The middle one of all laps is right even if a few cells are damaged, and
+    /// no healthy cell is more than two away from it.
     #[cold]
     fn refind(&self, which: RingWord) -> Position {
-        let cells = self.cells();
-        let states: Vec<State> = (0..cells)
+        let states: Vec<State> = (0..self.cells())
             .map(|index| State::from_word(self.cell(index).state().load(SeqCst)))
             .collect();
         let base = states[0].lap;
         let mut laps: Vec<i64> = states.iter().map(|state| state.lap.since(base)).collect();
         let middle = laps.len() / 2;
         let median = *laps.select_nth_unstable(middle).1;
-        let near = |state: &State| (state.lap.since(base) - median).abs() <= 1;
-        let full = |state: &State| matches!(state.kind, CellKind::Ready | CellKind::Writing);
-        let first = |wanted: &dyn Fn(&State) -> bool| {
-            (0..cells)
-                .zip(&states)
-                .filter(|(_, state)| near(state) && wanted(state))
-                .map(|(index, state)| Position {
-                    lap: state.lap,
-                    index,
-                })
-                .min_by(|one, other| one.compare(*other))
+        let next_lap = |state: &State| match (which, state.kind) {
+            (RingWord::Tail | RingWord::Spare, CellKind::Ready | CellKind::Writing) => {
+                state.lap.next()
+            }
+            _ => state.lap,
         };
-        let found = match which {
-            RingWord::Head | RingWord::Stray => first(&full).or_else(|| first(&|_| true)),
-            RingWord::Tail | RingWord::Spare => first(&|state| !full(state)).or_else(|| {
-                first(&|_| true).map(|position| Position {
-                    lap: position.lap.next(),
-                    ..position
-                })
-            }),
-        };
-        let position = found.unwrap_or_default();
+        let position = (0..)
+            .zip(&states)
+            .filter(|(_, state)| (state.lap.since(base) - median).abs() <= 2)
+            .map(|(index, state)| Position {
+                lap: next_lap(state),
+                index,
+            })
+            .min_by(|one, other| one.compare(*other))
+            .unwrap_or_default();
         self.memory
             .ring_word(which)
             .store(position.to_word(), Relaxed);

@@ -1,0 +1,53 @@
+//! The README's program, run as it says: one process sends, another works and is killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ipc_proto::Name;
+use ipc_queue::ShmQueue;
+use ipc_queue::transport::{OpenRequest, Transport};
+use ipc_shm::Namespace;
+
+/// Cargo builds examples before it runs tests, next to the folder that this test is in.
+fn program() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    deps.parent().unwrap().with_file_name("examples").join("quickstart")
+}
+
+fn start(folder: &Path, args: &[&str]) -> Child {
+    Command::new(program())
+        .args(args)
+        .env("IPC_SHM_DIR", folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the example, built by `cargo test`")
+}
+
+#[test]
+fn the_program_in_the_readme_works_between_two_processes() {
+    let folder = tempfile::Builder::new().prefix("ipc-test-").tempdir_in("/dev/shm").unwrap();
+    let root = folder.path().join("root");
+    assert!(start(&root, &[]).wait().unwrap().success());
+    let mut worker = start(&root, &["work"]);
+    let lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+    let done: Vec<String> = lines.take(10).map(Result::unwrap).collect();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let expected: Vec<String> = (1..=10).map(|n| format!("Some(\"job {n}\"), attempt 1")).collect();
+    assert_eq!(done, expected);
+
+    // The last one was printed and perhaps not acked: then it is ready again. Nothing else is there.
+    let namespace = Namespace::in_folder(&root, "default").unwrap();
+    let name = Name::new("jobs").unwrap();
+    let request = OpenRequest {
+        payload: "String".to_owned(),
+        ..OpenRequest::default()
+    };
+    let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
+    let stats = queue.stats();
+    assert!(stats.ready <= 1 && stats.in_use() == stats.ready, "{stats:?}");
+    drop(queue);
+    assert!(ShmQueue::remove(&namespace, &name).unwrap());
+    assert!(!root.exists());
+}
