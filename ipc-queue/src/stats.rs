@@ -41,6 +41,8 @@ pub struct QueueStats {
     pub dead: u64,
     /// Messages that are done but may still be read by somebody who lost their lease, now.
     pub quarantined: u64,
+    /// Chunks that hold payloads too large for their places, now. 0 where there are none.
+    pub chunks_in_use: u64,
     /// Processes attached, now.
     pub participants: u64,
 }

@@ -387,6 +387,7 @@ const SPINS: u32 = 100;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
     use std::thread;
 
     use proptest::prelude::*;
@@ -415,12 +416,13 @@ mod tests {
         Some(Instant::now())
     }
 
+    fn event_word(lock: &RobustLock) -> &AtomicU32 {
+        let mapping = lock.segment().mapping();
+        mapping.word32(EVENTS + 64 * EVENT).unwrap()
+    }
+
     fn until_asleep(count: usize, locks: [&RobustLock; 2]) {
-        let words = locks.map(|lock| {
-            let mapping = lock.segment().mapping();
-            mapping.word32(EVENTS + 64 * EVENT).unwrap()
-        });
-        while threads_asleep_on(&words) < count {
+        while threads_asleep_on(&locks.map(event_word)) < count {
             thread::yield_now();
         }
     }
@@ -520,7 +522,10 @@ mod tests {
                 scope.spawn(|| drop(lock.lock(None).unwrap()));
             }
             until_asleep(3, [&one, &other]);
+            let before = event_word(&one).load(Ordering::SeqCst);
             drop(guard);
+            // Going to sleep and waking up change nothing in it while its flag is up: it was a notification.
+            assert_ne!(event_word(&one).load(Ordering::SeqCst), before);
         });
     }
 

@@ -5,6 +5,7 @@ mod cargo;
 mod demo;
 mod lint;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,11 @@ enum Command {
     Test(test::Options),
     /// Check formatting, lints, docs and layering
     Lint,
+    /// Kill, stop and continue senders and receivers at random, then account for every message
+    Torture(torture::Options),
+    /// One of the tortured
+    #[command(hide = true)]
+    TortureActor(torture::actor::Options),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +39,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Lint => lint::run(),
+        Command::Torture(options) => torture::run(&options),
+        Command::TortureActor(options) => torture::actor::run(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -42,6 +42,8 @@ pub struct Ring<M> {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub struct Cursor {
     position: Position,
+    /// Where this handle claimed last. What it sends next must not come before that.
+    last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
 }
@@ -50,6 +52,21 @@ impl Cursor {
     /// Makes the next "empty" or "full" come only after a whole scan.
     pub fn doubt(&mut self) {
         self.dealt_with = self.dealt_with.wrapping_sub(1);
+    }
+
+    /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed before.
+    #[inline]
+    fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
+        match self.last {
+            Some(last) if last.compare(Position { lap, index }).is_ge() => {
+                if index > last.index {
+                    last.lap
+                } else {
+                    last.lap.next()
+                }
+            }
+            _ => lap,
+        }
     }
 }
 
@@ -140,8 +157,8 @@ pub enum Settled {
 /// What looking at one position showed.
 enum Look<T> {
     Found(T),
-    /// Nothing to find; the word that says so.
-    Nothing(u64),
+    /// Nothing to find.
+    Nothing,
     /// The cells contradict the position: it, or a cell, is damaged.
     Contradiction,
 }
@@ -185,6 +202,7 @@ impl<M: Memory> Ring<M> {
         };
         Cursor {
             position: Position::from_word(self.load_hint(hint), self.cells()),
+            last: None,
             dealt_with: self.load_hint(strays).wrapping_sub(1),
         }
     }
@@ -203,7 +221,7 @@ impl<M: Memory> Ring<M> {
             if spare == cursor.dealt_with {
                 return None;
             }
-            if let Some(claim) = self.claim_anywhere(me) {
+            if let Some(claim) = self.claim_anywhere(me, cursor) {
                 self.cell(claim.index).begin(claim.occupancy, kind);
                 return Some(claim);
             }
@@ -231,15 +249,9 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(word);
             match (state.lap.since(at.lap), state.kind) {
                 (0, CellKind::Free) => {
-                    let claimed = state.claimed_by(me).to_word();
-                    if cell.swap_if(word, claimed, SeqCst).is_ok() {
+                    if let Some(claim) = self.claim_word(me, at.index, word, cursor) {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
-                        return Look::Found(Claim {
-                            index: at.index,
-                            occupancy: at.lap,
-                            word: claimed,
-                            strayed: false,
-                        });
+                        return Look::Found(claim);
                     }
                     continue; // Somebody else has it: look at what it is now.
                 }
@@ -254,7 +266,7 @@ impl<M: Memory> Ring<M> {
                 }
                 (-1, CellKind::Writing | CellKind::Ready) => {
                     cursor.position = at;
-                    return Look::Nothing(word);
+                    return Look::Nothing;
                 }
                 _ if !mended => {
                     mended = true;
@@ -280,19 +292,38 @@ impl<M: Memory> Ring<M> {
     }
 
     #[cold]
-    fn claim_anywhere(&self, me: Seat) -> Option<Claim> {
+    fn claim_anywhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
         (0..self.cells()).find_map(|index| {
-            let cell = self.cell(index).state();
-            let word = cell.load(SeqCst);
-            let state = State::from_word(word);
-            let claimed = state.claimed_by(me).to_word();
-            let taken = state.kind == CellKind::Free && cell.swap_if(word, claimed, SeqCst).is_ok();
-            taken.then_some(Claim {
-                index,
-                occupancy: state.lap,
-                word: claimed,
+            let word = self.cell(index).state().load(SeqCst);
+            if State::from_word(word).kind != CellKind::Free {
+                return None;
+            }
+            let claim = self.claim_word(me, index, word, cursor)?;
+            Some(Claim {
                 strayed: true,
+                ..claim
             })
+        })
+    }
+
+    /// Claims a free cell; for a later lap than it stands for, if this handle claimed further on before.
+    #[inline]
+    fn claim_word(&self, me: Seat, index: u32, word: u64, cursor: &mut Cursor) -> Option<Claim> {
+        let free = State::from_word(word);
+        let lap = cursor.lap_in_order(index, free.lap);
+        let claimed = State { lap, ..free }.claimed_by(me).to_word();
+        let swapped = self
+            .cell(index)
+            .state()
+            .swap_if(word, claimed, SeqCst);
+        swapped.ok().map(|()| {
+            cursor.last = Some(Position { lap, index });
+            Claim {
+                index,
+                occupancy: lap,
+                word: claimed,
+                strayed: lap != free.lap,
+            }
         })
     }
 
@@ -360,9 +391,7 @@ impl<M: Memory> Ring<M> {
                 Err(changed) => word = changed,
             }
         }
-        if claim.strayed {
-            self.spare();
-        }
+        self.spare(); // It is free ahead of the senders' position.
     }
 
     // --- receiving -------------------------------------------------------------------------------
@@ -371,21 +400,22 @@ impl<M: Memory> Ring<M> {
     #[inline]
     pub fn take(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         loop {
-            let nothing = match self.take_in_turn(me, cursor) {
-                Look::Found(lease) => return Some(lease),
-                Look::Nothing(word) => Some(word),
-                Look::Contradiction => None,
-            };
+            let look = self.take_in_turn(me, cursor);
+            if let Look::Found(lease) = look {
+                return Some(lease);
+            }
+            let trusted = matches!(look, Look::Nothing);
             let strays = self.memory.ring_word(RingWord::Stray).load(SeqCst);
-            if strays == cursor.dealt_with && nothing.is_some() {
+            if trusted && strays == cursor.dealt_with {
                 return None;
             }
-            match self.take_anywhere(me, cursor.position, nothing) {
-                Look::Found(lease) => return Some(lease),
-                // Only a whole scan that found nothing deals with the strays.
-                Look::Nothing(_) if nothing.is_none() => return None,
-                Look::Nothing(_) => cursor.dealt_with = strays,
-                Look::Contradiction => {}
+            if let Some(lease) = self.take_anywhere(me, cursor.position) {
+                return Some(lease);
+            }
+            // Only a whole scan that found nothing deals with the strays.
+            cursor.dealt_with = strays;
+            if !trusted {
+                return None;
             }
         }
     }
@@ -418,7 +448,7 @@ impl<M: Memory> Ring<M> {
                 (0, CellKind::Writing) => match self.wait_for_sender(at, word) {
                     Patience::Nothing => {
                         cursor.position = at;
-                        return Look::Nothing(word);
+                        return Look::Nothing;
                     }
                     Patience::Changed => continue,
                     Patience::Over => {
@@ -432,7 +462,7 @@ impl<M: Memory> Ring<M> {
                 },
                 (0, _) => {
                     cursor.position = at;
-                    return Look::Nothing(word);
+                    return Look::Nothing;
                 }
                 (1.., _) => {}
                 _ if !mended => {
@@ -485,28 +515,50 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// Takes a message that is ready out of turn. `nothing` is the word that said "nothing" at `position`:
-    /// while it stands, what is ready elsewhere was not sent after what will come there.
+    /// Takes a message that is ready out of turn. `None` only after a whole scan that found nothing.
     #[cold]
-    fn take_anywhere(&self, me: Seat, position: Position, nothing: Option<u64>) -> Look<Lease> {
+    fn take_anywhere(&self, me: Seat, position: Position) -> Option<Lease> {
         let cells = self.cells();
-        for index in (position.index..cells).chain(0..position.index) {
-            let word = self.cell(index).state().load(SeqCst);
-            if State::from_word(word).kind != CellKind::Ready {
-                continue;
+        let mut first: Option<(Position, u64)> = None;
+        loop {
+            let mut next: Option<(Position, u64)> = None;
+            for index in (position.index..cells).chain(0..position.index) {
+                let word = self.cell(index).state().load(SeqCst);
+                let state = State::from_word(word);
+                if state.kind != CellKind::Ready {
+                    continue;
+                }
+                let found = Position {
+                    lap: state.lap,
+                    index,
+                };
+                // Delivered before: no order is promised.
+                if state.attempt > 0 {
+                    if let Some(lease) = self.take_stray(me, index, word) {
+                        return Some(lease);
+                    }
+                } else if next.is_none_or(|(next, _)| found.compare(next).is_lt()) {
+                    next = Some((found, word));
+                }
             }
-            let still_nothing = self.cell(position.index).state().load(SeqCst);
-            if nothing.is_some_and(|nothing| nothing != still_nothing) {
-                return Look::Contradiction; // Look in turn first.
+            let (at, word) = next?;
+            // Only if a second scan says the same: what its sender sent before it was ready before it, maybe
+            // behind our back.
+            if first == next {
+                if let Some(lease) = self.take_stray(me, at.index, word) {
+                    return Some(lease);
+                }
             }
-            if let Some(lease) = self.take_word(me, index, word) {
-                return Look::Found(Lease {
-                    strayed: true,
-                    ..lease
-                });
-            }
+            first = next;
         }
-        Look::Nothing(0)
+    }
+
+    fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
+        let lease = self.take_word(me, index, word)?;
+        Some(Lease {
+            strayed: true,
+            ..lease
+        })
     }
 
     #[inline]
@@ -564,7 +616,8 @@ impl<M: Memory> Ring<M> {
             }
             match cell.state().swap_if(word, next.to_word(), SeqCst) {
                 Ok(()) => {
-                    self.raise_hint(settled, lease.strayed);
+                    let moved_on = state.lap != State::from_word(lease.word).lap;
+                    self.raise_hint(settled, lease.strayed || moved_on);
                     return settled;
                 }
                 // Moved on by a sender, a zombie let go, or lost: look at what it is now.

@@ -135,6 +135,7 @@ impl Shared {
             }
         }
         let live = |slot: &ipc_shm::Participant| slot.presence == ipc_shm::Presence::Live;
+        stats.chunks_in_use = self.ring.chunks_in_use().into();
         stats.participants = self.attachment.participants().iter().filter(live).count() as u64;
         stats
     }

@@ -1,0 +1,275 @@
+//! `cargo xtask torture`: kills, stops and continues senders and receivers at random, then does the accounts.
+//!
+//! Every actor is a process. It keeps a log in a file of its own (`log`), which outlives it: a sender notes a
+//! message when `send` returned `Ok`, a receiver notes what it is about to ack and, when `ack` returned `Ok`, that
+//! it did. In the end the queue is drained and the logs are compared with what came out (`verdict`):
+//! nothing accepted is lost, nothing is acked twice, nothing is damaged, everything is free again.
+
+pub mod actor;
+mod log;
+mod payload;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use ipc_proto::{Name, QueueSettings};
+use ipc_queue::ShmQueue;
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
+use ipc_shm::Namespace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use verdict::Verdict;
+
+/// How long and how hard.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// For how long
+    #[arg(long, default_value_t = 10, value_name = "S")]
+    seconds: u64,
+
+    /// Stop after so many kills, if that comes first
+    #[arg(long, value_name = "N")]
+    kills: Option<u64>,
+
+    /// How many senders and receivers, half of each
+    #[arg(long, default_value_t = 6, value_name = "P", value_parser = clap::value_parser!(u16).range(2..=40))]
+    processes: u16,
+
+    /// What chance is drawn from: the same seed makes the same decisions, not the same interleaving
+    #[arg(long, value_name = "X")]
+    seed: Option<u64>,
+
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which half an actor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Sends.
+    Send,
+    /// Receives.
+    Receive,
+}
+
+/// A process that hangs for longer than this after all trouble is over counts as hung.
+pub const BOUND: Duration = Duration::from_secs(10);
+/// A lease that stopped receivers exceed.
+const LEASE: Duration = Duration::from_millis(150);
+const QUEUE: &str = "torture";
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    fastrand::seed(seed);
+    let folder = tempfile::Builder::new().prefix("ipc-torture-").tempdir_in("/dev/shm")?;
+    let mut field = Field::new(folder.path(), options.processes.into())?;
+    let bar = progress_bar(options);
+    let started = Instant::now();
+    let enough = |field: &Field| {
+        started.elapsed() >= Duration::from_secs(options.seconds)
+            || options.kills.is_some_and(|kills| field.kills >= kills)
+    };
+    while !enough(&field) {
+        field.make_trouble()?;
+        bar.set_message(format!("{} kills, {} stops", field.kills, field.stops));
+        bar.set_position(started.elapsed().as_secs());
+    }
+    bar.finish_and_clear();
+    let verdict = field.settle(seed)?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&verdict)?);
+    } else {
+        print!("{verdict}");
+    }
+    Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The queue, the actors, and what was done to them.
+struct Field {
+    folder: PathBuf,
+    namespace: Namespace,
+    queue: ShmQueue,
+    actors: Vec<Actor>,
+    incarnations: u64,
+    kills: u64,
+    stops: u64,
+    /// From a kill until nothing in the queue named the killed any more.
+    recoveries: Vec<Duration>,
+    hung: u64,
+}
+
+struct Actor {
+    role: Role,
+    child: Child,
+}
+
+impl Field {
+    fn new(folder: &Path, processes: usize) -> Result<Self> {
+        let namespace = Namespace::in_folder(folder.join("shm"), QUEUE)?;
+        let queue = open_queue(&namespace, OpenMode::Create)?;
+        let mut field = Self {
+            folder: folder.to_owned(),
+            namespace,
+            queue,
+            actors: Vec::new(),
+            incarnations: 0,
+            kills: 0,
+            stops: 0,
+            recoveries: Vec::new(),
+            hung: 0,
+        };
+        for number in 0..processes {
+            let role = if number % 2 == 0 { Role::Send } else { Role::Receive };
+            let actor = field.start(role)?;
+            field.actors.push(actor);
+        }
+        Ok(field)
+    }
+
+    fn start(&mut self, role: Role) -> Result<Actor> {
+        self.incarnations += 1;
+        let log = self.folder.join(format!("{}.log", self.incarnations));
+        let child = Command::new("/proc/self/exe")
+            .arg("torture-actor")
+            .arg(role.to_possible_value().expect("every role has a name").get_name())
+            .args(["--seed", &fastrand::u64(..).to_string()])
+            .arg("--folder")
+            .arg(self.folder.join("shm"))
+            .arg("--log")
+            .arg(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("starting an actor")?;
+        Ok(Actor { role, child })
+    }
+
+    /// One bad thing, and a moment for it to matter.
+    fn make_trouble(&mut self) -> Result<()> {
+        self.check_for_failures()?;
+        match fastrand::u32(..100) {
+            0..60 => self.kill(&[fastrand::usize(..self.actors.len())])?,
+            60..75 => {
+                let victims: Vec<usize> = (0..self.actors.len()).filter(|_| fastrand::bool()).collect();
+                self.kill(&victims)?;
+            }
+            75..78 => self.kill(&(0..self.actors.len()).collect::<Vec<_>>())?,
+            _ => self.stop_for_a_while(),
+        }
+        thread::sleep(Duration::from_micros(fastrand::u64(..3_000)));
+        Ok(())
+    }
+
+    /// An actor ends by itself only when it found something wrong.
+    fn check_for_failures(&mut self) -> Result<()> {
+        for actor in &mut self.actors {
+            if let Some(status) = actor.child.try_wait()? {
+                bail!("a {:?} actor gave up: {status}; see above", actor.role);
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, victims: &[usize]) -> Result<()> {
+        let pids: Vec<u32> = victims.iter().map(|victim| self.actors[*victim].child.id()).collect();
+        for victim in victims {
+            self.actors[*victim].child.kill()?;
+        }
+        self.time_recovery(&pids);
+        for victim in victims {
+            self.actors[*victim].child.wait()?;
+            self.actors[*victim] = self.start(self.actors[*victim].role)?;
+            self.kills += 1;
+        }
+        Ok(())
+    }
+
+    fn time_recovery(&mut self, killed: &[u32]) {
+        let started = Instant::now();
+        while self.queue.holdings().iter().any(|holding| killed.contains(&holding.pid)) {
+            if started.elapsed() > BOUND {
+                self.hung += 1;
+                break;
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+        self.recoveries.push(started.elapsed());
+    }
+
+    /// Stops an actor for a time that may exceed its lease. It may be killed meanwhile, as any other.
+    fn stop_for_a_while(&mut self) {
+        let victim = &self.actors[fastrand::usize(..self.actors.len())].child;
+        let pid = Pid::from_raw(i32::try_from(victim.id()).expect("process numbers fit"));
+        let longest = u64::try_from(2 * LEASE.as_millis()).unwrap_or(300);
+        let time = Duration::from_millis(fastrand::u64(1..longest));
+        if kill(pid, Signal::SIGSTOP).is_ok() {
+            self.stops += 1;
+            // Continued whatever becomes of us; a number that was reused meanwhile is ours all the same, and
+            // continuing a running process does nothing.
+            thread::spawn(move || {
+                thread::sleep(time);
+                let _ = kill(pid, Signal::SIGCONT);
+            });
+        }
+    }
+
+    /// Ends the trouble, drains the queue, and does the accounts.
+    fn settle(mut self, seed: u64) -> Result<Verdict> {
+        self.queue.close();
+        let deadline = Instant::now() + BOUND;
+        for actor in &mut self.actors {
+            let pid = Pid::from_raw(i32::try_from(actor.child.id()).expect("process numbers fit"));
+            while actor.child.try_wait()?.is_none() {
+                let _ = kill(pid, Signal::SIGCONT);
+                if Instant::now() > deadline {
+                    self.hung += 1;
+                    actor.child.kill()?;
+                    actor.child.wait()?;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let mut verdict = Verdict::reach(&self.folder, &self.queue)?;
+        verdict.add_trouble(seed, self.kills, self.stops, self.hung, &mut self.recoveries);
+        drop(self.queue);
+        ShmQueue::remove(&self.namespace, &queue_name())?;
+        verdict.add_left_behind(&self.folder.join("shm"));
+        Ok(verdict)
+    }
+}
+
+fn queue_name() -> Name {
+    Name::new(QUEUE).expect("a valid name")
+}
+
+/// Small, so that it is full and empty all the time; every path of payloads is used.
+fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
+    let request = OpenRequest {
+        mode,
+        settings: QueueSettings {
+            capacity: 32,
+            inline_bytes: 64,
+            max_message_bytes: payload::LARGEST,
+            pool_bytes: 8 * u64::from(payload::LARGEST),
+            attempt_limit: 50,
+            lease: Some(LEASE),
+            max_participants: 64,
+        },
+        ..OpenRequest::default()
+    };
+    Ok(ShmQueue::open(namespace, &queue_name(), &request)?)
+}
+
+fn progress_bar(options: &Options) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30.red} {pos}/{len} s  {msg}");
+    let bar = if options.json { ProgressBar::hidden() } else { ProgressBar::new(options.seconds) };
+    bar.set_length(options.seconds);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
