@@ -74,7 +74,9 @@ pub struct SendError<T> {
 /// Without the message, which need not be printable.
 impl<T> std::fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SendError").field("failure", &self.failure).finish_non_exhaustive()
+        f.debug_struct("SendError")
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,10 @@ use ipc_shm::Namespace;
 /// Cargo builds examples before it runs tests, next to the folder that this test is in.
 fn program() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
-    deps.parent().unwrap().with_file_name("examples").join("quickstart")
+    deps.parent()
+        .unwrap()
+        .with_file_name("examples")
+        .join("quickstart")
 }
 
 fn start(folder: &Path, args: &[&str]) -> Child {
@@ -26,7 +29,10 @@ fn start(folder: &Path, args: &[&str]) -> Child {
 
 #[test]
 fn the_program_in_the_readme_works_between_two_processes() {
-    let folder = tempfile::Builder::new().prefix("ipc-test-").tempdir_in("/dev/shm").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ipc-test-")
+        .tempdir_in("/dev/shm")
+        .unwrap();
     let root = folder.path().join("root");
     assert!(start(&root, &[]).wait().unwrap().success());
     let mut worker = start(&root, &["work"]);
@@ -34,7 +40,9 @@ fn the_program_in_the_readme_works_between_two_processes() {
     let done: Vec<String> = lines.take(10).map(Result::unwrap).collect();
     worker.kill().unwrap();
     worker.wait().unwrap();
-    let expected: Vec<String> = (1..=10).map(|n| format!("Some(\"job {n}\"), attempt 1")).collect();
+    let expected: Vec<String> = (1..=10)
+        .map(|n| format!("Some(\"job {n}\"), attempt 1"))
+        .collect();
     assert_eq!(done, expected);
 
     // The last one was printed and perhaps not acked: then it is ready again. Nothing else is there.
@@ -46,7 +54,10 @@ fn the_program_in_the_readme_works_between_two_processes() {
     };
     let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
     let stats = queue.stats();
-    assert!(stats.ready <= 1 && stats.in_use() == stats.ready, "{stats:?}");
+    assert!(
+        stats.ready <= 1 && stats.in_use() == stats.ready,
+        "{stats:?}"
+    );
     drop(queue);
     assert!(ShmQueue::remove(&namespace, &name).unwrap());
     assert!(!root.exists());

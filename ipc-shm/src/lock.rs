@@ -66,10 +66,7 @@ pub enum Inherited {
 #[non_exhaustive]
 pub enum LockError {
     /// Somebody alive held it all the time.
-    #[error(
-        "{name:?} stayed locked for {waited:?} by {holder}: wait longer, or end that process, \
-         whose lock then passes on (it may be stopped: SIGCONT lets it go on)"
-    )]
+    #[error("{name:?} stayed locked for {waited:?} by {holder}")]
     TimedOut {
         /// The segment.
         name: String,
@@ -340,9 +337,16 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, name, .. } = self;
         if self.is_us {
-            return write!(f, "this process itself ({pid}, {name:?}), in some thread");
+            return write!(
+                f,
+                "this process ({pid}, {name:?}): drop the guard that another of its threads has, or this one"
+            );
         }
-        write!(f, "process {pid} ({name:?}), which lives")
+        write!(
+            f,
+            "process {pid} ({name:?}), which lives: wait longer; continue it if it is stopped (SIGCONT); or \
+             end it, and its lock passes on"
+        )
     }
 }
 

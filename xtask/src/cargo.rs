@@ -26,7 +26,9 @@ pub fn cargo(args: &[&str]) -> Command {
 pub fn run(command: &mut Command) -> Result<()> {
     let what = describe(command);
     eprintln!("$ {what}");
-    let status = command.status().with_context(|| format!("starting {what}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("starting {what}"))?;
     ensure!(status.success(), "{what}: {status}");
     Ok(())
 }
@@ -37,8 +39,13 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// When it can't be started.
 pub fn output(command: &mut Command) -> Result<(bool, String)> {
     let what = describe(command);
-    let output = command.output().with_context(|| format!("starting {what}"))?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    let output = command
+        .output()
+        .with_context(|| format!("starting {what}"))?;
+    Ok((
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    ))
 }
 
 /// Builds a binary of the workspace, optimised. Its path.
@@ -49,13 +56,20 @@ pub fn build(package: &str) -> Result<PathBuf> {
     let mut build = cargo(&["build", "--release", "--quiet", "--package", package]);
     let status = build.status().context("starting cargo")?;
     ensure!(status.success(), "{package} does not build");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release").join(package))
 }
 
 fn describe(command: &Command) -> String {
-    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default();
     let mut words = vec![program.to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned()),
+    );
     words.join(" ")
 }

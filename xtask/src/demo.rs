@@ -27,7 +27,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut demo = Command::new(program);
     demo.args(options.args.iter().filter(|arg| *arg != "--"));
     if !options.args.iter().any(chooses_input) {
-        demo.current_dir(cargo::root()).arg("--input").args(own_files()?);
+        demo.current_dir(cargo::root())
+            .arg("--input")
+            .args(own_files()?);
     }
     // Replaced, not started: signals and the exit code are its own.
     Err(demo.exec()).context("starting the demonstration")
@@ -35,8 +37,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 fn chooses_input(arg: &OsString) -> bool {
     let text = arg.to_string_lossy();
-    let chooses = ["--input", "--simulate", "--help", "-h", "--version", "-V", "worker"];
-    chooses.iter().any(|word| text == *word || text.starts_with(&format!("{word}=")))
+    let chooses = [
+        "--input",
+        "--simulate",
+        "--help",
+        "-h",
+        "--version",
+        "-V",
+        "worker",
+    ];
+    chooses
+        .iter()
+        .any(|word| text == *word || text.starts_with(&format!("{word}=")))
 }
 
 fn own_files() -> Result<Vec<PathBuf>> {

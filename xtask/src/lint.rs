@@ -11,7 +11,19 @@ use crate::cargo::{self, cargo};
 
 /// Who must not depend on what, directly or not.
 const ABSENT: [(&str, &[&str]); 4] = [
-    ("ipc-proto", &["nix", "libc", "memmap2", "flume", "tokio", "ipc-shm", "ipc-queue", "ipc-node"]),
+    (
+        "ipc-proto",
+        &[
+            "nix",
+            "libc",
+            "memmap2",
+            "flume",
+            "tokio",
+            "ipc-shm",
+            "ipc-queue",
+            "ipc-node",
+        ],
+    ),
     ("ipc-shm", &["flume", "tokio", "ipc-queue", "ipc-node"]),
     ("ipc-queue", &["tokio", "async-nats", "ipc-node", "clap"]),
     ("ipc-node", &["tokio", "async-nats", "clap", "ipc-demo"]),
@@ -19,18 +31,52 @@ const ABSENT: [(&str, &[&str]); 4] = [
 
 /// The only places with `unsafe`, below each crate's `src`.
 const UNSAFE: [(&str, &[&str]); 2] = [
-    ("ipc-shm", &["mapping.rs", "fork.rs", "wait.rs", "liveness.rs", "watch.rs", "buffer.rs"]),
+    (
+        "ipc-shm",
+        &[
+            "mapping.rs",
+            "fork.rs",
+            "wait.rs",
+            "liveness.rs",
+            "watch.rs",
+            "buffer.rs",
+        ],
+    ),
     ("ipc-queue", &["shm/payload.rs"]),
 ];
 
-const CRATES: [&str; 6] = ["ipc-proto", "ipc-shm", "ipc-queue", "ipc-node", "ipc-demo", "xtask"];
+const CRATES: [&str; 6] = [
+    "ipc-proto",
+    "ipc-shm",
+    "ipc-queue",
+    "ipc-node",
+    "ipc-demo",
+    "xtask",
+];
 
 pub fn run() -> Result<ExitCode> {
     cargo::run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    let everything = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    let everything = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ];
     cargo::run(&mut cargo(&everything))?;
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--all-features", "--document-private-items"]);
-    cargo::run(doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"))?;
+    let mut doc = cargo(&[
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--all-features",
+        "--document-private-items",
+    ]);
+    cargo::run(doc.env(
+        "RUSTDOCFLAGS",
+        "-D warnings -A rustdoc::private-intra-doc-links",
+    ))?;
     check_absences()?;
     check_unsafe()?;
     check_quickstart()?;
@@ -41,11 +87,26 @@ pub fn run() -> Result<ExitCode> {
 fn check_absences() -> Result<()> {
     for (package, unwanted) in ABSENT {
         // One tree, then look for names: `cargo tree -i` fails alike for "absent" and for "mistyped".
-        let tree = ["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--all-features"];
+        let tree = [
+            "tree",
+            "--package",
+            package,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--all-features",
+        ];
         let (found, tree) = cargo::output(&mut cargo(&tree))?;
         ensure!(found, "cargo tree knows no {package}");
-        let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-        ensure!(names.contains(&package), "{package} is not in its own tree: the check is broken");
+        let names: Vec<&str> = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        ensure!(
+            names.contains(&package),
+            "{package} is not in its own tree: the check is broken"
+        );
         if let Some(name) = unwanted.iter().find(|name| names.contains(name)) {
             bail!("{package} depends on {name}, which lies above it or is none of its business");
         }
@@ -55,16 +116,30 @@ fn check_absences() -> Result<()> {
 
 fn check_unsafe() -> Result<()> {
     for package in CRATES {
-        let allowed = UNSAFE.iter().find(|(name, _)| *name == package).map_or(&[][..], |(_, files)| *files);
+        let allowed = UNSAFE
+            .iter()
+            .find(|(name, _)| *name == package)
+            .map_or(&[][..], |(_, files)| *files);
         let source = cargo::root().join(package).join("src");
         for file in rust_files(&source)? {
-            let place = file.strip_prefix(&source).context("below src")?.to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let place = file
+                .strip_prefix(&source)
+                .context("below src")?
+                .to_string_lossy()
+                .into_owned();
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("reading {}", file.display()))?;
             // Unit tests follow the code; they may fork.
-            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let code = text
+                .split("#[cfg(test)]\nmod tests")
+                .next()
+                .unwrap_or_default();
             let uses = code.lines().any(|line| uses_unsafe(line));
             let is_allowed = allowed.contains(&&place[..]);
-            ensure!(is_allowed || !uses, "{package}/src/{place} has `unsafe`: only {allowed:?} may");
+            ensure!(
+                is_allowed || !uses,
+                "{package}/src/{place} has `unsafe`: only {allowed:?} may"
+            );
         }
     }
     Ok(())
@@ -72,12 +147,15 @@ fn check_unsafe() -> Result<()> {
 
 fn uses_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
-    code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+    code.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(|word| word == "unsafe")
 }
 
 fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             files.extend(rust_files(&path)?);
@@ -94,8 +172,17 @@ fn check_quickstart() -> Result<()> {
     let read = |path: &str| {
         std::fs::read_to_string(cargo::root().join(path)).with_context(|| format!("reading {path}"))
     };
-    let (readme, example) = (read("README.md")?, read("ipc-queue/examples/quickstart.rs")?);
-    let program = example.split_once("use ").map(|(_, rest)| format!("use {rest}")).unwrap_or_default();
-    ensure!(!program.is_empty() && readme.contains(program.trim_end()), "README.md's example is not ipc-queue/examples/quickstart.rs");
+    let (readme, example) = (
+        read("README.md")?,
+        read("ipc-queue/examples/quickstart.rs")?,
+    );
+    let program = example
+        .split_once("use ")
+        .map(|(_, rest)| format!("use {rest}"))
+        .unwrap_or_default();
+    ensure!(
+        !program.is_empty() && readme.contains(program.trim_end()),
+        "README.md's example is not ipc-queue/examples/quickstart.rs"
+    );
     Ok(())
 }

@@ -24,12 +24,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     tests.args(&options.filter);
     cargo::run(&mut tests)?;
     let left: Vec<_> = in_shared_memory()?.difference(&before).cloned().collect();
-    ensure!(left.is_empty(), "the tests left in {SHARED_MEMORY}: {left:?}");
+    ensure!(
+        left.is_empty(),
+        "the tests left in {SHARED_MEMORY}: {left:?}"
+    );
     eprintln!("all tests passed and left nothing in {SHARED_MEMORY}");
     Ok(ExitCode::SUCCESS)
 }
 
 fn in_shared_memory() -> Result<BTreeSet<OsString>> {
-    let entries = std::fs::read_dir(SHARED_MEMORY).with_context(|| format!("listing {SHARED_MEMORY}"))?;
+    let entries =
+        std::fs::read_dir(SHARED_MEMORY).with_context(|| format!("listing {SHARED_MEMORY}"))?;
     entries.map(|entry| Ok(entry?.file_name())).collect()
 }

@@ -6,10 +6,12 @@
 //! nothing accepted is lost, nothing is acked twice, nothing is damaged, everything is free again.
 
 pub mod actor;
+mod canary;
 mod log;
 mod payload;
 mod verdict;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
@@ -18,13 +20,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{MessageId, Name, QueueSettings};
 use ipc_queue::ShmQueue;
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
 use ipc_shm::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use canary::{Canary, Measured};
 use verdict::Verdict;
 
 /// How long and how hard.
@@ -58,6 +61,19 @@ pub enum Role {
     Send,
     /// Receives.
     Receive,
+    /// Holds the canary's message.
+    Hold,
+}
+
+impl Role {
+    /// What it is called on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+            Self::Hold => "hold",
+        }
+    }
 }
 
 /// A process that hangs for longer than this after all trouble is over counts as hung.
@@ -69,8 +85,11 @@ const QUEUE: &str = "torture";
 pub fn run(options: &Options) -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     fastrand::seed(seed);
-    let folder = tempfile::Builder::new().prefix("ipc-torture-").tempdir_in("/dev/shm")?;
+    let folder = tempfile::Builder::new()
+        .prefix("ipc-torture-")
+        .tempdir_in("/dev/shm")?;
     let mut field = Field::new(folder.path(), options.processes.into())?;
+    let canary = Canary::start(&folder.path().join("shm"))?;
     let bar = progress_bar(options);
     let started = Instant::now();
     let enough = |field: &Field| {
@@ -83,13 +102,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         bar.set_position(started.elapsed().as_secs());
     }
     bar.finish_and_clear();
-    let verdict = field.settle(seed)?;
+    let verdict = field.settle(seed, canary.finish()?)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&verdict)?);
     } else {
         print!("{verdict}");
     }
-    Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The queue, the actors, and what was done to them.
@@ -101,9 +124,9 @@ struct Field {
     incarnations: u64,
     kills: u64,
     stops: u64,
-    /// From a kill until nothing in the queue named the killed any more.
-    recoveries: Vec<Duration>,
     hung: u64,
+    /// Dead letters that were taken out, so that they don't fill the queue.
+    dead: HashSet<MessageId>,
 }
 
 struct Actor {
@@ -123,11 +146,15 @@ impl Field {
             incarnations: 0,
             kills: 0,
             stops: 0,
-            recoveries: Vec::new(),
             hung: 0,
+            dead: HashSet::new(),
         };
         for number in 0..processes {
-            let role = if number % 2 == 0 { Role::Send } else { Role::Receive };
+            let role = if number % 2 == 0 {
+                Role::Send
+            } else {
+                Role::Receive
+            };
             let actor = field.start(role)?;
             field.actors.push(actor);
         }
@@ -139,7 +166,7 @@ impl Field {
         let log = self.folder.join(format!("{}.log", self.incarnations));
         let child = Command::new("/proc/self/exe")
             .arg("torture-actor")
-            .arg(role.to_possible_value().expect("every role has a name").get_name())
+            .arg(role.name())
             .args(["--seed", &fastrand::u64(..).to_string()])
             .arg("--folder")
             .arg(self.folder.join("shm"))
@@ -154,10 +181,13 @@ impl Field {
     /// One bad thing, and a moment for it to matter.
     fn make_trouble(&mut self) -> Result<()> {
         self.check_for_failures()?;
+        self.clear_dead_letters();
         match fastrand::u32(..100) {
             0..60 => self.kill(&[fastrand::usize(..self.actors.len())])?,
             60..75 => {
-                let victims: Vec<usize> = (0..self.actors.len()).filter(|_| fastrand::bool()).collect();
+                let victims: Vec<usize> = (0..self.actors.len())
+                    .filter(|_| fastrand::bool())
+                    .collect();
                 self.kill(&victims)?;
             }
             75..78 => self.kill(&(0..self.actors.len()).collect::<Vec<_>>())?,
@@ -177,12 +207,22 @@ impl Field {
         Ok(())
     }
 
+    fn clear_dead_letters(&mut self) {
+        for letter in self.queue.dead_letters() {
+            self.dead.insert(letter.message);
+            self.queue.discard(letter.id);
+        }
+    }
+
     fn kill(&mut self, victims: &[usize]) -> Result<()> {
-        let pids: Vec<u32> = victims.iter().map(|victim| self.actors[*victim].child.id()).collect();
+        let pids: Vec<u32> = victims
+            .iter()
+            .map(|victim| self.actors[*victim].child.id())
+            .collect();
         for victim in victims {
             self.actors[*victim].child.kill()?;
         }
-        self.time_recovery(&pids);
+        self.await_recovery(&pids);
         for victim in victims {
             self.actors[*victim].child.wait()?;
             self.actors[*victim] = self.start(self.actors[*victim].role)?;
@@ -191,16 +231,21 @@ impl Field {
         Ok(())
     }
 
-    fn time_recovery(&mut self, killed: &[u32]) {
-        let started = Instant::now();
-        while self.queue.holdings().iter().any(|holding| killed.contains(&holding.pid)) {
-            if started.elapsed() > BOUND {
+    /// Nothing in the queue names the killed for long.
+    fn await_recovery(&mut self, killed: &[u32]) {
+        let deadline = Instant::now() + BOUND;
+        while self
+            .queue
+            .holdings()
+            .iter()
+            .any(|holding| killed.contains(&holding.pid))
+        {
+            if Instant::now() > deadline {
                 self.hung += 1;
-                break;
+                return;
             }
-            thread::sleep(Duration::from_micros(50));
+            thread::sleep(Duration::from_micros(100));
         }
-        self.recoveries.push(started.elapsed());
     }
 
     /// Stops an actor for a time that may exceed its lease. It may be killed meanwhile, as any other.
@@ -221,7 +266,7 @@ impl Field {
     }
 
     /// Ends the trouble, drains the queue, and does the accounts.
-    fn settle(mut self, seed: u64) -> Result<Verdict> {
+    fn settle(mut self, seed: u64, mut canary: Measured) -> Result<Verdict> {
         self.queue.close();
         let deadline = Instant::now() + BOUND;
         for actor in &mut self.actors {
@@ -236,8 +281,14 @@ impl Field {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let mut verdict = Verdict::reach(&self.folder, &self.queue)?;
-        verdict.add_trouble(seed, self.kills, self.stops, self.hung, &mut self.recoveries);
+        let mut verdict = Verdict::reach(&self.folder, &self.queue, self.dead)?;
+        verdict.add_trouble(
+            seed,
+            self.kills,
+            self.stops,
+            self.hung + canary.hung,
+            &mut canary.times,
+        );
         drop(self.queue);
         ShmQueue::remove(&self.namespace, &queue_name())?;
         verdict.add_left_behind(&self.folder.join("shm"));
@@ -269,7 +320,11 @@ fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
 
 fn progress_bar(options: &Options) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30.red} {pos}/{len} s  {msg}");
-    let bar = if options.json { ProgressBar::hidden() } else { ProgressBar::new(options.seconds) };
+    let bar = if options.json {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(options.seconds)
+    };
     bar.set_length(options.seconds);
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

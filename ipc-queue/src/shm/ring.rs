@@ -312,10 +312,7 @@ impl<M: Memory> Ring<M> {
         let free = State::from_word(word);
         let lap = cursor.lap_in_order(index, free.lap);
         let claimed = State { lap, ..free }.claimed_by(me).to_word();
-        let swapped = self
-            .cell(index)
-            .state()
-            .swap_if(word, claimed, SeqCst);
+        let swapped = self.cell(index).state().swap_if(word, claimed, SeqCst);
         swapped.ok().map(|()| {
             cursor.last = Some(Position { lap, index });
             Claim {

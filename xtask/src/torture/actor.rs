@@ -16,17 +16,17 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::log::{Event, Log};
-use super::{QUEUE, Role, open_queue, payload};
+use super::{QUEUE, Role, canary, open_queue, payload};
 
 /// What the tormentor tells an actor.
 #[derive(Debug, Args)]
 pub struct Options {
     role: Role,
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long)]
     folder: PathBuf,
-    #[arg(long)]
+    #[arg(long, default_value = "/dev/null")]
     log: PathBuf,
 }
 
@@ -34,13 +34,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     // The tormentor starts actors from its main thread, which lives as long as it does.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     fastrand::seed(options.seed);
-    let mut log = Log::create(&options.log)?;
     let namespace = Namespace::in_folder(&options.folder, QUEUE)?;
+    if options.role == Role::Hold {
+        canary::hold(&namespace)?;
+    }
+    let mut log = Log::create(&options.log)?;
     let queue = open_queue(&namespace, OpenMode::Open)?;
     match options.role {
         Role::Send => send(&queue.shm_sender(), &mut log)?,
-        Role::Receive => {
-            let queue = ByteQueue::over(std::sync::Arc::new(queue) as std::sync::Arc<dyn Transport>);
+        Role::Receive | Role::Hold => {
+            let queue =
+                ByteQueue::over(std::sync::Arc::new(queue) as std::sync::Arc<dyn Transport>);
             receive(&queue.receiver(), &mut log)?;
         }
     }
@@ -56,7 +60,10 @@ fn send(sender: &ShmSender, log: &mut Log) -> Result<()> {
             Err(SendFailure::Closed) => return Ok(()),
             Err(failure) => return Err(failure).context("a loan was refused"),
         };
-        payload::fill(&mut loan, payload::key(MessageId::new(sender.id(), sequence)));
+        payload::fill(
+            &mut loan,
+            payload::key(MessageId::new(sender.id(), sequence)),
+        );
         if fastrand::u32(..20) == 0 {
             continue; // A loan dropped: nothing may come of it.
         }

@@ -95,7 +95,17 @@ mod tests {
         }
         log.file.write_all(&[1, 2, 3]).unwrap();
         let records = read(&path).unwrap();
-        assert_eq!(records.iter().map(|record| record.event).collect::<Vec<_>>(), EVENTS);
-        assert!(records.iter().all(|record| record.message == message && record.attempt == 9));
+        assert_eq!(
+            records
+                .iter()
+                .map(|record| record.event)
+                .collect::<Vec<_>>(),
+            EVENTS
+        );
+        assert!(
+            records
+                .iter()
+                .all(|record| record.message == message && record.attempt == 9)
+        );
     }
 }

@@ -41,7 +41,7 @@ pub struct Verdict {
     recovery_ms: Recovery,
 }
 
-/// From a kill until nothing in the queue named the killed any more.
+/// From a SIGKILL until a receiver that was blocked had the killed one's message. See `canary`.
 #[derive(Debug, Default, Serialize)]
 struct Recovery {
     p50: f64,
@@ -51,14 +51,15 @@ struct Recovery {
 
 impl Verdict {
     /// Reads the logs, and takes what is left out of the queue, which is closed and has nobody else attached.
-    pub fn reach(folder: &Path, queue: &ShmQueue) -> Result<Self> {
+    pub fn reach(folder: &Path, queue: &ShmQueue, dead: HashSet<MessageId>) -> Result<Self> {
         let stats = queue.stats();
-        let left = drain(queue)?;
+        let left = drain(queue, dead)?;
         let mut accounts = Accounts::default();
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             if path.extension().is_some_and(|ending| ending == "log") {
-                accounts.add(&log::read(&path).with_context(|| format!("reading {}", path.display()))?);
+                accounts
+                    .add(&log::read(&path).with_context(|| format!("reading {}", path.display()))?);
             }
         }
         let mut verdict = Self {
@@ -76,14 +77,27 @@ impl Verdict {
         Ok(verdict)
     }
 
-    pub fn add_trouble(&mut self, seed: u64, kills: u64, stops: u64, hung: u64, recoveries: &mut [Duration]) {
+    pub fn add_trouble(
+        &mut self,
+        seed: u64,
+        kills: u64,
+        stops: u64,
+        hung: u64,
+        recoveries: &mut [Duration],
+    ) {
         (self.seed, self.kills, self.stops, self.hung) = (seed, kills, stops, hung);
         recoveries.sort_unstable();
         let rank = |share: f64| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an index"
+            )]
             #[expect(clippy::cast_precision_loss, reason = "few enough")]
             let index = (recoveries.len().saturating_sub(1) as f64 * share) as usize;
-            recoveries.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+            recoveries
+                .get(index)
+                .map_or(0.0, |time| time.as_secs_f64() * 1e3)
         };
         self.recovery_ms = Recovery {
             p50: rank(0.5),
@@ -107,10 +121,12 @@ impl Verdict {
     fn add_leaks(&mut self, queue: &ShmQueue) {
         let stats = queue.stats();
         if stats.in_use() > 0 {
-            self.leaked.push(format!("{} cells: {stats:?}", stats.in_use()));
+            self.leaked
+                .push(format!("{} cells: {stats:?}", stats.in_use()));
         }
         if stats.participants != 1 {
-            self.leaked.push(format!("{} participant slots", stats.participants - 1));
+            self.leaked
+                .push(format!("{} participant slots", stats.participants - 1));
         }
         if stats.chunks_in_use > 0 {
             self.leaked.push(format!("{} chunks", stats.chunks_in_use));
@@ -121,13 +137,20 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Recovery { p50, p99, max } = self.recovery_ms;
-        writeln!(f, "seed {}: {} kills, {} stops", self.seed, self.kills, self.stops)?;
+        writeln!(
+            f,
+            "seed {}: {} kills, {} stops",
+            self.seed, self.kills, self.stops
+        )?;
         writeln!(
             f,
             "accepted {}, acked {}, dead letters {}, redelivered {}, out of order {}",
             self.accepted, self.acked, self.dead_lettered, self.redelivered, self.out_of_order
         )?;
-        writeln!(f, "recovery: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")?;
+        writeln!(
+            f,
+            "recovery: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
+        )?;
         writeln!(
             f,
             "lost {}, corrupt {}, acked twice {}, hung {}, leaked {:?}",
@@ -143,7 +166,7 @@ struct Left {
     ready: HashSet<MessageId>,
 }
 
-fn drain(queue: &ShmQueue) -> Result<Left> {
+fn drain(queue: &ShmQueue, mut dead: HashSet<MessageId>) -> Result<Left> {
     let mut ready = HashSet::new();
     let receiver = queue.receiver();
     loop {
@@ -156,9 +179,8 @@ fn drain(queue: &ShmQueue) -> Result<Left> {
             Err(error) => return Err(error).context("draining"),
         }
     }
-    let letters = queue.dead_letters();
-    let dead = letters.iter().map(|letter| letter.message).collect();
-    for letter in letters {
+    for letter in queue.dead_letters() {
+        dead.insert(letter.message);
         queue.discard(letter.id);
     }
     Ok(Left { dead, ready })
@@ -200,7 +222,10 @@ impl Accounts {
     fn lost<'a>(&'a self, left: &'a Left) -> impl Iterator<Item = &'a MessageId> {
         self.accepted.iter().filter(|id| {
             let known = self.acks.contains_key(id) || self.settling.contains(id);
-            !known && !self.buried.contains(id) && !left.dead.contains(id) && !left.ready.contains(id)
+            !known
+                && !self.buried.contains(id)
+                && !left.dead.contains(id)
+                && !left.ready.contains(id)
         })
     }
 }

@@ -144,7 +144,12 @@ impl Actor {
     }
 
     /// Whether it can run now.
-    pub fn is_enabled(&self, script: &[Do], ledger: &Ledger, seat_word: impl Fn(u8) -> u64) -> bool {
+    pub fn is_enabled(
+        &self,
+        script: &[Do],
+        ledger: &Ledger,
+        seat_word: impl Fn(u8) -> u64,
+    ) -> bool {
         match self.next(script) {
             None => false,
             Some(Do::Recover(seat)) => ledger.dead[usize::from(seat)],
@@ -414,14 +419,15 @@ impl Actor {
             other => turn.ring.settle(lease, other),
         };
         let gone = matches!(settled, Settled::Freed | Settled::Quarantined);
-        turn.world.live(|ledger, _| match (settled, reading.letter) {
-            (Settled::LeaseLost, _) => Ok(()),
-            (_, true) => {
-                ledger.messages[usize::from(reading.message)].gone |= gone;
-                Ok(())
-            }
-            (_, false) => ledger.settled(reading.message, lease.attempt, gone),
-        });
+        turn.world
+            .live(|ledger, _| match (settled, reading.letter) {
+                (Settled::LeaseLost, _) => Ok(()),
+                (_, true) => {
+                    ledger.messages[usize::from(reading.message)].gone |= gone;
+                    Ok(())
+                }
+                (_, false) => ledger.settled(reading.message, lease.attempt, gone),
+            });
         turn.announce();
         self.reading.remove(0);
         true

@@ -319,12 +319,17 @@ impl<'a> Explorer<'a> {
 
     /// Puts a state on the stack, unless it was there before.
     fn visit(&mut self, snapshot: Snapshot, stack: &mut Vec<Frame>) -> Result<(), String> {
-        if !self.visited.insert(snapshot.key(self.scenario.preemptions.is_some())) {
+        if !self
+            .visited
+            .insert(snapshot.key(self.scenario.preemptions.is_some()))
+        {
             return Ok(());
         }
         self.explored.states += 1;
         let choices = self.choices(&snapshot);
-        let ended = !choices.iter().any(|choice| matches!(choice, Choice::Step(_)));
+        let ended = !choices
+            .iter()
+            .any(|choice| matches!(choice, Choice::Step(_)));
         self.explored.ends += u64::from(ended);
         let judged = Judge::new(&self.ring, self.scenario).judge(&snapshot, ended);
         stack.push(Frame {
@@ -342,8 +347,7 @@ impl<'a> Explorer<'a> {
             let runner = &snapshot.runners[id];
             let script = self.script(id);
             let midway = !runner.log.is_empty();
-            !runner.dead
-                && (midway || runner.actor.is_enabled(script, &snapshot.ledger, seat_word))
+            !runner.dead && (midway || runner.actor.is_enabled(script, &snapshot.ledger, seat_word))
         };
         let busy = snapshot
             .last
@@ -370,9 +374,7 @@ impl<'a> Explorer<'a> {
     fn processes(&self, snapshot: &Snapshot, seat: u8) -> impl Iterator<Item = usize> {
         let of_seat = move |id: &usize| {
             let runner = &snapshot.runners[*id];
-            !runner.dead
-                && runner.actor.seat() == seat
-                && !runner.actor.is_unborn(self.script(*id))
+            !runner.dead && runner.actor.seat() == seat && !runner.actor.is_unborn(self.script(*id))
         };
         (0..snapshot.runners.len()).filter(of_seat)
     }
@@ -419,9 +421,10 @@ impl<'a> Explorer<'a> {
         snapshot.ledger = *world.ledger.borrow();
         let (actor, log) = match ran {
             Ok(()) => (actor, Vec::new()),
-            Err(reason) if reason.is::<Suspended>() => {
-                (snapshot.runners[id].actor.clone(), world.log.borrow().clone())
-            }
+            Err(reason) if reason.is::<Suspended>() => (
+                snapshot.runners[id].actor.clone(),
+                world.log.borrow().clone(),
+            ),
             Err(reason) => match reason.downcast::<Broken>() {
                 Ok(broken) => return Err(broken.0),
                 Err(_) => return Err("a panic".to_owned()),
@@ -449,7 +452,11 @@ impl<'a> Explorer<'a> {
             let mut snapshot = snapshot.clone();
             if let Choice::Step(id) = choice {
                 let runner = &snapshot.runners[id];
-                let what = (id, runner.actor.next(self.script(id)), runner.log.is_empty());
+                let what = (
+                    id,
+                    runner.actor.next(self.script(id)),
+                    runner.log.is_empty(),
+                );
                 if what.2 || doing.last() != Some(&id) {
                     let begins = if what.2 { "" } else { " (goes on)" };
                     let what = what.1.map_or(String::new(), |what| format!("{what:?}"));

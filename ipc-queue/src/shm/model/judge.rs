@@ -68,8 +68,13 @@ impl<'a> Judge<'a> {
     /// would hold for ever.
     fn survivors_go_on(&self, snapshot: &Snapshot) -> Verdict {
         let alive = snapshot.runners.iter().filter(|runner| !runner.dead);
-        let heads: Vec<Cursor> = alive.clone().filter_map(|runner| runner.actor.head().cloned()).collect();
-        let tails: Vec<Cursor> = alive.filter_map(|runner| runner.actor.tail().cloned()).collect();
+        let heads: Vec<Cursor> = alive
+            .clone()
+            .filter_map(|runner| runner.actor.head().cloned())
+            .collect();
+        let tails: Vec<Cursor> = alive
+            .filter_map(|runner| runner.actor.tail().cloned())
+            .collect();
         let mut snapshot = snapshot.clone();
         let mut gone = [false; 16];
         for id in 0..snapshot.runners.len() {
@@ -83,7 +88,10 @@ impl<'a> Judge<'a> {
         }
         self.recover(&mut snapshot, |seat| gone[usize::from(seat)]);
         let words = self.world().words.borrow().clone();
-        let fresh = (self.ring.cursor(RingWord::Head), self.ring.cursor(RingWord::Tail));
+        let fresh = (
+            self.ring.cursor(RingWord::Head),
+            self.ring.cursor(RingWord::Tail),
+        );
         for head in heads.iter().chain([&fresh.0]) {
             self.world().words.borrow_mut().clone_from(&words);
             self.drains(&snapshot.ledger, &mut head.clone())?;
@@ -136,7 +144,9 @@ impl<'a> Judge<'a> {
             let surely = message.accepted && !message.gone && !message.maybe_gone;
             let possibly = (message.accepted || message.maybe_there) && !message.gone;
             if found > u8::from(possibly) || found < u8::from(surely) {
-                return Err(format!("message {number} is there {found} times: {message:?}"));
+                return Err(format!(
+                    "message {number} is there {found} times: {message:?}"
+                ));
             }
         }
         match self.ring.chunks_in_use() {

@@ -4,8 +4,8 @@
 //! still be reading a cell that becomes free, that no delivery is made or settled twice, the order of first
 //! deliveries, and that a chunk is given away only when its message is over.
 
-use crate::shm::word::{CellKind, Lap, Seat, State};
 use crate::shm::memory::CELL_WORDS;
+use crate::shm::word::{CellKind, Lap, Seat, State};
 
 /// The error says which promise was broken.
 pub type Verdict = Result<(), String>;
@@ -285,7 +285,9 @@ impl Ledger {
     pub fn extended(&mut self, number: u8, attempt: u8, to: u64) -> Verdict {
         let entry = &mut self.messages[usize::from(number)];
         if entry.lost & 1 << attempt.min(15) != 0 {
-            return Err(format!("attempt {attempt} of {number} extended after its end"));
+            return Err(format!(
+                "attempt {attempt} of {number} extended after its end"
+            ));
         }
         entry.safe_until = to;
         Ok(())
@@ -309,7 +311,11 @@ impl Ledger {
 
     fn ready_for_all(&self, words: &[u64]) -> [(u8, u8); CELLS] {
         let mut ready = [(0, 0); CELLS];
-        for (index, words) in words.chunks(CELL_WORDS).take(self.cell_count.into()).enumerate() {
+        for (index, words) in words
+            .chunks(CELL_WORDS)
+            .take(self.cell_count.into())
+            .enumerate()
+        {
             let state = State::from_word(words[0]);
             let cell = &self.cells[index];
             if state.kind == CellKind::Ready && cell.changed_by == 0 && cell.message != 0 {
@@ -322,7 +328,11 @@ impl Ledger {
     /// For each cell that is free as far as everybody was told: its occupancy so far, plus one.
     fn free_for_all(&self, words: &[u64]) -> [u8; CELLS] {
         let mut free = [0; CELLS];
-        for (index, words) in words.chunks(CELL_WORDS).take(self.cell_count.into()).enumerate() {
+        for (index, words) in words
+            .chunks(CELL_WORDS)
+            .take(self.cell_count.into())
+            .enumerate()
+        {
             let cell = &self.cells[index];
             if State::from_word(words[0]).kind == CellKind::Free && cell.changed_by == 0 {
                 free[index] = cell.occupancy + 1;
@@ -343,7 +353,11 @@ impl Ledger {
     pub fn take_found_nothing(&mut self, actor: usize, words: &[u64]) -> Verdict {
         let (before, now) = (self.seen_ready[actor], self.ready_for_all(words));
         self.seen_ready[actor] = Default::default();
-        match before.iter().zip(now).find(|(one, other)| **one == *other && one.0 != 0) {
+        match before
+            .iter()
+            .zip(now)
+            .find(|(one, other)| **one == *other && one.0 != 0)
+        {
             Some(((number, attempt), _)) => Err(format!(
                 "\"empty\" while message {number} stood ready, attempt {attempt} to come"
             )),

@@ -315,7 +315,9 @@ impl ModelMemory {
                 })
             })
             .collect();
-        let others = (shape.at(Place::Ring(0))..shape.words()).map(word).collect();
+        let others = (shape.at(Place::Ring(0))..shape.words())
+            .map(word)
+            .collect();
         Self {
             world,
             cells,

@@ -1,0 +1,135 @@
+//! How soon a blocked process goes on when the one that it waits for is killed: measured all through a run.
+//!
+//! A queue of its own with one message. A holder takes it and is killed; we are blocked in `recv` meanwhile, and the
+//! time from the SIGKILL until we have the message is what the promise speaks of. It contains the end of the
+//! killed process, our wake-up, and the whole recovery.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ipc_proto::{Kind, Name};
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
+use ipc_queue::{RecvError, ShmQueue};
+use ipc_shm::Namespace;
+
+use super::{BOUND, QUEUE, Role};
+
+/// Measures until stopped.
+pub struct Canary {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Measured>>,
+}
+
+/// What was measured.
+#[derive(Default)]
+pub struct Measured {
+    /// From each SIGKILL until the blocked receiver had the message.
+    pub times: Vec<Duration>,
+    /// How often it did not get it within the bound.
+    pub hung: u64,
+}
+
+impl Canary {
+    pub fn start(folder: &Path) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (namespace, seen) = (Namespace::in_folder(folder, QUEUE)?, Arc::clone(&stop));
+        let folder = folder.to_owned();
+        let queue = open(&namespace, OpenMode::Create)?;
+        let thread = thread::Builder::new()
+            .name("canary".to_owned())
+            .spawn(move || measure(&queue, &namespace, &folder, &seen))?;
+        Ok(Self { stop, thread })
+    }
+
+    pub fn finish(self) -> Result<Measured> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(measured) => measured,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Takes the message, says so, and waits to be killed.
+pub fn hold(namespace: &Namespace) -> Result<()> {
+    let queue = open(namespace, OpenMode::Open)?;
+    let receiver = queue.receiver();
+    let _delivery = receiver.recv(Wait::Forever).context("nothing to hold")?;
+    println!("holding");
+    loop {
+        thread::park();
+    }
+}
+
+fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
+    let request = OpenRequest {
+        mode,
+        settings: ipc_proto::QueueSettings {
+            attempt_limit: 250,
+            ..ipc_proto::QueueSettings::with_capacity(4)
+        },
+        ..OpenRequest::default()
+    };
+    Ok(ShmQueue::open(namespace, &name(), &request)?)
+}
+
+fn name() -> Name {
+    Name::new("canary").expect("a valid name")
+}
+
+fn measure(
+    queue: &ShmQueue,
+    namespace: &Namespace,
+    folder: &Path,
+    stop: &AtomicBool,
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    while !stop.load(Ordering::Relaxed) {
+        sender.loan(8, Kind::Data, Wait::Forever)?.publish()?;
+        let mut holder = start_holder(folder)?;
+        let killed_at = thread::scope(|scope| -> Result<Instant> {
+            // Killed from another thread, a little later, so that we are asleep by then.
+            let killer = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(fastrand::u64(1..5)));
+                let now = Instant::now();
+                holder.kill().map(|()| now)
+            });
+            match receiver.recv(Wait::at_most(BOUND)) {
+                Ok(delivery) => delivery.ack()?,
+                Err(RecvError::TimedOut { .. }) => measured.hung += 1,
+                Err(error) => return Err(error).context("the canary"),
+            }
+            Ok(killer.join().expect("the killer does not panic")?)
+        })?;
+        measured.times.push(killed_at.elapsed());
+        holder.wait()?;
+    }
+    ShmQueue::remove(namespace, &name())?;
+    Ok(measured)
+}
+
+fn start_holder(folder: &Path) -> Result<Child> {
+    let mut holder = Command::new("/proc/self/exe")
+        .args(["torture-actor", Role::Hold.name(), "--folder"])
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting a holder")?;
+    let mut said = [0; 7];
+    holder
+        .stdout
+        .take()
+        .expect("piped")
+        .read_exact(&mut said)
+        .context("a holder's word")?;
+    ensure!(&said == b"holding", "a holder said {said:?}");
+    Ok(holder)
+}
