@@ -58,7 +58,7 @@ pub struct RunOptions {
 
 #[derive(Debug, Args)]
 pub struct WorkerOptions {
-    /// The run's namespace
+    /// The run's namespace: demo- and the number of the coordinator's process
     #[arg(long)]
     pub namespace: String,
 

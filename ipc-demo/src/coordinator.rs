@@ -10,16 +10,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ipc_node::{Health, Node, NodeInfo, Registry};
-use ipc_queue::transport::{Holding, Wait};
-use ipc_queue::{ByteSender, Kind, MessageId, Receiver, RecvError, SendFailure};
+use ipc_queue::transport::Wait;
+use ipc_queue::{
+    ByteSender, DeadLetter, DeadReason, Kind, MessageId, Receiver, RecvError, SendFailure,
+};
 use ipc_shm::clock;
 
-use crate::crew::{self, Crew};
+use crate::chronicle::Chronicle;
+use crate::crew::{self, Crew, Worker};
+use crate::doom::Doom;
+use crate::ledger::Ledger;
 use crate::report::{FileReport, Report, Transfer, WorkerReport};
 use crate::source::{Done, Job, Step};
 use crate::task::{Draft, Header, Outcome};
-use crate::timeline::{Kill, Outcome as SpanOutcome, Redelivery, TaskSpan, Timeline};
-use crate::wiring::{Transport, Wiring};
+use crate::timeline::Timeline;
+use crate::wiring::{self, Premises, Transport, Wiring};
 
 /// What a run is to be.
 #[derive(Debug)]
@@ -76,56 +81,53 @@ pub type Interrupts = Arc<AtomicUsize>;
 /// # Errors
 /// When queues can't be made, workers can't be started, or the system refuses something.
 pub fn run(plan: Plan, interrupts: &Interrupts, audience: &mut dyn Audience) -> Result<Finished> {
-    let namespace = crate::wiring::namespace_of_run()?;
-    let transport = plan.transport;
-    let outcome = run_in(plan, namespace.clone(), interrupts, audience);
-    let leaked = Wiring::remove(transport, &namespace);
-    let mut finished = outcome?;
-    finished.report.leaked = leaked.context("cleaning up")?;
+    let namespace = wiring::namespace_of_run()?;
+    for note in wiring::remove_dead_runs(&namespace)? {
+        audience.note(&note);
+    }
+    // The namespace is ours once we are its coordinator, and to be removed from then on, also by a panic.
+    let node = crew::join(&namespace, crew::COORDINATOR)?;
+    let premises = Premises::new(plan.transport, namespace);
+    let mut finished = run_in(&premises, &node, plan, interrupts, audience)?;
+    finished.report.leaked = premises.remove().context("cleaning up")?;
     Ok(finished)
 }
 
 fn run_in(
+    premises: &Premises,
+    node: &Node,
     plan: Plan,
-    namespace: ipc_shm::Namespace,
     interrupts: &Interrupts,
     audience: &mut dyn Audience,
 ) -> Result<Finished> {
-    // A killed delivery counts as an attempt, and a task may be picked to die several times.
-    let attempts = u8::try_from(plan.kills.saturating_add(5))
-        .unwrap_or(u8::MAX)
-        .min(250);
-    let wiring = Wiring::create(plan.transport, namespace, attempts)?;
-    let node = crew::join(&wiring, "coordinator")?;
-    for name in crate::wiring::remove_dead_runs(wiring.namespace())? {
-        audience.note(&format!("removed what a killed run left behind: {name}"));
-    }
-    let crew = Crew::start(&wiring, plan.transport, plan.workers)?;
+    let doom = Doom::new(&plan.jobs, plan.kills);
+    // A delivery that ends with a planned kill is an attempt like any other.
+    let attempts = doom.most_deaths().saturating_add(ATTEMPTS);
+    let wiring = Wiring::create(premises, attempts)?;
+    let crew = Crew::start(premises, plan.workers)?;
     let started = Instant::now();
     let mut run = Run {
-        doom: Doom::new(&plan.jobs, plan.kills),
-        backlog: (0..plan.jobs.len())
-            .rev()
-            .filter(|job| plan.jobs[*job].result().is_none())
-            .collect(),
+        doom,
         sender: wiring.tasks.sender(),
         results: wiring.results.receiver(),
-        jobs: plan.jobs,
-        outstanding: 0,
-        completed: 0,
+        ledger: Ledger::new(plan.jobs),
+        dead_lettered: 0,
         by_worker: HashMap::new(),
-        timeline: Timeline::default(),
-        started_at: clock::monotonic(),
+        chronicle: Chronicle::begin(),
         wiring: &wiring,
-        node: &node,
+        node,
         crew,
         audience,
         interrupts,
+        stopping: Stopping::No,
     };
     run.hand_out_and_collect()?;
     run.dismiss(plan.ending)?;
-    Ok(run.finish(started.elapsed()))
+    Ok(run.finish(premises, started.elapsed()))
 }
+
+/// How many deliveries a task gets, besides those that end as planned.
+const ATTEMPTS: u8 = 5;
 
 /// What became of a part that was to be sent.
 enum Written {
@@ -134,79 +136,93 @@ enum Written {
     Unreadable(String),
 }
 
+/// Whether the user wants to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stopping {
+    No,
+    /// When the workers have finished what they began.
+    Soon,
+    Now,
+}
+
 struct Run<'a> {
     wiring: &'a Wiring,
     node: &'a Node,
     sender: ByteSender,
     results: Receiver<Outcome>,
     crew: Crew,
-    jobs: Vec<Job>,
-    /// Jobs with a part to be sent, the next one last.
-    backlog: Vec<usize>,
-    /// Parts sent and not answered.
-    outstanding: usize,
-    /// Answers that came, repeated ones included.
-    completed: u64,
+    ledger: Ledger,
+    dead_lettered: u64,
     by_worker: HashMap<String, u64>,
     doom: Doom,
-    timeline: Timeline,
-    started_at: Duration,
+    chronicle: Chronicle,
     audience: &'a mut dyn Audience,
     interrupts: &'a Interrupts,
+    stopping: Stopping,
 }
 
 impl Run<'_> {
     fn hand_out_and_collect(&mut self) -> Result<()> {
-        let all = self.jobs.len();
-        while self.done() < all {
-            match self.interrupts.load(Ordering::Relaxed) {
-                0 => {}
-                // Drain: what was sent is finished, nothing more is sent.
-                1 if self.outstanding > 0 => self.backlog.clear(),
-                _ => break,
+        // Short enough for a prompt replacement of the dead, and for a second try at a full queue.
+        const PATIENCE: Duration = Duration::from_millis(20);
+        while !self.ledger.is_complete() {
+            match self.stopping() {
+                Stopping::No => self.hand_out()?,
+                Stopping::Soon => self.take_back()?,
+                Stopping::Now => return Ok(()),
             }
-            while let Some(job) = self.backlog.pop() {
-                if !self.send(job)? {
-                    self.backlog.push(job);
-                    break;
-                }
+            if self.stopping == Stopping::Soon && self.ledger.is_idle() {
+                return Ok(());
             }
-            self.collect()?;
+            if self.collect(PATIENCE)? == 0 {
+                self.give_up_dead_letters()?;
+            }
             self.carry_out_kills();
             self.replace_the_lost()?;
         }
         Ok(())
     }
 
-    fn done(&self) -> usize {
-        self.jobs
-            .iter()
-            .filter(|job| job.result().is_some())
-            .count()
+    fn stopping(&mut self) -> Stopping {
+        let asked = match self.interrupts.load(Ordering::Relaxed) {
+            0 => Stopping::No,
+            1 => Stopping::Soon,
+            _ => Stopping::Now,
+        };
+        if asked > self.stopping {
+            self.stopping = asked;
+            self.audience.note(match asked {
+                Stopping::Now => "stopping at once",
+                _ => "finishing what the workers have begun; once more to stop at once",
+            });
+        }
+        self.stopping
     }
 
-    /// Sends a job's next part. `false`: there is no room for it now.
-    fn send(&mut self, index: usize) -> Result<bool> {
-        let deaths = self.doom.deaths_of(index, self.jobs[index].part);
-        match self.write(index, deaths)? {
-            Written::NoRoom => return Ok(false),
-            Written::Unreadable(reason) => {
-                self.node.counters().error();
-                self.jobs[index].fail(reason);
-                self.doom.forget(index);
-            }
-            Written::Sent { message, bytes } => {
-                self.node.counters().sent(bytes);
-                self.doom.sent(index, deaths, message);
-                self.outstanding += 1;
+    /// Sends parts until there is no room for more.
+    fn hand_out(&mut self) -> Result<()> {
+        while let Some(job) = self.ledger.next() {
+            let deaths = self.doom.deaths_of(job, self.ledger.jobs()[job].part);
+            match self.write(job, deaths)? {
+                Written::NoRoom => break,
+                Written::Unreadable(reason) => {
+                    self.node.counters().error();
+                    self.ledger.failed_to_send(reason);
+                    self.progressed();
+                }
+                Written::Sent { message, bytes } => {
+                    self.node.counters().sent(bytes);
+                    self.doom.sent(job, deaths, message);
+                    self.ledger.sent(message);
+                }
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Reads a job's next part straight into the memory that a worker will read.
     fn write(&self, index: usize, deaths: u8) -> Result<Written> {
-        let job = &self.jobs[index];
+        let job = &self.ledger.jobs()[index];
         let draft = Draft::new(&Header {
             task: index as u64,
             part: job.part,
@@ -243,113 +259,117 @@ impl Run<'_> {
         Ok(Written::Sent { message, bytes })
     }
 
-    /// Takes in every answer that is there, waiting a little for the first.
-    fn collect(&mut self) -> Result<()> {
-        // Short enough for a prompt replacement of the dead, and for a second try at a full queue.
-        const PATIENCE: Duration = Duration::from_millis(20);
-        let mut wait = PATIENCE;
+    /// Takes back what no worker has begun.
+    fn take_back(&mut self) -> Result<()> {
+        let tasks = self.wiring.tasks.receiver();
+        loop {
+            match tasks.try_recv() {
+                Ok(delivery) => {
+                    self.ledger.taken_back(delivery.id());
+                    delivery.ack().context("taking a task back")?;
+                }
+                Err(RecvError::Empty) => return Ok(()),
+                Err(error) => return Err(error).context("taking tasks back"),
+            }
+        }
+    }
+
+    /// Takes in every answer that is there, waiting at most so long for the first. How many there were.
+    fn collect(&mut self, patience: Duration) -> Result<usize> {
+        let mut count = 0;
+        let mut wait = patience;
         loop {
             let outcome = match self.results.recv_timeout(wait) {
                 Ok(delivery) => {
-                    self.node
-                        .counters()
-                        .received(size_of::<Outcome>(), delivery.attempt());
                     let outcome = delivery.data().cloned();
+                    let bytes = outcome.as_ref().map_or(0, Outcome::encoded_bytes);
+                    let counters = self.node.counters();
+                    counters.received(bytes, delivery.attempt());
                     delivery.ack().context("acking a result")?;
                     outcome
                 }
-                Err(RecvError::TimedOut { .. }) => return Ok(()),
-                Err(error @ RecvError::Decode { .. }) => {
-                    self.node.counters().error();
-                    self.audience.note(&error.to_string());
-                    None
-                }
+                Err(RecvError::TimedOut { .. }) => return Ok(count),
+                // Nor can it be said whose answer it was: its task would be waited for for ever.
                 Err(error) => return Err(error).context("receiving a result"),
             };
             if let Some(outcome) = outcome {
-                self.take_in(outcome);
+                self.take_in(outcome)?;
             }
+            count += 1;
             wait = Duration::ZERO;
         }
     }
 
-    fn take_in(&mut self, outcome: Outcome) {
-        self.completed += 1;
-        self.note_span(&outcome);
-        let Some(job) = usize::try_from(outcome.task)
-            .ok()
-            .filter(|job| *job < self.jobs.len())
-        else {
-            return;
-        };
-        match self.jobs[job].answered(outcome.part, outcome.answer) {
-            Step::Repeated => return,
-            Step::NextPart => self.backlog.push(job),
-            Step::Done => {
-                *self.by_worker.entry(outcome.worker).or_default() += 1;
-                self.audience.progress(self.done(), self.jobs.len());
-            }
+    fn take_in(&mut self, outcome: Outcome) -> Result<()> {
+        let job = usize::try_from(outcome.task).context("an answer to no task")?;
+        self.chronicle.answered(&outcome, self.name_of(job));
+        if self.ledger.answered(job, outcome.part, outcome.answer) == Step::Done {
+            *self.by_worker.entry(outcome.worker).or_default() += 1;
+            self.progressed();
         }
-        self.outstanding -= 1;
+        Ok(())
     }
 
-    fn note_span(&mut self, outcome: &Outcome) {
-        let what = self
-            .jobs
-            .get(outcome.task as usize)
+    fn progressed(&mut self) {
+        let (done, all) = (self.ledger.done(), self.ledger.jobs().len());
+        self.audience.progress(done, all);
+    }
+
+    fn name_of(&self, job: usize) -> String {
+        self.ledger
+            .jobs()
+            .get(job)
             .map(Job::name)
-            .unwrap_or_default();
-        if outcome.attempt > 1 {
-            self.timeline.add_redelivery(Redelivery {
-                worker: outcome.worker.clone(),
-                at_s: self.seconds(outcome.began),
-                what: what.clone(),
-            });
-        }
-        self.timeline.add_task(TaskSpan {
-            worker: outcome.worker.clone(),
-            start_s: self.seconds(outcome.began),
-            end_s: self.seconds(outcome.ended),
-            what,
-            outcome: SpanOutcome::Acked,
-        });
+            .unwrap_or_default()
     }
 
-    fn seconds(&self, at: Duration) -> f64 {
-        at.saturating_sub(self.started_at).as_secs_f64()
+    /// Ends the jobs whose tasks will not be delivered any more.
+    fn give_up_dead_letters(&mut self) -> Result<()> {
+        let tasks = self.wiring.tasks.transport();
+        if tasks.stats().dead == 0 {
+            return Ok(());
+        }
+        let letters = tasks.dead_letters();
+        // Whoever died over one may have answered before: that answer is there by now, and counts.
+        self.collect(Duration::ZERO)?;
+        for letter in letters {
+            if let Some(job) = self.ledger.given_up(letter.message, why(&letter)) {
+                self.dead_lettered += 1;
+                self.node.counters().error();
+                let text = format!("{}: {}", self.name_of(job), why(&letter));
+                self.audience.note(&text);
+                self.progressed();
+            }
+            // It was said what became of it, and it would keep its place in the queue.
+            self.wiring.tasks.transport().discard(letter.id);
+        }
+        Ok(())
     }
 
     /// Kills whoever holds a task that is to be killed over.
     fn carry_out_kills(&mut self) {
-        if self.doom.pending.is_empty() {
+        if !self.doom.is_pending() {
             return;
         }
-        for (job, holding, began) in self.doom.victims(&self.wiring.tasks.transport().holdings()) {
-            let Some(worker) = self.crew.kill(&holding) else {
+        let holdings = self.wiring.tasks.transport().holdings();
+        for victim in self.doom.victims(&holdings, clock::monotonic()) {
+            // `None`: it was not started by us, and is not ours to kill.
+            let Some(worker) = self.crew.kill(&victim.holding) else {
                 continue;
             };
-            let at = clock::monotonic();
-            self.timeline.add_task(TaskSpan {
-                worker: worker.clone(),
-                start_s: self.seconds(began),
-                end_s: self.seconds(at),
-                what: self.jobs[job].name(),
-                outcome: SpanOutcome::Lost,
-            });
-            self.timeline.add_kill(Kill {
-                worker,
-                at_s: self.seconds(at),
-                pid: holding.pid,
-            });
+            let (pid, what) = (victim.holding.pid, self.name_of(victim.job));
+            self.chronicle.killed(&worker, pid, victim.since, what);
+            self.doom.died(&victim);
         }
     }
 
     fn replace_the_lost(&mut self) -> Result<()> {
         for loss in self.crew.tend()? {
-            self.audience.note(&format!(
-                "{} was lost ({}); replaced",
-                loss.worker, loss.how
-            ));
+            let text = format!("{} was lost ({}); replaced", loss.worker, loss.how);
+            self.audience.note(&text);
+            if !loss.was_ordered {
+                self.chronicle.died(&loss.worker, loss.pid);
+            }
         }
         Ok(())
     }
@@ -358,8 +378,8 @@ impl Run<'_> {
     fn dismiss(&mut self, ending: Ending) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(10);
         self.crew.stop_replacing();
-        if self.interrupts.load(Ordering::Relaxed) > 1 {
-            self.crew.wait(Duration::ZERO);
+        if self.stopping() == Stopping::Now {
+            self.crew.wait(Duration::ZERO, || true);
             return Ok(());
         }
         if ending == Ending::Shutdown {
@@ -370,39 +390,33 @@ impl Run<'_> {
                 sent.context("sending a shutdown")?;
                 self.node.counters().sent(0);
             }
-        } else {
-            self.wiring.tasks.transport().close();
         }
-        self.crew.wait(PATIENCE);
+        // Also after shutdowns: workers that we did not start may have taken some.
+        self.wiring.tasks.transport().close();
+        let interrupts = self.interrupts;
+        self.crew
+            .wait(PATIENCE, || interrupts.load(Ordering::Relaxed) > 1);
         Ok(())
     }
 
-    fn finish(self, elapsed: Duration) -> Finished {
-        let nodes = Registry::open(self.wiring.namespace())
+    fn finish(self, premises: &Premises, elapsed: Duration) -> Finished {
+        let nodes = Registry::open(premises.namespace())
             .map(|registry| registry.nodes(Duration::from_secs(10)))
             .unwrap_or_default();
         let (tasks, results) = self.wiring.stats();
-        let distinct = self
-            .jobs
-            .iter()
-            .filter(|job| matches!(job.result(), Some(Ok(_))))
-            .count();
-        let worker = |worker: &crate::crew::Worker| WorkerReport {
+        let worker = |worker: &Worker| WorkerReport {
             name: worker.name.clone(),
             pid: worker.pid,
             completed: self.by_worker.get(&worker.name).copied().unwrap_or(0),
             restarts: worker.restarts,
         };
+        let jobs = self.ledger.jobs();
         let report = Report {
-            tasks: self.jobs.len() as u64,
-            completed: self
-                .jobs
-                .iter()
-                .filter(|job| job.result().is_some())
-                .count() as u64,
-            distinct: distinct as u64,
+            tasks: jobs.len() as u64,
+            completed: self.ledger.done() as u64,
+            distinct: self.ledger.well_done() as u64,
             redelivered: tasks.redelivered,
-            dead_lettered: tasks.dead,
+            dead_lettered: self.dead_lettered,
             workers: self.crew.workers().iter().map(worker).collect(),
             stats: Transfer {
                 messages_sent: tasks.sent + results.sent,
@@ -410,21 +424,31 @@ impl Run<'_> {
                 bytes_transferred: tasks.bytes_sent + results.bytes_sent,
                 errors: nodes.iter().map(|node| node.stats.errors).sum(),
             },
-            files: self.jobs.iter().filter_map(file_report).collect(),
+            files: jobs.iter().filter_map(file_report).collect(),
             elapsed_s: elapsed.as_secs_f64(),
             leaked: Vec::new(),
         };
         Finished {
             report,
-            timeline: self.timeline,
-            interrupted: self.jobs.iter().any(|job| job.result().is_none()),
+            timeline: self.chronicle.into_timeline(),
+            interrupted: !self.ledger.is_complete(),
             nodes: nodes
                 .into_iter()
                 .filter(|node| node.health != Health::Dead)
                 .collect(),
-            jobs: self.jobs,
+            jobs: self.ledger.into_jobs(),
         }
     }
+}
+
+fn why(letter: &DeadLetter) -> String {
+    let last = match letter.reason {
+        DeadReason::Crashed => "the last worker that took it died, too",
+        DeadReason::Buried => "a worker could not read the task",
+        DeadReason::Nacked => "the last worker that took it gave it back",
+        _ => "the last worker that took it did not finish",
+    };
+    format!("given up at attempt {}: {last}", letter.attempts)
 }
 
 fn file_report(job: &Job) -> Option<FileReport> {
@@ -439,106 +463,35 @@ fn file_report(job: &Job) -> Option<FileReport> {
     })
 }
 
-/// The tasks over which workers are to be killed.
-///
-/// Such a task takes long, until it was killed over as often as planned; who holds it meanwhile is in the
-/// middle of it for certain.
-struct Doom {
-    /// How often each chosen job's first part is to be killed over.
-    chosen: HashMap<usize, u8>,
-    /// Those sent: their message, the deaths due, and since when the present attempt has been seen to be held.
-    pending: Vec<Condemned>,
-}
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
-struct Condemned {
-    job: usize,
-    message: MessageId,
-    deaths: u8,
-    /// The attempt that is held now, and since when.
-    seen: Option<(u8, Duration)>,
-    /// Attempts that were killed.
-    killed: u8,
-}
+    use super::*;
 
-impl Doom {
-    /// Longer than any kill takes to come.
-    const LONG: Duration = Duration::from_secs(60);
-    /// For how long a victim is left alone, so that it is in the middle of its task.
-    const MIDDLE: Duration = Duration::from_millis(5);
+    struct Fainting;
 
-    /// Chooses `kills` jobs at random, some more than once if there are fewer.
-    fn new(jobs: &[Job], kills: usize) -> Self {
-        let open: Vec<usize> = (0..jobs.len())
-            .filter(|job| jobs[*job].result().is_none())
-            .collect();
-        let mut chosen = HashMap::new();
-        let mut bag = Vec::new();
-        for _ in 0..kills {
-            if bag.is_empty() {
-                bag.clone_from(&open);
-                fastrand::shuffle(&mut bag);
-            }
-            if let Some(job) = bag.pop() {
-                let deaths: &mut u8 = chosen.entry(job).or_default();
-                *deaths = deaths.saturating_add(1);
-            }
+    impl Audience for Fainting {
+        fn progress(&mut self, done: usize, _all: usize) {
+            assert!(done < 3, "the audience faints");
         }
-        Self {
-            chosen,
-            pending: Vec::new(),
-        }
+
+        fn note(&mut self, _text: &str) {}
     }
 
-    fn deaths_of(&self, job: usize, part: u32) -> u8 {
-        if part > 0 {
-            return 0;
-        }
-        self.chosen.get(&job).copied().unwrap_or(0)
-    }
-
-    fn sent(&mut self, job: usize, deaths: u8, message: MessageId) {
-        if deaths > 0 {
-            self.chosen.remove(&job);
-            self.pending.push(Condemned {
-                job,
-                message,
-                deaths,
-                seen: None,
-                killed: 0,
-            });
-        }
-    }
-
-    fn forget(&mut self, job: usize) {
-        self.chosen.remove(&job);
-    }
-
-    /// Who is in the middle of a task to be killed over: the job, the worker, and since when.
-    fn victims(&mut self, holdings: &[Holding]) -> Vec<(usize, Holding, Duration)> {
-        let now = clock::monotonic();
-        let mut victims = Vec::new();
-        for condemned in &mut self.pending {
-            let Some(holding) = holdings
-                .iter()
-                .find(|holding| holding.message == condemned.message)
-            else {
-                continue;
-            };
-            if holding.attempt <= condemned.killed {
-                continue; // Its death has not been noticed yet.
-            }
-            let since = match condemned.seen {
-                Some((attempt, since)) if attempt == holding.attempt => since,
-                _ => now,
-            };
-            condemned.seen = Some((holding.attempt, since));
-            if now.saturating_sub(since) >= Self::MIDDLE {
-                condemned.killed = holding.attempt;
-                victims.push((condemned.job, holding.clone(), since));
-            }
-        }
-        self.pending
-            .retain(|condemned| condemned.killed < condemned.deaths);
-        victims
+    #[test]
+    fn a_panic_in_the_middle_of_a_run_leaves_nothing_in_shared_memory() {
+        let job = || Job::simulated("task".to_owned(), Duration::from_millis(1));
+        let plan = Plan {
+            jobs: (0..10).map(|_| job()).collect(),
+            workers: 2,
+            kills: 0,
+            transport: Transport::Local,
+            ending: Ending::Close,
+        };
+        let run = || run(plan, &Interrupts::default(), &mut Fainting);
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        let namespace = wiring::namespace_of_run().unwrap();
+        assert!(!namespace.path().exists());
     }
 }

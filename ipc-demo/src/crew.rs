@@ -1,20 +1,20 @@
 //! The workers: started, watched, killed on request, and replaced when they die.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ipc_node::{Node, NodeOptions};
+use ipc_node::{Node, NodeOptions, Registry};
 use ipc_queue::transport::Holding;
 use ipc_shm::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wiring::{Transport, Wiring};
+use crate::wiring::{Premises, Transport, Wiring};
 use crate::worker::{self, Switches};
 
 /// All workers of a run.
@@ -22,13 +22,14 @@ use crate::worker::{self, Switches};
 pub struct Crew {
     transport: Transport,
     namespace: Namespace,
+    nodes: Registry,
     workers: Vec<Worker>,
     /// Whether a worker that ends is to be replaced.
     replacing: bool,
 }
 
 /// One place in the crew, whoever fills it now.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Worker {
     /// What it is called; its replacements, too.
     pub name: String,
@@ -37,6 +38,12 @@ pub struct Worker {
     /// How often it was replaced.
     pub restarts: u64,
     running: Option<Running>,
+    /// Whether the one that fills it now was killed on request.
+    is_condemned: bool,
+    /// When it was filled last.
+    filled_at: Option<Instant>,
+    /// How many in a row were lost before they got anything to do.
+    false_starts: u32,
 }
 
 #[derive(Debug)]
@@ -53,34 +60,39 @@ enum Running {
 pub struct Loss {
     /// Which.
     pub worker: String,
+    /// The process that it was.
+    pub pid: u32,
     /// How it ended, for people.
     pub how: String,
+    /// Whether it was killed on request.
+    pub was_ordered: bool,
 }
 
-/// More replacements than this for one place mean that workers can't work here.
-const MOST_RESTARTS: u64 = 1000;
+/// What the coordinator is called among the nodes.
+pub const COORDINATOR: &str = "coordinator";
+
+/// More false starts than this in one place mean that workers can't work here.
+const MOST_FALSE_STARTS: u32 = 20;
 
 impl Crew {
     /// Starts `count` workers.
     ///
     /// # Errors
     /// When one can't be started; those that were are stopped again.
-    pub fn start(wiring: &Wiring, transport: Transport, count: usize) -> Result<Self> {
+    pub fn start(premises: &Premises, count: usize) -> Result<Self> {
         let mut crew = Self {
-            transport,
-            namespace: wiring.namespace().clone(),
+            transport: premises.transport(),
+            namespace: premises.namespace().clone(),
+            nodes: Registry::open(premises.namespace())?,
             workers: Vec::new(),
             replacing: true,
         };
         for number in 1..=count {
-            let mut worker = Worker {
+            crew.workers.push(Worker {
                 name: format!("worker-{number}"),
-                pid: 0,
-                restarts: 0,
-                running: None,
-            };
-            crew.fill(&mut worker)?;
-            crew.workers.push(worker);
+                ..Worker::default()
+            });
+            crew.fill(number - 1)?;
         }
         Ok(crew)
     }
@@ -94,44 +106,41 @@ impl Crew {
     /// Notices workers that ended, and replaces them unless the run is ending.
     ///
     /// # Errors
-    /// When a replacement can't be started, or they die again and again.
+    /// When a replacement can't be started, or one after the other dies before it gets anything to do.
     pub fn tend(&mut self) -> Result<Vec<Loss>> {
         let mut losses = Vec::new();
         for index in 0..self.workers.len() {
-            let Some(how) = self.workers[index].ended() else {
+            let worker = &mut self.workers[index];
+            let Some(how) = worker.ended() else {
                 continue;
             };
-            self.workers[index].running = None;
             if !self.replacing {
                 continue;
             }
-            losses.push(Loss {
-                worker: self.workers[index].name.clone(),
-                how,
-            });
-            self.workers[index].restarts += 1;
-            if self.workers[index].restarts > MOST_RESTARTS {
+            let loss = worker.lose(how, &self.nodes);
+            if worker.false_starts > MOST_FALSE_STARTS {
                 bail!(
-                    "{} died {MOST_RESTARTS} times: workers can't work here",
-                    self.workers[index].name
+                    "{} was lost {MOST_FALSE_STARTS} times in a row before it got anything to do, the last time so: {}; workers can't work here",
+                    loss.worker,
+                    loss.how
                 );
             }
-            let mut worker = std::mem::take(&mut self.workers[index]);
-            let filled = self.fill(&mut worker);
-            self.workers[index] = worker;
-            filled?;
+            losses.push(loss);
+            self.fill(index)?;
         }
         Ok(losses)
     }
 
-    /// Kills the worker that holds a message: a process by SIGKILL, a thread by its switch. Its name.
+    /// Kills the worker that holds a message: a process by SIGKILL, a thread by its switch. Its name; `None`
+    /// if it is none of this crew.
     #[must_use]
     pub fn kill(&mut self, holding: &Holding) -> Option<String> {
-        let holds = |worker: &&Worker| match self.transport {
+        let holds = |worker: &&mut Worker| match self.transport {
             Transport::Shm => worker.pid == holding.pid,
             Transport::Local => worker.name == holding.holder,
         };
-        let worker = self.workers.iter().find(holds)?;
+        let worker = self.workers.iter_mut().find(holds)?;
+        worker.is_condemned = true;
         worker.kill();
         Some(worker.name.clone())
     }
@@ -141,34 +150,31 @@ impl Crew {
         self.replacing = false;
     }
 
-    /// Waits until every worker has ended by itself; after `patience`, kills those that have not.
-    pub fn wait(&mut self, patience: Duration) {
+    /// Waits until every worker has ended by itself; kills those that have not after `patience`, or as soon as
+    /// `hurry` says so.
+    pub fn wait(&mut self, patience: Duration, hurry: impl Fn() -> bool) {
         self.replacing = false;
-        let deadline = std::time::Instant::now() + patience;
-        while self
-            .workers
-            .iter_mut()
-            .any(|worker| worker.running.is_some() && worker.ended().is_none())
-        {
-            if std::time::Instant::now() > deadline {
+        let deadline = Instant::now() + patience;
+        while self.workers.iter_mut().any(Worker::is_running) {
+            if Instant::now() >= deadline || hurry() {
                 self.workers.iter().for_each(Worker::kill);
             }
             thread::sleep(Duration::from_millis(2));
         }
-        for worker in &mut self.workers {
-            worker.reap();
-        }
     }
 
-    fn fill(&self, worker: &mut Worker) -> Result<()> {
+    fn fill(&mut self, index: usize) -> Result<()> {
+        let name = &self.workers[index].name;
         let running = match self.transport {
-            Transport::Shm => Running::Process(self.spawn_process(&worker.name)?),
-            Transport::Local => self.spawn_thread(&worker.name)?,
+            Transport::Shm => Running::Process(self.spawn_process(name)?),
+            Transport::Local => self.spawn_thread(name)?,
         };
+        let worker = &mut self.workers[index];
         worker.pid = match &running {
             Running::Process(child) => child.id(),
             Running::Thread { .. } => std::process::id(),
         };
+        worker.filled_at = Some(Instant::now());
         worker.running = Some(running);
         Ok(())
     }
@@ -200,7 +206,7 @@ impl Crew {
         let thread_switches = Arc::clone(&switches);
         let body = move || {
             let wiring = Wiring::open(Transport::Local, namespace)?;
-            let node = join(&wiring, &node_name)?;
+            let node = join(wiring.namespace(), &node_name)?;
             worker::run(&wiring, &node, &thread_switches)
         };
         let handle = thread::Builder::new()
@@ -218,33 +224,59 @@ impl Drop for Crew {
     }
 }
 
-impl Default for Worker {
-    /// An empty place.
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            pid: 0,
-            restarts: 0,
-            running: None,
+impl Worker {
+    fn is_running(&mut self) -> bool {
+        self.running.is_some() && self.ended().is_none()
+    }
+
+    /// How it ended, if it just did; its place is empty then.
+    fn ended(&mut self) -> Option<String> {
+        match self.running.take()? {
+            Running::Process(mut child) => match child.try_wait() {
+                Ok(None) => {
+                    self.running = Some(Running::Process(child));
+                    None
+                }
+                Ok(Some(status)) => Some(in_words(status)),
+                // Whoever started us ignores the ends of children, and we inherited that.
+                Err(error) => Some(format!("nobody knows how: {error}")),
+            },
+            Running::Thread { handle, switches } if !handle.is_finished() => {
+                self.running = Some(Running::Thread { handle, switches });
+                None
+            }
+            Running::Thread { handle, .. } => Some(match handle.join() {
+                Ok(Ok(())) => "it stopped".to_owned(),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) if self.is_condemned => "killed".to_owned(),
+                Err(_) => "it panicked".to_owned(),
+            }),
         }
     }
-}
 
-impl Worker {
-    /// How it ended, if it did.
-    fn ended(&mut self) -> Option<String> {
-        match self.running.as_mut()? {
-            Running::Process(child) => {
-                let status = child.try_wait().ok()??;
-                Some(match status.signal() {
-                    Some(signal) => format!("killed by signal {signal}"),
-                    None => status.to_string(),
-                })
-            }
-            Running::Thread { handle, .. } => {
-                handle.is_finished().then(|| "its thread ended".to_owned())
-            }
+    fn lose(&mut self, how: String, nodes: &Registry) -> Loss {
+        self.restarts += 1;
+        self.false_starts = if self.had_work(nodes) {
+            0
+        } else {
+            self.false_starts + 1
+        };
+        Loss {
+            worker: self.name.clone(),
+            pid: self.pid,
+            how,
+            was_ordered: std::mem::take(&mut self.is_condemned),
         }
+    }
+
+    /// Whether the one that filled this place last got a message. What a node did is known after its death.
+    fn had_work(&self, nodes: &Registry) -> bool {
+        let node = nodes.node(&self.name, Duration::MAX);
+        node.zip(self.filled_at).is_some_and(|(node, filled_at)| {
+            // Not one that was here before.
+            let is_last = node.joined_ago < filled_at.elapsed();
+            is_last && node.stats.messages_received > 0
+        })
     }
 
     fn kill(&self) {
@@ -271,10 +303,20 @@ impl Worker {
     }
 }
 
-/// Joins the run's namespace.
+fn in_words(status: ExitStatus) -> String {
+    let signal = status
+        .signal()
+        .and_then(|number| Signal::try_from(number).ok());
+    signal.map_or_else(
+        || status.to_string(),
+        |signal| format!("killed by {signal}"),
+    )
+}
+
+/// Joins a run's namespace.
 ///
 /// # Errors
 /// When a live process has the name.
-pub fn join(wiring: &Wiring, name: &str) -> Result<Node> {
-    Ok(NodeOptions::new().join(wiring.namespace(), name)?)
+pub fn join(namespace: &Namespace, name: &str) -> Result<Node> {
+    Ok(NodeOptions::new().join(namespace, name)?)
 }

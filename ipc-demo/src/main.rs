@@ -4,6 +4,9 @@
 mod cli;
 mod show;
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,11 +16,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ipc_demo::coordinator::{self, Ending, Finished, Interrupts, Plan};
-use ipc_demo::crew;
+use ipc_demo::crew::{self, COORDINATOR};
 use ipc_demo::input;
+use ipc_demo::report::{self, Look};
 use ipc_demo::source::Job;
 use ipc_demo::wiring::{Transport, Wiring};
 use ipc_demo::worker::{self, Switches};
+use ipc_node::Registry;
 use ipc_shm::Namespace;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -38,24 +43,26 @@ fn main() -> ExitCode {
         None => run(&cli.run),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        show::say(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
 fn run(options: &RunOptions) -> Result<ExitCode> {
     let interrupts = Interrupts::default();
-    listen_for_signals(&interrupts)?;
+    count_signals(&interrupts)?;
+    // Before the work: it would be a pity to find out after it.
+    let mut timeline = options.timeline.as_deref().map(create).transpose()?;
     let mut show = Show::new(options);
     let finished = coordinator::run(plan(options), &interrupts, &mut show)?;
-    show.end();
+    drop(show);
     tell(options, &finished)?;
-    if let Some(path) = &options.timeline {
+    if let Some((path, file)) = &mut timeline {
         let title = format!(
             "{} tasks, {} workers",
             finished.report.tasks, options.workers
         );
-        std::fs::write(path, finished.timeline.to_svg(&title)?)
+        file.write_all(finished.timeline.to_svg(&title)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(match (finished.interrupted, &finished.report) {
@@ -67,12 +74,17 @@ fn run(options: &RunOptions) -> Result<ExitCode> {
     })
 }
 
+fn create(path: &Path) -> Result<(&Path, File)> {
+    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+    Ok((path, file))
+}
+
 fn plan(options: &RunOptions) -> Plan {
     let jobs = match options.simulate {
         Some(count) => (1..=count)
             .map(|number| Job::simulated(format!("task_data_{number}"), Duration::from_millis(100)))
             .collect(),
-        None => input::find(&options.paths())
+        None => input::find(options.paths())
             .into_iter()
             .map(Job::file)
             .collect(),
@@ -90,31 +102,30 @@ fn plan(options: &RunOptions) -> Plan {
     }
 }
 
+/// Says on stdout what came of it.
 fn tell(options: &RunOptions, finished: &Finished) -> Result<()> {
-    if options.json {
-        println!("{}", finished.report.to_json()?);
-        return Ok(());
+    let mut text = if options.json {
+        finished.report.to_json()? + "\n"
+    } else {
+        finished.report.to_text(Look::of_stdout())
+    };
+    if options.simulate.is_some() && !options.json {
+        text += &report::nodes_to_text(&finished.nodes, Look::of_stdout());
     }
-    print!(
-        "{}",
-        finished.report.to_text(ipc_demo::report::Look::of_stdout())
-    );
-    if options.simulate.is_some() {
-        print!("{}", show::nodes(&finished.nodes));
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing the report"),
     }
-    Ok(())
 }
 
-/// Counts Ctrl-C and SIGTERM: the first drains, the second kills.
-fn listen_for_signals(interrupts: &Interrupts) -> Result<()> {
+/// Counts Ctrl-C and SIGTERM.
+fn count_signals(interrupts: &Interrupts) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("listening for signals")?;
     let interrupts = Arc::clone(interrupts);
     thread::spawn(move || {
         for _ in signals.forever() {
-            match interrupts.fetch_add(1, Ordering::Relaxed) {
-                0 => eprintln!("finishing what was begun; once more to stop at once"),
-                _ => eprintln!("stopping"),
-            }
+            interrupts.fetch_add(1, Ordering::Relaxed);
         }
     });
     Ok(())
@@ -122,11 +133,20 @@ fn listen_for_signals(interrupts: &Interrupts) -> Result<()> {
 
 fn work(options: &WorkerOptions) -> Result<()> {
     die_with_parent(options.parent)?;
+    // Started as /proc/self/exe, we would be "exe" to `ps` and `top`.
+    prctl::set_name(c"ipc-demo").context("naming the process")?;
     let switches = Arc::new(Switches::default());
-    stop_on_sigterm(&switches)?;
-    let wiring = Wiring::open(Transport::Shm, Namespace::new(&options.namespace)?)?;
-    let node = crew::join(&wiring, &options.name)?;
-    worker::run(&wiring, &node, &switches)
+    stop_on_signals(&switches)?;
+    let namespace = Namespace::new(&options.namespace)?;
+    let wiring = Wiring::open(Transport::Shm, namespace.clone())?;
+    let node = crew::join(&namespace, &options.name)?;
+    worker::run(&wiring, &node, &switches)?;
+    if node.alive(COORDINATOR, Duration::MAX).is_none() {
+        // The run ended, and took its table of nodes with it, just before we joined: this one is our own.
+        drop(node);
+        Registry::remove(&namespace)?;
+    }
+    Ok(())
 }
 
 /// Arms the kernel to kill us with our parent, then makes sure that it is still there.
@@ -143,8 +163,9 @@ fn die_with_parent(parent: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn stop_on_sigterm(switches: &Arc<Switches>) -> Result<()> {
-    let mut signals = Signals::new([SIGTERM]).context("listening for signals")?;
+/// A worker started by hand may get a Ctrl-C.
+fn stop_on_signals(switches: &Arc<Switches>) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("listening for signals")?;
     let switches = Arc::clone(switches);
     thread::spawn(move || {
         for _ in signals.forever() {

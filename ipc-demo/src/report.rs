@@ -1,7 +1,8 @@
 //! What a run came to: one object in JSON for programs, tables and sentences for people.
 //!
-//! This file has the facts and their JSON, `text` the form for people. Only says what it is told. Whether the numbers add up (as many files as tasks, nothing completed
-//! twice) is for the coordinator to find out and for tests to doubt.
+//! This file has the facts and their JSON, `text` the form for people. Only says what it is told. Whether the
+//! numbers add up (as many files as tasks, nothing completed twice) is for the coordinator to find out and
+//! for tests to doubt.
 
 mod text;
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-pub use self::text::Look;
+pub use self::text::{Look, nodes_to_text};
 use crate::fingerprint::Fingerprint;
 
 /// Everything there is to say about a run.
@@ -17,13 +18,13 @@ use crate::fingerprint::Fingerprint;
 pub struct Report {
     /// How many tasks there were to do.
     pub tasks: u64,
-    /// How many results came back, those of redelivered tasks counted each time.
+    /// How many tasks came to an end, each counted once. All of them, unless the run was interrupted.
     pub completed: u64,
-    /// How many different tasks have a result.
+    /// How many different tasks have a worker's result; the rest have a problem instead.
     pub distinct: u64,
     /// How often a task was delivered again, because whoever held it was killed or let go.
     pub redelivered: u64,
-    /// How many tasks were given up.
+    /// How many tasks were given up, after too many attempts.
     pub dead_lettered: u64,
     /// Who worked, in the order they were named.
     pub workers: Vec<WorkerReport>,
@@ -139,8 +140,8 @@ mod tests {
     fn the_json_has_exactly_the_fields_it_promises() {
         let parsed: Value = serde_json::from_str(&sample().to_json().unwrap()).unwrap();
         let expected = json!({
-            "tasks": 3, "completed": 4, "distinct": 3, "redelivered": 1, "dead_lettered": 0,
-            "workers": [{"name": "worker-1", "pid": 4242, "completed": 4, "restarts": 1}],
+            "tasks": 3, "completed": 3, "distinct": 2, "redelivered": 1, "dead_lettered": 0,
+            "workers": [{"name": "worker-1", "pid": 4242, "completed": 2, "restarts": 1}],
             "stats": {
                 "messages_sent": 7, "messages_received": 8, "bytes_transferred": 900, "errors": 0
             },
@@ -157,7 +158,7 @@ mod tests {
     pub(super) const SHA256: &str =
         "2750c740c3d2eacf348e4da3c3d2e0812f63adcb996c5fb367187d65104d0da5";
 
-    /// Two files done and one gone, one task done twice.
+    /// Two files done, one of them on the second attempt, and one gone.
     pub(super) fn sample() -> Report {
         let mut progress = Progress::default();
         progress.update(b"ab cd\n");
@@ -169,14 +170,14 @@ mod tests {
         let gone = Err("No such file or directory".to_owned());
         Report {
             tasks: 3,
-            completed: 4,
-            distinct: 3,
+            completed: 3,
+            distinct: 2,
             redelivered: 1,
             dead_lettered: 0,
             workers: vec![WorkerReport {
                 name: "worker-1".into(),
                 pid: 4242,
-                completed: 4,
+                completed: 2,
                 restarts: 1,
             }],
             stats: Transfer {

@@ -1,12 +1,9 @@
 //! How a run looks while it goes on: a bar on a terminal, lines elsewhere. All of it on stderr.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use indicatif::{ProgressBar, ProgressStyle};
 use ipc_demo::coordinator::Audience;
-use ipc_node::NodeInfo;
 
 use crate::cli::RunOptions;
 
@@ -29,7 +26,7 @@ enum Every {
 impl Show {
     /// For a run with these options.
     pub fn new(options: &RunOptions) -> Self {
-        let on_terminal = std::io::stderr().is_terminal() && options.simulate.is_none();
+        let on_terminal = io::stderr().is_terminal() && options.simulate.is_none();
         Self {
             bar: on_terminal.then(bar),
             every: if options.simulate.is_some() {
@@ -38,13 +35,6 @@ impl Show {
                 Every::Tenth
             },
             last_line: 0,
-        }
-    }
-
-    /// The run is over.
-    pub fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 
@@ -58,58 +48,40 @@ impl Show {
     }
 }
 
+/// The run is over, one way or another.
+impl Drop for Show {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Audience for Show {
     fn progress(&mut self, done: usize, all: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         } else if self.line_due(done, all) {
-            eprintln!("{done} of {all} tasks done");
+            say(&format!("{done} of {all} tasks done"));
         }
     }
 
     fn note(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
+}
+
+/// Nobody may be listening any more: that is no reason to stop, or to panic as `eprintln` does.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn bar() -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40.cyan} {pos}/{len} tasks  {per_sec}  {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// Every node's statistics, as a table.
-pub fn nodes(nodes: &[NodeInfo]) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header([
-        "node",
-        "pid",
-        "health",
-        "sent",
-        "received",
-        "bytes",
-        "errors",
-        "redelivered",
-        "beats",
-    ]);
-    for node in nodes {
-        let stats = &node.stats;
-        table.add_row([
-            node.name.clone(),
-            node.pid.to_string(),
-            format!("{:?}", node.health).to_lowercase(),
-            stats.messages_sent.to_string(),
-            stats.messages_received.to_string(),
-            stats.bytes_transferred.to_string(),
-            stats.errors.to_string(),
-            stats.redeliveries.to_string(),
-            stats.beats.to_string(),
-        ]);
-    }
-    format!("\n{table}\n")
 }

@@ -5,8 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
 
 use crate::fingerprint::{Fingerprint, Progress};
 use crate::input::Input;
@@ -142,7 +145,7 @@ impl Job {
                 Ok((Box::new(text.as_bytes()), text.len() as u64))
             }
             (Source::File { path, bytes_hint }, State::Open(progress)) => {
-                let mut file = File::open(path)?;
+                let mut file = open(path)?;
                 let done = progress.bytes();
                 if done > 0 {
                     file.seek(SeekFrom::Start(done))?;
@@ -177,6 +180,19 @@ impl Job {
         }
         Step::Done
     }
+}
+
+/// A file that was found may be something else by now: a fifo, say, on which opening and reading could hang.
+fn open(path: &Path) -> io::Result<File> {
+    let at_once = OFlag::O_NONBLOCK.bits();
+    let file = File::options()
+        .read(true)
+        .custom_flags(at_once)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file any more"));
+    }
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -56,6 +56,14 @@ pub struct Outcome {
     pub attempt: u8,
 }
 
+impl Outcome {
+    /// How long it is as a message.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        codec::encode(self).map_or(0, |bytes| bytes.len())
+    }
+}
+
 /// What came of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {

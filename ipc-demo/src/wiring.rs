@@ -1,4 +1,6 @@
-//! The two queues between the coordinator and its workers, by transport and name.
+//! Where a run is: its namespace, and in it the two queues between the coordinator and its workers.
+//!
+//! Whoever dies leaves a namespace behind that the next run removes: see [`remove_dead_runs`].
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -6,6 +8,9 @@ use ipc_node::Registry;
 use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, Queue, QueueOptions, QueueStats};
 use ipc_shm::Namespace;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 use crate::task::Outcome;
 
@@ -19,6 +24,14 @@ pub enum Transport {
     Shm,
 }
 
+/// A run's namespace, with everything that is in it. Removed when dropped.
+#[derive(Debug)]
+pub struct Premises {
+    transport: Transport,
+    namespace: Namespace,
+    is_removed: bool,
+}
+
 /// Both queues, opened.
 #[derive(Debug)]
 pub struct Wiring {
@@ -26,7 +39,6 @@ pub struct Wiring {
     pub tasks: ByteQueue,
     /// The workers' answers.
     pub results: Queue<Outcome>,
-    transport: Transport,
     namespace: Namespace,
 }
 
@@ -37,61 +49,91 @@ const RESULTS: &str = "results";
 /// Answers with a hash state in them travel inline.
 const RESULT_BYTES: u32 = 448;
 
+impl Premises {
+    /// Those of the coordinator of `namespace`, whose they are from now on.
+    #[must_use]
+    pub fn new(transport: Transport, namespace: Namespace) -> Self {
+        Self {
+            transport,
+            namespace,
+            is_removed: false,
+        }
+    }
+
+    /// What the messages travel over.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Where the queues and the nodes are.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Removes everything. What is left in shared memory all the same: nothing, unless something is wrong.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove(mut self) -> Result<Vec<String>> {
+        self.is_removed = true;
+        remove(self.transport, &self.namespace)
+    }
+}
+
+impl Drop for Premises {
+    fn drop(&mut self) {
+        if !self.is_removed {
+            // Something failed before this; whoever hears of it need not hear of this, too.
+            let _ = remove(self.transport, &self.namespace);
+        }
+    }
+}
+
 impl Wiring {
     /// Makes the queues of a new run.
     ///
     /// # Errors
     /// When they exist already, or there is no memory for them.
-    pub fn create(transport: Transport, namespace: Namespace, attempt_limit: u8) -> Result<Self> {
-        Self::open_as(transport, namespace, OpenMode::Create, Some(attempt_limit))
+    pub fn create(premises: &Premises, attempt_limit: u8) -> Result<Self> {
+        let tasks = QueueOptions::new().attempt_limit(attempt_limit);
+        let results = QueueOptions::new().inline_bytes(RESULT_BYTES);
+        let namespace = premises.namespace.clone();
+        Self::open_with(
+            premises.transport,
+            namespace,
+            [tasks, results].map(|options| options.mode(OpenMode::Create)),
+        )
     }
 
-    /// Opens the queues of a run that another process made.
+    /// Opens the queues of a run that another process, or thread, made.
     ///
     /// # Errors
     /// When there are none.
     pub fn open(transport: Transport, namespace: Namespace) -> Result<Self> {
-        Self::open_as(transport, namespace, OpenMode::Open, None)
+        let options = || QueueOptions::new().mode(OpenMode::Open);
+        Self::open_with(transport, namespace, [options(), options()])
     }
 
-    fn open_as(
+    fn open_with(
         transport: Transport,
         namespace: Namespace,
-        mode: OpenMode,
-        attempt_limit: Option<u8>,
+        [tasks, results]: [QueueOptions; 2],
     ) -> Result<Self> {
-        let mut options = [
-            QueueOptions::new().mode(mode),
-            QueueOptions::new().mode(mode),
-        ];
-        if let Some(limit) = attempt_limit {
-            let [tasks, results] = options;
-            options = [
-                tasks.attempt_limit(limit),
-                results.inline_bytes(RESULT_BYTES),
-            ];
-        }
         let address = |name| address(transport, &namespace, name);
-        let tasks = options[0]
-            .open_bytes(&address(TASKS))
-            .context("opening the queue of tasks")?;
-        let results = options[1]
+        let results = results
             .open(&address(RESULTS))
             .context("opening the queue of results")?;
+        // Last: whoever finds tasks finds everything.
+        let tasks = tasks
+            .open_bytes(&address(TASKS))
+            .context("opening the queue of tasks")?;
         Ok(Self {
             tasks,
             results,
-            transport,
             namespace,
         })
-    }
-
-    /// Both queues again, for another thread.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn again(&self) -> Result<Self> {
-        Self::open(self.transport, self.namespace.clone())
     }
 
     /// Where the queues and the nodes are.
@@ -108,25 +150,6 @@ impl Wiring {
             self.results.transport().stats(),
         )
     }
-
-    /// Removes both queues and the table of nodes. What is left in shared memory under these names: nothing,
-    /// unless something is wrong.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn remove(transport: Transport, namespace: &Namespace) -> Result<Vec<String>> {
-        for name in [TASKS, RESULTS] {
-            ipc_queue::remove(&address(transport, namespace, name))?;
-        }
-        Registry::remove(namespace)?;
-        let left = std::fs::read_dir(namespace.path())
-            .into_iter()
-            .flatten()
-            .flatten();
-        Ok(left
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect())
-    }
 }
 
 /// The namespace of this process's run.
@@ -137,24 +160,51 @@ pub fn namespace_of_run() -> Result<Namespace> {
     Ok(Namespace::new(&format!("{PREFIX}{}", std::process::id()))?)
 }
 
-/// Removes what runs left behind whose processes are all gone: they were killed.
+/// Removes what runs left behind whose processes are all gone: they were killed. What there is to say of that.
 ///
 /// # Errors
-/// When the system refuses.
-pub fn remove_dead_runs(current: &Namespace) -> Result<Vec<String>> {
-    let mut removed = Vec::new();
-    for namespace in current.siblings()? {
-        if !namespace.name().as_str().starts_with(PREFIX) || namespace == *current {
-            continue;
-        }
-        // A run's first act is to join its namespace: no live node, no run.
-        let dead = Registry::open(&namespace).is_ok_and(|registry| !registry.anybody_there());
-        if dead {
-            Wiring::remove(Transport::Shm, &namespace)?;
-            removed.push(namespace.name().to_string());
-        }
+/// When the folder of all runs can't be used.
+pub fn remove_dead_runs(ours: &Namespace) -> Result<Vec<String>> {
+    let dead = ours
+        .siblings()?
+        .into_iter()
+        .filter(|run| is_dead(run, ours));
+    Ok(dead
+        .map(|run| match remove(Transport::Shm, &run) {
+            Ok(_) => format!("removed what a killed run left behind: {}", run.name()),
+            Err(error) => format!("can't remove what a killed run left behind: {error:#}"),
+        })
+        .collect())
+}
+
+/// Whether nobody is left of a run. `ours` can only be the name of an earlier process of our number.
+fn is_dead(run: &Namespace, ours: &Namespace) -> bool {
+    let number = run.name().as_str().strip_prefix(PREFIX);
+    let Some(Ok(coordinator)) = number.map(str::parse) else {
+        return false;
+    };
+    // By its number first: between its first file and its joining, a run that begins has no nodes.
+    let is_gone = || kill(Pid::from_raw(coordinator), None) == Err(Errno::ESRCH);
+    // Then by its nodes: a helper may be finishing a task, or its number be one of another PID namespace.
+    let nobody_there = || Registry::open(run).is_ok_and(|registry| !registry.anybody_there());
+    (run == ours || is_gone()) && nobody_there()
+}
+
+/// Removes both queues and the table of nodes: as many of them as possible. What is left all the same.
+fn remove(transport: Transport, namespace: &Namespace) -> Result<Vec<String>> {
+    let removed =
+        [TASKS, RESULTS].map(|name| ipc_queue::remove(&address(transport, namespace, name)));
+    Registry::remove(namespace)?;
+    for queue in removed {
+        queue?;
     }
-    Ok(removed)
+    let left = std::fs::read_dir(namespace.path());
+    Ok(left
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect())
 }
 
 fn address(transport: Transport, namespace: &Namespace, name: &str) -> String {

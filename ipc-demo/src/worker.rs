@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use ipc_node::Node;
-use ipc_queue::{ByteDelivery, ByteReceiver, Kind, RecvError, Sender};
+use anyhow::{Context, Result, ensure};
+use ipc_node::{Health, Node};
+use ipc_queue::{ByteDelivery, ByteReceiver, Kind, RecvError, SendFailure, Sender};
 use ipc_shm::clock;
 
+use crate::crew::COORDINATOR;
 use crate::task::{Answer, Outcome, Task, Work};
 use crate::wiring::Wiring;
 
@@ -24,19 +25,19 @@ pub struct Switches {
     pub kill: AtomicBool,
 }
 
-/// Works until a `Shutdown` comes, the queue is closed and drained, or a switch is thrown.
+/// How long a worker waits before it looks at its switches, and whether its coordinator is there.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Works until a `Shutdown` comes, the queue is closed and drained, the coordinator is gone, or a switch is thrown.
 ///
 /// # Errors
-/// When the queues are gone or damaged.
+/// When the queues are damaged, or the coordinator went away with an answer due.
 ///
 /// # Panics
 /// When killed by its switch: a thread's way to die.
 pub fn run(wiring: &Wiring, node: &Node, switches: &Switches) -> Result<()> {
     let (tasks, results) = (wiring.tasks.receiver(), wiring.results.sender());
-    while !switches.stop.load(Ordering::Relaxed) {
-        let Some(delivery) = next(&tasks, switches)? else {
-            break;
-        };
+    while let Some(delivery) = next(&tasks, node, switches)? {
         node.counters()
             .received(delivery.payload().len(), delivery.attempt());
         match delivery.kind() {
@@ -53,20 +54,29 @@ pub fn run(wiring: &Wiring, node: &Node, switches: &Switches) -> Result<()> {
 }
 
 /// The next message; `None` when there will be none.
-fn next<'a>(tasks: &'a ByteReceiver, switches: &Switches) -> Result<Option<ByteDelivery<'a>>> {
-    // How soon the stop switch is seen by an idle worker.
-    const LOOK: Duration = Duration::from_millis(200);
+fn next<'a>(
+    tasks: &'a ByteReceiver,
+    node: &Node,
+    switches: &Switches,
+) -> Result<Option<ByteDelivery<'a>>> {
     loop {
         if switches.stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         match tasks.recv_timeout(LOOK) {
             Ok(delivery) => return Ok(Some(delivery)),
-            Err(RecvError::TimedOut { .. }) => {}
+            Err(RecvError::TimedOut { .. }) if has_coordinator(node) => {}
+            Err(RecvError::TimedOut { .. }) => return Ok(None),
             Err(RecvError::Closed | RecvError::Removed) => return Ok(None),
             Err(error) => return Err(error).context("receiving a task"),
         }
     }
+}
+
+/// Whether somebody wants the answers. Those that the coordinator started die with it; others look here.
+fn has_coordinator(node: &Node) -> bool {
+    let health = node.alive(COORDINATOR, Duration::MAX);
+    matches!(health, Some(Health::Alive | Health::Stale))
 }
 
 fn work(
@@ -98,12 +108,25 @@ fn work(
         ended: clock::monotonic(),
         attempt: delivery.attempt(),
     };
-    if let Err(error) = results.send(&outcome) {
+    if let Err(error) = send(&outcome, results, node) {
         node.counters().error();
-        return Err(error.failure).context("sending a result");
+        return Err(error).context("sending a result");
     }
-    node.counters().sent(size_of::<Outcome>());
+    node.counters().sent(outcome.encoded_bytes());
     delivery.ack().context("acking a task")
+}
+
+/// Waits for room for as long as the coordinator may make some.
+fn send(outcome: &Outcome, results: &Sender<Outcome>, node: &Node) -> Result<()> {
+    while let Err(error) = results.send_timeout(outcome, LOOK) {
+        match error.failure {
+            SendFailure::TimedOut { .. } => {
+                ensure!(has_coordinator(node), "the coordinator is gone");
+            }
+            failure => return Err(failure.into()),
+        }
+    }
+    Ok(())
 }
 
 fn answer(task: Task<'_>) -> Answer {

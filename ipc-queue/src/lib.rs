@@ -3,6 +3,8 @@
 
 mod address;
 mod bytes;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod dead_letter;
 mod delivery;
 mod error;
@@ -29,7 +31,7 @@ pub use shm::ShmQueue;
 pub use stats::QueueStats;
 
 /// The types of messages that travel, and how queues are set up.
-pub use ipc_proto::{Kind, Message, MessageId, QueueSettings, SenderId, Timestamp};
+pub use ipc_proto::{Kind, Message, MessageId, Name, QueueSettings, SenderId, Timestamp};
 
 /// The workspace's README: its program must compile.
 #[cfg(doctest)]

@@ -51,8 +51,8 @@ impl<'a> Loan<'a> {
     /// Sends what was written.
     ///
     /// # Errors
-    /// Never `Full`: the loan held a place. [`SendFailure::Forked`] in a forked child, and the transport's own
-    /// trouble.
+    /// Never `Full`: the loan held a place; nor `Closed`: it was lent before. [`SendFailure::Removed`] when the queue
+    /// is gone, `Forked` in a forked child, and the transport's own trouble.
     pub fn publish(self) -> Result<MessageId, SendFailure> {
         match self.0 {
             #[cfg(target_os = "linux")]

@@ -129,7 +129,7 @@ impl ShmQueue {
             settings,
             flags,
             counters,
-            next_look: AtomicU64::new(0),
+            next_look: AtomicU64::new(u64::MAX),
         });
         let subject: Arc<dyn Watched> = Arc::clone(&shared) as _;
         watch::watch(Arc::downgrade(&subject));
@@ -248,14 +248,23 @@ impl Shared {
     /// Makes sure that the watcher looks at `due`.
     fn look_by(&self, due: Due) {
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
-        if millis < self.next_look.load(Ordering::Relaxed) {
-            self.next_look.store(millis, Ordering::Relaxed);
+        if millis < self.next_look.load(Ordering::SeqCst) {
+            self.next_look.fetch_min(millis, Ordering::SeqCst);
             watch::nudge();
         }
     }
 
+    /// Whoever waits for a closed queue to drain must look whenever something in it came to an end.
+    #[inline]
+    fn wake_if_closed(&self) {
+        if self.flag().load(Ordering::SeqCst) & CLOSED != 0 {
+            self.items().notify_all();
+        }
+    }
+
     fn notify(&self, changed: Changed) {
-        if changed.ready > 0 {
+        // A dead letter too may be what somebody waits for: the end of a closed queue.
+        if changed.ready > 0 || changed.dead > 0 {
             self.items().notify_all();
         }
         if changed.freed > 0 {
@@ -299,12 +308,14 @@ impl Watched for Shared {
         if !self.attachment.is_ours() {
             return None;
         }
+        // Before the look: what is noted after it must wake the watcher.
+        self.next_look.store(u64::MAX, Ordering::SeqCst);
         self.look_around();
         // A hint lost in a crash, or held up in a stopped process, costs no more than a slice.
         self.ring.stray();
         let due = self.look_at_clock()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
-        self.next_look.store(millis, Ordering::Relaxed);
+        self.next_look.fetch_min(millis, Ordering::SeqCst);
         let left = due.since_boot().saturating_sub(clock::monotonic());
         Some(Instant::now() + left.min(Duration::from_secs(3600)))
     }

@@ -9,36 +9,43 @@
 //!
 //! Delivery
 //! - `every_message_goes_to_exactly_one_receiver_at_a_time`
-//! - `an_accepted_message_is_delivered_until_it_is_acked`: from the moment a send returns `Ok`.
-//! - `first_deliveries_keep_each_senders_order`: as long as no delivery failed. No order is promised for
-//!   redelivered messages, nor between senders.
+//! - `an_accepted_message_is_delivered_until_it_is_acked`: from the moment a send returns `Ok`; a receiver that
+//!   looks after that finds it.
+//! - `first_deliveries_keep_each_senders_order`: each receiver gets what one handle sent in the order of its sends,
+//!   as long as nothing was given back, delayed, lost or requeued. No order is promised after that, between
+//!   handles, nor between loans that one handle held at the same time.
 //! - `payloads_of_every_size_arrive_intact`: from 0 bytes to the queue's largest.
-//! - `every_kind_of_message_is_carried`
-//! - `everybody_who_opens_a_name_gets_the_same_queue`
+//! - `every_kind_of_message_is_carried`: with its id and its time, the same at every delivery.
+//! - `everybody_who_opens_a_name_gets_the_same_queue`: with the settings that it was created with, for as long as
+//!   it is not removed, also while nobody has it open.
 //!
 //! Settling
 //! - `an_acked_message_is_gone`
 //! - `a_nacked_message_comes_again_with_a_higher_attempt`
-//! - `a_dropped_delivery_is_a_nack`
+//! - `a_dropped_delivery_is_a_nack`: also one dropped by a panic.
 //! - `a_delayed_nack_comes_back_not_before_its_time`
-//! - `a_message_past_its_attempt_limit_is_a_dead_letter`
+//! - `a_message_past_its_attempt_limit_is_a_dead_letter`: however its last delivery ended.
 //! - `a_buried_message_is_a_dead_letter`
-//! - `a_dead_letter_can_be_requeued_or_discarded`
-//! - `an_expired_lease_is_lost_and_the_message_comes_again`
+//! - `a_dead_letter_can_be_requeued_or_discarded`: one that can't be requeued now stays as it is.
+//! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former holder does
+//!   then is refused and changes nothing; what it reads stays as it is until it lets go.
 //! - `an_extended_lease_is_kept`
 //!
 //! Flow
-//! - `capacity_is_exact`: leased, delayed and dead messages count.
+//! - `capacity_is_exact`: loans count, and leased, delayed and dead messages.
 //! - `a_failed_send_hands_the_message_back`
-//! - `too_large_a_payload_is_refused_with_the_limit`
+//! - `too_large_a_payload_is_refused_with_the_limit`: at once, also when there is no place.
 //! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
-//! - `a_blocked_receiver_goes_on_when_a_message_comes`
-//! - `a_blocked_sender_goes_on_when_a_place_is_free`
-//! - `every_blocking_call_keeps_its_deadline`
-//! - `a_closed_queue_takes_nothing_and_drains`: receivers get `Closed` only when everything was settled,
-//!   save what their own process holds, so that a crash at the end loses nothing.
-//! - `a_removed_queue_wakes_and_refuses_everybody`
-//! - `counts_add_up`
+//! - `a_blocked_receiver_goes_on_when_a_message_comes`: of several, as many as messages come.
+//! - `a_blocked_sender_goes_on_when_a_place_is_free`: of several, as many as places become free.
+//! - `every_blocking_call_keeps_its_deadline`: it does not give up before, and does then; what is there it takes even
+//!   then.
+//! - `a_closed_queue_takes_nothing_and_drains`: what was lent before may still be published. Receivers get `Closed` only
+//!   when everything was settled, save what they hold themselves, so that a crash at the end loses nothing.
+//!   (Whether what another receiver of the same opening holds is waited for is up to the transport.)
+//! - `a_removed_queue_wakes_and_refuses_everybody`: loans too.
+//! - `counts_add_up`: sent is acked, plus dead letters dropped or requeued, plus what is in the queue now, loans aside;
+//!   received is acked, nacked, buried, lost, plus leased now.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};

@@ -6,17 +6,21 @@
 //! |---|---|---|
 //! | 0 | 8 | the lock's word, see `lock` |
 //! | 8 | 32 | what is being written and what is torn, see `tear` |
+//! | 40 | 8 | the notice: from whom the lock was inherited, if no guard was told yet |
 //! | 64 | | the bytes |
 //!
 //! Any process may die at any moment. One that dies while it writes leaves a tear: the range is remembered in the
 //! segment, and reading any of it is an error until somebody writes it anew, or accepts it. One that
-//! dies between two writes under one lock leaves whole writes; whoever locks next learns that.
+//! dies between two writes under one lock leaves whole writes that do not belong together. Whoever inherits the lock
+//! leaves a notice of that, for a guard to find and to remove when it is dropped: a mere `read_at` may come
+//! first, and would not know what to do about it.
 //! The buffer lives until it is removed, whoever uses it. Does not know what the bytes mean, nor tell
 //! anybody that they changed.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Name, NameError};
@@ -46,6 +50,8 @@ pub struct SharedBuffer {
     attachment: Arc<Attachment>,
     lock: RobustLock,
     tears: Words<{ tear::WORDS }>,
+    /// Written and read by whoever holds the lock.
+    notice: Words<1>,
     len: usize,
     timeout: Duration,
     _peers: Arc<Peers>,
@@ -59,6 +65,8 @@ pub struct SharedBuffer {
 pub struct BufferGuard<'a> {
     buffer: &'a SharedBuffer,
     lock: LockGuard<'a>,
+    /// The notice that this guard found, and takes away.
+    inherited: Inherited,
 }
 
 /// Why a buffer was not created, connected to or removed.
@@ -243,11 +251,11 @@ impl SharedBuffer {
         watch::watch(Arc::downgrade(&watched));
         let segment = attachment.segment();
         let body = segment.header().body_offset;
-        let tears = segment.mapping().words(body + TEARS, 8, 1);
+        let inside = "checked by `checked_len`";
         Ok(Self {
-            lock: RobustLock::new(Arc::clone(&attachment), body + OWNER, LOCK_EVENT)
-                .expect("checked by `checked_len`"),
-            tears: tears.expect("checked by `checked_len`"),
+            lock: RobustLock::new(Arc::clone(&attachment), body + OWNER, LOCK_EVENT).expect(inside),
+            tears: segment.mapping().words(body + TEARS, 8, 1).expect(inside),
+            notice: segment.mapping().words(body + NOTICE, 8, 1).expect(inside),
             len,
             timeout: LOCK_TIMEOUT,
             _peers: peers,
@@ -273,7 +281,8 @@ impl SharedBuffer {
         self.len == 0
     }
 
-    /// Who uses it now, this process included. Others may come and go while you look.
+    /// Who uses it now, this process included. Others may come and go while you look, and one that was killed
+    /// this moment is still named.
     #[must_use]
     pub fn users(&self) -> Vec<Participant> {
         let slots = self.attachment.participants().iter();
@@ -294,7 +303,7 @@ impl SharedBuffer {
     /// [`AccessError::OutOfRange`]; [`AccessError::Lock`] as [`lock`](Self::lock).
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
         self.range(offset, bytes.len())?;
-        self.lock()?.write_at(offset, bytes)
+        self.turn(self.deadline())?.write_at(offset, bytes)
     }
 
     /// Copies the bytes at `offset` into `to`, as one write left them.
@@ -304,7 +313,7 @@ impl SharedBuffer {
     /// [`AccessError::Lock`] as [`lock`](Self::lock). `to` is untouched then.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), AccessError> {
         self.range(offset, to.len())?;
-        self.lock()?.read_at(offset, to)
+        self.turn(self.deadline())?.read_at(offset, to)
     }
 
     /// The `len` bytes at `offset`, as one write left them.
@@ -314,7 +323,7 @@ impl SharedBuffer {
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
         // Checked before anything of that size is allocated.
         self.range(offset, len)?;
-        self.lock()?.read_to_vec(offset, len)
+        self.turn(self.deadline())?.read_to_vec(offset, len)
     }
 
     /// Declares the torn bytes good as they are; which they were.
@@ -322,7 +331,7 @@ impl SharedBuffer {
     /// # Errors
     /// As [`lock`](Self::lock).
     pub fn accept_torn(&self) -> Result<Option<Range<usize>>, LockError> {
-        self.lock()?.accept_torn()
+        self.turn(self.deadline())?.accept_torn()
     }
 
     /// Locks the buffer for several reads and writes, waiting as long as is [set](Self::set_timeout).
@@ -333,8 +342,7 @@ impl SharedBuffer {
     /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`]; [`LockError::ForkedChild`] in a process
     /// that was forked after it connected; [`LockError::Damaged`].
     pub fn lock(&self) -> Result<BufferGuard<'_>, LockError> {
-        // A time-out beyond the clock's end is none.
-        self.lock_until(Instant::now().checked_add(self.timeout))
+        self.lock_until(self.deadline())
     }
 
     /// As [`lock`](Self::lock), waiting until `deadline`. One that has passed already asks once.
@@ -346,11 +354,34 @@ impl SharedBuffer {
     }
 
     fn lock_until(&self, deadline: Option<Instant>) -> Result<BufferGuard<'_>, LockError> {
+        let mut guard = self.turn(deadline)?;
+        guard.inherited = Inherited::from_word(self.notice().load(Ordering::SeqCst));
+        Ok(guard)
+    }
+
+    /// Locks, and keeps in the segment what a dead holder left. Killed before that is done, we are a
+    /// dead holder ourselves, and whoever is next does it.
+    fn turn(&self, deadline: Option<Instant>) -> Result<BufferGuard<'_>, LockError> {
         let lock = self.lock.lock(deadline)?;
-        // Whether or not this lock says it is inherited: our predecessor may have been killed having
-        // inherited it, before it came to this.
+        if lock.inherited() != Inherited::No {
+            let notice = lock.inherited().to_word();
+            self.notice().store(notice, Ordering::SeqCst);
+        }
         self.tears().inherit();
-        Ok(BufferGuard { buffer: self, lock })
+        Ok(BufferGuard {
+            buffer: self,
+            lock,
+            inherited: Inherited::No,
+        })
+    }
+
+    /// A time-out beyond the clock's end is none.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.timeout)
+    }
+
+    fn notice(&self) -> &AtomicU64 {
+        &self.notice.get(0)[0]
     }
 
     fn range(&self, offset: usize, len: usize) -> Result<Range<usize>, AccessError> {
@@ -403,9 +434,11 @@ impl Drop for SharedBuffer {
 
 impl BufferGuard<'_> {
     /// Whether the lock was left by a process that died, perhaps between two writes that belong together.
+    ///
+    /// Said until a guard that says so is dropped: calls that lock for themselves do not use it up.
     #[must_use]
     pub fn inherited(&self) -> Inherited {
-        self.lock.inherited()
+        self.inherited
     }
 
     /// The bytes that can't be read because their writer was killed half-way: at least those.
@@ -483,6 +516,15 @@ impl BufferGuard<'_> {
         // so no thread of ours does while the slice lives. Words end before `BYTES`.
         let bytes = unsafe { self.buffer.mapping().bytes(at, range.len()) };
         bytes.expect("checked by `range`")
+    }
+}
+
+impl Drop for BufferGuard<'_> {
+    fn drop(&mut self) {
+        if self.inherited != Inherited::No && self.lock.check_ours().is_ok() {
+            // Before the lock is given back: killed in between, we leave a notice of our own.
+            self.buffer.notice().store(0, Ordering::SeqCst);
+        }
     }
 }
 
@@ -575,10 +617,12 @@ fn our_name() -> String {
 
 const KIND: Kind = Kind::new("buffer");
 /// Changes with the table above, or with what `lock` and `tear` mean by their words.
-const LAYOUT: u64 = fingerprint(b"buffer 1: owner, writing from to, torn from to, at 64 bytes");
+const LAYOUT: u64 =
+    fingerprint(b"buffer: owner, writing from to, torn from to, notice, at 64 bytes");
 const LEN_PARAM: usize = 0;
 const OWNER: usize = 0;
 const TEARS: usize = 8;
+const NOTICE: usize = 40;
 const BYTES: usize = CACHE_LINE_BYTES;
 const LOCK_EVENT: usize = 0;
 
@@ -651,8 +695,10 @@ mod tests {
         let guard = one.lock().unwrap();
         other.set_timeout(Duration::ZERO);
         let error = other.write_at(0, &[1]).unwrap_err();
-        let timed_out = |error: &_| matches!(error, AccessError::Lock(LockError::TimedOut { .. }));
-        assert!(timed_out(&error), "{error}");
+        let AccessError::Lock(LockError::TimedOut { waited, .. }) = &error else {
+            panic!("{error}")
+        };
+        assert!(*waited < LOCK_TIMEOUT, "{error}");
         drop(guard);
         other.set_timeout(Duration::MAX);
         other.write_at(0, &[1]).unwrap();
@@ -742,6 +788,9 @@ mod tests {
             );
             // The watcher may be looking at it now, and keep its file and locks a little longer.
             drop(only);
+            let segment = Segment::open(&scratch.namespace, &Name::new("b").unwrap(), &expected());
+            let slot = Participants::of(&segment.unwrap()).get(0);
+            assert_eq!(slot.presence, Presence::Free);
         }
     }
 
@@ -772,6 +821,33 @@ mod tests {
         assert_eq!(buffer.read_to_vec(38, 3).unwrap(), [0, 7, 7]);
         let guard = buffer.lock().unwrap();
         assert_eq!((guard.inherited(), guard.torn()), (Inherited::No, None));
+    }
+
+    #[test]
+    fn a_death_is_told_to_the_first_guard_whoever_reads_before_it() {
+        let (scratch, buffer) = buffer(8);
+        let doomed = connect(&scratch);
+        let dead = doomed.attachment.member();
+        std::mem::forget(doomed.lock().unwrap());
+        drop(doomed);
+        buffer.read_to_vec(0, 1).unwrap();
+        connect(&scratch).write_at(0, &[1]).unwrap();
+        buffer.accept_torn().unwrap();
+        for told in [Inherited::FromDead(dead), Inherited::No] {
+            assert_eq!(buffer.lock().unwrap().inherited(), told);
+        }
+        // One that dies before it was able to do anything about it passes the notice on.
+        let doomed = connect(&scratch);
+        std::mem::forget(doomed.lock().unwrap());
+        drop(doomed);
+        let heir = connect(&scratch);
+        let dead = heir.attachment.member();
+        std::mem::forget(heir.lock().unwrap());
+        drop(heir);
+        assert_eq!(
+            buffer.lock().unwrap().inherited(),
+            Inherited::FromDead(dead)
+        );
     }
 
     #[test]

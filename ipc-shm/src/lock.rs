@@ -56,8 +56,7 @@ pub struct LockGuard<'a> {
 pub enum Inherited {
     /// It was free.
     No,
-    /// Its holder died, or left, without giving it back: what it protects may be half-changed. Said once, to the
-    /// first to lock it after that.
+    /// Its holder died, or left, without giving it back: what it protects may be half-changed.
     FromDead(Member),
 }
 
@@ -293,6 +292,20 @@ impl RobustLock {
     }
 }
 
+impl Inherited {
+    /// For keeping it in a word; 0 for `No`.
+    pub(crate) fn to_word(self) -> u64 {
+        match self {
+            Self::No => Owner::pack(None),
+            Self::FromDead(member) => Owner::pack(Some(Owner(member))),
+        }
+    }
+
+    pub(crate) fn from_word(word: u64) -> Self {
+        Owner::unpack(word).map_or(Self::No, |owner| Self::FromDead(owner.0))
+    }
+}
+
 impl fmt::Debug for RobustLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RobustLock")
@@ -304,7 +317,7 @@ impl fmt::Debug for RobustLock {
 }
 
 impl LockGuard<'_> {
-    /// Whether a dead holder left the lock.
+    /// Whether a dead holder left the lock. Said once, to the first to lock it after that.
     #[must_use]
     pub fn inherited(&self) -> Inherited {
         self.inherited
@@ -506,8 +519,11 @@ mod tests {
         thread::scope(|scope| {
             let waiters = [&one, &other].map(|lock| scope.spawn(|| lock.lock(None).map(drop)));
             until_asleep(2, [&one, &other]);
+            let before = event_word(&one).load(Ordering::SeqCst);
             let name = attachment.segment().name();
             assert!(Segment::remove(&scratch.namespace, name, TEST_KIND).unwrap());
+            // Woken, not only found out when their slice ended.
+            assert_ne!(event_word(&one).load(Ordering::SeqCst), before);
             for waiter in waiters {
                 let error = waiter.join().unwrap().unwrap_err();
                 assert!(matches!(error, LockError::Removed { .. }), "{error}");
@@ -557,11 +573,15 @@ mod tests {
         fn an_owner_survives_its_word(index in 0..u16::MAX, epoch in 0..1_u64 << 48) {
             let owner = Some(Owner(Member { index, epoch }));
             prop_assert_eq!(Owner::unpack(Owner::pack(owner)), owner);
+            let inherited = Inherited::FromDead(Member { index, epoch });
+            prop_assert_eq!(Inherited::from_word(inherited.to_word()), inherited);
         }
 
         #[test]
         fn only_zero_is_free(word: u64) {
-            prop_assert_eq!(Owner::unpack(word).is_none(), word == 0);
+            for word in [word, word << 16, 0] {
+                prop_assert_eq!(Owner::unpack(word).is_none(), word == 0);
+            }
         }
     }
 }

@@ -158,9 +158,11 @@ mod tests {
     fn a_notification_between_looking_and_waiting_is_not_lost() {
         let word = AtomicU32::new(0);
         let event = Event::new(&word);
-        let ticket = event.prepare();
-        event.notify_one();
-        assert_eq!(event.wait(ticket, SLICE), Woken::Perhaps);
+        for notify in [Event::notify_one, Event::notify_all] {
+            let ticket = event.prepare();
+            notify(event);
+            assert_eq!(event.wait(ticket, SLICE), Woken::Perhaps);
+        }
     }
 
     #[test]
@@ -199,14 +201,19 @@ mod tests {
     }
 
     #[test]
-    fn notify_all_reaches_sleepers_whose_flag_was_cleared() {
+    fn notify_all_reaches_sleepers_whose_flag_was_lowered() {
         let word = AtomicU32::new(0);
         let event = Event::new(&word);
-        let ticket = event.prepare();
-        // A notifier cleared the flag and was killed before it woke anybody.
-        word.store(ticket.0 + 1, Ordering::SeqCst);
-        event.notify_all();
-        assert_eq!(event.wait(ticket, SLICE), Woken::Perhaps);
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| event.wait(event.prepare(), SLICE));
+            while threads_asleep_on(&[&word]) < 1 {
+                thread::yield_now();
+            }
+            // By a notifier that was killed before it woke anybody.
+            word.fetch_and(!ASLEEP, Ordering::SeqCst);
+            event.notify_all();
+            assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
+        });
     }
 
     #[test]
@@ -215,12 +222,7 @@ mod tests {
             let word = AtomicU32::new(0);
             let event = Event::new(&word);
             thread::scope(|scope| {
-                let sleepers = [(); 2].map(|()| {
-                    scope.spawn(|| {
-                        let ticket = event.prepare();
-                        event.wait(ticket, SLICE)
-                    })
-                });
+                let sleepers = [(); 2].map(|()| scope.spawn(|| event.wait(event.prepare(), SLICE)));
                 while threads_asleep_on(&[&word]) < 2 {
                     thread::yield_now();
                 }

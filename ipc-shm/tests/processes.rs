@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_shm::{
-    AccessError, Attachment, BufferError, BufferGuard, CreateError, Expected, Header, Inherited,
-    JoinError, Kind, LockError, Namespace, OpenError, Participant, PayloadType, ProcessIdentity,
-    Segment, SharedBuffer,
+    AccessError, Attachment, BufferError, BufferGuard, CreateError, Created, Expected, Header,
+    Inherited, JoinError, Kind, LockError, Namespace, OpenError, Participant, PayloadType,
+    ProcessIdentity, Segment, SharedBuffer,
 };
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
@@ -218,7 +218,8 @@ fn count(guard: &mut BufferGuard<'_>) -> u64 {
 }
 
 fn count_for_ever(namespace: &Namespace) {
-    let buffer = connect(namespace);
+    let mut buffer = connect(namespace);
+    buffer.set_timeout(Duration::MAX);
     loop {
         count(&mut buffer.lock().unwrap());
     }
@@ -226,7 +227,9 @@ fn count_for_ever(namespace: &Namespace) {
 
 #[test]
 fn the_lock_excludes_through_fifty_kills() {
-    let (scratch, buffer) = scratch_with_buffer(16);
+    let (scratch, mut buffer) = scratch_with_buffer(16);
+    // The lock is not fair, and this machine may be busy.
+    buffer.set_timeout(Duration::MAX);
     let start = || Some(scratch.start("count"));
     let mut peers = [start(), start(), start()];
     for kill in 0..50 {
@@ -546,6 +549,26 @@ fn killed_creators_leave_whole_buffers_or_nothing() {
 
 /// On a file system of 1 MiB.
 fn fill_memory(namespace: &Namespace) {
+    full_file_system_is_an_error(namespace);
+    makers_share_memory_for_one(namespace);
+}
+
+/// What one of several makers has reserved, the others lack: they find its buffer all the same.
+fn makers_share_memory_for_one(namespace: &Namespace) {
+    for _ in 0..10 {
+        let make = || SharedBuffer::open_or_create(namespace, "most", 600 << 10).unwrap();
+        let made = thread::scope(|scope| {
+            [(); 3]
+                .map(|()| scope.spawn(make))
+                .map(|maker| maker.join().unwrap())
+        });
+        let makers = made.iter().filter(|(_, created)| *created == Created::Yes);
+        assert_eq!(makers.count(), 1);
+        SharedBuffer::remove(namespace, "most").unwrap();
+    }
+}
+
+fn full_file_system_is_an_error(namespace: &Namespace) {
     const MIB: u64 = 1 << 20;
     let error = SharedBuffer::create(namespace, "huge", 8 << 20).unwrap_err();
     let BufferError::Create(CreateError::NoSpace { free, needed, .. }) = &error else {
@@ -579,10 +602,13 @@ fn fill_memory(namespace: &Namespace) {
     drop(filler);
     fs::remove_file(namespace.path().join("filler")).unwrap();
     SharedBuffer::create(namespace, "more", 1).unwrap();
+    for name in ["half", "more"] {
+        assert!(SharedBuffer::remove(namespace, name).unwrap());
+    }
 }
 
 #[test]
-fn a_full_file_system_is_an_error_with_figures() {
+fn a_full_file_system_is_an_error_with_figures_never_a_crash() {
     let mut command = match unshare(&["--mount"]) {
         Ok(command) => command,
         Err(why) => return println!("skipped: {why}"),

@@ -11,6 +11,7 @@ use comfy_table::{
     Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table, Width,
     presets,
 };
+use ipc_node::NodeInfo;
 
 use super::{Report, Transfer};
 use crate::fingerprint::Fingerprint;
@@ -126,16 +127,21 @@ impl Report {
                 .map(|(_, fingerprint)| field(fingerprint))
                 .sum()
         };
-        let bytes = sum(|file| file.bytes);
-        writeln!(
-            text,
-            "total: {}, {} lines, {} words, {bytes} bytes in {:.2} s{}",
-            counted(self.fingerprints().count() as u64, "file"),
-            sum(|file| file.lines),
-            sum(|file| file.words),
-            self.elapsed_s,
-            rate(bytes, self.elapsed_s),
-        )?;
+        if self.files.is_empty() {
+            let tasks = counted(self.distinct, "task");
+            writeln!(text, "total: {tasks} in {:.2} s", self.elapsed_s)?;
+        } else {
+            let bytes = sum(|file| file.bytes);
+            writeln!(
+                text,
+                "total: {}, {} lines, {} words, {bytes} bytes in {:.2} s{}",
+                counted(self.fingerprints().count() as u64, "file"),
+                sum(|file| file.lines),
+                sum(|file| file.words),
+                self.elapsed_s,
+                rate(bytes, self.elapsed_s),
+            )?;
+        }
         let Transfer {
             messages_sent,
             messages_received,
@@ -155,10 +161,14 @@ impl Report {
             [] => "nothing leaked".to_owned(),
             names => format!("leaked {}", without_controls(&names.join(", "))),
         };
+        let problems = match self.completed.saturating_sub(self.distinct) {
+            0 => String::new(),
+            problems => format!(" ({problems} with a problem)"),
+        };
         writeln!(
             text,
-            "tasks: {} of {} done ({} results), {} redelivered, {} dead-lettered, {leaked}",
-            self.distinct, self.tasks, self.completed, self.redelivered, self.dead_lettered,
+            "tasks: {} of {} done{problems}, {} redelivered, {} dead-lettered, {leaked}",
+            self.completed, self.tasks, self.redelivered, self.dead_lettered,
         )
     }
 
@@ -173,6 +183,37 @@ impl Report {
             .iter()
             .filter_map(|file| Some((&*file.path, file.outcome.as_ref().err()?)))
     }
+}
+
+/// Every node's statistics, as a table.
+#[must_use]
+pub fn nodes_to_text(nodes: &[NodeInfo], look: Look) -> String {
+    let header = [
+        "node", "pid", "health", "sent", "received", "bytes", "errors", "again", "beats",
+    ];
+    let mut table = table(look, &header);
+    let mut nodes: Vec<&NodeInfo> = nodes.iter().collect();
+    // `worker-2` before `worker-10`.
+    nodes.sort_by_key(|node| (node.name.len(), &node.name));
+    for node in nodes {
+        let stats = &node.stats;
+        let numbers = [
+            stats.messages_sent,
+            stats.messages_received,
+            stats.bytes_transferred,
+            stats.errors,
+            stats.redeliveries,
+            stats.beats,
+        ];
+        let health = format!("{:?}", node.health).to_lowercase();
+        let first = [
+            Cell::new(without_controls(&node.name)),
+            number(node.pid.into()),
+            Cell::new(health),
+        ];
+        table.add_row(first.into_iter().chain(numbers.map(number)));
+    }
+    format!("{table}\n")
 }
 
 /// How many files, and how many problems, are worth listing one by one on a screen.
@@ -244,7 +285,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("3 of 3 done (4 results), 1 redelivered, 0 dead-lettered"),
+            text.contains("3 of 3 done (1 with a problem), 1 redelivered, 0 dead-lettered"),
             "{text}"
         );
         assert!(text.contains("leaked /dev/shm/demo.jobs"), "{text}");

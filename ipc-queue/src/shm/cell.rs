@@ -177,7 +177,7 @@ pub struct Tally {
     /// How the last one ended.
     pub last: Cause,
     /// The delivery that `last` speaks of.
-    attempt: u8,
+    pub attempt: u8,
 }
 
 impl Tally {

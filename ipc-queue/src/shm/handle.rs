@@ -225,13 +225,20 @@ impl ShmSender {
     fn give_back(&self, claim: Claim) {
         self.shared.ring.abandon(claim);
         self.shared.room().notify_one();
+        self.shared.wake_if_closed();
     }
 
     #[inline]
     fn publish(&self, payload: Writable<'_>, kind: Kind) -> Result<MessageId, SendFailure> {
         let shared = &*self.shared;
-        if !shared.attachment.is_ours() {
-            return Err(SendFailure::Forked); // The claim is the parent's.
+        // A closed queue takes what was lent before its end.
+        match shared.usable() {
+            Ok(_) => {}
+            Err(Gone::Forked) => return Err(SendFailure::Forked), // The claim is the parent's.
+            Err(Gone::Removed) => {
+                self.give_back(payload.into_claim());
+                return Err(SendFailure::Removed);
+            }
         }
         let sequence = self.sequence.get();
         self.sequence.set(sequence + 1);
@@ -279,6 +286,12 @@ impl ShmSender {
         let Some(new) = claimed else {
             return done(shared.ring.publish_late(old));
         };
+        // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
+        // old one after the move.
+        if shared.check_open().is_err() {
+            self.give_back(new);
+            return done(shared.ring.publish_late(old));
+        }
         let mut target = self.writable(new, chunk, len)?;
         let old = match chunk {
             None => {
@@ -443,7 +456,7 @@ impl ShmReceiver {
     fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvError> {
         let shared = &*self.shared;
         if let Some(time) = shared.settings.lease {
-            let ends_at = Due::at(clock::monotonic()).after(time);
+            let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
             shared.ring.start_lease(&lease, ends_at);
             shared.look_by(ends_at);
         }
@@ -518,20 +531,19 @@ impl ShmReceiver {
             // A zombie of ours may have been the last thing that kept the place.
             Settled::LeaseLost => {
                 shared.room().notify_one();
+                shared.wake_if_closed();
                 return Err(SettleError::LeaseLost);
             }
             Settled::Delayed | Settled::Quarantined => {}
             // Whoever waits for a closed queue to drain must look again.
             Settled::Dead => shared.items().notify_all(),
         }
-        if shared.flag().load(std::sync::atomic::Ordering::SeqCst) & CLOSED != 0 {
-            shared.items().notify_all();
-        }
+        shared.wake_if_closed();
         Ok(())
     }
 
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
-        let due = Due::at(clock::monotonic()).after(delay);
+        let due = Due::not_before(clock::monotonic().saturating_add(delay));
         self.shared.set_timed();
         self.shared.ring.set_due(lease, due);
         let settled = self.shared.ring.settle(lease, Settlement::Delay);
@@ -588,7 +600,7 @@ impl ShmDelivery<'_> {
         if shared.settings.lease.is_none() {
             return Ok(());
         }
-        let ends_at = Due::at(clock::monotonic()).after(by);
+        let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
         let kept = shared.ring.extend(payload.lease(), shared.seat, ends_at);
         if !kept {
             return Err(SettleError::LeaseLost);
@@ -629,7 +641,7 @@ enum Doubt {
 
 impl Shared {
     #[inline]
-    fn check_open(&self) -> Result<(), SendFailure> {
+    pub(super) fn check_open(&self) -> Result<(), SendFailure> {
         match self.usable() {
             Ok(flags) if flags & CLOSED == 0 => Ok(()),
             Ok(_) => Err(SendFailure::Closed),

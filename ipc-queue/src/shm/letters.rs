@@ -26,20 +26,24 @@ impl Shared {
         if state.kind != CellKind::Dead {
             return None;
         }
+        let occupancy = cell.occupancy().number();
         let (envelope, tally, body) = (cell.envelope(), cell.tally(), cell.body());
         let payload = self
             .payloads
             .snapshot(index, body.chunk, body.len as usize)?;
-        // All of it was copied while the letter was dead: somebody may have dropped it meanwhile.
-        if cell.state().load(SeqCst) != word {
-            return None;
-        }
+        // Somebody may have dropped it while it was copied. Its word may have changed all the same: a sender
+        // moved it on.
+        self.ring.dead_word(index, occupancy)?;
         Some(DeadLetter {
-            id: DeadLetterId(index.into(), cell.occupancy().number()),
+            id: DeadLetterId(index.into(), occupancy),
             message: envelope.id,
             kind: envelope.kind,
             sent_at: envelope.sent_at,
-            attempts: state.attempt,
+            attempts: match state.attempt {
+                // Its last sender died.
+                State::REQUEUED => tally.attempt,
+                attempt => attempt,
+            },
             reason: match tally.last {
                 Cause::Nack => DeadReason::Nacked,
                 Cause::Expiry => DeadReason::Expired,
@@ -59,6 +63,7 @@ impl Shared {
         sender: &ShmSender,
         id: DeadLetterId,
     ) -> Result<bool, SendFailure> {
+        self.check_open()?;
         let Some(lease) = self
             .index_of(id)
             .and_then(|index| self.ring.take_dead(self.seat, index, id.1))
@@ -78,12 +83,13 @@ impl Shared {
                 lease.index
             ))),
         };
-        let how = if sent.is_ok() {
-            Settlement::Ack
+        if sent.is_ok() {
+            // Lost only if we were stopped for longer than a lease: then the letter stays beside its copy.
+            let _ = self.ring.settle(&lease, Settlement::Ack);
         } else {
-            Settlement::Bury
-        };
-        let _ = self.ring.settle(&lease, how);
+            self.ring.put_back_dead(&lease);
+        }
+        self.wake_if_closed();
         self.room().notify_one();
         sent.map(|()| true)
     }
@@ -109,21 +115,43 @@ impl<M: Memory> Ring<M> {
     /// Takes a dead letter, to send it again. `None` if it is gone, or while two who lost its lease may still be
     /// reading, which leaves no place for our name.
     pub(super) fn take_dead(&self, me: Seat, index: u32, occupancy: u64) -> Option<Lease> {
-        let word = self.dead_word(index, occupancy)?;
-        let state = State::from_word(word);
-        if state.owner.is_some() {
-            return None;
+        // Tried again when a sender moved the cell on, or a zombie let go, just now.
+        loop {
+            let word = self.dead_word(index, occupancy)?;
+            let state = State::from_word(word);
+            if state.owner.is_some() {
+                return None;
+            }
+            let taken = State {
+                kind: CellKind::Leased,
+                attempt: State::REQUEUED,
+                owner: Some(me),
+                ..state
+            };
+            let cell = self.cell(index).state();
+            if cell.swap_if(word, taken.to_word(), SeqCst).is_ok() {
+                return Some(Lease::of_state(index, taken));
+            }
         }
-        let taken = State {
-            kind: CellKind::Leased,
-            owner: Some(me),
-            ..state
-        };
-        let swapped = self
-            .cell(index)
-            .state()
-            .swap_if(word, taken.to_word(), SeqCst);
-        swapped.ok().map(|()| Lease::of_state(index, taken))
+    }
+
+    /// Makes a letter that was taken a letter again, as it was.
+    fn put_back_dead(&self, lease: &Lease) {
+        let cell = self.cell(lease.index);
+        loop {
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            if state.kind != CellKind::Leased || state.attempt != State::REQUEUED {
+                return; // We took longer than a lease: somebody did it for us.
+            }
+            let back = State {
+                attempt: cell.tally().attempt,
+                ..state.released_as(CellKind::Dead)
+            };
+            if cell.state().swap_if(word, back.to_word(), SeqCst).is_ok() {
+                return;
+            }
+        }
     }
 
     /// Drops a dead letter, unless it is gone.

@@ -4,4 +4,5 @@ mod explorer;
 mod judge;
 mod ledger;
 mod scenarios;
+mod weak;
 mod world;

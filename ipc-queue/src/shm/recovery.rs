@@ -69,7 +69,9 @@ impl<M: Memory> Ring<M> {
         match state.kind {
             CellKind::Writing => State::free(state.lap.next()),
             CellKind::Leased if state.owner == Some(seat) => {
-                cell.note(state.attempt, Cause::Crash);
+                if state.attempt != State::REQUEUED {
+                    cell.note(state.attempt, Cause::Crash);
+                }
                 self.again_or_dead(state)
             }
             CellKind::Leased | CellKind::Delayed | CellKind::Dead | CellKind::Quarantined => state
@@ -175,8 +177,9 @@ impl<M: Memory> Ring<M> {
     /// The lease or delay of the message in this state is over. What its cell holds now, if we changed it.
     fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
         let (next, cause) = expired(State::from_word(word), self.attempt_limit());
-        if let Some(cause) = cause {
-            cell.note(State::from_word(word).attempt, cause);
+        let attempt = State::from_word(word).attempt;
+        if let Some(cause) = cause.filter(|_| attempt != State::REQUEUED) {
+            cell.note(attempt, cause);
         }
         cell.state()
             .swap_if(word, next.to_word(), SeqCst)
@@ -268,18 +271,24 @@ impl Due {
     /// Not a time: the lease was declared ended.
     pub const ENDED: Self = Self((1 << 40) - 1);
 
-    /// The point in time this long after boot.
+    /// The point in time this long after boot. Rounded down: right for the present, which must not run ahead.
     #[must_use]
     pub fn at(since_boot: Duration) -> Self {
         let millis = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
         Self(millis.min(Self::ENDED.0 - 1))
     }
 
+    /// The same, rounded up: right for the end of something, which must not come before its time.
+    #[must_use]
+    pub fn not_before(since_boot: Duration) -> Self {
+        let millis = u64::try_from(since_boot.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Self(millis.min(Self::ENDED.0 - 1))
+    }
+
     /// A later one; never rounded down.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
-        let millis = u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(millis).min(Self::ENDED.0 - 1))
+        Self::not_before(self.since_boot().saturating_add(time))
     }
 
     /// How long after boot this is.
@@ -298,5 +307,29 @@ impl Due {
 
     fn is_tagged(word: u64, tag: Tag) -> bool {
         word & ((1 << Self::TAG_BITS) - 1) == tag.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_due_before_its_time() {
+        const STEP: Duration = Duration::from_micros(100);
+        for started in (0..30).map(|steps| steps * STEP) {
+            for time in (1..30).map(|steps| steps * STEP) {
+                let due = Due::not_before(started + time);
+                assert!(Due::at(started + time - Duration::from_nanos(1)) < due);
+                assert!(Due::at(started + time + Duration::from_millis(1)) >= due);
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_ended_lease() {
+        assert!(Due::not_before(Duration::MAX) < Due::ENDED);
+        assert!(Due::at(Duration::MAX) < Due::ENDED);
+        assert!(Due::at(Duration::ZERO).after(Duration::MAX) < Due::ENDED);
     }
 }

@@ -235,12 +235,19 @@ impl<M: Memory> Ring<M> {
         let mut at = self.start(RingWord::Tail, cursor);
         let mut mended = false;
         let mut steps = 0;
+        // The first cell that we can't wait for. It and those like it are moved on only once there is
+        // something to claim behind them: whoever finds no room must not disturb those who make it.
+        let mut busy: Option<Position> = None;
+        let mut moving = false;
         loop {
+            if busy.is_some() && steps == cells {
+                break; // Once round.
+            }
             if steps > cells {
-                // Every cell is ahead of us: we start from a hint that was held up.
-                if mended {
+                if mended || moving {
                     break;
                 }
+                // Every cell is ahead of us: we start from a hint that was held up.
                 (mended, steps) = (true, 0);
                 at = self.refind(RingWord::Tail);
             }
@@ -249,6 +256,11 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(word);
             match (state.lap.since(at.lap), state.kind) {
                 (0, CellKind::Free) => {
+                    if let Some(first) = busy.take() {
+                        (moving, steps) = (true, 0);
+                        at = first;
+                        continue;
+                    }
                     if let Some(claim) = self.claim_word(me, at.index, word, cursor) {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
                         return Look::Found(claim);
@@ -256,7 +268,7 @@ impl<M: Memory> Ring<M> {
                     continue; // Somebody else has it: look at what it is now.
                 }
                 (0, CellKind::Writing | CellKind::Ready) | (1.., _) => {}
-                (0, _) => {
+                (0, _) if moving => {
                     if cell
                         .swap_if(word, state.moved_on().to_word(), SeqCst)
                         .is_err()
@@ -264,31 +276,23 @@ impl<M: Memory> Ring<M> {
                         continue;
                     }
                 }
-                (-1, CellKind::Writing | CellKind::Ready) => {
-                    cursor.position = at;
-                    return Look::Nothing;
+                (0, _) if busy.is_none() => {
+                    (busy, steps) = (Some(at), 0);
                 }
+                (0, _) => {}
+                (-1, CellKind::Writing | CellKind::Ready) => break,
                 _ if !mended => {
-                    mended = true;
+                    (mended, steps) = (true, 0);
                     at = self.refind(RingWord::Tail);
                     continue;
                 }
-                _ => {
-                    // The position was checked: it is the cell that fell behind. Bring it up to date.
-                    let current = State {
-                        lap: at.lap,
-                        ..state
-                    };
-                    let _ = cell.swap_if(word, current.to_word(), SeqCst);
-                    self.stray();
-                    continue;
-                }
+                _ => break,
             }
             at = at.next(cells);
             steps += 1;
         }
-        cursor.position = at;
-        Look::Contradiction
+        cursor.position = busy.unwrap_or(at);
+        Look::Nothing
     }
 
     #[cold]
@@ -531,7 +535,7 @@ impl<M: Memory> Ring<M> {
                 };
                 // Delivered before: no order is promised.
                 if state.attempt > 0 {
-                    if let Some(lease) = self.take_stray(me, index, word) {
+                    if let Some(lease) = self.take_redelivered(me, index, word) {
                         return Some(lease);
                     }
                 } else if next.is_none_or(|(next, _)| found.compare(next).is_lt()) {
@@ -548,6 +552,17 @@ impl<M: Memory> Ring<M> {
             }
             first = next;
         }
+    }
+
+    fn take_redelivered(&self, me: Seat, index: u32, mut word: u64) -> Option<Lease> {
+        // Again, if a zombie let go just now.
+        while State::from_word(word).kind == CellKind::Ready && State::from_word(word).attempt > 0 {
+            if let Some(lease) = self.take_stray(me, index, word) {
+                return Some(lease);
+            }
+            word = self.cell(index).state().load(SeqCst);
+        }
+        None
     }
 
     fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
@@ -733,39 +748,27 @@ impl<M: Memory> Ring<M> {
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
-    /// Works out a position from the cells alone, after a hint was held up or a cell turned out to be damaged.
-    ///
-    /// It is the first position that senders (receivers) have still to deal with, so never too far on, whatever
-    /// changes meanwhile: cells only move on. The middle one of all laps is right even if a few cells are damaged, and
-    /// no healthy cell is more than two away from it.
+    /// Works out a position from the cells alone, after a hint was held up or turned out to be damaged: the first
+    /// that senders (receivers) have still to deal with. Never too far on, whatever changes meanwhile, since
+    /// cells only move on.
     #[cold]
     fn refind(&self, which: RingWord) -> Position {
-        let states: Vec<State> = (0..self.cells())
-            .map(|index| State::from_word(self.cell(index).state().load(SeqCst)))
-            .collect();
-        let base = states[0].lap;
-        let mut laps: Vec<i64> = states.iter().map(|state| state.lap.since(base)).collect();
-        let middle = laps.len() / 2;
-        let median = *laps.select_nth_unstable(middle).1;
-        let next_lap = |state: &State| match (which, state.kind) {
-            (RingWord::Tail | RingWord::Spare, CellKind::Ready | CellKind::Writing) => {
-                state.lap.next()
-            }
-            _ => state.lap,
+        let position = |index: u32| {
+            let state = State::from_word(self.cell(index).state().load(SeqCst));
+            let lap = match (which, state.kind) {
+                (RingWord::Tail | RingWord::Spare, CellKind::Ready | CellKind::Writing) => {
+                    state.lap.next()
+                }
+                _ => state.lap,
+            };
+            Position { lap, index }
         };
-        let position = (0..)
-            .zip(&states)
-            .filter(|(_, state)| (state.lap.since(base) - median).abs() <= 2)
-            .map(|(index, state)| Position {
-                lap: next_lap(state),
-                index,
-            })
+        let first = (0..self.cells())
+            .map(position)
             .min_by(|one, other| one.compare(*other))
             .unwrap_or_default();
-        self.memory
-            .ring_word(which)
-            .store(position.to_word(), Relaxed);
-        position
+        self.memory.ring_word(which).store(first.to_word(), Relaxed);
+        first
     }
 }
 

@@ -203,6 +203,10 @@ const ATTEMPT_SHIFT: u32 = 53;
 const KIND_SHIFT: u32 = 61;
 
 impl State {
+    /// The attempt of a dead letter while somebody sends it again: above any limit, so that it is a dead letter
+    /// again if they die.
+    pub const REQUEUED: u8 = u8::MAX;
+
     /// A free cell.
     #[must_use]
     pub const fn free(lap: Lap) -> Self {

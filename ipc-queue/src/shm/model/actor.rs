@@ -551,8 +551,12 @@ impl Turn<'_> {
             .ring
             .recover(Seat::of_slot(seat.into()), still_departed);
         if recovered.is_some() {
-            self.world.live(|ledger, _| {
-                ledger.announced_for_seat(seat);
+            let slot_at = self.world.shape.at(Place::Seat(seat.into()));
+            self.world.live(|ledger, words| {
+                // If the seat was given away meanwhile, then by one who told everybody.
+                if words[slot_at] == member {
+                    ledger.announced_for_seat(seat);
+                }
                 ledger.announced(self.id);
                 Ok(())
             });

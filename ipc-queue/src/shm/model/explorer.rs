@@ -47,6 +47,7 @@ impl Scenario {
                 chunks: 0,
                 seats: seats.into(),
                 stops: 1,
+                hints_stop: false,
             },
             rules: Rules {
                 lease_ms: None,
@@ -88,6 +89,11 @@ impl Scenario {
 
     pub fn limit(mut self, attempts: u8) -> Self {
         self.attempt_limit = attempts;
+        self
+    }
+
+    pub fn with_hints(mut self) -> Self {
+        self.shape.hints_stop = true;
         self
     }
 
@@ -151,13 +157,17 @@ struct Frame {
 pub struct Explorer<'a> {
     scenario: &'a Scenario,
     ring: Ring<ModelMemory>,
-    visited: HashSet<u64, BuildHasherDefault<Ready>>,
+    visited: Seen,
+    judged: Seen,
     explored: Explored,
 }
 
+/// Hashes of what was seen.
+pub type Seen = HashSet<u64, BuildHasherDefault<Ready>>;
+
 /// A hash that is a number already.
 #[derive(Default)]
-struct Ready(u64);
+pub struct Ready(u64);
 
 impl Hasher for Ready {
     fn finish(&self) -> u64 {
@@ -175,7 +185,7 @@ impl Hasher for Ready {
 
 /// Multiplies and folds; good enough to tell millions of states apart, and fast.
 #[derive(Default)]
-struct Folding(u64);
+pub struct Folding(u64);
 
 impl Hasher for Folding {
     fn finish(&self) -> u64 {
@@ -232,7 +242,8 @@ impl<'a> Explorer<'a> {
         Self {
             scenario,
             ring: Ring::new(ModelMemory::new(scenario.shape), scenario.attempt_limit),
-            visited: HashSet::default(),
+            visited: Seen::default(),
+            judged: Seen::default(),
             explored: Explored::default(),
         }
     }
@@ -249,7 +260,7 @@ impl<'a> Explorer<'a> {
             trace: "    (in the preparations)".to_owned(),
         })?;
         self.visit(start, &mut stack)
-            .map_err(|broken| self.trace(&stack, None, broken))?;
+            .map_err(|broken| self.trace(&stack, broken))?;
         while let Some(frame) = stack.last_mut() {
             let Some(choice) = frame.choices.get(frame.tried).copied() else {
                 stack.pop();
@@ -260,13 +271,13 @@ impl<'a> Explorer<'a> {
             self.explored.steps += 1;
             let made = self.make(&mut next, choice);
             if let Err(broken) = made {
-                return Err(self.trace(&stack, None, broken));
+                return Err(self.trace(&stack, broken));
             }
             if self.explored.states >= most_states {
-                return Err(self.trace(&stack, None, "too many states".to_owned()));
+                return Err(self.trace(&stack, "too many states".to_owned()));
             }
             if let Err(broken) = self.visit(next, &mut stack) {
-                return Err(self.trace(&stack, None, broken));
+                return Err(self.trace(&stack, broken));
             }
         }
         Ok(self.explored)
@@ -331,7 +342,8 @@ impl<'a> Explorer<'a> {
             .iter()
             .any(|choice| matches!(choice, Choice::Step(_)));
         self.explored.ends += u64::from(ended);
-        let judged = Judge::new(&self.ring, self.scenario).judge(&snapshot, ended);
+        let judge = Judge::new(&self.ring, self.scenario);
+        let judged = judge.judge(&snapshot, ended, &mut self.judged);
         stack.push(Frame {
             snapshot,
             choices,
@@ -439,16 +451,15 @@ impl<'a> Explorer<'a> {
     }
 
     /// Goes the way to a broken promise once more, and writes down every access.
-    fn trace(&self, stack: &[Frame], last: Option<Choice>, broken: String) -> Counterexample {
+    fn trace(&self, stack: &[Frame], broken: String) -> Counterexample {
         let world = self.world();
         let mut text = String::new();
         let way = stack
             .iter()
             .filter(|frame| frame.tried > 0)
             .map(|frame| (&frame.snapshot, frame.choices[frame.tried - 1]));
-        let last = last.and_then(|last| stack.last().map(|frame| (&frame.snapshot, last)));
         let mut doing = Vec::new();
-        for (snapshot, choice) in way.chain(last) {
+        for (snapshot, choice) in way {
             let mut snapshot = snapshot.clone();
             if let Choice::Step(id) = choice {
                 let runner = &snapshot.runners[id];

@@ -1,16 +1,18 @@
 //! What the next process must find, whatever happened before.
 
+use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::SeqCst;
+
+use ipc_proto::Kind;
+
 use super::actor::at;
-use super::explorer::{Scenario, Snapshot, kill};
+use super::explorer::{Folding, Scenario, Seen, Snapshot, kill};
 use super::ledger::{Ledger, MESSAGES, Verdict};
 use super::world::{ModelMemory, World};
 use crate::shm::memory::{RingWord, Word};
 use crate::shm::ring::{Cursor, Ring, Settled};
 use crate::shm::word::{CellKind, Seat, State};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::SeqCst;
-
-use ipc_proto::Kind;
 
 /// Ends a state in several ways and looks at what is left.
 pub struct Judge<'a> {
@@ -30,13 +32,13 @@ impl<'a> Judge<'a> {
         &self.ring.memory().world
     }
 
-    /// `ended`: no actor has anything left to do.
-    pub fn judge(&self, snapshot: &Snapshot, ended: bool) -> Verdict {
+    /// `ended`: no actor has anything left to do. `known`: what was judged before.
+    pub fn judge(&self, snapshot: &Snapshot, ended: bool, known: &mut Seen) -> Verdict {
         let world = self.world();
         world.stepping.set(false);
         world.watched.set(false);
         let judged = catch_unwind(AssertUnwindSafe(|| {
-            self.all_die(snapshot)
+            self.all_die(snapshot, known)
                 .map_err(|broken| format!("if all die here: {broken}"))?;
             if ended {
                 self.survivors_go_on(snapshot)
@@ -50,18 +52,26 @@ impl<'a> Judge<'a> {
     }
 
     /// Everybody is killed, and a new process comes.
-    fn all_die(&self, snapshot: &Snapshot) -> Verdict {
-        let mut snapshot = snapshot.clone();
-        for id in 0..snapshot.runners.len() {
-            if !snapshot.runners[id].dead {
-                kill(&mut snapshot, id, &self.scenario.actors[id].1);
+    fn all_die(&self, snapshot: &Snapshot, known: &mut Seen) -> Verdict {
+        let mut ledger = snapshot.ledger;
+        for (id, runner) in snapshot.runners.iter().enumerate() {
+            if !runner.dead {
+                let begun = !runner.log.is_empty();
+                let script = &self.scenario.actors[id].1;
+                runner.actor.crashes(id, script, begun, &mut ledger);
             }
         }
-        self.recover(&mut snapshot, |_| true);
+        let mut hasher = Folding::default();
+        snapshot.words.hash(&mut hasher);
+        ledger.hash_remains(&mut hasher);
+        if !known.insert(hasher.finish()) {
+            return Ok(());
+        }
+        self.recover(snapshot, |_| true);
         let mut head = self.ring.cursor(RingWord::Head);
-        let tail = self.ring.cursor(RingWord::Tail);
-        self.drains(&snapshot.ledger, &mut head)?;
-        self.has_room(&mut tail.clone())
+        let mut tail = self.ring.cursor(RingWord::Tail);
+        self.drains(&ledger, &mut head)?;
+        self.has_room(&mut tail)
     }
 
     /// Those who live still have their cursors; what the dead held is recovered, and so is what the living
@@ -86,7 +96,7 @@ impl<'a> Judge<'a> {
             gone[usize::from(snapshot.runners[id].actor.seat())] |=
                 snapshot.ledger.dead[usize::from(snapshot.runners[id].actor.seat())];
         }
-        self.recover(&mut snapshot, |seat| gone[usize::from(seat)]);
+        self.recover(&snapshot, |seat| gone[usize::from(seat)]);
         let words = self.world().words.borrow().clone();
         let fresh = (
             self.ring.cursor(RingWord::Head),
@@ -105,7 +115,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Puts the state into the world and frees what the gone held.
-    fn recover(&self, snapshot: &mut Snapshot, gone: impl Fn(u8) -> bool) {
+    fn recover(&self, snapshot: &Snapshot, gone: impl Fn(u8) -> bool) {
         self.world().words.borrow_mut().clone_from(&snapshot.words);
         for seat in 0..self.scenario.shape.seats as u8 {
             if gone(seat) {

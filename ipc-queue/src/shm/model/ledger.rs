@@ -4,6 +4,8 @@
 //! still be reading a cell that becomes free, that no delivery is made or settled twice, the order of first
 //! deliveries, and that a chunk is given away only when its message is over.
 
+use std::hash::Hasher;
+
 use crate::shm::memory::CELL_WORDS;
 use crate::shm::word::{CellKind, Lap, Seat, State};
 
@@ -99,7 +101,7 @@ impl Ledger {
         let mine = was.owner == me;
         let mine_or_dead = mine || self.is_dead(was.owner);
         let allowed = match (was.kind, is.kind) {
-            (Free, Writing) => (0..=1).contains(&lap) && is.owner == me && is.zombie.is_none(),
+            (Free, Writing) => lap >= 0 && is.owner == me && is.zombie.is_none(),
             (Writing, Ready) => lap == 0 && mine && is.owner.is_none(),
             (Writing, Free) => lap == 1 && mine_or_dead,
             (Ready, Leased) => {
@@ -236,7 +238,24 @@ impl Ledger {
         Ok(())
     }
 
-    pub fn is_in_use(&self, chunk: usize, words: &[u64]) -> bool {
+    /// What the judgement of a state whose actors are all dead hangs on, besides the words.
+    pub fn hash_remains(&self, hasher: &mut impl Hasher) {
+        for cell in &self.cells {
+            hasher.write_u8(cell.message);
+        }
+        for message in &self.messages {
+            let fates = [
+                message.accepted,
+                message.gone,
+                message.maybe_there,
+                message.maybe_gone,
+            ];
+            let bits = fates.iter().fold(0, |bits, fate| bits << 1 | u8::from(*fate));
+            hasher.write_u8(bits);
+        }
+    }
+
+    fn is_in_use(&self, chunk: usize, words: &[u64]) -> bool {
         let (cell, occupancy) = self.chunks[chunk].owner;
         let Some(index) = usize::from(cell).checked_sub(1) else {
             return false;
@@ -269,7 +288,7 @@ impl Ledger {
     pub fn settled(&mut self, number: u8, attempt: u8, gone: bool) -> Verdict {
         let entry = &mut self.messages[usize::from(number)];
         let bit = 1 << attempt.min(15);
-        if entry.settled & bit != 0 || entry.gone {
+        if entry.settled & bit != 0 || entry.gone && gone {
             return Err(format!("attempt {attempt} of {number} settled twice"));
         }
         if entry.lost & bit != 0 {
@@ -278,7 +297,7 @@ impl Ledger {
             ));
         }
         entry.settled |= bit;
-        entry.gone = gone;
+        entry.gone |= gone;
         Ok(())
     }
 

@@ -31,6 +31,8 @@ pub struct Shape {
     pub seats: u32,
     /// Which words of a cell's header are places to stop at: bit 0 is its state.
     pub stops: u8,
+    /// Whether the hints of where to look are, too.
+    pub hints_stop: bool,
 }
 
 /// What a word is for.
@@ -150,6 +152,7 @@ impl World {
             }
             let stops = match self.shape.place(at) {
                 Place::Cell { word, .. } => self.shape.stops >> word & 1 != 0,
+                Place::Ring(word) if word <= RingWord::Tail as usize => self.shape.hints_stop,
                 _ => true,
             };
             if stops && self.moved.replace(true) {

@@ -1,0 +1,203 @@
+//! Workers that somebody else kills, stops, joins, or keeps from working.
+
+use std::collections::HashMap;
+use std::fs;
+
+use ipc_demo::task::Task;
+use ipc_node::Node;
+use ipc_queue::transport::{Holding, Transport, Wait};
+use ipc_queue::{MessageId, ShmQueue};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Ended, Place, sum, wait_until};
+
+#[test]
+fn workers_killed_at_random_cost_no_task() {
+    const KILLS: u64 = 10;
+    let place = Place::new();
+    let running = place.start(["--simulate", "40", "--json"]);
+    let tasks = running.tasks();
+    for kills in 0..KILLS {
+        // One after the other, or a task might be killed over until it is given up.
+        wait_until("progress", || tasks.stats().acked >= 3 * kills);
+        wait_until("a victim", || {
+            let mut workers = running.workers();
+            let holdings = tasks.holdings();
+            workers.retain(|worker| {
+                holding_of(*worker, &holdings).is_none_or(|held| held.attempt < 3)
+            });
+            fastrand::choice(workers).is_some_and(|worker| kill(worker, Signal::SIGKILL).is_ok())
+        });
+    }
+    drop(tasks);
+    let report = running.end().exact_report(40);
+    assert_eq!(report["distinct"], 40);
+    assert_eq!(sum(&report["workers"], "restarts"), KILLS, "{report}");
+}
+
+#[test]
+fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "12", "--workers", "3", "--json"]);
+    let tasks = running.tasks();
+    let stopped = stop_one_at_work(&tasks);
+    wait_until("the others' end", || {
+        let stats = tasks.stats();
+        (stats.acked, stats.leased) == (11, 1)
+    });
+    kill(stopped, Signal::SIGCONT).unwrap();
+    drop(tasks);
+    let report = running.end().exact_report(12);
+    assert_eq!(sum(&report["workers"], "restarts"), 0, "{report}");
+}
+
+#[test]
+fn tasks_over_which_every_worker_dies_are_given_up() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "6", "--workers", "2", "--json"]);
+    let tasks = running.tasks();
+    let mut deaths: HashMap<MessageId, u8> = HashMap::new();
+    wait_until("the end", || {
+        for holding in tasks.holdings() {
+            if deaths.insert(holding.message, holding.attempt) != Some(holding.attempt) {
+                let _ = kill(pid_of(&holding), Signal::SIGKILL);
+            }
+        }
+        tasks.is_closed()
+    });
+    drop(tasks);
+    let given_up = deaths.values().filter(|attempts| **attempts == 5).count();
+    assert!(given_up > 0, "{deaths:?}");
+    let ended = running.end();
+    check_given_up(&ended, given_up, 6);
+    let reason = "given up at attempt 5: the last worker that took it died";
+    assert_eq!(ended.stderr.matches(reason).count(), given_up, "{ended:?}");
+}
+
+#[test]
+fn a_file_that_is_given_up_is_reported_as_such() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..500 {
+        fs::write(folder.path().join(format!("{number:03}")), "content").unwrap();
+    }
+    let args = ["--workers", "1", "--json", "--input"].map(AsRef::as_ref);
+    let running = place.start(args.into_iter().chain([folder.path().as_os_str()]));
+    let file = bury_one(&running.tasks());
+    let ended = running.end();
+    check_given_up(&ended, 1, 500);
+    let (_, report) = ended.report();
+    let entry = &report["files"][file];
+    let error = entry["error"].as_str().unwrap();
+    assert!(
+        error.contains("given up at attempt 1: a worker could not read the task"),
+        "{entry}"
+    );
+}
+
+#[test]
+fn workers_that_can_not_work_end_the_run_with_their_reason() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "100", "--workers", "1"]);
+    let tasks = running.tasks();
+    let worker = stop_one_at_work(&tasks);
+    drop(tasks);
+    // While the coordinator can't replace it, its name becomes another's.
+    running.signal(Signal::SIGSTOP);
+    kill(worker, Signal::SIGKILL).unwrap();
+    wait_until("a worker's end", || running.workers().is_empty());
+    let node = Node::join(&place.namespace_of(running.pid()), "worker-1").unwrap();
+    running.signal(Signal::SIGCONT);
+    let ended = running.end();
+    drop(node);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    for words in [
+        "node \"worker-1\" exists already",
+        "20 times in a row before it got anything to do",
+        "workers can't work here",
+    ] {
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_worker_started_by_hand_does_its_share() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "30", "--workers", "1"]);
+    running.await_note("10 of 30");
+    let namespace = format!("demo-{}", running.pid());
+    let helper = place.start(["worker", "--namespace", &namespace, "--name", "helper"]);
+    let (ended, helper) = (running.end(), helper.end());
+    assert_eq!(helper.status.code(), Some(0), "{helper:?}");
+    assert!(
+        ended.stdout.contains("tasks: 30 of 30 done, 0 redelivered"),
+        "{ended:?}"
+    );
+    let row = ended
+        .stdout
+        .lines()
+        .find(|line| line.contains("helper"))
+        .unwrap();
+    let sent: u64 = row.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(sent > 0, "{row}");
+}
+
+#[test]
+fn a_worker_started_by_hand_for_no_run_says_so() {
+    let place = Place::new();
+    let ended = place.run(["worker", "--namespace", "demo-0", "--name", "lost"]);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("there is no queue"), "{ended:?}");
+}
+
+/// Stops a worker that holds a task, and is in no state to finish it.
+fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
+    let mut stopped = None;
+    wait_until("a worker at work", || {
+        let Some(worker) = tasks.holdings().first().map(pid_of) else {
+            return false;
+        };
+        kill(worker, Signal::SIGSTOP).unwrap();
+        wait_until("a stop", || is_stopped(worker));
+        if holding_of(worker, &tasks.holdings()).is_some() {
+            stopped = Some(worker);
+        } else {
+            kill(worker, Signal::SIGCONT).unwrap(); // It was faster.
+        }
+        stopped.is_some()
+    });
+    stopped.unwrap()
+}
+
+/// Takes a task from under the workers' noses and buries it. Which.
+fn bury_one(tasks: &ShmQueue) -> usize {
+    let receiver = tasks.receiver();
+    let delivery = receiver.recv(Wait::Forever).unwrap();
+    let task = Task::parse(delivery.payload()).unwrap().header.task;
+    delivery.bury().unwrap();
+    task as usize
+}
+
+fn check_given_up(ended: &Ended, given_up: usize, tasks: usize) {
+    let (code, report) = ended.report();
+    assert_eq!(code, Some(1), "{ended:?}");
+    assert_eq!(report["dead_lettered"], given_up, "{ended:?}");
+    assert_eq!(report["completed"], tasks, "{ended:?}");
+    assert_eq!(report["distinct"], tasks - given_up, "{ended:?}");
+}
+
+fn holding_of(worker: Pid, holdings: &[Holding]) -> Option<&Holding> {
+    holdings.iter().find(|holding| pid_of(holding) == worker)
+}
+
+fn pid_of(holding: &Holding) -> Pid {
+    Pid::from_raw(holding.pid.cast_signed())
+}
+
+fn is_stopped(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('T'))
+}

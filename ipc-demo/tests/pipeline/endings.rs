@@ -1,0 +1,93 @@
+//! Runs that end before their time, and what they leave: nothing, or only until the next.
+
+use ipc_queue::transport::Transport;
+use nix::sys::signal::{Signal, kill};
+
+use crate::support::{Place, wait_until};
+
+#[test]
+fn ctrl_c_finishes_what_was_begun_and_nothing_more() {
+    for transport in ["shm", "local"] {
+        let place = Place::new();
+        let running = place.start(["--simulate", "50", "--json", "--transport", transport]);
+        running.await_note("10 of 50");
+        running.signal(Signal::SIGINT);
+        let ended = running.end();
+        let (code, report) = ended.report();
+        assert_eq!(code, Some(130), "{ended:?}");
+        let completed = report["completed"].as_u64().unwrap();
+        assert!((10..50).contains(&completed), "{ended:?}");
+        assert_eq!(report["tasks"], 50, "{ended:?}");
+        assert_eq!(report["distinct"], completed, "{ended:?}");
+        assert!(
+            ended.stderr.contains("once more to stop at once"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_does_not_wait_for_anybody() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "50", "--json"]);
+    let tasks = running.tasks();
+    wait_until("workers at work", || tasks.stats().leased == 4);
+    // What they have begun will never be finished.
+    for worker in running.workers() {
+        kill(worker, Signal::SIGSTOP).unwrap();
+    }
+    drop(tasks);
+    running.signal(Signal::SIGINT);
+    running.await_note("finishing what the workers have begun");
+    running.signal(Signal::SIGINT);
+    let ended = running.end();
+    let (code, report) = ended.report();
+    assert_eq!(code, Some(130), "{ended:?}");
+    assert!(report["completed"].as_u64() < Some(50), "{ended:?}");
+}
+
+#[test]
+fn a_killed_run_takes_its_workers_along_and_the_next_run_cleans_up() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "50", "--json"]);
+    running.await_note("10 of 50");
+    let (pid, folder) = (running.pid(), place.namespace_of(running.pid()).path());
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.end().signal(), Some(9));
+    wait_until("the workers' end", || place.processes().is_empty());
+    assert!(folder.exists());
+
+    let ended = place.run(["--simulate", "12", "--json"]);
+    ended.exact_report(12);
+    let note = format!("removed what a killed run left behind: demo-{pid}");
+    assert!(ended.stderr.contains(&note), "{ended:?}");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_worker_started_by_hand_leaves_when_the_coordinator_is_killed() {
+    let place = Place::new();
+    let running = place.start(["--simulate", "20", "--workers", "1"]);
+    let namespace = format!("demo-{}", running.pid());
+    drop(running.tasks()); // There is one.
+    let helper = place.start(["worker", "--namespace", &namespace, "--name", "helper"]);
+    running.await_note("10 of 20");
+    running.signal(Signal::SIGKILL);
+    running.end();
+    let helper = helper.end();
+    assert_eq!(helper.status.code(), Some(0), "{helper:?}");
+    place.run(["--simulate", "1", "--json"]).exact_report(1);
+}
+
+#[test]
+fn a_run_leaves_other_runs_alone() {
+    let place = Place::new();
+    let others: Vec<_> = (0..4)
+        .map(|_| place.start(["--simulate", "20", "--json"]))
+        .collect();
+    for running in others {
+        let ended = running.end();
+        ended.exact_report(20);
+        assert!(!ended.stderr.contains("left behind"), "{ended:?}");
+    }
+}

@@ -1,0 +1,301 @@
+//! The conformance suite: each promise of [`transport`](crate::transport) is one test, for any transport.
+//!
+//! Behind the cargo feature `conformance`, which only tests enable. Whoever writes a transport says how its queues
+//! are opened and removed, and gets all tests from one macro, in an integration test of their own:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use ipc_queue::conformance::Subject;
+//! use ipc_queue::transport::{OpenRequest, Transport};
+//! use ipc_queue::{LocalQueue, Name, QueueError};
+//!
+//! struct Local;
+//!
+//! impl Subject for Local {
+//!     fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+//!         Ok(Arc::new(LocalQueue::open(name, request)?))
+//!     }
+//!
+//!     fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+//!         Ok(LocalQueue::remove(name))
+//!     }
+//! }
+//!
+//! ipc_queue::conformance_tests!(Local);
+//! ```
+//!
+//! The tests know the public contract and nothing else. None sleeps to let something happen, and none asserts
+//! that something was fast: whoever must be asleep is brought there by many rounds of handing over, and a
+//! time is only ever asserted from below. A test that does not come to an end within [`PATIENCE`] has
+//! somebody in it who was never woken, and fails.
+//!
+//! Does not test death, which needs processes, nor speed.
+
+mod crowd;
+mod delivery;
+mod flow;
+mod settling;
+mod walk;
+
+pub use delivery::*;
+pub use flow::*;
+pub use settling::*;
+
+use std::panic;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use ipc_proto::{Name, QueueSettings};
+
+use crate::bytes::ByteQueue;
+use crate::error::QueueError;
+use crate::transport::{OpenMode, OpenRequest, Transport};
+
+/// A transport, as its tests see it.
+pub trait Subject: Send + Sync {
+    /// Opens the queue `name`, or creates it, as `request` says. Each call is an opening of its own: if queues
+    /// are opened once per process, as another process would.
+    ///
+    /// # Errors
+    /// Those that the transport has for a name that exists, or does not, or differs.
+    fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError>;
+
+    /// Removes the queue `name`; `false` if there was none.
+    ///
+    /// # Errors
+    /// The transport's own.
+    fn remove(&self, name: &Name) -> Result<bool, QueueError>;
+}
+
+/// One test for each promise, on a subject that the expression makes anew for each.
+///
+/// See the [module](crate::conformance).
+#[macro_export]
+macro_rules! conformance_tests {
+    ($subject:expr) => {
+        $crate::conformance_tests!(@promises tests $subject);
+    };
+    (@promises $what:ident $($subject:expr)?) => {
+        $crate::conformance_tests! {
+            @$what [$($subject)?]
+
+            every_message_goes_to_exactly_one_receiver_at_a_time
+            an_accepted_message_is_delivered_until_it_is_acked
+            first_deliveries_keep_each_senders_order
+            payloads_of_every_size_arrive_intact
+            every_kind_of_message_is_carried
+            everybody_who_opens_a_name_gets_the_same_queue
+
+            an_acked_message_is_gone
+            a_nacked_message_comes_again_with_a_higher_attempt
+            a_dropped_delivery_is_a_nack
+            a_delayed_nack_comes_back_not_before_its_time
+            a_message_past_its_attempt_limit_is_a_dead_letter
+            a_buried_message_is_a_dead_letter
+            a_dead_letter_can_be_requeued_or_discarded
+            an_expired_lease_is_lost_and_the_message_comes_again
+            an_extended_lease_is_kept
+
+            capacity_is_exact
+            a_failed_send_hands_the_message_back
+            too_large_a_payload_is_refused_with_the_limit
+            a_loan_holds_a_place_until_it_is_published_or_dropped
+            a_blocked_receiver_goes_on_when_a_message_comes
+            a_blocked_sender_goes_on_when_a_place_is_free
+            every_blocking_call_keeps_its_deadline
+            a_closed_queue_takes_nothing_and_drains
+            a_removed_queue_wakes_and_refuses_everybody
+            counts_add_up
+        }
+    };
+    (@tests [$subject:expr] $($promise:ident)*) => {
+        $(
+            #[test]
+            fn $promise() {
+                $crate::conformance::hold($subject, $crate::conformance::$promise);
+            }
+        )*
+    };
+    (@names [] $($promise:ident)*) => {
+        [$(stringify!($promise)),*]
+    };
+}
+
+/// How long a test may take before it counts as stuck. Says nothing about speed: it is a thousand times what the
+/// slowest test takes.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Tests one promise.
+///
+/// # Panics
+/// If the subject breaks it.
+pub fn hold(subject: impl Subject + 'static, promise: fn(&dyn Subject)) {
+    let (done, end) = mpsc::channel::<()>();
+    // In a thread of its own, which is left behind if it is stuck.
+    let name = thread::current().name().unwrap_or("promise").to_owned();
+    let test = thread::Builder::new().name(name).spawn(move || {
+        let _done = done;
+        promise(&subject);
+    });
+    let test = test.expect("a thread");
+    if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        panic!("no end in {PATIENCE:?}: somebody was not woken");
+    }
+    if let Err(broken) = test.join() {
+        panic::resume_unwind(broken);
+    }
+}
+
+/// `len` bytes that only this number gives; from 8 bytes on they also say the number.
+#[must_use]
+pub fn content(number: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(number).fill(&mut bytes);
+    if let Some(head) = bytes.first_chunk_mut() {
+        *head = number.to_le_bytes();
+    }
+    bytes
+}
+
+/// The number that [`content`] of at least 8 bytes was made from.
+///
+/// # Panics
+/// If a byte of it changed.
+#[must_use]
+pub fn number_in(bytes: &[u8]) -> u64 {
+    let head = bytes.first_chunk().expect("at least 8 bytes");
+    let number = u64::from_le_bytes(*head);
+    assert!(
+        bytes == content(number, bytes.len()),
+        "the content of message {number}, {} bytes, changed on its way",
+        bytes.len()
+    );
+    number
+}
+
+const INLINE: u32 = 100;
+const LARGEST: u32 = 20_000;
+
+/// A queue of `capacity` messages, with memory for as many of the largest.
+fn settings(capacity: u32) -> QueueSettings {
+    QueueSettings {
+        capacity,
+        inline_bytes: INLINE,
+        max_message_bytes: LARGEST,
+        pool_bytes: (u64::from(capacity) + 1) * 2 * u64::from(LARGEST.next_multiple_of(64)),
+        attempt_limit: 5,
+        lease: None,
+        max_participants: 16,
+    }
+}
+
+/// One queue, removed after its test.
+struct Trial<'s> {
+    subject: &'s dyn Subject,
+    name: Name,
+}
+
+impl<'s> Trial<'s> {
+    fn new(subject: &'s dyn Subject) -> Self {
+        let name = format!("conformance-{:016x}", fastrand::u64(..));
+        Self {
+            subject,
+            name: Name::new(&name).expect("made of allowed characters"),
+        }
+    }
+
+    fn create(&self, settings: &QueueSettings) -> ByteQueue {
+        let request = OpenRequest {
+            mode: OpenMode::Create,
+            settings: settings.clone(),
+            ..OpenRequest::default()
+        };
+        let queue = self.subject.open(&self.name, &request);
+        ByteQueue::over(queue.expect("a queue of that name is new"))
+    }
+
+    /// The queue, opened once more.
+    fn open(&self) -> ByteQueue {
+        let request = OpenRequest {
+            mode: OpenMode::Open,
+            ..OpenRequest::default()
+        };
+        let queue = self.subject.open(&self.name, &request);
+        ByteQueue::over(queue.expect("the queue exists"))
+    }
+
+    fn remove(&self) -> bool {
+        let removed = self.subject.remove(&self.name);
+        removed.expect("the queue is ours to remove")
+    }
+
+    /// Held by a test's threads: one that panics takes the queue from the others, who might wait for it for ever.
+    fn alarm(&self) -> Alarm<'_> {
+        Alarm(self)
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        let removed = self.subject.remove(&self.name);
+        if !thread::panicking() {
+            removed.expect("the queue is ours to remove");
+        }
+    }
+}
+
+struct Alarm<'t>(&'t Trial<'t>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.subject.remove(&self.0.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_promise_has_its_test_and_every_test_its_promise() {
+        let contract = include_str!("transport.rs");
+        let promised: Vec<&str> = contract
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! - `")?.split_once('`'))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(promised, crate::conformance_tests!(@promises names));
+    }
+
+    #[test]
+    fn a_broken_promise_fails_and_says_why() {
+        struct Nothing;
+        impl Subject for Nothing {
+            fn open(&self, _: &Name, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+                Err(QueueError::Transport("there is nothing here".to_owned()))
+            }
+            fn remove(&self, _: &Name) -> Result<bool, QueueError> {
+                Ok(false)
+            }
+        }
+        let broken = panic::catch_unwind(|| hold(Nothing, an_acked_message_is_gone)).unwrap_err();
+        let said = broken.downcast_ref::<String>().expect("a message");
+        assert!(said.contains("there is nothing here"), "{said}");
+    }
+
+    #[test]
+    fn a_single_changed_byte_is_noticed() {
+        for len in [9, 16, 1000] {
+            let mut bytes = content(7, len);
+            assert_eq!(number_in(&bytes), 7);
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            assert!(panic::catch_unwind(|| number_in(&bytes)).is_err());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Many senders and many receivers at once, and what each receiver received.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use ipc_proto::QueueSettings;
+
+use super::{Subject, Trial, content, number_in, settings};
+use crate::bytes::ByteQueue;
+use crate::error::RecvError;
+
+/// Who works on a queue, and how.
+pub(super) struct Crowd {
+    pub(super) settings: QueueSettings,
+    pub(super) senders: u64,
+    pub(super) receivers: u64,
+    /// How many messages each sender sends.
+    pub(super) each: u64,
+    pub(super) sending: Sending,
+    pub(super) settling: Settling,
+}
+
+/// How senders send.
+#[derive(Clone, Copy)]
+pub(super) enum Sending {
+    /// All at once.
+    Brisk,
+    /// Now and then they hold a loan for a while, or give one back.
+    Dawdling,
+}
+
+/// How receivers settle.
+#[derive(Clone, Copy)]
+pub(super) enum Settling {
+    Ack,
+    /// Every third message is given back or dropped.
+    Fickle,
+}
+
+/// One delivery.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receipt {
+    pub(super) sender: u64,
+    /// Which of that sender's messages.
+    pub(super) number: u64,
+    pub(super) acked: bool,
+}
+
+impl Crowd {
+    pub(super) fn of(capacity: u32, senders: u64, receivers: u64) -> Self {
+        Self {
+            settings: QueueSettings {
+                attempt_limit: QueueSettings::MAX_ATTEMPTS,
+                ..settings(capacity)
+            },
+            senders,
+            receivers,
+            each: 300,
+            sending: Sending::Brisk,
+            settling: Settling::Ack,
+        }
+    }
+
+    /// Everybody works until everything is sent and settled. What each receiver received, in its order.
+    pub(super) fn work(&self, subject: &dyn Subject) -> Vec<Vec<Receipt>> {
+        let trial = Trial::new(subject);
+        let queue = trial.create(&self.settings);
+        // How many receivers have each message in their hands now.
+        let hands: Vec<AtomicU32> = (0..self.senders * self.each).map(|_| 0.into()).collect();
+        thread::scope(|scope| {
+            let (trial, hands) = (&trial, &hands);
+            let receivers: Vec<_> = (0..self.receivers)
+                .map(|receiver| {
+                    scope.spawn(move || {
+                        let _alarm = trial.alarm();
+                        self.receive(&trial.open(), receiver, hands)
+                    })
+                })
+                .collect();
+            let senders: Vec<_> = (0..self.senders)
+                .map(|sender| {
+                    scope.spawn(move || {
+                        let _alarm = trial.alarm();
+                        self.send(&trial.open(), sender);
+                    })
+                })
+                .collect();
+            for sender in senders {
+                sender.join().expect("the sender is done");
+            }
+            queue.transport().close();
+            let receipts = receivers.into_iter().map(|receiver| receiver.join());
+            receipts
+                .map(|receipts| receipts.expect("the receiver is done"))
+                .collect()
+        })
+    }
+
+    fn send(&self, queue: &ByteQueue, sender: u64) {
+        let port = queue.sender();
+        let mut random = fastrand::Rng::with_seed(sender);
+        for number in 0..self.each {
+            let message = content(sender * self.each + number, random.usize(8..600));
+            let mut loan = port.loan(message.len()).expect("a place");
+            if matches!(self.sending, Sending::Dawdling) && random.u8(..4) == 0 {
+                for _ in 0..random.u8(..20) {
+                    thread::yield_now();
+                }
+                if random.bool() {
+                    drop(loan);
+                    loan = port.loan(message.len()).expect("a place");
+                }
+            }
+            loan.copy_from_slice(&message);
+            loan.publish().expect("the loan held a place");
+        }
+    }
+
+    fn receive(&self, queue: &ByteQueue, receiver: u64, hands: &[AtomicU32]) -> Vec<Receipt> {
+        let port = queue.receiver();
+        let mut random = fastrand::Rng::with_seed(receiver);
+        let mut receipts = Vec::new();
+        loop {
+            let delivery = match port.recv() {
+                Ok(delivery) => delivery,
+                Err(RecvError::Closed) => return receipts,
+                Err(error) => panic!("{error}"),
+            };
+            let number = number_in(delivery.payload());
+            let hand = &hands[usize::try_from(number).expect("a small number")];
+            assert_eq!(
+                hand.fetch_add(1, Ordering::SeqCst),
+                0,
+                "two have message {number}"
+            );
+            let fickle = matches!(self.settling, Settling::Fickle) && random.u8(..3) == 0;
+            receipts.push(Receipt {
+                sender: number / self.each,
+                number: number % self.each,
+                acked: !fickle,
+            });
+            hand.fetch_sub(1, Ordering::SeqCst);
+            match (fickle, random.bool()) {
+                (false, _) => delivery.ack().expect("we hold it"),
+                (true, false) => delivery.nack().expect("we hold it"),
+                (true, true) => drop(delivery),
+            }
+        }
+    }
+}

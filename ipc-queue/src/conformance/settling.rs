@@ -1,0 +1,528 @@
+//! The promises about how deliveries end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Kind, QueueSettings};
+
+use super::{Subject, Trial, content, number_in, settings};
+use crate::bytes::{ByteQueue, ByteReceiver};
+use crate::dead_letter::{DeadLetter, DeadReason};
+use crate::delivery::ByteDelivery;
+use crate::error::{RecvError, SendFailure, SettleError};
+use crate::transport::Wait;
+
+/// An acked message is never delivered again, to anybody, and leaves its place.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_acked_message_is_gone(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(2));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for round in 0..10 {
+        for len in [10, 5000] {
+            sender.try_send(&content(round, len)).expect("a place");
+            receiver
+                .try_recv()
+                .expect("it was sent")
+                .ack()
+                .expect("we hold it");
+            let (here, there) = (
+                receiver.try_recv(),
+                trial.open().receiver().try_recv().err(),
+            );
+            assert_eq!(
+                (here.err(), there),
+                (Some(RecvError::Empty), Some(RecvError::Empty))
+            );
+            assert_eq!(queue.transport().stats().in_use(), 0);
+        }
+    }
+    drop((sender, receiver, queue));
+    let later = trial.open().receiver().try_recv().err();
+    assert_eq!(later, Some(RecvError::Empty));
+}
+
+/// It is the same message, except for the attempt, which counts from 1; also if somebody else gets it.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(3));
+    let receivers = [queue.receiver(), queue.receiver(), trial.open().receiver()];
+    for len in [10, 5000] {
+        let sent = queue
+            .sender()
+            .send_as(Kind::Control, &content(1, len), Wait::No);
+        let id = sent.expect("a place");
+        let mut sent_at = None;
+        for (attempt, receiver) in (1..5).zip(receivers.iter().cycle()) {
+            let delivery = receiver.try_recv().expect("it was given back");
+            let about = delivery.about();
+            assert_eq!(
+                (about.id, about.kind, about.attempt),
+                (id, Kind::Control, attempt)
+            );
+            assert_eq!(*sent_at.get_or_insert(about.sent_at), about.sent_at);
+            assert_eq!(delivery.payload(), content(1, len));
+            delivery.nack().expect("we hold it");
+        }
+        let last = receivers[0].try_recv().expect("it was given back");
+        assert_eq!(last.attempt(), 5);
+        last.ack().expect("we hold it");
+    }
+}
+
+/// Also when it is dropped because its holder panicked.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_dropped_delivery_is_a_nack(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(2));
+    let receiver = queue.receiver();
+    queue.sender().try_send(&content(1, 10)).expect("a place");
+    drop(receiver.try_recv().expect("it was sent"));
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let delivery = receiver.try_recv().expect("it was given back");
+        assert_eq!(delivery.attempt(), 2);
+        // Not a failure: no message for it.
+        std::panic::resume_unwind(Box::new(number_in(delivery.payload())));
+    }));
+    assert_eq!(panicked.expect_err("it did").downcast_ref(), Some(&1u64));
+    let delivery = trial.open();
+    let receiver = delivery.receiver();
+    let delivery = receiver.try_recv().expect("it was given back");
+    assert_eq!(
+        (delivery.attempt(), queue.transport().stats().nacked),
+        (3, 2)
+    );
+    delivery.ack().expect("we hold it");
+}
+
+/// Nor does it hold up anybody else meanwhile; and it does come back, to whoever waits.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        attempt_limit: QueueSettings::MAX_ATTEMPTS,
+        ..settings(3)
+    });
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+
+    // Much later: the rest of the test goes on without it.
+    sender.try_send(&content(1, 10)).expect("a place");
+    give_back_after(&receiver, Duration::MAX);
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(queue.transport().stats().delayed, 1);
+
+    sender.try_send(&content(2, 5000)).expect("a place");
+    // Short ones, looked at all the time: so that it would show if they came early.
+    for tenths in (3..=30).chain([400]) {
+        let delay = Duration::from_micros(100 * tenths);
+        let given_back = give_back_after(&receiver, delay);
+        let delivery = poll(&receiver);
+        let waited = given_back.elapsed();
+        assert_eq!(number_in(delivery.payload()), 2);
+        assert!(
+            waited >= delay,
+            "given back for {delay:?}, it came after {waited:?}"
+        );
+    }
+    a_sleeper_gets_what_was_delayed(subject);
+}
+
+fn give_back_after(receiver: &ByteReceiver, delay: Duration) -> Instant {
+    let delivery = receiver.recv().expect("a message is there");
+    let now = Instant::now();
+    delivery.nack_after(delay).expect("we hold it");
+    now
+}
+
+fn poll(receiver: &ByteReceiver) -> ByteDelivery<'_> {
+    loop {
+        match receiver.try_recv() {
+            Ok(delivery) => return delivery,
+            Err(RecvError::Empty) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Two give a message back in turn, each time with a delay, while the other one is asleep.
+fn a_sleeper_gets_what_was_delayed(subject: &dyn Subject) {
+    const ROUNDS: u8 = 40;
+    const DELAY: Duration = Duration::from_millis(3);
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        attempt_limit: QueueSettings::MAX_ATTEMPTS,
+        ..settings(1)
+    });
+    queue.sender().try_send(b"ball").expect("a place");
+    let play = || {
+        let _alarm = trial.alarm();
+        let queue = trial.open();
+        let receiver = queue.receiver();
+        let mut due = Instant::now();
+        while let Ok(delivery) = receiver.recv() {
+            assert!(Instant::now() >= due);
+            if delivery.attempt() == ROUNDS {
+                trial.remove();
+                return;
+            }
+            due = Instant::now() + DELAY;
+            delivery.nack_after(DELAY).expect("we hold it");
+        }
+        assert_eq!(receiver.recv().err(), Some(RecvError::Removed));
+    };
+    thread::scope(|scope| {
+        scope.spawn(play);
+        scope.spawn(play);
+    });
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn the_dead_letter(queue: &ByteQueue) -> DeadLetter {
+    let mut letters = queue.transport().dead_letters();
+    assert_eq!((letters.len(), queue.transport().stats().dead), (1, 1));
+    letters.remove(0)
+}
+
+/// As many deliveries as the queue's limit says, and not one more, however they ended; it keeps its place.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_message_past_its_attempt_limit_is_a_dead_letter(subject: &dyn Subject) {
+    for limit in [1, 2, 5] {
+        for len in [10, 5000] {
+            let trial = Trial::new(subject);
+            let queue = trial.create(&QueueSettings {
+                attempt_limit: limit,
+                ..settings(2)
+            });
+            let receiver = queue.receiver();
+            let sent = queue
+                .sender()
+                .send_as(Kind::Control, &content(1, len), Wait::No);
+            let id = sent.expect("a place");
+            for attempt in 1..=limit {
+                let delivery = receiver.try_recv().expect("its attempts are not used up");
+                assert_eq!(delivery.attempt(), attempt);
+                match attempt {
+                    1 => drop(delivery),
+                    // The last one is not delayed any more.
+                    _ if attempt == limit => delivery.nack_after(HOUR).expect("we hold it"),
+                    _ => delivery.nack().expect("we hold it"),
+                }
+            }
+            assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+            let letter = the_dead_letter(&queue);
+            assert_eq!((letter.message, letter.kind), (id, Kind::Control));
+            assert_eq!(
+                (letter.attempts, letter.reason),
+                (limit, DeadReason::Nacked)
+            );
+            assert_eq!(
+                (letter.nacks, letter.expiries, letter.crashes),
+                (limit, 0, 0)
+            );
+            assert_eq!(letter.payload, content(1, len));
+        }
+    }
+}
+
+/// Whatever attempts it has left. Others are delivered as ever.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(3));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for number in [1, 2, 3] {
+        sender.try_send(&content(number, 5000)).expect("a place");
+    }
+    receiver
+        .try_recv()
+        .expect("it was sent")
+        .ack()
+        .expect("we hold it");
+    let delivery = receiver.try_recv().expect("it was sent");
+    let about = delivery.about();
+    delivery.bury().expect("we hold it");
+    let third = receiver.try_recv().expect("it was sent");
+    assert_eq!(number_in(third.payload()), 3);
+    third.ack().expect("we hold it");
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    // Everybody sees it.
+    let letter = the_dead_letter(&trial.open());
+    assert_eq!((letter.message, letter.sent_at), (about.id, about.sent_at));
+    assert_eq!((letter.attempts, letter.reason), (1, DeadReason::Buried));
+    assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 0, 0));
+    assert_eq!(number_in(&letter.payload), 2);
+}
+
+/// Requeued, it is a new message; discarded, it is gone; either way its place is free. If it can't be requeued it
+/// stays as it is.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
+    for len in [10, 5000] {
+        for reason in [DeadReason::Buried, DeadReason::Nacked] {
+            let trial = Trial::new(subject);
+            let queue = trial.create(&QueueSettings {
+                attempt_limit: 2,
+                ..settings(2)
+            });
+            let (sender, receiver) = (queue.sender(), queue.receiver());
+            let make = || {
+                let sent = sender.send_as(Kind::Control, &content(1, len), Wait::No);
+                sent.expect("a place");
+                kill(&receiver, reason);
+                let letter = the_dead_letter(&queue);
+                assert_eq!(letter.reason, reason);
+                letter
+            };
+            let transport = queue.transport();
+
+            let discarded = make();
+            assert!(transport.discard(discarded.id));
+            assert!(!transport.discard(discarded.id), "it is gone");
+            assert_eq!(transport.requeue(discarded.id), Ok(false), "it is gone");
+            assert_eq!(transport.stats().in_use(), 0);
+
+            let letter = make();
+            assert!(!transport.discard(discarded.id), "that was another one");
+            // Its copy needs a place of its own.
+            sender.try_send(b"in the way").expect("a place");
+            let refused = transport.requeue(letter.id);
+            assert_eq!(refused, Err(SendFailure::Full { capacity: 2 }));
+            assert_eq!(the_dead_letter(&queue), letter);
+            receiver
+                .try_recv()
+                .expect("it was sent")
+                .ack()
+                .expect("we hold it");
+
+            assert_eq!(trial.open().transport().requeue(letter.id), Ok(true));
+            assert_eq!(transport.requeue(letter.id), Ok(false), "it is gone");
+            assert!(transport.dead_letters().is_empty());
+            let copy = receiver.try_recv().expect("it was sent");
+            assert_eq!((copy.kind(), copy.attempt()), (Kind::Control, 1));
+            assert!(copy.id() != letter.message && number_in(copy.payload()) == 1);
+            copy.ack().expect("we hold it");
+            assert_eq!(transport.stats().in_use(), 0);
+
+            let letter = make();
+            queue.transport().close();
+            assert_eq!(transport.requeue(letter.id), Err(SendFailure::Closed));
+            assert_eq!(the_dead_letter(&queue), letter);
+        }
+    }
+}
+
+/// Makes the next message a dead letter.
+fn kill(receiver: &ByteReceiver, reason: DeadReason) {
+    while let Ok(delivery) = receiver.try_recv() {
+        match reason {
+            DeadReason::Buried => delivery.bury().expect("we hold it"),
+            _ => delivery.nack().expect("we hold it"),
+        }
+    }
+}
+
+/// Not before its time; and whatever the former holder does then fails and changes nothing. What it was
+/// reading stays as it was until it lets go.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_expired_lease_is_lost_and_the_message_comes_again(subject: &dyn Subject) {
+    const LEASE: Duration = Duration::from_millis(20);
+    type End = fn(ByteDelivery<'_>) -> Result<(), SettleError>;
+    let ends: [End; 6] = [
+        |delivery| delivery.ack(),
+        |delivery| delivery.nack(),
+        |delivery| delivery.nack_after(HOUR),
+        |delivery| delivery.bury(),
+        |delivery| delivery.extend(HOUR),
+        |delivery| {
+            drop(delivery);
+            Err(SettleError::LeaseLost)
+        },
+    ];
+    for len in [10, 5000] {
+        for end in ends {
+            undisturbed(|| lose_a_lease(subject, LEASE, len, end));
+        }
+        undisturbed(|| read_on_after_the_lease(subject, LEASE, len));
+        a_lease_that_ends_with_the_last_attempt(subject, LEASE, len);
+    }
+}
+
+/// Repeats a trial until it was not disturbed: a slow machine may lose a lease that the trial needed.
+fn undisturbed(trial: impl Fn() -> Result<(), SettleError>) {
+    const TRIALS: usize = 50;
+    let held = (0..TRIALS).any(|_| trial().is_ok());
+    assert!(
+        held,
+        "no lease was kept long enough to extend it, {TRIALS} times"
+    );
+}
+
+fn leased(trial: &Trial<'_>, lease: Duration, attempt_limit: u8) -> ByteQueue {
+    trial.create(&QueueSettings {
+        lease: Some(lease),
+        attempt_limit,
+        ..settings(3)
+    })
+}
+
+fn lose_a_lease(
+    subject: &dyn Subject,
+    lease: Duration,
+    len: usize,
+    end: fn(ByteDelivery<'_>) -> Result<(), SettleError>,
+) -> Result<(), SettleError> {
+    let trial = Trial::new(subject);
+    let queue = leased(&trial, lease, 5);
+    let (loser, other) = (queue.receiver(), trial.open());
+    let winner = other.receiver();
+    queue.sender().try_send(&content(1, len)).expect("a place");
+    let started = Instant::now();
+    let lost = loser.recv().expect("it was sent");
+    let kept = winner.recv().expect("it comes again");
+    let waited = started.elapsed();
+    kept.extend(HOUR)?;
+    assert!(
+        waited >= lease,
+        "a lease of {lease:?} ended after {waited:?}"
+    );
+    assert_eq!((kept.attempt(), kept.id()), (2, lost.id()));
+    assert_eq!(number_in(lost.payload()), number_in(kept.payload()));
+
+    assert_eq!(end(lost), Err(SettleError::LeaseLost));
+    assert_eq!(loser.try_recv().err(), Some(RecvError::Empty));
+    kept.ack().expect("an hour is not over");
+    let stats = queue.transport().stats();
+    assert_eq!((stats.in_use(), stats.leases_lost, stats.acked), (0, 1, 1));
+    assert_eq!((stats.nacked, stats.buried), (0, 0));
+    Ok(())
+}
+
+fn read_on_after_the_lease(
+    subject: &dyn Subject,
+    lease: Duration,
+    len: usize,
+) -> Result<(), SettleError> {
+    let trial = Trial::new(subject);
+    let queue = leased(&trial, lease, 5);
+    let (loser, winner, sender) = (queue.receiver(), queue.receiver(), queue.sender());
+    let full = |sender: &crate::ByteSender| {
+        (2..10)
+            .take_while(|number| sender.try_send(&content(*number, len)).is_ok())
+            .count()
+    };
+    sender.try_send(&content(1, len)).expect("a place");
+    let lost = loser.recv().expect("it was sent");
+    let kept = winner.recv().expect("it comes again");
+    kept.extend(HOUR)?;
+    kept.ack().expect("an hour is not over");
+    // Whether what is read on keeps its place is the transport's affair.
+    let sent = full(&sender);
+    assert!((2..=3).contains(&sent), "{sent} of 3 places");
+    assert_eq!(number_in(lost.payload()), 1, "nobody wrote what we read");
+    assert_eq!(lost.ack(), Err(SettleError::LeaseLost));
+    assert_eq!(sent + full(&sender), 3, "nobody reads any more");
+    Ok(())
+}
+
+fn a_lease_that_ends_with_the_last_attempt(subject: &dyn Subject, lease: Duration, len: usize) {
+    let trial = Trial::new(subject);
+    let queue = leased(&trial, lease, 1);
+    let (loser, other) = (queue.receiver(), queue.receiver());
+    queue.sender().try_send(&content(1, len)).expect("a place");
+    let lost = loser.recv().expect("it was sent");
+    while queue.transport().dead_letters().is_empty() {
+        let nothing = other.recv_timeout(Duration::from_millis(1));
+        assert!(
+            matches!(nothing, Err(RecvError::TimedOut { .. })),
+            "{nothing:?}"
+        );
+    }
+    let letter = the_dead_letter(&queue);
+    assert_eq!((letter.attempts, letter.reason), (1, DeadReason::Expired));
+    assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 1, 0));
+    assert_eq!(letter.payload, content(1, len));
+    assert_eq!(lost.ack(), Err(SettleError::LeaseLost));
+    assert!(queue.transport().discard(letter.id));
+    assert_eq!(queue.transport().stats().in_use(), 0);
+}
+
+/// It ends no earlier than it was extended to, but then it does. Without a lease time-out there is
+/// nothing to extend, nor to lose.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_extended_lease_is_kept(subject: &dyn Subject) {
+    const LEASE: Duration = Duration::from_millis(20);
+    const LONGER: Duration = Duration::from_millis(60);
+    for extension in [LONGER, HOUR, Duration::MAX] {
+        undisturbed(|| extend_a_lease(subject, LEASE, extension));
+    }
+
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(1));
+    let receiver = queue.receiver();
+    queue.sender().try_send(&content(1, 10)).expect("a place");
+    let delivery = receiver.try_recv().expect("it was sent");
+    delivery.extend(Duration::ZERO).expect("without effect");
+    let other = queue.receiver();
+    let nothing = other.recv_timeout(LEASE);
+    assert!(
+        matches!(nothing, Err(RecvError::TimedOut { .. })),
+        "{nothing:?}"
+    );
+    delivery.ack().expect("there is no lease to lose");
+}
+
+fn extend_a_lease(
+    subject: &dyn Subject,
+    lease: Duration,
+    extension: Duration,
+) -> Result<(), SettleError> {
+    let trial = Trial::new(subject);
+    let queue = leased(&trial, lease, 5);
+    let (receiver, other) = (queue.receiver(), trial.open());
+    let other = other.receiver();
+    queue.sender().try_send(&content(1, 10)).expect("a place");
+    let delivery = receiver.recv().expect("it was sent");
+    let started = Instant::now();
+    delivery.extend(extension)?;
+    if extension >= HOUR {
+        let nothing = other.recv_timeout(5 * lease);
+        assert!(
+            matches!(nothing, Err(RecvError::TimedOut { .. })),
+            "{nothing:?}"
+        );
+        delivery.ack().expect("an hour is not over");
+        return Ok(());
+    }
+    let again = other.recv().expect("it comes again");
+    let waited = started.elapsed();
+    again.extend(HOUR)?;
+    assert!(
+        waited >= extension,
+        "extended by {extension:?}, it ended after {waited:?}"
+    );
+    assert_eq!(again.attempt(), 2);
+    assert_eq!(delivery.ack(), Err(SettleError::LeaseLost));
+    again.ack().expect("an hour is not over");
+    Ok(())
+}

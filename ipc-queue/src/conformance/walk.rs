@@ -1,0 +1,323 @@
+//! One thread does random things to a queue, and keeps the books that must come out right.
+
+use std::collections::HashMap;
+
+use ipc_proto::{Kind, MessageId, QueueSettings};
+
+use super::{Subject, Trial, content, settings};
+use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
+use crate::delivery::ByteDelivery;
+use crate::error::{RecvError, SendFailure};
+use crate::loan::Loan;
+use crate::stats::QueueStats;
+
+/// Which of the books a test looks at. The others follow whatever the queue does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Focus {
+    /// A send succeeds exactly if a place is free.
+    Places,
+    /// A receive succeeds exactly if a message is ready.
+    Messages,
+    /// The statistics say what was done.
+    Counts,
+}
+
+/// Walks `steps` steps on a queue of `capacity`, differently for each seed.
+pub(super) fn walk(subject: &dyn Subject, capacity: u32, seed: u64, focus: Focus) {
+    const STEPS: usize = 400;
+    let trial = Trial::new(subject);
+    let settings = QueueSettings {
+        attempt_limit: 3,
+        ..settings(capacity)
+    };
+    let queues = [trial.create(&settings), trial.open()];
+    let senders: Vec<_> = queues.iter().map(ByteQueue::sender).collect();
+    let receivers: Vec<_> = queues.iter().map(ByteQueue::receiver).collect();
+    let mut walk = Walk {
+        focus,
+        seed,
+        settings,
+        queue: &queues[0],
+        senders: &senders,
+        receivers: &receivers,
+        random: fastrand::Rng::with_seed(seed),
+        numbers: 0,
+        ready: HashMap::new(),
+        loans: Vec::new(),
+        held: Vec::new(),
+        counts: QueueStats::default(),
+        discarded: 0,
+    };
+    for _ in 0..STEPS {
+        walk.step();
+    }
+    walk.finish();
+}
+
+struct Walk<'q> {
+    focus: Focus,
+    seed: u64,
+    settings: QueueSettings,
+    queue: &'q ByteQueue,
+    senders: &'q [ByteSender],
+    receivers: &'q [ByteReceiver],
+    random: fastrand::Rng,
+    numbers: u64,
+    /// What is ready, and how often it was delivered.
+    ready: HashMap<MessageId, (Vec<u8>, u8)>,
+    loans: Vec<(Vec<u8>, Loan<'q>)>,
+    held: Vec<ByteDelivery<'q>>,
+    counts: QueueStats,
+    discarded: u64,
+}
+
+impl<'q> Walk<'q> {
+    fn step(&mut self) {
+        match self.random.u8(..20) {
+            0..=4 => self.send(),
+            5..=6 => self.lend(),
+            7 => self.end_loan(),
+            8..=12 => self.receive(),
+            13..=17 => self.settle(),
+            18 => self.end_letter(),
+            _ => self.compare(),
+        }
+    }
+
+    fn message(&mut self) -> Vec<u8> {
+        self.numbers += 1;
+        let most = if self.random.u8(..4) == 0 { 3000 } else { 100 };
+        let len = self.random.usize(8..most);
+        content(self.numbers, len)
+    }
+
+    fn in_use(&self) -> u64 {
+        let mut counts = self.counts;
+        counts.ready = self.ready.len() as u64;
+        counts.writing = self.loans.len() as u64;
+        counts.leased = self.held.len() as u64;
+        counts.in_use()
+    }
+
+    fn has_place(&self) -> bool {
+        self.in_use() < self.settings.capacity.into()
+    }
+
+    /// Whether the queue gave a place, and was right about it.
+    fn judge<T>(&self, answer: Result<T, SendFailure>) -> Option<T> {
+        let right = answer.is_ok() == self.has_place();
+        let (seed, used) = (self.seed, self.in_use());
+        match &answer {
+            Ok(_) => {}
+            Err(SendFailure::Full { capacity }) => assert_eq!(*capacity, self.settings.capacity),
+            Err(other) => panic!("{other}"),
+        }
+        assert!(
+            right || self.focus != Focus::Places,
+            "seed {seed}: {used} of {} places are taken, and a sender was told: {:?}",
+            self.settings.capacity,
+            answer.err(),
+        );
+        answer.ok()
+    }
+
+    fn accepted(&mut self, id: MessageId, message: Vec<u8>) {
+        self.counts.sent += 1;
+        self.counts.bytes_sent += message.len() as u64;
+        let twin = self.ready.insert(id, (message, 0));
+        assert!(twin.is_none(), "two messages are called {id:?}");
+    }
+
+    fn send(&mut self) {
+        let message = self.message();
+        let sender = &self.senders[self.random.usize(..self.senders.len())];
+        match self.judge(sender.try_send(&message)) {
+            Some(id) => self.accepted(id, message),
+            None => self.counts.refused += 1,
+        }
+    }
+
+    fn lend(&mut self) {
+        let message = self.message();
+        let sender = &self.senders[self.random.usize(..self.senders.len())];
+        match self.judge(sender.try_loan(message.len())) {
+            Some(loan) => self.loans.push((message, loan)),
+            None => self.counts.refused += 1,
+        }
+    }
+
+    fn end_loan(&mut self) {
+        if self.loans.is_empty() {
+            return;
+        }
+        let (message, mut loan) = self
+            .loans
+            .swap_remove(self.random.usize(..self.loans.len()));
+        if self.random.bool() {
+            loan.copy_from_slice(&message);
+            let id = loan.publish().expect("the loan held a place");
+            self.accepted(id, message);
+        }
+    }
+
+    fn receive(&mut self) {
+        let receiver = &self.receivers[self.random.usize(..self.receivers.len())];
+        let seed = self.seed;
+        let delivery = match receiver.try_recv() {
+            Ok(delivery) => delivery,
+            Err(RecvError::Empty) => {
+                assert!(
+                    self.ready.is_empty() || self.focus != Focus::Messages,
+                    "seed {seed}: {} messages are ready, and a receiver was told that there are none",
+                    self.ready.len(),
+                );
+                return;
+            }
+            Err(other) => panic!("{other}"),
+        };
+        let (id, attempt) = (delivery.id(), delivery.attempt());
+        let (message, before) = self
+            .ready
+            .remove(&id)
+            .expect("only what is ready is delivered");
+        assert_eq!(delivery.payload(), message);
+        assert_eq!(attempt, before + 1, "seed {seed}");
+        self.counts.received += 1;
+        self.counts.bytes_received += message.len() as u64;
+        self.counts.redelivered += u64::from(attempt > 1);
+        self.held.push(delivery);
+    }
+
+    fn settle(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let delivery = self.held.swap_remove(self.random.usize(..self.held.len()));
+        let (id, attempt, message) = (
+            delivery.id(),
+            delivery.attempt(),
+            delivery.payload().to_vec(),
+        );
+        let how = self.random.u8(..8);
+        let settled = match how {
+            0..=3 => delivery.ack(),
+            4..=5 => delivery.nack(),
+            6 => delivery.bury(),
+            _ => {
+                drop(delivery);
+                Ok(())
+            }
+        };
+        settled.expect("there is no lease to lose");
+        match how {
+            0..=3 => self.counts.acked += 1,
+            6 => {
+                self.counts.buried += 1;
+                self.counts.dead += 1;
+            }
+            _ => {
+                self.counts.nacked += 1;
+                if attempt < self.settings.attempt_limit {
+                    self.ready.insert(id, (message, attempt));
+                } else {
+                    self.counts.dead += 1;
+                }
+            }
+        }
+    }
+
+    fn end_letter(&mut self) {
+        let letters = self.queue.transport().dead_letters();
+        assert_eq!(letters.len() as u64, self.counts.dead);
+        let Some(letter) = letters.first() else {
+            return;
+        };
+        if self.random.bool() {
+            assert!(self.queue.transport().discard(letter.id));
+            self.discarded += 1;
+            self.counts.dead -= 1;
+            return;
+        }
+        let requeued = self.judge(self.queue.transport().requeue(letter.id));
+        match requeued {
+            None => self.counts.refused += 1,
+            Some(false) => panic!("the letter was there"),
+            // Its copy has a name that we learn when it comes: take it at once.
+            Some(true) => {
+                self.discarded += 1;
+                self.counts.dead -= 1;
+                self.counts.sent += 1;
+                self.counts.bytes_sent += letter.payload.len() as u64;
+                self.take_copy(&letter.payload);
+            }
+        }
+    }
+
+    fn take_copy(&mut self, payload: &[u8]) {
+        let receiver = &self.receivers[0];
+        loop {
+            let delivery = match receiver.try_recv() {
+                Ok(delivery) => delivery,
+                Err(error) => panic!("seed {}: the copy is ready, and: {error}", self.seed),
+            };
+            self.counts.received += 1;
+            self.counts.bytes_received += delivery.payload().len() as u64;
+            let known = self.ready.remove(&delivery.id());
+            self.counts.redelivered += u64::from(delivery.attempt() > 1);
+            let is_copy = known.is_none();
+            if is_copy {
+                assert_eq!((delivery.payload(), delivery.attempt()), (payload, 1));
+            }
+            self.held.push(delivery);
+            if is_copy {
+                return;
+            }
+        }
+    }
+
+    /// Compares the books with the queue's.
+    fn compare(&self) {
+        let mut expected = self.counts;
+        expected.ready = self.ready.len() as u64;
+        expected.writing = self.loans.len() as u64;
+        expected.leased = self.held.len() as u64;
+        let mut found = self.queue.transport().stats();
+        // Not the queue's own, or not everybody's.
+        (found.participants, found.chunks_in_use) = (0, 0);
+        if self.focus == Focus::Counts {
+            assert_eq!(found, expected, "seed {}", self.seed);
+            assert_eq!(
+                found.sent,
+                found.acked + self.discarded + found.in_use() - found.writing
+            );
+            let ended = found.acked + found.nacked + found.buried + found.leases_lost;
+            assert_eq!(found.received, ended + found.leased);
+        }
+    }
+
+    /// Ends everything that is under way. The queue must be empty then, and have all its places.
+    fn finish(mut self) {
+        self.loans.clear();
+        self.compare();
+        while !self.held.is_empty() || !self.ready.is_empty() {
+            self.receive();
+            self.settle();
+        }
+        for letter in self.queue.transport().dead_letters() {
+            assert!(self.queue.transport().discard(letter.id));
+            self.discarded += 1;
+            self.counts.dead -= 1;
+        }
+        self.compare();
+        for _ in 0..=self.settings.capacity {
+            let message = self.message();
+            if let Some(id) = self.judge(self.senders[0].send_as(
+                Kind::Data,
+                &message,
+                crate::transport::Wait::No,
+            )) {
+                self.accepted(id, message);
+            }
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! The ring under loom: few accesses, but in weaker orders than those that a processor of today makes.
+//!
+//! Loom lets a load return any value that the orderings allow, and finds two accesses to a payload that nothing
+//! orders. It takes `SeqCst` accesses for acquire and release; where the total order matters (a claim before
+//! the look at "closed", a publication before the look at who sleeps) a word puts a `SeqCst` fence on both sides of
+//! each such access, which is stronger than the access. Everything else is checked without those fences.
+//!
+//! A thread that is to be killed ends at its n-th access, for every n; only then others may see that it is gone.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{self, Acquire, Release, SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use ipc_proto::Kind;
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicU64, fence};
+use loom::thread;
+
+use super::actor::at;
+use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
+use crate::shm::ring::{Claim, Lease, Publication, Ring, Settled, Settlement};
+use crate::shm::word::{CellKind, Seat, State};
+
+/// Whether `SeqCst` has its full strength.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Total {
+    Yes,
+    No,
+}
+
+/// A thread's view of a shared word.
+struct View {
+    word: Rc<AtomicU64>,
+    total: Total,
+    /// How many accesses the thread makes before it is killed.
+    left: Rc<Cell<Option<u64>>>,
+}
+
+struct Killed;
+
+impl View {
+    fn access<T>(&self, order: Ordering, access: impl FnOnce() -> T) -> T {
+        match self.left.get() {
+            Some(0) => resume_unwind(Box::new(Killed)),
+            left => self.left.set(left.map(|left| left - 1)),
+        }
+        if self.total == Total::No || order != SeqCst {
+            return access();
+        }
+        fence(SeqCst);
+        let value = access();
+        fence(SeqCst);
+        value
+    }
+}
+
+impl Word for View {
+    fn load(&self, order: Ordering) -> u64 {
+        self.access(order, || self.word.load(order))
+    }
+
+    fn store(&self, value: u64, order: Ordering) {
+        self.access(order, || self.word.store(value, order));
+    }
+
+    fn swap_if(&self, current: u64, new: u64, order: Ordering) -> Result<(), u64> {
+        self.access(order, || {
+            self.word
+                .compare_exchange(current, new, order, Acquire)
+                .map(drop)
+        })
+    }
+
+    fn add(&self, value: u64, order: Ordering) {
+        self.access(order, || self.word.fetch_add(value, order));
+    }
+}
+
+struct Words {
+    cells: Vec<[View; CELL_WORDS]>,
+    ring: [View; RingWord::COUNT],
+    chunks: Vec<View>,
+}
+
+impl Memory for Words {
+    type Word = View;
+
+    const PATIENCE: usize = 1;
+
+    fn cells(&self) -> u32 {
+        self.cells.len() as u32
+    }
+
+    fn cell(&self, index: u32) -> &[View; CELL_WORDS] {
+        &self.cells[index as usize]
+    }
+
+    fn ring_word(&self, word: RingWord) -> &View {
+        &self.ring[word as usize]
+    }
+
+    fn chunks(&self) -> u32 {
+        self.chunks.len() as u32
+    }
+
+    fn chunk_tag(&self, index: u32) -> &View {
+        &self.chunks[index as usize]
+    }
+
+    fn pause(&self) {
+        thread::yield_now();
+    }
+}
+
+/// What all threads of a model share.
+struct World {
+    total: Total,
+    cells: Vec<[Rc<AtomicU64>; CELL_WORDS]>,
+    ring: [Rc<AtomicU64>; RingWord::COUNT],
+    chunks: Vec<Rc<AtomicU64>>,
+    /// Stand for the payloads in cells and in chunks: written by senders, read by receivers.
+    inline: Vec<UnsafeCell<()>>,
+    large: Vec<UnsafeCell<()>>,
+    /// Other words, as each model needs them.
+    words: [Rc<AtomicU64>; 2],
+}
+
+fn word() -> Rc<AtomicU64> {
+    Rc::new(AtomicU64::new(0))
+}
+
+/// A thread of a model: the ring as it sees it, and its seat.
+struct Thread {
+    world: Rc<World>,
+    ring: Ring<Words>,
+    seat: Seat,
+    left: Rc<Cell<Option<u64>>>,
+}
+
+impl World {
+    fn new(cells: usize, chunks: usize, total: Total) -> Rc<Self> {
+        Rc::new(Self {
+            total,
+            cells: (0..cells).map(|_| std::array::from_fn(|_| word())).collect(),
+            ring: std::array::from_fn(|_| word()),
+            chunks: (0..chunks).map(|_| word()).collect(),
+            inline: (0..cells).map(|_| UnsafeCell::new(())).collect(),
+            large: (0..chunks).map(|_| UnsafeCell::new(())).collect(),
+            words: std::array::from_fn(|_| word()),
+        })
+    }
+
+    fn thread(self: &Rc<Self>, seat: u16) -> Thread {
+        let left = Rc::new(Cell::new(None));
+        let view = |word: &Rc<AtomicU64>| View {
+            word: Rc::clone(word),
+            total: self.total,
+            left: Rc::clone(&left),
+        };
+        let words = Words {
+            cells: self.cells.iter().map(|cell| cell.each_ref().map(view)).collect(),
+            ring: self.ring.each_ref().map(view),
+            chunks: self.chunks.iter().map(view).collect(),
+        };
+        Thread {
+            world: Rc::clone(self),
+            ring: Ring::new(words, 5),
+            seat: Seat::of_slot(seat),
+            left,
+        }
+    }
+}
+
+impl Thread {
+    fn claim(&self) -> Option<Claim> {
+        let mut cursor = self.ring.cursor(RingWord::Tail);
+        self.ring.claim(self.seat, Kind::Data, &mut cursor)
+    }
+
+    fn take(&self) -> Option<Lease> {
+        let mut cursor = self.ring.cursor(RingWord::Head);
+        self.ring.take(self.seat, &mut cursor)
+    }
+
+    fn writes(&self, claim: &Claim) {
+        self.world.inline[claim.index as usize].with_mut(|_| ());
+    }
+
+    fn reads(&self, lease: &Lease) {
+        self.world.inline[lease.index as usize].with(|_| ());
+    }
+
+    fn send(&self) -> bool {
+        let Some(claim) = self.claim() else {
+            return false;
+        };
+        self.writes(&claim);
+        match self.ring.publish(claim) {
+            Publication::Done => true,
+            Publication::SteppedOver(claim) => {
+                matches!(self.ring.publish_late(claim), Publication::Done)
+            }
+            Publication::Lost => panic!("lost"),
+        }
+    }
+
+    fn receive(&self, how: Settlement) -> Option<Settled> {
+        let lease = self.take()?;
+        self.reads(&lease);
+        Some(self.ring.settle(&lease, how))
+    }
+
+    /// Finds memory for a large payload and writes it.
+    fn fill_chunk(&self, claim: &Claim) -> Option<u32> {
+        let candidate = self.ring.find_chunk(0..self.ring.memory().chunks(), 0)?;
+        let allocated = self.ring.allocate(candidate, claim);
+        allocated.then(|| {
+            self.world.large[candidate.chunk as usize].with_mut(|_| ());
+            candidate.chunk
+        })
+    }
+}
+
+fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    let more = std::env::var_os("MODEL_LONG").is_some();
+    builder.preemption_bound = Some(preemptions + usize::from(more));
+    builder.max_branches = 20_000;
+    builder.check(run);
+}
+
+/// Runs a model with a victim that is killed at its n-th access, for each n.
+fn model_with_victim(preemptions: usize, run: impl Fn(u64, &AtomicBool) + Send + Sync + 'static) {
+    let run = Arc::new(run);
+    for nth in 0.. {
+        let killed = Arc::new(AtomicBool::new(false));
+        let (run, at_least_once) = (Arc::clone(&run), Arc::clone(&killed));
+        model(preemptions, move || run(nth, &at_least_once));
+        if !killed.load(SeqCst) {
+            assert!(nth > 3, "the victim did nothing");
+            break;
+        }
+    }
+}
+
+/// Runs `what` until its `nth` access; then says in `gone` that the thread is dead. Whether it got to the end.
+fn until_killed(thread: &Thread, nth: u64, gone: &AtomicU64, what: impl FnOnce(&Thread)) -> bool {
+    thread.left.set(Some(nth));
+    let ended = catch_unwind(AssertUnwindSafe(|| what(thread)));
+    thread.left.set(None);
+    match ended {
+        Ok(()) => true,
+        Err(reason) if reason.is::<Killed>() => {
+            gone.store(1, Release);
+            false
+        }
+        Err(reason) => resume_unwind(reason),
+    }
+}
+
+/// All that is left, taken and acked by one who knows that all others are done.
+fn drain(thread: &Thread) -> usize {
+    let count = std::iter::from_fn(|| thread.receive(Settlement::Ack)).count();
+    for index in 0..thread.ring.cells() {
+        let state = State::from_word(thread.ring.cell(index).state().load(SeqCst));
+        assert_eq!(state.kind, CellKind::Free, "cell {index}: {state:?}");
+    }
+    count
+}
+
+#[test]
+fn a_payload_is_not_written_while_it_may_be_read() {
+    model(3, || {
+        let world = World::new(1, 0, Total::No);
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || {
+            let count = (0..2).filter_map(|_| receiver.receive(Settlement::Ack)).count();
+            count
+        });
+        let sender = world.thread(0);
+        let sent = (0..2).filter(|_| sender.send()).count();
+        let received = receiver.join().unwrap();
+        assert_eq!(received + drain(&world.thread(2)), sent);
+    });
+}
+
+#[test]
+fn two_senders_two_receivers_and_a_step_over() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        let others: Vec<_> = (0..2)
+            .map(|seat| {
+                let sender = world.thread(seat);
+                thread::spawn(move || usize::from(sender.send()))
+            })
+            .collect();
+        let receiver = world.thread(2);
+        let received = receiver.receive(Settlement::Ack).map_or(0, |_| 1);
+        let sent: usize = others.into_iter().map(|other| other.join().unwrap()).sum();
+        assert_eq!(sent, 2);
+        assert_eq!(received + drain(&world.thread(3)), sent);
+    });
+}
+
+#[test]
+fn a_message_given_back_is_read_again_before_its_cell_is_written() {
+    model(2, || {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(0).send());
+        let first = world.thread(1);
+        let first = thread::spawn(move || {
+            first.receive(Settlement::Nack);
+        });
+        let second = world.thread(2);
+        let second = thread::spawn(move || usize::from(second.receive(Settlement::Ack).is_some()));
+        let sent = 1 + usize::from(world.thread(0).send());
+        first.join().unwrap();
+        let received = second.join().unwrap();
+        assert_eq!(received + drain(&world.thread(3)), sent);
+    });
+}
+
+#[test]
+fn a_zombie_keeps_its_payload() {
+    model(2, || {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(0).send());
+        let zombie = world.thread(1);
+        let lease = zombie.take().unwrap();
+        let zombie = thread::spawn(move || {
+            zombie.reads(&lease);
+            zombie.ring.ack(&lease)
+        });
+        let (time, lease) = (at(10), Some(Duration::from_millis(10)));
+        let clock = world.thread(2);
+        // Notes the lease's end, then comes back after it.
+        let _ = clock.ring.look_at_clock(time, lease);
+        let (changed, _) = clock.ring.look_at_clock(at(100), lease);
+        let other = world.thread(3).receive(Settlement::Ack);
+        let sent = world.thread(0).send();
+        let acked = zombie.join().unwrap();
+        match acked {
+            Settled::LeaseLost => assert_eq!(changed.ready, 1),
+            settled => assert_eq!((settled, other), (Settled::Freed, None)),
+        }
+        let left = usize::from(sent) + usize::from(acked == Settled::LeaseLost && other.is_none());
+        assert_eq!(drain(&world.thread(4)), left);
+    });
+}
+
+#[test]
+fn a_chunk_is_not_written_while_it_may_be_read() {
+    model(2, || {
+        let world = World::new(2, 1, Total::No);
+        let one = |world: &Rc<World>, seat| {
+            let sender = world.thread(seat);
+            thread::spawn(move || {
+                let claim = sender.claim().unwrap();
+                match sender.fill_chunk(&claim) {
+                    Some(_) => assert!(matches!(
+                        sender.ring.publish_late(claim),
+                        Publication::Done
+                    )),
+                    None => sender.ring.abandon(claim),
+                }
+            })
+        };
+        let senders = [one(&world, 0), one(&world, 1)];
+        let receiver = world.thread(2);
+        if let Some(lease) = receiver.take() {
+            assert!(receiver.ring.belongs(0, lease.index));
+            world.large[0].with(|_| ());
+            assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_chunk_of_an_earlier_occupancy_is_not_written_while_it_may_be_read() {
+    model(2, || {
+        let world = World::new(2, 1, Total::No);
+        let first = world.thread(0);
+        let claim = first.claim().unwrap();
+        assert!(first.fill_chunk(&claim).is_some());
+        assert!(matches!(first.ring.publish(claim), Publication::Done));
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || {
+            let lease = receiver.take().unwrap();
+            receiver.world.large[0].with(|_| ());
+            assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
+            // Its cell is claimed again, by a message that needs no chunk.
+            while receiver.claim().is_some_and(|claim| claim.index != 0) {}
+        });
+        let sender = world.thread(2);
+        let claim = sender.claim();
+        if let Some(claim) = claim {
+            let _ = sender.fill_chunk(&claim);
+        }
+        receiver.join().unwrap();
+    });
+}
+
+#[test]
+fn whoever_finds_a_closed_queue_drained_misses_no_message() {
+    model(3, || {
+        let world = World::new(1, 0, Total::Yes);
+        let sender = world.thread(0);
+        let sender = thread::spawn(move || {
+            let closed = View {
+                word: Rc::clone(&sender.world.words[0]),
+                total: Total::Yes,
+                left: Rc::default(),
+            };
+            let claim = sender.claim().unwrap();
+            if closed.load(SeqCst) != 0 {
+                sender.ring.abandon(claim);
+                return false;
+            }
+            matches!(sender.ring.publish_late(claim), Publication::Done)
+        });
+        let closer = Rc::clone(&world);
+        let closer = thread::spawn(move || {
+            fence(SeqCst);
+            closer.words[0].store(1, SeqCst);
+            fence(SeqCst);
+        });
+        let receiver = world.thread(1);
+        fence(SeqCst);
+        let closed = world.words[0].load(SeqCst) != 0;
+        fence(SeqCst);
+        let taken = receiver.receive(Settlement::Ack).is_some();
+        let drained = closed && !taken && receiver.ring.is_drained(Seat::of_slot(1));
+        let sent = sender.join().unwrap();
+        closer.join().unwrap();
+        assert!(!(drained && sent), "told that it is drained, but a message came");
+    });
+}
+
+#[test]
+fn either_the_receiver_sees_the_message_or_the_sender_sees_that_it_sleeps() {
+    model(3, || {
+        let world = World::new(1, 0, Total::Yes);
+        let sender = world.thread(0);
+        let sender = thread::spawn(move || {
+            assert!(sender.send());
+            fence(SeqCst);
+            let asleep = sender.world.words[0].load(SeqCst) != 0;
+            fence(SeqCst);
+            asleep
+        });
+        let receiver = world.thread(1);
+        fence(SeqCst);
+        world.words[0].fetch_or(1, SeqCst);
+        fence(SeqCst);
+        let found = receiver.take().is_some();
+        let seen_asleep = sender.join().unwrap();
+        assert!(found || seen_asleep, "nobody wakes the receiver");
+    });
+}
+
+#[test]
+fn either_the_sender_sees_the_room_or_the_receiver_sees_that_it_sleeps() {
+    model(3, || {
+        let world = World::new(1, 0, Total::Yes);
+        assert!(world.thread(2).send());
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || {
+            assert_eq!(receiver.receive(Settlement::Ack), Some(Settled::Freed));
+            fence(SeqCst);
+            let asleep = receiver.world.words[0].load(SeqCst) != 0;
+            fence(SeqCst);
+            asleep
+        });
+        let sender = world.thread(0);
+        fence(SeqCst);
+        world.words[0].fetch_or(1, SeqCst);
+        fence(SeqCst);
+        let found = sender.claim().is_some();
+        let seen_asleep = receiver.join().unwrap();
+        assert!(found || seen_asleep, "nobody wakes the sender");
+    });
+}
+
+#[test]
+fn a_sender_killed_anywhere_leaves_its_cell_to_others() {
+    model_with_victim(2, |nth, killed| {
+        let world = World::new(1, 0, Total::No);
+        let victim = world.thread(0);
+        let victim = thread::spawn(move || {
+            let gone = Rc::clone(&victim.world.words[0]);
+            let sent = Cell::new(false);
+            let ended = until_killed(&victim, nth, &gone, |me| sent.set(me.send()));
+            (ended, sent.get())
+        });
+        let survivors: Vec<_> = [1, 2]
+            .into_iter()
+            .map(|seat| recoverer(&world, seat, 0))
+            .collect();
+        let (ended, sent) = victim.join().unwrap();
+        if !ended {
+            killed.store(true, SeqCst);
+        }
+        let received: usize = survivors.into_iter().map(|one| one.join().unwrap()).sum();
+        let last = world.thread(3);
+        if !ended {
+            let _ = last.ring.recover(Seat::of_slot(0), || true);
+        }
+        let received = received + drain(&last);
+        assert!(received == usize::from(sent) || !ended && received <= 1);
+    });
+}
+
+#[test]
+fn a_receiver_killed_anywhere_leaves_its_message_to_others() {
+    model_with_victim(2, |nth, killed| {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(3).send());
+        let victim = world.thread(0);
+        let victim = thread::spawn(move || {
+            let gone = Rc::clone(&victim.world.words[0]);
+            let acked = Cell::new(false);
+            let ended = until_killed(&victim, nth, &gone, |me| {
+                acked.set(me.receive(Settlement::Ack).is_some());
+            });
+            (ended, acked.get())
+        });
+        let survivors: Vec<_> = [1, 2]
+            .into_iter()
+            .map(|seat| recoverer(&world, seat, 0))
+            .collect();
+        let (ended, acked) = victim.join().unwrap();
+        if !ended {
+            killed.store(true, SeqCst);
+        }
+        let received: usize = survivors.into_iter().map(|one| one.join().unwrap()).sum();
+        let last = world.thread(3);
+        if !ended {
+            let _ = last.ring.recover(Seat::of_slot(0), || true);
+        }
+        let received = received + drain(&last) + usize::from(acked);
+        // Killed between its ack and its return, it has acked without saying so.
+        assert!(received == 1 || !ended && received == 0 && nth > 4);
+    });
+}
+
+/// Frees what the victim held, if it is gone, and receives. How many messages it acked.
+fn recoverer(world: &Rc<World>, seat: u16, victim: u16) -> thread::JoinHandle<usize> {
+    let me = world.thread(seat);
+    thread::spawn(move || {
+        if me.world.words[0].load(Acquire) != 0 {
+            let _ = me.ring.recover(Seat::of_slot(victim), || true);
+        }
+        usize::from(me.receive(Settlement::Ack).is_some())
+    })
+}
