@@ -227,12 +227,8 @@ impl Run<'_> {
             task: index as u64,
             part: job.part,
             work: job.work(),
-            at_least: if deaths > 0 {
-                Doom::LONG
-            } else {
-                job.at_least()
-            },
-            until_attempt: if deaths > 0 { deaths } else { u8::MAX },
+            at_least: job.at_least(),
+            deaths,
         })?;
         let (mut content, known_bytes) = match job.content() {
             Ok(content) => content,

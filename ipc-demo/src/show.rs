@@ -1,8 +1,9 @@
 //! How a run looks while it goes on: a bar on a terminal, lines elsewhere. All of it on stderr.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use ipc_demo::coordinator::Audience;
 
 use crate::cli::RunOptions;
@@ -81,7 +82,15 @@ pub fn say(text: &str) {
 }
 
 fn bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:40.cyan} {pos}/{len} tasks  {per_sec}  {eta} left");
+    // Not as wide as a terminal of 80 columns, or the `^C` that it shows would push the bar to the next line.
+    let template = "{bar:30.cyan} {pos}/{len} tasks, {rate}/s, {eta} left";
+    let style = ProgressStyle::with_template(template).map(|style| {
+        style.with_key(
+            "rate",
+            |state: &ProgressState, text: &mut dyn fmt::Write| {
+                let _ = write!(text, "{:.0}", state.per_sec());
+            },
+        )
+    });
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

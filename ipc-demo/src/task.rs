@@ -24,8 +24,8 @@ pub struct Header {
     pub work: Work,
     /// How long it takes at least.
     pub at_least: Duration,
-    /// Up to which attempt `at_least` holds. A task that is to be killed in the middle takes long until it was.
-    pub until_attempt: u8,
+    /// How often it is to be killed over. It takes very long until it was.
+    pub deaths: u8,
 }
 
 /// What to do with a task's content.
@@ -207,7 +207,7 @@ mod tests {
             part: 2,
             work: Work::Fingerprint(Progress::default()),
             at_least: Duration::from_millis(3),
-            until_attempt: 1,
+            deaths: 1,
         }
     }
 

@@ -46,7 +46,7 @@ pub struct Wiring {
 const PREFIX: &str = "demo-";
 const TASKS: &str = "tasks";
 const RESULTS: &str = "results";
-/// Answers with a hash state in them travel inline.
+/// Answers with a hash state in them travel inline, and none is larger.
 const RESULT_BYTES: u32 = 448;
 
 impl Premises {
@@ -98,7 +98,10 @@ impl Wiring {
     /// When they exist already, or there is no memory for them.
     pub fn create(premises: &Premises, attempt_limit: u8) -> Result<Self> {
         let tasks = QueueOptions::new().attempt_limit(attempt_limit);
-        let results = QueueOptions::new().inline_bytes(RESULT_BYTES);
+        let results = QueueOptions::new()
+            .inline_bytes(RESULT_BYTES)
+            .max_message_bytes(RESULT_BYTES)
+            .pool_bytes(0);
         let namespace = premises.namespace.clone();
         Self::open_with(
             premises.transport,

@@ -13,6 +13,7 @@ use ipc_queue::{ByteDelivery, ByteReceiver, Kind, RecvError, SendFailure, Sender
 use ipc_shm::clock;
 
 use crate::crew::COORDINATOR;
+use crate::doom::Doom;
 use crate::task::{Answer, Outcome, Task, Work};
 use crate::wiring::Wiring;
 
@@ -89,16 +90,19 @@ fn work(
     let task = match Task::parse(delivery.payload()) {
         Ok(task) => task,
         Err(_) => {
-            // Nobody can do it: kept for whoever wants to know why.
+            // Nobody can do it: the coordinator sees it among the dead letters.
             node.counters().error();
             return delivery.bury().context("burying a task that is none");
         }
     };
     let header = task.header.clone();
     let answer = answer(task);
-    if delivery.attempt() <= header.until_attempt {
-        linger(header.at_least, switches);
-    }
+    let takes = if delivery.attempt() <= header.deaths {
+        Doom::LONG
+    } else {
+        header.at_least
+    };
+    linger(takes, switches);
     let outcome = Outcome {
         task: header.task,
         part: header.part,

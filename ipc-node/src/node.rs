@@ -288,14 +288,14 @@ mod tests {
             .join(&namespace, "beater")
             .unwrap();
         while node.stats().beats < 3 {
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
     #[test]
     fn of_many_that_join_as_one_name_exactly_one_stays() {
         let (_folder, namespace) = namespace();
-        let joined: Vec<_> = std::thread::scope(|scope| {
+        let joined: Vec<_> = thread::scope(|scope| {
             let join = || Node::join(&namespace, "single").ok();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(join)).collect();
             threads

@@ -23,8 +23,9 @@ mod spin;
 mod tally;
 mod word;
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{MessageId, Name, QueueSettings};
@@ -68,7 +69,7 @@ const ROOM: usize = 1;
 /// delivery is dropped.
 #[derive(Clone, Debug)]
 pub struct ShmQueue {
-    shared: Arc<Shared>,
+    shared: Hold,
 }
 
 /// One process's attachment to one queue.
@@ -83,7 +84,16 @@ pub(crate) struct Shared {
     counters: Counters,
     /// When the watcher will look next, in milliseconds since boot. Only this process's business.
     next_look: AtomicU64,
+    /// How many [`Hold`]s there are.
+    holds: AtomicUsize,
 }
+
+/// Keeps this process attached, as long as there is one.
+///
+/// Not the reference count of [`Shared`] does: the watcher takes a reference now and then, and would put off the
+/// detachment.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Shared>);
 
 impl ShmQueue {
     /// Opens or creates the queue `name`.
@@ -121,7 +131,7 @@ impl ShmQueue {
         // Before joining: the dead may hold every slot.
         recover_departed(&segment, &Participants::of(&segment), &ring, None);
         let attachment = Attachment::join(segment, &process_name())?;
-        let shared = Arc::new(Shared {
+        let shared = Hold(Arc::new(Shared {
             payloads: Payloads::new(&attachment, geometry),
             seat: Seat::of_slot(attachment.member().index),
             attachment,
@@ -130,8 +140,9 @@ impl ShmQueue {
             flags,
             counters,
             next_look: AtomicU64::new(u64::MAX),
-        });
-        let subject: Arc<dyn Watched> = Arc::clone(&shared) as _;
+            holds: AtomicUsize::new(1),
+        }));
+        let subject: Arc<dyn Watched> = Arc::clone(&shared.0) as _;
         watch::watch(Arc::downgrade(&subject));
         Ok(Self { shared })
     }
@@ -157,13 +168,13 @@ impl ShmQueue {
     /// A handle for sending.
     #[must_use]
     pub fn shm_sender(&self) -> ShmSender {
-        ShmSender::new(Arc::clone(&self.shared))
+        ShmSender::new(self.shared.clone())
     }
 
     /// A handle for receiving.
     #[must_use]
     pub fn shm_receiver(&self) -> ShmReceiver {
-        ShmReceiver::new(Arc::clone(&self.shared))
+        ShmReceiver::new(self.shared.clone())
     }
 }
 
@@ -272,6 +283,14 @@ impl Shared {
         }
     }
 
+    /// Gives back what was leaked (`mem::forget`), then the slot.
+    fn detach(&self) {
+        let segment = self.attachment.segment();
+        let table = self.attachment.participants();
+        self.attachment.leave();
+        recover(segment, table, &self.ring, self.attachment.member());
+    }
+
     /// What a blocked handle does before it goes back to sleep.
     fn look_around(&self) {
         recover_departed(
@@ -321,16 +340,29 @@ impl Watched for Shared {
     }
 }
 
-/// Detaches: gives back what was leaked (`mem::forget`), then the slot.
-impl Drop for Shared {
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        self.0.holds.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Deref for Hold {
+    type Target = Shared;
+
+    #[inline]
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Hold {
     fn drop(&mut self) {
-        if !self.attachment.is_ours() {
-            return; // A forked copy: the slot is its parent's.
+        // A forked copy does not detach: the slot is its parent's.
+        let last = self.holds.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && self.attachment.is_ours() {
+            self.detach();
         }
-        let segment = self.attachment.segment();
-        let table = self.attachment.participants();
-        self.attachment.leave();
-        recover(segment, table, &self.ring, self.attachment.member());
     }
 }
 

@@ -2,11 +2,12 @@
 #![cfg(target_os = "linux")]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use ipc_queue::conformance::Subject;
+use ipc_queue::conformance::{Subject, content, number_in};
 use ipc_queue::transport::{OpenRequest, Transport};
-use ipc_queue::{Name, QueueError, ShmQueue};
+use ipc_queue::{ByteQueue, Name, QueueError, QueueSettings, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 use tempfile::TempDir;
 
@@ -48,3 +49,97 @@ impl Drop for Shm {
 }
 
 ipc_queue::conformance_tests!(Shm::new());
+
+const LARGEST: usize = 4096;
+
+/// A queue of eight, with memory for one large payload.
+fn short_of_memory(shm: &Shm) -> ByteQueue {
+    let request = OpenRequest {
+        settings: QueueSettings {
+            capacity: 8,
+            inline_bytes: 64,
+            max_message_bytes: 4096,
+            pool_bytes: 4096,
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let queue = shm.open(&Name::new("short").unwrap(), &request).unwrap();
+    ByteQueue::over(queue)
+}
+
+#[test]
+fn memory_is_waited_for_like_a_place() {
+    let shm = Shm::new();
+    let queue = short_of_memory(&shm);
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    sender.try_send(&content(1, LARGEST)).unwrap();
+    for bytes in [65, 1000, LARGEST] {
+        let refused = sender.try_send(&content(2, bytes));
+        assert_eq!(refused, Err(SendFailure::NoMemory { bytes }));
+        let deadline = Instant::now() + Duration::from_millis(2);
+        let refused = sender.send_timeout(&content(2, bytes), Duration::from_millis(2));
+        assert!(Instant::now() >= deadline);
+        assert!(
+            matches!(refused, Err(SendFailure::TimedOut { .. })),
+            "{refused:?}"
+        );
+    }
+    // What fits its place needs none.
+    sender.try_send(&content(3, 64)).unwrap();
+    for number in [1, 3] {
+        let delivery = receiver.try_recv().unwrap();
+        assert_eq!(number_in(delivery.payload()), number);
+        delivery.ack().unwrap();
+    }
+    // A small payload may use what is there for large ones.
+    sender.try_send(&content(4, 65)).unwrap();
+    receiver.try_recv().unwrap().ack().unwrap();
+    assert!(shm.remove(&Name::new("short").unwrap()).unwrap());
+}
+
+#[test]
+fn blocked_senders_go_on_when_memory_is_free() {
+    const EACH: usize = 200;
+    let shm = Shm::new();
+    let queue = short_of_memory(&shm);
+    thread::scope(|scope| {
+        for number in 0..2 {
+            let sender = queue.sender();
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    sender.send(&content(number, LARGEST)).unwrap();
+                }
+            });
+        }
+        let receiver = queue.receiver();
+        for _ in 0..2 * EACH {
+            let delivery = receiver.recv().unwrap();
+            assert!(number_in(delivery.payload()) < 2);
+            delivery.ack().unwrap();
+        }
+    });
+    assert!(shm.remove(&Name::new("short").unwrap()).unwrap());
+}
+
+#[test]
+fn whoever_lets_go_of_a_queue_leaves_their_slot_to_the_next() {
+    let shm = Shm::new();
+    let name = Name::new("narrow").unwrap();
+    let request = OpenRequest {
+        settings: QueueSettings {
+            max_participants: 1,
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    for _ in 0..500 {
+        let queue = shm.open(&name, &request).unwrap();
+        assert!(matches!(
+            shm.open(&name, &request),
+            Err(QueueError::Join(_))
+        ));
+        drop(queue);
+    }
+    assert!(shm.remove(&name).unwrap());
+}

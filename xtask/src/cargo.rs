@@ -1,9 +1,10 @@
 //! Running cargo, and where the workspace is.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 /// The workspace's folder.
 pub fn root() -> &'static Path {
@@ -48,17 +49,25 @@ pub fn output(command: &mut Command) -> Result<(bool, String)> {
     ))
 }
 
-/// Builds a binary of the workspace, optimised. Its path.
+/// Builds a binary of the workspace, optimised. Its path, wherever cargo was told to put it.
 ///
 /// # Errors
 /// When it does not build.
 pub fn build(package: &str) -> Result<PathBuf> {
     let mut build = cargo(&["build", "--release", "--quiet", "--package", package]);
-    let status = build.status().context("starting cargo")?;
-    ensure!(status.success(), "{package} does not build");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release").join(package))
+    build.args(["--bin", package, "--message-format=json-render-diagnostics"]);
+    let output = build
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting cargo")?;
+    ensure!(output.status.success(), "{package} does not build");
+    let executable = |line: &[u8]| {
+        let message: Value = serde_json::from_slice(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    };
+    let mut messages = output.stdout.split(|byte| *byte == b'\n');
+    let built = messages.find_map(executable);
+    built.with_context(|| format!("cargo does not say where it put {package}"))
 }
 
 fn describe(command: &Command) -> String {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -24,39 +24,61 @@ const NOT_OURS: [&str; 2] = ["target", ".git"];
 
 pub fn run(options: &Options) -> Result<ExitCode> {
     let program = cargo::build("ipc-demo")?;
+    let args = match options.args.split_first() {
+        // `cargo xtask demo -- --json` means the same as without.
+        Some((first, rest)) if first == "--" => rest,
+        _ => &options.args,
+    };
     let mut demo = Command::new(program);
-    demo.args(options.args.iter().filter(|arg| *arg != "--"));
-    if !options.args.iter().any(chooses_input) {
-        demo.current_dir(cargo::root())
-            .arg("--input")
-            .args(own_files()?);
+    demo.args(args);
+    if !chooses_input(args) {
+        demo.arg("--input").args(own_files()?);
     }
     // Replaced, not started: signals and the exit code are its own.
     Err(demo.exec()).context("starting the demonstration")
 }
 
-fn chooses_input(arg: &OsString) -> bool {
-    let text = arg.to_string_lossy();
-    let chooses = [
-        "--input",
-        "--simulate",
-        "--help",
-        "-h",
-        "--version",
-        "-V",
-        "worker",
-    ];
-    chooses
-        .iter()
-        .any(|word| text == *word || text.starts_with(&format!("{word}=")))
+/// Whether these arguments say what to work on, or want no work at all.
+fn chooses_input(args: &[OsString]) -> bool {
+    let commands = ["worker", "help"];
+    let options = ["--input", "--simulate", "--help", "-h", "--version", "-V"];
+    let chooses = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        let name = arg.split('=').next().unwrap_or_default();
+        options.contains(&name)
+    };
+    let first = args.first().map(|arg| arg.to_string_lossy());
+    first.is_some_and(|first| commands.contains(&&*first)) || args.iter().any(chooses)
 }
 
+/// By their plain names in the workspace's own folder, by their full ones elsewhere.
 fn own_files() -> Result<Vec<PathBuf>> {
-    let mut names: Vec<PathBuf> = std::fs::read_dir(cargo::root())
-        .context("listing the workspace")?
-        .filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())))
-        .filter(|name| !NOT_OURS.iter().any(|other| name.as_os_str() == *other))
+    let here = std::env::current_dir().context("finding the current folder")?;
+    let root = if here == cargo::root() {
+        Path::new("")
+    } else {
+        cargo::root()
+    };
+    let entries = std::fs::read_dir(cargo::root()).context("listing the workspace")?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
+        .filter(|name| !NOT_OURS.iter().any(|other| name == other))
+        .map(|name| root.join(name))
         .collect();
-    names.sort();
-    Ok(names)
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_says_nothing_else_gets_the_workspaces_files() {
+        let chooses =
+            |args: &[&str]| chooses_input(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(!chooses(&[]) && !chooses(&["--json", "--timeline", "worker"]));
+        assert!(chooses(&["--json", "--input", "x"]) && chooses(&["--simulate=3"]));
+        assert!(chooses(&["-h"]) && chooses(&["worker", "--name", "x"]));
+    }
 }

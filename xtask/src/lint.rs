@@ -134,7 +134,7 @@ fn check_unsafe() -> Result<()> {
                 .split("#[cfg(test)]\nmod tests")
                 .next()
                 .unwrap_or_default();
-            let uses = code.lines().any(|line| uses_unsafe(line));
+            let uses = code.lines().any(uses_unsafe);
             let is_allowed = allowed.contains(&&place[..]);
             ensure!(
                 is_allowed || !uses,

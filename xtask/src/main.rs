@@ -4,6 +4,7 @@
 mod cargo;
 mod demo;
 mod lint;
+mod scenarios;
 mod test;
 mod torture;
 
@@ -27,6 +28,14 @@ enum Command {
     Test(test::Options),
     /// Check formatting, lints, docs and layering
     Lint,
+    /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
+    Scenarios(scenarios::Options),
+    /// One scenario, in a process of its own
+    #[command(hide = true)]
+    ScenarioPlay(scenarios::Play),
+    /// One of the processes in a scenario
+    #[command(hide = true)]
+    ScenarioPuppet(scenarios::puppet::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
     /// One of the tortured
@@ -39,6 +48,9 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Lint => lint::run(),
+        Command::Scenarios(options) => scenarios::run(&options),
+        Command::ScenarioPlay(play) => scenarios::play(&play),
+        Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::TortureActor(options) => torture::actor::run(&options),
     };

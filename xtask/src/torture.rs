@@ -8,7 +8,7 @@
 pub mod actor;
 mod canary;
 mod log;
-mod payload;
+pub mod payload;
 mod verdict;
 
 use std::collections::HashSet;

@@ -292,7 +292,7 @@ pub fn part_borders() -> [usize; 4] {
             part,
             work: Work::Fingerprint(progress),
             at_least: Duration::ZERO,
-            until_attempt: u8::MAX,
+            deaths: 0,
         };
         let most = QueueSettings::default().max_message_bytes as usize;
         Draft::new(&header).unwrap().room(most)

@@ -1,7 +1,6 @@
 //! Sending and receiving through shared memory: the ring, with payloads, waiting and counting.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, SenderId};
@@ -15,7 +14,7 @@ use super::recovery::Due;
 use super::ring::{Claim, Cursor, Lease, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
-use super::{CLOSED, Gone, Shared};
+use super::{CLOSED, Gone, Hold, Shared};
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SendFailure, SettleError};
 use crate::loan::Loan;
@@ -24,7 +23,7 @@ use crate::transport::{ReceivePort, SendPort, Settle, Wait};
 /// Sends into one queue in shared memory. For one thread; clone it for more.
 #[derive(Debug)]
 pub struct ShmSender {
-    shared: Arc<Shared>,
+    shared: Hold,
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
@@ -37,7 +36,7 @@ pub struct ShmSender {
 /// Receives from one queue in shared memory. For one thread; clone it for more.
 #[derive(Debug)]
 pub struct ShmReceiver {
-    shared: Arc<Shared>,
+    shared: Hold,
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
@@ -62,7 +61,7 @@ pub(crate) struct ShmDelivery<'a> {
 }
 
 impl ShmSender {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Hold) -> Self {
         Self {
             cursor: RefCell::new(shared.ring.cursor(RingWord::Tail)),
             spin: Spin::default(),
@@ -330,7 +329,7 @@ fn lost() -> SendFailure {
 
 impl Clone for ShmSender {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.shared))
+        Self::new(self.shared.clone())
     }
 }
 
@@ -381,16 +380,16 @@ impl ShmLoan<'_> {
 impl Drop for ShmLoan<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(payload) = self.payload.take() {
-            if self.sender.shared.attachment.is_ours() {
-                self.sender.give_back(payload.into_claim());
-            }
+        if let Some(payload) = self.payload.take()
+            && self.sender.shared.attachment.is_ours()
+        {
+            self.sender.give_back(payload.into_claim());
         }
     }
 }
 
 impl ShmReceiver {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Hold) -> Self {
         Self {
             cursor: RefCell::new(shared.ring.cursor(RingWord::Head)),
             spin: Spin::default(),
@@ -463,12 +462,12 @@ impl ShmReceiver {
         let cell = shared.ring.cell(lease.index);
         let (envelope, body) = (cell.envelope(), cell.body());
         let (index, attempt) = (lease.index, lease.attempt);
-        if let Some(chunk) = body.chunk {
-            if chunk < shared.payloads.geometry().chunks() && !shared.ring.belongs(chunk, index) {
-                let reason =
-                    format!("cell {index} names chunk {chunk}, which is another message's");
-                return Err(self.bury_damaged(&lease, reason));
-            }
+        if let Some(chunk) = body.chunk
+            && chunk < shared.payloads.geometry().chunks()
+            && !shared.ring.belongs(chunk, index)
+        {
+            let reason = format!("cell {index} names chunk {chunk}, which is another message's");
+            return Err(self.bury_damaged(&lease, reason));
         }
         let payload = match shared
             .payloads
@@ -554,7 +553,7 @@ impl ShmReceiver {
 
 impl Clone for ShmReceiver {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.shared))
+        Self::new(self.shared.clone())
     }
 }
 

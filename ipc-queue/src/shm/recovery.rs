@@ -23,14 +23,6 @@ pub struct Changed {
     pub dead: usize,
 }
 
-impl Changed {
-    /// Whether anything changed at all.
-    #[must_use]
-    pub fn anything(self) -> bool {
-        self != Self::default()
-    }
-}
-
 impl<M: Memory> Ring<M> {
     /// Frees whatever names `seat`, whose process is certainly gone.
     ///

@@ -545,10 +545,10 @@ impl<M: Memory> Ring<M> {
             let (at, word) = next?;
             // Only if a second scan says the same: what its sender sent before it was ready before it, maybe
             // behind our back.
-            if first == next {
-                if let Some(lease) = self.take_stray(me, at.index, word) {
-                    return Some(lease);
-                }
+            if first == next
+                && let Some(lease) = self.take_stray(me, at.index, word)
+            {
+                return Some(lease);
             }
             first = next;
         }
@@ -704,16 +704,33 @@ impl<M: Memory> Ring<M> {
         })
     }
 
-    /// Whether anything is left that somebody other than `me` may still have to deliver or settle.
+    /// Whether nothing is left that somebody other than `me` may still have to deliver or settle.
     pub fn is_drained(&self, me: Seat) -> bool {
-        (0..self.cells()).all(|index| {
-            let state = State::from_word(self.cell(index).state().load(SeqCst));
+        let words = || -> Vec<u64> {
+            let states = (0..self.cells()).map(|index| self.cell(index).state());
+            states.map(|state| state.load(SeqCst)).collect()
+        };
+        let done = |word: &u64| {
+            let state = State::from_word(*word);
             match state.kind {
                 CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
                 CellKind::Leased => state.owner == Some(me),
                 CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
             }
-        })
+        };
+        let mut seen = words();
+        loop {
+            if !seen.iter().all(done) {
+                return false;
+            }
+            // Words never come back: twice the same, and all of it was so at one moment. A message that its sender
+            // moved from a cell not looked at yet to one looked at before would be missed otherwise.
+            let again = words();
+            if again == seen {
+                return true;
+            }
+            seen = again;
+        }
     }
 
     // --- hints -----------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ pub enum Do {
     /// Becomes the seat's next process, once the seat is free.
     Join,
     Close,
+    /// Writes a hint that was held up since the beginning.
+    OldHint(RingWord),
     /// Drops every dead letter.
     Drop,
     /// Takes a dead letter, if there is one, to send it again.
@@ -208,6 +210,10 @@ impl Actor {
             Do::Close => {
                 let closed = ring.memory().word(Place::Closed);
                 closed.store(1, SeqCst);
+                true
+            }
+            Do::OldHint(hint) => {
+                ring.memory().ring_word(hint).store(0, SeqCst);
                 true
             }
             Do::Drop => turn.drop_letters(),
@@ -385,10 +391,7 @@ impl Actor {
             turn.world
                 .live(|ledger, words| ledger.take_found_nothing(id, words));
             if closed && ring.is_drained(me) {
-                turn.world.live(|ledger, _| {
-                    ledger.drained = true;
-                    Ok(())
-                });
+                turn.world.live(|ledger, words| ledger.told_drained(words));
             }
             return true;
         };
@@ -434,11 +437,11 @@ impl Actor {
     }
 
     fn extend(&mut self, turn: &Turn<'_>, to: u64) -> bool {
-        if let Some(Reading { lease, message, .. }) = self.reading.first() {
-            if turn.ring.extend(lease, self.as_seat(), at(to)) {
-                turn.world
-                    .live(|ledger, _| ledger.extended(*message, lease.attempt, to));
-            }
+        if let Some(Reading { lease, message, .. }) = self.reading.first()
+            && turn.ring.extend(lease, self.as_seat(), at(to))
+        {
+            turn.world
+                .live(|ledger, _| ledger.extended(*message, lease.attempt, to));
         }
         true
     }

@@ -250,7 +250,9 @@ impl Ledger {
                 message.maybe_there,
                 message.maybe_gone,
             ];
-            let bits = fates.iter().fold(0, |bits, fate| bits << 1 | u8::from(*fate));
+            let bits = fates
+                .iter()
+                .fold(0, |bits, fate| bits << 1 | u8::from(*fate));
             hasher.write_u8(bits);
         }
     }
@@ -380,6 +382,15 @@ impl Ledger {
             Some(((number, attempt), _)) => Err(format!(
                 "\"empty\" while message {number} stood ready, attempt {attempt} to come"
             )),
+            None => Ok(()),
+        }
+    }
+
+    /// A receiver was told that the closed queue is drained.
+    pub fn told_drained(&mut self, words: &[u64]) -> Verdict {
+        self.drained = true;
+        match self.ready_for_all(words).iter().find(|one| one.0 != 0) {
+            Some((number, _)) => Err(format!("drained, but message {number} is ready")),
             None => Ok(()),
         }
     }

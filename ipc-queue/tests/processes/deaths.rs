@@ -1,0 +1,249 @@
+//! Killed with SIGKILL.
+
+use ipc_queue::conformance::content;
+use ipc_queue::{DeadReason, QueueSettings, RecvError, SendFailure};
+
+use crate::stage::{
+    LARGEST, PATIENCE, SMALL, Stage, expect_message, next_dead_letter, settings, stats,
+};
+
+#[test]
+fn receiver_killed_before_ack_redelivers_once() {
+    for len in [SMALL, LARGEST] {
+        let stage = Stage::new(&settings(2));
+        let queue = stage.open();
+        let receiver = queue.receiver();
+        queue.sender().try_send(&content(1, len)).unwrap();
+        let mut holder = stage.puppet();
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect("got 1, attempt 1");
+        assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+        holder.kill();
+        expect_message(&receiver, 1, 2).ack().unwrap();
+        assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+        let stats = stats(&queue);
+        assert_eq!((stats.received, stats.redelivered, stats.acked), (2, 1, 1));
+        stage.assert_all_free(&queue);
+    }
+}
+
+#[test]
+fn a_message_whose_receivers_always_die_becomes_a_dead_letter_with_its_reason() {
+    const LIMIT: u8 = 4;
+    let stage = Stage::new(&QueueSettings {
+        attempt_limit: LIMIT,
+        ..settings(2)
+    });
+    let queue = stage.open();
+    queue.sender().try_send(&content(1, LARGEST)).unwrap();
+    // One of them gave it back before the others died.
+    let mut polite = stage.puppet();
+    polite.tell("receive");
+    assert!(polite.hear().starts_with("blocking"));
+    polite.expect("got 1, attempt 1");
+    polite.act("nack", "done");
+    for attempt in 2..=LIMIT {
+        let mut holder = stage.puppet();
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect(&format!("got 1, attempt {attempt}"));
+        holder.kill();
+    }
+    let letter = next_dead_letter(&queue);
+    assert_eq!(
+        (letter.attempts, letter.reason),
+        (LIMIT, DeadReason::Crashed)
+    );
+    assert_eq!(
+        (letter.nacks, letter.expiries, letter.crashes),
+        (1, 0, LIMIT - 1)
+    );
+    assert_eq!(letter.payload, content(1, LARGEST));
+    assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+    expect_message(&queue.receiver(), 1, 1).ack().unwrap();
+    stage.assert_all_free(&queue);
+}
+
+#[test]
+fn sender_killed_while_holding_a_loan_leaves_the_place_free() {
+    for len in [SMALL, LARGEST] {
+        let stage = Stage::new(&settings(3));
+        let queue = stage.open();
+        let mut holder = stage.puppet();
+        for _ in 0..3 {
+            holder.act(&format!("loan {len}"), "lent");
+        }
+        let refused = queue.sender().try_send(b"one more");
+        assert_eq!(refused, Err(SendFailure::Full { capacity: 3 }));
+        holder.kill();
+        stage.assert_all_free(&queue);
+        assert_eq!(stats(&queue).sent, 3, "nothing of what was on loan");
+    }
+}
+
+#[test]
+fn blocked_receiver_goes_on_when_the_holder_is_killed() {
+    let stage = Stage::new(&settings(1));
+    let mut receiver = stage.puppet();
+    for number in 1..=10 {
+        // We take no part ourselves: nobody is there but these two.
+        let mut holder = stage.puppet();
+        holder.tell(&format!("send {number} {SMALL}"));
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect("sent");
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect(&format!("got {number}, attempt 1"));
+        receiver.act_and_sleep("receive");
+        holder.kill();
+        receiver.expect(&format!("got {number}, attempt 2"));
+        receiver.act("ack", "done");
+    }
+}
+
+#[test]
+fn blocked_sender_goes_on_when_the_holder_of_the_last_place_is_killed() {
+    let stage = Stage::new(&settings(1));
+    let mut sender = stage.puppet();
+    for number in 1..=10 {
+        let mut holder = stage.puppet();
+        holder.act(&format!("loan {LARGEST}"), "lent");
+        sender.act_and_sleep(&format!("send {number} {LARGEST}"));
+        holder.kill();
+        sender.expect("sent");
+        sender.tell("receive");
+        assert!(sender.hear().starts_with("blocking"));
+        sender.expect(&format!("got {number}, attempt 1"));
+        sender.act("ack", "done");
+    }
+}
+
+#[test]
+fn all_killed_and_the_next_process_gets_everything() {
+    let stage = Stage::new(&settings(8));
+    let mut holders: Vec<_> = (0..4).map(|_| stage.puppet()).collect();
+    for (number, holder) in (1..).zip(&mut holders) {
+        let len = if number % 2 == 0 { SMALL } else { LARGEST };
+        holder.tell(&format!("send {number} {len}"));
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect("sent");
+    }
+    // Two of four messages are held, four places are on loan, when all die.
+    for (number, holder) in (1..).zip(&mut holders[..2]) {
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect(&format!("got {number}, attempt 1"));
+    }
+    for holder in &mut holders {
+        holder.act(&format!("loan {LARGEST}"), "lent");
+    }
+    for holder in holders {
+        holder.kill();
+    }
+    let queue = stage.open();
+    let receiver = queue.receiver();
+    let mut got: Vec<_> = (0..4)
+        .map(|_| {
+            let delivery = receiver.recv_timeout(PATIENCE).unwrap();
+            let number = ipc_queue::conformance::number_in(delivery.payload());
+            let attempt = delivery.attempt();
+            delivery.ack().unwrap();
+            (number, attempt)
+        })
+        .collect();
+    got.sort_unstable();
+    assert_eq!(got, [(1, 2), (2, 2), (3, 1), (4, 1)]);
+    stage.assert_all_free(&queue);
+    assert_eq!(stats(&queue).participants, 1);
+}
+
+#[test]
+fn messages_outlive_every_process() {
+    let stage = Stage::new(&settings(4));
+    let mut sender = stage.puppet();
+    for number in 1..=4 {
+        sender.tell(&format!("send {number} {LARGEST}"));
+        assert!(sender.hear().starts_with("blocking"));
+        sender.expect("sent");
+    }
+    assert!(sender.end().success());
+    // Nobody has the queue open now.
+    let mut receiver = stage.puppet();
+    for number in 1..=4 {
+        receiver.tell("receive");
+        assert!(receiver.hear().starts_with("blocking"));
+        receiver.expect(&format!("got {number}, attempt 1"));
+        receiver.act("ack", "done");
+    }
+    assert!(receiver.end().success());
+    let queue = stage.open();
+    assert_eq!((stats(&queue).sent, stats(&queue).acked), (4, 4));
+    stage.assert_all_free(&queue);
+}
+
+#[test]
+fn a_receiver_that_ends_without_settling_gives_back() {
+    let stage = Stage::new(&settings(1));
+    let queue = stage.open();
+    queue.sender().try_send(&content(1, SMALL)).unwrap();
+    let mut holder = stage.puppet();
+    holder.tell("receive");
+    assert!(holder.hear().starts_with("blocking"));
+    holder.expect("got 1, attempt 1");
+    assert!(holder.end().success());
+    expect_message(&queue.receiver(), 1, 2).ack().unwrap();
+    assert_eq!(stats(&queue).nacked, 1);
+}
+
+#[test]
+fn a_crash_at_the_end_of_a_closed_queue_loses_nothing() {
+    let stage = Stage::new(&settings(2));
+    let mut holder = stage.puppet();
+    let mut others = [stage.puppet(), stage.puppet()];
+    {
+        let queue = stage.open();
+        queue.sender().try_send(&content(1, SMALL)).unwrap();
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect("got 1, attempt 1");
+        holder.act(&format!("loan {SMALL}"), "lent");
+        queue.transport().close();
+    }
+    for other in &mut others {
+        other.act_and_sleep("drain");
+    }
+    holder.kill();
+    let ends = others.map(|mut other| {
+        let first = other.hear();
+        if first.starts_with("got") {
+            assert_eq!(first, "got 1, attempt 2");
+            other.expect("the queue is closed and drained");
+        } else {
+            assert_eq!(first, "the queue is closed and drained");
+        }
+        first.starts_with("got")
+    });
+    assert!(ends[0] != ends[1], "one of them gets it");
+}
+
+#[test]
+fn the_dead_leave_their_slots_to_others() {
+    let stage = Stage::new(&QueueSettings {
+        max_participants: 2,
+        ..settings(2)
+    });
+    let queue = stage.open();
+    for number in 1..=20 {
+        let mut other = stage.puppet();
+        other.tell(&format!("send {number} {SMALL}"));
+        assert!(other.hear().starts_with("blocking"));
+        other.expect("sent");
+        if number % 2 == 0 {
+            other.kill();
+        } else {
+            assert!(other.end().success());
+        }
+        expect_message(&queue.receiver(), number, 1).ack().unwrap();
+    }
+}

@@ -1,0 +1,26 @@
+//! What holds when processes are killed, stopped and forked, tried with real ones: a simulated death proves
+//! nothing about the kernel.
+#![cfg(target_os = "linux")]
+
+mod deaths;
+mod forks;
+mod stage;
+mod stops;
+mod storm;
+
+/// Not a test, unless this binary was started as another test's process.
+#[test]
+fn role() {
+    let Some((role, queue)) = stage::our_role() else {
+        return;
+    };
+    let mut words = role.split(' ');
+    match words.next() {
+        Some("puppet") => stage::puppet(&queue()),
+        Some("fork") => forks::fork_and_use(queue),
+        Some("fork-and-wait") => forks::fork_and_wait(&queue()),
+        Some("sender") => storm::send_for_ever(&queue(), words.next().unwrap().parse().unwrap()),
+        Some("receiver") => storm::receive_for_ever(&queue()),
+        _ => panic!("no role is called {role:?}"),
+    }
+}

@@ -1,0 +1,388 @@
+//! A queue and the processes around it: the test binary itself, run again in a role.
+//!
+//! A process says lines on its standard output and is told lines on its standard input; that, and the queue,
+//! is all that anybody waits for. Whatever happens to a test, its processes end with it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ipc_queue::conformance::{content, number_in};
+use ipc_queue::transport::{OpenMode, OpenRequest};
+use ipc_queue::{
+    ByteDelivery, ByteQueue, DeadLetter, Name, QueueSettings, QueueStats, RecvError, SendFailure,
+    ShmQueue,
+};
+use ipc_shm::Namespace;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, gettid};
+use tempfile::TempDir;
+
+const ROLE: &str = "IPC_QUEUE_TEST_ROLE";
+const FOLDER: &str = "IPC_QUEUE_TEST_FOLDER";
+/// Tells a role's lines from those of the test harness around it.
+const MARK: char = '@';
+/// How long anything may take before the test counts as stuck. Says nothing about speed.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The largest payload, so large that it needs memory besides its place.
+pub const LARGEST: usize = 5000;
+pub const SMALL: usize = 16;
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// So many messages, all of which may be of the largest size.
+pub fn settings(capacity: u32) -> QueueSettings {
+    QueueSettings {
+        capacity,
+        inline_bytes: 64,
+        max_message_bytes: 5000,
+        pool_bytes: (u64::from(capacity) + 1) * 2 * 5056,
+        attempt_limit: 5,
+        lease: None,
+        max_participants: 12,
+    }
+}
+
+/// A queue in a folder of its own. In the end it is removed, and nothing may be left.
+pub struct Stage {
+    folder: TempDir,
+    settings: QueueSettings,
+}
+
+impl Stage {
+    pub fn new(settings: &QueueSettings) -> Self {
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix("ipc-queue-test-").tempdir_in("/dev/shm");
+        let stage = Self {
+            folder: folder.unwrap(),
+            settings: settings.clone(),
+        };
+        drop(open(stage.folder.path(), OpenMode::Create, settings));
+        stage
+    }
+
+    /// Takes part in it ourselves.
+    pub fn open(&self) -> ByteQueue {
+        open(self.folder.path(), OpenMode::Open, &self.settings)
+    }
+
+    /// Starts a process that does what it is told.
+    pub fn puppet(&self) -> Puppet {
+        let mut puppet = self.start("puppet");
+        puppet.expect("ready");
+        puppet
+    }
+
+    /// Starts a process in a role.
+    pub fn start(&self, role: &str) -> Puppet {
+        let mut process = Command::new("/proc/self/exe")
+            .args(["--exact", "role", "--nocapture", "--quiet"])
+            .env(ROLE, role)
+            .env(FOLDER, self.folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Puppet {
+            said: Some(BufReader::new(process.stdout.take().unwrap())),
+            stdin: process.stdin.take(),
+            process,
+        }
+    }
+
+    /// Every place and all memory is free: the queue takes as many of the largest as it holds, and no more.
+    pub fn assert_all_free(&self, queue: &ByteQueue) {
+        let (sender, receiver) = (queue.sender(), queue.receiver());
+        let capacity = self.settings.capacity;
+        for number in 0..capacity.into() {
+            // Whatever the dead held may be about to be freed.
+            let sent = sender.send_timeout(&content(number, LARGEST), PATIENCE);
+            sent.unwrap_or_else(|error| panic!("{number} of {capacity} places: {error}"));
+        }
+        assert_eq!(
+            sender.try_send(b"one more"),
+            Err(SendFailure::Full { capacity })
+        );
+        for _ in 0..capacity {
+            let delivery = receiver.try_recv().unwrap();
+            assert!(number_in(delivery.payload()) < capacity.into());
+            delivery.ack().unwrap();
+        }
+        assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+        let stats = stats(queue);
+        assert_eq!((stats.in_use(), stats.chunks_in_use), (0, 0));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let removed = ShmQueue::remove(&namespace(self.folder.path()), &name());
+        if !thread::panicking() {
+            assert!(removed.unwrap());
+            let left: Vec<_> = fs::read_dir(self.folder.path()).unwrap().collect();
+            assert!(left.is_empty(), "left behind: {left:?}");
+        }
+    }
+}
+
+pub fn stats(queue: &ByteQueue) -> QueueStats {
+    queue.transport().stats()
+}
+
+/// The next message, its number and attempt checked.
+#[track_caller]
+pub fn expect_message(
+    receiver: &ipc_queue::ByteReceiver,
+    number: u64,
+    attempt: u8,
+) -> ByteDelivery<'_> {
+    let delivery = receiver.recv_timeout(PATIENCE).unwrap();
+    let got = (number_in(delivery.payload()), delivery.attempt());
+    assert_eq!(got, (number, attempt));
+    delivery
+}
+
+/// Until the queue has a dead letter; nothing is received meanwhile.
+pub fn next_dead_letter(queue: &ByteQueue) -> DeadLetter {
+    let receiver = queue.receiver();
+    loop {
+        if let Some(letter) = queue.transport().dead_letters().pop() {
+            return letter;
+        }
+        let nothing = receiver.recv_timeout(Duration::from_millis(1));
+        assert!(
+            matches!(nothing, Err(RecvError::TimedOut { .. })),
+            "{nothing:?}"
+        );
+    }
+}
+
+/// Another process.
+pub struct Puppet {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    said: Option<BufReader<ChildStdout>>,
+}
+
+impl Puppet {
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.id().try_into().unwrap())
+    }
+
+    /// The next line that it says.
+    pub fn hear(&mut self) -> String {
+        let line = next_line(self.said.as_mut().unwrap());
+        line.expect("the process says something before it ends")
+    }
+
+    #[track_caller]
+    pub fn expect(&mut self, line: &str) {
+        assert_eq!(self.hear(), line);
+    }
+
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.stdin.as_ref().unwrap(), "{line}").unwrap();
+    }
+
+    /// Tells it to do something, and expects an answer.
+    #[track_caller]
+    pub fn act(&mut self, line: &str, answer: &str) {
+        self.tell(line);
+        self.expect(answer);
+    }
+
+    /// Tells it to do something that blocks; returns when it is asleep.
+    pub fn act_and_sleep(&mut self, line: &str) {
+        self.tell(line);
+        let said = self.hear();
+        let thread = said
+            .strip_prefix("blocking ")
+            .expect("the thread that blocks");
+        let call = format!("/proc/{}/task/{thread}/syscall", self.pid());
+        let asleep = format!("{} ", libc::SYS_futex);
+        while !fs::read_to_string(&call).unwrap().starts_with(&asleep) {
+            thread::yield_now();
+        }
+    }
+
+    /// All further lines, in a thread of their own, until it ends.
+    pub fn hear_all(&mut self) -> thread::JoinHandle<Vec<String>> {
+        let mut said = self.said.take().unwrap();
+        thread::spawn(move || std::iter::from_fn(|| next_line(&mut said)).collect())
+    }
+
+    /// Whether it ended, which only a failed assertion makes it do unasked.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
+    }
+
+    /// Returns when it is gone, killed in the middle of whatever it did.
+    pub fn kill(mut self) {
+        self.kill_but_keep_input();
+    }
+
+    /// As `kill`; what it was about to read stays open for its own children.
+    pub fn kill_but_keep_input(&mut self) -> Option<ChildStdin> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.stdin.take()
+    }
+
+    /// Returns when it is stopped.
+    pub fn stop(&self) {
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+        let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
+    }
+
+    pub fn go_on(&self) {
+        kill(self.pid(), Signal::SIGCONT).unwrap();
+    }
+
+    /// Lets it come to its own end.
+    pub fn end(mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The next line for us; half a line, from somebody killed while saying it, is none.
+fn next_line(said: &mut impl BufRead) -> Option<String> {
+    loop {
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let whole = line.strip_suffix('\n')?;
+        if let Some(said) = whole.strip_prefix(MARK) {
+            return Some(said.to_owned());
+        }
+    }
+}
+
+// --- In the other process ---------------------------------------------------------------------------
+
+/// The role this process was started in, if it was, and how to open its queue.
+pub fn our_role() -> Option<(String, impl Fn() -> ByteQueue)> {
+    let role = std::env::var(ROLE).ok()?;
+    // The kernel kills us when the thread that started us ends: its test is over.
+    set_pdeathsig(Signal::SIGKILL).unwrap();
+    let folder = std::env::var_os(FOLDER)?;
+    let queue = move || open(Path::new(&folder), OpenMode::Open, &settings(1));
+    Some((role, queue))
+}
+
+pub fn say(line: &str) {
+    // One write, or a kill might leave us having said half of it; the harness may have begun a line.
+    let line = format!("\n{MARK}{line}\n");
+    let written = nix::unistd::write(std::io::stdout(), line.as_bytes());
+    assert_eq!(written, Ok(line.len()));
+}
+
+/// Waits for the next line we are told; empty at the end.
+pub fn listen() -> String {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// Does what it is told, and says what came of it.
+pub fn puppet(queue: &ByteQueue) {
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let mut loans = VecDeque::new();
+    let mut held: VecDeque<ByteDelivery<'_>> = VecDeque::new();
+    let blocking = || say(&format!("blocking {}", gettid()));
+    say("ready");
+    loop {
+        let line = listen();
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        let size = |at: usize| words[at].parse::<usize>().unwrap();
+        let settled = match words[0] {
+            "send" => {
+                blocking();
+                sender.send(&content(number(1), size(2))).unwrap();
+                say("sent");
+                continue;
+            }
+            "loan" => {
+                loans.push_back(sender.loan(size(1)).unwrap());
+                say("lent");
+                continue;
+            }
+            "publish" => {
+                let mut loan = loans.pop_front().unwrap();
+                let message = content(number(1), loan.len());
+                loan.copy_from_slice(&message);
+                loan.publish().unwrap();
+                say("sent");
+                continue;
+            }
+            "receive" => {
+                blocking();
+                let delivery = receiver.recv().unwrap();
+                let number = number_in(delivery.payload());
+                say(&format!("got {number}, attempt {}", delivery.attempt()));
+                held.push_back(delivery);
+                continue;
+            }
+            "drain" => {
+                blocking();
+                loop {
+                    match receiver.recv() {
+                        Ok(delivery) => {
+                            let number = number_in(delivery.payload());
+                            say(&format!("got {number}, attempt {}", delivery.attempt()));
+                            delivery.ack().unwrap();
+                        }
+                        Err(error) => break say(&error.to_string()),
+                    }
+                }
+                continue;
+            }
+            "extend" => held[0].extend(Duration::from_millis(number(1))),
+            "read" => {
+                say(&format!("read {}", number_in(held[0].payload())));
+                continue;
+            }
+            "ack" => held.pop_front().unwrap().ack(),
+            "nack" => held.pop_front().unwrap().nack(),
+            "bury" => held.pop_front().unwrap().bury(),
+            "" => return,
+            other => panic!("a puppet can't {other:?}"),
+        };
+        match settled {
+            Ok(()) => say("done"),
+            Err(error) => say(&format!("{error:?}")),
+        }
+    }
+}
+
+fn open(folder: &Path, mode: OpenMode, settings: &QueueSettings) -> ByteQueue {
+    let request = OpenRequest {
+        mode,
+        settings: settings.clone(),
+        ..OpenRequest::default()
+    };
+    let queue = ShmQueue::open(&namespace(folder), &name(), &request).unwrap();
+    ByteQueue::over(Arc::new(queue))
+}
+
+fn namespace(folder: &Path) -> Namespace {
+    Namespace::in_folder(folder.join("ipc"), "test").unwrap()
+}
+
+fn name() -> Name {
+    Name::new("jobs").unwrap()
+}

@@ -1,0 +1,389 @@
+//! `cargo xtask scenarios`: promises, each kept in front of an audience: real processes, killed, stopped or starved.
+//!
+//! Each scenario is a file, named after its promise. It plays in a process of its own (`scenario-play`), which starts
+//! the others ([`puppet`]), in a folder of its own ([`stage`]); so one that hangs, crashes or takes a namespace for
+//! itself harms no other. Whoever is left when it ends is killed with its process group. Afterwards nothing may
+//! be left: no file, no process, no cell, chunk or slot in use.
+
+mod isolation;
+mod ledger;
+mod numbered;
+mod order;
+mod perform;
+pub mod puppet;
+mod puppeteer;
+mod stage;
+
+mod all_workers_killed;
+mod back_pressure;
+mod clock_jump;
+mod coordinator_killed_and_restarted;
+mod eintr_storm;
+mod exec_in_the_middle;
+mod file_size_limit;
+mod foreign_segment;
+mod fork_in_the_middle;
+mod frozen_worker_comes_back;
+mod frozen_worker_delays_nobody;
+mod hundred_attachments;
+mod other_pid_namespace;
+mod other_type_segment;
+mod pid_reuse;
+mod planted_file;
+mod poison_task;
+mod recoverer_killed;
+mod removed_while_in_use;
+mod sender_killed_mid_send;
+mod shared_memory_full;
+mod shutdown_drains;
+mod stale_segment_from_a_dead_run;
+mod too_many_open_files;
+mod truncated_segment;
+mod worker_killed;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use perform::perform;
+use stage::Stage;
+
+/// Which scenarios, and how to tell about them.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Which; all, if none is named
+    names: Vec<String>,
+
+    /// Say which there are, and what each promises
+    #[arg(long)]
+    list: bool,
+
+    /// Print a list of objects on stdout, and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a process is told that plays one scenario.
+#[derive(Debug, Args)]
+pub struct Play {
+    name: String,
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+struct Scenario {
+    name: &'static str,
+    promise: &'static str,
+    play: fn(&Stage) -> Result<Outcome>,
+}
+
+/// How a scenario ended that is not broken.
+#[derive(Debug, Serialize, Deserialize)]
+enum Outcome {
+    /// The promise was kept. What was counted and measured.
+    Kept(Value),
+    /// It can't be played here, and why.
+    Skipped(String),
+}
+
+/// What became of one scenario.
+#[derive(Debug, Serialize)]
+struct Report {
+    name: &'static str,
+    ok: bool,
+    seconds: f64,
+    figures: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let chosen = choose(&options.names)?;
+    if options.list {
+        for scenario in chosen {
+            println!(
+                "{:width$}  {}",
+                scenario.name,
+                scenario.promise,
+                width = longest_name()
+            );
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Whoever a killed process leaves behind becomes our child.
+    prctl::set_child_subreaper(true)?;
+    let started = Instant::now();
+    let mut reports = Vec::new();
+    for scenario in chosen {
+        let report = perform(scenario)?;
+        if !options.json {
+            println!("{}", report.line());
+        }
+        reports.push(report);
+    }
+    let broken = reports.iter().filter(|report| !report.ok).count();
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&reports)?);
+    } else {
+        println!("{}", summary(&reports, started.elapsed()));
+    }
+    Ok(if broken == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Plays one scenario, here.
+pub fn play(play: &Play) -> Result<ExitCode> {
+    // The director plays one after the other from its main thread, which lives as long as it does.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let scenario = choose(std::slice::from_ref(&play.name))?[0];
+    let stage = Stage::new(play.folder.clone());
+    let outcome = (scenario.play)(&stage)?;
+    stage.check_nothing_left()?;
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    if names.is_empty() {
+        return Ok(SCENARIOS.iter().collect());
+    }
+    let find = |name: &String| {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == *name);
+        found.with_context(|| format!("there is no scenario {name:?}; see --list"))
+    };
+    names.iter().map(find).collect()
+}
+
+impl Outcome {
+    fn kept(figures: Value) -> Result<Self> {
+        Ok(Self::Kept(figures))
+    }
+
+    fn skipped(reason: impl Into<String>) -> Result<Self> {
+        Ok(Self::Skipped(reason.into()))
+    }
+}
+
+impl Report {
+    fn line(&self) -> String {
+        let (verdict, remark) = match (&self.error, &self.skipped) {
+            (Some(error), _) => ("BROKEN", error.clone()),
+            (None, Some(reason)) => ("skipped", reason.clone()),
+            (None, None) => ("ok", shown(&self.figures)),
+        };
+        let width = longest_name();
+        let line = format!(
+            "{verdict:7}  {:width$} {:6.2} s  {remark}",
+            self.name, self.seconds
+        );
+        line.trim_end().to_owned()
+    }
+}
+
+/// Figures for people: `kills 20, recovery_ms max 3.1 p50 1.2`.
+fn shown(figures: &Value) -> String {
+    let Value::Object(figures) = figures else {
+        return figures.to_string();
+    };
+    let one = |(name, value): (&String, &Value)| match value {
+        Value::Object(_) => format!("{name} {}", shown(value).replace(", ", " ")),
+        value => format!("{name} {value}"),
+    };
+    figures.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn summary(reports: &[Report], took: Duration) -> String {
+    let broken = reports.iter().filter(|report| !report.ok).count();
+    let skipped = reports
+        .iter()
+        .filter(|report| report.skipped.is_some())
+        .count();
+    let ok = reports.len() - broken - skipped;
+    let seconds = took.as_secs_f64();
+    format!("{ok} ok, {skipped} skipped, {broken} broken, in {seconds:.0} s")
+}
+
+fn longest_name() -> usize {
+    SCENARIOS
+        .iter()
+        .map(|scenario| scenario.name.len())
+        .max()
+        .unwrap_or(0)
+}
+
+const SCENARIOS: [Scenario; 26] = [
+    Scenario {
+        name: "worker-killed",
+        promise: "a killed worker's message comes again, and whoever waits for it has it at once",
+        play: worker_killed::play,
+    },
+    Scenario {
+        name: "all-workers-killed",
+        promise: "with all workers killed at once, nothing is lost and nothing acked twice",
+        play: all_workers_killed::play,
+    },
+    Scenario {
+        name: "sender-killed-mid-send",
+        promise: "a killed sender leaves neither half a message nor a place or memory in use",
+        play: sender_killed_mid_send::play,
+    },
+    Scenario {
+        name: "coordinator-killed-and-restarted",
+        promise: "messages and unfinished leases outlive who sent them, and wait for the next one",
+        play: coordinator_killed_and_restarted::play,
+    },
+    Scenario {
+        name: "recoverer-killed",
+        promise: "whoever is killed while it recovers the dead, the last survivor gets everything",
+        play: recoverer_killed::play,
+    },
+    Scenario {
+        name: "frozen-worker-comes-back",
+        promise: "a lease lost is lost, but the memory stays untouched until its reader lets go",
+        play: frozen_worker_comes_back::play,
+    },
+    Scenario {
+        name: "frozen-worker-delays-nobody",
+        promise: "stopped processes, wherever they stand, cost the others nothing",
+        play: frozen_worker_delays_nobody::play,
+    },
+    Scenario {
+        name: "poison-task",
+        promise: "a message that kills every worker is put aside after its limit, with the reason",
+        play: poison_task::play,
+    },
+    Scenario {
+        name: "back-pressure",
+        promise: "a full queue blocks until the deadline or refuses, and hands the message back",
+        play: back_pressure::play,
+    },
+    Scenario {
+        name: "shared-memory-full",
+        promise: "no memory is an error with figures, and existing queues go on",
+        play: shared_memory_full::play,
+    },
+    Scenario {
+        name: "file-size-limit",
+        promise: "a limit on file sizes is an error with figures, and existing queues go on",
+        play: file_size_limit::play,
+    },
+    Scenario {
+        name: "too-many-open-files",
+        promise: "out of descriptors, opening fails and leaks nothing, and open queues go on",
+        play: too_many_open_files::play,
+    },
+    Scenario {
+        name: "truncated-segment",
+        promise: "a file cut or grown while nobody had it open is refused, and can be removed",
+        play: truncated_segment::play,
+    },
+    Scenario {
+        name: "foreign-segment",
+        promise: "files and folders of others, or open to others, are refused",
+        play: foreign_segment::play,
+    },
+    Scenario {
+        name: "planted-file",
+        promise: "whatever is no file in a queue's place is refused, not followed or waited for",
+        play: planted_file::play,
+    },
+    Scenario {
+        name: "other-type-segment",
+        promise: "a queue of another type, other settings or another kind is refused by name",
+        play: other_type_segment::play,
+    },
+    Scenario {
+        name: "stale-segment-from-a-dead-run",
+        promise: "after a run of which nobody is left, the next finds everything, and all else free",
+        play: stale_segment_from_a_dead_run::play,
+    },
+    Scenario {
+        name: "shutdown-drains",
+        promise: "a closed queue is drained to the last message, also if its worker is killed",
+        play: shutdown_drains::play,
+    },
+    Scenario {
+        name: "removed-while-in-use",
+        promise: "who is blocked in a queue that is removed wakes and is told so",
+        play: removed_while_in_use::play,
+    },
+    Scenario {
+        name: "eintr-storm",
+        promise: "signals neither cut a wait short, nor make it longer, nor lose anything",
+        play: eintr_storm::play,
+    },
+    Scenario {
+        name: "clock-jump",
+        promise: "a clock that stands anywhere, or jumped ahead between two runs, loses nothing",
+        play: clock_jump::play,
+    },
+    Scenario {
+        name: "fork-in-the-middle",
+        promise: "a forked child can do nothing in its parent's name, nor hide its parent's death",
+        play: fork_in_the_middle::play,
+    },
+    Scenario {
+        name: "pid-reuse",
+        promise: "a dead process is not taken for alive because another has its number",
+        play: pid_reuse::play,
+    },
+    Scenario {
+        name: "other-pid-namespace",
+        promise: "deaths are noticed across PID namespaces, in both directions",
+        play: other_pid_namespace::play,
+    },
+    Scenario {
+        name: "exec-in-the-middle",
+        promise: "a process that becomes another program counts as gone, and may come again",
+        play: exec_in_the_middle::play,
+    },
+    Scenario {
+        name: "hundred-attachments",
+        promise: "one process too many is told so, and the slots of the killed are free at once",
+        play: hundred_attachments::play,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own_and_a_promise() {
+        let names: BTreeSet<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), SCENARIOS.len());
+        assert!(
+            SCENARIOS
+                .iter()
+                .all(|scenario| !scenario.promise.is_empty())
+        );
+    }
+
+    #[test]
+    fn each_file_is_a_scenario_of_that_name() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scenarios");
+        let played = std::fs::read_dir(folder).unwrap().filter_map(|entry| {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let name = path.file_stem()?.to_str()?.replace('_', "-");
+            text.contains("pub fn play(").then_some(name)
+        });
+        let names = SCENARIOS.iter().map(|scenario| scenario.name.to_owned());
+        assert_eq!(played.collect::<BTreeSet<_>>(), names.collect());
+    }
+}

@@ -1,0 +1,79 @@
+//! A clock that stands anywhere, or jumped ahead between two runs, loses nothing.
+//!
+//! The wall clock can't be set safely, and nothing but a message's time of sending comes from it. The monotonic clock is
+//! what leases and delays go by: the second run plays in a time namespace where it is ten years ahead.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use ipc_proto::QueueSettings;
+use serde_json::json;
+
+use super::Outcome;
+use super::isolation::{self, Own};
+use super::order::Order;
+use super::puppeteer::Puppet;
+use super::stage::{self, CHUNKED, INLINE, Stage, Times};
+
+const AHEAD: u64 = 10 * 365 * 24 * 3600;
+const LEASE: Duration = Duration::from_millis(300);
+
+pub fn play(stage: &Stage) -> Result<Outcome> {
+    drop(stage::create(&QueueSettings {
+        lease: Some(LEASE),
+        ..stage::settings()
+    })?);
+    first_run(stage)?;
+    if let Err(reason) = isolation::take(Own::Clock { ahead: AHEAD })? {
+        ipc_queue::remove(&stage::address(stage::JOBS))?;
+        return Outcome::skipped(reason);
+    }
+    let mut later = stage.puppet()?;
+    if later.count(&Order::Clock)? < AHEAD {
+        drop(later);
+        ipc_queue::remove(&stage::address(stage::JOBS))?;
+        return Outcome::skipped("this kernel does not start processes in a time namespace");
+    }
+    let mut times = Times::default();
+    let started = Instant::now();
+    later.consume(0..3)?;
+    times.note("what the first run left", started.elapsed())?;
+    second_run(stage, &mut later, &mut times)?;
+    Outcome::kept(json!({ "ahead_s": AHEAD, "waited_ms": times.figures() }))
+}
+
+/// Leaves one message that is delayed for an hour, one in the hands of the dead, and one that is ready.
+fn first_run(stage: &Stage) -> Result<()> {
+    let mut first = stage.puppet()?;
+    first.send(0..3, CHUNKED)?;
+    first.hold(0, 1)?;
+    first.perform(Order::NackAfter {
+        delay_ms: 3_600_000,
+    })?;
+    first.hold(1, 1)?;
+    first.kill().map(drop)
+}
+
+/// Leases and delays are as long as ever.
+fn second_run(stage: &Stage, later: &mut Puppet, times: &mut Times) -> Result<()> {
+    let mut frozen = stage.puppet()?;
+    later.send(5..6, INLINE)?;
+    frozen.hold(5, 1)?;
+    frozen.freeze()?;
+    let started = Instant::now();
+    later.hold(5, 2)?;
+    let waited = started.elapsed();
+    times.note("an expiry", waited)?;
+    frozen.thaw()?;
+    ensure!(frozen.refused(&Order::Ack)? == "LeaseLost", "it was kept");
+
+    const DELAY: Duration = Duration::from_millis(60);
+    let delay_ms = u64::try_from(DELAY.as_millis())?;
+    let started = Instant::now();
+    later.perform(Order::NackAfter { delay_ms })?;
+    frozen.hold(5, 3)?;
+    let waited = started.elapsed();
+    ensure!(waited >= DELAY, "a delay of {DELAY:?} took {waited:?}");
+    times.note("a delay", waited)?;
+    frozen.ack()
+}

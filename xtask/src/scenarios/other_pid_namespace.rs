@@ -1,0 +1,55 @@
+//! Deaths are noticed across PID namespaces, in both directions.
+//!
+//! Some puppets live in a PID namespace of their own, as in a container, with a `/proc` of their own or with ours, which
+//! does not know them.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Outcome;
+use super::isolation::{self, Own};
+use super::order::Order;
+use super::puppeteer::Puppet;
+use super::stage::{self, CHUNKED, Stage, Times};
+
+pub fn play(stage: &Stage) -> Result<Outcome> {
+    let mut outside = stage.stranger()?;
+    let mut outside_victim = stage.stranger()?;
+    if let Err(reason) = isolation::take(Own::Pids)? {
+        return Outcome::skipped(reason);
+    }
+    drop(stage::create(&stage::settings())?);
+    // The first one: the others live as long as it does.
+    let _first = stage.inmate()?;
+    outside.attach()?;
+    let mut times = Times::default();
+    for mut victim in [stage.inmate()?, stage.stranger()?] {
+        victim.attach()?;
+        notices(&mut outside, &mut victim, &mut times)?;
+    }
+    outside.perform(Order::Detach)?;
+
+    outside_victim.attach()?;
+    let mut inside = stage.inmate()?;
+    inside.attach()?;
+    notices(&mut inside, &mut outside_victim, &mut times)?;
+    let mut victim = stage.puppet()?;
+    notices(&mut inside, &mut victim, &mut times)?;
+    inside.await_free(1)?;
+    Outcome::kept(json!({ "kills": 4, "recovery_ms": times.figures() }))
+}
+
+/// The survivor gets what the victim held.
+fn notices(survivor: &mut Puppet, victim: &mut Puppet, times: &mut Times) -> Result<()> {
+    survivor.send(1..2, CHUNKED)?;
+    victim.hold(1, 1)?;
+    survivor.tell_and_block(&Order::RECEIVE)?;
+    let killed_at = Instant::now();
+    victim.strike()?;
+    survivor.hear_delivery(1, 2)?;
+    times.note("a redelivery", killed_at.elapsed())?;
+    victim.bury()?;
+    survivor.ack()
+}
