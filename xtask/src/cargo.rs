@@ -63,7 +63,11 @@ pub fn build(package: &str) -> Result<PathBuf> {
     ensure!(output.status.success(), "{package} does not build");
     let executable = |line: &[u8]| {
         let message: Value = serde_json::from_slice(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
+        let is_it = message["target"]["name"] == package;
+        message["executable"]
+            .as_str()
+            .filter(|_| is_it)
+            .map(PathBuf::from)
     };
     let mut messages = output.stdout.split(|byte| *byte == b'\n');
     let built = messages.find_map(executable);

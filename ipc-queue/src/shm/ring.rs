@@ -13,7 +13,9 @@
 //! exact also after redeliveries. A hint lost in a crash delays a message by at most a slice.
 //!
 //! Order: messages are taken in the order in which cells were claimed. A sender whose claim was stepped over
-//! moves its message to the end instead of publishing it out of turn (`Publication::SteppedOver`).
+//! moves its message to the end instead of publishing it out of turn (`Publication::SteppedOver`). A cell that was
+//! claimed out of turn may stand for a later position than cells that are still free, so a sender claims each
+//! cell for a lap that puts it after its last one; and who takes out of turn takes the first of what is there.
 //!
 //! Does not wait, does not know payloads, does not decide who is dead.
 //!
@@ -516,7 +518,8 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// Takes a message that is ready out of turn. `None` only after a whole scan that found nothing.
+    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others. `None` only
+    /// after a whole scan that found nothing.
     #[cold]
     fn take_anywhere(&self, me: Seat, position: Position) -> Option<Lease> {
         let cells = self.cells();

@@ -5,6 +5,7 @@
 //! | from | to | by | when |
 //! |---|---|---|---|
 //! | `FREE lap` | `WRITING(me) lap` | a sender | it claims the cell |
+//! | `FREE lap` | `WRITING(me)`, a later lap | a sender | so that it comes after what that sender claimed before |
 //! | `WRITING(me) lap` | `READY lap` | that sender | it publishes, at whatever lap it finds |
 //! | `WRITING(me) lap` | `FREE lap+1` | that sender, or anybody once it is dead | the loan is abandoned |
 //! | `WRITING lap` | `WRITING lap+1` | a receiver | it can't wait and steps over |

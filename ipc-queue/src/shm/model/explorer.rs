@@ -34,8 +34,6 @@ pub struct Scenario {
     pub mortal: Vec<u8>,
     /// How often an operation is interrupted by another actor at most; `None`: always.
     pub preemptions: Option<u8>,
-    /// Whether first deliveries keep each sender's order.
-    pub ordered: bool,
 }
 
 impl Scenario {
@@ -59,7 +57,6 @@ impl Scenario {
             crashes: 0,
             mortal: Vec::new(),
             preemptions: None,
-            ordered: true,
         }
     }
 
@@ -99,11 +96,6 @@ impl Scenario {
 
     pub fn preempted(mut self, times: u8) -> Self {
         self.preemptions = Some(times);
-        self
-    }
-
-    pub fn unordered(mut self) -> Self {
-        self.ordered = false;
         self
     }
 }
@@ -288,7 +280,6 @@ impl<'a> Explorer<'a> {
         let shape = self.scenario.shape;
         let mut ledger = Ledger {
             cell_count: shape.cells as u8,
-            ordered: self.scenario.ordered,
             ..Ledger::default()
         };
         let mut words = vec![0; shape.words()];

@@ -41,7 +41,6 @@ pub struct Ledger {
     pub claims: u8,
     /// Somebody was told that the closed queue is drained.
     pub drained: bool,
-    pub ordered: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -209,7 +208,7 @@ impl Ledger {
                 && !other.late
         };
         match self.messages.iter().find(overtook) {
-            Some(other) if self.ordered && !this.late => Err(format!(
+            Some(other) if !this.late => Err(format!(
                 "message {number}, the sender's claim number {}, comes after number {}",
                 this.order, other.order
             )),
