@@ -165,6 +165,8 @@ impl Crew {
 
     fn fill(&mut self, index: usize) -> Result<()> {
         let name = &self.workers[index].name;
+        // Before it can join: by this it is told from those that were here before.
+        let filled_at = Some(Instant::now());
         let running = match self.transport {
             Transport::Shm => Running::Process(self.spawn_process(name)?),
             Transport::Local => self.spawn_thread(name)?,
@@ -174,7 +176,7 @@ impl Crew {
             Running::Process(child) => child.id(),
             Running::Thread { .. } => std::process::id(),
         };
-        worker.filled_at = Some(Instant::now());
+        worker.filled_at = filled_at;
         worker.running = Some(running);
         Ok(())
     }
@@ -273,7 +275,6 @@ impl Worker {
     fn had_work(&self, nodes: &Registry) -> bool {
         let node = nodes.node(&self.name, Duration::MAX);
         node.zip(self.filled_at).is_some_and(|(node, filled_at)| {
-            // Not one that was here before.
             let is_last = node.joined_ago < filled_at.elapsed();
             is_last && node.stats.messages_received > 0
         })

@@ -189,6 +189,8 @@ mod tests {
         ledger.sent(message(2));
         assert_eq!((ledger.next(), ledger.jobs()[0].part), (Some(0), 1));
         ledger.sent(message(3));
+        assert_eq!(ledger.answered(0, 0, part(false)), Step::Repeated);
+        assert_eq!(ledger.job_of(message(3)), Some(0), "it is not answered");
         assert_eq!(ledger.answered(0, 1, part(true)), Step::Done);
         assert_eq!(ledger.next(), None);
     }

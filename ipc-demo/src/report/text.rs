@@ -332,7 +332,9 @@ mod tests {
             width_columns: Some(80),
             coloured: false,
         };
-        let text = sample().to_text(look);
+        let mut report = sample();
+        report.files[0].path = "long/".repeat(30).into();
+        let text = report.to_text(look);
         let (tables, _) = text.rsplit_once("\n\n").unwrap();
         assert!(
             tables.lines().all(|line| line.chars().count() <= 80),

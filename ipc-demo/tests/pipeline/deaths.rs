@@ -49,6 +49,7 @@ fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
     kill(stopped, Signal::SIGCONT).unwrap();
     drop(tasks);
     let report = running.end().exact_report(12);
+    assert_eq!(report["redelivered"], 0, "{report}");
     assert_eq!(sum(&report["workers"], "restarts"), 0, "{report}");
 }
 

@@ -36,7 +36,7 @@ fn text_has_every_nodes_statistics_and_a_line_for_every_ten_tasks() {
 #[test]
 fn a_reader_that_leaves_is_no_reason_to_panic() {
     let place = Place::new();
-    for args in [&["--simulate", "3"][..], &["--simulate", "3", "--json"]] {
+    for args in [&["--simulate", "10"][..], &["--simulate", "10", "--json"]] {
         let mut demo = place.demo(args);
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

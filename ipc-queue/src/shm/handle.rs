@@ -544,7 +544,7 @@ impl ShmReceiver {
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
         let due = Due::not_before(clock::monotonic().saturating_add(delay));
         self.shared.set_timed();
-        self.shared.ring.set_due(lease, due);
+        self.shared.ring.set_due(lease, self.shared.seat, due);
         let settled = self.shared.ring.settle(lease, Settlement::Delay);
         self.shared.look_by(due);
         settled

@@ -112,9 +112,7 @@ impl<M: Memory> Ring<M> {
         loop {
             let seen = cell.due().load(Acquire);
             let state = State::from_word(cell.state().load(SeqCst));
-            let held = state.kind == CellKind::Leased
-                && state.owner == Some(owner)
-                && state.attempt == lease.attempt;
+            let held = is_held(state, lease, owner);
             if !held || (Due::is_tagged(seen, tag) && Due::from_word(seen) == Due::ENDED) {
                 return false;
             }
@@ -128,11 +126,20 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Notes when a message that is about to be delayed is due. Only for the holder of its lease.
-    pub fn set_due(&self, lease: &Lease, at: Due) {
+    /// Notes when a message that `owner` is about to delay is due; nothing if its lease was lost. The next
+    /// holder's note must not be written over, and is not: it would make this swap fail.
+    pub fn set_due(&self, lease: &Lease, owner: Seat, at: Due) {
         let cell = self.cell(lease.index);
-        cell.due()
-            .store(at.to_word(Tag::of(lease.attempt, cell)), SeqCst);
+        let tag = Tag::of(lease.attempt, cell);
+        loop {
+            let seen = cell.due().load(Acquire);
+            let state = State::from_word(cell.state().load(SeqCst));
+            if !is_held(state, lease, owner)
+                || cell.due().swap_if(seen, at.to_word(tag), AcqRel).is_ok()
+            {
+                return;
+            }
+        }
     }
 
     /// Ends the leases that expired and makes ready what is due. What changed, and when to come
@@ -189,6 +196,10 @@ impl Changed {
             _ => {}
         }
     }
+}
+
+fn is_held(state: State, lease: &Lease, owner: Seat) -> bool {
+    state.kind == CellKind::Leased && state.owner == Some(owner) && state.attempt == lease.attempt
 }
 
 fn expired(state: State, attempt_limit: u8) -> (State, Option<Cause>) {

@@ -194,14 +194,14 @@ impl Actor {
             Do::Publish => self.publish(&turn),
             Do::Abandon => self.abandon(&turn),
             Do::Take => self.take(&turn),
-            Do::Ack => self.settle(&turn, Settlement::Ack),
-            Do::Nack => self.settle(&turn, Settlement::Nack),
-            Do::Bury => self.settle(&turn, Settlement::Bury),
+            Do::Ack => self.settle(&turn, Settlement::Ack, what),
+            Do::Nack => self.settle(&turn, Settlement::Nack, what),
+            Do::Bury => self.settle(&turn, Settlement::Bury, what),
             Do::Delay(to) => {
                 if let Some(reading) = self.reading.first() {
-                    ring.set_due(&reading.lease, at(to));
+                    ring.set_due(&reading.lease, self.as_seat(), at(to));
                 }
-                self.settle(&turn, Settlement::Delay)
+                self.settle(&turn, Settlement::Delay, what)
             }
             Do::Extend(to) => self.extend(&turn, to),
             Do::Clock(now) => turn.look_at_clock(now),
@@ -411,7 +411,7 @@ impl Actor {
     }
 
     /// As `ShmReceiver::settle`.
-    fn settle(&mut self, turn: &Turn<'_>, how: Settlement) -> bool {
+    fn settle(&mut self, turn: &Turn<'_>, how: Settlement, what: Do) -> bool {
         let Some(reading) = self.reading.first().cloned() else {
             return true;
         };
@@ -431,6 +431,13 @@ impl Actor {
                 }
                 (_, false) => ledger.settled(reading.message, lease.attempt, gone),
             });
+        if let (Do::Delay(to), Settled::Delayed) = (what, settled) {
+            let message = usize::from(reading.message);
+            turn.world.live(|ledger, _| {
+                ledger.messages[message].safe_until = to;
+                Ok(())
+            });
+        }
         turn.announce();
         self.reading.remove(0);
         true

@@ -68,6 +68,7 @@ impl<'a> Judge<'a> {
             return Ok(());
         }
         self.recover(snapshot, |_| true);
+        self.knows_its_chunks(&ledger)?;
         let mut head = self.ring.cursor(RingWord::Head);
         let mut tail = self.ring.cursor(RingWord::Tail);
         self.drains(&ledger, &mut head)?;
@@ -162,6 +163,19 @@ impl<'a> Judge<'a> {
         match self.ring.chunks_in_use() {
             0 => Ok(()),
             used => Err(format!("{used} chunks are in use, but no cell")),
+        }
+    }
+
+    /// While nobody writes, a chunk is in use exactly as long as its message is there.
+    fn knows_its_chunks(&self, ledger: &Ledger) -> Verdict {
+        let words = self.world().words.borrow().clone();
+        let chunks = 0..self.scenario.shape.chunks as usize;
+        let used = chunks
+            .filter(|chunk| ledger.is_in_use(*chunk, &words))
+            .count();
+        match self.ring.chunks_in_use() as usize {
+            found if found == used => Ok(()),
+            found => Err(format!("{found} chunks count as used, {used} are")),
         }
     }
 

@@ -72,8 +72,8 @@ pub struct MessageEntry {
     delivered: u16,
     settled: u16,
     lost: u16,
-    /// A lease of it was extended to this time.
-    safe_until: u64,
+    /// Its lease was extended, or it was delayed, to this time.
+    pub safe_until: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -148,7 +148,7 @@ impl Ledger {
     }
 
     fn book(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
-        use CellKind::{Dead, Free, Leased, Quarantined, Ready, Writing};
+        use CellKind::{Dead, Delayed, Free, Leased, Quarantined, Ready, Writing};
         let by = actor as u8 + 1;
         let expires = self.expires(was, is);
         let entry = &mut self.cells[index];
@@ -169,6 +169,7 @@ impl Ledger {
                     return Err(format!("attempt {} of {number} made twice", is.attempt));
                 }
                 message.delivered |= attempt;
+                message.safe_until = 0;
                 entry.readers[actor] += 1;
                 if is.attempt == 1 {
                     self.check_order(number)?;
@@ -176,6 +177,12 @@ impl Ledger {
             }
             (Dead, Leased) => entry.readers[actor] += 1,
             (Dead, Free | Quarantined) => message.gone = true,
+            (Delayed, Ready) if self.judges_by[actor] < message.safe_until => {
+                return Err(format!(
+                    "message {number} comes back at {}, delayed to {}",
+                    self.judges_by[actor], message.safe_until
+                ));
+            }
             (Leased, Ready | Dead) if expires => {
                 if self.judges_by[actor] < message.safe_until {
                     return Err(format!(
@@ -241,6 +248,11 @@ impl Ledger {
     pub fn hash_remains(&self, hasher: &mut impl Hasher) {
         for cell in &self.cells {
             hasher.write_u8(cell.message);
+            hasher.write_u8(cell.occupancy);
+        }
+        for chunk in &self.chunks {
+            hasher.write_u8(chunk.owner.0);
+            hasher.write_u8(chunk.owner.1);
         }
         for message in &self.messages {
             let fates = [
@@ -256,7 +268,7 @@ impl Ledger {
         }
     }
 
-    fn is_in_use(&self, chunk: usize, words: &[u64]) -> bool {
+    pub fn is_in_use(&self, chunk: usize, words: &[u64]) -> bool {
         let (cell, occupancy) = self.chunks[chunk].owner;
         let Some(index) = usize::from(cell).checked_sub(1) else {
             return false;

@@ -132,6 +132,24 @@ fn a_hint_that_was_held_up_for_laps_misleads_nobody() {
     }
 }
 
+#[test]
+fn who_found_no_room_finds_what_was_freed_behind_a_message() {
+    // The first cell is moved on while its message is held, then freed behind the third's message.
+    let actors = vec![(0, sends(&[1, 2, 3, 4, 5, 6])), (1, acks(1)), (2, acks(1))];
+    let before = [[0].repeat(6), vec![1, 2, 2, 0, 0, 0, 0]].concat();
+    explore("moved on", 2, Scenario::new(3, actors).prepared(before));
+    // The first cell is kept by a zombie, then let go behind the second's message.
+    let actors = vec![
+        (0, sends(&[1, 2, 3, 4])),
+        (1, acks(1)),
+        (2, acks(1)),
+        (3, vec![Clock(20)]),
+    ];
+    let before = [0, 0, 1, 3, 2, 2, 0, 0, 0, 0];
+    let kept = Scenario::new(2, actors).leasing(10).prepared(before);
+    explore("let go", 2, kept);
+}
+
 // --- death -------------------------------------------------------------------------------------------
 
 #[test]
@@ -179,6 +197,25 @@ fn a_receiver_dies_anywhere() {
             Scenario::new(cells, actors).killing(1, &[1]),
         );
     }
+}
+
+#[test]
+fn those_who_found_nothing_find_what_the_dead_left() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Nack]),
+        (2, [Take].repeat(3)),
+        (3, vec![Recover(1)]),
+    ];
+    let looked = Scenario::new(2, actors).prepared([2, 0, 0, 1]);
+    explore("nothing to take", 2, looked.killing(1, &[1]));
+    let actors = vec![
+        (0, vec![Claim(1), Abandon]),
+        (1, sends(&[2, 3, 4])),
+        (3, vec![Recover(0)]),
+    ];
+    let looked = Scenario::new(2, actors).prepared([1, 1, 0, 1, 1]);
+    explore("no room", 2, looked.killing(1, &[0]));
 }
 
 #[test]
@@ -295,6 +332,18 @@ fn a_delayed_message_comes_back() {
         ];
         explore("delay", 1, Scenario::new(cells, actors).prepared([0, 0]));
     }
+}
+
+#[test]
+fn a_zombie_does_not_move_the_time_of_who_holds_its_message_now() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Delay(25)]),
+        (2, vec![Take, Delay(50)]),
+        (3, vec![Clock(20), Clock(30), Clock(60)]),
+    ];
+    let expired = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1, 3]);
+    explore("late delay", 2, expired);
 }
 
 // --- closing, dead letters, chunks -------------------------------------------------------------------
