@@ -18,6 +18,7 @@ mod all_workers_killed;
 mod back_pressure;
 mod clock_jump;
 mod coordinator_killed_and_restarted;
+mod creator_killed;
 mod eintr_storm;
 mod exec_in_the_middle;
 mod file_size_limit;
@@ -223,7 +224,7 @@ fn longest_name() -> usize {
         .unwrap_or(0)
 }
 
-const SCENARIOS: [Scenario; 26] = [
+const SCENARIOS: [Scenario; 27] = [
     Scenario {
         name: "worker-killed",
         promise: "a killed worker's message comes again, and whoever waits for it has it at once",
@@ -248,6 +249,11 @@ const SCENARIOS: [Scenario; 26] = [
         name: "recoverer-killed",
         promise: "whoever is killed while it recovers the dead, the last survivor gets everything",
         play: recoverer_killed::play,
+    },
+    Scenario {
+        name: "creator-killed",
+        promise: "a queue is there as a whole or not at all, whoever is killed while making or removing it",
+        play: creator_killed::play,
     },
     Scenario {
         name: "frozen-worker-comes-back",

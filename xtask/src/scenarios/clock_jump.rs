@@ -19,10 +19,6 @@ const AHEAD: u64 = 10 * 365 * 24 * 3600;
 const LEASE: Duration = Duration::from_millis(300);
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
-    drop(stage::create(&QueueSettings {
-        lease: Some(LEASE),
-        ..stage::settings()
-    })?);
     first_run(stage)?;
     if let Err(reason) = isolation::take(Own::Clock { ahead: AHEAD })? {
         ipc_queue::remove(&stage::address(stage::JOBS))?;
@@ -44,7 +40,15 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
 
 /// Leaves one message that is delayed for an hour, one in the hands of the dead, and one that is ready.
 fn first_run(stage: &Stage) -> Result<()> {
-    let mut first = stage.puppet()?;
+    let mut first = stage.stranger()?;
+    first.perform(Order::Create {
+        queue: stage::JOBS.to_owned(),
+        settings: QueueSettings {
+            lease: Some(LEASE),
+            ..stage::settings()
+        },
+    })?;
+    first.attach()?;
     first.send(0..3, CHUNKED)?;
     first.hold(0, 1)?;
     first.perform(Order::NackAfter {

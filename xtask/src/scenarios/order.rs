@@ -18,6 +18,11 @@ pub enum Order {
         queue: String,
         settings: QueueSettings,
     },
+    /// Create and remove a queue for ever, as far as others let it; says [`Reply::Done`] once it was made.
+    ComeAndGo {
+        queue: String,
+        settings: QueueSettings,
+    },
     /// Open a queue, or create it, and leave it again.
     Open { queue: String },
     /// Remove a queue.

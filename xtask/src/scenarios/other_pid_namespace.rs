@@ -15,6 +15,10 @@ use super::puppeteer::Puppet;
 use super::stage::{self, CHUNKED, Stage, Times};
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
+    // Who is not root becomes it among themselves by this, and so do all that are started from now on.
+    if let Err(reason) = isolation::take(Own::Mounts)? {
+        return Outcome::skipped(reason);
+    }
     let mut outside = stage.stranger()?;
     let mut outside_victim = stage.stranger()?;
     if let Err(reason) = isolation::take(Own::Pids)? {
@@ -22,7 +26,10 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     }
     drop(stage::create(&stage::settings())?);
     // The first one: the others live as long as it does.
-    let _first = stage.inmate()?;
+    let _first = match stage.inmate() {
+        Ok(first) => first,
+        Err(error) => return Outcome::skipped(format!("no /proc of its own here: {error:#}")),
+    };
     outside.attach()?;
     let mut times = Times::default();
     for mut victim in [stage.inmate()?, stage.stranger()?] {

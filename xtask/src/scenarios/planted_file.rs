@@ -16,6 +16,7 @@ use nix::unistd::mkfifo;
 use serde_json::json;
 
 use super::Outcome;
+use super::order::Order;
 use super::stage::{self, Stage};
 
 type Plant = fn(&Path, &Path) -> Result<()>;
@@ -32,10 +33,12 @@ const PLANTS: [(&str, Plant); 5] = [
 ];
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
-    let other = {
-        stage::options(OpenMode::Create).open_bytes(&stage::address("other"))?;
-        stage.file_of("other")
-    };
+    let other = stage.file_of("other");
+    // By somebody who is gone: nobody changes it meanwhile.
+    let mut creator = stage.stranger()?;
+    let (queue, settings) = ("other".to_owned(), stage::settings());
+    creator.perform(Order::Create { queue, settings })?;
+    creator.dismiss()?;
     let before = fs::read(&other)?;
     let path = stage.file_of(stage::JOBS);
     for (what, plant) in PLANTS {

@@ -15,8 +15,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use fork::Fork;
+use ipc_proto::QueueSettings;
 use ipc_queue::transport::{OpenMode, Wait};
-use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Kind, Loan};
+use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Kind, Loan, QueueError};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -36,8 +37,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     // A stage starts puppets from its main thread, which lives as long as it does.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if options.own_proc {
-        isolation::mount_own_proc()?;
+    if options.own_proc
+        && let Err(error) = isolation::mount_own_proc()
+    {
+        say(&Reply::Failed(format!("{error:#}")))?;
+        return Ok(ExitCode::FAILURE);
     }
     let mut orders = Orders(io::stdin().lines());
     say(&ready())?;
@@ -110,6 +114,7 @@ fn alone(order: Order) -> Result<Reply, String> {
             .open_bytes(&stage::address(&queue))
             .map(drop)
             .map_err(shown)?,
+        Order::ComeAndGo { queue, settings } => come_and_go(&queue, &settings)?,
         Order::Open { queue } => stage::options(OpenMode::OpenOrCreate)
             .open_bytes(&stage::address(&queue))
             .map(drop)
@@ -144,6 +149,24 @@ fn alone(order: Order) -> Result<Reply, String> {
         needs_queue => return Err(format!("not attached: {needs_queue:?}")),
     }
     Ok(Reply::Done)
+}
+
+fn come_and_go(queue: &str, settings: &QueueSettings) -> Result<(), String> {
+    let address = stage::address(queue);
+    let options = stage::options(OpenMode::Create).settings(settings.clone());
+    let mut is_known = false;
+    loop {
+        match options.open_bytes(&address) {
+            Ok(_) if is_known => {}
+            Ok(_) => {
+                is_known = true;
+                say(&Reply::Done).map_err(shown)?;
+            }
+            Err(QueueError::Exists { .. }) => {}
+            Err(error) => return Err(shown(error)),
+        }
+        ipc_queue::remove(&address).map_err(shown)?;
+    }
 }
 
 /// Lowers a limit, or raises it as far as may be.

@@ -66,7 +66,7 @@ impl Stage {
         Puppet::start(&[])
     }
 
-    /// A puppet with a `/proc` of its own, for those in a PID namespace of their own.
+    /// A puppet in the PID namespace that [`isolation`](super::isolation) took, with a `/proc` of its own.
     pub fn inmate(&self) -> Result<Puppet> {
         Puppet::start(&["--own-proc"])
     }
