@@ -10,14 +10,14 @@ use ipc_queue::{MessageId, ShmQueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Ended, Place, sum, wait_until};
+use crate::support::{Ended, Place, Running, state_of, sum, wait_until};
 
 #[test]
 fn workers_killed_at_random_cost_no_task() {
     const KILLS: u64 = 10;
     let place = Place::new();
     let running = place.start(["--simulate", "40", "--json"]);
-    let tasks = running.tasks();
+    let tasks = running.tasks().unwrap();
     for kills in 0..KILLS {
         // One after the other, or a task might be killed over until it is given up.
         wait_until("progress", || tasks.stats().acked >= 3 * kills);
@@ -40,7 +40,7 @@ fn workers_killed_at_random_cost_no_task() {
 fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
     let place = Place::new();
     let running = place.start(["--simulate", "12", "--workers", "3", "--json"]);
-    let tasks = running.tasks();
+    let tasks = running.tasks().unwrap();
     let stopped = stop_one_at_work(&tasks);
     wait_until("the others' end", || {
         let stats = tasks.stats();
@@ -57,7 +57,7 @@ fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
 fn tasks_over_which_every_worker_dies_are_given_up() {
     let place = Place::new();
     let running = place.start(["--simulate", "6", "--workers", "2", "--json"]);
-    let tasks = running.tasks();
+    let tasks = running.tasks().unwrap();
     let mut deaths: HashMap<MessageId, u8> = HashMap::new();
     wait_until("the end", || {
         for holding in tasks.holdings() {
@@ -80,14 +80,20 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
 fn a_file_that_is_given_up_is_reported_as_such() {
     let place = Place::new();
     let folder = tempfile::tempdir().unwrap();
-    for number in 0..500 {
+    for number in 0..1000 {
         fs::write(folder.path().join(format!("{number:03}")), "content").unwrap();
     }
     let args = ["--workers", "1", "--json", "--input"].map(AsRef::as_ref);
-    let running = place.start(args.into_iter().chain([folder.path().as_os_str()]));
-    let file = bury_one(&running.tasks());
-    let ended = running.end();
-    check_given_up(&ended, 1, 500);
+    let args = args.into_iter().chain([folder.path().as_os_str()]);
+    let mut buried = None;
+    wait_until("a run that is not too fast for us", || {
+        let running = place.start(args.clone());
+        let file = bury_one(&running);
+        buried = file.map(|file| (file, running.end()));
+        buried.is_some()
+    });
+    let (file, ended) = buried.unwrap();
+    check_given_up(&ended, 1, 1000);
     let (_, report) = ended.report();
     let entry = &report["files"][file];
     let error = entry["error"].as_str().unwrap();
@@ -101,7 +107,7 @@ fn a_file_that_is_given_up_is_reported_as_such() {
 fn workers_that_can_not_work_end_the_run_with_their_reason() {
     let place = Place::new();
     let running = place.start(["--simulate", "100", "--workers", "1"]);
-    let tasks = running.tasks();
+    let tasks = running.tasks().unwrap();
     let worker = stop_one_at_work(&tasks);
     drop(tasks);
     // While the coordinator can't replace it, its name becomes another's.
@@ -160,7 +166,7 @@ fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
             return false;
         };
         kill(worker, Signal::SIGSTOP).unwrap();
-        wait_until("a stop", || is_stopped(worker));
+        wait_until("a stop", || state_of(worker) == Some('T'));
         if holding_of(worker, &tasks.holdings()).is_some() {
             stopped = Some(worker);
         } else {
@@ -171,13 +177,14 @@ fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
     stopped.unwrap()
 }
 
-/// Takes a task from under the workers' noses and buries it. Which.
-fn bury_one(tasks: &ShmQueue) -> usize {
+/// Takes a task from under the workers' noses and buries it. Which; `None` if there is none any more.
+fn bury_one(running: &Running) -> Option<usize> {
+    let tasks = running.tasks()?;
     let receiver = tasks.receiver();
-    let delivery = receiver.recv(Wait::Forever).unwrap();
+    let delivery = receiver.recv(Wait::Forever).ok()?;
     let task = Task::parse(delivery.payload()).unwrap().header.task;
     delivery.bury().unwrap();
-    task as usize
+    Some(task as usize)
 }
 
 fn check_given_up(ended: &Ended, given_up: usize, tasks: usize) {
@@ -194,11 +201,4 @@ fn holding_of(worker: Pid, holdings: &[Holding]) -> Option<&Holding> {
 
 fn pid_of(holding: &Holding) -> Pid {
     Pid::from_raw(holding.pid.cast_signed())
-}
-
-fn is_stopped(process: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| rest.trim_start().starts_with('T'))
 }

@@ -30,7 +30,7 @@ fn ctrl_c_finishes_what_was_begun_and_nothing_more() {
 fn a_second_ctrl_c_does_not_wait_for_anybody() {
     let place = Place::new();
     let running = place.start(["--simulate", "50", "--json"]);
-    let tasks = running.tasks();
+    let tasks = running.tasks().unwrap();
     wait_until("workers at work", || tasks.stats().leased == 4);
     // What they have begun will never be finished.
     for worker in running.workers() {
@@ -69,7 +69,7 @@ fn a_worker_started_by_hand_leaves_when_the_coordinator_is_killed() {
     let place = Place::new();
     let running = place.start(["--simulate", "20", "--workers", "1"]);
     let namespace = format!("demo-{}", running.pid());
-    drop(running.tasks()); // There is one.
+    assert!(running.tasks().is_some());
     let helper = place.start(["worker", "--namespace", &namespace, "--name", "helper"]);
     running.await_note("10 of 20");
     running.signal(Signal::SIGKILL);

@@ -191,8 +191,8 @@ impl Running<'_> {
         wait_until(text, || self.stderr.lock().unwrap().contains(text));
     }
 
-    /// Its queue of tasks, of which this process becomes a participant.
-    pub fn tasks(&self) -> ShmQueue {
+    /// Its queue of tasks, of which this process becomes a participant. `None` if it was over before.
+    pub fn tasks(&self) -> Option<ShmQueue> {
         let request = OpenRequest {
             mode: OpenMode::Open,
             ..OpenRequest::default()
@@ -204,9 +204,9 @@ impl Running<'_> {
         let mut queue = None;
         wait_until("a queue of tasks", || {
             queue = ShmQueue::open(&namespace, &name, &request).ok();
-            queue.is_some()
+            queue.is_some() || state_of(self.pid()) == Some('Z')
         });
-        queue.unwrap()
+        queue
     }
 
     /// Waits until it is over.
@@ -268,6 +268,12 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(started.elapsed() < HUNG, "hung: waiting for {what}");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What `ps` shows of a process: `T` stopped, `Z` over but not reaped.
+pub fn state_of(process: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// The sum of a field over all entries of a list in a report.

@@ -34,6 +34,8 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     for (number, puppet) in (0..).zip(&mut all) {
         puppet.hold(number, 1)?;
     }
+    // Stopped first, so that none of them recovers another.
+    all.iter_mut().try_for_each(Puppet::freeze)?;
     all.iter_mut().try_for_each(Puppet::strike)?;
     for puppet in &mut all {
         puppet.bury()?;
