@@ -56,6 +56,9 @@ const CRATES: [&str; 6] = [
 
 pub fn run() -> Result<ExitCode> {
     cargo::run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    // The bench is no member of the workspace, and not compiled here: its dependencies are the peers.
+    let bench = ["fmt", "--manifest-path", "bench/Cargo.toml", "--check"];
+    cargo::run(&mut cargo(&bench))?;
     let everything = [
         "clippy",
         "--workspace",

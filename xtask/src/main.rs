@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: what there is to do with this workspace. One module per command.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod demo;
 mod lint;
@@ -36,6 +37,8 @@ enum Command {
     /// One of the processes in a scenario
     #[command(hide = true)]
     ScenarioPuppet(scenarios::puppet::Options),
+    /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
+    Bench(bench::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
     /// One of the tortured
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Scenarios(options) => scenarios::run(&options),
         Command::ScenarioPlay(play) => scenarios::play(&play),
         Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::TortureActor(options) => torture::actor::run(&options),
     };

@@ -1,0 +1,137 @@
+//! Measures this project's queues beside references and peers: `cargo xtask bench`.
+//!
+//! Read `work` (what is done), `subject` (by whom), `repetition` (how one measurement is made), `schedule` (in which order),
+//! then `report`.
+
+mod clock;
+mod memory;
+mod part;
+mod payload;
+mod probe;
+mod repetition;
+mod report;
+mod schedule;
+mod stage;
+mod statistics;
+mod subject;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use report::Report;
+use schedule::{Plan, Row};
+use subject::Player;
+use work::{Placement, Times, Work};
+
+/// Measures the queues beside their peers, two real processes each, round-robin, medians with their range.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Under two minutes: shorter and fewer repetitions
+    #[arg(long)]
+    quick: bool,
+
+    /// Only rows whose work or subject contains this ("->" for "→"); may be repeated, and then all must
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+
+    /// Write the figures here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Good repetitions of each row [default: 7, quick: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    repetitions: Option<u16>,
+
+    /// How long to measure in each, in milliseconds [default: 100, quick: 20]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    time: Option<u64>,
+
+    /// Let the kernel place both sides everywhere
+    #[arg(long)]
+    unpinned: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One side of a repetition
+    #[command(hide = true)]
+    Part { orders: String },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Some(Command::Part { orders }) => part::run(orders),
+        None => run(&cli),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let players = subject::all();
+    let mut rows = rows(cli, &players);
+    let plan = cli.plan();
+    let probes = schedule::run(&mut rows, &plan);
+    let report = Report::of(&rows, probes, &players);
+    print!("{}", report::text::render(&report));
+    if let Some(file) = &cli.json {
+        report::json::write(&report, file)?;
+    }
+    Ok(())
+}
+
+fn rows<'a>(cli: &Cli, players: &'a [Box<dyn Player>]) -> Vec<Row<'a>> {
+    let mut rows = Vec::new();
+    for work in Work::all(cli.quick) {
+        for player in players {
+            let takes_part = player.does(work) && player.missing().is_none();
+            if takes_part && cli.wants(&work.to_string(), &player.name()) {
+                let placement = if cli.unpinned {
+                    Placement::Unpinned
+                } else {
+                    work.placement()
+                };
+                rows.push(Row::new(work, player.as_ref(), placement));
+            }
+        }
+    }
+    rows
+}
+
+impl Cli {
+    fn wants(&self, work: &str, subject: &str) -> bool {
+        self.only.iter().all(|only| {
+            let only = only.replace("->", "→");
+            work.contains(&only) || subject.contains(&only)
+        })
+    }
+
+    fn plan(&self) -> Plan {
+        let (repetitions, measured) = if self.quick { (5, 20) } else { (7, 100) };
+        let repetitions = self.repetitions.map_or(repetitions, usize::from);
+        let measured = Duration::from_millis(self.time.unwrap_or(measured));
+        Plan {
+            repetitions,
+            rounds: 2 * repetitions,
+            times: Times {
+                warm_up: measured / 5,
+                measured,
+            },
+        }
+    }
+}

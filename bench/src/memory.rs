@@ -1,0 +1,103 @@
+//! Memory that two processes share: the only `unsafe` of the references.
+//!
+//! Invariants:
+//! 1. The mapping covers `bytes` bytes, for as long as the `Shared` exists, and its file is never truncated: it lies
+//!    in the run's own folder, which only we write to.
+//! 2. Words are reached as `AtomicU64` only, and lie where no payload lies: every ring's layout sees to it.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use anyhow::{Context, Result};
+use memmap2::{MmapOptions, MmapRaw};
+
+/// One file, mapped by everybody who opens it.
+#[derive(Debug)]
+pub struct Shared {
+    map: MmapRaw,
+    bytes: usize,
+}
+
+/// Where one cache line ends and the next one begins, with the line that is fetched along.
+pub const LINE: usize = 128;
+
+impl Shared {
+    /// Makes the file, zero-filled, and touches its pages.
+    pub fn create(path: &Path, bytes: usize) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path);
+        let file = file.with_context(|| format!("creating {}", path.display()))?;
+        file.set_len(bytes as u64)?;
+        Self::map(&file, bytes)
+    }
+
+    /// Maps a file that somebody created.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.with_context(|| format!("opening {}", path.display()))?;
+        let bytes = usize::try_from(file.metadata()?.len())?;
+        Self::map(&file, bytes)
+    }
+
+    fn map(file: &std::fs::File, bytes: usize) -> Result<Self> {
+        let map = MmapOptions::new()
+            .len(bytes)
+            .populate()
+            .map_raw(file)
+            .context("mapping")?;
+        Ok(Self { map, bytes })
+    }
+
+    /// The word at `offset`.
+    #[inline]
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes);
+        // SAFETY: inside the mapping (1, checked above), so the sum stays in one allocation.
+        let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: valid for as long as `self` (1), aligned (checked above; mappings are by page), and only ever
+        // touched as an atomic (2), of which every bit pattern is valid.
+        unsafe { AtomicU64::from_ptr(pointer.cast()) }
+    }
+
+    /// The half word at `offset`, for futexes.
+    #[inline]
+    pub fn half(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.bytes);
+        // SAFETY: as in `word`.
+        let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: as in `word`; who uses a half uses the whole word in no other way.
+        unsafe { AtomicU32::from_ptr(pointer.cast()) }
+    }
+
+    /// The payload of `len` bytes at `offset`, to be written.
+    ///
+    /// # Safety
+    /// Until the result is dropped nobody else may touch these bytes, in any process: the caller's ring gave it this
+    /// cell and to nobody else.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "the caller's ring says who may")]
+    pub unsafe fn payload_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+        assert!(offset + len <= self.bytes);
+        // SAFETY: inside the mapping (1, checked above).
+        let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: valid (1), bytes of any value, and exclusively the caller's (its promise).
+        unsafe { std::slice::from_raw_parts_mut(pointer, len) }
+    }
+
+    /// The payload of `len` bytes at `offset`, to be read.
+    ///
+    /// # Safety
+    /// Until the result is dropped nobody may write to these bytes, in any process.
+    #[inline]
+    pub unsafe fn payload(&self, offset: usize, len: usize) -> &[u8] {
+        assert!(offset + len <= self.bytes);
+        // SAFETY: inside the mapping (1, checked above).
+        let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: valid (1), bytes of any value, and not written meanwhile (the caller's promise).
+        unsafe { std::slice::from_raw_parts(pointer, len) }
+    }
+}

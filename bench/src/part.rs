@@ -1,0 +1,206 @@
+//! One side of a repetition: what the bench's child processes do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::payload::Tally;
+use crate::stage::Stage;
+use crate::subject::{self, Patience, Place, Receiver, Sender, Subject};
+use crate::work::{Manner, Placement, Role, Times, Work, alone, one_way, round_trip};
+use crate::{clock, probe};
+
+/// What a child process is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Orders {
+    pub subject: String,
+    pub folder: PathBuf,
+    /// Which of the repetition's parts this process plays, each on a thread.
+    pub parts: Vec<Part>,
+}
+
+/// One part.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Part {
+    pub work: Work,
+    pub role: Role,
+    /// Which of all parts, and of how many.
+    pub index: usize,
+    pub count: usize,
+    pub placement: Placement,
+    pub times: Times,
+}
+
+/// What a part has to say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    pub sent: Tally,
+    pub received: Tally,
+    /// Messages sent in the time that counts.
+    pub measured: u64,
+    /// When that time began, and when the last message had been received.
+    pub began_ns: u64,
+    pub ended_ns: u64,
+    /// Each round trip.
+    pub trip_ns: Option<f64>,
+    /// The probes before and after, by the part that leads them.
+    pub probes: Option<[f64; 2]>,
+}
+
+/// Plays parts, each on a thread, and prints what they have to say.
+pub fn run(orders: &str) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    let orders: Orders = serde_json::from_str(orders).context("reading orders")?;
+    let player = subject::all()
+        .into_iter()
+        .find(|player| player.name() == orders.subject)
+        .with_context(|| format!("no subject {}", orders.subject))?;
+    let play = |part: &Part| -> Result<Outcome> {
+        pin(part)?;
+        let stage = Stage::open(&orders.folder, part.count)?;
+        player.play(part, &orders.folder, &stage)
+    };
+    let outcomes: Result<Vec<Outcome>> = std::thread::scope(|scope| {
+        let play = &play;
+        let threads: Vec<_> = orders
+            .parts
+            .iter()
+            .map(|part| scope.spawn(move || play(part)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow!("a part panicked"))?)
+            .collect()
+    });
+    println!("{}", serde_json::to_string(&outcomes?)?);
+    Ok(())
+}
+
+/// Opens the ends, and does the work between two probes.
+pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome> {
+    let place = |queue| Place {
+        folder: folder.to_owned(),
+        queue,
+        bytes: part.work.bytes(),
+        capacity: part.work.capacity(),
+    };
+    let patience = match part.work {
+        Work::RoundTrip {
+            manner: Manner::Spinning,
+        } => Patience::Spin,
+        _ => Patience::Block,
+    };
+    let [there, back] = match part.role {
+        Role::Server => [BACK, THERE],
+        _ => [THERE, BACK],
+    };
+    let mut receiver = match part.role {
+        Role::Sender => None,
+        Role::Receiver | Role::Both => Some(subject.receiver(&place(THERE), patience)?),
+        Role::Client | Role::Server => Some(subject.receiver(&place(back), patience)?),
+    };
+    stage.meet(1);
+    let mut sender = match part.role {
+        Role::Receiver => None,
+        _ => Some(subject.sender(&place(there))?),
+    };
+    stage.meet(2);
+    let before = probe(part, stage);
+    stage.meet(3);
+    let mut outcome = act(
+        subject.batch(),
+        part,
+        stage,
+        sender.as_mut(),
+        receiver.as_mut(),
+    )?;
+    stage.meet(4);
+    let after = probe(part, stage);
+    // Nobody lets go of its end while others may still look at it.
+    stage.meet(5);
+    outcome.probes = before.zip(after).map(|(before, after)| [before, after]);
+    Ok(outcome)
+}
+
+/// The queues of a repetition.
+pub const THERE: &str = "there";
+pub const BACK: &str = "back";
+
+fn act<S: Sender, R: Receiver>(
+    batch: usize,
+    part: &Part,
+    stage: &Stage,
+    sender: Option<&mut S>,
+    receiver: Option<&mut R>,
+) -> Result<Outcome> {
+    let times = part.times;
+    match (part.role, part.work, sender, receiver) {
+        (
+            Role::Sender,
+            Work::OneWay {
+                senders,
+                receivers,
+                bytes,
+            },
+            Some(sender),
+            _,
+        ) => {
+            let crowd = one_way::Crowd {
+                senders,
+                receivers,
+                index: part.index,
+            };
+            one_way::send(sender, crowd, batch, bytes, times, stage)
+        }
+        (Role::Receiver, _, _, Some(receiver)) => one_way::receive(receiver),
+        (Role::Client, Work::RoundTrip { manner }, Some(sender), Some(receiver)) => {
+            round_trip::ask(sender, receiver, manner, times)
+        }
+        (Role::Server, Work::RoundTrip { manner }, Some(sender), Some(receiver)) => {
+            round_trip::answer(sender, receiver, manner)
+        }
+        (Role::Both, Work::Alone { bytes }, Some(sender), Some(receiver)) => {
+            alone::alternate(sender, receiver, batch, bytes, times)
+        }
+        (role, work, ..) => Err(anyhow!("{role:?} has no part in {work}")),
+    }
+}
+
+/// The first part leads, the last one follows.
+fn probe(part: &Part, stage: &Stage) -> Option<f64> {
+    if part.count == 1 {
+        return None;
+    }
+    if part.index == 0 {
+        return Some(probe::lead(stage.probe_line()));
+    }
+    if part.index + 1 == part.count {
+        probe::follow(stage.probe_line());
+    }
+    None
+}
+
+/// Puts the calling thread on the core that its part has.
+fn pin(part: &Part) -> Result<()> {
+    if part.placement == Placement::Unpinned {
+        return Ok(());
+    }
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let cores: Vec<usize> = (0..CpuSet::count())
+        .filter(|core| allowed.is_set(*core).unwrap_or(false))
+        .collect();
+    let mut ours = CpuSet::new();
+    ours.set(cores[part.index % cores.len()])?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &ours)?)
+}
+
+impl Outcome {
+    /// Notes the end.
+    pub fn ended(mut self) -> Self {
+        self.ended_ns = clock::now_ns();
+        self
+    }
+}

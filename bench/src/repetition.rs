@@ -1,0 +1,199 @@
+//! One repetition: starts the processes that play its parts, waits for them within a deadline, verifies what they say.
+//!
+//! Nothing is believed without its counts: what all senders sent must be what all receivers summed.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::part::{BACK, Orders, Outcome, Part, THERE};
+use crate::payload::Tally;
+use crate::probe::Distance;
+use crate::stage::Stage;
+use crate::subject::{Home, Place, Player};
+use crate::work::{Placement, Times, Unit, Work};
+
+/// What a repetition came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Repetition {
+    pub figure: f64,
+    pub distance: Distance,
+    /// The bare round trip of a cache line, by the probes around it.
+    pub probe_ns: Option<f64>,
+}
+
+/// Beyond the times that it should take: for starting, probing, and a machine with other things to do.
+const GRACE: Duration = Duration::from_secs(10);
+const PROBES: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Where an own queue is opened by its address: below the repetition's folder.
+const SHM_DIR: &str = "IPC_SHM_DIR";
+
+/// Measures once.
+pub fn measure(
+    player: &dyn Player,
+    work: Work,
+    placement: Placement,
+    times: Times,
+) -> Result<Repetition> {
+    let folder = tempfile::Builder::new()
+        .prefix("ipc-bench-")
+        .tempdir_in("/dev/shm")?;
+    let folder = folder.path();
+    Stage::create(folder)?;
+    let place = |queue| Place {
+        folder: folder.to_owned(),
+        queue,
+        bytes: work.bytes(),
+        capacity: work.capacity(),
+    };
+    let _there = player.create(&place(THERE))?;
+    let _back = match work {
+        Work::RoundTrip { .. } => Some(player.create(&place(BACK))?),
+        Work::OneWay { .. } | Work::Alone { .. } => None,
+    };
+    let outcomes = play(player, parts(work, placement, times), folder)?;
+    verify(&outcomes)?;
+    evaluate(work, &outcomes)
+}
+
+fn parts(work: Work, placement: Placement, times: Times) -> Vec<Part> {
+    let roles = work.roles();
+    let count = roles.len();
+    let part = |(index, role)| Part {
+        work,
+        role,
+        index,
+        count,
+        placement,
+        times,
+    };
+    roles.into_iter().enumerate().map(part).collect()
+}
+
+fn play(player: &dyn Player, parts: Vec<Part>, folder: &Path) -> Result<Vec<Outcome>> {
+    let times = parts[0].times;
+    let casts = match player.home() {
+        Home::Threads => vec![parts],
+        Home::Processes => parts.into_iter().map(|part| vec![part]).collect(),
+    };
+    let mut company = Company::default();
+    for parts in casts {
+        company.start(&Orders {
+            subject: player.name(),
+            folder: folder.to_owned(),
+            parts,
+        })?;
+    }
+    let expected = times.warm_up + times.measured + PROBES;
+    // Until then there is nothing to see, and looking disturbs.
+    thread::sleep(expected);
+    company.finish(Instant::now() + expected + GRACE)
+}
+
+/// The processes of a repetition; killed when dropped.
+#[derive(Debug, Default)]
+struct Company {
+    children: Vec<Child>,
+}
+
+impl Company {
+    fn start(&mut self, orders: &Orders) -> Result<()> {
+        let child = Command::new("/proc/self/exe")
+            .args(["part", &serde_json::to_string(orders)?])
+            .env(SHM_DIR, orders.folder.join("shm"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting a part")?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    /// Waits for everybody, and reads what they have to say. One that fails ends it for all.
+    fn finish(&mut self, deadline: Instant) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        while !self.children.is_empty() {
+            let mut running = Vec::new();
+            for mut child in std::mem::take(&mut self.children) {
+                match child.try_wait()? {
+                    None => running.push(child),
+                    Some(status) if status.success() => outcomes.extend(said(&mut child)?),
+                    Some(status) => {
+                        self.children.extend(running);
+                        bail!("{status}: {}", complaint(&mut child));
+                    }
+                }
+            }
+            self.children = running;
+            ensure!(Instant::now() < deadline, "hung");
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn said(child: &mut Child) -> Result<Vec<Outcome>> {
+    let stdout = child.stdout.take().context("piped")?;
+    let said = std::io::read_to_string(stdout)?;
+    // Peers may print things of their own.
+    let last = said.lines().last().unwrap_or_default();
+    serde_json::from_str(last).with_context(|| format!("a part said {said:?}"))
+}
+
+fn complaint(child: &mut Child) -> String {
+    let mut complaint = String::new();
+    if let Some(stderr) = &mut child.stderr {
+        // What can't be read is not shown.
+        let _ = stderr.read_to_string(&mut complaint);
+    }
+    complaint.trim().to_owned()
+}
+
+fn verify(outcomes: &[Outcome]) -> Result<()> {
+    let (mut sent, mut received) = (Tally::default(), Tally::default());
+    for outcome in outcomes {
+        sent += outcome.sent;
+        received += outcome.received;
+    }
+    ensure!(sent == received, "sent {sent:?} but received {received:?}");
+    ensure!(sent.messages > 0, "nothing was sent");
+    Ok(())
+}
+
+fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
+    let probes = outcomes.iter().find_map(|outcome| outcome.probes);
+    let figure = match work.unit() {
+        Unit::Nanoseconds => outcomes.iter().find_map(|outcome| outcome.trip_ns),
+        Unit::MessagesPerSecond => rate(outcomes),
+    };
+    Ok(Repetition {
+        figure: figure.context("nothing was measured")?,
+        distance: probes.map_or(Distance::None, Distance::of),
+        probe_ns: probes.map(|[before, after]| f64::midpoint(before, after)),
+    })
+}
+
+/// All messages, by the time from the first send that counts to the last receipt.
+fn rate(outcomes: &[Outcome]) -> Option<f64> {
+    let messages: u64 = outcomes.iter().map(|outcome| outcome.measured).sum();
+    let began = outcomes.iter().map(|outcome| outcome.began_ns);
+    let began = began.filter(|time| *time > 0).min()?;
+    let ended = outcomes.iter().map(|outcome| outcome.ended_ns).max()?;
+    Some(messages as f64 * 1e9 / ended.checked_sub(began)? as f64)
+}

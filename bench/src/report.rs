@@ -1,0 +1,47 @@
+//! What a run came to, and the forms that it is shown in.
+
+pub mod json;
+pub mod text;
+
+use crate::schedule::{Row, Summary};
+use crate::subject::Player;
+
+/// Everything there is to show.
+#[derive(Debug)]
+pub struct Report {
+    pub rows: Vec<Summary>,
+    /// Subjects and what they offer less, once each.
+    pub notes: Vec<(String, &'static str)>,
+    /// What was not measured, and why.
+    pub skipped: Vec<(String, String)>,
+}
+
+impl Report {
+    pub fn of(rows: &[Row<'_>], probes: Vec<Summary>, players: &[Box<dyn Player>]) -> Self {
+        let players = || players.iter().map(AsRef::as_ref);
+        let took_part =
+            |player: &&dyn Player| rows.iter().any(|row| row.player.name() == player.name());
+        let note = |player: &dyn Player| (player.name(), player.note());
+        let mut skipped: Vec<_> = players()
+            .filter_map(|player| player.missing().map(|why| (player.name(), why)))
+            .collect();
+        skipped.extend(rows.iter().filter_map(|row| {
+            let why = row.failure()?;
+            Some((
+                format!("{}, {}", row.work, row.player.name()),
+                why.to_owned(),
+            ))
+        }));
+        let mut summaries: Vec<_> = rows.iter().flat_map(Row::summaries).collect();
+        summaries.extend(probes);
+        Self {
+            rows: summaries,
+            notes: players()
+                .filter(took_part)
+                .map(note)
+                .filter(|(_, note)| !note.is_empty())
+                .collect(),
+            skipped,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The figures for the terminal.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+
+use super::Report;
+use crate::schedule::Summary;
+use crate::work::Unit;
+
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    let mut works: Vec<&str> = Vec::new();
+    for row in &report.rows {
+        if !works.contains(&&row.work[..]) {
+            works.push(&row.work);
+        }
+    }
+    for work in works {
+        let rows = report.rows.iter().filter(|row| row.work == work);
+        let _ = writeln!(text, "\n{work}\n{}", table(rows));
+    }
+    for (subject, note) in &report.notes {
+        let _ = writeln!(text, "{subject}: {note}");
+    }
+    for (what, why) in &report.skipped {
+        let _ = writeln!(text, "not measured: {what}: {why}");
+    }
+    text
+}
+
+fn table<'a>(rows: impl Iterator<Item = &'a Summary>) -> Table {
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    table.set_header([
+        "subject",
+        "median",
+        "min",
+        "max",
+        "samples",
+        "distance",
+        "placement",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.subject.clone(),
+            figure(row.median, row.unit),
+            figure(row.min, row.unit),
+            figure(row.max, row.unit),
+            row.samples.to_string(),
+            row.distance.name().to_owned(),
+            row.placement.name().to_owned(),
+        ]);
+    }
+    for column in 1..=4 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A figure that people can read.
+pub fn figure(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::MessagesPerSecond => match value {
+            1e6.. => format!("{:.2} M/s", value / 1e6),
+            1e3.. => format!("{:.1} k/s", value / 1e3),
+            _ => format!("{value:.0} /s"),
+        },
+        Unit::Nanoseconds => match value {
+            1e6.. => format!("{:.1} ms", value / 1e6),
+            1e3.. => format!("{:.1} µs", value / 1e3),
+            _ => format!("{value:.0} ns"),
+        },
+    }
+}
+
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─'));

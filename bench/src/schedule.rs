@@ -1,0 +1,175 @@
+//! Which repetition comes next: round after round over all rows, so that what changes on the machine meanwhile changes for
+//! all alike.
+
+use std::collections::BTreeMap;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::probe::Distance;
+use crate::repetition::{self, Repetition};
+use crate::statistics::median;
+use crate::subject::Player;
+use crate::work::{Placement, Times, Unit, Work};
+
+/// A subject at a work, and what was measured of it.
+pub struct Row<'a> {
+    pub work: Work,
+    pub player: &'a dyn Player,
+    pub placement: Placement,
+    figures: BTreeMap<Distance, Vec<f64>>,
+    mixed: usize,
+    failures: Vec<String>,
+}
+
+/// How often, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Good repetitions, at one distance.
+    pub repetitions: usize,
+    /// Rounds at most, whatever they give.
+    pub rounds: usize,
+    pub times: Times,
+}
+
+/// What was measured at one distance.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub work: String,
+    pub subject: String,
+    pub placement: Placement,
+    pub distance: Distance,
+    pub unit: Unit,
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+    pub samples: usize,
+}
+
+/// Who fails so often is left alone.
+const FAILURES: usize = 2;
+/// Bare round trips are by the way, in a row of their own.
+const BOUNCED: &str = "cache line";
+
+impl<'a> Row<'a> {
+    pub fn new(work: Work, player: &'a dyn Player, placement: Placement) -> Self {
+        Self {
+            work,
+            player,
+            placement,
+            figures: BTreeMap::new(),
+            mixed: 0,
+            failures: Vec::new(),
+        }
+    }
+
+    fn is_done(&self, plan: &Plan) -> bool {
+        let most = self.figures.values().map(Vec::len).max().unwrap_or(0);
+        most >= plan.repetitions || self.failures.len() >= FAILURES
+    }
+
+    fn add(&mut self, result: anyhow::Result<Repetition>) {
+        match result {
+            Ok(repetition) if repetition.distance == Distance::Mixed => self.mixed += 1,
+            Ok(repetition) => {
+                let figures = self.figures.entry(repetition.distance).or_default();
+                figures.push(repetition.figure);
+            }
+            Err(error) => self.failures.push(format!("{error:#}")),
+        }
+    }
+
+    /// What it came to; nothing from one who failed in the end.
+    pub fn summaries(&self) -> Vec<Summary> {
+        if self.failure().is_some() {
+            return Vec::new();
+        }
+        let summary = |(distance, figures): (&Distance, &Vec<f64>)| {
+            let row = (self.work, self.player.name(), self.placement);
+            summarise(row, *distance, figures)
+        };
+        self.figures.iter().map(summary).collect()
+    }
+
+    /// Why there is no figure.
+    pub fn failure(&self) -> Option<&str> {
+        let failed = self.failures.len() >= FAILURES || self.figures.is_empty();
+        failed.then(|| {
+            self.failures
+                .last()
+                .map_or("only mixed repetitions", |last| last)
+        })
+    }
+}
+
+fn summarise(
+    (work, subject, placement): (Work, String, Placement),
+    distance: Distance,
+    figures: &[f64],
+) -> Summary {
+    let mut figures = figures.to_vec();
+    let median = median(&mut figures);
+    Summary {
+        work: work.to_string(),
+        subject,
+        placement,
+        distance,
+        unit: work.unit(),
+        median,
+        min: figures.first().copied().unwrap_or(median),
+        max: figures.last().copied().unwrap_or(median),
+        samples: figures.len(),
+    }
+}
+
+/// Measures all rows. The bare round trips that the probes around them saw, too.
+pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
+    let bar = bar(rows.len() * plan.repetitions);
+    let mut probes: BTreeMap<Distance, Vec<f64>> = BTreeMap::new();
+    for round in 0..plan.rounds {
+        let missing = rows.iter().filter(|row| !row.is_done(plan)).count();
+        let done = rows.len() - missing;
+        bar.set_length((rows.len() * round.max(plan.repetitions) + missing) as u64);
+        bar.set_position((rows.len() * round) as u64);
+        if missing == 0 {
+            break;
+        }
+        for row in rows.iter_mut().filter(|row| !row.is_done(plan)) {
+            bar.set_message(format!(
+                "{done} rows done; {}, {}",
+                row.work,
+                row.player.name()
+            ));
+            let result = repetition::measure(row.player, row.work, row.placement, plan.times);
+            if let Ok(Repetition {
+                distance,
+                probe_ns: Some(trip),
+                ..
+            }) = result
+                && row.placement == Placement::Pinned
+            {
+                probes.entry(distance).or_default().push(trip);
+            }
+            row.add(result);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    probes.remove(&Distance::Mixed);
+    let work = Work::RoundTrip {
+        manner: crate::work::Manner::Spinning,
+    };
+    let summary = |(distance, trips): (&Distance, &Vec<f64>)| {
+        summarise(
+            (work, BOUNCED.to_owned(), Placement::Pinned),
+            *distance,
+            trips,
+        )
+    };
+    probes.iter().map(summary).collect()
+}
+
+fn bar(steps: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30.green} {percent}% {eta}  {msg}");
+    ProgressBar::new(steps as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

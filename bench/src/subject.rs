@@ -1,0 +1,172 @@
+//! What is measured: the queue of this project, references, and peers. One file each.
+//!
+//! A subject says how its two ends are opened and how a message goes in and comes out. All else is the same for all:
+//! who starts whom, what is in the messages, when the clock is read (`work`), what is verified (`repetition`).
+
+mod copying;
+mod futex;
+mod lamport;
+mod memory;
+mod rings;
+mod shm;
+mod threads;
+mod vyukov;
+mod waiting;
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::part::{Outcome, Part};
+use crate::stage::Stage;
+use crate::work::Work;
+
+/// Where one queue of a repetition is, and what it is for.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// This repetition's own folder, in memory.
+    pub folder: PathBuf,
+    /// Which of the repetition's queues.
+    pub queue: &'static str,
+    /// Each message's size.
+    pub bytes: usize,
+    /// How many messages it should hold.
+    pub capacity: usize,
+}
+
+impl Place {
+    /// A file for this queue.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(self.queue)
+    }
+}
+
+/// How a receiver waits for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// With calls that do not block, again and again.
+    Spin,
+    /// As the subject's blocking call does; as it must where there is none.
+    Block,
+}
+
+/// Where a subject's two ends live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    Processes,
+    /// Threads of one process.
+    Threads,
+}
+
+/// Whether somebody cares that a queue stays: dropped when the repetition is over.
+pub type Guard = Box<dyn Any>;
+
+/// Something that moves messages.
+pub trait Subject: Sync {
+    type Sender: Sender;
+    type Receiver: Receiver;
+
+    /// What it is called, everywhere.
+    fn name(&self) -> String;
+
+    /// What it offers less than, or differs in. Empty if nothing.
+    fn note(&self) -> &'static str {
+        ""
+    }
+
+    fn home(&self) -> Home {
+        Home::Processes
+    }
+
+    /// Whether it can do this.
+    fn does(&self, work: Work) -> bool;
+
+    /// Why it can't be measured on this machine.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
+    /// Makes what must be there before anybody opens it.
+    fn create(&self, place: &Place) -> Result<Guard> {
+        let _ = place;
+        Ok(Box::new(()))
+    }
+
+    /// Opens the receiving end. All of a repetition's receivers open before its senders.
+    fn receiver(&self, place: &Place, patience: Patience) -> Result<Self::Receiver>;
+
+    /// Opens the sending end.
+    fn sender(&self, place: &Place) -> Result<Self::Sender>;
+
+    /// How many messages a call takes.
+    fn batch(&self) -> usize {
+        1
+    }
+}
+
+/// Sends.
+pub trait Sender {
+    /// Sends `count` messages of `len` bytes, waiting for room. `fill` is called once for each, in order, with its memory.
+    fn send(&mut self, count: usize, len: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()>;
+}
+
+/// Receives.
+pub trait Receiver {
+    /// Receives at least one message, and settles it after `read` has seen it.
+    fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()>;
+}
+
+/// A subject whose types are forgotten.
+pub trait Player: Sync {
+    fn name(&self) -> String;
+    fn note(&self) -> &'static str;
+    fn home(&self) -> Home;
+    fn does(&self, work: Work) -> bool;
+    fn missing(&self) -> Option<String>;
+    fn create(&self, place: &Place) -> Result<Guard>;
+    /// Plays one part to its end.
+    fn play(&self, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome>;
+}
+
+impl<S: Subject> Player for S {
+    fn name(&self) -> String {
+        Subject::name(self)
+    }
+
+    fn note(&self) -> &'static str {
+        Subject::note(self)
+    }
+
+    fn home(&self) -> Home {
+        Subject::home(self)
+    }
+
+    fn does(&self, work: Work) -> bool {
+        Subject::does(self, work)
+    }
+
+    fn missing(&self) -> Option<String> {
+        Subject::missing(self)
+    }
+
+    fn create(&self, place: &Place) -> Result<Guard> {
+        Subject::create(self, place)
+    }
+
+    fn play(&self, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome> {
+        crate::part::play(self, part, folder, stage)
+    }
+}
+
+/// Everything that is measured, in the order of the tables.
+pub fn all() -> Vec<Box<dyn Player>> {
+    let mut all: Vec<Box<dyn Player>> = Vec::new();
+    shm::list(&mut all);
+    vyukov::list(&mut all);
+    lamport::list(&mut all);
+    all.push(Box::new(futex::Futex));
+    all.push(Box::new(memory::Memory));
+    threads::list(&mut all);
+    all
+}

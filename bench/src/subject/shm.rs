@@ -1,0 +1,247 @@
+//! The subject: this project's `shm` transport, by the calls that a program uses. Every message is leased and acked.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ipc_queue::{
+    ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions, Receiver as TypedReceiver, RecvError,
+    Sender as TypedSender,
+};
+
+use super::waiting::poll;
+use super::{Patience, Place, Player, Receiver, Sender, Subject};
+use crate::work::{SMALL, Work};
+
+/// Bytes, one call a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Shm {
+    name: &'static str,
+    filling: Filling,
+    lease: Option<Duration>,
+}
+
+/// Where a payload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filling {
+    /// Beside the queue, then copied.
+    Copied,
+    /// In a loan.
+    Loaned,
+}
+
+/// Values, encoded.
+#[derive(Debug)]
+struct Typed;
+
+/// Never reached: what is measured is that there is one.
+const LEASE: Duration = Duration::from_secs(60);
+/// Payloads up to here are given room in the cell.
+const INLINE: usize = 1024;
+
+pub fn list(all: &mut Vec<Box<dyn Player>>) {
+    let shm = |name, filling, lease| {
+        Box::new(Shm {
+            name,
+            filling,
+            lease,
+        })
+    };
+    all.push(shm("shm", Filling::Copied, None));
+    all.push(shm("shm loaned", Filling::Loaned, None));
+    all.push(shm("shm lease", Filling::Copied, Some(LEASE)));
+    all.push(Box::new(Typed));
+}
+
+fn options(place: &Place) -> Result<QueueOptions> {
+    let bytes = u32::try_from(place.bytes)?;
+    let mut options = QueueOptions::new()
+        .capacity(u32::try_from(place.capacity)?)
+        .max_message_bytes(bytes);
+    if place.bytes <= INLINE {
+        options = options.inline_bytes(bytes);
+    } else {
+        // Half of a pool is for messages of the largest size.
+        options = options.pool_bytes(2 * (place.capacity * place.bytes) as u64);
+    }
+    Ok(options)
+}
+
+/// Queues lie in the repetition's folder: `repetition` sets the variable that says so.
+fn address(place: &Place) -> String {
+    format!("shm:bench/{}", place.queue)
+}
+
+impl Shm {
+    fn open(&self, place: &Place) -> Result<ByteQueue> {
+        let mut options = options(place)?;
+        if let Some(lease) = self.lease {
+            options = options.lease(lease);
+        }
+        Ok(options.open_bytes(&address(place))?)
+    }
+}
+
+impl Subject for Shm {
+    type Sender = BytesIn;
+    type Receiver = BytesOut;
+
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn does(&self, work: Work) -> bool {
+        match work {
+            Work::OneWay { .. } => true,
+            Work::RoundTrip { .. } => self.filling == Filling::Copied && self.lease.is_none(),
+            Work::Alone { bytes } => bytes == SMALL,
+        }
+    }
+
+    fn receiver(&self, place: &Place, patience: Patience) -> Result<BytesOut> {
+        Ok(BytesOut {
+            receiver: self.open(place)?.receiver(),
+            patience,
+        })
+    }
+
+    fn sender(&self, place: &Place) -> Result<BytesIn> {
+        Ok(BytesIn {
+            sender: self.open(place)?.sender(),
+            filling: self.filling,
+            buffer: vec![0; place.bytes],
+        })
+    }
+}
+
+#[derive(Debug)]
+pub struct BytesIn {
+    sender: ByteSender,
+    filling: Filling,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct BytesOut {
+    receiver: ByteReceiver,
+    patience: Patience,
+}
+
+impl Sender for BytesIn {
+    #[inline]
+    fn send(&mut self, count: usize, len: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
+        for _ in 0..count {
+            match self.filling {
+                Filling::Copied => {
+                    fill(&mut self.buffer);
+                    self.sender.send(&self.buffer)?;
+                }
+                Filling::Loaned => {
+                    let mut loan = self.sender.loan(len)?;
+                    fill(&mut loan);
+                    loan.publish()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Receiver for BytesOut {
+    #[inline]
+    fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
+        let delivery = match self.patience {
+            Patience::Block => self.receiver.recv()?,
+            Patience::Spin => poll(|| found(self.receiver.try_recv()))?,
+        };
+        read(delivery.payload());
+        Ok(delivery.ack()?)
+    }
+}
+
+#[inline]
+fn found<T>(received: Result<T, RecvError>) -> Result<Option<T>> {
+    match received {
+        Ok(found) => Ok(Some(found)),
+        Err(RecvError::Empty) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a typed queue carries here: 64 bytes before they are encoded.
+type Value = [u64; SMALL / 8];
+
+impl Subject for Typed {
+    type Sender = ValuesIn;
+    type Receiver = ValuesOut;
+
+    fn name(&self) -> String {
+        "shm typed".to_owned()
+    }
+
+    fn note(&self) -> &'static str {
+        "eight random u64, encoded and decoded"
+    }
+
+    fn does(&self, work: Work) -> bool {
+        matches!(
+            work,
+            Work::OneWay {
+                senders: 1,
+                receivers: 1,
+                bytes: SMALL
+            }
+        )
+    }
+
+    fn receiver(&self, place: &Place, _: Patience) -> Result<ValuesOut> {
+        Ok(ValuesOut(self.open(place)?.receiver()))
+    }
+
+    fn sender(&self, place: &Place) -> Result<ValuesIn> {
+        Ok(ValuesIn(self.open(place)?.sender()))
+    }
+}
+
+impl Typed {
+    fn open(&self, place: &Place) -> Result<Queue<Value>> {
+        let options = QueueOptions::new().capacity(u32::try_from(place.capacity)?);
+        Ok(options.open(&address(place))?)
+    }
+}
+
+#[derive(Debug)]
+pub struct ValuesIn(TypedSender<Value>);
+
+#[derive(Debug)]
+pub struct ValuesOut(TypedReceiver<Value>);
+
+impl Sender for ValuesIn {
+    #[inline]
+    fn send(&mut self, count: usize, _: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
+        for _ in 0..count {
+            let mut bytes = [0; SMALL];
+            fill(&mut bytes);
+            let (words, _) = bytes.as_chunks::<8>();
+            let mut value = Value::default();
+            for (word, bytes) in value.iter_mut().zip(words) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+            self.0.send(value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Receiver for ValuesOut {
+    #[inline]
+    fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
+        let delivery = self.0.recv()?;
+        let value = delivery.data().context("a message without data")?;
+        let mut bytes = [0; SMALL];
+        for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(value) {
+            *bytes = word.to_le_bytes();
+        }
+        read(&bytes);
+        Ok(delivery.ack()?)
+    }
+}

@@ -1,0 +1,89 @@
+//! Reference: Dmitry Vyukov's bounded MPMC queue, in shared memory. The fastest thing that is *not* crash-safe.
+//!
+//! Each cell's word says whose turn it is: equal to a position, the cell is free for that position's sender; one more, it is
+//! full for its receiver. Both sides claim a position by a compare-and-swap of their index. Whoever is killed between
+//! the claim and the store that ends it stops the ring for ever.
+//!
+//! Source: "Bounded MPMC queue", 1024cores.net.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::Player;
+use super::copying::Copying;
+use super::rings::{Cells, HEAD, Ring, TAIL, Waited};
+use super::waiting::{Adaptive, Polling};
+use crate::work::Work;
+
+#[derive(Debug)]
+pub struct Vyukov(Cells);
+
+pub fn list(all: &mut Vec<Box<dyn Player>>) {
+    all.push(Box::new(Waited::<Vyukov, Polling>::new()));
+    all.push(Box::new(Waited::<Vyukov, Adaptive>::new()));
+    all.push(Box::new(Copying(Waited::<Vyukov, Adaptive>::new())));
+}
+
+impl Vyukov {
+    /// Claims a position whose cell's word is `ahead` of it.
+    #[inline]
+    fn claim(&self, index: usize, ahead: u64) -> Option<u64> {
+        let index = self.0.shared.word(index);
+        let mut position = index.load(Relaxed);
+        loop {
+            let word = self.0.word(position).load(Acquire);
+            #[expect(clippy::cast_possible_wrap, reason = "a difference that wraps")]
+            match word.wrapping_sub(position + ahead) as i64 {
+                0 => match index.compare_exchange_weak(position, position + 1, Relaxed, Relaxed) {
+                    Ok(_) => return Some(position),
+                    Err(now) => position = now,
+                },
+                // A lap behind: full, or empty.
+                ..0 => return None,
+                _ => position = index.load(Relaxed),
+            }
+        }
+    }
+}
+
+impl Ring for Vyukov {
+    const NAME: &str = "vyukov";
+    const NOTE: &str = "no ack; wedged for ever by one badly timed kill";
+
+    fn prepare(cells: &Cells) {
+        for position in 0..cells.count {
+            cells.word(position).store(position, Release);
+        }
+    }
+
+    fn over(cells: Cells) -> Self {
+        Self(cells)
+    }
+
+    #[inline]
+    fn try_push(&self, len: usize, fill: &mut impl FnMut(&mut [u8])) -> bool {
+        let Some(position) = self.claim(TAIL, 0) else {
+            return false;
+        };
+        // SAFETY: claimed, so it is only ours until the store below.
+        fill(unsafe { self.0.payload_mut(position, len) });
+        self.0.word(position).store(position + 1, Release);
+        true
+    }
+
+    #[inline]
+    fn try_pop(&self, read: &mut impl FnMut(&[u8])) -> bool {
+        let Some(position) = self.claim(HEAD, 1) else {
+            return false;
+        };
+        // SAFETY: claimed, so nobody writes to it until the store below.
+        read(unsafe { self.0.payload(position) });
+        self.0
+            .word(position)
+            .store(position + self.0.count, Release);
+        true
+    }
+
+    fn does(work: Work) -> bool {
+        !matches!(work, Work::Alone { bytes } if bytes > 64)
+    }
+}

@@ -1,0 +1,199 @@
+//! What the subjects do while they are measured.
+
+pub mod alone;
+pub mod one_way;
+pub mod round_trip;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Work {
+    /// Some send, as fast as they can, some receive; every message goes to one of them.
+    OneWay {
+        senders: usize,
+        receivers: usize,
+        bytes: usize,
+    },
+    /// One sends and waits for the answer.
+    RoundTrip { manner: Manner },
+    /// One process sends and receives in turns: what a message costs without another core.
+    Alone { bytes: usize },
+}
+
+/// How the partners of a round trip wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Manner {
+    /// Looking again and again, with calls that do not block.
+    Spinning,
+    /// In the blocking call, the partner answering at once.
+    Blocking,
+    /// In the blocking call, long enough to be asleep when the message comes, each time.
+    Asleep,
+}
+
+/// Which core a side is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// Each side on a core of its own.
+    Pinned,
+    /// Wherever the kernel puts it.
+    Unpinned,
+}
+
+/// What one part does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    Sender,
+    Receiver,
+    /// Starts the round trips.
+    Client,
+    /// Answers.
+    Server,
+    Both,
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+/// The small message: one cache line.
+pub const SMALL: usize = 64;
+
+impl Work {
+    /// Everything there is, the quick ones first said to be so.
+    pub fn all(quick: bool) -> Vec<Self> {
+        let one_way = |senders, receivers, bytes| Self::OneWay {
+            senders,
+            receivers,
+            bytes,
+        };
+        let mut all: Vec<Self> = [SMALL, KIB, 64 * KIB, MIB]
+            .map(|bytes| one_way(1, 1, bytes))
+            .into();
+        all.extend(
+            [Manner::Spinning, Manner::Blocking, Manner::Asleep]
+                .map(|manner| Self::RoundTrip { manner }),
+        );
+        all.push(one_way(2, 2, SMALL));
+        all.push(one_way(1, 4, SMALL));
+        all.push(Self::Alone { bytes: 64 * KIB });
+        all.push(Self::Alone { bytes: MIB });
+        if !quick {
+            all.push(Self::Alone { bytes: SMALL });
+        }
+        all
+    }
+
+    /// A message's size.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::OneWay { bytes, .. } | Self::Alone { bytes } => bytes,
+            Self::RoundTrip { .. } => SMALL,
+        }
+    }
+
+    /// How many messages each subject's queue holds, where that can be chosen.
+    pub fn capacity(self) -> usize {
+        match self.bytes() {
+            0..=KIB => 1024,
+            bytes => (8 * MIB / bytes).clamp(8, 64),
+        }
+    }
+
+    /// Who takes part. The first and the last are those whose cores are probed.
+    pub fn roles(self) -> Vec<Role> {
+        match self {
+            Self::OneWay {
+                senders, receivers, ..
+            } => [vec![Role::Sender; senders], vec![Role::Receiver; receivers]].concat(),
+            Self::RoundTrip { .. } => vec![Role::Client, Role::Server],
+            Self::Alone { .. } => vec![Role::Both],
+        }
+    }
+
+    /// Two sides have a core each; more are the kernel's business, as in a program.
+    pub fn placement(self) -> Placement {
+        if self.roles().len() > 2 {
+            Placement::Unpinned
+        } else {
+            Placement::Pinned
+        }
+    }
+
+    /// What its figures are.
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::RoundTrip { .. } => Unit::Nanoseconds,
+            Self::OneWay { .. } | Self::Alone { .. } => Unit::MessagesPerSecond,
+        }
+    }
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    MessagesPerSecond,
+    Nanoseconds,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MessagesPerSecond => "msg/s",
+            Self::Nanoseconds => "ns",
+        }
+    }
+}
+
+/// How long the parts of a repetition take.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Times {
+    pub warm_up: Duration,
+    pub measured: Duration,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OneWay {
+                senders,
+                receivers,
+                bytes,
+            } => write!(f, "{senders}→{receivers} {}", Size(bytes)),
+            Self::RoundTrip { manner } => {
+                let manner = match manner {
+                    Manner::Spinning => "spinning",
+                    Manner::Blocking => "blocking",
+                    Manner::Asleep => "asleep",
+                };
+                write!(f, "round trip {} {manner}", Size(SMALL))
+            }
+            Self::Alone { bytes } => write!(f, "alone {}", Size(bytes)),
+        }
+    }
+}
+
+/// A number of bytes, for people.
+pub struct Size(pub usize);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes >= MIB => write!(f, "{} MiB", bytes / MIB),
+            bytes if bytes >= KIB => write!(f, "{} KiB", bytes / KIB),
+            bytes => write!(f, "{bytes} B"),
+        }
+    }
+}
+
+impl Placement {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask bench`: builds the bench, which lies outside of the workspace, and runs it.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::cargo::{self, cargo};
+
+/// Everything is passed on.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Options {
+    /// The bench's options
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let target = cargo::root().join("target/bench");
+    let build = [
+        "build",
+        "--release",
+        "--locked",
+        "--manifest-path",
+        "bench/Cargo.toml",
+    ];
+    cargo::run(cargo(&build).env("CARGO_TARGET_DIR", &target))?;
+    let args = match options.args.split_first() {
+        // `cargo xtask bench -- --quick` means the same as without.
+        Some((first, rest)) if first == "--" => rest,
+        _ => &options.args,
+    };
+    // Replaced, not started: signals and the exit code are its own.
+    let error = Command::new(target.join("release/bench")).args(args).exec();
+    Err(error).context("starting the bench")
+}
