@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipc_proto::{Kind, MessageId, Timestamp};
 
-use crate::error::SettleError;
+use crate::error::{RecvError, SettleError};
 #[cfg(target_os = "linux")]
 use crate::shm::ShmDelivery;
 use crate::transport::{ReceivePort, Settle};
@@ -74,6 +74,19 @@ impl<'a> ByteDelivery<'a> {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.payload(),
             Inner::Buffered(delivery) => &delivery.payload,
+        }
+    }
+
+    /// Whether what was read of the payload so far was what was sent. Only where memory is shared can it turn out not to
+    /// be: when its file was cut short from outside meanwhile. Settling says so, too.
+    ///
+    /// # Errors
+    /// [`RecvError::Truncated`].
+    pub fn check_whole(&self) -> Result<(), RecvError> {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.check_whole(),
+            Inner::Buffered(_) => Ok(()),
         }
     }
 

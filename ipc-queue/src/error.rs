@@ -50,6 +50,12 @@ pub enum SendFailure {
     /// This process is a forked copy of the one that opened the queue.
     #[error("this process was forked from the one that opened the queue: open it again here")]
     Forked,
+    /// The queue's file was cut short from outside: what was in it is lost. This message was not accepted; whether
+    /// those accepted before were received is not known.
+    #[error(
+        "the queue's shared memory was cut short from outside: what was in it is lost; remove it and create it anew"
+    )]
+    Truncated,
     /// The shared memory contradicts itself.
     #[error("the queue's memory is damaged: {0}")]
     Damaged(String),
@@ -102,6 +108,12 @@ pub enum RecvError {
     /// This process is a forked copy of the one that opened the queue.
     #[error("this process was forked from the one that opened the queue: open it again here")]
     Forked,
+    /// The queue's file was cut short from outside: what was in it is lost. Messages in it are lost, those
+    /// that this process holds included.
+    #[error(
+        "the queue's shared memory was cut short from outside: what was in it is lost; remove it and create it anew"
+    )]
+    Truncated,
     /// A message came whose place in shared memory is damaged. It is a dead letter now.
     #[error("a message was lost to damaged memory: {0}")]
     Damaged(String),
@@ -125,6 +137,12 @@ pub enum SettleError {
     /// The lease expired: somebody else has the message, or had it. Whatever was done for it may be done again.
     #[error("the lease was lost: the message was, or will be, delivered again")]
     LeaseLost,
+    /// The queue's file was cut short from outside: what was in it is lost. Nothing was settled. What was read of the
+    /// message may have been zeroes, and it will not come again.
+    #[error(
+        "the queue's shared memory was cut short from outside: what was in it is lost; remove it and create it anew"
+    )]
+    Truncated,
     /// This process is a forked copy of the one that received the message.
     #[error("this process was forked from the one that received the message, which still holds it")]
     Forked,

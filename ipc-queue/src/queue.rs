@@ -215,6 +215,7 @@ impl<T: DeserializeOwned> Receiver<T> {
             [] => Ok(None),
             payload => codec::decode(payload).map(Some),
         };
+        bytes.check_whole()?;
         match data {
             Ok(data) => Ok(Delivery {
                 message: about.with(data),

@@ -33,14 +33,15 @@ use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Watched};
 use ipc_shm::{
     Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Namespace, OpenError,
-    Participants, PayloadType, Presence, ProcessIdentity, REMOVED, Segment, Words, clock,
+    Participants, PayloadType, Presence, ProcessIdentity, REMOVED, Segment, TRUNCATED, Words,
+    clock,
 };
 
 pub(crate) use handle::{ShmDelivery, ShmLoan};
 pub use handle::{ShmReceiver, ShmSender};
 
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{QueueError, SendFailure};
+use crate::error::{QueueError, RecvError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport};
 use geometry::{Geometry, LAYOUT_HASH};
@@ -329,6 +330,7 @@ impl Watched for Shared {
         }
         // Before the look: what is noted after it must wake the watcher.
         self.next_look.store(u64::MAX, Ordering::SeqCst);
+        self.attachment.segment().check_whole();
         self.look_around();
         // A hint lost in a crash, or held up in a stopped process, costs no more than a slice.
         self.ring.stray();
@@ -519,16 +521,45 @@ impl Memory for SegmentMemory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gone {
     Removed,
+    Truncated,
     Forked,
+}
+
+impl From<Gone> for SendFailure {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::Truncated => Self::Truncated,
+            Gone::Forked => Self::Forked,
+        }
+    }
+}
+
+impl From<Gone> for RecvError {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::Truncated => Self::Truncated,
+            Gone::Forked => Self::Forked,
+        }
+    }
 }
 
 impl Shared {
     /// The flags, unless the queue is gone.
+    ///
+    /// A truncated queue's memory may have been replaced by zeroes that nobody else sees, in one step with the flag.
+    /// Zeroes are an empty queue, which takes messages: so whoever claims a cell asks this afterwards. What was
+    /// claimed or leased before needs no question: those words are not zero, so no compare-and-swap of them succeeds.
     #[inline]
     fn usable(&self) -> Result<u64, Gone> {
         let flags = self.flag().load(Ordering::SeqCst);
-        if flags & REMOVED != 0 {
-            return Err(Gone::Removed);
+        if flags & (REMOVED | TRUNCATED) != 0 {
+            return Err(if flags & REMOVED != 0 {
+                Gone::Removed
+            } else {
+                Gone::Truncated
+            });
         }
         if !self.attachment.is_ours() {
             return Err(Gone::Forked);

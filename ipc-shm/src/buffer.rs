@@ -339,8 +339,8 @@ impl SharedBuffer {
     /// Not re-entrant: `buffer.read_at(..)` while this thread has a guard waits for itself; use the guard's.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`]; [`LockError::ForkedChild`] in a process
-    /// that was forked after it connected; [`LockError::Damaged`].
+    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`]; [`LockError::Truncated`];
+    /// [`LockError::ForkedChild`] in a process that was forked after it connected; [`LockError::Damaged`].
     pub fn lock(&self) -> Result<BufferGuard<'_>, LockError> {
         self.lock_until(self.deadline())
     }
@@ -453,7 +453,9 @@ impl BufferGuard<'_> {
     /// [`LockError::ForkedChild`] in a forked child of the process that has the lock.
     pub fn accept_torn(&mut self) -> Result<Option<Range<usize>>, LockError> {
         self.lock.check_ours()?;
-        Ok(self.buffer.tears().accept())
+        let accepted = self.buffer.tears().accept();
+        self.lock.check_whole()?;
+        Ok(accepted)
     }
 
     /// Copies `bytes` to `offset`. Torn bytes at an end of the torn range are whole again where this covers them.
@@ -474,18 +476,19 @@ impl BufferGuard<'_> {
         let to = unsafe { self.buffer.mapping().bytes_mut(at, range.len()) };
         to.expect("checked by `range`").copy_from_slice(bytes);
         tears.finish(&range);
-        Ok(())
+        Ok(self.lock.check_whole()?)
     }
 
     /// Copies the bytes at `offset` into `to`.
     ///
     /// # Errors
     /// [`AccessError::OutOfRange`]; [`AccessError::Torn`] if the writer of any of them was killed half-way;
-    /// [`AccessError::Lock`] in a forked child of the process that has the lock. `to` is untouched then.
+    /// [`AccessError::Lock`] in a forked child of the process that has the lock. `to` is untouched then. Also
+    /// [`LockError::Truncated`]; what `to` holds then is worth nothing.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), AccessError> {
         let range = self.readable(offset, to.len())?;
         to.copy_from_slice(self.bytes(&range));
-        Ok(())
+        Ok(self.lock.check_whole()?)
     }
 
     /// The `len` bytes at `offset`.
@@ -494,7 +497,9 @@ impl BufferGuard<'_> {
     /// As [`read_at`](Self::read_at).
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
         let range = self.readable(offset, len)?;
-        Ok(self.bytes(&range).to_vec())
+        let bytes = self.bytes(&range).to_vec();
+        self.lock.check_whole()?;
+        Ok(bytes)
     }
 
     fn readable(&self, offset: usize, len: usize) -> Result<Range<usize>, AccessError> {
@@ -552,6 +557,7 @@ impl Watched for Peers {
     }
 
     fn look(&self) -> Option<Instant> {
+        self.0.segment().check_whole();
         free(self.0.segment(), self.0.participants(), &self.0.departed());
         None
     }

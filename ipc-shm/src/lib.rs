@@ -8,6 +8,7 @@ compile_error!(
 
 mod buffer;
 pub mod clock;
+pub mod fault;
 mod fork;
 mod layout;
 mod liveness;
@@ -31,4 +32,6 @@ pub use lock::{Holder, Inherited, LockError, LockGuard, RobustLock};
 pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, Words};
 pub use namespace::{Namespace, NamespaceError};
 pub use participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
-pub use segment::{CreateError, Created, OpenError, OpenOrCreateError, REMOVED, Segment};
+pub use segment::{
+    CreateError, Created, OpenError, OpenOrCreateError, REMOVED, Segment, TRUNCATED,
+};

@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use crate::mapping::{OutOfBounds, Words};
 use crate::participant::{Attachment, Member};
-use crate::segment::Segment;
+use crate::segment::{REMOVED, Segment, TRUNCATED};
 use crate::wait::{Event, time_left};
 use crate::watch;
 
@@ -77,6 +77,14 @@ pub enum LockError {
     /// The segment was removed.
     #[error("{name:?} was removed: open it again, if somebody is to make a new one")]
     Removed {
+        /// The segment.
+        name: String,
+    },
+    /// The segment's file was cut short: what it protected is lost.
+    #[error(
+        "{name:?} was cut short from outside while it was in use: what was in it is lost; remove it"
+    )]
+    Truncated {
         /// The segment.
         name: String,
     },
@@ -150,15 +158,15 @@ impl RobustLock {
     /// otherwise within [`SLICE`](crate::wait::SLICE).
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`], also when it is removed meanwhile;
-    /// [`LockError::ForkedChild`]; [`LockError::Damaged`].
+    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`] and [`LockError::Truncated`], also when that
+    /// happens meanwhile; [`LockError::ForkedChild`]; [`LockError::Damaged`].
     pub fn lock(&self, deadline: Option<Instant>) -> Result<LockGuard<'_>, LockError> {
         if !self.attachment.is_ours() {
             let name = self.name();
             return Err(LockError::ForkedChild { name });
         }
         for _ in 0..SPINS {
-            self.check_not_removed()?;
+            self.check_usable()?;
             let free = self.word().load(Ordering::Relaxed) == Owner::pack(None);
             if free && self.change(None, Some(self.us())) {
                 return Ok(self.guard(Inherited::No));
@@ -172,7 +180,7 @@ impl RobustLock {
         let started = Instant::now();
         loop {
             let ticket = self.event().prepare();
-            self.check_not_removed()?;
+            self.check_usable()?;
             let holder = match self.try_lock()? {
                 Attempt::Locked(inherited) => return Ok(self.guard(inherited)),
                 Attempt::HeldBy(holder) => holder,
@@ -236,12 +244,17 @@ impl RobustLock {
         }
     }
 
-    fn check_not_removed(&self) -> Result<(), LockError> {
-        if self.segment().is_removed() {
-            let name = self.name();
-            return Err(LockError::Removed { name });
+    fn check_usable(&self) -> Result<(), LockError> {
+        let flags = self.segment().flags().load(Ordering::SeqCst);
+        if flags & (REMOVED | TRUNCATED) == 0 {
+            return Ok(());
         }
-        Ok(())
+        let name = self.name();
+        Err(if flags & REMOVED != 0 {
+            LockError::Removed { name }
+        } else {
+            LockError::Truncated { name }
+        })
     }
 
     fn damaged(&self, found: u64, slots: u16) -> LockError {
@@ -321,6 +334,19 @@ impl LockGuard<'_> {
     #[must_use]
     pub fn inherited(&self) -> Inherited {
         self.inherited
+    }
+
+    /// Fails if the segment's file was cut short, as far as anybody noticed. Asked after something was read or written it
+    /// tells whether that was in memory that others share.
+    ///
+    /// # Errors
+    /// [`LockError::Truncated`].
+    pub fn check_whole(&self) -> Result<(), LockError> {
+        if !self.lock.segment().is_truncated() {
+            return Ok(());
+        }
+        let name = self.lock.name();
+        Err(LockError::Truncated { name })
     }
 
     /// Fails in a forked copy of the process that took the lock: the copy does not hold it.

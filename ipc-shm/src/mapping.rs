@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use thiserror::Error;
 
+use crate::fault::{self, Mark, Protection};
+
 /// The size of a cache line, and of the unit in which layouts are built.
 pub const CACHE_LINE_BYTES: usize = 64;
 
@@ -35,6 +37,8 @@ pub struct OutOfBounds {
 
 /// A shared, writable mapping of a whole file.
 ///
+/// If the file is cut short meanwhile, it becomes private zeroes at the first touch of what is missing, see `fault`.
+///
 /// Invariants, cited by every unsafe block below:
 /// 1. `raw` stays mapped at the same address, with the same length, until the `Mapping` is dropped;
 ///    every view holds an `Arc` of it or borrows it.
@@ -43,6 +47,8 @@ pub struct OutOfBounds {
 ///    layouts keep words and payload bytes apart.
 #[derive(Debug)]
 pub struct Mapping {
+    /// Dropped before what it protects.
+    _protection: Option<Protection>,
     raw: MmapRaw,
 }
 
@@ -52,8 +58,31 @@ impl Mapping {
     /// # Errors
     /// What `mmap` says, mostly that there is no address space or memory left.
     pub fn new(file: &File, bytes: usize) -> io::Result<Arc<Self>> {
+        Self::protected(file, bytes, None)
+    }
+
+    /// The same; the mark tells if it was replaced by zeroes, see `fault`.
+    pub(crate) fn marked(file: &File, bytes: usize, mark: Mark) -> io::Result<Arc<Self>> {
+        let inside = mark.offset.checked_add(8).is_some_and(|end| end <= bytes);
+        if !inside || !mark.offset.is_multiple_of(8) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Self::protected(file, bytes, Some(mark))
+    }
+
+    fn protected(file: &File, bytes: usize, mark: Option<Mark>) -> io::Result<Arc<Self>> {
         let raw = MmapOptions::new().len(bytes).map_raw(file)?;
-        Ok(Arc::new(Self { raw }))
+        let protect = |start: NonNull<u8>| {
+            start.expose_provenance();
+            // SAFETY: mapped until `raw` is dropped, which is after its protection (1). Other processes may write
+            // any word at any moment, so nothing relies on its value; a slice of payload bytes may turn to zeroes,
+            // which are as good as any bytes.
+            unsafe { fault::protect(start, bytes, mark) }
+        };
+        Ok(Arc::new(Self {
+            _protection: NonNull::new(raw.as_mut_ptr()).map(protect),
+            raw,
+        }))
     }
 
     /// How many bytes are mapped.

@@ -5,6 +5,8 @@
 //! file system is an error here and not a SIGBUS later. Removing raises a flag that everybody attached
 //! sees, wakes them, and unlinks the name; if the remover dies in between, the next one to open or remove
 //! that name finishes it.
+//! A file that is cut short from outside while it is mapped is noticed by whoever touches what is missing (`fault`), or by
+//! whoever looks ([`Segment::check_whole`]); a flag says so from then on.
 //! Does not know who is attached (see `participant`), nor what the body means.
 
 use std::ffi::OsStr;
@@ -27,6 +29,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 use thiserror::Error;
 
+use crate::fault::Mark;
 use crate::fork::Generation;
 use crate::layout::{self, Expected, Header, HeaderError, Kind};
 use crate::mapping::{Mapping, Words};
@@ -136,6 +139,12 @@ pub enum OpenError {
         /// What is wrong with it.
         source: HeaderError,
     },
+    /// It was found cut short while somebody used it, whatever its length is now.
+    #[error("{} was cut short from outside while it was in use: what was in it is lost; remove it", path.display())]
+    Truncated {
+        /// Its path.
+        path: PathBuf,
+    },
     /// The folder is refused.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -221,6 +230,9 @@ impl Segment {
             // Its remover may have been killed before it unlinked.
             remove_if(namespace, name, expected.kind, is_flagged)?;
             return Err(OpenError::NotFound { path });
+        }
+        if segment.is_truncated() {
+            return Err(OpenError::Truncated { path });
         }
         Ok(segment)
     }
@@ -313,7 +325,33 @@ impl Segment {
         self.flags().load(Ordering::SeqCst) & REMOVED != 0
     }
 
-    /// The flags of the segment and its kind. Bit 0 is the segment's: it was removed.
+    /// Whether its file was found cut short while mapped: nothing that is done with it now has any use.
+    ///
+    /// Once true, true for ever. Looked at *after* a change it tells whether the change can have reached others: one
+    /// made to private zeroes was made after the flag was raised.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.flags().load(Ordering::SeqCst) & TRUNCATED != 0
+    }
+
+    /// Looks whether the file is as long as it was made, and begins as it did; says so to everybody if not. One
+    /// system call: for those who have time, such as a [watcher](crate::watch).
+    ///
+    /// Not noticed: a file that was cut inside its body and has grown again meanwhile, if nobody touched what was missing.
+    pub fn check_whole(&self) {
+        let Ok(data) = self.file.metadata() else {
+            return;
+        };
+        let is_whole = data.len() >= self.header.total_bytes as u64
+            && self.word(0).load(Ordering::Relaxed) == layout::MAGIC;
+        // Asked first: what was replaced by zeroes has no first word, and no others to tell.
+        if !is_whole && !self.is_truncated() {
+            self.flags().fetch_or(TRUNCATED, Ordering::SeqCst);
+            self.notify_all();
+        }
+    }
+
+    /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]) and 63 ([`TRUNCATED`]) are the segment's.
     #[must_use]
     pub fn flags(&self) -> &AtomicU64 {
         self.word(layout::FLAGS)
@@ -382,6 +420,10 @@ pub enum Created {
 
 /// In the flags word: the name was, or is about to be, unlinked.
 pub const REMOVED: u64 = 1;
+
+/// In the flags word: the file was cut short while somebody had it mapped. What is seen of it now may be zeroes that
+/// nobody else sees; whatever was changed in it *before* this flag was looked for may be lost.
+pub const TRUNCATED: u64 = 1 << 63;
 
 /// Builds the segment. Tries for a while when there is no memory: others may just have reserved it for
 /// the same segment, of which one will get the name and the rest give their memory back.
@@ -639,10 +681,14 @@ fn read_header(file: &File, expected: &Expected) -> Result<Header, Unreadable> {
 }
 
 fn map(namespace: &Namespace, name: &Name, header: Header, file: File) -> io::Result<Segment> {
+    let mark = Mark {
+        offset: layout::FLAGS,
+        value: TRUNCATED,
+    };
     Ok(Segment {
         namespace: namespace.clone(),
         name: name.clone(),
-        mapping: Mapping::new(&file, header.total_bytes)?,
+        mapping: Mapping::marked(&file, header.total_bytes, mark)?,
         header,
         file,
         generation: Generation::current(),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::fork::Generation;
 use crate::liveness::{NoPidfd, ProcessIdentity, has_ended};
@@ -87,9 +87,18 @@ impl Watcher {
     }
 
     fn start(&'static self) {
-        // Signals are for the program's own threads.
+        // Signals are for the program's own threads; but not those that an instruction of this one causes.
         let before = SigSet::thread_get_mask();
-        let _ = SigSet::all().thread_block();
+        let mut others = SigSet::all();
+        let own = [
+            Signal::SIGBUS,
+            Signal::SIGSEGV,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+        ];
+        own.into_iter().for_each(|signal| others.remove(signal));
+        let _ = others.thread_set_mask();
         let _ = thread::Builder::new()
             .name("ipc-watch".to_owned())
             .spawn(|| self.run());

@@ -35,6 +35,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
         "ipc-shm",
         &[
             "mapping.rs",
+            "fault.rs",
             "fork.rs",
             "wait.rs",
             "liveness.rs",

@@ -234,9 +234,9 @@ impl ShmSender {
         match shared.usable() {
             Ok(_) => {}
             Err(Gone::Forked) => return Err(SendFailure::Forked), // The claim is the parent's.
-            Err(Gone::Removed) => {
+            Err(gone @ (Gone::Removed | Gone::Truncated)) => {
                 self.give_back(payload.into_claim());
-                return Err(SendFailure::Removed);
+                return Err(gone.into());
             }
         }
         let sequence = self.sequence.get();
@@ -248,7 +248,7 @@ impl ShmSender {
         match shared.ring.publish(claim) {
             Publication::Done => {}
             Publication::SteppedOver(claim) => self.publish_at_end(claim, chunk, len, kind, id)?,
-            Publication::Lost => return Err(lost()),
+            Publication::Lost => return Err(self.lost()),
         }
         shared.items().notify_one();
         shared.counters.add(self.lane, Sent::Messages.into(), 1);
@@ -283,13 +283,13 @@ impl ShmSender {
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
         let Some(new) = claimed else {
-            return done(shared.ring.publish_late(old));
+            return self.done(shared.ring.publish_late(old));
         };
         // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
         // old one after the move.
         if shared.check_open().is_err() {
             self.give_back(new);
-            return done(shared.ring.publish_late(old));
+            return self.done(shared.ring.publish_late(old));
         }
         let mut target = self.writable(new, chunk, len)?;
         let old = match chunk {
@@ -301,7 +301,7 @@ impl ShmSender {
             Some(chunk) if shared.ring.hand_over(chunk, &old, target.claim()) => old,
             Some(_) => {
                 self.give_back(target.into_claim());
-                return Err(lost());
+                return Err(self.lost());
             }
         };
         self.describe(&target, id);
@@ -312,19 +312,22 @@ impl ShmSender {
         };
         // Only now, or a crash in between would lose it.
         self.give_back(old);
-        done(published)
+        self.done(published)
     }
-}
 
-fn done(publication: Publication) -> Result<(), SendFailure> {
-    match publication {
-        Publication::Done => Ok(()),
-        Publication::SteppedOver(_) | Publication::Lost => Err(lost()),
+    fn done(&self, publication: Publication) -> Result<(), SendFailure> {
+        match publication {
+            Publication::Done => Ok(()),
+            Publication::SteppedOver(_) | Publication::Lost => Err(self.lost()),
+        }
     }
-}
 
-fn lost() -> SendFailure {
-    SendFailure::Damaged("a cell that was being written is somebody else's".to_owned())
+    #[cold]
+    fn lost(&self) -> SendFailure {
+        let reason = "a cell that was being written is somebody else's";
+        let damaged = |_| SendFailure::Damaged(reason.to_owned());
+        self.shared.usable().map_or_else(SendFailure::from, damaged)
+    }
 }
 
 impl Clone for ShmSender {
@@ -440,12 +443,10 @@ impl ShmReceiver {
     #[inline]
     fn try_take(&self) -> Result<Option<Lease>, RecvError> {
         let shared = &*self.shared;
-        let flags = shared.usable().map_err(|gone| match gone {
-            Gone::Removed => RecvError::Removed,
-            Gone::Forked => RecvError::Forked,
-        })?;
+        let flags = shared.usable()?;
         let taken = shared.ring.take(shared.seat, &mut self.cursor.borrow_mut());
         if taken.is_none() && flags & CLOSED != 0 && shared.ring.is_drained(shared.seat) {
+            shared.usable()?;
             return Err(RecvError::Closed);
         }
         Ok(taken)
@@ -462,6 +463,10 @@ impl ShmReceiver {
         let cell = shared.ring.cell(lease.index);
         let (envelope, body) = (cell.envelope(), cell.body());
         let (index, attempt) = (lease.index, lease.attempt);
+        // Nobody's message: zeroes in its place, if not damage.
+        if envelope.id.sender.get() == 0 {
+            shared.usable()?;
+        }
         if let Some(chunk) = body.chunk
             && chunk < shared.payloads.geometry().chunks()
             && !shared.ring.belongs(chunk, index)
@@ -497,7 +502,8 @@ impl ShmReceiver {
     #[cold]
     fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
         let _ = self.shared.ring.settle(lease, Settlement::Bury);
-        RecvError::Damaged(reason)
+        let damaged = |_| RecvError::Damaged(reason);
+        self.shared.usable().map_or_else(RecvError::from, damaged)
     }
 
     #[inline]
@@ -531,7 +537,7 @@ impl ShmReceiver {
             Settled::LeaseLost => {
                 shared.room().notify_one();
                 shared.wake_if_closed();
-                return Err(SettleError::LeaseLost);
+                return Err(self.lost());
             }
             Settled::Delayed | Settled::Quarantined => {}
             // Whoever waits for a closed queue to drain must look again.
@@ -539,6 +545,14 @@ impl ShmReceiver {
         }
         shared.wake_if_closed();
         Ok(())
+    }
+
+    #[cold]
+    fn lost(&self) -> SettleError {
+        match self.shared.usable() {
+            Err(Gone::Truncated) => SettleError::Truncated,
+            _ => SettleError::LeaseLost,
+        }
     }
 
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
@@ -587,6 +601,15 @@ impl ShmDelivery<'_> {
         self.about
     }
 
+    /// Whether what was read so far was the message, and not zeroes in its place.
+    #[inline]
+    pub(crate) fn check_whole(&self) -> Result<(), RecvError> {
+        match self.receiver.shared.usable() {
+            Err(Gone::Truncated) => Err(RecvError::Truncated),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
         let shared = &*self.receiver.shared;
         let Some(payload) = self
@@ -602,7 +625,7 @@ impl ShmDelivery<'_> {
         let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
         let kept = shared.ring.extend(payload.lease(), shared.seat, ends_at);
         if !kept {
-            return Err(SettleError::LeaseLost);
+            return Err(self.receiver.lost());
         }
         shared.look_by(ends_at);
         Ok(())
@@ -644,8 +667,7 @@ impl Shared {
         match self.usable() {
             Ok(flags) if flags & CLOSED == 0 => Ok(()),
             Ok(_) => Err(SendFailure::Closed),
-            Err(Gone::Removed) => Err(SendFailure::Removed),
-            Err(Gone::Forked) => Err(SendFailure::Forked),
+            Err(gone) => Err(gone.into()),
         }
     }
 

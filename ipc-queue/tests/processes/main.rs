@@ -7,6 +7,7 @@ mod forks;
 mod stage;
 mod stops;
 mod storm;
+mod truncated;
 
 /// Not a test, unless this binary was started as another test's process.
 #[test]
@@ -20,6 +21,7 @@ fn role() {
         Some("fork") => forks::fork_and_use(queue),
         Some("fork-and-wait") => forks::fork_and_wait(&queue()),
         Some("sender") => storm::send_for_ever(&queue(), words.next().unwrap().parse().unwrap()),
+        Some("cut") => truncated::be_cut(&queue(), words.next().unwrap()),
         Some("receiver") => storm::receive_for_ever(&queue()),
         _ => panic!("no role is called {role:?}"),
     }

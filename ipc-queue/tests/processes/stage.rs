@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -70,6 +70,11 @@ impl Stage {
     /// Takes part in it ourselves.
     pub fn open(&self) -> ByteQueue {
         open(self.folder.path(), OpenMode::Open, &self.settings)
+    }
+
+    /// The queue's file.
+    pub fn file(&self) -> PathBuf {
+        namespace(self.folder.path()).path().join("jobs.queue")
     }
 
     /// Starts a process that does what it is told.
@@ -200,6 +205,11 @@ impl Puppet {
     /// Tells it to do something that blocks; returns when it is asleep.
     pub fn act_and_sleep(&mut self, line: &str) {
         self.tell(line);
+        self.asleep();
+    }
+
+    /// Returns when it is asleep, which it says that it is about to be.
+    pub fn asleep(&mut self) {
         let said = self.hear();
         let thread = said
             .strip_prefix("blocking ")

@@ -1,8 +1,10 @@
-//! A file cut or grown while nobody had it open is refused, and can be removed.
+//! A file cut or grown while nobody had it open is refused, and can be removed. Cut while processes use it, it is
+//! an error in each of them, whatever they are doing.
 //!
-//! Never a SIGBUS, which would end our process. (Cut while somebody has it open is not promised.)
+//! Never a SIGBUS, which would end the process.
 
 use std::fs::File;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipc_queue::QueueError;
@@ -12,7 +14,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::order::Order;
-use super::stage::{self, CHUNKED, Stage};
+use super::stage::{self, CHUNKED, INLINE, Stage, Times};
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
     let whole = {
@@ -37,7 +39,65 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     for size in sizes {
         refused_and_removed(stage, size).with_context(|| format!("{size} of {whole} bytes"))?;
     }
-    Outcome::kept(json!({ "bytes": whole, "sizes": sizes.len() }))
+    let mut times = Times::default();
+    // Nothing left; a part of the header's page; that, and half a page.
+    let cuts = [0, 2048, 4096 + 2048];
+    for size in cuts {
+        told(stage, size, &mut times).with_context(|| format!("cut to {size}, in use"))?;
+    }
+    Outcome::kept(json!({
+        "bytes": whole, "sizes": sizes.len(), "sizes_in_use": cuts.len(), "told_ms": times.figures()
+    }))
+}
+
+/// Cuts the file while four processes use it. Each is told so and lives.
+fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
+    // By others: what we have mapped we would have to let go before the next file.
+    let settings = stage::settings();
+    let create = |queue: &str| Order::Create {
+        queue: queue.to_owned(),
+        settings: settings.clone(),
+    };
+    stage.stranger()?.perform(create(stage::JOBS))?;
+    let (mut holder, mut lender) = (stage.puppet()?, stage.puppet()?);
+    holder.send(0..1, CHUNKED)?;
+    holder.hold(0, 1)?;
+    lender.lend(1, CHUNKED)?;
+    let (mut receiver, mut sender) = (stage.puppet()?, stage.puppet()?);
+    receiver.tell_and_block(&Order::RECEIVE)?;
+    sender.tell(&Order::SendForever {
+        first: 2,
+        sizes: vec![INLINE, CHUNKED],
+    })?;
+    receiver.hear_delivery(2, 1)?;
+    receiver.tell(&Order::Consume { count: 1_000_000 })?;
+    let path = stage.file_of(stage::JOBS);
+    let cut_at = Instant::now();
+    File::options().write(true).open(&path)?.set_len(size)?;
+    holder.tell(&Order::Ack)?;
+    lender.tell(&Order::Publish)?;
+    for mut puppet in [holder, lender, receiver, sender] {
+        let refusal = loop {
+            match puppet.hear_outcome()? {
+                Ok(_) => {}
+                Err(refusal) => break refusal,
+            }
+        };
+        times.note("telling", cut_at.elapsed())?;
+        ensure!(refusal == "Truncated", "it was told {refusal}");
+        // Again, whatever it tries.
+        for order in [Order::send(9..10, INLINE), Order::RECEIVE] {
+            let refusal = puppet.refused(&order)?;
+            ensure!(refusal == "Truncated", "then it was told {refusal}");
+        }
+        let end = puppet.dismiss()?;
+        ensure!(end.success(), "it ended with {end}");
+    }
+    ensure!(
+        ipc_queue::remove(&stage::address(stage::JOBS))?,
+        "not removed"
+    );
+    Ok(())
 }
 
 fn refused_and_removed(stage: &Stage, size: u64) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What holds when processes are killed, stopped and forked, tried with real ones.
 
 mod support;
+mod truncated;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -43,7 +44,10 @@ fn role() {
         "fork into pid namespace" => fork_into_pid_namespace(),
         "fill memory" => fill_memory(&namespace),
         "limit files" => limit_files(&namespace),
-        other => panic!("no role is called {other:?}"),
+        other => match other.strip_prefix("cut ") {
+            Some(doing) => truncated::be_cut(&namespace, doing),
+            None => panic!("no role is called {other:?}"),
+        },
     }
 }
 

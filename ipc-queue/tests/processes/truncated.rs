@@ -1,0 +1,177 @@
+//! A file that is cut short while a process uses the queue: an error that names it, whatever the process was doing,
+//! and not its death by SIGBUS.
+
+use std::fs::File;
+
+use ipc_queue::{ByteQueue, ByteReceiver, ByteSender, RecvError, SendFailure, SettleError};
+
+use crate::stage::{LARGEST, Puppet, Stage, listen, say, settings};
+
+/// To nothing; into the header's page, with nothing of the queue left; into the first page behind it.
+const CUTS: [u64; 3] = [0, 2048, 4096 + 2048];
+
+/// Plays the role of whoever is `doing` something when the file is cut.
+pub fn be_cut(queue: &ByteQueue, doing: &str) {
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    match doing {
+        "receive" => receive(&receiver),
+        "work" => work(&sender, &receiver),
+        "lend" => lend(&sender),
+        "read" => read(&sender, &receiver),
+        "nothing" => nothing(queue),
+        other => panic!("nobody does {other:?}"),
+    }
+    // And from now on, whatever is tried.
+    assert_eq!(sender.try_send(b"x"), Err(SendFailure::Truncated));
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Truncated));
+    assert_eq!(sender.send(b"x"), Err(SendFailure::Truncated));
+    assert_eq!(receiver.recv().err(), Some(RecvError::Truncated));
+    let transport = queue.transport();
+    let _ = (
+        transport.stats(),
+        transport.holdings(),
+        transport.is_closed(),
+    );
+    assert_eq!(transport.dead_letters(), []);
+    transport.close();
+    say("truncated");
+}
+
+fn receive(receiver: &ByteReceiver) {
+    say(&format!("blocking {}", nix::unistd::gettid()));
+    assert_eq!(receiver.recv().err(), Some(RecvError::Truncated));
+}
+
+fn work(sender: &ByteSender, receiver: &ByteReceiver) {
+    say("ready");
+    let payload = vec![0x5a; LARGEST];
+    loop {
+        match sender.send(&payload) {
+            Ok(_) => {}
+            Err(SendFailure::Truncated) => return,
+            Err(other) => panic!("{other}"),
+        }
+        let delivery = match receiver.recv() {
+            Ok(delivery) => delivery,
+            Err(RecvError::Truncated) => return,
+            Err(other) => panic!("{other}"),
+        };
+        let was_whole = delivery.payload() == payload;
+        assert!(was_whole || delivery.check_whole() == Err(RecvError::Truncated));
+        match delivery.ack() {
+            // Then what was read before was the message.
+            Ok(()) => assert!(was_whole),
+            Err(SettleError::Truncated) => return,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+fn lend(sender: &ByteSender) {
+    let mut loan = sender.loan(LARGEST).unwrap();
+    loan[..100].fill(1);
+    say("ready");
+    listen();
+    loan.fill(2);
+    assert!(loan.iter().all(|byte| *byte == 2));
+    assert_eq!(loan.publish(), Err(SendFailure::Truncated));
+}
+
+fn read(sender: &ByteSender, receiver: &ByteReceiver) {
+    sender.send(&[3; LARGEST]).unwrap();
+    let delivery = receiver.recv().unwrap();
+    let other = sender.send(&[4; LARGEST]).and(Ok(receiver.recv()));
+    let other = other.unwrap().unwrap();
+    assert_eq!(delivery.payload()[0], 3);
+    say("ready");
+    listen();
+    assert!(delivery.payload().iter().all(|byte| [0, 3].contains(byte)));
+    assert_eq!(delivery.check_whole(), Err(RecvError::Truncated));
+    assert_eq!(delivery.ack(), Err(SettleError::Truncated));
+    drop(other);
+}
+
+/// Until somebody else notices for us.
+fn nothing(queue: &ByteQueue) {
+    say("ready");
+    listen();
+    let sender = queue.sender();
+    while sender.try_send(b"x") != Err(SendFailure::Truncated) {
+        std::thread::yield_now();
+    }
+}
+
+fn file(stage: &Stage) -> File {
+    File::options().write(true).open(stage.file()).unwrap()
+}
+
+#[track_caller]
+fn assert_ends_well(mut puppet: Puppet) {
+    puppet.expect("truncated");
+    let end = puppet.end();
+    assert!(end.success(), "{end}");
+}
+
+#[test]
+fn a_blocked_receiver_is_told() {
+    for cut in CUTS {
+        let stage = Stage::new(&settings(8));
+        let mut puppet = stage.start("cut receive");
+        puppet.asleep();
+        file(&stage).set_len(cut).unwrap();
+        assert_ends_well(puppet);
+    }
+}
+
+#[test]
+fn one_that_sends_and_receives_without_pause_is_told() {
+    for cut in CUTS {
+        for _ in 0..5 {
+            let stage = Stage::new(&settings(8));
+            let mut puppet = stage.start("cut work");
+            puppet.expect("ready");
+            file(&stage).set_len(cut).unwrap();
+            assert_ends_well(puppet);
+        }
+    }
+}
+
+#[test]
+fn a_loan_that_is_being_written_is_not_published() {
+    written_or_read("cut lend");
+}
+
+#[test]
+fn a_delivery_that_is_being_read_is_not_settled() {
+    written_or_read("cut read");
+}
+
+fn written_or_read(role: &str) {
+    for cut in CUTS {
+        let stage = Stage::new(&settings(8));
+        let mut puppet = stage.start(role);
+        puppet.expect("ready");
+        file(&stage).set_len(cut).unwrap();
+        puppet.tell("go on");
+        assert_ends_well(puppet);
+    }
+}
+
+#[test]
+fn one_that_was_cut_and_grew_again_is_noticed_within_a_slice() {
+    let stage = Stage::new(&settings(8));
+    let length = file(&stage).metadata().unwrap().len();
+    for role in ["cut receive", "cut nothing"] {
+        let stage = Stage::new(&settings(8));
+        let mut puppet = stage.start(role);
+        if role == "cut receive" {
+            puppet.asleep();
+        } else {
+            puppet.expect("ready");
+        }
+        file(&stage).set_len(0).unwrap();
+        file(&stage).set_len(length).unwrap();
+        puppet.tell("go on");
+        assert_ends_well(puppet);
+    }
+}
