@@ -292,7 +292,7 @@ const SCENARIOS: [Scenario; 27] = [
     },
     Scenario {
         name: "truncated-segment",
-        promise: "a file cut or grown while nobody had it open is refused, and can be removed",
+        promise: "a file cut or grown is refused; cut while in use it is an error, not a crash",
         play: truncated_segment::play,
     },
     Scenario {

@@ -84,8 +84,10 @@ static SEEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A program's own handler, that asks us, and otherwise maps something in place of what is missing.
 extern "C" fn own_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: valid, with an address, as the kernel promises for a fault.
-    let address = unsafe { (*info).si_addr() };
+    // SAFETY: valid, as the kernel promises.
+    let info = unsafe { &*info };
+    // SAFETY: a fault has an address.
+    let address = unsafe { info.si_addr() };
     if fault::handle(address) {
         return;
     }
