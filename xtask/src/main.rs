@@ -6,6 +6,7 @@ mod cargo;
 mod demo;
 mod lint;
 mod scenarios;
+mod sweep;
 mod test;
 mod torture;
 
@@ -39,6 +40,14 @@ enum Command {
     ScenarioPuppet(scenarios::puppet::Options),
     /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
     Bench(bench::Options),
+    /// Kill each operation at every instruction that changes anything, and let a survivor judge
+    Sweep(sweep::Options),
+    /// The process that is stepped
+    #[command(hide = true)]
+    SweepActor(sweep::actor::Options),
+    /// A process that dies before the one that is stepped comes
+    #[command(hide = true)]
+    SweepPeer(sweep::dying::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
     /// One of the tortured
@@ -55,6 +64,9 @@ fn main() -> ExitCode {
         Command::ScenarioPlay(play) => scenarios::play(&play),
         Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Sweep(options) => sweep::run(&options),
+        Command::SweepActor(options) => sweep::actor::run(&options),
+        Command::SweepPeer(options) => sweep::dying::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::TortureActor(options) => torture::actor::run(&options),
     };

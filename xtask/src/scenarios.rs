@@ -7,7 +7,7 @@
 
 mod isolation;
 mod ledger;
-mod numbered;
+pub mod numbered;
 mod order;
 mod perform;
 pub mod puppet;

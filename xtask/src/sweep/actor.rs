@@ -1,0 +1,206 @@
+//! The process that is stepped: it prepares a queue, then performs one operation between two marks.
+//!
+//! The marks are signals that it sends to itself, and which its tracer keeps from it. Whatever it holds when the
+//! operation ends is left as it is: it is killed there. Its `ipc-watch` thread exists but runs only when the
+//! tracer lets it ([`Play::look`], [`Play::step_watcher`]), so nothing else changes the segment meanwhile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ipc_proto::{Name, QueueSettings};
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
+use ipc_queue::{ByteQueue, QueueError, ShmQueue};
+use ipc_shm::{Namespace, watch};
+use nix::sys::prctl;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::pause;
+
+use super::dying::{self, Dying};
+use super::operation;
+use super::outcome::{Expectation, Outcome, Stepped};
+
+/// What an actor is told.
+#[derive(Debug, Args)]
+pub struct Options {
+    operation: String,
+    state: String,
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+/// The operation begins; `expectation.json` says what is stepped.
+pub const BEGIN: Signal = Signal::SIGUSR1;
+/// The operation is over.
+pub const END: Signal = Signal::SIGUSR2;
+/// The watcher is to look, until it sleeps again.
+pub const LOOK: Signal = Signal::SIGURG;
+/// The folder of the segments, in the actor's.
+pub const SEGMENTS: &str = "shm";
+/// How many messages the queue holds, how large they are, and how many of the largest there can be.
+pub const CAPACITY: u32 = 3;
+pub const LARGEST: u32 = 1536;
+pub const CHUNKS: usize = 2;
+pub const PARTICIPANTS: u16 = 4;
+const EXPECTATION: &str = "expectation.json";
+const NAMESPACE: &str = "sweep";
+const QUEUE: &str = "q";
+
+/// An actor's part.
+pub struct Play {
+    folder: PathBuf,
+    namespace: Namespace,
+}
+
+/// Steps, as told on the command line.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    ptrace::traceme().context("asking to be traced")?;
+    raise(Signal::SIGSTOP)?;
+    let play = Play::new(&options.folder)?;
+    // The watcher starts, finds nothing to watch, and sleeps.
+    play.look()?;
+    operation::find_state(&options.operation, &options.state)?.perform(&play)?;
+    bail!("{} {} has no end", options.operation, options.state)
+}
+
+/// What the actor in this folder is about to do.
+pub fn read_expectation(folder: &Path) -> Result<Expectation> {
+    let told = fs::read(folder.join(EXPECTATION)).context("reading what the actor expects")?;
+    Ok(serde_json::from_slice(&told)?)
+}
+
+/// The namespace in a folder of segments.
+pub fn namespace_in(segments: &Path) -> Result<Namespace> {
+    Ok(Namespace::in_folder(segments, NAMESPACE)?)
+}
+
+/// The file of the queue in a folder of segments.
+pub fn file_in(segments: &Path) -> PathBuf {
+    segments.join(NAMESPACE).join(format!("{QUEUE}.queue"))
+}
+
+pub fn queue_name() -> Name {
+    Name::new(QUEUE).expect("a valid name")
+}
+
+/// Small, so that it is compared quickly, and everything runs out soon.
+pub fn settings() -> QueueSettings {
+    QueueSettings {
+        capacity: CAPACITY,
+        inline_bytes: 64,
+        max_message_bytes: LARGEST,
+        pool_bytes: u64::from(LARGEST) * CHUNKS as u64,
+        attempt_limit: 3,
+        // Ends only when told to: `extend` may also shorten it.
+        lease: Some(Duration::from_secs(3600)),
+        max_participants: PARTICIPANTS,
+    }
+}
+
+/// Opens or creates the queue.
+pub fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue, QueueError> {
+    let request = OpenRequest {
+        mode,
+        settings: settings(),
+        ..OpenRequest::default()
+    };
+    ShmQueue::open(namespace, &queue_name(), &request)
+}
+
+impl Play {
+    pub fn new(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            folder: folder.to_owned(),
+            namespace: namespace_in(&folder.join(SEGMENTS))?,
+        })
+    }
+
+    /// Attaches once more.
+    pub fn attach(&self) -> Result<ByteQueue> {
+        let queue: Arc<dyn Transport> = Arc::new(self.open(OpenMode::OpenOrCreate)?);
+        Ok(ByteQueue::over(queue))
+    }
+
+    pub fn open(&self, mode: OpenMode) -> Result<ShmQueue, QueueError> {
+        open(&self.namespace, mode)
+    }
+
+    /// Removes the queue.
+    pub fn remove(&self) -> Result<bool> {
+        Ok(ShmQueue::remove(&self.namespace, &queue_name())?)
+    }
+
+    /// The queue's file.
+    pub fn file(&self) -> PathBuf {
+        file_in(&self.folder.join(SEGMENTS))
+    }
+
+    /// Performs the operation, step by step. Does not return.
+    pub fn step<T>(
+        &self,
+        before: Outcome,
+        after: Outcome,
+        operation: impl FnOnce() -> T,
+    ) -> Result<()> {
+        self.expect(before, after, Stepped::Main)?;
+        raise(BEGIN)?;
+        let _result = std::mem::ManuallyDrop::new(operation());
+        raise(END)?;
+        bail!("nobody traces this process")
+    }
+
+    /// Has the watcher look, step by step. Does not return.
+    pub fn step_watcher(&self, before: Outcome, after: Outcome) -> Result<()> {
+        self.expect(before, after, Stepped::Watcher)?;
+        watch::nudge();
+        raise(BEGIN)?;
+        bail!("nobody traces this process")
+    }
+
+    /// Lets the watcher look now, unstepped.
+    pub fn look(&self) -> Result<()> {
+        watch::nudge();
+        raise(LOOK)?;
+        Ok(())
+    }
+
+    /// Has another process come, take what it is to take, and be killed.
+    pub fn let_die(&self, dying: Dying) -> Result<()> {
+        let mut peer = Command::new("/proc/self/exe")
+            .arg("sweep-peer")
+            .arg(dying.name())
+            .arg("--folder")
+            .arg(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting a peer")?;
+        let ready = dying::await_ready(peer.stdout.as_mut());
+        peer.kill()?;
+        peer.wait()?;
+        ready
+    }
+
+    fn expect(&self, before: Outcome, after: Outcome, stepped: Stepped) -> Result<()> {
+        let expectation = Expectation {
+            before,
+            after,
+            stepped,
+        };
+        let told = serde_json::to_vec(&expectation)?;
+        fs::write(self.folder.join(EXPECTATION), told).context("saying what to expect")
+    }
+}
+
+/// Waits to be killed.
+pub fn wait_for_the_end() -> ! {
+    loop {
+        pause();
+    }
+}

@@ -1,0 +1,9 @@
+//! The operations themselves, as an actor performs them, with what must be before and after.
+
+pub mod attaching;
+pub mod clock;
+pub mod dead;
+pub mod files;
+pub mod receiving;
+pub mod sending;
+pub mod settling;

@@ -1,0 +1,130 @@
+//! Processes that take something from the queue and are killed while they hold it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use ipc_queue::ByteQueue;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use super::actor::{Play, wait_for_the_end};
+use super::outcome::{FIRST_CHUNKED, Message};
+use super::scenery::{expire_unwatched, kept, loan, receive, send};
+
+/// What a peer is told.
+#[derive(Debug, Args)]
+pub struct Options {
+    dying: Dying,
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+/// What a peer does before it is killed. It finds the queue empty, or makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dying {
+    /// Attaches.
+    Idle,
+    /// Holds message 1.
+    Receiver,
+    /// Holds the chunked message 100.
+    ChunkReceiver,
+    /// Holds message 1 for the last time.
+    LastReceiver,
+    /// Writes a message.
+    Sender,
+    /// Writes a chunked message.
+    ChunkSender,
+    /// Let its lease of message 1 expire, and may still be reading.
+    Zombie,
+    /// The same, but the message was acked by its next holder.
+    Quarantine,
+    /// Holds message 1, and writes another; 2 is ready.
+    Everything,
+    /// Holds all messages there can be.
+    AllReceived,
+}
+
+impl Dying {
+    /// What it is called on the command line.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// What is in the queue once its death was dealt with.
+    pub fn leaves(self) -> Vec<Message> {
+        use ipc_queue::DeadReason::Crashed;
+        match self {
+            Self::Idle | Self::Sender | Self::ChunkSender | Self::Quarantine => vec![],
+            Self::Receiver | Self::Zombie => vec![Message::comes(1, 2)],
+            Self::ChunkReceiver => vec![Message::comes(FIRST_CHUNKED, 2)],
+            Self::LastReceiver => vec![Message::dead(1, 3, Crashed)],
+            Self::Everything => vec![Message::comes(1, 2), Message::comes(2, 1)],
+            Self::AllReceived => (1..=3).map(|number| Message::comes(number, 2)).collect(),
+        }
+    }
+
+    fn act(self, queue: &ByteQueue) -> Result<()> {
+        match self {
+            Self::Idle => Ok(()),
+            Self::Receiver => hold(queue, 1),
+            Self::ChunkReceiver => hold(queue, FIRST_CHUNKED),
+            Self::LastReceiver => hold_for_the_last_time(queue),
+            Self::Sender => loan(queue, 1).map(kept),
+            Self::ChunkSender => loan(queue, FIRST_CHUNKED).map(kept),
+            Self::Zombie => become_zombie(queue),
+            Self::Quarantine => {
+                become_zombie(queue)?;
+                receive(queue)?.ack()?;
+                let quarantined = queue.transport().stats().quarantined;
+                ensure!(quarantined == 1, "the cell is not quarantined");
+                Ok(())
+            }
+            Self::Everything => {
+                hold(queue, 1)?;
+                send(queue, [2])?;
+                loan(queue, 3).map(kept)
+            }
+            Self::AllReceived => (1..=3).try_for_each(|number| hold(queue, number)),
+        }
+    }
+}
+
+/// Does what it is to do, says so, and waits to be killed.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let queue = Play::new(&options.folder)?.attach()?;
+    options.dying.act(&queue)?;
+    println!();
+    std::io::stdout().flush()?;
+    wait_for_the_end()
+}
+
+/// Waits until the peer with this output did what it was to do.
+pub fn await_ready(output: Option<&mut impl Read>) -> Result<()> {
+    let output = output.context("the peer has no output")?;
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    ensure!(line == "\n", "the peer failed");
+    Ok(())
+}
+
+fn hold(queue: &ByteQueue, number: u64) -> Result<()> {
+    send(queue, [number])?;
+    receive(queue).map(kept)
+}
+
+fn hold_for_the_last_time(queue: &ByteQueue) -> Result<()> {
+    send(queue, [1])?;
+    receive(queue)?.nack()?;
+    receive(queue)?.nack()?;
+    receive(queue).map(kept)
+}
+
+fn become_zombie(queue: &ByteQueue) -> Result<()> {
+    send(queue, [1])?;
+    expire_unwatched(queue)
+}

@@ -1,0 +1,153 @@
+//! Which operations are swept, and from which states.
+
+use anyhow::{Context, Result};
+
+use super::actor::Play;
+use super::cases::{attaching, clock, dead, files, receiving, sending, settling};
+
+/// One thing that a process does, in all its states.
+#[derive(Debug)]
+pub struct Operation {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub states: &'static [State],
+}
+
+/// Where an operation begins, and the operation from there.
+#[derive(Debug)]
+pub struct State {
+    pub name: &'static str,
+    act: fn(&Play) -> Result<()>,
+}
+
+impl State {
+    pub const fn new(name: &'static str, act: fn(&Play) -> Result<()>) -> Self {
+        Self { name, act }
+    }
+
+    /// Prepares, and performs the operation. Does not return, or fails.
+    pub fn perform(&self, play: &Play) -> Result<()> {
+        (self.act)(play)
+    }
+}
+
+/// How a survivor begins: for sweeping recoveries of what others left.
+pub const RECOVERY: (&str, &str) = ("recovery", "given");
+
+const GIVEN: State = State::new(RECOVERY.1, dead::recover_given);
+
+/// The state of that name.
+pub fn find_state(operation: &str, state: &str) -> Result<&'static State> {
+    if (operation, state) == RECOVERY {
+        return Ok(&GIVEN);
+    }
+    let mut states = find(operation)?.states.iter();
+    let found = states.find(|found| found.name == state);
+    found.with_context(|| format!("operation {operation:?} has no state {state:?}; see --list"))
+}
+
+/// The operation of that name.
+pub fn find(name: &str) -> Result<&'static Operation> {
+    let found = OPERATIONS.iter().find(|operation| operation.name == name);
+    found.with_context(|| {
+        let names: Vec<_> = OPERATIONS.iter().map(|operation| operation.name).collect();
+        format!(
+            "there is no operation {name:?}; there are {}",
+            names.join(", ")
+        )
+    })
+}
+
+/// All of them.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "send-inline",
+        what: "a message that fits its cell is sent",
+        states: sending::INLINE,
+    },
+    Operation {
+        name: "send-chunked",
+        what: "a message that needs a chunk is sent",
+        states: sending::CHUNKED,
+    },
+    Operation {
+        name: "loan",
+        what: "a place for a message is taken",
+        states: sending::LOAN,
+    },
+    Operation {
+        name: "abandon",
+        what: "a loan is dropped unpublished",
+        states: sending::ABANDON,
+    },
+    Operation {
+        name: "publish",
+        what: "a loan is published",
+        states: sending::PUBLISH,
+    },
+    Operation {
+        name: "receive",
+        what: "a message is taken",
+        states: receiving::RECEIVE,
+    },
+    Operation {
+        name: "ack",
+        what: "a delivery is acked",
+        states: settling::ACK,
+    },
+    Operation {
+        name: "nack",
+        what: "a delivery is given back, at once or with a delay",
+        states: settling::NACK,
+    },
+    Operation {
+        name: "bury",
+        what: "a delivery is made a dead letter",
+        states: settling::BURY,
+    },
+    Operation {
+        name: "discard",
+        what: "a dead letter is dropped",
+        states: settling::DISCARD,
+    },
+    Operation {
+        name: "extend",
+        what: "a lease is renewed",
+        states: clock::EXTEND,
+    },
+    Operation {
+        name: "expire",
+        what: "somebody's watcher ends leases and delays",
+        states: clock::EXPIRE,
+    },
+    Operation {
+        name: "recover",
+        what: "somebody opens the queue of a dead process, or notices its death",
+        states: dead::RECOVER,
+    },
+    Operation {
+        name: "register",
+        what: "a process attaches",
+        states: attaching::REGISTER,
+    },
+    Operation {
+        name: "unregister",
+        what: "a process detaches",
+        states: attaching::UNREGISTER,
+    },
+    Operation {
+        name: "create",
+        what: "a queue is created",
+        states: files::CREATE,
+    },
+    Operation {
+        name: "open",
+        what: "a queue is opened, or created if there is none",
+        states: files::OPEN,
+    },
+    Operation {
+        name: "remove",
+        what: "a queue is removed",
+        states: files::REMOVE,
+    },
+];

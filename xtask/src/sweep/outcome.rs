@@ -1,0 +1,135 @@
+//! What a survivor finds: which messages, delivered how often or dead of what, or no queue at all.
+
+use std::fmt;
+
+use ipc_queue::DeadReason;
+use serde::{Deserialize, Serialize};
+
+use crate::scenarios::numbered;
+
+/// Payload sizes: one that travels in its cell, one that needs a chunk.
+pub const INLINE: usize = 40;
+pub const CHUNKED: usize = 1500;
+/// Messages with this number or a higher one are chunked.
+pub const FIRST_CHUNKED: u64 = 100;
+
+/// A message and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    number: u64,
+    /// How often it was delivered, to the survivor at last unless it is dead.
+    attempt: u8,
+    dead: Option<DeadReason>,
+}
+
+/// What is there, all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    exists: bool,
+    messages: Vec<Message>,
+}
+
+/// What there must be at the beginning, at the end, and, one of the two, after a death at any instruction between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    pub before: Outcome,
+    pub after: Outcome,
+    pub stepped: Stepped,
+}
+
+/// Which thread of the actor is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stepped {
+    Main,
+    Watcher,
+}
+
+impl Message {
+    /// Delivered to the survivor as delivery number `attempt`.
+    pub const fn comes(number: u64, attempt: u8) -> Self {
+        Self {
+            number,
+            attempt,
+            dead: None,
+        }
+    }
+
+    /// A dead letter after so many deliveries.
+    pub const fn dead(number: u64, attempts: u8, reason: DeadReason) -> Self {
+        Self {
+            number,
+            attempt: attempts,
+            dead: Some(reason),
+        }
+    }
+
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its payload, which its number tells.
+    pub fn payload(number: u64) -> Vec<u8> {
+        let chunked = number >= FIRST_CHUNKED;
+        numbered::message(number, if chunked { CHUNKED } else { INLINE })
+    }
+
+    /// The number of a message whose every byte is right.
+    pub fn number_of(payload: &[u8]) -> Result<u64, String> {
+        let number = numbered::read(payload)?;
+        if payload == Self::payload(number) {
+            Ok(number)
+        } else {
+            let len = payload.len();
+            Err(format!("message {number} has {len} bytes, or others' ones"))
+        }
+    }
+}
+
+impl Outcome {
+    /// A queue with these messages.
+    pub fn of(messages: impl IntoIterator<Item = Message>) -> Self {
+        let mut messages: Vec<_> = messages.into_iter().collect();
+        messages.sort_by_key(|message| (message.number, message.attempt));
+        Self {
+            exists: true,
+            messages,
+        }
+    }
+
+    /// No queue.
+    pub const fn absent() -> Self {
+        Self {
+            exists: false,
+            messages: Vec::new(),
+        }
+    }
+}
+
+impl Expectation {
+    /// Whether this may be after a death between the beginning and the end.
+    pub fn allows(&self, outcome: &Outcome) -> bool {
+        *outcome == self.before || *outcome == self.after
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.exists {
+            return f.write_str("no queue");
+        }
+        let shown: Vec<_> = self.messages.iter().map(ToString::to_string).collect();
+        write!(f, "[{}]", shown.join(", "))
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            number, attempt, ..
+        } = self;
+        match self.dead {
+            None => write!(f, "{number} at attempt {attempt}"),
+            Some(reason) => write!(f, "{number} dead after {attempt}, {reason:?}"),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Sweeps one operation from one state: steps it, and lets a survivor judge each change; then the same with the
+//! survivor's recovery; then a few real kills.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::actor::SEGMENTS;
+use super::operation::{Operation, RECOVERY, State};
+use super::outcome::{Expectation, Outcome};
+use super::snapshot::{Observer, Snapshot};
+use super::survivor;
+use super::tracee::{Step, Tracee};
+
+/// How thorough a sweep is.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Of how many snapshots of one operation and state the recovery is stepped too.
+    pub recoveries: usize,
+    /// How many real kills for each operation and state.
+    pub kills: usize,
+}
+
+/// What sweeping came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tally {
+    pub states: u64,
+    pub instructions: u64,
+    pub crash_states: u64,
+    pub real_kills: u64,
+    pub violations: Vec<String>,
+}
+
+/// Sweeps, in a folder of its own.
+pub struct Sweeper<'a> {
+    folder: PathBuf,
+    /// The snapshots that were examined, with what was expected of them.
+    examined: &'a Mutex<HashSet<u64>>,
+    tally: Tally,
+}
+
+/// A snapshot that was different from the one before, and when.
+struct Change {
+    instruction: u64,
+    snapshot: Snapshot,
+}
+
+/// Whatever does not end by then is taken to be in a loop.
+const LONGEST: u64 = 3_000_000;
+
+impl<'a> Sweeper<'a> {
+    pub fn new(folder: PathBuf, examined: &'a Mutex<HashSet<u64>>) -> Result<Self> {
+        fs::create_dir(&folder)?;
+        Ok(Self {
+            folder,
+            examined,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Everything about one operation from one state.
+    pub fn sweep(&mut self, operation: &Operation, state: &State, effort: Effort) -> Result<Tally> {
+        let name = format!("{} {}", operation.name, state.name);
+        let swept = self.sweep_all(operation, state, &name, effort);
+        swept.with_context(|| format!("sweeping {name}"))?;
+        self.tally.states = 1;
+        Ok(std::mem::take(&mut self.tally))
+    }
+
+    fn sweep_all(
+        &mut self,
+        operation: &Operation,
+        state: &State,
+        name: &str,
+        effort: Effort,
+    ) -> Result<()> {
+        let (changes, expectation) = self.step_through(operation.name, state.name, None)?;
+        self.judge_ends(name, &changes, &expectation)?;
+        self.judge(name, &changes, &expectation)?;
+        for index in spread(changes.len(), effort.recoveries) {
+            let change = &changes[index];
+            let name = format!("{name}, instruction {}, then recovery", change.instruction);
+            let given = Some(&change.snapshot);
+            let (inner, _) = self.step_through(RECOVERY.0, RECOVERY.1, given)?;
+            self.judge(&name, &inner, &expectation)?;
+        }
+        for index in spread(changes.len(), effort.kills) {
+            self.kill_at(operation, state, name, index)?;
+        }
+        Ok(())
+    }
+
+    /// Steps from the beginning to the end. What there was first, and after each change.
+    fn step_through(
+        &mut self,
+        operation: &str,
+        state: &str,
+        given: Option<&Snapshot>,
+    ) -> Result<(Vec<Change>, Expectation)> {
+        let folder = self.prepare(given)?;
+        let (mut tracee, expectation) = Tracee::start(operation, state, &folder)?;
+        let mut observer = Observer::new(&folder.join(SEGMENTS))?;
+        let mut changes = vec![Change {
+            instruction: 0,
+            snapshot: observer.seen().clone(),
+        }];
+        while tracee.step()? == Step::Done {
+            if observer.look()? {
+                changes.push(Change {
+                    instruction: tracee.instructions(),
+                    snapshot: observer.seen().clone(),
+                });
+            }
+            ensure!(tracee.instructions() < LONGEST, "it does not end");
+        }
+        self.tally.instructions += tracee.instructions();
+        tracee.kill()?;
+        Ok((changes, expectation))
+    }
+
+    /// The first snapshot must be exactly what is expected before, the last what is expected after.
+    fn judge_ends(
+        &mut self,
+        name: &str,
+        changes: &[Change],
+        expectation: &Expectation,
+    ) -> Result<()> {
+        let ends = [
+            (changes.first(), &expectation.before),
+            (changes.last(), &expectation.after),
+        ];
+        for (change, expected) in ends {
+            let change = change.context("no snapshot at all")?;
+            let found = self.examine(&change.snapshot)?;
+            if !found.as_ref().is_ok_and(|outcome| outcome == expected) {
+                self.violate(format!(
+                    "{name}, instruction {}: {}, expected {expected}",
+                    change.instruction,
+                    describe(&found)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, name: &str, changes: &[Change], expectation: &Expectation) -> Result<()> {
+        let mut earlier = None;
+        for change in changes {
+            let before = earlier.replace(&change.snapshot);
+            if !self.is_new(&change.snapshot, expectation) {
+                continue;
+            }
+            let found = self.examine(&change.snapshot)?;
+            if !found
+                .as_ref()
+                .is_ok_and(|outcome| expectation.allows(outcome))
+            {
+                let what =
+                    before.map_or_else(String::new, |before| change.snapshot.difference(before));
+                self.violate(format!(
+                    "{name}, instruction {} ({what}): {}, expected {} or {}",
+                    change.instruction,
+                    describe(&found),
+                    expectation.before,
+                    expectation.after
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_new(&mut self, snapshot: &Snapshot, expectation: &Expectation) -> bool {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        snapshot.hash(&mut hasher);
+        format!("{expectation:?}").hash(&mut hasher);
+        let mut examined = self.examined.lock().expect("no sweeper panics");
+        let new = examined.insert(hasher.finish());
+        self.tally.crash_states += u64::from(new);
+        new
+    }
+
+    /// What a survivor makes of it. The inner error is the survivor's.
+    fn examine(&self, snapshot: &Snapshot) -> Result<Result<Outcome>> {
+        let folder = self.folder.join("survivor");
+        snapshot.restore(&folder).context("restoring a snapshot")?;
+        Ok(survivor::examine(&folder))
+    }
+
+    /// Runs to change number `index` again, and kills there.
+    fn kill_at(
+        &mut self,
+        operation: &Operation,
+        state: &State,
+        name: &str,
+        index: usize,
+    ) -> Result<()> {
+        let folder = self.prepare(None)?;
+        let (mut tracee, expectation) = Tracee::start(operation.name, state.name, &folder)?;
+        let mut observer = Observer::new(&folder.join(SEGMENTS))?;
+        let mut left = index;
+        while left > 0 && tracee.step()? == Step::Done {
+            left -= usize::from(observer.look()?);
+        }
+        let instruction = tracee.instructions();
+        tracee.kill()?;
+        self.tally.instructions += instruction;
+        self.tally.real_kills += 1;
+        let found = survivor::examine(&folder.join(SEGMENTS));
+        if !found
+            .as_ref()
+            .is_ok_and(|outcome| expectation.allows(outcome))
+        {
+            self.violate(format!(
+                "{name}, killed at instruction {instruction} (change {index}): {}, expected {} or {}",
+                describe(&found),
+                expectation.before,
+                expectation.after
+            ));
+        }
+        Ok(())
+    }
+
+    /// A new folder for an actor, with a queue or none.
+    fn prepare(&self, given: Option<&Snapshot>) -> Result<PathBuf> {
+        let folder = self.folder.join("actor");
+        remove(&folder)?;
+        fs::create_dir(&folder)?;
+        if let Some(snapshot) = given {
+            snapshot.restore(&folder.join(SEGMENTS))?;
+        }
+        Ok(folder)
+    }
+
+    fn violate(&mut self, what: String) {
+        self.tally.violations.push(what);
+    }
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Self) {
+        self.states += other.states;
+        self.instructions += other.instructions;
+        self.crash_states += other.crash_states;
+        self.real_kills += other.real_kills;
+        self.violations.extend(other.violations);
+    }
+}
+
+fn describe(found: &Result<Outcome>) -> String {
+    match found {
+        Ok(outcome) => format!("found {outcome}"),
+        Err(error) => format!("broken: {error:#}"),
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Up to `count` of `0..len`, spread evenly, the first and the last among them.
+fn spread(len: usize, count: usize) -> Vec<usize> {
+    match (len, count) {
+        (_, 0) | (0, _) => vec![],
+        (_, 1) => vec![len / 2],
+        _ if count >= len => (0..len).collect(),
+        _ => (0..count)
+            .map(|rank| rank * (len - 1) / (count - 1))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_from_the_first_to_the_last() {
+        assert_eq!(spread(10, 3), [0, 4, 9]);
+        assert_eq!(spread(2, 3), [0, 1]);
+        assert_eq!(spread(7, 1), [3]);
+        assert!(spread(0, 3).is_empty() && spread(3, 0).is_empty());
+    }
+}

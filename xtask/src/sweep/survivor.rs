@@ -1,0 +1,124 @@
+//! Whoever comes next: opens the queue, which recovers it, takes everything out, and checks that everything works
+//! and is free.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ipc_queue::transport::{OpenMode, Transport, Wait};
+use ipc_queue::{ByteQueue, QueueError, RecvError, SendFailure, ShmQueue};
+
+use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
+use super::outcome::{Message, Outcome};
+use super::scenery;
+
+/// What is found in a folder of segments, all of whose processes are dead; afterwards nothing is there.
+///
+/// An error says what does not work, or is not free.
+pub fn examine(segments: &Path) -> Result<Outcome> {
+    let namespace = actor::namespace_in(segments)?;
+    let (queue, exists) = match actor::open(&namespace, OpenMode::Open) {
+        Ok(queue) => (queue, true),
+        Err(QueueError::NotFound { .. }) => {
+            let made = actor::open(&namespace, OpenMode::Create);
+            (made.context("creating a new queue")?, false)
+        }
+        Err(error) => return Err(error).context("opening what is left"),
+    };
+    let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
+    let messages = drain(&bytes)?;
+    check_free(&queue)?;
+    check_room(&bytes)?;
+    check_slots(&namespace)?;
+    drop((bytes, queue));
+    let removed = ShmQueue::remove(&namespace, &actor::queue_name())?;
+    ensure!(removed, "the queue was gone before it was removed");
+    ensure!(!segments.exists(), "folders are left");
+    if exists {
+        return Ok(Outcome::of(messages));
+    }
+    ensure!(messages.is_empty(), "a new queue holds {messages:?}");
+    Ok(Outcome::absent())
+}
+
+/// Nothing takes longer than this to come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
+    let receiver = queue.receiver();
+    let mut messages = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match receiver.recv_within(Wait::No) {
+            Ok(delivery) => {
+                let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
+                messages.push(Message::comes(number, delivery.attempt()));
+                delivery.ack().context("acking")?;
+            }
+            Err(RecvError::Empty) => {
+                let stats = queue.transport().stats();
+                if stats.in_use() == stats.dead {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "stuck: {stats:?}");
+                // Something is delayed.
+                thread::sleep(Duration::from_micros(100));
+            }
+            Err(error) => return Err(error).context("receiving"),
+        }
+    }
+    for letter in queue.transport().dead_letters() {
+        let number = Message::number_of(&letter.payload).map_err(|e| anyhow!(e))?;
+        messages.push(Message::dead(number, letter.attempts, letter.reason));
+        let gone = queue.transport().discard(letter.id);
+        ensure!(gone, "dead letter {number} can't be dropped");
+    }
+    Ok(messages)
+}
+
+fn check_free(queue: &ShmQueue) -> Result<()> {
+    let stats = queue.stats();
+    ensure!(stats.in_use() == 0, "cells are left in use: {stats:?}");
+    ensure!(stats.chunks_in_use == 0, "chunks are in use: {stats:?}");
+    ensure!(stats.participants == 1, "slots are in use: {stats:?}");
+    Ok(())
+}
+
+/// As many of the largest messages as there are chunks, then as many small ones as there are places.
+fn check_room(queue: &ByteQueue) -> Result<()> {
+    let sender = queue.sender();
+    let loans: Vec<_> = (0..CHUNKS)
+        .map(|_| sender.try_loan(LARGEST as usize))
+        .collect::<Result<_, _>>()
+        .context("taking all chunks")?;
+    drop(loans);
+    let numbers = 1..=u64::from(CAPACITY);
+    scenery::send(queue, numbers.clone()).context("filling all places")?;
+    match sender.try_send(&Message::payload(0)) {
+        Err(SendFailure::Full { .. }) => {}
+        other => bail!("a full queue says {other:?}"),
+    }
+    let expected: Vec<_> = numbers.map(|number| Message::comes(number, 1)).collect();
+    let found = drain(queue)?;
+    ensure!(found == expected, "{found:?} came of what was sent now");
+    check_sum(queue)
+}
+
+/// All is free again.
+fn check_sum(queue: &ByteQueue) -> Result<()> {
+    let in_use = queue.transport().stats().in_use();
+    ensure!(in_use == 0, "{in_use} places are in use in the end");
+    Ok(())
+}
+
+/// Every slot can be taken.
+fn check_slots(namespace: &ipc_shm::Namespace) -> Result<()> {
+    let others: Vec<_> = (1..PARTICIPANTS)
+        .map(|_| actor::open(namespace, OpenMode::Open))
+        .collect::<Result<_, _>>()
+        .context("taking all slots")?;
+    drop(others);
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! An actor under ptrace: run to where its operation begins, then an instruction at a time.
+//!
+//! Its threads are traced from their first instruction. All but the one that is stepped stay stopped, so what
+//! changes is that one's doing. The actor dies with its tracer, and is killed when the `Tracee` is dropped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity, sched_yield};
+use nix::sys::personality::{self, Persona};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::actor::{self, BEGIN, END, LOOK, SEGMENTS};
+use super::outcome::{Expectation, Stepped};
+
+/// A traced actor.
+pub struct Tracee {
+    child: Child,
+    main: Pid,
+    watcher: Option<Watcher>,
+    stepped: Stepped,
+    /// The folder of the segments, while no segment is mapped: only system calls can change one.
+    unmapped: Option<PathBuf>,
+    instructions: u64,
+}
+
+/// The actor's `ipc-watch` thread.
+#[derive(Clone, Copy)]
+struct Watcher {
+    thread: Pid,
+    /// Stopped by us; otherwise told to step, and asleep in a system call, after which it stops.
+    stopped: bool,
+}
+
+/// What one step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One instruction more, or, while no segment is mapped, one system call.
+    Done,
+    /// The operation is over.
+    End,
+}
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Instruction,
+    SystemCall,
+}
+
+impl Pace {
+    fn resume(self, thread: Pid, signal: Option<Signal>) -> Result<()> {
+        match self {
+            Self::Instruction => ptrace::step(thread, signal)?,
+            Self::SystemCall => ptrace::syscall(thread, signal)?,
+        }
+        Ok(())
+    }
+}
+
+/// So long a system call may take before a thread counts as hung.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Tracee {
+    /// Starts an actor and runs it to where its operation begins.
+    ///
+    /// Only the calling thread may step it.
+    pub fn start(operation: &str, state: &str, folder: &Path) -> Result<(Self, Expectation)> {
+        let child = Command::new("/proc/self/exe")
+            .args(["sweep-actor", operation, state, "--folder"])
+            .arg(folder)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("starting an actor")?;
+        let main = Pid::from_raw(i32::try_from(child.id()).expect("process numbers fit"));
+        let mut tracee = Self {
+            child,
+            main,
+            watcher: None,
+            stepped: Stepped::Main,
+            unmapped: Some(folder.join(SEGMENTS)),
+            instructions: 0,
+        };
+        match wait_for(main)? {
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
+            other => bail!(
+                "the actor is not traced ({other:?}): \
+                 is ptrace permitted here (seccomp, kernel.yama.ptrace_scope, CAP_SYS_PTRACE)?"
+            ),
+        }
+        ptrace::setoptions(
+            main,
+            Options::PTRACE_O_TRACECLONE
+                | Options::PTRACE_O_TRACESYSGOOD
+                | Options::PTRACE_O_EXITKILL,
+        )?;
+        tracee.run_to_begin()?;
+        let expectation = actor::read_expectation(folder)?;
+        tracee.stepped = expectation.stepped;
+        tracee.look_for_mapping()?;
+        Ok((tracee, expectation))
+    }
+
+    /// How many instructions of the operation were stepped so far.
+    pub fn instructions(&self) -> u64 {
+        self.instructions
+    }
+
+    /// One instruction more; but on to the next system call while no segment is mapped.
+    pub fn step(&mut self) -> Result<Step> {
+        if self.unmapped.is_some() && self.stepped == Stepped::Main {
+            let step = self.step_main(Pace::SystemCall)?;
+            self.look_for_mapping()?;
+            return Ok(step);
+        }
+        self.instructions += 1;
+        match self.stepped {
+            Stepped::Main => self.step_main(Pace::Instruction),
+            Stepped::Watcher => self.step_watcher(Pace::Instruction),
+        }
+    }
+
+    /// Kills the actor where it is, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("killing the actor")?;
+        // Threads of a traced process are reaped by their tracer, the first of them last.
+        if let Some(watcher) = self.watcher.take() {
+            while !matches!(
+                wait_for(watcher.thread),
+                Err(_) | Ok(WaitStatus::Signaled(..) | WaitStatus::Exited(..))
+            ) {}
+        }
+        self.child.wait().context("waiting for the actor's end")?;
+        Ok(())
+    }
+
+    fn run_to_begin(&mut self) -> Result<()> {
+        let mut signal = None;
+        loop {
+            ptrace::cont(self.main, signal.take())?;
+            match wait_for(self.main)? {
+                WaitStatus::Stopped(_, BEGIN) => return Ok(()),
+                WaitStatus::Stopped(_, LOOK) => {
+                    while self.step_watcher(Pace::SystemCall)? == Step::Done {}
+                }
+                WaitStatus::PtraceEvent(..) => self.adopt_thread()?,
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+                WaitStatus::Stopped(_, other) => signal = Some(other),
+                other => bail!("the actor ended before its operation: {other:?}"),
+            }
+        }
+    }
+
+    fn adopt_thread(&mut self) -> Result<()> {
+        let number = ptrace::getevent(self.main)?;
+        let thread = Pid::from_raw(i32::try_from(number)?);
+        ensure!(
+            self.watcher.is_none(),
+            "the actor has a thread that it should not have"
+        );
+        let status = wait_for(thread)?;
+        ensure!(
+            matches!(status, WaitStatus::Stopped(..)),
+            "the actor's watcher ended: {status:?}"
+        );
+        self.watcher = Some(Watcher {
+            thread,
+            stopped: true,
+        });
+        Ok(())
+    }
+
+    fn look_for_mapping(&mut self) -> Result<()> {
+        if let Some(segments) = &self.unmapped {
+            let maps = fs::read_to_string(format!("/proc/{}/maps", self.main))?;
+            if maps.contains(&*segments.to_string_lossy()) {
+                self.unmapped = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn step_main(&mut self, pace: Pace) -> Result<Step> {
+        let mut signal = None;
+        loop {
+            pace.resume(self.main, signal.take())?;
+            match wait_for(self.main)? {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) | WaitStatus::PtraceSyscall(_) => {
+                    return Ok(Step::Done);
+                }
+                WaitStatus::Stopped(_, END) => return Ok(Step::End),
+                WaitStatus::PtraceEvent(..) => self.adopt_thread()?,
+                WaitStatus::Stopped(_, other) => signal = Some(other),
+                other => bail!("the actor ended in its operation: {other:?}"),
+            }
+        }
+    }
+
+    /// The end is where it falls asleep.
+    fn step_watcher(&mut self, pace: Pace) -> Result<Step> {
+        let watcher = self.watcher.as_mut().context("the actor has no watcher")?;
+        if watcher.stopped {
+            pace.resume(watcher.thread, None)?;
+        }
+        let was_stopped = std::mem::replace(&mut watcher.stopped, false);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for _ in 0..256 {
+                match waitpid(
+                    watcher.thread,
+                    Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG),
+                ) {
+                    Ok(WaitStatus::StillAlive) => sched_yield()?,
+                    Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceSyscall(_)) => {
+                        watcher.stopped = true;
+                        return Ok(Step::Done);
+                    }
+                    other => bail!("the actor's watcher ended: {other:?}"),
+                };
+            }
+            // What was asleep before is to wake first.
+            if was_stopped && is_asleep(self.main, watcher.thread)? {
+                return Ok(Step::End);
+            }
+            ensure!(Instant::now() < deadline, "the watcher hangs");
+        }
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        // Gone already, if it was killed.
+        let _ = self.kill();
+    }
+}
+
+fn wait_for(thread: Pid) -> Result<WaitStatus> {
+    loop {
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Err(Errno::EINTR) => {}
+            status => return Ok(status?),
+        }
+    }
+}
+
+fn is_asleep(process: Pid, thread: Pid) -> Result<bool> {
+    let stat = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat"))?;
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    Ok(after_name.trim_start().starts_with('S'))
+}
+
+/// Prepares the calling thread, number `number` of several, for stepping.
+pub fn prepare_thread(number: usize) -> Result<()> {
+    // On one processor with its actor: handing over to another one takes several times as long.
+    let permitted = sched_getaffinity(Pid::from_raw(0))?;
+    let processors =
+        (0..CpuSet::count()).filter(|processor| permitted.is_set(*processor) == Ok(true));
+    let processors: Vec<_> = processors.collect();
+    let mut ours = CpuSet::new();
+    ours.set(processors[number % processors.len()])?;
+    sched_setaffinity(Pid::from_raw(0), &ours)?;
+    // Addresses that are the same in each run, so that a step's number means the same. Where that is refused, it may be
+    // off by a few.
+    if let Ok(persona) = personality::get() {
+        let _ = personality::set(persona | Persona::ADDR_NO_RANDOMIZE);
+    }
+    Ok(())
+}
