@@ -15,12 +15,14 @@ pub struct SenderId(u64);
 
 impl SenderId {
     /// Wraps a number that the caller drew at random.
+    #[inline]
     #[must_use]
     pub const fn new(raw: u64) -> Self {
         Self(raw)
     }
 
     /// The number.
+    #[inline]
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -48,6 +50,7 @@ pub struct MessageId {
 
 impl MessageId {
     /// The id of `sender`'s message number `sequence`.
+    #[inline]
     #[must_use]
     pub const fn new(sender: SenderId, sequence: u64) -> Self {
         Self { sender, sequence }
@@ -71,12 +74,14 @@ pub struct Timestamp(u64);
 
 impl Timestamp {
     /// Nanoseconds since 1970-01-01 00:00:00 UTC.
+    #[inline]
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
     /// Nanoseconds since 1970-01-01 00:00:00 UTC.
+    #[inline]
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0

@@ -8,10 +8,13 @@ use ipc_proto::{Kind, MessageId, codec};
 use serde::Serialize;
 
 use crate::delivery::ByteDelivery;
-use crate::error::{QueueError, RecvError, SendFailure};
+use crate::error::{BatchFailure, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
 use crate::options::QueueOptions;
 use crate::transport::{ReceivePort, SendPort, Transport, Wait};
+
+/// Memory for larger batches is had only when there are so many messages.
+const LARGE_BATCH: usize = 256;
 
 /// A queue of byte strings that any process can open by its address.
 ///
@@ -127,9 +130,30 @@ impl ByteSender {
         payload: &[u8],
         wait: Wait,
     ) -> Result<MessageId, SendFailure> {
-        let mut loan = self.port.loan(payload.len(), kind, wait)?;
-        loan.copy_from_slice(payload);
-        loan.publish()
+        self.port.send(payload, kind, wait)
+    }
+
+    /// Sends copies of all `payloads` in their order, waiting for room whenever there is none.
+    ///
+    /// Cheaper than one by one. Not atomic: receivers may see the first before the last is sent.
+    ///
+    /// # Errors
+    /// [`BatchFailure`] says how many were sent before the first that could not be.
+    pub fn send_batch(&self, payloads: &[&[u8]]) -> Result<(), BatchFailure> {
+        self.send_batch_as(Kind::Data, payloads, Wait::Forever)
+    }
+
+    /// Sends a batch of messages of any kind, waiting as told for each that there is no room for.
+    ///
+    /// # Errors
+    /// As [`send_batch`](Self::send_batch).
+    pub fn send_batch_as(
+        &self,
+        kind: Kind,
+        payloads: &[&[u8]],
+        wait: Wait,
+    ) -> Result<(), BatchFailure> {
+        self.port.send_batch(payloads, kind, wait)
     }
 
     /// Memory for `len` bytes and a place in the queue, waiting for as long as there is none.
@@ -204,5 +228,18 @@ impl ByteReceiver {
     /// As the other receives, depending on `wait`.
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
         self.port.recv(wait)
+    }
+
+    /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
+    ///
+    /// Each is a delivery of its own, to be settled by itself. What one receiver takes others can't: ask for no more
+    /// than it can work on soon.
+    ///
+    /// # Errors
+    /// As the other receives, if there was not even a first message.
+    pub fn recv_batch(&self, most: usize, wait: Wait) -> Result<Vec<ByteDelivery<'_>>, RecvError> {
+        let mut batch = Vec::with_capacity(most.min(LARGE_BATCH));
+        self.port.recv_batch(most, wait, &mut batch)?;
+        Ok(batch)
     }
 }

@@ -1,5 +1,6 @@
 //! A message in the hands of its receiver.
 
+use std::mem;
 use std::time::Duration;
 
 use ipc_proto::{Kind, MessageId, Timestamp};
@@ -21,7 +22,7 @@ pub struct ByteDelivery<'a>(Inner<'a>);
 enum Inner<'a> {
     #[cfg(target_os = "linux")]
     Shm(ShmDelivery<'a>),
-    Buffered(Buffered<'a>),
+    Buffered(Box<Buffered<'a>>),
 }
 
 /// A delivery of a transport that copies.
@@ -54,12 +55,12 @@ impl<'a> ByteDelivery<'a> {
         about: About,
         payload: Vec<u8>,
     ) -> Self {
-        Self(Inner::Buffered(Buffered {
+        Self(Inner::Buffered(Box::new(Buffered {
             port,
             ticket: Some(ticket),
             about,
             payload,
-        }))
+        })))
     }
 
     #[cfg(target_os = "linux")]
@@ -68,6 +69,7 @@ impl<'a> ByteDelivery<'a> {
     }
 
     /// What it says.
+    #[inline]
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         match &self.0 {
@@ -115,13 +117,18 @@ impl<'a> ByteDelivery<'a> {
     /// How often it was delivered, this time included.
     #[must_use]
     pub fn attempt(&self) -> u8 {
-        self.about().attempt
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.attempt(),
+            Inner::Buffered(delivery) => delivery.about.attempt,
+        }
     }
 
     /// Done: never to be delivered again.
     ///
     /// # Errors
     /// [`SettleError::LeaseLost`] if the lease expired: the message was or will be somebody else's.
+    #[inline]
     pub fn ack(self) -> Result<(), SettleError> {
         self.settle(Settle::Ack)
     }
@@ -165,11 +172,17 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    pub(crate) fn settle(self, how: Settle) -> Result<(), SettleError> {
-        match self.0 {
+    /// By reference until the end: a copy of a delivery just made would wait for its parts to be written.
+    #[inline]
+    pub(crate) fn settle(mut self, how: Settle) -> Result<(), SettleError> {
+        match &mut self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.settle(how),
-            Inner::Buffered(mut delivery) => {
+            Inner::Shm(delivery) => {
+                let settled = delivery.settle(how);
+                mem::forget(self);
+                settled
+            }
+            Inner::Buffered(delivery) => {
                 let ticket = delivery
                     .ticket
                     .take()

@@ -86,6 +86,16 @@ impl<T> std::fmt::Debug for SendError<T> {
     }
 }
 
+/// A batch that was not sent to its end, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{sent} messages were sent, then: {failure}")]
+pub struct BatchFailure {
+    /// How many were sent: the first ones.
+    pub sent: usize,
+    /// Why the next was not.
+    pub failure: SendFailure,
+}
+
 /// Why nothing was received.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

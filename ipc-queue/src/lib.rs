@@ -21,7 +21,7 @@ pub use address::Address;
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery};
-pub use error::{QueueError, RecvError, SendError, SendFailure, SettleError};
+pub use error::{BatchFailure, QueueError, RecvError, SendError, SendFailure, SettleError};
 pub use loan::Loan;
 pub use local::LocalQueue;
 pub use options::{QueueOptions, remove};

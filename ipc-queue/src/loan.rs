@@ -20,7 +20,7 @@ pub struct Loan<'a>(Inner<'a>);
 enum Inner<'a> {
     #[cfg(target_os = "linux")]
     Shm(ShmLoan<'a>),
-    Buffered(Buffered<'a>),
+    Buffered(Box<Buffered<'a>>),
 }
 
 /// A loan of a transport that copies: an ordinary buffer.
@@ -35,12 +35,12 @@ struct Buffered<'a> {
 impl<'a> Loan<'a> {
     /// For transports: a loan of an ordinary buffer of `len` bytes. `port` gets it back under `ticket`.
     pub fn buffered(port: &'a dyn SendPort, ticket: u64, kind: Kind, len: usize) -> Self {
-        Self(Inner::Buffered(Buffered {
+        Self(Inner::Buffered(Box::new(Buffered {
             port,
             ticket: Some(ticket),
             kind,
             bytes: vec![0; len],
-        }))
+        })))
     }
 
     #[cfg(target_os = "linux")]

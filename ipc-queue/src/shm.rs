@@ -11,21 +11,23 @@
 mod cell;
 mod chunk;
 mod geometry;
-mod handle;
 mod letters;
 mod memory;
 #[cfg(test)]
 mod model;
 mod payload;
+mod receiver;
 mod recovery;
 mod ring;
+mod sender;
 mod spin;
 mod tally;
+mod waiting;
 mod word;
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{MessageId, Name, QueueSettings};
@@ -33,15 +35,16 @@ use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Watched};
 use ipc_shm::{
     Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Namespace, OpenError,
-    Participants, PayloadType, Presence, ProcessIdentity, REMOVED, Segment, TRUNCATED, Words,
-    clock,
+    Participants, PayloadType, Presence, ProcessIdentity, Segment, View, Words, clock,
 };
 
-pub(crate) use handle::{ShmDelivery, ShmLoan};
-pub use handle::{ShmReceiver, ShmSender};
+pub(crate) use receiver::ShmDelivery;
+pub use receiver::ShmReceiver;
+pub(crate) use sender::ShmLoan;
+pub use sender::ShmSender;
 
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{QueueError, RecvError, SendFailure};
+use crate::error::{QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport};
 use geometry::{Geometry, LAYOUT_HASH};
@@ -81,7 +84,9 @@ pub(crate) struct Shared {
     payloads: Payloads,
     settings: QueueSettings,
     seat: Seat,
-    flags: Words<1>,
+    flags: View<[AtomicU64; 1]>,
+    /// What receivers, senders wait for.
+    events: [View<AtomicU32>; 2],
     counters: Counters,
     /// When the watcher will look next, in milliseconds since boot. Only this process's business.
     next_look: AtomicU64,
@@ -127,7 +132,8 @@ impl ShmQueue {
         let bounds = |_| bad("it is too small for its settings");
         let memory = SegmentMemory::new(&segment, &geometry).map_err(bounds)?;
         let counters = Counters::new(&segment, &geometry).map_err(bounds)?;
-        let flags = segment.flag_words();
+        let flags = segment.flag_view();
+        let events = [ITEMS, ROOM].map(|event| segment.event_view(event));
         let ring = Ring::new(memory, settings.attempt_limit);
         // Before joining: the dead may hold every slot.
         recover_departed(&segment, &Participants::of(&segment), &ring, None);
@@ -139,6 +145,7 @@ impl ShmQueue {
             ring,
             settings,
             flags,
+            events,
             counters,
             next_look: AtomicU64::new(u64::MAX),
             holds: AtomicUsize::new(1),
@@ -239,17 +246,17 @@ impl Transport for ShmQueue {
 impl Shared {
     #[inline]
     fn flag(&self) -> &AtomicU64 {
-        &self.flags.get(0)[0]
+        &self.flags[0]
     }
 
     #[inline]
     fn items(&self) -> Event<'_> {
-        self.attachment.segment().event(ITEMS)
+        Event::new(&self.events[ITEMS])
     }
 
     #[inline]
     fn room(&self) -> Event<'_> {
-        self.attachment.segment().event(ROOM)
+        Event::new(&self.events[ROOM])
     }
 
     /// The clock matters from now on.
@@ -514,56 +521,5 @@ impl Memory for SegmentMemory {
 
     fn chunk_tag(&self, index: u32) -> &AtomicU64 {
         &self.tags.get(index as usize)[0]
-    }
-}
-
-/// Why a queue can't be used any more, if so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gone {
-    Removed,
-    Truncated,
-    Forked,
-}
-
-impl From<Gone> for SendFailure {
-    fn from(gone: Gone) -> Self {
-        match gone {
-            Gone::Removed => Self::Removed,
-            Gone::Truncated => Self::Truncated,
-            Gone::Forked => Self::Forked,
-        }
-    }
-}
-
-impl From<Gone> for RecvError {
-    fn from(gone: Gone) -> Self {
-        match gone {
-            Gone::Removed => Self::Removed,
-            Gone::Truncated => Self::Truncated,
-            Gone::Forked => Self::Forked,
-        }
-    }
-}
-
-impl Shared {
-    /// The flags, unless the queue is gone.
-    ///
-    /// A truncated queue's memory may have been replaced by zeroes that nobody else sees, in one step with the flag.
-    /// Zeroes are an empty queue, which takes messages: so whoever claims a cell asks this afterwards. What was
-    /// claimed or leased before needs no question: those words are not zero, so no compare-and-swap of them succeeds.
-    #[inline]
-    fn usable(&self) -> Result<u64, Gone> {
-        let flags = self.flag().load(Ordering::SeqCst);
-        if flags & (REMOVED | TRUNCATED) != 0 {
-            return Err(if flags & REMOVED != 0 {
-                Gone::Removed
-            } else {
-                Gone::Truncated
-            });
-        }
-        if !self.attachment.is_ours() {
-            return Err(Gone::Forked);
-        }
-        Ok(flags)
     }
 }

@@ -54,7 +54,7 @@ use ipc_proto::{Kind, MessageId, QueueSettings};
 
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{QueueError, RecvError, SendFailure, SettleError};
+use crate::error::{BatchFailure, QueueError, RecvError, SendFailure, SettleError};
 use crate::loan::Loan;
 use crate::stats::QueueStats;
 
@@ -104,6 +104,28 @@ pub trait SendPort: Debug + Send {
     /// [`SendFailure::Full`] or `NoMemory` with [`Wait::No`], `TimedOut` with a deadline.
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure>;
 
+    /// Sends a copy of `payload`.
+    ///
+    /// # Errors
+    /// As [`loan`](Self::loan) and [`Loan::publish`].
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        let mut loan = self.loan(payload.len(), kind, wait)?;
+        loan.copy_from_slice(payload);
+        loan.publish()
+    }
+
+    /// Sends copies of all `payloads`, in their order; waits as told for each that there is no room for.
+    ///
+    /// # Errors
+    /// [`BatchFailure`] says how many were sent before the first that could not be.
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+        for (sent, payload) in payloads.iter().enumerate() {
+            self.send(payload, kind, wait)
+                .map_err(|failure| BatchFailure { sent, failure })?;
+        }
+        Ok(())
+    }
+
     /// Accepts what was written into a loan made by [`Loan::buffered`]. Called once for each, or `abandon` is.
     ///
     /// # Errors
@@ -121,6 +143,24 @@ pub trait ReceivePort: Debug + Send {
     /// # Errors
     /// [`RecvError::Empty`] with [`Wait::No`], `TimedOut` with a deadline.
     fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError>;
+
+    /// Appends the next messages, at most `most`: waits as told for the first, then takes what else is there.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), if there was not even a first.
+    fn recv_batch<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        if most > 0 {
+            into.push(self.recv(wait)?);
+        }
+        let more = std::iter::from_fn(|| self.recv(Wait::No).ok());
+        into.extend(more.take(most.saturating_sub(1)));
+        Ok(())
+    }
 
     /// Ends a delivery made by [`ByteDelivery::buffered`].
     ///

@@ -12,8 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 
 /// A number that is the same for the life of this process, and another in each forked child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u64);
+#[derive(Clone, Copy, Debug)]
+pub struct Generation {
+    number: u64,
+    marker: &'static AtomicU64,
+}
+
+impl PartialEq for Generation {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
 
 impl Generation {
     /// This process's generation.
@@ -22,22 +31,25 @@ impl Generation {
         let marker = marker();
         let seen = marker.load(Ordering::Relaxed);
         if seen != 0 {
-            return Self(seen);
+            return Self {
+                number: seen,
+                marker,
+            };
         }
         // First call in this process, or first since it was forked: the counter was copied from the
         // parent, so the next number was never used by an ancestor.
         let next = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        match marker.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Self(next),
-            Err(first) => Self(first),
-        }
+        let number = marker
+            .compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed)
+            .map_or_else(|first| first, |_| next);
+        Self { number, marker }
     }
 
     /// Whether this process is still the one that took the generation.
     #[inline]
     #[must_use]
     pub fn is_current(self) -> bool {
-        marker().load(Ordering::Relaxed) == self.0
+        self.marker.load(Ordering::Relaxed) == self.number
     }
 }
 
@@ -45,7 +57,6 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 static MARKER: OnceLock<&'static AtomicU64> = OnceLock::new();
 
 /// Written by `current` only; read everywhere; zeroed by the kernel in a forked child.
-#[inline]
 fn marker() -> &'static AtomicU64 {
     MARKER.get_or_init(wiped_page)
 }

@@ -29,7 +29,7 @@ pub use buffer::{
 pub use layout::{Expected, Header, HeaderError, Kind, PayloadType, fingerprint};
 pub use liveness::{NoPidfd, ProcessIdentity};
 pub use lock::{Holder, Inherited, LockError, LockGuard, RobustLock};
-pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, Words};
+pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, View, Words};
 pub use namespace::{Namespace, NamespaceError};
 pub use participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
 pub use segment::{

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -142,8 +143,42 @@ impl Mapping {
             base: base.cast(),
             stride,
             count,
-            _mapping: Arc::clone(self),
+            mapping: Arc::clone(self),
         })
+    }
+
+    /// The `N` words at `offset`, to keep: checked now, and not at each use.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], also when `offset` is no multiple of 8.
+    pub fn words_at<const N: usize>(
+        self: &Arc<Self>,
+        offset: usize,
+    ) -> Result<View<[AtomicU64; N]>, OutOfBounds> {
+        Ok(View {
+            at: self.address(offset, 8 * N, 8)?.cast(),
+            mapping: Arc::clone(self),
+        })
+    }
+
+    /// The 32-bit word at `offset`, to keep.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], also when `offset` is no multiple of 4.
+    pub fn word32_at(self: &Arc<Self>, offset: usize) -> Result<View<AtomicU32>, OutOfBounds> {
+        Ok(View {
+            at: self.address(offset, 4, 4)?.cast(),
+            mapping: Arc::clone(self),
+        })
+    }
+
+    /// Where the `len` bytes at `offset` are.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    #[inline]
+    pub fn pointer(&self, offset: usize, len: usize) -> Result<NonNull<u8>, OutOfBounds> {
+        self.address(offset, len, 1)
     }
 
     /// Copies the bytes at `offset` into `to`, whoever may be writing them now.
@@ -212,6 +247,7 @@ impl Mapping {
         let _ = unsafe { libc::madvise(address.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
     }
 
+    #[inline]
     fn address(
         &self,
         offset: usize,
@@ -246,7 +282,7 @@ pub struct Words<const N: usize> {
     base: NonNull<[AtomicU64; N]>,
     stride: usize,
     count: usize,
-    _mapping: Arc<Mapping>,
+    mapping: Arc<Mapping>,
 }
 
 // SAFETY: it only hands out `&[AtomicU64; N]`, which is `Sync`, from memory that no thread owns.
@@ -273,6 +309,51 @@ impl<const N: usize> Words<N> {
         let group = unsafe { self.base.byte_add(index * self.stride) };
         // SAFETY: as above; 8-aligned by the invariant; only ever used as atomics (3).
         unsafe { group.as_ref() }
+    }
+
+    /// Group number `index`, to keep.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    #[must_use]
+    pub fn view(&self, index: usize) -> View<[AtomicU64; N]> {
+        View {
+            at: NonNull::from(self.get(index)),
+            mapping: Arc::clone(&self.mapping),
+        }
+    }
+}
+
+/// Atomic words in a mapping, which lives as long as this does.
+///
+/// Invariant: `at` is the aligned address of a `T`, made of atomics only, inside `mapping`. Whoever makes one checks it.
+#[derive(Debug)]
+pub struct View<T> {
+    at: NonNull<T>,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: it only hands out `&T`, and `T` is made of atomics, which are `Sync`, in memory that no thread owns.
+unsafe impl<T: Sync> Send for View<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for View<T> {}
+
+impl<T> Clone for View<T> {
+    fn clone(&self) -> Self {
+        Self {
+            at: self.at,
+            mapping: Arc::clone(&self.mapping),
+        }
+    }
+}
+
+impl<T> Deref for View<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: inside the mapping, aligned, and only ever used as atomics (the invariant, and 3).
+        unsafe { self.at.as_ref() }
     }
 }
 
@@ -302,6 +383,17 @@ mod tests {
         // Only asked for: whatever lies outside is not touched.
         mapping.prefault(4095, usize::MAX);
         mapping.prefault(usize::MAX, usize::MAX);
+    }
+
+    #[test]
+    fn a_view_outlives_the_handle_it_was_made_from() {
+        let mapping = mapping(4096);
+        let (view, short) = (mapping.words_at::<2>(4080), mapping.word32_at(4092));
+        assert!(mapping.words_at::<2>(4088).is_err() && mapping.words_at::<2>(4).is_err());
+        assert!(mapping.word32_at(4093).is_err() && mapping.word32_at(4096).is_err());
+        drop(mapping);
+        view.unwrap()[1].store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(short.unwrap().load(Ordering::Relaxed), u32::MAX);
     }
 
     #[test]

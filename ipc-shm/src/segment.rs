@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ use thiserror::Error;
 use crate::fault::Mark;
 use crate::fork::Generation;
 use crate::layout::{self, Expected, Header, HeaderError, Kind};
-use crate::mapping::{Mapping, Words};
+use crate::mapping::{CACHE_LINE_BYTES, Mapping, View};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::wait::Event;
 
@@ -362,9 +362,9 @@ impl Segment {
     /// # Panics
     /// Never: the word lies inside the header, which is mapped.
     #[must_use]
-    pub fn flag_words(&self) -> Words<1> {
-        let words = self.mapping.words(layout::FLAGS, 8, 1);
-        words.expect("inside the header, which is mapped")
+    pub fn flag_view(&self) -> View<[AtomicU64; 1]> {
+        let view = self.mapping.words_at(layout::FLAGS);
+        view.expect("inside the header, which is mapped")
     }
 
     /// One of its four events; all four are notified when the segment is removed or a participant dies.
@@ -373,13 +373,18 @@ impl Segment {
     /// If `index` is above 3.
     #[must_use]
     pub fn event(&self, index: usize) -> Event<'_> {
-        assert!(
-            index < layout::EVENT_COUNT,
-            "event {index} of {}",
-            layout::EVENT_COUNT
-        );
-        let word = self.mapping.word32(layout::EVENTS + 64 * index);
+        let word = self.mapping.word32(event_at(index));
         Event::new(word.expect("inside the header, which is mapped"))
+    }
+
+    /// The word of that event, to keep.
+    ///
+    /// # Panics
+    /// If `index` is above 3.
+    #[must_use]
+    pub fn event_view(&self, index: usize) -> View<AtomicU32> {
+        let view = self.mapping.word32_at(event_at(index));
+        view.expect("inside the header, which is mapped")
     }
 
     /// Wakes everybody who waits for anything in this segment.
@@ -752,6 +757,16 @@ impl std::fmt::Display for Bytes {
             _ => write!(f, "{:.1} MiB", bytes / 1_048_576.0),
         }
     }
+}
+
+/// Where event `index` lies.
+fn event_at(index: usize) -> usize {
+    assert!(
+        index < layout::EVENT_COUNT,
+        "event {index} of {}",
+        layout::EVENT_COUNT
+    );
+    layout::EVENTS + CACHE_LINE_BYTES * index
 }
 
 #[cfg(test)]

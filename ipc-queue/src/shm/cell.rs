@@ -59,13 +59,13 @@ const KIND_SHIFT: u32 = 56;
 
 impl<'a, W: Word> Cell<'a, W> {
     /// The header in `words`.
-    #[inline]
+    #[inline(always)]
     pub fn new(words: &'a [W; CELL_WORDS]) -> Self {
         Self { words }
     }
 
     /// The state word. Everything else hangs on it.
-    #[inline]
+    #[inline(always)]
     pub fn state(self) -> &'a W {
         &self.words[STATE]
     }
@@ -77,7 +77,7 @@ impl<'a, W: Word> Cell<'a, W> {
 
     /// Starts a new occupancy, told from all others of this cell by the lap of its claim. Only for the
     /// claimer. After this a chunk of the former occupancy is nobody's.
-    #[inline]
+    #[inline(always)]
     pub fn begin(self, claimed_at: Lap, kind: Kind) {
         let claim = u64::from(u8::from(kind)) << KIND_SHIFT | claimed_at.number();
         self.words[CLAIM].store(claim, Release);
@@ -91,14 +91,14 @@ impl<'a, W: Word> Cell<'a, W> {
     }
 
     /// Says where the payload lies. Only for the claimer.
-    #[inline]
+    #[inline(always)]
     pub fn set_body(self, body: Body) {
         let chunk = body.chunk.map_or(0, |chunk| u64::from(chunk) + 1);
         self.words[BODY].store(chunk << 32 | u64::from(body.len), Relaxed);
     }
 
     /// Where the payload lies. From shared memory: to be checked before use.
-    #[inline]
+    #[inline(always)]
     pub fn body(self) -> Body {
         let word = self.words[BODY].load(Relaxed);
         Body {
@@ -108,21 +108,26 @@ impl<'a, W: Word> Cell<'a, W> {
     }
 
     /// Fills in the rest of the header. Only for the claimer.
-    #[inline]
+    #[inline(always)]
     pub fn set_envelope(self, id: MessageId, sent_at: Timestamp) {
         self.words[SENDER].store(id.sender.get(), Relaxed);
         self.words[SEQUENCE].store(id.sequence, Relaxed);
         self.words[SENT_AT].store(sent_at.as_nanos(), Relaxed);
     }
 
+    /// Whose message it is.
+    #[inline(always)]
+    pub fn sender(self) -> SenderId {
+        SenderId::new(self.words[SENDER].load(Relaxed))
+    }
+
     /// What the header says. A kind that there is none of reads as data.
     #[inline]
     pub fn envelope(self) -> Envelope {
         let kind = (self.words[CLAIM].load(Relaxed) >> KIND_SHIFT) as u8;
-        let sender = SenderId::new(self.words[SENDER].load(Relaxed));
         Envelope {
             kind: Kind::try_from(kind).unwrap_or_default(),
-            id: MessageId::new(sender, self.words[SEQUENCE].load(Relaxed)),
+            id: MessageId::new(self.sender(), self.words[SEQUENCE].load(Relaxed)),
             sent_at: Timestamp::from_nanos(self.words[SENT_AT].load(Relaxed)),
         }
     }

@@ -45,13 +45,6 @@ impl Tag {
             occupancy: Lap::new(word),
         }
     }
-
-    fn of(claim: &Claim) -> Self {
-        Self {
-            cell: Some(claim.index),
-            occupancy: claim.occupancy,
-        }
-    }
 }
 
 impl<M: Memory> Ring<M> {
@@ -71,24 +64,27 @@ impl<M: Memory> Ring<M> {
     /// Allocates a chunk for a claimed cell; `false` if somebody else was faster.
     pub fn allocate(&self, candidate: Candidate, claim: &Claim) -> bool {
         let tag = self.memory().chunk_tag(candidate.chunk);
-        tag.swap_if(candidate.tag, Tag::of(claim).to_word(), AcqRel)
+        tag.swap_if(candidate.tag, self.tag_of(claim.index()).to_word(), AcqRel)
             .is_ok()
     }
 
     /// Hands a chunk that was allocated for the claim `from` to the claim `to`. Both are the caller's.
     pub fn hand_over(&self, chunk: u32, from: &Claim, to: &Claim) -> bool {
         let tag = self.memory().chunk_tag(chunk);
-        tag.swap_if(Tag::of(from).to_word(), Tag::of(to).to_word(), AcqRel)
-            .is_ok()
+        let (from, to) = (self.tag_of(from.index()), self.tag_of(to.index()));
+        tag.swap_if(from.to_word(), to.to_word(), AcqRel).is_ok()
     }
 
     /// Whether chunk `chunk` was allocated for the present occupancy of cell `index`.
     pub fn belongs(&self, chunk: u32, index: u32) -> bool {
-        let tag = Tag {
+        self.memory().chunk_tag(chunk).load(Acquire) == self.tag_of(index).to_word()
+    }
+
+    fn tag_of(&self, index: u32) -> Tag {
+        Tag {
             cell: Some(index),
             occupancy: self.cell(index).occupancy(),
-        };
-        self.memory().chunk_tag(chunk).load(Acquire) == tag.to_word()
+        }
     }
 
     /// How many chunks are in use, now more or less.

@@ -105,6 +105,7 @@ impl Geometry {
     }
 
     /// The payload bytes of cell `index`.
+    #[inline]
     pub fn inline_at(&self, index: u32) -> usize {
         self.cells_at + index as usize * self.cell_bytes + HEADER_BYTES
     }

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::Shared;
 use super::cell::Cause;
-use super::handle::ShmSender;
 use super::memory::{Memory, Word};
 use super::ring::{Lease, Ring, Settlement};
+use super::sender::ShmSender;
 use super::word::{CellKind, Seat, State};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::error::SendFailure;
@@ -71,16 +71,16 @@ impl Shared {
             return Ok(false);
         };
         // Ours now: nobody else requeues it, and if we die it is a dead letter again.
-        let cell = self.ring.cell(lease.index);
+        let cell = self.ring.cell(lease.index());
         let (body, kind) = (cell.body(), cell.envelope().kind);
         let copy = self
             .payloads
-            .snapshot(lease.index, body.chunk, body.len as usize);
+            .snapshot(lease.index(), body.chunk, body.len as usize);
         let sent = match copy {
             Some(copy) => sender.send(&copy, kind, Wait::No).map(drop),
             None => Err(SendFailure::Damaged(format!(
                 "dead letter in cell {}",
-                lease.index
+                lease.index()
             ))),
         };
         if sent.is_ok() {
@@ -137,7 +137,7 @@ impl<M: Memory> Ring<M> {
 
     /// Makes a letter that was taken a letter again, as it was.
     fn put_back_dead(&self, lease: &Lease) {
-        let cell = self.cell(lease.index);
+        let cell = self.cell(lease.index());
         loop {
             let word = cell.state().load(SeqCst);
             let state = State::from_word(word);

@@ -8,9 +8,13 @@
 //! 2. [`Readable`] owns a [`Lease`], made by the compare-and-swap to `LEASED(us)`. Nobody writes a payload after
 //!    its publication. The cell becomes free, and its bytes somebody else's, only when we settle or, after
 //!    the lease was lost, when our zombie mark goes: both consume the `Readable` first.
-//! 3. A process that is killed loses its slices with everything else. A forked copy must not use what it
+//! 3. `at` and `len` were checked to lie in the mapping, which lives as long as the `Payloads` that both borrow.
+//! 4. A process that is killed loses its slices with everything else. A forked copy must not use what it
 //!    inherited: calling `fork` is `unsafe` for such reasons. Sending and settling refuse to work there.
 
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::slice;
 use std::sync::Arc;
 
 use ipc_shm::{Attachment, Mapping};
@@ -29,21 +33,30 @@ pub(crate) struct Payloads {
 /// Bytes that a sender may write.
 #[derive(Debug)]
 pub(crate) struct Writable<'a> {
-    payloads: &'a Payloads,
     claim: Claim,
     chunk: Option<u32>,
-    at: usize,
+    at: NonNull<u8>,
     len: usize,
+    _payloads: PhantomData<&'a Payloads>,
 }
 
 /// Bytes that a receiver may read.
 #[derive(Debug)]
 pub(crate) struct Readable<'a> {
-    payloads: &'a Payloads,
     lease: Lease,
-    at: usize,
+    at: NonNull<u8>,
     len: usize,
+    _payloads: PhantomData<&'a Payloads>,
 }
+
+// SAFETY: whoever has it has the right to the bytes, in whichever thread.
+unsafe impl Send for Writable<'_> {}
+// SAFETY: a shared reference to it only reads the bytes, which nobody writes meanwhile.
+unsafe impl Sync for Writable<'_> {}
+// SAFETY: as for `Writable`.
+unsafe impl Send for Readable<'_> {}
+// SAFETY: as for `Writable`.
+unsafe impl Sync for Readable<'_> {}
 
 /// A place that a header names and that does not exist, or is too small.
 #[derive(Debug)]
@@ -53,6 +66,7 @@ pub(crate) struct BadPlace {
 }
 
 impl Payloads {
+    #[inline]
     pub(crate) fn new(attachment: &Attachment, geometry: Geometry) -> Self {
         Self {
             mapping: Arc::clone(attachment.segment().mapping()),
@@ -61,123 +75,151 @@ impl Payloads {
         }
     }
 
+    #[inline]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
     /// The first `len` bytes of a claimed cell, or of the chunk that was allocated for the claim.
+    #[inline(always)]
     pub(crate) fn writable(
         &self,
         claim: Claim,
         chunk: Option<u32>,
         len: usize,
     ) -> Result<Writable<'_>, (Claim, BadPlace)> {
-        match self.place(claim.index, chunk, len) {
+        match self.place(claim.index(), chunk, len) {
             Err(bad) => Err((claim, bad)),
             Ok(at) => Ok(Writable {
-                payloads: self,
                 claim,
                 chunk,
                 at,
                 len,
+                _payloads: PhantomData,
             }),
         }
     }
 
     /// The first `len` bytes of a leased cell, or of its chunk.
+    #[inline(always)]
     pub(crate) fn readable(
         &self,
         lease: Lease,
         chunk: Option<u32>,
         len: usize,
     ) -> Result<Readable<'_>, (Lease, BadPlace)> {
-        match self.place(lease.index, chunk, len) {
+        match self.place(lease.index(), chunk, len) {
             Err(bad) => Err((lease, bad)),
             Ok(at) => Ok(Readable {
-                payloads: self,
                 lease,
                 at,
                 len,
+                _payloads: PhantomData,
             }),
         }
     }
 
     /// A copy of bytes that may be changing: the caller compares the cell's word before and after.
+    #[inline]
     pub(crate) fn snapshot(&self, cell: u32, chunk: Option<u32>, len: usize) -> Option<Vec<u8>> {
-        let at = self.place(cell, chunk, len).ok()?;
+        let offset = self.offset(cell, chunk, len).ok()?;
         let mut copy = vec![0; len];
-        self.mapping.copy_racy(at, &mut copy).ok()?;
+        self.mapping.copy_racy(offset, &mut copy).ok()?;
         Some(copy)
     }
 
-    fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<usize, BadPlace> {
+    #[inline(always)]
+    fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<NonNull<u8>, BadPlace> {
+        let offset = self.offset(cell, chunk, len)?;
+        let place = self.mapping.pointer(offset, len);
+        Ok(place.expect("inside the segment, whose geometry was checked when it was opened"))
+    }
+
+    #[inline(always)]
+    fn offset(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<usize, BadPlace> {
         let (at, most) = match chunk {
             None => (self.geometry.inline_at(cell), self.geometry.inline_bytes),
-            Some(chunk) => self.geometry.chunk_at(chunk).ok_or_else(|| BadPlace {
-                reason: format!(
-                    "cell {cell} names chunk {chunk} of {}",
-                    self.geometry.chunks()
-                ),
-            })?,
+            Some(chunk) => self.chunk_at(cell, chunk)?,
         };
         if len > most {
-            let reason =
-                format!("cell {cell} says its payload has {len} bytes, but {most} fit there");
-            return Err(BadPlace { reason });
+            return Err(BadPlace::too_long(cell, len, most));
         }
         Ok(self.body_at + at)
+    }
+
+    fn chunk_at(&self, cell: u32, chunk: u32) -> Result<(usize, usize), BadPlace> {
+        self.geometry.chunk_at(chunk).ok_or_else(|| BadPlace {
+            reason: format!(
+                "cell {cell} names chunk {chunk} of {}",
+                self.geometry.chunks()
+            ),
+        })
+    }
+}
+
+impl BadPlace {
+    #[cold]
+    fn too_long(cell: u32, len: usize, most: usize) -> Self {
+        let reason = format!("cell {cell} says its payload has {len} bytes, but {most} fit there");
+        Self { reason }
     }
 }
 
 impl<'a> Writable<'a> {
+    #[inline]
     pub(crate) fn claim(&self) -> &Claim {
         &self.claim
     }
 
+    #[inline]
     pub(crate) fn chunk(&self) -> Option<u32> {
         self.chunk
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Ends the right to write.
+    #[inline(always)]
     pub(crate) fn into_claim(self) -> Claim {
         self.claim
     }
 
+    #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: ours alone to write while `self.claim` lives (1), and borrowed for reading now.
-        let bytes = unsafe { self.payloads.mapping.bytes(self.at, self.len) };
-        bytes.expect("inside the segment: `place` checked it")
+        // SAFETY: ours alone to write while `self.claim` lives (1), borrowed for reading now, and mapped (3).
+        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
+    #[inline(always)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: ours alone while `self.claim` lives (1), and borrowed exclusively.
-        let bytes = unsafe { self.payloads.mapping.bytes_mut(self.at, self.len) };
-        bytes.expect("inside the segment: `place` checked it")
+        // SAFETY: ours alone while `self.claim` lives (1), borrowed exclusively, and mapped (3).
+        unsafe { slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
     /// Copies the payload to another claim's cell. For payloads in the cell itself.
+    #[inline]
     pub(crate) fn copy_to(&self, target: &mut Writable<'_>) {
         target.bytes_mut().copy_from_slice(self.bytes());
     }
 }
 
 impl Readable<'_> {
+    #[inline]
     pub(crate) fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// Ends the right to read.
-    pub(crate) fn into_lease(self) -> Lease {
-        self.lease
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
+    #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2).
-        let bytes = unsafe { self.payloads.mapping.bytes(self.at, self.len) };
-        bytes.expect("inside the segment: `place` checked it")
+        // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2), and it is mapped (3).
+        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 }

@@ -93,8 +93,8 @@ impl<M: Memory> Ring<M> {
     /// Notes when a lease ends that was just taken. If its holder is killed or stopped before this, whoever
     /// looks first notes an end of its own.
     pub fn start_lease(&self, lease: &Lease, ends_at: Due) {
-        let cell = self.cell(lease.index);
-        let tag = Tag::of(lease.attempt, cell);
+        let cell = self.cell(lease.index());
+        let tag = Tag::of(lease.attempt(), cell);
         let seen = cell.due().load(Acquire);
         if !Due::is_tagged(seen, tag) {
             // Somebody else's note, made meanwhile, is as good.
@@ -107,8 +107,8 @@ impl<M: Memory> Ring<M> {
     /// Once this returned true, the lease does not end before `ends_at`, however close it was: who ends a
     /// lease first marks the note as ended, and the two changes of the note exclude each other.
     pub fn extend(&self, lease: &Lease, owner: Seat, ends_at: Due) -> bool {
-        let cell = self.cell(lease.index);
-        let tag = Tag::of(lease.attempt, cell);
+        let cell = self.cell(lease.index());
+        let tag = Tag::of(lease.attempt(), cell);
         loop {
             let seen = cell.due().load(Acquire);
             let state = State::from_word(cell.state().load(SeqCst));
@@ -129,8 +129,8 @@ impl<M: Memory> Ring<M> {
     /// Notes when a message that `owner` is about to delay is due; nothing if its lease was lost. The next
     /// holder's note must not be written over, and is not: it would make this swap fail.
     pub fn set_due(&self, lease: &Lease, owner: Seat, at: Due) {
-        let cell = self.cell(lease.index);
-        let tag = Tag::of(lease.attempt, cell);
+        let cell = self.cell(lease.index());
+        let tag = Tag::of(lease.attempt(), cell);
         loop {
             let seen = cell.due().load(Acquire);
             let state = State::from_word(cell.state().load(SeqCst));
@@ -199,7 +199,7 @@ impl Changed {
 }
 
 fn is_held(state: State, lease: &Lease, owner: Seat) -> bool {
-    state.kind == CellKind::Leased && state.owner == Some(owner) && state.attempt == lease.attempt
+    state.kind == CellKind::Leased && state.owner == Some(owner) && state.attempt == lease.attempt()
 }
 
 fn expired(state: State, attempt_limit: u8) -> (State, Option<Cause>) {

@@ -24,6 +24,7 @@
 //! same word is what makes that recoverable.
 
 use std::cmp::Ordering as Compared;
+use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use ipc_proto::{Kind, MessageId};
@@ -57,7 +58,7 @@ impl Cursor {
     }
 
     /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed before.
-    #[inline]
+    #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
         match self.last {
             Some(last) if last.compare(Position { lap, index }).is_ge() => {
@@ -77,13 +78,17 @@ impl Cursor {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "publish or abandon it"]
 pub struct Claim {
-    /// Which cell.
-    pub index: u32,
-    /// Tells this occupancy of the cell from all others.
-    pub occupancy: Lap,
+    /// If out of turn, receivers won't come by on their own.
+    place: Place,
     word: u64,
-    /// Claimed out of turn: receivers won't come by on their own.
-    strayed: bool,
+}
+
+impl Claim {
+    /// Which cell.
+    #[inline(always)]
+    pub fn index(&self) -> u32 {
+        self.place.index()
+    }
 }
 
 /// What became of a publication.
@@ -104,24 +109,63 @@ pub enum Publication {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "settle it"]
 pub struct Lease {
-    /// Which cell.
-    pub index: u32,
-    /// How often the message was delivered, this time included.
-    pub attempt: u8,
+    /// If out of turn, its cell will be free out of turn, too.
+    place: Place,
     word: u64,
-    /// Taken out of turn: its cell will be free out of turn, too.
-    strayed: bool,
+}
+
+/// Which cell, and whether it was claimed or taken in turn.
+///
+/// One word, never zero, so that a claim or a lease, or none, is returned in two registers: through memory, written in
+/// pieces and read back whole, each would stall the processor for longer than a locked instruction takes.
+/// It is the index plus one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place(NonZeroU64);
+
+impl Place {
+    const OUT_OF_TURN: u64 = 1 << 32;
+
+    #[inline(always)]
+    fn in_turn(index: u32) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(index.into()))
+    }
+
+    #[inline(always)]
+    fn out_of_turn(index: u32) -> Self {
+        Self(Self::in_turn(index).0 | Self::OUT_OF_TURN)
+    }
+
+    #[inline(always)]
+    fn index(self) -> u32 {
+        (self.0.get() as u32).wrapping_sub(1)
+    }
+
+    #[inline(always)]
+    fn is_out_of_turn(self) -> bool {
+        self.0.get() & Self::OUT_OF_TURN != 0
+    }
 }
 
 impl Lease {
     /// The lease that this state of a cell, just written by us, gives us.
+    #[inline(always)]
     pub(super) fn of_state(index: u32, state: State) -> Self {
         Self {
-            index,
-            attempt: state.attempt,
+            place: Place::out_of_turn(index),
             word: state.to_word(),
-            strayed: true,
         }
+    }
+
+    /// Which cell.
+    #[inline(always)]
+    pub fn index(&self) -> u32 {
+        self.place.index()
+    }
+
+    /// How often the message was delivered, this time included.
+    #[inline(always)]
+    pub fn attempt(&self) -> u8 {
+        State::from_word(self.word).attempt
     }
 }
 
@@ -181,7 +225,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// The header of cell `index`.
-    #[inline]
+    #[inline(always)]
     pub fn cell(&self, index: u32) -> Cell<'_, M::Word> {
         Cell::new(self.memory.cell(index))
     }
@@ -212,11 +256,34 @@ impl<M: Memory> Ring<M> {
     // --- sending ---------------------------------------------------------------------------------
 
     /// Claims a cell to write a message into, or `None` when all are in use.
-    #[inline]
+    #[inline(always)]
     pub fn claim(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
+        let claim = match self.claim_at_once(me, cursor) {
+            Some(claim) => claim,
+            None => self.claim_somewhere(me, cursor)?,
+        };
+        let lap = State::from_word(claim.word).lap;
+        self.cell(claim.index()).begin(lap, kind);
+        Some(claim)
+    }
+
+    /// The cell whose turn it is, if it is free.
+    #[inline(always)]
+    fn claim_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
+        let at = self.start(RingWord::Tail, cursor);
+        let free = State::free(at.lap).to_word();
+        if self.cell(at.index).state().load(SeqCst) != free {
+            return None;
+        }
+        let claim = self.claim_word(me, at.index, free, cursor)?;
+        self.advance(RingWord::Tail, cursor, at.next(self.cells()));
+        Some(claim)
+    }
+
+    #[inline(never)]
+    fn claim_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
         loop {
             if let Look::Found(claim) = self.claim_in_turn(me, cursor) {
-                self.cell(claim.index).begin(claim.occupancy, kind);
                 return Some(claim);
             }
             let spare = self.memory.ring_word(RingWord::Spare).load(SeqCst);
@@ -224,14 +291,12 @@ impl<M: Memory> Ring<M> {
                 return None;
             }
             if let Some(claim) = self.claim_anywhere(me, cursor) {
-                self.cell(claim.index).begin(claim.occupancy, kind);
                 return Some(claim);
             }
             cursor.dealt_with = spare;
         }
     }
 
-    #[inline]
     fn claim_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Claim> {
         let cells = self.cells();
         let mut at = self.start(RingWord::Tail, cursor);
@@ -306,14 +371,14 @@ impl<M: Memory> Ring<M> {
             }
             let claim = self.claim_word(me, index, word, cursor)?;
             Some(Claim {
-                strayed: true,
+                place: Place::out_of_turn(index),
                 ..claim
             })
         })
     }
 
     /// Claims a free cell; for a later lap than it stands for, if this handle claimed further on before.
-    #[inline]
+    #[inline(always)]
     fn claim_word(&self, me: Seat, index: u32, word: u64, cursor: &mut Cursor) -> Option<Claim> {
         let free = State::from_word(word);
         let lap = cursor.lap_in_order(index, free.lap);
@@ -322,28 +387,30 @@ impl<M: Memory> Ring<M> {
         swapped.ok().map(|()| {
             cursor.last = Some(Position { lap, index });
             Claim {
-                index,
-                occupancy: lap,
+                place: if lap == free.lap {
+                    Place::in_turn(index)
+                } else {
+                    Place::out_of_turn(index)
+                },
                 word: claimed,
-                strayed: lap != free.lap,
             }
         })
     }
 
     /// Makes the message in a claimed cell available.
-    #[inline]
+    #[inline(always)]
     pub fn publish(&self, claim: Claim) -> Publication {
         let ready = State::from_word(claim.word)
             .released_as(CellKind::Ready)
             .to_word();
         // Release: publishes the header and the payload. SeqCst: before the look at who waits.
         match self
-            .cell(claim.index)
+            .cell(claim.index())
             .state()
             .swap_if(claim.word, ready, SeqCst)
         {
             Ok(()) => {
-                if claim.strayed {
+                if claim.place.is_out_of_turn() {
                     self.stray();
                 }
                 Publication::Done
@@ -367,7 +434,7 @@ impl<M: Memory> Ring<M> {
     #[cold]
     pub fn publish_late(&self, claim: Claim) -> Publication {
         let mut claim = Claim {
-            strayed: true,
+            place: Place::out_of_turn(claim.index()),
             ..claim
         };
         loop {
@@ -380,7 +447,7 @@ impl<M: Memory> Ring<M> {
 
     /// Gives a claimed cell back unused. Whoever waits for room is to be told.
     pub fn abandon(&self, claim: Claim) {
-        let cell = self.cell(claim.index).state();
+        let cell = self.cell(claim.index()).state();
         let owner = State::from_word(claim.word).owner;
         let mut word = claim.word;
         loop {
@@ -400,8 +467,30 @@ impl<M: Memory> Ring<M> {
     // --- receiving -------------------------------------------------------------------------------
 
     /// Takes the next message, or `None` when there is none.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        match self.take_at_once(me, cursor) {
+            Some(lease) => Some(lease),
+            None => self.take_somewhere(me, cursor),
+        }
+    }
+
+    /// The message whose turn it is, if it is ready.
+    #[inline(always)]
+    fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        let at = self.start(RingWord::Head, cursor);
+        let word = self.cell(at.index).state().load(SeqCst);
+        let state = State::from_word(word);
+        if state.kind != CellKind::Ready || state.lap != at.lap {
+            return None;
+        }
+        let lease = self.take_word(me, at.index, word)?;
+        self.advance(RingWord::Head, cursor, at.next(self.cells()));
+        Some(lease)
+    }
+
+    #[inline(never)]
+    fn take_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         loop {
             let look = self.take_in_turn(me, cursor);
             if let Look::Found(lease) = look {
@@ -423,7 +512,6 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    #[inline]
     fn take_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Lease> {
         let cells = self.cells();
         let mut at = self.start(RingWord::Head, cursor);
@@ -571,12 +659,12 @@ impl<M: Memory> Ring<M> {
     fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
         let lease = self.take_word(me, index, word)?;
         Some(Lease {
-            strayed: true,
+            place: Place::out_of_turn(index),
             ..lease
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_word(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
         let taken = State::from_word(word).taken_by(me);
         // Acquire: the header and the payload that the publication released.
@@ -585,7 +673,7 @@ impl<M: Memory> Ring<M> {
             .state()
             .swap_if(word, taken.to_word(), SeqCst);
         swapped.ok().map(|()| Lease {
-            strayed: false,
+            place: Place::in_turn(index),
             ..Lease::of_state(index, taken)
         })
     }
@@ -593,13 +681,13 @@ impl<M: Memory> Ring<M> {
     // --- settling --------------------------------------------------------------------------------
 
     /// Acks: the hot half of [`settle`](Self::settle).
-    #[inline]
+    #[inline(always)]
     pub fn ack(&self, lease: &Lease) -> Settled {
         let state = State::from_word(lease.word);
         let freed = State::free(state.lap).to_word();
-        let cell = self.cell(lease.index).state();
+        let cell = self.cell(lease.index()).state();
         if state.zombie.is_none()
-            && !lease.strayed
+            && !lease.place.is_out_of_turn()
             && cell.swap_if(lease.word, freed, SeqCst).is_ok()
         {
             return Settled::Freed;
@@ -609,7 +697,7 @@ impl<M: Memory> Ring<M> {
 
     /// Ends a delivery. Exactly one settlement of a delivery is accepted, or none if its lease was lost.
     pub fn settle(&self, lease: &Lease, how: Settlement) -> Settled {
-        let cell = self.cell(lease.index);
+        let cell = self.cell(lease.index());
         let mut word = lease.word;
         let Some(me) = State::from_word(word).owner else {
             return Settled::LeaseLost;
@@ -618,21 +706,21 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(word);
             let ours = state.kind == CellKind::Leased
                 && state.owner == Some(me)
-                && state.attempt == lease.attempt;
+                && state.attempt == lease.attempt();
             if !ours {
-                self.let_go(lease.index, me);
+                self.let_go(lease.index(), me);
                 return Settled::LeaseLost;
             }
             let (next, settled) = self.outcome(state, how);
             match how {
                 Settlement::Ack => {}
-                Settlement::Nack | Settlement::Delay => cell.note(lease.attempt, Cause::Nack),
-                Settlement::Bury => cell.note(lease.attempt, Cause::Bury),
+                Settlement::Nack | Settlement::Delay => cell.note(lease.attempt(), Cause::Nack),
+                Settlement::Bury => cell.note(lease.attempt(), Cause::Bury),
             }
             match cell.state().swap_if(word, next.to_word(), SeqCst) {
                 Ok(()) => {
                     let moved_on = state.lap != State::from_word(lease.word).lap;
-                    self.raise_hint(settled, lease.strayed || moved_on);
+                    self.raise_hint(settled, lease.place.is_out_of_turn() || moved_on);
                     return settled;
                 }
                 // Moved on by a sender, a zombie let go, or lost: look at what it is now.
@@ -748,12 +836,12 @@ impl<M: Memory> Ring<M> {
         self.memory.ring_word(RingWord::Spare).add(1, SeqCst);
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_hint(&self, which: RingWord) -> u64 {
         self.memory.ring_word(which).load(Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
     fn start(&self, which: RingWord, cursor: &Cursor) -> Position {
         let hint = Position::from_word(self.load_hint(which), self.cells());
         match hint.compare(cursor.position) {
@@ -762,7 +850,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, which: RingWord, cursor: &mut Cursor, to: Position) {
         cursor.position = to;
         self.memory.ring_word(which).store(to.to_word(), Relaxed);

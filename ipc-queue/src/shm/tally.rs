@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Segment, Words};
+use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Segment, View, Words};
 
 use super::Shared;
 use super::geometry::{Geometry, LANES};
@@ -50,9 +50,9 @@ pub(crate) struct Counters {
 }
 
 /// The lane that one handle counts in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Lane {
-    index: usize,
+    words: View<[AtomicU64; 8]>,
     /// Whether we are its only writer.
     exclusive: bool,
 }
@@ -71,29 +71,17 @@ impl Counters {
     pub(crate) fn take(&self, member: Member, side: Side) -> Lane {
         let exclusive = !self.taken[side as usize].swap(true, Ordering::Relaxed);
         let shared = if exclusive { 0 } else { 2 };
+        let index = usize::from(member.index) * LANES + side as usize + shared;
         Lane {
-            index: usize::from(member.index) * LANES + side as usize + shared,
+            words: self.lanes.view(index),
             exclusive,
         }
     }
 
     /// Gives a handle's lane back.
-    pub(crate) fn give_back(&self, lane: Lane, side: Side) {
+    pub(crate) fn give_back(&self, lane: &Lane, side: Side) {
         if lane.exclusive {
             self.taken[side as usize].store(false, Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn add(&self, lane: Lane, what: usize, count: u64) {
-        let word = &self.lanes.get(lane.index)[what];
-        if lane.exclusive {
-            word.store(
-                word.load(Ordering::Relaxed).wrapping_add(count),
-                Ordering::Relaxed,
-            );
-        } else {
-            word.fetch_add(count, Ordering::Relaxed);
         }
     }
 
@@ -102,6 +90,21 @@ impl Counters {
             .filter(|lane| lane % 2 == side as usize)
             .map(|lane| self.lanes.get(lane)[what].load(Ordering::Relaxed))
             .fold(0, u64::wrapping_add)
+    }
+}
+
+impl Lane {
+    #[inline(always)]
+    pub(crate) fn add(&self, what: impl Into<usize>, count: u64) {
+        let word = &self.words[what.into()];
+        if self.exclusive {
+            word.store(
+                word.load(Ordering::Relaxed).wrapping_add(count),
+                Ordering::Relaxed,
+            );
+        } else {
+            word.fetch_add(count, Ordering::Relaxed);
+        }
     }
 }
 

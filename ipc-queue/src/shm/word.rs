@@ -81,11 +81,13 @@ impl Seat {
         self.0.get() - 1
     }
 
+    #[inline(always)]
     fn from_bits(bits: u64) -> Option<Self> {
         NonZeroU16::new((bits & SEAT_MASK) as u16).map(Self)
     }
 }
 
+#[inline(always)]
 fn seat_bits(seat: Option<Seat>) -> u64 {
     seat.map_or(0, |seat| seat.0.get().into())
 }
@@ -110,13 +112,14 @@ impl Lap {
     }
 
     /// The lap after this one.
+    #[inline(always)]
     #[must_use]
     pub const fn next(self) -> Self {
         Self::new(self.0 + 1)
     }
 
     /// How many laps this is after `other`; negative if it is before.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn since(self, other: Self) -> i64 {
         const UNUSED: u32 = 64 - 35;
@@ -137,7 +140,7 @@ impl Position {
     const INDEX_BITS: u32 = 21;
 
     /// The position after this one, in a ring of `cells` cells.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn next(self, cells: u32) -> Self {
         if self.index + 1 < cells {
@@ -154,7 +157,7 @@ impl Position {
     }
 
     /// Which of two positions comes first.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn compare(self, other: Self) -> Ordering {
         self.lap
@@ -164,14 +167,14 @@ impl Position {
     }
 
     /// As a word, for a hint.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn to_word(self) -> u64 {
         self.lap.0 << Self::INDEX_BITS | self.index as u64
     }
 
     /// From a hint. An index outside the ring, which only damage makes, becomes 0.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64, cells: u32) -> Self {
         let index = (word & ((1 << Self::INDEX_BITS) - 1)) as u32;
@@ -209,6 +212,7 @@ impl State {
     pub const REQUEUED: u8 = u8::MAX;
 
     /// A free cell.
+    #[inline(always)]
     #[must_use]
     pub const fn free(lap: Lap) -> Self {
         Self {
@@ -221,7 +225,7 @@ impl State {
     }
 
     /// From the word in shared memory. Every word means something.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn from_word(word: u64) -> Self {
         Self {
@@ -234,7 +238,7 @@ impl State {
     }
 
     /// As the word in shared memory.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn to_word(self) -> u64 {
         (self.kind as u64) << KIND_SHIFT
@@ -251,7 +255,7 @@ impl State {
     }
 
     /// The same, standing for the next lap.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn moved_on(self) -> Self {
         Self {
@@ -261,7 +265,7 @@ impl State {
     }
 
     /// Claimed by a sender.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn claimed_by(self, seat: Seat) -> Self {
         Self {
@@ -274,7 +278,7 @@ impl State {
     }
 
     /// Taken by a receiver.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn taken_by(self, seat: Seat) -> Self {
         Self {
@@ -287,7 +291,7 @@ impl State {
     }
 
     /// Another kind, owned by nobody.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn released_as(self, kind: CellKind) -> Self {
         Self {

@@ -264,7 +264,7 @@ impl Actor {
             turn.announce();
             return true;
         }
-        turn.fill(claim.index, message);
+        turn.fill(claim.index(), message);
         while let Some(chunk) = candidate {
             if ring.allocate(chunk, &claim) {
                 break;
@@ -302,7 +302,7 @@ impl Actor {
             Stage::Relocate => {
                 self.stage = Stage::PublishLate;
                 if let Some(claim) = self.claim_cell(turn) {
-                    turn.fill(claim.index, old.message);
+                    turn.fill(claim.index(), old.message);
                     if let Some(chunk) = old.chunk {
                         let handed_over = ring.hand_over(chunk, &old.claim, &claim);
                         turn.insist(handed_over, "a sender's own chunk is its own");
@@ -399,8 +399,8 @@ impl Actor {
             ledger.take_found(id);
             Ok(())
         });
-        turn.check_chunk(lease.index);
-        let message = turn.message_in(lease.index);
+        turn.check_chunk(lease.index());
+        let message = turn.message_in(lease.index());
         self.reading.push(Reading {
             lease,
             message,
@@ -416,7 +416,7 @@ impl Actor {
             return true;
         };
         let lease = &reading.lease;
-        turn.stops_reading(lease.index);
+        turn.stops_reading(lease.index());
         let settled = match how {
             Settlement::Ack => turn.ring.ack(lease),
             other => turn.ring.settle(lease, other),
@@ -429,7 +429,7 @@ impl Actor {
                     ledger.messages[usize::from(reading.message)].gone |= gone;
                     Ok(())
                 }
-                (_, false) => ledger.settled(reading.message, lease.attempt, gone),
+                (_, false) => ledger.settled(reading.message, lease.attempt(), gone),
             });
         if let (Do::Delay(to), Settled::Delayed) = (what, settled) {
             let message = usize::from(reading.message);
@@ -448,7 +448,7 @@ impl Actor {
             && turn.ring.extend(lease, self.as_seat(), at(to))
         {
             turn.world
-                .live(|ledger, _| ledger.extended(*message, lease.attempt, to));
+                .live(|ledger, _| ledger.extended(*message, lease.attempt(), to));
         }
         true
     }

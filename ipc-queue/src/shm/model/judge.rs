@@ -131,10 +131,10 @@ impl<'a> Judge<'a> {
     fn drains(&self, ledger: &Ledger, head: &mut Cursor) -> Verdict {
         let mut found = [0u8; MESSAGES];
         while let Some(lease) = self.ring.take(SEAT, head) {
-            found[usize::from(ledger.cells[lease.index as usize].message)] += 1;
+            found[usize::from(ledger.cells[lease.index() as usize].message)] += 1;
             let acked = self.ring.ack(&lease);
             if acked != Settled::Freed {
-                return Err(format!("cell {} is {acked:?} after an ack", lease.index));
+                return Err(format!("cell {} is {acked:?} after an ack", lease.index()));
             }
         }
         for index in 0..self.ring.cells() {

@@ -192,11 +192,11 @@ impl Thread {
     }
 
     fn writes(&self, claim: &Claim) {
-        self.world.inline[claim.index as usize].with_mut(|_| ());
+        self.world.inline[claim.index() as usize].with_mut(|_| ());
     }
 
     fn reads(&self, lease: &Lease) {
-        self.world.inline[lease.index as usize].with(|_| ());
+        self.world.inline[lease.index() as usize].with(|_| ());
     }
 
     fn send(&self) -> bool {
@@ -380,7 +380,7 @@ fn a_chunk_is_not_written_while_it_may_be_read() {
         let senders = [one(&world, 0), one(&world, 1)];
         let receiver = world.thread(2);
         if let Some(lease) = receiver.take() {
-            assert!(receiver.ring.belongs(0, lease.index));
+            assert!(receiver.ring.belongs(0, lease.index()));
             world.large[0].with(|_| ());
             assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
         }
@@ -404,7 +404,7 @@ fn a_chunk_of_an_earlier_occupancy_is_not_written_while_it_may_be_read() {
             receiver.world.large[0].with(|_| ());
             assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
             // Its cell is claimed again, by a message that needs no chunk.
-            while receiver.claim().is_some_and(|claim| claim.index != 0) {}
+            while receiver.claim().is_some_and(|claim| claim.index() != 0) {}
         });
         let sender = world.thread(2);
         let claim = sender.claim();

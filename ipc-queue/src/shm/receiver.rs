@@ -1,0 +1,389 @@
+//! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use ipc_shm::clock;
+
+use super::cell::Body;
+use super::memory::RingWord;
+use super::payload::Readable;
+use super::recovery::Due;
+use super::ring::{Cursor, Lease, Settled, Settlement};
+use super::spin::Spin;
+use super::tally::{Lane, Received, Side};
+use super::waiting::{Doubt, Gone};
+use super::{CLOSED, Hold};
+use crate::delivery::{About, ByteDelivery};
+use crate::error::{RecvError, SettleError};
+use crate::transport::{ReceivePort, Settle, Wait};
+
+/// Receives from one queue in shared memory. For one thread; clone it for more.
+#[derive(Debug)]
+pub struct ShmReceiver {
+    shared: Hold,
+    cursor: RefCell<Cursor>,
+    spin: Spin,
+    lane: Lane,
+}
+
+/// A message being read in shared memory. Dropped, it is given back.
+#[derive(Debug)]
+pub(crate) struct ShmDelivery<'a> {
+    receiver: &'a ShmReceiver,
+    payload: Readable<'a>,
+}
+
+impl ShmReceiver {
+    pub(super) fn new(shared: Hold) -> Self {
+        Self {
+            cursor: RefCell::new(shared.ring.cursor(RingWord::Head)),
+            spin: Spin::default(),
+            lane: shared
+                .counters
+                .take(shared.attachment.member(), Side::Receive),
+            shared,
+        }
+    }
+
+    #[inline(always)]
+    fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvError> {
+        match self.try_take() {
+            Ok(Some(lease)) => {
+                self.spin.hit();
+                self.deliver_counted(lease)
+            }
+            Ok(None) => self.receive_later(wait),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvError> {
+        let lease = self.wait_for_item(wait)?;
+        self.deliver_counted(lease)
+    }
+
+    #[inline(always)]
+    fn deliver_counted(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvError> {
+        let delivery = self.deliver(lease)?;
+        self.lane.add(Received::Messages, 1);
+        self.lane
+            .add(Received::Bytes, delivery.payload.len() as u64);
+        Ok(delivery)
+    }
+
+    fn lease(&self, wait: Wait) -> Result<Lease, RecvError> {
+        match self.try_take()? {
+            Some(lease) => {
+                self.spin.hit();
+                Ok(lease)
+            }
+            None => self.wait_for_item(wait),
+        }
+    }
+
+    /// Waits for the first message, then takes what else is there.
+    fn receive_some<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        if most == 0 {
+            return Ok(());
+        }
+        let (mut messages, mut bytes) = (0, 0);
+        let mut next = Some(self.lease(wait)?);
+        let mut bad = None;
+        while let Some(lease) = next {
+            match self.deliver(lease) {
+                Ok(delivery) => {
+                    messages += 1;
+                    bytes += delivery.payload.len() as u64;
+                    into.push(ByteDelivery::shm(delivery));
+                }
+                Err(error) => bad = Some(error),
+            }
+            // What is wrong now the next call will find out: first what was taken.
+            next = (messages < most as u64 && bad.is_none())
+                .then(|| self.try_take().ok().flatten())
+                .flatten();
+        }
+        self.lane.add(Received::Messages, messages);
+        self.lane.add(Received::Bytes, bytes);
+        bad.filter(|_| messages == 0).map_or(Ok(()), Err)
+    }
+
+    #[cold]
+    fn wait_for_item(&self, wait: Wait) -> Result<Lease, RecvError> {
+        let attempt = |doubt: Doubt| {
+            if doubt == Doubt::Yes {
+                self.cursor.borrow_mut().doubt();
+            }
+            match self.try_take() {
+                Ok(Some(lease)) => Some(Ok(lease)),
+                Ok(None) => None,
+                Err(error) => Some(Err(error)),
+            }
+        };
+        let more = || {
+            self.shared
+                .ring
+                .has_more(RingWord::Head, &self.cursor.borrow())
+        };
+        let waited = self
+            .shared
+            .wait_for(self.shared.items(), wait, &self.spin, attempt, more);
+        waited.unwrap_or_else(|waited| {
+            Err(waited.map_or(RecvError::Empty, |waited| RecvError::TimedOut { waited }))
+        })
+    }
+
+    #[inline(always)]
+    fn try_take(&self) -> Result<Option<Lease>, RecvError> {
+        let shared = &*self.shared;
+        let flags = shared.usable()?;
+        match shared.ring.take(shared.seat, &mut self.cursor.borrow_mut()) {
+            None if flags & CLOSED != 0 && shared.ring.is_drained(shared.seat) => {
+                shared.usable()?;
+                Err(RecvError::Closed)
+            }
+            taken => Ok(taken),
+        }
+    }
+
+    #[inline(always)]
+    fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvError> {
+        let shared = &*self.shared;
+        if let Some(time) = shared.settings.lease {
+            let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
+            shared.ring.start_lease(&lease, ends_at);
+            shared.look_by(ends_at);
+        }
+        if lease.attempt() > 1 {
+            self.lane.add(Received::Again, 1);
+        }
+        let cell = shared.ring.cell(lease.index());
+        // Nobody's message: zeroes in its place, if not damage.
+        if cell.sender().get() == 0 {
+            shared.usable()?;
+        }
+        let body = cell.body();
+        if body.chunk.is_some() {
+            self.check_chunk(&lease, body)?;
+        }
+        match shared
+            .payloads
+            .readable(lease, body.chunk, body.len as usize)
+        {
+            Ok(payload) => Ok(ShmDelivery {
+                receiver: self,
+                payload,
+            }),
+            Err((lease, bad)) => Err(self.bury_damaged(&lease, bad.reason)),
+        }
+    }
+
+    fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
+        let shared = &*self.shared;
+        match body.chunk {
+            Some(chunk)
+                if chunk < shared.payloads.geometry().chunks()
+                    && !shared.ring.belongs(chunk, lease.index()) =>
+            {
+                let reason = format!(
+                    "cell {} names chunk {chunk}, which is another message's",
+                    lease.index()
+                );
+                Err(self.bury_damaged(lease, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
+        let _ = self.shared.ring.settle(lease, Settlement::Bury);
+        let damaged = |_| RecvError::Damaged(reason);
+        self.shared.usable().map_or_else(RecvError::from, damaged)
+    }
+
+    #[inline(always)]
+    fn ack(&self, lease: &Lease) -> Result<(), SettleError> {
+        let shared = &*self.shared;
+        if !shared.attachment.is_ours() {
+            return Err(SettleError::Forked); // The lease is the parent's.
+        }
+        match shared.ring.ack(lease) {
+            Settled::Freed => {
+                self.lane.add(Received::Acked, 1);
+                shared.room().notify_one();
+                shared.wake_if_closed();
+                Ok(())
+            }
+            other => self.settled(other, Received::Acked),
+        }
+    }
+
+    #[inline(never)]
+    fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
+        let ring = &self.shared.ring;
+        if !self.shared.attachment.is_ours() {
+            return Err(SettleError::Forked);
+        }
+        match how {
+            Settle::Ack => self.ack(lease),
+            Settle::Nack { delay } if delay.is_zero() => {
+                self.settled(ring.settle(lease, Settlement::Nack), Received::Nacked)
+            }
+            Settle::Nack { delay } => self.settled(self.delay(lease, delay), Received::Nacked),
+            Settle::Bury => self.settled(ring.settle(lease, Settlement::Bury), Received::Buried),
+        }
+    }
+
+    /// Counts a settlement as `what`, unless the lease had been lost, and wakes whom it concerns.
+    fn settled(&self, settled: Settled, what: Received) -> Result<(), SettleError> {
+        let shared = &*self.shared;
+        let lost = settled == Settled::LeaseLost;
+        self.lane.add(if lost { Received::Lost } else { what }, 1);
+        match settled {
+            // A zombie of ours may have been the last thing that kept the place.
+            Settled::Freed | Settled::LeaseLost => shared.room().notify_one(),
+            Settled::Ready => shared.items().notify_one(),
+            Settled::Delayed | Settled::Quarantined => {}
+            // Whoever waits for a closed queue to drain must look again.
+            Settled::Dead => shared.items().notify_all(),
+        }
+        shared.wake_if_closed();
+        if lost {
+            return Err(self.lost());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn lost(&self) -> SettleError {
+        match self.shared.usable() {
+            Err(Gone::Truncated) => SettleError::Truncated,
+            _ => SettleError::LeaseLost,
+        }
+    }
+
+    fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
+        let due = Due::not_before(clock::monotonic().saturating_add(delay));
+        self.shared.set_timed();
+        self.shared.ring.set_due(lease, self.shared.seat, due);
+        let settled = self.shared.ring.settle(lease, Settlement::Delay);
+        self.shared.look_by(due);
+        settled
+    }
+}
+
+impl Clone for ShmReceiver {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone())
+    }
+}
+
+impl Drop for ShmReceiver {
+    fn drop(&mut self) {
+        self.shared.counters.give_back(&self.lane, Side::Receive);
+    }
+}
+
+impl ReceivePort for ShmReceiver {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        self.receive(wait).map(ByteDelivery::shm)
+    }
+
+    fn recv_batch<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        self.receive_some(most, wait, into)
+    }
+
+    fn settle(&self, _ticket: u64, _how: Settle) -> Result<(), SettleError> {
+        Err(SettleError::LeaseLost) // Deliveries of this transport are never buffered.
+    }
+
+    fn extend(&self, _ticket: u64, _by: Duration) -> Result<(), SettleError> {
+        Err(SettleError::LeaseLost)
+    }
+}
+
+impl ShmDelivery<'_> {
+    #[inline]
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.payload.bytes()
+    }
+
+    /// Read where it lies: the header is nobody's to change while the payload is ours to read.
+    #[inline]
+    pub(crate) fn about(&self) -> About {
+        let lease = self.payload.lease();
+        let envelope = self.receiver.shared.ring.cell(lease.index()).envelope();
+        About {
+            kind: envelope.kind,
+            id: envelope.id,
+            sent_at: envelope.sent_at,
+            attempt: lease.attempt(),
+        }
+    }
+
+    /// Whether what was read so far was the message, and not zeroes in its place.
+    #[inline]
+    pub(crate) fn check_whole(&self) -> Result<(), RecvError> {
+        match self.receiver.shared.usable() {
+            Err(Gone::Truncated) => Err(RecvError::Truncated),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn attempt(&self) -> u8 {
+        self.payload.lease().attempt()
+    }
+
+    pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        let shared = &*self.receiver.shared;
+        if !shared.attachment.is_ours() {
+            return Err(SettleError::Forked);
+        }
+        if shared.settings.lease.is_none() {
+            return Ok(());
+        }
+        let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
+        let kept = shared
+            .ring
+            .extend(self.payload.lease(), shared.seat, ends_at);
+        if !kept {
+            return Err(self.receiver.lost());
+        }
+        shared.look_by(ends_at);
+        Ok(())
+    }
+
+    /// For once, and never dropped after.
+    #[inline]
+    pub(crate) fn settle(&self, how: Settle) -> Result<(), SettleError> {
+        match how {
+            Settle::Ack => self.receiver.ack(self.payload.lease()),
+            other => self.receiver.settle(self.payload.lease(), other),
+        }
+    }
+}
+
+impl Drop for ShmDelivery<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let nack = Settle::Nack {
+            delay: Duration::ZERO,
+        };
+        // A lease that was lost has been given back already.
+        let _ = self.receiver.settle(self.payload.lease(), nack);
+    }
+}

@@ -1,0 +1,504 @@
+//! Sending through shared memory: the ring, with payloads, waiting and counting.
+
+use std::cell::{Cell, RefCell};
+
+use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
+use ipc_shm::clock;
+
+use super::Hold;
+use super::cell::Body;
+use super::chunk::Candidate;
+use super::memory::RingWord;
+use super::payload::Writable;
+use super::ring::{Claim, Cursor, Publication};
+use super::spin::Spin;
+use super::tally::{Lane, Sent, Side};
+use super::waiting::{Doubt, Gone};
+use crate::error::{BatchFailure, SendFailure};
+use crate::loan::Loan;
+use crate::transport::{SendPort, Wait};
+
+/// Sends into one queue in shared memory. For one thread; clone it for more.
+#[derive(Debug)]
+pub struct ShmSender {
+    shared: Hold,
+    cursor: RefCell<Cursor>,
+    spin: Spin,
+    lane: Lane,
+    id: SenderId,
+    sequence: Cell<u64>,
+    /// The chunk used last: its memory is likely still in the cache.
+    warm_chunk: Cell<u32>,
+    /// Payloads up to this size need no chunk.
+    most_inline: usize,
+}
+
+/// A message being written in shared memory.
+#[derive(Debug)]
+pub(crate) struct ShmLoan<'a> {
+    sender: &'a ShmSender,
+    kind: Kind,
+    /// Taken when published or dropped.
+    payload: Option<Writable<'a>>,
+}
+
+/// Why there is no place for a message now.
+enum Lack {
+    /// No cell.
+    Place,
+    /// No chunk.
+    Memory,
+    /// Waiting would not help.
+    Over(SendFailure),
+}
+
+impl ShmSender {
+    pub(super) fn new(shared: Hold) -> Self {
+        Self {
+            cursor: RefCell::new(shared.ring.cursor(RingWord::Tail)),
+            spin: Spin::default(),
+            lane: shared.counters.take(shared.attachment.member(), Side::Send),
+            id: SenderId::new(fastrand::u64(1..)),
+            sequence: Cell::new(0),
+            warm_chunk: Cell::new(0),
+            most_inline: (shared.payloads.geometry().inline_bytes)
+                .min(most_bytes(&shared.settings)),
+            shared,
+        }
+    }
+
+    /// The number that this handle's messages bear.
+    #[must_use]
+    pub fn id(&self) -> SenderId {
+        self.id
+    }
+
+    /// Sends a copy of `payload`.
+    ///
+    /// # Errors
+    /// As [`SendPort::loan`].
+    #[inline]
+    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        match self.try_lend(payload.len(), kind) {
+            Ok(place) => {
+                self.spin.hit();
+                self.send_in(place, payload, kind)
+            }
+            Err(lack) => self.send_later(payload, kind, wait, lack),
+        }
+    }
+
+    #[cold]
+    fn send_later(
+        &self,
+        payload: &[u8],
+        kind: Kind,
+        wait: Wait,
+        lack: Lack,
+    ) -> Result<MessageId, SendFailure> {
+        let place = self.wait_for_room(payload.len(), kind, wait, lack)?;
+        self.send_in(place, payload, kind)
+    }
+
+    #[inline(always)]
+    fn send_in(
+        &self,
+        mut place: Writable<'_>,
+        payload: &[u8],
+        kind: Kind,
+    ) -> Result<MessageId, SendFailure> {
+        place.bytes_mut().copy_from_slice(payload);
+        let id = self.publish(place, kind, clock::wall())?;
+        self.sent(1, payload.len());
+        Ok(id)
+    }
+
+    /// Counts what was sent, and wakes a receiver: whoever is woken and finds more wakes the next.
+    #[inline(always)]
+    fn sent(&self, messages: u64, bytes: usize) {
+        self.shared.items().notify_one();
+        self.lane.add(Sent::Messages, messages);
+        self.lane.add(Sent::Bytes, bytes as u64);
+    }
+
+    fn send_all(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+        let mut sent = 0;
+        let mut failure = None;
+        while sent < payloads.len() && failure.is_none() {
+            let before = sent;
+            failure = self.send_some(payloads, &mut sent, kind, wait).err();
+            let bytes = payloads[before..sent].iter().map(|payload| payload.len());
+            self.sent((sent - before) as u64, bytes.sum());
+        }
+        failure.map_or(Ok(()), |failure| Err(BatchFailure { sent, failure }))
+    }
+
+    /// Waits for the first place, then sends what there is room for.
+    fn send_some(
+        &self,
+        payloads: &[&[u8]],
+        sent: &mut usize,
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<(), SendFailure> {
+        let now = clock::wall();
+        let mut place = self.lend(payloads[*sent].len(), kind, wait)?;
+        loop {
+            place.bytes_mut().copy_from_slice(payloads[*sent]);
+            self.publish(place, kind, now)?;
+            *sent += 1;
+            let Some(next) = payloads.get(*sent) else {
+                return Ok(());
+            };
+            place = match self.try_lend(next.len(), kind) {
+                Ok(place) => place,
+                Err(Lack::Over(failure)) => return Err(failure),
+                Err(Lack::Place | Lack::Memory) => return Ok(()),
+            };
+        }
+    }
+
+    fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Writable<'_>, SendFailure> {
+        match self.try_lend(len, kind) {
+            Ok(place) => {
+                self.spin.hit();
+                Ok(place)
+            }
+            Err(lack) => self.wait_for_room(len, kind, wait, lack),
+        }
+    }
+
+    #[cold]
+    fn wait_for_room(
+        &self,
+        len: usize,
+        kind: Kind,
+        wait: Wait,
+        lack: Lack,
+    ) -> Result<Writable<'_>, SendFailure> {
+        if let Lack::Over(failure) = lack {
+            return Err(failure);
+        }
+        let attempt = |doubt: Doubt| {
+            if doubt == Doubt::Yes {
+                self.cursor.borrow_mut().doubt();
+            }
+            match self.try_lend(len, kind) {
+                Ok(payload) => Some(Ok(payload)),
+                Err(Lack::Over(failure)) => Some(Err(failure)),
+                Err(Lack::Place | Lack::Memory) => None,
+            }
+        };
+        let more = || {
+            self.shared
+                .ring
+                .has_more(RingWord::Tail, &self.cursor.borrow())
+        };
+        let waited = self
+            .shared
+            .wait_for(self.shared.room(), wait, &self.spin, attempt, more);
+        waited.unwrap_or_else(|waited| {
+            self.lane.add(Sent::Refused, 1);
+            Err(match (waited, lack) {
+                (Some(waited), _) => SendFailure::TimedOut { waited },
+                (None, Lack::Memory) => SendFailure::NoMemory { bytes: len },
+                (None, _) => SendFailure::Full {
+                    capacity: self.shared.ring.cells(),
+                },
+            })
+        })
+    }
+
+    /// A place and memory for a payload.
+    #[inline(always)]
+    fn try_lend(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
+        if len > self.most_inline {
+            return self.try_lend_chunk(len, kind);
+        }
+        let claim = self.claim(kind)?;
+        self.writable(claim, None, len)
+    }
+
+    #[inline(never)]
+    fn try_lend_chunk(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
+        let most = most_bytes(&self.shared.settings);
+        if len > most {
+            return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
+        }
+        let no_memory = || match self.shared.check_open() {
+            Ok(()) => Lack::Memory,
+            Err(failure) => Lack::Over(failure),
+        };
+        let mut chunk = self.free_chunk(len).ok_or_else(no_memory)?;
+        let claim = self.claim(kind)?;
+        while !self.shared.ring.allocate(chunk, &claim) {
+            match self.free_chunk(len) {
+                Some(other) => chunk = other,
+                None => {
+                    self.give_back(claim);
+                    return Err(Lack::Memory);
+                }
+            }
+        }
+        self.warm_chunk.set(chunk.chunk);
+        self.writable(claim, Some(chunk.chunk), len)
+    }
+
+    #[inline(always)]
+    fn claim(&self, kind: Kind) -> Result<Claim, Lack> {
+        let shared = &*self.shared;
+        let claimed = shared
+            .ring
+            .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
+        // Only now: whoever closes the queue and then finds no message being written knows that none comes.
+        match claimed {
+            Some(claim) if shared.is_open() => Ok(claim),
+            claimed => Err(self.lack(claimed)),
+        }
+    }
+
+    /// Why a claim failed, or came too late.
+    #[cold]
+    fn lack(&self, claimed: Option<Claim>) -> Lack {
+        match self.shared.check_open() {
+            Ok(()) => Lack::Place,
+            Err(failure) => {
+                claimed.into_iter().for_each(|claim| self.give_back(claim));
+                Lack::Over(failure)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn writable(&self, claim: Claim, chunk: Option<u32>, len: usize) -> Result<Writable<'_>, Lack> {
+        match self.shared.payloads.writable(claim, chunk, len) {
+            Ok(place) => Ok(place),
+            Err((claim, bad)) => {
+                self.give_back(claim);
+                Err(Lack::Over(SendFailure::Damaged(bad.reason)))
+            }
+        }
+    }
+
+    /// A free chunk that is large enough; of the smallest such class that has one.
+    fn free_chunk(&self, len: usize) -> Option<Candidate> {
+        let classes = &self.shared.payloads.geometry().classes;
+        let fitting = classes.iter().filter(|class| class.chunk_bytes >= len);
+        let mut found = fitting.filter_map(|class| {
+            self.shared
+                .ring
+                .find_chunk(class.chunks.clone(), self.warm_chunk.get())
+        });
+        found.next()
+    }
+
+    #[cold]
+    fn give_back(&self, claim: Claim) {
+        self.shared.ring.abandon(claim);
+        self.shared.room().notify_one();
+        self.shared.wake_if_closed();
+    }
+
+    /// Publishes what was lent. Receivers are yet to be notified.
+    #[inline(always)]
+    fn publish(
+        &self,
+        payload: Writable<'_>,
+        kind: Kind,
+        now: Timestamp,
+    ) -> Result<MessageId, SendFailure> {
+        let sequence = self.sequence.get();
+        self.sequence.set(sequence + 1);
+        let id = MessageId::new(self.id, sequence);
+        self.describe(&payload, id, now);
+        let (chunk, len) = (payload.chunk(), payload.len());
+        match self.shared.ring.publish(payload.into_claim()) {
+            Publication::Done => Ok(id),
+            Publication::SteppedOver(claim) => {
+                self.publish_at_end(claim, chunk, len, kind, id, now)?;
+                Ok(id)
+            }
+            Publication::Lost => Err(self.lost()),
+        }
+    }
+
+    #[inline(always)]
+    fn describe(&self, payload: &Writable<'_>, id: MessageId, now: Timestamp) {
+        let cell = self.shared.ring.cell(payload.claim().index());
+        cell.set_body(Body {
+            // At most max_message_bytes, which is a u32.
+            len: payload.len() as u32,
+            chunk: payload.chunk(),
+        });
+        cell.set_envelope(id, now);
+    }
+
+    /// Receivers went past while we wrote. What we send next must not overtake this message, so it moves to
+    /// a place at the end. If there is none, it stays.
+    #[cold]
+    fn publish_at_end(
+        &self,
+        old: Claim,
+        chunk: Option<u32>,
+        len: usize,
+        kind: Kind,
+        id: MessageId,
+        now: Timestamp,
+    ) -> Result<(), SendFailure> {
+        let shared = &*self.shared;
+        let claimed = shared
+            .ring
+            .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
+        let Some(new) = claimed else {
+            return self.done(shared.ring.publish_late(old));
+        };
+        // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
+        // old one after the move.
+        if shared.check_open().is_err() {
+            self.give_back(new);
+            return self.done(shared.ring.publish_late(old));
+        }
+        let mut target = self
+            .writable(new, chunk, len)
+            .map_err(|lack| self.failure(lack))?;
+        let old = match chunk {
+            None => {
+                let source = self
+                    .writable(old, None, len)
+                    .map_err(|lack| self.failure(lack))?;
+                source.copy_to(&mut target);
+                source.into_claim()
+            }
+            Some(chunk) if shared.ring.hand_over(chunk, &old, target.claim()) => old,
+            Some(_) => {
+                self.give_back(target.into_claim());
+                return Err(self.lost());
+            }
+        };
+        self.describe(&target, id, now);
+        // Stepped over once more: then it stays where it is, or we might never end.
+        let published = match shared.ring.publish(target.into_claim()) {
+            Publication::SteppedOver(claim) => shared.ring.publish_late(claim),
+            other => other,
+        };
+        // Only now, or a crash in between would lose it.
+        self.give_back(old);
+        self.done(published)
+    }
+
+    fn done(&self, publication: Publication) -> Result<(), SendFailure> {
+        match publication {
+            Publication::Done => Ok(()),
+            Publication::SteppedOver(_) | Publication::Lost => Err(self.lost()),
+        }
+    }
+
+    /// For a place that was had before.
+    #[cold]
+    fn failure(&self, lack: Lack) -> SendFailure {
+        match lack {
+            Lack::Over(failure) => failure,
+            Lack::Place | Lack::Memory => self.lost(),
+        }
+    }
+
+    #[cold]
+    fn lost(&self) -> SendFailure {
+        let reason = "a cell that was being written is somebody else's";
+        let damaged = |_| SendFailure::Damaged(reason.to_owned());
+        self.shared.usable().map_or_else(SendFailure::from, damaged)
+    }
+}
+
+/// The largest payload that the queue takes.
+fn most_bytes(settings: &QueueSettings) -> usize {
+    settings.max_message_bytes.max(settings.inline_bytes) as usize
+}
+
+impl Clone for ShmSender {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone())
+    }
+}
+
+impl Drop for ShmSender {
+    fn drop(&mut self) {
+        self.shared.counters.give_back(&self.lane, Side::Send);
+    }
+}
+
+impl SendPort for ShmSender {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        let payload = self.lend(len, kind, wait)?;
+        Ok(Loan::shm(ShmLoan {
+            sender: self,
+            kind,
+            payload: Some(payload),
+        }))
+    }
+
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        self.send(payload, kind, wait)
+    }
+
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+        self.send_all(payloads, kind, wait)
+    }
+
+    #[inline(always)]
+    fn publish(
+        &self,
+        _ticket: u64,
+        kind: Kind,
+        payload: Vec<u8>,
+    ) -> Result<MessageId, SendFailure> {
+        // Loans of this transport are never buffered; but a buffer can be sent all the same.
+        self.send(&payload, kind, Wait::No)
+    }
+
+    fn abandon(&self, _ticket: u64) {}
+}
+
+impl ShmLoan<'_> {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.payload.as_ref().map_or(&[], Writable::bytes)
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.payload.as_mut().map_or(&mut [], Writable::bytes_mut)
+    }
+
+    #[inline(always)]
+    pub(crate) fn publish(mut self) -> Result<MessageId, SendFailure> {
+        let payload = self
+            .payload
+            .take()
+            .expect("a loan is published once, by value");
+        let (sender, shared) = (self.sender, &*self.sender.shared);
+        // A closed queue takes what was lent before its end.
+        if let Err(gone) = shared.usable() {
+            // The claim of a forked copy is its parent's.
+            if gone == Gone::Removed {
+                sender.give_back(payload.into_claim());
+            }
+            return Err(gone.into());
+        }
+        let len = payload.len();
+        let id = sender.publish(payload, self.kind, clock::wall())?;
+        sender.sent(1, len);
+        Ok(id)
+    }
+}
+
+impl Drop for ShmLoan<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(payload) = self.payload.take()
+            && self.sender.shared.attachment.is_ours()
+        {
+            self.sender.give_back(payload.into_claim());
+        }
+    }
+}

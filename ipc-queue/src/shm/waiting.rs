@@ -1,0 +1,136 @@
+//! What blocked senders and receivers do until they can go on.
+//!
+//! First they look again for a while (`spin`), then they sleep on an event in slices (`ipc_shm::wait`), and look around
+//! for the dead before each further slice. Nobody wakes more than one of several: whoever was woken and finds more
+//! than it needs wakes the next.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ipc_shm::wait::{Event, Woken, time_left};
+use ipc_shm::{REMOVED, TRUNCATED, watch};
+
+use super::spin::Spin;
+use super::{CLOSED, Shared};
+use crate::error::{RecvError, SendFailure};
+use crate::transport::Wait;
+
+/// Why a queue can't be used any more, if so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Removed,
+    Truncated,
+    Forked,
+}
+
+/// Whether an attempt must doubt the hints and scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    No,
+    Yes,
+}
+
+impl From<Gone> for SendFailure {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::Truncated => Self::Truncated,
+            Gone::Forked => Self::Forked,
+        }
+    }
+}
+
+impl From<Gone> for RecvError {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::Truncated => Self::Truncated,
+            Gone::Forked => Self::Forked,
+        }
+    }
+}
+
+impl Shared {
+    /// The flags, unless the queue is gone.
+    ///
+    /// A truncated queue's memory may have been replaced by zeroes that nobody else sees, in one step with the flag.
+    /// Zeroes are an empty queue, which takes messages: so whoever claims a cell asks this afterwards. What was
+    /// claimed or leased before needs no question: those words are not zero, so no compare-and-swap of them succeeds.
+    #[inline(always)]
+    pub(super) fn usable(&self) -> Result<u64, Gone> {
+        let flags = self.flag().load(Ordering::SeqCst);
+        if flags & (REMOVED | TRUNCATED) != 0 {
+            return Err(if flags & REMOVED != 0 {
+                Gone::Removed
+            } else {
+                Gone::Truncated
+            });
+        }
+        if !self.attachment.is_ours() {
+            return Err(Gone::Forked);
+        }
+        Ok(flags)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.usable(), Ok(flags) if flags & CLOSED == 0)
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), SendFailure> {
+        match self.usable() {
+            Ok(flags) if flags & CLOSED == 0 => Ok(()),
+            Ok(_) => Err(SendFailure::Closed),
+            Err(gone) => Err(gone.into()),
+        }
+    }
+
+    /// Attempts until something comes of it: first eagerly, then asleep between notifications. The error
+    /// says how long it waited; `None`: it was not to wait.
+    pub(super) fn wait_for<T>(
+        &self,
+        event: Event<'_>,
+        wait: Wait,
+        spin: &Spin,
+        mut attempt: impl FnMut(Doubt) -> Option<T>,
+        more: impl Fn() -> bool,
+    ) -> Result<T, Option<Duration>> {
+        let deadline = match wait {
+            Wait::No => return Err(None),
+            Wait::Until(deadline) => Some(deadline),
+            Wait::Forever => None,
+        };
+        let started = Instant::now();
+        if let Some(found) = spin.look(|| attempt(Doubt::No)) {
+            return Ok(found);
+        }
+        let mut changes = None;
+        let mut doubt = Doubt::No;
+        loop {
+            let ticket = event.prepare();
+            if let Some(found) = attempt(doubt) {
+                // One notification may stand for several changes, and only we were woken by it.
+                if more() {
+                    event.notify_one();
+                }
+                return Ok(found);
+            }
+            let Some(left) = time_left(deadline) else {
+                return Err(Some(started.elapsed()));
+            };
+            // Peers came or went: the watcher must watch others now.
+            let now = self.attachment.segment().changes().load(Ordering::Relaxed);
+            if changes.replace(now) != Some(now) {
+                watch::nudge();
+            }
+            doubt = match event.wait(ticket, left) {
+                Woken::Perhaps => Doubt::No,
+                Woken::TimedOut => {
+                    // In case the watcher could not be started, or is stopped.
+                    self.look_around();
+                    Doubt::Yes
+                }
+            };
+        }
+    }
+}
