@@ -49,6 +49,8 @@ struct Change {
     snapshot: Snapshot,
 }
 
+/// So many violations of one operation from one state, and the rest of its snapshots are not examined.
+const ENOUGH: usize = 10;
 /// Whatever does not end by then is taken to be in a loop.
 const LONGEST: u64 = 3_000_000;
 
@@ -153,6 +155,10 @@ impl<'a> Sweeper<'a> {
             let before = earlier.replace(&change.snapshot);
             if !self.is_new(&change.snapshot, expectation) {
                 continue;
+            }
+            // Each may take long to show, and more of them would not say more.
+            if self.tally.violations.len() >= ENOUGH {
+                return Ok(());
             }
             let found = self.examine(&change.snapshot)?;
             if !found
