@@ -5,6 +5,7 @@
 //! tracer lets it ([`Play::look`], [`Play::step_watcher`]), so nothing else changes the segment meanwhile.
 
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -148,16 +149,26 @@ impl Play {
         after: Outcome,
         operation: impl FnOnce() -> T,
     ) -> Result<()> {
-        self.expect(before, after, Stepped::Main)?;
+        self.step_in_parts([before, after], operation)
+    }
+
+    /// Performs an operation on several messages, step by step: what there is before, between its parts, and after.
+    /// Does not return.
+    pub fn step_in_parts<T>(
+        &self,
+        outcomes: impl IntoIterator<Item = Outcome>,
+        operation: impl FnOnce() -> T,
+    ) -> Result<()> {
+        self.expect(outcomes, Stepped::Main)?;
         raise(BEGIN)?;
-        let _result = std::mem::ManuallyDrop::new(operation());
+        let _result = ManuallyDrop::new(operation());
         raise(END)?;
         bail!("nobody traces this process")
     }
 
     /// Has the watcher look, step by step. Does not return.
     pub fn step_watcher(&self, before: Outcome, after: Outcome) -> Result<()> {
-        self.expect(before, after, Stepped::Watcher)?;
+        self.expect([before, after], Stepped::Watcher)?;
         watch::nudge();
         raise(BEGIN)?;
         bail!("nobody traces this process")
@@ -187,10 +198,13 @@ impl Play {
         ready
     }
 
-    fn expect(&self, before: Outcome, after: Outcome, stepped: Stepped) -> Result<()> {
+    fn expect(&self, outcomes: impl IntoIterator<Item = Outcome>, stepped: Stepped) -> Result<()> {
+        let mut between: Vec<_> = outcomes.into_iter().collect();
+        let after = between.pop().context("there is an outcome")?;
         let expectation = Expectation {
-            before,
+            before: between.first().unwrap_or(&after).clone(),
             after,
+            between: between.split_off(between.len().min(1)),
             stepped,
         };
         let told = serde_json::to_vec(&expectation)?;

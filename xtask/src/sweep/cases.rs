@@ -1,9 +1,11 @@
 //! The operations themselves, as an actor performs them, with what must be before and after.
 
 pub mod attaching;
+pub mod batches;
 pub mod clock;
 pub mod dead;
 pub mod files;
+pub mod letters;
 pub mod receiving;
 pub mod sending;
 pub mod settling;

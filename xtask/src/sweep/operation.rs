@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::actor::Play;
-use super::cases::{attaching, clock, dead, files, receiving, sending, settling};
+use super::cases::{attaching, batches, clock, dead, files, letters, receiving, sending, settling};
 
 /// One thing that a process does, in all its states.
 #[derive(Debug)]
@@ -91,6 +91,16 @@ pub const OPERATIONS: &[Operation] = &[
         states: receiving::RECEIVE,
     },
     Operation {
+        name: "send-batch",
+        what: "several messages are sent; the first ones, if it is cut short",
+        states: batches::SEND,
+    },
+    Operation {
+        name: "receive-batch",
+        what: "several messages are taken; the first ones, if it is cut short",
+        states: batches::RECEIVE,
+    },
+    Operation {
         name: "ack",
         what: "a delivery is acked",
         states: settling::ACK,
@@ -108,7 +118,12 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "discard",
         what: "a dead letter is dropped",
-        states: settling::DISCARD,
+        states: letters::DISCARD,
+    },
+    Operation {
+        name: "requeue",
+        what: "a dead letter is sent again; between its copy and its end both are there",
+        states: letters::REQUEUE,
     },
     Operation {
         name: "extend",

@@ -29,11 +29,13 @@ pub struct Outcome {
     messages: Vec<Message>,
 }
 
-/// What there must be at the beginning, at the end, and, one of the two, after a death at any instruction between.
+/// What there must be at the beginning, at the end, and, one of these, after a death at any instruction between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expectation {
     pub before: Outcome,
     pub after: Outcome,
+    /// What else may be, of an operation on several messages, which is done in parts.
+    pub between: Vec<Outcome>,
     pub stepped: Stepped,
 }
 
@@ -89,7 +91,7 @@ impl Outcome {
     /// A queue with these messages.
     pub fn of(messages: impl IntoIterator<Item = Message>) -> Self {
         let mut messages: Vec<_> = messages.into_iter().collect();
-        messages.sort_by_key(|message| (message.number, message.attempt));
+        messages.sort_by_key(|message| (message.number, message.attempt, message.dead.is_some()));
         Self {
             exists: true,
             messages,
@@ -108,7 +110,16 @@ impl Outcome {
 impl Expectation {
     /// Whether this may be after a death between the beginning and the end.
     pub fn allows(&self, outcome: &Outcome) -> bool {
-        *outcome == self.before || *outcome == self.after
+        *outcome == self.before || *outcome == self.after || self.between.contains(outcome)
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} or {}", self.before, self.after)?;
+        self.between
+            .iter()
+            .try_for_each(|outcome| write!(f, " or {outcome}"))
     }
 }
 

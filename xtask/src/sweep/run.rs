@@ -168,11 +168,9 @@ impl<'a> Sweeper<'a> {
                 let what =
                     before.map_or_else(String::new, |before| change.snapshot.difference(before));
                 self.violate(format!(
-                    "{name}, instruction {} ({what}): {}, expected {} or {}",
+                    "{name}, instruction {} ({what}): {}, expected {expectation}",
                     change.instruction,
-                    describe(&found),
-                    expectation.before,
-                    expectation.after
+                    describe(&found)
                 ));
             }
         }
@@ -222,10 +220,8 @@ impl<'a> Sweeper<'a> {
             .is_ok_and(|outcome| expectation.allows(outcome))
         {
             self.violate(format!(
-                "{name}, killed at instruction {instruction} (change {index}): {}, expected {} or {}",
-                describe(&found),
-                expectation.before,
-                expectation.after
+                "{name}, killed at instruction {instruction} (change {index}): {}, expected {expectation}",
+                describe(&found)
             ));
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! Ack, nack, bury, and what becomes of dead letters.
+//! Ack, nack and bury.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ipc_queue::{ByteDelivery, DeadReason};
 
 use crate::sweep::actor::Play;
@@ -65,14 +65,6 @@ pub const BURY: &[State] = &[
     State::new("expired-before", |play| bury(play, Scenery::Expired)),
     State::new("last-attempt", |play| bury(play, Scenery::GivenBackTwice)),
 ];
-
-pub const DISCARD: &[State] = &[State::new("one", |play| {
-    let set = Scenery::Letter.set(play)?;
-    let letters = set.queue.transport().dead_letters();
-    let id = letters.first().context("no dead letter")?.id;
-    let (before, after) = (Outcome::of(set.content), Outcome::of([]));
-    play.step(before, after, || set.queue.transport().discard(id))
-})];
 
 fn ack(play: &Play, scenery: Scenery, rest: &[u64]) -> Result<()> {
     let (delivery, attempt) = hold(&scenery.set(play)?)?;
