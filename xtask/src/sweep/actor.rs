@@ -48,6 +48,8 @@ pub const CAPACITY: u32 = 3;
 pub const LARGEST: u32 = 1536;
 pub const CHUNKS: usize = 2;
 pub const PARTICIPANTS: u16 = 4;
+/// How often a message is delivered before it is a dead letter.
+pub const ATTEMPT_LIMIT: u8 = 3;
 const EXPECTATION: &str = "expectation.json";
 const NAMESPACE: &str = "sweep";
 const QUEUE: &str = "q";
@@ -97,7 +99,7 @@ pub fn settings() -> QueueSettings {
         inline_bytes: 64,
         max_message_bytes: LARGEST,
         pool_bytes: u64::from(LARGEST) * CHUNKS as u64,
-        attempt_limit: 3,
+        attempt_limit: ATTEMPT_LIMIT,
         // Ends only when told to: `extend` may also shorten it.
         lease: Some(Duration::from_secs(3600)),
         max_participants: PARTICIPANTS,

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
+use ipc_queue::transport::OpenMode;
 use serde::Serialize;
 
-use super::actor::SEGMENTS;
+use super::actor::{self, SEGMENTS};
 use super::operation::{Operation, RECOVERY, State};
 use super::outcome::{Expectation, Outcome};
 use super::snapshot::{Observer, Snapshot};
@@ -195,7 +196,8 @@ impl<'a> Sweeper<'a> {
         Ok(survivor::examine(&folder))
     }
 
-    /// Runs to change number `index` again, and kills there.
+    /// Runs to change number `index` again, and kills there: before others come, or before the eyes of one who is
+    /// there.
     fn kill_at(
         &mut self,
         operation: &Operation,
@@ -205,16 +207,24 @@ impl<'a> Sweeper<'a> {
     ) -> Result<()> {
         let folder = self.prepare(None)?;
         let (mut tracee, expectation) = Tracee::start(operation.name, state.name, &folder)?;
-        let mut observer = Observer::new(&folder.join(SEGMENTS))?;
+        let segments = folder.join(SEGMENTS);
+        let mut observer = Observer::new(&segments)?;
         let mut left = index;
         while left > 0 && tracee.step()? == Step::Done {
             left -= usize::from(observer.look()?);
         }
         let instruction = tracee.instructions();
+        // Not where there is no queue, or no slot left.
+        let namespace = actor::namespace_in(&segments)?;
+        let watched = index % 2 == 1;
+        let witness = watched.then(|| actor::open(&namespace, OpenMode::Open).ok());
         tracee.kill()?;
         self.tally.instructions += instruction;
         self.tally.real_kills += 1;
-        let found = survivor::examine(&folder.join(SEGMENTS));
+        let found = match witness.flatten() {
+            Some(queue) => survivor::witness(queue, &segments),
+            None => survivor::examine(&segments),
+        };
         if !found
             .as_ref()
             .is_ok_and(|outcome| expectation.allows(outcome))

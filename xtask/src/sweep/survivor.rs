@@ -19,28 +19,32 @@ use super::scenery;
 /// An error says what does not work, or is not free.
 pub fn examine(segments: &Path) -> Result<Outcome> {
     let namespace = actor::namespace_in(segments)?;
-    let (queue, exists) = match actor::open(&namespace, OpenMode::Open) {
-        Ok(queue) => (queue, true),
+    match actor::open(&namespace, OpenMode::Open) {
+        Ok(queue) => witness(queue, segments),
         Err(QueueError::NotFound { .. }) => {
-            let made = actor::open(&namespace, OpenMode::Create);
-            (made.context("creating a new queue")?, false)
+            let queue =
+                actor::open(&namespace, OpenMode::Create).context("creating a new queue")?;
+            let found = witness(queue, segments)?;
+            ensure!(found == Outcome::of([]), "a new queue holds {found}");
+            Ok(Outcome::absent())
         }
-        Err(error) => return Err(error).context("opening what is left"),
-    };
+        Err(error) => Err(error).context("opening what is left"),
+    }
+}
+
+/// The same, by one who was attached when the others died, or came to a queue that was recovered.
+pub fn witness(queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
     let messages = drain(&bytes)?;
     check_free(&queue)?;
     check_room(&bytes)?;
+    let namespace = actor::namespace_in(segments)?;
     check_slots(&namespace)?;
     drop((bytes, queue));
     let removed = ShmQueue::remove(&namespace, &actor::queue_name())?;
     ensure!(removed, "the queue was gone before it was removed");
     ensure!(!segments.exists(), "folders are left");
-    if exists {
-        return Ok(Outcome::of(messages));
-    }
-    ensure!(messages.is_empty(), "a new queue holds {messages:?}");
-    Ok(Outcome::absent())
+    Ok(Outcome::of(messages))
 }
 
 /// Nothing takes longer than this to come.
@@ -87,7 +91,12 @@ fn read_letter(letter: &DeadLetter) -> Result<Message> {
     Ok(Message::dead(number, letter.attempts, letter.reason))
 }
 
+/// The slots of the dead are freed last.
 fn check_free(queue: &ShmQueue) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while queue.stats().participants > 1 && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(100));
+    }
     let stats = queue.stats();
     ensure!(stats.in_use() == 0, "cells are left in use: {stats:?}");
     ensure!(stats.chunks_in_use == 0, "chunks are in use: {stats:?}");

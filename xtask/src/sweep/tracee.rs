@@ -91,8 +91,8 @@ impl Tracee {
         match wait_for(main)? {
             WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
             other => bail!(
-                "the actor is not traced ({other:?}): \
-                 is ptrace permitted here (seccomp, kernel.yama.ptrace_scope, CAP_SYS_PTRACE)?"
+                "no process can be traced here ({other:?}): does seccomp, another tracer or \
+                 kernel.yama.ptrace_scope forbid ptrace? In a container, add CAP_SYS_PTRACE"
             ),
         }
         ptrace::setoptions(

@@ -1,12 +1,12 @@
 //! Ack, nack and bury.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use ipc_queue::{ByteDelivery, DeadReason};
 
-use crate::sweep::actor::Play;
+use crate::sweep::actor::{ATTEMPT_LIMIT, Play};
 use crate::sweep::operation::State;
 use crate::sweep::outcome::{Message, Outcome};
-use crate::sweep::scenery::{MOMENT, Scenery, Set, receive, send, shorten};
+use crate::sweep::scenery::{MOMENT, Scenery, Set, kept, receive, send, shorten};
 
 pub const ACK: &[State] = &[
     State::new("fresh", |play| ack(play, Scenery::OneReady, &[])),
@@ -19,14 +19,10 @@ pub const ACK: &[State] = &[
         ack(play, Scenery::ChunkExpired, &[])
     }),
     State::new("moved-on", |play| {
-        let (delivery, rest) = moved_on(play)?;
-        settle(play, &rest, 2, None, || delivery.ack())
+        let (held, rest) = moved_on(play)?;
+        held.settle(play, &rest, None, ByteDelivery::ack)
     }),
-    State::new("lost", |play| {
-        let delivery = lost(play)?;
-        let same = || Outcome::of([Message::comes(1, 2)]);
-        play.step(same(), same(), || delivery.ack())
-    }),
+    State::new("lost", |play| lost(play, ByteDelivery::ack)),
 ];
 
 pub const NACK: &[State] = &[
@@ -40,10 +36,9 @@ pub const NACK: &[State] = &[
         nack(play, Scenery::GivenBackTwice, &[], Some(DeadReason::Nacked))
     }),
     State::new("moved-on", |play| {
-        let (delivery, rest) = moved_on(play)?;
-        settle(play, &rest, 2, Some(Message::comes(1, 2)), || {
-            delivery.nack()
-        })
+        let (held, rest) = moved_on(play)?;
+        let then = held.given_back(None);
+        held.settle(play, &rest, Some(then), ByteDelivery::nack)
     }),
     State::new("delayed", |play| delay(play, Scenery::OneReady, None)),
     State::new("delayed-chunked", |play| {
@@ -52,11 +47,7 @@ pub const NACK: &[State] = &[
     State::new("delayed-last-attempt", |play| {
         delay(play, Scenery::GivenBackTwice, Some(DeadReason::Nacked))
     }),
-    State::new("lost", |play| {
-        let delivery = lost(play)?;
-        let same = || Outcome::of([Message::comes(1, 2)]);
-        play.step(same(), same(), || delivery.nack())
-    }),
+    State::new("lost", |play| lost(play, ByteDelivery::nack)),
 ];
 
 pub const BURY: &[State] = &[
@@ -66,95 +57,99 @@ pub const BURY: &[State] = &[
     State::new("last-attempt", |play| bury(play, Scenery::GivenBackTwice)),
 ];
 
+/// A delivery that the actor holds.
+struct Held {
+    delivery: ByteDelivery<'static>,
+    number: u64,
+}
+
 fn ack(play: &Play, scenery: Scenery, rest: &[u64]) -> Result<()> {
-    let (delivery, attempt) = hold(&scenery.set(play)?)?;
-    let rest: Vec<_> = rest.iter().map(|n| Message::comes(*n, 1)).collect();
-    settle_this(play, &rest, delivery.0, attempt, None, || delivery.1.ack())
+    let held = Held::take(&scenery.set(play)?)?;
+    held.settle(play, &fresh(rest), None, ByteDelivery::ack)
 }
 
 fn nack(play: &Play, scenery: Scenery, rest: &[u64], dead: Option<DeadReason>) -> Result<()> {
-    let ((number, delivery), attempt) = hold(&scenery.set(play)?)?;
-    let rest: Vec<_> = rest.iter().map(|n| Message::comes(*n, 1)).collect();
-    let then = given_back(number, attempt, dead);
-    settle_this(play, &rest, number, attempt, Some(then), || delivery.nack())
+    let held = Held::take(&scenery.set(play)?)?;
+    let then = held.given_back(dead);
+    held.settle(play, &fresh(rest), Some(then), ByteDelivery::nack)
 }
 
 fn delay(play: &Play, scenery: Scenery, dead: Option<DeadReason>) -> Result<()> {
-    let ((number, delivery), attempt) = hold(&scenery.set(play)?)?;
-    let then = given_back(number, attempt, dead);
-    settle_this(play, &[], number, attempt, Some(then), || {
-        delivery.nack_after(MOMENT)
+    let held = Held::take(&scenery.set(play)?)?;
+    let (before, after) = held.outcomes(&[], Some(held.given_back(dead)));
+    // The delay is noted where the lease's end was: who is stopped just then loses the lease when the delay is over.
+    let expired = held.given_back(dead.and(Some(DeadReason::Expired)));
+    play.step_in_parts([before, Outcome::of([expired]), after], || {
+        held.delivery.nack_after(MOMENT)
     })
 }
 
 fn bury(play: &Play, scenery: Scenery) -> Result<()> {
-    let ((number, delivery), attempt) = hold(&scenery.set(play)?)?;
-    let then = Message::dead(number, attempt, DeadReason::Buried);
-    settle_this(play, &[], number, attempt, Some(then), || delivery.bury())
+    let held = Held::take(&scenery.set(play)?)?;
+    let then = held.given_back(Some(DeadReason::Buried));
+    held.settle(play, &[], Some(then), ByteDelivery::bury)
 }
 
-fn given_back(number: u64, attempt: u8, dead: Option<DeadReason>) -> Message {
-    match dead {
-        None => Message::comes(number, attempt + 1),
-        Some(reason) => Message::dead(number, attempt, reason),
+impl Held {
+    /// The next message.
+    fn take(set: &Set) -> Result<Self> {
+        let delivery = receive(&set.queue)?;
+        let number = Message::number_of(delivery.payload()).map_err(Error::msg)?;
+        Ok(Self { delivery, number })
+    }
+
+    /// What becomes of it if it is not acked: it comes again, or is dead.
+    fn given_back(&self, dead: Option<DeadReason>) -> Message {
+        let attempt = self.delivery.attempt();
+        match dead {
+            None => Message::comes(self.number, attempt + 1),
+            Some(reason) => Message::dead(self.number, attempt, reason),
+        }
+    }
+
+    /// It is settled, and becomes `then`; the rest stays.
+    fn settle<T>(
+        self,
+        play: &Play,
+        rest: &[Message],
+        then: Option<Message>,
+        settlement: impl FnOnce(ByteDelivery<'static>) -> T,
+    ) -> Result<()> {
+        let (before, after) = self.outcomes(rest, then);
+        play.step(before, after, || settlement(self.delivery))
+    }
+
+    /// Before it is settled, when its lease ends with the actor's death, and after.
+    fn outcomes(&self, rest: &[Message], then: Option<Message>) -> (Outcome, Outcome) {
+        let was_last = self.delivery.attempt() == ATTEMPT_LIMIT;
+        let crashed = self.given_back(was_last.then_some(DeadReason::Crashed));
+        let with = |message| Outcome::of(rest.iter().copied().chain(message));
+        (with(Some(crashed)), with(then))
     }
 }
 
-type Numbered = (u64, ByteDelivery<'static>);
-
-/// Takes the next message. Which, and at which attempt.
-fn hold(set: &Set) -> Result<(Numbered, u8)> {
-    let delivery = receive(&set.queue)?;
-    let number = Message::number_of(delivery.payload()).map_err(anyhow::Error::msg)?;
-    let attempt = delivery.attempt();
-    Ok(((number, delivery), attempt))
-}
-
-fn settle<T>(
-    play: &Play,
-    rest: &[Message],
-    next_attempt: u8,
-    then: Option<Message>,
-    settlement: impl FnOnce() -> T,
-) -> Result<()> {
-    settle_this(play, rest, 1, next_attempt - 1, then, settlement)
-}
-
-/// Message `number`, held for the `attempt`th time, is settled; the rest stays.
-fn settle_this<T>(
-    play: &Play,
-    rest: &[Message],
-    number: u64,
-    attempt: u8,
-    then: Option<Message>,
-    settlement: impl FnOnce() -> T,
-) -> Result<()> {
-    let crashed = Some(DeadReason::Crashed).filter(|_| attempt == 3);
-    let held = given_back(number, attempt, crashed);
-    let rest = || rest.iter().copied();
-    let (before, after) = (
-        Outcome::of(rest().chain([held])),
-        Outcome::of(rest().chain(then)),
-    );
-    play.step(before, after, settlement)
+fn fresh(numbers: &[u64]) -> Vec<Message> {
+    let comes = |number: &u64| Message::comes(*number, 1);
+    numbers.iter().map(comes).collect()
 }
 
 /// The actor holds 1, in a cell that a sender stepped over.
-fn moved_on(play: &Play) -> Result<(ByteDelivery<'static>, Vec<Message>)> {
+fn moved_on(play: &Play) -> Result<(Held, Vec<Message>)> {
     let set = Scenery::OneReady.set(play)?;
-    let delivery = receive(&set.queue)?;
+    let held = Held::take(&set)?;
     send(&set.peer, 2..=3)?;
     receive(&set.peer)?.ack()?;
     send(&set.peer, [4])?;
-    Ok((delivery, vec![Message::comes(3, 1), Message::comes(4, 1)]))
+    kept(set);
+    Ok((held, fresh(&[3, 4])))
 }
 
-/// The actor held 1 until its lease expired.
-fn lost(play: &Play) -> Result<ByteDelivery<'static>> {
+/// The actor settles 1 after its lease expired.
+fn lost<T>(play: &Play, settlement: fn(ByteDelivery<'static>) -> T) -> Result<()> {
     let set = Scenery::OneReady.set(play)?;
     let delivery = receive(&set.queue)?;
     shorten(&delivery)?;
     play.look()?;
-    std::mem::forget(set);
-    Ok(delivery)
+    let same = || Outcome::of([Message::comes(1, 2)]);
+    play.step(same(), same(), || settlement(delivery))
 }
