@@ -6,7 +6,7 @@
 //! The survivor opens the queue, which recovers it, takes everything out, and finds what there was before the
 //! operation or what there was to be after it, never anything else; and everything is free. Then the
 //! recovery itself is stepped from these snapshots, and judged by the same measure. A sample is confirmed with a
-//! real SIGKILL at that very instruction.
+//! real SIGKILL at that very instruction, every other one before the eyes of a survivor who is attached.
 //!
 //! One operation is stepped at a time while nobody else does anything: other interleavings are the model's
 //! (`ipc-queue/src/shm/model`), other deaths the torture's.

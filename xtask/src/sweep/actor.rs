@@ -20,7 +20,7 @@ use ipc_shm::{Namespace, watch};
 use nix::sys::prctl;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::pause;
+use nix::unistd::{alarm, pause};
 
 use super::dying::{self, Dying};
 use super::operation;
@@ -50,6 +50,8 @@ pub const CHUNKS: usize = 2;
 pub const PARTICIPANTS: u16 = 4;
 /// How often a message is delivered before it is a dead letter.
 pub const ATTEMPT_LIMIT: u8 = 3;
+/// After this a signal ends whatever the operation waits for. Stepping takes a second or two.
+const PATIENCE_SECONDS: u32 = 300;
 const EXPECTATION: &str = "expectation.json";
 const NAMESPACE: &str = "sweep";
 const QUEUE: &str = "q";
@@ -65,6 +67,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     ptrace::traceme().context("asking to be traced")?;
     raise(Signal::SIGSTOP)?;
+    alarm::set(PATIENCE_SECONDS);
     let play = Play::new(&options.folder)?;
     // The watcher starts, finds nothing to watch, and sleeps.
     play.look()?;

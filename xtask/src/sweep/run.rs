@@ -2,7 +2,9 @@
 //! survivor's recovery; then a few real kills.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -139,12 +141,9 @@ impl<'a> Sweeper<'a> {
         for (change, expected) in ends {
             let change = change.context("no snapshot at all")?;
             let found = self.examine(&change.snapshot)?;
-            if !found.as_ref().is_ok_and(|outcome| outcome == expected) {
-                self.violate(format!(
-                    "{name}, instruction {}: {}, expected {expected}",
-                    change.instruction,
-                    describe(&found)
-                ));
+            if !matches!(&found, Ok(outcome) if outcome == expected) {
+                let place = format!("{name}, instruction {}", change.instruction);
+                self.violate(&place, &found, expected);
             }
         }
         Ok(())
@@ -162,24 +161,17 @@ impl<'a> Sweeper<'a> {
                 return Ok(());
             }
             let found = self.examine(&change.snapshot)?;
-            if !found
-                .as_ref()
-                .is_ok_and(|outcome| expectation.allows(outcome))
-            {
-                let what =
-                    before.map_or_else(String::new, |before| change.snapshot.difference(before));
-                self.violate(format!(
-                    "{name}, instruction {} ({what}): {}, expected {expectation}",
-                    change.instruction,
-                    describe(&found)
-                ));
+            if !matches!(&found, Ok(outcome) if expectation.allows(outcome)) {
+                let what = before.map(|before| change.snapshot.difference(before));
+                let what = what.unwrap_or_else(|| "the beginning".to_owned());
+                let place = format!("{name}, instruction {} ({what})", change.instruction);
+                self.violate(&place, &found, expectation);
             }
         }
         Ok(())
     }
 
     fn is_new(&mut self, snapshot: &Snapshot, expectation: &Expectation) -> bool {
-        use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
         snapshot.hash(&mut hasher);
         format!("{expectation:?}").hash(&mut hasher);
@@ -225,14 +217,9 @@ impl<'a> Sweeper<'a> {
             Some(queue) => survivor::witness(queue, &segments),
             None => survivor::examine(&segments),
         };
-        if !found
-            .as_ref()
-            .is_ok_and(|outcome| expectation.allows(outcome))
-        {
-            self.violate(format!(
-                "{name}, killed at instruction {instruction} (change {index}): {}, expected {expectation}",
-                describe(&found)
-            ));
+        if !matches!(&found, Ok(outcome) if expectation.allows(outcome)) {
+            let place = format!("{name}, killed at instruction {instruction} (change {index})");
+            self.violate(&place, &found, &expectation);
         }
         Ok(())
     }
@@ -248,8 +235,13 @@ impl<'a> Sweeper<'a> {
         Ok(folder)
     }
 
-    fn violate(&mut self, what: String) {
-        self.tally.violations.push(what);
+    fn violate(&mut self, place: &str, found: &Result<Outcome>, expected: &impl Display) {
+        let found = match found {
+            Ok(outcome) => format!("found {outcome}"),
+            Err(error) => format!("broken: {error:#}"),
+        };
+        let violation = format!("{place}: {found}; expected {expected}");
+        self.tally.violations.push(violation);
     }
 }
 
@@ -260,13 +252,6 @@ impl Tally {
         self.crash_states += other.crash_states;
         self.real_kills += other.real_kills;
         self.violations.extend(other.violations);
-    }
-}
-
-fn describe(found: &Result<Outcome>) -> String {
-    match found {
-        Ok(outcome) => format!("found {outcome}"),
-        Err(error) => format!("broken: {error:#}"),
     }
 }
 

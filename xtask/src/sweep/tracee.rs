@@ -196,6 +196,7 @@ impl Tracee {
                     return Ok(Step::Done);
                 }
                 WaitStatus::Stopped(_, END) => return Ok(Step::End),
+                WaitStatus::Stopped(_, Signal::SIGALRM) => bail!("the operation hangs"),
                 WaitStatus::PtraceEvent(..) => self.adopt_thread()?,
                 WaitStatus::Stopped(_, other) => signal = Some(other),
                 other => bail!("the actor ended in its operation: {other:?}"),
