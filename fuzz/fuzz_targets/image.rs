@@ -1,0 +1,127 @@
+//! A queue's file with anything in it is an error or a queue that works as well as it can; never a panic, a hang or a
+//! stray access. What a queue is put through is what `ipc-queue/tests/bad_memory` does.
+#![no_main]
+
+#[path = "../../ipc-queue/tests/bad_memory/image.rs"]
+mod image;
+
+use std::os::unix::fs::FileExt;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use image::{FLAGS, Image, seal};
+use ipc_queue::transport::Settle;
+use libfuzzer_sys::fuzz_target;
+
+/// What is done to the file.
+#[derive(Debug, Arbitrary)]
+enum Damage {
+    /// All of it is this.
+    Anything(Vec<u8>),
+    /// Changed before it is opened, and so often while it is used.
+    Edited {
+        before: Vec<Edit>,
+        /// Whether the header's checksum is made right again.
+        sealed: bool,
+        meanwhile: Vec<(Edit, How)>,
+        cut_to: Option<u16>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Arbitrary)]
+struct Edit {
+    /// Which word, modulo how many there are.
+    at: u16,
+    change: Change,
+}
+
+#[derive(Clone, Copy, Debug, Arbitrary)]
+enum Change {
+    Set(u64),
+    Flip(u8),
+    Add(i8),
+    /// To what another word is.
+    Copy(u16),
+}
+
+#[derive(Clone, Copy, Debug, Arbitrary)]
+enum How {
+    Ack,
+    Nack,
+    Delay,
+    Bury,
+}
+
+static IMAGE: LazyLock<Image> = LazyLock::new(Image::new);
+
+fuzz_target!(|damage: Damage| {
+    let image = &*IMAGE;
+    match damage {
+        Damage::Anything(bytes) => drop(image.used(&bytes, |_| Settle::Ack)),
+        Damage::Edited {
+            before,
+            sealed,
+            meanwhile,
+            cut_to,
+        } => {
+            let mut bytes = image.bytes.clone();
+            for edit in before {
+                let (at, word) = edit.word(&bytes, 0);
+                bytes[at..at + 8].copy_from_slice(&word);
+            }
+            if sealed {
+                seal(&mut bytes);
+            }
+            let mut meanwhile = meanwhile.into_iter();
+            let mut cut_to = cut_to.map(u64::from);
+            let used = image.used(&bytes, |file| {
+                let Some((edit, how)) = meanwhile.next() else {
+                    if let Some(len) = cut_to.take() {
+                        file.set_len(len).unwrap();
+                    }
+                    return Settle::Ack;
+                };
+                // The header itself is read only once.
+                let (at, word) = edit.word(&image.bytes, FLAGS);
+                file.write_all_at(&word, at as u64).unwrap();
+                how.into()
+            });
+            drop(used);
+        }
+    }
+});
+
+impl Edit {
+    /// The word from `first` on that it changes, and to what.
+    fn word(self, bytes: &[u8], first: usize) -> (usize, [u8; 8]) {
+        let place = |number: u16| {
+            let words = (bytes.len() - first) / 8;
+            first + usize::from(number) % words * 8
+        };
+        let read = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let at = place(self.at);
+        let word = match self.change {
+            Change::Set(word) => word,
+            Change::Flip(bit) => read(at) ^ 1 << (bit % 64),
+            Change::Add(number) => read(at).wrapping_add_signed(number.into()),
+            Change::Copy(other) => read(place(other)),
+        };
+        (at, word.to_le_bytes())
+    }
+}
+
+impl From<How> for Settle {
+    fn from(how: How) -> Self {
+        match how {
+            How::Ack => Self::Ack,
+            How::Nack => Self::Nack {
+                delay: Duration::ZERO,
+            },
+            How::Delay => Self::Nack {
+                delay: Duration::from_millis(1),
+            },
+            How::Bury => Self::Bury,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The image of a queue that may be damaged, and everything that one does with a queue.
+//!
+//! The tests here and the fuzz target `image` drive queues by this one file; they differ in who thinks of the damage.
+//! Whatever that is, nothing here may panic, hang, or touch memory outside.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Once;
+use std::time::Duration;
+use std::{panic, process, thread};
+
+use ipc_proto::{Kind, Name, QueueSettings};
+use ipc_queue::transport::{OpenMode, OpenRequest, Settle, Transport, Wait};
+use ipc_queue::{QueueError, RecvError, SendFailure, SettleError, ShmQueue};
+use ipc_shm::Namespace;
+
+pub const CAPACITY: u32 = 8;
+/// Where the header's checksum is, which covers what is before it.
+pub const CHECKSUM: usize = 240;
+/// Where words begin that change while the queue is used.
+pub const FLAGS: usize = 256;
+
+/// A queue with ready, delayed and dead messages, inline and in chunks, and one redelivered.
+pub struct Image {
+    _folder: tempfile::TempDir,
+    pub namespace: Namespace,
+    pub bytes: Vec<u8>,
+}
+
+/// What came of using an image.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It was not opened: the error.
+    Refused(String),
+    /// Messages received, messages that then could be sent, dead letters.
+    Worked {
+        received: usize,
+        sent: usize,
+        dead: usize,
+    },
+}
+
+fn settings() -> QueueSettings {
+    QueueSettings {
+        capacity: CAPACITY,
+        inline_bytes: 64,
+        max_message_bytes: 1024,
+        pool_bytes: 4096,
+        attempt_limit: 2,
+        lease: None,
+        max_participants: 2,
+    }
+}
+
+fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue, QueueError> {
+    let request = OpenRequest {
+        mode,
+        settings: settings(),
+        ..OpenRequest::default()
+    };
+    ShmQueue::open(namespace, &name(), &request)
+}
+
+fn name() -> Name {
+    Name::new("q").unwrap()
+}
+
+fn path(namespace: &Namespace) -> PathBuf {
+    namespace.path().join("q.queue")
+}
+
+/// Makes the checksum of a changed header right again.
+pub fn seal(bytes: &mut [u8]) {
+    if let Some((header, rest)) = bytes.split_at_mut_checked(CHECKSUM)
+        && let Some(checksum) = rest.get_mut(..8)
+    {
+        let crc = u64::from(crc32fast::hash(header));
+        checksum.copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+impl Image {
+    pub fn new() -> Self {
+        watch_the_watcher();
+        let folder = tempfile::Builder::new()
+            .prefix("ipc-test-")
+            .tempdir_in("/dev/shm")
+            .unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "image").unwrap();
+        let queue = open(&namespace, OpenMode::Create).unwrap();
+        let (sender, receiver) = (queue.sender(), queue.receiver());
+        let send = |len: usize| {
+            let mut loan = sender.loan(len, Kind::Data, Wait::No).unwrap();
+            loan.fill(0x5a);
+            loan.publish().unwrap();
+        };
+        [10, 10, 1000, 1000, 10].into_iter().for_each(send);
+        let settle = |how: Settle| {
+            receiver.recv(Wait::No).map(|delivery| match how {
+                Settle::Ack => delivery.ack().unwrap(),
+                Settle::Bury => delivery.bury().unwrap(),
+                Settle::Nack { delay } => delivery.nack_after(delay).unwrap(),
+            })
+        };
+        settle(Settle::Ack).unwrap();
+        settle(Settle::Bury).unwrap();
+        settle(Settle::Nack {
+            delay: Duration::from_secs(3600),
+        })
+        .unwrap();
+        settle(Settle::Nack {
+            delay: Duration::ZERO,
+        })
+        .unwrap();
+        [64, 0].into_iter().for_each(send);
+        drop((sender, receiver, queue));
+        let bytes = fs::read(path(&namespace)).unwrap();
+        assert!(ShmQueue::remove(&namespace, &name()).unwrap());
+        Self {
+            _folder: folder,
+            namespace,
+            bytes,
+        }
+    }
+
+    /// What using a file of these bytes comes to, if `meanwhile` changes it further before every step, and says how
+    /// to settle what may have been received in it.
+    pub fn used(&self, bytes: &[u8], mut meanwhile: impl FnMut(&File) -> Settle) -> Use {
+        let path = path(&self.namespace);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for folder in path.ancestors().skip(1).take(2) {
+            fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).unwrap();
+        }
+        let mut file = fs::OpenOptions::new();
+        let file = file.write(true).create_new(true).mode(0o600);
+        let file = file.open(&path).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        let used = match open(&self.namespace, OpenMode::Open) {
+            Ok(queue) => use_it(&queue, || meanwhile(&file)),
+            Err(error) => Use::Refused(error.to_string()),
+        };
+        // Damaged or not, it can be removed. One that says that it is being removed is so already.
+        ShmQueue::remove(&self.namespace, &name()).unwrap();
+        assert!(!path.exists());
+        used
+    }
+}
+
+/// Everything one does with a queue; every loop is bounded by more than the queue can hold.
+fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
+    const BOUND: usize = 4 * CAPACITY as usize;
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let settings = queue.settings().clone();
+    let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+    let _ = (queue.stats(), queue.holdings());
+    let mut received = 0;
+    for _ in 0..BOUND {
+        meanwhile();
+        match receiver.recv(Wait::No) {
+            Ok(delivery) => {
+                meanwhile();
+                // Reads every byte, wherever it claims to be.
+                let sum: u64 = delivery.payload().iter().map(|byte| u64::from(*byte)).sum();
+                assert!(sum <= 255 * most as u64, "more than the largest payload");
+                received += 1;
+                let extended = delivery.extend(Duration::from_secs(1));
+                let settled = match meanwhile() {
+                    Settle::Ack => delivery.ack(),
+                    Settle::Bury => delivery.bury(),
+                    Settle::Nack { delay } => delivery.nack_after(delay),
+                };
+                let settled = extended.and(settled);
+                let is_lost =
+                    |error| matches!(error, SettleError::LeaseLost | SettleError::Truncated);
+                assert!(settled.is_ok() || settled.is_err_and(is_lost));
+            }
+            Err(RecvError::Damaged(reason)) => assert!(!reason.is_empty()),
+            Err(RecvError::Empty) => break,
+            Err(RecvError::Closed | RecvError::Removed | RecvError::Truncated) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    meanwhile();
+    let letters = queue.dead_letters();
+    for letter in &letters {
+        meanwhile();
+        let _ = queue.requeue(letter.id);
+        let _ = queue.discard(letter.id);
+    }
+    let mut sent = 0;
+    for len in [0, 64, 65, most].into_iter().cycle().take(BOUND) {
+        meanwhile();
+        match sender.loan(len, Kind::Data, Wait::No) {
+            Ok(mut loan) => {
+                loan.fill(1);
+                meanwhile();
+                sent += usize::from(loan.publish().is_ok());
+            }
+            Err(SendFailure::Full { .. } | SendFailure::NoMemory { .. }) => {}
+            Err(SendFailure::TooLarge { .. }) => assert!(len > most),
+            Err(SendFailure::Closed | SendFailure::Removed | SendFailure::Truncated) => break,
+            Err(SendFailure::Damaged(reason)) => assert!(!reason.is_empty()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    queue.close();
+    meanwhile();
+    let _ = (queue.stats(), queue.holdings());
+    // May time out if a damaged cell looks as if a message were still on its way.
+    let _ = receiver.recv(Wait::at_most(Duration::ZERO));
+    Use::Worked {
+        received,
+        sent,
+        dead: letters.len(),
+    }
+}
+
+/// A panic in the thread that watches peers fails no test: so it ends the process.
+fn watch_the_watcher() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |what| {
+            usual(what);
+            if thread::current().name() == Some("ipc-watch") {
+                process::abort();
+            }
+        }));
+    });
+}
