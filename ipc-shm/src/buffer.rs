@@ -17,6 +17,10 @@
 //! The buffer lives until it is removed, whoever uses it. Does not know what the bytes mean, nor tell
 //! anybody that they changed.
 
+mod guard;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,9 +30,11 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Name, NameError};
 use thiserror::Error;
 
+pub use guard::BufferGuard;
+
 use crate::layout::{Expected, Header, HeaderError, Kind, PARAMS, PayloadType, fingerprint};
 use crate::liveness::ProcessIdentity;
-use crate::lock::{Inherited, LockError, LockGuard, RobustLock};
+use crate::lock::{Inherited, LockError, RobustLock};
 use crate::mapping::{CACHE_LINE_BYTES, Mapping, Words};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
@@ -55,18 +61,6 @@ pub struct SharedBuffer {
     len: usize,
     timeout: Duration,
     _peers: Arc<Peers>,
-}
-
-/// The lock on a buffer, and the way to its bytes meanwhile.
-///
-/// The other processes that use the buffer wait until it is dropped.
-#[derive(Debug)]
-#[must_use = "the lock is free again as soon as this is dropped"]
-pub struct BufferGuard<'a> {
-    buffer: &'a SharedBuffer,
-    lock: LockGuard<'a>,
-    /// The notice that this guard found, and takes away.
-    inherited: Inherited,
 }
 
 /// Why a buffer was not created, connected to or removed.
@@ -432,107 +426,6 @@ impl Drop for SharedBuffer {
     }
 }
 
-impl BufferGuard<'_> {
-    /// Whether the lock was left by a process that died, perhaps between two writes that belong together.
-    ///
-    /// Said until a guard that says so is dropped: calls that lock for themselves do not use it up.
-    #[must_use]
-    pub fn inherited(&self) -> Inherited {
-        self.inherited
-    }
-
-    /// The bytes that can't be read because their writer was killed half-way: at least those.
-    #[must_use]
-    pub fn torn(&self) -> Option<Range<usize>> {
-        self.buffer.tears().torn()
-    }
-
-    /// Declares the torn bytes good as they are; which they were.
-    ///
-    /// # Errors
-    /// [`LockError::ForkedChild`] in a forked child of the process that has the lock.
-    pub fn accept_torn(&mut self) -> Result<Option<Range<usize>>, LockError> {
-        self.lock.check_ours()?;
-        let accepted = self.buffer.tears().accept();
-        self.lock.check_whole()?;
-        Ok(accepted)
-    }
-
-    /// Copies `bytes` to `offset`. Torn bytes at an end of the torn range are whole again where this covers them.
-    ///
-    /// # Errors
-    /// [`AccessError::OutOfRange`]; [`AccessError::Lock`] in a forked child of the process that has the lock.
-    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
-        let range = self.buffer.range(offset, bytes.len())?;
-        self.lock.check_ours()?;
-        if range.is_empty() {
-            return Ok(());
-        }
-        let tears = self.buffer.tears();
-        tears.begin(&range);
-        let at = self.buffer.offset_of(&range);
-        // SAFETY: we hold the lock, so no other process touches these bytes; `&mut self`, so no other thread
-        // of ours does. Words end before `BYTES`.
-        let to = unsafe { self.buffer.mapping().bytes_mut(at, range.len()) };
-        to.expect("checked by `range`").copy_from_slice(bytes);
-        tears.finish(&range);
-        Ok(self.lock.check_whole()?)
-    }
-
-    /// Copies the bytes at `offset` into `to`.
-    ///
-    /// # Errors
-    /// [`AccessError::OutOfRange`]; [`AccessError::Torn`] if the writer of any of them was killed half-way;
-    /// [`AccessError::Lock`] in a forked child of the process that has the lock. `to` is untouched then. Also
-    /// [`LockError::Truncated`]; what `to` holds then is worth nothing.
-    pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), AccessError> {
-        let range = self.readable(offset, to.len())?;
-        to.copy_from_slice(self.bytes(&range));
-        Ok(self.lock.check_whole()?)
-    }
-
-    /// The `len` bytes at `offset`.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at).
-    pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
-        let range = self.readable(offset, len)?;
-        let bytes = self.bytes(&range).to_vec();
-        self.lock.check_whole()?;
-        Ok(bytes)
-    }
-
-    fn readable(&self, offset: usize, len: usize) -> Result<Range<usize>, AccessError> {
-        let range = self.buffer.range(offset, len)?;
-        self.lock.check_ours()?;
-        match self.torn() {
-            Some(torn) if overlap(&torn, &range) => Err(AccessError::Torn {
-                name: self.buffer.name().to_string(),
-                from: torn.start,
-                to: torn.end,
-            }),
-            _ => Ok(range),
-        }
-    }
-
-    fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        let at = self.buffer.offset_of(range);
-        // SAFETY: we hold the lock, so no other process writes these bytes; writing takes the guard by `&mut`,
-        // so no thread of ours does while the slice lives. Words end before `BYTES`.
-        let bytes = unsafe { self.buffer.mapping().bytes(at, range.len()) };
-        bytes.expect("checked by `range`")
-    }
-}
-
-impl Drop for BufferGuard<'_> {
-    fn drop(&mut self) {
-        if self.inherited != Inherited::No && self.lock.check_ours().is_ok() {
-            // Before the lock is given back: killed in between, we leave a notice of our own.
-            self.buffer.notice().store(0, Ordering::SeqCst);
-        }
-    }
-}
-
 impl From<OpenOrCreateError> for BufferError {
     fn from(error: OpenOrCreateError) -> Self {
         match error {
@@ -611,10 +504,6 @@ fn checked_len(segment: &Segment) -> Result<usize, OpenError> {
     }
 }
 
-fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
-    one.start.max(other.start) < one.end.min(other.end)
-}
-
 /// What this process is called in messages to people: its program's name.
 fn our_name() -> String {
     let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
@@ -631,305 +520,3 @@ const TEARS: usize = 8;
 const NOTICE: usize = 40;
 const BYTES: usize = CACHE_LINE_BYTES;
 const LOCK_EVENT: usize = 0;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::testing::Scratch;
-
-    fn buffer(len: usize) -> (Scratch, SharedBuffer) {
-        let scratch = Scratch::new();
-        let buffer = SharedBuffer::create(&scratch.namespace, "b", len).unwrap();
-        (scratch, buffer)
-    }
-
-    fn connect(scratch: &Scratch) -> SharedBuffer {
-        SharedBuffer::connect(&scratch.namespace, "b").unwrap()
-    }
-
-    /// Leaves what a writer of `range` leaves that is killed half-way.
-    fn tear(scratch: &Scratch, range: &Range<usize>) {
-        let doomed = connect(scratch);
-        std::mem::forget(doomed.lock().unwrap());
-        doomed.tears().begin(range);
-    }
-
-    #[test]
-    fn what_one_writes_another_reads() {
-        let (scratch, one) = buffer(100);
-        let other = connect(&scratch);
-        assert_eq!((other.len(), other.name().as_str()), (100, "b"));
-        one.write_at(90, b"0123456789").unwrap();
-        assert_eq!(other.read_to_vec(88, 5).unwrap(), [0, 0, b'0', b'1', b'2']);
-        let mut two = [0; 2];
-        other.read_at(98, &mut two).unwrap();
-        assert_eq!(&two, b"89");
-    }
-
-    #[test]
-    fn an_empty_buffer_can_be_read_written_and_locked() {
-        let (scratch, buffer) = buffer(0);
-        assert!(buffer.is_empty());
-        buffer.write_at(0, b"").unwrap();
-        assert_eq!(buffer.read_to_vec(0, 0).unwrap(), b"");
-        assert!(buffer.write_at(0, b"x").is_err());
-        assert_eq!(buffer.lock().unwrap().torn(), None);
-        assert_eq!(connect(&scratch).len(), 0);
-    }
-
-    #[test]
-    fn a_guard_does_several_things_while_others_wait() {
-        let (scratch, one) = buffer(8);
-        let other = connect(&scratch);
-        let mut guard = one.lock().unwrap();
-        guard.write_at(0, &[1]).unwrap();
-        let error = other.lock_deadline(Instant::now()).unwrap_err();
-        assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
-        guard
-            .write_at(1, &guard.read_to_vec(0, 1).unwrap())
-            .unwrap();
-        drop(guard);
-        assert_eq!(other.read_to_vec(0, 2).unwrap(), [1, 1]);
-    }
-
-    #[test]
-    fn the_time_out_that_was_set_is_used() {
-        let (scratch, one) = buffer(8);
-        let mut other = connect(&scratch);
-        let guard = one.lock().unwrap();
-        other.set_timeout(Duration::ZERO);
-        let error = other.write_at(0, &[1]).unwrap_err();
-        let AccessError::Lock(LockError::TimedOut { waited, .. }) = &error else {
-            panic!("{error}")
-        };
-        assert!(*waited < LOCK_TIMEOUT, "{error}");
-        drop(guard);
-        other.set_timeout(Duration::MAX);
-        other.write_at(0, &[1]).unwrap();
-    }
-
-    #[test]
-    fn it_outlives_its_users_until_it_is_removed() {
-        let (scratch, buffer) = buffer(1);
-        let namespace = &scratch.namespace;
-        buffer.write_at(0, b"x").unwrap();
-        drop(buffer);
-        let again = SharedBuffer::create(namespace, "b", 1).unwrap_err();
-        assert!(
-            matches!(again, BufferError::Create(CreateError::Exists { .. })),
-            "{again}"
-        );
-        assert_eq!(
-            SharedBuffer::list(namespace).unwrap(),
-            [Name::new("b").unwrap()]
-        );
-        let buffer = connect(&scratch);
-        assert_eq!(buffer.read_to_vec(0, 1).unwrap(), b"x");
-        let guard = buffer.lock().unwrap();
-        assert!(SharedBuffer::remove(namespace, "b").unwrap());
-        // Who has the lock may finish.
-        assert_eq!(guard.read_to_vec(0, 1).unwrap(), b"x");
-        drop(guard);
-        let error = buffer.read_to_vec(0, 1).unwrap_err();
-        assert!(
-            matches!(error, AccessError::Lock(LockError::Removed { .. })),
-            "{error}"
-        );
-        assert!(!SharedBuffer::remove(namespace, "b").unwrap());
-        let gone = SharedBuffer::connect(namespace, "b").unwrap_err();
-        assert!(
-            matches!(gone, BufferError::Open(OpenError::NotFound { .. })),
-            "{gone}"
-        );
-        assert_eq!(std::fs::read_dir(scratch.folder()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn another_length_is_refused() {
-        let scratch = Scratch::new();
-        let open = |len| SharedBuffer::open_or_create(&scratch.namespace, "b", len);
-        let (_first, created) = open(3).unwrap();
-        assert_eq!(created, Created::Yes);
-        let (_second, created) = open(3).unwrap();
-        assert_eq!(created, Created::No);
-        let error = open(4).unwrap_err();
-        let (found, wanted) = match error {
-            BufferError::OtherLength { found, wanted, .. } => (found, wanted),
-            other => panic!("{other}"),
-        };
-        assert_eq!((found, wanted), (3, 4));
-    }
-
-    #[test]
-    fn bad_names_and_impossible_lengths_are_refused() {
-        let namespace = &Scratch::new().namespace;
-        for bad in ["", "../b", "B", "a/b", &"a".repeat(65)] {
-            let refused = |result: Result<(), BufferError>| {
-                let error = result.unwrap_err();
-                assert!(matches!(error, BufferError::Name(_)), "{bad:?}: {error}");
-            };
-            refused(SharedBuffer::create(namespace, bad, 1).map(drop));
-            refused(SharedBuffer::connect(namespace, bad).map(drop));
-            refused(SharedBuffer::open_or_create(namespace, bad, 1).map(drop));
-            refused(SharedBuffer::remove(namespace, bad).map(drop));
-        }
-        for len in [usize::MAX, usize::MAX - 4096, isize::MAX.unsigned_abs()] {
-            let error = SharedBuffer::create(namespace, "b", len).unwrap_err();
-            assert!(matches!(error, BufferError::TooLong { .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_dropped_handle_gives_its_place_back_at_once() {
-        let scratch = Scratch::new();
-        drop(SharedBuffer::create_for(&scratch.namespace, "b", 1, 1).unwrap());
-        for _ in 0..100 {
-            let only = connect(&scratch);
-            let error = SharedBuffer::connect(&scratch.namespace, "b").unwrap_err();
-            assert!(
-                matches!(error, BufferError::TooManyProcesses { processes: 1, .. }),
-                "{error}"
-            );
-            // The watcher may be looking at it now, and keep its file and locks a little longer.
-            drop(only);
-            let segment = Segment::open(&scratch.namespace, &Name::new("b").unwrap(), &expected());
-            let slot = Participants::of(&segment.unwrap()).get(0);
-            assert_eq!(slot.presence, Presence::Free);
-        }
-    }
-
-    #[test]
-    fn a_tear_is_an_error_until_it_is_written_anew() {
-        let (scratch, buffer) = buffer(100);
-        tear(&scratch, &(40..60));
-        let guard = buffer.lock().unwrap();
-        assert!(matches!(guard.inherited(), Inherited::FromDead(_)));
-        assert_eq!(guard.torn(), Some(40..60));
-        drop(guard);
-        let torn = AccessError::Torn {
-            name: "b".to_owned(),
-            from: 40,
-            to: 60,
-        };
-        for (offset, len) in [(0, 100), (59, 1), (40, 1), (45, 2), (30, 11)] {
-            assert_eq!(buffer.read_to_vec(offset, len).as_ref(), Err(&torn));
-        }
-        assert!(torn.to_string().contains("bytes 40..60 of \"b\""), "{torn}");
-        for (offset, len) in [(0, 40), (60, 40), (50, 0)] {
-            assert!(buffer.read_to_vec(offset, len).is_ok());
-        }
-        // A middle piece heals nothing, or the range would have to be two.
-        buffer.write_at(45, &[7; 5]).unwrap();
-        assert_eq!(buffer.read_to_vec(45, 5).as_ref(), Err(&torn));
-        buffer.write_at(39, &[7; 22]).unwrap();
-        assert_eq!(buffer.read_to_vec(38, 3).unwrap(), [0, 7, 7]);
-        let guard = buffer.lock().unwrap();
-        assert_eq!((guard.inherited(), guard.torn()), (Inherited::No, None));
-    }
-
-    #[test]
-    fn a_death_is_told_to_the_first_guard_whoever_reads_before_it() {
-        let (scratch, buffer) = buffer(8);
-        let doomed = connect(&scratch);
-        let dead = doomed.attachment.member();
-        std::mem::forget(doomed.lock().unwrap());
-        drop(doomed);
-        buffer.read_to_vec(0, 1).unwrap();
-        connect(&scratch).write_at(0, &[1]).unwrap();
-        buffer.accept_torn().unwrap();
-        for told in [Inherited::FromDead(dead), Inherited::No] {
-            assert_eq!(buffer.lock().unwrap().inherited(), told);
-        }
-        // One that dies before it was able to do anything about it passes the notice on.
-        let doomed = connect(&scratch);
-        std::mem::forget(doomed.lock().unwrap());
-        drop(doomed);
-        let heir = connect(&scratch);
-        let dead = heir.attachment.member();
-        std::mem::forget(heir.lock().unwrap());
-        drop(heir);
-        assert_eq!(
-            buffer.lock().unwrap().inherited(),
-            Inherited::FromDead(dead)
-        );
-    }
-
-    #[test]
-    fn a_tear_can_be_accepted_and_found_by_who_comes_later() {
-        let (scratch, buffer) = buffer(100);
-        drop(buffer);
-        tear(&scratch, &(1..2));
-        tear(&scratch, &(8..9));
-        let late = connect(&scratch);
-        assert!(late.read_to_vec(5, 1).is_err());
-        drop(late);
-        let later = connect(&scratch);
-        assert_eq!(later.accept_torn().unwrap(), Some(1..9));
-        assert_eq!(later.read_to_vec(0, 100).unwrap(), [0; 100]);
-        assert_eq!(later.accept_torn().unwrap(), None);
-    }
-
-    #[test]
-    fn a_length_that_does_not_fit_the_file_is_an_error() {
-        let scratch = Scratch::new();
-        let name = Name::new("b").unwrap();
-        for (len, body) in [(5000, 4096), (u64::MAX, 4096), (0, 0)] {
-            let mut params = [0; PARAMS];
-            params[LEN_PARAM] = len;
-            let bytes = PayloadType::bytes();
-            let header = Header::new(KIND, LAYOUT, bytes, 1, params, body).unwrap();
-            drop(Segment::create(&scratch.namespace, &name, &header).unwrap());
-            let error = SharedBuffer::connect(&scratch.namespace, "b").unwrap_err();
-            let BufferError::Open(OpenError::Header { source, .. }) = &error else {
-                panic!("{error}")
-            };
-            assert!(matches!(source, HeaderError::Field { .. }), "{error}");
-            SharedBuffer::remove(&scratch.namespace, "b").unwrap();
-        }
-    }
-
-    #[test]
-    fn a_handle_can_be_used_by_any_thread() {
-        fn check<T: Send + Sync>() {}
-        check::<SharedBuffer>();
-        check::<BufferGuard<'_>>();
-    }
-
-    proptest! {
-        #[test]
-        fn it_reads_and_writes_as_a_vector_does(
-            len in 0_usize..300,
-            writes in prop::collection::vec((0_usize..300, prop::collection::vec(1_u8.., 0..100)), 1..10),
-        ) {
-            let (_scratch, buffer) = buffer(len);
-            let mut model = vec![0; len];
-            for (offset, bytes) in writes {
-                let fits = model.get_mut(offset..offset + bytes.len());
-                let expected = AccessError::OutOfRange { offset, len: bytes.len(), size: len };
-                match fits {
-                    Some(place) => place.copy_from_slice(&bytes),
-                    None => prop_assert_eq!(buffer.read_to_vec(offset, bytes.len()), Err(expected.clone())),
-                }
-                let fits = offset + bytes.len() <= len;
-                let wanted = if fits { Ok(()) } else { Err(expected) };
-                prop_assert_eq!(buffer.write_at(offset, &bytes), wanted);
-                prop_assert_eq!(&buffer.read_to_vec(0, len).unwrap(), &model);
-            }
-        }
-
-        #[test]
-        fn no_offset_or_length_wraps_around(offset: usize, len: usize) {
-            let (_scratch, buffer) = buffer(16);
-            let inside = offset <= 16 && len <= 16 && offset + len <= 16;
-            prop_assert_eq!(buffer.read_to_vec(offset, len).is_ok(), inside);
-            let size = buffer.len();
-            for (offset, len) in [(usize::MAX, 1), (1, usize::MAX), (usize::MAX, usize::MAX), (17, 0)] {
-                let error = AccessError::OutOfRange { offset, len, size };
-                prop_assert_eq!(buffer.read_to_vec(offset, len), Err(error.clone()));
-                prop_assert_eq!(buffer.lock().unwrap().read_to_vec(offset, len), Err(error));
-            }
-        }
-    }
-}

@@ -33,5 +33,5 @@ pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, View, Words};
 pub use namespace::{Namespace, NamespaceError};
 pub use participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
 pub use segment::{
-    CreateError, Created, OpenError, OpenOrCreateError, REMOVED, Segment, TRUNCATED,
+    CreateError, Created, OpenError, OpenOrCreateError, REMOVED, Segment, SystemError, TRUNCATED,
 };

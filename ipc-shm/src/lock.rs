@@ -169,7 +169,7 @@ impl RobustLock {
             self.check_usable()?;
             let free = self.word().load(Ordering::Relaxed) == Owner::pack(None);
             if free && self.change(None, Some(self.us())) {
-                return Ok(self.guard(Inherited::No));
+                return self.guard(Inherited::No);
             }
             hint::spin_loop();
         }
@@ -182,7 +182,7 @@ impl RobustLock {
             let ticket = self.event().prepare();
             self.check_usable()?;
             let holder = match self.try_lock()? {
-                Attempt::Locked(inherited) => return Ok(self.guard(inherited)),
+                Attempt::Locked(inherited) => return self.guard(inherited),
                 Attempt::HeldBy(holder) => holder,
             };
             let Some(left) = time_left(deadline) else {
@@ -277,11 +277,15 @@ impl RobustLock {
         }
     }
 
-    fn guard(&self, inherited: Inherited) -> LockGuard<'_> {
-        LockGuard {
+    /// For whoever has just taken the lock.
+    fn guard(&self, inherited: Inherited) -> Result<LockGuard<'_>, LockError> {
+        let guard = LockGuard {
             lock: self,
             inherited,
-        }
+        };
+        // Taken in zeroes that were put in the segment's place, it excludes nobody who had it before.
+        guard.check_whole()?;
+        Ok(guard)
     }
 
     fn us(&self) -> Owner {

@@ -1,0 +1,229 @@
+//! Making a segment: built whole in a file without a name, its memory reserved, then linked.
+//!
+//! A creator that is killed leaves nothing, or a whole segment, or at most an empty folder.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_proto::Name;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{Mode, fchmod, fstatat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::linkat;
+use thiserror::Error;
+
+use super::{Segment, SystemError, file_of, map, path_of};
+use crate::layout::Header;
+use crate::namespace::{Namespace, NamespaceError};
+
+/// Why a segment was not created.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The name is taken.
+    #[error("{} exists already: open it, or remove it first", path.display())]
+    Exists {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The file system is too full.
+    #[error(
+        "{} has {} free, {name:?} needs {}: lower the capacity or the payload size, or mount it larger",
+        path.display(), Bytes(*free), Bytes(*needed)
+    )]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// What was to be created.
+        name: String,
+        /// Free bytes there.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// This process may not make files of that size.
+    #[error("{name:?} needs {}, but files are limited to {} (ulimit -f)", Bytes(*needed), Bytes(*limit))]
+    FileSizeLimit {
+        /// What was to be created.
+        name: String,
+        /// The limit.
+        limit: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// The folder is refused.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] SystemError),
+}
+
+impl Segment {
+    /// Makes a new, zero-filled segment.
+    ///
+    /// It appears under its name complete or not at all, whoever is killed meanwhile; of several
+    /// processes that create the same name at once, one succeeds.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] if the name is taken; [`CreateError::NoSpace`], with the figures, if the
+    /// memory is not there, nor within a second.
+    pub fn create(
+        namespace: &Namespace,
+        name: &Name,
+        header: &Header,
+    ) -> Result<Self, CreateError> {
+        let segment = build_patiently(namespace, name, header).inspect_err(|_| {
+            // The folders were made for it.
+            namespace.remove_if_empty();
+        })?;
+        // The folder may be removed with its last segment between our opening and linking: again, then.
+        const TRIES: usize = 100;
+        for _ in 0..TRIES {
+            let folder = namespace.open_or_create()?;
+            let path = segment.path();
+            match link(&segment.file, &folder, &path) {
+                Ok(()) => return Ok(segment),
+                Err(Errno::ENOENT) => {}
+                Err(Errno::EEXIST) => return Err(CreateError::Exists { path }),
+                Err(errno) => return Err(SystemError::new("link", path, errno).into()),
+            }
+        }
+        Err(SystemError::new("create", namespace.path(), Errno::ENOENT).into())
+    }
+}
+
+/// Builds the segment. Tries for a while when there is no memory: others may just have reserved it for
+/// the same segment, of which one will get the name and the rest give their memory back.
+fn build_patiently(
+    namespace: &Namespace,
+    name: &Name,
+    header: &Header,
+) -> Result<Segment, CreateError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let folder = namespace.open_or_create()?;
+        let path = path_of(namespace, name, header.kind);
+        // Asked first: memory for a second one need not be there.
+        if fstatat(&folder, file_of(&path), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+            return Err(CreateError::Exists { path });
+        }
+        match build(namespace, &folder, name, header) {
+            Err(CreateError::NoSpace { .. }) if Instant::now() < deadline => {
+                // Of differing length, so that two that got half of it each don't meet again.
+                thread::sleep(Duration::from_millis(fastrand::u64(1..=20)));
+            }
+            built => return built,
+        }
+    }
+}
+
+/// A segment that has no name yet, and so goes with this process.
+fn build(
+    namespace: &Namespace,
+    folder: &OwnedFd,
+    name: &Name,
+    header: &Header,
+) -> Result<Segment, CreateError> {
+    let failed = |action| move |errno: Errno| SystemError::new(action, namespace.path(), errno);
+    check_space(namespace, folder, name, header.total_bytes as u64)?;
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
+    let fd = openat(folder, ".", flags, owner_only).map_err(failed("make a file in"))?;
+    // The umask may have taken even the owner's bits.
+    fchmod(&fd, owner_only).map_err(failed("set the mode of a file in"))?;
+    let needed = header.total_bytes as u64;
+    reserve(&fd, needed).map_err(|errno| match errno {
+        Errno::ENOSPC | Errno::ENOMEM => no_space(namespace, folder, name, needed),
+        _ => failed("reserve memory in")(errno).into(),
+    })?;
+    let file = File::from(fd);
+    let path = || path_of(namespace, name, header.kind);
+    file.write_all_at(&header.to_bytes(), 0)
+        .map_err(|error| SystemError::new("write", path(), error))?;
+    let mapped = map(namespace, name, header.clone(), file);
+    Ok(mapped.map_err(|error| SystemError::new("map", path(), error))?)
+}
+
+/// Gives a file its size and its memory, in pieces: a signal makes older kernels give up a call and what
+/// it reserved.
+fn reserve(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    const PIECE: u64 = 16 << 20;
+    let mut from = 0;
+    while from < bytes {
+        let piece = PIECE.min(bytes - from);
+        let at = |offset: u64| i64::try_from(offset).map_err(|_| Errno::EFBIG);
+        match fallocate(file, FallocateFlags::empty(), at(from)?, at(piece)?) {
+            Ok(()) => from += piece,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file its name.
+fn link(file: &File, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    linkat(AT_FDCWD, &source[..], folder, file_of(path), follow)
+}
+
+/// Before reserving: a reservation that fails half-way would first take all the memory there is.
+fn check_space(
+    namespace: &Namespace,
+    folder: &OwnedFd,
+    name: &Name,
+    needed: u64,
+) -> Result<(), CreateError> {
+    if let Ok((limit, _)) = getrlimit(Resource::RLIMIT_FSIZE)
+        && needed > limit
+    {
+        let name = name.to_string();
+        return Err(CreateError::FileSizeLimit {
+            name,
+            limit,
+            needed,
+        });
+    }
+    match free_bytes(folder) {
+        Some(free) if free < needed => Err(no_space(namespace, folder, name, needed)),
+        _ => Ok(()),
+    }
+}
+
+fn no_space(namespace: &Namespace, folder: &OwnedFd, name: &Name, needed: u64) -> CreateError {
+    CreateError::NoSpace {
+        path: namespace.path(),
+        name: name.to_string(),
+        free: free_bytes(folder).unwrap_or(0),
+        needed,
+    }
+}
+
+fn free_bytes(folder: &OwnedFd) -> Option<u64> {
+    let stat = fstatvfs(folder).ok()?;
+    stat.blocks_available().checked_mul(stat.fragment_size())
+}
+
+/// A number of bytes, for people.
+struct Bytes(u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1024 => write!(f, "{} B", self.0),
+            1024..1_048_576 => write!(f, "{:.1} KiB", bytes / 1024.0),
+            _ => write!(f, "{:.1} MiB", bytes / 1_048_576.0),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Removing a segment: a flag that everybody attached sees, then the name. The remover may be killed in between;
+//! the next to open or remove that name finishes it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+
+use ipc_proto::Name;
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::open::{OpenError, open_file};
+use super::{REMOVED, Segment, SystemError, file_name, path_of};
+use crate::layout::{self, Kind};
+use crate::mapping::Mapping;
+use crate::namespace::Namespace;
+use crate::wait::Event;
+
+impl Segment {
+    /// Removes the name; `Ok(false)` if there was none.
+    ///
+    /// Whoever is attached is woken and finds the segment removed; their memory stays valid until they
+    /// let go of it. Safe to call from several processes at once and after a crash in the middle. Works on
+    /// damaged segments too.
+    ///
+    /// # Errors
+    /// The variants of [`OpenError`] that speak of the folder and the file's owner.
+    pub fn remove(namespace: &Namespace, name: &Name, kind: Kind) -> Result<bool, OpenError> {
+        remove_if(namespace, name, kind, |_| true)
+    }
+}
+
+/// Removes the name if the file that it stands for now passes `condition`.
+pub(super) fn remove_if(
+    namespace: &Namespace,
+    name: &Name,
+    kind: Kind,
+    condition: impl Fn(&File) -> bool,
+) -> Result<bool, OpenError> {
+    let path = path_of(namespace, name, kind);
+    let Some(folder) = namespace.open()? else {
+        namespace.remove_if_empty();
+        return Ok(false);
+    };
+    // Only removers unlink, one at a time: so the file opened here is the file unlinked here.
+    let folder = namespace.lock(folder)?;
+    let file = match open_file(&*folder, &path) {
+        Ok(file) if condition(&file) => file,
+        Ok(_) | Err(OpenError::NotFound { .. }) => {
+            // A creator killed before it linked leaves the folders, and so does a remover.
+            drop(folder);
+            namespace.remove_if_empty();
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    raise_removed(&file);
+    let unlinked = unlinkat(
+        &*folder,
+        &file_name(name, kind)[..],
+        UnlinkatFlags::NoRemoveDir,
+    );
+    drop(folder);
+    namespace.remove_if_empty();
+    match unlinked {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(SystemError::new("remove", path, errno).into()),
+    }
+}
+
+pub(super) fn is_flagged(file: &File) -> bool {
+    let mut flags = [0; 8];
+    let read = file.read_exact_at(&mut flags, layout::FLAGS as u64);
+    read.is_ok() && u64::from_le_bytes(flags) & REMOVED != 0
+}
+
+/// Marks the segment removed and wakes everybody, if its file is long enough to have a flag.
+fn raise_removed(file: &File) {
+    let long_enough = file
+        .metadata()
+        .is_ok_and(|data| data.len() >= layout::SLOTS as u64);
+    if !long_enough {
+        return;
+    }
+    let Ok(mapping) = Mapping::new(file, layout::SLOTS) else {
+        return;
+    };
+    if mapping.word(0).map(|magic| magic.load(Ordering::Relaxed)) != Ok(layout::MAGIC) {
+        return;
+    }
+    if let Ok(flags) = mapping.word(layout::FLAGS) {
+        flags.fetch_or(REMOVED, Ordering::SeqCst);
+    }
+    for index in 0..layout::EVENT_COUNT {
+        if let Ok(word) = mapping.word32(layout::EVENTS + 64 * index) {
+            Event::new(word).notify_all();
+        }
+    }
+}

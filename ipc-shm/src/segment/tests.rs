@@ -1,0 +1,347 @@
+//! What creating, opening and removing promise, by one process.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
+use std::sync::Barrier;
+use std::thread;
+
+use nix::sys::stat::Mode;
+use nix::unistd::{geteuid, mkfifo};
+
+use super::remove::{is_flagged, remove_if};
+use super::*;
+use crate::layout::HeaderError;
+use crate::testing::{Scratch, TEST_KIND};
+
+fn name() -> Name {
+    Name::new("seg").unwrap()
+}
+
+fn expected() -> Expected {
+    Expected {
+        kind: TEST_KIND,
+        layout_hash: 1,
+        payload: None,
+    }
+}
+
+fn open(scratch: &Scratch) -> Result<Segment, OpenError> {
+    Segment::open(&scratch.namespace, &name(), &expected())
+}
+
+fn open_or_create(scratch: &Scratch) -> Result<(Segment, Created), OpenOrCreateError> {
+    Segment::open_or_create(&scratch.namespace, &name(), &Scratch::header(3))
+}
+
+fn remove(scratch: &Scratch) -> Result<bool, OpenError> {
+    Segment::remove(&scratch.namespace, &name(), TEST_KIND)
+}
+
+fn path(scratch: &Scratch) -> PathBuf {
+    path_of(&scratch.namespace, &name(), TEST_KIND)
+}
+
+/// The first word of the body: something to know a segment by.
+fn mark(segment: &Segment) -> &AtomicU64 {
+    segment.word(segment.header().body_offset)
+}
+
+#[track_caller]
+fn assert_nothing_left(scratch: &Scratch) {
+    assert_eq!(fs::read_dir(scratch.folder()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_one_creates_another_opens_until_it_is_removed() {
+    let scratch = Scratch::new();
+    let created = scratch.create("seg", 3);
+    mark(&created).store(7, Ordering::SeqCst);
+    let opened = open(&scratch).unwrap();
+    assert_eq!(opened.header(), created.header());
+    assert_eq!(mark(&opened).load(Ordering::SeqCst), 7);
+    let again = Segment::create(&scratch.namespace, &name(), &Scratch::header(3));
+    assert!(matches!(again, Err(CreateError::Exists { .. })));
+    assert_eq!(
+        fs::metadata(path(&scratch)).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    assert!(remove(&scratch).unwrap());
+    assert!(created.is_removed() && opened.is_removed());
+    assert!(matches!(open(&scratch), Err(OpenError::NotFound { .. })));
+    assert!(!remove(&scratch).unwrap());
+    // Who had it keeps its memory.
+    assert_eq!(mark(&opened).load(Ordering::SeqCst), 7);
+    assert_nothing_left(&scratch);
+}
+
+#[test]
+fn listing_names_all_of_one_kind() {
+    let scratch = Scratch::new();
+    assert_eq!(Segment::list(&scratch.namespace, TEST_KIND).unwrap(), []);
+    for segment in ["b", "a.x", "c"] {
+        scratch.create(segment, 1);
+    }
+    let folder = scratch.namespace.path();
+    for foreign in ["d.other", "E.test", ".test", "test"] {
+        fs::write(folder.join(foreign), "").unwrap();
+    }
+    // Damaged, but there: it can be removed.
+    fs::write(folder.join("c.test"), "").unwrap();
+    let names = Segment::list(&scratch.namespace, TEST_KIND).unwrap();
+    let names: Vec<_> = names.iter().map(Name::as_str).collect();
+    assert_eq!(names, ["a.x", "b", "c"]);
+}
+
+#[test]
+fn two_that_race_to_open_or_create_get_the_same() {
+    let scratch = Scratch::new();
+    for _ in 0..8 {
+        let barrier = Barrier::new(2);
+        let race = || {
+            barrier.wait();
+            open_or_create(&scratch).unwrap()
+        };
+        let racers = thread::scope(|scope| {
+            [(); 2]
+                .map(|()| scope.spawn(race))
+                .map(|racer| racer.join().unwrap())
+        });
+        let creators = racers
+            .iter()
+            .filter(|(_, created)| *created == Created::Yes);
+        assert_eq!(creators.count(), 1);
+        mark(&racers[0].0).store(1, Ordering::SeqCst);
+        assert_eq!(mark(&racers[1].0).load(Ordering::SeqCst), 1);
+        assert!(remove(&scratch).unwrap());
+    }
+    assert_nothing_left(&scratch);
+}
+
+#[test]
+fn a_removal_that_was_cut_short_is_finished_by_the_next_to_open() {
+    let scratch = Scratch::new();
+    for finish in [
+        |scratch: &Scratch| assert!(matches!(open(scratch), Err(OpenError::NotFound { .. }))),
+        |scratch: &Scratch| assert!(remove(scratch).unwrap()),
+    ] {
+        let old = scratch.create("seg", 3);
+        old.flags().fetch_or(REMOVED, Ordering::SeqCst);
+        finish(&scratch);
+        assert_nothing_left(&scratch);
+    }
+    scratch
+        .create("seg", 3)
+        .flags()
+        .fetch_or(REMOVED, Ordering::SeqCst);
+    let (fresh, created) = open_or_create(&scratch).unwrap();
+    assert_eq!((created, fresh.is_removed()), (Created::Yes, false));
+    assert!(remove(&scratch).unwrap());
+    assert_nothing_left(&scratch);
+}
+
+#[test]
+fn a_removal_that_is_stopped_half_way_is_an_error_not_a_hang() {
+    let scratch = Scratch::new();
+    let old = scratch.create("seg", 3);
+    let folder = scratch.namespace.open().unwrap().unwrap();
+    let _stopped = scratch.namespace.lock(folder).unwrap();
+    old.flags().fetch_or(REMOVED, Ordering::SeqCst);
+    let error = open_or_create(&scratch).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpenOrCreateError::Open(OpenError::Namespace(NamespaceError::Busy { .. }))
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn who_saw_the_old_segment_flagged_never_unlinks_the_new_one() {
+    let scratch = Scratch::new();
+    let old = scratch.create("seg", 3);
+    assert!(remove(&scratch).unwrap() && old.is_removed());
+    let fresh = scratch.create("seg", 3);
+    // What `open` does after it found the old one flagged.
+    assert!(!remove_if(&scratch.namespace, &name(), TEST_KIND, is_flagged).unwrap());
+    assert!(!fresh.is_removed());
+    assert!(open(&scratch).is_ok());
+}
+
+#[test]
+fn opening_while_others_create_and_remove_never_takes_a_name_away() {
+    const ROUNDS: usize = 2_000;
+    let scratch = Scratch::new();
+    let stop = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while stop.load(Ordering::SeqCst) == 0 {
+                if let Err(error) = open(&scratch) {
+                    assert!(matches!(error, OpenError::NotFound { .. }), "{error}");
+                }
+            }
+        });
+        let kept = (0..ROUNDS).all(|_| {
+            let created = scratch.create("seg", 3);
+            !created.is_removed() && remove(&scratch).unwrap()
+        });
+        stop.store(1, Ordering::SeqCst);
+        assert!(kept, "somebody else removed it");
+    });
+    assert_nothing_left(&scratch);
+}
+
+#[test]
+fn memory_for_a_second_one_is_not_needed_to_learn_that_there_is_one() {
+    let scratch = Scratch::new();
+    scratch.create("seg", 3);
+    let mut huge = Scratch::header(3);
+    huge.total_bytes = 1 << 50;
+    let error = Segment::create(&scratch.namespace, &name(), &huge).unwrap_err();
+    assert!(matches!(error, CreateError::Exists { .. }), "{error}");
+}
+
+#[test]
+fn one_that_does_not_fit_says_so_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let mut huge = Scratch::header(3);
+    huge.total_bytes = 1 << 50;
+    let error = Segment::create(&scratch.namespace, &name(), &huge).unwrap_err();
+    let CreateError::NoSpace { free, needed, .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(free < needed && *needed == 1 << 50, "{error}");
+    assert!(
+        error.to_string().contains("needs 1073741824.0 MiB"),
+        "{error}"
+    );
+    assert_nothing_left(&scratch);
+}
+
+#[test]
+fn folders_left_by_a_killed_creator_go_with_the_next_removal() {
+    let scratch = Scratch::new();
+    drop(scratch.namespace.open_or_create().unwrap());
+    assert!(!remove(&scratch).unwrap());
+    assert_nothing_left(&scratch);
+    fs::create_dir(scratch.folder().join("root")).unwrap();
+    fs::set_permissions(
+        scratch.folder().join("root"),
+        fs::Permissions::from_mode(0o700),
+    )
+    .unwrap();
+    assert!(!remove(&scratch).unwrap());
+    assert_nothing_left(&scratch);
+}
+
+/// Opening fails as `wanted` says and leaves what it found untouched.
+#[track_caller]
+fn assert_refused(scratch: &Scratch, wanted: fn(&OpenError) -> bool) {
+    let look = || {
+        let found = fs::symlink_metadata(path(scratch)).unwrap();
+        let content = found.is_file().then(|| fs::read(path(scratch)).unwrap());
+        (
+            found.file_type(),
+            found.permissions(),
+            found.modified().unwrap(),
+            content,
+        )
+    };
+    let before = look();
+    let error = open(scratch).unwrap_err();
+    assert!(wanted(&error), "{error}");
+    let error = open_or_create(scratch).unwrap_err();
+    assert!(
+        matches!(&error, OpenOrCreateError::Open(error) if wanted(error)),
+        "{error}"
+    );
+    assert_eq!(look(), before);
+}
+
+#[test]
+fn a_planted_link_fifo_or_folder_is_refused_and_kept() {
+    let scratch = Scratch::new();
+    drop(scratch.namespace.open_or_create().unwrap());
+    let not_a_file = |error: &OpenError| matches!(error, OpenError::NotAFile { .. });
+    let target = scratch.folder().join("target");
+    fs::write(&target, "precious").unwrap();
+    symlink(&target, path(&scratch)).unwrap();
+    assert_refused(&scratch, not_a_file);
+    assert!(remove(&scratch).is_err_and(|error| not_a_file(&error)));
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+    fs::remove_file(path(&scratch)).unwrap();
+
+    mkfifo(&path(&scratch), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    assert_refused(&scratch, not_a_file);
+    assert!(remove(&scratch).is_err_and(|error| not_a_file(&error)));
+    assert!(fs::metadata(path(&scratch)).unwrap().file_type().is_fifo());
+    fs::remove_file(path(&scratch)).unwrap();
+
+    fs::create_dir(path(&scratch)).unwrap();
+    assert_refused(&scratch, not_a_file);
+    assert!(remove(&scratch).is_err_and(|error| not_a_file(&error)));
+}
+
+#[test]
+fn a_file_of_another_user_is_refused() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can give a file away");
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.create("seg", 3);
+    chown(path(&scratch), Some(12345), None).unwrap();
+    let foreign = |error: &_| matches!(error, OpenError::ForeignOwner { owner: 12345, .. });
+    assert_refused(&scratch, foreign);
+    assert!(remove(&scratch).is_err_and(|error| foreign(&error)));
+}
+
+#[test]
+fn a_file_that_others_may_use_is_refused() {
+    let scratch = Scratch::new();
+    scratch.create("seg", 3);
+    fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o644)).unwrap();
+    let open_to_others = |error: &_| matches!(error, OpenError::OpenToOthers { mode: 0o644, .. });
+    assert_refused(&scratch, open_to_others);
+    assert!(remove(&scratch).is_err_and(|error| open_to_others(&error)));
+}
+
+#[test]
+fn a_damaged_file_is_refused_with_its_own_error_and_can_be_removed() {
+    let scratch = Scratch::new();
+    let whole = {
+        scratch.create("seg", 3);
+        fs::read(path(&scratch)).unwrap()
+    };
+    let mut flipped = whole.clone();
+    flipped[130] ^= 1;
+    let garbage = vec![0x5a; whole.len()];
+    type Case<'a> = (&'a [u8], fn(&HeaderError) -> bool);
+    let cases: [Case<'_>; 6] = [
+        (&[], |e| matches!(e, HeaderError::TooShort { found: 0, .. })),
+        (&whole[..575], |e| {
+            matches!(e, HeaderError::TooShort { found: 575, .. })
+        }),
+        (&whole[..4096], |e| {
+            matches!(e, HeaderError::Size { found: 4096, .. })
+        }),
+        (&garbage[..7], |e| matches!(e, HeaderError::TooShort { .. })),
+        (&garbage, |e| matches!(e, HeaderError::Magic { .. })),
+        (&flipped, |e| matches!(e, HeaderError::Damaged { .. })),
+    ];
+    for (content, wanted) in cases {
+        // Written over: a new file would have another mode.
+        let (_, _) = open_or_create(&scratch).unwrap();
+        fs::write(path(&scratch), content).unwrap();
+        let error = open(&scratch).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Header { source, .. } if wanted(source)),
+            "{error}"
+        );
+        assert_refused(&scratch, |error| matches!(error, OpenError::Header { .. }));
+        assert_eq!(fs::read(path(&scratch)).unwrap(), content);
+        assert!(remove(&scratch).unwrap());
+        assert_nothing_left(&scratch);
+    }
+}
