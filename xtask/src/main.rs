@@ -9,6 +9,7 @@ mod scenarios;
 mod sweep;
 mod test;
 mod torture;
+mod tsan;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Test(test::Options),
     /// Check formatting, lints, docs and layering
     Lint,
+    /// Look for data races between threads on one queue (needs a nightly compiler)
+    Tsan,
     /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
     Scenarios(scenarios::Options),
     /// One scenario, in a process of its own
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Lint => lint::run(),
+        Command::Tsan => tsan::run(),
         Command::Scenarios(options) => scenarios::run(&options),
         Command::ScenarioPlay(play) => scenarios::play(&play),
         Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
