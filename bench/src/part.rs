@@ -50,13 +50,16 @@ pub struct Outcome {
     pub probes: Option<[f64; 2]>,
 }
 
+/// Some peers pass messages by value, however large.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Plays parts, each on a thread, and prints what they have to say.
 pub fn run(orders: &str) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let orders: Orders = serde_json::from_str(orders).context("reading orders")?;
     let player = subject::all()
         .into_iter()
-        .find(|player| player.name() == orders.subject)
+        .find(|player| player.name() == orders.subject && player.does(orders.parts[0].work))
         .with_context(|| format!("no subject {}", orders.subject))?;
     let play = |part: &Part| -> Result<Outcome> {
         pin(part)?;
@@ -68,8 +71,11 @@ pub fn run(orders: &str) -> Result<()> {
         let threads: Vec<_> = orders
             .parts
             .iter()
-            .map(|part| scope.spawn(move || play(part)))
-            .collect();
+            .map(|part| {
+                let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+                thread.spawn_scoped(scope, move || play(part))
+            })
+            .collect::<std::io::Result<_>>()?;
         threads
             .into_iter()
             .map(|thread| thread.join().map_err(|_| anyhow!("a part panicked"))?)
@@ -87,42 +93,68 @@ pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) 
         bytes: part.work.bytes(),
         capacity: part.work.capacity(),
     };
-    let patience = match part.work {
-        Work::RoundTrip {
-            manner: Manner::Spinning,
-        } => Patience::Spin,
-        _ => Patience::Block,
-    };
     let [there, back] = match part.role {
         Role::Server => [BACK, THERE],
-        _ => [THERE, BACK],
+        Role::Client => [THERE, BACK],
+        Role::Sender | Role::Receiver | Role::Both => [THERE, THERE],
     };
-    let mut receiver = match part.role {
-        Role::Sender => None,
-        Role::Receiver | Role::Both => Some(subject.receiver(&place(THERE), patience)?),
-        Role::Client | Role::Server => Some(subject.receiver(&place(back), patience)?),
+    let receive = || match part.role {
+        Role::Sender => Ok(None),
+        _ => subject
+            .receiver(&place(back), patience(part.work))
+            .map(Some),
     };
-    stage.meet(1);
-    let mut sender = match part.role {
-        Role::Receiver => None,
-        _ => Some(subject.sender(&place(there))?),
+    let send = || match part.role {
+        Role::Receiver => Ok(None),
+        _ => subject.sender(&place(there)).map(Some),
     };
+    let (mut sender, mut receiver);
+    if subject.senders_open_first() {
+        sender = send()?;
+        stage.meet(1);
+        receiver = receive()?;
+    } else {
+        receiver = receive()?;
+        stage.meet(1);
+        sender = send()?;
+    }
+    between_probes(part, stage, || {
+        act(
+            subject.batch(),
+            part,
+            stage,
+            sender.as_mut(),
+            receiver.as_mut(),
+        )
+    })
+}
+
+/// Probes, does the work when everybody is there, and probes again.
+pub fn between_probes(
+    part: &Part,
+    stage: &Stage,
+    work: impl FnOnce() -> Result<Outcome>,
+) -> Result<Outcome> {
     stage.meet(2);
     let before = probe(part, stage);
     stage.meet(3);
-    let mut outcome = act(
-        subject.batch(),
-        part,
-        stage,
-        sender.as_mut(),
-        receiver.as_mut(),
-    )?;
+    let mut outcome = work()?;
     stage.meet(4);
     let after = probe(part, stage);
     // Nobody lets go of its end while others may still look at it.
     stage.meet(5);
     outcome.probes = before.zip(after).map(|(before, after)| [before, after]);
     Ok(outcome)
+}
+
+fn patience(work: Work) -> Patience {
+    match work {
+        Work::OneWay { .. } | Work::Alone { .. } => Patience::Stream,
+        Work::RoundTrip {
+            manner: Manner::Spinning,
+        } => Patience::Spin,
+        Work::RoundTrip { .. } => Patience::Block,
+    }
 }
 
 /// The queues of a repetition.

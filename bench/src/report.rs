@@ -32,15 +32,14 @@ impl Report {
                 why.to_owned(),
             ))
         }));
+        let mut notes: Vec<_> = players().filter(took_part).map(note).collect();
+        notes.retain(|(_, note)| !note.is_empty());
+        notes.dedup();
         let mut summaries: Vec<_> = rows.iter().flat_map(Row::summaries).collect();
         summaries.extend(probes);
         Self {
             rows: summaries,
-            notes: players()
-                .filter(took_part)
-                .map(note)
-                .filter(|(_, note)| !note.is_empty())
-                .collect(),
+            notes,
             skipped,
         }
     }

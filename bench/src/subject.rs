@@ -3,12 +3,23 @@
 //! A subject says how its two ends are opened and how a message goes in and comes out. All else is the same for all:
 //! who starts whom, what is in the messages, when the clock is read (`work`), what is verified (`repetition`).
 
+mod cloudtoid;
 mod copying;
 mod futex;
+mod iceoryx;
+mod ipc_channel;
 mod lamport;
 mod memory;
+mod mq;
+mod nats;
+mod python;
+mod redis;
+mod ringfire;
 mod rings;
+mod server;
+mod shaq;
 mod shm;
+mod stream;
 mod threads;
 mod vyukov;
 mod waiting;
@@ -40,6 +51,12 @@ impl Place {
     pub fn file(&self) -> PathBuf {
         self.folder.join(self.queue)
     }
+
+    /// A name for those who share a name space with everybody on the machine.
+    pub fn global_name(&self) -> String {
+        let folder = self.folder.file_name().unwrap_or_default();
+        format!("{}-{}", folder.to_string_lossy(), self.queue)
+    }
 }
 
 /// How a receiver waits for a message.
@@ -47,6 +64,8 @@ impl Place {
 pub enum Patience {
     /// With calls that do not block, again and again.
     Spin,
+    /// Whichever is faster in a stream.
+    Stream,
     /// As the subject's blocking call does; as it must where there is none.
     Block,
 }
@@ -93,7 +112,12 @@ pub trait Subject: Sync {
         Ok(Box::new(()))
     }
 
-    /// Opens the receiving end. All of a repetition's receivers open before its senders.
+    /// Whether senders open before receivers, and not after them.
+    fn senders_open_first(&self) -> bool {
+        false
+    }
+
+    /// Opens the receiving end.
     fn receiver(&self, place: &Place, patience: Patience) -> Result<Self::Receiver>;
 
     /// Opens the sending end.
@@ -167,6 +191,17 @@ pub fn all() -> Vec<Box<dyn Player>> {
     lamport::list(&mut all);
     all.push(Box::new(futex::Futex));
     all.push(Box::new(memory::Memory));
+    iceoryx::list(&mut all);
+    all.push(Box::new(cloudtoid::Cloudtoid));
+    shaq::list(&mut all);
+    ringfire::list(&mut all);
+    all.push(Box::new(ipc_channel::IpcChannel));
     threads::list(&mut all);
+    all.push(Box::new(stream::Pipe));
+    all.push(Box::new(stream::Socket));
+    all.push(Box::new(mq::MessageQueue));
+    all.push(Box::new(python::Python));
+    all.push(Box::new(redis::Redis));
+    all.push(Box::new(nats::Nats));
     all
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions, Receiver as TypedReceiver, RecvError,
     Sender as TypedSender,
@@ -27,6 +28,8 @@ enum Filling {
     Copied,
     /// In a loan.
     Loaned,
+    /// Beside the queue, then copied, many a call.
+    Batched,
 }
 
 /// Values, encoded.
@@ -37,6 +40,7 @@ struct Typed;
 const LEASE: Duration = Duration::from_secs(60);
 /// Payloads up to here are given room in the cell.
 const INLINE: usize = 1024;
+const BATCH: usize = 32;
 
 pub fn list(all: &mut Vec<Box<dyn Player>>) {
     let shm = |name, filling, lease| {
@@ -48,6 +52,7 @@ pub fn list(all: &mut Vec<Box<dyn Player>>) {
     };
     all.push(shm("shm", Filling::Copied, None));
     all.push(shm("shm loaned", Filling::Loaned, None));
+    all.push(shm("shm batches of 32", Filling::Batched, None));
     all.push(shm("shm lease", Filling::Copied, Some(LEASE)));
     all.push(Box::new(Typed));
 }
@@ -91,7 +96,9 @@ impl Subject for Shm {
 
     fn does(&self, work: Work) -> bool {
         match work {
-            Work::OneWay { .. } => true,
+            Work::OneWay {
+                senders, receivers, ..
+            } => self.filling != Filling::Batched || (senders, receivers) == (1, 1),
             Work::RoundTrip { .. } => self.filling == Filling::Copied && self.lease.is_none(),
             Work::Alone { bytes } => bytes == SMALL,
         }
@@ -100,6 +107,7 @@ impl Subject for Shm {
     fn receiver(&self, place: &Place, patience: Patience) -> Result<BytesOut> {
         Ok(BytesOut {
             receiver: self.open(place)?.receiver(),
+            batch: self.batch(),
             patience,
         })
     }
@@ -108,8 +116,15 @@ impl Subject for Shm {
         Ok(BytesIn {
             sender: self.open(place)?.sender(),
             filling: self.filling,
-            buffer: vec![0; place.bytes],
+            buffer: vec![0; self.batch() * place.bytes],
         })
+    }
+
+    fn batch(&self) -> usize {
+        match self.filling {
+            Filling::Batched => BATCH,
+            Filling::Copied | Filling::Loaned => 1,
+        }
     }
 }
 
@@ -123,34 +138,60 @@ pub struct BytesIn {
 #[derive(Debug)]
 pub struct BytesOut {
     receiver: ByteReceiver,
+    batch: usize,
     patience: Patience,
 }
 
 impl Sender for BytesIn {
     #[inline]
     fn send(&mut self, count: usize, len: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
+        if self.filling == Filling::Batched {
+            return self.send_batch(count, len, fill);
+        }
         for _ in 0..count {
-            match self.filling {
-                Filling::Copied => {
-                    fill(&mut self.buffer);
-                    self.sender.send(&self.buffer)?;
-                }
-                Filling::Loaned => {
-                    let mut loan = self.sender.loan(len)?;
-                    fill(&mut loan);
-                    loan.publish()?;
-                }
+            if self.filling == Filling::Copied {
+                fill(&mut self.buffer);
+                self.sender.send(&self.buffer)?;
+            } else {
+                let mut loan = self.sender.loan(len)?;
+                fill(&mut loan);
+                loan.publish()?;
             }
         }
         Ok(())
     }
 }
 
+impl BytesIn {
+    #[inline]
+    fn send_batch(
+        &mut self,
+        count: usize,
+        len: usize,
+        fill: &mut impl FnMut(&mut [u8]),
+    ) -> Result<()> {
+        let buffer = &mut self.buffer[..count * len];
+        buffer.chunks_exact_mut(len).for_each(fill);
+        let mut batch = [&[][..]; BATCH];
+        for (payload, bytes) in batch.iter_mut().zip(buffer.chunks_exact(len)) {
+            *payload = bytes;
+        }
+        Ok(self.sender.send_batch(&batch[..count])?)
+    }
+}
+
 impl Receiver for BytesOut {
     #[inline]
     fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
+        if self.batch > 1 {
+            for delivery in self.receiver.recv_batch(self.batch, Wait::Forever)? {
+                read(delivery.payload());
+                delivery.ack()?;
+            }
+            return Ok(());
+        }
         let delivery = match self.patience {
-            Patience::Block => self.receiver.recv()?,
+            Patience::Block | Patience::Stream => self.receiver.recv()?,
             Patience::Spin => poll(|| found(self.receiver.try_recv()))?,
         };
         read(delivery.payload());

@@ -170,7 +170,7 @@ impl<C: Channel> Receiver for Rx<C> {
     fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
         let Self { channel, patience } = self;
         let packet = match patience {
-            Patience::Block => C::recv(channel)?,
+            Patience::Block | Patience::Stream => C::recv(channel)?,
             Patience::Spin => poll(|| Ok(C::try_recv(channel)))?,
         };
         match packet {

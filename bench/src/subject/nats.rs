@@ -1,0 +1,161 @@
+//! Broker: a NATS JetStream work queue in memory on loopback. Each publish waits for its confirmation, each message is acked.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::server::{self, Server};
+use super::{Guard, Patience, Place, Receiver, Sender, Subject};
+use crate::work::{Manner, SMALL, Work};
+
+#[derive(Debug)]
+pub struct Nats;
+
+/// Either end.
+#[derive(Debug)]
+pub struct End {
+    stream: BufReader<TcpStream>,
+    inbox: String,
+    buffer: Vec<u8>,
+    request: Vec<u8>,
+}
+
+/// A message that came.
+struct Arrived {
+    reply_to: String,
+}
+
+const SERVER: &str = "nats-server";
+
+impl Subject for Nats {
+    type Sender = End;
+    type Receiver = End;
+
+    fn name(&self) -> String {
+        "nats jetstream".to_owned()
+    }
+
+    fn note(&self) -> &'static str {
+        "a server; messages are confirmed and acked; in memory"
+    }
+
+    fn does(&self, work: Work) -> bool {
+        let spinning = Work::RoundTrip {
+            manner: Manner::Spinning,
+        };
+        !matches!(work, Work::Alone { .. }) && work != spinning && work.bytes() <= 16 * SMALL
+    }
+
+    fn missing(&self) -> Option<String> {
+        server::missing(SERVER)
+    }
+
+    fn create(&self, place: &Place) -> Result<Guard> {
+        let args = |port: u16, folder: &str| {
+            let port = port.to_string();
+            let args = ["-js", "-a", "127.0.0.1", "-p", &port, "-sd", folder];
+            args.map(str::to_owned).to_vec()
+        };
+        let server = Server::start(place, SERVER, args)?;
+        let mut end = self.sender(place)?;
+        end.ask(
+            "$JS.API.STREAM.CREATE.S",
+            br#"{"name":"S","subjects":["q"],"retention":"workqueue","storage":"memory"}"#,
+        )?;
+        end.ask(
+            "$JS.API.CONSUMER.DURABLE.CREATE.S.C",
+            br#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#,
+        )?;
+        Ok(Box::new(server))
+    }
+
+    fn receiver(&self, place: &Place, _: Patience) -> Result<End> {
+        self.sender(place)
+    }
+
+    fn sender(&self, place: &Place) -> Result<End> {
+        let mut end = End {
+            stream: BufReader::new(server::connect(place)?),
+            inbox: format!("_INBOX.{}.{}", std::process::id(), clock_name()),
+            buffer: Vec::new(),
+            request: vec![0; place.bytes],
+        };
+        let hello = format!("CONNECT {{\"verbose\":false}}\r\nSUB {} 1\r\n", end.inbox);
+        end.stream.get_mut().write_all(hello.as_bytes())?;
+        Ok(end)
+    }
+}
+
+/// Different for every end of a process.
+fn clock_name() -> u64 {
+    crate::clock::now_ns()
+}
+
+impl End {
+    fn publish(&mut self, subject: &str, reply: bool, payload: &[u8]) -> Result<()> {
+        let reply = if reply { &self.inbox } else { "" };
+        let mut packet = format!("PUB {subject} {reply} {}\r\n", payload.len()).into_bytes();
+        packet.extend_from_slice(payload);
+        packet.extend_from_slice(b"\r\n");
+        Ok(self.stream.get_mut().write_all(&packet)?)
+    }
+
+    /// The next message, left in the buffer.
+    fn next(&mut self) -> Result<Arrived> {
+        loop {
+            let mut line = String::new();
+            ensure!(self.stream.read_line(&mut line)? > 0, "the server is gone");
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("MSG") => return self.payload(words.collect()),
+                // A status without a payload of use: nothing there yet, or a time-out.
+                Some("HMSG") => bail!("the server said {line:?}"),
+                Some("PING") => self.stream.get_mut().write_all(b"PONG\r\n")?,
+                Some("-ERR") => bail!("the server said {line:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn payload(&mut self, words: Vec<&str>) -> Result<Arrived> {
+        let len: usize = words.last().context("a length")?.parse()?;
+        self.buffer.resize(len + 2, 0);
+        self.stream.read_exact(&mut self.buffer)?;
+        self.buffer.truncate(len);
+        let reply_to = if words.len() == 4 { words[2] } else { "" };
+        Ok(Arrived {
+            reply_to: reply_to.to_owned(),
+        })
+    }
+
+    fn ask(&mut self, subject: &str, question: &[u8]) -> Result<()> {
+        self.publish(subject, true, question)?;
+        self.next()?;
+        let answer = String::from_utf8_lossy(&self.buffer);
+        ensure!(!answer.contains("\"error\""), "the server said {answer}");
+        Ok(())
+    }
+}
+
+impl Sender for End {
+    fn send(&mut self, count: usize, _: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
+        for _ in 0..count {
+            let mut payload = std::mem::take(&mut self.request);
+            fill(&mut payload);
+            self.publish("q", true, &payload)?;
+            self.request = payload;
+            self.next()?;
+        }
+        Ok(())
+    }
+}
+
+impl Receiver for End {
+    fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
+        self.publish("$JS.API.CONSUMER.MSG.NEXT.S.C", true, b"1")?;
+        let arrived = self.next()?;
+        read(&self.buffer);
+        self.publish(&arrived.reply_to, false, b"+ACK")
+    }
+}
