@@ -47,6 +47,10 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
+    /// Write a page with tables and plots here
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Good repetitions of each row [default: 7, quick: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     repetitions: Option<u16>,
@@ -92,6 +96,9 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(file) = &cli.json {
         report::json::write(&report, file)?;
     }
+    if let Some(file) = &cli.html {
+        report::html::write(&report, file)?;
+    }
     Ok(())
 }
 
@@ -113,6 +120,9 @@ fn rows<'a>(cli: &Cli, players: &'a [Box<dyn Player>]) -> Vec<Row<'a>> {
     rows
 }
 
+/// Leaves time for starting and for writing it all down.
+const QUICK: Duration = Duration::from_secs(100);
+
 impl Cli {
     fn wants(&self, work: &str, subject: &str) -> bool {
         self.only.iter().all(|only| {
@@ -128,6 +138,7 @@ impl Cli {
         Plan {
             repetitions,
             rounds: 2 * repetitions,
+            budget: self.quick.then_some(QUICK),
             times: Times {
                 warm_up: measured / 5,
                 measured,

@@ -93,6 +93,11 @@ pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) 
         bytes: part.work.bytes(),
         capacity: part.work.capacity(),
     };
+    if part.work == Work::Visit {
+        stage.meet(1);
+        let place = place(THERE);
+        return between_probes(part, stage, || alone::visit(subject, &place, part.times));
+    }
     let [there, back] = match part.role {
         Role::Server => [BACK, THERE],
         Role::Client => [THERE, BACK],
@@ -149,7 +154,7 @@ pub fn between_probes(
 
 fn patience(work: Work) -> Patience {
     match work {
-        Work::OneWay { .. } | Work::Alone { .. } => Patience::Stream,
+        Work::OneWay { .. } | Work::Alone { .. } | Work::Visit => Patience::Stream,
         Work::RoundTrip {
             manner: Manner::Spinning,
         } => Patience::Spin,

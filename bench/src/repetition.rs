@@ -54,7 +54,7 @@ pub fn measure(
     let _there = player.create(&place(THERE))?;
     let _back = match work {
         Work::RoundTrip { .. } => Some(player.create(&place(BACK))?),
-        Work::OneWay { .. } | Work::Alone { .. } => None,
+        _ => None,
     };
     let outcomes = play(player, parts(work, placement, times), folder)?;
     verify(&outcomes)?;

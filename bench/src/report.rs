@@ -1,15 +1,19 @@
 //! What a run came to, and the forms that it is shown in.
 
+pub mod html;
 pub mod json;
+pub mod targets;
 pub mod text;
 
 use crate::schedule::{Row, Summary};
 use crate::subject::Player;
+use targets::Verdict;
 
 /// Everything there is to show.
 #[derive(Debug)]
 pub struct Report {
     pub rows: Vec<Summary>,
+    pub targets: Vec<Verdict>,
     /// Subjects and what they offer less, once each.
     pub notes: Vec<(String, &'static str)>,
     /// What was not measured, and why.
@@ -38,9 +42,28 @@ impl Report {
         let mut summaries: Vec<_> = rows.iter().flat_map(Row::summaries).collect();
         summaries.extend(probes);
         Self {
+            targets: targets::judge(&summaries),
             rows: summaries,
             notes,
             skipped,
         }
+    }
+}
+
+impl Report {
+    /// What was done, in order.
+    pub fn works(&self) -> Vec<&str> {
+        let mut works: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !works.contains(&&row.work[..]) {
+                works.push(&row.work);
+            }
+        }
+        works
+    }
+
+    /// All that did it.
+    pub fn rows_of<'a>(&'a self, work: &'a str) -> impl Iterator<Item = &'a Summary> {
+        self.rows.iter().filter(move |row| row.work == work)
     }
 }

@@ -2,6 +2,7 @@
 //! all alike.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -29,6 +30,8 @@ pub struct Plan {
     /// Rounds at most, whatever they give.
     pub rounds: usize,
     pub times: Times,
+    /// For all together. Rounds that do not fit are left out.
+    pub budget: Option<Duration>,
 }
 
 /// What was measured at one distance.
@@ -46,7 +49,7 @@ pub struct Summary {
 }
 
 /// Who fails so often is left alone.
-const FAILURES: usize = 2;
+const FAILURES: usize = 3;
 /// Bare round trips are by the way, in a row of their own.
 const BOUNCED: &str = "cache line";
 
@@ -125,15 +128,20 @@ fn summarise(
 pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     let bar = bar(rows.len() * plan.repetitions);
     let mut probes: BTreeMap<Distance, Vec<f64>> = BTreeMap::new();
+    let started = Instant::now();
+    let over = || plan.budget.is_some_and(|budget| started.elapsed() > budget);
     for round in 0..plan.rounds {
         let missing = rows.iter().filter(|row| !row.is_done(plan)).count();
         let done = rows.len() - missing;
         bar.set_length((rows.len() * round.max(plan.repetitions) + missing) as u64);
         bar.set_position((rows.len() * round) as u64);
-        if missing == 0 {
+        if missing == 0 || over() {
             break;
         }
         for row in rows.iter_mut().filter(|row| !row.is_done(plan)) {
+            if over() {
+                break;
+            }
             bar.set_message(format!(
                 "{done} rows done; {}, {}",
                 row.work,

@@ -123,6 +123,19 @@ pub trait Subject: Sync {
     /// Opens the sending end.
     fn sender(&self, place: &Place) -> Result<Self::Sender>;
 
+    /// Opens both ends, sends, receives, and closes.
+    fn visit(
+        &self,
+        place: &Place,
+        fill: &mut impl FnMut(&mut [u8]),
+        read: &mut impl FnMut(&[u8]),
+    ) -> Result<()> {
+        let mut receiver = self.receiver(place, Patience::Block)?;
+        let mut sender = self.sender(place)?;
+        sender.send(1, place.bytes, fill)?;
+        receiver.receive(read)
+    }
+
     /// How many messages a call takes.
     fn batch(&self) -> usize {
         1

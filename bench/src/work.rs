@@ -22,6 +22,8 @@ pub enum Work {
     RoundTrip { manner: Manner },
     /// One process sends and receives in turns: what a message costs without another core.
     Alone { bytes: usize },
+    /// One process opens both ends, sends a message, receives it, and closes, again and again.
+    Visit,
 }
 
 /// How the partners of a round trip wait.
@@ -81,6 +83,7 @@ impl Work {
         all.push(one_way(1, 4, SMALL));
         all.push(Self::Alone { bytes: 64 * KIB });
         all.push(Self::Alone { bytes: MIB });
+        all.push(Self::Visit);
         if !quick {
             all.push(Self::Alone { bytes: SMALL });
         }
@@ -91,8 +94,13 @@ impl Work {
     pub fn bytes(self) -> usize {
         match self {
             Self::OneWay { bytes, .. } | Self::Alone { bytes } => bytes,
-            Self::RoundTrip { .. } => SMALL,
+            Self::RoundTrip { .. } | Self::Visit => SMALL,
         }
+    }
+
+    /// Whether messages go from one side to another.
+    pub fn has_sides(self) -> bool {
+        matches!(self, Self::OneWay { .. } | Self::RoundTrip { .. })
     }
 
     /// How many messages each subject's queue holds, where that can be chosen.
@@ -110,7 +118,7 @@ impl Work {
                 senders, receivers, ..
             } => [vec![Role::Sender; senders], vec![Role::Receiver; receivers]].concat(),
             Self::RoundTrip { .. } => vec![Role::Client, Role::Server],
-            Self::Alone { .. } => vec![Role::Both],
+            Self::Alone { .. } | Self::Visit => vec![Role::Both],
         }
     }
 
@@ -126,7 +134,7 @@ impl Work {
     /// What its figures are.
     pub fn unit(self) -> Unit {
         match self {
-            Self::RoundTrip { .. } => Unit::Nanoseconds,
+            Self::RoundTrip { .. } | Self::Visit => Unit::Nanoseconds,
             Self::OneWay { .. } | Self::Alone { .. } => Unit::MessagesPerSecond,
         }
     }
@@ -172,6 +180,7 @@ impl fmt::Display for Work {
                 write!(f, "round trip {} {manner}", Size(SMALL))
             }
             Self::Alone { bytes } => write!(f, "alone {}", Size(bytes)),
+            Self::Visit => write!(f, "open send receive close"),
         }
     }
 }

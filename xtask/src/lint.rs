@@ -60,7 +60,13 @@ pub fn run() -> Result<ExitCode> {
     // No members of the workspace, and not compiled here: the bench depends on the peers, the fuzz targets on a
     // nightly compiler.
     for manifest in ["bench/Cargo.toml", "fuzz/Cargo.toml"] {
-        cargo::run(&mut cargo(&["fmt", "--manifest-path", manifest, "--check"]))?;
+        cargo::run(&mut cargo(&[
+            "fmt",
+            "--all",
+            "--manifest-path",
+            manifest,
+            "--check",
+        ]))?;
     }
     let everything = [
         "clippy",

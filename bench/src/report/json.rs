@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Report;
+use super::targets::Verdict;
 use crate::schedule::Summary;
 
 pub fn write(report: &Report, file: &Path) -> Result<()> {
@@ -18,7 +19,7 @@ fn value(report: &Report) -> Value {
     let note = |(subject, note): &(String, &str)| json!({"subject": subject, "note": note});
     json!({
         "rows": report.rows.iter().map(row).collect::<Vec<_>>(),
-        "targets": [],
+        "targets": report.targets.iter().map(target).collect::<Vec<_>>(),
         "notes": report.notes.iter().map(note).collect::<Vec<_>>(),
         "skipped": report.skipped.iter().map(skipped).collect::<Vec<_>>(),
     })
@@ -35,5 +36,15 @@ fn row(row: &Summary) -> Value {
         "min": row.min,
         "max": row.max,
         "samples": row.samples,
+    })
+}
+
+fn target(verdict: &Verdict) -> Value {
+    json!({
+        "work": verdict.work,
+        "against": verdict.against,
+        "wanted": verdict.wanted.ratio(),
+        "got": verdict.got.map(|(_, ratio)| ratio),
+        "ok": verdict.is_ok(),
     })
 }

@@ -2,23 +2,20 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, Color, LineStyle, Table, TableStyle};
 
 use super::Report;
+use super::targets::Verdict;
 use crate::schedule::Summary;
 use crate::work::Unit;
 
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    let mut works: Vec<&str> = Vec::new();
-    for row in &report.rows {
-        if !works.contains(&&row.work[..]) {
-            works.push(&row.work);
-        }
+    for work in report.works() {
+        let _ = writeln!(text, "\n{work}\n{}", table(report.rows_of(work)));
     }
-    for work in works {
-        let rows = report.rows.iter().filter(|row| row.work == work);
-        let _ = writeln!(text, "\n{work}\n{}", table(rows));
+    if !report.targets.is_empty() {
+        let _ = writeln!(text, "\ntargets\n{}", targets(&report.targets));
     }
     for (subject, note) in &report.notes {
         let _ = writeln!(text, "{subject}: {note}");
@@ -56,6 +53,30 @@ fn table<'a>(rows: impl Iterator<Item = &'a Summary>) -> Table {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
+    }
+    table
+}
+
+fn targets(verdicts: &[Verdict]) -> Table {
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    table.set_header(["", "against", "wanted", "got", "distance", "ok"]);
+    for verdict in verdicts {
+        let (ok, color) = match (verdict.got, verdict.is_ok()) {
+            (None, _) => ("not measured", Color::Yellow),
+            (Some(_), true) => ("yes", Color::Green),
+            (Some(_), false) => ("no", Color::Red),
+        };
+        let got = verdict.got.map(|(_, ratio)| format!("{ratio:.2}×"));
+        let distance = verdict.got.map(|(distance, _)| distance.name());
+        table.add_row([
+            Cell::new(&verdict.work),
+            Cell::new(&verdict.against),
+            Cell::new(verdict.wanted.describe()),
+            Cell::new(got.unwrap_or_default()).set_alignment(CellAlignment::Right),
+            Cell::new(distance.unwrap_or_default()),
+            Cell::new(ok).fg(color),
+        ]);
     }
     table
 }

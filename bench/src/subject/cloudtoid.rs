@@ -37,7 +37,7 @@ impl Subject for Cloudtoid {
     }
 
     fn does(&self, work: Work) -> bool {
-        !matches!(work, Work::Alone { .. })
+        work.has_sides() || work == Work::Visit
     }
 
     fn receiver(&self, place: &Place, patience: Patience) -> Result<Out> {

@@ -52,6 +52,7 @@ impl Subject for Iceoryx {
             } => (senders, receivers) == (1, 1) && !self.events,
             Work::RoundTrip { manner } => (manner != Manner::Spinning) == self.events,
             Work::Alone { .. } => false,
+            Work::Visit => !self.events,
         }
     }
 

@@ -42,7 +42,7 @@ impl Subject for MessageQueue {
     }
 
     fn does(&self, work: Work) -> bool {
-        !matches!(work, Work::Alone { .. }) && work.bytes() <= LARGEST
+        work.has_sides() && work.bytes() <= LARGEST
     }
 
     fn create(&self, place: &Place) -> Result<Guard> {

@@ -44,7 +44,7 @@ impl Subject for Nats {
         let spinning = Work::RoundTrip {
             manner: Manner::Spinning,
         };
-        !matches!(work, Work::Alone { .. }) && work != spinning && work.bytes() <= 16 * SMALL
+        work.has_sides() && work != spinning && work.bytes() <= 16 * SMALL
     }
 
     fn missing(&self) -> Option<String> {

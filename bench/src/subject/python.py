@@ -19,7 +19,7 @@ def pin(index, parts):
         os.sched_setaffinity(0, cores)
 
 
-def send(queue, outcomes, done, index, parts, receivers, milliseconds):
+def send(queue, outcomes, index, parts, milliseconds):
     pin(index, parts)
     number, total = index << 48, 0
     began = time.monotonic_ns()
@@ -33,12 +33,6 @@ def send(queue, outcomes, done, index, parts, receivers, milliseconds):
             total += sum(words)
             number += 1
             sent += 1
-    with done.get_lock():
-        done.value -= 1
-        last = done.value == 0
-    if last:
-        for _ in range(receivers):
-            queue.put(STOP)
     outcomes.put(("sent", sent, total & MASK, began, 0))
 
 
@@ -59,27 +53,30 @@ def main():
     parts = senders + receivers
     multiprocessing.set_start_method("fork")
     queue, outcomes = multiprocessing.Queue(capacity), multiprocessing.Queue()
-    done = multiprocessing.Value("i", senders)
-    sides = [
+    receiving = [
         multiprocessing.Process(target=receive, args=(queue, outcomes, senders + index, parts))
         for index in range(receivers)
-    ] + [
-        multiprocessing.Process(
-            target=send, args=(queue, outcomes, done, index, parts, receivers, milliseconds)
-        )
+    ]
+    sending = [
+        multiprocessing.Process(target=send, args=(queue, outcomes, index, parts, milliseconds))
         for index in range(senders)
     ]
-    for side in sides:
+    for side in receiving + sending:
         side.start()
+    # A sender ends when all that it put is in the pipe.
+    for side in sending:
+        side.join()
+    for _ in receiving:
+        queue.put(STOP)
     tallies = {"sent": [0, 0], "received": [0, 0]}
     began, ended = [], []
-    for _ in sides:
+    for _ in receiving + sending:
         what, messages, total, start, end = outcomes.get()
         tallies[what][0] += messages
         tallies[what][1] = tallies[what][1] + total & MASK
         began += [start] if start else []
         ended += [end] if end else []
-    for side in sides:
+    for side in receiving:
         side.join()
     outcome = {
         what: {"messages": messages, "sum": total} for what, (messages, total) in tallies.items()

@@ -38,7 +38,7 @@ impl Subject for Redis {
         let spinning = Work::RoundTrip {
             manner: Manner::Spinning,
         };
-        !matches!(work, Work::Alone { .. }) && work != spinning
+        work.has_sides() && work != spinning
     }
 
     fn missing(&self) -> Option<String> {

@@ -76,7 +76,7 @@ impl<const N: usize> Subject for Shaq<N> {
                 ..
             }
         );
-        let single = self.slice.get() == 1 && !matches!(work, Work::Alone { .. });
+        let single = self.slice.get() == 1 && (work.has_sides() || work == Work::Visit);
         work.bytes() == N && (single || one_to_one)
     }
 

@@ -101,6 +101,7 @@ impl Subject for Shm {
             } => self.filling != Filling::Batched || (senders, receivers) == (1, 1),
             Work::RoundTrip { .. } => self.filling == Filling::Copied && self.lease.is_none(),
             Work::Alone { bytes } => bytes == SMALL,
+            Work::Visit => self.filling == Filling::Copied && self.lease.is_none(),
         }
     }
 
@@ -118,6 +119,23 @@ impl Subject for Shm {
             filling: self.filling,
             buffer: vec![0; self.batch() * place.bytes],
         })
+    }
+
+    /// One opening has both ends.
+    fn visit(
+        &self,
+        place: &Place,
+        fill: &mut impl FnMut(&mut [u8]),
+        read: &mut impl FnMut(&[u8]),
+    ) -> Result<()> {
+        let queue = self.open(place)?;
+        let mut bytes = vec![0; place.bytes];
+        fill(&mut bytes);
+        queue.sender().send(&bytes)?;
+        let receiver = queue.receiver();
+        let delivery = receiver.recv()?;
+        read(delivery.payload());
+        Ok(delivery.ack()?)
     }
 
     fn batch(&self) -> usize {

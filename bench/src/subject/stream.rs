@@ -58,7 +58,7 @@ impl Subject for Pipe {
             }
             | Work::RoundTrip { .. } => true,
             Work::OneWay { bytes, .. } => bytes == SMALL,
-            Work::Alone { .. } => false,
+            Work::Alone { .. } | Work::Visit => false,
         }
     }
 

@@ -142,7 +142,7 @@ impl<C: Channel> Subject for Between<C> {
     }
 
     fn does(&self, work: Work) -> bool {
-        !matches!(work, Work::Alone { .. })
+        work.has_sides()
     }
 
     fn receiver(&self, place: &Place, patience: Patience) -> Result<Self::Receiver> {

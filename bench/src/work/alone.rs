@@ -1,11 +1,12 @@
-//! Sends and receives in turns, in one thread: no other core, no waiting.
+//! In one thread: no other core, no waiting. Sending and receiving in turns; opening and closing each time.
 
 use anyhow::Result;
 
 use crate::clock::{Pacer, now_ns};
 use crate::part::Outcome;
 use crate::payload;
-use crate::subject::{Receiver, Sender};
+use crate::statistics::median;
+use crate::subject::{Place, Receiver, Sender, Subject};
 use crate::work::Times;
 
 pub fn alternate<S: Sender, R: Receiver>(
@@ -50,4 +51,24 @@ fn take_turns<S: Sender, R: Receiver>(
         receiver.receive(&mut |memory| received.add(payload::sum(memory)))?;
     }
     Ok(())
+}
+
+/// Opens, sends, receives and closes until the time is over. The first time makes what the others find.
+pub fn visit<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut visits = Vec::new();
+    let end = now_ns() + u64::try_from((times.warm_up + times.measured).as_nanos())?;
+    while now_ns() < end || visits.is_empty() {
+        let Outcome { sent, received, .. } = &mut outcome;
+        let number = sent.messages;
+        let before = now_ns();
+        subject.visit(
+            place,
+            &mut |memory| sent.add(payload::fill(memory, number)),
+            &mut |memory| received.add(payload::sum(memory)),
+        )?;
+        visits.push((now_ns() - before) as f64);
+    }
+    outcome.trip_ns = Some(median(&mut visits));
+    Ok(outcome.ended())
 }

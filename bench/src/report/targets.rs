@@ -1,0 +1,200 @@
+//! What this project wants to reach, as ratios to what was measured beside it at like distance.
+
+use crate::probe::Distance;
+use crate::schedule::Summary;
+
+/// A ratio that is wanted.
+#[derive(Debug)]
+struct Target {
+    work: &'static str,
+    subject: &'static str,
+    /// The best of these, at this work if it is another.
+    against: &'static [&'static str],
+    at: Option<&'static str>,
+    wanted: Wanted,
+}
+
+/// Which ratio to the reference's figure.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// Of rates.
+    AtLeast(f64),
+    /// Of times.
+    AtMost(f64),
+}
+
+/// What came of a target.
+#[derive(Debug)]
+pub struct Verdict {
+    pub work: String,
+    pub against: String,
+    pub wanted: Wanted,
+    /// At which distance, and the ratio; nothing if one of both was not measured.
+    pub got: Option<(Distance, f64)>,
+}
+
+const SMALL: &str = "1→1 64 B";
+const SPINNING: &str = "round trip 64 B spinning";
+const BLOCKING: &str = "round trip 64 B blocking";
+const ASLEEP: &str = "round trip 64 B asleep";
+const VISIT: &str = "open send receive close";
+const VYUKOV: &[&str] = &["vyukov polling", "vyukov adaptive"];
+
+const fn at_least(
+    ratio: f64,
+    (work, subject): (&'static str, &'static str),
+    against: &'static [&'static str],
+) -> Target {
+    let wanted = Wanted::AtLeast(ratio);
+    Target {
+        work,
+        subject,
+        against,
+        at: None,
+        wanted,
+    }
+}
+
+const fn at_most(
+    ratio: f64,
+    (work, subject): (&'static str, &'static str),
+    against: &'static [&'static str],
+) -> Target {
+    let wanted = Wanted::AtMost(ratio);
+    Target {
+        work,
+        subject,
+        against,
+        at: None,
+        wanted,
+    }
+}
+
+const fn than_at(mut target: Target, work: &'static str) -> Target {
+    target.at = Some(work);
+    target
+}
+
+const TARGETS: [Target; 23] = [
+    at_least(1.5, (SMALL, "shm"), &["vyukov polling"]),
+    at_least(0.75, (SMALL, "shm"), &["vyukov adaptive"]),
+    at_least(
+        0.5,
+        (SMALL, "shm batches of 32"),
+        &["lamport polling", "lamport adaptive"],
+    ),
+    at_least(
+        0.7,
+        (SMALL, "shm batches of 32"),
+        &["shaq mpmc slices of 32"],
+    ),
+    at_least(15.0, (SMALL, "shm"), &["iceoryx2"]),
+    at_least(6.0, (SMALL, "shm"), &["cloudtoid-interprocess"]),
+    at_least(3.0, (SMALL, "shm"), &["shaq mpmc"]),
+    at_least(2.0, (SMALL, "shm"), &["crossbeam threads"]),
+    at_least(5.0, (SMALL, "shm"), &["flume threads"]),
+    at_least(80.0, (SMALL, "shm"), &["ipc-channel"]),
+    at_least(400.0, (SMALL, "shm"), &["python multiprocessing.Queue"]),
+    at_least(4000.0, (SMALL, "shm"), &["redis list"]),
+    at_least(0.8, ("2→2 64 B", "shm"), VYUKOV),
+    at_least(
+        1.0,
+        ("1→1 1 KiB", "shm loaned"),
+        &["vyukov adaptive copying"],
+    ),
+    at_least(1.0, ("1→1 64 KiB", "shm loaned"), &["iceoryx2"]),
+    at_least(1.0, ("1→1 1 MiB", "shm loaned"), &["iceoryx2"]),
+    than_at(
+        at_least(0.9, ("1→1 64 KiB", "shm loaned"), &["memory"]),
+        "alone 64 KiB",
+    ),
+    than_at(
+        at_least(0.9, ("1→1 1 MiB", "shm loaned"), &["memory"]),
+        "alone 1 MiB",
+    ),
+    at_most(1.1, (SPINNING, "shm"), VYUKOV),
+    than_at(at_most(1.3, (BLOCKING, "shm"), &["shm"]), SPINNING),
+    at_most(0.9, (BLOCKING, "shm"), &["shaq mpmc"]),
+    at_most(1.15, (ASLEEP, "shm"), &["futex"]),
+    at_most(0.05, (VISIT, "shm"), &["iceoryx2"]),
+];
+
+/// Judges by what was measured. Targets of which nothing was measured are left out.
+pub fn judge(rows: &[Summary]) -> Vec<Verdict> {
+    let subject_ran = |target: &&Target| rows.iter().any(|row| row.is(target.work, target.subject));
+    TARGETS
+        .iter()
+        .filter(subject_ran)
+        .map(|target| target.judge(rows))
+        .collect()
+}
+
+impl Target {
+    fn judge(&self, rows: &[Summary]) -> Verdict {
+        let at = self.at.unwrap_or(self.work);
+        let ours = rows.iter().filter(|row| row.is(self.work, self.subject));
+        let ratios = ours.filter_map(|ours| {
+            let reference = self.reference(rows, at, ours.distance)?;
+            let samples = ours.samples.min(reference.samples);
+            Some((samples, ours.distance, ours.median / reference.median))
+        });
+        // Near comes first, and stays if far has not more samples.
+        let best = ratios.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let elsewhere = self.at.map_or(String::new(), |at| format!(", {at}"));
+        Verdict {
+            work: format!("{}, {}", self.work, self.subject),
+            against: self.against.join(" or ") + &elsewhere,
+            wanted: self.wanted,
+            got: best.map(|(_, distance, ratio)| (distance, ratio)),
+        }
+    }
+
+    /// The best reference at that distance, or with none.
+    fn reference<'a>(
+        &self,
+        rows: &'a [Summary],
+        work: &str,
+        distance: Distance,
+    ) -> Option<&'a Summary> {
+        let like = |row: &&Summary| {
+            let is_one = self.against.iter().any(|subject| row.is(work, subject));
+            is_one && (row.distance == distance || row.distance == Distance::None)
+        };
+        let found = rows.iter().filter(like);
+        match self.wanted {
+            Wanted::AtLeast(_) => found.max_by(|a, b| a.median.total_cmp(&b.median)),
+            Wanted::AtMost(_) => found.min_by(|a, b| a.median.total_cmp(&b.median)),
+        }
+    }
+}
+
+impl Summary {
+    fn is(&self, work: &str, subject: &str) -> bool {
+        self.work == work && self.subject == subject
+    }
+}
+
+impl Verdict {
+    pub fn is_ok(&self) -> bool {
+        self.got.is_some_and(|(_, got)| match self.wanted {
+            Wanted::AtLeast(ratio) => got >= ratio,
+            Wanted::AtMost(ratio) => got <= ratio,
+        })
+    }
+}
+
+impl Wanted {
+    pub fn ratio(self) -> f64 {
+        match self {
+            Self::AtLeast(ratio) | Self::AtMost(ratio) => ratio,
+        }
+    }
+
+    /// For people.
+    pub fn describe(self) -> String {
+        match self {
+            Self::AtLeast(ratio) => format!("≥ {ratio}×"),
+            Self::AtMost(ratio) => format!("≤ {ratio}× the time"),
+        }
+    }
+}
