@@ -69,7 +69,9 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
                 }
             });
         }
-        senders.map(|sender| sender.join().unwrap());
+        senders
+            .into_iter()
+            .for_each(|sender| sender.join().unwrap());
         queue.close();
     });
     // Loaded: a race detector may not see that the threads have ended.
