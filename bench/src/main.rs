@@ -13,6 +13,7 @@ mod report;
 mod schedule;
 mod stage;
 mod statistics;
+mod storm;
 mod subject;
 mod work;
 
@@ -24,7 +25,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use report::Report;
-use schedule::{Plan, Row};
+use schedule::{Plan, Row, Summary};
 use subject::Player;
 use work::{Placement, Times, Work};
 
@@ -69,12 +70,16 @@ enum Command {
     /// One side of a repetition
     #[command(hide = true)]
     Part { orders: String },
+    /// One side of a kill storm
+    #[command(hide = true)]
+    StormPart { orders: String },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Some(Command::Part { orders }) => part::run(orders),
+        Some(Command::StormPart { orders }) => storm::run(orders),
         None => run(&cli),
     };
     match outcome {
@@ -90,8 +95,11 @@ fn run(cli: &Cli) -> Result<()> {
     let players = subject::all();
     let mut rows = rows(cli, &players);
     let plan = cli.plan();
-    let probes = schedule::run(&mut rows, &plan);
-    let report = Report::of(&rows, probes, &players);
+    let mut others = schedule::run(&mut rows, &plan);
+    let (storms, failures) = storms(cli, &players);
+    others.extend(storms);
+    let mut report = Report::of(&rows, others, &players);
+    report.skipped.extend(failures);
     print!("{}", report::text::render(&report));
     if let Some(file) = &cli.json {
         report::json::write(&report, file)?;
@@ -101,6 +109,26 @@ fn run(cli: &Cli) -> Result<()> {
     }
     Ok(())
 }
+
+/// A receiver killed again and again; left out of quick runs, unless asked for.
+fn storms(cli: &Cli, players: &[Box<dyn Player>]) -> (Vec<Summary>, Vec<(String, String)>) {
+    let takes_part = |player: &&dyn Player| {
+        let can = player.can_be_opened_again() && player.does(storm::ONE_WAY);
+        can && player.missing().is_none() && cli.wants(STORM, &player.name())
+    };
+    if cli.quick && !cli.only.iter().any(|only| STORM.contains(&only[..])) {
+        return Default::default();
+    }
+    let players: Vec<&dyn Player> = players
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(takes_part)
+        .collect();
+    let kills = if cli.quick { 50 } else { 300 };
+    storm::all(&players, kills)
+}
+
+const STORM: &str = "kill storm";
 
 fn rows<'a>(cli: &Cli, players: &'a [Box<dyn Player>]) -> Vec<Row<'a>> {
     let mut rows = Vec::new();

@@ -7,7 +7,7 @@
 
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use anyhow::{Context, Result};
 use memmap2::{MmapOptions, MmapRaw};
@@ -17,6 +17,13 @@ use memmap2::{MmapOptions, MmapRaw};
 pub struct Shared {
     map: MmapRaw,
     bytes: usize,
+}
+
+/// When the system finds memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    Now,
+    WhenTouched,
 }
 
 /// Where one cache line ends and the next one begins, with the line that is fetched along.
@@ -32,7 +39,7 @@ impl Shared {
             .open(path);
         let file = file.with_context(|| format!("creating {}", path.display()))?;
         file.set_len(bytes as u64)?;
-        Self::map(&file, bytes)
+        Self::map(&file, bytes, Pages::Now)
     }
 
     /// Maps a file that somebody created.
@@ -40,15 +47,23 @@ impl Shared {
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.with_context(|| format!("opening {}", path.display()))?;
         let bytes = usize::try_from(file.metadata()?.len())?;
-        Self::map(&file, bytes)
+        Self::map(&file, bytes, Pages::Now)
     }
 
-    fn map(file: &std::fs::File, bytes: usize) -> Result<Self> {
-        let map = MmapOptions::new()
-            .len(bytes)
-            .populate()
-            .map_raw(file)
-            .context("mapping")?;
+    /// Maps a large file that somebody created, of which little may be used.
+    pub fn open_sparse(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let bytes = usize::try_from(file.metadata()?.len())?;
+        Self::map(&file, bytes, Pages::WhenTouched)
+    }
+
+    fn map(file: &std::fs::File, bytes: usize, pages: Pages) -> Result<Self> {
+        let mut options = MmapOptions::new();
+        options.len(bytes);
+        if pages == Pages::Now {
+            options.populate();
+        }
+        let map = options.map_raw(file).context("mapping")?;
         Ok(Self { map, bytes })
     }
 
@@ -71,6 +86,16 @@ impl Shared {
         let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
         // SAFETY: as in `word`; who uses a half uses the whole word in no other way.
         unsafe { AtomicU32::from_ptr(pointer.cast()) }
+    }
+
+    /// The byte at `offset`, where no payload lies.
+    #[inline]
+    pub fn byte(&self, offset: usize) -> &AtomicU8 {
+        assert!(offset < self.bytes);
+        // SAFETY: inside the mapping (1, checked above).
+        let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: valid for as long as `self` (1), and only ever touched as an atomic (2).
+        unsafe { AtomicU8::from_ptr(pointer) }
     }
 
     /// The payload of `len` bytes at `offset`, to be written.

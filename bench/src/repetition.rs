@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const PROBES: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Where an own queue is opened by its address: below the repetition's folder.
-const SHM_DIR: &str = "IPC_SHM_DIR";
+pub const SHM_DIR: &str = "IPC_SHM_DIR";
 
 /// Measures once.
 pub fn measure(
@@ -181,6 +181,7 @@ fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
     let figure = match work.unit() {
         Unit::Nanoseconds => outcomes.iter().find_map(|outcome| outcome.trip_ns),
         Unit::MessagesPerSecond => rate(outcomes),
+        Unit::Kills | Unit::Messages => None,
     };
     Ok(Repetition {
         figure: figure.context("nothing was measured")?,

@@ -21,7 +21,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn of(rows: &[Row<'_>], probes: Vec<Summary>, players: &[Box<dyn Player>]) -> Self {
+    pub fn of(rows: &[Row<'_>], others: Vec<Summary>, players: &[Box<dyn Player>]) -> Self {
         let players = || players.iter().map(AsRef::as_ref);
         let took_part =
             |player: &&dyn Player| rows.iter().any(|row| row.player.name() == player.name());
@@ -29,6 +29,16 @@ impl Report {
         let mut skipped: Vec<_> = players()
             .filter_map(|player| player.missing().map(|why| (player.name(), why)))
             .collect();
+        skipped.extend(rows.iter().filter_map(|row| {
+            let last = row.failures().last().filter(|_| row.failure().is_none())?;
+            let what = format!(
+                "{} repetitions of {}, {}",
+                row.failures().len(),
+                row.work,
+                row.player.name()
+            );
+            Some((what, last.clone()))
+        }));
         skipped.extend(rows.iter().filter_map(|row| {
             let why = row.failure()?;
             Some((
@@ -40,7 +50,7 @@ impl Report {
         notes.retain(|(_, note)| !note.is_empty());
         notes.dedup();
         let mut summaries: Vec<_> = rows.iter().flat_map(Row::summaries).collect();
-        summaries.extend(probes);
+        summaries.extend(others);
         Self {
             targets: targets::judge(&summaries),
             rows: summaries,

@@ -48,7 +48,7 @@ pub struct Summary {
     pub samples: usize,
 }
 
-/// Who fails so often is left alone.
+/// Who fails so often, and more often than not, is left alone.
 const FAILURES: usize = 3;
 /// Bare round trips are by the way, in a row of their own.
 const BOUNCED: &str = "cache line";
@@ -67,7 +67,18 @@ impl<'a> Row<'a> {
 
     fn is_done(&self, plan: &Plan) -> bool {
         let most = self.figures.values().map(Vec::len).max().unwrap_or(0);
-        most >= plan.repetitions || self.failures.len() >= FAILURES
+        most >= plan.repetitions || self.is_given_up()
+    }
+
+    /// It fails often, and more often than not.
+    fn is_given_up(&self) -> bool {
+        let good: usize = self.figures.values().map(Vec::len).sum();
+        self.failures.len() >= FAILURES && self.failures.len() > good
+    }
+
+    /// What went wrong now and then.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     fn add(&mut self, result: anyhow::Result<Repetition>) {
@@ -95,7 +106,7 @@ impl<'a> Row<'a> {
 
     /// Why there is no figure.
     pub fn failure(&self) -> Option<&str> {
-        let failed = self.failures.len() >= FAILURES || self.figures.is_empty();
+        let failed = self.is_given_up() || self.figures.is_empty();
         failed.then(|| {
             self.failures
                 .last()
@@ -176,7 +187,8 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     probes.iter().map(summary).collect()
 }
 
-fn bar(steps: usize) -> ProgressBar {
+/// A progress bar of so many steps.
+pub fn bar(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30.green} {percent}% {eta}  {msg}");
     ProgressBar::new(steps as u64)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

@@ -31,6 +31,7 @@ use anyhow::Result;
 
 use crate::part::{Outcome, Part};
 use crate::stage::Stage;
+use crate::storm;
 use crate::work::Work;
 
 /// Where one queue of a repetition is, and what it is for.
@@ -136,6 +137,11 @@ pub trait Subject: Sync {
         receiver.receive(read)
     }
 
+    /// Whether a process that comes later finds the queue as others left it.
+    fn can_be_opened_again(&self) -> bool {
+        false
+    }
+
     /// How many messages a call takes.
     fn batch(&self) -> usize {
         1
@@ -162,6 +168,9 @@ pub trait Player: Sync {
     fn does(&self, work: Work) -> bool;
     fn missing(&self) -> Option<String>;
     fn create(&self, place: &Place) -> Result<Guard>;
+    fn can_be_opened_again(&self) -> bool;
+    /// Plays a part in the kill storm.
+    fn weather(&self, orders: &storm::Orders) -> Result<()>;
     /// Plays one part to its end.
     fn play(&self, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome>;
 }
@@ -189,6 +198,14 @@ impl<S: Subject> Player for S {
 
     fn create(&self, place: &Place) -> Result<Guard> {
         Subject::create(self, place)
+    }
+
+    fn can_be_opened_again(&self) -> bool {
+        Subject::can_be_opened_again(self)
+    }
+
+    fn weather(&self, orders: &storm::Orders) -> Result<()> {
+        storm::play(self, orders)
     }
 
     fn play(&self, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome> {

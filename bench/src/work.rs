@@ -145,6 +145,8 @@ impl Work {
 pub enum Unit {
     MessagesPerSecond,
     Nanoseconds,
+    Kills,
+    Messages,
 }
 
 impl Unit {
@@ -152,6 +154,8 @@ impl Unit {
         match self {
             Self::MessagesPerSecond => "msg/s",
             Self::Nanoseconds => "ns",
+            Self::Kills => "kills",
+            Self::Messages => "messages",
         }
     }
 }

@@ -84,6 +84,7 @@ fn targets(verdicts: &[Verdict]) -> Table {
 /// A figure that people can read.
 pub fn figure(value: f64, unit: Unit) -> String {
     match unit {
+        Unit::Kills | Unit::Messages => format!("{value:.0}"),
         Unit::MessagesPerSecond => match value {
             1e6.. => format!("{:.2} M/s", value / 1e6),
             1e3.. => format!("{:.1} k/s", value / 1e3),

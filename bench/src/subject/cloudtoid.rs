@@ -40,6 +40,10 @@ impl Subject for Cloudtoid {
         work.has_sides() || work == Work::Visit
     }
 
+    fn can_be_opened_again(&self) -> bool {
+        true
+    }
+
     fn receiver(&self, place: &Place, patience: Patience) -> Result<Out> {
         Ok(Out {
             subscriber: Subscriber::open(&options(place))?,

@@ -31,6 +31,8 @@ impl Ring for Lamport {
     const NAME: &str = "lamport";
     const NOTE: &str = "no ack; one sender and one receiver only";
 
+    const SHARED: bool = false;
+
     fn prepare(_: &Cells) {}
 
     fn over(cells: Cells) -> Self {

@@ -55,6 +55,10 @@ impl Subject for MessageQueue {
         Ok(Box::new(Unlinked(name)))
     }
 
+    fn can_be_opened_again(&self) -> bool {
+        true
+    }
+
     fn receiver(&self, place: &Place, patience: Patience) -> Result<End> {
         let mut flags = MQ_OFlag::O_RDONLY;
         if patience == Patience::Spin {

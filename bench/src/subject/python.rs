@@ -4,11 +4,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Guard, Home, Place, Player, server};
 use crate::part::{Outcome, Part};
 use crate::stage::Stage;
+use crate::storm;
 use crate::work::{SMALL, Work};
 
 #[derive(Debug)]
@@ -40,6 +41,14 @@ impl Player for Python {
 
     fn create(&self, _: &Place) -> Result<Guard> {
         Ok(Box::new(()))
+    }
+
+    fn can_be_opened_again(&self) -> bool {
+        false
+    }
+
+    fn weather(&self, _: &storm::Orders) -> Result<()> {
+        bail!("it can't be opened again")
     }
 
     fn play(&self, part: &Part, _: &Path, stage: &Stage) -> Result<Outcome> {

@@ -63,6 +63,10 @@ impl Subject for Redis {
         Ok(Box::new(Server::start(place, SERVER, args)?))
     }
 
+    fn can_be_opened_again(&self) -> bool {
+        true
+    }
+
     fn receiver(&self, place: &Place, _: Patience) -> Result<End> {
         self.sender(place)
     }

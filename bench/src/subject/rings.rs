@@ -13,6 +13,8 @@ use crate::work::Work;
 pub trait Ring {
     const NAME: &str;
     const NOTE: &str;
+    /// Whether several may send and receive, and come and go.
+    const SHARED: bool;
 
     /// Prepares zero-filled cells.
     fn prepare(cells: &Cells);
@@ -135,6 +137,10 @@ impl<R: Ring, W: Waiting> Subject for Waited<R, W> {
 
     fn does(&self, work: Work) -> bool {
         R::does(work)
+    }
+
+    fn can_be_opened_again(&self) -> bool {
+        R::SHARED
     }
 
     fn create(&self, place: &Place) -> Result<Guard> {

@@ -105,6 +105,10 @@ impl Subject for Shm {
         }
     }
 
+    fn can_be_opened_again(&self) -> bool {
+        self.filling == Filling::Copied && self.lease.is_none()
+    }
+
     fn receiver(&self, place: &Place, patience: Patience) -> Result<BytesOut> {
         Ok(BytesOut {
             receiver: self.open(place)?.receiver(),

@@ -62,6 +62,10 @@ impl Subject for Pipe {
         }
     }
 
+    fn can_be_opened_again(&self) -> bool {
+        true
+    }
+
     fn create(&self, place: &Place) -> Result<Guard> {
         mkfifo(&place.file(), Mode::S_IRWXU)?;
         Ok(Box::new(()))

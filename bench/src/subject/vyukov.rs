@@ -49,6 +49,8 @@ impl Ring for Vyukov {
     const NAME: &str = "vyukov";
     const NOTE: &str = "no ack; wedged for ever by one badly timed kill";
 
+    const SHARED: bool = true;
+
     fn prepare(cells: &Cells) {
         for position in 0..cells.count {
             cells.word(position).store(position, Release);
