@@ -5,6 +5,7 @@
 
 mod clock;
 mod memory;
+mod own;
 mod part;
 mod payload;
 mod probe;
@@ -15,6 +16,7 @@ mod stage;
 mod statistics;
 mod storm;
 mod subject;
+mod weight;
 mod work;
 
 use std::path::PathBuf;
@@ -73,6 +75,12 @@ enum Command {
     /// One side of a kill storm
     #[command(hide = true)]
     StormPart { orders: String },
+    /// Measures of this project's queue alone
+    #[command(hide = true)]
+    OwnPart,
+    /// Another process for those
+    #[command(hide = true)]
+    OwnHelper { helper: own::Helper },
 }
 
 fn main() -> ExitCode {
@@ -80,6 +88,8 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Some(Command::Part { orders }) => part::run(orders),
         Some(Command::StormPart { orders }) => storm::run(orders),
+        Some(Command::OwnPart) => own::run(),
+        Some(Command::OwnHelper { helper }) => own::help(*helper),
         None => run(&cli),
     };
     match outcome {
@@ -96,8 +106,18 @@ fn run(cli: &Cli) -> Result<()> {
     let mut rows = rows(cli, &players);
     let plan = cli.plan();
     let mut others = schedule::run(&mut rows, &plan);
-    let (storms, failures) = storms(cli, &players);
+    let (storms, mut failures) = storms(cli, &players);
     others.extend(storms);
+    let alone: [(&str, Measure); 2] = [(OWN, own::measure), (WEIGHT, weight::measure)];
+    for (name, measure) in alone {
+        if cli.quick || !cli.wants(name, "shm") {
+            continue;
+        }
+        match measure() {
+            Ok(rows) => others.extend(rows),
+            Err(error) => failures.push((name.to_owned(), format!("{error:#}"))),
+        }
+    }
     let mut report = Report::of(&rows, others, &players);
     report.skipped.extend(failures);
     print!("{}", report::text::render(&report));
@@ -127,6 +147,12 @@ fn storms(cli: &Cli, players: &[Box<dyn Player>]) -> (Vec<Summary>, Vec<(String,
     let kills = if cli.quick { 50 } else { 300 };
     storm::all(&players, kills)
 }
+
+/// Stands for all of what only our own queue is asked.
+const OWN: &str = "scale idle recovery";
+/// Stands for what depending on it takes.
+const WEIGHT: &str = "weight";
+type Measure = fn() -> Result<Vec<Summary>>;
 
 const STORM: &str = "kill storm";
 

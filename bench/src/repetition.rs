@@ -181,7 +181,7 @@ fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
     let figure = match work.unit() {
         Unit::Nanoseconds => outcomes.iter().find_map(|outcome| outcome.trip_ns),
         Unit::MessagesPerSecond => rate(outcomes),
-        Unit::Kills | Unit::Messages => None,
+        _ => None,
     };
     Ok(Repetition {
         figure: figure.context("nothing was measured")?,

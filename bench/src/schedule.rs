@@ -98,7 +98,13 @@ impl<'a> Row<'a> {
             return Vec::new();
         }
         let summary = |(distance, figures): (&Distance, &Vec<f64>)| {
-            let row = (self.work, self.player.name(), self.placement);
+            let work = self.work;
+            let row = (
+                work.to_string(),
+                self.player.name(),
+                self.placement,
+                work.unit(),
+            );
             summarise(row, *distance, figures)
         };
         self.figures.iter().map(summary).collect()
@@ -115,19 +121,20 @@ impl<'a> Row<'a> {
     }
 }
 
-fn summarise(
-    (work, subject, placement): (Work, String, Placement),
+/// The median and the range.
+pub fn summarise(
+    (work, subject, placement, unit): (String, String, Placement, Unit),
     distance: Distance,
     figures: &[f64],
 ) -> Summary {
     let mut figures = figures.to_vec();
     let median = median(&mut figures);
     Summary {
-        work: work.to_string(),
+        work,
         subject,
         placement,
         distance,
-        unit: work.unit(),
+        unit,
         median,
         min: figures.first().copied().unwrap_or(median),
         max: figures.last().copied().unwrap_or(median),
@@ -178,11 +185,13 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
         manner: crate::work::Manner::Spinning,
     };
     let summary = |(distance, trips): (&Distance, &Vec<f64>)| {
-        summarise(
-            (work, BOUNCED.to_owned(), Placement::Pinned),
-            *distance,
-            trips,
-        )
+        let row = (
+            work.to_string(),
+            BOUNCED.to_owned(),
+            Placement::Pinned,
+            work.unit(),
+        );
+        summarise(row, *distance, trips)
     };
     probes.iter().map(summary).collect()
 }

@@ -82,6 +82,9 @@ pub enum Home {
 /// Whether somebody cares that a queue stays: dropped when the repetition is over.
 pub type Guard = Box<dyn Any>;
 
+/// Removes what a repetition left in the system's folder of shared memory, by a part of its name.
+struct Swept(String);
+
 /// Something that moves messages.
 pub trait Subject: Sync {
     type Sender: Sender;
@@ -234,4 +237,18 @@ pub fn all() -> Vec<Box<dyn Player>> {
     all.push(Box::new(redis::Redis));
     all.push(Box::new(nats::Nats));
     all
+}
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        let Ok(entries) = std::fs::read_dir("/dev/shm") else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().contains(&self.0) {
+                // Somebody else may have removed it.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
 }

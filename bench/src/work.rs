@@ -141,12 +141,16 @@ impl Work {
 }
 
 /// What a figure counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Unit {
     MessagesPerSecond,
     Nanoseconds,
     Kills,
     Messages,
+    Crates,
+    WakeUpsPerSecond,
+    NanosecondsPerSecond,
+    Bytes,
 }
 
 impl Unit {
@@ -156,6 +160,10 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Kills => "kills",
             Self::Messages => "messages",
+            Self::Crates => "crates",
+            Self::WakeUpsPerSecond => "wake-ups/s",
+            Self::NanosecondsPerSecond => "ns/s",
+            Self::Bytes => "B",
         }
     }
 }

@@ -84,13 +84,17 @@ fn targets(verdicts: &[Verdict]) -> Table {
 /// A figure that people can read.
 pub fn figure(value: f64, unit: Unit) -> String {
     match unit {
-        Unit::Kills | Unit::Messages => format!("{value:.0}"),
+        Unit::Kills | Unit::Messages | Unit::Crates => format!("{value:.0}"),
+        Unit::WakeUpsPerSecond => format!("{value:.1} /s"),
+        Unit::NanosecondsPerSecond => format!("{:.1} µs/s", value / 1e3),
+        Unit::Bytes => format!("{:.0} KiB", value / 1024.0),
         Unit::MessagesPerSecond => match value {
             1e6.. => format!("{:.2} M/s", value / 1e6),
             1e3.. => format!("{:.1} k/s", value / 1e3),
             _ => format!("{value:.0} /s"),
         },
         Unit::Nanoseconds => match value {
+            1e9.. => format!("{:.1} s", value / 1e9),
             1e6.. => format!("{:.1} ms", value / 1e6),
             1e3.. => format!("{:.1} µs", value / 1e3),
             _ => format!("{value:.0} ns"),

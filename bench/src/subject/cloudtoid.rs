@@ -4,7 +4,7 @@ use anyhow::Result;
 use cloudtoid_interprocess::{Error, Options, Publisher, Subscriber};
 
 use super::waiting::poll;
-use super::{Patience, Place, Receiver, Sender, Subject};
+use super::{Guard, Patience, Place, Receiver, Sender, Subject, Swept};
 use crate::work::Work;
 
 #[derive(Debug)]
@@ -42,6 +42,10 @@ impl Subject for Cloudtoid {
 
     fn can_be_opened_again(&self) -> bool {
         true
+    }
+
+    fn create(&self, place: &Place) -> Result<Guard> {
+        Ok(Box::new(Swept(place.global_name())))
     }
 
     fn receiver(&self, place: &Place, patience: Patience) -> Result<Out> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bench_iceoryx::{Receiving, Sending, Settings};
 
 use super::waiting::poll;
-use super::{Guard, Patience, Place, Player, Receiver, Sender, Subject};
+use super::{Guard, Patience, Place, Player, Receiver, Sender, Subject, Swept};
 use crate::work::{Manner, Work};
 
 #[derive(Debug)]
@@ -20,9 +20,6 @@ pub struct Out {
     end: Receiving,
     events: bool,
 }
-
-/// Removes what a repetition left in the system's folder of shared memory.
-struct Swept(String);
 
 pub fn list(all: &mut Vec<Box<dyn Player>>) {
     all.push(Box::new(Iceoryx { events: false }));
@@ -57,7 +54,7 @@ impl Subject for Iceoryx {
     }
 
     fn create(&self, place: &Place) -> Result<Guard> {
-        Ok(Box::new(Swept(prefix(place))))
+        Ok(Box::new(Swept(place.global_name())))
     }
 
     fn receiver(&self, place: &Place, _: Patience) -> Result<Out> {
@@ -109,19 +106,5 @@ impl Receiver for Out {
             self.end.wait()?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Swept {
-    fn drop(&mut self) {
-        let Ok(entries) = std::fs::read_dir("/dev/shm") else {
-            return;
-        };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&self.0) {
-                // Somebody else may have removed it.
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
     }
 }

@@ -1,0 +1,299 @@
+//! What only this project's queue is asked: whether its cost grows, what it costs when idle, how soon it recovers.
+//!
+//! Played in a process of its own, whose queues lie in the run's folder; helpers are further processes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use ipc_queue::{ByteQueue, QueueOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::now_ns;
+use crate::payload;
+use crate::probe::Distance;
+use crate::repetition::SHM_DIR;
+use crate::schedule::{Summary, summarise};
+use crate::work::{Placement, SMALL, Unit};
+
+/// Something measured several times.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sample {
+    work: String,
+    subject: String,
+    unit: Unit,
+    values: Vec<f64>,
+}
+
+/// What a helper does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Helper {
+    /// Is attached.
+    Attach,
+    /// Blocks in a receive.
+    Wait,
+    /// Holds all messages.
+    Hold,
+}
+
+impl Helper {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Wait => "wait",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+const PASSES: usize = 5;
+const MESSAGES: u32 = 20_000;
+const LEASES: usize = 1000;
+const IDLE: Duration = Duration::from_secs(1);
+const ADDRESS: &str = "shm:bench/own";
+
+/// Measures it all in another process.
+pub fn measure() -> Result<Vec<Summary>> {
+    let folder = tempfile::Builder::new()
+        .prefix("ipc-bench-")
+        .tempdir_in("/dev/shm")?;
+    let output = Command::new("/proc/self/exe")
+        .arg("own-part")
+        .env(SHM_DIR, folder.path().join("shm"))
+        .output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{complaint}");
+    let samples: Vec<Sample> = serde_json::from_slice(&output.stdout)?;
+    let summary = |sample: Sample| {
+        let row = (
+            sample.work,
+            sample.subject,
+            Placement::Unpinned,
+            sample.unit,
+        );
+        summarise(row, Distance::None, &sample.values)
+    };
+    Ok(samples.into_iter().map(summary).collect())
+}
+
+/// The other process.
+pub fn run() -> Result<()> {
+    let mut samples = Vec::new();
+    for depth in [0, 10, 100, 1000, 10_000, 100_000] {
+        let options = QueueOptions::new().capacity(131_072);
+        samples.push(scale("messages waiting", depth, &options, |queue| {
+            fill(queue, depth)
+        })?);
+    }
+    for capacity in [2, 16, 256, 4096, 65_536, 1 << 20] {
+        let options = QueueOptions::new().capacity(capacity);
+        samples.push(scale("capacity", capacity as usize, &options, |_| Ok(()))?);
+    }
+    for leases in [0, 1, 10, 100, 500] {
+        let held = |queue: &ByteQueue| {
+            fill(queue, leases)?;
+            hold(queue, leases)
+        };
+        samples.push(scale("leases out", leases, &QueueOptions::new(), held)?);
+    }
+    for attached in [1, 8, 63] {
+        let company = |_: &ByteQueue| start_all(Helper::Attach, attached);
+        samples.push(scale(
+            "processes attached",
+            attached,
+            &QueueOptions::new(),
+            company,
+        )?);
+    }
+    samples.push(recovery()?);
+    samples.extend(idle()?);
+    println!("{}", serde_json::to_string(&samples)?);
+    Ok(())
+}
+
+/// Time per message, sent, received and acked by one thread, in some circumstances.
+fn scale<T>(
+    what: &str,
+    number: usize,
+    options: &QueueOptions,
+    circumstances: impl FnOnce(&ByteQueue) -> Result<T>,
+) -> Result<Sample> {
+    let queue = options.clone().inline_bytes(64).open_bytes(ADDRESS)?;
+    let kept = circumstances(&queue)?;
+    let passes = (0..=PASSES).map(|_| pass(&queue));
+    let values = passes.skip(1).collect::<Result<Vec<f64>>>()?;
+    drop(kept);
+    drop(queue);
+    ipc_queue::remove(ADDRESS)?;
+    Ok(Sample {
+        work: format!("time per message, {what}"),
+        subject: format!("shm, {number}"),
+        unit: Unit::Nanoseconds,
+        values,
+    })
+}
+
+fn pass(queue: &ByteQueue) -> Result<f64> {
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let mut bytes = [0; SMALL];
+    let before = now_ns();
+    for number in 0..MESSAGES {
+        payload::fill(&mut bytes, number.into());
+        sender.send(&bytes)?;
+        let delivery = receiver.recv()?;
+        std::hint::black_box(payload::sum(delivery.payload()));
+        delivery.ack()?;
+    }
+    Ok((now_ns() - before) as f64 / f64::from(MESSAGES))
+}
+
+fn fill(queue: &ByteQueue, messages: usize) -> Result<()> {
+    let sender = queue.sender();
+    for _ in 0..messages {
+        sender.send(&[0; SMALL])?;
+    }
+    Ok(())
+}
+
+/// Takes messages and keeps them until this process ends.
+fn hold(queue: &ByteQueue, messages: usize) -> Result<()> {
+    let receiver = queue.receiver();
+    for _ in 0..messages {
+        std::mem::forget(receiver.recv()?);
+    }
+    std::mem::forget(receiver);
+    Ok(())
+}
+
+/// From the SIGKILL of a process that held 1,000 messages until another has received all of them.
+fn recovery() -> Result<Sample> {
+    let mut values = Vec::new();
+    for _ in 0..PASSES {
+        let queue = QueueOptions::new().inline_bytes(64).open_bytes(ADDRESS)?;
+        fill(&queue, LEASES)?;
+        let mut holder = Company::start(Helper::Hold)?;
+        let before = now_ns();
+        holder.0.kill()?;
+        let receiver = queue.receiver();
+        for _ in 0..LEASES {
+            receiver.recv()?.ack()?;
+        }
+        values.push((now_ns() - before) as f64);
+        drop((receiver, queue, holder));
+        ipc_queue::remove(ADDRESS)?;
+    }
+    Ok(Sample {
+        work: format!("recovery, {LEASES} leases of a killed process"),
+        subject: "shm".to_owned(),
+        unit: Unit::Nanoseconds,
+        values,
+    })
+}
+
+/// What a blocked receiver uses while nothing comes.
+fn idle() -> Result<Vec<Sample>> {
+    let queue = QueueOptions::new().open_bytes(ADDRESS)?;
+    let company = Company::start(Helper::Wait)?;
+    let process = company.0.id();
+    thread::sleep(Duration::from_millis(200));
+    let (mut wakes, mut cpu) = (Vec::new(), Vec::new());
+    for _ in 0..PASSES {
+        let before = usage(process)?;
+        let started = Instant::now();
+        thread::sleep(IDLE);
+        let (after, seconds) = (usage(process)?, started.elapsed().as_secs_f64());
+        wakes.push((after.0 - before.0) as f64 / seconds);
+        cpu.push((after.1 - before.1) as f64 / seconds);
+    }
+    let memory = own_memory(process)?;
+    drop((company, queue));
+    ipc_queue::remove(ADDRESS)?;
+    let sample = |what: &str, unit, values| Sample {
+        work: format!("idle: {what}"),
+        subject: "shm, blocked receiver".to_owned(),
+        unit,
+        values,
+    };
+    Ok(vec![
+        sample("wake-ups", Unit::WakeUpsPerSecond, wakes),
+        sample("CPU time", Unit::NanosecondsPerSecond, cpu),
+        sample("memory beside the segment", Unit::Bytes, vec![memory]),
+    ])
+}
+
+/// How often a process's threads went to sleep, and for how many nanoseconds they ran.
+fn usage(process: u32) -> Result<(u64, u64)> {
+    let (mut switches, mut nanoseconds) = (0, 0);
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let task = task?.path();
+        switches += number_in(&task.join("status"), "voluntary_ctxt_switches:")?;
+        let times = std::fs::read_to_string(task.join("schedstat"))?;
+        let ran = times.split_whitespace().next().context("empty")?;
+        nanoseconds += ran.parse::<u64>()?;
+    }
+    Ok((switches, nanoseconds))
+}
+
+/// The memory that a process shares with nobody.
+fn own_memory(process: u32) -> Result<f64> {
+    let kib = number_in(Path::new(&format!("/proc/{process}/status")), "RssAnon:")?;
+    Ok((kib * 1024) as f64)
+}
+
+fn number_in(file: &Path, label: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(file)?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(label));
+    let number = rest.and_then(|rest| rest.split_whitespace().next());
+    Ok(number.context("no such line")?.parse()?)
+}
+
+/// A helper; killed when dropped.
+struct Company(Child);
+
+impl Company {
+    /// Returns when it is where it should be.
+    fn start(helper: Helper) -> Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .args(["own-helper", helper.name()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut said = String::new();
+        let stdout = child.stdout.take().context("piped")?;
+        BufReader::new(stdout).read_line(&mut said)?;
+        ensure!(said == "ready\n", "a helper said {said:?}");
+        Ok(Self(child))
+    }
+}
+
+fn start_all(helper: Helper, count: usize) -> Result<Vec<Company>> {
+    (0..count).map(|_| Company::start(helper)).collect()
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A helper's process.
+pub fn help(helper: Helper) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    let queue = QueueOptions::new().open_bytes(ADDRESS)?;
+    if helper == Helper::Hold {
+        hold(&queue, LEASES)?;
+    }
+    println!("ready");
+    if helper == Helper::Wait {
+        queue.receiver().recv()?.ack()?;
+    }
+    loop {
+        thread::park();
+    }
+}

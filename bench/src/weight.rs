@@ -1,0 +1,74 @@
+//! What it takes to depend on this project's queue: how many crates, and how long they compile from nothing.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::probe::Distance;
+use crate::schedule::{Summary, summarise};
+use crate::work::{Placement, Unit};
+
+const PACKAGE: &str = "ipc-queue";
+
+pub fn measure() -> Result<Vec<Summary>> {
+    let row = |work: &str, unit, value| {
+        let row = (
+            work.to_owned(),
+            PACKAGE.to_owned(),
+            Placement::Unpinned,
+            unit,
+        );
+        summarise(row, Distance::None, &[value])
+    };
+    Ok(vec![
+        row("crates in the normal tree", Unit::Crates, crates()?),
+        row("compiling from nothing", Unit::Nanoseconds, compile()?),
+    ])
+}
+
+/// Cargo, in the workspace that the bench lies in.
+fn cargo(args: &[&str]) -> Result<Command> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(args)
+        .current_dir(workspace.context("the bench lies in a workspace")?);
+    Ok(command)
+}
+
+fn crates() -> Result<f64> {
+    let tree = [
+        "tree",
+        "--package",
+        PACKAGE,
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ];
+    let output = cargo(&tree)?.stderr(Stdio::null()).output()?;
+    ensure!(output.status.success(), "cargo tree failed");
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let name_and_version = |line: &str| {
+        let mut words = line.split(' ');
+        Some((words.next()?.to_owned(), words.next()?.to_owned()))
+    };
+    let crates: HashSet<_> = tree.lines().filter_map(name_and_version).collect();
+    Ok(crates.len() as f64)
+}
+
+/// Nanoseconds; the sources are there already.
+fn compile() -> Result<f64> {
+    let target = tempfile::Builder::new().prefix("ipc-bench-").tempdir()?;
+    let started = Instant::now();
+    let status = cargo(&["build", "--quiet", "--package", PACKAGE])?
+        .env("CARGO_TARGET_DIR", target.path())
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "{PACKAGE} does not build");
+    Ok(started.elapsed().as_nanos() as f64)
+}
