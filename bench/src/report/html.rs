@@ -131,6 +131,7 @@ fn draw(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::e
         .disable_y_mesh()
         .disable_y_axis()
         .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 15))
         .x_label_formatter(&|value| figure(*value, unit))
         .draw()?;
     for (index, row) in rows.iter().enumerate() {
@@ -151,13 +152,13 @@ fn draw(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::e
         chart.draw_series([Rectangle::new(bar, color.mix(share).filled())])?;
         chart.draw_series([PathElement::new(range, BLACK.stroke_width(1))])?;
         let place = chart.backend_coord(&(from, middle));
-        let font = ("sans-serif", 13).into_font().color(&BLACK);
+        let font = ("sans-serif", 17).into_font().color(&BLACK);
         let font = font.pos(Pos::new(HPos::Right, VPos::Center));
-        root.draw(&Text::new(
-            row.subject.clone(),
-            (place.0 - 6, place.1),
-            font,
-        ))?;
+        let mut name = row.subject.clone();
+        if row.distance == Distance::Far {
+            name.push_str(", far");
+        }
+        root.draw(&Text::new(name, (place.0 - 6, place.1), font))?;
     }
     root.present()?;
     Ok(())
