@@ -192,7 +192,9 @@ fn act<S: Sender, R: Receiver>(
             };
             one_way::send(sender, crowd, batch, bytes, times, stage)
         }
-        (Role::Receiver, _, _, Some(receiver)) => one_way::receive(receiver),
+        (Role::Receiver, _, _, Some(receiver)) => {
+            one_way::receive(receiver, stage.count_of(part.index))
+        }
         (Role::Client, Work::RoundTrip { manner }, Some(sender), Some(receiver)) => {
             round_trip::ask(sender, receiver, manner, times)
         }

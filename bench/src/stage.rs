@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -18,12 +18,16 @@ pub struct Stage {
     parts: u64,
 }
 
+/// The first line of the parts' counts, and of how many parts.
+const COUNTS: usize = 4;
+const MOST_PARTS: usize = 16;
 const FILE: &str = "stage";
+const LOST_AFTER: Duration = Duration::from_secs(3);
 const NAP: Duration = Duration::from_micros(30);
 
 impl Stage {
     pub fn create(folder: &Path) -> Result<()> {
-        Shared::create(&folder.join(FILE), 4 * LINE).map(drop)
+        Shared::create(&folder.join(FILE), (COUNTS + MOST_PARTS) * LINE).map(drop)
     }
 
     pub fn open(folder: &Path, parts: usize) -> Result<Self> {
@@ -42,9 +46,31 @@ impl Stage {
         }
     }
 
-    /// Notes that a sender is done. How many are, this one included.
-    pub fn sender_done(&self) -> u64 {
+    /// Notes that a sender is done, after so many messages. How many are done, this one included.
+    pub fn sender_done(&self, messages: u64) -> u64 {
+        self.shared
+            .word(3 * LINE)
+            .fetch_add(messages, Ordering::SeqCst);
         self.shared.word(LINE).fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Where a receiver counts, on a line of its own.
+    pub fn count_of(&self, part: usize) -> &AtomicU64 {
+        self.shared.word((COUNTS + part % MOST_PARTS) * LINE)
+    }
+
+    /// Waits until all that was sent was received: a queue need not keep an order between senders. Not for ever, for it
+    /// may have been lost.
+    pub fn await_all_received(&self) {
+        let sent = self.shared.word(3 * LINE).load(Ordering::SeqCst);
+        let deadline = Instant::now() + LOST_AFTER;
+        let received = || -> u64 {
+            let counts = (0..MOST_PARTS).map(|part| self.count_of(part).load(Ordering::Relaxed));
+            counts.sum()
+        };
+        while received() < sent && Instant::now() < deadline {
+            thread::sleep(NAP);
+        }
     }
 
     /// The line that the probe bounces. Zero before the first probe.

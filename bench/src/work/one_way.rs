@@ -1,5 +1,7 @@
 //! As fast as they can: senders fill messages, receivers sum them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::Result;
 
 use crate::clock::{Pacer, now_ns};
@@ -49,7 +51,8 @@ pub fn send<S: Sender>(
     )?;
     outcome.measured = before;
     outcome.began_ns = began_ns;
-    if stage.sender_done() == crowd.senders as u64 {
+    if stage.sender_done(outcome.sent.messages) == crowd.senders as u64 {
+        stage.await_all_received();
         for _ in 0..crowd.receivers {
             sender.send(1, bytes, &mut payload::fill_stop)?;
         }
@@ -79,7 +82,7 @@ fn send_for<S: Sender>(
 }
 
 /// Receives until told that there is no more.
-pub fn receive<R: Receiver>(receiver: &mut R) -> Result<Outcome> {
+pub fn receive<R: Receiver>(receiver: &mut R, count: &AtomicU64) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut stopped = false;
     while !stopped {
@@ -88,6 +91,7 @@ pub fn receive<R: Receiver>(receiver: &mut R) -> Result<Outcome> {
                 stopped = true;
             } else {
                 outcome.received.add(payload::sum(memory));
+                count.store(outcome.received.messages, Ordering::Relaxed);
             }
         })?;
     }
