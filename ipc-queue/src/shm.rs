@@ -132,6 +132,7 @@ impl ShmQueue {
         let bounds = |_| bad("it is too small for its settings");
         let memory = SegmentMemory::new(&segment, &geometry).map_err(bounds)?;
         let counters = Counters::new(&segment, &geometry).map_err(bounds)?;
+        let payloads = Payloads::new(&segment, geometry).map_err(bounds)?;
         let flags = segment.flag_view();
         let events = [ITEMS, ROOM].map(|event| segment.event_view(event));
         let ring = Ring::new(memory, settings.attempt_limit);
@@ -139,7 +140,7 @@ impl ShmQueue {
         recover_departed(&segment, &Participants::of(&segment), &ring, None);
         let attachment = Attachment::join(segment, &process_name())?;
         let shared = Hold(Arc::new(Shared {
-            payloads: Payloads::new(&attachment, geometry),
+            payloads,
             seat: Seat::of_slot(attachment.member().index),
             attachment,
             ring,

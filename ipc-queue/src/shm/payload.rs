@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use ipc_shm::{Attachment, Mapping};
+use ipc_shm::{Mapping, OutOfBounds, Segment};
 
 use super::geometry::Geometry;
 use super::ring::{Claim, Lease};
@@ -28,7 +28,14 @@ pub(crate) struct Payloads {
     mapping: Arc<Mapping>,
     body_at: usize,
     geometry: Geometry,
+    /// The payload of the first cell.
+    first_inline: NonNull<u8>,
 }
+
+// SAFETY: `first_inline` is only where the mapping, which is both, has it.
+unsafe impl Send for Payloads {}
+// SAFETY: as above.
+unsafe impl Sync for Payloads {}
 
 /// Bytes that a sender may write.
 #[derive(Debug)]
@@ -66,13 +73,16 @@ pub(crate) struct BadPlace {
 }
 
 impl Payloads {
-    #[inline]
-    pub(crate) fn new(attachment: &Attachment, geometry: Geometry) -> Self {
-        Self {
-            mapping: Arc::clone(attachment.segment().mapping()),
-            body_at: attachment.segment().header().body_offset,
+    pub(crate) fn new(segment: &Segment, geometry: Geometry) -> Result<Self, OutOfBounds> {
+        let mapping = segment.mapping();
+        let body_at = segment.header().body_offset;
+        let inline_bytes = geometry.tags_at - geometry.inline_at(0);
+        Ok(Self {
+            first_inline: mapping.pointer(body_at + geometry.inline_at(0), inline_bytes)?,
+            mapping: Arc::clone(mapping),
+            body_at,
             geometry,
-        }
+        })
     }
 
     #[inline]
@@ -130,12 +140,18 @@ impl Payloads {
 
     #[inline(always)]
     fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<NonNull<u8>, BadPlace> {
+        if chunk.is_none() && len <= self.geometry.inline_bytes && cell < self.geometry.cells {
+            // SAFETY: every cell lies in the mapping, as was checked in `new`.
+            return Ok(unsafe {
+                self.first_inline
+                    .add(cell as usize * self.geometry.cell_bytes)
+            });
+        }
         let offset = self.offset(cell, chunk, len)?;
         let place = self.mapping.pointer(offset, len);
         Ok(place.expect("inside the segment, whose geometry was checked when it was opened"))
     }
 
-    #[inline(always)]
     fn offset(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<usize, BadPlace> {
         let (at, most) = match chunk {
             None => (self.geometry.inline_at(cell), self.geometry.inline_bytes),

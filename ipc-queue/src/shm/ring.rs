@@ -24,6 +24,7 @@
 //! same word is what makes that recoverable.
 
 use std::cmp::Ordering as Compared;
+use std::mem;
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -49,6 +50,10 @@ pub struct Cursor {
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
+    /// Whether it found what it looked for the last time. Then the next cell will be as expected, too, and is swapped
+    /// without a look before: that would fetch its cache line twice, once to read and once to write. Who waits
+    /// must look, or it would take the line from those who are to change it.
+    lucky: bool,
 }
 
 impl Cursor {
@@ -61,11 +66,11 @@ impl Cursor {
     #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
         match self.last {
-            Some(last) if last.compare(Position { lap, index }).is_ge() => {
-                if index > last.index {
-                    last.lap
+            Some(last) if last.compare(Position::new(lap, index)).is_ge() => {
+                if index > last.index() {
+                    last.lap()
                 } else {
-                    last.lap.next()
+                    last.lap().next()
                 }
             }
             _ => lap,
@@ -209,6 +214,27 @@ enum Look<T> {
     Contradiction,
 }
 
+/// What a look at all cells showed.
+enum Scan<T> {
+    /// Something out of turn, which is ours now.
+    Took(T),
+    /// Something that the next look in turn finds; and whether there is more, out of turn.
+    ComesInTurn {
+        others: bool,
+    },
+    Nothing,
+}
+
+/// Whether a look at all cells leaves to the next look in turn what that would find.
+///
+/// What is taken out of turn makes others look everywhere, too: a stream in which both sides did so because of each
+/// other would never find back into its turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turns {
+    Kept,
+    Ignored,
+}
+
 impl<M: Memory> Ring<M> {
     /// The ring on `memory`. Zeroed memory is an empty ring.
     pub fn new(memory: M, attempt_limit: u8) -> Self {
@@ -250,6 +276,7 @@ impl<M: Memory> Ring<M> {
             position: Position::from_word(self.load_hint(hint), self.cells()),
             last: None,
             dealt_with: self.load_hint(strays).wrapping_sub(1),
+            lucky: false,
         }
     }
 
@@ -258,10 +285,10 @@ impl<M: Memory> Ring<M> {
     /// Claims a cell to write a message into, or `None` when all are in use.
     #[inline(always)]
     pub fn claim(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
-        let claim = match self.claim_at_once(me, cursor) {
-            Some(claim) => claim,
-            None => self.claim_somewhere(me, cursor)?,
-        };
+        if let Some(claim) = self.claim_at_once(me, kind, cursor) {
+            return Some(claim);
+        }
+        let claim = self.claim_somewhere(me, cursor)?;
         let lap = State::from_word(claim.word).lap;
         self.cell(claim.index()).begin(lap, kind);
         Some(claim)
@@ -269,19 +296,23 @@ impl<M: Memory> Ring<M> {
 
     /// The cell whose turn it is, if it is free.
     #[inline(always)]
-    fn claim_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
+    fn claim_at_once(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
         let at = self.start(RingWord::Tail, cursor);
-        let free = State::free(at.lap).to_word();
-        if self.cell(at.index).state().load(SeqCst) != free {
+        let cell = self.cell(at.index());
+        let free = State::free(at.lap()).to_word();
+        if !mem::take(&mut cursor.lucky) && cell.state().load(SeqCst) != free {
             return None;
         }
-        let claim = self.claim_word(me, at.index, free, cursor)?;
+        let claim = Self::claim_word(cell, me, at.index(), free, cursor)?;
+        cursor.lucky = true;
+        cell.begin(State::from_word(claim.word).lap, kind);
         self.advance(RingWord::Tail, cursor, at.next(self.cells()));
         Some(claim)
     }
 
     #[inline(never)]
     fn claim_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
+        let mut turns = Turns::Kept;
         loop {
             if let Look::Found(claim) = self.claim_in_turn(me, cursor) {
                 return Some(claim);
@@ -290,10 +321,15 @@ impl<M: Memory> Ring<M> {
             if spare == cursor.dealt_with {
                 return None;
             }
-            if let Some(claim) = self.claim_anywhere(me, cursor) {
-                return Some(claim);
+            match self.claim_anywhere(me, cursor, turns) {
+                Scan::Took(claim) => return Some(claim),
+                Scan::ComesInTurn { others: true } => turns = Turns::Ignored,
+                Scan::ComesInTurn { others: false } => {
+                    turns = Turns::Ignored;
+                    cursor.dealt_with = spare;
+                }
+                Scan::Nothing => cursor.dealt_with = spare,
             }
-            cursor.dealt_with = spare;
         }
     }
 
@@ -318,17 +354,19 @@ impl<M: Memory> Ring<M> {
                 (mended, steps) = (true, 0);
                 at = self.refind(RingWord::Tail);
             }
-            let cell = self.cell(at.index).state();
+            let cell = self.cell(at.index()).state();
             let word = cell.load(SeqCst);
             let state = State::from_word(word);
-            match (state.lap.since(at.lap), state.kind) {
+            match (state.lap.since(at.lap()), state.kind) {
                 (0, CellKind::Free) => {
                     if let Some(first) = busy.take() {
                         (moving, steps) = (true, 0);
                         at = first;
                         continue;
                     }
-                    if let Some(claim) = self.claim_word(me, at.index, word, cursor) {
+                    if let Some(claim) =
+                        Self::claim_word(self.cell(at.index()), me, at.index(), word, cursor)
+                    {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
                         return Look::Found(claim);
                     }
@@ -362,30 +400,58 @@ impl<M: Memory> Ring<M> {
         Look::Nothing
     }
 
+    /// Claims a cell that is free out of turn, if none is free in turn.
     #[cold]
-    fn claim_anywhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
-        (0..self.cells()).find_map(|index| {
-            let word = self.cell(index).state().load(SeqCst);
-            if State::from_word(word).kind != CellKind::Free {
-                return None;
+    fn claim_anywhere(&self, me: Seat, cursor: &mut Cursor, turns: Turns) -> Scan<Claim> {
+        loop {
+            let mut free = None;
+            let mut in_turn = false;
+            let mut at = cursor.position;
+            let mut reached = turns == Turns::Kept;
+            for _ in 0..self.cells() {
+                let word = self.cell(at.index()).state().load(SeqCst);
+                let state = State::from_word(word);
+                let ahead = state.lap.since(at.lap());
+                match state.kind {
+                    CellKind::Free if reached && ahead == 0 => in_turn = true,
+                    CellKind::Free => free = free.or(Some((at.index(), word))),
+                    _ => {}
+                }
+                reached &= ahead >= 0;
+                at = at.next(self.cells());
             }
-            let claim = self.claim_word(me, index, word, cursor)?;
-            Some(Claim {
-                place: Place::out_of_turn(index),
-                ..claim
-            })
-        })
+            let (index, word) = match free {
+                _ if in_turn => {
+                    let others = free.is_some();
+                    return Scan::ComesInTurn { others };
+                }
+                None => return Scan::Nothing,
+                Some(found) => found,
+            };
+            if let Some(claim) = Self::claim_word(self.cell(index), me, index, word, cursor) {
+                return Scan::Took(Claim {
+                    place: Place::out_of_turn(index),
+                    ..claim
+                });
+            }
+        }
     }
 
     /// Claims a free cell; for a later lap than it stands for, if this handle claimed further on before.
     #[inline(always)]
-    fn claim_word(&self, me: Seat, index: u32, word: u64, cursor: &mut Cursor) -> Option<Claim> {
+    fn claim_word(
+        cell: Cell<'_, M::Word>,
+        me: Seat,
+        index: u32,
+        word: u64,
+        cursor: &mut Cursor,
+    ) -> Option<Claim> {
         let free = State::from_word(word);
         let lap = cursor.lap_in_order(index, free.lap);
         let claimed = State { lap, ..free }.claimed_by(me).to_word();
-        let swapped = self.cell(index).state().swap_if(word, claimed, SeqCst);
+        let swapped = cell.state().swap_if(word, claimed, SeqCst);
         swapped.ok().map(|()| {
-            cursor.last = Some(Position { lap, index });
+            cursor.last = Some(Position::new(lap, index));
             Claim {
                 place: if lap == free.lap {
                     Place::in_turn(index)
@@ -475,39 +541,50 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The message whose turn it is, if it is ready.
+    /// The message whose turn it is, if it is ready and was never delivered.
     #[inline(always)]
     fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         let at = self.start(RingWord::Head, cursor);
-        let word = self.cell(at.index).state().load(SeqCst);
-        let state = State::from_word(word);
-        if state.kind != CellKind::Ready || state.lap != at.lap {
+        let cell = self.cell(at.index());
+        let fresh = State::free(at.lap()).released_as(CellKind::Ready).to_word();
+        if !mem::take(&mut cursor.lucky) && cell.state().load(SeqCst) != fresh {
             return None;
         }
-        let lease = self.take_word(me, at.index, word)?;
+        let lease = Self::take_word(cell, me, at.index(), fresh)?;
+        cursor.lucky = true;
         self.advance(RingWord::Head, cursor, at.next(self.cells()));
         Some(lease)
     }
 
     #[inline(never)]
     fn take_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        let mut turns = Turns::Kept;
         loop {
             let look = self.take_in_turn(me, cursor);
             if let Look::Found(lease) = look {
                 return Some(lease);
             }
-            let trusted = matches!(look, Look::Nothing);
+            if matches!(look, Look::Contradiction) {
+                turns = Turns::Ignored;
+            }
             let strays = self.memory.ring_word(RingWord::Stray).load(SeqCst);
-            if trusted && strays == cursor.dealt_with {
+            if matches!(look, Look::Nothing) && strays == cursor.dealt_with {
                 return None;
             }
-            if let Some(lease) = self.take_anywhere(me, cursor.position) {
-                return Some(lease);
-            }
-            // Only a whole scan that found nothing deals with the strays.
-            cursor.dealt_with = strays;
-            if !trusted {
-                return None;
+            // Only a whole scan that found nothing out of turn deals with the strays.
+            match self.take_anywhere(me, cursor.position, turns) {
+                Scan::Took(lease) => return Some(lease),
+                Scan::ComesInTurn { others: true } => turns = Turns::Ignored,
+                Scan::ComesInTurn { others: false } => {
+                    turns = Turns::Ignored;
+                    cursor.dealt_with = strays;
+                }
+                Scan::Nothing => {
+                    cursor.dealt_with = strays;
+                    if matches!(look, Look::Contradiction) {
+                        return None;
+                    }
+                }
             }
         }
     }
@@ -525,12 +602,14 @@ impl<M: Memory> Ring<M> {
                 (mended, steps) = (true, 0);
                 at = self.refind(RingWord::Head);
             }
-            let cell = self.cell(at.index).state();
+            let cell = self.cell(at.index()).state();
             let word = cell.load(SeqCst);
             let state = State::from_word(word);
-            match (state.lap.since(at.lap), state.kind) {
+            match (state.lap.since(at.lap()), state.kind) {
                 (0, CellKind::Ready) => {
-                    if let Some(lease) = self.take_word(me, at.index, word) {
+                    if let Some(lease) =
+                        Self::take_word(self.cell(at.index()), me, at.index(), word)
+                    {
                         self.advance(RingWord::Head, cursor, at.next(cells));
                         return Look::Found(lease);
                     }
@@ -573,7 +652,7 @@ impl<M: Memory> Ring<M> {
     /// The cell at `at` is being written. Is there a message behind it that would have to wait for it?
     #[cold]
     fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
-        let cell = self.cell(at.index).state();
+        let cell = self.cell(at.index()).state();
         if !self.is_ready_behind(at) {
             // The look at the other cells counts only if this one was being written all the while.
             return if cell.load(SeqCst) == word {
@@ -594,9 +673,9 @@ impl<M: Memory> Ring<M> {
     /// Whether a message is ready at a position after `at` that receivers get to in turn.
     fn is_ready_behind(&self, at: Position) -> bool {
         let mut next = at.next(self.cells());
-        while next.index != at.index {
-            let state = State::from_word(self.cell(next.index).state().load(SeqCst));
-            match (state.lap.since(next.lap), state.kind) {
+        while next.index() != at.index() {
+            let state = State::from_word(self.cell(next.index()).state().load(SeqCst));
+            match (state.lap.since(next.lap()), state.kind) {
                 (0, CellKind::Ready) => return true,
                 (0, CellKind::Writing) | (1.., _) => {}
                 _ => return false,
@@ -606,40 +685,55 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others. `None` only
-    /// after a whole scan that found nothing.
+    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others. Leaves those that come
+    /// in turn to be taken so, unless turns are ignored.
     #[cold]
-    fn take_anywhere(&self, me: Seat, position: Position) -> Option<Lease> {
+    fn take_anywhere(&self, me: Seat, position: Position, turns: Turns) -> Scan<Lease> {
         let cells = self.cells();
         let mut first: Option<(Position, u64)> = None;
         loop {
             let mut next: Option<(Position, u64)> = None;
-            for index in (position.index..cells).chain(0..position.index) {
+            let mut in_turn: Option<Position> = None;
+            let mut at = position;
+            let mut reached = turns == Turns::Kept;
+            for _ in 0..cells {
+                let index = at.index();
                 let word = self.cell(index).state().load(SeqCst);
                 let state = State::from_word(word);
-                if state.kind != CellKind::Ready {
-                    continue;
-                }
-                let found = Position {
-                    lap: state.lap,
-                    index,
-                };
-                // Delivered before: no order is promised.
-                if state.attempt > 0 {
-                    if let Some(lease) = self.take_redelivered(me, index, word) {
-                        return Some(lease);
+                let ahead = state.lap.since(at.lap());
+                if state.kind == CellKind::Ready {
+                    let found = Position::new(state.lap, index);
+                    if reached && ahead == 0 {
+                        in_turn = in_turn.or(Some(found));
+                    } else if state.attempt > 0 {
+                        // Delivered before: no order is promised.
+                        if let Some(lease) = self.take_redelivered(me, index, word) {
+                            return Scan::Took(lease);
+                        }
+                    } else if next.is_none_or(|(next, _)| found.compare(next).is_lt()) {
+                        next = Some((found, word));
                     }
-                } else if next.is_none_or(|(next, _)| found.compare(next).is_lt()) {
-                    next = Some((found, word));
                 }
+                reached &= match state.kind {
+                    CellKind::Ready | CellKind::Writing => ahead >= 0,
+                    _ => ahead > 0,
+                };
+                at = at.next(cells);
             }
-            let (at, word) = next?;
+            let (at, word) = match (next, in_turn) {
+                (None, None) => return Scan::Nothing,
+                (None, Some(_)) => return Scan::ComesInTurn { others: false },
+                (Some((next, _)), Some(turn)) if turn.compare(next).is_lt() => {
+                    return Scan::ComesInTurn { others: true };
+                }
+                (Some(next), _) => next,
+            };
             // Only if a second scan says the same: what its sender sent before it was ready before it, maybe
             // behind our back.
             if first == next
-                && let Some(lease) = self.take_stray(me, at.index, word)
+                && let Some(lease) = self.take_stray(me, at.index(), word)
             {
-                return Some(lease);
+                return Scan::Took(lease);
             }
             first = next;
         }
@@ -657,7 +751,7 @@ impl<M: Memory> Ring<M> {
     }
 
     fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
-        let lease = self.take_word(me, index, word)?;
+        let lease = Self::take_word(self.cell(index), me, index, word)?;
         Some(Lease {
             place: Place::out_of_turn(index),
             ..lease
@@ -665,13 +759,10 @@ impl<M: Memory> Ring<M> {
     }
 
     #[inline(always)]
-    fn take_word(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
+    fn take_word(cell: Cell<'_, M::Word>, me: Seat, index: u32, word: u64) -> Option<Lease> {
         let taken = State::from_word(word).taken_by(me);
         // Acquire: the header and the payload that the publication released.
-        let swapped = self
-            .cell(index)
-            .state()
-            .swap_if(word, taken.to_word(), SeqCst);
+        let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);
         swapped.ok().map(|()| Lease {
             place: Place::in_turn(index),
             ..Lease::of_state(index, taken)
@@ -778,8 +869,8 @@ impl<M: Memory> Ring<M> {
             RingWord::Tail | RingWord::Spare => CellKind::Free,
         };
         let at = self.start(which, cursor);
-        let state = State::from_word(self.cell(at.index).state().load(SeqCst));
-        state.kind == wanted && state.lap == at.lap
+        let state = State::from_word(self.cell(at.index()).state().load(SeqCst));
+        state.kind == wanted && state.lap == at.lap()
     }
 
     /// Who holds which message, delivered how often.
@@ -869,7 +960,7 @@ impl<M: Memory> Ring<M> {
                 }
                 _ => state.lap,
             };
-            Position { lap, index }
+            Position::new(lap, index)
         };
         let first = (0..self.cells())
             .map(position)

@@ -127,60 +127,71 @@ impl Lap {
     }
 }
 
-/// A place in the endless sequence of messages: a lap and a cell.
+/// A place in the endless sequence of messages: `lap:35 | cell:21`, in the order of the sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Position {
-    /// How often the ring went round before.
-    pub lap: Lap,
-    /// Which cell.
-    pub index: u32,
-}
+pub struct Position(u64);
 
 impl Position {
     const INDEX_BITS: u32 = 21;
+    const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
+    const BITS: u32 = Self::INDEX_BITS + 35;
+
+    /// The place of cell `index`, below 2^21, in a lap.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(lap: Lap, index: u32) -> Self {
+        Self(lap.0 << Self::INDEX_BITS | index as u64)
+    }
+
+    /// How often the ring went round before.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lap(self) -> Lap {
+        Lap(self.0 >> Self::INDEX_BITS)
+    }
+
+    /// Which cell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        (self.0 & Self::INDEX_MASK) as u32
+    }
 
     /// The position after this one, in a ring of `cells` cells.
     #[inline(always)]
     #[must_use]
     pub const fn next(self, cells: u32) -> Self {
-        if self.index + 1 < cells {
-            Self {
-                lap: self.lap,
-                index: self.index + 1,
-            }
+        if self.index() + 1 < cells {
+            Self(self.0 + 1)
         } else {
-            Self {
-                lap: self.lap.next(),
-                index: 0,
-            }
+            Self::new(self.lap().next(), 0)
         }
     }
 
-    /// Which of two positions comes first.
+    /// Which of two positions comes first. Right while they are less than 2^34 laps apart.
     #[inline(always)]
     #[must_use]
     pub fn compare(self, other: Self) -> Ordering {
-        self.lap
-            .since(other.lap)
-            .cmp(&0)
-            .then(self.index.cmp(&other.index))
+        let ahead = self.0.wrapping_sub(other.0) << (u64::BITS - Self::BITS);
+        ahead.cast_signed().cmp(&0)
     }
 
     /// As a word, for a hint.
     #[inline(always)]
     #[must_use]
     pub const fn to_word(self) -> u64 {
-        self.lap.0 << Self::INDEX_BITS | self.index as u64
+        self.0
     }
 
     /// From a hint. An index outside the ring, which only damage makes, becomes 0.
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64, cells: u32) -> Self {
-        let index = (word & ((1 << Self::INDEX_BITS) - 1)) as u32;
-        Self {
-            lap: Lap::new(word >> Self::INDEX_BITS),
-            index: if index < cells { index } else { 0 },
+        let position = Self(word & ((1 << Self::BITS) - 1));
+        if position.index() < cells {
+            position
+        } else {
+            Self::new(position.lap(), 0)
         }
     }
 }
@@ -351,7 +362,7 @@ mod tests {
 
         #[test]
         fn positions_survive_their_word(lap: u64, index in 0..1u32 << 20, cells in 1..=1u32 << 20) {
-            let position = Position { lap: Lap::new(lap), index: index % cells };
+            let position = Position::new(Lap::new(lap), index % cells);
             prop_assert_eq!(Position::from_word(position.to_word(), cells), position);
             prop_assert_eq!(position.compare(position.next(cells)), Ordering::Less);
         }

@@ -256,7 +256,7 @@ fn show(place: Place, word: u64) -> String {
         }
         Place::Ring(0 | 1) => {
             let position = Position::from_word(word, u32::MAX);
-            format!("lap {} cell {}", position.lap.number(), position.index)
+            format!("lap {} cell {}", position.lap().number(), position.index())
         }
         Place::Chunk(_) if word != 0 => {
             format!("cell {} lap {}", (word >> 35) - 1, Lap::new(word).number())
