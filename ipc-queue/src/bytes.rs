@@ -11,6 +11,8 @@ use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
 use crate::options::QueueOptions;
+#[cfg(target_os = "linux")]
+use crate::shm::ShmReceiver;
 use crate::transport::{ReceivePort, SendPort, Transport, Wait};
 
 /// Memory for larger batches is had only when there are so many messages.
@@ -49,7 +51,15 @@ pub struct ByteSender {
 /// Receives byte strings. For one thread at a time: make one per thread.
 #[derive(Debug)]
 pub struct ByteReceiver {
-    port: Box<dyn ReceivePort>,
+    port: Port,
+}
+
+/// How a receiver receives. Shared memory without a detour: it is a matter of nanoseconds.
+#[derive(Debug)]
+enum Port {
+    #[cfg(target_os = "linux")]
+    Shm(ShmReceiver),
+    Other(Box<dyn ReceivePort>),
 }
 
 impl ByteQueue {
@@ -79,8 +89,14 @@ impl ByteQueue {
     /// A handle for receiving.
     #[must_use]
     pub fn receiver(&self) -> ByteReceiver {
+        #[cfg(target_os = "linux")]
+        if let Some(queue) = self.transport.as_shm() {
+            return ByteReceiver {
+                port: Port::Shm(queue.shm_receiver()),
+            };
+        }
         ByteReceiver {
-            port: self.transport.receiver(),
+            port: Port::Other(self.transport.receiver()),
         }
     }
 
@@ -194,6 +210,7 @@ impl ByteReceiver {
     ///
     /// # Errors
     /// [`RecvError`] when the queue is closed and drained, or removed.
+    #[inline(always)]
     pub fn recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
         self.recv_within(Wait::Forever)
     }
@@ -202,6 +219,7 @@ impl ByteReceiver {
     ///
     /// # Errors
     /// [`RecvError::Empty`] if there is none; else as [`recv`](Self::recv).
+    #[inline(always)]
     pub fn try_recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
         self.recv_within(Wait::No)
     }
@@ -226,8 +244,13 @@ impl ByteReceiver {
     ///
     /// # Errors
     /// As the other receives, depending on `wait`.
+    #[inline(always)]
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
-        self.port.recv(wait)
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Port::Shm(receiver) => receiver.receive(wait),
+            Port::Other(port) => port.recv(wait),
+        }
     }
 
     /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
@@ -239,7 +262,11 @@ impl ByteReceiver {
     /// As the other receives, if there was not even a first message.
     pub fn recv_batch(&self, most: usize, wait: Wait) -> Result<Vec<ByteDelivery<'_>>, RecvError> {
         let mut batch = Vec::with_capacity(most.min(LARGE_BATCH));
-        self.port.recv_batch(most, wait, &mut batch)?;
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Port::Shm(receiver) => receiver.recv_batch(most, wait, &mut batch)?,
+            Port::Other(port) => port.recv_batch(most, wait, &mut batch)?,
+        }
         Ok(batch)
     }
 }

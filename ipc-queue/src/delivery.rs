@@ -64,6 +64,7 @@ impl<'a> ByteDelivery<'a> {
     }
 
     #[cfg(target_os = "linux")]
+    #[inline]
     pub(crate) fn shm(delivery: ShmDelivery<'a>) -> Self {
         Self(Inner::Shm(delivery))
     }

@@ -192,6 +192,10 @@ impl Transport for ShmQueue {
         &self.shared.settings
     }
 
+    fn as_shm(&self) -> Option<&ShmQueue> {
+        Some(self)
+    }
+
     fn sender(&self) -> Box<dyn SendPort> {
         Box::new(self.shm_sender())
     }

@@ -69,6 +69,13 @@ pub trait Transport: Debug + Send + Sync {
     /// A handle for receiving, for one thread at a time.
     fn receiver(&self) -> Box<dyn ReceivePort>;
 
+    /// This crate's own transport in shared memory, if it is that.
+    #[cfg(target_os = "linux")]
+    #[doc(hidden)]
+    fn as_shm(&self) -> Option<&crate::ShmQueue> {
+        None
+    }
+
     /// Takes no more messages from now on; what is in the queue is delivered. Wakes everybody blocked.
     fn close(&self);
 

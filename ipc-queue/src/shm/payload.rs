@@ -228,11 +228,6 @@ impl Readable<'_> {
         &self.lease
     }
 
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2), and it is mapped (3).

@@ -25,6 +25,8 @@ pub struct ShmReceiver {
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
+    /// What the last look for a message came to, until a call returns it.
+    trouble: RefCell<Option<RecvError>>,
 }
 
 /// A message being read in shared memory. Dropped, it is given back.
@@ -42,45 +44,54 @@ impl ShmReceiver {
             lane: shared
                 .counters
                 .take(shared.attachment.member(), Side::Receive),
+            trouble: RefCell::default(),
             shared,
         }
     }
 
+    /// The next message.
+    ///
+    /// Inlined into the receiving program, so that the delivery is made where it stays, of two registers: a copy of
+    /// one just written by a callee would wait until its parts are in the cache.
     #[inline(always)]
-    fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvError> {
-        match self.try_take() {
-            Ok(Some(lease)) => {
-                self.spin.hit();
-                self.deliver_counted(lease)
-            }
-            Ok(None) => self.receive_later(wait),
-            Err(error) => Err(error),
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        match self.lease_at_once() {
+            Some(lease) => self.deliver(lease),
+            None => self.receive_later(wait),
         }
     }
 
     #[cold]
-    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvError> {
-        let lease = self.wait_for_item(wait)?;
-        self.deliver_counted(lease)
+    fn receive_later(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        let lease = self.lease_later(wait)?;
+        self.deliver(lease)
     }
 
-    #[inline(always)]
-    fn deliver_counted(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvError> {
-        let delivery = self.deliver(lease)?;
-        self.lane.add(Received::Messages, 1);
-        self.lane
-            .add(Received::Bytes, delivery.payload.len() as u64);
-        Ok(delivery)
-    }
-
-    fn lease(&self, wait: Wait) -> Result<Lease, RecvError> {
-        match self.try_take()? {
-            Some(lease) => {
+    /// `None`: there is no message now, or `trouble` says why not.
+    #[inline(never)]
+    fn lease_at_once(&self) -> Option<Lease> {
+        match self.try_take() {
+            Ok(Some(lease)) => {
                 self.spin.hit();
-                Ok(lease)
+                self.start(&lease);
+                Some(lease)
             }
-            None => self.wait_for_item(wait),
+            Ok(None) => None,
+            Err(error) => {
+                *self.trouble.borrow_mut() = Some(error);
+                None
+            }
         }
+    }
+
+    #[cold]
+    fn lease_later(&self, wait: Wait) -> Result<Lease, RecvError> {
+        if let Some(error) = self.trouble.take() {
+            return Err(error);
+        }
+        let lease = self.wait_for_item(wait)?;
+        self.start(&lease);
+        Ok(lease)
     }
 
     /// Waits for the first message, then takes what else is there.
@@ -93,26 +104,21 @@ impl ShmReceiver {
         if most == 0 {
             return Ok(());
         }
-        let (mut messages, mut bytes) = (0, 0);
-        let mut next = Some(self.lease(wait)?);
-        let mut bad = None;
-        while let Some(lease) = next {
+        into.push(self.receive(wait)?);
+        for _ in 1..most {
+            let Some(lease) = self.lease_at_once() else {
+                break;
+            };
             match self.deliver(lease) {
-                Ok(delivery) => {
-                    messages += 1;
-                    bytes += delivery.payload.len() as u64;
-                    into.push(ByteDelivery::shm(delivery));
+                Ok(delivery) => into.push(delivery),
+                Err(error) => {
+                    // For the next call: what was taken comes first.
+                    *self.trouble.borrow_mut() = Some(error);
+                    break;
                 }
-                Err(error) => bad = Some(error),
             }
-            // What is wrong now the next call will find out: first what was taken.
-            next = (messages < most as u64 && bad.is_none())
-                .then(|| self.try_take().ok().flatten())
-                .flatten();
         }
-        self.lane.add(Received::Messages, messages);
-        self.lane.add(Received::Bytes, bytes);
-        bad.filter(|_| messages == 0).map_or(Ok(()), Err)
+        Ok(())
     }
 
     #[cold]
@@ -153,36 +159,44 @@ impl ShmReceiver {
         }
     }
 
+    /// Starts a lease's time, and counts the message.
     #[inline(always)]
-    fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvError> {
+    fn start(&self, lease: &Lease) {
         let shared = &*self.shared;
         if let Some(time) = shared.settings.lease {
             let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
-            shared.ring.start_lease(&lease, ends_at);
+            shared.ring.start_lease(lease, ends_at);
             shared.look_by(ends_at);
         }
         if lease.attempt() > 1 {
             self.lane.add(Received::Again, 1);
         }
-        let cell = shared.ring.cell(lease.index());
-        // Nobody's message: zeroes in its place, if not damage.
-        if cell.sender().get() == 0 {
-            shared.usable()?;
-        }
+        let body = shared.ring.cell(lease.index()).body();
+        self.lane.add(Received::Messages, 1);
+        self.lane.add(Received::Bytes, body.len.into());
+    }
+
+    #[inline(always)]
+    fn deliver(&self, lease: Lease) -> Result<ByteDelivery<'_>, RecvError> {
+        let cell = self.shared.ring.cell(lease.index());
         let body = cell.body();
-        if body.chunk.is_some() {
-            self.check_chunk(&lease, body)?;
+        // No sender: zeroes in the message's place, if not damage.
+        if body.chunk.is_some() || cell.sender().get() == 0 {
+            self.check(&lease, body)?;
         }
-        match shared
-            .payloads
-            .readable(lease, body.chunk, body.len as usize)
-        {
-            Ok(payload) => Ok(ShmDelivery {
+        let payloads = &self.shared.payloads;
+        match payloads.readable(lease, body.chunk, body.len as usize) {
+            Ok(payload) => Ok(ByteDelivery::shm(ShmDelivery {
                 receiver: self,
                 payload,
-            }),
+            })),
             Err((lease, bad)) => Err(self.bury_damaged(&lease, bad.reason)),
         }
+    }
+
+    fn check(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
+        self.shared.usable()?;
+        self.check_chunk(lease, body)
     }
 
     fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
@@ -204,7 +218,8 @@ impl ShmReceiver {
 
     #[cold]
     fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
-        let _ = self.shared.ring.settle(lease, Settlement::Bury);
+        let settled = self.shared.ring.settle(lease, Settlement::Bury);
+        let _ = self.settled(settled, Received::Buried);
         let damaged = |_| RecvError::Damaged(reason);
         self.shared.usable().map_or_else(RecvError::from, damaged)
     }
@@ -294,7 +309,7 @@ impl Drop for ShmReceiver {
 
 impl ReceivePort for ShmReceiver {
     fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
-        self.receive(wait).map(ByteDelivery::shm)
+        self.receive(wait)
     }
 
     fn recv_batch<'a>(
