@@ -32,12 +32,14 @@
 //!
 //! Does not test death, which needs processes, nor speed.
 
+mod batch;
 mod crowd;
 mod delivery;
 mod flow;
 mod settling;
 mod walk;
 
+pub use batch::*;
 pub use delivery::*;
 pub use flow::*;
 pub use settling::*;
@@ -98,6 +100,9 @@ macro_rules! conformance_tests {
             a_dead_letter_can_be_requeued_or_discarded
             an_expired_lease_is_lost_and_the_message_comes_again
             an_extended_lease_is_kept
+
+            a_batch_is_sent_and_received_in_its_order
+            a_batch_that_can_not_be_sent_says_how_much_of_it_was
 
             capacity_is_exact
             a_failed_send_hands_the_message_back

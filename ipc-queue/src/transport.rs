@@ -31,6 +31,10 @@
 //!   then is refused and changes nothing; what it reads stays as it is until it lets go.
 //! - `an_extended_lease_is_kept`
 //!
+//! Batches
+//! - `a_batch_is_sent_and_received_in_its_order`: each message of it an ordinary message, settled by itself.
+//! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the first ones, and why the next was not.
+//!
 //! Flow
 //! - `capacity_is_exact`: loans count, and leased, delayed and dead messages.
 //! - `a_failed_send_hands_the_message_back`
