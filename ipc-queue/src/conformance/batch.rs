@@ -79,7 +79,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
 
 /// It waits for room again and again, and wakes whoever waits for it.
 fn a_batch_larger_than_the_queue_passes_through(subject: &dyn Subject) {
-    const MESSAGES: u64 = 200;
+    const MESSAGES: u64 = 2_000;
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     thread::scope(|scope| {
