@@ -5,6 +5,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod lint;
+mod mutants;
 mod scenarios;
 mod sweep;
 mod test;
@@ -31,6 +32,8 @@ enum Command {
     Test(test::Options),
     /// Check formatting, lints, docs and layering
     Lint,
+    /// Make small wrong changes, one at a time, and see that each is caught by a test
+    Mutants(mutants::Options),
     /// Look for data races between threads on one queue (needs a nightly compiler)
     Tsan,
     /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Lint => lint::run(),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Tsan => tsan::run(),
         Command::Scenarios(options) => scenarios::run(&options),
         Command::ScenarioPlay(play) => scenarios::play(&play),

@@ -150,6 +150,33 @@ fn who_found_no_room_finds_what_was_freed_behind_a_message() {
     explore("let go", 2, kept);
 }
 
+#[test]
+fn a_sender_that_claimed_far_ahead_keeps_its_order() {
+    let again = [Take, Nack].repeat(2);
+    for cells in 2..=3 {
+        let actors = vec![
+            (0, sends(&[1])),
+            (1, vec![Claim(2), Publish, Claim(5), Abandon]),
+            (2, [again.clone(), acks(1)].concat()),
+            (3, sends(&[3, 4])),
+            (4, acks(3)),
+        ];
+        // The first cell is free two laps ahead of the others, which are in use.
+        let before = [
+            [0].repeat(2),
+            [2].repeat(5),
+            [1].repeat(cells as usize),
+            vec![2],
+        ]
+        .concat();
+        explore(
+            "far ahead",
+            2,
+            Scenario::new(cells, actors).prepared(before),
+        );
+    }
+}
+
 // --- death -------------------------------------------------------------------------------------------
 
 #[test]

@@ -22,7 +22,7 @@ use loom::thread;
 
 use super::actor::at;
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
-use crate::shm::ring::{Claim, Lease, Publication, Ring, Settled, Settlement};
+use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
 use crate::shm::word::{CellKind, Seat, State};
 
 /// Whether `SeqCst` has its full strength.
@@ -200,7 +200,11 @@ impl Thread {
     }
 
     fn send(&self) -> bool {
-        let Some(claim) = self.claim() else {
+        self.send_with(&mut self.ring.cursor(RingWord::Tail))
+    }
+
+    fn send_with(&self, cursor: &mut Cursor) -> bool {
+        let Some(claim) = self.ring.claim(self.seat, Kind::Data, cursor) else {
             return false;
         };
         self.writes(&claim);
@@ -214,7 +218,11 @@ impl Thread {
     }
 
     fn receive(&self, how: Settlement) -> Option<Settled> {
-        let lease = self.take()?;
+        self.receive_with(&mut self.ring.cursor(RingWord::Head), how)
+    }
+
+    fn receive_with(&self, cursor: &mut Cursor, how: Settlement) -> Option<Settled> {
+        let lease = self.ring.take(self.seat, cursor)?;
         self.reads(&lease);
         Some(match how {
             Settlement::Ack => self.ring.ack(&lease),
@@ -292,6 +300,26 @@ fn a_payload_is_not_written_while_it_may_be_read() {
         });
         let sender = world.thread(0);
         let sent = (0..2).filter(|_| sender.send()).count();
+        let received = receiver.join().unwrap();
+        assert_eq!(received + drain(&world.thread(2)), sent);
+    });
+}
+
+/// Each handle is lucky the second time: it swaps the word without having read it.
+#[test]
+fn who_swaps_without_a_look_before_touches_only_what_is_its_own() {
+    model(3, || {
+        let world = World::new(1, 0, Total::No);
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || {
+            let mut cursor = receiver.ring.cursor(RingWord::Head);
+            (0..2)
+                .filter_map(|_| receiver.receive_with(&mut cursor, Settlement::Ack))
+                .count()
+        });
+        let sender = world.thread(0);
+        let mut cursor = sender.ring.cursor(RingWord::Tail);
+        let sent = (0..2).filter(|_| sender.send_with(&mut cursor)).count();
         let received = receiver.join().unwrap();
         assert_eq!(received + drain(&world.thread(2)), sent);
     });
@@ -516,6 +544,31 @@ fn either_the_receiver_sees_what_was_given_back_or_the_giver_sees_that_it_sleeps
         let found = receiver.ring.take(receiver.seat, &mut cursor).is_some();
         let seen_asleep = giver.join().unwrap();
         assert!(found || seen_asleep, "nobody wakes the receiver");
+    });
+}
+
+#[test]
+fn either_the_sender_sees_what_was_freed_out_of_turn_or_the_giver_sees_that_it_sleeps() {
+    model(3, || {
+        let world = World::new(2, 0, Total::Yes);
+        let sender = world.thread(0);
+        let mut cursor = sender.ring.cursor(RingWord::Tail);
+        let mut claim = || sender.ring.claim(sender.seat, Kind::Data, &mut cursor);
+        let (first, second) = (claim().unwrap(), claim().unwrap());
+        assert!(claim().is_none());
+        let giver = world.thread(0);
+        let giver = thread::spawn(move || {
+            giver.ring.abandon(second);
+            let asleep = giver.world.words[0].load(SeqCst) != 0;
+            fence(SeqCst);
+            asleep
+        });
+        world.words[0].fetch_or(1, SeqCst);
+        fence(SeqCst);
+        let found = claim().is_some();
+        let seen_asleep = giver.join().unwrap();
+        assert!(found || seen_asleep, "nobody wakes the sender");
+        sender.ring.abandon(first);
     });
 }
 

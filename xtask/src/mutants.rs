@@ -1,0 +1,130 @@
+//! `cargo xtask mutants`: small wrong changes of the code, each of which some check must catch.
+//!
+//! A test that can't fail is worse than none. The list (`ipc-queue/mutants.toml`) says of each change what would go
+//! wrong and which test is to notice it. Each is made in a copy of the workspace, one at a time, and the named
+//! tests are run there. A mutant that they let pass is tried with all other tests of their target; one that passes these,
+//! too, has survived: a check is missing.
+//!
+//! Does not look for mutants by itself.
+
+mod copy;
+mod list;
+mod report;
+mod trial;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use copy::Copy;
+use list::Mutant;
+use report::{Line, Report};
+use trial::{Further, Targets};
+
+/// What to try.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only mutants whose name contains this
+    filter: Option<String>,
+
+    /// Say which mutants there are, and whether each still applies
+    #[arg(long)]
+    list: bool,
+
+    /// If the tests that the list names let one pass, leave it at that: quicker while the list is written
+    #[arg(long)]
+    named_only: bool,
+
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let started = Instant::now();
+    let mutants = choose(options)?;
+    if options.list {
+        report::list(&mutants);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let copy = Copy::make()?;
+    let bar = progress_bar(options, mutants.len());
+    let lines = try_all(&copy, &mutants, options.further(), &bar)?;
+    bar.finish_and_clear();
+    let report = Report::new(lines, started.elapsed());
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn choose(options: &Options) -> Result<Vec<Mutant>> {
+    let all = list::load()?;
+    // Of all, whichever are to be tried: a list is repaired at once, or it rots.
+    list::check(&all)?;
+    let wanted = |mutant: &Mutant| {
+        let filter = options.filter.as_deref();
+        filter.is_none_or(|part| mutant.name.contains(part))
+    };
+    let chosen: Vec<Mutant> = all.into_iter().filter(wanted).collect();
+    ensure!(
+        !chosen.is_empty(),
+        "no mutant is called like that: `cargo xtask mutants --list` has them all"
+    );
+    Ok(chosen)
+}
+
+impl Options {
+    fn further(&self) -> Further {
+        if self.named_only {
+            Further::No
+        } else {
+            Further::Yes
+        }
+    }
+}
+
+fn try_all(
+    copy: &Copy,
+    mutants: &[Mutant],
+    further: Further,
+    bar: &ProgressBar,
+) -> Result<Vec<Line>> {
+    bar.set_message("without any mutant");
+    let targets = Targets::without_mutants(copy, mutants)?;
+    let mut lines = Vec::new();
+    for mutant in mutants {
+        bar.set_message(mutant.name.clone());
+        let started = Instant::now();
+        let original = copy.read(&mutant.file)?;
+        copy.write(&mutant.file, &mutant.apply(&original)?)?;
+        let verdict = targets.try_one(copy, &mutant.caught_by, further);
+        copy.write(&mutant.file, &original)?;
+        let line = Line::new(mutant, verdict?, started.elapsed());
+        if !line.verdict.is_as_expected() {
+            bar.suspend(|| eprintln!("{line}"));
+        }
+        lines.push(line);
+        bar.inc(1);
+    }
+    Ok(lines)
+}
+
+fn progress_bar(options: &Options, mutants: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30.cyan} {pos}/{len}  {msg}");
+    let bar = if options.json {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(mutants as u64)
+    };
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,202 @@
+//! Running tests on the copy, and what they say of a mutant.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::copy::Copy;
+use super::list::{Check, Mutant};
+use crate::cargo::cargo;
+
+/// What became of a mutant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict", content = "by")]
+pub enum Verdict {
+    /// By the tests that were to catch it: these failed.
+    Caught(Vec<String>),
+    /// By the tests that were to catch it: they did not come to an end.
+    CaughtHanging,
+    /// Only by other tests.
+    CaughtElsewhere(Vec<String>),
+    /// By nothing.
+    Survived,
+    /// It does not compile: no mutant.
+    DoesNotCompile,
+}
+
+impl Verdict {
+    pub fn is_as_expected(&self) -> bool {
+        matches!(self, Self::Caught(_) | Self::CaughtHanging)
+    }
+}
+
+/// Whether a mutant that the named tests let pass is tried with all others of their target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Further {
+    No,
+    Yes,
+}
+
+/// How a run of tests ended.
+enum Ran {
+    Passed,
+    /// These failed.
+    Failed(Vec<String>),
+    Hung,
+}
+
+/// The targets whose tests are run, and how long their tests take without any mutant.
+pub struct Targets(HashMap<Target, Duration>);
+
+/// A package's test target; `None` is its library.
+type Target = (String, Option<String>);
+
+fn target_of(check: &Check) -> Target {
+    (check.package.clone(), check.target.clone())
+}
+
+impl Targets {
+    /// Makes sure that all tests pass without a mutant, and that those that are to catch one exist.
+    pub fn without_mutants(copy: &Copy, mutants: &[Mutant]) -> Result<Self> {
+        let mut filters: HashMap<Target, Vec<String>> = HashMap::new();
+        for mutant in mutants {
+            let check = &mutant.caught_by;
+            let filters = filters.entry(target_of(check)).or_default();
+            filters.extend(check.tests.iter().cloned());
+        }
+        let mut times = HashMap::new();
+        for (target, filters) in filters {
+            let (package, name) = &target;
+            let name = name.as_deref().unwrap_or("its library");
+            let tests = build(copy, &target)?
+                .with_context(|| format!("the tests of {package} ({name}) do not compile"))?;
+            let there = String::from_utf8(Command::new(&tests).arg("--list").output()?.stdout)?;
+            for filter in &filters {
+                ensure!(
+                    there.contains(filter.as_str()),
+                    "{package} ({name}) has no test {filter:?}"
+                );
+            }
+            let started = Instant::now();
+            let ran = run(copy, &tests, package, &filters, WITHOUT_MUTANT)?;
+            ensure!(
+                matches!(ran, Ran::Passed),
+                "the tests of {package} ({name}) fail without any mutant:\n{}",
+                fs::read_to_string(copy.output()).unwrap_or_default()
+            );
+            times.insert(target, started.elapsed());
+        }
+        Ok(Self(times))
+    }
+
+    /// Tries the mutant that is in the copy.
+    pub fn try_one(&self, copy: &Copy, check: &Check, further: Further) -> Result<Verdict> {
+        let target = target_of(check);
+        let limit = SLOWEST_START + 3 * self.0.get(&target).copied().unwrap_or_default();
+        let Some(tests) = build(copy, &target)? else {
+            return Ok(Verdict::DoesNotCompile);
+        };
+        let ran = run(copy, &tests, &check.package, &check.tests, limit)?;
+        match ran {
+            Ran::Failed(by) => return Ok(Verdict::Caught(by)),
+            Ran::Hung => return Ok(Verdict::CaughtHanging),
+            Ran::Passed if further == Further::No => return Ok(Verdict::Survived),
+            Ran::Passed => {}
+        }
+        Ok(
+            match run(copy, &tests, &check.package, &[], WITHOUT_MUTANT)? {
+                Ran::Failed(by) => Verdict::CaughtElsewhere(by),
+                Ran::Hung => Verdict::CaughtElsewhere(vec!["one that hangs".to_owned()]),
+                Ran::Passed => Verdict::Survived,
+            },
+        )
+    }
+}
+
+/// However busy the machine is, tests without a mutant end within this.
+const WITHOUT_MUTANT: Duration = Duration::from_mins(20);
+/// What is added to three times what the tests take without a mutant.
+const SLOWEST_START: Duration = Duration::from_mins(1);
+
+/// Builds a test target of the copy. `None`: it does not compile.
+fn build(copy: &Copy, (package, name): &Target) -> Result<Option<PathBuf>> {
+    let mut build = cargo(&["test", "--no-run", "--quiet", "--package", package]);
+    match name {
+        None => build.arg("--lib"),
+        Some(name) => build.args(["--test", name]),
+    };
+    build.arg("--message-format=json").arg("--target-dir");
+    build.arg(copy.target()).current_dir(copy.workspace());
+    // Built some fifty times, run a minute each: less is more.
+    build.env("CARGO_INCREMENTAL", "1");
+    for setting in [
+        "profile.test.package.ipc-queue.opt-level=1",
+        "profile.test.debug=false",
+        "profile.dev.debug=false",
+    ] {
+        build.args(["--config", setting]);
+    }
+    let output = build
+        .stderr(Stdio::null())
+        .output()
+        .context("starting cargo")?;
+    if !output.status.success() {
+        return Ok(None);
+    }
+    let executable = |line: &[u8]| {
+        let message: Value = serde_json::from_slice(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    };
+    let mut messages = output.stdout.split(|byte| *byte == b'\n');
+    let built = messages.find_map(executable);
+    let built = built.with_context(|| format!("cargo does not say where it put {package}'s tests"));
+    built.map(Some)
+}
+
+/// Runs those tests whose names contain one of `filters`, or all.
+fn run(
+    copy: &Copy,
+    tests: &Path,
+    package: &str,
+    filters: &[String],
+    limit: Duration,
+) -> Result<Ran> {
+    let output = File::create(copy.output())?;
+    let mut command = Command::new(tests);
+    command.args(filters).stderr(output.try_clone()?);
+    command.stdout(output).stdin(Stdio::null());
+    command.current_dir(copy.workspace().join(package));
+    let started = Instant::now();
+    let mut running = command.spawn().context("starting tests")?;
+    let status = loop {
+        if let Some(status) = running.try_wait()? {
+            break status;
+        }
+        if started.elapsed() > limit {
+            running.kill()?;
+            running.wait()?;
+            return Ok(Ran::Hung);
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    if status.success() {
+        return Ok(Ran::Passed);
+    }
+    let said = String::from_utf8_lossy(&fs::read(copy.output())?).into_owned();
+    let failed = said.lines().filter_map(|line| {
+        let rest = line.strip_prefix("test ")?;
+        rest.strip_suffix(" ... FAILED")
+    });
+    let mut failed: Vec<String> = failed.map(str::to_owned).collect();
+    if failed.is_empty() {
+        failed.push(format!("{status}"));
+    }
+    Ok(Ran::Failed(failed))
+}
