@@ -68,6 +68,8 @@ pub struct MessageEntry {
     pub maybe_gone: bool,
     /// Published out of its place, because there was no other.
     pub late: bool,
+    /// It was a dead letter that somebody took to send it again.
+    letter: bool,
     /// Attempts that were made, that were settled, that were taken away: bits.
     delivered: u16,
     settled: u16,
@@ -175,7 +177,13 @@ impl Ledger {
                     self.check_order(number)?;
                 }
             }
-            (Dead, Leased) => entry.readers[actor] += 1,
+            (Dead, Leased) => {
+                entry.readers[actor] += 1;
+                message.letter = true;
+            }
+            (Leased, Ready) if message.letter => {
+                return Err(format!("dead letter {number} is delivered again"));
+            }
             (Dead, Free | Quarantined) => message.gone = true,
             (Delayed, Ready) if self.judges_by[actor] < message.safe_until => {
                 return Err(format!(

@@ -177,6 +177,18 @@ fn a_sender_that_claimed_far_ahead_keeps_its_order() {
     }
 }
 
+#[test]
+fn a_message_behind_two_that_are_being_written_waits_for_neither() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, sends(&[2])),
+        (2, sends(&[3])),
+        (3, acks(1)),
+    ];
+    let begun = Scenario::new(3, actors).prepared([0, 1, 2, 2]);
+    explore("two writers", 2, begun);
+}
+
 // --- death -------------------------------------------------------------------------------------------
 
 #[test]
@@ -310,6 +322,29 @@ fn an_extended_lease_lasts() {
 }
 
 #[test]
+fn a_lease_that_ended_before_it_was_noted_is_not_extended() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Extend(60), Ack]),
+        (3, vec![Clock(5), Clock(20)]),
+    ];
+    let sent = Scenario::new(1, actors).prepared([0, 0]).leasing(10);
+    explore("late note", 2, sent);
+}
+
+#[test]
+fn a_lost_delivery_does_not_extend_the_one_that_its_process_got_after_it() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Extend(90), Ack]),
+        (1, acks(1)),
+        (3, vec![Clock(20)]),
+    ];
+    let sent = Scenario::new(1, actors).prepared([0, 0]).leasing(10);
+    explore("extend, one seat", 2, sent);
+}
+
+#[test]
 fn a_message_that_expires_twice_is_poison() {
     let actors = vec![
         (0, sends(&[1])),
@@ -417,6 +452,31 @@ fn a_dead_letter_is_dropped_or_sent_again_by_one() {
         let sent = Scenario::new(cells, actors).prepared([0, 0]);
         explore("letters", 2, sent);
     }
+}
+
+#[test]
+fn a_dead_letter_stays_one_if_who_sends_it_again_dies() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Bury]),
+        (2, vec![TakeDead, Claim(2), Publish, Ack]),
+        (3, vec![Recover(2), Take, Ack, Drop]),
+    ];
+    let buried = Scenario::new(2, actors).prepared([0, 0, 1, 1]);
+    explore("dead requeuer", 2, buried.killing(1, &[2]));
+}
+
+#[test]
+fn a_letter_that_two_may_still_read_is_not_sent_again() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, acks(1)),
+        (2, acks(1)),
+        (3, vec![Clock(20), Clock(40)]),
+        (4, vec![TakeDead, Ack]),
+    ];
+    let taken = Scenario::new(1, actors).prepared([0, 0, 1, 3, 2]);
+    explore("letter with zombies", 2, taken.leasing(10));
 }
 
 #[test]

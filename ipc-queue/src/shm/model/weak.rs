@@ -344,6 +344,43 @@ fn two_senders_two_receivers_and_a_step_over() {
 }
 
 #[test]
+fn who_writes_while_nothing_is_ready_behind_is_not_stepped_over() {
+    model(3, || {
+        let world = World::new(2, 0, Total::No);
+        let sender = world.thread(0);
+        let sender = thread::spawn(move || {
+            let claim = sender.claim().unwrap();
+            assert!(matches!(sender.ring.publish(claim), Publication::Done));
+        });
+        let receiver = world.thread(1);
+        let received = (0..2).filter_map(|_| receiver.receive(Settlement::Ack));
+        let received = received.count();
+        sender.join().unwrap();
+        assert_eq!(received + drain(&world.thread(2)), 1);
+    });
+}
+
+#[test]
+fn each_delivery_has_a_lease_of_its_own() {
+    model(0, || {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(0).send());
+        let (clock, lease) = (world.thread(2), Some(Duration::from_millis(10)));
+        let expired = |now| clock.ring.look_at_clock(at(now), lease).0.ready;
+        let receiver = world.thread(1);
+        let first = receiver.take().unwrap();
+        assert_eq!(expired(5), 0);
+        assert_eq!(
+            receiver.ring.settle(&first, Settlement::Nack),
+            Settled::Ready
+        );
+        let second = receiver.take().unwrap();
+        assert_eq!((expired(20), expired(29), expired(30)), (0, 0, 1));
+        assert_eq!(receiver.ring.ack(&second), Settled::LeaseLost);
+    });
+}
+
+#[test]
 fn a_message_given_back_is_read_again_before_its_cell_is_written() {
     model(2, || {
         let world = World::new(1, 0, Total::No);
