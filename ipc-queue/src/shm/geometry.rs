@@ -20,7 +20,7 @@ use super::memory::{CELL_WORDS, RingWord};
 
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 1: state body claim sender sequence sent due tally");
+    fingerprint(b"queue 2: state body claim sender sequence sent due tally");
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;
 

@@ -128,9 +128,12 @@ impl<M: Memory> Ring<M> {
 
     /// Notes when a message that `owner` is about to delay is due; nothing if its lease was lost. The next
     /// holder's note must not be written over, and is not: it would make this swap fail.
+    ///
+    /// This takes the place of the note of the lease's end. Should we be stopped before the message is delayed, the
+    /// lease lasts as long again after the delay.
     pub fn set_due(&self, lease: &Lease, owner: Seat, at: Due) {
         let cell = self.cell(lease.index());
-        let tag = Tag::of(lease.attempt(), cell);
+        let tag = Tag::of(lease.attempt(), cell).of_delay();
         loop {
             let seen = cell.due().load(Acquire);
             let state = State::from_word(cell.state().load(SeqCst));
@@ -237,13 +240,17 @@ fn expired(state: State, attempt_limit: u8) -> (State, Option<Cause>) {
 fn end_of_lease<W: Word>(cell: Cell<'_, W>, state: State, now: Due, lease: Duration) -> Due {
     let tag = Tag::of(state.attempt, cell);
     let seen = cell.due().load(Acquire);
-    if !Due::is_tagged(seen, tag) {
+    let due = if Due::is_tagged(seen, tag) {
+        Due::from_word(seen)
+    } else if Due::is_tagged(seen, tag.of_delay()) {
+        // About to be given back.
+        Due::from_word(seen).after(lease)
+    } else {
         // Its holder has not noted an end yet, or never will.
         let ends_at = now.after(lease);
         let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
         return ends_at;
-    }
-    let due = Due::from_word(seen);
+    };
     if due > now || due == Due::ENDED {
         return due;
     }
@@ -258,13 +265,18 @@ fn end_of_lease<W: Word>(cell: Cell<'_, W>, state: State, now: Due, lease: Durat
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due(u64);
 
-/// Which delivery a note of time belongs to: `attempt:8 | occupancy:16`.
+/// Which delivery a note of time belongs to, and whether it says when its delay is over and not when its lease
+/// ends: `delay:1 | attempt:8 | occupancy:15`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tag(u64);
 
 impl Tag {
     fn of<W: Word>(attempt: u8, cell: Cell<'_, W>) -> Self {
-        Self(u64::from(attempt) << 16 | cell.occupancy().number() & 0xffff)
+        Self(u64::from(attempt) << 15 | cell.occupancy().number() & 0x7fff)
+    }
+
+    fn of_delay(self) -> Self {
+        Self(self.0 | 1 << 23)
     }
 }
 

@@ -381,6 +381,33 @@ fn each_delivery_has_a_lease_of_its_own() {
 }
 
 #[test]
+fn a_lease_does_not_end_because_a_delay_was_noted() {
+    model(0, || {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(0).send());
+        let (clock, lease) = (world.thread(2), Some(Duration::from_millis(100)));
+        let changed = |now| clock.ring.look_at_clock(at(now), lease).0.ready;
+        let receiver = world.thread(1);
+        let held = receiver.take().unwrap();
+        receiver.ring.set_due(&held, Seat::of_slot(1), at(20));
+        // Stopped here: neither before the delay's end nor long after what the lease would have lasted.
+        assert_eq!((changed(30), changed(119), changed(120)), (0, 0, 1));
+        assert_eq!(
+            receiver.ring.settle(&held, Settlement::Delay),
+            Settled::LeaseLost
+        );
+
+        let held = receiver.take().unwrap();
+        receiver.ring.set_due(&held, Seat::of_slot(1), at(150));
+        assert_eq!(
+            receiver.ring.settle(&held, Settlement::Delay),
+            Settled::Delayed
+        );
+        assert_eq!((changed(149), changed(150)), (0, 1));
+    });
+}
+
+#[test]
 fn a_message_given_back_is_read_again_before_its_cell_is_written() {
     model(2, || {
         let world = World::new(1, 0, Total::No);
