@@ -346,6 +346,7 @@ impl Watched for Shared {
         self.look_around();
         // A hint lost in a crash, or held up in a stopped process, costs no more than a slice.
         self.ring.stray();
+        self.ring.spare();
         let due = self.look_at_clock()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
         self.next_look.fetch_min(millis, Ordering::SeqCst);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use ipc_queue::conformance::{Subject, content, number_in};
-use ipc_queue::transport::{OpenRequest, Transport};
-use ipc_queue::{ByteQueue, Name, QueueError, QueueSettings, SendFailure, ShmQueue};
+use ipc_queue::transport::{OpenRequest, Transport, Wait};
+use ipc_queue::{ByteQueue, Name, QueueError, QueueSettings, RecvError, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 use tempfile::TempDir;
 
@@ -142,4 +142,56 @@ fn whoever_lets_go_of_a_queue_leaves_their_slot_to_the_next() {
         drop(queue);
     }
     assert!(shm.remove(&name).unwrap());
+}
+
+#[test]
+fn what_former_holders_do_changes_nothing_of_a_dead_letter() {
+    let shm = Shm::new();
+    let request = OpenRequest {
+        settings: QueueSettings {
+            lease: Some(Duration::from_millis(10)),
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let name = Name::new("late").unwrap();
+    let queue = ByteQueue::over(shm.open(&name, &request).unwrap());
+    queue.sender().try_send(b"poison").unwrap();
+    // Held too long twice, which is once too often.
+    let receivers = [queue.receiver(), queue.receiver()];
+    let [first, second] = receivers
+        .each_ref()
+        .map(|receiver| receiver.recv().unwrap());
+    let letters = || queue.transport().dead_letters();
+    let started = Instant::now();
+    while letters().is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        thread::yield_now();
+    }
+    let letter = letters();
+    assert_eq!((letter[0].nacks, letter[0].expiries), (0, 2));
+    assert!(first.nack().is_err());
+    drop(second);
+    assert_eq!(letters(), letter);
+    shm.remove(&name).unwrap();
+}
+
+#[test]
+fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
+    let shm = Shm::new();
+    let name = Name::new("end").unwrap();
+    let open = || ByteQueue::over(shm.open(&name, &OpenRequest::default()).unwrap());
+    let (ours, theirs) = (open(), open());
+    ours.sender().send_batch(&[b"one", b"two"]).unwrap();
+    ours.transport().close();
+    let (receiver, other) = (ours.receiver(), theirs.receiver());
+    // All that is left is in our hands.
+    let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
+    batch.pop().unwrap().nack().unwrap();
+    let held = other.try_recv().unwrap();
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    held.ack().unwrap();
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Closed));
+    drop(batch);
+    shm.remove(&name).unwrap();
 }

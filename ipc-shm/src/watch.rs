@@ -133,8 +133,9 @@ impl Watcher {
             drop(live);
             let all_watched = update(&mut pidfds, &peers);
             let limit = match (idle, all_watched) {
-                (true, _) => None,
-                (false, Sight::Full) => Some(SLICE),
+                // Whoever comes wakes us, if they can.
+                (true, _) if self.wake.is_some() => None,
+                (true, _) | (false, Sight::Full) => Some(SLICE),
                 (false, Sight::Partial) => Some(POLL_UNWATCHABLE),
             };
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));

@@ -126,6 +126,7 @@ impl<M: Memory> Ring<M> {
                 kind: CellKind::Leased,
                 attempt: State::REQUEUED,
                 owner: Some(me),
+                lap: state.lap.next(),
                 ..state
             };
             let cell = self.cell(index).state();

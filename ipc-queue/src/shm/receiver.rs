@@ -107,6 +107,8 @@ impl ShmReceiver {
         into.push(self.receive(wait)?);
         for _ in 1..most {
             let Some(lease) = self.lease_at_once() else {
+                // If there is trouble the next call finds it, too, unless it is over by then.
+                self.trouble.take();
                 break;
             };
             match self.deliver(lease) {

@@ -156,7 +156,9 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(word);
             let due = match (state.kind, lease) {
                 (CellKind::Delayed, _) => Due::from_word(cell.due().load(Acquire)),
-                (CellKind::Leased, Some(lease)) => end_of_lease(cell, state, now, lease),
+                (CellKind::Leased, Some(lease)) if state.attempt != State::REQUEUED => {
+                    end_of_lease(cell, state, now, lease)
+                }
                 _ => continue,
             };
             let again = if due > now && due != Due::ENDED {

@@ -793,6 +793,9 @@ impl<M: Memory> Ring<M> {
         let Some(me) = State::from_word(word).owner else {
             return Settled::LeaseLost;
         };
+        if how != Settlement::Ack {
+            word = cell.state().load(SeqCst);
+        }
         loop {
             let state = State::from_word(word);
             let ours = state.kind == CellKind::Leased
@@ -896,7 +899,7 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(*word);
             match state.kind {
                 CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
-                CellKind::Leased => state.owner == Some(me),
+                CellKind::Leased => state.owner == Some(me) || state.attempt == State::REQUEUED,
                 CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
             }
         };

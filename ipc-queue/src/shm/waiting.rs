@@ -128,6 +128,7 @@ impl Shared {
                 Woken::TimedOut => {
                     // In case the watcher could not be started, or is stopped.
                     self.look_around();
+                    self.look_at_clock();
                     Doubt::Yes
                 }
             };

@@ -15,7 +15,8 @@
 //! | `LEASED(dead)` | `READY`, `DEAD` | anybody | after the holder's death |
 //! | `LEASED(x)` | `READY zombie=x` | anybody | the lease expired; a second time: `DEAD` |
 //! | `DELAYED` | `READY` | anybody | when due |
-//! | `DEAD` | `FREE`, `QUARANTINED`, `LEASED(me)` | anybody | dropped, or taken to be sent again |
+//! | `DEAD` | `FREE`, `QUARANTINED` | anybody | dropped |
+//! | `DEAD lap` | `LEASED(me) lap+1` | anybody | taken to be sent again |
 //! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |
 //! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |
 //!

@@ -118,7 +118,7 @@ impl Ledger {
             (Delayed, Ready) => lap == 0 && same_marks,
             (Dead, Free) => lap == 0 && was.zombie.is_none() && was.owner.is_none(),
             (Dead, Quarantined) => lap == 0 && (was.owner, was.zombie) == (is.owner, is.zombie),
-            (Dead, Leased) => lap == 0 && is.owner == me && was.owner.is_none() && same_marks,
+            (Dead, Leased) => lap == 1 && is.owner == me && was.owner.is_none() && same_marks,
             (Quarantined, Free) => lap == 0 && self.lets_go(me, was, is),
             (one, other) if one == other => {
                 let marks = (was.owner, was.zombie) == (is.owner, is.zombie);

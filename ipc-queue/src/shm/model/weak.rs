@@ -408,6 +408,28 @@ fn a_lease_does_not_end_because_a_delay_was_noted() {
 }
 
 #[test]
+fn who_sends_a_dead_letter_again_has_all_the_time_it_takes() {
+    model(0, || {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(0).send());
+        assert!(world.thread(1).receive(Settlement::Bury).is_some());
+        let ring = &world.thread(2).ring;
+        let occupancy = ring.cell(0).occupancy().number();
+        let word = || ring.cell(0).state().load(SeqCst);
+        let letter = word();
+        let taken = ring.take_dead(Seat::of_slot(2), 0, occupancy).unwrap();
+        let (held, lease) = (word(), Some(Duration::from_millis(10)));
+        for now in [1, 100, 1000] {
+            let _ = ring.look_at_clock(at(now), lease);
+            assert_eq!(word(), held);
+        }
+        assert_eq!(ring.settle(&taken, Settlement::Bury), Settled::Dead);
+        // Whoever was stopped while it looked at the letter as it was finds another word.
+        assert_ne!(word(), letter);
+    });
+}
+
+#[test]
 fn a_message_given_back_is_read_again_before_its_cell_is_written() {
     model(2, || {
         let world = World::new(1, 0, Total::No);
