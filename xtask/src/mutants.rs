@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let copy = Copy::make()?;
     let bar = progress_bar(options, mutants.len());
-    let lines = try_all(&copy, &mutants, options.further(), &bar)?;
+    let lines = try_all(&copy, &mutants, options, &bar)?;
     bar.finish_and_clear();
     let report = Report::new(lines, started.elapsed());
     if options.json {
@@ -96,7 +96,7 @@ impl Options {
 fn try_all(
     copy: &Copy,
     mutants: &[Mutant],
-    further: Further,
+    options: &Options,
     bar: &ProgressBar,
 ) -> Result<Vec<Line>> {
     bar.set_message("without any mutant");
@@ -107,10 +107,11 @@ fn try_all(
         let started = Instant::now();
         let original = copy.read(&mutant.file)?;
         copy.write(&mutant.file, &mutant.apply(&original)?)?;
-        let verdict = targets.try_one(copy, &mutant.caught_by, further);
+        let verdict = targets.try_one(copy, &mutant.caught_by, options.further());
         copy.write(&mutant.file, &original)?;
         let line = Line::new(mutant, verdict?, started.elapsed());
-        if !line.verdict.is_as_expected() {
+        // Where no bar is to be seen, each.
+        if !line.verdict.is_as_expected() || bar.is_hidden() && !options.json {
             bar.suspend(|| eprintln!("{line}"));
         }
         lines.push(line);

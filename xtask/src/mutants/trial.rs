@@ -175,28 +175,30 @@ fn run(
     command.current_dir(copy.workspace().join(package));
     let started = Instant::now();
     let mut running = command.spawn().context("starting tests")?;
-    let status = loop {
-        if let Some(status) = running.try_wait()? {
-            break status;
-        }
-        if started.elapsed() > limit {
+    loop {
+        // One that failed is enough, whatever the others are at.
+        let status = running.try_wait()?;
+        let failed = failed(&fs::read_to_string(copy.output()).unwrap_or_default());
+        let hangs = started.elapsed() > limit;
+        if status.is_none() && (hangs || !failed.is_empty()) {
             running.kill()?;
             running.wait()?;
-            return Ok(Ran::Hung);
         }
-        thread::sleep(Duration::from_millis(10));
-    };
-    if status.success() {
-        return Ok(Ran::Passed);
+        match status {
+            Some(status) if status.success() => return Ok(Ran::Passed),
+            Some(status) if failed.is_empty() => return Ok(Ran::Failed(vec![status.to_string()])),
+            _ if !failed.is_empty() => return Ok(Ran::Failed(failed)),
+            _ if hangs => return Ok(Ran::Hung),
+            _ => thread::sleep(Duration::from_millis(50)),
+        }
     }
-    let said = String::from_utf8_lossy(&fs::read(copy.output())?).into_owned();
+}
+
+/// The tests that failed, according to what was printed so far.
+fn failed(said: &str) -> Vec<String> {
     let failed = said.lines().filter_map(|line| {
         let rest = line.strip_prefix("test ")?;
         rest.strip_suffix(" ... FAILED")
     });
-    let mut failed: Vec<String> = failed.map(str::to_owned).collect();
-    if failed.is_empty() {
-        failed.push(format!("{status}"));
-    }
-    Ok(Ran::Failed(failed))
+    failed.map(str::to_owned).collect()
 }

@@ -13,7 +13,7 @@ use crate::shm::word::{CellKind, Lap, Seat, State};
 pub type Verdict = Result<(), String>;
 
 pub const ACTORS: usize = 6;
-pub const CELLS: usize = 3;
+pub const CELLS: usize = 4;
 pub const CHUNKS: usize = 3;
 pub const SEATS: usize = 6;
 /// Message 0 is no message.

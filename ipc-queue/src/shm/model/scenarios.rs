@@ -81,7 +81,7 @@ fn a_stepped_over_message_moves_to_the_end() {
         let actors = vec![
             (0, sends(&[1, 2])),
             (1, sends(&[3])),
-            (2, vec![Take, Take, Ack, Ack]),
+            (2, [[Take].repeat(3), [Ack].repeat(3)].concat()),
         ];
         explore(
             "step over",
@@ -148,6 +148,32 @@ fn who_found_no_room_finds_what_was_freed_behind_a_message() {
     let before = [0, 0, 1, 3, 2, 2, 0, 0, 0, 0];
     let kept = Scenario::new(2, actors).leasing(10).prepared(before);
     explore("let go", 2, kept);
+}
+
+#[test]
+fn a_message_that_was_stepped_over_twice_is_found() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, sends(&[2, 3, 4])),
+        (2, [acks(2), [Take].repeat(3)].concat()),
+    ];
+    // Message 1 was stepped over; its receiver has found nothing more since.
+    let before = [vec![0], [1].repeat(4), [2].repeat(5)].concat();
+    explore("twice", 2, Scenario::new(4, actors).prepared(before));
+}
+
+#[test]
+fn a_sender_far_behind_finds_what_is_freed_in_turn() {
+    let actors = vec![
+        (0, turns(12)),
+        (
+            1,
+            [vec![OldHint(RingWord::Tail)], sends(&[1, 2, 3])].concat(),
+        ),
+        (2, acks(2)),
+    ];
+    let turned = Scenario::new(1, actors).prepared([0].repeat(24));
+    explore("far behind", 2, turned);
 }
 
 #[test]
