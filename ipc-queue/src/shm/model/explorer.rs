@@ -280,6 +280,7 @@ impl<'a> Explorer<'a> {
         let shape = self.scenario.shape;
         let mut ledger = Ledger {
             cell_count: shape.cells as u8,
+            attempt_limit: self.scenario.attempt_limit,
             ..Ledger::default()
         };
         let mut words = vec![0; shape.words()];

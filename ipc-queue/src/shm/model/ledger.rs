@@ -22,6 +22,8 @@ pub const MESSAGES: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     pub cell_count: u8,
+    /// How often a message is delivered at most.
+    pub attempt_limit: u8,
     pub cells: [CellEntry; CELLS],
     pub messages: [MessageEntry; MESSAGES],
     pub chunks: [ChunkEntry; CHUNKS],
@@ -162,6 +164,11 @@ impl Ledger {
                 entry.occupancy += 1;
                 entry.message = 0;
             }
+            (Writing, Writing) if self.claims < 2 => {
+                return Err(format!(
+                    "message {number} is stepped over, but there never was another"
+                ));
+            }
             (Writing, Ready) if self.drained => {
                 return Err(format!("message {number} came after the queue was drained"));
             }
@@ -169,6 +176,9 @@ impl Ledger {
                 let attempt = 1u16 << is.attempt.min(15);
                 if message.delivered & attempt != 0 {
                     return Err(format!("attempt {} of {number} made twice", is.attempt));
+                }
+                if is.attempt > self.attempt_limit {
+                    return Err(format!("message {number} delivered {} times", is.attempt));
                 }
                 message.delivered |= attempt;
                 message.safe_until = 0;

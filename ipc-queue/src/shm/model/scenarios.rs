@@ -318,6 +318,13 @@ fn a_message_whose_receivers_keep_dying_is_a_dead_letter() {
     explore("poison", 2, sent.killing(2, &[1, 2]));
 }
 
+#[test]
+fn a_message_that_is_given_back_too_often_is_a_dead_letter() {
+    let actors = vec![(0, sends(&[1])), (1, [Take, Nack].repeat(3))];
+    let sent = Scenario::new(1, actors).prepared([0, 0]).limit(2);
+    explore("given back", 2, sent);
+}
+
 // --- time --------------------------------------------------------------------------------------------
 
 #[test]
@@ -490,6 +497,19 @@ fn a_dead_letter_stays_one_if_who_sends_it_again_dies() {
     ];
     let buried = Scenario::new(2, actors).prepared([0, 0, 1, 1]);
     explore("dead requeuer", 2, buried.killing(1, &[2]));
+}
+
+#[test]
+fn who_took_too_long_over_a_letter_does_not_settle_it_for_the_next() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Bury]),
+        (2, vec![TakeDead, Ack]),
+        (3, vec![Clock(5), Clock(20)]),
+        (4, vec![TakeDead, Ack]),
+    ];
+    let taken = Scenario::new(1, actors).prepared([0, 0, 1, 1, 2]);
+    explore("late requeuer", 2, taken.leasing(10));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{self, Acquire, Release, SeqCst};
+use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release, SeqCst};
 use std::time::Duration;
 
 use ipc_proto::Kind;
@@ -196,6 +196,9 @@ impl Thread {
     }
 
     fn reads(&self, lease: &Lease) {
+        // Loom's time goes on with each access to a word: without one, what is read now would count as read before
+        // the swap that took the message, which releases.
+        let _ = self.world.words[1].load(Relaxed);
         self.world.inline[lease.index() as usize].with(|_| ());
     }
 
@@ -340,23 +343,6 @@ fn two_senders_two_receivers_and_a_step_over() {
         let sent: usize = others.into_iter().map(|other| other.join().unwrap()).sum();
         assert_eq!(sent, 2);
         assert_eq!(received + drain(&world.thread(3)), sent);
-    });
-}
-
-#[test]
-fn who_writes_while_nothing_is_ready_behind_is_not_stepped_over() {
-    model(3, || {
-        let world = World::new(2, 0, Total::No);
-        let sender = world.thread(0);
-        let sender = thread::spawn(move || {
-            let claim = sender.claim().unwrap();
-            assert!(matches!(sender.ring.publish(claim), Publication::Done));
-        });
-        let receiver = world.thread(1);
-        let received = (0..2).filter_map(|_| receiver.receive(Settlement::Ack));
-        let received = received.count();
-        sender.join().unwrap();
-        assert_eq!(received + drain(&world.thread(2)), 1);
     });
 }
 
@@ -610,7 +596,7 @@ fn either_the_sender_sees_the_room_or_the_receiver_sees_that_it_sleeps() {
 #[test]
 fn either_the_receiver_sees_what_was_given_back_or_the_giver_sees_that_it_sleeps() {
     model(3, || {
-        let world = World::new(1, 0, Total::Yes);
+        let world = World::new(2, 0, Total::Yes);
         let receiver = world.thread(1);
         let mut cursor = receiver.ring.cursor(RingWord::Head);
         assert!(receiver.ring.take(receiver.seat, &mut cursor).is_none());
