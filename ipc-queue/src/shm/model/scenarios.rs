@@ -500,19 +500,6 @@ fn a_dead_letter_stays_one_if_who_sends_it_again_dies() {
 }
 
 #[test]
-fn who_took_too_long_over_a_letter_does_not_settle_it_for_the_next() {
-    let actors = vec![
-        (0, sends(&[1])),
-        (1, vec![Take, Bury]),
-        (2, vec![TakeDead, Ack]),
-        (3, vec![Clock(5), Clock(20)]),
-        (4, vec![TakeDead, Ack]),
-    ];
-    let taken = Scenario::new(1, actors).prepared([0, 0, 1, 1, 2]);
-    explore("late requeuer", 2, taken.leasing(10));
-}
-
-#[test]
 fn a_letter_that_two_may_still_read_is_not_sent_again() {
     let actors = vec![
         (0, sends(&[1])),
