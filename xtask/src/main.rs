@@ -4,6 +4,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod ending;
 mod lint;
 mod mutants;
 mod scenarios;

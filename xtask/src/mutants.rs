@@ -24,6 +24,8 @@ use list::Mutant;
 use report::{Line, Report};
 use trial::{Further, Targets};
 
+use crate::ending::end;
+
 /// What to try.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -55,16 +57,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let lines = try_all(&copy, &mutants, options, &bar)?;
     bar.finish_and_clear();
     let report = Report::new(lines, started.elapsed());
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    end(options.json, &report, &report, report.is_clean())
 }
 
 fn choose(options: &Options) -> Result<Vec<Mutant>> {

@@ -56,6 +56,8 @@ use serde_json::Value;
 use perform::perform;
 use stage::Stage;
 
+use crate::ending::end;
+
 /// Which scenarios, and how to tell about them.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -132,16 +134,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         reports.push(report);
     }
     let broken = reports.iter().filter(|report| !report.ok).count();
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&reports)?);
-    } else {
-        println!("{}", summary(&reports, started.elapsed()));
-    }
-    Ok(if broken == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let text = summary(&reports, started.elapsed());
+    end(options.json, &reports, text, broken == 0)
 }
 
 /// Plays one scenario, here.

@@ -36,6 +36,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cargo;
+use crate::ending::end;
 use operation::{OPERATIONS, Operation, State};
 use report::Report;
 use run::{Effort, Sweeper, Tally};
@@ -104,16 +105,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         .tempdir_in("/dev/shm")?;
     let tallies = sweep_all(&cases, options, folder.path())?;
     let report = Report::new(tallies, options.quick, started.elapsed());
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    end(options.json, &report, &report, report.is_clean())
 }
 
 /// What is released is swept; and it is a tenth of the instructions.

@@ -30,6 +30,8 @@ use nix::unistd::Pid;
 use canary::{Canary, Measured};
 use verdict::Verdict;
 
+use crate::ending::end;
+
 /// How long and how hard.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -103,16 +105,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     bar.finish_and_clear();
     let verdict = field.settle(seed, canary.finish()?)?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&verdict)?);
-    } else {
-        print!("{verdict}");
-    }
-    Ok(if verdict.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let text = verdict.to_string();
+    end(options.json, &verdict, text.trim_end(), verdict.is_clean())
 }
 
 /// The queue, the actors, and what was done to them.

@@ -323,10 +323,11 @@ impl<M: Memory> Ring<M> {
             }
             match self.claim_anywhere(me, cursor, turns) {
                 Scan::Took(claim) => return Some(claim),
-                Scan::ComesInTurn { others: true } => turns = Turns::Ignored,
-                Scan::ComesInTurn { others: false } => {
+                Scan::ComesInTurn { others } => {
                     turns = Turns::Ignored;
-                    cursor.dealt_with = spare;
+                    if !others {
+                        cursor.dealt_with = spare;
+                    }
                 }
                 Scan::Nothing => cursor.dealt_with = spare,
             }
@@ -574,10 +575,11 @@ impl<M: Memory> Ring<M> {
             // Only a whole scan that found nothing out of turn deals with the strays.
             match self.take_anywhere(me, cursor.position, turns) {
                 Scan::Took(lease) => return Some(lease),
-                Scan::ComesInTurn { others: true } => turns = Turns::Ignored,
-                Scan::ComesInTurn { others: false } => {
+                Scan::ComesInTurn { others } => {
                     turns = Turns::Ignored;
-                    cursor.dealt_with = strays;
+                    if !others {
+                        cursor.dealt_with = strays;
+                    }
                 }
                 Scan::Nothing => {
                     cursor.dealt_with = strays;
