@@ -249,7 +249,7 @@ impl Hands<'_> {
             Order::WorkForever => self.work_forever()?,
             Order::Check => {
                 let held = self.held.front().ok_or("nothing held")?;
-                numbered::read(held.payload())?;
+                number_in(held)?;
             }
             Order::Ack => self.next_held()?.ack().map_err(shown)?,
             Order::NackAfter { delay_ms } => {
@@ -303,7 +303,7 @@ impl Hands<'_> {
 
     fn receive(&mut self, wait: Wait) -> Result<Reply, String> {
         let delivery = self.receiver.recv_within(wait).map_err(shown)?;
-        let (number, attempt) = (numbered::read(delivery.payload())?, delivery.attempt());
+        let (number, attempt) = (number_in(&delivery)?, delivery.attempt());
         self.held.push_back(delivery);
         Ok(Reply::Got { number, attempt })
     }
@@ -318,7 +318,7 @@ impl Hands<'_> {
         let mut numbers = Vec::new();
         for _ in 0..count {
             let delivery = self.receiver.recv().map_err(shown)?;
-            numbers.push(numbered::read(delivery.payload())?);
+            numbers.push(number_in(&delivery)?);
             delivery.ack().map_err(shown)?;
         }
         Ok(Reply::Consumed(numbers))
@@ -327,7 +327,7 @@ impl Hands<'_> {
     fn work_forever(&self) -> Result<(), String> {
         loop {
             let delivery = self.receiver.recv().map_err(shown)?;
-            let number = numbered::read(delivery.payload())?;
+            let number = number_in(&delivery)?;
             say(&Reply::Settling(number)).map_err(shown)?;
             delivery.ack().map_err(shown)?;
             say(&Reply::Acked(number)).map_err(shown)?;
@@ -368,6 +368,13 @@ impl Hands<'_> {
             pause();
         }
     }
+}
+
+/// The number of a message; or that its file was cut short while it was read, which explains any damage.
+fn number_in(delivery: &ByteDelivery<'_>) -> Result<u64, String> {
+    let number = numbered::read(delivery.payload());
+    delivery.check_whole().map_err(shown)?;
+    number
 }
 
 /// The number of the message that a forked child sends.
