@@ -24,6 +24,7 @@
 mod id;
 mod message;
 mod name;
+mod priority;
 mod settings;
 
 pub mod codec;
@@ -32,4 +33,5 @@ pub use codec::CodecError;
 pub use id::{MessageId, SenderId, Timestamp};
 pub use message::{Kind, Message, UnknownKind};
 pub use name::{MAX_NAME_BYTES, Name, NameError};
+pub use priority::Priority;
 pub use settings::{QueueSettings, SettingsError};

@@ -31,6 +31,17 @@ pub struct QueueSettings {
     pub lease: Option<Duration>,
     /// How many processes may be attached at once. 1 to 511.
     pub max_participants: u16,
+    /// Whether messages have priorities. Each of the four then has places and memory of its own: `capacity` and
+    /// `pool_bytes` hold for each.
+    pub priorities: bool,
+    /// A message that waited this long goes before fresh ones of the next higher priority; twice as long, before those
+    /// of the one after. 1 ms to 1 year.
+    pub ageing: Duration,
+    /// For how long a message's key is remembered, so that it is not sent twice. `None`: messages have no keys.
+    /// 1 ms to 1 year, kept to the millisecond.
+    pub dedup_window: Option<Duration>,
+    /// How many keys are remembered at once. 64 to 16,777,216, a power of two.
+    pub dedup_keys: u32,
 }
 
 impl QueueSettings {
@@ -48,6 +59,10 @@ impl QueueSettings {
     pub const MIN_LEASE: Duration = Duration::from_millis(1);
     /// The longest lease.
     pub const MAX_LEASE: Duration = Duration::from_secs(365 * 24 * 3600);
+    /// The fewest keys that are remembered.
+    pub const MIN_DEDUP_KEYS: u32 = 64;
+    /// The most keys that are remembered.
+    pub const MAX_DEDUP_KEYS: u32 = 1 << 24;
 
     /// The default settings with another capacity.
     #[must_use]
@@ -98,17 +113,33 @@ impl QueueSettings {
             1,
             Self::MAX_PARTICIPANTS.into(),
         )?;
-        if let Some(lease) = self.lease {
+        for (field, time) in [
+            ("lease (in ms)", self.lease),
+            ("ageing (in ms)", Some(self.ageing)),
+            ("dedup_window (in ms)", self.dedup_window),
+        ] {
             let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
             let (least, most) = (millis(Self::MIN_LEASE), millis(Self::MAX_LEASE));
-            check("lease (in ms)", millis(lease), least, most)?;
+            time.map_or(Ok(()), |time| check(field, millis(time), least, most))?;
+        }
+        check(
+            "dedup_keys",
+            self.dedup_keys.into(),
+            Self::MIN_DEDUP_KEYS.into(),
+            Self::MAX_DEDUP_KEYS.into(),
+        )?;
+        if !self.dedup_keys.is_power_of_two() {
+            return Err(SettingsError::NoPowerOfTwo {
+                field: "dedup_keys",
+                given: self.dedup_keys.into(),
+            });
         }
         Ok(())
     }
 }
 
 /// 1,024 messages up to 192 bytes inline, larger ones to 1 MiB in a pool of 8 MiB, five attempts,
-/// no lease time-out, 64 processes.
+/// no lease time-out, 64 processes, no priorities, no keys.
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
@@ -119,6 +150,10 @@ impl Default for QueueSettings {
             attempt_limit: 5,
             lease: None,
             max_participants: 64,
+            priorities: false,
+            ageing: Duration::from_secs(10),
+            dedup_window: None,
+            dedup_keys: 4096,
         }
     }
 }
@@ -138,6 +173,14 @@ pub enum SettingsError {
         least: u64,
         /// The most allowed.
         most: u64,
+    },
+    /// A field must be a power of two.
+    #[error("queue setting {field} is {given}: it must be a power of two")]
+    NoPowerOfTwo {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        given: u64,
     },
 }
 
@@ -177,6 +220,10 @@ mod tests {
         assert!(refused(|s| s.attempt_limit = 0).contains("attempt_limit"));
         assert!(refused(|s| s.max_participants = 512).contains("max_participants"));
         assert!(refused(|s| s.lease = Some(Duration::from_micros(5))).contains("lease"));
+        assert!(refused(|s| s.ageing = Duration::ZERO).contains("ageing"));
+        assert!(refused(|s| s.dedup_window = Some(Duration::ZERO)).contains("dedup_window"));
+        assert!(refused(|s| s.dedup_keys = 63).contains("dedup_keys"));
+        assert!(refused(|s| s.dedup_keys = 65).contains("power of two"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
 use crate::options::QueueOptions;
+use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmReceiver;
 use crate::transport::{ReceivePort, SendPort, Transport, Wait};
@@ -149,6 +150,27 @@ impl ByteSender {
         self.port.send(payload, kind, wait)
     }
 
+    /// Sends a copy with a priority, a delay, a key and so on. A message that was sent before, by its key, counts as sent:
+    /// its id is returned.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as), and [`SendFailure::Unsupported`] when the queue does not have what is asked for.
+    pub fn send_with(
+        &self,
+        payload: &[u8],
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<MessageId, SendFailure> {
+        match self.loan_with(payload.len(), options, wait) {
+            Ok(mut loan) => {
+                loan.copy_from_slice(payload);
+                loan.publish()
+            }
+            Err(SendFailure::Duplicate { of }) => Ok(of),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Sends copies of all `payloads` in their order, waiting for room whenever there is none.
     ///
     /// Cheaper than one by one. Not atomic: receivers may see the first before the last is sent.
@@ -194,6 +216,20 @@ impl ByteSender {
     /// As the other loans, depending on `wait`.
     pub fn loan_as(&self, kind: Kind, len: usize, wait: Wait) -> Result<Loan<'_>, SendFailure> {
         self.port.loan(len, kind, wait)
+    }
+
+    /// Memory for a message with a priority, a delay, a key and so on.
+    ///
+    /// # Errors
+    /// As [`loan_as`](Self::loan_as), [`SendFailure::Unsupported`] when the queue does not have what is asked for, and
+    /// [`SendFailure::Duplicate`] for a key that it remembers.
+    pub fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        self.port.loan_with(len, options, wait)
     }
 
     pub(crate) fn encoded<T: Serialize>(

@@ -37,12 +37,14 @@ mod crowd;
 mod delivery;
 mod flow;
 mod settling;
+mod terms;
 mod walk;
 
 pub use batch::*;
 pub use delivery::*;
 pub use flow::*;
 pub use settling::*;
+pub use terms::*;
 
 use std::panic;
 use std::sync::Arc;
@@ -103,6 +105,17 @@ macro_rules! conformance_tests {
 
             a_batch_is_sent_and_received_in_its_order
             a_batch_that_can_not_be_sent_says_how_much_of_it_was
+
+            a_delayed_message_comes_not_before_its_time
+            an_expired_message_is_dropped_and_its_place_is_free
+            urgent_messages_go_first_and_others_do_not_wait_for_ever
+            a_key_is_sent_once_while_it_is_remembered
+            a_token_grows_with_each_delivery
+
+            a_full_queue_drops_the_oldest_if_told_to
+            a_paused_queue_delivers_nothing_until_it_is_resumed
+            a_purge_drops_what_waits_and_nothing_else
+            a_queue_is_drained_when_everything_was_settled
 
             capacity_is_exact
             a_failed_send_hands_the_message_back
@@ -194,6 +207,7 @@ fn settings(capacity: u32) -> QueueSettings {
         attempt_limit: 5,
         lease: None,
         max_participants: 16,
+        ..QueueSettings::default()
     }
 }
 

@@ -4,6 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use ipc_proto::{Kind, MessageId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{RecvError, SettleError};
 #[cfg(target_os = "linux")]
@@ -44,6 +45,19 @@ pub struct About {
     /// When it was sent.
     pub sent_at: Timestamp,
     /// How often it was delivered, this time included.
+    pub attempt: u8,
+}
+
+/// Names one delivery of one message, for fencing: whoever writes a result downstream passes it along, and the store
+/// refuses what bears a smaller attempt than it has seen for the message. So a worker that lost its lease and goes on
+/// can't overwrite what its successor wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token {
+    /// The queue's number: [`Transport::id`](crate::transport::Transport::id).
+    pub queue: u64,
+    /// Which message.
+    pub message: MessageId,
+    /// Which delivery of it; grows from one to the next.
     pub attempt: u8,
 }
 
@@ -122,6 +136,21 @@ impl<'a> ByteDelivery<'a> {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.attempt(),
             Inner::Buffered(delivery) => delivery.about.attempt,
+        }
+    }
+
+    /// What fences off those who had the message before.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        let queue = match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.queue_id(),
+            Inner::Buffered(delivery) => delivery.port.queue_id(),
+        };
+        Token {
+            queue,
+            message: self.id(),
+            attempt: self.attempt(),
         }
     }
 

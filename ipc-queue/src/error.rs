@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use ipc_proto::{CodecError, NameError, SettingsError};
+use ipc_proto::{CodecError, MessageId, NameError, SettingsError};
 #[cfg(target_os = "linux")]
 use ipc_shm::{CreateError, JoinError, NamespaceError, OpenError};
 use thiserror::Error;
+
+use crate::capability::Unsupported;
 
 /// Why a message was not sent. Comes with the message: see [`SendError`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendFailure {
     /// Every place is taken, counting messages that are leased, delayed or dead.
-    #[error("the queue holds {capacity} messages and is full: wait, or receive some")]
+    #[error("the queue holds {capacity} messages and is full{}: wait, or receive some", and_dead(*dead))]
     Full {
         /// How many it holds.
         capacity: u32,
+        /// How many of them are dead letters, which nobody receives: requeue or discard them.
+        dead: u64,
     },
     /// There is a place, but no memory for a payload of this size now.
     #[error(
@@ -26,11 +30,33 @@ pub enum SendFailure {
         bytes: usize,
     },
     /// The time was up while the queue was full.
-    #[error("the queue was full for {waited:?}")]
+    #[error("the queue was full for {waited:?}{}", and_dead(*dead))]
     TimedOut {
         /// How long we waited.
         waited: Duration,
+        /// How many of the messages in it are dead letters, which nobody receives: requeue or discard them.
+        dead: u64,
     },
+    /// A message of this key was sent before, and the queue remembers it: this one was not sent, and need not be.
+    #[error("message {of} was sent with the same key")]
+    Duplicate {
+        /// That message.
+        of: MessageId,
+    },
+    /// Somebody else is just sending a message of this key: whether that succeeds is not known yet.
+    #[error("somebody else is sending a message with the same key: try again")]
+    KeyInUse,
+    /// As many keys as can be are remembered, where this one belongs.
+    #[error(
+        "the queue remembers {keys} keys and has no place for this one: wait, or create the queue with more dedup_keys or a shorter dedup_window"
+    )]
+    KeysFull {
+        /// How many it remembers at most.
+        keys: u32,
+    },
+    /// The queue can't do what the message's options ask for.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// The payload is larger than this queue takes.
     #[error(
         "a payload of {bytes} bytes is larger than the {most} that this queue takes: split it, or create the queue with a larger max_message_bytes"
@@ -65,6 +91,15 @@ pub enum SendFailure {
     /// The transport's own trouble, such as a lost connection.
     #[error("{0}")]
     Transport(String),
+}
+
+fn and_dead(dead: u64) -> String {
+    match dead {
+        0 => String::new(),
+        _ => format!(
+            ", with {dead} dead letters in it, which nobody receives: requeue or discard them"
+        ),
+    }
 }
 
 /// A message that was not sent, and why.
@@ -109,6 +144,9 @@ pub enum RecvError {
         /// How long we waited.
         waited: Duration,
     },
+    /// The queue is paused: there may be messages, but none is delivered until it is resumed.
+    #[error("the queue is paused")]
+    Paused,
     /// The queue is closed and everything in it was settled, save what this receiver's process holds.
     #[error("the queue is closed and drained")]
     Closed,
@@ -131,7 +169,7 @@ pub enum RecvError {
     #[error("message {id} is a dead letter: {source}")]
     Decode {
         /// Which message.
-        id: ipc_proto::MessageId,
+        id: MessageId,
         /// What is wrong with it.
         source: CodecError,
     },
@@ -156,6 +194,35 @@ pub enum SettleError {
     /// This process is a forked copy of the one that received the message.
     #[error("this process was forked from the one that received the message, which still holds it")]
     Forked,
+    /// The transport's own trouble, such as a lost connection.
+    #[error("{0}")]
+    Transport(String),
+}
+
+/// Why a queue was not drained.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// The time was up. The queue is closed.
+    #[error("{left} messages were left after {waited:?}")]
+    TimedOut {
+        /// How long we waited.
+        waited: Duration,
+        /// How many were not settled then, delayed ones and those being written included.
+        left: u64,
+    },
+    /// The queue was removed.
+    #[error("the queue was removed, with what was in it")]
+    Removed,
+    /// This process is a forked copy of the one that opened the queue.
+    #[error("this process was forked from the one that opened the queue: open it again here")]
+    Forked,
+    /// The queue's file was cut short from outside: what was in it is lost.
+    #[error("the queue's shared memory was cut short from outside: what was in it is lost")]
+    Truncated,
+    /// The transport can't.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// The transport's own trouble, such as a lost connection.
     #[error("{0}")]
     Transport(String),

@@ -6,6 +6,7 @@
 //! For tests, for one-process set-ups of programs that can also run over shared memory, and as the
 //! shortest complete transport to read.
 
+mod keys;
 mod table;
 
 use std::cell::Cell;
@@ -15,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
 
+use crate::capability::{Capabilities, Semantic, Support, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{QueueError, RecvError, SendFailure, SettleError};
+use crate::error::{DrainError, QueueError, RecvError, SendFailure, SettleError};
 use crate::loan::Loan;
+use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
 use crate::transport::{
     Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
@@ -33,6 +36,7 @@ pub struct LocalQueue {
 
 #[derive(Debug)]
 struct Shared {
+    id: u64,
     settings: QueueSettings,
     payload: String,
     table: Mutex<Table>,
@@ -85,6 +89,7 @@ impl LocalQueue {
             });
         }
         let shared = Arc::new(Shared {
+            id: fastrand::u64(1..),
             settings: request.settings.clone(),
             payload: request.payload.clone(),
             table: Mutex::new(Table::new(&request.settings)),
@@ -131,6 +136,26 @@ impl Transport for LocalQueue {
         &self.shared.settings
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none()
+            .natively([
+                Semantic::Priorities,
+                Semantic::Delay,
+                Semantic::Expiry,
+                Semantic::Deduplication,
+                Semantic::DropOldest,
+                Semantic::Pause,
+                Semantic::Purge,
+                Semantic::Drain,
+                Semantic::Holdings,
+            ])
+            .with(Semantic::Batches, Support::Emulated)
+    }
+
+    fn id(&self) -> u64 {
+        self.shared.id
+    }
+
     fn sender(&self) -> Box<dyn SendPort> {
         Box::new(LocalSender {
             shared: Arc::clone(&self.shared),
@@ -152,6 +177,51 @@ impl Transport for LocalQueue {
 
     fn is_closed(&self) -> bool {
         self.shared.table().life >= Life::Closed
+    }
+
+    fn pause(&self) -> Result<(), Unsupported> {
+        self.shared.table().paused = true;
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), Unsupported> {
+        let mut table = self.shared.table();
+        table.paused = false;
+        self.shared.wake(&table, Wake::Everybody);
+        Ok(())
+    }
+
+    fn is_paused(&self) -> bool {
+        self.shared.table().paused
+    }
+
+    fn purge(&self) -> Result<u64, Unsupported> {
+        let mut table = self.shared.table();
+        let (purged, wake) = table.purge();
+        self.shared.wake(&table, wake);
+        Ok(purged)
+    }
+
+    fn drain(&self, wait: Wait) -> Result<(), DrainError> {
+        self.close();
+        let started = Instant::now();
+        let mut table = self.shared.table();
+        loop {
+            let (wake, next) = table.look_at_clock(Instant::now());
+            self.shared.wake(&table, wake);
+            let left = table.left();
+            if table.life == Life::Removed {
+                return Err(DrainError::Removed);
+            } else if left == 0 {
+                return Ok(());
+            }
+            let until = time_left(wait, started).map_err(|time_up| DrainError::TimedOut {
+                waited: time_up.waited(),
+                left,
+            })?;
+            let until = until.into_iter().chain(next).min();
+            table = self.shared.sleep_for_item(table, until);
+        }
     }
 
     fn stats(&self) -> QueueStats {
@@ -265,8 +335,26 @@ enum TimeUp {
     After(Duration),
 }
 
+impl TimeUp {
+    fn waited(self) -> Duration {
+        match self {
+            Self::AtOnce => Duration::ZERO,
+            Self::After(waited) => waited,
+        }
+    }
+}
+
 impl SendPort for LocalSender {
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.loan_with(len, &SendOptions::new().kind(kind), wait)
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
         let settings = &self.shared.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
         if len > most {
@@ -274,36 +362,48 @@ impl SendPort for LocalSender {
         }
         let started = Instant::now();
         let mut table = self.shared.table();
-        while let Err(full) = table.lend() {
-            if !matches!(full, SendFailure::Full { .. }) {
-                return Err(full);
-            }
+        loop {
+            let (wake, next) = table.look_at_clock(Instant::now());
+            self.shared.wake(&table, wake);
+            let failure = match table.lend(options) {
+                Ok(ticket) => return Ok(Loan::buffered(self, ticket, options.kind, len)),
+                Err(failure) => failure,
+            };
+            let dead = match failure {
+                SendFailure::Full { dead, .. } => dead,
+                SendFailure::KeyInUse | SendFailure::KeysFull { .. } => 0,
+                over => return Err(over),
+            };
             match time_left(wait, started) {
-                Ok(until) => table = self.shared.sleep_for_room(table, until),
+                Ok(until) => {
+                    let until = until.into_iter().chain(next).min();
+                    table = self.shared.sleep_for_room(table, until);
+                }
                 Err(time_up) => {
                     table.counts.refused += 1;
-                    return Err(match time_up {
-                        TimeUp::AtOnce => full,
-                        TimeUp::After(waited) => SendFailure::TimedOut { waited },
+                    return Err(match (time_up, &failure) {
+                        (TimeUp::After(waited), SendFailure::Full { .. }) => {
+                            SendFailure::TimedOut { waited, dead }
+                        }
+                        _ => failure,
                     });
                 }
             }
         }
-        Ok(Loan::buffered(self, 0, kind, len))
     }
 
-    fn publish(&self, _: u64, kind: Kind, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
+    fn publish(&self, ticket: u64, _: Kind, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
         let id = MessageId::new(self.id, self.sequence.get());
         let mut table = self.shared.table();
-        let wake = table.publish(id, kind, payload)?;
+        let wake = table.publish(ticket, id, payload)?;
         self.sequence.set(id.sequence + 1);
         self.shared.wake(&table, wake);
         Ok(id)
     }
 
-    fn abandon(&self, _: u64) {
+    fn abandon(&self, ticket: u64) {
         let mut table = self.shared.table();
-        let wake = table.abandon();
+        let wake = table.abandon(ticket);
         self.shared.wake(&table, wake);
     }
 }
@@ -321,12 +421,17 @@ impl ReceivePort for LocalReceiver {
             }
             let until = match time_left(wait, started) {
                 Ok(until) => until,
+                Err(TimeUp::AtOnce) if table.paused => return Err(RecvError::Paused),
                 Err(TimeUp::AtOnce) => return Err(RecvError::Empty),
                 Err(TimeUp::After(waited)) => return Err(RecvError::TimedOut { waited }),
             };
             let until = until.into_iter().chain(next).min();
             table = self.shared.sleep_for_item(table, until);
         }
+    }
+
+    fn queue_id(&self) -> u64 {
+        self.shared.id
     }
 
     fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError> {

@@ -64,6 +64,10 @@ impl QueueOptions {
             "attempt_limit",
             "lease",
             "max_participants",
+            "priorities",
+            "ageing",
+            "dedup_window",
+            "dedup_keys",
         ];
         self
     }
@@ -108,6 +112,32 @@ impl QueueOptions {
     pub fn max_participants(mut self, processes: u16) -> Self {
         self.settings.max_participants = processes;
         self.given("max_participants")
+    }
+
+    /// Whether messages have priorities; then `capacity` and `pool_bytes` hold for each of the four. Default: they
+    /// have none, and [`SendOptions::priority`](crate::SendOptions::priority) is refused.
+    pub fn priorities(mut self, priorities: bool) -> Self {
+        self.settings.priorities = priorities;
+        self.given("priorities")
+    }
+
+    /// How long a message waits before it goes before fresh ones of the next higher priority. Default 10 s.
+    pub fn ageing(mut self, time: Duration) -> Self {
+        self.settings.ageing = time;
+        self.given("ageing")
+    }
+
+    /// Lets messages have keys, and remembers each for so long: what is sent again with the same key meanwhile is
+    /// not sent twice. Default: no keys, and [`SendOptions::key`](crate::SendOptions::key) is refused.
+    pub fn dedup_window(mut self, time: Duration) -> Self {
+        self.settings.dedup_window = Some(time);
+        self.given("dedup_window")
+    }
+
+    /// How many keys are remembered at once, a power of two. Default 4,096.
+    pub fn dedup_keys(mut self, keys: u32) -> Self {
+        self.settings.dedup_keys = keys;
+        self.given("dedup_keys")
     }
 
     /// What to call the payload type, instead of its Rust name: `"resize-job/2"`, say.

@@ -11,9 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
-use crate::delivery::{About, ByteDelivery};
-use crate::error::{QueueError, RecvError, SendError, SendFailure, SettleError};
+use crate::delivery::{About, ByteDelivery, Token};
+use crate::error::{BatchFailure, QueueError, RecvError, SendError, SendFailure, SettleError};
 use crate::options::QueueOptions;
+use crate::send_options::SendOptions;
 use crate::transport::{Transport, Wait};
 
 /// A queue of `T`s that any process can open by its address.
@@ -165,6 +166,61 @@ impl<T: Serialize> Sender<T> {
         })
     }
 
+    /// Sends with a priority, a delay, a key and so on, waiting as long as the queue is full.
+    ///
+    /// A message that was sent before, by its key, counts as sent: its id is returned.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`SendFailure::Unsupported`] when the queue does not have what is asked for.
+    pub fn send_with<V: Borrow<T>>(
+        &self,
+        value: V,
+        options: &SendOptions,
+    ) -> Result<MessageId, SendError<V>> {
+        self.send_with_within(value, options, Wait::Forever)
+    }
+
+    /// Sends with options, waiting as told.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with), depending on `wait`.
+    pub fn send_with_within<V: Borrow<T>>(
+        &self,
+        value: V,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<MessageId, SendError<V>> {
+        let sent = self
+            .bytes
+            .encoded(value.borrow())
+            .and_then(|bytes| self.bytes.send_with(&bytes, options, wait));
+        sent.map_err(|failure| SendError {
+            message: value,
+            failure,
+        })
+    }
+
+    /// Sends all values in their order, waiting for room whenever there is none. Cheaper than one by one; not atomic.
+    ///
+    /// # Errors
+    /// [`BatchFailure`] says how many were sent before the first that could not be. A value without an encoding is found
+    /// before any is sent.
+    pub fn send_batch<V: Borrow<T>>(
+        &self,
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<(), BatchFailure> {
+        let encoded: Result<Vec<Vec<u8>>, _> = values
+            .into_iter()
+            .map(|value| codec::encode(value.borrow()))
+            .collect();
+        let encoded = encoded.map_err(|error| BatchFailure {
+            sent: 0,
+            failure: error.into(),
+        })?;
+        let payloads: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
+        self.bytes.send_batch(&payloads)
+    }
+
     /// Sends a message without data: a `Heartbeat` or a `Shutdown`.
     ///
     /// # Errors
@@ -208,8 +264,33 @@ impl<T: DeserializeOwned> Receiver<T> {
         self.recv_within(Wait::Until(deadline))
     }
 
+    /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
+    ///
+    /// Each is a delivery of its own, to be settled by itself. What one receiver takes others can't: ask for no more
+    /// than it can work on soon. Messages that are no `T`s become dead letters and are left out.
+    ///
+    /// # Errors
+    /// As the other receives, if there was not even a first message.
+    pub fn recv_batch(&self, most: usize, wait: Wait) -> Result<Vec<Delivery<'_, T>>, RecvError> {
+        let mut trouble = None;
+        let mut batch = Vec::new();
+        for bytes in self.bytes.recv_batch(most, wait)? {
+            match Self::decoded(bytes) {
+                Ok(delivery) => batch.push(delivery),
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
+        }
+        match trouble {
+            Some(error) if batch.is_empty() => Err(error),
+            _ => Ok(batch),
+        }
+    }
+
     fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
-        let bytes = self.bytes.recv_within(wait)?;
+        Self::decoded(self.bytes.recv_within(wait)?)
+    }
+
+    fn decoded(bytes: ByteDelivery<'_>) -> Result<Delivery<'_, T>, RecvError> {
         let about = bytes.about();
         let data = match bytes.payload() {
             [] => Ok(None),
@@ -274,6 +355,12 @@ impl<T> Delivery<'_, T> {
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.message.attempt
+    }
+
+    /// What fences off those who had the message before.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.bytes.token()
     }
 
     /// Done: never to be delivered again.

@@ -43,24 +43,29 @@ pub use receiver::ShmReceiver;
 pub(crate) use sender::ShmLoan;
 pub use sender::ShmSender;
 
+use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{QueueError, SendFailure};
+use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport};
+use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use geometry::{Geometry, LAYOUT_HASH};
 use memory::{CELL_WORDS, Memory, RingWord};
 use payload::Payloads;
 use recovery::{Changed, Due};
 use ring::Ring;
-use tally::Counters;
-use word::Seat;
+use tally::{Counters, Lane, Received, Sent, Side};
+use word::{CellKind, Seat};
 
 /// What queue segments are called: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
 /// In the segment's flags: no more messages.
 const CLOSED: u64 = 1 << 1;
-/// In the segment's flags: some message was delayed once, so the clock matters.
+/// In the segment's flags: some message was delayed or may expire, so the clock matters.
 const TIMED: u64 = 1 << 2;
+/// In the segment's flags: nothing is delivered.
+const PAUSED: u64 = 1 << 3;
+/// In the segment's flags: there may be dead letters. Only for those who say why a queue is full.
+const LETTERS: u64 = 1 << 4;
 /// The event that receivers wait for.
 const ITEMS: usize = 0;
 /// The event that senders wait for.
@@ -192,6 +197,25 @@ impl Transport for ShmQueue {
         &self.shared.settings
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none().natively([
+            Semantic::ZeroCopy,
+            Semantic::DeathNoticed,
+            Semantic::Batches,
+            Semantic::Delay,
+            Semantic::Expiry,
+            Semantic::DropOldest,
+            Semantic::Pause,
+            Semantic::Purge,
+            Semantic::Drain,
+            Semantic::Holdings,
+        ])
+    }
+
+    fn id(&self) -> u64 {
+        self.shared.queue_id()
+    }
+
     fn as_shm(&self) -> Option<&ShmQueue> {
         Some(self)
     }
@@ -211,6 +235,30 @@ impl Transport for ShmQueue {
 
     fn is_closed(&self) -> bool {
         self.shared.flag().load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    fn pause(&self) -> Result<(), Unsupported> {
+        self.shared.flag().fetch_or(PAUSED, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), Unsupported> {
+        self.shared.flag().fetch_and(!PAUSED, Ordering::SeqCst);
+        self.shared.items().notify_all();
+        Ok(())
+    }
+
+    fn is_paused(&self) -> bool {
+        self.shared.flag().load(Ordering::SeqCst) & PAUSED != 0
+    }
+
+    fn purge(&self) -> Result<u64, Unsupported> {
+        Ok(self.shared.purge())
+    }
+
+    fn drain(&self, wait: Wait) -> Result<(), DrainError> {
+        self.close();
+        self.shared.wait_until_drained(wait)
     }
 
     fn stats(&self) -> QueueStats {
@@ -264,6 +312,10 @@ impl Shared {
         Event::new(&self.events[ROOM])
     }
 
+    pub(crate) fn queue_id(&self) -> u64 {
+        geometry::queue_id(&self.attachment.segment().header().params)
+    }
+
     /// The clock matters from now on.
     fn set_timed(&self) {
         self.flag().fetch_or(TIMED, Ordering::SeqCst);
@@ -286,7 +338,41 @@ impl Shared {
         }
     }
 
+    /// How many dead letters there are; looked for only if there may be some.
+    fn dead(&self) -> u64 {
+        if self.flag().load(Ordering::SeqCst) & LETTERS == 0 {
+            return 0;
+        }
+        self.ring.count(CellKind::Dead)
+    }
+
+    /// Drops whatever waits; how many messages.
+    fn purge(&self) -> u64 {
+        let drop_one = |index: &u32| {
+            let word = self.ring.cell(*index).state().load(Ordering::SeqCst);
+            self.ring.drop_waiting(*index, word).is_some()
+        };
+        let purged = (0..self.ring.cells()).filter(drop_one).count() as u64;
+        self.shared_lane(Side::Send).add(Sent::Purged, purged);
+        self.room().notify_all();
+        self.wake_if_closed();
+        purged
+    }
+
+    /// What is counted on nobody's account but the process's.
+    fn shared_lane(&self, side: Side) -> Lane {
+        self.counters.shared(self.attachment.member(), side)
+    }
+
     fn notify(&self, changed: Changed) {
+        if changed.dead > 0 {
+            self.flag().fetch_or(LETTERS, Ordering::SeqCst);
+        }
+        if changed.expired > 0 {
+            let lane = self.shared_lane(Side::Receive);
+            lane.add(Received::Expired, changed.expired as u64);
+            self.wake_if_closed();
+        }
         // A dead letter too may be what somebody waits for: the end of a closed queue.
         if changed.ready > 0 || changed.dead > 0 {
             self.items().notify_all();
@@ -425,7 +511,10 @@ fn open_segment(
     let settings = &request.settings;
     let header = || {
         let geometry = Geometry::new(settings)?;
-        let (params, body_bytes) = (geometry::to_params(settings), geometry.total_bytes);
+        let (params, body_bytes) = (
+            geometry::to_params(settings, fastrand::u64(1..)),
+            geometry.total_bytes,
+        );
         let participants = settings.max_participants;
         Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)
     };

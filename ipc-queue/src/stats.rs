@@ -29,6 +29,14 @@ pub struct QueueStats {
     pub buried: u64,
     /// Settlements that came after the lease was lost.
     pub leases_lost: u64,
+    /// Messages dropped because nobody wanted them in time.
+    pub expired: u64,
+    /// Messages dropped by purging.
+    pub purged: u64,
+    /// Messages dropped to make room for later ones.
+    pub overflowed: u64,
+    /// Sends that were not needed: a message of their key had been sent.
+    pub duplicates: u64,
     /// Messages waiting to be received, now.
     pub ready: u64,
     /// Messages being written, now.
@@ -45,6 +53,10 @@ pub struct QueueStats {
     pub chunks_in_use: u64,
     /// Processes attached, now.
     pub participants: u64,
+    /// Whether it delivers nothing, now.
+    pub paused: bool,
+    /// Whether it takes nothing more.
+    pub closed: bool,
 }
 
 impl QueueStats {

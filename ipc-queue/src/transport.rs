@@ -35,6 +35,22 @@
 //! - `a_batch_is_sent_and_received_in_its_order`: each message of it an ordinary message, settled by itself.
 //! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the first ones, and why the next was not.
 //!
+//! Terms, where [`capabilities`](Transport::capabilities) says so; elsewhere asking for them is
+//! [`Unsupported`](crate::Unsupported)
+//! - `a_delayed_message_comes_not_before_its_time`
+//! - `an_expired_message_is_dropped_and_its_place_is_free`: unless somebody holds it then.
+//! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's ageing time counts as
+//!   of the next higher priority. Capacity holds for each priority.
+//! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
+//!   loan has it, and free again if that comes to nothing.
+//! - `a_token_grows_with_each_delivery`: everywhere.
+//!
+//! Control, likewise
+//! - `a_full_queue_drops_the_oldest_if_told_to`: of those that wait.
+//! - `a_paused_queue_delivers_nothing_until_it_is_resumed`
+//! - `a_purge_drops_what_waits_and_nothing_else`
+//! - `a_queue_is_drained_when_everything_was_settled`: and takes nothing from the beginning.
+//!
 //! Flow
 //! - `capacity_is_exact`: loans count, and leased, delayed and dead messages.
 //! - `a_failed_send_hands_the_message_back`
@@ -48,7 +64,8 @@
 //!   when everything was settled, save what they hold themselves, so that a crash at the end loses nothing.
 //!   (Whether what another receiver of the same opening holds is waited for is up to the transport.)
 //! - `a_removed_queue_wakes_and_refuses_everybody`: loans too.
-//! - `counts_add_up`: sent is acked, plus dead letters dropped or requeued, plus what is in the queue now, loans aside;
+//! - `counts_add_up`: sent is acked, plus dead letters dropped or requeued, plus what expired, was purged or overflowed,
+//!   plus what is in the queue now, loans aside;
 //!   received is acked, nacked, buried, lost, plus leased now.
 
 use std::fmt::Debug;
@@ -56,16 +73,28 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, QueueSettings};
 
+use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, QueueError, RecvError, SendFailure, SettleError};
+use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure, SettleError};
 use crate::loan::Loan;
+use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
 
 /// A queue, opened through some transport. Dropping it detaches; the queue stays.
 pub trait Transport: Debug + Send + Sync {
     /// What the queue was created with.
     fn settings(&self) -> &QueueSettings;
+
+    /// Which of the semantics that not every transport has this one has.
+    ///
+    /// Of queues in general: one that was created without priorities or keys refuses them all the same.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none()
+    }
+
+    /// A number that tells this queue from all others, also from those of the same name before and after it.
+    fn id(&self) -> u64;
 
     /// A handle for sending, for one thread at a time.
     fn sender(&self) -> Box<dyn SendPort>;
@@ -85,6 +114,48 @@ pub trait Transport: Debug + Send + Sync {
 
     /// Whether the queue was closed.
     fn is_closed(&self) -> bool;
+
+    /// Delivers nothing more until [`resume`](Self::resume), to whomever; what was delivered can be settled, and sending
+    /// goes on. A receive that had begun may still succeed.
+    ///
+    /// Of the queue, not of who asked for it: it lasts when all processes are gone.
+    ///
+    /// # Errors
+    /// [`Unsupported`] if the transport can't.
+    fn pause(&self) -> Result<(), Unsupported> {
+        Err(Unsupported::by_transport(Semantic::Pause))
+    }
+
+    /// Delivers again. Wakes all receivers.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    fn resume(&self) -> Result<(), Unsupported> {
+        Err(Unsupported::by_transport(Semantic::Pause))
+    }
+
+    /// Whether the queue is paused.
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    /// Drops what waits to be delivered, also what is delayed; how many messages. Not what somebody holds, nor dead
+    /// letters. What is sent meanwhile may be dropped or not.
+    ///
+    /// # Errors
+    /// [`Unsupported`] if the transport can't.
+    fn purge(&self) -> Result<u64, Unsupported> {
+        Err(Unsupported::by_transport(Semantic::Purge))
+    }
+
+    /// Closes the queue, then waits until everything in it was settled, by whomever. Dead letters stay.
+    ///
+    /// # Errors
+    /// [`DrainError::TimedOut`] says how much is left.
+    fn drain(&self, wait: Wait) -> Result<(), DrainError> {
+        let _ = wait;
+        Err(Unsupported::by_transport(Semantic::Drain).into())
+    }
 
     /// Counters since the queue was created, and what it holds now.
     fn stats(&self) -> QueueStats;
@@ -114,6 +185,22 @@ pub trait SendPort: Debug + Send {
     /// # Errors
     /// [`SendFailure::Full`] or `NoMemory` with [`Wait::No`], `TimedOut` with a deadline.
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure>;
+
+    /// As [`loan`](Self::loan), for a message with options.
+    ///
+    /// # Errors
+    /// Also [`SendFailure::Unsupported`], and [`SendFailure::Duplicate`] for a key that the queue remembers.
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        match options.first_semantic() {
+            None => self.loan(len, options.kind, wait),
+            Some(semantic) => Err(Unsupported::by_transport(semantic).into()),
+        }
+    }
 
     /// Sends a copy of `payload`.
     ///
@@ -172,6 +259,9 @@ pub trait ReceivePort: Debug + Send {
         into.extend(more.take(most.saturating_sub(1)));
         Ok(())
     }
+
+    /// The queue's [number](Transport::id).
+    fn queue_id(&self) -> u64;
 
     /// Ends a delivery made by [`ByteDelivery::buffered`].
     ///
@@ -266,7 +356,7 @@ impl OpenRequest {
     /// [`QueueError::SettingsDiffer`] names the first that differs.
     pub fn check(&self, name: &str, found: &QueueSettings) -> Result<(), QueueError> {
         let wanted = &self.settings;
-        let fields: [(&'static str, String, String); 7] = [
+        let fields: [(&'static str, String, String); 11] = [
             (
                 "capacity",
                 found.capacity.to_string(),
@@ -301,6 +391,26 @@ impl OpenRequest {
                 "max_participants",
                 found.max_participants.to_string(),
                 wanted.max_participants.to_string(),
+            ),
+            (
+                "priorities",
+                found.priorities.to_string(),
+                wanted.priorities.to_string(),
+            ),
+            (
+                "ageing",
+                format!("{:?}", found.ageing),
+                format!("{:?}", wanted.ageing),
+            ),
+            (
+                "dedup_window",
+                format!("{:?}", found.dedup_window),
+                format!("{:?}", wanted.dedup_window),
+            ),
+            (
+                "dedup_keys",
+                found.dedup_keys.to_string(),
+                wanted.dedup_keys.to_string(),
             ),
         ];
         for (field, found, wanted) in fields {

@@ -29,6 +29,7 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
             attempt_limit: 250,
             lease: None,
             max_participants: 2,
+            ..QueueSettings::default()
         },
         ..OpenRequest::default()
     };

@@ -306,6 +306,7 @@ fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
             attempt_limit: 50,
             lease: Some(LEASE),
             max_participants: 64,
+            ..QueueSettings::default()
         },
         ..OpenRequest::default()
     };

@@ -109,7 +109,10 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let full = send(&queue, 0..5, Wait::No).expect_err("three places");
-    let failure = SendFailure::Full { capacity: 3 };
+    let failure = SendFailure::Full {
+        capacity: 3,
+        dead: 0,
+    };
     assert_eq!(full, BatchFailure { sent: 3, failure });
     let late = send(&queue, 5..7, Wait::at_most(Duration::from_millis(2)));
     let late = late.expect_err("no place at all");

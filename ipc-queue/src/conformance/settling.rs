@@ -303,7 +303,8 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             // Its copy needs a place of its own.
             sender.try_send(b"in the way").expect("a place");
             let refused = transport.requeue(letter.id);
-            assert_eq!(refused, Err(SendFailure::Full { capacity: 2 }));
+            let full = matches!(refused, Err(SendFailure::Full { capacity: 2, .. }));
+            assert!(full, "{refused:?}");
             assert_eq!(the_dead_letter(&queue), letter);
             receiver
                 .try_recv()

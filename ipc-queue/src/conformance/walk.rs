@@ -109,7 +109,9 @@ impl<'q> Walk<'q> {
         let (seed, used) = (self.seed, self.in_use());
         match &answer {
             Ok(_) => {}
-            Err(SendFailure::Full { capacity }) => assert_eq!(*capacity, self.settings.capacity),
+            Err(SendFailure::Full { capacity, .. }) => {
+                assert_eq!(*capacity, self.settings.capacity);
+            }
             Err(other) => panic!("{other}"),
         }
         assert!(

@@ -6,11 +6,15 @@ use std::collections::{HashMap, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipc_proto::{Kind, MessageId, QueueSettings, Timestamp};
+use ipc_proto::{Kind, MessageId, Priority, QueueSettings, Timestamp};
 
+use super::keys::Keys;
+use crate::ageing;
+use crate::capability::{Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::delivery::About;
 use crate::error::{RecvError, SendFailure, SettleError};
+use crate::send_options::{SendOptions, WhenFull};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, Settle};
 
@@ -19,7 +23,11 @@ use crate::transport::{Holding, Settle};
 struct Item {
     id: MessageId,
     kind: Kind,
+    priority: Priority,
     sent_at: Timestamp,
+    /// Since when it waits, for its ageing.
+    since: Instant,
+    expires_at: Option<Instant>,
     payload: Vec<u8>,
     attempt: u8,
     nacks: u8,
@@ -50,10 +58,18 @@ pub(super) struct Table {
     capacity: u32,
     attempt_limit: u8,
     lease: Option<Duration>,
+    priorities: bool,
+    ageing: Duration,
     pub(super) life: Life,
-    ready: VecDeque<Item>,
-    /// Places lent to senders.
-    loans: u64,
+    pub(super) paused: bool,
+    /// By priority.
+    ready: [VecDeque<Item>; Priority::COUNT],
+    /// Nothing that is ready expires before then.
+    next_expiry: Option<Instant>,
+    /// Places lent to senders, and for what.
+    loans: HashMap<u64, SendOptions>,
+    /// `None`: messages have no keys.
+    keys: Option<Keys>,
     leases: HashMap<u64, Lease>,
     /// With when they are due; `None`: never.
     delayed: Vec<(Option<Instant>, Item)>,
@@ -84,9 +100,14 @@ impl Table {
             capacity: settings.capacity,
             attempt_limit: settings.attempt_limit,
             lease: settings.lease,
+            priorities: settings.priorities,
+            ageing: settings.ageing,
             life: Life::Open,
-            ready: VecDeque::new(),
-            loans: 0,
+            paused: false,
+            ready: Default::default(),
+            next_expiry: None,
+            loans: HashMap::new(),
+            keys: (settings.dedup_window).map(|window| Keys::new(window, settings.dedup_keys)),
             leases: HashMap::new(),
             delayed: Vec::new(),
             dead: Vec::new(),
@@ -99,50 +120,119 @@ impl Table {
 
     // --- sending ---------------------------------------------------------------------------------
 
-    /// Lends a place.
-    pub(super) fn lend(&mut self) -> Result<(), SendFailure> {
+    /// Lends a place, under a ticket.
+    pub(super) fn lend(&mut self, options: &SendOptions) -> Result<u64, SendFailure> {
         match self.life {
             Life::Removed => return Err(SendFailure::Removed),
             Life::Closed => return Err(SendFailure::Closed),
             Life::Open => {}
         }
-        if self.stats().in_use() >= self.capacity.into() {
-            let capacity = self.capacity;
-            return Err(SendFailure::Full { capacity });
+        if !self.priorities && options.priority != Priority::default() {
+            return Err(Unsupported::by_settings(Semantic::Priorities).into());
         }
-        self.loans += 1;
-        Ok(())
+        self.check_room(options)?;
+        if let Some(key) = options.key {
+            let keys = self.keys.as_mut();
+            let keys = keys.ok_or(Unsupported::by_settings(Semantic::Deduplication))?;
+            let taken = keys.take(key, Instant::now());
+            let duplicate = matches!(taken, Err(SendFailure::Duplicate { .. }));
+            self.counts.duplicates += u64::from(duplicate);
+            taken?;
+        }
+        let ticket = self.new_ticket();
+        self.loans.insert(ticket, options.clone());
+        Ok(ticket)
     }
 
-    /// Makes a message ready, in a place that was lent.
+    /// Whether there is a place; makes one if `options` says so, and if it can.
+    fn check_room(&mut self, options: &SendOptions) -> Result<(), SendFailure> {
+        if self.in_use(options.priority) < u64::from(self.capacity) {
+            return Ok(());
+        }
+        if options.when_full == WhenFull::DropOldest
+            && self.ready[options.priority.index()].pop_front().is_some()
+        {
+            self.counts.overflowed += 1;
+            return Ok(());
+        }
+        Err(SendFailure::Full {
+            capacity: self.capacity,
+            dead: self.dead.len() as u64,
+        })
+    }
+
+    /// How many places of this priority are taken.
+    fn in_use(&self, priority: Priority) -> u64 {
+        if !self.priorities {
+            return self.left() + self.dead.len() as u64;
+        }
+        let here = |item: &Item| item.priority == priority;
+        let loans = self.loans.values().filter(|loan| loan.priority == priority);
+        let leased = self.leases.values().filter(|lease| here(&lease.item));
+        let delayed = self.delayed.iter().filter(|(_, item)| here(item));
+        let dead = self.dead.iter().filter(|(.., item)| here(item));
+        let ready = self.ready[priority.index()].len();
+        (ready + loans.count() + leased.count() + delayed.count() + dead.count()) as u64
+    }
+
+    /// Makes a message ready, or has it wait for its time, in a place that was lent.
     pub(super) fn publish(
         &mut self,
+        ticket: u64,
         id: MessageId,
-        kind: Kind,
         payload: Vec<u8>,
     ) -> Result<Wake, SendFailure> {
-        self.loans -= 1;
+        let Some(options) = self.loans.remove(&ticket) else {
+            return Err(SendFailure::Transport("no such loan".to_owned()));
+        };
         if self.life == Life::Removed {
             return Err(SendFailure::Removed);
         }
+        let now = Instant::now();
+        if let (Some(key), Some(keys)) = (options.key, &mut self.keys) {
+            keys.sent(key, id, now);
+        }
         self.counts.sent += 1;
         self.counts.bytes_sent += payload.len() as u64;
-        self.ready.push_back(Item {
+        let item = Item {
             id,
-            kind,
+            kind: options.kind,
+            priority: options.priority,
             sent_at: Timestamp::from(SystemTime::now()),
+            since: now,
+            expires_at: options.expires_in.and_then(|time| now.checked_add(time)),
             payload,
             attempt: 0,
             nacks: 0,
             expiries: 0,
-        });
-        Ok(Wake::Receiver)
+        };
+        // Somebody may wait for the key; and those asleep may have to get up earlier now, to drop it.
+        let wake = match (options.key, item.expires_at) {
+            (None, None) => Wake::Receiver,
+            (None, Some(_)) => Wake::Receivers,
+            (Some(_), _) => Wake::Everybody,
+        };
+        if options.delay.is_zero() {
+            self.make_ready(item);
+            return Ok(wake);
+        }
+        self.delayed.push((now.checked_add(options.delay), item));
+        Ok(Wake::Everybody)
     }
 
     /// Takes back a place that was lent.
-    pub(super) fn abandon(&mut self) -> Wake {
-        self.loans -= 1;
+    pub(super) fn abandon(&mut self, ticket: u64) -> Wake {
+        let options = self.loans.remove(&ticket);
+        let key = options.and_then(|options| options.key);
+        if let (Some(key), Some(keys)) = (key, &mut self.keys) {
+            keys.give_back(key);
+        }
         self.freed()
+    }
+
+    fn make_ready(&mut self, item: Item) {
+        self.next_expiry = self.next_expiry.into_iter().chain(item.expires_at).min();
+        self.ready[item.priority.index()].push_back(item);
     }
 
     // --- receiving -------------------------------------------------------------------------------
@@ -156,7 +246,7 @@ impl Table {
         if self.life == Life::Removed {
             return Err(RecvError::Removed);
         }
-        let Some(mut item) = self.ready.pop_front() else {
+        let Some(mut item) = self.most_urgent() else {
             if self.life == Life::Closed && self.is_drained_for(holder) {
                 return Err(RecvError::Closed);
             }
@@ -187,10 +277,46 @@ impl Table {
         Ok(Some((ticket, about, payload, wake)))
     }
 
+    /// Takes the message out that goes next.
+    fn most_urgent(&mut self) -> Option<Item> {
+        if self.paused {
+            return None;
+        }
+        if !self.priorities {
+            return self.ready[Priority::default().index()].pop_front();
+        }
+        let now = Instant::now();
+        let waited = |items: &VecDeque<Item>| {
+            let first = items.front();
+            first.map(|item| now.saturating_duration_since(item.since))
+        };
+        let priority = ageing::next(self.ready.each_ref().map(waited), self.ageing)?;
+        self.ready[priority.index()].pop_front()
+    }
+
     /// Whether nothing is left but what `holder` holds, and the dead.
     fn is_drained_for(&self, holder: u64) -> bool {
-        let others = self.leases.values().any(|lease| lease.holder != holder);
-        self.ready.is_empty() && self.loans == 0 && self.delayed.is_empty() && !others
+        let held = self.leases.values().filter(|lease| lease.holder == holder);
+        self.left() == held.count() as u64
+    }
+
+    /// How many messages may still have to be delivered or settled.
+    pub(super) fn left(&self) -> u64 {
+        let ready: usize = self.ready.iter().map(VecDeque::len).sum();
+        (ready + self.loans.len() + self.delayed.len() + self.leases.len()) as u64
+    }
+
+    /// Drops what waits; how many.
+    pub(super) fn purge(&mut self) -> (u64, Wake) {
+        let delayed = self.delayed.drain(..).count();
+        let ready: usize = self
+            .ready
+            .iter_mut()
+            .map(|items| items.drain(..).count())
+            .sum();
+        let purged = (delayed + ready) as u64;
+        self.counts.purged += purged;
+        (purged, Wake::Everybody)
     }
 
     // --- settling --------------------------------------------------------------------------------
@@ -248,15 +374,31 @@ impl Table {
         let due = self
             .delayed
             .extract_if(.., |(at, _)| at.is_some_and(|at| at <= now));
-        for (_, item) in due {
-            self.ready.push_back(item);
+        for item in due.map(|(_, item)| item).collect::<Vec<_>>() {
+            self.make_ready(item);
             wake = Wake::Receivers;
+        }
+        if self.next_expiry.is_some_and(|at| at <= now) {
+            self.drop_expired(now);
+            wake = Wake::Everybody;
         }
         let ends = self.leases.values().filter_map(|lease| lease.ends_at);
         let next = ends
             .chain(self.delayed.iter().filter_map(|(at, _)| *at))
+            .chain(self.next_expiry)
             .min();
         (wake, next)
+    }
+
+    fn drop_expired(&mut self, now: Instant) {
+        let items = self.ready.iter_mut();
+        for items in items {
+            let before = items.len();
+            items.retain(|item| item.expires_at.is_none_or(|at| now < at));
+            self.counts.expired += (before - items.len()) as u64;
+        }
+        let left = self.ready.iter().flatten();
+        self.next_expiry = left.filter_map(|item| item.expires_at).min();
     }
 
     fn again(&mut self, item: Item, delay: Duration, reason: DeadReason) -> Wake {
@@ -264,7 +406,7 @@ impl Table {
             return self.bury(item, reason);
         }
         if delay.is_zero() {
-            self.ready.push_back(item);
+            self.make_ready(item);
             return Wake::Receiver;
         }
         let due = Instant::now().checked_add(delay);
@@ -279,7 +421,12 @@ impl Table {
     }
 
     fn freed(&self) -> Wake {
-        self.wake_if_closed(Wake::Sender)
+        // With priorities, one who sleeps may not be one for whom there is room.
+        self.wake_if_closed(if self.priorities || self.keys.is_some() {
+            Wake::Everybody
+        } else {
+            Wake::Sender
+        })
     }
 
     /// Who waits for a closed queue to drain must look whenever something in it came to an end.
@@ -299,12 +446,14 @@ impl Table {
 
     pub(super) fn stats(&self) -> QueueStats {
         let mut stats = self.counts;
-        stats.ready = self.ready.len() as u64;
-        stats.writing = self.loans;
+        stats.ready = self.ready.iter().map(VecDeque::len).sum::<usize>() as u64;
+        stats.writing = self.loans.len() as u64;
         stats.leased = self.leases.len() as u64;
         stats.delayed = self.delayed.len() as u64;
         stats.dead = self.dead.len() as u64;
         stats.participants = 1;
+        stats.paused = self.paused;
+        stats.closed = self.life >= Life::Closed;
         stats
     }
 
@@ -343,12 +492,13 @@ impl Table {
         let Some(index) = self.dead_index(id) else {
             return Ok((false, Wake::Nobody));
         };
-        if let Err(failure) = self.lend() {
+        let item = &self.dead[index].2;
+        let options = SendOptions::new().kind(item.kind).priority(item.priority);
+        let ticket = self.lend(&options).inspect_err(|failure| {
             self.counts.refused += u64::from(matches!(failure, SendFailure::Full { .. }));
-            return Err(failure);
-        }
+        })?;
         let (_, _, item) = self.dead.remove(index);
-        let _ = self.publish(copy, item.kind, item.payload)?;
+        let _ = self.publish(ticket, copy, item.payload)?;
         Ok((true, Wake::Everybody))
     }
 

@@ -46,16 +46,23 @@ pub struct Body {
 
 const STATE: usize = 0;
 const BODY: usize = 1;
-/// `kind of message:8 | .. | lap of the claim:35`.
+/// `kind of message:3 | expiry, upper part:26 | lap of the claim:35`.
 const CLAIM: usize = 2;
 const SENDER: usize = 3;
+/// `expiry, lower part:14 | sequence:50`.
 const SEQUENCE: usize = 4;
 const SENT_AT: usize = 5;
 /// When the lease ends, or when a delayed message is due. See `lease`.
 const DUE: usize = 6;
 /// How the deliveries so far ended. See `Tally`.
 const TALLY: usize = 7;
-const KIND_SHIFT: u32 = 56;
+const KIND_SHIFT: u32 = 61;
+/// The expiry lies in two words, where there is room for it: it is a time of 40 bits, zero for none.
+const EXPIRY_UPPER_SHIFT: u32 = 35;
+const EXPIRY_UPPER_MASK: u64 = (1 << 26) - 1;
+const EXPIRY_LOWER_SHIFT: u32 = 50;
+const EXPIRY_LOWER_BITS: u32 = 14;
+const SEQUENCE_MASK: u64 = (1 << EXPIRY_LOWER_SHIFT) - 1;
 
 impl<'a, W: Word> Cell<'a, W> {
     /// The header in `words`.
@@ -108,11 +115,31 @@ impl<'a, W: Word> Cell<'a, W> {
     }
 
     /// Fills in the rest of the header. Only for the claimer.
+    ///
+    /// Fifty bits of the sequence are kept: at twenty million messages a second they last for almost two years.
     #[inline(always)]
     pub fn set_envelope(self, id: MessageId, sent_at: Timestamp) {
         self.words[SENDER].store(id.sender.get(), Relaxed);
-        self.words[SEQUENCE].store(id.sequence, Relaxed);
+        self.words[SEQUENCE].store(id.sequence & SEQUENCE_MASK, Relaxed);
         self.words[SENT_AT].store(sent_at.as_nanos(), Relaxed);
+    }
+
+    /// Says when nobody wants it any more, in milliseconds since boot, below 2^40. Only for the claimer, after the
+    /// envelope.
+    #[cold]
+    pub fn set_expiry(self, at_ms: u64) {
+        let (claim, sequence) = (&self.words[CLAIM], &self.words[SEQUENCE]);
+        let upper = (at_ms >> EXPIRY_LOWER_BITS & EXPIRY_UPPER_MASK) << EXPIRY_UPPER_SHIFT;
+        claim.store(claim.load(Relaxed) | upper, Release);
+        let lower = at_ms << EXPIRY_LOWER_SHIFT;
+        sequence.store(sequence.load(Relaxed) | lower, Relaxed);
+    }
+
+    /// When nobody wants it any more, in milliseconds since boot. `None`: never.
+    pub fn expiry(self) -> Option<u64> {
+        let upper = self.words[CLAIM].load(Relaxed) >> EXPIRY_UPPER_SHIFT & EXPIRY_UPPER_MASK;
+        let lower = self.words[SEQUENCE].load(Relaxed) >> EXPIRY_LOWER_SHIFT;
+        Some(upper << EXPIRY_LOWER_BITS | lower).filter(|at_ms| *at_ms != 0)
     }
 
     /// Whose message it is.
@@ -127,7 +154,10 @@ impl<'a, W: Word> Cell<'a, W> {
         let kind = (self.words[CLAIM].load(Relaxed) >> KIND_SHIFT) as u8;
         Envelope {
             kind: Kind::try_from(kind).unwrap_or_default(),
-            id: MessageId::new(self.sender(), self.words[SEQUENCE].load(Relaxed)),
+            id: MessageId::new(
+                self.sender(),
+                self.words[SEQUENCE].load(Relaxed) & SEQUENCE_MASK,
+            ),
             sent_at: Timestamp::from_nanos(self.words[SENT_AT].load(Relaxed)),
         }
     }
@@ -255,6 +285,15 @@ mod tests {
         assert_eq!(cell.occupancy(), Lap::new(77));
         let envelope = cell.envelope();
         assert_eq!((envelope.kind, envelope.id), (Kind::Shutdown, id));
+        assert_eq!(cell.expiry(), None);
+        for at_ms in [1, (1 << 14) - 1, 1 << 14, (1 << 40) - 1] {
+            cell.begin(Lap::new(u64::MAX), Kind::Shutdown);
+            cell.set_envelope(id, Timestamp::from_nanos(5));
+            cell.set_expiry(at_ms);
+            assert_eq!(cell.expiry(), Some(at_ms));
+            assert_eq!(cell.occupancy(), Lap::new(u64::MAX));
+            assert_eq!(cell.envelope(), envelope);
+        }
         for body in [
             Body {
                 len: 3,

@@ -20,7 +20,7 @@ use super::memory::{CELL_WORDS, RingWord};
 
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 2: state body claim sender sequence sent due tally");
+    fingerprint(b"queue 3: state body claim+expiry sender expiry+sequence sent due tally");
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;
 
@@ -28,6 +28,7 @@ const HEADER_BYTES: usize = CELL_WORDS * 8;
 const PAGE_BYTES: usize = 4096;
 const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
+const ID_PARAM: usize = 13;
 
 /// Offsets from the beginning of the segment's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,32 +154,49 @@ fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usi
 }
 
 /// The settings as the fourteen parameters of a segment's header.
-pub fn to_params(settings: &QueueSettings) -> [u64; 14] {
-    let lease_ms = settings.lease.map_or(0, |lease| {
-        u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)
-    });
+pub fn to_params(settings: &QueueSettings, queue_id: u64) -> [u64; 14] {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let mut params = [0; 14];
-    params[..6].copy_from_slice(&[
+    params[..10].copy_from_slice(&[
         settings.capacity.into(),
         settings.inline_bytes.into(),
         settings.max_message_bytes.into(),
         settings.pool_bytes,
         settings.attempt_limit.into(),
-        lease_ms,
+        settings.lease.map_or(0, millis),
+        settings.priorities.into(),
+        millis(settings.ageing),
+        settings.dedup_window.map_or(0, millis),
+        settings.dedup_keys.into(),
     ]);
+    params[ID_PARAM] = queue_id;
     params
+}
+
+/// The number that tells this queue from others, also from one of the same name before or after it.
+pub fn queue_id(params: &[u64; 14]) -> u64 {
+    params[ID_PARAM]
 }
 
 /// The settings that [`to_params`] made `params` from, if they are valid ones.
 pub fn from_params(params: &[u64; 14], max_participants: u16) -> Option<QueueSettings> {
+    let time = |millis: u64| Some(Duration::from_millis(millis)).filter(|time| !time.is_zero());
     let settings = QueueSettings {
         capacity: u32::try_from(params[0]).ok()?,
         inline_bytes: u32::try_from(params[1]).ok()?,
         max_message_bytes: u32::try_from(params[2]).ok()?,
         pool_bytes: params[3],
         attempt_limit: u8::try_from(params[4]).ok()?,
-        lease: Some(Duration::from_millis(params[5])).filter(|lease| !lease.is_zero()),
+        lease: time(params[5]),
         max_participants,
+        priorities: match params[6] {
+            0 => false,
+            1 => true,
+            _ => return None,
+        },
+        ageing: time(params[7])?,
+        dedup_window: time(params[8]),
+        dedup_keys: u32::try_from(params[9]).ok()?,
     };
     settings.validate().ok().map(|()| settings)
 }
@@ -194,9 +212,12 @@ mod tests {
         for lease in [None, Some(Duration::from_millis(1500))] {
             let settings = QueueSettings {
                 lease,
+                priorities: lease.is_some(),
+                dedup_window: lease,
                 ..QueueSettings::default()
             };
-            let params = to_params(&settings);
+            let params = to_params(&settings, 77);
+            assert_eq!(queue_id(&params), 77);
             assert_eq!(
                 from_params(&params, settings.max_participants),
                 Some(settings)

@@ -1,6 +1,7 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipc_shm::clock;
@@ -13,7 +14,7 @@ use super::ring::{Cursor, Lease, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Side};
 use super::waiting::{Doubt, Gone};
-use super::{CLOSED, Hold};
+use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SettleError};
 use crate::transport::{ReceivePort, Settle, Wait};
@@ -144,7 +145,13 @@ impl ShmReceiver {
             .shared
             .wait_for(self.shared.items(), wait, &self.spin, attempt, more);
         waited.unwrap_or_else(|waited| {
-            Err(waited.map_or(RecvError::Empty, |waited| RecvError::TimedOut { waited }))
+            Err(match waited {
+                Some(waited) => RecvError::TimedOut { waited },
+                None if matches!(self.shared.usable(), Ok(flags) if flags & PAUSED != 0) => {
+                    RecvError::Paused
+                }
+                None => RecvError::Empty,
+            })
         })
     }
 
@@ -152,13 +159,46 @@ impl ShmReceiver {
     fn try_take(&self) -> Result<Option<Lease>, RecvError> {
         let shared = &*self.shared;
         let flags = shared.usable()?;
-        match shared.ring.take(shared.seat, &mut self.cursor.borrow_mut()) {
-            None if flags & CLOSED != 0 && shared.ring.is_drained(shared.seat) => {
+        if flags & PAUSED != 0 {
+            return Ok(None);
+        }
+        let taken = shared.ring.take(shared.seat, &mut self.cursor.borrow_mut());
+        match taken {
+            Some(lease) if flags & TIMED != 0 && self.is_unwanted(&lease) => {
+                self.try_take_next(lease)
+            }
+            None if flags & CLOSED != 0 && shared.ring.is_drained(Some(shared.seat)) => {
                 shared.usable()?;
                 Err(RecvError::Closed)
             }
             taken => Ok(taken),
         }
+    }
+
+    /// Whether the message that was taken expired before.
+    #[cold]
+    fn is_unwanted(&self, lease: &Lease) -> bool {
+        let expiry = self.shared.ring.cell(lease.index()).expiry();
+        expiry.is_some_and(|at_ms| at_ms <= Due::at(clock::monotonic()).millis())
+    }
+
+    /// Drops a message that nobody wanted in time, and those like it behind it.
+    #[cold]
+    fn try_take_next(&self, unwanted: Lease) -> Result<Option<Lease>, RecvError> {
+        let shared = &*self.shared;
+        let mut unwanted = Some(unwanted);
+        while let Some(lease) = unwanted.take() {
+            if shared.ring.settle(&lease, Settlement::Ack) != Settled::LeaseLost {
+                self.lane.add(Received::Expired, 1);
+            }
+            shared.room().notify_one();
+            shared.wake_if_closed();
+            match shared.ring.take(shared.seat, &mut self.cursor.borrow_mut()) {
+                Some(lease) if self.is_unwanted(&lease) => unwanted = Some(lease),
+                taken => return Ok(taken),
+            }
+        }
+        Ok(None)
     }
 
     /// Starts a lease's time, and counts the message.
@@ -270,7 +310,10 @@ impl ShmReceiver {
             Settled::Ready => shared.items().notify_one(),
             Settled::Delayed | Settled::Quarantined => {}
             // Whoever waits for a closed queue to drain must look again.
-            Settled::Dead => shared.items().notify_all(),
+            Settled::Dead => {
+                shared.flag().fetch_or(LETTERS, Ordering::SeqCst);
+                shared.items().notify_all();
+            }
         }
         shared.wake_if_closed();
         if lost {
@@ -323,6 +366,10 @@ impl ReceivePort for ShmReceiver {
         self.receive_some(most, wait, into)
     }
 
+    fn queue_id(&self) -> u64 {
+        self.shared.queue_id()
+    }
+
     fn settle(&self, _ticket: u64, _how: Settle) -> Result<(), SettleError> {
         Err(SettleError::LeaseLost) // Deliveries of this transport are never buffered.
     }
@@ -358,6 +405,10 @@ impl ShmDelivery<'_> {
             Err(Gone::Truncated) => Err(RecvError::Truncated),
             _ => Ok(()),
         }
+    }
+
+    pub(crate) fn queue_id(&self) -> u64 {
+        self.receiver.shared.queue_id()
     }
 
     #[inline]

@@ -4,12 +4,12 @@
 //! Every step is a compare-and-swap of the exact word, so any number of processes may do this at once, again
 //! and again, and die in the middle: the next one goes on. Nothing here depends on a hint.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::time::Duration;
 
 use super::cell::{Cause, Cell};
 use super::memory::{Memory, Word};
-use super::ring::{Lease, Ring};
+use super::ring::{Claim, Lease, Ring};
 use super::word::{CellKind, Seat, State};
 
 /// What a pass over the cells changed.
@@ -21,6 +21,8 @@ pub struct Changed {
     pub freed: usize,
     /// Messages that became dead letters.
     pub dead: usize,
+    /// Messages dropped because nobody wanted them in time.
+    pub expired: usize,
 }
 
 impl<M: Memory> Ring<M> {
@@ -145,7 +147,14 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Ends the leases that expired and makes ready what is due. What changed, and when to come
+    /// Notes when the message in a claimed cell is due, for [`publish_delayed`](Self::publish_delayed).
+    pub fn note_delay(&self, claim: &Claim, at: Due) {
+        let cell = self.cell(claim.index());
+        let tag = Tag::of(0, cell).of_delay();
+        cell.due().store(at.to_word(tag), Release);
+    }
+
+    /// Ends the leases that expired, drops what nobody wants any more, and makes ready what is due. What changed, and when to come
     /// back. With `lease` `None` leases never expire.
     pub fn look_at_clock(&self, now: Due, lease: Option<Duration>) -> (Changed, Option<Due>) {
         let mut changed = Changed::default();
@@ -154,6 +163,18 @@ impl<M: Memory> Ring<M> {
             let cell = self.cell(index);
             let word = cell.state().load(SeqCst);
             let state = State::from_word(word);
+            if state.kind == CellKind::Ready {
+                let Some(at) = cell.expiry().map(Due) else {
+                    continue;
+                };
+                if at > now {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                } else if let Some(kind) = self.drop_waiting(index, word) {
+                    changed.expired += 1;
+                    changed.count(kind);
+                }
+                continue;
+            }
             let due = match (state.kind, lease) {
                 (CellKind::Delayed, _) => Due::from_word(cell.due().load(Acquire)),
                 (CellKind::Leased, Some(lease)) if state.attempt != State::REQUEUED => {
@@ -312,6 +333,12 @@ impl Due {
     #[must_use]
     pub fn since_boot(self) -> Duration {
         Duration::from_millis(self.0)
+    }
+
+    /// In milliseconds since boot.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        self.0
     }
 
     fn from_word(word: u64) -> Self {

@@ -512,6 +512,27 @@ impl<M: Memory> Ring<M> {
         }
     }
 
+    /// Puts the message in a claimed cell off until the time that [`note_delay`](Self::note_delay) noted. Its position is
+    /// used up.
+    #[cold]
+    pub fn publish_delayed(&self, claim: Claim) -> Publication {
+        let mut claim = claim;
+        loop {
+            let delayed = State::from_word(claim.word)
+                .released_as(CellKind::Delayed)
+                .moved_on();
+            let cell = self.cell(claim.index()).state();
+            match cell.swap_if(claim.word, delayed.to_word(), SeqCst) {
+                Ok(()) => return Publication::Done,
+                // Receivers went past: no order is promised.
+                Err(word) => match self.stepped_over(claim, word) {
+                    Publication::SteppedOver(again) => claim = again,
+                    other => return other,
+                },
+            }
+        }
+    }
+
     /// Gives a claimed cell back unused. Whoever waits for room is to be told.
     pub fn abandon(&self, claim: Claim) {
         let cell = self.cell(claim.index()).state();
@@ -865,6 +886,23 @@ impl<M: Memory> Ring<M> {
         }
     }
 
+    /// Drops the message in a cell if it still has this word, and waits for somebody to take it or for its time.
+    pub fn drop_waiting(&self, index: u32, word: u64) -> Option<CellKind> {
+        let state = State::from_word(word);
+        let left = match state.kind {
+            // Its position is used up, as if somebody had taken and acked it.
+            CellKind::Ready => state.moved_on().finished(),
+            CellKind::Delayed => state.finished(),
+            _ => return None,
+        };
+        let cell = self.cell(index).state();
+        cell.swap_if(word, left.to_word(), SeqCst).ok()?;
+        if left.kind == CellKind::Free {
+            self.spare();
+        }
+        Some(left.kind)
+    }
+
     // --- looking ---------------------------------------------------------------------------------
 
     /// Whether there is more to take, or more room, right behind what this cursor found last.
@@ -891,8 +929,16 @@ impl<M: Memory> Ring<M> {
         })
     }
 
+    /// How many cells hold something of that kind, now more or less.
+    pub fn count(&self, kind: CellKind) -> u64 {
+        let states = (0..self.cells()).map(|index| self.cell(index).state().load(SeqCst));
+        states
+            .filter(|word| State::from_word(*word).kind == kind)
+            .count() as u64
+    }
+
     /// Whether nothing is left that somebody other than `me` may still have to deliver or settle.
-    pub fn is_drained(&self, me: Seat) -> bool {
+    pub fn is_drained(&self, me: Option<Seat>) -> bool {
         let words = || -> Vec<u64> {
             let states = (0..self.cells()).map(|index| self.cell(index).state());
             states.map(|state| state.load(SeqCst)).collect()
@@ -901,7 +947,9 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(*word);
             match state.kind {
                 CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
-                CellKind::Leased => state.owner == Some(me) || state.attempt == State::REQUEUED,
+                CellKind::Leased => {
+                    me.is_some_and(|me| state.owner == Some(me)) || state.attempt == State::REQUEUED
+                }
                 CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
             }
         };

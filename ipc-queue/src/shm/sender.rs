@@ -1,8 +1,9 @@
 //! Sending through shared memory: the ring, with payloads, waiting and counting.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
-use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
+use ipc_proto::{Kind, MessageId, Priority, QueueSettings, SenderId, Timestamp};
 use ipc_shm::clock;
 
 use super::Hold;
@@ -10,12 +11,15 @@ use super::cell::Body;
 use super::chunk::Candidate;
 use super::memory::RingWord;
 use super::payload::Writable;
-use super::ring::{Claim, Cursor, Publication};
+use super::recovery::Due;
+use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
 use super::waiting::{Doubt, Gone};
+use crate::capability::{Semantic, Unsupported};
 use crate::error::{BatchFailure, SendFailure};
 use crate::loan::Loan;
+use crate::send_options::{SendOptions, WhenFull};
 use crate::transport::{SendPort, Wait};
 
 /// Sends into one queue in shared memory. For one thread; clone it for more.
@@ -38,8 +42,25 @@ pub struct ShmSender {
 pub(crate) struct ShmLoan<'a> {
     sender: &'a ShmSender,
     kind: Kind,
+    /// What else was said about it. Boxed: seldom there, and a loan should stay small.
+    terms: Option<Box<Terms>>,
     /// Taken when published or dropped.
     payload: Option<Writable<'a>>,
+}
+
+/// When a message is to be delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Terms {
+    delay: Duration,
+    expires_in: Option<Duration>,
+}
+
+/// What a header says beside where the payload is.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    id: MessageId,
+    sent_at: Timestamp,
+    expires_at: Option<Due>,
 }
 
 /// Why there is no place for a message now.
@@ -108,9 +129,10 @@ impl ShmSender {
         kind: Kind,
     ) -> Result<MessageId, SendFailure> {
         place.bytes_mut().copy_from_slice(payload);
-        let id = self.publish(place, kind, clock::wall())?;
+        let stamp = self.stamp(clock::wall());
+        self.publish(place, kind, stamp)?;
         self.sent(1, payload.len());
-        Ok(id)
+        Ok(stamp.id)
     }
 
     /// Counts what was sent, and wakes a receiver: whoever is woken and finds more wakes the next.
@@ -145,7 +167,7 @@ impl ShmSender {
         let mut place = self.lend(payloads[*sent].len(), kind, wait)?;
         loop {
             place.bytes_mut().copy_from_slice(payloads[*sent]);
-            self.publish(place, kind, now)?;
+            self.publish(place, kind, self.stamp(now))?;
             *sent += 1;
             let Some(next) = payloads.get(*sent) else {
                 return Ok(());
@@ -166,6 +188,39 @@ impl ShmSender {
             }
             Err(lack) => self.wait_for_room(len, kind, wait, lack),
         }
+    }
+
+    /// A place; if there is none, that of the message that waited longest.
+    #[cold]
+    fn lend_dropping(
+        &self,
+        len: usize,
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<Writable<'_>, SendFailure> {
+        loop {
+            match self.try_lend(len, kind) {
+                Ok(place) => return Ok(place),
+                Err(Lack::Over(failure)) => return Err(failure),
+                Err(lack) if !self.drop_oldest() => {
+                    return self.wait_for_room(len, kind, wait, lack);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Receives the message that waited longest, for nobody; whether there was one.
+    #[cold]
+    fn drop_oldest(&self) -> bool {
+        let ring = &self.shared.ring;
+        let Some(lease) = ring.take(self.shared.seat, &mut ring.cursor(RingWord::Head)) else {
+            return false;
+        };
+        if ring.settle(&lease, Settlement::Ack) != Settled::LeaseLost {
+            self.lane.add(Sent::Overflowed, 1);
+        }
+        true
     }
 
     #[cold]
@@ -200,10 +255,14 @@ impl ShmSender {
         waited.unwrap_or_else(|waited| {
             self.lane.add(Sent::Refused, 1);
             Err(match (waited, lack) {
-                (Some(waited), _) => SendFailure::TimedOut { waited },
+                (Some(waited), _) => SendFailure::TimedOut {
+                    waited,
+                    dead: self.shared.dead(),
+                },
                 (None, Lack::Memory) => SendFailure::NoMemory { bytes: len },
                 (None, _) => SendFailure::Full {
                     capacity: self.shared.ring.cells(),
+                    dead: self.shared.dead(),
                 },
             })
         })
@@ -299,38 +358,72 @@ impl ShmSender {
         self.shared.wake_if_closed();
     }
 
-    /// Publishes what was lent. Receivers are yet to be notified.
+    /// The next message's.
     #[inline(always)]
-    fn publish(
-        &self,
-        payload: Writable<'_>,
-        kind: Kind,
-        now: Timestamp,
-    ) -> Result<MessageId, SendFailure> {
+    fn stamp(&self, sent_at: Timestamp) -> Stamp {
         let sequence = self.sequence.get();
         self.sequence.set(sequence + 1);
-        let id = MessageId::new(self.id, sequence);
-        self.describe(&payload, id, now);
+        Stamp {
+            id: MessageId::new(self.id, sequence),
+            sent_at,
+            expires_at: None,
+        }
+    }
+
+    /// Publishes what was lent. Receivers are yet to be notified.
+    #[inline(always)]
+    fn publish(&self, payload: Writable<'_>, kind: Kind, stamp: Stamp) -> Result<(), SendFailure> {
+        self.describe(&payload, stamp);
         let (chunk, len) = (payload.chunk(), payload.len());
         match self.shared.ring.publish(payload.into_claim()) {
-            Publication::Done => Ok(id),
-            Publication::SteppedOver(claim) => {
-                self.publish_at_end(claim, chunk, len, kind, id, now)?;
-                Ok(id)
-            }
+            Publication::Done => Ok(()),
+            Publication::SteppedOver(claim) => self.publish_at_end(claim, chunk, len, kind, stamp),
             Publication::Lost => Err(self.lost()),
         }
     }
 
+    /// Publishes a message whose time matters. Receivers are yet to be notified.
+    #[cold]
+    fn publish_timed(
+        &self,
+        payload: Writable<'_>,
+        kind: Kind,
+        terms: Terms,
+    ) -> Result<MessageId, SendFailure> {
+        let shared = &*self.shared;
+        let now = clock::monotonic();
+        let after = |time: Duration| Due::not_before(now.saturating_add(time));
+        let mut stamp = self.stamp(clock::wall());
+        stamp.expires_at = terms.expires_in.map(after);
+        // Before the message can be seen: whoever finds it must know that the clock matters.
+        shared.set_timed();
+        let next = if terms.delay.is_zero() {
+            self.publish(payload, kind, stamp)?;
+            stamp.expires_at
+        } else {
+            let due = after(terms.delay);
+            self.describe(&payload, stamp);
+            let claim = payload.into_claim();
+            shared.ring.note_delay(&claim, due);
+            self.done(shared.ring.publish_delayed(claim))?;
+            Some(due)
+        };
+        next.into_iter().for_each(|due| shared.look_by(due));
+        Ok(stamp.id)
+    }
+
     #[inline(always)]
-    fn describe(&self, payload: &Writable<'_>, id: MessageId, now: Timestamp) {
+    fn describe(&self, payload: &Writable<'_>, stamp: Stamp) {
         let cell = self.shared.ring.cell(payload.claim().index());
         cell.set_body(Body {
             // At most max_message_bytes, which is a u32.
             len: payload.len() as u32,
             chunk: payload.chunk(),
         });
-        cell.set_envelope(id, now);
+        cell.set_envelope(stamp.id, stamp.sent_at);
+        if let Some(at) = stamp.expires_at {
+            cell.set_expiry(at.millis());
+        }
     }
 
     /// Receivers went past while we wrote. What we send next must not overtake this message, so it moves to
@@ -342,8 +435,7 @@ impl ShmSender {
         chunk: Option<u32>,
         len: usize,
         kind: Kind,
-        id: MessageId,
-        now: Timestamp,
+        stamp: Stamp,
     ) -> Result<(), SendFailure> {
         let shared = &*self.shared;
         let claimed = shared
@@ -375,7 +467,7 @@ impl ShmSender {
                 return Err(self.lost());
             }
         };
-        self.describe(&target, id, now);
+        self.describe(&target, stamp);
         // Stepped over once more: then it stays where it is, or we might never end.
         let published = match shared.ring.publish(target.into_claim()) {
             Publication::SteppedOver(claim) => shared.ring.publish_late(claim),
@@ -433,6 +525,35 @@ impl SendPort for ShmSender {
         Ok(Loan::shm(ShmLoan {
             sender: self,
             kind,
+            terms: None,
+            payload: Some(payload),
+        }))
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        if options.priority != Priority::default() {
+            return Err(Unsupported::by_settings(Semantic::Priorities).into());
+        }
+        if options.key.is_some() {
+            return Err(Unsupported::by_settings(Semantic::Deduplication).into());
+        }
+        let terms = Terms {
+            delay: options.delay,
+            expires_in: options.expires_in,
+        };
+        let payload = match options.when_full {
+            WhenFull::Wait => self.lend(len, options.kind, wait)?,
+            WhenFull::DropOldest => self.lend_dropping(len, options.kind, wait)?,
+        };
+        Ok(Loan::shm(ShmLoan {
+            sender: self,
+            kind: options.kind,
+            terms: (terms != Terms::default()).then(|| Box::new(terms)),
             payload: Some(payload),
         }))
     }
@@ -486,7 +607,14 @@ impl ShmLoan<'_> {
             return Err(gone.into());
         }
         let len = payload.len();
-        let id = sender.publish(payload, self.kind, clock::wall())?;
+        let id = match self.terms.take() {
+            None => {
+                let stamp = sender.stamp(clock::wall());
+                sender.publish(payload, self.kind, stamp)?;
+                stamp.id
+            }
+            Some(terms) => sender.publish_timed(payload, self.kind, *terms)?,
+        };
         sender.sent(1, len);
         Ok(id)
     }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Segment, View, Words};
 
-use super::Shared;
 use super::geometry::{Geometry, LANES};
 use super::word::{CellKind, State};
+use super::{CLOSED, PAUSED, Shared};
 use crate::stats::QueueStats;
 
 /// What a sender counts.
@@ -20,6 +20,9 @@ pub(crate) enum Sent {
     Messages = 0,
     Bytes = 1,
     Refused = 2,
+    Duplicates = 3,
+    Overflowed = 4,
+    Purged = 5,
 }
 
 /// What a receiver counts.
@@ -32,6 +35,7 @@ pub(crate) enum Received {
     Nacked = 4,
     Buried = 5,
     Lost = 6,
+    Expired = 7,
 }
 
 /// Which lane of a slot.
@@ -69,12 +73,20 @@ impl Counters {
 
     /// A lane for a new handle.
     pub(crate) fn take(&self, member: Member, side: Side) -> Lane {
-        let exclusive = !self.taken[side as usize].swap(true, Ordering::Relaxed);
-        let shared = if exclusive { 0 } else { 2 };
-        let index = usize::from(member.index) * LANES + side as usize + shared;
+        if self.taken[side as usize].swap(true, Ordering::Relaxed) {
+            return self.shared(member, side);
+        }
         Lane {
-            words: self.lanes.view(index),
-            exclusive,
+            words: (self.lanes).view(usize::from(member.index) * LANES + side as usize),
+            exclusive: true,
+        }
+    }
+
+    /// The lane that all but the first handles of a process count in.
+    pub(crate) fn shared(&self, member: Member, side: Side) -> Lane {
+        Lane {
+            words: (self.lanes).view(usize::from(member.index) * LANES + side as usize + 2),
+            exclusive: false,
         }
     }
 
@@ -123,6 +135,10 @@ impl Shared {
             nacked: received(Received::Nacked),
             buried: received(Received::Buried),
             leases_lost: received(Received::Lost),
+            expired: received(Received::Expired),
+            purged: sent(Sent::Purged),
+            overflowed: sent(Sent::Overflowed),
+            duplicates: sent(Sent::Duplicates),
             ..QueueStats::default()
         };
         for index in 0..self.ring.cells() {
@@ -139,6 +155,9 @@ impl Shared {
         }
         let live = |slot: &ipc_shm::Participant| slot.presence == ipc_shm::Presence::Live;
         stats.chunks_in_use = self.ring.chunks_in_use().into();
+        let flags = self.flag().load(Ordering::SeqCst);
+        stats.paused = flags & PAUSED != 0;
+        stats.closed = flags & CLOSED != 0;
         stats.participants = self.attachment.participants().iter().filter(live).count() as u64;
         stats
     }

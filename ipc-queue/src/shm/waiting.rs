@@ -12,7 +12,7 @@ use ipc_shm::{REMOVED, TRUNCATED, watch};
 
 use super::spin::Spin;
 use super::{CLOSED, Shared};
-use crate::error::{RecvError, SendFailure};
+use crate::error::{DrainError, RecvError, SendFailure};
 use crate::transport::Wait;
 
 /// Why a queue can't be used any more, if so.
@@ -41,6 +41,16 @@ impl From<Gone> for SendFailure {
 }
 
 impl From<Gone> for RecvError {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::Truncated => Self::Truncated,
+            Gone::Forked => Self::Forked,
+        }
+    }
+}
+
+impl From<Gone> for DrainError {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Removed => Self::Removed,
@@ -83,6 +93,26 @@ impl Shared {
             Ok(_) => Err(SendFailure::Closed),
             Err(gone) => Err(gone.into()),
         }
+    }
+
+    /// Waits until nothing is left in a closed queue but dead letters.
+    pub(super) fn wait_until_drained(&self, wait: Wait) -> Result<(), DrainError> {
+        let look = || match self.usable() {
+            Err(gone) => Some(Err(gone.into())),
+            Ok(_) => self.ring.is_drained(None).then_some(Ok(())),
+        };
+        if let Some(end) = look() {
+            return end;
+        }
+        let spin = Spin::default();
+        let waited = self.wait_for(self.items(), wait, &spin, |_| look(), || false);
+        waited.unwrap_or_else(|waited| {
+            let stats = self.stats();
+            Err(DrainError::TimedOut {
+                waited: waited.unwrap_or_default(),
+                left: stats.ready + stats.writing + stats.leased + stats.delayed,
+            })
+        })
     }
 
     /// Attempts until something comes of it: first eagerly, then asleep between notifications. The error

@@ -50,6 +50,7 @@ fn settings() -> QueueSettings {
         attempt_limit: 2,
         lease: None,
         max_participants: 2,
+        ..QueueSettings::default()
     }
 }
 

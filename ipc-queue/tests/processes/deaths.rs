@@ -75,7 +75,11 @@ fn sender_killed_while_holding_a_loan_leaves_the_place_free() {
             holder.act(&format!("loan {len}"), "lent");
         }
         let refused = queue.sender().try_send(b"one more");
-        assert_eq!(refused, Err(SendFailure::Full { capacity: 3 }));
+        let full = SendFailure::Full {
+            capacity: 3,
+            dead: 0,
+        };
+        assert_eq!(refused, Err(full));
         holder.kill();
         stage.assert_all_free(&queue);
         assert_eq!(stats(&queue).sent, 3, "nothing of what was on loan");

@@ -46,6 +46,7 @@ pub fn settings(capacity: u32) -> QueueSettings {
         attempt_limit: 5,
         lease: None,
         max_participants: 12,
+        ..QueueSettings::default()
     }
 }
 
@@ -112,7 +113,7 @@ impl Stage {
         }
         assert_eq!(
             sender.try_send(b"one more"),
-            Err(SendFailure::Full { capacity })
+            Err(SendFailure::Full { capacity, dead: 0 })
         );
         let mut acked = 0;
         while acked < capacity {

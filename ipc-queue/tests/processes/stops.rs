@@ -150,7 +150,10 @@ fn a_message_that_two_held_too_long_is_a_dead_letter() {
     sender.try_send(&content(2, LARGEST)).unwrap();
     assert_eq!(
         sender.try_send(b"one more"),
-        Err(SendFailure::Full { capacity: 2 })
+        Err(SendFailure::Full {
+            capacity: 2,
+            dead: 0
+        })
     );
     second.kill();
     sender.send_timeout(&content(3, LARGEST), PATIENCE).unwrap();

@@ -41,7 +41,10 @@ fn the_message_comes_back() -> Result<()> {
         "got back {:?}",
         refused.message
     );
-    let full = SendFailure::Full { capacity: CAPACITY };
+    let full = SendFailure::Full {
+        capacity: CAPACITY,
+        dead: 0,
+    };
     ensure!(refused.failure == full, "{:?}", refused.failure);
 
     let started = Instant::now();

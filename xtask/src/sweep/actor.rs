@@ -106,6 +106,7 @@ pub fn settings() -> QueueSettings {
         // Ends only when told to: `extend` may also shorten it.
         lease: Some(Duration::from_secs(3600)),
         max_participants: PARTICIPANTS,
+        ..QueueSettings::default()
     }
 }
 

@@ -390,7 +390,7 @@ impl Actor {
         let Some(lease) = ring.take(me, cursor) else {
             turn.world
                 .live(|ledger, words| ledger.take_found_nothing(id, words));
-            if closed && ring.is_drained(me) {
+            if closed && ring.is_drained(Some(me)) {
                 turn.world.live(|ledger, words| ledger.told_drained(words));
             }
             return true;

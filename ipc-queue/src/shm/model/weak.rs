@@ -542,7 +542,7 @@ fn whoever_finds_a_closed_queue_drained_misses_no_message() {
         let closed = world.words[0].load(SeqCst) != 0;
         fence(SeqCst);
         let taken = receiver.receive(Settlement::Ack).is_some();
-        let drained = closed && !taken && receiver.ring.is_drained(Seat::of_slot(1));
+        let drained = closed && !taken && receiver.ring.is_drained(Some(Seat::of_slot(1)));
         let sent = sender.join().unwrap();
         closer.join().unwrap();
         assert!(

@@ -1,0 +1,181 @@
+//! What a transport can do beyond what all can.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Something that a transport may do natively, by other means, or not at all.
+///
+/// What every transport does, leases, settling, dead letters, order and back-pressure, is no matter of choice and not
+/// listed: see [`transport`](crate::transport).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Semantic {
+    /// Payloads are written where they are read.
+    ZeroCopy,
+    /// The death of a receiver is noticed at once, not when its lease ends.
+    DeathNoticed,
+    /// Several messages are sent or received in one step.
+    Batches,
+    /// Urgent messages go before others.
+    Priorities,
+    /// Messages are kept back for a while.
+    Delay,
+    /// Messages that nobody wanted in time are dropped.
+    Expiry,
+    /// A message that was sent already, by its key, is not sent again.
+    Deduplication,
+    /// A full queue may drop what waited longest.
+    DropOldest,
+    /// Deliveries can be stopped and started again.
+    Pause,
+    /// All that waits can be dropped.
+    Purge,
+    /// Sending can end, and the end of what was sent be waited for.
+    Drain,
+    /// Who holds what can be asked.
+    Holdings,
+}
+
+impl Semantic {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::ZeroCopy,
+        Self::DeathNoticed,
+        Self::Batches,
+        Self::Priorities,
+        Self::Delay,
+        Self::Expiry,
+        Self::Deduplication,
+        Self::DropOldest,
+        Self::Pause,
+        Self::Purge,
+        Self::Drain,
+        Self::Holdings,
+    ];
+}
+
+impl fmt::Display for Semantic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ZeroCopy => "zero copy",
+            Self::DeathNoticed => "death noticed at once",
+            Self::Batches => "batches",
+            Self::Priorities => "priorities",
+            Self::Delay => "delayed messages",
+            Self::Expiry => "expiring messages",
+            Self::Deduplication => "de-duplication",
+            Self::DropOldest => "dropping the oldest",
+            Self::Pause => "pausing",
+            Self::Purge => "purging",
+            Self::Drain => "draining",
+            Self::Holdings => "who holds what",
+        })
+    }
+}
+
+/// How a transport does something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Support {
+    /// By itself.
+    Native,
+    /// With what it has, at a cost or with limits that its documentation states.
+    Emulated,
+    /// Not at all: trying is [`Unsupported`].
+    #[default]
+    Unsupported,
+}
+
+/// What a transport can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities([Support; Semantic::ALL.len()]);
+
+impl Capabilities {
+    /// Nothing beyond what every transport does.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self([Support::Unsupported; Semantic::ALL.len()])
+    }
+
+    /// The same, with this.
+    #[must_use]
+    pub const fn with(mut self, semantic: Semantic, support: Support) -> Self {
+        self.0[semantic as usize] = support;
+        self
+    }
+
+    /// The same, with all of these done natively.
+    #[must_use]
+    pub const fn natively<const N: usize>(mut self, semantics: [Semantic; N]) -> Self {
+        let mut index = 0;
+        while index < N {
+            self.0[semantics[index] as usize] = Support::Native;
+            index += 1;
+        }
+        self
+    }
+
+    /// How this is done.
+    #[must_use]
+    pub const fn support(&self, semantic: Semantic) -> Support {
+        self.0[semantic as usize]
+    }
+
+    /// Whether this can be done.
+    #[must_use]
+    pub fn has(&self, semantic: Semantic) -> bool {
+        self.support(semantic) != Support::Unsupported
+    }
+}
+
+/// The transport, or this queue as it was created, can't do it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{semantic}: {reason}")]
+pub struct Unsupported {
+    /// What was wanted.
+    pub semantic: Semantic,
+    /// Why not, and what to do.
+    pub reason: &'static str,
+}
+
+impl Unsupported {
+    /// Not with this transport, whatever the settings.
+    #[must_use]
+    pub const fn by_transport(semantic: Semantic) -> Self {
+        Self {
+            semantic,
+            reason: "this transport does not have it: Transport::capabilities says what it has",
+        }
+    }
+
+    /// Not with these settings.
+    #[must_use]
+    pub const fn by_settings(semantic: Semantic) -> Self {
+        Self {
+            semantic,
+            reason: "this queue was created without it: see QueueOptions",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_is_had_only_if_it_was_given() {
+        let some = Capabilities::none()
+            .natively([Semantic::Pause])
+            .with(Semantic::Drain, Support::Emulated);
+        for semantic in Semantic::ALL {
+            let wanted = match semantic {
+                Semantic::Pause => Support::Native,
+                Semantic::Drain => Support::Emulated,
+                _ => Support::Unsupported,
+            };
+            assert_eq!(some.support(semantic), wanted, "{semantic}");
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The promises about when, and whether, a message is delivered, and about stopping the whole.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Priority, QueueSettings};
+
+use super::{Subject, Trial, settings};
+use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
+use crate::capability::{Semantic, Unsupported};
+use crate::error::{DrainError, RecvError, SendFailure};
+use crate::send_options::{SendOptions, WhenFull};
+use crate::transport::Wait;
+
+const SHORT: Duration = Duration::from_millis(30);
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Whether the queue's transport has it. If not, sending so must be refused for that reason.
+fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
+    let has = queue.transport().capabilities().has(semantic);
+    if !has {
+        let refused = queue.sender().send_with(b"no", options, Wait::No);
+        assert!(
+            matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == semantic),
+            "{semantic} is not among its capabilities, and yet: {refused:?}"
+        );
+    }
+    has
+}
+
+fn said(receiver: &ByteReceiver) -> Result<Vec<u8>, RecvError> {
+    let delivery = receiver.try_recv()?;
+    let said = delivery.payload().to_vec();
+    delivery.ack().expect("we hold it");
+    Ok(said)
+}
+
+fn send(sender: &ByteSender, payload: &[u8], options: &SendOptions) {
+    let sent = sender.send_with(payload, options, Wait::No);
+    sent.expect("there is room");
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_delayed_message_comes_not_before_its_time(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(3));
+    let delayed = SendOptions::new().delay(SHORT);
+    if !has(&queue, Semantic::Delay, &delayed) {
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let sent_at = Instant::now();
+    send(&sender, b"later", &delayed);
+    sender.try_send(b"now").expect("there is room");
+    assert_eq!(queue.transport().stats().delayed, 1);
+    assert_eq!(said(&receiver), Ok(b"now".to_vec()));
+    let delivery = receiver.recv().expect("it comes");
+    assert!(sent_at.elapsed() >= SHORT, "it came early");
+    assert_eq!((delivery.payload(), delivery.attempt()), (&b"later"[..], 1));
+    delivery.ack().expect("we hold it");
+
+    // Each takes a place, and no more than that.
+    let much_later = SendOptions::new().delay(LONG);
+    for _ in 0..3 {
+        send(&sender, b"", &much_later);
+    }
+    let full = sender.try_send(b"one more");
+    assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+}
+
+/// See [`transport`](crate::transport).
+pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(2));
+    let soon = SendOptions::new().expires_in(SHORT);
+    if !has(&queue, Semantic::Expiry, &soon) {
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    // Whoever holds it keeps it.
+    send(&sender, b"held", &soon);
+    let sent_at = Instant::now();
+    let held = receiver.try_recv().expect("it is there");
+    send(&sender, b"unwanted", &soon);
+    // Blocked until what nobody receives is dropped.
+    let lasting = SendOptions::new().expires_in(LONG);
+    let sent = sender.send_with(b"lasting", &lasting, Wait::Forever);
+    sent.expect("there is room then");
+    assert!(sent_at.elapsed() >= SHORT, "it was dropped early");
+    held.ack().expect("it is ours");
+    assert_eq!(said(&receiver), Ok(b"lasting".to_vec()));
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+
+    // Given back after its time it is not delivered again.
+    send(&sender, b"late", &soon);
+    let late = receiver.try_recv().expect("it is there");
+    thread::sleep(2 * SHORT);
+    late.nack().expect("it is ours");
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    let stats = queue.transport().stats();
+    assert_eq!((stats.expired, stats.in_use()), (2, 0));
+}
+
+/// See [`transport`](crate::transport).
+pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let with = |ageing| QueueSettings {
+        priorities: true,
+        ageing,
+        ..settings(2)
+    };
+    let plain = trial.create(&settings(2));
+    let urgent = SendOptions::new().priority(Priority::Urgent);
+    let refused = plain.sender().send_with(b"no", &urgent, Wait::No);
+    assert!(
+        matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == Semantic::Priorities),
+        "a queue without priorities has none: {refused:?}"
+    );
+    if !plain.transport().capabilities().has(Semantic::Priorities) {
+        return;
+    }
+    trial.remove();
+    let queue = trial.create(&with(LONG));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for turn in [b"1", b"2"] {
+        for priority in Priority::ALL {
+            let payload = [&[priority as u8], &turn[..]].concat();
+            send(&sender, &payload, &SendOptions::new().priority(priority));
+        }
+    }
+    for priority in Priority::ALL {
+        let options = SendOptions::new().priority(priority);
+        let full = sender.send_with(b"", &options, Wait::No);
+        assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+    }
+    for priority in Priority::ALL.into_iter().rev() {
+        for turn in [b"1", b"2"] {
+            let next = [&[priority as u8], &turn[..]].concat();
+            assert_eq!(said(&receiver), Ok(next), "{priority:?}");
+        }
+    }
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    // A blocked receiver wakes for each.
+    for priority in Priority::ALL {
+        thread::scope(|scope| {
+            let options = SendOptions::new().priority(priority);
+            scope.spawn(|| queue.receiver().recv().expect("it comes").ack());
+            send(&sender, b"", &options);
+        });
+    }
+
+    // Old enough, the least urgent goes before the most urgent.
+    trial.remove();
+    let queue = trial.create(&with(Duration::from_millis(1)));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    send(&sender, b"low", &SendOptions::new().priority(Priority::Low));
+    thread::sleep(Duration::from_millis(50));
+    send(&sender, b"urgent", &urgent);
+    assert_eq!(said(&receiver), Ok(b"low".to_vec()));
+    assert_eq!(said(&receiver), Ok(b"urgent".to_vec()));
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let keyed = SendOptions::new().key("order 17");
+    let plain = trial.create(&settings(8));
+    let refused = plain.sender().send_with(b"no", &keyed, Wait::No);
+    assert!(
+        matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == Semantic::Deduplication),
+        "a queue without keys has none: {refused:?}"
+    );
+    if !plain
+        .transport()
+        .capabilities()
+        .has(Semantic::Deduplication)
+    {
+        return;
+    }
+    trial.remove();
+    let queue = trial.create(&QueueSettings {
+        dedup_window: Some(LONG),
+        ..settings(8)
+    });
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    // While a loan has it nobody else can have it; and it is free again when that comes to nothing.
+    let loan = sender.loan_with(3, &keyed, Wait::No).expect("a place");
+    let taken = queue.sender().send_with(b"two", &keyed, Wait::No);
+    assert_eq!(taken, Err(SendFailure::KeyInUse));
+    drop(loan);
+    let first = sender.send_with(b"one", &keyed, Wait::No);
+    // Again, from another handle, and after it was received.
+    assert_eq!(queue.sender().send_with(b"two", &keyed, Wait::No), first);
+    assert_eq!(said(&receiver), Ok(b"one".to_vec()));
+    assert_eq!(sender.send_with(b"two", &keyed, Wait::No), first);
+    let of = first.expect("it was sent");
+    let lent = sender.loan_with(3, &keyed, Wait::No).map(drop);
+    assert_eq!(lent, Err(SendFailure::Duplicate { of }));
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert_eq!(queue.transport().stats().duplicates, 3);
+    // Others are others.
+    for number in 0..32 {
+        let options = SendOptions::new().key(format!("order {}", 100 + number));
+        send(&sender, b"other", &options);
+        assert_eq!(said(&receiver), Ok(b"other".to_vec()));
+    }
+
+    trial.remove();
+    let queue = trial.create(&QueueSettings {
+        dedup_window: Some(SHORT),
+        ..settings(8)
+    });
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    send(&sender, b"one", &keyed);
+    let first_at = Instant::now();
+    while queue.transport().stats().sent < 2 {
+        send(&sender, b"two", &keyed);
+        thread::yield_now();
+    }
+    assert!(
+        first_at.elapsed() + Duration::from_millis(5) >= SHORT,
+        "it was forgotten early"
+    );
+    assert_eq!(said(&receiver), Ok(b"one".to_vec()));
+    assert_eq!(said(&receiver), Ok(b"two".to_vec()));
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_token_grows_with_each_delivery(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(2));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let id = sender.try_send(b"").expect("there is room");
+    let first = receiver.try_recv().expect("it is there");
+    let before = first.token();
+    assert_eq!((before.queue, before.message), (queue.transport().id(), id));
+    first.nack().expect("we hold it");
+    let second = receiver.try_recv().expect("it is there again");
+    assert!(second.token() > before);
+    assert_eq!(second.token().queue, before.queue);
+    // Another queue of the same name is another queue.
+    second.ack().expect("we hold it");
+    trial.remove();
+    assert_ne!(trial.create(&settings(2)).transport().id(), before.queue);
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_full_queue_drops_the_oldest_if_told_to(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(3));
+    let dropping = SendOptions::new().when_full(WhenFull::DropOldest);
+    if !has(&queue, Semantic::DropOldest, &dropping) {
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    send(&sender, b"held", &dropping);
+    let held = receiver.try_recv().expect("it is there");
+    for payload in [b"1", b"2", b"3", b"4"] {
+        send(&sender, payload, &dropping);
+    }
+    assert_eq!(said(&receiver), Ok(b"3".to_vec()));
+    assert_eq!(said(&receiver), Ok(b"4".to_vec()));
+    held.ack().expect("it was not dropped");
+    assert_eq!(queue.transport().stats().overflowed, 2);
+    // Where nothing waits there is nothing to drop.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        send(&sender, b"held", &dropping);
+        held.push(receiver.try_recv().expect("it is there"));
+    }
+    let full = sender.send_with(b"", &dropping, Wait::No);
+    assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(3));
+    let transport = queue.transport();
+    if !transport.capabilities().has(Semantic::Pause) {
+        let refused = Err(Unsupported::by_transport(Semantic::Pause));
+        assert_eq!(
+            (transport.pause(), transport.resume()),
+            (refused.clone(), refused)
+        );
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    sender.try_send(b"before").expect("there is room");
+    sender.try_send(b"held").expect("there is room");
+    let held = receiver.try_recv().expect("it is there");
+    transport.pause().expect("it can");
+    assert!(
+        trial.open().transport().is_paused(),
+        "it is the queue that is paused"
+    );
+    assert_eq!(said(&receiver), Err(RecvError::Paused));
+    let waited = receiver.recv_timeout(SHORT);
+    assert!(
+        matches!(waited, Err(RecvError::TimedOut { .. })),
+        "{waited:?}"
+    );
+    sender.try_send(b"meanwhile").expect("sending goes on");
+    held.ack().expect("settling goes on");
+    let alarm = trial.alarm();
+    thread::scope(|scope| {
+        let receivers = [0; 2].map(|_| {
+            scope.spawn(|| {
+                let receiver = queue.receiver();
+                let delivery = receiver.recv().expect("it is resumed");
+                delivery.ack().expect("we hold it");
+            })
+        });
+        transport.resume().expect("it can");
+        for receiver in receivers {
+            receiver.join().expect("each gets one");
+        }
+    });
+    drop(alarm);
+    assert!(!transport.is_paused());
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(5));
+    let transport = queue.transport();
+    if !transport.capabilities().has(Semantic::Purge) {
+        assert_eq!(
+            transport.purge(),
+            Err(Unsupported::by_transport(Semantic::Purge))
+        );
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for payload in [b"buried", b"held..", b"back..", b"fresh."] {
+        sender.try_send(payload).expect("there is room");
+    }
+    receiver
+        .try_recv()
+        .expect("it is there")
+        .bury()
+        .expect("we hold it");
+    let held = receiver.try_recv().expect("it is there");
+    receiver
+        .try_recv()
+        .expect("it is there")
+        .nack()
+        .expect("we hold it");
+    let mut waiting = 2;
+    if transport.capabilities().has(Semantic::Delay) {
+        send(&sender, b"delayed", &SendOptions::new().delay(LONG));
+        waiting += 1;
+    }
+    assert_eq!(transport.purge(), Ok(waiting));
+    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    held.ack().expect("it was not dropped");
+    let stats = transport.stats();
+    assert_eq!((stats.purged, stats.dead, stats.in_use()), (waiting, 1, 1));
+    // All places are there again, in their order.
+    for number in 0..4_u8 {
+        sender.try_send(&[number]).expect("there is room");
+    }
+    for number in 0..4 {
+        assert_eq!(said(&receiver), Ok(vec![number]));
+    }
+}
+
+/// See [`transport`](crate::transport).
+pub fn a_queue_is_drained_when_everything_was_settled(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(3));
+    let transport = queue.transport();
+    if !transport.capabilities().has(Semantic::Drain) {
+        let refused = transport.drain(Wait::No);
+        assert!(
+            matches!(refused, Err(DrainError::Unsupported(_))),
+            "{refused:?}"
+        );
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for payload in [b"buried", b"held.."] {
+        sender.try_send(payload).expect("there is room");
+    }
+    receiver
+        .try_recv()
+        .expect("it is there")
+        .bury()
+        .expect("we hold it");
+    let held = receiver.try_recv().expect("it is there");
+    let left = transport.drain(Wait::No);
+    assert!(
+        matches!(left, Err(DrainError::TimedOut { left: 1, .. })),
+        "{left:?}"
+    );
+    assert_eq!(sender.try_send(b""), Err(SendFailure::Closed));
+    let alarm = trial.alarm();
+    thread::scope(|scope| {
+        let other = trial.open();
+        let drainer = scope.spawn(move || other.transport().drain(Wait::Forever));
+        held.ack().expect("we hold it");
+        assert_eq!(drainer.join().expect("it ends"), Ok(()));
+    });
+    drop(alarm);
+    assert_eq!(transport.stats().dead, 1);
+}

@@ -1,0 +1,156 @@
+//! What can be said about a message when it is sent.
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use ipc_proto::{Kind, Priority};
+
+use crate::capability::Semantic;
+
+/// How a message is to be sent; the default is a plain `Data` message that goes at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use ipc_queue::{Priority, QueueOptions, SendOptions};
+///
+/// let queue = QueueOptions::new().priorities(true).open::<String>("local:letters")?;
+/// let sender = queue.sender();
+/// sender.send(&"in its turn".to_owned())?;
+/// let now = SendOptions::new().priority(Priority::Urgent).expires_in(Duration::from_secs(60));
+/// sender.send_with(&"at once".to_owned(), &now)?;
+/// assert_eq!(queue.receiver().recv()?.data().map(String::as_str), Some("at once"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct SendOptions {
+    /// What the message is for.
+    pub kind: Kind,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long it is kept back. Zero: not at all.
+    pub delay: Duration,
+    /// How long anybody may want it, from now on. `None`: for ever.
+    pub expires_in: Option<Duration>,
+    /// What it is known by: another message of this key is not sent while the queue remembers it.
+    pub key: Option<Key>,
+    /// What to do when the queue is full.
+    pub when_full: WhenFull,
+}
+
+/// What to do when a queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WhenFull {
+    /// Wait, as told, or refuse.
+    #[default]
+    Wait,
+    /// Make room by dropping the message of the same priority that waited longest; wait if none does: messages that
+    /// somebody holds, and dead letters, are not dropped.
+    DropOldest,
+}
+
+/// What a message is known by, as a number that any bytes give, the same in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u64);
+
+impl Key {
+    /// The key that these bytes make.
+    #[must_use]
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        // SipHash with fixed keys: the same for everybody.
+        let mut hasher = siphasher::sip::SipHasher24::new();
+        hasher.write(bytes.as_ref());
+        Self(hasher.finish())
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl SendOptions {
+    /// A plain `Data` message.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What it is for.
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// How urgent it is. Only on queues with [priorities](crate::QueueOptions::priorities).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Keeps it back for so long, in whole milliseconds, rounded up. It takes a place meanwhile, and comes before nobody:
+    /// order is kept only among messages without a delay.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Drops it when so long has gone by, in whole milliseconds, rounded up, and nobody holds it. By the monotonic clock.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.expires_in = Some(time);
+        self
+    }
+
+    /// Sends it only if none of this key was sent within the queue's [window](crate::QueueOptions::dedup_window). 64
+    /// bits of the bytes' hash are compared.
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(Key::of(key));
+        self
+    }
+
+    /// What to do when the queue is full.
+    pub fn when_full(mut self, then: WhenFull) -> Self {
+        self.when_full = then;
+        self
+    }
+
+    /// Something that is wanted and not every transport has; `None`: nothing but the kind is said.
+    #[must_use]
+    pub fn first_semantic(&self) -> Option<Semantic> {
+        let wanted = [
+            (self.priority != Priority::default(), Semantic::Priorities),
+            (!self.delay.is_zero(), Semantic::Delay),
+            (self.expires_in.is_some(), Semantic::Expiry),
+            (self.key.is_some(), Semantic::Deduplication),
+            (self.when_full != WhenFull::default(), Semantic::DropOldest),
+        ];
+        wanted
+            .into_iter()
+            .find_map(|(wanted, semantic)| wanted.then_some(semantic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_the_same_in_every_process() {
+        assert_eq!(Key::of("order 17"), Key::of(b"order 17"));
+        assert_ne!(Key::of("order 17"), Key::of("order 18"));
+        // Written down: programs built by other compilers, at other times, must agree.
+        assert_eq!(Key::of("order 17").number(), 14_432_809_041_534_623_000);
+    }
+
+    #[test]
+    fn what_is_wanted_beyond_the_kind_is_named() {
+        let wanted = |options: SendOptions| options.first_semantic();
+        let plain = SendOptions::new();
+        assert_eq!(wanted(plain.clone().kind(Kind::Shutdown)), None);
+        let low = plain.clone().priority(Priority::Low);
+        assert_eq!(wanted(low), Some(Semantic::Priorities));
+        assert_eq!(wanted(plain.clone().key("")), Some(Semantic::Deduplication));
+        let drop_oldest = plain.when_full(WhenFull::DropOldest);
+        assert_eq!(wanted(drop_oldest), Some(Semantic::DropOldest));
+    }
+}
