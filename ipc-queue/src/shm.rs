@@ -8,10 +8,12 @@
 //! attached process when one dies (`ipc_shm::watch`), when somebody opens the queue, and before anybody
 //! blocked goes back to sleep.
 
+mod by_priority;
 mod cell;
 mod chunk;
 mod geometry;
 mod letters;
+mod level;
 mod memory;
 #[cfg(test)]
 mod model;
@@ -35,22 +37,20 @@ use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Watched};
 use ipc_shm::{
     Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Namespace, OpenError,
-    Participants, PayloadType, Presence, ProcessIdentity, Segment, View, Words, clock,
+    Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
 };
 
+pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use receiver::ShmDelivery;
-pub use receiver::ShmReceiver;
 pub(crate) use sender::ShmLoan;
-pub use sender::ShmSender;
 
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
-use geometry::{Geometry, LAYOUT_HASH};
-use memory::{CELL_WORDS, Memory, RingWord};
-use payload::Payloads;
+use geometry::LAYOUT_HASH;
+use level::{Level, SegmentMemory};
 use recovery::{Changed, Due};
 use ring::Ring;
 use tally::{Counters, Lane, Received, Sent, Side};
@@ -85,8 +85,8 @@ pub struct ShmQueue {
 #[derive(Debug)]
 pub(crate) struct Shared {
     attachment: Attachment,
-    ring: Ring<SegmentMemory>,
-    payloads: Payloads,
+    /// One, or as [`by_priority::level_of`] numbers them.
+    levels: Box<[Arc<Level>]>,
     settings: QueueSettings,
     seat: Seat,
     flags: View<[AtomicU64; 1]>,
@@ -131,24 +131,25 @@ impl ShmQueue {
         let settings = geometry::from_params(&header.params, header.max_participants)
             .ok_or_else(|| bad("its settings are out of range"))?;
         request.check(segment.name().as_str(), &settings)?;
-        let geometry = Geometry::new(&settings)
-            .filter(|geometry| geometry.total_bytes <= header.total_bytes - header.body_offset)
-            .ok_or_else(|| bad("it is too small for its settings"))?;
-        let bounds = |_| bad("it is too small for its settings");
-        let memory = SegmentMemory::new(&segment, &geometry).map_err(bounds)?;
-        let counters = Counters::new(&segment, &geometry).map_err(bounds)?;
-        let payloads = Payloads::new(&segment, geometry).map_err(bounds)?;
+        let bounds = || bad("it is too small for its settings");
+        let (levels, _) = geometry::levels(&settings)
+            .filter(|(_, bytes)| *bytes <= header.total_bytes - header.body_offset)
+            .ok_or_else(bounds)?;
+        let counters = Counters::new(&segment).map_err(|_| bounds())?;
+        let levels: Result<Box<[_]>, _> = levels
+            .into_iter()
+            .map(|level| Level::new(&segment, level, settings.attempt_limit).map(Arc::new))
+            .collect();
+        let levels = levels.map_err(|_| bounds())?;
         let flags = segment.flag_view();
         let events = [ITEMS, ROOM].map(|event| segment.event_view(event));
-        let ring = Ring::new(memory, settings.attempt_limit);
         // Before joining: the dead may hold every slot.
-        recover_departed(&segment, &Participants::of(&segment), &ring, None);
+        recover_departed(&segment, &Participants::of(&segment), &levels, None);
         let attachment = Attachment::join(segment, &process_name())?;
         let shared = Hold(Arc::new(Shared {
-            payloads,
             seat: Seat::of_slot(attachment.member().index),
             attachment,
-            ring,
+            levels,
             settings,
             flags,
             events,
@@ -182,13 +183,13 @@ impl ShmQueue {
     /// A handle for sending.
     #[must_use]
     pub fn shm_sender(&self) -> ShmSender {
-        ShmSender::new(self.shared.clone())
+        ShmSender::new(&self.shared)
     }
 
     /// A handle for receiving.
     #[must_use]
     pub fn shm_receiver(&self) -> ShmReceiver {
-        ShmReceiver::new(self.shared.clone())
+        ShmReceiver::new(&self.shared)
     }
 }
 
@@ -202,6 +203,7 @@ impl Transport for ShmQueue {
             Semantic::ZeroCopy,
             Semantic::DeathNoticed,
             Semantic::Batches,
+            Semantic::Priorities,
             Semantic::Delay,
             Semantic::Expiry,
             Semantic::DropOldest,
@@ -276,7 +278,7 @@ impl Transport for ShmQueue {
                 attempt,
             }
         };
-        let leased = self.shared.ring.leased();
+        let leased = self.shared.rings().flat_map(Ring::leased);
         leased
             .filter(|(seat, ..)| seat.slot() < table.count())
             .map(holding)
@@ -316,6 +318,27 @@ impl Shared {
         geometry::queue_id(&self.attachment.segment().header().params)
     }
 
+    /// The rings of all levels.
+    fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> {
+        self.levels.iter().map(|level| &level.ring)
+    }
+
+    /// Whether nothing is left that somebody other than `me` may still have to deliver or settle. A closed queue's
+    /// messages stay in their levels, so these can be asked one after the other.
+    fn is_drained(&self, me: Option<Seat>) -> bool {
+        self.rings().all(|ring| ring.is_drained(me))
+    }
+
+    /// A place is free: wakes a sender for whom it is, as far as can be known.
+    #[inline(always)]
+    fn tell_room(&self) {
+        if self.levels.len() == 1 {
+            self.room().notify_one();
+        } else {
+            self.room().notify_all();
+        }
+    }
+
     /// The clock matters from now on.
     fn set_timed(&self) {
         self.flag().fetch_or(TIMED, Ordering::SeqCst);
@@ -343,16 +366,12 @@ impl Shared {
         if self.flag().load(Ordering::SeqCst) & LETTERS == 0 {
             return 0;
         }
-        self.ring.count(CellKind::Dead)
+        self.rings().map(|ring| ring.count(CellKind::Dead)).sum()
     }
 
     /// Drops whatever waits; how many messages.
     fn purge(&self) -> u64 {
-        let drop_one = |index: &u32| {
-            let word = self.ring.cell(*index).state().load(Ordering::SeqCst);
-            self.ring.drop_waiting(*index, word).is_some()
-        };
-        let purged = (0..self.ring.cells()).filter(drop_one).count() as u64;
+        let purged = self.rings().map(Ring::purge).sum();
         self.shared_lane(Side::Send).add(Sent::Purged, purged);
         self.room().notify_all();
         self.wake_if_closed();
@@ -387,7 +406,7 @@ impl Shared {
         let segment = self.attachment.segment();
         let table = self.attachment.participants();
         self.attachment.leave();
-        recover(segment, table, &self.ring, self.attachment.member());
+        recover(segment, table, &self.levels, self.attachment.member());
     }
 
     /// What a blocked handle does before it goes back to sleep.
@@ -395,7 +414,7 @@ impl Shared {
         recover_departed(
             self.attachment.segment(),
             self.attachment.participants(),
-            &self.ring,
+            &self.levels,
             Some(&self.attachment),
         );
     }
@@ -405,10 +424,13 @@ impl Shared {
         if !timed && self.settings.lease.is_none() {
             return None;
         }
-        let (changed, next) = self
-            .ring
-            .look_at_clock(Due::at(clock::monotonic()), self.settings.lease);
-        self.notify(changed);
+        let now = Due::at(clock::monotonic());
+        let mut next = None;
+        for ring in self.rings() {
+            let (changed, due) = ring.look_at_clock(now, self.settings.lease);
+            self.notify(changed);
+            next = next.into_iter().chain(due).min();
+        }
         next
     }
 }
@@ -431,8 +453,10 @@ impl Watched for Shared {
         self.attachment.segment().check_whole();
         self.look_around();
         // A hint lost in a crash, or held up in a stopped process, costs no more than a slice.
-        self.ring.stray();
-        self.ring.spare();
+        for ring in self.rings() {
+            ring.stray();
+            ring.spare();
+        }
         let due = self.look_at_clock()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
         self.next_look.fetch_min(millis, Ordering::SeqCst);
@@ -471,23 +495,27 @@ impl Drop for Hold {
 fn recover_departed(
     segment: &Segment,
     table: &Participants,
-    ring: &Ring<SegmentMemory>,
+    levels: &[Arc<Level>],
     us: Option<&Attachment>,
 ) {
     let departed = us.map_or_else(|| table.departed(segment), Attachment::departed);
     for member in departed {
-        recover(segment, table, ring, member);
+        recover(segment, table, levels, member);
     }
 }
 
 fn recover(
     segment: &Segment,
     table: &Participants,
-    ring: &Ring<SegmentMemory>,
+    levels: &[Arc<Level>],
     member: ipc_shm::Member,
 ) {
-    let recovered = ring.recover(Seat::of_slot(member.index), || table.is_member(member));
-    if recovered.is_some() {
+    let seat = Seat::of_slot(member.index);
+    let recovered = |level: &Arc<Level>| {
+        let changed = level.ring.recover(seat, || table.is_member(member));
+        changed.is_some()
+    };
+    if levels.iter().all(recovered) {
         // Before the slot is free: a recoverer that dies here leaves the rest to the next.
         segment.notify_all();
         table.release(segment, member);
@@ -510,11 +538,8 @@ fn open_segment(
     };
     let settings = &request.settings;
     let header = || {
-        let geometry = Geometry::new(settings)?;
-        let (params, body_bytes) = (
-            geometry::to_params(settings, fastrand::u64(1..)),
-            geometry.total_bytes,
-        );
+        let (_, body_bytes) = geometry::levels(settings)?;
+        let params = geometry::to_params(settings, fastrand::u64(1..));
         let participants = settings.max_participants;
         Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)
     };
@@ -563,58 +588,4 @@ fn process_name() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// The ring's memory in a segment.
-#[derive(Debug)]
-pub(crate) struct SegmentMemory {
-    ring_words: Words<1>,
-    cells: Words<CELL_WORDS>,
-    tags: Words<1>,
-    cell_count: u32,
-}
-
-impl SegmentMemory {
-    fn new(segment: &Segment, geometry: &Geometry) -> Result<Self, ipc_shm::OutOfBounds> {
-        let mapping = segment.mapping();
-        let body = segment.header().body_offset;
-        let line = ipc_shm::CACHE_LINE_BYTES;
-        Ok(Self {
-            ring_words: mapping.words(body, line, RingWord::COUNT)?,
-            cells: mapping.words(
-                body + geometry.cells_at,
-                geometry.cell_bytes,
-                geometry.cells as usize,
-            )?,
-            tags: mapping.words(body + geometry.tags_at, 8, geometry.chunks() as usize)?,
-            cell_count: geometry.cells,
-        })
-    }
-}
-
-impl Memory for SegmentMemory {
-    type Word = AtomicU64;
-
-    #[inline]
-    fn cells(&self) -> u32 {
-        self.cell_count
-    }
-
-    #[inline]
-    fn cell(&self, index: u32) -> &[AtomicU64; CELL_WORDS] {
-        self.cells.get(index as usize)
-    }
-
-    #[inline]
-    fn ring_word(&self, word: RingWord) -> &AtomicU64 {
-        &self.ring_words.get(word as usize)[0]
-    }
-
-    fn chunks(&self) -> u32 {
-        u32::try_from(self.tags.count()).expect("made from a u32")
-    }
-
-    fn chunk_tag(&self, index: u32) -> &AtomicU64 {
-        &self.tags.get(index as usize)[0]
-    }
 }

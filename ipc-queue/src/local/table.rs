@@ -290,8 +290,10 @@ impl Table {
             let first = items.front();
             first.map(|item| now.saturating_duration_since(item.since))
         };
-        let priority = ageing::next(self.ready.each_ref().map(waited), self.ageing)?;
-        self.ready[priority.index()].pop_front()
+        let order = ageing::order(self.ready.each_ref().map(waited), self.ageing);
+        order
+            .into_iter()
+            .find_map(|priority| self.ready[priority.index()].pop_front())
     }
 
     /// Whether nothing is left but what `holder` holds, and the dead.

@@ -2,8 +2,13 @@
 //!
 //! | what | bytes |
 //! |---|---|
-//! | ring words, one cache line each | 4 × 64 |
 //! | counters: four lanes for each participant | 4 × 64 each |
+//!
+//! then once, or with priorities four times, each from a page boundary on:
+//!
+//! | what | bytes |
+//! |---|---|
+//! | ring words, one cache line each | 4 × 64 |
 //! | cells: header, inline payload | 64 + inline size, each a multiple of 64 |
 //! | chunk tags | 8 each |
 //! | chunks, smallest class first | their class's size |
@@ -13,7 +18,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ipc_proto::QueueSettings;
+use ipc_proto::{Priority, QueueSettings};
 use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
 
 use super::memory::{CELL_WORDS, RingWord};
@@ -30,24 +35,24 @@ const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 const ID_PARAM: usize = 13;
 
-/// Offsets from the beginning of the segment's body.
+/// Where the parts of one level of a queue lie. Offsets are from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    /// Where it begins in the segment's body.
+    pub at: usize,
     /// How many cells.
     pub cells: u32,
     /// The payload bytes in a cell.
     pub inline_bytes: usize,
     /// The distance from one cell to the next.
     pub cell_bytes: usize,
-    /// Where the counter lanes begin.
-    pub lanes_at: usize,
     /// Where the cells begin.
     pub cells_at: usize,
     /// Where the chunk tags begin.
     pub tags_at: usize,
     /// The sizes of chunks, smallest first.
     pub classes: Vec<Class>,
-    /// The size of the body.
+    /// Its size.
     pub total_bytes: usize,
 }
 
@@ -62,14 +67,35 @@ pub struct Class {
     pub at: usize,
 }
 
+/// The levels of a queue with settings that were validated, and the size of its segment's body; `None` if it exceeds this
+/// machine's addresses.
+pub fn levels(settings: &QueueSettings) -> Option<(Vec<Geometry>, usize)> {
+    let counters = usize::from(settings.max_participants) * LANES * CACHE_LINE_BYTES;
+    let mut at = counters.next_multiple_of(PAGE_BYTES);
+    let count = if settings.priorities {
+        Priority::COUNT
+    } else {
+        1
+    };
+    let mut levels = Vec::with_capacity(count);
+    for _ in 0..count {
+        let level = Geometry::new(settings, at)?;
+        at = at
+            .checked_add(level.total_bytes)?
+            .checked_next_multiple_of(PAGE_BYTES)?;
+        levels.push(level);
+    }
+    let last = levels.last()?;
+    let total = last.at + last.total_bytes;
+    Some((levels, total))
+}
+
 impl Geometry {
-    /// The geometry for settings that were validated; `None` if it exceeds this machine's addresses.
-    pub fn new(settings: &QueueSettings) -> Option<Self> {
+    /// A level that begins at `at`.
+    fn new(settings: &QueueSettings, level_at: usize) -> Option<Self> {
         let inline_bytes = (settings.inline_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
         let cell_bytes = HEADER_BYTES + inline_bytes;
-        let lanes_at = RingWord::COUNT * CACHE_LINE_BYTES;
-        let lanes = usize::from(settings.max_participants) * LANES;
-        let cells_at = (lanes_at + lanes * CACHE_LINE_BYTES).next_multiple_of(PAGE_BYTES);
+        let cells_at = (RingWord::COUNT * CACHE_LINE_BYTES).next_multiple_of(PAGE_BYTES);
         let tags_at = cells_at.checked_add(cell_bytes.checked_mul(settings.capacity as usize)?)?;
         let sizes = chunk_sizes(settings, inline_bytes);
         let tags: usize = sizes.iter().map(|(_, count)| count).sum();
@@ -89,10 +115,10 @@ impl Geometry {
             at = at.checked_add(chunk_bytes.checked_mul(count)?)?;
         }
         Some(Self {
+            at: level_at,
             cells: settings.capacity,
             inline_bytes,
             cell_bytes,
-            lanes_at,
             cells_at,
             tags_at,
             classes,
@@ -228,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_default_pool_holds_several_of_the_largest() {
-        let geometry = Geometry::new(&QueueSettings::default()).unwrap();
+        let geometry = Geometry::new(&QueueSettings::default(), 0).unwrap();
         let largest = geometry.classes.last().unwrap();
         assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
     }
@@ -241,6 +267,7 @@ mod tests {
             max_message_bytes in 0..(1u32 << 22),
             extra in 0..(1u64 << 23),
             max_participants in 1..=511u16,
+            priorities: bool,
         ) {
             let settings = QueueSettings {
                 capacity,
@@ -248,11 +275,20 @@ mod tests {
                 max_message_bytes,
                 pool_bytes: u64::from(max_message_bytes) + extra,
                 max_participants,
+                priorities,
                 ..QueueSettings::default()
             };
             settings.validate().unwrap();
-            let geometry = Geometry::new(&settings).unwrap();
-            prop_assert!(geometry.lanes_at + 64 * LANES * usize::from(max_participants) <= geometry.cells_at);
+            let (levels, body_bytes) = levels(&settings).unwrap();
+            prop_assert_eq!(levels.len(), if priorities { 4 } else { 1 });
+            let mut begin = 64 * LANES * usize::from(max_participants);
+            for level in &levels {
+                prop_assert!(level.at >= begin && level.at % 4096 == 0);
+                begin = level.at + level.total_bytes;
+            }
+            prop_assert_eq!(begin, body_bytes);
+            let geometry = levels[0].clone();
+            prop_assert!(64 * RingWord::COUNT <= geometry.cells_at);
             prop_assert!(geometry.inline_at(capacity - 1) + geometry.inline_bytes <= geometry.tags_at);
             let mut end = geometry.tags_at + 8 * geometry.chunks() as usize;
             for chunk in 0..geometry.chunks() {

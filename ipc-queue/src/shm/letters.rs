@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::Shared;
+use super::by_priority::ShmSender;
 use super::cell::Cause;
+use super::level::Level;
 use super::memory::{Memory, Word};
 use super::ring::{Lease, Ring, Settlement};
-use super::sender::ShmSender;
 use super::word::{CellKind, Seat, State};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::error::SendFailure;
@@ -14,48 +15,13 @@ use crate::transport::Wait;
 
 impl Shared {
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
-        (0..self.ring.cells())
-            .filter_map(|index| self.dead_letter(index))
+        let cells = self.settings.capacity;
+        let places = (0..).zip(&self.levels).flat_map(|(number, level)| {
+            (0..cells).map(move |index| (number * u64::from(cells), level, index))
+        });
+        places
+            .filter_map(|(first, level, index)| dead_letter(level, first, index))
             .collect()
-    }
-
-    fn dead_letter(&self, index: u32) -> Option<DeadLetter> {
-        let cell = self.ring.cell(index);
-        let word = cell.state().load(SeqCst);
-        let state = State::from_word(word);
-        if state.kind != CellKind::Dead {
-            return None;
-        }
-        let occupancy = cell.occupancy().number();
-        let (envelope, tally, body) = (cell.envelope(), cell.tally(), cell.body());
-        let payload = self
-            .payloads
-            .snapshot(index, body.chunk, body.len as usize)?;
-        // Somebody may have dropped it while it was copied. Its word may have changed all the same: a sender
-        // moved it on.
-        self.ring.dead_word(index, occupancy)?;
-        Some(DeadLetter {
-            id: DeadLetterId(index.into(), occupancy),
-            message: envelope.id,
-            kind: envelope.kind,
-            sent_at: envelope.sent_at,
-            attempts: match state.attempt {
-                // Its last sender died.
-                State::REQUEUED => tally.attempt,
-                attempt => attempt,
-            },
-            reason: match tally.last {
-                Cause::Nack => DeadReason::Nacked,
-                Cause::Expiry => DeadReason::Expired,
-                Cause::Crash => DeadReason::Crashed,
-                Cause::Bury => DeadReason::Buried,
-                Cause::Unknown => DeadReason::Unknown,
-            },
-            nacks: tally.nacks,
-            expiries: tally.expiries,
-            crashes: tally.crashes,
-            payload,
-        })
     }
 
     pub(crate) fn requeue(
@@ -64,20 +30,21 @@ impl Shared {
         id: DeadLetterId,
     ) -> Result<bool, SendFailure> {
         self.check_open()?;
-        let Some(lease) = self
-            .index_of(id)
-            .and_then(|index| self.ring.take_dead(self.seat, index, id.1))
-        else {
+        let Some((number, index)) = self.place_of(id) else {
+            return Ok(false);
+        };
+        let level = &self.levels[number];
+        let Some(lease) = level.ring.take_dead(self.seat, index, id.1) else {
             return Ok(false);
         };
         // Ours now: nobody else requeues it, and if we die it is a dead letter again.
-        let cell = self.ring.cell(lease.index());
+        let cell = level.ring.cell(lease.index());
         let (body, kind) = (cell.body(), cell.envelope().kind);
-        let copy = self
+        let copy = level
             .payloads
             .snapshot(lease.index(), body.chunk, body.len as usize);
         let sent = match copy {
-            Some(copy) => sender.send(&copy, kind, Wait::No).map(drop),
+            Some(copy) => sender.at(number).send(&copy, kind, Wait::No).map(drop),
             None => Err(SendFailure::Damaged(format!(
                 "dead letter in cell {}",
                 lease.index()
@@ -85,30 +52,72 @@ impl Shared {
         };
         if sent.is_ok() {
             // Lost only if we were stopped for longer than a lease: then the letter stays beside its copy.
-            let _ = self.ring.settle(&lease, Settlement::Ack);
+            let _ = level.ring.settle(&lease, Settlement::Ack);
         } else {
-            self.ring.put_back_dead(&lease);
+            level.ring.put_back_dead(&lease);
         }
         self.wake_if_closed();
-        self.room().notify_one();
+        self.tell_room();
         sent.map(|()| true)
     }
 
     pub(crate) fn discard(&self, id: DeadLetterId) -> bool {
         let dropped = self
-            .index_of(id)
-            .is_some_and(|index| self.ring.drop_dead(index, id.1));
+            .place_of(id)
+            .is_some_and(|(level, index)| self.levels[level].ring.drop_dead(index, id.1));
         if dropped {
-            self.room().notify_one();
+            self.tell_room();
         }
         dropped
     }
 
-    fn index_of(&self, id: DeadLetterId) -> Option<u32> {
-        u32::try_from(id.0)
-            .ok()
-            .filter(|index| *index < self.ring.cells())
+    /// Which level and cell an id names.
+    fn place_of(&self, id: DeadLetterId) -> Option<(usize, u32)> {
+        let cells = u64::from(self.settings.capacity);
+        let level = usize::try_from(id.0 / cells).ok()?;
+        let index = u32::try_from(id.0 % cells).ok()?;
+        (level < self.levels.len()).then_some((level, index))
     }
+}
+
+/// The letter in a cell, if there is one. `first` is the number of the level's first cell.
+fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
+    let cell = level.ring.cell(index);
+    let word = cell.state().load(SeqCst);
+    let state = State::from_word(word);
+    if state.kind != CellKind::Dead {
+        return None;
+    }
+    let occupancy = cell.occupancy().number();
+    let (envelope, tally, body) = (cell.envelope(), cell.tally(), cell.body());
+    let payload = level
+        .payloads
+        .snapshot(index, body.chunk, body.len as usize)?;
+    // Somebody may have dropped it while it was copied. Its word may have changed all the same: a sender
+    // moved it on.
+    level.ring.dead_word(index, occupancy)?;
+    Some(DeadLetter {
+        id: DeadLetterId(first + u64::from(index), occupancy),
+        message: envelope.id,
+        kind: envelope.kind,
+        sent_at: envelope.sent_at,
+        attempts: match state.attempt {
+            // Its last sender died.
+            State::REQUEUED => tally.attempt,
+            attempt => attempt,
+        },
+        reason: match tally.last {
+            Cause::Nack => DeadReason::Nacked,
+            Cause::Expiry => DeadReason::Expired,
+            Cause::Crash => DeadReason::Crashed,
+            Cause::Bury => DeadReason::Buried,
+            Cause::Unknown => DeadReason::Unknown,
+        },
+        nacks: tally.nacks,
+        expiries: tally.expiries,
+        crashes: tally.crashes,
+        payload,
+    })
 }
 
 impl<M: Memory> Ring<M> {

@@ -75,7 +75,7 @@ pub(crate) struct BadPlace {
 impl Payloads {
     pub(crate) fn new(segment: &Segment, geometry: Geometry) -> Result<Self, OutOfBounds> {
         let mapping = segment.mapping();
-        let body_at = segment.header().body_offset;
+        let body_at = segment.header().body_offset + geometry.at;
         let inline_bytes = geometry.tags_at - geometry.inline_at(0);
         Ok(Self {
             first_inline: mapping.pointer(body_at + geometry.inline_at(0), inline_bytes)?,

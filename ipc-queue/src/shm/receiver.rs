@@ -1,12 +1,15 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ipc_proto::Timestamp;
 use ipc_shm::clock;
 
 use super::cell::Body;
+use super::level::Level;
 use super::memory::RingWord;
 use super::payload::Readable;
 use super::recovery::Due;
@@ -17,12 +20,13 @@ use super::waiting::{Doubt, Gone};
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SettleError};
-use crate::transport::{ReceivePort, Settle, Wait};
+use crate::transport::{Settle, Wait};
 
-/// Receives from one queue in shared memory. For one thread; clone it for more.
+/// Receives from one level of a queue in shared memory.
 #[derive(Debug)]
-pub struct ShmReceiver {
+pub(crate) struct LevelReceiver {
     shared: Hold,
+    level: Arc<Level>,
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
@@ -33,19 +37,22 @@ pub struct ShmReceiver {
 /// A message being read in shared memory. Dropped, it is given back.
 #[derive(Debug)]
 pub(crate) struct ShmDelivery<'a> {
-    receiver: &'a ShmReceiver,
+    receiver: &'a LevelReceiver,
     payload: Readable<'a>,
 }
 
-impl ShmReceiver {
-    pub(super) fn new(shared: Hold) -> Self {
+impl LevelReceiver {
+    /// A receiver from level `number`.
+    pub(super) fn new(shared: Hold, number: usize) -> Self {
+        let level = Arc::clone(&shared.levels[number]);
         Self {
-            cursor: RefCell::new(shared.ring.cursor(RingWord::Head)),
+            cursor: RefCell::new(level.ring.cursor(RingWord::Head)),
             spin: Spin::default(),
             lane: shared
                 .counters
                 .take(shared.attachment.member(), Side::Receive),
             trouble: RefCell::default(),
+            level,
             shared,
         }
     }
@@ -96,7 +103,7 @@ impl ShmReceiver {
     }
 
     /// Waits for the first message, then takes what else is there.
-    fn receive_some<'a>(
+    pub(super) fn receive_some<'a>(
         &'a self,
         most: usize,
         wait: Wait,
@@ -128,7 +135,7 @@ impl ShmReceiver {
     fn wait_for_item(&self, wait: Wait) -> Result<Lease, RecvError> {
         let attempt = |doubt: Doubt| {
             if doubt == Doubt::Yes {
-                self.cursor.borrow_mut().doubt();
+                self.doubt();
             }
             match self.try_take() {
                 Ok(Some(lease)) => Some(Ok(lease)),
@@ -136,38 +143,46 @@ impl ShmReceiver {
                 Err(error) => Some(Err(error)),
             }
         };
-        let more = || {
-            self.shared
-                .ring
-                .has_more(RingWord::Head, &self.cursor.borrow())
-        };
+        let more = || self.has_more();
         let waited = self
             .shared
             .wait_for(self.shared.items(), wait, &self.spin, attempt, more);
-        waited.unwrap_or_else(|waited| {
-            Err(match waited {
-                Some(waited) => RecvError::TimedOut { waited },
-                None if matches!(self.shared.usable(), Ok(flags) if flags & PAUSED != 0) => {
-                    RecvError::Paused
-                }
-                None => RecvError::Empty,
-            })
-        })
+        waited.unwrap_or_else(|waited| Err(self.shared.nothing_came(waited)))
+    }
+
+    /// Makes the next "nothing there" come only after a whole scan.
+    pub(super) fn doubt(&self) {
+        self.cursor.borrow_mut().doubt();
+    }
+
+    /// Whether there is a message behind the one found last.
+    pub(super) fn has_more(&self) -> bool {
+        self.level
+            .ring
+            .has_more(RingWord::Head, &self.cursor.borrow())
+    }
+
+    /// When the message was sent that comes next in turn, if there is one.
+    pub(super) fn next_sent_at(&self) -> Option<Timestamp> {
+        self.level.ring.next_sent_at(&self.cursor.borrow())
     }
 
     #[inline(always)]
-    fn try_take(&self) -> Result<Option<Lease>, RecvError> {
+    pub(super) fn try_take(&self) -> Result<Option<Lease>, RecvError> {
         let shared = &*self.shared;
         let flags = shared.usable()?;
         if flags & PAUSED != 0 {
             return Ok(None);
         }
-        let taken = shared.ring.take(shared.seat, &mut self.cursor.borrow_mut());
+        let taken = self
+            .level
+            .ring
+            .take(shared.seat, &mut self.cursor.borrow_mut());
         match taken {
             Some(lease) if flags & TIMED != 0 && self.is_unwanted(&lease) => {
                 self.try_take_next(lease)
             }
-            None if flags & CLOSED != 0 && shared.ring.is_drained(Some(shared.seat)) => {
+            None if flags & CLOSED != 0 && shared.is_drained(Some(shared.seat)) => {
                 shared.usable()?;
                 Err(RecvError::Closed)
             }
@@ -178,7 +193,7 @@ impl ShmReceiver {
     /// Whether the message that was taken expired before.
     #[cold]
     fn is_unwanted(&self, lease: &Lease) -> bool {
-        let expiry = self.shared.ring.cell(lease.index()).expiry();
+        let expiry = self.level.ring.cell(lease.index()).expiry();
         expiry.is_some_and(|at_ms| at_ms <= Due::at(clock::monotonic()).millis())
     }
 
@@ -188,12 +203,16 @@ impl ShmReceiver {
         let shared = &*self.shared;
         let mut unwanted = Some(unwanted);
         while let Some(lease) = unwanted.take() {
-            if shared.ring.settle(&lease, Settlement::Ack) != Settled::LeaseLost {
+            if self.level.ring.settle(&lease, Settlement::Ack) != Settled::LeaseLost {
                 self.lane.add(Received::Expired, 1);
             }
-            shared.room().notify_one();
+            shared.tell_room();
             shared.wake_if_closed();
-            match shared.ring.take(shared.seat, &mut self.cursor.borrow_mut()) {
+            match self
+                .level
+                .ring
+                .take(shared.seat, &mut self.cursor.borrow_mut())
+            {
                 Some(lease) if self.is_unwanted(&lease) => unwanted = Some(lease),
                 taken => return Ok(taken),
             }
@@ -203,30 +222,30 @@ impl ShmReceiver {
 
     /// Starts a lease's time, and counts the message.
     #[inline(always)]
-    fn start(&self, lease: &Lease) {
+    pub(super) fn start(&self, lease: &Lease) {
         let shared = &*self.shared;
         if let Some(time) = shared.settings.lease {
             let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
-            shared.ring.start_lease(lease, ends_at);
+            self.level.ring.start_lease(lease, ends_at);
             shared.look_by(ends_at);
         }
         if lease.attempt() > 1 {
             self.lane.add(Received::Again, 1);
         }
-        let body = shared.ring.cell(lease.index()).body();
+        let body = self.level.ring.cell(lease.index()).body();
         self.lane.add(Received::Messages, 1);
         self.lane.add(Received::Bytes, body.len.into());
     }
 
     #[inline(always)]
-    fn deliver(&self, lease: Lease) -> Result<ByteDelivery<'_>, RecvError> {
-        let cell = self.shared.ring.cell(lease.index());
+    pub(super) fn deliver(&self, lease: Lease) -> Result<ByteDelivery<'_>, RecvError> {
+        let cell = self.level.ring.cell(lease.index());
         let body = cell.body();
         // No sender: zeroes in the message's place, if not damage.
         if body.chunk.is_some() || cell.sender().get() == 0 {
             self.check(&lease, body)?;
         }
-        let payloads = &self.shared.payloads;
+        let payloads = &self.level.payloads;
         match payloads.readable(lease, body.chunk, body.len as usize) {
             Ok(payload) => Ok(ByteDelivery::shm(ShmDelivery {
                 receiver: self,
@@ -242,11 +261,10 @@ impl ShmReceiver {
     }
 
     fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
-        let shared = &*self.shared;
         match body.chunk {
             Some(chunk)
-                if chunk < shared.payloads.geometry().chunks()
-                    && !shared.ring.belongs(chunk, lease.index()) =>
+                if chunk < self.level.payloads.geometry().chunks()
+                    && !self.level.ring.belongs(chunk, lease.index()) =>
             {
                 let reason = format!(
                     "cell {} names chunk {chunk}, which is another message's",
@@ -260,7 +278,7 @@ impl ShmReceiver {
 
     #[cold]
     fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
-        let settled = self.shared.ring.settle(lease, Settlement::Bury);
+        let settled = self.level.ring.settle(lease, Settlement::Bury);
         let _ = self.settled(settled, Received::Buried);
         let damaged = |_| RecvError::Damaged(reason);
         self.shared.usable().map_or_else(RecvError::from, damaged)
@@ -272,10 +290,10 @@ impl ShmReceiver {
         if !shared.attachment.is_ours() {
             return Err(SettleError::Forked); // The lease is the parent's.
         }
-        match shared.ring.ack(lease) {
+        match self.level.ring.ack(lease) {
             Settled::Freed => {
                 self.lane.add(Received::Acked, 1);
-                shared.room().notify_one();
+                shared.tell_room();
                 shared.wake_if_closed();
                 Ok(())
             }
@@ -285,7 +303,7 @@ impl ShmReceiver {
 
     #[inline(never)]
     fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
-        let ring = &self.shared.ring;
+        let ring = &self.level.ring;
         if !self.shared.attachment.is_ours() {
             return Err(SettleError::Forked);
         }
@@ -306,7 +324,7 @@ impl ShmReceiver {
         self.lane.add(if lost { Received::Lost } else { what }, 1);
         match settled {
             // A zombie of ours may have been the last thing that kept the place.
-            Settled::Freed | Settled::LeaseLost => shared.room().notify_one(),
+            Settled::Freed | Settled::LeaseLost => shared.tell_room(),
             Settled::Ready => shared.items().notify_one(),
             Settled::Delayed | Settled::Quarantined => {}
             // Whoever waits for a closed queue to drain must look again.
@@ -333,49 +351,16 @@ impl ShmReceiver {
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
         let due = Due::not_before(clock::monotonic().saturating_add(delay));
         self.shared.set_timed();
-        self.shared.ring.set_due(lease, self.shared.seat, due);
-        let settled = self.shared.ring.settle(lease, Settlement::Delay);
+        self.level.ring.set_due(lease, self.shared.seat, due);
+        let settled = self.level.ring.settle(lease, Settlement::Delay);
         self.shared.look_by(due);
         settled
     }
 }
 
-impl Clone for ShmReceiver {
-    fn clone(&self) -> Self {
-        Self::new(self.shared.clone())
-    }
-}
-
-impl Drop for ShmReceiver {
+impl Drop for LevelReceiver {
     fn drop(&mut self) {
         self.shared.counters.give_back(&self.lane, Side::Receive);
-    }
-}
-
-impl ReceivePort for ShmReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
-        self.receive(wait)
-    }
-
-    fn recv_batch<'a>(
-        &'a self,
-        most: usize,
-        wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
-        self.receive_some(most, wait, into)
-    }
-
-    fn queue_id(&self) -> u64 {
-        self.shared.queue_id()
-    }
-
-    fn settle(&self, _ticket: u64, _how: Settle) -> Result<(), SettleError> {
-        Err(SettleError::LeaseLost) // Deliveries of this transport are never buffered.
-    }
-
-    fn extend(&self, _ticket: u64, _by: Duration) -> Result<(), SettleError> {
-        Err(SettleError::LeaseLost)
     }
 }
 
@@ -389,7 +374,7 @@ impl ShmDelivery<'_> {
     #[inline]
     pub(crate) fn about(&self) -> About {
         let lease = self.payload.lease();
-        let envelope = self.receiver.shared.ring.cell(lease.index()).envelope();
+        let envelope = self.receiver.level.ring.cell(lease.index()).envelope();
         About {
             kind: envelope.kind,
             id: envelope.id,
@@ -425,7 +410,9 @@ impl ShmDelivery<'_> {
             return Ok(());
         }
         let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
-        let kept = shared
+        let kept = self
+            .receiver
+            .level
             .ring
             .extend(self.payload.lease(), shared.seat, ends_at);
         if !kept {

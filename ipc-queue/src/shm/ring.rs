@@ -28,7 +28,7 @@ use std::mem;
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use ipc_proto::{Kind, MessageId};
+use ipc_proto::{Kind, MessageId, Timestamp};
 
 use super::cell::{Cause, Cell};
 use super::memory::{Memory, RingWord, Word};
@@ -903,7 +903,26 @@ impl<M: Memory> Ring<M> {
         Some(left.kind)
     }
 
+    /// Drops whatever waits; how many messages.
+    pub fn purge(&self) -> u64 {
+        let drop_one = |index: &u32| {
+            let word = self.cell(*index).state().load(SeqCst);
+            self.drop_waiting(*index, word).is_some()
+        };
+        (0..self.cells()).filter(drop_one).count() as u64
+    }
+
     // --- looking ---------------------------------------------------------------------------------
+
+    /// When the message was sent that this cursor finds next, if one is there whose turn it is. May be of another one by
+    /// now: only for choosing where to look first.
+    pub fn next_sent_at(&self, cursor: &Cursor) -> Option<Timestamp> {
+        let at = self.start(RingWord::Head, cursor);
+        let cell = self.cell(at.index());
+        let state = State::from_word(cell.state().load(SeqCst));
+        let is_next = state.kind == CellKind::Ready && state.lap == at.lap();
+        is_next.then(|| cell.envelope().sent_at)
+    }
 
     /// Whether there is more to take, or more room, right behind what this cursor found last.
     pub fn has_more(&self, which: RingWord, cursor: &Cursor) -> bool {

@@ -1,14 +1,16 @@
 //! Sending through shared memory: the ring, with payloads, waiting and counting.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_proto::{Kind, MessageId, Priority, QueueSettings, SenderId, Timestamp};
+use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
 use ipc_shm::clock;
 
 use super::Hold;
 use super::cell::Body;
 use super::chunk::Candidate;
+use super::level::Level;
 use super::memory::RingWord;
 use super::payload::Writable;
 use super::recovery::Due;
@@ -20,17 +22,21 @@ use crate::capability::{Semantic, Unsupported};
 use crate::error::{BatchFailure, SendFailure};
 use crate::loan::Loan;
 use crate::send_options::{SendOptions, WhenFull};
-use crate::transport::{SendPort, Wait};
+use crate::transport::Wait;
 
-/// Sends into one queue in shared memory. For one thread; clone it for more.
+/// Sends into one level of a queue in shared memory.
 #[derive(Debug)]
-pub struct ShmSender {
+pub(crate) struct LevelSender {
     shared: Hold,
+    level: Arc<Level>,
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
     id: SenderId,
+    /// The next message's.
     sequence: Cell<u64>,
+    /// From one message's to the next's: other levels' senders have the numbers between.
+    step: u64,
     /// The chunk used last: its memory is likely still in the cache.
     warm_chunk: Cell<u32>,
     /// Payloads up to this size need no chunk.
@@ -40,7 +46,7 @@ pub struct ShmSender {
 /// A message being written in shared memory.
 #[derive(Debug)]
 pub(crate) struct ShmLoan<'a> {
-    sender: &'a ShmSender,
+    sender: &'a LevelSender,
     kind: Kind,
     /// What else was said about it. Boxed: seldom there, and a loan should stay small.
     terms: Option<Box<Terms>>,
@@ -73,33 +79,40 @@ enum Lack {
     Over(SendFailure),
 }
 
-impl ShmSender {
-    pub(super) fn new(shared: Hold) -> Self {
+impl LevelSender {
+    /// A sender into level `number`, whose messages bear this sender's id.
+    pub(super) fn new(shared: Hold, number: usize, id: SenderId) -> Self {
+        let level = Arc::clone(&shared.levels[number]);
         Self {
-            cursor: RefCell::new(shared.ring.cursor(RingWord::Tail)),
+            cursor: RefCell::new(level.ring.cursor(RingWord::Tail)),
             spin: Spin::default(),
             lane: shared.counters.take(shared.attachment.member(), Side::Send),
-            id: SenderId::new(fastrand::u64(1..)),
-            sequence: Cell::new(0),
+            id,
+            sequence: Cell::new(number as u64),
+            step: shared.levels.len() as u64,
             warm_chunk: Cell::new(0),
-            most_inline: (shared.payloads.geometry().inline_bytes)
-                .min(most_bytes(&shared.settings)),
+            most_inline: (level.payloads.geometry().inline_bytes).min(most_bytes(&shared.settings)),
+            level,
             shared,
         }
     }
 
     /// The number that this handle's messages bear.
-    #[must_use]
-    pub fn id(&self) -> SenderId {
+    pub(super) fn id(&self) -> SenderId {
         self.id
     }
 
     /// Sends a copy of `payload`.
     ///
     /// # Errors
-    /// As [`SendPort::loan`].
+    /// As [`loan`](Self::loan).
     #[inline]
-    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+    pub(super) fn send(
+        &self,
+        payload: &[u8],
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<MessageId, SendFailure> {
         match self.try_lend(payload.len(), kind) {
             Ok(place) => {
                 self.spin.hit();
@@ -143,7 +156,12 @@ impl ShmSender {
         self.lane.add(Sent::Bytes, bytes as u64);
     }
 
-    fn send_all(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+    pub(super) fn send_all(
+        &self,
+        payloads: &[&[u8]],
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<(), BatchFailure> {
         let mut sent = 0;
         let mut failure = None;
         while sent < payloads.len() && failure.is_none() {
@@ -213,7 +231,7 @@ impl ShmSender {
     /// Receives the message that waited longest, for nobody; whether there was one.
     #[cold]
     fn drop_oldest(&self) -> bool {
-        let ring = &self.shared.ring;
+        let ring = &self.level.ring;
         let Some(lease) = ring.take(self.shared.seat, &mut ring.cursor(RingWord::Head)) else {
             return false;
         };
@@ -245,7 +263,7 @@ impl ShmSender {
             }
         };
         let more = || {
-            self.shared
+            self.level
                 .ring
                 .has_more(RingWord::Tail, &self.cursor.borrow())
         };
@@ -261,7 +279,7 @@ impl ShmSender {
                 },
                 (None, Lack::Memory) => SendFailure::NoMemory { bytes: len },
                 (None, _) => SendFailure::Full {
-                    capacity: self.shared.ring.cells(),
+                    capacity: self.level.ring.cells(),
                     dead: self.shared.dead(),
                 },
             })
@@ -290,7 +308,7 @@ impl ShmSender {
         };
         let mut chunk = self.free_chunk(len).ok_or_else(no_memory)?;
         let claim = self.claim(kind)?;
-        while !self.shared.ring.allocate(chunk, &claim) {
+        while !self.level.ring.allocate(chunk, &claim) {
             match self.free_chunk(len) {
                 Some(other) => chunk = other,
                 None => {
@@ -306,7 +324,8 @@ impl ShmSender {
     #[inline(always)]
     fn claim(&self, kind: Kind) -> Result<Claim, Lack> {
         let shared = &*self.shared;
-        let claimed = shared
+        let claimed = self
+            .level
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
         // Only now: whoever closes the queue and then finds no message being written knows that none comes.
@@ -330,7 +349,7 @@ impl ShmSender {
 
     #[inline(always)]
     fn writable(&self, claim: Claim, chunk: Option<u32>, len: usize) -> Result<Writable<'_>, Lack> {
-        match self.shared.payloads.writable(claim, chunk, len) {
+        match self.level.payloads.writable(claim, chunk, len) {
             Ok(place) => Ok(place),
             Err((claim, bad)) => {
                 self.give_back(claim);
@@ -341,10 +360,10 @@ impl ShmSender {
 
     /// A free chunk that is large enough; of the smallest such class that has one.
     fn free_chunk(&self, len: usize) -> Option<Candidate> {
-        let classes = &self.shared.payloads.geometry().classes;
+        let classes = &self.level.payloads.geometry().classes;
         let fitting = classes.iter().filter(|class| class.chunk_bytes >= len);
         let mut found = fitting.filter_map(|class| {
-            self.shared
+            self.level
                 .ring
                 .find_chunk(class.chunks.clone(), self.warm_chunk.get())
         });
@@ -353,8 +372,8 @@ impl ShmSender {
 
     #[cold]
     fn give_back(&self, claim: Claim) {
-        self.shared.ring.abandon(claim);
-        self.shared.room().notify_one();
+        self.level.ring.abandon(claim);
+        self.shared.tell_room();
         self.shared.wake_if_closed();
     }
 
@@ -362,7 +381,7 @@ impl ShmSender {
     #[inline(always)]
     fn stamp(&self, sent_at: Timestamp) -> Stamp {
         let sequence = self.sequence.get();
-        self.sequence.set(sequence + 1);
+        self.sequence.set(sequence + self.step);
         Stamp {
             id: MessageId::new(self.id, sequence),
             sent_at,
@@ -375,7 +394,7 @@ impl ShmSender {
     fn publish(&self, payload: Writable<'_>, kind: Kind, stamp: Stamp) -> Result<(), SendFailure> {
         self.describe(&payload, stamp);
         let (chunk, len) = (payload.chunk(), payload.len());
-        match self.shared.ring.publish(payload.into_claim()) {
+        match self.level.ring.publish(payload.into_claim()) {
             Publication::Done => Ok(()),
             Publication::SteppedOver(claim) => self.publish_at_end(claim, chunk, len, kind, stamp),
             Publication::Lost => Err(self.lost()),
@@ -404,8 +423,8 @@ impl ShmSender {
             let due = after(terms.delay);
             self.describe(&payload, stamp);
             let claim = payload.into_claim();
-            shared.ring.note_delay(&claim, due);
-            self.done(shared.ring.publish_delayed(claim))?;
+            self.level.ring.note_delay(&claim, due);
+            self.done(self.level.ring.publish_delayed(claim))?;
             Some(due)
         };
         next.into_iter().for_each(|due| shared.look_by(due));
@@ -414,7 +433,7 @@ impl ShmSender {
 
     #[inline(always)]
     fn describe(&self, payload: &Writable<'_>, stamp: Stamp) {
-        let cell = self.shared.ring.cell(payload.claim().index());
+        let cell = self.level.ring.cell(payload.claim().index());
         cell.set_body(Body {
             // At most max_message_bytes, which is a u32.
             len: payload.len() as u32,
@@ -438,17 +457,18 @@ impl ShmSender {
         stamp: Stamp,
     ) -> Result<(), SendFailure> {
         let shared = &*self.shared;
-        let claimed = shared
+        let claimed = self
+            .level
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
         let Some(new) = claimed else {
-            return self.done(shared.ring.publish_late(old));
+            return self.done(self.level.ring.publish_late(old));
         };
         // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
         // old one after the move.
         if shared.check_open().is_err() {
             self.give_back(new);
-            return self.done(shared.ring.publish_late(old));
+            return self.done(self.level.ring.publish_late(old));
         }
         let mut target = self
             .writable(new, chunk, len)
@@ -461,7 +481,7 @@ impl ShmSender {
                 source.copy_to(&mut target);
                 source.into_claim()
             }
-            Some(chunk) if shared.ring.hand_over(chunk, &old, target.claim()) => old,
+            Some(chunk) if self.level.ring.hand_over(chunk, &old, target.claim()) => old,
             Some(_) => {
                 self.give_back(target.into_claim());
                 return Err(self.lost());
@@ -469,8 +489,8 @@ impl ShmSender {
         };
         self.describe(&target, stamp);
         // Stepped over once more: then it stays where it is, or we might never end.
-        let published = match shared.ring.publish(target.into_claim()) {
-            Publication::SteppedOver(claim) => shared.ring.publish_late(claim),
+        let published = match self.level.ring.publish(target.into_claim()) {
+            Publication::SteppedOver(claim) => self.level.ring.publish_late(claim),
             other => other,
         };
         // Only now, or a crash in between would lose it.
@@ -507,20 +527,15 @@ fn most_bytes(settings: &QueueSettings) -> usize {
     settings.max_message_bytes.max(settings.inline_bytes) as usize
 }
 
-impl Clone for ShmSender {
-    fn clone(&self) -> Self {
-        Self::new(self.shared.clone())
-    }
-}
-
-impl Drop for ShmSender {
+impl Drop for LevelSender {
     fn drop(&mut self) {
         self.shared.counters.give_back(&self.lane, Side::Send);
     }
 }
 
-impl SendPort for ShmSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+impl LevelSender {
+    /// As [`SendPort::loan`](crate::transport::SendPort::loan).
+    pub(super) fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
         let payload = self.lend(len, kind, wait)?;
         Ok(Loan::shm(ShmLoan {
             sender: self,
@@ -530,15 +545,13 @@ impl SendPort for ShmSender {
         }))
     }
 
-    fn loan_with(
+    /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.
+    pub(super) fn loan_with(
         &self,
         len: usize,
         options: &SendOptions,
         wait: Wait,
     ) -> Result<Loan<'_>, SendFailure> {
-        if options.priority != Priority::default() {
-            return Err(Unsupported::by_settings(Semantic::Priorities).into());
-        }
         if options.key.is_some() {
             return Err(Unsupported::by_settings(Semantic::Deduplication).into());
         }
@@ -557,27 +570,6 @@ impl SendPort for ShmSender {
             payload: Some(payload),
         }))
     }
-
-    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
-        self.send(payload, kind, wait)
-    }
-
-    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
-        self.send_all(payloads, kind, wait)
-    }
-
-    #[inline(always)]
-    fn publish(
-        &self,
-        _ticket: u64,
-        kind: Kind,
-        payload: Vec<u8>,
-    ) -> Result<MessageId, SendFailure> {
-        // Loans of this transport are never buffered; but a buffer can be sent all the same.
-        self.send(&payload, kind, Wait::No)
-    }
-
-    fn abandon(&self, _ticket: u64) {}
 }
 
 impl ShmLoan<'_> {

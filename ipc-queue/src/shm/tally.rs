@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Segment, View, Words};
 
-use super::geometry::{Geometry, LANES};
+use super::geometry::LANES;
 use super::word::{CellKind, State};
 use super::{CLOSED, PAUSED, Shared};
 use crate::stats::QueueStats;
@@ -62,8 +62,8 @@ pub(crate) struct Lane {
 }
 
 impl Counters {
-    pub(crate) fn new(segment: &Segment, geometry: &Geometry) -> Result<Self, OutOfBounds> {
-        let at = segment.header().body_offset + geometry.lanes_at;
+    pub(crate) fn new(segment: &Segment) -> Result<Self, OutOfBounds> {
+        let at = segment.header().body_offset;
         let count = usize::from(segment.header().max_participants) * LANES;
         Ok(Self {
             lanes: segment.mapping().words(at, CACHE_LINE_BYTES, count)?,
@@ -141,9 +141,11 @@ impl Shared {
             duplicates: sent(Sent::Duplicates),
             ..QueueStats::default()
         };
-        for index in 0..self.ring.cells() {
-            let word = self.ring.cell(index).state().load(Ordering::SeqCst);
-            match State::from_word(word).kind {
+        let cells = self
+            .rings()
+            .flat_map(|ring| (0..ring.cells()).map(|index| ring.cell(index)));
+        for cell in cells {
+            match State::from_word(cell.state().load(Ordering::SeqCst)).kind {
                 CellKind::Free | CellKind::Damaged => {}
                 CellKind::Writing => stats.writing += 1,
                 CellKind::Ready => stats.ready += 1,
@@ -154,7 +156,10 @@ impl Shared {
             }
         }
         let live = |slot: &ipc_shm::Participant| slot.presence == ipc_shm::Presence::Live;
-        stats.chunks_in_use = self.ring.chunks_in_use().into();
+        stats.chunks_in_use = self
+            .rings()
+            .map(|ring| u64::from(ring.chunks_in_use()))
+            .sum();
         let flags = self.flag().load(Ordering::SeqCst);
         stats.paused = flags & PAUSED != 0;
         stats.closed = flags & CLOSED != 0;

@@ -11,7 +11,7 @@ use ipc_shm::wait::{Event, Woken, time_left};
 use ipc_shm::{REMOVED, TRUNCATED, watch};
 
 use super::spin::Spin;
-use super::{CLOSED, Shared};
+use super::{CLOSED, PAUSED, Shared};
 use crate::error::{DrainError, RecvError, SendFailure};
 use crate::transport::Wait;
 
@@ -95,11 +95,20 @@ impl Shared {
         }
     }
 
+    /// Why nothing was received: how long it was waited for, if at all.
+    pub(super) fn nothing_came(&self, waited: Option<Duration>) -> RecvError {
+        match waited {
+            Some(waited) => RecvError::TimedOut { waited },
+            None if matches!(self.usable(), Ok(flags) if flags & PAUSED != 0) => RecvError::Paused,
+            None => RecvError::Empty,
+        }
+    }
+
     /// Waits until nothing is left in a closed queue but dead letters.
     pub(super) fn wait_until_drained(&self, wait: Wait) -> Result<(), DrainError> {
         let look = || match self.usable() {
             Err(gone) => Some(Err(gone.into())),
-            Ok(_) => self.ring.is_drained(None).then_some(Ok(())),
+            Ok(_) => self.is_drained(None).then_some(Ok(())),
         };
         if let Some(end) = look() {
             return end;

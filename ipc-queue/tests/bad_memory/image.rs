@@ -178,7 +178,8 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
             }
             Err(RecvError::Damaged(reason)) => assert!(!reason.is_empty()),
             Err(RecvError::Empty) => break,
-            Err(RecvError::Closed | RecvError::Removed | RecvError::Truncated) => break,
+            Err(RecvError::Paused | RecvError::Closed) => break,
+            Err(RecvError::Removed | RecvError::Truncated) => break,
             Err(other) => panic!("{other}"),
         }
     }

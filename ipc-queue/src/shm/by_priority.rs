@@ -1,0 +1,252 @@
+//! The handles of a queue in shared memory: one for each level, and which of them is used when.
+//!
+//! A queue without priorities has one level, and its handles forward at once. With priorities a receiver looks at the
+//! levels in the order that `ageing` says, then takes from the first that has something; it sleeps on the one event that
+//! all levels share. What it looks at may change meanwhile: the order is a preference, not a promise to the nanosecond.
+
+use std::time::{Duration, SystemTime};
+
+use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
+
+use super::Hold;
+use super::receiver::LevelReceiver;
+use super::ring::Lease;
+use super::sender::LevelSender;
+use super::spin::Spin;
+use super::waiting::Doubt;
+use crate::ageing;
+use crate::capability::{Semantic, Unsupported};
+use crate::delivery::ByteDelivery;
+use crate::error::{BatchFailure, RecvError, SendFailure, SettleError};
+use crate::loan::Loan;
+use crate::send_options::SendOptions;
+use crate::transport::{ReceivePort, SendPort, Settle, Wait};
+
+/// Sends into one queue in shared memory. For one thread; clone it for more.
+#[derive(Debug)]
+pub struct ShmSender {
+    shared: Hold,
+    normal: LevelSender,
+    /// Of the other priorities, if there are any.
+    others: Box<[LevelSender]>,
+}
+
+/// Receives from one queue in shared memory. For one thread; clone it for more.
+#[derive(Debug)]
+pub struct ShmReceiver {
+    shared: Hold,
+    normal: LevelReceiver,
+    /// Of the other priorities, if there are any.
+    others: Box<[LevelReceiver]>,
+    spin: Spin,
+}
+
+/// Which level a priority has. The default's is the first, which every queue has.
+pub(super) const fn level_of(priority: Priority) -> usize {
+    match priority {
+        Priority::Normal => 0,
+        Priority::Low => 1,
+        Priority::High => 2,
+        Priority::Urgent => 3,
+    }
+}
+
+impl ShmSender {
+    pub(super) fn new(shared: &Hold) -> Self {
+        let id = SenderId::new(fastrand::u64(1..));
+        let sender = |level| LevelSender::new(shared.clone(), level, id);
+        Self {
+            normal: sender(0),
+            others: (1..shared.levels.len()).map(sender).collect(),
+            shared: shared.clone(),
+        }
+    }
+
+    /// The number that this handle's messages bear.
+    #[must_use]
+    pub fn id(&self) -> SenderId {
+        self.normal.id()
+    }
+
+    /// Sends a copy of `payload`.
+    ///
+    /// # Errors
+    /// As [`SendPort::loan`].
+    #[inline]
+    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        self.normal.send(payload, kind, wait)
+    }
+
+    /// The sender into that level, which the queue has.
+    pub(super) fn at(&self, level: usize) -> &LevelSender {
+        match level {
+            0 => &self.normal,
+            other => &self.others[other - 1],
+        }
+    }
+}
+
+impl Clone for ShmSender {
+    fn clone(&self) -> Self {
+        Self::new(&self.shared)
+    }
+}
+
+impl SendPort for ShmSender {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.normal.loan(len, kind, wait)
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        let level = level_of(options.priority);
+        if level > self.others.len() {
+            return Err(Unsupported::by_settings(Semantic::Priorities).into());
+        }
+        self.at(level).loan_with(len, options, wait)
+    }
+
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        self.send(payload, kind, wait)
+    }
+
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+        self.normal.send_all(payloads, kind, wait)
+    }
+
+    fn publish(
+        &self,
+        _ticket: u64,
+        kind: Kind,
+        payload: Vec<u8>,
+    ) -> Result<MessageId, SendFailure> {
+        // Loans of this transport are never buffered; but a buffer can be sent all the same.
+        self.send(&payload, kind, Wait::No)
+    }
+
+    fn abandon(&self, _ticket: u64) {}
+}
+
+impl ShmReceiver {
+    pub(super) fn new(shared: &Hold) -> Self {
+        let receiver = |level| LevelReceiver::new(shared.clone(), level);
+        Self {
+            normal: receiver(0),
+            others: (1..shared.levels.len()).map(receiver).collect(),
+            spin: Spin::default(),
+            shared: shared.clone(),
+        }
+    }
+
+    /// The next message.
+    #[inline(always)]
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        if self.others.is_empty() {
+            self.normal.receive(wait)
+        } else {
+            self.receive_most_urgent(wait)
+        }
+    }
+
+    #[inline(never)]
+    fn receive_most_urgent(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        let (level, lease) = match self.try_take()? {
+            Some(taken) => {
+                self.spin.hit();
+                taken
+            }
+            None => self.wait_for_item(wait)?,
+        };
+        level.start(&lease);
+        level.deliver(lease)
+    }
+
+    fn wait_for_item(&self, wait: Wait) -> Result<(&LevelReceiver, Lease), RecvError> {
+        let attempt = |doubt: Doubt| {
+            if doubt == Doubt::Yes {
+                self.levels().for_each(LevelReceiver::doubt);
+            }
+            self.try_take().transpose()
+        };
+        let more = || self.levels().any(LevelReceiver::has_more);
+        let shared = &*self.shared;
+        let waited = shared.wait_for(shared.items(), wait, &self.spin, attempt, more);
+        waited.unwrap_or_else(|waited| Err(shared.nothing_came(waited)))
+    }
+
+    /// Takes from the level that comes first of those that have something.
+    fn try_take(&self) -> Result<Option<(&LevelReceiver, Lease)>, RecvError> {
+        for priority in self.order() {
+            let level = self.at(level_of(priority));
+            if let Some(lease) = level.try_take()? {
+                return Ok(Some((level, lease)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn order(&self) -> [Priority; Priority::COUNT] {
+        let now = Timestamp::from(SystemTime::now()).as_nanos();
+        let waited = Priority::ALL.map(|priority| {
+            let sent_at = self.at(level_of(priority)).next_sent_at()?;
+            Some(Duration::from_nanos(now.saturating_sub(sent_at.as_nanos())))
+        });
+        ageing::order(waited, self.shared.settings.ageing)
+    }
+
+    fn levels(&self) -> impl Iterator<Item = &LevelReceiver> {
+        std::iter::once(&self.normal).chain(&self.others)
+    }
+
+    fn at(&self, level: usize) -> &LevelReceiver {
+        match level {
+            0 => &self.normal,
+            other => &self.others[other - 1],
+        }
+    }
+}
+
+impl Clone for ShmReceiver {
+    fn clone(&self) -> Self {
+        Self::new(&self.shared)
+    }
+}
+
+impl ReceivePort for ShmReceiver {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        self.receive(wait)
+    }
+
+    fn recv_batch<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        if self.others.is_empty() {
+            return self.normal.receive_some(most, wait, into);
+        }
+        if most > 0 {
+            into.push(self.receive(wait)?);
+        }
+        let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
+        into.extend(more.take(most.saturating_sub(1)));
+        Ok(())
+    }
+
+    fn queue_id(&self) -> u64 {
+        self.shared.queue_id()
+    }
+
+    fn settle(&self, _ticket: u64, _how: Settle) -> Result<(), SettleError> {
+        Err(SettleError::LeaseLost) // Deliveries of this transport are never buffered.
+    }
+
+    fn extend(&self, _ticket: u64, _by: Duration) -> Result<(), SettleError> {
+        Err(SettleError::LeaseLost)
+    }
+}

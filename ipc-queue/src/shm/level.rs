@@ -1,0 +1,89 @@
+//! One priority's part of a queue: a ring, and memory for its payloads.
+//!
+//! A queue without priorities has one level, which is what its messages' default priority takes. One with priorities has
+//! four, alike and independent, in one segment: whoever waits, waits for all, and a member's death is recovered in all.
+
+use std::sync::atomic::AtomicU64;
+
+use ipc_shm::{OutOfBounds, Segment, Words};
+
+use super::geometry::Geometry;
+use super::memory::{CELL_WORDS, Memory, RingWord};
+use super::payload::Payloads;
+use super::ring::Ring;
+
+/// A ring with its payloads.
+#[derive(Debug)]
+pub(crate) struct Level {
+    pub(super) ring: Ring<SegmentMemory>,
+    pub(super) payloads: Payloads,
+}
+
+impl Level {
+    /// The level that `geometry` says lies in the segment.
+    pub(super) fn new(
+        segment: &Segment,
+        geometry: Geometry,
+        attempt_limit: u8,
+    ) -> Result<Self, OutOfBounds> {
+        let memory = SegmentMemory::new(segment, &geometry)?;
+        Ok(Self {
+            ring: Ring::new(memory, attempt_limit),
+            payloads: Payloads::new(segment, geometry)?,
+        })
+    }
+}
+
+/// The ring's memory in a segment.
+#[derive(Debug)]
+pub(crate) struct SegmentMemory {
+    ring_words: Words<1>,
+    cells: Words<CELL_WORDS>,
+    tags: Words<1>,
+    cell_count: u32,
+}
+
+impl SegmentMemory {
+    fn new(segment: &Segment, geometry: &Geometry) -> Result<Self, OutOfBounds> {
+        let mapping = segment.mapping();
+        let body = segment.header().body_offset + geometry.at;
+        let line = ipc_shm::CACHE_LINE_BYTES;
+        Ok(Self {
+            ring_words: mapping.words(body, line, RingWord::COUNT)?,
+            cells: mapping.words(
+                body + geometry.cells_at,
+                geometry.cell_bytes,
+                geometry.cells as usize,
+            )?,
+            tags: mapping.words(body + geometry.tags_at, 8, geometry.chunks() as usize)?,
+            cell_count: geometry.cells,
+        })
+    }
+}
+
+impl Memory for SegmentMemory {
+    type Word = AtomicU64;
+
+    #[inline]
+    fn cells(&self) -> u32 {
+        self.cell_count
+    }
+
+    #[inline]
+    fn cell(&self, index: u32) -> &[AtomicU64; CELL_WORDS] {
+        self.cells.get(index as usize)
+    }
+
+    #[inline]
+    fn ring_word(&self, word: RingWord) -> &AtomicU64 {
+        &self.ring_words.get(word as usize)[0]
+    }
+
+    fn chunks(&self) -> u32 {
+        u32::try_from(self.tags.count()).expect("made from a u32")
+    }
+
+    fn chunk_tag(&self, index: u32) -> &AtomicU64 {
+        &self.tags.get(index as usize)[0]
+    }
+}
