@@ -9,12 +9,15 @@
 //! | `WRITING(me) lap` | `READY lap` | that sender | it publishes, at whatever lap it finds |
 //! | `WRITING(me) lap` | `FREE lap+1` | that sender, or anybody once it is dead | the loan is abandoned |
 //! | `WRITING lap` | `WRITING lap+1` | a receiver | it can't wait and steps over |
+//! | `WRITING(me) lap` | `DELAYED lap+1` | that sender | it puts the message off |
 //! | `READY lap` | `LEASED(me) attempt+1 lap+1` | a receiver | it takes the message |
 //! | `LEASED(me)` | `FREE` | that receiver | ack; `QUARANTINED` if a zombie still reads |
 //! | `LEASED(me)` | `READY`, `DELAYED`, `DEAD` | that receiver | nack, nack with a delay, bury or attempts used up |
 //! | `LEASED(dead)` | `READY`, `DEAD` | anybody | after the holder's death |
 //! | `LEASED(x)` | `READY zombie=x` | anybody | the lease expired; a second time: `DEAD` |
 //! | `DELAYED` | `READY` | anybody | when due |
+//! | `READY lap` | `FREE lap+1`, `QUARANTINED lap+1` | anybody | purged, or not wanted in time |
+//! | `DELAYED` | `FREE`, `QUARANTINED` | anybody | purged |
 //! | `DEAD` | `FREE`, `QUARANTINED` | anybody | dropped |
 //! | `DEAD lap` | `LEASED(me) lap+1` | anybody | taken to be sent again |
 //! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |

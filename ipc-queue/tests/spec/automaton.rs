@@ -149,6 +149,18 @@ impl World {
         self.doubt();
     }
 
+    /// A message that waits is dropped. One that could be taken leaves its position used up.
+    pub fn drop_waiting(&mut self, index: u8) {
+        let word = self.cells[usize::from(index)];
+        let left = match word.kind {
+            Kind::Ready => word.moved_on().finished(),
+            _ => word.finished(),
+        };
+        self.ledger.forget(self.messages[usize::from(index)]);
+        self.set(index, left);
+        self.doubt();
+    }
+
     /// The one place where a word changes.
     pub fn set(&mut self, index: u8, next: Word) {
         self.cells[usize::from(index)] = next;

@@ -7,7 +7,7 @@ use super::automaton::{CELLS, Kind, Word};
 pub struct Ledger {
     /// A bit for each message whose send returned.
     accepted: u8,
-    /// A bit for each message that was acked.
+    /// A bit for each message that was acked, or dropped because nobody wanted it.
     acked: u8,
     /// A bit for each message and attempt that was settled.
     settled: u16,
@@ -29,6 +29,12 @@ impl Ledger {
             self.settled_twice |= self.acked & (1 << message) != 0;
             self.acked |= 1 << message;
         }
+    }
+
+    /// A message was dropped. It counts as accepted, though its sender may not know it yet.
+    pub fn forget(&mut self, message: u8) {
+        self.settled_twice |= self.acked & (1 << message) != 0;
+        self.acked |= 1 << message;
     }
 
     /// Each accepted message that was not acked is in exactly one cell; no acked one is in any.

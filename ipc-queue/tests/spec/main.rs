@@ -26,6 +26,8 @@ struct Plan {
     nacks: u8,
     delays: u8,
     crashes: u8,
+    put_offs: u8,
+    purges: u8,
 }
 
 /// Everything there is.
@@ -40,6 +42,8 @@ struct World {
     nacks: u8,
     delays: u8,
     crashes: u8,
+    put_offs: u8,
+    purges: u8,
 }
 
 /// What may happen next.
@@ -60,6 +64,10 @@ enum Step {
     Expire(u8),
     /// A delay is over.
     Due(u8),
+    /// A sender puts off what it wrote.
+    PutOff(u8),
+    /// Somebody drops a message that waits, because nobody wants it any more.
+    Drop(u8),
 }
 
 impl Model for Plan {
@@ -78,6 +86,8 @@ impl Model for Plan {
             nacks: 0,
             delays: 0,
             crashes: 0,
+            put_offs: 0,
+            purges: 0,
         }]
     }
 
@@ -95,6 +105,9 @@ impl Model for Plan {
             if process.reads().is_some() && world.delays < self.delays {
                 steps.push(Step::Delay(me));
             }
+            if process.writes() && world.put_offs < self.put_offs {
+                steps.push(Step::PutOff(me));
+            }
             if world.crashes < self.crashes {
                 steps.push(Step::Crash(me));
             }
@@ -108,6 +121,10 @@ impl Model for Plan {
             }
             if word.kind == Kind::Delayed {
                 steps.push(Step::Due(index));
+            }
+            let waits = matches!(word.kind, Kind::Ready | Kind::Delayed);
+            if waits && world.purges < self.purges {
+                steps.push(Step::Drop(index));
             }
         }
         if world.must_wake() {
@@ -138,6 +155,14 @@ impl Model for Plan {
                 world.expire(index);
             }
             Step::Due(index) => world.fall_due(index),
+            Step::PutOff(me) => {
+                world.put_offs += 1;
+                world.put_off(me);
+            }
+            Step::Drop(index) => {
+                world.purges += 1;
+                world.drop_waiting(index);
+            }
         }
         // Nothing but the bookkeeping of who looked where.
         (world != *before).then_some(world)
@@ -186,6 +211,8 @@ fn one_sender_and_two_receivers() {
         nacks: 1,
         delays: 0,
         crashes: 2,
+        put_offs: 0,
+        purges: 0,
     });
     assert!(states > 10_000, "{states} states are not all there are");
 }
@@ -198,6 +225,8 @@ fn two_senders_and_one_receiver() {
         nacks: 0,
         delays: 0,
         crashes: 2,
+        put_offs: 0,
+        purges: 0,
     });
     assert!(states > 10_000, "{states} states are not all there are");
 }
@@ -210,6 +239,22 @@ fn two_leases_of_one_message_run_out() {
         nacks: 1,
         delays: 1,
         crashes: 1,
+        put_offs: 0,
+        purges: 0,
+    });
+    assert!(states > 10_000, "{states} states are not all there are");
+}
+
+#[test]
+fn messages_are_put_off_and_dropped() {
+    let states = explore(Plan {
+        roles: [Role::Send(2), Role::Send(1), Role::Receive],
+        expiries: 1,
+        nacks: 1,
+        delays: 0,
+        crashes: 1,
+        put_offs: 1,
+        purges: 1,
     });
     assert!(states > 10_000, "{states} states are not all there are");
 }

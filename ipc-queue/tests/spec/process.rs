@@ -113,6 +113,10 @@ impl Process {
         }
     }
 
+    pub fn writes(&self) -> bool {
+        matches!(self.at, At::Writing { .. })
+    }
+
     pub fn can_go(&self) -> bool {
         self.at != At::Idle || self.receives() || self.message < self.end
     }
@@ -277,6 +281,16 @@ impl World {
                 self.published(me, true);
             }
         }
+    }
+
+    /// Whatever lap it is at: no order is promised. Its position is used up.
+    pub fn put_off(&mut self, me: u8) {
+        let At::Writing { index, .. } = self.process(me).at else {
+            return;
+        };
+        let word = self.cells[usize::from(index)];
+        self.set(index, word.released_as(Kind::Delayed).moved_on());
+        self.published(me, false);
     }
 
     fn publish_elsewhere(&mut self, me: u8, old: u8, new: u8, lap: u8, strayed: bool) {

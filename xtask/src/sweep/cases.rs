@@ -9,3 +9,4 @@ pub mod letters;
 pub mod receiving;
 pub mod sending;
 pub mod settling;
+pub mod terms;

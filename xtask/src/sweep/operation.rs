@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 
 use super::actor::Play;
-use super::cases::{attaching, batches, clock, dead, files, letters, receiving, sending, settling};
+use super::cases::{
+    attaching, batches, clock, dead, files, letters, receiving, sending, settling, terms,
+};
 
 /// One thing that a process does, in all its states.
 #[derive(Debug)]
@@ -71,6 +73,16 @@ pub const OPERATIONS: &[Operation] = &[
         states: sending::CHUNKED,
     },
     Operation {
+        name: "send-delayed",
+        what: "a message is sent that is put off",
+        states: terms::DELAYED,
+    },
+    Operation {
+        name: "drop-oldest",
+        what: "a message is sent to a full queue, which drops its oldest first",
+        states: terms::DROP_OLDEST,
+    },
+    Operation {
         name: "loan",
         what: "a place for a message is taken",
         states: sending::LOAN,
@@ -124,6 +136,11 @@ pub const OPERATIONS: &[Operation] = &[
         name: "requeue",
         what: "a dead letter is sent again; between its copy and its end both are there",
         states: letters::REQUEUE,
+    },
+    Operation {
+        name: "purge",
+        what: "what waits is dropped; the first ones, if it is cut short",
+        states: terms::PURGE,
     },
     Operation {
         name: "extend",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteDelivery, ByteQueue, DeadReason, Loan};
+use ipc_queue::{ByteDelivery, ByteQueue, DeadReason, Loan, SendOptions};
 
 use super::actor::Play;
 use super::outcome::{FIRST_CHUNKED, Message};
@@ -168,10 +168,15 @@ pub fn receive(queue: &ByteQueue) -> Result<ByteDelivery<'static>> {
 
 /// A place for this message, for as long as this process lives.
 pub fn loan(queue: &ByteQueue, number: u64) -> Result<Loan<'static>> {
+    loan_with(queue, number, &SendOptions::new())
+}
+
+/// The same, for a message with these options.
+pub fn loan_with(queue: &ByteQueue, number: u64, options: &SendOptions) -> Result<Loan<'static>> {
     let sender = Box::leak(Box::new(queue.sender()));
     let payload = Message::payload(number);
     let mut loan = sender
-        .try_loan(payload.len())
+        .loan_with(payload.len(), options, Wait::No)
         .context("asking for a loan")?;
     loan.copy_from_slice(&payload);
     Ok(loan)

@@ -19,6 +19,8 @@ pub enum Do {
     Claim(u8),
     /// Publishes what was claimed, at the end if it was stepped over.
     Publish,
+    /// Publishes what was claimed as a message that is put off to this time.
+    PublishAt(u64),
     /// Gives back what was claimed.
     Abandon,
     /// Takes a message, starts its lease if the scenario has leases.
@@ -42,6 +44,8 @@ pub enum Do {
     OldHint(RingWord),
     /// Drops every dead letter.
     Drop,
+    /// Drops every message that waits.
+    Purge,
     /// Takes a dead letter, if there is one, to send it again.
     TakeDead,
 }
@@ -168,7 +172,7 @@ impl Actor {
         let begun = begun || self.stage != Stage::Begin;
         let entry = |message: u8| usize::from(message);
         match (self.next(script), &self.writing, self.reading.first()) {
-            (Some(Do::Publish), Some(writing), _) if begun => {
+            (Some(Do::Publish | Do::PublishAt(_)), Some(writing), _) if begun => {
                 ledger.messages[entry(writing.message)].maybe_there = true;
             }
             (Some(Do::Ack), _, Some(reading)) if begun => {
@@ -192,6 +196,7 @@ impl Actor {
         let finished = match what {
             Do::Claim(message) => self.claim(&turn, message),
             Do::Publish => self.publish(&turn),
+            Do::PublishAt(to) => self.publish_at(&turn, to),
             Do::Abandon => self.abandon(&turn),
             Do::Take => self.take(&turn),
             Do::Ack => self.settle(&turn, Settlement::Ack, what),
@@ -217,6 +222,11 @@ impl Actor {
                 true
             }
             Do::Drop => turn.drop_letters(),
+            Do::Purge => {
+                let _ = ring.purge();
+                turn.announce();
+                true
+            }
             Do::TakeDead => self.take_letter(&turn),
         };
         if finished {
@@ -347,6 +357,22 @@ impl Actor {
                 self.sent(turn, &old, &Publication::Done)
             }
         }
+    }
+
+    /// As `ShmSender::publish_timed`.
+    fn publish_at(&mut self, turn: &Turn<'_>, to: u64) -> bool {
+        let Some(writing) = self.writing.clone() else {
+            return true;
+        };
+        turn.world.live(|ledger, _| {
+            let message = &mut ledger.messages[usize::from(writing.message)];
+            // No order is promised.
+            (message.safe_until, message.late) = (to, true);
+            Ok(())
+        });
+        turn.ring.note_delay(&writing.claim, at(to));
+        let done = turn.ring.publish_delayed(writing.claim.clone());
+        self.sent(turn, &writing, &done)
     }
 
     fn sent(&mut self, turn: &Turn<'_>, what: &Writing, how: &Publication) -> bool {

@@ -106,7 +106,12 @@ impl Ledger {
         let allowed = match (was.kind, is.kind) {
             (Free, Writing) => lap >= 0 && is.owner == me && is.zombie.is_none(),
             (Writing, Ready) => lap == 0 && mine && is.owner.is_none(),
+            (Writing, Delayed) => lap == 1 && mine && is.owner.is_none(),
             (Writing, Free) => lap == 1 && mine_or_dead,
+            (Ready, Free) => lap == 1 && was.zombie.is_none(),
+            (Ready, Quarantined) => lap == 1 && was.zombie.is_some() && same_marks,
+            (Delayed, Free) => lap == 0 && was.zombie.is_none(),
+            (Delayed, Quarantined) => lap == 0 && was.zombie.is_some() && same_marks,
             (Ready, Leased) => {
                 lap == 1 && is.owner == me && is.attempt == was.attempt + 1 && same_marks
             }
@@ -171,7 +176,7 @@ impl Ledger {
                     "message {number} is stepped over, but there never was another"
                 ));
             }
-            (Writing, Ready) if self.drained => {
+            (Writing, Ready | Delayed) if self.drained => {
                 return Err(format!("message {number} came after the queue was drained"));
             }
             (Ready, Leased) => {
@@ -196,7 +201,7 @@ impl Ledger {
             (Leased, Ready) if message.letter => {
                 return Err(format!("dead letter {number} is delivered again"));
             }
-            (Dead, Free | Quarantined) => message.gone = true,
+            (Ready | Delayed | Dead, Free | Quarantined) => message.gone = true,
             (Delayed, Ready) if self.judges_by[actor] < message.safe_until => {
                 return Err(format!(
                     "message {number} comes back at {}, delayed to {}",

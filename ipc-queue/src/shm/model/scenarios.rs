@@ -430,6 +430,58 @@ fn a_delayed_message_comes_back() {
 }
 
 #[test]
+fn a_message_that_is_put_off_comes_after_its_time() {
+    for cells in 1..=2 {
+        let actors = vec![
+            (0, vec![Claim(1), PublishAt(10), Claim(2), Publish]),
+            (1, acks(2)),
+            (2, vec![Clock(5), Clock(15)]),
+            (3, vec![Clock(15), Recover(0), Take, Ack]),
+        ];
+        let killing = Scenario::new(cells, actors).killing(1, &[0]);
+        explore("put off", 1, killing);
+    }
+}
+
+#[test]
+fn a_message_is_put_off_though_receivers_went_past() {
+    let actors = vec![
+        (0, vec![Claim(1), PublishAt(10)]),
+        (1, sends(&[2])),
+        (2, acks(2)),
+        (3, vec![Clock(15)]),
+    ];
+    let begun = Scenario::new(2, actors).prepared([0, 1, 1]);
+    explore("put off late", 2, begun);
+}
+
+#[test]
+fn what_is_purged_is_gone_and_its_place_is_free() {
+    for cells in 1..=2 {
+        let actors = vec![
+            (0, sends(&[1, 2, 3])),
+            (1, vec![Take, Nack, Take, Ack]),
+            (2, vec![Purge]),
+            (3, vec![Recover(2), Purge, Take, Ack]),
+        ];
+        let killing = Scenario::new(cells, actors).killing(1, &[2]);
+        explore("purge", 1, killing);
+    }
+}
+
+#[test]
+fn a_purge_leaves_what_a_zombie_reads() {
+    let actors = vec![
+        (0, sends(&[1, 2])),
+        (1, acks(1)),
+        (2, vec![Clock(20), Purge]),
+        (3, acks(1)),
+    ];
+    let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
+    explore("purge of a zombie's", 2, taken);
+}
+
+#[test]
 fn a_zombie_does_not_move_the_time_of_who_holds_its_message_now() {
     let actors = vec![
         (0, sends(&[1])),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use ipc_queue::DeadReason;
 
+use super::terms::UNWANTED;
 use crate::sweep::actor::Play;
 use crate::sweep::operation::State;
 use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
@@ -50,6 +51,7 @@ pub const EXPIRE: &[State] = &[
         let same = || Outcome::of(set.content.clone());
         play.step_watcher(same(), same())
     }),
+    UNWANTED,
 ];
 
 /// How a lease stands.

@@ -1,0 +1,113 @@
+//! Messages put off, and messages dropped: to make room, by a purge, or because nobody wanted them in time.
+
+use std::thread;
+
+use anyhow::Result;
+use ipc_queue::transport::Wait;
+use ipc_queue::{SendOptions, WhenFull};
+
+use crate::sweep::actor::Play;
+use crate::sweep::operation::State;
+use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
+use crate::sweep::scenery::{MOMENT, Scenery, Set, loan_with, receive, send};
+
+const NEW: u64 = 50;
+const NEW_CHUNKED: u64 = 150;
+
+pub const DELAYED: &[State] = &[
+    State::new("empty", |play| {
+        put_off(&Scenery::Empty.set(play)?, play, NEW)
+    }),
+    State::new("last-place", |play| {
+        put_off(&Scenery::LastPlace.set(play)?, play, NEW)
+    }),
+    State::new("past-writing", |play| {
+        put_off(&Scenery::PeerWrites.set(play)?, play, NEW)
+    }),
+    State::new("spare-place", |play| {
+        put_off(&Scenery::SparePlace.set(play)?, play, NEW)
+    }),
+    State::new("chunked", |play| {
+        put_off(&Scenery::Empty.set(play)?, play, NEW_CHUNKED)
+    }),
+    State::new("stepped-over", put_off_stepped_over),
+];
+
+pub const DROP_OLDEST: &[State] = &[
+    State::new("full", |play| drop_oldest(play, Scenery::Full, 1, NEW)),
+    State::new("no-chunk", |play| {
+        drop_oldest(play, Scenery::NoChunk, FIRST_CHUNKED, NEW_CHUNKED)
+    }),
+];
+
+pub const PURGE: &[State] = &[
+    State::new("empty", |play| purge(play, Scenery::Empty)),
+    State::new("full", |play| purge(play, Scenery::Full)),
+    State::new("given-back", |play| purge(play, Scenery::GivenBack)),
+    State::new("zombie", |play| purge(play, Scenery::Expired)),
+    State::new("zombie-chunked", |play| purge(play, Scenery::ChunkExpired)),
+    State::new("delayed", |play| purge(play, Scenery::Delayed)),
+];
+
+pub const UNWANTED: State = State::new("unwanted", |play| {
+    let set = Scenery::Empty.set(play)?;
+    for number in [1, FIRST_CHUNKED] {
+        let soon = SendOptions::new().expires_in(MOMENT);
+        loan_with(&set.queue, number, &soon)?.publish()?;
+    }
+    thread::sleep(3 * MOMENT);
+    // Whoever finds it first drops it.
+    let none = || Outcome::of([]);
+    play.step_watcher(none(), none())
+});
+
+fn put_off(set: &Set, play: &Play, number: u64) -> Result<()> {
+    let later = SendOptions::new().delay(MOMENT);
+    let (sender, payload) = (set.queue.sender(), Message::payload(number));
+    let with = set
+        .content
+        .iter()
+        .copied()
+        .chain([Message::comes(number, 1)]);
+    let (before, after) = (Outcome::of(set.content.clone()), Outcome::of(with));
+    play.step(before, after, || {
+        sender.send_with(&payload, &later, Wait::No)
+    })
+}
+
+fn put_off_stepped_over(play: &Play) -> Result<()> {
+    let set = Scenery::Empty.set(play)?;
+    let held = loan_with(&set.queue, NEW, &SendOptions::new().delay(MOMENT))?;
+    send(&set.peer, [1])?;
+    receive(&set.peer)?.ack()?;
+    let after = Outcome::of([Message::comes(NEW, 1)]);
+    play.step(Outcome::of([]), after, || held.publish())
+}
+
+/// The oldest is received, for nobody, before it goes.
+fn drop_oldest(play: &Play, scenery: Scenery, oldest: u64, number: u64) -> Result<()> {
+    let set = scenery.set(play)?;
+    let dropping = SendOptions::new().when_full(WhenFull::DropOldest);
+    let (sender, payload) = (set.queue.sender(), Message::payload(number));
+    let others = set.content.iter().copied();
+    let others: Vec<_> = others
+        .filter(|message| message.number() != oldest)
+        .collect();
+    let with = |one: Message| Outcome::of(others.iter().copied().chain([one]));
+    let parts = [
+        with(Message::comes(oldest, 1)),
+        with(Message::comes(oldest, 2)),
+        Outcome::of(others.clone()),
+        with(Message::comes(number, 1)),
+    ];
+    play.step_in_parts(parts, || sender.send_with(&payload, &dropping, Wait::No))
+}
+
+/// From the first cell on.
+fn purge(play: &Play, scenery: Scenery) -> Result<()> {
+    let set = scenery.set(play)?;
+    let parts = (0..=set.content.len()).map(|gone| Outcome::of(set.content[gone..].to_vec()));
+    let parts: Vec<_> = parts.collect();
+    let transport = set.queue.transport();
+    play.step_in_parts(parts, || transport.purge())
+}
