@@ -5,6 +5,7 @@
 mod heartbeat;
 mod monitor;
 mod node;
+pub mod pool;
 mod registry;
 mod stats;
 

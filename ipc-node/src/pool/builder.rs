@@ -1,0 +1,221 @@
+//! How a pool is set up.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ipc_queue::{QueueError, QueueSettings};
+use ipc_shm::BufferError;
+use thiserror::Error;
+
+use super::Pool;
+use super::child::Program;
+use super::restart::{Backoff, Intensity, RestartPolicy};
+use super::state::OnProgress;
+
+/// What a pool and its workers may do at most.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub workers: usize,
+    pub restart: RestartPolicy,
+    pub intensity: Intensity,
+    pub backoff: Backoff,
+    pub startup: Duration,
+    pub job: Option<Duration>,
+    pub grace: Duration,
+    pub drain: Duration,
+    pub max_jobs: u64,
+    pub max_memory: Option<u64>,
+    pub sigterm_drains: bool,
+}
+
+/// Sets up a [`Pool`].
+#[must_use = "`start` makes the pool"]
+pub struct PoolBuilder {
+    pub(super) limits: Limits,
+    pub(super) queue: QueueSettings,
+    pub(super) namespace: String,
+    pub(super) program: Program,
+    pub(super) on_progress: Option<Box<OnProgress>>,
+}
+
+/// Why there is no pool, or it takes no job.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// Its queues could not be made, or used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Its shared memory could not be made.
+    #[error(transparent)]
+    Memory(#[from] BufferError),
+    /// A pipe, a thread or a process could not be made.
+    #[error("the system refuses: {0}")]
+    System(#[from] std::io::Error),
+    /// The pool ended, or is ending.
+    #[error("the pool ended: {reason}")]
+    Ended {
+        /// Why; with what a worker that could not start wrote to its standard error.
+        reason: String,
+    },
+    /// The job can't be sent.
+    #[error("the job can't be sent: {0}")]
+    Send(#[from] ipc_queue::SendFailure),
+}
+
+/// As many workers as there are processors; a death over a job is tried twice more; workers get a minute to start, and half a minute
+/// to finish when the pool drains; no limit to a job's time, to a worker's memory, or to its jobs.
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism();
+        Self {
+            limits: Limits {
+                workers: processors.map_or(1, usize::from),
+                restart: RestartPolicy::default(),
+                intensity: Intensity::default(),
+                backoff: Backoff::default(),
+                startup: Duration::from_secs(60),
+                job: None,
+                grace: Duration::from_secs(5),
+                drain: Duration::from_secs(30),
+                max_jobs: 0,
+                max_memory: None,
+                sigterm_drains: false,
+            },
+            queue: QueueSettings {
+                attempt_limit: 3,
+                ..QueueSettings::default()
+            },
+            namespace: "default".to_owned(),
+            program: Program::default(),
+            on_progress: None,
+        }
+    }
+}
+
+impl PoolBuilder {
+    /// How many workers.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.limits.workers = workers.max(1);
+        self
+    }
+
+    /// Whether workers that end are replaced.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.limits.restart = policy;
+        self
+    }
+
+    /// How many deaths without a job are too many.
+    pub fn intensity(mut self, intensity: Intensity) -> Self {
+        self.limits.intensity = intensity;
+        self
+    }
+
+    /// The pauses between such deaths and the next start.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.limits.backoff = backoff;
+        self
+    }
+
+    /// How long a worker may take to be ready. Then it is killed, which counts as a death.
+    pub fn startup_timeout(mut self, time: Duration) -> Self {
+        self.limits.startup = time;
+        self
+    }
+
+    /// How long a job may take. Then its worker is killed, and the job is answered with
+    /// [`TimedOut`](super::JobError::TimedOut) and not tried again.
+    pub fn job_timeout(mut self, time: Duration) -> Self {
+        self.limits.job = Some(time);
+        self
+    }
+
+    /// For how long a worker may have a job without a sign of life: each [`progress`](super::Context::progress) begins
+    /// it anew. Then the job is given to another worker, while the first goes on.
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.queue.lease = Some(time);
+        self
+    }
+
+    /// How many workers may die over a job, before it is a dead letter. Default 3.
+    pub fn attempt_limit(mut self, attempts: u8) -> Self {
+        self.queue.attempt_limit = attempts;
+        self
+    }
+
+    /// How long the handler of a cancelled job may take to notice. Then its worker is killed. Default 5 s.
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.limits.grace = time;
+        self
+    }
+
+    /// How long jobs may take to be done when the pool drains. Then the workers are killed. Default 30 s.
+    pub fn drain_timeout(mut self, time: Duration) -> Self {
+        self.limits.drain = time;
+        self
+    }
+
+    /// After how many jobs a worker is replaced. Default: never.
+    pub fn max_jobs(mut self, jobs: u64) -> Self {
+        self.limits.max_jobs = jobs;
+        self
+    }
+
+    /// How much resident memory a worker may use. Then it is killed, and its job, if it has one, tried again by another.
+    pub fn max_memory_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_memory = Some(bytes);
+        self
+    }
+
+    /// How many jobs can wait. Submitting more waits. Default 1,024.
+    pub fn capacity(mut self, jobs: u32) -> Self {
+        self.queue.capacity = jobs;
+        self
+    }
+
+    /// The largest job and the largest answer, encoded, and memory for those that are waiting.
+    pub fn message_bytes(mut self, largest: u32, all: u64) -> Self {
+        self.queue.max_message_bytes = largest;
+        self.queue.pool_bytes = all;
+        self
+    }
+
+    /// The namespace of the pool's queues. Default `default`.
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// Starts workers with this command instead of this program again. Its program calls
+    /// [`Handlers::work_if_worker`](super::Handlers::work_if_worker), too. Its standard input is the pool's; its standard
+    /// error is passed on.
+    pub fn command(mut self, command: Command) -> Self {
+        self.program = Program::Other(Box::new(Mutex::new(command)));
+        self
+    }
+
+    /// A first SIGTERM to this process drains the pool, a second kills it. Default: SIGTERM does what it does. The program
+    /// is to end by itself then: [`Pool::wait`] tells when.
+    pub fn sigterm_drains(mut self) -> Self {
+        self.limits.sigterm_drains = true;
+        self
+    }
+
+    /// Called whenever a job says how far it is: with its ticket's number, so much, of so much. From a thread of the pool,
+    /// which reads no answers meanwhile.
+    pub fn on_progress(mut self, tell: impl Fn(u64, u64, u64) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(Box::new(tell));
+        self
+    }
+
+    /// Starts the workers.
+    ///
+    /// Returns at once; a worker that can't start shows when jobs are waited for, or submitted.
+    ///
+    /// # Errors
+    /// [`PoolError`] when shared memory, threads or pipes can't be had.
+    pub fn start(self) -> Result<Pool, PoolError> {
+        Pool::start(self)
+    }
+}

@@ -1,0 +1,183 @@
+//! One worker process, as its pool sees it: started, watched, killed with all that it started.
+
+use std::fs;
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use flume::{Receiver, Sender};
+use ipc_shm::ProcessIdentity;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::wire::{PLACE, Place};
+
+/// How much of what a worker wrote last to its standard error is kept.
+const TAIL_BYTES: usize = 4096;
+/// For what is still in the pipe of one that ended. Something that it started may hold it open for longer.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How workers are started.
+#[derive(Debug, Default)]
+pub(super) enum Program {
+    /// This program again, with these arguments.
+    ///
+    /// Through `/proc/self/exe`: the path that it was started by may name another program by now, or none.
+    #[default]
+    This,
+    /// Another one.
+    Other(Box<Mutex<Command>>),
+}
+
+/// A worker's process.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    /// Readable when it ended.
+    pub pidfd: OwnedFd,
+    /// While it is open the worker lives.
+    _lifeline: PipeWriter,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    /// Says, by its end, that nobody writes to its standard error any more.
+    silent: Receiver<()>,
+    reaped: bool,
+}
+
+impl Program {
+    /// Starts a worker, in a process group of its own.
+    pub(super) fn start(&self, place: &Place) -> io::Result<Process> {
+        match self {
+            Self::This => start(
+                Command::new("/proc/self/exe").args(std::env::args_os().skip(1)),
+                place,
+            ),
+            Self::Other(command) => start(
+                &mut command.lock().unwrap_or_else(PoisonError::into_inner),
+                place,
+            ),
+        }
+    }
+}
+
+fn start(command: &mut Command, place: &Place) -> io::Result<Process> {
+    let (end, lifeline) = io::pipe()?;
+    let mut child = command
+        .env(PLACE, place.to_text())
+        .stdin(Stdio::from(end))
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    // Or it would keep the pipe's reading end for as long as it is kept.
+    command.stdin(Stdio::null());
+    let identity = ProcessIdentity {
+        pid: child.id(),
+        start_ticks: 0,
+        ..ProcessIdentity::current()
+    };
+    let stderr = Arc::default();
+    let watched = identity.pidfd().map_err(|reason| {
+        let _ = child.kill();
+        let _ = child.wait();
+        io::Error::other(format!("a worker can't be watched: {reason:?}"))
+    });
+    let pidfd = watched?;
+    let (speaks, silent) = flume::bounded(0);
+    if let Some(source) = child.stderr.take() {
+        pass_on(source, Arc::clone(&stderr), speaks)?;
+    }
+    Ok(Process {
+        child,
+        pidfd,
+        _lifeline: lifeline,
+        stderr,
+        silent,
+        reaped: false,
+    })
+}
+
+/// Copies what a worker writes to our own standard error, and keeps the end of it.
+fn pass_on(
+    mut source: ChildStderr,
+    tail: Arc<Mutex<Vec<u8>>>,
+    speaks: Sender<()>,
+) -> io::Result<()> {
+    let copy = move || {
+        let _speaks = speaks;
+        let mut chunk = [0; 1024];
+        while let Ok(len @ 1..) = source.read(&mut chunk) {
+            let _ = io::stderr().write_all(&chunk[..len]);
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.extend_from_slice(&chunk[..len]);
+            let surplus = tail.len().saturating_sub(TAIL_BYTES);
+            tail.drain(..surplus);
+        }
+    };
+    let named = thread::Builder::new().name("ipc-pool-stderr".to_owned());
+    named.spawn(copy).map(drop)
+}
+
+impl Process {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it and whatever it started in its group. Not reaped, it keeps the group's number from being anybody else's.
+    pub(super) fn kill(&self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// How it ended, once its pidfd says that it has. Whatever it started is killed first.
+    pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.kill();
+        let status = self.child.wait()?;
+        self.reaped = true;
+        Ok(status)
+    }
+
+    /// What it wrote last to its standard error. Waits a little for the rest of it.
+    pub(super) fn last_words(&self) -> String {
+        let _ = self.silent.recv_timeout(LAST_WORDS);
+        let tail = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&tail).trim().to_owned()
+    }
+
+    /// How much memory it has in use, in bytes; 0 if that can't be known.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/statm", self.child.id());
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let pages = text
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<u64>().ok());
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+            .ok()
+            .flatten();
+        pages.unwrap_or(0) * u64::try_from(page.unwrap_or(4096)).unwrap_or(4096)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Once reaped, its number may be another's.
+        if !self.reaped {
+            let _ = self.reap();
+        }
+    }
+}
+
+/// What is known of why a process that we did not kill ended.
+pub(super) fn explain(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(9) => {
+            "SIGKILL that the pool did not send: probably the kernel, out of memory".to_owned()
+        }
+        Some(_) => format!("it ended with {status}"),
+        None => format!("it exited by itself, with {status}"),
+    }
+}

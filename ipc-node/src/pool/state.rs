@@ -1,0 +1,219 @@
+//! What a pool's threads share: the supervisor, the one that reads answers, and those that submit.
+
+use std::collections::HashMap;
+use std::io::{PipeWriter, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipc_queue::ByteQueue;
+
+use super::builder::Limits;
+use super::ticket::{Canceller, JobError, Tickets};
+use super::wire::{Place, Unwanted, What};
+
+/// What is known of one start of a worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub pid: u32,
+    pub started_at: Instant,
+    pub ready: bool,
+    /// It said that it ends now.
+    pub leaving: bool,
+    pub running: Option<Running>,
+    pub jobs_done: u64,
+}
+
+/// A job in a worker's hands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    pub ticket: u64,
+    pub since: Instant,
+    /// It was cancelled: its worker is killed then.
+    pub kill_at: Option<Instant>,
+}
+
+/// A job whose worker died, until it is known what becomes of it.
+#[derive(Clone, Debug)]
+pub(super) struct Orphan {
+    pub signal: Option<i32>,
+    pub note: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// By start.
+    pub workers: HashMap<u64, Worker>,
+    /// By ticket.
+    pub orphans: HashMap<u64, Orphan>,
+    pub draining: bool,
+    /// Second thoughts: no more waiting.
+    pub kill: bool,
+    /// Why the pool ended, if it has.
+    pub ended: Option<String>,
+    pub restarts: u64,
+    /// Answers to jobs that had one.
+    pub late_answers: u64,
+    /// Jobs finished since the supervisor looked last.
+    pub worked: bool,
+}
+
+/// Called with a job's ticket number and how far it is.
+pub(super) type OnProgress = dyn Fn(u64, u64, u64) + Send + Sync;
+
+pub(super) struct Shared {
+    pub place: Place,
+    pub limits: Limits,
+    pub jobs: ByteQueue,
+    pub answers: ByteQueue,
+    pub unwanted: Unwanted,
+    pub tickets: Arc<Tickets>,
+    pub next_ticket: AtomicU64,
+    pub on_progress: Option<Box<OnProgress>>,
+    state: Mutex<State>,
+    poke: PipeWriter,
+    poked: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        place: Place,
+        limits: Limits,
+        jobs: ByteQueue,
+        answers: ByteQueue,
+        unwanted: Unwanted,
+        on_progress: Option<Box<OnProgress>>,
+        poke: PipeWriter,
+    ) -> Self {
+        Self {
+            place,
+            limits,
+            jobs,
+            answers,
+            unwanted,
+            tickets: Arc::default(),
+            next_ticket: AtomicU64::new(1),
+            on_progress,
+            state: Mutex::default(),
+            poke,
+            poked: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the supervisor look.
+    pub(super) fn poke(&self) {
+        if !self.poked.swap(true, Ordering::SeqCst) {
+            let _ = (&self.poke).write_all(&[0]);
+        }
+    }
+
+    /// The supervisor looks: the next poke is another one.
+    pub(super) fn heard(&self) {
+        self.poked.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes in what a worker said.
+    pub(super) fn hear(&self, start: u64, what: What) {
+        let mut state = self.state();
+        let worker = state.workers.get_mut(&start);
+        match what {
+            What::Ready => {
+                worker.into_iter().for_each(|worker| worker.ready = true);
+                self.poke();
+            }
+            What::Leaving => worker.into_iter().for_each(|worker| worker.leaving = true),
+            What::Started { ticket, .. } => {
+                let since = Instant::now();
+                let wanted = self.begins(ticket);
+                let running = Running {
+                    ticket,
+                    since,
+                    // Cancelled while it began: it did not see that.
+                    kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
+                };
+                worker
+                    .into_iter()
+                    .for_each(|worker| worker.running = Some(running));
+                state.orphans.remove(&ticket);
+                self.poke();
+            }
+            What::Progress { ticket, done, of } => {
+                drop(state);
+                if let Some(entry) = self.tickets.lock().get_mut(&ticket) {
+                    entry.progress = (done, of);
+                }
+                if let Some(tell) = &self.on_progress {
+                    tell(ticket, done, of);
+                }
+            }
+            What::Answered { ticket, answer } => {
+                if let Some(worker) = worker {
+                    worker.running = None;
+                    worker.jobs_done += 1;
+                }
+                state.worked = true;
+                state.orphans.remove(&ticket);
+                let answer = answer.map_err(|message| JobError::Failed { message });
+                let first = self
+                    .tickets
+                    .answer(&mut self.tickets.lock(), ticket, answer);
+                state.late_answers += u64::from(!first);
+            }
+            What::Skipped { ticket } => {
+                worker.into_iter().for_each(|worker| worker.running = None);
+                state.orphans.remove(&ticket);
+            }
+        }
+    }
+
+    /// Whether anybody still waits for the job that is begun now.
+    fn begins(&self, ticket: u64) -> bool {
+        let mut entries = self.tickets.lock();
+        entries.get_mut(&ticket).is_some_and(|entry| {
+            entry.begun = true;
+            entry.answer.is_none()
+        })
+    }
+
+    /// Answers a job in its workers' stead.
+    pub(super) fn answer(&self, ticket: u64, error: JobError) -> bool {
+        let mut entries = self.tickets.lock();
+        self.tickets.answer(&mut entries, ticket, Err(error))
+    }
+
+    /// No worker begins with this job any more. If that can't be said, one may: its answer is dropped then.
+    pub(super) fn make_unwanted(&self, ticket: u64) {
+        let _ = self.unwanted.set(ticket, true);
+    }
+}
+
+impl Canceller for Shared {
+    fn cancel(&self, ticket: u64) {
+        if !self.answer(ticket, JobError::Cancelled) {
+            return;
+        }
+        self.make_unwanted(ticket);
+        let kill_at = Instant::now().checked_add(self.limits.grace);
+        let mut state = self.state();
+        let running = state
+            .workers
+            .values_mut()
+            .filter_map(|worker| worker.running.as_mut());
+        for running in running.filter(|running| running.ticket == ticket) {
+            running.kill_at = kill_at;
+        }
+        drop(state);
+        self.poke();
+    }
+}
+
+/// How long a worker has had its job.
+impl Running {
+    pub(super) fn time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+}

@@ -1,0 +1,466 @@
+//! The thread that has the workers: starts them, sees them end, and decides what that means.
+//!
+//! It sleeps in `poll` on the workers' pidfds, on a pipe by which others have it look, and on one that SIGTERM writes to; and
+//! until the next thing is due, if anything is. One permanent thread, for as long as the pool lasts.
+
+use std::io::{self, PipeReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_proto::codec;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::child::{Process, Program, explain};
+use super::restart::{RestartPolicy, Restarts};
+use super::state::{Orphan, Shared, Worker};
+use super::ticket::JobError;
+use super::wire::{Job, Place};
+
+/// Why a pool ended, if all is well.
+pub(super) const DRAINED: &str = "it was drained";
+/// How often memory is looked at, and dead letters while some job's fate is open.
+const LOOK: Duration = Duration::from_millis(50);
+/// How soon to look again for what must be there in a moment.
+const SOON: Duration = Duration::from_millis(2);
+
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    program: Program,
+    places: Vec<Slot>,
+    restarts: Restarts,
+    next_start: u64,
+    poked: PipeReader,
+    sigterm: Option<Sigterm>,
+    drain_by: Option<Instant>,
+    /// Workers that ended, until everything that they said was heard.
+    ended: Vec<Ended>,
+}
+
+/// A worker's place in the pool.
+enum Slot {
+    Running(u64, Process, Option<Killed>),
+    /// To be started then.
+    Empty(Instant),
+    /// Not to be started any more.
+    Done,
+}
+
+/// Why we killed a worker.
+#[derive(Clone, Debug)]
+struct Killed(String);
+
+struct Ended {
+    start: u64,
+    status: ExitStatus,
+    note: String,
+    last_words: String,
+    slot: usize,
+}
+
+struct Sigterm {
+    pipe: UnixStream,
+    id: signal_hook::SigId,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        program: Program,
+        poked: PipeReader,
+    ) -> io::Result<Self> {
+        let limits = &shared.limits;
+        let now = Instant::now();
+        let sigterm = limits.sigterm_drains.then(Sigterm::catch).transpose()?;
+        Ok(Self {
+            program,
+            places: (0..limits.workers).map(|_| Slot::Empty(now)).collect(),
+            restarts: Restarts::new(limits.intensity, limits.backoff),
+            next_start: 1,
+            poked,
+            sigterm,
+            drain_by: None,
+            ended: Vec::new(),
+            shared,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        let reason = loop {
+            if let Some(reason) = self.look() {
+                break reason;
+            }
+            self.sleep();
+        };
+        self.end(reason);
+    }
+
+    /// Does what is to be done now; why the pool ends, if it does.
+    fn look(&mut self) -> Option<String> {
+        let now = Instant::now();
+        self.hear_sigterm();
+        let (draining, kill) = {
+            let mut state = self.shared.state();
+            if std::mem::take(&mut state.worked) {
+                self.restarts.worked();
+            }
+            (state.draining, state.kill)
+        };
+        if kill {
+            return Some("it was dropped, or told twice to end".to_owned());
+        }
+        if draining && self.drain_by.is_none() {
+            self.shared.jobs.transport().close();
+            self.drain_by = now.checked_add(self.shared.limits.drain);
+        }
+        self.reap();
+        self.keep_limits(now);
+        let trouble = self.judge_the_ended(now);
+        self.find_dead_letters();
+        self.expire(now);
+        if trouble.is_some() {
+            return trouble;
+        }
+        if draining && self.drain_by.is_some_and(|by| now >= by) {
+            let limit = self.shared.limits.drain;
+            return Some(format!("jobs were left after {limit:?} of draining"));
+        }
+        let nobody = self.places.iter().all(|slot| matches!(slot, Slot::Done));
+        if nobody && self.ended.is_empty() {
+            return Some(
+                if draining {
+                    DRAINED
+                } else {
+                    "its last worker ended"
+                }
+                .to_owned(),
+            );
+        }
+        self.start_workers(now)
+    }
+
+    fn start_workers(&mut self, now: Instant) -> Option<String> {
+        for slot in &mut self.places {
+            let Slot::Empty(at) = slot else {
+                continue;
+            };
+            if *at > now {
+                continue;
+            }
+            let start = self.next_start;
+            self.next_start += 1;
+            let place = Place {
+                start,
+                ..self.shared.place.clone()
+            };
+            // Known before it can say anything.
+            let mut state = self.shared.state();
+            match self.program.start(&place) {
+                Ok(process) => {
+                    state.restarts += u64::from(start > self.shared.limits.workers as u64);
+                    let worker = Worker {
+                        pid: process.pid(),
+                        started_at: now,
+                        ready: false,
+                        leaving: false,
+                        running: None,
+                        jobs_done: 0,
+                    };
+                    state.workers.insert(start, worker);
+                    *slot = Slot::Running(start, process, None);
+                }
+                Err(error) => match self.restarts.died_idle(now) {
+                    Some(pause) => *slot = Slot::Empty(now + pause),
+                    None => return Some(format!("no worker can be started: {error}")),
+                },
+            }
+        }
+        None
+    }
+
+    /// Takes in the ends of those whose pidfd says so.
+    fn reap(&mut self) {
+        for (index, slot) in self.places.iter_mut().enumerate() {
+            let Slot::Running(start, process, killed) = slot else {
+                continue;
+            };
+            if !is_ready(&process.pidfd) {
+                continue;
+            }
+            let Ok(status) = process.reap() else {
+                continue;
+            };
+            let note = killed.take().map(|Killed(why)| why);
+            self.ended.push(Ended {
+                start: *start,
+                status,
+                note: note.unwrap_or_else(|| explain(status)),
+                last_words: if status.success() {
+                    String::new()
+                } else {
+                    process.last_words()
+                },
+                slot: index,
+            });
+            // Until it is known what this means.
+            *slot = Slot::Done;
+        }
+    }
+
+    /// What the ends of workers mean, once all that they said was heard. Why the pool ends, if that is too much.
+    fn judge_the_ended(&mut self, now: Instant) -> Option<String> {
+        if self.ended.is_empty() {
+            return None;
+        }
+        let unheard = self.shared.answers.transport().stats();
+        if unheard.ready + unheard.leased > 0 {
+            return None;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        ended
+            .into_iter()
+            .filter_map(|ended| self.judge(ended, now))
+            .last()
+    }
+
+    fn judge(&mut self, ended: Ended, now: Instant) -> Option<String> {
+        let mut state = self.shared.state();
+        let worker = state.workers.remove(&ended.start)?;
+        let drained = state.draining && ended.status.success();
+        if let Some(running) = worker.running {
+            let orphan = Orphan {
+                signal: ended.status.signal(),
+                note: ended.note.clone(),
+            };
+            state.orphans.insert(running.ticket, orphan);
+        }
+        drop(state);
+        let slot = &mut self.places[ended.slot];
+        if drained || self.shared.limits.restart == RestartPolicy::Never {
+            return None;
+        }
+        // Over a job, or as it should: at once.
+        if worker.running.is_some() || worker.leaving && ended.status.success() {
+            *slot = Slot::Empty(now);
+            return None;
+        }
+        match self.restarts.died_idle(now) {
+            Some(pause) => {
+                *slot = Slot::Empty(now + pause);
+                None
+            }
+            None => Some(Self::cannot_start(&worker, &ended)),
+        }
+    }
+
+    fn cannot_start(worker: &Worker, ended: &Ended) -> String {
+        let when = if worker.ready {
+            "between two jobs"
+        } else {
+            "before they were ready"
+        };
+        let Ended {
+            note, last_words, ..
+        } = ended;
+        let said = match &last_words[..] {
+            "" => "it wrote nothing to its standard error".to_owned(),
+            words => format!("it wrote last: {words}"),
+        };
+        format!("too many workers died {when}; the last: {note}; {said}")
+    }
+
+    /// Kills who takes too long, or too much.
+    fn keep_limits(&mut self, now: Instant) {
+        let limits = &self.shared.limits;
+        for slot in &mut self.places {
+            let Slot::Running(start, process, killed @ None) = slot else {
+                continue;
+            };
+            let state = self.shared.state();
+            let Some(worker) = state.workers.get(start) else {
+                continue;
+            };
+            let running = worker.running;
+            let slow_start =
+                !worker.ready && now.saturating_duration_since(worker.started_at) >= limits.startup;
+            drop(state);
+            let too_large = limits
+                .max_memory
+                .map(|most| (process.resident_bytes(), most))
+                .filter(|(used, most)| used > most);
+            let why = match (running, limits.job, too_large) {
+                _ if slow_start => format!("it was not ready within {:?}", limits.startup),
+                (Some(job), Some(most), _) if job.time(now) >= most => {
+                    self.shared.make_unwanted(job.ticket);
+                    let after = most;
+                    self.shared.answer(job.ticket, JobError::TimedOut { after });
+                    format!("its job took longer than {most:?}")
+                }
+                (Some(job), ..) if job.kill_at.is_some_and(|at| at <= now) => {
+                    format!(
+                        "its job was cancelled, and not ended within {:?}",
+                        limits.grace
+                    )
+                }
+                (.., Some((used, most))) => {
+                    format!("it used {used} bytes of memory, more than {most}")
+                }
+                _ => continue,
+            };
+            *killed = Some(Killed(why));
+            process.kill();
+        }
+    }
+
+    /// Jobs that became dead letters with the last of their workers.
+    fn find_dead_letters(&self) {
+        if self.shared.state().orphans.is_empty() {
+            return;
+        }
+        for letter in self.shared.jobs.transport().dead_letters() {
+            let Ok(job) = codec::decode::<Job>(&letter.payload) else {
+                continue;
+            };
+            let Some(orphan) = self.shared.state().orphans.remove(&job.ticket) else {
+                continue;
+            };
+            let crashed = JobError::Crashed {
+                signal: orphan.signal,
+                attempts: letter.attempts,
+                note: orphan.note,
+            };
+            self.shared.answer(job.ticket, crashed);
+        }
+    }
+
+    /// Answers the jobs that were to be begun by now.
+    fn expire(&self, now: Instant) {
+        let mut late = Vec::new();
+        for (ticket, entry) in self.shared.tickets.lock().iter() {
+            if let Some((by, after)) = entry.begin_by
+                && !entry.begun
+                && by <= now
+            {
+                late.push((*ticket, after));
+            }
+        }
+        for (ticket, after) in late {
+            self.shared.make_unwanted(ticket);
+            self.shared.answer(ticket, JobError::Expired { after });
+        }
+    }
+
+    /// Until something happens, or is due.
+    fn sleep(&mut self) {
+        let due = self.next_due();
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            let left = due.saturating_duration_since(Instant::now());
+            // Rounded up: not to wake too early, again and again.
+            let millis = left.as_millis() + 1;
+            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+        });
+        let pidfds = self.places.iter().filter_map(|slot| match slot {
+            Slot::Running(_, process, _) => Some(process.pidfd.as_fd()),
+            _ => None,
+        });
+        let others = [
+            Some(self.poked.as_fd()),
+            self.sigterm.as_ref().map(|term| term.pipe.as_fd()),
+        ];
+        let fds = pidfds.chain(others.into_iter().flatten());
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let _ = poll(&mut fds, timeout);
+        if is_ready(&self.poked) {
+            let _ = self.poked.read(&mut [0; 64]);
+            self.shared.heard();
+        }
+    }
+
+    /// When to look again, if nothing happens before.
+    fn next_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let limits = &self.shared.limits;
+        let mut due: Vec<Instant> = self.drain_by.into_iter().collect();
+        if !self.ended.is_empty() {
+            due.push(now + SOON);
+        }
+        if limits.max_memory.is_some() {
+            due.push(now + LOOK);
+        }
+        for slot in &self.places {
+            if let Slot::Empty(at) = slot {
+                due.push(*at);
+            }
+        }
+        let tickets = self.shared.tickets.lock();
+        let begin_by = tickets
+            .values()
+            .filter(|entry| !entry.begun && entry.answer.is_none());
+        due.extend(begin_by.filter_map(|entry| Some(entry.begin_by?.0)));
+        drop(tickets);
+        let state = self.shared.state();
+        if !state.orphans.is_empty() {
+            due.push(now + LOOK);
+        }
+        for worker in state.workers.values() {
+            let starting = (!worker.ready).then(|| worker.started_at.checked_add(limits.startup));
+            due.extend(starting.flatten());
+            let Some(running) = worker.running else {
+                continue;
+            };
+            due.extend(running.kill_at);
+            due.extend(limits.job.and_then(|most| running.since.checked_add(most)));
+        }
+        due.into_iter().min()
+    }
+
+    fn hear_sigterm(&mut self) {
+        let Some(sigterm) = &mut self.sigterm else {
+            return;
+        };
+        let mut signals = [0; 16];
+        let count = sigterm.pipe.read(&mut signals).unwrap_or(0);
+        let mut state = self.shared.state();
+        for _ in 0..count {
+            (state.kill, state.draining) = (state.draining, true);
+        }
+    }
+
+    fn end(mut self, reason: String) {
+        self.shared.state().ended = Some(reason.clone());
+        // No more jobs, and nobody waits to submit one.
+        self.shared.jobs.transport().close();
+        self.places.clear();
+        self.shared.state().workers.clear();
+        self.shared.place.remove_all();
+        let open: Vec<u64> = self.shared.tickets.lock().keys().copied().collect();
+        for ticket in open {
+            let reason = reason.clone();
+            self.shared.answer(ticket, JobError::PoolEnded { reason });
+        }
+    }
+}
+
+impl Sigterm {
+    fn catch() -> io::Result<Self> {
+        let (pipe, writes) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        let id = signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, writes)?;
+        Ok(Self { pipe, id })
+    }
+}
+
+/// SIGTERM does what it did.
+impl Drop for Sigterm {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.id);
+    }
+}
+
+fn is_ready(fd: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+}
