@@ -45,6 +45,12 @@ enum Command {
     /// One of the processes in a scenario
     #[command(hide = true)]
     ScenarioPuppet(scenarios::puppet::Options),
+    /// A worker of a scenario's pool
+    #[command(hide = true)]
+    ScenarioPoolWorker(scenarios::pool_worker::Worker),
+    /// A process in a scenario that has a pool
+    #[command(hide = true)]
+    ScenarioPoolSupervisor(scenarios::pool_worker::Supervisor),
     /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
     Bench(bench::Options),
     /// Kill each operation at every instruction that changes anything, and let a survivor judge
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Command::Scenarios(options) => scenarios::run(&options),
         Command::ScenarioPlay(play) => scenarios::play(&play),
         Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
+        Command::ScenarioPoolWorker(worker) => Ok(scenarios::pool_worker::work(&worker)),
+        Command::ScenarioPoolSupervisor(options) => scenarios::pool_worker::supervise(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Sweep(options) => sweep::run(&options),
         Command::SweepActor(options) => sweep::actor::run(&options),

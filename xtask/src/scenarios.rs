@@ -10,6 +10,7 @@ mod ledger;
 pub mod numbered;
 mod order;
 mod perform;
+pub mod pool_worker;
 pub mod puppet;
 mod puppeteer;
 mod stage;
@@ -32,6 +33,13 @@ mod other_type_segment;
 mod pid_reuse;
 mod planted_file;
 mod poison_task;
+mod pool_hung_job;
+mod pool_memory_hog;
+mod pool_poison_job;
+mod pool_supervisor_killed;
+mod pool_worker_killed_in_a_job;
+mod pool_worker_killed_while_idle;
+mod pool_worker_killed_while_starting;
 mod recoverer_killed;
 mod removed_while_in_use;
 mod sender_killed_mid_send;
@@ -218,7 +226,7 @@ fn longest_name() -> usize {
         .unwrap_or(0)
 }
 
-const SCENARIOS: [Scenario; 27] = [
+const SCENARIOS: [Scenario; 34] = [
     Scenario {
         name: "worker-killed",
         promise: "a killed worker's message comes again, and whoever waits for it has it at once",
@@ -353,6 +361,41 @@ const SCENARIOS: [Scenario; 27] = [
         name: "hundred-attachments",
         promise: "one process too many is told so, and the slots of the killed are free at once",
         play: hundred_attachments::play,
+    },
+    Scenario {
+        name: "pool-worker-killed-in-a-job",
+        promise: "a pool's worker that is killed over a job costs it an attempt, and the caller never notices",
+        play: pool_worker_killed_in_a_job::play,
+    },
+    Scenario {
+        name: "pool-worker-killed-while-idle",
+        promise: "a pool's worker that is killed while idle is replaced, and no job suffers",
+        play: pool_worker_killed_while_idle::play,
+    },
+    Scenario {
+        name: "pool-worker-killed-while-starting",
+        promise: "a pool's worker that is killed before it was ready is replaced, and the waiting job is done",
+        play: pool_worker_killed_while_starting::play,
+    },
+    Scenario {
+        name: "pool-supervisor-killed",
+        promise: "a pool's workers end with its process, also if that is killed, and leave nothing",
+        play: pool_supervisor_killed::play,
+    },
+    Scenario {
+        name: "pool-poison-job",
+        promise: "a job that kills every worker of a pool ends as a dead letter, and the others are done",
+        play: pool_poison_job::play,
+    },
+    Scenario {
+        name: "pool-hung-job",
+        promise: "a hung job is ended with its worker, is not tried again, and harms no other",
+        play: pool_hung_job::play,
+    },
+    Scenario {
+        name: "pool-memory-hog",
+        promise: "a worker that uses too much memory is killed, its job says why, and the next goes on",
+        play: pool_memory_hog::play,
     },
 ];
 
