@@ -24,6 +24,8 @@ pub struct DeadLetter {
     pub expiries: u8,
     /// How many ended with the receiver's death.
     pub crashes: u8,
+    /// The process that had it last, by its number in its own PID namespace; `None` if that is not known.
+    pub last_worker: Option<u32>,
     /// What it said.
     pub payload: Vec<u8>,
 }

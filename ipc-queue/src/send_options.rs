@@ -15,10 +15,11 @@ use crate::capability::Semantic;
 ///
 /// let queue = QueueOptions::new().priorities(true).open::<String>("local:letters")?;
 /// let sender = queue.sender();
-/// sender.send(&"in its turn".to_owned())?;
+/// sender.send("in its turn".to_owned())?;
 /// let now = SendOptions::new().priority(Priority::Urgent).expires_in(Duration::from_secs(60));
-/// sender.send_with(&"at once".to_owned(), &now)?;
-/// assert_eq!(queue.receiver().recv()?.data().map(String::as_str), Some("at once"));
+/// sender.send_with("at once".to_owned(), &now)?;
+/// let receiver = queue.receiver();
+/// assert_eq!(receiver.recv()?.data().map(String::as_str), Some("at once"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

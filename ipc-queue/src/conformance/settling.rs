@@ -288,6 +288,9 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
                 kill(&receiver, reason);
                 let letter = the_dead_letter(&queue);
                 assert_eq!(letter.reason, reason);
+                // If it is said at all.
+                let us = std::process::id();
+                assert_eq!(letter.last_worker.unwrap_or(us), us);
                 letter
             };
             let transport = queue.transport();

@@ -480,6 +480,7 @@ impl Table {
             nacks: item.nacks,
             expiries: item.expiries,
             crashes: 0,
+            last_worker: Some(std::process::id()),
             payload: item.payload.clone(),
         };
         self.dead.iter().map(letter).collect()

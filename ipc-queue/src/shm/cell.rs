@@ -169,12 +169,14 @@ impl<'a, W: Word> Cell<'a, W> {
 
     /// Notes how delivery number `attempt` ended, before the state says so. Once per delivery: whoever
     /// comes second, because it lost a race or repeats what a dead process began, only corrects the cause.
-    pub fn note(self, attempt: u8, cause: Cause) {
+    pub fn note(self, attempt: u8, cause: Cause, holder: u32) {
         let word = &self.words[TALLY];
         let mut seen = word.load(Acquire);
         while let Err(changed) = word.swap_if(
             seen,
-            Tally::from_word(seen).with(attempt, cause).to_word(),
+            Tally::from_word(seen)
+                .with(attempt, cause, holder)
+                .to_word(),
             Release,
         ) {
             seen = changed;
@@ -213,11 +215,13 @@ pub struct Tally {
     pub last: Cause,
     /// The delivery that `last` speaks of.
     pub attempt: u8,
+    /// The process that had it; 0: not known. Process numbers have 22 bits.
+    pub holder: u32,
 }
 
 impl Tally {
     fn from_word(word: u64) -> Self {
-        let [nacks, expiries, crashes, last, attempt, ..] = word.to_le_bytes();
+        let [nacks, expiries, crashes, last, attempt, holder @ ..] = word.to_le_bytes();
         let last = match last {
             1 => Cause::Nack,
             2 => Cause::Expiry,
@@ -231,29 +235,32 @@ impl Tally {
             crashes,
             last,
             attempt,
+            holder: u32::from_le_bytes([holder[0], holder[1], holder[2], 0]),
         }
     }
 
     fn to_word(self) -> u64 {
         let last = self.last as u8;
+        let [one, two, three, _] = self.holder.to_le_bytes();
         u64::from_le_bytes([
             self.nacks,
             self.expiries,
             self.crashes,
             last,
             self.attempt,
-            0,
-            0,
-            0,
+            one,
+            two,
+            three,
         ])
     }
 
-    fn with(mut self, attempt: u8, cause: Cause) -> Self {
+    fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
         if self.attempt == attempt {
             self.count(|n| n.saturating_sub(1));
         }
         self.attempt = attempt;
         self.last = cause;
+        self.holder = holder;
         self.count(|n| n.saturating_add(1));
         self
     }
@@ -313,13 +320,13 @@ mod tests {
     fn a_delivery_is_counted_once_by_whoever_ended_it() {
         let words: [AtomicU64; CELL_WORDS] = Default::default();
         let cell = Cell::new(&words);
-        cell.note(1, Cause::Nack);
-        cell.note(2, Cause::Nack);
-        cell.note(2, Cause::Expiry);
-        cell.note(3, Cause::Crash);
-        cell.note(3, Cause::Crash);
+        cell.note(1, Cause::Nack, 7);
+        cell.note(2, Cause::Nack, 7);
+        cell.note(2, Cause::Expiry, 7);
+        cell.note(3, Cause::Crash, 1 << 22);
+        cell.note(3, Cause::Crash, 1 << 22);
         let tally = cell.tally();
         assert_eq!((tally.nacks, tally.expiries, tally.crashes), (1, 1, 1));
-        assert_eq!(tally.last, Cause::Crash);
+        assert_eq!((tally.last, tally.holder), (Cause::Crash, 1 << 22));
     }
 }

@@ -116,6 +116,7 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         nacks: tally.nacks,
         expiries: tally.expiries,
         crashes: tally.crashes,
+        last_worker: Some(tally.holder).filter(|pid| *pid != 0),
         payload,
     })
 }

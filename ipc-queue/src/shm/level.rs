@@ -5,12 +5,13 @@
 
 use std::sync::atomic::AtomicU64;
 
-use ipc_shm::{OutOfBounds, Segment, Words};
+use ipc_shm::{OutOfBounds, Participants, Segment, Words};
 
 use super::geometry::Geometry;
 use super::memory::{CELL_WORDS, Memory, RingWord};
 use super::payload::Payloads;
 use super::ring::Ring;
+use super::word::Seat;
 
 /// A ring with its payloads.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(crate) struct SegmentMemory {
     cells: Words<CELL_WORDS>,
     tags: Words<1>,
     cell_count: u32,
+    participants: Participants,
 }
 
 impl SegmentMemory {
@@ -57,6 +59,7 @@ impl SegmentMemory {
             )?,
             tags: mapping.words(body + geometry.tags_at, 8, geometry.chunks() as usize)?,
             cell_count: geometry.cells,
+            participants: Participants::of(segment),
         })
     }
 }
@@ -77,6 +80,14 @@ impl Memory for SegmentMemory {
     #[inline]
     fn ring_word(&self, word: RingWord) -> &AtomicU64 {
         &self.ring_words.get(word as usize)[0]
+    }
+
+    fn process(&self, seat: Seat) -> u32 {
+        if seat.slot() < self.participants.count() {
+            self.participants.get(seat.slot()).process.pid
+        } else {
+            0
+        }
     }
 
     fn chunks(&self) -> u32 {

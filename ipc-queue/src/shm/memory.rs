@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::word::Seat;
+
 /// A shared 64-bit word.
 pub trait Word {
     /// Reads it.
@@ -83,6 +85,12 @@ pub trait Memory {
 
     /// What chunk `index`, which is below `chunks()`, was last allocated for.
     fn chunk_tag(&self, index: u32) -> &Self::Word;
+
+    /// The number of the process that has a seat; 0 if that can't be known. Only for those who ask who it was.
+    fn process(&self, seat: Seat) -> u32 {
+        let _ = seat;
+        0
+    }
 
     /// Spends a moment while another process is about to change a word.
     fn pause(&self) {

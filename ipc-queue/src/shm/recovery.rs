@@ -64,7 +64,7 @@ impl<M: Memory> Ring<M> {
             CellKind::Writing => State::free(state.lap.next()),
             CellKind::Leased if state.owner == Some(seat) => {
                 if state.attempt != State::REQUEUED {
-                    cell.note(state.attempt, Cause::Crash);
+                    cell.note(state.attempt, Cause::Crash, self.memory().process(seat));
                 }
                 self.again_or_dead(state)
             }
@@ -201,10 +201,11 @@ impl<M: Memory> Ring<M> {
 
     /// The lease or delay of the message in this state is over. What its cell holds now, if we changed it.
     fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
-        let (next, cause) = expired(State::from_word(word), self.attempt_limit());
-        let attempt = State::from_word(word).attempt;
-        if let Some(cause) = cause.filter(|_| attempt != State::REQUEUED) {
-            cell.note(attempt, cause);
+        let state = State::from_word(word);
+        let (next, cause) = expired(state, self.attempt_limit());
+        if let Some(cause) = cause.filter(|_| state.attempt != State::REQUEUED) {
+            let holder = state.owner.map_or(0, |seat| self.memory().process(seat));
+            cell.note(state.attempt, cause, holder);
         }
         cell.state()
             .swap_if(word, next.to_word(), SeqCst)

@@ -831,8 +831,12 @@ impl<M: Memory> Ring<M> {
             let (next, settled) = self.outcome(state, how);
             match how {
                 Settlement::Ack => {}
-                Settlement::Nack | Settlement::Delay => cell.note(lease.attempt(), Cause::Nack),
-                Settlement::Bury => cell.note(lease.attempt(), Cause::Bury),
+                Settlement::Nack | Settlement::Delay => {
+                    cell.note(lease.attempt(), Cause::Nack, self.memory.process(me));
+                }
+                Settlement::Bury => {
+                    cell.note(lease.attempt(), Cause::Bury, self.memory.process(me));
+                }
             }
             match cell.state().swap_if(word, next.to_word(), SeqCst) {
                 Ok(()) => {

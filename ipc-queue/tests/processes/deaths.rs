@@ -43,14 +43,17 @@ fn a_message_whose_receivers_always_die_becomes_a_dead_letter_with_its_reason() 
     assert!(polite.hear().starts_with("blocking"));
     polite.expect("got 1, attempt 1");
     polite.act("nack", "done");
+    let mut last_worker = None;
     for attempt in 2..=LIMIT {
         let mut holder = stage.puppet();
+        last_worker = u32::try_from(holder.pid().as_raw()).ok();
         holder.tell("receive");
         assert!(holder.hear().starts_with("blocking"));
         holder.expect(&format!("got 1, attempt {attempt}"));
         holder.kill();
     }
     let letter = next_dead_letter(&queue);
+    assert_eq!(letter.last_worker, last_worker);
     assert_eq!(
         (letter.attempts, letter.reason),
         (LIMIT, DeadReason::Crashed)
