@@ -1,0 +1,25 @@
+//! A message that nobody can handle is put aside, looked at, and sent again: `cargo run -p ipc-queue --example dead_letters`.
+
+use ipc_queue::{QueueOptions, RecvError, remove};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = "shm:example-dead-letters";
+    let queue = QueueOptions::new()
+        .attempt_limit(2)
+        .open::<String>(address)?;
+    let receiver = queue.receiver();
+    queue.sender().send("too hard".to_owned())?;
+    receiver.recv()?.nack()?; // given back: it comes again
+    receiver.recv()?.nack()?; // once too often
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    for letter in queue.transport().dead_letters() {
+        println!(
+            "{} was {:?} after {} attempts",
+            letter.message, letter.reason, letter.attempts
+        );
+        queue.transport().requeue(letter.id)?; // as a new message
+    }
+    receiver.recv()?.ack()?;
+    remove(address)?;
+    Ok(())
+}

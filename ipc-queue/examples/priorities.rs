@@ -1,0 +1,26 @@
+//! What is urgent goes first, and nothing waits for ever: `cargo run -p ipc-queue --example priorities`.
+
+use std::time::Duration;
+
+use ipc_queue::{Priority, QueueOptions, SendOptions, remove};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = "shm:example-priorities";
+    let options = QueueOptions::new()
+        .priorities(true)
+        .ageing(Duration::from_secs(10));
+    let queue = options.open::<String>(address)?;
+    let sender = queue.sender();
+    for priority in Priority::ALL {
+        let how = SendOptions::new().priority(priority);
+        sender.send_with(format!("{priority:?}"), &how)?;
+    }
+    let receiver = queue.receiver();
+    for _ in Priority::ALL {
+        let delivery = receiver.recv()?;
+        println!("{}", delivery.data().map_or("", String::as_str)); // Urgent, High, Normal, Low
+        delivery.ack()?;
+    }
+    remove(address)?;
+    Ok(())
+}
