@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, MessageId, codec};
 use serde::Serialize;
 
+use crate::bell::Bell;
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
@@ -232,6 +233,14 @@ impl ByteSender {
         self.port.loan_with(len, options, wait)
     }
 
+    pub(crate) fn bell(&self) -> Bell {
+        self.port.bell()
+    }
+
+    pub(crate) fn has_more(&self) -> bool {
+        self.port.has_more()
+    }
+
     pub(crate) fn encoded<T: Serialize>(
         &self,
         value: &T,
@@ -286,6 +295,22 @@ impl ByteReceiver {
             #[cfg(target_os = "linux")]
             Port::Shm(receiver) => receiver.receive(wait),
             Port::Other(port) => port.recv(wait),
+        }
+    }
+
+    pub(crate) fn bell(&self) -> Bell {
+        self.port().bell()
+    }
+
+    pub(crate) fn has_more(&self) -> bool {
+        self.port().has_more()
+    }
+
+    fn port(&self) -> &dyn ReceivePort {
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Port::Shm(receiver) => receiver,
+            Port::Other(port) => &**port,
         }
     }
 

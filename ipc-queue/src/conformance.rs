@@ -32,6 +32,7 @@
 //!
 //! Does not test death, which needs processes, nor speed.
 
+mod asynchronous;
 mod batch;
 mod crowd;
 mod delivery;
@@ -40,6 +41,7 @@ mod settling;
 mod terms;
 mod walk;
 
+pub use asynchronous::*;
 pub use batch::*;
 pub use delivery::*;
 pub use flow::*;
@@ -124,6 +126,9 @@ macro_rules! conformance_tests {
             a_blocked_receiver_goes_on_when_a_message_comes
             a_blocked_sender_goes_on_when_a_place_is_free
             every_blocking_call_keeps_its_deadline
+            an_async_receiver_goes_on_when_a_message_comes
+            a_dropped_async_receive_loses_nothing
+            an_async_sender_goes_on_when_a_place_is_free
             a_closed_queue_takes_nothing_and_drains
             a_removed_queue_wakes_and_refuses_everybody
             counts_add_up

@@ -7,6 +7,7 @@ use ipc_proto::{Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RecvError, SettleError};
+use crate::held::{Held, SettleOnce};
 #[cfg(target_os = "linux")]
 use crate::shm::ShmDelivery;
 use crate::transport::{ReceivePort, Settle};
@@ -200,6 +201,20 @@ impl<'a> ByteDelivery<'a> {
                 None => Err(SettleError::LeaseLost),
             },
         }
+    }
+
+    /// Takes the right to settle it along, and leaves the payload.
+    pub(crate) fn into_held(mut self) -> Held {
+        let (about, token) = (self.about(), self.token());
+        let right: Box<dyn SettleOnce> = match self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => Box::new(delivery.into_held()),
+            Inner::Buffered(ref mut delivery) => {
+                let ticket = delivery.ticket.take();
+                delivery.port.hold(ticket.expect("it was not settled"))
+            }
+        };
+        Held::new(right, about, token)
     }
 
     /// By reference until the end: a copy of a delivery just made would wait for its parts to be written.

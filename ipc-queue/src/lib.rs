@@ -3,6 +3,8 @@
 
 mod address;
 mod ageing;
+mod asynchronous;
+pub mod bell;
 mod bytes;
 mod capability;
 #[cfg(feature = "conformance")]
@@ -10,10 +12,13 @@ pub mod conformance;
 mod dead_letter;
 mod delivery;
 mod error;
+mod held;
 mod loan;
 mod local;
 mod options;
 mod queue;
+#[cfg(target_os = "linux")]
+mod readiness;
 mod send_options;
 #[cfg(target_os = "linux")]
 pub mod shm;
@@ -28,10 +33,13 @@ pub use delivery::{About, ByteDelivery, Token};
 pub use error::{
     BatchFailure, DrainError, QueueError, RecvError, SendError, SendFailure, SettleError,
 };
+pub use held::{HeldBytes, HeldDelivery, SettleOnce};
 pub use loan::Loan;
 pub use local::LocalQueue;
 pub use options::{QueueOptions, remove};
 pub use queue::{Delivery, Queue, Receiver, Sender};
+#[cfg(target_os = "linux")]
+pub use readiness::Readiness;
 pub use send_options::{Key, SendOptions, WhenFull};
 #[cfg(target_os = "linux")]
 pub use shm::ShmQueue;

@@ -6,26 +6,31 @@
 //! For tests, for one-process set-ups of programs that can also run over shared memory, and as the
 //! shortest complete transport to read.
 
+mod door;
 mod keys;
 mod table;
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
 
+use crate::bell::{Bell, Listeners};
 use crate::capability::{Capabilities, Semantic, Support, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{DrainError, QueueError, RecvError, SendFailure, SettleError};
+use crate::held::SettleOnce;
 use crate::loan::Loan;
 use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
 use crate::transport::{
     Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
 };
+use door::{LocalHeld, Side};
 use table::{Life, Table, Wake};
 
 /// A queue among threads.
@@ -44,6 +49,10 @@ struct Shared {
     items: Condvar,
     /// For senders: a place is free, or the queue came to an end.
     room: Condvar,
+    /// How often anybody was to be woken. Changed under the table's lock.
+    changes: AtomicU32,
+    /// Who listens for items, for room, without sleeping.
+    listeners: [Arc<Listeners>; 2],
 }
 
 #[derive(Debug)]
@@ -95,6 +104,8 @@ impl LocalQueue {
             table: Mutex::new(Table::new(&request.settings)),
             items: Condvar::new(),
             room: Condvar::new(),
+            changes: AtomicU32::new(0),
+            listeners: Default::default(),
         });
         queues.insert(name.clone(), Arc::clone(&shared));
         Ok(Self { shared })
@@ -265,8 +276,25 @@ impl Shared {
         self.wake(&table, Wake::Everybody);
     }
 
+    fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError> {
+        let mut table = self.table();
+        let wake = table.settle(ticket, how)?;
+        self.wake(&table, wake);
+        Ok(())
+    }
+
+    fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError> {
+        let mut table = self.table();
+        let wake = table.extend(ticket, by)?;
+        self.wake(&table, wake);
+        Ok(())
+    }
+
     /// Wakes whom it may concern, if they sleep: waking costs a system call.
     fn wake(&self, table: &Table, wake: Wake) {
+        if wake != Wake::Nobody {
+            self.changes.fetch_add(1, Ordering::SeqCst);
+        }
         let (receivers, senders) = (table.receivers_asleep > 0, table.senders_asleep > 0);
         match wake {
             Wake::Receiver if receivers => self.items.notify_one(),
@@ -406,6 +434,10 @@ impl SendPort for LocalSender {
         let wake = table.abandon(ticket);
         self.shared.wake(&table, wake);
     }
+
+    fn bell(&self) -> Bell {
+        door::bell(&self.shared, Side::Room)
+    }
 }
 
 impl ReceivePort for LocalReceiver {
@@ -435,16 +467,21 @@ impl ReceivePort for LocalReceiver {
     }
 
     fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError> {
-        let mut table = self.shared.table();
-        let wake = table.settle(ticket, how)?;
-        self.shared.wake(&table, wake);
-        Ok(())
+        self.shared.settle(ticket, how)
     }
 
     fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError> {
-        let mut table = self.shared.table();
-        let wake = table.extend(ticket, by)?;
-        self.shared.wake(&table, wake);
-        Ok(())
+        self.shared.extend(ticket, by)
+    }
+
+    fn hold(&self, ticket: u64) -> Box<dyn SettleOnce> {
+        Box::new(LocalHeld {
+            shared: Arc::clone(&self.shared),
+            ticket,
+        })
+    }
+
+    fn bell(&self) -> Bell {
+        door::bell(&self.shared, Side::Items)
     }
 }

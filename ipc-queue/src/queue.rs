@@ -290,7 +290,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         Self::decoded(self.bytes.recv_within(wait)?)
     }
 
-    fn decoded(bytes: ByteDelivery<'_>) -> Result<Delivery<'_, T>, RecvError> {
+    pub(crate) fn decoded(bytes: ByteDelivery<'_>) -> Result<Delivery<'_, T>, RecvError> {
         let about = bytes.about();
         let data = match bytes.payload() {
             [] => Ok(None),
@@ -323,6 +323,34 @@ impl About {
             attempt: self.attempt,
             data,
         }
+    }
+}
+
+impl<T> Sender<T> {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bytes(&self) -> &ByteSender {
+        &self.bytes
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut ByteSender {
+        &mut self.bytes
+    }
+}
+
+impl<T> Receiver<T> {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bytes(&self) -> &ByteReceiver {
+        &self.bytes
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut ByteReceiver {
+        &mut self.bytes
+    }
+}
+
+impl<'a, T> Delivery<'a, T> {
+    pub(crate) fn into_parts(self) -> (ByteDelivery<'a>, Message<T>) {
+        (self.bytes, self.message)
     }
 }
 

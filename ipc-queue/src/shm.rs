@@ -11,6 +11,7 @@
 mod by_priority;
 mod cell;
 mod chunk;
+mod door;
 mod geometry;
 mod letters;
 mod level;
@@ -44,6 +45,7 @@ pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use receiver::ShmDelivery;
 pub(crate) use sender::ShmLoan;
 
+use crate::bell::Listeners;
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
@@ -93,6 +95,8 @@ pub(crate) struct Shared {
     /// What receivers, senders wait for.
     events: [View<AtomicU32>; 2],
     counters: Counters,
+    /// Who listens there, without sleeping.
+    listeners: [Arc<Listeners>; 2],
     /// When the watcher will look next, in milliseconds since boot. Only this process's business.
     next_look: AtomicU64,
     /// How many [`Hold`]s there are.
@@ -153,6 +157,7 @@ impl ShmQueue {
             settings,
             flags,
             events,
+            listeners: Default::default(),
             counters,
             next_look: AtomicU64::new(u64::MAX),
             holds: AtomicUsize::new(1),

@@ -60,6 +60,9 @@
 //! - `a_blocked_sender_goes_on_when_a_place_is_free`: of several, as many as places become free.
 //! - `every_blocking_call_keeps_its_deadline`: it does not give up before, and does then; what is there it takes even
 //!   then.
+//! - `an_async_receiver_goes_on_when_a_message_comes`: as those that block, and mixed with them.
+//! - `a_dropped_async_receive_loses_nothing`: neither a message, nor a wake-up that somebody else waits for.
+//! - `an_async_sender_goes_on_when_a_place_is_free`
 //! - `a_closed_queue_takes_nothing_and_drains`: what was lent before may still be published. Receivers get `Closed` only
 //!   when everything was settled, save what they hold themselves, so that a crash at the end loses nothing.
 //!   (Whether what another receiver of the same opening holds is waited for is up to the transport.)
@@ -73,10 +76,12 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, QueueSettings};
 
+use crate::bell::Bell;
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure, SettleError};
+use crate::held::SettleOnce;
 use crate::loan::Loan;
 use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
@@ -232,6 +237,14 @@ pub trait SendPort: Debug + Send {
 
     /// Takes back the place of a loan made by [`Loan::buffered`].
     fn abandon(&self, ticket: u64);
+
+    /// What rings when there may be room.
+    fn bell(&self) -> Bell;
+
+    /// Whether there may be room for another one, after what was sent last.
+    fn has_more(&self) -> bool {
+        true
+    }
 }
 
 /// Receives.
@@ -274,6 +287,18 @@ pub trait ReceivePort: Debug + Send {
     /// # Errors
     /// [`SettleError::LeaseLost`] if it expired before.
     fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError>;
+
+    /// The right to end a delivery made by [`ByteDelivery::buffered`], from whichever thread, also when this handle is
+    /// gone.
+    fn hold(&self, ticket: u64) -> Box<dyn SettleOnce>;
+
+    /// What rings when there may be a message.
+    fn bell(&self) -> Bell;
+
+    /// Whether there may be another one behind what was received last.
+    fn has_more(&self) -> bool {
+        true
+    }
 }
 
 /// A message in somebody's hands.

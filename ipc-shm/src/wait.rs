@@ -35,6 +35,19 @@ pub struct Event<'a> {
 #[must_use = "look once more at what is waited for, then wait with it"]
 pub struct Ticket(u32);
 
+impl Ticket {
+    /// How many notifications there had been, modulo 2³¹.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.0 >> 1
+    }
+
+    /// The ticket of a waiter that announced itself after `count` notifications.
+    pub const fn of_count(count: u32) -> Self {
+        Self(count << 1 | ASLEEP)
+    }
+}
+
 /// Why a wait returned. Whatever the reason, look again before waiting again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {

@@ -15,9 +15,11 @@ use super::sender::LevelSender;
 use super::spin::Spin;
 use super::waiting::Doubt;
 use crate::ageing;
+use crate::bell::Bell;
 use crate::capability::{Semantic, Unsupported};
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, RecvError, SendFailure, SettleError};
+use crate::held::SettleOnce;
 use crate::loan::Loan;
 use crate::send_options::SendOptions;
 use crate::transport::{ReceivePort, SendPort, Settle, Wait};
@@ -77,6 +79,11 @@ impl ShmSender {
         self.normal.send(payload, kind, wait)
     }
 
+    /// Whether there may be room behind what was claimed last.
+    fn has_more(&self) -> bool {
+        self.normal.has_more() || self.others.iter().any(LevelSender::has_more)
+    }
+
     /// The sender into that level, which the queue has.
     pub(super) fn at(&self, level: usize) -> &LevelSender {
         match level {
@@ -129,6 +136,14 @@ impl SendPort for ShmSender {
     }
 
     fn abandon(&self, _ticket: u64) {}
+
+    fn bell(&self) -> Bell {
+        self.shared.room_bell()
+    }
+
+    fn has_more(&self) -> bool {
+        self.has_more()
+    }
 }
 
 impl ShmReceiver {
@@ -165,6 +180,11 @@ impl ShmReceiver {
         level.deliver(lease)
     }
 
+    /// Whether there may be a message behind the ones found last.
+    pub(crate) fn has_more(&self) -> bool {
+        self.levels().any(LevelReceiver::has_more)
+    }
+
     fn wait_for_item(&self, wait: Wait) -> Result<(&LevelReceiver, Lease), RecvError> {
         let attempt = |doubt: Doubt| {
             if doubt == Doubt::Yes {
@@ -172,7 +192,7 @@ impl ShmReceiver {
             }
             self.try_take().transpose()
         };
-        let more = || self.levels().any(LevelReceiver::has_more);
+        let more = || self.has_more();
         let shared = &*self.shared;
         let waited = shared.wait_for(shared.items(), wait, &self.spin, attempt, more);
         waited.unwrap_or_else(|waited| Err(shared.nothing_came(waited)))
@@ -248,5 +268,17 @@ impl ReceivePort for ShmReceiver {
 
     fn extend(&self, _ticket: u64, _by: Duration) -> Result<(), SettleError> {
         Err(SettleError::LeaseLost)
+    }
+
+    fn hold(&self, _ticket: u64) -> Box<dyn SettleOnce> {
+        unreachable!("deliveries of this transport are never buffered")
+    }
+
+    fn bell(&self) -> Bell {
+        self.shared.items_bell()
+    }
+
+    fn has_more(&self) -> bool {
+        self.has_more()
     }
 }

@@ -1,6 +1,7 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
 use std::cell::RefCell;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use ipc_proto::Timestamp;
 use ipc_shm::clock;
 
 use super::cell::Body;
+use super::door::ShmHeld;
 use super::level::Level;
 use super::memory::RingWord;
 use super::payload::Readable;
@@ -45,6 +47,15 @@ impl LevelReceiver {
     /// A receiver from level `number`.
     pub(super) fn new(shared: Hold, number: usize) -> Self {
         let level = Arc::clone(&shared.levels[number]);
+        Self::of(shared, level)
+    }
+
+    /// A receiver from the same level.
+    fn another(&self) -> Self {
+        Self::of(self.shared.clone(), Arc::clone(&self.level))
+    }
+
+    fn of(shared: Hold, level: Arc<Level>) -> Self {
         Self {
             cursor: RefCell::new(level.ring.cursor(RingWord::Head)),
             spin: Spin::default(),
@@ -302,7 +313,7 @@ impl LevelReceiver {
     }
 
     #[inline(never)]
-    fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
+    pub(super) fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
         let ring = &self.level.ring;
         if !self.shared.attachment.is_ours() {
             return Err(SettleError::Forked);
@@ -346,6 +357,22 @@ impl LevelReceiver {
             Err(Gone::Truncated) => SettleError::Truncated,
             _ => SettleError::LeaseLost,
         }
+    }
+
+    pub(super) fn extend(&self, lease: &Lease, by: Duration) -> Result<(), SettleError> {
+        let shared = &*self.shared;
+        if !shared.attachment.is_ours() {
+            return Err(SettleError::Forked);
+        }
+        if shared.settings.lease.is_none() {
+            return Ok(());
+        }
+        let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
+        if !self.level.ring.extend(lease, shared.seat, ends_at) {
+            return Err(self.lost());
+        }
+        shared.look_by(ends_at);
+        Ok(())
     }
 
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
@@ -402,24 +429,16 @@ impl ShmDelivery<'_> {
     }
 
     pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
-        let shared = &*self.receiver.shared;
-        if !shared.attachment.is_ours() {
-            return Err(SettleError::Forked);
-        }
-        if shared.settings.lease.is_none() {
-            return Ok(());
-        }
-        let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
-        let kept = self
-            .receiver
-            .level
-            .ring
-            .extend(self.payload.lease(), shared.seat, ends_at);
-        if !kept {
-            return Err(self.receiver.lost());
-        }
-        shared.look_by(ends_at);
-        Ok(())
+        self.receiver.extend(self.payload.lease(), by)
+    }
+
+    /// Takes the right to settle along, to any thread.
+    pub(crate) fn into_held(self) -> ShmHeld {
+        let lease = self.payload.lease().hand_over();
+        let receiver = self.receiver.another();
+        // Its drop would settle.
+        mem::forget(self);
+        ShmHeld::new(receiver, lease)
     }
 
     /// For once, and never dropped after.

@@ -161,6 +161,14 @@ impl Lease {
         }
     }
 
+    /// The same right once more, for whoever forgets this one.
+    pub(super) fn hand_over(&self) -> Self {
+        Self {
+            place: self.place,
+            word: self.word,
+        }
+    }
+
     /// Which cell.
     #[inline(always)]
     pub fn index(&self) -> u32 {

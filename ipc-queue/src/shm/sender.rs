@@ -262,11 +262,7 @@ impl LevelSender {
                 Err(Lack::Place | Lack::Memory) => None,
             }
         };
-        let more = || {
-            self.level
-                .ring
-                .has_more(RingWord::Tail, &self.cursor.borrow())
-        };
+        let more = || self.has_more();
         let waited = self
             .shared
             .wait_for(self.shared.room(), wait, &self.spin, attempt, more);
@@ -284,6 +280,13 @@ impl LevelSender {
                 },
             })
         })
+    }
+
+    /// Whether there is room behind the place claimed last.
+    pub(super) fn has_more(&self) -> bool {
+        self.level
+            .ring
+            .has_more(RingWord::Tail, &self.cursor.borrow())
     }
 
     /// A place and memory for a payload.

@@ -1,0 +1,182 @@
+//! The promises about futures.
+//!
+//! The executor is the smallest that there is: a future's thread is parked until its waker unparks it, and counts how
+//! often it had to look.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use super::{Subject, Trial, content, number_in, settings};
+use crate::bytes::ByteReceiver;
+use crate::error::RecvError;
+use crate::transport::Wait;
+
+const ROUNDS: u64 = 1000;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future to its end in this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Looks once, listens, and is dropped.
+fn poll_once(receiver: &mut ByteReceiver) -> bool {
+    let mut future = pin!(receiver.recv_async());
+    let waker = Waker::noop();
+    future
+        .as_mut()
+        .poll(&mut Context::from_waker(waker))
+        .is_ready()
+}
+
+/// A number is handed to and fro, by futures and by those that block.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
+    let (there, back) = (Trial::new(subject), Trial::new(subject));
+    let first = there.create(&settings(1)).sender().try_send(&content(0, 8));
+    first.expect("a place");
+    back.create(&settings(1));
+    let play = |mine: &Trial<'_>, theirs: &Trial<'_>, blocks: bool| {
+        let _alarms = (mine.alarm(), theirs.alarm());
+        let (mut receiver, sender) = (mine.open().receiver(), theirs.open().sender());
+        loop {
+            let number = if blocks {
+                let delivery = receiver.recv().expect("a number comes");
+                let number = number_in(delivery.payload());
+                delivery.ack().expect("we hold it");
+                number
+            } else {
+                let delivery = block_on(receiver.recv_async()).expect("a number comes");
+                let number = number_in(delivery.payload());
+                delivery.ack().expect("we hold it");
+                number
+            };
+            if number <= ROUNDS {
+                sender.send(&content(number + 1, 8)).expect("a place");
+            }
+            if number >= ROUNDS {
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| play(&there, &back, false));
+        scope.spawn(|| play(&back, &there, false));
+    });
+    let (there, back) = (Trial::new(subject), Trial::new(subject));
+    let first = there.create(&settings(1)).sender().try_send(&content(0, 8));
+    first.expect("a place");
+    back.create(&settings(1));
+    thread::scope(|scope| {
+        scope.spawn(|| play(&there, &back, true));
+        scope.spawn(|| play(&back, &there, false));
+    });
+}
+
+/// A future that is dropped has taken nothing, what it gave goes back, and it passes on what it was woken for.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(4));
+    let (sender, mut receiver) = (queue.sender(), queue.receiver());
+    for round in 0..100 {
+        assert!(!poll_once(&mut receiver), "nothing is there");
+        sender.try_send(&content(round, 10)).expect("a place");
+        // Dropped with what it gave.
+        assert!(poll_once(&mut receiver), "it was sent");
+        let delivery = receiver.try_recv().expect("it went back");
+        assert_eq!(
+            (number_in(delivery.payload()), delivery.attempt()),
+            (round, 2)
+        );
+        delivery.ack().expect("we hold it");
+    }
+    another_goes_on_when_listeners_are_dropped(subject);
+}
+
+/// Of two that wait, one leaves whenever it was woken: the other goes on.
+fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _alarm = trial.alarm();
+            let mut receiver = trial.open().receiver();
+            for number in 0..ROUNDS {
+                let delivery = block_on(receiver.recv_async()).expect("it comes");
+                assert_eq!(number_in(delivery.payload()), number);
+                delivery.ack().expect("we hold it");
+            }
+        });
+        let (sender, mut fickle) = (queue.sender(), queue.receiver());
+        let _alarm = trial.alarm();
+        for number in 0..ROUNDS {
+            let waker = Waker::noop();
+            let mut future = Box::pin(fickle.recv_async());
+            let polled = future.as_mut().poll(&mut Context::from_waker(waker));
+            assert!(
+                !matches!(polled, Poll::Ready(Ok(_))),
+                "it was taken before the next was sent"
+            );
+            sender.send(&content(number, 10)).expect("a place");
+            drop(future);
+            while queue.transport().stats().acked <= number {
+                thread::yield_now();
+            }
+        }
+    });
+}
+
+/// Two senders share one place.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_async_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    trial.create(&settings(1));
+    thread::scope(|scope| {
+        for handle in 0..2 {
+            let trial = &trial;
+            scope.spawn(move || {
+                let _alarm = trial.alarm();
+                let mut sender = trial.open().sender();
+                for _ in 0..ROUNDS {
+                    let sent = block_on(sender.send_async(&content(handle, 10)));
+                    sent.expect("the queue is there");
+                }
+            });
+        }
+        let _alarm = trial.alarm();
+        let queue = trial.open();
+        let receiver = queue.receiver();
+        for _ in 0..2 * ROUNDS {
+            receiver
+                .recv()
+                .expect("it comes")
+                .ack()
+                .expect("we hold it");
+        }
+        let nothing = receiver.recv_within(Wait::No).err();
+        assert_eq!(nothing, Some(RecvError::Empty));
+    });
+}

@@ -1,0 +1,190 @@
+//! Deliveries that borrow nothing: they may be kept across `await` and settled in another thread.
+//!
+//! What [`recv`](crate::Receiver::recv) gives is read in place and belongs to its handle, which is one thread's. What
+//! `recv_async` gives has only the right to settle, and its data by value. Dropped unsettled, each is given back: so a future
+//! that is dropped, with whatever it was about to hand out, loses nothing.
+
+use std::fmt::{self, Debug};
+use std::time::Duration;
+
+use ipc_proto::Message;
+
+use crate::delivery::{About, Token};
+use crate::error::SettleError;
+use crate::transport::Settle;
+
+/// For transports: the right to end one delivery, from any thread.
+pub trait SettleOnce: Send + Sync {
+    /// Ends it. Called exactly once.
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if the lease expired before.
+    fn settle(&self, how: Settle) -> Result<(), SettleError>;
+
+    /// Renews the lease.
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if it expired before.
+    fn extend(&self, by: Duration) -> Result<(), SettleError>;
+}
+
+/// The right to settle, with what is known of the message. Dropped, the message is given back.
+pub(crate) struct Held {
+    /// Taken when it is settled.
+    right: Option<Box<dyn SettleOnce>>,
+    about: About,
+    token: Token,
+}
+
+/// A received byte string that borrows nothing. Dropped unsettled, it is given back: a nack.
+///
+/// Its payload is a copy; what [`ByteReceiver::recv`](crate::ByteReceiver::recv) gives is read in place.
+#[derive(Debug)]
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct HeldBytes {
+    held: Held,
+    payload: Vec<u8>,
+}
+
+/// A received message that borrows nothing. Dropped unsettled, it is given back: a nack.
+#[derive(Debug)]
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct HeldDelivery<T> {
+    held: Held,
+    message: Message<T>,
+}
+
+impl Held {
+    pub(crate) fn new(right: Box<dyn SettleOnce>, about: About, token: Token) -> Self {
+        Self {
+            right: Some(right),
+            about,
+            token,
+        }
+    }
+
+    fn settle(mut self, how: Settle) -> Result<(), SettleError> {
+        let right = self.right.take();
+        right.map_or(Err(SettleError::LeaseLost), |right| right.settle(how))
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        let right = self.right.as_ref();
+        right.map_or(Err(SettleError::LeaseLost), |right| right.extend(by))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(right) = self.right.take() {
+            // A lease that was lost has been given back already.
+            let delay = Duration::ZERO;
+            let _ = right.settle(Settle::Nack { delay });
+        }
+    }
+}
+
+impl Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.token).finish()
+    }
+}
+
+impl HeldBytes {
+    pub(crate) fn new(held: Held, payload: Vec<u8>) -> Self {
+        Self { held, payload }
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What else is known of it.
+    #[must_use]
+    pub fn about(&self) -> About {
+        self.held.about
+    }
+}
+
+impl<T> HeldDelivery<T> {
+    pub(crate) fn new(held: Held, message: Message<T>) -> Self {
+        Self { held, message }
+    }
+
+    /// The message: its kind, id, sender, time, attempt and data.
+    #[must_use]
+    pub fn message(&self) -> &Message<T> {
+        &self.message
+    }
+
+    /// Its data; `None` for a signal, such as `Shutdown`.
+    #[must_use]
+    pub fn data(&self) -> Option<&T> {
+        self.message.data.as_ref()
+    }
+}
+
+/// How a delivery ends, whatever it carries.
+macro_rules! settling {
+    ($delivery:ident $(<$payload:ident>)?) => {
+        impl $(<$payload>)? $delivery $(<$payload>)? {
+            /// What fences off those who had the message before.
+            #[must_use]
+            pub fn token(&self) -> Token {
+                self.held.token
+            }
+
+            /// How often it was delivered, this time included.
+            #[must_use]
+            pub fn attempt(&self) -> u8 {
+                self.held.about.attempt
+            }
+
+            /// Done: never to be delivered again.
+            ///
+            /// # Errors
+            /// [`SettleError::LeaseLost`] if the lease expired: the message was or will be somebody else's.
+            pub fn ack(self) -> Result<(), SettleError> {
+                self.held.settle(Settle::Ack)
+            }
+
+            /// To be delivered again at once, to anybody; a dead letter if that was its last attempt.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn nack(self) -> Result<(), SettleError> {
+                self.nack_after(Duration::ZERO)
+            }
+
+            /// To be delivered again after `delay`, in whole milliseconds, rounded up.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
+                self.held.settle(Settle::Nack { delay })
+            }
+
+            /// Never to be delivered again, but kept as a dead letter.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn bury(self) -> Result<(), SettleError> {
+                self.held.settle(Settle::Bury)
+            }
+
+            /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease
+            /// time-out.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
+                self.held.extend(by)
+            }
+        }
+    };
+}
+
+settling!(HeldBytes);
+settling!(HeldDelivery<T>);

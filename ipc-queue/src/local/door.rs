@@ -1,0 +1,86 @@
+//! Where blocked handles of a local queue sleep, as the doormen of [`bell`](crate::bell) see it, and deliveries that borrow
+//! nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::table::Wake;
+use crate::bell::{Bell, Door};
+use crate::error::SettleError;
+use crate::held::SettleOnce;
+use crate::transport::Settle;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Items = 0,
+    Room = 1,
+}
+
+/// One of a queue's condition variables.
+#[derive(Debug)]
+struct LocalDoor {
+    shared: Arc<Shared>,
+    side: Side,
+}
+
+pub(super) fn bell(shared: &Arc<Shared>, side: Side) -> Bell {
+    let door = LocalDoor {
+        shared: Arc::clone(shared),
+        side,
+    };
+    Bell::new(Arc::clone(&shared.listeners[side as usize]), Arc::new(door))
+}
+
+impl Door for LocalDoor {
+    fn announce(&self) -> u32 {
+        self.shared.changes.load(Ordering::SeqCst)
+    }
+
+    fn sleep(&self, heard: u32, limit: Duration) {
+        let shared = &*self.shared;
+        let mut table = shared.table();
+        let (wake, next) = table.look_at_clock(Instant::now());
+        shared.wake(&table, wake);
+        // Changes are made, and counted, under the lock.
+        if shared.changes.load(Ordering::SeqCst) != heard {
+            return;
+        }
+        let until = Some(Instant::now() + limit).into_iter().chain(next).min();
+        drop(match self.side {
+            Side::Items => shared.sleep_for_item(table, until),
+            Side::Room => shared.sleep_for_room(table, until),
+        });
+    }
+
+    fn pass_on(&self) {
+        let wake = match self.side {
+            Side::Items => Wake::Receiver,
+            Side::Room => Wake::Sender,
+        };
+        self.shared.wake(&self.shared.table(), wake);
+    }
+
+    fn look_around(&self) {
+        let mut table = self.shared.table();
+        let (wake, _) = table.look_at_clock(Instant::now());
+        self.shared.wake(&table, wake);
+    }
+}
+
+/// The right to settle what a receiver took.
+pub(super) struct LocalHeld {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ticket: u64,
+}
+
+impl SettleOnce for LocalHeld {
+    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+        self.shared.settle(self.ticket, how)
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.shared.extend(self.ticket, by)
+    }
+}

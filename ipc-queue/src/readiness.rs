@@ -1,0 +1,123 @@
+//! A descriptor to poll, for those who run their own reactor: `epoll`, `poll`, tokio's `AsyncFd`.
+//!
+//! It is an eventfd of this process, written to by the doorman (see [`bell`](crate::bell)): nothing in the file system, and
+//! gone with its process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::bell::{Bell, Listener};
+use crate::bytes::{ByteReceiver, ByteSender};
+use crate::queue::{Receiver, Sender};
+
+/// Becomes readable when it is time to look: a message may have come, or a place may be free.
+///
+/// Never read it. Before each wait: [`arm`](Self::arm) it, then try until there is nothing more, then wait until it is
+/// readable.
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+///
+/// let queue = ipc_queue::Queue::<u32>::open("local:polled")?;
+/// let receiver = queue.receiver();
+/// let mut readiness = receiver.readiness()?;
+/// readiness.arm()?;
+/// assert!(receiver.try_recv().is_err());
+/// queue.sender().send(7)?;
+/// poll(&mut [PollFd::new(readiness.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+/// readiness.arm()?;
+/// receiver.try_recv()?.ack()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Readiness {
+    ringer: Arc<Ringer>,
+    listener: Listener,
+}
+
+#[derive(Debug)]
+struct Ringer(EventFd);
+
+impl Wake for Ringer {
+    fn wake(self: Arc<Self>) {
+        // Full only if it is readable already.
+        let _ = self.0.write(1);
+    }
+}
+
+impl Readiness {
+    fn new(bell: Bell) -> io::Result<Self> {
+        let fd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self {
+            ringer: Arc::new(Ringer(fd)),
+            listener: bell.listener(),
+        })
+    }
+
+    /// Makes it unreadable until it is time to look once more. Whatever came before this must be looked for after it.
+    ///
+    /// # Errors
+    /// The thread that rings can't be started.
+    pub fn arm(&mut self) -> io::Result<()> {
+        let _ = self.ringer.0.read(); // Nothing to read is what we want.
+        let waker = Waker::from(Arc::clone(&self.ringer));
+        self.listener.listen(&waker)
+    }
+}
+
+impl AsFd for Readiness {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ringer.0.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for Readiness {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl ByteReceiver {
+    /// A descriptor that tells when to try to receive.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        Readiness::new(self.bell())
+    }
+}
+
+impl ByteSender {
+    /// A descriptor that tells when to try to send.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        Readiness::new(self.bell())
+    }
+}
+
+impl<T> Receiver<T> {
+    /// A descriptor that tells when to try to receive.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.bytes().readiness()
+    }
+}
+
+impl<T> Sender<T> {
+    /// A descriptor that tells when to try to send.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.bytes().readiness()
+    }
+}

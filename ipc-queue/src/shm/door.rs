@@ -1,0 +1,103 @@
+//! Where blocked handles of a queue in shared memory sleep, as the doormen of [`bell`](crate::bell) see it, and deliveries
+//! that borrow nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipc_shm::wait::{Event, Ticket};
+use ipc_shm::watch::Watched;
+
+use super::receiver::LevelReceiver;
+use super::ring::Lease;
+use super::{Hold, ITEMS, ROOM, Shared};
+use crate::bell::{Bell, Door};
+use crate::error::SettleError;
+use crate::held::SettleOnce;
+use crate::transport::Settle;
+
+/// One of a queue's events.
+#[derive(Debug)]
+struct ShmDoor {
+    /// No [`Hold`]: the doorman does not keep the process attached.
+    shared: Arc<Shared>,
+    event: usize,
+}
+
+impl Hold {
+    /// What rings when a message comes.
+    pub(super) fn items_bell(&self) -> Bell {
+        self.bell(ITEMS)
+    }
+
+    /// What rings when a place is free.
+    pub(super) fn room_bell(&self) -> Bell {
+        self.bell(ROOM)
+    }
+
+    fn bell(&self, event: usize) -> Bell {
+        let door = ShmDoor {
+            shared: Arc::clone(&self.0),
+            event,
+        };
+        Bell::new(Arc::clone(&self.listeners[event]), Arc::new(door))
+    }
+}
+
+impl ShmDoor {
+    fn event(&self) -> Event<'_> {
+        Event::new(&self.shared.events[self.event])
+    }
+}
+
+impl Door for ShmDoor {
+    fn announce(&self) -> u32 {
+        self.event().prepare().count()
+    }
+
+    fn sleep(&self, heard: u32, limit: Duration) {
+        let _ = self.event().wait(Ticket::of_count(heard), limit);
+    }
+
+    fn pass_on(&self) {
+        self.event().notify_one();
+    }
+
+    fn look_around(&self) {
+        let _ = self.shared.look();
+    }
+
+    fn is_for_all(&self) -> bool {
+        // As `tell_room`: who is rung may not be one for whom there is room.
+        self.event == ROOM && self.shared.levels.len() > 1
+    }
+}
+
+/// The right to settle what a receiver took. It counts and settles through a receiver of its own, in whichever thread.
+#[derive(Debug)]
+pub(crate) struct ShmHeld {
+    receiver: Mutex<LevelReceiver>,
+    lease: Lease,
+}
+
+impl ShmHeld {
+    pub(super) fn new(receiver: LevelReceiver, lease: Lease) -> Self {
+        Self {
+            receiver: Mutex::new(receiver),
+            lease,
+        }
+    }
+
+    fn receiver(&self) -> MutexGuard<'_, LevelReceiver> {
+        (self.receiver.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SettleOnce for ShmHeld {
+    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+        self.receiver().settle(&self.lease, how)
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.receiver().extend(&self.lease, by)
+    }
+}
