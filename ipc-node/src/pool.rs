@@ -177,8 +177,12 @@ impl Pool {
         let ticket = Ticket::new(number, Arc::clone(&self.shared.tickets), pool);
         // Its number's bit may be that of a job of long ago.
         let _ = self.shared.unwanted.set(number, false);
-        self.send(&job)?;
+        if let Err(error) = self.send(&job) {
+            self.shared.tickets.lock().remove(&number);
+            return Err(error);
+        }
         if begin_within.is_some() {
+            self.shared.expiring.store(true, Ordering::SeqCst);
             self.shared.poke();
         }
         Ok(ticket)

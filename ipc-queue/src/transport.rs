@@ -36,7 +36,7 @@
 //! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the first ones, and why the next was not.
 //!
 //! Terms, where [`capabilities`](Transport::capabilities) says so; elsewhere asking for them is
-//! [`Unsupported`](crate::Unsupported)
+//! [`Unsupported`]
 //! - `a_delayed_message_comes_not_before_its_time`
 //! - `an_expired_message_is_dropped_and_its_place_is_free`: unless somebody holds it then.
 //! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's ageing time counts as

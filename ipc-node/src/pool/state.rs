@@ -69,6 +69,8 @@ pub(super) struct Shared {
     pub unwanted: Unwanted,
     pub tickets: Arc<Tickets>,
     pub next_ticket: AtomicU64,
+    /// Some job was to be begun by some time.
+    pub expiring: AtomicBool,
     pub on_progress: Option<Box<OnProgress>>,
     state: Mutex<State>,
     poke: PipeWriter,
@@ -93,6 +95,7 @@ impl Shared {
             unwanted,
             tickets: Arc::default(),
             next_ticket: AtomicU64::new(1),
+            expiring: AtomicBool::new(false),
             on_progress,
             state: Mutex::default(),
             poke,
@@ -139,7 +142,9 @@ impl Shared {
                     .into_iter()
                     .for_each(|worker| worker.running = Some(running));
                 state.orphans.remove(&ticket);
-                self.poke();
+                if self.limits.job.is_some() || !wanted {
+                    self.poke(); // Its time counts from now on.
+                }
             }
             What::Progress { ticket, done, of } => {
                 drop(state);

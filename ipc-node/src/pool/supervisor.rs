@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ipc_proto::codec;
@@ -338,6 +339,9 @@ impl Supervisor {
 
     /// Answers the jobs that were to be begun by now.
     fn expire(&self, now: Instant) {
+        if !self.shared.expiring.load(Ordering::SeqCst) {
+            return;
+        }
         let mut late = Vec::new();
         for (ticket, entry) in self.shared.tickets.lock().iter() {
             if let Some((by, after)) = entry.begin_by
@@ -395,12 +399,13 @@ impl Supervisor {
                 due.push(*at);
             }
         }
-        let tickets = self.shared.tickets.lock();
-        let begin_by = tickets
-            .values()
-            .filter(|entry| !entry.begun && entry.answer.is_none());
-        due.extend(begin_by.filter_map(|entry| Some(entry.begin_by?.0)));
-        drop(tickets);
+        if self.shared.expiring.load(Ordering::SeqCst) {
+            let tickets = self.shared.tickets.lock();
+            let open = tickets
+                .values()
+                .filter(|entry| !entry.begun && entry.answer.is_none());
+            due.extend(open.filter_map(|entry| Some(entry.begin_by?.0)));
+        }
         let state = self.shared.state();
         if !state.orphans.is_empty() {
             due.push(now + LOOK);
