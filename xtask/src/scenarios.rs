@@ -28,6 +28,7 @@ mod fork_in_the_middle;
 mod frozen_worker_comes_back;
 mod frozen_worker_delays_nobody;
 mod hundred_attachments;
+mod no_thread_to_watch;
 mod other_pid_namespace;
 mod other_type_segment;
 mod pid_reuse;
@@ -226,7 +227,7 @@ fn longest_name() -> usize {
         .unwrap_or(0)
 }
 
-const SCENARIOS: [Scenario; 34] = [
+const SCENARIOS: [Scenario; 35] = [
     Scenario {
         name: "worker-killed",
         promise: "a killed worker's message comes again, and whoever waits for it has it at once",
@@ -361,6 +362,11 @@ const SCENARIOS: [Scenario; 34] = [
         name: "hundred-attachments",
         promise: "one process too many is told so, and the slots of the killed are free at once",
         play: hundred_attachments::play,
+    },
+    Scenario {
+        name: "no-thread-to-watch",
+        promise: "where no thread can be started, blocked handles see to leases and deaths themselves",
+        play: no_thread_to_watch::play,
     },
     Scenario {
         name: "pool-worker-killed-in-a-job",

@@ -67,6 +67,8 @@ pub enum Order {
     LimitFileSize { bytes: u64 },
     /// Allow so many open files more than there are.
     LimitOpenFiles { more: u64 },
+    /// No more address space than that beyond what is in use: no thread gets its stack.
+    LimitMemory { more: u64 },
     /// Allow as much again as may be.
     LiftLimits,
     /// Say how many open files there are.

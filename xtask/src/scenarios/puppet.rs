@@ -135,6 +135,7 @@ fn alone(order: Order) -> Result<Reply, String> {
         Order::LimitOpenFiles { more } => {
             limit(Resource::RLIMIT_NOFILE, limit_for(&open_files()?, more))?;
         }
+        Order::LimitMemory { more } => limit(Resource::RLIMIT_AS, address_space()? + more)?,
         Order::LiftLimits => limit(Resource::RLIMIT_NOFILE, u64::MAX)?,
         Order::CountOpenFiles => return Ok(Reply::Count(open_files()?.len() as u64)),
         Order::BecomeUser { uid } => {
@@ -173,6 +174,18 @@ fn come_and_go(queue: &str, settings: &QueueSettings) -> Result<(), String> {
 fn limit(resource: Resource, to: u64) -> Result<(), String> {
     let (_, most) = getrlimit(resource).map_err(shown)?;
     setrlimit(resource, to.min(most), most).map_err(shown)
+}
+
+/// How many bytes of addresses we use.
+fn address_space() -> Result<u64, String> {
+    let sizes = std::fs::read_to_string("/proc/self/statm").map_err(shown)?;
+    let pages = sizes.split(' ').next().and_then(|pages| pages.parse().ok());
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).map_err(shown)?;
+    let bytes = |(pages, page): (u64, i64)| Some(pages * u64::try_from(page).ok()?);
+    pages
+        .zip(page)
+        .and_then(bytes)
+        .ok_or_else(|| format!("no sizes: {sizes}"))
 }
 
 /// The numbers of our open files.
