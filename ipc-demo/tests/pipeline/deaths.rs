@@ -7,6 +7,7 @@ use ipc_demo::task::Task;
 use ipc_node::Node;
 use ipc_queue::transport::{Holding, Transport, Wait};
 use ipc_queue::{MessageId, ShmQueue};
+use ipc_shm::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -112,9 +113,9 @@ fn workers_that_can_not_work_end_the_run_with_their_reason() {
     drop(tasks);
     // While the coordinator can't replace it, its name becomes another's.
     running.signal(Signal::SIGSTOP);
+    wait_until("a stop", || state_of(running.pid()) == Some('T'));
     kill(worker, Signal::SIGKILL).unwrap();
-    wait_until("a worker's end", || running.workers().is_empty());
-    let node = Node::join(&place.namespace_of(running.pid()), "worker-1").unwrap();
+    let node = take_name_of_dying(&place.namespace_of(running.pid()), "worker-1");
     running.signal(Signal::SIGCONT);
     let ended = running.end();
     drop(node);
@@ -175,6 +176,16 @@ fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
         stopped.is_some()
     });
     stopped.unwrap()
+}
+
+/// Joins as soon as the process that has the name is gone for good: its memory ends before its locks do.
+fn take_name_of_dying(namespace: &Namespace, name: &str) -> Node {
+    let mut node = None;
+    wait_until("a worker's name", || {
+        node = Node::join(namespace, name).ok();
+        node.is_some()
+    });
+    node.unwrap()
 }
 
 /// Takes a task from under the workers' noses and buries it. Which; `None` if there is none any more.
