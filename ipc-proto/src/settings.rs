@@ -40,7 +40,7 @@ pub struct QueueSettings {
     /// For how long a message's key is remembered, so that it is not sent twice. `None`: messages have no keys.
     /// 1 ms to 1 year, kept to the millisecond.
     pub dedup_window: Option<Duration>,
-    /// How many keys are remembered at once. 64 to 16,777,216, a power of two.
+    /// How many keys are remembered at once, at least. 64 to 16,777,216, a power of two.
     pub dedup_keys: u32,
 }
 

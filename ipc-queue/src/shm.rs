@@ -13,6 +13,7 @@ mod cell;
 mod chunk;
 mod door;
 mod geometry;
+mod keys;
 mod letters;
 mod level;
 mod memory;
@@ -51,8 +52,9 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
-use geometry::LAYOUT_HASH;
-use level::{Level, SegmentMemory};
+use geometry::{KeyTable, LAYOUT_HASH};
+use keys::{CellName, Keys};
+use level::{Level, SegmentKeys, SegmentMemory};
 use recovery::{Changed, Due};
 use ring::Ring;
 use tally::{Counters, Lane, Received, Sent, Side};
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     attachment: Attachment,
     /// One, or as [`by_priority::level_of`] numbers them.
     levels: Box<[Arc<Level>]>,
+    /// `None`: messages have no keys.
+    keys: Option<Keys<SegmentKeys>>,
     settings: QueueSettings,
     seat: Seat,
     flags: View<[AtomicU64; 1]>,
@@ -145,15 +149,21 @@ impl ShmQueue {
             .map(|level| Level::new(&segment, level, settings.attempt_limit).map(Arc::new))
             .collect();
         let levels = levels.map_err(|_| bounds())?;
+        let keys = KeyTable::of(&settings).map(|table| SegmentKeys::new(&segment, table));
+        let keys = keys.transpose().map_err(|_| bounds())?.map(Keys::new);
         let flags = segment.flag_view();
         let events = [ITEMS, ROOM].map(|event| segment.event_view(event));
         // Before joining: the dead may hold every slot.
-        recover_departed(&segment, &Participants::of(&segment), &levels, None);
+        let table = Participants::of(&segment);
+        for member in table.departed(&segment) {
+            recover(&segment, &table, &levels, keys.as_ref(), member);
+        }
         let attachment = Attachment::join(segment, &process_name())?;
         let shared = Hold(Arc::new(Shared {
             seat: Seat::of_slot(attachment.member().index),
             attachment,
             levels,
+            keys,
             settings,
             flags,
             events,
@@ -211,6 +221,7 @@ impl Transport for ShmQueue {
             Semantic::Priorities,
             Semantic::Delay,
             Semantic::Expiry,
+            Semantic::Deduplication,
             Semantic::DropOldest,
             Semantic::Pause,
             Semantic::Purge,
@@ -334,10 +345,10 @@ impl Shared {
         self.rings().all(|ring| ring.is_drained(me))
     }
 
-    /// A place is free: wakes a sender for whom it is, as far as can be known.
+    /// A place is free: wakes a sender for whom it is, as far as can be known. Some wait for another level's, or for a key.
     #[inline(always)]
     fn tell_room(&self) {
-        if self.levels.len() == 1 {
+        if self.levels.len() == 1 && self.keys.is_none() {
             self.room().notify_one();
         } else {
             self.room().notify_all();
@@ -408,20 +419,20 @@ impl Shared {
 
     /// Gives back what was leaked (`mem::forget`), then the slot.
     fn detach(&self) {
-        let segment = self.attachment.segment();
-        let table = self.attachment.participants();
         self.attachment.leave();
-        recover(segment, table, &self.levels, self.attachment.member());
+        self.recover(self.attachment.member());
     }
 
     /// What a blocked handle does before it goes back to sleep.
     fn look_around(&self) {
-        recover_departed(
-            self.attachment.segment(),
-            self.attachment.participants(),
-            &self.levels,
-            Some(&self.attachment),
-        );
+        for member in self.attachment.departed() {
+            self.recover(member);
+        }
+    }
+
+    fn recover(&self, member: ipc_shm::Member) {
+        let (segment, table) = (self.attachment.segment(), self.attachment.participants());
+        recover(segment, table, &self.levels, self.keys.as_ref(), member);
     }
 
     fn look_at_clock(&self) -> Option<Due> {
@@ -496,31 +507,25 @@ impl Drop for Hold {
     }
 }
 
-/// Frees whatever departed processes held, then their slots.
-fn recover_departed(
-    segment: &Segment,
-    table: &Participants,
-    levels: &[Arc<Level>],
-    us: Option<&Attachment>,
-) {
-    let departed = us.map_or_else(|| table.departed(segment), Attachment::departed);
-    for member in departed {
-        recover(segment, table, levels, member);
-    }
-}
-
+/// Frees whatever a departed process held, then its slot.
 fn recover(
     segment: &Segment,
     table: &Participants,
     levels: &[Arc<Level>],
+    keys: Option<&Keys<SegmentKeys>>,
     member: ipc_shm::Member,
 ) {
     let seat = Seat::of_slot(member.index);
-    let recovered = |level: &Arc<Level>| {
-        let changed = level.ring.recover(seat, || table.is_member(member));
-        changed.is_some()
+    let departed = || table.is_member(member);
+    // Keys first: whether a message was published shows in its cell, until that is freed.
+    let unpublished = |cell: CellName| {
+        let level = levels.get(cell.level as usize);
+        // A name that is none is damage: better sent twice than not at all.
+        level.is_none_or(|level| level.ring.is_writing(seat, cell.index, cell.occupancy))
     };
-    if levels.iter().all(recovered) {
+    let settled = keys.is_none_or(|keys| keys.recover(seat, departed, unpublished));
+    let recovered = |level: &Arc<Level>| level.ring.recover(seat, departed).is_some();
+    if settled && levels.iter().all(recovered) {
         // Before the slot is free: a recoverer that dies here leaves the rest to the next.
         segment.notify_all();
         table.release(segment, member);

@@ -3,6 +3,8 @@
 //! | what | bytes |
 //! |---|---|
 //! | counters: four lanes for each participant | 4 × 64 each |
+//! | with de-duplication, from a page boundary on: two slots for each key that is remembered at least | 8 each |
+//! | those slots' notes | 40 each |
 //!
 //! then once, or with priorities four times, each from a page boundary on:
 //!
@@ -21,11 +23,12 @@ use std::time::Duration;
 use ipc_proto::{Priority, QueueSettings};
 use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
 
+use super::keys::NOTE_WORDS;
 use super::memory::{CELL_WORDS, RingWord};
 
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 3: state body claim+expiry sender expiry+sequence sent due tally");
+    fingerprint(b"queue 4: state body claim+expiry sender expiry+sequence sent due tally; keys");
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;
 
@@ -67,11 +70,47 @@ pub struct Class {
     pub at: usize,
 }
 
+/// Where the table of keys lies in a segment's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyTable {
+    /// Where the slots' first words begin.
+    pub words_at: usize,
+    /// How many slots.
+    pub slots: u32,
+    /// Where their notes begin.
+    pub notes_at: usize,
+    end: usize,
+}
+
+impl KeyTable {
+    /// The bytes of one slot's notes.
+    pub const NOTE_BYTES: usize = 8 * NOTE_WORDS;
+
+    /// The table of a queue with settings that were validated, if it has one. Twice the slots, or a bucket might be full
+    /// while the table is not.
+    pub fn of(settings: &QueueSettings) -> Option<Self> {
+        settings.dedup_window?;
+        let slots = 2 * settings.dedup_keys;
+        let words_at = counter_bytes(settings).next_multiple_of(PAGE_BYTES);
+        let notes_at = words_at + 8 * slots as usize;
+        Some(Self {
+            words_at,
+            slots,
+            notes_at,
+            end: notes_at + Self::NOTE_BYTES * slots as usize,
+        })
+    }
+}
+
+fn counter_bytes(settings: &QueueSettings) -> usize {
+    usize::from(settings.max_participants) * LANES * CACHE_LINE_BYTES
+}
+
 /// The levels of a queue with settings that were validated, and the size of its segment's body; `None` if it exceeds this
 /// machine's addresses.
 pub fn levels(settings: &QueueSettings) -> Option<(Vec<Geometry>, usize)> {
-    let counters = usize::from(settings.max_participants) * LANES * CACHE_LINE_BYTES;
-    let mut at = counters.next_multiple_of(PAGE_BYTES);
+    let before = KeyTable::of(settings).map_or(counter_bytes(settings), |keys| keys.end);
+    let mut at = before.next_multiple_of(PAGE_BYTES);
     let count = if settings.priorities {
         Priority::COUNT
     } else {
@@ -268,6 +307,7 @@ mod tests {
             extra in 0..(1u64 << 23),
             max_participants in 1..=511u16,
             priorities: bool,
+            keys in proptest::option::of(6..12u32),
         ) {
             let settings = QueueSettings {
                 capacity,
@@ -276,12 +316,19 @@ mod tests {
                 pool_bytes: u64::from(max_message_bytes) + extra,
                 max_participants,
                 priorities,
+                dedup_window: keys.map(|_| Duration::from_secs(1)),
+                dedup_keys: 1 << keys.unwrap_or(6),
                 ..QueueSettings::default()
             };
             settings.validate().unwrap();
             let (levels, body_bytes) = levels(&settings).unwrap();
             prop_assert_eq!(levels.len(), if priorities { 4 } else { 1 });
             let mut begin = 64 * LANES * usize::from(max_participants);
+            if let Some(table) = KeyTable::of(&settings) {
+                prop_assert!(table.words_at >= begin && table.slots >= 2 * settings.dedup_keys);
+                prop_assert!(table.words_at + 8 * table.slots as usize <= table.notes_at);
+                begin = table.notes_at + 40 * table.slots as usize;
+            }
             for level in &levels {
                 prop_assert!(level.at >= begin && level.at % 4096 == 0);
                 begin = level.at + level.total_bytes;

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicU64;
 
 use ipc_shm::{OutOfBounds, Participants, Segment, Words};
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, KeyTable};
+use super::keys::{KeyMemory, NOTE_WORDS};
 use super::memory::{CELL_WORDS, Memory, RingWord};
 use super::payload::Payloads;
 use super::ring::Ring;
@@ -96,5 +97,41 @@ impl Memory for SegmentMemory {
 
     fn chunk_tag(&self, index: u32) -> &AtomicU64 {
         &self.tags.get(index as usize)[0]
+    }
+}
+
+/// The memory of the table of keys in a segment.
+#[derive(Debug)]
+pub(crate) struct SegmentKeys {
+    words: Words<1>,
+    notes: Words<NOTE_WORDS>,
+    slots: u32,
+}
+
+impl SegmentKeys {
+    pub(super) fn new(segment: &Segment, table: KeyTable) -> Result<Self, OutOfBounds> {
+        let (mapping, body) = (segment.mapping(), segment.header().body_offset);
+        let slots = table.slots as usize;
+        Ok(Self {
+            words: mapping.words(body + table.words_at, 8, slots)?,
+            notes: mapping.words(body + table.notes_at, KeyTable::NOTE_BYTES, slots)?,
+            slots: table.slots,
+        })
+    }
+}
+
+impl KeyMemory for SegmentKeys {
+    type Word = AtomicU64;
+
+    fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    fn word(&self, slot: u32) -> &AtomicU64 {
+        &self.words.get(slot as usize)[0]
+    }
+
+    fn notes(&self, slot: u32) -> &[AtomicU64; NOTE_WORDS] {
+        self.notes.get(slot as usize)
     }
 }

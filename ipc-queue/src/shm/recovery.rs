@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::cell::{Cause, Cell};
 use super::memory::{Memory, Word};
 use super::ring::{Claim, Lease, Ring};
-use super::word::{CellKind, Seat, State};
+use super::word::{CellKind, Lap, Seat, State};
 
 /// What a pass over the cells changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,17 @@ impl<M: Memory> Ring<M> {
         self.stray();
         self.spare();
         Some(changed)
+    }
+
+    /// Whether `seat` is still writing that occupancy of a cell: then it has not published it.
+    pub fn is_writing(&self, seat: Seat, index: u32, occupancy: Lap) -> bool {
+        if index >= self.cells() {
+            return true;
+        }
+        let cell = self.cell(index);
+        let state = State::from_word(cell.state().load(SeqCst));
+        let writing = state.kind == CellKind::Writing && state.owner == Some(seat);
+        writing && cell.occupancy() == occupancy
     }
 
     /// The state after one of its mentions of `seat` was taken away.

@@ -10,7 +10,8 @@ use ipc_shm::clock;
 use super::Hold;
 use super::cell::Body;
 use super::chunk::Candidate;
-use super::level::Level;
+use super::keys::{CellName, HeldKey, Keys, Known, Refused};
+use super::level::{Level, SegmentKeys};
 use super::memory::RingWord;
 use super::payload::Writable;
 use super::recovery::Due;
@@ -21,7 +22,7 @@ use super::waiting::{Doubt, Gone};
 use crate::capability::{Semantic, Unsupported};
 use crate::error::{BatchFailure, SendFailure};
 use crate::loan::Loan;
-use crate::send_options::{SendOptions, WhenFull};
+use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::transport::Wait;
 
 /// Sends into one level of a queue in shared memory.
@@ -29,6 +30,8 @@ use crate::transport::Wait;
 pub(crate) struct LevelSender {
     shared: Hold,
     level: Arc<Level>,
+    /// The level's.
+    number: u32,
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
@@ -54,11 +57,12 @@ pub(crate) struct ShmLoan<'a> {
     payload: Option<Writable<'a>>,
 }
 
-/// When a message is to be delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// When a message is to be delivered, and what it is known by.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Terms {
     delay: Duration,
     expires_in: Option<Duration>,
+    key: Option<HeldKey>,
 }
 
 /// What a header says beside where the payload is.
@@ -67,6 +71,8 @@ struct Stamp {
     id: MessageId,
     sent_at: Timestamp,
     expires_at: Option<Due>,
+    /// Whose key's note must be kept right.
+    key_slot: Option<u32>,
 }
 
 /// Why there is no place for a message now.
@@ -75,6 +81,8 @@ enum Lack {
     Place,
     /// No chunk.
     Memory,
+    /// Somebody else is sending with its key.
+    Key,
     /// Waiting would not help.
     Over(SendFailure),
 }
@@ -91,6 +99,7 @@ impl LevelSender {
             sequence: Cell::new(number as u64),
             step: shared.levels.len() as u64,
             warm_chunk: Cell::new(0),
+            number: number as u32,
             most_inline: (level.payloads.geometry().inline_bytes).min(most_bytes(&shared.settings)),
             level,
             shared,
@@ -193,7 +202,7 @@ impl LevelSender {
             place = match self.try_lend(next.len(), kind) {
                 Ok(place) => place,
                 Err(Lack::Over(failure)) => return Err(failure),
-                Err(Lack::Place | Lack::Memory) => return Ok(()),
+                Err(Lack::Place | Lack::Memory | Lack::Key) => return Ok(()),
             };
         }
     }
@@ -216,15 +225,87 @@ impl LevelSender {
         kind: Kind,
         wait: Wait,
     ) -> Result<Writable<'_>, SendFailure> {
+        match self.try_lend_dropping(len, kind) {
+            Err(lack) => self.wait_for_room(len, kind, wait, lack),
+            Ok(place) => Ok(place),
+        }
+    }
+
+    fn try_lend_dropping(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
         loop {
             match self.try_lend(len, kind) {
-                Ok(place) => return Ok(place),
-                Err(Lack::Over(failure)) => return Err(failure),
-                Err(lack) if !self.drop_oldest() => {
-                    return self.wait_for_room(len, kind, wait, lack);
-                }
-                Err(_) => {}
+                Err(Lack::Place | Lack::Memory) if self.drop_oldest() => {}
+                lent => return lent,
             }
+        }
+    }
+
+    /// A place, and the key for what is written there.
+    #[cold]
+    fn lend_keyed(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        key: Key,
+        wait: Wait,
+    ) -> Result<(Writable<'_>, HeldKey), SendFailure> {
+        let Some(keys) = &self.shared.keys else {
+            return Err(Unsupported::by_settings(Semantic::Deduplication).into());
+        };
+        let try_lend = || self.try_lend_keyed(keys, len, options, key);
+        try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
+    }
+
+    /// Looks at the key before it takes anything: those who wait must not wake each other.
+    fn try_lend_keyed(
+        &self,
+        keys: &Keys<SegmentKeys>,
+        len: usize,
+        options: &SendOptions,
+        key: Key,
+    ) -> Result<(Writable<'_>, HeldKey), Lack> {
+        match keys.look_up(key.number(), nanos(clock::monotonic())) {
+            Known::Nothing => {}
+            Known::Sent(of) => return Err(self.duplicate(of)),
+            Known::InUse => return Err(Lack::Key),
+        }
+        let place = match options.when_full {
+            WhenFull::Wait => self.try_lend(len, options.kind)?,
+            WhenFull::DropOldest => self.try_lend_dropping(len, options.kind)?,
+        };
+        let now = nanos(clock::monotonic());
+        let refused = match keys.take(self.shared.seat, key.number(), now) {
+            Ok(held) => return Ok((place, held)),
+            Err(refused) => refused,
+        };
+        // This wakes those who saw us try, too.
+        self.give_back(place.into_claim());
+        Err(match refused {
+            Refused::Sent(of) => self.duplicate(of),
+            Refused::InUse => Lack::Key,
+            Refused::NoSlot => Lack::Over(SendFailure::KeysFull {
+                keys: self.shared.settings.dedup_keys,
+            }),
+        })
+    }
+
+    fn duplicate(&self, of: MessageId) -> Lack {
+        self.lane.add(Sent::Duplicates, 1);
+        Lack::Over(SendFailure::Duplicate { of })
+    }
+
+    fn give_back_key(&self, held: HeldKey) {
+        if let Some(keys) = &self.shared.keys {
+            keys.give_back(held);
+            self.shared.tell_room();
+        }
+    }
+
+    fn name(&self, claim: &Claim) -> CellName {
+        CellName {
+            level: self.number,
+            index: claim.index(),
+            occupancy: self.level.ring.cell(claim.index()).occupancy(),
         }
     }
 
@@ -249,6 +330,16 @@ impl LevelSender {
         wait: Wait,
         lack: Lack,
     ) -> Result<Writable<'_>, SendFailure> {
+        self.wait_until_lent(len, wait, lack, || self.try_lend(len, kind))
+    }
+
+    fn wait_until_lent<T>(
+        &self,
+        len: usize,
+        wait: Wait,
+        lack: Lack,
+        try_lend: impl Fn() -> Result<T, Lack>,
+    ) -> Result<T, SendFailure> {
         if let Lack::Over(failure) = lack {
             return Err(failure);
         }
@@ -256,10 +347,10 @@ impl LevelSender {
             if doubt == Doubt::Yes {
                 self.cursor.borrow_mut().doubt();
             }
-            match self.try_lend(len, kind) {
-                Ok(payload) => Some(Ok(payload)),
+            match try_lend() {
+                Ok(lent) => Some(Ok(lent)),
                 Err(Lack::Over(failure)) => Some(Err(failure)),
-                Err(Lack::Place | Lack::Memory) => None,
+                Err(Lack::Place | Lack::Memory | Lack::Key) => None,
             }
         };
         let more = || self.has_more();
@@ -274,6 +365,7 @@ impl LevelSender {
                     dead: self.shared.dead(),
                 },
                 (None, Lack::Memory) => SendFailure::NoMemory { bytes: len },
+                (None, Lack::Key) => SendFailure::KeyInUse,
                 (None, _) => SendFailure::Full {
                     capacity: self.level.ring.cells(),
                     dead: self.shared.dead(),
@@ -389,6 +481,7 @@ impl LevelSender {
             id: MessageId::new(self.id, sequence),
             sent_at,
             expires_at: None,
+            key_slot: None,
         }
     }
 
@@ -404,18 +497,45 @@ impl LevelSender {
         }
     }
 
-    /// Publishes a message whose time matters. Receivers are yet to be notified.
+    /// Publishes a message about which more was said. Receivers are yet to be notified.
     #[cold]
+    fn publish_on(
+        &self,
+        payload: Writable<'_>,
+        kind: Kind,
+        mut terms: Terms,
+    ) -> Result<MessageId, SendFailure> {
+        let mut stamp = self.stamp(clock::wall());
+        let (Some(mut held), Some(keys)) = (terms.key.take(), &self.shared.keys) else {
+            self.publish_timed(payload, kind, &terms, stamp)?;
+            return Ok(stamp.id);
+        };
+        stamp.key_slot = Some(held.slot());
+        let window = self.shared.settings.dedup_window.unwrap_or_default();
+        let until = nanos(clock::monotonic().saturating_add(window));
+        keys.place(&mut held, self.name(payload.claim()), stamp.id, until);
+        let published = self.publish_timed(payload, kind, &terms, stamp);
+        match published {
+            Ok(()) => keys.sent(held),
+            Err(_) => keys.give_back(held),
+        }
+        self.shared.tell_room();
+        published.map(|()| stamp.id)
+    }
+
     fn publish_timed(
         &self,
         payload: Writable<'_>,
         kind: Kind,
-        terms: Terms,
-    ) -> Result<MessageId, SendFailure> {
+        terms: &Terms,
+        mut stamp: Stamp,
+    ) -> Result<(), SendFailure> {
+        if terms.delay.is_zero() && terms.expires_in.is_none() {
+            return self.publish(payload, kind, stamp);
+        }
         let shared = &*self.shared;
         let now = clock::monotonic();
         let after = |time: Duration| Due::not_before(now.saturating_add(time));
-        let mut stamp = self.stamp(clock::wall());
         stamp.expires_at = terms.expires_in.map(after);
         // Before the message can be seen: whoever finds it must know that the clock matters.
         shared.set_timed();
@@ -431,7 +551,7 @@ impl LevelSender {
             Some(due)
         };
         next.into_iter().for_each(|due| shared.look_by(due));
-        Ok(stamp.id)
+        Ok(())
     }
 
     #[inline(always)]
@@ -491,6 +611,9 @@ impl LevelSender {
             }
         };
         self.describe(&target, stamp);
+        if let (Some(slot), Some(keys)) = (stamp.key_slot, &shared.keys) {
+            keys.move_to(slot, self.name(target.claim()));
+        }
         // Stepped over once more: then it stays where it is, or we might never end.
         let published = match self.level.ring.publish(target.into_claim()) {
             Publication::SteppedOver(claim) => self.level.ring.publish_late(claim),
@@ -513,7 +636,7 @@ impl LevelSender {
     fn failure(&self, lack: Lack) -> SendFailure {
         match lack {
             Lack::Over(failure) => failure,
-            Lack::Place | Lack::Memory => self.lost(),
+            Lack::Place | Lack::Memory | Lack::Key => self.lost(),
         }
     }
 
@@ -523,6 +646,10 @@ impl LevelSender {
         let damaged = |_| SendFailure::Damaged(reason.to_owned());
         self.shared.usable().map_or_else(SendFailure::from, damaged)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The largest payload that the queue takes.
@@ -555,16 +682,18 @@ impl LevelSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<Loan<'_>, SendFailure> {
-        if options.key.is_some() {
-            return Err(Unsupported::by_settings(Semantic::Deduplication).into());
-        }
+        let (payload, key) = match (options.key, options.when_full) {
+            (Some(key), _) => {
+                let (payload, held) = self.lend_keyed(len, options, key, wait)?;
+                (payload, Some(held))
+            }
+            (None, WhenFull::Wait) => (self.lend(len, options.kind, wait)?, None),
+            (None, WhenFull::DropOldest) => (self.lend_dropping(len, options.kind, wait)?, None),
+        };
         let terms = Terms {
             delay: options.delay,
             expires_in: options.expires_in,
-        };
-        let payload = match options.when_full {
-            WhenFull::Wait => self.lend(len, options.kind, wait)?,
-            WhenFull::DropOldest => self.lend_dropping(len, options.kind, wait)?,
+            key,
         };
         Ok(Loan::shm(ShmLoan {
             sender: self,
@@ -608,7 +737,7 @@ impl ShmLoan<'_> {
                 sender.publish(payload, self.kind, stamp)?;
                 stamp.id
             }
-            Some(terms) => sender.publish_timed(payload, self.kind, *terms)?,
+            Some(terms) => sender.publish_on(payload, self.kind, *terms)?,
         };
         sender.sent(1, len);
         Ok(id)
@@ -618,10 +747,14 @@ impl ShmLoan<'_> {
 impl Drop for ShmLoan<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(payload) = self.payload.take()
-            && self.sender.shared.attachment.is_ours()
-        {
-            self.sender.give_back(payload.into_claim());
+        let key = self.terms.take().and_then(|terms| terms.key);
+        if (self.payload.is_some() || key.is_some()) && self.sender.shared.attachment.is_ours() {
+            key.into_iter()
+                .for_each(|held| self.sender.give_back_key(held));
+            let payload = self.payload.take();
+            payload
+                .into_iter()
+                .for_each(|payload| self.sender.give_back(payload.into_claim()));
         }
     }
 }

@@ -106,6 +106,8 @@ pub fn settings() -> QueueSettings {
         // Ends only when told to: `extend` may also shorten it.
         lease: Some(Duration::from_secs(3600)),
         max_participants: PARTICIPANTS,
+        dedup_window: Some(Duration::from_secs(3600)),
+        dedup_keys: QueueSettings::MIN_DEDUP_KEYS,
         ..QueueSettings::default()
     }
 }

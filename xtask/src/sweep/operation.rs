@@ -78,6 +78,11 @@ pub const OPERATIONS: &[Operation] = &[
         states: terms::DELAYED,
     },
     Operation {
+        name: "send-keyed",
+        what: "a message is sent with a key, and the key remembered; or a loan with a key dropped",
+        states: terms::KEYED,
+    },
+    Operation {
         name: "drop-oldest",
         what: "a message is sent to a full queue, which drops its oldest first",
         states: terms::DROP_OLDEST,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ipc_queue::DeadReason;
+use ipc_queue::{DeadReason, SendOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::scenarios::numbered;
@@ -12,6 +12,15 @@ pub const INLINE: usize = 40;
 pub const CHUNKED: usize = 1500;
 /// Messages with this number or a higher one are chunked.
 pub const FIRST_CHUNKED: u64 = 100;
+
+/// Messages that are sent with a key.
+pub const KEYED_INLINE: u64 = 70;
+pub const KEYED_CHUNKED: u64 = 170;
+
+/// How a message is sent with the key that its number makes.
+pub fn keyed(number: u64) -> SendOptions {
+    SendOptions::new().key(format!("message {number}"))
+}
 
 /// A message and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

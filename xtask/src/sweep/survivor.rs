@@ -11,7 +11,7 @@ use ipc_queue::transport::{OpenMode, Transport, Wait};
 use ipc_queue::{ByteQueue, DeadLetter, DeadReason, QueueError, RecvError, SendFailure, ShmQueue};
 
 use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
-use super::outcome::{Message, Outcome};
+use super::outcome::{KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, keyed};
 use super::scenery;
 
 /// What is found in a folder of segments, all of whose processes are dead; afterwards nothing is there.
@@ -36,6 +36,10 @@ pub fn examine(segments: &Path) -> Result<Outcome> {
 pub fn witness(queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
     let messages = drain(&bytes)?;
+    for number in [KEYED_INLINE, KEYED_CHUNKED] {
+        let came = messages.iter().any(|message| message.number() == number);
+        check_key(&bytes, number, came)?;
+    }
     check_free(&queue)?;
     check_room(&bytes)?;
     let namespace = actor::namespace_in(segments)?;
@@ -79,6 +83,17 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
         ensure!(gone, "{letter:?} can't be dropped");
     }
     Ok(messages)
+}
+
+/// A key is remembered exactly if its message came; otherwise it can be sent with at once.
+fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
+    let sender = queue.sender();
+    let lent = sender.loan_with(0, &keyed(number), Wait::No);
+    match lent.map(drop) {
+        Err(SendFailure::Duplicate { .. }) if came => Ok(()),
+        Ok(()) if !came => Ok(()),
+        other => bail!("message {number} came: {came}; its key says {other:?}"),
+    }
 }
 
 /// A dead letter, of which every delivery is accounted for.

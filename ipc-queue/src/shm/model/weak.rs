@@ -21,19 +21,20 @@ use loom::sync::atomic::{AtomicU64, fence};
 use loom::thread;
 
 use super::actor::at;
+use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
 use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
 use crate::shm::word::{CellKind, Seat, State};
 
 /// Whether `SeqCst` has its full strength.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Total {
+pub(super) enum Total {
     Yes,
     No,
 }
 
 /// A thread's view of a shared word.
-struct View {
+pub(super) struct View {
     word: Rc<AtomicU64>,
     total: Total,
     /// How many accesses the thread makes before it is killed.
@@ -79,7 +80,30 @@ impl Word for View {
     }
 }
 
-struct Words {
+/// Two buckets of two.
+const SLOTS: usize = 4;
+
+pub(super) struct Slots([[View; 1 + NOTE_WORDS]; SLOTS]);
+
+impl KeyMemory for Slots {
+    type Word = View;
+
+    const BUCKET: u32 = 2;
+
+    fn slots(&self) -> u32 {
+        SLOTS as u32
+    }
+
+    fn word(&self, slot: u32) -> &View {
+        &self.0[slot as usize][0]
+    }
+
+    fn notes(&self, slot: u32) -> &[View; NOTE_WORDS] {
+        self.0[slot as usize].last_chunk().expect("the rest")
+    }
+}
+
+pub(super) struct Words {
     cells: Vec<[View; CELL_WORDS]>,
     ring: [View; RingWord::COUNT],
     chunks: Vec<View>,
@@ -116,16 +140,18 @@ impl Memory for Words {
 }
 
 /// What all threads of a model share.
-struct World {
+pub(super) struct World {
     total: Total,
     cells: Vec<[Rc<AtomicU64>; CELL_WORDS]>,
     ring: [Rc<AtomicU64>; RingWord::COUNT],
     chunks: Vec<Rc<AtomicU64>>,
+    /// A table of keys: each slot's word, then its notes.
+    keys: [[Rc<AtomicU64>; 1 + NOTE_WORDS]; SLOTS],
     /// Stand for the payloads in cells and in chunks: written by senders, read by receivers.
     inline: Vec<UnsafeCell<()>>,
     large: Vec<UnsafeCell<()>>,
     /// Other words, as each model needs them.
-    words: [Rc<AtomicU64>; 2],
+    pub(super) words: [Rc<AtomicU64>; 2],
 }
 
 fn word() -> Rc<AtomicU64> {
@@ -133,15 +159,16 @@ fn word() -> Rc<AtomicU64> {
 }
 
 /// A thread of a model: the ring as it sees it, and its seat.
-struct Thread {
-    world: Rc<World>,
-    ring: Ring<Words>,
-    seat: Seat,
+pub(super) struct Thread {
+    pub(super) world: Rc<World>,
+    pub(super) ring: Ring<Words>,
+    pub(super) keys: Keys<Slots>,
+    pub(super) seat: Seat,
     left: Rc<Cell<Option<u64>>>,
 }
 
 impl World {
-    fn new(cells: usize, chunks: usize, total: Total) -> Rc<Self> {
+    pub(super) fn new(cells: usize, chunks: usize, total: Total) -> Rc<Self> {
         Rc::new(Self {
             total,
             cells: (0..cells)
@@ -149,13 +176,14 @@ impl World {
                 .collect(),
             ring: std::array::from_fn(|_| word()),
             chunks: (0..chunks).map(|_| word()).collect(),
+            keys: std::array::from_fn(|_| std::array::from_fn(|_| word())),
             inline: (0..cells).map(|_| UnsafeCell::new(())).collect(),
             large: (0..chunks).map(|_| UnsafeCell::new(())).collect(),
             words: std::array::from_fn(|_| word()),
         })
     }
 
-    fn thread(self: &Rc<Self>, seat: u16) -> Thread {
+    pub(super) fn thread(self: &Rc<Self>, seat: u16) -> Thread {
         let left = Rc::new(Cell::new(None));
         let view = |word: &Rc<AtomicU64>| View {
             word: Rc::clone(word),
@@ -171,9 +199,11 @@ impl World {
             ring: self.ring.each_ref().map(view),
             chunks: self.chunks.iter().map(view).collect(),
         };
+        let slots = Slots(self.keys.each_ref().map(|slot| slot.each_ref().map(view)));
         Thread {
             world: Rc::clone(self),
             ring: Ring::new(words, 5),
+            keys: Keys::new(slots),
             seat: Seat::of_slot(seat),
             left,
         }
@@ -181,7 +211,7 @@ impl World {
 }
 
 impl Thread {
-    fn claim(&self) -> Option<Claim> {
+    pub(super) fn claim(&self) -> Option<Claim> {
         let mut cursor = self.ring.cursor(RingWord::Tail);
         self.ring.claim(self.seat, Kind::Data, &mut cursor)
     }
@@ -220,7 +250,7 @@ impl Thread {
         }
     }
 
-    fn receive(&self, how: Settlement) -> Option<Settled> {
+    pub(super) fn receive(&self, how: Settlement) -> Option<Settled> {
         self.receive_with(&mut self.ring.cursor(RingWord::Head), how)
     }
 
@@ -244,7 +274,7 @@ impl Thread {
     }
 }
 
-fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
+pub(super) fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     let more = std::env::var_os("MODEL_LONG").is_some();
     builder.preemption_bound = Some(preemptions + usize::from(more));
@@ -253,7 +283,10 @@ fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Runs a model with a victim that is killed at its n-th access, for each n.
-fn model_with_victim(preemptions: usize, run: impl Fn(u64, &AtomicBool) + Send + Sync + 'static) {
+pub(super) fn model_with_victim(
+    preemptions: usize,
+    run: impl Fn(u64, &AtomicBool) + Send + Sync + 'static,
+) {
     let run = Arc::new(run);
     for nth in 0.. {
         let killed = Arc::new(AtomicBool::new(false));
@@ -267,7 +300,12 @@ fn model_with_victim(preemptions: usize, run: impl Fn(u64, &AtomicBool) + Send +
 }
 
 /// Runs `what` until its `nth` access; then says in `gone` that the thread is dead. Whether it got to the end.
-fn until_killed(thread: &Thread, nth: u64, gone: &AtomicU64, what: impl FnOnce(&Thread)) -> bool {
+pub(super) fn until_killed(
+    thread: &Thread,
+    nth: u64,
+    gone: &AtomicU64,
+    what: impl FnOnce(&Thread),
+) -> bool {
     thread.left.set(Some(nth));
     let ended = catch_unwind(AssertUnwindSafe(|| what(thread)));
     thread.left.set(None);
@@ -282,7 +320,7 @@ fn until_killed(thread: &Thread, nth: u64, gone: &AtomicU64, what: impl FnOnce(&
 }
 
 /// All that is left, taken and acked by one who knows that all others are done.
-fn drain(thread: &Thread) -> usize {
+pub(super) fn drain(thread: &Thread) -> usize {
     let count = std::iter::from_fn(|| thread.receive(Settlement::Ack)).count();
     for index in 0..thread.ring.cells() {
         let state = State::from_word(thread.ring.cell(index).state().load(SeqCst));

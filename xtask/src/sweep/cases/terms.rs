@@ -1,4 +1,4 @@
-//! Messages put off, and messages dropped: to make room, by a purge, or because nobody wanted them in time.
+//! Messages put off, messages with keys, and messages dropped: to make room, by a purge, or because nobody wanted them in time.
 
 use std::thread;
 
@@ -8,7 +8,7 @@ use ipc_queue::{SendOptions, WhenFull};
 
 use crate::sweep::actor::Play;
 use crate::sweep::operation::State;
-use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
+use crate::sweep::outcome::{FIRST_CHUNKED, KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, keyed};
 use crate::sweep::scenery::{MOMENT, Scenery, Set, loan_with, receive, send};
 
 const NEW: u64 = 50;
@@ -31,6 +31,29 @@ pub const DELAYED: &[State] = &[
         put_off(&Scenery::Empty.set(play)?, play, NEW_CHUNKED)
     }),
     State::new("stepped-over", put_off_stepped_over),
+];
+
+/// Afterwards a message is there exactly if its key is remembered: the survivor asks (`survivor::check_key`).
+pub const KEYED: &[State] = &[
+    State::new("empty", |play| {
+        send_keyed(&Scenery::Empty.set(play)?, play, KEYED_INLINE)
+    }),
+    State::new("last-place", |play| {
+        send_keyed(&Scenery::LastPlace.set(play)?, play, KEYED_INLINE)
+    }),
+    State::new("spare-place", |play| {
+        send_keyed(&Scenery::SparePlace.set(play)?, play, KEYED_INLINE)
+    }),
+    State::new("chunked", |play| {
+        send_keyed(&Scenery::Empty.set(play)?, play, KEYED_CHUNKED)
+    }),
+    State::new("stepped-over", send_keyed_stepped_over),
+    State::new("abandoned", |play| {
+        let set = Scenery::Empty.set(play)?;
+        let held = loan_with(&set.queue, KEYED_INLINE, &keyed(KEYED_INLINE))?;
+        let nothing = || Outcome::of([]);
+        play.step(nothing(), nothing(), || drop(held))
+    }),
 ];
 
 pub const DROP_OLDEST: &[State] = &[
@@ -81,6 +104,25 @@ fn put_off_stepped_over(play: &Play) -> Result<()> {
     send(&set.peer, [1])?;
     receive(&set.peer)?.ack()?;
     let after = Outcome::of([Message::comes(NEW, 1)]);
+    play.step(Outcome::of([]), after, || held.publish())
+}
+
+fn send_keyed(set: &Set, play: &Play, number: u64) -> Result<()> {
+    let (sender, payload) = (set.queue.sender(), Message::payload(number));
+    let options = keyed(number);
+    let content = || set.content.iter().copied();
+    let with = content().chain([Message::comes(number, 1)]);
+    play.step(Outcome::of(content()), Outcome::of(with), || {
+        sender.send_with(&payload, &options, Wait::No)
+    })
+}
+
+fn send_keyed_stepped_over(play: &Play) -> Result<()> {
+    let set = Scenery::Empty.set(play)?;
+    let held = loan_with(&set.queue, KEYED_INLINE, &keyed(KEYED_INLINE))?;
+    send(&set.peer, [1])?;
+    receive(&set.peer)?.ack()?;
+    let after = Outcome::of([Message::comes(KEYED_INLINE, 1)]);
     play.step(Outcome::of([]), after, || held.publish())
 }
 

@@ -1,0 +1,557 @@
+//! The keys that a queue remembers, so that nothing is sent twice, whoever dies in between.
+//!
+//! A table of slots, in buckets of sixteen. A key has two buckets, and at any time at most one slot of these is its
+//! own. One word of the slot says what it is to whom:
+//!
+//! ```text
+//! state:2 | seat:9 | turn:11 | key:42
+//!
+//! Free ──claim──► Claimed(me) ──place──► Placed(me) ──sent──► Sent ──window is over──► Claimed(somebody)
+//!   ▲                  │ dropped              │ not published
+//!   └──────────────────┴──────────────────────┘
+//! ```
+//!
+//! Who claims a slot looks through both buckets once more, after the claim. Two who claim slots for the same key at the
+//! same time cannot both miss each other (Dekker's argument: each writes, then reads what the other writes, in one total
+//! order); whoever sees the other withdraws, maybe both. So there is no lock that a dead or stopped process could hold.
+//!
+//! A message is published by one swap in its cell, and its key becomes `Sent` by another. What if its sender dies between
+//! the two? Before the first it notes which occupancy of which cell the message will be published in, and says so
+//! (`Placed`). Recovery resolves the keys of a dead process *before* its cells: if that cell is still being
+//! written by the dead one in that occupancy, nothing was published and the key is free; else it was. A
+//! message that moves to another cell takes its note along before it is published there.
+//!
+//! The turn, counted up at each claim, tells the slot's uses apart: who read the notes of one can't take them for those of
+//! another, unless it slept through exactly a multiple of 2,048 of them. A slot's full key is among its notes; the 42 bits
+//! in the word decide only whom a claimer has to wait for.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+
+use ipc_proto::{MessageId, SenderId};
+
+use super::memory::Word;
+use super::word::{Lap, Seat};
+
+/// Words of notes in a slot.
+pub const NOTE_WORDS: usize = 5;
+
+const PLACE: usize = 0;
+const KEY: usize = 1;
+const SENDER: usize = 2;
+const SEQUENCE: usize = 3;
+const UNTIL: usize = 4;
+
+/// The memory of a table. Zeroed memory is an empty one.
+pub trait KeyMemory {
+    /// Its words.
+    type Word: Word;
+
+    /// How many slots make a bucket: two cache lines of their first words.
+    const BUCKET: u32 = 16;
+
+    /// How many slots there are: a power of two, at least two buckets.
+    fn slots(&self) -> u32;
+
+    /// What a slot is to whom.
+    fn word(&self, slot: u32) -> &Self::Word;
+
+    /// Its notes.
+    fn notes(&self, slot: u32) -> &[Self::Word; NOTE_WORDS];
+}
+
+/// The table, on some memory.
+#[derive(Debug)]
+pub struct Keys<M> {
+    memory: M,
+}
+
+/// The right to a key. Whoever drops it without giving it back keeps the key until its process ends.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "give it back"]
+pub struct HeldKey {
+    slot: u32,
+    word: u64,
+}
+
+impl HeldKey {
+    /// Which slot it is.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+}
+
+/// What is known of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    Nothing,
+    /// It is this message's.
+    Sent(MessageId),
+    /// Somebody else is about to send with it, or was just seen to try.
+    InUse,
+}
+
+/// Why a key can't be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// As [`Known::Sent`].
+    Sent(MessageId),
+    /// As [`Known::InUse`].
+    InUse,
+    /// Both of its buckets are full.
+    NoSlot,
+}
+
+/// One occupancy of one cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellName {
+    /// Which level.
+    pub level: u32,
+    /// Which cell.
+    pub index: u32,
+    /// Which occupancy of it.
+    pub occupancy: Lap,
+}
+
+impl CellName {
+    const INDEX_SHIFT: u32 = 35;
+    const LEVEL_SHIFT: u32 = 55;
+    const INDEX_MASK: u64 = (1 << 20) - 1;
+
+    fn to_word(self) -> u64 {
+        u64::from(self.level) << Self::LEVEL_SHIFT
+            | u64::from(self.index) << Self::INDEX_SHIFT
+            | self.occupancy.number()
+    }
+
+    fn from_word(word: u64) -> Self {
+        Self {
+            level: (word >> Self::LEVEL_SHIFT) as u32,
+            index: (word >> Self::INDEX_SHIFT & Self::INDEX_MASK) as u32,
+            occupancy: Lap::new(word),
+        }
+    }
+}
+
+/// What a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Free,
+    Claimed,
+    Placed,
+    Sent,
+}
+
+/// A slot's word, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    used: Use,
+    /// Whose it is while it is claimed or placed; zero otherwise. A seat's slot, plus one.
+    seat: u16,
+    turn: u16,
+    key: u64,
+}
+
+impl Slot {
+    const KEY_BITS: u32 = 42;
+    const TURN_BITS: u32 = 11;
+    const SEAT_BITS: u32 = 9;
+    const TURN_MASK: u64 = (1 << Self::TURN_BITS) - 1;
+    const SEAT_MASK: u64 = (1 << Self::SEAT_BITS) - 1;
+
+    fn from_word(word: u64) -> Self {
+        let seat = word >> (Self::KEY_BITS + Self::TURN_BITS) & Self::SEAT_MASK;
+        let used = match word >> (Self::KEY_BITS + Self::TURN_BITS + Self::SEAT_BITS) {
+            0 => Use::Free,
+            1 => Use::Claimed,
+            2 => Use::Placed,
+            _ => Use::Sent,
+        };
+        Self {
+            used,
+            seat: seat as u16,
+            turn: (word >> Self::KEY_BITS & Self::TURN_MASK) as u16,
+            key: word & ((1 << Self::KEY_BITS) - 1),
+        }
+    }
+
+    fn to_word(self) -> u64 {
+        (self.used as u64) << (Self::KEY_BITS + Self::TURN_BITS + Self::SEAT_BITS)
+            | u64::from(self.seat) << (Self::KEY_BITS + Self::TURN_BITS)
+            | (u64::from(self.turn) & Self::TURN_MASK) << Self::KEY_BITS
+            | self.key
+    }
+
+    fn claimed_by(self, me: Seat, key: u64) -> Self {
+        Self {
+            used: Use::Claimed,
+            seat: me.slot() + 1,
+            turn: self.turn.wrapping_add(1),
+            key: Self::key_bits(key),
+        }
+    }
+
+    fn freed(self) -> Self {
+        Self {
+            used: Use::Free,
+            seat: 0,
+            key: 0,
+            ..self
+        }
+    }
+
+    fn sent(self) -> Self {
+        Self {
+            used: Use::Sent,
+            seat: 0,
+            ..self
+        }
+    }
+
+    /// What of a key there is room for here: not the bits that choose its first bucket.
+    fn key_bits(key: u64) -> u64 {
+        key >> (64 - Self::KEY_BITS)
+    }
+
+    fn is_held_by(self, seat: Seat) -> bool {
+        matches!(self.used, Use::Claimed | Use::Placed) && self.seat == seat.slot() + 1
+    }
+}
+
+impl<M: KeyMemory> Keys<M> {
+    /// The table on `memory`.
+    pub fn new(memory: M) -> Self {
+        Self { memory }
+    }
+
+    /// What is known of a key at a time, in nanoseconds since boot.
+    pub fn look_up(&self, key: u64, now: u64) -> Known {
+        self.look_beside(None, key, now)
+    }
+
+    /// Takes a key, for a message to be sent with it.
+    pub fn take(&self, me: Seat, key: u64, now: u64) -> Result<HeldKey, Refused> {
+        match self.look_up(key, now) {
+            Known::Nothing => {}
+            Known::Sent(id) => return Err(Refused::Sent(id)),
+            Known::InUse => return Err(Refused::InUse),
+        }
+        let held = self.claim(me, key, now).ok_or(Refused::NoSlot)?;
+        // Only now: whoever claimed one before us is seen here, and whoever does after us sees ours.
+        let refused = match self.look_beside(Some(held.slot), key, now) {
+            Known::Nothing => {
+                self.memory.notes(held.slot)[KEY].store(key, Release);
+                return Ok(held);
+            }
+            Known::Sent(id) => Refused::Sent(id),
+            Known::InUse => Refused::InUse,
+        };
+        self.give_back(held);
+        Err(refused)
+    }
+
+    /// Notes what is about to be published where, and until when its key is remembered.
+    pub fn place(&self, held: &mut HeldKey, at: CellName, id: MessageId, until: u64) {
+        let notes = self.memory.notes(held.slot);
+        notes[PLACE].store(at.to_word(), Release);
+        notes[SENDER].store(id.sender.get(), Release);
+        notes[SEQUENCE].store(id.sequence, Release);
+        notes[UNTIL].store(until, Release);
+        let placed = Slot {
+            used: Use::Placed,
+            ..Slot::from_word(held.word)
+        };
+        self.change(held, placed);
+    }
+
+    /// Notes that a message that was placed is to be published elsewhere.
+    pub fn move_to(&self, slot: u32, at: CellName) {
+        self.memory.notes(slot)[PLACE].store(at.to_word(), Release);
+    }
+
+    /// Remembers a key whose message was published.
+    pub fn sent(&self, mut held: HeldKey) {
+        let sent = Slot::from_word(held.word).sent();
+        self.change(&mut held, sent);
+    }
+
+    /// Gives back a key whose message was not published.
+    pub fn give_back(&self, mut held: HeldKey) {
+        let freed = Slot::from_word(held.word).freed();
+        self.change(&mut held, freed);
+    }
+
+    /// Settles the keys of `seat`, whose process is certainly gone; before its cells are freed. `false`: the seat is
+    /// somebody else's by now, and all was done by others.
+    ///
+    /// `still_departed` is asked after each word was read, and `is_unpublished` whether the departed one is still writing
+    /// that occupancy of that cell.
+    pub fn recover(
+        &self,
+        seat: Seat,
+        still_departed: impl Fn() -> bool,
+        is_unpublished: impl Fn(CellName) -> bool,
+    ) -> bool {
+        for number in 0..self.memory.slots() {
+            let word = self.memory.word(number);
+            loop {
+                let seen = word.load(SeqCst);
+                let slot = Slot::from_word(seen);
+                if !slot.is_held_by(seat) {
+                    break;
+                }
+                if !still_departed() {
+                    return false;
+                }
+                let place = || CellName::from_word(self.memory.notes(number)[PLACE].load(Acquire));
+                let next = match slot.used {
+                    Use::Placed if !is_unpublished(place()) => slot.sent(),
+                    _ => slot.freed(),
+                };
+                // Another recoverer was faster, and looked before any cell was freed: its word stands.
+                let _ = word.swap_if(seen, next.to_word(), SeqCst);
+            }
+        }
+        true
+    }
+
+    /// Claims a free slot, in the emptier of the key's buckets; if there is none, one whose window is over.
+    fn claim(&self, me: Seat, key: u64, now: u64) -> Option<HeldKey> {
+        loop {
+            let (slot, seen) = self.free_slot(key).or_else(|| self.old_slot(key, now))?;
+            let word = Slot::from_word(seen).claimed_by(me, key).to_word();
+            if self.memory.word(slot).swap_if(seen, word, SeqCst).is_ok() {
+                return Some(HeldKey { slot, word });
+            }
+        }
+    }
+
+    fn free_slot(&self, key: u64) -> Option<(u32, u64)> {
+        let free = |bucket: u32| {
+            let words =
+                Self::slots_of(bucket).map(|slot| (slot, self.memory.word(slot).load(SeqCst)));
+            let mut free = words.filter(|(_, word)| Slot::from_word(*word).used == Use::Free);
+            let first = free.next();
+            (first.map_or(0, |_| 1 + free.count()), first)
+        };
+        let [one, other] = self.buckets(key).map(free);
+        if one.0 >= other.0 { one.1 } else { other.1 }
+    }
+
+    fn old_slot(&self, key: u64, now: u64) -> Option<(u32, u64)> {
+        let mut slots = self.buckets(key).into_iter().flat_map(Self::slots_of);
+        slots.find_map(|slot| {
+            let seen = self.memory.word(slot).load(SeqCst);
+            let sent = Slot::from_word(seen).used == Use::Sent;
+            let over = sent && self.memory.notes(slot)[UNTIL].load(Acquire) <= now;
+            over.then_some((slot, seen))
+        })
+    }
+
+    /// What the key's slots say, but for this one.
+    fn look_beside(&self, ours: Option<u32>, key: u64, now: u64) -> Known {
+        let mut known = Known::Nothing;
+        for slot in self.buckets(key).into_iter().flat_map(Self::slots_of) {
+            if ours == Some(slot) {
+                continue;
+            }
+            match self.ask(slot, key, now) {
+                Known::Sent(id) => return Known::Sent(id),
+                Known::InUse => known = Known::InUse,
+                Known::Nothing => {}
+            }
+        }
+        known
+    }
+
+    fn ask(&self, slot: u32, key: u64, now: u64) -> Known {
+        let word = self.memory.word(slot);
+        let mut seen = word.load(SeqCst);
+        loop {
+            let said = Slot::from_word(seen);
+            match said.used {
+                Use::Free => return Known::Nothing,
+                _ if said.key != Slot::key_bits(key) => return Known::Nothing,
+                Use::Claimed | Use::Placed => return Known::InUse,
+                Use::Sent => {}
+            }
+            let [whole_key, sender, sequence, until] = [KEY, SENDER, SEQUENCE, UNTIL]
+                .map(|note| self.memory.notes(slot)[note].load(Acquire));
+            let again = word.load(SeqCst);
+            if again != seen {
+                seen = again; // The notes may be of the one use or the other.
+            } else if whole_key != key || until <= now {
+                return Known::Nothing;
+            } else {
+                return Known::Sent(MessageId::new(SenderId::new(sender), sequence));
+            }
+        }
+    }
+
+    /// The two buckets of a key; never the same.
+    fn buckets(&self, key: u64) -> [u32; 2] {
+        let mask = self.memory.slots() / M::BUCKET - 1;
+        let one = key as u32 & mask;
+        [one, one ^ ((key >> 21) as u32 & mask | 1)]
+    }
+
+    fn slots_of(bucket: u32) -> Range<u32> {
+        bucket * M::BUCKET..(bucket + 1) * M::BUCKET
+    }
+
+    /// Changes the word of a slot that is ours. Nobody else does while we live.
+    fn change(&self, held: &mut HeldKey, to: Slot) {
+        let to = to.to_word();
+        let word = self.memory.word(held.slot);
+        if word.swap_if(held.word, to, SeqCst).is_ok() {
+            held.word = to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    const KEYS: u32 = 64;
+    const WINDOW: u64 = 1000;
+
+    struct Heap(Vec<([AtomicU64; 1], [AtomicU64; NOTE_WORDS])>);
+
+    impl KeyMemory for Heap {
+        type Word = AtomicU64;
+
+        fn slots(&self) -> u32 {
+            self.0.len() as u32
+        }
+
+        fn word(&self, slot: u32) -> &AtomicU64 {
+            &self.0[slot as usize].0[0]
+        }
+
+        fn notes(&self, slot: u32) -> &[AtomicU64; NOTE_WORDS] {
+            &self.0[slot as usize].1
+        }
+    }
+
+    fn table() -> Keys<Heap> {
+        Keys::new(Heap((0..2 * KEYS).map(|_| Default::default()).collect()))
+    }
+
+    fn key(number: u64) -> u64 {
+        crate::Key::of(number.to_le_bytes()).number()
+    }
+
+    fn id(sequence: u64) -> MessageId {
+        MessageId::new(SenderId::new(7), sequence)
+    }
+
+    fn seat(slot: u16) -> Seat {
+        Seat::of_slot(slot)
+    }
+
+    const CELL: CellName = CellName {
+        level: 3,
+        index: (1 << 20) - 1,
+        occupancy: Lap::new(u64::MAX),
+    };
+
+    fn send(keys: &Keys<Heap>, key: u64, sequence: u64, now: u64) -> Result<(), Refused> {
+        let mut held = keys.take(seat(0), key, now)?;
+        keys.place(&mut held, CELL, id(sequence), now + WINDOW);
+        keys.sent(held);
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_is_one_messages_for_the_window() {
+        let keys = table();
+        let held = keys.take(seat(0), key(1), 0).unwrap();
+        assert_eq!(keys.look_up(key(1), 0), Known::InUse);
+        assert_eq!(keys.take(seat(1), key(1), 0), Err(Refused::InUse));
+        keys.give_back(held);
+        send(&keys, key(1), 5, 0).unwrap();
+        assert_eq!(
+            keys.take(seat(1), key(1), WINDOW - 1),
+            Err(Refused::Sent(id(5)))
+        );
+        assert_eq!(keys.look_up(key(1), WINDOW), Known::Nothing);
+        send(&keys, key(1), 6, WINDOW).unwrap();
+        assert_eq!(keys.look_up(key(1), WINDOW), Known::Sent(id(6)));
+    }
+
+    #[test]
+    fn as_many_keys_as_promised_are_remembered_and_old_ones_make_room() {
+        let keys = table();
+        for round in 0..50 {
+            for number in 0..u64::from(KEYS) {
+                let number = 1000 * round + number;
+                assert_eq!(send(&keys, key(number), number, round * WINDOW), Ok(()));
+            }
+            for number in 0..u64::from(KEYS) {
+                let number = 1000 * round + number;
+                assert_eq!(
+                    keys.look_up(key(number), round * WINDOW),
+                    Known::Sent(id(number))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_table_says_so_and_forgets_nothing() {
+        let keys = table();
+        let mut sent = 0;
+        while send(&keys, key(sent), sent, 0) == Ok(()) {
+            sent += 1;
+        }
+        assert_eq!(send(&keys, key(sent), sent, 0), Err(Refused::NoSlot));
+        assert!((u64::from(KEYS)..=u64::from(2 * KEYS)).contains(&sent));
+        for number in 0..sent {
+            assert_eq!(keys.look_up(key(number), 0), Known::Sent(id(number)));
+        }
+    }
+
+    #[test]
+    fn keys_that_look_alike_in_a_slot_are_told_apart_once_sent() {
+        let keys = table();
+        let (one, other) = (u64::MAX << 22, u64::MAX << 22 | 1 << 21);
+        send(&keys, one, 1, 0).unwrap();
+        assert_eq!(keys.look_up(other, 0), Known::Nothing);
+        send(&keys, other, 2, 0).unwrap();
+        assert_eq!(keys.look_up(one, 0), Known::Sent(id(1)));
+        assert_eq!(keys.look_up(other, 0), Known::Sent(id(2)));
+    }
+
+    #[test]
+    fn the_keys_of_the_dead_are_sent_if_their_messages_were() {
+        let keys = table();
+        let claimed = keys.take(seat(1), key(1), 0).unwrap();
+        let mut unpublished = keys.take(seat(1), key(2), 0).unwrap();
+        keys.place(&mut unpublished, CELL, id(2), WINDOW);
+        let mut published = keys.take(seat(1), key(3), 0).unwrap();
+        let elsewhere = CellName { level: 0, ..CELL };
+        keys.place(&mut published, CELL, id(3), WINDOW);
+        keys.move_to(published.slot(), elsewhere);
+        let others = keys.take(seat(2), key(4), 0).unwrap();
+        assert!(
+            !keys.recover(seat(1), || false, |_| true),
+            "not its seat any more"
+        );
+        assert_eq!(keys.look_up(key(1), 0), Known::InUse);
+        assert!(keys.recover(seat(1), || true, |cell| cell == CELL));
+        assert_eq!(keys.look_up(key(1), 0), Known::Nothing);
+        assert_eq!(keys.look_up(key(2), 0), Known::Nothing);
+        assert_eq!(keys.look_up(key(3), 0), Known::Sent(id(3)));
+        assert_eq!(keys.look_up(key(4), 0), Known::InUse);
+        // Should one come back that was thought dead, its slots are others'.
+        let again = keys.take(seat(3), key(1), 0).unwrap();
+        keys.give_back(claimed);
+        assert_eq!(keys.look_up(key(1), 0), Known::InUse);
+        keys.give_back(again);
+        keys.give_back(others);
+    }
+}
