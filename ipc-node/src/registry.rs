@@ -93,6 +93,21 @@ impl Registry {
         })
     }
 
+    /// The nodes of `namespace`, for looking only: nobody can be disturbed. `None` if none ever joined.
+    ///
+    /// # Errors
+    /// [`RegistryError::Open`] when there is a table that can't be opened.
+    pub fn look(namespace: &Namespace) -> Result<Option<Self>, RegistryError> {
+        match Segment::open_read_only(namespace, &table_name(), &expected()) {
+            Ok(segment) => Ok(Some(Self {
+                table: Participants::of(&segment),
+                segment,
+            })),
+            Err(OpenError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes the table. `Ok(false)` if there was none. Nodes that are there go on, unseen by new ones.
     ///
     /// # Errors
@@ -186,12 +201,7 @@ impl Registry {
 
 /// A handle of the table's segment, made if there is none.
 pub(crate) fn open_segment(namespace: &Namespace) -> Result<Segment, RegistryError> {
-    let expected = Expected {
-        kind: KIND,
-        layout_hash: LAYOUT_HASH,
-        payload: None,
-    };
-    match Segment::open(namespace, &table_name(), &expected) {
+    match Segment::open(namespace, &table_name(), &expected()) {
         Err(OpenError::NotFound { .. }) => {}
         opened => return Ok(opened?),
     }
@@ -202,6 +212,14 @@ pub(crate) fn open_segment(namespace: &Namespace) -> Result<Segment, RegistryErr
         Err(OpenOrCreateError::Open(error)) => Err(error.into()),
         Err(OpenOrCreateError::Create(error)) => Err(error.into()),
         Err(other) => Err(RegistryError::Other(other.to_string())),
+    }
+}
+
+fn expected() -> Expected {
+    Expected {
+        kind: KIND,
+        layout_hash: LAYOUT_HASH,
+        payload: None,
     }
 }
 

@@ -128,7 +128,7 @@ fn check(name: &Name, found: &Shared, request: &OpenRequest) -> Result<(), Queue
             name: name.to_string(),
         });
     }
-    if found.payload != request.payload {
+    if found.payload != request.payload && request.payload != OpenRequest::ANY_PAYLOAD {
         let said = |payload: &str| match payload {
             "" => "plain bytes".to_owned(),
             name => name.to_owned(),

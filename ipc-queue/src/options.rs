@@ -168,6 +168,18 @@ impl QueueOptions {
         self.open_transport(address, payload).map(ByteQueue::over)
     }
 
+    /// Opens an existing queue, whatever the type of its payloads, as one of plain bytes: for tools. A typed queue's payloads
+    /// are a version byte and [postcard](https://docs.rs/postcard).
+    ///
+    /// # Errors
+    /// [`QueueError`] says what stands in the way.
+    pub fn open_any(&self, address: &str) -> Result<ByteQueue, QueueError> {
+        let existing = self.clone().mode(OpenMode::Open);
+        existing
+            .open_transport(address, OpenRequest::ANY_PAYLOAD.to_owned())
+            .map(ByteQueue::over)
+    }
+
     fn open_transport(
         &self,
         address: &str,

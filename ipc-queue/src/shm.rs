@@ -11,8 +11,10 @@
 mod by_priority;
 mod cell;
 mod chunk;
+mod contents;
 mod door;
 mod geometry;
+mod inspector;
 mod keys;
 mod letters;
 mod level;
@@ -34,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_proto::{MessageId, Name, QueueSettings};
+use ipc_proto::{Name, QueueSettings};
 use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Watched};
 use ipc_shm::{
@@ -43,6 +45,7 @@ use ipc_shm::{
 };
 
 pub use by_priority::{ShmReceiver, ShmSender};
+pub use inspector::{Inspector, Waiting};
 pub(crate) use receiver::ShmDelivery;
 pub(crate) use sender::ShmLoan;
 
@@ -52,12 +55,12 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
-use geometry::{KeyTable, LAYOUT_HASH};
-use keys::{CellName, Keys};
-use level::{Level, SegmentKeys, SegmentMemory};
+use contents::Contents;
+use geometry::LAYOUT_HASH;
+use level::SegmentMemory;
 use recovery::{Changed, Due};
 use ring::Ring;
-use tally::{Counters, Lane, Received, Sent, Side};
+use tally::{Lane, Received, Sent, Side};
 use word::{CellKind, Seat};
 
 /// What queue segments are called: `<name>.queue`.
@@ -89,16 +92,10 @@ pub struct ShmQueue {
 #[derive(Debug)]
 pub(crate) struct Shared {
     attachment: Attachment,
-    /// One, or as [`by_priority::level_of`] numbers them.
-    levels: Box<[Arc<Level>]>,
-    /// `None`: messages have no keys.
-    keys: Option<Keys<SegmentKeys>>,
-    settings: QueueSettings,
+    contents: Contents,
     seat: Seat,
-    flags: View<[AtomicU64; 1]>,
     /// What receivers, senders wait for.
     events: [View<AtomicU32>; 2],
-    counters: Counters,
     /// Who listens there, without sleeping.
     listeners: [Arc<Listeners>; 2],
     /// When the watcher will look next, in milliseconds since boot. Only this process's business.
@@ -131,44 +128,21 @@ impl ShmQueue {
     }
 
     fn attach(segment: Segment, request: &OpenRequest) -> Result<Self, QueueError> {
-        let header = segment.header().clone();
-        let bad = |reason: &str| QueueError::Geometry {
-            name: segment.name().to_string(),
-            reason: reason.to_owned(),
-        };
-        let settings = geometry::from_params(&header.params, header.max_participants)
-            .ok_or_else(|| bad("its settings are out of range"))?;
-        request.check(segment.name().as_str(), &settings)?;
-        let bounds = || bad("it is too small for its settings");
-        let (levels, _) = geometry::levels(&settings)
-            .filter(|(_, bytes)| *bytes <= header.total_bytes - header.body_offset)
-            .ok_or_else(bounds)?;
-        let counters = Counters::new(&segment).map_err(|_| bounds())?;
-        let levels: Result<Box<[_]>, _> = levels
-            .into_iter()
-            .map(|level| Level::new(&segment, level, settings.attempt_limit).map(Arc::new))
-            .collect();
-        let levels = levels.map_err(|_| bounds())?;
-        let keys = KeyTable::of(&settings).map(|table| SegmentKeys::new(&segment, table));
-        let keys = keys.transpose().map_err(|_| bounds())?.map(Keys::new);
-        let flags = segment.flag_view();
+        let contents = Contents::of(&segment)?;
+        request.check(segment.name().as_str(), &contents.settings)?;
         let events = [ITEMS, ROOM].map(|event| segment.event_view(event));
         // Before joining: the dead may hold every slot.
         let table = Participants::of(&segment);
         for member in table.departed(&segment) {
-            recover(&segment, &table, &levels, keys.as_ref(), member);
+            contents.recover(&segment, &table, member);
         }
         let attachment = Attachment::join(segment, &process_name())?;
         let shared = Hold(Arc::new(Shared {
             seat: Seat::of_slot(attachment.member().index),
             attachment,
-            levels,
-            keys,
-            settings,
-            flags,
+            contents,
             events,
             listeners: Default::default(),
-            counters,
             next_look: AtomicU64::new(u64::MAX),
             holds: AtomicUsize::new(1),
         }));
@@ -210,7 +184,7 @@ impl ShmQueue {
 
 impl Transport for ShmQueue {
     fn settings(&self) -> &QueueSettings {
-        &self.shared.settings
+        &self.shared.contents.settings
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -285,24 +259,11 @@ impl Transport for ShmQueue {
 
     fn holdings(&self) -> Vec<Holding> {
         let table = self.shared.attachment.participants();
-        let holding = |(seat, message, attempt): (Seat, MessageId, u8)| {
-            let holder = table.get(seat.slot());
-            Holding {
-                holder: holder.name,
-                pid: holder.process.pid,
-                message,
-                attempt,
-            }
-        };
-        let leased = self.shared.rings().flat_map(Ring::leased);
-        leased
-            .filter(|(seat, ..)| seat.slot() < table.count())
-            .map(holding)
-            .collect()
+        self.shared.contents.holdings(table)
     }
 
     fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.shared.dead_letters()
+        self.shared.contents.dead_letters()
     }
 
     fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
@@ -317,7 +278,7 @@ impl Transport for ShmQueue {
 impl Shared {
     #[inline]
     fn flag(&self) -> &AtomicU64 {
-        &self.flags[0]
+        self.contents.flag()
     }
 
     #[inline]
@@ -334,9 +295,13 @@ impl Shared {
         geometry::queue_id(&self.attachment.segment().header().params)
     }
 
+    fn stats(&self) -> QueueStats {
+        self.contents.stats(self.attachment.participants())
+    }
+
     /// The rings of all levels.
     fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> {
-        self.levels.iter().map(|level| &level.ring)
+        self.contents.rings()
     }
 
     /// Whether nothing is left that somebody other than `me` may still have to deliver or settle. A closed queue's
@@ -348,7 +313,7 @@ impl Shared {
     /// A place is free: wakes a sender for whom it is, as far as can be known. Some wait for another level's, or for a key.
     #[inline(always)]
     fn tell_room(&self) {
-        if self.levels.len() == 1 && self.keys.is_none() {
+        if self.contents.levels.len() == 1 && self.contents.keys.is_none() {
             self.room().notify_one();
         } else {
             self.room().notify_all();
@@ -396,7 +361,9 @@ impl Shared {
 
     /// What is counted on nobody's account but the process's.
     fn shared_lane(&self, side: Side) -> Lane {
-        self.counters.shared(self.attachment.member(), side)
+        self.contents
+            .counters
+            .shared(self.attachment.member(), side)
     }
 
     fn notify(&self, changed: Changed) {
@@ -432,18 +399,18 @@ impl Shared {
 
     fn recover(&self, member: ipc_shm::Member) {
         let (segment, table) = (self.attachment.segment(), self.attachment.participants());
-        recover(segment, table, &self.levels, self.keys.as_ref(), member);
+        self.contents.recover(segment, table, member);
     }
 
     fn look_at_clock(&self) -> Option<Due> {
         let timed = self.flag().load(Ordering::SeqCst) & TIMED != 0;
-        if !timed && self.settings.lease.is_none() {
+        if !timed && self.contents.settings.lease.is_none() {
             return None;
         }
         let now = Due::at(clock::monotonic());
         let mut next = None;
         for ring in self.rings() {
-            let (changed, due) = ring.look_at_clock(now, self.settings.lease);
+            let (changed, due) = ring.look_at_clock(now, self.contents.settings.lease);
             self.notify(changed);
             next = next.into_iter().chain(due).min();
         }
@@ -507,44 +474,20 @@ impl Drop for Hold {
     }
 }
 
-/// Frees whatever a departed process held, then its slot.
-fn recover(
-    segment: &Segment,
-    table: &Participants,
-    levels: &[Arc<Level>],
-    keys: Option<&Keys<SegmentKeys>>,
-    member: ipc_shm::Member,
-) {
-    let seat = Seat::of_slot(member.index);
-    let departed = || table.is_member(member);
-    // Keys first: whether a message was published shows in its cell, until that is freed.
-    let unpublished = |cell: CellName| {
-        let level = levels.get(cell.level as usize);
-        // A name that is none is damage: better sent twice than not at all.
-        level.is_none_or(|level| level.ring.is_writing(seat, cell.index, cell.occupancy))
-    };
-    let settled = keys.is_none_or(|keys| keys.recover(seat, departed, unpublished));
-    let recovered = |level: &Arc<Level>| level.ring.recover(seat, departed).is_some();
-    if settled && levels.iter().all(recovered) {
-        // Before the slot is free: a recoverer that dies here leaves the rest to the next.
-        segment.notify_all();
-        table.release(segment, member);
-    }
-}
-
 fn open_segment(
     namespace: &Namespace,
     name: &Name,
     request: &OpenRequest,
 ) -> Result<Segment, QueueError> {
     let payload = match &request.payload[..] {
-        "" => PayloadType::bytes(),
+        "" | OpenRequest::ANY_PAYLOAD => PayloadType::bytes(),
         name => PayloadType::named(name),
     };
+    let any = request.payload == OpenRequest::ANY_PAYLOAD;
     let expected = Expected {
         kind: KIND,
         layout_hash: LAYOUT_HASH,
-        payload: Some(payload.clone()),
+        payload: (!any).then(|| payload.clone()),
     };
     let settings = &request.settings;
     let header = || {
@@ -577,7 +520,11 @@ fn open_segment(
             }
         }
     };
-    opened.map_err(|error| match error {
+    opened.map_err(|error| open_error(name, error))
+}
+
+fn open_error(name: &Name, error: OpenError) -> QueueError {
+    match error {
         OpenError::NotFound { path } => QueueError::NotFound {
             name: path.display().to_string(),
         },
@@ -590,7 +537,7 @@ fn open_segment(
             wanted: wanted.to_string(),
         },
         other => other.into(),
-    })
+    }
 }
 
 /// What this process calls itself in the table of participants.

@@ -370,11 +370,14 @@ pub struct OpenRequest {
     pub settings: QueueSettings,
     /// The settings that an existing queue must agree on, by name.
     pub insist_on: Vec<&'static str>,
-    /// The payload type's name; empty for plain bytes.
+    /// The payload type's name; empty for plain bytes, or [`ANY_PAYLOAD`](Self::ANY_PAYLOAD).
     pub payload: String,
 }
 
 impl OpenRequest {
+    /// For `payload`: whatever the type of an existing queue's payloads is, it is opened as one of plain bytes.
+    pub const ANY_PAYLOAD: &str = "*";
+
     /// Compares an existing queue's settings with those insisted on.
     ///
     /// # Errors

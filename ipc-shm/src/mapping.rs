@@ -36,7 +36,7 @@ pub struct OutOfBounds {
     pub mapped: usize,
 }
 
-/// A shared, writable mapping of a whole file.
+/// A shared mapping of a whole file, writable unless it was made for looking only.
 ///
 /// If the file is cut short meanwhile, it becomes private zeroes at the first touch of what is missing, see `fault`.
 ///
@@ -62,7 +62,16 @@ impl Mapping {
         Self::protected(file, bytes, None)
     }
 
-    /// The same; the mark tells if it was replaced by zeroes, see `fault`.
+    /// The same for looking only: a write through it would end this process.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn read_only(file: &File, bytes: usize) -> io::Result<Arc<Self>> {
+        let raw = MmapOptions::new().len(bytes).map_raw_read_only(file)?;
+        Ok(Self::protect(raw, bytes, None))
+    }
+
+    /// The same as [`new`](Self::new); the mark tells if it was replaced by zeroes, see `fault`.
     pub(crate) fn marked(file: &File, bytes: usize, mark: Mark) -> io::Result<Arc<Self>> {
         let inside = mark.offset.checked_add(8).is_some_and(|end| end <= bytes);
         if !inside || !mark.offset.is_multiple_of(8) {
@@ -73,6 +82,10 @@ impl Mapping {
 
     fn protected(file: &File, bytes: usize, mark: Option<Mark>) -> io::Result<Arc<Self>> {
         let raw = MmapOptions::new().len(bytes).map_raw(file)?;
+        Ok(Self::protect(raw, bytes, mark))
+    }
+
+    fn protect(raw: MmapRaw, bytes: usize, mark: Option<Mark>) -> Arc<Self> {
         let protect = |start: NonNull<u8>| {
             start.expose_provenance();
             // SAFETY: mapped until `raw` is dropped, which is after its protection (1). Other processes may write
@@ -80,10 +93,10 @@ impl Mapping {
             // which are as good as any bytes.
             unsafe { fault::protect(start, bytes, mark) }
         };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             _protection: NonNull::new(raw.as_mut_ptr()).map(protect),
             raw,
-        }))
+        })
     }
 
     /// How many bytes are mapped.

@@ -110,6 +110,12 @@ pub enum JoinError {
         /// The segment.
         name: String,
     },
+    /// The segment was opened for looking only.
+    #[error("{name:?} was opened for looking only: open it for use to join it")]
+    ReadOnly {
+        /// The segment.
+        name: String,
+    },
     /// The kernel gives no lock.
     #[error("can't lock a participant slot of {name:?}: {source}")]
     Lock {
@@ -128,11 +134,15 @@ impl Attachment {
     ///
     /// # Errors
     /// [`JoinError::Full`] if no slot is free; [`JoinError::ForkedChild`] if the segment was opened before
-    /// a fork.
+    /// a fork, [`JoinError::ReadOnly`] if for looking only.
     pub fn join(segment: Segment, name: &str) -> Result<Self, JoinError> {
         if !segment.is_ours() {
             let name = segment.name().to_string();
             return Err(JoinError::ForkedChild { name });
+        }
+        if segment.is_read_only() {
+            let name = segment.name().to_string();
+            return Err(JoinError::ReadOnly { name });
         }
         let table = Participants::of(&segment);
         let generation = Generation::current();

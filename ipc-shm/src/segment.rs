@@ -43,6 +43,7 @@ pub struct Segment {
     header: Header,
     file: File,
     mapping: Arc<Mapping>,
+    is_read_only: bool,
     generation: Generation,
 }
 
@@ -177,6 +178,9 @@ impl Segment {
     ///
     /// Not noticed: a file that was cut inside its body and has grown again meanwhile, if nobody touched what was missing.
     pub fn check_whole(&self) {
+        if self.is_read_only {
+            return;
+        }
         let Ok(data) = self.file.metadata() else {
             return;
         };
@@ -227,6 +231,9 @@ impl Segment {
 
     /// Wakes everybody who waits for anything in this segment.
     pub fn notify_all(&self) {
+        if self.is_read_only {
+            return;
+        }
         (0..layout::EVENT_COUNT).for_each(|index| self.event(index).notify_all());
     }
 
@@ -234,6 +241,12 @@ impl Segment {
     #[must_use]
     pub fn changes(&self) -> &AtomicU64 {
         self.word(layout::CHANGES)
+    }
+
+    /// Whether it was opened for looking only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Whether this process opened it, and is not a forked copy of the one that did.
@@ -273,6 +286,24 @@ fn map(namespace: &Namespace, name: &Name, header: Header, file: File) -> io::Re
         mapping: Mapping::marked(&file, header.total_bytes, mark)?,
         header,
         file,
+        is_read_only: false,
+        generation: Generation::current(),
+    })
+}
+
+fn map_read_only(
+    namespace: &Namespace,
+    name: &Name,
+    header: Header,
+    file: File,
+) -> io::Result<Segment> {
+    Ok(Segment {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        mapping: Mapping::read_only(&file, header.total_bytes)?,
+        header,
+        file,
+        is_read_only: true,
         generation: Generation::current(),
     })
 }

@@ -53,13 +53,20 @@ pub(super) const fn level_of(priority: Priority) -> usize {
     }
 }
 
+/// The other way round.
+pub(super) fn priority_of(level: usize) -> Priority {
+    let mut all = Priority::ALL.into_iter();
+    all.find(|priority| level_of(*priority) == level)
+        .unwrap_or_default()
+}
+
 impl ShmSender {
     pub(super) fn new(shared: &Hold) -> Self {
         let id = SenderId::new(fastrand::u64(1..));
         let sender = |level| LevelSender::new(shared.clone(), level, id);
         Self {
             normal: sender(0),
-            others: (1..shared.levels.len()).map(sender).collect(),
+            others: (1..shared.contents.levels.len()).map(sender).collect(),
             shared: shared.clone(),
         }
     }
@@ -151,7 +158,7 @@ impl ShmReceiver {
         let receiver = |level| LevelReceiver::new(shared.clone(), level);
         Self {
             normal: receiver(0),
-            others: (1..shared.levels.len()).map(receiver).collect(),
+            others: (1..shared.contents.levels.len()).map(receiver).collect(),
             spin: Spin::default(),
             shared: shared.clone(),
         }
@@ -215,7 +222,7 @@ impl ShmReceiver {
             let sent_at = self.at(level_of(priority)).next_sent_at()?;
             Some(Duration::from_nanos(now.saturating_sub(sent_at.as_nanos())))
         });
-        ageing::order(waited, self.shared.settings.ageing)
+        ageing::order(waited, self.shared.contents.settings.ageing)
     }
 
     fn levels(&self) -> impl Iterator<Item = &LevelReceiver> {

@@ -68,7 +68,7 @@ impl Door for ShmDoor {
 
     fn is_for_all(&self) -> bool {
         // As `tell_room`: who is rung may not be one for whom there is room.
-        self.event == ROOM && self.shared.levels.len() > 1
+        self.event == ROOM && self.shared.contents.levels.len() > 1
     }
 }
 

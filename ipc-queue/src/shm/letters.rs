@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::Shared;
 use super::by_priority::ShmSender;
 use super::cell::Cause;
+use super::contents::Contents;
 use super::level::Level;
 use super::memory::{Memory, Word};
 use super::ring::{Lease, Ring, Settlement};
@@ -13,8 +14,8 @@ use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::error::SendFailure;
 use crate::transport::Wait;
 
-impl Shared {
-    pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
+impl Contents {
+    pub(super) fn dead_letters(&self) -> Vec<DeadLetter> {
         let cells = self.settings.capacity;
         let places = (0..).zip(&self.levels).flat_map(|(number, level)| {
             (0..cells).map(move |index| (number * u64::from(cells), level, index))
@@ -23,7 +24,9 @@ impl Shared {
             .filter_map(|(first, level, index)| dead_letter(level, first, index))
             .collect()
     }
+}
 
+impl Shared {
     pub(crate) fn requeue(
         &self,
         sender: &ShmSender,
@@ -33,7 +36,7 @@ impl Shared {
         let Some((number, index)) = self.place_of(id) else {
             return Ok(false);
         };
-        let level = &self.levels[number];
+        let level = &self.contents.levels[number];
         let Some(lease) = level.ring.take_dead(self.seat, index, id.1) else {
             return Ok(false);
         };
@@ -64,7 +67,7 @@ impl Shared {
     pub(crate) fn discard(&self, id: DeadLetterId) -> bool {
         let dropped = self
             .place_of(id)
-            .is_some_and(|(level, index)| self.levels[level].ring.drop_dead(index, id.1));
+            .is_some_and(|(level, index)| self.contents.levels[level].ring.drop_dead(index, id.1));
         if dropped {
             self.tell_room();
         }
@@ -73,10 +76,10 @@ impl Shared {
 
     /// Which level and cell an id names.
     fn place_of(&self, id: DeadLetterId) -> Option<(usize, u32)> {
-        let cells = u64::from(self.settings.capacity);
+        let cells = u64::from(self.contents.settings.capacity);
         let level = usize::try_from(id.0 / cells).ok()?;
         let index = u32::try_from(id.0 % cells).ok()?;
-        (level < self.levels.len()).then_some((level, index))
+        (level < self.contents.levels.len()).then_some((level, index))
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct ShmDelivery<'a> {
 impl LevelReceiver {
     /// A receiver from level `number`.
     pub(super) fn new(shared: Hold, number: usize) -> Self {
-        let level = Arc::clone(&shared.levels[number]);
+        let level = Arc::clone(&shared.contents.levels[number]);
         Self::of(shared, level)
     }
 
@@ -60,6 +60,7 @@ impl LevelReceiver {
             cursor: RefCell::new(level.ring.cursor(RingWord::Head)),
             spin: Spin::default(),
             lane: shared
+                .contents
                 .counters
                 .take(shared.attachment.member(), Side::Receive),
             trouble: RefCell::default(),
@@ -235,7 +236,7 @@ impl LevelReceiver {
     #[inline(always)]
     pub(super) fn start(&self, lease: &Lease) {
         let shared = &*self.shared;
-        if let Some(time) = shared.settings.lease {
+        if let Some(time) = shared.contents.settings.lease {
             let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
             self.level.ring.start_lease(lease, ends_at);
             shared.look_by(ends_at);
@@ -364,7 +365,7 @@ impl LevelReceiver {
         if !shared.attachment.is_ours() {
             return Err(SettleError::Forked);
         }
-        if shared.settings.lease.is_none() {
+        if shared.contents.settings.lease.is_none() {
             return Ok(());
         }
         let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
@@ -387,7 +388,10 @@ impl LevelReceiver {
 
 impl Drop for LevelReceiver {
     fn drop(&mut self) {
-        self.shared.counters.give_back(&self.lane, Side::Receive);
+        self.shared
+            .contents
+            .counters
+            .give_back(&self.lane, Side::Receive);
     }
 }
 

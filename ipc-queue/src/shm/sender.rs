@@ -90,17 +90,21 @@ enum Lack {
 impl LevelSender {
     /// A sender into level `number`, whose messages bear this sender's id.
     pub(super) fn new(shared: Hold, number: usize, id: SenderId) -> Self {
-        let level = Arc::clone(&shared.levels[number]);
+        let level = Arc::clone(&shared.contents.levels[number]);
         Self {
             cursor: RefCell::new(level.ring.cursor(RingWord::Tail)),
             spin: Spin::default(),
-            lane: shared.counters.take(shared.attachment.member(), Side::Send),
+            lane: shared
+                .contents
+                .counters
+                .take(shared.attachment.member(), Side::Send),
             id,
             sequence: Cell::new(number as u64),
-            step: shared.levels.len() as u64,
+            step: shared.contents.levels.len() as u64,
             warm_chunk: Cell::new(0),
             number: number as u32,
-            most_inline: (level.payloads.geometry().inline_bytes).min(most_bytes(&shared.settings)),
+            most_inline: (level.payloads.geometry().inline_bytes)
+                .min(most_bytes(&shared.contents.settings)),
             level,
             shared,
         }
@@ -249,7 +253,7 @@ impl LevelSender {
         key: Key,
         wait: Wait,
     ) -> Result<(Writable<'_>, HeldKey), SendFailure> {
-        let Some(keys) = &self.shared.keys else {
+        let Some(keys) = &self.shared.contents.keys else {
             return Err(Unsupported::by_settings(Semantic::Deduplication).into());
         };
         let try_lend = || self.try_lend_keyed(keys, len, options, key);
@@ -284,7 +288,7 @@ impl LevelSender {
             Refused::Sent(of) => self.duplicate(of),
             Refused::InUse => Lack::Key,
             Refused::NoSlot => Lack::Over(SendFailure::KeysFull {
-                keys: self.shared.settings.dedup_keys,
+                keys: self.shared.contents.settings.dedup_keys,
             }),
         })
     }
@@ -295,7 +299,7 @@ impl LevelSender {
     }
 
     fn give_back_key(&self, held: HeldKey) {
-        if let Some(keys) = &self.shared.keys {
+        if let Some(keys) = &self.shared.contents.keys {
             keys.give_back(held);
             self.shared.tell_room();
         }
@@ -393,7 +397,7 @@ impl LevelSender {
 
     #[inline(never)]
     fn try_lend_chunk(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
-        let most = most_bytes(&self.shared.settings);
+        let most = most_bytes(&self.shared.contents.settings);
         if len > most {
             return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
         }
@@ -506,12 +510,17 @@ impl LevelSender {
         mut terms: Terms,
     ) -> Result<MessageId, SendFailure> {
         let mut stamp = self.stamp(clock::wall());
-        let (Some(mut held), Some(keys)) = (terms.key.take(), &self.shared.keys) else {
+        let (Some(mut held), Some(keys)) = (terms.key.take(), &self.shared.contents.keys) else {
             self.publish_timed(payload, kind, &terms, stamp)?;
             return Ok(stamp.id);
         };
         stamp.key_slot = Some(held.slot());
-        let window = self.shared.settings.dedup_window.unwrap_or_default();
+        let window = self
+            .shared
+            .contents
+            .settings
+            .dedup_window
+            .unwrap_or_default();
         let until = nanos(clock::monotonic().saturating_add(window));
         keys.place(&mut held, self.name(payload.claim()), stamp.id, until);
         let published = self.publish_timed(payload, kind, &terms, stamp);
@@ -611,7 +620,7 @@ impl LevelSender {
             }
         };
         self.describe(&target, stamp);
-        if let (Some(slot), Some(keys)) = (stamp.key_slot, &shared.keys) {
+        if let (Some(slot), Some(keys)) = (stamp.key_slot, &shared.contents.keys) {
             keys.move_to(slot, self.name(target.claim()));
         }
         // Stepped over once more: then it stays where it is, or we might never end.
@@ -659,7 +668,10 @@ fn most_bytes(settings: &QueueSettings) -> usize {
 
 impl Drop for LevelSender {
     fn drop(&mut self) {
-        self.shared.counters.give_back(&self.lane, Side::Send);
+        self.shared
+            .contents
+            .counters
+            .give_back(&self.lane, Side::Send);
     }
 }
 

@@ -7,11 +7,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Segment, View, Words};
+use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Participants, Segment, View, Words};
 
+use super::contents::Contents;
 use super::geometry::LANES;
 use super::word::{CellKind, State};
-use super::{CLOSED, PAUSED, Shared};
+use super::{CLOSED, PAUSED};
 use crate::stats::QueueStats;
 
 /// What a sender counts.
@@ -120,8 +121,9 @@ impl Lane {
     }
 }
 
-impl Shared {
-    pub(crate) fn stats(&self) -> QueueStats {
+impl Contents {
+    /// `table` is the participants'.
+    pub(super) fn stats(&self, table: &Participants) -> QueueStats {
         let sent = |what: Sent| self.counters.total(Side::Send, what as usize);
         let received = |what: Received| self.counters.total(Side::Receive, what as usize);
         let mut stats = QueueStats {
@@ -163,7 +165,7 @@ impl Shared {
         let flags = self.flag().load(Ordering::SeqCst);
         stats.paused = flags & PAUSED != 0;
         stats.closed = flags & CLOSED != 0;
-        stats.participants = self.attachment.participants().iter().filter(live).count() as u64;
+        stats.participants = table.iter().filter(live).count() as u64;
         stats
     }
 }

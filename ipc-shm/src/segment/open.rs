@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use thiserror::Error;
 
 use super::remove::{is_flagged, remove_if};
-use super::{Segment, SystemError, file_of, map, path_of};
+use super::{Segment, SystemError, file_of, map, map_read_only, path_of};
 use crate::layout::{self, Expected, Header, HeaderError};
 use crate::namespace::{Namespace, NamespaceError};
 
@@ -89,7 +89,7 @@ impl Segment {
         let Some(folder) = namespace.open()? else {
             return Err(OpenError::NotFound { path });
         };
-        let file = open_file(&folder, &path)?;
+        let file = open_file(&folder, &path, OFlag::O_RDWR)?;
         let header = read_header(&file, expected).map_err(|error| error.at(&path))?;
         let segment = map(namespace, name, header, file)
             .map_err(|error| SystemError::new("map", &path, error))?;
@@ -103,9 +103,38 @@ impl Segment {
         }
         Ok(segment)
     }
+
+    /// Opens the segment of that name to look at it: the kernel lets nothing be written through this, so it can't disturb
+    /// anybody. Such a segment can't be joined, and what would change it does nothing.
+    ///
+    /// Whoever writes to one of its words all the same is ended by the kernel.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_read_only(
+        namespace: &Namespace,
+        name: &Name,
+        expected: &Expected,
+    ) -> Result<Self, OpenError> {
+        let path = path_of(namespace, name, expected.kind);
+        let Some(folder) = namespace.open()? else {
+            return Err(OpenError::NotFound { path });
+        };
+        let file = open_file(&folder, &path, OFlag::O_RDONLY)?;
+        let header = read_header(&file, expected).map_err(|error| error.at(&path))?;
+        let segment = map_read_only(namespace, name, header, file)
+            .map_err(|error| SystemError::new("map", &path, error))?;
+        if segment.is_removed() {
+            return Err(OpenError::NotFound { path });
+        }
+        if segment.is_truncated() {
+            return Err(OpenError::Truncated { path });
+        }
+        Ok(segment)
+    }
 }
 
-pub(super) fn open_file(folder: impl AsFd, path: &Path) -> Result<File, OpenError> {
+pub(super) fn open_file(folder: impl AsFd, path: &Path, access: OFlag) -> Result<File, OpenError> {
     let name = file_of(path);
     let failed = |action| move |errno: Errno| SystemError::new(action, path, errno);
     // Looked at before it is opened: opening a planted FIFO or device could block or act.
@@ -118,7 +147,7 @@ pub(super) fn open_file(folder: impl AsFd, path: &Path) -> Result<File, OpenErro
         }
         Err(errno) => return Err(failed("stat")(errno).into()),
     }
-    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(folder.as_fd(), name, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::ENOENT) => {

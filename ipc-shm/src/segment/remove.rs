@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ipc_proto::Name;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::open::{OpenError, open_file};
@@ -44,7 +45,7 @@ pub(super) fn remove_if(
     };
     // Only removers unlink, one at a time: so the file opened here is the file unlinked here.
     let folder = namespace.lock(folder)?;
-    let file = match open_file(&*folder, &path) {
+    let file = match open_file(&*folder, &path, OFlag::O_RDWR) {
         Ok(file) if condition(&file) => file,
         Ok(_) | Err(OpenError::NotFound { .. }) => {
             // A creator killed before it linked leaves the folders, and so does a remover.

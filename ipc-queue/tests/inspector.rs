@@ -1,0 +1,114 @@
+//! Looking at a queue changes nothing in it, and needs no place in it.
+
+use std::fs;
+
+use ipc_queue::shm::Inspector;
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, Name, Priority, QueueError, QueueOptions, SendOptions, remove};
+use ipc_shm::{Namespace, Presence};
+
+struct Place(String);
+
+impl Place {
+    fn new(test: &str) -> Self {
+        Self(format!("inspector-{}-{test}", std::process::id()))
+    }
+
+    fn address(&self) -> String {
+        format!("shm:{}/jobs", self.0)
+    }
+
+    fn inspect(&self) -> Result<Inspector, QueueError> {
+        let namespace = Namespace::new(&self.0).unwrap();
+        Inspector::open(&namespace, &Name::new("jobs").unwrap())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = remove(&self.address());
+    }
+}
+
+fn some_queue(place: &Place) -> ByteQueue {
+    let options = QueueOptions::new().capacity(8).priorities(true);
+    let queue = options.open_bytes(&place.address()).unwrap();
+    let sender = queue.sender();
+    let large = vec![7; 100_000];
+    for (payload, priority) in [(&b"held"[..], Priority::Urgent), (b"small", Priority::Low)] {
+        let options = SendOptions::new().priority(priority);
+        sender.send_with(payload, &options, Wait::No).unwrap();
+    }
+    sender.send(&large).unwrap();
+    sender.send(b"buried").unwrap();
+    queue
+}
+
+#[test]
+fn what_is_there_is_seen_and_not_a_byte_changed() {
+    let place = Place::new("seen");
+    let queue = some_queue(&place);
+    let receiver = queue.receiver();
+    let held = receiver.try_recv().unwrap();
+    let other = queue.receiver();
+    let large = other.try_recv().unwrap();
+    other.try_recv().unwrap().bury().unwrap();
+    large.nack().unwrap();
+
+    let inspector = place.inspect().unwrap();
+    // Other processes' beats aside nothing moves while nobody works.
+    let before = fs::read(inspector.path()).unwrap();
+    let stats = inspector.stats();
+    assert_eq!((stats.ready, stats.leased, stats.dead), (2, 1, 1));
+    assert_eq!(stats.participants, 1, "we are not attached a second time");
+    let mut waiting = inspector.waiting(10);
+    assert_eq!(inspector.oldest(), Some(waiting[0].sent_at));
+    waiting.sort_by_key(|one| one.payload.len()); // The clock that they bear is coarse.
+    let seen: Vec<_> = waiting
+        .iter()
+        .map(|one| (one.payload.len(), one.priority, one.attempts))
+        .collect();
+    assert_eq!(
+        seen,
+        [(5, Priority::Low, 0), (100_000, Priority::Normal, 1)]
+    );
+    assert!(waiting[1].payload.iter().all(|byte| *byte == 7));
+    assert_eq!(inspector.waiting(1).len(), 1);
+    let holdings = inspector.holdings();
+    assert_eq!(
+        (holdings[0].pid, holdings[0].message),
+        (std::process::id(), held.id())
+    );
+    assert_eq!(inspector.dead_letters()[0].payload, b"buried");
+    let (slot, gone) = &inspector.participants()[0];
+    assert_eq!((slot.presence, *gone), (Presence::Live, false));
+    assert_eq!(inspector.id(), queue.transport().id());
+    assert!(
+        fs::read(inspector.path()).unwrap() == before,
+        "it was disturbed"
+    );
+    held.ack().unwrap();
+    assert_eq!(inspector.stats().leased, 0, "it sees what others do");
+}
+
+#[test]
+fn a_queue_of_any_type_can_be_looked_at_and_one_that_is_not_there_can_not() {
+    let place = Place::new("typed");
+    let error = place.inspect().unwrap_err();
+    assert!(matches!(error, QueueError::NotFound { .. }), "{error}");
+    let queue = QueueOptions::new()
+        .type_name("order/2")
+        .open::<u32>(&place.address());
+    queue.unwrap().sender().send(17).unwrap();
+    let inspector = place.inspect().unwrap();
+    assert_eq!(
+        (inspector.payload_type(), inspector.stats().ready),
+        ("order/2", 1)
+    );
+    let seen = inspector.waiting(1).remove(0).payload;
+    let as_bytes = QueueOptions::new().open_any(&place.address()).unwrap();
+    let receiver = as_bytes.receiver();
+    let delivery = receiver.try_recv().unwrap();
+    assert_eq!(delivery.payload(), seen);
+    delivery.ack().unwrap();
+}
