@@ -26,7 +26,10 @@ const ABSENT: [(&str, &[&str]); 4] = [
     ),
     ("ipc-shm", &["flume", "tokio", "ipc-queue", "ipc-node"]),
     ("ipc-queue", &["tokio", "async-nats", "ipc-node", "clap"]),
-    ("ipc-node", &["tokio", "async-nats", "clap", "ipc-demo"]),
+    (
+        "ipc-node",
+        &["tokio", "async-nats", "clap", "ipc-cli", "ipc-demo"],
+    ),
 ];
 
 /// The only places with `unsafe`, below each crate's `src`.
@@ -46,11 +49,12 @@ const UNSAFE: [(&str, &[&str]); 2] = [
     ("ipc-queue", &["shm/payload.rs"]),
 ];
 
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "ipc-proto",
     "ipc-shm",
     "ipc-queue",
     "ipc-node",
+    "ipc-cli",
     "ipc-demo",
     "xtask",
 ];

@@ -1,0 +1,293 @@
+//! `ls`, `stat`, `peek`: what is there, and nothing changed.
+
+use anyhow::Result;
+use comfy_table::{Cell, Color, Table};
+use ipc_proto::Name;
+use ipc_queue::shm::Inspector;
+use ipc_queue::{QueueError, QueueStats};
+use ipc_shm::{Namespace, Presence};
+use serde_json::{Value, json};
+
+use crate::Ended;
+use crate::address;
+use crate::show::{self, Show, bad_count, colored, count};
+
+/// Lists queues; also those that can't be opened, with what is wrong with them.
+pub fn ls(namespace: Option<&str>, show: Show) -> Result<Ended> {
+    let mut rows = Vec::new();
+    let mut table = show::table(&[
+        "queue",
+        "type",
+        "#capacity",
+        "#ready",
+        "#held",
+        "#delayed",
+        "#dead",
+        "#processes",
+        "#memory",
+        "oldest",
+        "state",
+    ]);
+    let mut ended = Ended::Well;
+    for (namespace, name) in address::queues(namespace)? {
+        match Inspector::open(&namespace, &name) {
+            Ok(queue) => {
+                rows.push(summary(&namespace, &name, &queue));
+                add_row(&mut table, &namespace, &name, &queue);
+            }
+            Err(QueueError::NotFound { .. }) => {} // Removed just now.
+            Err(error) => {
+                let short = address::short(&namespace, &name);
+                rows.push(json!({ "queue": short, "error": error.to_string() }));
+                let mut row = vec![Cell::new(short)];
+                row.resize_with(10, || Cell::new(""));
+                row.push(colored(error, Color::Red));
+                table.add_row(row);
+                ended = Ended::NotWell;
+            }
+        }
+    }
+    show.rows(&rows, || table)?;
+    Ok(ended)
+}
+
+fn add_row(table: &mut Table, namespace: &Namespace, name: &Name, queue: &Inspector) {
+    let stats = queue.stats();
+    table.add_row(vec![
+        Cell::new(address::short(namespace, name)),
+        Cell::new(type_of(queue)),
+        count(queue.settings().capacity.into()),
+        count(stats.ready),
+        count(stats.leased),
+        count(stats.delayed),
+        bad_count(stats.dead),
+        count(stats.participants),
+        Cell::new(show::bytes(queue.bytes() as u64)),
+        Cell::new(oldest(queue)),
+        state(&stats),
+    ]);
+}
+
+pub fn type_of(queue: &Inspector) -> &str {
+    match queue.payload_type() {
+        "" => "bytes",
+        name => name,
+    }
+}
+
+pub fn oldest(queue: &Inspector) -> String {
+    let oldest = queue.oldest();
+    oldest.map_or_else(String::new, |sent_at| show::time(show::age(sent_at)))
+}
+
+fn state(stats: &QueueStats) -> Cell {
+    match (stats.closed, stats.paused) {
+        (true, _) => colored("closed", Color::Yellow),
+        (false, true) => colored("paused", Color::Yellow),
+        _ => Cell::new("open"),
+    }
+}
+
+fn summary(namespace: &Namespace, name: &Name, queue: &Inspector) -> Value {
+    json!({
+        "queue": address::short(namespace, name),
+        "namespace": namespace.name().as_str(),
+        "name": name.as_str(),
+        "type": type_of(queue),
+        "id": queue.id(),
+        "bytes": queue.bytes(),
+        "oldest_seconds": queue.oldest().map(|at| show::age(at).as_secs_f64()),
+        "settings": queue.settings(),
+        "stats": queue.stats(),
+    })
+}
+
+/// Says all that is known of a queue.
+pub fn stat(queue: &str, show: Show) -> Result<Ended> {
+    let inspector = address::inspect(queue)?;
+    if show.is_json() {
+        let mut value = serde_json::Map::new();
+        value.insert("queue".into(), json!(queue));
+        value.insert("type".into(), json!(type_of(&inspector)));
+        value.insert("id".into(), json!(inspector.id()));
+        value.insert("file".into(), json!(inspector.path()));
+        value.insert("bytes".into(), json!(inspector.bytes()));
+        let oldest = inspector.oldest().map(|at| show::age(at).as_secs_f64());
+        value.insert("oldest_seconds".into(), json!(oldest));
+        value.insert("settings".into(), json!(inspector.settings()));
+        value.insert("stats".into(), json!(inspector.stats()));
+        value.insert("participants".into(), json!(participants(&inspector)));
+        value.insert("holdings".into(), json!(holdings(&inspector)));
+        show.say(&value, String::new)?;
+        return Ok(Ended::Well);
+    }
+    show::line(&facts(&inspector).to_string())?;
+    let mut table = show::table(&["process", "#pid", "state"]);
+    for (slot, gone) in inspector.participants() {
+        let state = match (slot.presence, gone) {
+            (Presence::Live, false) => Cell::new("attached"),
+            (Presence::Live, true) => colored("dead", Color::Red),
+            _ => Cell::new("leaving"),
+        };
+        table.add_row(vec![
+            Cell::new(slot.name),
+            Cell::new(slot.process.pid),
+            state,
+        ]);
+    }
+    show::line(&format!("\n{table}"))?;
+    let mut table = show::table(&["message held", "by", "#pid", "#attempt"]);
+    let held = inspector.holdings();
+    for holding in &held {
+        table.add_row(vec![
+            Cell::new(holding.message),
+            Cell::new(&holding.holder),
+            Cell::new(holding.pid),
+            Cell::new(holding.attempt),
+        ]);
+    }
+    if !held.is_empty() {
+        show::line(&format!("\n{table}"))?;
+    }
+    Ok(Ended::Well)
+}
+
+fn facts(queue: &Inspector) -> Table {
+    let (stats, settings) = (queue.stats(), queue.settings());
+    let mut table = show::table(&["", ""]);
+    let mut fact = |name: &str, value: String| {
+        table.add_row(vec![colored(name, Color::DarkCyan), Cell::new(value)]);
+    };
+    fact("file", queue.path().display().to_string());
+    fact("type", type_of(queue).to_owned());
+    fact("memory", show::bytes(queue.bytes() as u64));
+    let lease = settings
+        .lease
+        .map_or("until its holder dies".to_owned(), show::time);
+    fact("capacity", format!("{} messages", settings.capacity));
+    fact(
+        "largest message",
+        show::bytes(settings.max_message_bytes.into()),
+    );
+    fact("lease", lease);
+    fact("attempts", format!("at most {}", settings.attempt_limit));
+    if let Some(window) = settings.dedup_window {
+        fact(
+            "keys",
+            format!("{} for {}", settings.dedup_keys, show::time(window)),
+        );
+    }
+    let held = [
+        ("ready", stats.ready),
+        ("held", stats.leased),
+        ("being written", stats.writing),
+        ("delayed", stats.delayed),
+        ("quarantined", stats.quarantined),
+        ("dead letters", stats.dead),
+    ];
+    let held = held
+        .into_iter()
+        .filter(|(name, number)| *number > 0 || *name == "ready");
+    let held: Vec<_> = held
+        .map(|(name, number)| format!("{number} {name}"))
+        .collect();
+    fact("now", held.join(", "));
+    fact("oldest", oldest(queue));
+    fact(
+        "since it was made",
+        format!(
+            "{} sent, {} delivered ({} again), {} acked, {} given back, {} buried, {} lost to time",
+            stats.sent,
+            stats.received,
+            stats.redelivered,
+            stats.acked,
+            stats.nacked,
+            stats.buried,
+            stats.leases_lost
+        ),
+    );
+    let dropped = [
+        ("expired", stats.expired),
+        ("purged", stats.purged),
+        ("pushed out", stats.overflowed),
+        ("duplicates not sent", stats.duplicates),
+        ("refused for want of room", stats.refused),
+    ];
+    let dropped = dropped.into_iter().filter(|(_, number)| *number > 0);
+    let dropped: Vec<_> = dropped
+        .map(|(name, number)| format!("{number} {name}"))
+        .collect();
+    if !dropped.is_empty() {
+        fact("and", dropped.join(", "));
+    }
+    let state = match (stats.closed, stats.paused) {
+        (true, true) => "closed, paused",
+        (true, false) => "closed",
+        (false, true) => "paused",
+        (false, false) => "open",
+    };
+    fact("state", state.to_owned());
+    table
+}
+
+fn participants(queue: &Inspector) -> Vec<Value> {
+    let all = queue.participants().into_iter();
+    all.map(|(slot, gone)| {
+        json!({ "name": slot.name, "pid": slot.process.pid, "alive": slot.presence == Presence::Live && !gone })
+    })
+    .collect()
+}
+
+fn holdings(queue: &Inspector) -> Vec<Value> {
+    let all = queue.holdings().into_iter();
+    all.map(|holding| {
+        json!({
+            "message": holding.message.to_string(),
+            "holder": holding.holder,
+            "pid": holding.pid,
+            "attempt": holding.attempt,
+        })
+    })
+    .collect()
+}
+
+/// Shows messages that nobody holds.
+pub fn peek(queue: &str, most: usize, show: Show) -> Result<Ended> {
+    let waiting = address::inspect(queue)?.waiting(most);
+    let rows: Vec<_> = waiting
+        .iter()
+        .map(|message| {
+            json!({
+                "message": message.message.to_string(),
+                "kind": format!("{:?}", message.kind),
+                "priority": format!("{:?}", message.priority).to_lowercase(),
+                "age_seconds": show::age(message.sent_at).as_secs_f64(),
+                "attempts": message.attempts,
+                "delayed": message.delayed,
+                "payload": show::payload_json(&message.payload),
+            })
+        })
+        .collect();
+    show.rows(&rows, || {
+        let mut table = show::table(&[
+            "message",
+            "sent",
+            "priority",
+            "#attempts",
+            "#bytes",
+            "payload",
+        ]);
+        for message in &waiting {
+            table.add_row(vec![
+                Cell::new(message.message),
+                Cell::new(format!("{} ago", show::time(show::age(message.sent_at)))),
+                Cell::new(format!("{:?}", message.priority).to_lowercase()),
+                Cell::new(message.attempts),
+                Cell::new(message.payload.len()),
+                Cell::new(show::excerpt(&message.payload)),
+            ]);
+        }
+        table
+    })?;
+    Ok(Ended::Well)
+}

@@ -1,0 +1,242 @@
+//! The command, run as users run it.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use ipc_queue::{ByteQueue, QueueOptions};
+use serde_json::Value;
+
+/// A namespace of the test's own, empty at its end.
+struct Place(String);
+
+impl Place {
+    fn new(test: &str) -> Self {
+        Self(format!("cli-{}-{test}", std::process::id()))
+    }
+
+    fn queue(&self) -> String {
+        format!("{}/jobs", self.0)
+    }
+
+    fn make(&self) -> ByteQueue {
+        let options = QueueOptions::new().capacity(8).attempt_limit(1);
+        options
+            .open_bytes(&format!("shm:{}", self.queue()))
+            .unwrap()
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ipc"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn text(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = ipc_queue::remove(&format!("shm:{}", self.queue()));
+    }
+}
+
+#[test]
+fn what_is_sent_is_received_and_then_gone() {
+    let place = Place::new("sent");
+    let queue = place.queue();
+    let sent = place.run(&["send", &queue, "one", "--create"]);
+    assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+    let lines = place.run_with(&["send", &queue, "--lines"], "two\nthree\n");
+    assert_eq!(lines.status.code(), Some(0), "{lines:?}");
+    assert_eq!(place.text(&["recv", &queue, "--count", "2"]), "one\ntwo\n");
+    let third = place.json(&["recv", &queue]);
+    assert_eq!(third["payload"]["text"], "three");
+    let none = place.run(&["recv", &queue, "--timeout", "0s"]);
+    assert_eq!(none.status.code(), Some(3), "{none:?}");
+    let stat = place.json(&["stat", &queue]);
+    assert_eq!(
+        (&stat["stats"]["acked"], &stat["stats"]["ready"]),
+        (&3.into(), &0.into())
+    );
+}
+
+#[test]
+fn a_key_is_sent_once() {
+    let place = Place::new("key");
+    let queue = place.queue();
+    let first = place.text(&["send", &queue, "a", "--key", "17", "--create"]);
+    assert_eq!(place.text(&["send", &queue, "a", "--key", "17"]), first);
+    assert_eq!(place.json(&["stat", &queue])["stats"]["sent"], 1);
+}
+
+#[test]
+fn who_only_looks_changes_not_a_byte() {
+    let place = Place::new("look");
+    let queue = place.make();
+    let sender = queue.sender();
+    for payload in [&b"held"[..], b"waits"] {
+        sender.send(payload).unwrap();
+    }
+    let receiver = queue.receiver();
+    let held = receiver.recv().unwrap();
+    let name = place.queue();
+    let file = PathBuf::from(place.json(&["stat", &name])["file"].as_str().unwrap());
+    let before = fs::read(&file).unwrap();
+    let looks: [&[&str]; 8] = [
+        &["ls", &place.0],
+        &["stat", &name],
+        &["stat", &name, "--prometheus"],
+        &["peek", &name],
+        &["top", &place.0, "--once", "--every", "1ms"],
+        &["nodes", &place.0],
+        &["dlq", "ls", &name],
+        &["doctor"],
+    ];
+    for look in looks {
+        let output = place.run(look);
+        assert!(output.stderr.is_empty(), "{look:?}: {output:?}");
+    }
+    assert!(fs::read(&file).unwrap() == before, "something changed");
+    let peeked = place.json(&["peek", &name]);
+    assert_eq!(peeked[0]["payload"]["text"], "waits");
+    let stat = place.json(&["stat", &name]);
+    assert_eq!(stat["holdings"][0]["pid"], std::process::id());
+    held.ack().unwrap();
+}
+
+#[test]
+fn figures_are_for_scrapers_too() {
+    let place = Place::new("prometheus");
+    place.make().sender().send(b"one").unwrap();
+    let text = place.text(&["stat", &place.queue(), "--prometheus"]);
+    let line = format!("ipc_queue_sent_total{{queue=\"{}\"}} 1", place.queue());
+    assert!(text.lines().any(|found| found == line), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let value = line.rsplit(' ').next().unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn a_paused_queue_gives_nothing_until_it_is_resumed() {
+    let place = Place::new("pause");
+    place.make().sender().send(b"one").unwrap();
+    let name = place.queue();
+    place.text(&["pause", &name]);
+    assert_eq!(place.json(&["ls", &place.0])[0]["stats"]["paused"], true);
+    let none = place.run(&["recv", &name, "--timeout", "0s"]);
+    assert_eq!(none.status.code(), Some(3), "{none:?}");
+    place.text(&["resume", &name]);
+    assert_eq!(place.text(&["recv", &name]), "one\n");
+}
+
+#[test]
+fn dead_letters_are_listed_shown_sent_again_and_dropped() {
+    let place = Place::new("dlq");
+    let queue = place.make();
+    for payload in [&b"one"[..], b"two"] {
+        queue.sender().send(payload).unwrap();
+    }
+    let name = place.queue();
+    // One attempt is all they have.
+    place.text(&["recv", &name, "--nack", "--count", "2"]);
+    let letters = place.json(&["dlq", "ls", &name]);
+    let letter = |index: usize| letters[index]["letter"].as_str().unwrap().to_owned();
+    assert_eq!(letters[0]["reason"], "Nacked");
+    let shown = place.text(&["dlq", "show", &name, &letter(0)]);
+    assert!(
+        shown.contains("given back once too often") && shown.contains("one"),
+        "{shown}"
+    );
+    place.text(&["dlq", "requeue", &name, &letter(0)]);
+    assert_eq!(place.text(&["recv", &name]), "one\n");
+    place.text(&["dlq", "drop", &name, "--all"]);
+    assert_eq!(place.json(&["dlq", "ls", &name]), Value::Array(Vec::new()));
+    let gone = place.run(&["dlq", "show", &name, &letter(1)]);
+    assert_eq!(gone.status.code(), Some(1));
+}
+
+#[test]
+fn what_is_not_empty_is_removed_only_by_force() {
+    let place = Place::new("rm");
+    let queue = place.make();
+    queue.sender().send(b"one").unwrap();
+    let name = place.queue();
+    let refused = place.run(&["rm", &name]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("holds 1 messages") && said.contains("--force"),
+        "{said}"
+    );
+    place.text(&["rm", "--force", &name]);
+    assert_eq!(place.json(&["ls", &place.0]), Value::Array(Vec::new()));
+}
+
+#[test]
+fn purge_and_drain_empty_a_queue() {
+    let place = Place::new("drain");
+    place.make().sender().send(b"one").unwrap();
+    let name = place.queue();
+    assert_eq!(place.json(&["purge", &name])["purged"], 1);
+    assert_eq!(
+        place.json(&["drain", &name, "--timeout", "10s"])["drained"],
+        true
+    );
+    let refused = place.run(&["send", &name, "late"]);
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let place = Place::new("mistakes");
+    for (args, words) in [
+        (&["stat", "no/such"][..], "there is no queue"),
+        (&["stat", "local:jobs"], "not in shared memory"),
+        (&["stat", "No"], "byte 0"),
+        (&["dlq", "show", "jobs", "third"], "ipc dlq ls"),
+    ] {
+        let output = place.run(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+    assert_eq!(place.run(&["flush"]).status.code(), Some(2));
+}
+
+#[test]
+fn completions_and_help_are_there() {
+    let place = Place::new("help");
+    assert!(place.text(&["completions", "bash"]).contains("_ipc"));
+    let help = place.text(&["--help"]);
+    for word in ["Examples:", "doctor", "top", "dlq", "--json"] {
+        assert!(help.contains(word), "no {word} in\n{help}");
+    }
+}
