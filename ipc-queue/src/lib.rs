@@ -9,6 +9,7 @@ mod bytes;
 mod capability;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod connector;
 mod dead_letter;
 mod delivery;
 mod error;
@@ -28,6 +29,7 @@ pub mod transport;
 pub use address::Address;
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};
+pub use connector::{Connector, register, remove};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery, Token};
 pub use error::{
@@ -36,7 +38,7 @@ pub use error::{
 pub use held::{HeldBytes, HeldDelivery, SettleOnce};
 pub use loan::Loan;
 pub use local::LocalQueue;
-pub use options::{QueueOptions, remove};
+pub use options::QueueOptions;
 pub use queue::{Delivery, Queue, Receiver, Sender};
 #[cfg(target_os = "linux")]
 pub use readiness::Readiness;

@@ -4,19 +4,14 @@ use std::any::type_name;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_proto::{Name, QueueSettings};
-#[cfg(target_os = "linux")]
-use ipc_shm::Namespace;
+use ipc_proto::QueueSettings;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::address::Address;
 use crate::bytes::ByteQueue;
+use crate::connector;
 use crate::error::QueueError;
-use crate::local::LocalQueue;
 use crate::queue::Queue;
-#[cfg(target_os = "linux")]
-use crate::shm::ShmQueue;
 use crate::transport::{OpenMode, OpenRequest, Transport};
 
 /// How to open a queue. Settings given here are used to create it; a queue that exists must agree with
@@ -191,57 +186,13 @@ impl QueueOptions {
             insist_on: self.given.clone(),
             payload,
         };
-        match address.parse()? {
-            Address::Local { name } => Ok(Arc::new(LocalQueue::open(&name, &request)?)),
-            Address::Shm { namespace, name } => open_shm(&namespace, &name, &request),
-        }
+        connector::open(address, &request)
     }
 
     fn given(mut self, field: &'static str) -> Self {
         self.given.push(field);
         self
     }
-}
-
-/// Removes the queue at `address` with everything in it. `Ok(false)` if there was none.
-///
-/// # Errors
-/// [`QueueError`] when the address is bad, or the queue is not ours to remove.
-pub fn remove(address: &str) -> Result<bool, QueueError> {
-    match address.parse()? {
-        Address::Local { name } => Ok(LocalQueue::remove(&name)),
-        Address::Shm { namespace, name } => remove_shm(&namespace, &name),
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn open_shm(
-    namespace: &Name,
-    name: &Name,
-    request: &OpenRequest,
-) -> Result<Arc<dyn Transport>, QueueError> {
-    let namespace = Namespace::new(namespace.as_str())?;
-    Ok(Arc::new(ShmQueue::open(&namespace, name, request)?))
-}
-
-#[cfg(target_os = "linux")]
-fn remove_shm(namespace: &Name, name: &Name) -> Result<bool, QueueError> {
-    Ok(ShmQueue::remove(
-        &Namespace::new(namespace.as_str())?,
-        name,
-    )?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_shm(_: &Name, _: &Name, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
-    Err(QueueError::Transport(
-        "shm: needs Linux; use local: or a network transport".to_owned(),
-    ))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn remove_shm(_: &Name, _: &Name) -> Result<bool, QueueError> {
-    Ok(false)
 }
 
 /// `alloc::vec::Vec<app::jobs::Resize>` → `Vec<Resize>`: two programs that define the same type in different
@@ -270,6 +221,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::address::Address;
 
     #[test]
     fn type_names_lose_their_modules_only() {
