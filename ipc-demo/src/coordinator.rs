@@ -347,7 +347,7 @@ impl Run<'_> {
         if !self.doom.is_pending() {
             return;
         }
-        let holdings = self.wiring.tasks.transport().holdings();
+        let holdings = self.wiring.tasks.transport().holdings().unwrap_or_default();
         for victim in self.doom.victims(&holdings, clock::monotonic()) {
             // `None`: it was not started by us, and is not ours to kill.
             let Some(worker) = self.crew.kill(&victim.holding) else {

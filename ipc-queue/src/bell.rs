@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where a transport's blocked receivers, or senders, sleep.
 pub trait Door: Debug + Send + Sync {
@@ -98,11 +98,52 @@ const SLICE: Duration = Duration::from_millis(500);
 /// What a doorman's thread needs, generously.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// Where nobody is notified of anything, except of the time.
+#[derive(Debug)]
+struct ClockDoor;
+
+impl ClockDoor {
+    const EVERY: Duration = Duration::from_millis(2);
+
+    fn since_first_look() -> Duration {
+        static FIRST_LOOK: OnceLock<Instant> = OnceLock::new();
+        FIRST_LOOK.get_or_init(Instant::now).elapsed()
+    }
+}
+
+impl Door for ClockDoor {
+    fn announce(&self) -> u32 {
+        (Self::since_first_look().as_micros() / Self::EVERY.as_micros()) as u32
+    }
+
+    fn sleep(&self, heard: u32, limit: Duration) {
+        if self.announce() == heard {
+            thread::sleep(Self::EVERY.min(limit));
+        }
+    }
+
+    fn pass_on(&self) {}
+
+    fn look_around(&self) {}
+
+    fn is_for_all(&self) -> bool {
+        true
+    }
+}
+
 impl Bell {
     /// The bell of a door.
     #[must_use]
     pub fn new(listeners: Arc<Listeners>, door: Arc<dyn Door>) -> Self {
         Self { listeners, door }
+    }
+
+    /// One that rings for everybody every few milliseconds, whether or not anything came: for transports that can't tell.
+    #[must_use]
+    pub fn polling() -> Self {
+        static LISTENERS: OnceLock<Arc<Listeners>> = OnceLock::new();
+        let listeners = LISTENERS.get_or_init(Arc::default);
+        Self::new(Arc::clone(listeners), Arc::new(ClockDoor))
     }
 
     /// Somebody who may listen.

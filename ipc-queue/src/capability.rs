@@ -93,10 +93,10 @@ pub enum Support {
 pub struct Capabilities([Support; Semantic::ALL.len()]);
 
 impl Capabilities {
-    /// Nothing beyond what every transport does.
+    /// Nothing beyond what every transport does: batches, at least one by one.
     #[must_use]
     pub const fn none() -> Self {
-        Self([Support::Unsupported; Semantic::ALL.len()])
+        Self([Support::Unsupported; Semantic::ALL.len()]).with(Semantic::Batches, Support::Emulated)
     }
 
     /// The same, with this.
@@ -172,7 +172,7 @@ mod tests {
         for semantic in Semantic::ALL {
             let wanted = match semantic {
                 Semantic::Pause => Support::Native,
-                Semantic::Drain => Support::Emulated,
+                Semantic::Drain | Semantic::Batches => Support::Emulated,
                 _ => Support::Unsupported,
             };
             assert_eq!(some.support(semantic), wanted, "{semantic}");

@@ -30,13 +30,14 @@
 //! time is only ever asserted from below. A test that does not come to an end within [`PATIENCE`] has
 //! somebody in it who was never woken, and fails.
 //!
-//! Does not test death, which needs processes, nor speed.
+//! Of death it tests what [`Subject::holder`] lets it, one that holds a message; not speed.
 
 mod asynchronous;
 mod batch;
 mod crowd;
 mod delivery;
 mod flow;
+mod peers;
 mod settling;
 mod terms;
 mod walk;
@@ -45,10 +46,12 @@ pub use asynchronous::*;
 pub use batch::*;
 pub use delivery::*;
 pub use flow::*;
+pub use peers::*;
 pub use settling::*;
 pub use terms::*;
 
 use std::panic;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -57,6 +60,7 @@ use std::time::Duration;
 use ipc_proto::{Name, QueueSettings};
 
 use crate::bytes::ByteQueue;
+use crate::capability::Semantic;
 use crate::error::QueueError;
 use crate::transport::{OpenMode, OpenRequest, Transport};
 
@@ -74,6 +78,33 @@ pub trait Subject: Send + Sync {
     /// # Errors
     /// The transport's own.
     fn remove(&self, name: &Name) -> Result<bool, QueueError>;
+
+    /// What starts another process that opens the queue `name` and calls [`hold_until_killed`] with it: the test program
+    /// itself, say, told by its environment. Only asked of transports that notice deaths.
+    fn holder(&self, name: &Name) -> Option<Command> {
+        let _ = name;
+        None
+    }
+}
+
+/// The promise that holds a transport to what it says of `semantic`: if it has it, that it works; if not, that asking for
+/// it is [`Unsupported`](crate::Unsupported), where it can be asked for.
+#[must_use]
+pub const fn promise_of(semantic: Semantic) -> &'static str {
+    match semantic {
+        Semantic::ZeroCopy => "a_payload_is_read_where_it_was_written",
+        Semantic::DeathNoticed => "a_killed_receivers_message_comes_again",
+        Semantic::Batches => "a_batch_is_sent_and_received_in_its_order",
+        Semantic::Priorities => "urgent_messages_go_first_and_others_do_not_wait_for_ever",
+        Semantic::Delay => "a_delayed_message_comes_not_before_its_time",
+        Semantic::Expiry => "an_expired_message_is_dropped_and_its_place_is_free",
+        Semantic::Deduplication => "a_key_is_sent_once_while_it_is_remembered",
+        Semantic::DropOldest => "a_full_queue_drops_the_oldest_if_told_to",
+        Semantic::Pause => "a_paused_queue_delivers_nothing_until_it_is_resumed",
+        Semantic::Purge => "a_purge_drops_what_waits_and_nothing_else",
+        Semantic::Drain => "a_queue_is_drained_when_everything_was_settled",
+        Semantic::Holdings => "who_holds_what_can_be_asked",
+    }
 }
 
 /// One test for each promise, on a subject that the expression makes anew for each.
@@ -94,6 +125,9 @@ macro_rules! conformance_tests {
             payloads_of_every_size_arrive_intact
             every_kind_of_message_is_carried
             everybody_who_opens_a_name_gets_the_same_queue
+            a_payload_is_read_where_it_was_written
+            a_killed_receivers_message_comes_again
+            who_holds_what_can_be_asked
 
             an_acked_message_is_gone
             a_nacked_message_comes_again_with_a_higher_attempt
@@ -294,6 +328,9 @@ mod tests {
             .map(|(name, _)| name)
             .collect();
         assert_eq!(promised, crate::conformance_tests!(@promises names));
+        for semantic in Semantic::ALL {
+            assert!(promised.contains(&promise_of(semantic)), "{semantic}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A message in the hands of its receiver.
 
+use std::marker::PhantomData;
 use std::mem;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::error::{RecvError, SettleError};
 use crate::held::{Held, SettleOnce};
 #[cfg(target_os = "linux")]
 use crate::shm::ShmDelivery;
-use crate::transport::{ReceivePort, Settle};
+use crate::transport::Settle;
 
 /// A received message, until it is settled. Dropped unsettled, it is given back: a nack.
 ///
@@ -24,15 +25,13 @@ pub struct ByteDelivery<'a>(Inner<'a>);
 enum Inner<'a> {
     #[cfg(target_os = "linux")]
     Shm(ShmDelivery<'a>),
-    Buffered(Box<Buffered<'a>>),
+    Buffered(Box<Buffered>, PhantomData<&'a ()>),
 }
 
 /// A delivery of a transport that copies.
 #[derive(Debug)]
-struct Buffered<'a> {
-    port: &'a dyn ReceivePort,
-    ticket: Option<u64>,
-    about: About,
+struct Buffered {
+    held: Held,
     payload: Vec<u8>,
 }
 
@@ -63,19 +62,24 @@ pub struct Token {
 }
 
 impl<'a> ByteDelivery<'a> {
-    /// For transports: a delivery of a payload that was copied. `port` is told how it ends, under `ticket`.
+    /// For transports: a delivery, by the queue of that [number](crate::transport::Transport::id), of a payload that was
+    /// copied. `right` is told how it ends, by whichever thread, also when the handle that received it is gone.
     pub fn buffered(
-        port: &'a dyn ReceivePort,
-        ticket: u64,
+        queue: u64,
         about: About,
         payload: Vec<u8>,
+        right: impl SettleOnce + 'static,
     ) -> Self {
-        Self(Inner::Buffered(Box::new(Buffered {
-            port,
-            ticket: Some(ticket),
-            about,
-            payload,
-        })))
+        let token = Token {
+            queue,
+            message: about.id,
+            attempt: about.attempt,
+        };
+        let held = Held::new(Box::new(right), about, token);
+        Self(Inner::Buffered(
+            Box::new(Buffered { held, payload }),
+            PhantomData,
+        ))
     }
 
     #[cfg(target_os = "linux")]
@@ -91,7 +95,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.payload(),
-            Inner::Buffered(delivery) => &delivery.payload,
+            Inner::Buffered(delivery, _) => &delivery.payload,
         }
     }
 
@@ -104,7 +108,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.check_whole(),
-            Inner::Buffered(_) => Ok(()),
+            Inner::Buffered(..) => Ok(()),
         }
     }
 
@@ -114,7 +118,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.about(),
-            Inner::Buffered(delivery) => delivery.about,
+            Inner::Buffered(delivery, _) => delivery.held.about(),
         }
     }
 
@@ -136,22 +140,21 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.attempt(),
-            Inner::Buffered(delivery) => delivery.about.attempt,
+            Inner::Buffered(delivery, _) => delivery.held.about().attempt,
         }
     }
 
     /// What fences off those who had the message before.
     #[must_use]
     pub fn token(&self) -> Token {
-        let queue = match &self.0 {
+        match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.queue_id(),
-            Inner::Buffered(delivery) => delivery.port.queue_id(),
-        };
-        Token {
-            queue,
-            message: self.id(),
-            attempt: self.attempt(),
+            Inner::Shm(delivery) => Token {
+                queue: delivery.queue_id(),
+                message: self.id(),
+                attempt: self.attempt(),
+            },
+            Inner::Buffered(delivery, _) => delivery.held.token(),
         }
     }
 
@@ -196,25 +199,19 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.extend(by),
-            Inner::Buffered(delivery) => match delivery.ticket {
-                Some(ticket) => delivery.port.extend(ticket, by),
-                None => Err(SettleError::LeaseLost),
-            },
+            Inner::Buffered(delivery, _) => delivery.held.extend(by),
         }
     }
 
     /// Takes the right to settle it along, and leaves the payload.
-    pub(crate) fn into_held(mut self) -> Held {
+    pub(crate) fn into_held(self) -> Held {
+        #[cfg(target_os = "linux")]
         let (about, token) = (self.about(), self.token());
-        let right: Box<dyn SettleOnce> = match self.0 {
+        match self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => Box::new(delivery.into_held()),
-            Inner::Buffered(ref mut delivery) => {
-                let ticket = delivery.ticket.take();
-                delivery.port.hold(ticket.expect("it was not settled"))
-            }
-        };
-        Held::new(right, about, token)
+            Inner::Shm(delivery) => Held::new(Box::new(delivery.into_held()), about, token),
+            Inner::Buffered(delivery, _) => delivery.held,
+        }
     }
 
     /// By reference until the end: a copy of a delivery just made would wait for its parts to be written.
@@ -227,27 +224,7 @@ impl<'a> ByteDelivery<'a> {
                 mem::forget(self);
                 settled
             }
-            Inner::Buffered(delivery) => {
-                let ticket = delivery
-                    .ticket
-                    .take()
-                    .expect("a delivery is settled once, by value");
-                delivery.port.settle(ticket, how)
-            }
-        }
-    }
-}
-
-impl Drop for Buffered<'_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            // A lease that was lost has been given back already.
-            let _ = self.port.settle(
-                ticket,
-                Settle::Nack {
-                    delay: Duration::ZERO,
-                },
-            );
+            Inner::Buffered(delivery, _) => delivery.held.settle(how),
         }
     }
 }

@@ -13,9 +13,9 @@ use crate::delivery::{About, Token};
 use crate::error::SettleError;
 use crate::transport::Settle;
 
-/// For transports: the right to end one delivery, from any thread.
+/// For transports: the right to end one delivery, from any thread, also when the handle that received it is gone.
 pub trait SettleOnce: Send + Sync {
-    /// Ends it. Called exactly once.
+    /// Ends it. Called exactly once: a delivery that is dropped is a nack.
     ///
     /// # Errors
     /// [`SettleError::LeaseLost`] if the lease expired before.
@@ -63,12 +63,21 @@ impl Held {
         }
     }
 
-    fn settle(mut self, how: Settle) -> Result<(), SettleError> {
+    pub(crate) fn about(&self) -> About {
+        self.about
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Called once, at the end.
+    pub(crate) fn settle(&mut self, how: Settle) -> Result<(), SettleError> {
         let right = self.right.take();
         right.map_or(Err(SettleError::LeaseLost), |right| right.settle(how))
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
         let right = self.right.as_ref();
         right.map_or(Err(SettleError::LeaseLost), |right| right.extend(by))
     }
@@ -146,7 +155,7 @@ macro_rules! settling {
             ///
             /// # Errors
             /// [`SettleError::LeaseLost`] if the lease expired: the message was or will be somebody else's.
-            pub fn ack(self) -> Result<(), SettleError> {
+            pub fn ack(mut self) -> Result<(), SettleError> {
                 self.held.settle(Settle::Ack)
             }
 
@@ -162,7 +171,7 @@ macro_rules! settling {
             ///
             /// # Errors
             /// As [`ack`](Self::ack).
-            pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
+            pub fn nack_after(mut self, delay: Duration) -> Result<(), SettleError> {
                 self.held.settle(Settle::Nack { delay })
             }
 
@@ -170,7 +179,7 @@ macro_rules! settling {
             ///
             /// # Errors
             /// As [`ack`](Self::ack).
-            pub fn bury(self) -> Result<(), SettleError> {
+            pub fn bury(mut self) -> Result<(), SettleError> {
                 self.held.settle(Settle::Bury)
             }
 

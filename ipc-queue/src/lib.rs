@@ -36,7 +36,7 @@ pub use error::{
     BatchFailure, DrainError, QueueError, RecvError, SendError, SendFailure, SettleError,
 };
 pub use held::{HeldBytes, HeldDelivery, SettleOnce};
-pub use loan::Loan;
+pub use loan::{Loan, PublishOnce};
 pub use local::LocalQueue;
 pub use options::QueueOptions;
 pub use queue::{Delivery, Queue, Receiver, Sender};

@@ -1,13 +1,25 @@
 //! The right to write one message where it will be read.
 
+use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 
-use ipc_proto::{Kind, MessageId};
+use ipc_proto::MessageId;
 
 use crate::error::SendFailure;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmLoan;
-use crate::transport::SendPort;
+
+/// For transports: the right to fill one place, as it was lent. Exactly one of its methods is called, once.
+pub trait PublishOnce: Debug {
+    /// Accepts what was written.
+    ///
+    /// # Errors
+    /// Not `Full`: the loan held a place; see [`Loan::publish`].
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure>;
+
+    /// Takes the place back.
+    fn abandon(&self);
+}
 
 /// Memory for one payload, and a place in the queue for it. Dropped unpublished, it leaves nothing.
 ///
@@ -26,19 +38,16 @@ enum Inner<'a> {
 /// A loan of a transport that copies: an ordinary buffer.
 #[derive(Debug)]
 struct Buffered<'a> {
-    port: &'a dyn SendPort,
-    ticket: Option<u64>,
-    kind: Kind,
+    /// Taken when it is published.
+    place: Option<Box<dyn PublishOnce + 'a>>,
     bytes: Vec<u8>,
 }
 
 impl<'a> Loan<'a> {
-    /// For transports: a loan of an ordinary buffer of `len` bytes. `port` gets it back under `ticket`.
-    pub fn buffered(port: &'a dyn SendPort, ticket: u64, kind: Kind, len: usize) -> Self {
+    /// For transports: a loan of an ordinary buffer of `len` bytes, for `place`, which gets it back.
+    pub fn buffered(len: usize, place: impl PublishOnce + 'a) -> Self {
         Self(Inner::Buffered(Box::new(Buffered {
-            port,
-            ticket: Some(ticket),
-            kind,
+            place: Some(Box::new(place)),
             bytes: vec![0; len],
         })))
     }
@@ -59,11 +68,9 @@ impl<'a> Loan<'a> {
             Inner::Shm(loan) => loan.publish(),
             Inner::Buffered(mut loan) => {
                 let bytes = std::mem::take(&mut loan.bytes);
-                let ticket = loan
-                    .ticket
-                    .take()
-                    .expect("a loan is published once, by value");
-                loan.port.publish(ticket, loan.kind, bytes)
+                let place = loan.place.take();
+                let place = place.expect("a loan is published once, by value");
+                place.publish(bytes)
             }
         }
     }
@@ -93,8 +100,8 @@ impl DerefMut for Loan<'_> {
 
 impl Drop for Buffered<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.port.abandon(ticket);
+        if let Some(place) = self.place.take() {
+            place.abandon();
         }
     }
 }

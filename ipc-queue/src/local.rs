@@ -19,12 +19,11 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
 
 use crate::bell::{Bell, Listeners};
-use crate::capability::{Capabilities, Semantic, Support, Unsupported};
+use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{DrainError, QueueError, RecvError, SendFailure, SettleError};
-use crate::held::SettleOnce;
-use crate::loan::Loan;
+use crate::loan::{Loan, PublishOnce};
 use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
 use crate::transport::{
@@ -61,6 +60,13 @@ struct LocalSender {
     id: SenderId,
     /// The next message's.
     sequence: Cell<u64>,
+}
+
+/// A place lent to a sender.
+#[derive(Debug)]
+struct LocalPlace<'a> {
+    sender: &'a LocalSender,
+    ticket: u64,
 }
 
 #[derive(Debug)]
@@ -148,19 +154,17 @@ impl Transport for LocalQueue {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none()
-            .natively([
-                Semantic::Priorities,
-                Semantic::Delay,
-                Semantic::Expiry,
-                Semantic::Deduplication,
-                Semantic::DropOldest,
-                Semantic::Pause,
-                Semantic::Purge,
-                Semantic::Drain,
-                Semantic::Holdings,
-            ])
-            .with(Semantic::Batches, Support::Emulated)
+        Capabilities::none().natively([
+            Semantic::Priorities,
+            Semantic::Delay,
+            Semantic::Expiry,
+            Semantic::Deduplication,
+            Semantic::DropOldest,
+            Semantic::Pause,
+            Semantic::Purge,
+            Semantic::Drain,
+            Semantic::Holdings,
+        ])
     }
 
     fn id(&self) -> u64 {
@@ -239,8 +243,8 @@ impl Transport for LocalQueue {
         self.shared.table().stats()
     }
 
-    fn holdings(&self) -> Vec<Holding> {
-        self.shared.table().holdings()
+    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
+        Ok(self.shared.table().holdings())
     }
 
     fn dead_letters(&self) -> Vec<DeadLetter> {
@@ -394,7 +398,10 @@ impl SendPort for LocalSender {
             let (wake, next) = table.look_at_clock(Instant::now());
             self.shared.wake(&table, wake);
             let failure = match table.lend(options) {
-                Ok(ticket) => return Ok(Loan::buffered(self, ticket, options.kind, len)),
+                Ok(ticket) => {
+                    let sender = self;
+                    return Ok(Loan::buffered(len, LocalPlace { sender, ticket }));
+                }
                 Err(failure) => failure,
             };
             let dead = match failure {
@@ -420,23 +427,31 @@ impl SendPort for LocalSender {
         }
     }
 
-    fn publish(&self, ticket: u64, _: Kind, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
-        let id = MessageId::new(self.id, self.sequence.get());
-        let mut table = self.shared.table();
-        let wake = table.publish(ticket, id, payload)?;
-        self.sequence.set(id.sequence + 1);
-        self.shared.wake(&table, wake);
+    fn bell(&self) -> Bell {
+        door::bell(&self.shared, Side::Room)
+    }
+}
+
+impl PublishOnce for LocalPlace<'_> {
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
+        let LocalSender {
+            shared,
+            id,
+            sequence,
+        } = self.sender;
+        let id = MessageId::new(*id, sequence.get());
+        let mut table = shared.table();
+        let wake = table.publish(self.ticket, id, payload)?;
+        sequence.set(id.sequence + 1);
+        shared.wake(&table, wake);
         Ok(id)
     }
 
-    fn abandon(&self, ticket: u64) {
-        let mut table = self.shared.table();
-        let wake = table.abandon(ticket);
-        self.shared.wake(&table, wake);
-    }
-
-    fn bell(&self) -> Bell {
-        door::bell(&self.shared, Side::Room)
+    fn abandon(&self) {
+        let shared = &self.sender.shared;
+        let mut table = shared.table();
+        let wake = table.abandon(self.ticket);
+        shared.wake(&table, wake);
     }
 }
 
@@ -449,7 +464,10 @@ impl ReceivePort for LocalReceiver {
             self.shared.wake(&table, wake);
             if let Some((ticket, about, payload, wake)) = table.take(self.id)? {
                 self.shared.wake(&table, wake);
-                return Ok(ByteDelivery::buffered(self, ticket, about, payload));
+                let shared = Arc::clone(&self.shared);
+                let right = LocalHeld { shared, ticket };
+                let queue = self.shared.id;
+                return Ok(ByteDelivery::buffered(queue, about, payload, right));
             }
             let until = match time_left(wait, started) {
                 Ok(until) => until,
@@ -460,25 +478,6 @@ impl ReceivePort for LocalReceiver {
             let until = until.into_iter().chain(next).min();
             table = self.shared.sleep_for_item(table, until);
         }
-    }
-
-    fn queue_id(&self) -> u64 {
-        self.shared.id
-    }
-
-    fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError> {
-        self.shared.settle(ticket, how)
-    }
-
-    fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError> {
-        self.shared.extend(ticket, by)
-    }
-
-    fn hold(&self, ticket: u64) -> Box<dyn SettleOnce> {
-        Box::new(LocalHeld {
-            shared: Arc::clone(&self.shared),
-            ticket,
-        })
     }
 
     fn bell(&self) -> Bell {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipc_proto::{Kind, Priority};
 
-use crate::capability::Semantic;
+use crate::capability::{Capabilities, Semantic, Unsupported};
 
 /// How a message is to be sent; the default is a plain `Data` message that goes at once.
 ///
@@ -115,9 +115,24 @@ impl SendOptions {
         self
     }
 
+    /// Whether a transport that can do so much can do all that is wanted.
+    ///
+    /// # Errors
+    /// [`Unsupported`] names the first that it can't.
+    pub fn check(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
+        let missing = self
+            .semantics()
+            .find(|semantic| !capabilities.has(*semantic));
+        missing.map_or(Ok(()), |semantic| Err(Unsupported::by_transport(semantic)))
+    }
+
     /// Something that is wanted and not every transport has; `None`: nothing but the kind is said.
     #[must_use]
     pub fn first_semantic(&self) -> Option<Semantic> {
+        self.semantics().next()
+    }
+
+    fn semantics(&self) -> impl Iterator<Item = Semantic> {
         let wanted = [
             (self.priority != Priority::default(), Semantic::Priorities),
             (!self.delay.is_zero(), Semantic::Delay),
@@ -127,7 +142,7 @@ impl SendOptions {
         ];
         wanted
             .into_iter()
-            .find_map(|(wanted, semantic)| wanted.then_some(semantic))
+            .filter_map(|(wanted, semantic)| wanted.then_some(semantic))
     }
 }
 

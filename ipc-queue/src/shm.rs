@@ -257,9 +257,9 @@ impl Transport for ShmQueue {
         self.shared.stats()
     }
 
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
         let table = self.shared.attachment.participants();
-        self.shared.contents.holdings(table)
+        Ok(self.shared.contents.holdings(table))
     }
 
     fn dead_letters(&self) -> Vec<DeadLetter> {

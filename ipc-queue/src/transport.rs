@@ -3,6 +3,12 @@
 //! A transport moves payloads, plain bytes, from senders to receivers, and keeps each until somebody
 //! acknowledges it. Typed values, addresses and encodings are built once on top ([`Queue`](crate::Queue)).
 //!
+//! Whoever writes one writes a [`Transport`] with its eight methods that have no default, a [`SendPort`] and a
+//! [`ReceivePort`] with one each, and the ends of a loan and of a delivery, [`PublishOnce`](crate::PublishOnce) and
+//! [`SettleOnce`](crate::SettleOnce), with two each. What a default does is right for every transport, and slower or less
+//! than some could do: it sends batches one by one, looks every few milliseconds for those who wait without a thread, and
+//! refuses the semantics that are a matter of choice. `docs/writing-a-transport.md` walks through a small one.
+//!
 //! # The promises
 //!
 //! Each is one test in the conformance suite, of the same name, and runs against every transport.
@@ -18,6 +24,9 @@
 //! - `every_kind_of_message_is_carried`: with its id and its time, the same at every delivery.
 //! - `everybody_who_opens_a_name_gets_the_same_queue`: with the settings that it was created with, for as long as
 //!   it is not removed, also while nobody has it open.
+//! - `a_payload_is_read_where_it_was_written`: where [`capabilities`](Transport::capabilities) says so.
+//! - `a_killed_receivers_message_comes_again`: at once, not when its lease ends; likewise.
+//! - `who_holds_what_can_be_asked`: likewise; elsewhere asking is [`Unsupported`].
 //!
 //! Settling
 //! - `an_acked_message_is_gone`
@@ -80,8 +89,7 @@ use crate::bell::Bell;
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure, SettleError};
-use crate::held::SettleOnce;
+use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
 use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
@@ -118,7 +126,9 @@ pub trait Transport: Debug + Send + Sync {
     fn close(&self);
 
     /// Whether the queue was closed.
-    fn is_closed(&self) -> bool;
+    fn is_closed(&self) -> bool {
+        self.stats().closed
+    }
 
     /// Delivers nothing more until [`resume`](Self::resume), to whomever; what was delivered can be settled, and sending
     /// goes on. A receive that had begun may still succeed.
@@ -141,7 +151,7 @@ pub trait Transport: Debug + Send + Sync {
 
     /// Whether the queue is paused.
     fn is_paused(&self) -> bool {
-        false
+        self.stats().paused
     }
 
     /// Drops what waits to be delivered, also what is delayed; how many messages. Not what somebody holds, nor dead
@@ -168,7 +178,12 @@ pub trait Transport: Debug + Send + Sync {
     /// Who holds what, now.
     ///
     /// Read without stopping anybody: a message settled meanwhile may be missing or still listed.
-    fn holdings(&self) -> Vec<Holding>;
+    ///
+    /// # Errors
+    /// [`Unsupported`] if the transport can't say.
+    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
+        Err(Unsupported::by_transport(Semantic::Holdings))
+    }
 
     /// The dead letters, oldest place first.
     fn dead_letters(&self) -> Vec<DeadLetter>;
@@ -177,13 +192,22 @@ pub trait Transport: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`SendFailure`] when the copy can't be sent; the dead letter stays. It needs a free place of its own.
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure>;
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
+        let letters = self.dead_letters();
+        let Some(letter) = letters.into_iter().find(|letter| letter.id == id) else {
+            return Ok(false);
+        };
+        let sender = self.sender();
+        sender.send(&letter.payload, letter.kind, Wait::No)?;
+        self.discard(id);
+        Ok(true)
+    }
 
     /// Drops a dead letter. `false`: it is gone.
     fn discard(&self, id: DeadLetterId) -> bool;
 }
 
-/// Sends.
+/// Sends. Only [`loan`](Self::loan) must be written: [`Loan::buffered`] makes one of an ordinary buffer.
 pub trait SendPort: Debug + Send {
     /// Memory for a payload of `len` bytes, and a place in the queue for it.
     ///
@@ -229,17 +253,10 @@ pub trait SendPort: Debug + Send {
         Ok(())
     }
 
-    /// Accepts what was written into a loan made by [`Loan::buffered`]. Called once for each, or `abandon` is.
-    ///
-    /// # Errors
-    /// Not `Full`: the loan held a place.
-    fn publish(&self, ticket: u64, kind: Kind, payload: Vec<u8>) -> Result<MessageId, SendFailure>;
-
-    /// Takes back the place of a loan made by [`Loan::buffered`].
-    fn abandon(&self, ticket: u64);
-
-    /// What rings when there may be room.
-    fn bell(&self) -> Bell;
+    /// What rings when there may be room, for those who wait without a thread.
+    fn bell(&self) -> Bell {
+        Bell::polling()
+    }
 
     /// Whether there may be room for another one, after what was sent last.
     fn has_more(&self) -> bool {
@@ -247,7 +264,7 @@ pub trait SendPort: Debug + Send {
     }
 }
 
-/// Receives.
+/// Receives. Only [`recv`](Self::recv) must be written: [`ByteDelivery::buffered`] makes a delivery of a copied payload.
 pub trait ReceivePort: Debug + Send {
     /// The next message.
     ///
@@ -273,27 +290,10 @@ pub trait ReceivePort: Debug + Send {
         Ok(())
     }
 
-    /// The queue's [number](Transport::id).
-    fn queue_id(&self) -> u64;
-
-    /// Ends a delivery made by [`ByteDelivery::buffered`].
-    ///
-    /// # Errors
-    /// [`SettleError::LeaseLost`] if it expired before.
-    fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError>;
-
-    /// Renews the lease of a delivery made by [`ByteDelivery::buffered`].
-    ///
-    /// # Errors
-    /// [`SettleError::LeaseLost`] if it expired before.
-    fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError>;
-
-    /// The right to end a delivery made by [`ByteDelivery::buffered`], from whichever thread, also when this handle is
-    /// gone.
-    fn hold(&self, ticket: u64) -> Box<dyn SettleOnce>;
-
-    /// What rings when there may be a message.
-    fn bell(&self) -> Bell;
+    /// What rings when there may be a message, for those who wait without a thread.
+    fn bell(&self) -> Bell {
+        Bell::polling()
+    }
 
     /// Whether there may be another one behind what was received last.
     fn has_more(&self) -> bool {

@@ -1,11 +1,12 @@
 //! The `shm` transport keeps every promise of `ipc_queue::transport`, and leaves nothing behind.
 #![cfg(target_os = "linux")]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{env, fs, thread};
 
-use ipc_queue::conformance::{Subject, content, number_in};
+use ipc_queue::conformance::{Subject, content, hold_until_killed, number_in};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
 use ipc_queue::{ByteQueue, Name, QueueError, QueueSettings, RecvError, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
@@ -35,6 +36,25 @@ impl Subject for Shm {
 
     fn remove(&self, name: &Name) -> Result<bool, QueueError> {
         Ok(ShmQueue::remove(&self.namespace, name)?)
+    }
+
+    fn holder(&self, name: &Name) -> Option<Command> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["--exact", "holder", "--nocapture", "--quiet"]);
+        command.env(HOLDER, format!("shm:test/{name}"));
+        command.env("IPC_SHM_DIR", self.folder.path().join("ipc"));
+        Some(command)
+    }
+}
+
+/// In the environment of a holder: the queue's address.
+const HOLDER: &str = "IPC_QUEUE_TEST_HOLDER";
+
+/// No test: what the tests start as another process.
+#[test]
+fn holder() {
+    if let Ok(address) = env::var(HOLDER) {
+        hold_until_killed(&ByteQueue::open(&address).unwrap());
     }
 }
 

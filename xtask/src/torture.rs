@@ -231,6 +231,7 @@ impl Field {
         while self
             .queue
             .holdings()
+            .unwrap_or_default()
             .iter()
             .any(|holding| killed.contains(&holding.pid))
         {

@@ -24,7 +24,7 @@ fn workers_killed_at_random_cost_no_task() {
         wait_until("progress", || tasks.stats().acked >= 3 * kills);
         wait_until("a victim", || {
             let mut workers = running.workers();
-            let holdings = tasks.holdings();
+            let holdings = tasks.holdings().unwrap();
             workers.retain(|worker| {
                 holding_of(*worker, &holdings).is_none_or(|held| held.attempt < 3)
             });
@@ -61,7 +61,7 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
     let tasks = running.tasks().unwrap();
     let mut deaths: HashMap<MessageId, u8> = HashMap::new();
     wait_until("the end", || {
-        for holding in tasks.holdings() {
+        for holding in tasks.holdings().unwrap() {
             if deaths.insert(holding.message, holding.attempt) != Some(holding.attempt) {
                 let _ = kill(pid_of(&holding), Signal::SIGKILL);
             }
@@ -163,12 +163,12 @@ fn a_worker_started_by_hand_for_no_run_says_so() {
 fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
     let mut stopped = None;
     wait_until("a worker at work", || {
-        let Some(worker) = tasks.holdings().first().map(pid_of) else {
+        let Some(worker) = tasks.holdings().unwrap().first().map(pid_of) else {
             return false;
         };
         kill(worker, Signal::SIGSTOP).unwrap();
         wait_until("a stop", || state_of(worker) == Some('T'));
-        if holding_of(worker, &tasks.holdings()).is_some() {
+        if holding_of(worker, &tasks.holdings().unwrap()).is_some() {
             stopped = Some(worker);
         } else {
             kill(worker, Signal::SIGCONT).unwrap(); // It was faster.

@@ -7,6 +7,7 @@ use ipc_proto::Kind;
 
 use super::{LARGEST, Subject, Trial, content, number_in, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
+use crate::capability::Semantic;
 use crate::error::{BatchFailure, RecvError, SendFailure};
 use crate::transport::Wait;
 
@@ -45,6 +46,10 @@ fn receive(receiver: &ByteReceiver, most: usize) -> Vec<u64> {
 pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(20));
+    assert!(
+        queue.transport().capabilities().has(Semantic::Batches),
+        "at least one by one every transport has batches"
+    );
     let receiver = queue.receiver();
     send(&queue, 0..20, Wait::No).expect("places for all");
     assert_eq!(receive(&receiver, 7), (0..7).collect::<Vec<_>>());

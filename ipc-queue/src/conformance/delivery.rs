@@ -9,6 +9,7 @@ use super::crowd::{Crowd, Receipt, Sending, Settling};
 use super::walk::{Focus, walk};
 use super::{INLINE, LARGEST, Subject, Trial, content, number_in, settings};
 use crate::bytes::ByteQueue;
+use crate::capability::Semantic;
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{QueueError, RecvError};
 use crate::transport::{OpenMode, OpenRequest, Wait};
@@ -171,6 +172,30 @@ fn sizes() -> Vec<usize> {
         ]);
     }
     sizes
+}
+
+/// Where memory is shared. Elsewhere loans are buffers, and there is nothing to refuse.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_payload_is_read_where_it_was_written(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(4));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let copies = !queue.transport().capabilities().has(Semantic::ZeroCopy);
+    for len in [1, INLINE as usize, LARGEST as usize] {
+        let mut loan = sender.try_loan(len).expect("a place and memory");
+        loan.copy_from_slice(&content(7, len));
+        let written_at = loan.as_ptr();
+        loan.publish().expect("the loan held a place");
+        let delivery = receiver.try_recv().expect("it was sent");
+        assert!(delivery.payload() == content(7, len));
+        assert!(
+            copies || delivery.payload().as_ptr() == written_at,
+            "{len} bytes were copied"
+        );
+        delivery.ack().expect("we hold it");
+    }
 }
 
 /// The kind, with and without a payload; and the id and the time of sending, the same at each delivery.

@@ -18,11 +18,10 @@ use crate::ageing;
 use crate::bell::Bell;
 use crate::capability::{Semantic, Unsupported};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, RecvError, SendFailure, SettleError};
-use crate::held::SettleOnce;
+use crate::error::{BatchFailure, RecvError, SendFailure};
 use crate::loan::Loan;
 use crate::send_options::SendOptions;
-use crate::transport::{ReceivePort, SendPort, Settle, Wait};
+use crate::transport::{ReceivePort, SendPort, Wait};
 
 /// Sends into one queue in shared memory. For one thread; clone it for more.
 #[derive(Debug)]
@@ -131,18 +130,6 @@ impl SendPort for ShmSender {
     fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
         self.normal.send_all(payloads, kind, wait)
     }
-
-    fn publish(
-        &self,
-        _ticket: u64,
-        kind: Kind,
-        payload: Vec<u8>,
-    ) -> Result<MessageId, SendFailure> {
-        // Loans of this transport are never buffered; but a buffer can be sent all the same.
-        self.send(&payload, kind, Wait::No)
-    }
-
-    fn abandon(&self, _ticket: u64) {}
 
     fn bell(&self) -> Bell {
         self.shared.room_bell()
@@ -263,22 +250,6 @@ impl ReceivePort for ShmReceiver {
         let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
         into.extend(more.take(most.saturating_sub(1)));
         Ok(())
-    }
-
-    fn queue_id(&self) -> u64 {
-        self.shared.queue_id()
-    }
-
-    fn settle(&self, _ticket: u64, _how: Settle) -> Result<(), SettleError> {
-        Err(SettleError::LeaseLost) // Deliveries of this transport are never buffered.
-    }
-
-    fn extend(&self, _ticket: u64, _by: Duration) -> Result<(), SettleError> {
-        Err(SettleError::LeaseLost)
-    }
-
-    fn hold(&self, _ticket: u64) -> Box<dyn SettleOnce> {
-        unreachable!("deliveries of this transport are never buffered")
     }
 
     fn bell(&self) -> Bell {

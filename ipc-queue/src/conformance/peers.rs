@@ -1,0 +1,131 @@
+//! The promises about those who hold messages: who they are, and what becomes of a message when one is killed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use ipc_proto::QueueSettings;
+
+use super::{PATIENCE, Subject, Trial, content, number_in, settings};
+use crate::bytes::ByteQueue;
+use crate::capability::{Semantic, Unsupported};
+
+/// What a holder says when it has a message.
+const HELD: &str = "holds a message until it is killed";
+/// Longer than any test: who has to wait for this did not notice a death.
+const LEASE: Duration = Duration::from_secs(3600);
+
+/// What the process does that [`Subject::holder`] starts: receives a message, says so on its standard output, and holds the
+/// message until it is killed, or its standard input ends.
+///
+/// # Panics
+/// If no message is there.
+pub fn hold_until_killed(queue: &ByteQueue) {
+    let receiver = queue.receiver();
+    let held = receiver.recv().expect("a message was sent");
+    println!("{HELD}");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    drop(held);
+}
+
+/// Another process, which ends with its test.
+struct Holder(Child);
+
+impl Holder {
+    /// Starts one and waits until it holds a message.
+    fn start(mut command: Command) -> Self {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = Self(piped.spawn().expect("the holder's program"));
+        let said = holder.0.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(said).lines().map_while(Result::ok);
+        assert!(
+            lines.any(|line| line.contains(HELD)),
+            "the holder ended without a message: does it call hold_until_killed?"
+        );
+        holder
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Long before its lease ends, to whoever receives then.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        lease: Some(LEASE),
+        ..settings(2)
+    });
+    if !queue.transport().capabilities().has(Semantic::DeathNoticed) {
+        return; // There is nothing to ask for: then it comes again when its lease ends.
+    }
+    for number in 0..3 {
+        let sent = queue.sender().try_send(&content(number, 1000));
+        let id = sent.expect("a place");
+        let command = subject.holder(&trial.name);
+        let command =
+            command.expect("whoever notices deaths says in Subject::holder how to start somebody");
+        let receiver = queue.receiver();
+        let holder = Holder::start(command);
+        drop(holder);
+        let again = receiver.recv_timeout(PATIENCE / 2);
+        let again = again.expect("its death is noticed");
+        assert_eq!((again.id(), again.attempt()), (id, 2));
+        assert_eq!(number_in(again.payload()), number);
+        again.ack().expect("we hold it");
+    }
+}
+
+/// Each message that somebody holds, with its attempt; and nothing else.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn who_holds_what_can_be_asked(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let (queue, other) = (trial.create(&settings(4)), trial.open());
+    let holdings = || {
+        let holdings = other.transport().holdings();
+        let mut held: Vec<_> = holdings
+            .expect("it is among its capabilities")
+            .into_iter()
+            .map(|holding| (holding.message.sequence, holding.attempt, holding.pid))
+            .collect();
+        held.sort_unstable();
+        held
+    };
+    if !queue.transport().capabilities().has(Semantic::Holdings) {
+        let refused = Err(Unsupported::by_transport(Semantic::Holdings));
+        assert_eq!(queue.transport().holdings(), refused);
+        return;
+    }
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let ids = [1, 2, 3].map(|number| sender.try_send(&content(number, 10)).expect("a place"));
+    assert_eq!(holdings(), []);
+    receiver
+        .try_recv()
+        .expect("it was sent")
+        .bury()
+        .expect("we hold it");
+    let second = receiver.try_recv().expect("it was sent");
+    let elsewhere = other.receiver();
+    elsewhere
+        .try_recv()
+        .expect("it was sent")
+        .nack()
+        .expect("we hold it");
+    let third = elsewhere.try_recv().expect("it was given back");
+    let us = std::process::id();
+    let (of_second, of_third) = ((ids[1].sequence, 1, us), (ids[2].sequence, 2, us));
+    assert_eq!(holdings(), [of_second, of_third]);
+    second.ack().expect("we hold it");
+    assert_eq!(holdings(), [of_third]);
+    drop(third);
+    assert_eq!(holdings(), []);
+}
