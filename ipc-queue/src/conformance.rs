@@ -176,9 +176,18 @@ macro_rules! conformance_tests {
             }
         )*
     };
-    (@names [] $($promise:ident)*) => {
-        [$(stringify!($promise)),*]
+    (@list [] $($promise:ident)*) => {
+        [$((stringify!($promise), $crate::conformance::$promise as $crate::conformance::Promise)),*]
     };
+}
+
+/// What tests one promise. Panics if the subject breaks it.
+pub type Promise = fn(&dyn Subject);
+
+/// All promises by name, in the order of [`transport`](crate::transport): for harnesses of other kinds than the macro's.
+#[must_use]
+pub fn promises() -> Vec<(&'static str, Promise)> {
+    crate::conformance_tests!(@promises list).to_vec()
 }
 
 /// How long a test may take before it counts as stuck. Says nothing about speed: it is a thousand times what the
@@ -189,7 +198,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Panics
 /// If the subject breaks it.
-pub fn hold(subject: impl Subject + 'static, promise: fn(&dyn Subject)) {
+pub fn hold(subject: impl Subject + 'static, promise: Promise) {
     let (done, end) = mpsc::channel::<()>();
     // In a thread of its own, which is left behind if it is stuck.
     let name = thread::current().name().unwrap_or("promise").to_owned();
@@ -327,7 +336,8 @@ mod tests {
             .filter_map(|line| line.strip_prefix("//! - `")?.split_once('`'))
             .map(|(name, _)| name)
             .collect();
-        assert_eq!(promised, crate::conformance_tests!(@promises names));
+        let tested: Vec<&str> = promises().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(promised, tested);
         for semantic in Semantic::ALL {
             assert!(promised.contains(&promise_of(semantic)), "{semantic}");
         }

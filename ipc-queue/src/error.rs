@@ -246,6 +246,9 @@ pub enum QueueError {
     /// The settings are not valid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The transport can't do what the settings ask for.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// The queue exists with other settings than were insisted on.
     #[error(
         "queue {name:?} has {field} {found}, wanted {wanted}: remove it, or open it with its own settings"

@@ -45,7 +45,7 @@
 //! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the first ones, and why the next was not.
 //!
 //! Terms, where [`capabilities`](Transport::capabilities) says so; elsewhere asking for them is
-//! [`Unsupported`]
+//! [`Unsupported`], be it by a message's options or by the settings of a queue to be created
 //! - `a_delayed_message_comes_not_before_its_time`
 //! - `an_expired_message_is_dropped_and_its_place_is_free`: unless somebody holds it then.
 //! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's ageing time counts as
@@ -377,6 +377,26 @@ pub struct OpenRequest {
 impl OpenRequest {
     /// For `payload`: whatever the type of an existing queue's payloads is, it is opened as one of plain bytes.
     pub const ANY_PAYLOAD: &str = "*";
+
+    /// Whether a transport that can do so much can create a queue with these settings.
+    ///
+    /// # Errors
+    /// [`Unsupported`] names the first semantic that they need and it has not.
+    pub fn check_capabilities(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
+        let needed = [
+            (self.settings.priorities, Semantic::Priorities),
+            (
+                self.settings.dedup_window.is_some(),
+                Semantic::Deduplication,
+            ),
+        ];
+        for (is_needed, semantic) in needed {
+            if is_needed && !capabilities.has(semantic) {
+                return Err(Unsupported::by_transport(semantic));
+            }
+        }
+        Ok(())
+    }
 
     /// Compares an existing queue's settings with those insisted on.
     ///

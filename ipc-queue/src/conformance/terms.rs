@@ -8,9 +8,9 @@ use ipc_proto::{Priority, QueueSettings};
 use super::{Subject, Trial, settings};
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::capability::{Semantic, Unsupported};
-use crate::error::{DrainError, RecvError, SendFailure};
+use crate::error::{DrainError, QueueError, RecvError, SendFailure};
 use crate::send_options::{SendOptions, WhenFull};
-use crate::transport::Wait;
+use crate::transport::{OpenRequest, Wait};
 
 const SHORT: Duration = Duration::from_millis(30);
 const LONG: Duration = Duration::from_secs(3600);
@@ -26,6 +26,19 @@ fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
         );
     }
     has
+}
+
+/// A queue that could not do what its settings say must not come to be.
+fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Semantic) {
+    let request = OpenRequest {
+        settings,
+        ..OpenRequest::default()
+    };
+    let refused = trial.subject.open(&trial.name, &request);
+    assert!(
+        matches!(&refused, Err(QueueError::Unsupported(what)) if what.semantic == semantic),
+        "{semantic} is not among its capabilities, and yet: {refused:?}"
+    );
 }
 
 fn said(receiver: &ByteReceiver) -> Result<Vec<u8>, RecvError> {
@@ -117,10 +130,11 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
         matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == Semantic::Priorities),
         "a queue without priorities has none: {refused:?}"
     );
+    trial.remove();
     if !plain.transport().capabilities().has(Semantic::Priorities) {
+        refuses_to_create(&trial, with(LONG), Semantic::Priorities);
         return;
     }
-    trial.remove();
     let queue = trial.create(&with(LONG));
     let (sender, receiver) = (queue.sender(), queue.receiver());
     for turn in [b"1", b"2"] {
@@ -171,18 +185,16 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == Semantic::Deduplication),
         "a queue without keys has none: {refused:?}"
     );
-    if !plain
-        .transport()
-        .capabilities()
-        .has(Semantic::Deduplication)
-    {
-        return;
-    }
     trial.remove();
-    let queue = trial.create(&QueueSettings {
+    let with_keys = QueueSettings {
         dedup_window: Some(LONG),
         ..settings(8)
-    });
+    };
+    if !(plain.transport().capabilities()).has(Semantic::Deduplication) {
+        refuses_to_create(&trial, with_keys, Semantic::Deduplication);
+        return;
+    }
+    let queue = trial.create(&with_keys);
     let (sender, receiver) = (queue.sender(), queue.receiver());
     // While a loan has it nobody else can have it; and it is free again when that comes to nothing.
     let loan = sender.loan_with(3, &keyed, Wait::No).expect("a place");

@@ -1,0 +1,229 @@
+//! The conformance suite catches transports that have less than they say, or more.
+//!
+//! The liar is a wrapper around `local`, which says something else about one semantic than is true.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ipc_queue::bell::Bell;
+use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
+use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Transport, Wait};
+use ipc_queue::{
+    ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DrainError, Kind, Loan, LocalQueue, Name,
+    QueueError, QueueSettings, QueueStats, RecvError, Semantic, SendFailure, SendOptions, Support,
+    Unsupported,
+};
+
+/// What is untrue of a transport.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// It says nothing untrue.
+    None,
+    /// It says that it has what it has not.
+    Boasts(Semantic),
+    /// It has what it says that it has not.
+    Conceals(Semantic),
+}
+
+impl Lie {
+    /// Whether this is refused, whatever was said.
+    fn lacks(self, semantic: Semantic) -> bool {
+        matches!(self, Self::Boasts(lacking) if lacking == semantic)
+    }
+
+    fn refuse(self, semantic: Semantic) -> Result<(), Unsupported> {
+        match self.lacks(semantic) {
+            true => Err(Unsupported::by_transport(semantic)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Subject for Lie {
+    fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+        if let Self::Boasts(semantic) = *self {
+            request.check_capabilities(all_but(semantic))?;
+        }
+        let queue = LocalQueue::open(name, request)?;
+        Ok(Arc::new(Liar { queue, lie: *self }))
+    }
+
+    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+        Ok(LocalQueue::remove(name))
+    }
+}
+
+fn all_but(semantic: Semantic) -> Capabilities {
+    let all = Capabilities::none().natively(Semantic::ALL);
+    all.with(semantic, Support::Unsupported)
+}
+
+#[derive(Debug)]
+struct Liar {
+    queue: LocalQueue,
+    lie: Lie,
+}
+
+impl Transport for Liar {
+    fn settings(&self) -> &QueueSettings {
+        self.queue.settings()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let true_ones = self.queue.capabilities();
+        match self.lie {
+            Lie::None => true_ones,
+            Lie::Boasts(semantic) => true_ones.natively([semantic]),
+            Lie::Conceals(semantic) => true_ones.with(semantic, Support::Unsupported),
+        }
+    }
+
+    fn id(&self) -> u64 {
+        self.queue.id()
+    }
+
+    fn sender(&self) -> Box<dyn SendPort> {
+        let (port, lie) = (self.queue.sender(), self.lie);
+        Box::new(LyingSender { port, lie })
+    }
+
+    fn receiver(&self) -> Box<dyn ReceivePort> {
+        let (port, lie) = (self.queue.receiver(), self.lie);
+        Box::new(LyingReceiver { port, lie })
+    }
+
+    fn close(&self) {
+        self.queue.close();
+    }
+
+    fn pause(&self) -> Result<(), Unsupported> {
+        self.lie.refuse(Semantic::Pause)?;
+        self.queue.pause()
+    }
+
+    fn resume(&self) -> Result<(), Unsupported> {
+        self.lie.refuse(Semantic::Pause)?;
+        self.queue.resume()
+    }
+
+    fn purge(&self) -> Result<u64, Unsupported> {
+        self.lie.refuse(Semantic::Purge)?;
+        self.queue.purge()
+    }
+
+    fn drain(&self, wait: Wait) -> Result<(), DrainError> {
+        self.lie.refuse(Semantic::Drain)?;
+        self.queue.drain(wait)
+    }
+
+    fn stats(&self) -> QueueStats {
+        self.queue.stats()
+    }
+
+    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
+        self.lie.refuse(Semantic::Holdings)?;
+        self.queue.holdings()
+    }
+
+    fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.queue.dead_letters()
+    }
+
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
+        self.queue.requeue(id)
+    }
+
+    fn discard(&self, id: DeadLetterId) -> bool {
+        self.queue.discard(id)
+    }
+}
+
+#[derive(Debug)]
+struct LyingSender {
+    port: Box<dyn SendPort>,
+    lie: Lie,
+}
+
+impl SendPort for LyingSender {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.port.loan(len, kind, wait)
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        if let Some(semantic) = options.first_semantic() {
+            self.lie.refuse(semantic)?;
+        }
+        self.port.loan_with(len, options, wait)
+    }
+
+    fn bell(&self) -> Bell {
+        self.port.bell()
+    }
+}
+
+#[derive(Debug)]
+struct LyingReceiver {
+    port: Box<dyn ReceivePort>,
+    lie: Lie,
+}
+
+impl ReceivePort for LyingReceiver {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        self.port.recv(wait)
+    }
+
+    fn recv_batch<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        let most = match self.lie.lacks(Semantic::Batches) {
+            true => 1,
+            false => most,
+        };
+        self.port.recv_batch(most, wait, into)
+    }
+
+    fn bell(&self) -> Bell {
+        self.port.bell()
+    }
+}
+
+fn holds(lie: Lie, semantic: Semantic) -> bool {
+    let tests = promises();
+    let of_semantic = |(name, _): &&(&str, Promise)| *name == promise_of(semantic);
+    let (_, promise) = tests.iter().find(of_semantic).unwrap();
+    catch_unwind(AssertUnwindSafe(|| promise(&lie))).is_ok()
+}
+
+/// Nobody notices if it says that it can't share memory, or notice deaths, and can: there is nothing to ask it for.
+const CAN_NOT_BE_ASKED_FOR: [Semantic; 2] = [Semantic::ZeroCopy, Semantic::DeathNoticed];
+
+#[test]
+fn whoever_says_nothing_untrue_passes() {
+    for semantic in Semantic::ALL {
+        assert!(holds(Lie::None, semantic), "{semantic}");
+    }
+}
+
+#[test]
+fn a_capability_that_is_declared_and_not_there_fails() {
+    for semantic in Semantic::ALL {
+        assert!(!holds(Lie::Boasts(semantic), semantic), "{semantic}");
+    }
+}
+
+#[test]
+fn a_capability_that_is_there_and_not_declared_fails() {
+    for semantic in Semantic::ALL {
+        let passes = holds(Lie::Conceals(semantic), semantic);
+        let expected = CAN_NOT_BE_ASKED_FOR.contains(&semantic);
+        assert_eq!(passes, expected, "{semantic}");
+    }
+}
