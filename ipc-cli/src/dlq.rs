@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use comfy_table::Cell;
 use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::Ended;
@@ -57,7 +58,7 @@ pub fn show(queue: &str, letter: &str, show: Show) -> Result<Ended> {
             letter.nacks,
             letter.expiries,
             letter.crashes,
-            letter.last_worker.map_or("nobody knows".to_owned(), |pid| format!("process {pid}")),
+            last_worker(&letter),
             letter.payload.len(),
             show::payload(&letter.payload),
         )
@@ -123,8 +124,19 @@ fn value(letter: &DeadLetter) -> Value {
         "expiries": letter.expiries,
         "crashes": letter.crashes,
         "last_worker": letter.last_worker,
+        "signal": letter.signal,
         "payload": show::payload_json(&letter.payload),
     })
+}
+
+fn last_worker(letter: &DeadLetter) -> String {
+    let process = letter
+        .last_worker
+        .map_or("nobody knows".to_owned(), |pid| format!("process {pid}"));
+    match letter.signal.map(i32::from).map(Signal::try_from) {
+        Some(Ok(signal)) => format!("{process}, which {signal} ended"),
+        _ => process,
+    }
 }
 
 fn why(reason: DeadReason) -> &'static str {

@@ -196,14 +196,15 @@ fn facts(queue: &Inspector) -> Table {
     fact(
         "since it was made",
         format!(
-            "{} sent, {} delivered ({} again), {} acked, {} given back, {} buried, {} lost to time",
+            "{} sent, {} delivered ({} again), {} acked, {} given back, {} buried, {} out of time, {} over which their worker died",
             stats.sent,
             stats.received,
             stats.redelivered,
             stats.acked,
             stats.nacked,
             stats.buried,
-            stats.leases_lost
+            stats.expiries,
+            stats.crashes
         ),
     );
     let dropped = [
@@ -212,6 +213,7 @@ fn facts(queue: &Inspector) -> Table {
         ("pushed out", stats.overflowed),
         ("duplicates not sent", stats.duplicates),
         ("refused for want of room", stats.refused),
+        ("settled too late", stats.leases_lost),
     ];
     let dropped = dropped.into_iter().filter(|(_, number)| *number > 0);
     let dropped: Vec<_> = dropped

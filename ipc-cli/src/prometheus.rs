@@ -45,6 +45,16 @@ pub fn stat(queue: &str) -> Result<Ended> {
         ("nacked_total", "Deliveries given back.", stats.nacked),
         ("buried_total", "Deliveries buried.", stats.buried),
         (
+            "lease_expiries_total",
+            "Deliveries that ended with their lease.",
+            stats.expiries,
+        ),
+        (
+            "crashes_total",
+            "Deliveries that ended with their receiver's death.",
+            stats.crashes,
+        ),
+        (
             "leases_lost_total",
             "Settlements that came too late.",
             stats.leases_lost,

@@ -26,6 +26,8 @@ pub struct DeadLetter {
     pub crashes: u8,
     /// The process that had it last, by its number in its own PID namespace; `None` if that is not known.
     pub last_worker: Option<u32>,
+    /// The signal that ended that process, if whoever started it [said so](crate::transport::Transport::note_signal).
+    pub signal: Option<u8>,
     /// What it said.
     pub payload: Vec<u8>,
 }

@@ -13,6 +13,7 @@ mod cell;
 mod chunk;
 mod contents;
 mod door;
+mod events;
 mod geometry;
 mod inspector;
 mod keys;
@@ -221,8 +222,11 @@ impl Transport for ShmQueue {
     }
 
     fn close(&self) {
-        self.shared.flag().fetch_or(CLOSED, Ordering::SeqCst);
+        let before = self.shared.flag().fetch_or(CLOSED, Ordering::SeqCst);
         self.shared.attachment.segment().notify_all();
+        if before & CLOSED == 0 {
+            events::closed(&self.shared);
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -230,13 +234,19 @@ impl Transport for ShmQueue {
     }
 
     fn pause(&self) -> Result<(), Unsupported> {
-        self.shared.flag().fetch_or(PAUSED, Ordering::SeqCst);
+        let before = self.shared.flag().fetch_or(PAUSED, Ordering::SeqCst);
+        if before & PAUSED == 0 {
+            events::paused(&self.shared);
+        }
         Ok(())
     }
 
     fn resume(&self) -> Result<(), Unsupported> {
-        self.shared.flag().fetch_and(!PAUSED, Ordering::SeqCst);
+        let before = self.shared.flag().fetch_and(!PAUSED, Ordering::SeqCst);
         self.shared.items().notify_all();
+        if before & PAUSED != 0 {
+            events::resumed(&self.shared);
+        }
         Ok(())
     }
 
@@ -250,7 +260,9 @@ impl Transport for ShmQueue {
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
         self.close();
-        self.shared.wait_until_drained(wait)
+        let drained = self.shared.wait_until_drained(wait);
+        events::drained(&self.shared, &drained);
+        drained
     }
 
     fn stats(&self) -> QueueStats {
@@ -272,6 +284,10 @@ impl Transport for ShmQueue {
 
     fn discard(&self, id: DeadLetterId) -> bool {
         self.shared.discard(id)
+    }
+
+    fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
+        self.shared.note_signal(id, signal)
     }
 }
 
@@ -356,6 +372,7 @@ impl Shared {
         self.shared_lane(Side::Send).add(Sent::Purged, purged);
         self.room().notify_all();
         self.wake_if_closed();
+        events::purged(self, purged);
         purged
     }
 
@@ -374,6 +391,12 @@ impl Shared {
             let lane = self.shared_lane(Side::Receive);
             lane.add(Received::Expired, changed.expired as u64);
             self.wake_if_closed();
+            events::unwanted(self, changed.expired);
+        }
+        if changed.expiries > 0 {
+            let lane = self.shared_lane(Side::Send);
+            lane.add(Sent::Expiries, changed.expiries as u64);
+            events::expired(self, changed);
         }
         // A dead letter too may be what somebody waits for: the end of a closed queue.
         if changed.ready > 0 || changed.dead > 0 {

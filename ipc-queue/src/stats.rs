@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Counters of a queue since it was created, and its content now.
 ///
 /// Counters are kept by each process for itself and summed up when asked: with others at work the sum is
-/// of no single moment. They outlive the processes.
+/// of no single moment. They outlive the processes. A process that is killed between doing something and counting it
+/// leaves that one thing uncounted; what the queue holds *now* is read from the messages themselves and always right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct QueueStats {
@@ -27,6 +28,10 @@ pub struct QueueStats {
     pub nacked: u64,
     /// Deliveries buried.
     pub buried: u64,
+    /// Deliveries that ended with their lease.
+    pub expiries: u64,
+    /// Deliveries that ended with their receiver's death.
+    pub crashes: u64,
     /// Settlements that came after the lease was lost.
     pub leases_lost: u64,
     /// Messages dropped because nobody wanted them in time.

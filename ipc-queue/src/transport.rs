@@ -205,6 +205,13 @@ pub trait Transport: Debug + Send + Sync {
 
     /// Drops a dead letter. `false`: it is gone.
     fn discard(&self, id: DeadLetterId) -> bool;
+
+    /// Notes in a dead letter whose last receiver died by which signal it did: whoever started that process is the only one
+    /// to learn it. `false`: the letter is gone, ended otherwise, or the transport keeps no signals.
+    fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
+        let _ = (id, signal);
+        false
+    }
 }
 
 /// Sends. Only [`loan`](Self::loan) must be written: [`Loan::buffered`] makes one of an ordinary buffer.

@@ -8,6 +8,7 @@ compile_error!(
 
 mod buffer;
 pub mod clock;
+mod events;
 pub mod fault;
 mod fork;
 mod layout;

@@ -24,6 +24,7 @@ use ipc_proto::SenderId;
 use thiserror::Error;
 
 use crate::clock;
+use crate::events;
 use crate::fork::Generation;
 use crate::layout::{SLOT_BYTES, SLOTS, fingerprint};
 use crate::liveness::{self, ProcessIdentity};
@@ -157,6 +158,7 @@ impl Attachment {
                 segment.changes().fetch_add(1, Ordering::SeqCst);
                 // Whoever watches over this segment must learn to watch us.
                 segment.notify_all();
+                events::joined(&segment, Member { index, epoch });
                 return Ok(Self {
                     segment,
                     table,
@@ -227,13 +229,16 @@ impl Attachment {
                 word(Presence::Live, self.epoch),
                 word(Presence::Leaving, self.epoch),
             );
-            let _ = self.slot()[STATE].compare_exchange(
+            let left = self.slot()[STATE].compare_exchange(
                 live,
                 leaving,
                 Ordering::SeqCst,
                 Ordering::SeqCst,
             );
             self.segment.changes().fetch_add(1, Ordering::SeqCst);
+            if left.is_ok() {
+                events::left(&self.segment, self.member());
+            }
         }
     }
 
@@ -347,6 +352,8 @@ impl Participants {
 
     /// Frees the slot of a departed member. Nothing may name it any more. Harmless when done twice.
     pub fn release(&self, segment: &Segment, member: Member) {
+        // Read while the slot is the departed one's.
+        let departed = self.get(member.index);
         let free = word(Presence::Free, member.epoch);
         for presence in [Presence::Live, Presence::Leaving] {
             let taken = word(presence, member.epoch);
@@ -356,6 +363,9 @@ impl Participants {
                 .is_ok()
             {
                 segment.changes().fetch_add(1, Ordering::SeqCst);
+                if presence == Presence::Live {
+                    events::died(segment, &departed);
+                }
             }
         }
     }

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ipc_proto::Name;
 use thiserror::Error;
 
+use crate::events;
 use crate::fault::Mark;
 use crate::fork::Generation;
 use crate::layout::{self, Expected, Header, Kind};
@@ -188,8 +189,11 @@ impl Segment {
             && self.word(0).load(Ordering::Relaxed) == layout::MAGIC;
         // Asked first: what was replaced by zeroes has no first word, and no others to tell.
         if !is_whole && !self.is_truncated() {
-            self.flags().fetch_or(TRUNCATED, Ordering::SeqCst);
+            let before = self.flags().fetch_or(TRUNCATED, Ordering::SeqCst);
             self.notify_all();
+            if before & TRUNCATED == 0 {
+                events::truncated(self);
+            }
         }
     }
 

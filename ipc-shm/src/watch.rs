@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::events;
 use crate::fork::Generation;
 use crate::liveness::{NoPidfd, ProcessIdentity, has_ended};
 use crate::wait::SLICE;
@@ -99,9 +100,12 @@ impl Watcher {
         ];
         own.into_iter().for_each(|signal| others.remove(signal));
         let _ = others.thread_set_mask();
-        let _ = thread::Builder::new()
+        let started = thread::Builder::new()
             .name("ipc-watch".to_owned())
             .spawn(|| self.run());
+        if let Err(error) = started {
+            events::nobody_watches(&error);
+        }
         if let Ok(before) = before {
             let _ = before.thread_set_mask();
         }

@@ -366,6 +366,7 @@ impl Table {
             .collect();
         for Lease { mut item, .. } in expired {
             item.expiries = item.expiries.saturating_add(1);
+            self.counts.expiries += 1;
             // As over shared memory, a message that two held too long is poison.
             let _ = match item.expiries {
                 1 => self.again(item, Duration::ZERO, DeadReason::Expired),
@@ -481,6 +482,7 @@ impl Table {
             expiries: item.expiries,
             crashes: 0,
             last_worker: Some(std::process::id()),
+            signal: None,
             payload: item.payload.clone(),
         };
         self.dead.iter().map(letter).collect()

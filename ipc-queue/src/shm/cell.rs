@@ -182,6 +182,23 @@ impl<'a, W: Word> Cell<'a, W> {
             seen = changed;
         }
     }
+
+    /// Notes which signal ended the last delivery's receiver. Only who started it can know, and comes after the fact.
+    /// `false`: that delivery did not end so, or the signal has no room.
+    pub fn note_signal(self, signal: u8) -> bool {
+        let word = &self.words[TALLY];
+        let mut seen = word.load(Acquire);
+        loop {
+            let tally = Tally::from_word(seen);
+            if tally.last != Cause::Crash || !(1..=MOST_SIGNAL).contains(&signal) {
+                return false;
+            }
+            match word.swap_if(seen, Tally { signal, ..tally }.to_word(), Release) {
+                Ok(_) => return true,
+                Err(changed) => seen = changed,
+            }
+        }
+    }
 }
 
 /// Why a delivery did not end in an ack.
@@ -217,12 +234,18 @@ pub struct Tally {
     pub attempt: u8,
     /// The process that had it; 0: not known. Process numbers have 22 bits.
     pub holder: u32,
+    /// The signal that ended that process; 0: not known.
+    pub signal: u8,
 }
+
+/// The cause has three bits of its byte, the signal the other five: those that end processes are below 32.
+const CAUSE_BITS: u32 = 3;
+const MOST_SIGNAL: u8 = 31;
 
 impl Tally {
     fn from_word(word: u64) -> Self {
-        let [nacks, expiries, crashes, last, attempt, holder @ ..] = word.to_le_bytes();
-        let last = match last {
+        let [nacks, expiries, crashes, ended, attempt, holder @ ..] = word.to_le_bytes();
+        let last = match ended & ((1 << CAUSE_BITS) - 1) {
             1 => Cause::Nack,
             2 => Cause::Expiry,
             3 => Cause::Crash,
@@ -236,11 +259,12 @@ impl Tally {
             last,
             attempt,
             holder: u32::from_le_bytes([holder[0], holder[1], holder[2], 0]),
+            signal: ended >> CAUSE_BITS,
         }
     }
 
     fn to_word(self) -> u64 {
-        let last = self.last as u8;
+        let last = self.last as u8 | self.signal << CAUSE_BITS;
         let [one, two, three, _] = self.holder.to_le_bytes();
         u64::from_le_bytes([
             self.nacks,
@@ -255,6 +279,10 @@ impl Tally {
     }
 
     fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
+        // Noted twice, it is the same end.
+        if (self.attempt, self.last) != (attempt, cause) {
+            self.signal = 0;
+        }
         if self.attempt == attempt {
             self.count(|n| n.saturating_sub(1));
         }
@@ -328,5 +356,21 @@ mod tests {
         let tally = cell.tally();
         assert_eq!((tally.nacks, tally.expiries, tally.crashes), (1, 1, 1));
         assert_eq!((tally.last, tally.holder), (Cause::Crash, 1 << 22));
+    }
+
+    #[test]
+    fn the_signal_is_that_of_the_last_delivery_and_outlives_a_late_note() {
+        let words: [AtomicU64; CELL_WORDS] = Default::default();
+        let cell = Cell::new(&words);
+        cell.note(1, Cause::Nack, 7);
+        assert!(!cell.note_signal(9), "it was given back");
+        cell.note(2, Cause::Crash, 8);
+        assert!(cell.note_signal(9) && !cell.note_signal(34));
+        cell.note(2, Cause::Crash, 8);
+        let tally = cell.tally();
+        assert_eq!((tally.signal, tally.last), (9, Cause::Crash));
+        assert_eq!((tally.nacks, tally.crashes, tally.holder), (1, 1, 8));
+        cell.note(3, Cause::Crash, 9);
+        assert_eq!(cell.tally().signal, 0);
     }
 }

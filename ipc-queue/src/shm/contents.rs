@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use ipc_proto::{MessageId, QueueSettings};
-use ipc_shm::{Member, Participants, Segment, View};
+use ipc_shm::{Member, Participants, Presence, Segment, View};
 
+use super::events;
 use super::geometry::{self, KeyTable};
 use super::keys::{CellName, Keys};
 use super::level::{Level, SegmentKeys, SegmentMemory};
+use super::recovery::Changed;
 use super::ring::Ring;
-use super::tally::Counters;
+use super::tally::{Counters, Sent, Side};
 use super::word::Seat;
 use crate::error::QueueError;
 use crate::transport::Holding;
@@ -95,11 +97,26 @@ impl Contents {
         };
         let mut keys = self.keys.iter();
         let settled = keys.all(|keys| keys.recover(seat, departed, unpublished));
-        if settled
-            && self
-                .rings()
-                .all(|ring| ring.recover(seat, departed).is_some())
-        {
+        if !settled {
+            return;
+        }
+        let slot = table.get(member.index);
+        let (died, mut all) = (slot.presence == Presence::Live, Changed::default());
+        let done = self.rings().all(|ring| {
+            let recovered = ring.recover(seat, departed);
+            let (Ok(changed) | Err(changed)) = recovered;
+            all = all.and(changed);
+            recovered.is_ok()
+        });
+        if all.crashes > 0 {
+            // On the account of the dead: whoever opens the queue has none yet.
+            let lane = self.counters.shared(member, Side::Send);
+            lane.add(Sent::Crashes, all.crashes as u64);
+        }
+        if died && all != Changed::default() {
+            events::recovered(segment, slot.process.pid, all);
+        }
+        if done {
             // Before the slot is free: a recoverer that dies here leaves the rest to the next.
             segment.notify_all();
             table.release(segment, member);

@@ -6,6 +6,7 @@ use super::Shared;
 use super::by_priority::ShmSender;
 use super::cell::Cause;
 use super::contents::Contents;
+use super::events;
 use super::level::Level;
 use super::memory::{Memory, Word};
 use super::ring::{Lease, Ring, Settlement};
@@ -61,6 +62,9 @@ impl Shared {
         }
         self.wake_if_closed();
         self.tell_room();
+        if sent.is_ok() {
+            events::requeued(self, id);
+        }
         sent.map(|()| true)
     }
 
@@ -70,8 +74,16 @@ impl Shared {
             .is_some_and(|(level, index)| self.contents.levels[level].ring.drop_dead(index, id.1));
         if dropped {
             self.tell_room();
+            events::discarded(self, id);
         }
         dropped
+    }
+
+    pub(crate) fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
+        self.place_of(id).is_some_and(|(level, index)| {
+            let ring = &self.contents.levels[level].ring;
+            ring.dead_word(index, id.1).is_some() && ring.cell(index).note_signal(signal)
+        })
     }
 
     /// Which level and cell an id names.
@@ -120,6 +132,7 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         expiries: tally.expiries,
         crashes: tally.crashes,
         last_worker: Some(tally.holder).filter(|pid| *pid != 0),
+        signal: Some(tally.signal).filter(|signal| *signal != 0),
         payload,
     })
 }

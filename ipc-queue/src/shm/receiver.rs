@@ -11,6 +11,7 @@ use ipc_shm::clock;
 
 use super::cell::Body;
 use super::door::ShmHeld;
+use super::events;
 use super::level::Level;
 use super::memory::RingWord;
 use super::payload::Readable;
@@ -290,6 +291,7 @@ impl LevelReceiver {
 
     #[cold]
     fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
+        events::damaged(&self.shared, lease.index(), &reason);
         let settled = self.level.ring.settle(lease, Settlement::Bury);
         let _ = self.settled(settled, Received::Buried);
         let damaged = |_| RecvError::Damaged(reason);
@@ -319,14 +321,25 @@ impl LevelReceiver {
         if !self.shared.attachment.is_ours() {
             return Err(SettleError::Forked);
         }
-        match how {
-            Settle::Ack => self.ack(lease),
+        // Read while it is ours.
+        let message = ring.cell(lease.index()).envelope().id;
+        let (settled, what) = match how {
+            Settle::Ack => return self.ack(lease),
             Settle::Nack { delay } if delay.is_zero() => {
-                self.settled(ring.settle(lease, Settlement::Nack), Received::Nacked)
+                (ring.settle(lease, Settlement::Nack), Received::Nacked)
             }
-            Settle::Nack { delay } => self.settled(self.delay(lease, delay), Received::Nacked),
-            Settle::Bury => self.settled(ring.settle(lease, Settlement::Bury), Received::Buried),
+            Settle::Nack { delay } => (self.delay(lease, delay), Received::Nacked),
+            Settle::Bury => (ring.settle(lease, Settlement::Bury), Received::Buried),
+        };
+        if settled == Settled::Dead {
+            let reason = if how == Settle::Bury {
+                "buried"
+            } else {
+                "nacked"
+            };
+            events::dead_letter(&self.shared, message, lease.attempt(), reason);
         }
+        self.settled(settled, what)
     }
 
     /// Counts a settlement as `what`, unless the lease had been lost, and wakes whom it concerns.

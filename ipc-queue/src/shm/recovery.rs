@@ -23,6 +23,10 @@ pub struct Changed {
     pub dead: usize,
     /// Messages dropped because nobody wanted them in time.
     pub expired: usize,
+    /// Deliveries that ended with their lease.
+    pub expiries: usize,
+    /// Deliveries that ended with their receiver's death.
+    pub crashes: usize,
 }
 
 impl<M: Memory> Ring<M> {
@@ -32,8 +36,15 @@ impl<M: Memory> Ring<M> {
     /// finished and the seat may be somebody else's by now. It is asked after each word was read, so
     /// a word that names the seat was written by the departed one.
     ///
-    /// Returns `None` if the seat was given away meanwhile: all was done by others.
-    pub fn recover(&self, seat: Seat, still_departed: impl Fn() -> bool) -> Option<Changed> {
+    /// What we changed.
+    ///
+    /// # Errors
+    /// The same, if the seat was given away meanwhile: all else was done by others.
+    pub fn recover(
+        &self,
+        seat: Seat,
+        still_departed: impl Fn() -> bool,
+    ) -> Result<Changed, Changed> {
         let mut changed = Changed::default();
         for index in 0..self.cells() {
             let cell = self.cell(index);
@@ -44,18 +55,19 @@ impl<M: Memory> Ring<M> {
                     break;
                 }
                 if !still_departed() {
-                    return None;
+                    return Err(changed);
                 }
                 let next = self.without(seat, state, cell);
                 if cell.state().swap_if(word, next.to_word(), SeqCst).is_ok() {
                     changed.count(next.kind);
+                    changed.crashes += usize::from(is_delivery(state, Some(seat)));
                 }
             }
         }
         // Also if nothing changed: the departed one may have died between a change and its hint.
         self.stray();
         self.spare();
-        Some(changed)
+        Ok(changed)
     }
 
     /// Whether `seat` is still writing that occupancy of a cell: then it has not published it.
@@ -197,6 +209,7 @@ impl<M: Memory> Ring<M> {
                 due
             } else if let Some(kind) = self.time_is_up(cell, word) {
                 changed.count(kind);
+                changed.expiries += usize::from(is_delivery(state, state.owner));
                 continue;
             } else {
                 // The cell was moved on or settled just now: see which.
@@ -226,6 +239,18 @@ impl<M: Memory> Ring<M> {
 }
 
 impl Changed {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            ready: self.ready + other.ready,
+            freed: self.freed + other.freed,
+            dead: self.dead + other.dead,
+            expired: self.expired + other.expired,
+            expiries: self.expiries + other.expiries,
+            crashes: self.crashes + other.crashes,
+        }
+    }
+
     fn count(&mut self, kind: CellKind) {
         match kind {
             CellKind::Ready => self.ready += 1,
@@ -234,6 +259,11 @@ impl Changed {
             _ => {}
         }
     }
+}
+
+/// Whether somebody, `owner`, holds a message in this state: not a dead letter that is being sent again.
+fn is_delivery(state: State, owner: Option<Seat>) -> bool {
+    state.kind == CellKind::Leased && state.owner == owner && state.attempt != State::REQUEUED
 }
 
 fn is_held(state: State, lease: &Lease, owner: Seat) -> bool {

@@ -24,6 +24,9 @@ pub(crate) enum Sent {
     Duplicates = 3,
     Overflowed = 4,
     Purged = 5,
+    /// What ends of deliveries others find: no sender's doing, but here is room.
+    Expiries = 6,
+    Crashes = 7,
 }
 
 /// What a receiver counts.
@@ -137,6 +140,8 @@ impl Contents {
             nacked: received(Received::Nacked),
             buried: received(Received::Buried),
             leases_lost: received(Received::Lost),
+            expiries: sent(Sent::Expiries),
+            crashes: sent(Sent::Crashes),
             expired: received(Received::Expired),
             purged: sent(Sent::Purged),
             overflowed: sent(Sent::Overflowed),

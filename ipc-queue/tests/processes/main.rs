@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod deaths;
+mod events;
 mod forks;
 mod stage;
 mod stops;

@@ -19,6 +19,7 @@ use nix::unistd::linkat;
 use thiserror::Error;
 
 use super::{Segment, SystemError, file_of, map, path_of};
+use crate::events;
 use crate::layout::Header;
 use crate::namespace::{Namespace, NamespaceError};
 
@@ -89,7 +90,10 @@ impl Segment {
             let folder = namespace.open_or_create()?;
             let path = segment.path();
             match link(&segment.file, &folder, &path) {
-                Ok(()) => return Ok(segment),
+                Ok(()) => {
+                    events::created(&segment);
+                    return Ok(segment);
+                }
                 Err(Errno::ENOENT) => {}
                 Err(Errno::EEXIST) => return Err(CreateError::Exists { path }),
                 Err(errno) => return Err(SystemError::new("link", path, errno).into()),

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::remove::{is_flagged, remove_if};
 use super::{Segment, SystemError, file_of, map, map_read_only, path_of};
+use crate::events;
 use crate::layout::{self, Expected, Header, HeaderError};
 use crate::namespace::{Namespace, NamespaceError};
 
@@ -101,6 +102,7 @@ impl Segment {
         if segment.is_truncated() {
             return Err(OpenError::Truncated { path });
         }
+        events::opened(&segment);
         Ok(segment)
     }
 

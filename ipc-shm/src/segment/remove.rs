@@ -12,6 +12,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::open::{OpenError, open_file};
 use super::{REMOVED, Segment, SystemError, file_name, path_of};
+use crate::events;
 use crate::layout::{self, Kind};
 use crate::mapping::Mapping;
 use crate::namespace::Namespace;
@@ -64,7 +65,10 @@ pub(super) fn remove_if(
     drop(folder);
     namespace.remove_if_empty();
     match unlinked {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            events::removed(&path);
+            Ok(true)
+        }
         Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(SystemError::new("remove", path, errno).into()),
     }

@@ -586,7 +586,7 @@ impl Turn<'_> {
         let recovered = self
             .ring
             .recover(Seat::of_slot(seat.into()), still_departed);
-        if recovered.is_some() {
+        if recovered.is_ok() {
             let slot_at = self.world.shape.at(Place::Seat(seat.into()));
             self.world.live(|ledger, words| {
                 // If the seat was given away meanwhile, then by one who told everybody.
