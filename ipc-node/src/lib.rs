@@ -2,6 +2,7 @@
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 #![forbid(unsafe_code)]
 
+mod control;
 mod heartbeat;
 mod monitor;
 mod node;
@@ -9,6 +10,7 @@ pub mod pool;
 mod registry;
 mod stats;
 
+pub use control::{ControlError, Inbox, Told};
 pub use monitor::Monitor;
 pub use node::{JoinError, Node, NodeOptions};
 pub use registry::{Health, NodeInfo, Registry, RegistryError};

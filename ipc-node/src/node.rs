@@ -2,13 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 use ipc_proto::{Name, NameError};
 use ipc_shm::{Attachment, JoinError as SlotError, Namespace};
+use serde::Serialize;
 use thiserror::Error;
 
+use crate::control::{ControlError, Inbox, Told};
 use crate::heartbeat::Heartbeat;
 use crate::registry::{self, Health, NodeInfo, Registry, RegistryError};
 use crate::stats::{Counters, NodeStats};
@@ -41,6 +44,8 @@ pub struct Node {
     attachment: Arc<Attachment>,
     counters: Counters,
     timeout: Duration,
+    /// Whether it has an inbox.
+    listening: Arc<AtomicBool>,
     _heartbeat: Option<Heartbeat>,
 }
 
@@ -123,6 +128,7 @@ impl NodeOptions {
         let name = Name::new(name)?;
         let registry = Registry::open(namespace)?;
         let attachment = Arc::new(take_name(namespace, &registry, &name)?);
+        registry.remove_orphans();
         let counters = Counters::new(Arc::clone(&attachment));
         counters.settle();
         let heartbeat = self
@@ -133,6 +139,7 @@ impl NodeOptions {
             registry,
             counters,
             timeout: self.timeout,
+            listening: Arc::default(),
             _heartbeat: heartbeat.transpose().map_err(JoinError::Thread)?,
             attachment,
         })
@@ -222,6 +229,31 @@ impl Node {
     #[must_use]
     pub fn alive(&self, name: &str, timeout: Duration) -> Option<Health> {
         self.registry.node(name, timeout).map(|info| info.health)
+    }
+
+    /// From now on, until the inbox is dropped, this node can be [told](Self::tell) things. One inbox at a time.
+    ///
+    /// # Errors
+    /// [`ControlError::Listening`] if it has one, `Queue` if none can be made.
+    pub fn inbox<T>(&self) -> Result<Inbox<T>, ControlError> {
+        Inbox::open(self.registry.namespace(), &self.attachment, &self.listening)
+    }
+
+    /// Tells the node called `node`. Never blocks, and never waits behind data.
+    ///
+    /// # Errors
+    /// [`ControlError`] says why it is not in the node's inbox.
+    pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
+        self.registry.tell(node, what)
+    }
+
+    /// Tells every other node. Never blocks, and never waits behind data.
+    ///
+    /// # Errors
+    /// [`ControlError::Send`] if it has no encoding; what became of it at each node is in the answer.
+    pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
+        self.registry
+            .tell_all_but(Some(self.attachment.member()), what)
     }
 
     /// Every node of the namespace, this one included, also those of the past not forgotten yet.

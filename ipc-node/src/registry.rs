@@ -13,6 +13,7 @@ use ipc_shm::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::control;
 use crate::stats::{self, NodeStats};
 
 /// The nodes of one namespace.
@@ -113,6 +114,8 @@ impl Registry {
     /// # Errors
     /// [`OpenError`] when the file is not ours to remove.
     pub fn remove(namespace: &Namespace) -> Result<bool, OpenError> {
+        // Without the table nobody is found by name any more.
+        control::remove_inboxes(namespace, |_| true);
         Segment::remove(namespace, &table_name(), KIND)
     }
 
@@ -162,6 +165,24 @@ impl Registry {
             Presence::Live if last_beat_ago > timeout => Health::Stale,
             Presence::Live => Health::Alive,
         }
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        self.segment.namespace()
+    }
+
+    /// Whether that membership has ended, however it did.
+    pub(crate) fn is_over(&self, member: Member) -> bool {
+        member.index >= self.table.count() || self.table.is_departed(&self.segment, member)
+    }
+
+    /// Those whose processes run, well or not.
+    pub(crate) fn present(&self) -> Vec<(String, Member)> {
+        let slots = self.table.iter();
+        let live = slots.filter(|slot| slot.presence == Presence::Live);
+        live.filter(|slot| !self.is_over(slot.member))
+            .map(|slot| (slot.name, slot.member))
+            .collect()
     }
 
     /// Who, other than `ours`, has `name` or is about to.

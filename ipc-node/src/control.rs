@@ -1,0 +1,264 @@
+//! Control messages: to every node, or to one that is named. They never wait behind data.
+//!
+//! Each node that listens has an inbox, a small queue of its own, so whatever else is full or paused, there is room. It
+//! belongs to one membership, whose slot and epoch it is named after: whoever takes over a dead node's name gets none of
+//! its messages, and the inbox of a membership that is over can be removed by anybody at any time. So what a killed node
+//! leaves goes with the next node that joins, or the next message to all.
+//! Nothing blocks whoever sends: an inbox that nobody reads is full some day, and that is said.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ipc_proto::{Kind, Name, QueueSettings, codec};
+use ipc_queue::transport::{OpenMode, OpenRequest, Wait};
+use ipc_queue::{ByteQueue, ByteReceiver, QueueError, RecvError, SendFailure, ShmQueue};
+use ipc_shm::{Attachment, Member, Namespace};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::registry::Registry;
+
+/// Where a node gets its control messages. Removed when dropped.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    receiver: ByteReceiver,
+    namespace: Namespace,
+    name: Name,
+    listening: Arc<AtomicBool>,
+    /// The membership lasts as long as its inbox.
+    _attachment: Arc<Attachment>,
+    content: PhantomData<fn() -> T>,
+}
+
+/// Whom a message to all reached.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Those in whose inboxes it is.
+    pub reached: Vec<String>,
+    /// Those that are there and did not get it, and why.
+    pub missed: Vec<(String, ControlError)>,
+}
+
+/// Why a control message did not get there, or a node can't listen.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No node of that name is there.
+    #[error("no node {node:?} is there: `ipc nodes` lists those that are")]
+    NoSuchNode {
+        /// The name.
+        node: String,
+    },
+    /// The node is there, and has no inbox.
+    #[error("node {node:?} does not listen: it has no inbox")]
+    NotListening {
+        /// Its name.
+        node: String,
+    },
+    /// The node has not read what it was told before.
+    #[error(
+        "node {node:?} has {unread} unread control messages and room for no more: it hangs, or does not read"
+    )]
+    Full {
+        /// Its name.
+        node: String,
+        /// How many.
+        unread: u32,
+    },
+    /// This node listens already.
+    #[error("this node has an inbox already: keep using that")]
+    Listening,
+    /// The message can't be sent.
+    #[error("the control message can't be sent: {0}")]
+    Send(#[from] SendFailure),
+    /// The inbox can't be made or used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// How many messages nobody has read yet.
+const UNREAD: u32 = 64;
+const PREFIX: &str = "node-";
+const SUFFIX: &str = ".inbox";
+
+impl<T: DeserializeOwned> Inbox<T> {
+    /// The next control message. Waits as long as it takes.
+    ///
+    /// # Errors
+    /// [`RecvError::Damaged`] for one that is no `T`, which is gone then; `Removed` when somebody removed the inbox.
+    pub fn recv(&self) -> Result<T, RecvError> {
+        self.recv_within(Wait::Forever)
+    }
+
+    /// The next control message, if there is one.
+    ///
+    /// # Errors
+    /// Also [`RecvError::Empty`].
+    pub fn try_recv(&self) -> Result<T, RecvError> {
+        self.recv_within(Wait::No)
+    }
+
+    /// The next control message, if it comes in time.
+    ///
+    /// # Errors
+    /// Also [`RecvError::TimedOut`].
+    pub fn recv_timeout(&self, time: Duration) -> Result<T, RecvError> {
+        self.recv_within(Wait::at_most(time))
+    }
+
+    fn recv_within(&self, wait: Wait) -> Result<T, RecvError> {
+        let delivery = self.receiver.recv_within(wait)?;
+        let told = codec::decode(delivery.payload());
+        // Whoever dies over it has no use for it any more.
+        let _ = delivery.ack();
+        told.map_err(|error| RecvError::Damaged(error.to_string()))
+    }
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn open(
+        namespace: &Namespace,
+        attachment: &Arc<Attachment>,
+        listening: &Arc<AtomicBool>,
+    ) -> Result<Self, ControlError> {
+        if listening.swap(true, Ordering::SeqCst) {
+            return Err(ControlError::Listening);
+        }
+        let name = name_of(attachment.member());
+        let queue = open(namespace, &name, OpenMode::Create)
+            .inspect_err(|_| listening.store(false, Ordering::SeqCst))?;
+        Ok(Self {
+            receiver: queue.receiver(),
+            namespace: namespace.clone(),
+            name,
+            listening: Arc::clone(listening),
+            _attachment: Arc::clone(attachment),
+            content: PhantomData,
+        })
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        let _ = ShmQueue::remove(&self.namespace, &self.name);
+        self.listening.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Registry {
+    /// Tells the node called `node`. Never blocks, and never waits behind data.
+    ///
+    /// # Errors
+    /// [`ControlError`] says why it is not in the node's inbox.
+    pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
+        let payload = codec::encode(what).map_err(SendFailure::from)?;
+        let mut present = self.present().into_iter();
+        let found = present.find(|(name, _)| name == node);
+        let (_, member) = found.ok_or_else(|| ControlError::NoSuchNode {
+            node: node.to_owned(),
+        })?;
+        self.put(node, member, &payload)
+    }
+
+    /// Tells every node. Never blocks, and never waits behind data.
+    ///
+    /// # Errors
+    /// [`ControlError::Send`] if it has no encoding; what became of it at each node is in the answer.
+    pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
+        self.tell_all_but(None, what)
+    }
+
+    pub(crate) fn tell_all_but<T: Serialize>(
+        &self,
+        ours: Option<Member>,
+        what: &T,
+    ) -> Result<Told, ControlError> {
+        let payload = codec::encode(what).map_err(SendFailure::from)?;
+        self.remove_orphans();
+        let mut told = Told::default();
+        for (node, member) in self.present() {
+            if Some(member) == ours {
+                continue;
+            }
+            match self.put(&node, member, &payload) {
+                Ok(()) => told.reached.push(node),
+                Err(error) => told.missed.push((node, error)),
+            }
+        }
+        Ok(told)
+    }
+
+    fn put(&self, node: &str, member: Member, payload: &[u8]) -> Result<(), ControlError> {
+        let node = || node.to_owned();
+        let inbox = match open(self.namespace(), &name_of(member), OpenMode::Open) {
+            Ok(inbox) => inbox,
+            Err(QueueError::NotFound { .. }) => {
+                return Err(ControlError::NotListening { node: node() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match inbox.sender().send_as(Kind::Control, payload, Wait::No) {
+            Ok(_) => Ok(()),
+            Err(SendFailure::Full { capacity, .. }) => Err(ControlError::Full {
+                node: node(),
+                unread: capacity,
+            }),
+            Err(SendFailure::Removed) => Err(ControlError::NotListening { node: node() }),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Removes the inboxes of memberships that are over.
+    pub(crate) fn remove_orphans(&self) {
+        self.remove_inboxes(|member| self.is_over(member));
+    }
+
+    /// Removes those inboxes of the namespace.
+    pub(crate) fn remove_inboxes(&self, which: impl Fn(Member) -> bool) {
+        remove_inboxes(self.namespace(), which);
+    }
+}
+
+/// Removes those inboxes of a namespace.
+pub(crate) fn remove_inboxes(namespace: &Namespace, which: impl Fn(Member) -> bool) {
+    for name in ShmQueue::list(namespace).unwrap_or_default() {
+        if member_of(&name).is_some_and(&which) {
+            let _ = ShmQueue::remove(namespace, &name);
+        }
+    }
+}
+
+fn open(namespace: &Namespace, name: &Name, mode: OpenMode) -> Result<ByteQueue, QueueError> {
+    let request = OpenRequest {
+        mode,
+        settings: QueueSettings {
+            capacity: UNREAD,
+            inline_bytes: 256,
+            max_message_bytes: 16 << 10,
+            pool_bytes: 64 << 10,
+            max_participants: 64,
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let queue = ShmQueue::open(namespace, name, &request)?;
+    Ok(ByteQueue::over(Arc::new(queue)))
+}
+
+/// What the inbox of a membership is called.
+fn name_of(member: Member) -> Name {
+    let name = format!("{PREFIX}{}-{}{SUFFIX}", member.index, member.epoch);
+    Name::new(&name).expect("letters, digits, and short")
+}
+
+fn member_of(inbox: &Name) -> Option<Member> {
+    let numbers = inbox.as_str().strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    let (index, epoch) = numbers.split_once('-')?;
+    Some(Member {
+        index: index.parse().ok()?,
+        epoch: epoch.parse().ok()?,
+    })
+}
