@@ -16,6 +16,8 @@ mod error;
 mod held;
 mod loan;
 mod local;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod options;
 mod queue;
 #[cfg(target_os = "linux")]

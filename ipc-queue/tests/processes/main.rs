@@ -5,6 +5,7 @@
 mod deaths;
 mod events;
 mod forks;
+mod metrics;
 mod stage;
 mod stops;
 mod storm;
