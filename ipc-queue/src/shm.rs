@@ -22,6 +22,7 @@ mod level;
 mod memory;
 #[cfg(test)]
 mod model;
+mod patrol;
 mod payload;
 mod receiver;
 mod recovery;
@@ -59,6 +60,7 @@ use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Tr
 use contents::Contents;
 use geometry::LAYOUT_HASH;
 use level::SegmentMemory;
+use patrol::STRETCH;
 use recovery::{Changed, Due};
 use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
@@ -101,6 +103,8 @@ pub(crate) struct Shared {
     listeners: [Arc<Listeners>; 2],
     /// When the watcher will look next, in milliseconds since boot. Only this process's business.
     next_look: AtomicU64,
+    /// Where the next patrol begins. Only this process's business.
+    patrol: AtomicU32,
     /// How many [`Hold`]s there are.
     holds: AtomicUsize,
 }
@@ -145,6 +149,8 @@ impl ShmQueue {
             events,
             listeners: Default::default(),
             next_look: AtomicU64::new(u64::MAX),
+            // Processes begin at different places, and so come round sooner together.
+            patrol: AtomicU32::new(fastrand::u32(..)),
             holds: AtomicUsize::new(1),
         }));
         let subject: Arc<dyn Watched> = Arc::clone(&shared.0) as _;
@@ -420,6 +426,13 @@ impl Shared {
         }
     }
 
+    /// Raises the hints that somebody may owe: one lost with a stopped process costs no more than a slice, or in a queue of
+    /// more cells than a stretch a slice for each.
+    fn patrol(&self) {
+        let from = self.patrol.fetch_add(STRETCH, Ordering::Relaxed);
+        self.rings().for_each(|ring| ring.patrol(from));
+    }
+
     fn recover(&self, member: ipc_shm::Member) {
         let (segment, table) = (self.attachment.segment(), self.attachment.participants());
         self.contents.recover(segment, table, member);
@@ -458,11 +471,7 @@ impl Watched for Shared {
         self.next_look.store(u64::MAX, Ordering::SeqCst);
         self.attachment.segment().check_whole();
         self.look_around();
-        // A hint lost in a crash, or held up in a stopped process, costs no more than a slice.
-        for ring in self.rings() {
-            ring.stray();
-            ring.spare();
-        }
+        self.patrol();
         let due = self.look_at_clock()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
         self.next_look.fetch_min(millis, Ordering::SeqCst);

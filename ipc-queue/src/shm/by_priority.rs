@@ -13,7 +13,6 @@ use super::receiver::LevelReceiver;
 use super::ring::Lease;
 use super::sender::LevelSender;
 use super::spin::Spin;
-use super::waiting::Doubt;
 use crate::ageing;
 use crate::bell::Bell;
 use crate::capability::{Semantic, Unsupported};
@@ -180,12 +179,7 @@ impl ShmReceiver {
     }
 
     fn wait_for_item(&self, wait: Wait) -> Result<(&LevelReceiver, Lease), RecvError> {
-        let attempt = |doubt: Doubt| {
-            if doubt == Doubt::Yes {
-                self.levels().for_each(LevelReceiver::doubt);
-            }
-            self.try_take().transpose()
-        };
+        let attempt = || self.try_take().transpose();
         let more = || self.has_more();
         let shared = &*self.shared;
         let waited = shared.wait_for(shared.items(), wait, &self.spin, attempt, more);

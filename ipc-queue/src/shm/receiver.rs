@@ -19,7 +19,7 @@ use super::recovery::Due;
 use super::ring::{Cursor, Lease, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Side};
-use super::waiting::{Doubt, Gone};
+use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SettleError};
@@ -146,26 +146,12 @@ impl LevelReceiver {
 
     #[cold]
     fn wait_for_item(&self, wait: Wait) -> Result<Lease, RecvError> {
-        let attempt = |doubt: Doubt| {
-            if doubt == Doubt::Yes {
-                self.doubt();
-            }
-            match self.try_take() {
-                Ok(Some(lease)) => Some(Ok(lease)),
-                Ok(None) => None,
-                Err(error) => Some(Err(error)),
-            }
-        };
+        let attempt = || self.try_take().transpose();
         let more = || self.has_more();
         let waited = self
             .shared
             .wait_for(self.shared.items(), wait, &self.spin, attempt, more);
         waited.unwrap_or_else(|waited| Err(self.shared.nothing_came(waited)))
-    }
-
-    /// Makes the next "nothing there" come only after a whole scan.
-    pub(super) fn doubt(&self) {
-        self.cursor.borrow_mut().doubt();
     }
 
     /// Whether there is a message behind the one found last.

@@ -10,7 +10,7 @@
 //! that became ready elsewhere than at the receivers' position (given back, recovered): a receiver that
 //! reads "empty" and sees a count that it has not dealt with scans all cells first, and forgets the count only
 //! after a scan that found nothing. `Spare` does the same for senders and free cells, so that the capacity is
-//! exact also after redeliveries. A hint lost in a crash delays a message by at most a slice.
+//! exact also after redeliveries. Hints that nobody raised are raised by recovery, and by patrols (`patrol`).
 //!
 //! Order: messages are taken in the order in which cells were claimed. A sender whose claim was stepped over
 //! moves its message to the end instead of publishing it out of turn (`Publication::SteppedOver`). A cell that was
@@ -57,11 +57,6 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Makes the next "empty" or "full" come only after a whole scan.
-    pub fn doubt(&mut self) {
-        self.dealt_with = self.dealt_with.wrapping_sub(1);
-    }
-
     /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed before.
     #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {

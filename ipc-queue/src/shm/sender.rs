@@ -18,7 +18,7 @@ use super::recovery::Due;
 use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
-use super::waiting::{Doubt, Gone};
+use super::waiting::Gone;
 use crate::capability::{Semantic, Unsupported};
 use crate::error::{BatchFailure, SendFailure};
 use crate::loan::Loan;
@@ -347,15 +347,10 @@ impl LevelSender {
         if let Lack::Over(failure) = lack {
             return Err(failure);
         }
-        let attempt = |doubt: Doubt| {
-            if doubt == Doubt::Yes {
-                self.cursor.borrow_mut().doubt();
-            }
-            match try_lend() {
-                Ok(lent) => Some(Ok(lent)),
-                Err(Lack::Over(failure)) => Some(Err(failure)),
-                Err(Lack::Place | Lack::Memory | Lack::Key) => None,
-            }
+        let attempt = || match try_lend() {
+            Ok(lent) => Some(Ok(lent)),
+            Err(Lack::Over(failure)) => Some(Err(failure)),
+            Err(Lack::Place | Lack::Memory | Lack::Key) => None,
         };
         let more = || self.has_more();
         let waited = self

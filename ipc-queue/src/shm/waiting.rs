@@ -23,13 +23,6 @@ pub(crate) enum Gone {
     Forked,
 }
 
-/// Whether an attempt must doubt the hints and scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
-    No,
-    Yes,
-}
-
 impl From<Gone> for SendFailure {
     fn from(gone: Gone) -> Self {
         match gone {
@@ -114,7 +107,7 @@ impl Shared {
             return end;
         }
         let spin = Spin::default();
-        let waited = self.wait_for(self.items(), wait, &spin, |_| look(), || false);
+        let waited = self.wait_for(self.items(), wait, &spin, look, || false);
         waited.unwrap_or_else(|waited| {
             let stats = self.stats();
             Err(DrainError::TimedOut {
@@ -131,7 +124,7 @@ impl Shared {
         event: Event<'_>,
         wait: Wait,
         spin: &Spin,
-        mut attempt: impl FnMut(Doubt) -> Option<T>,
+        mut attempt: impl FnMut() -> Option<T>,
         more: impl Fn() -> bool,
     ) -> Result<T, Option<Duration>> {
         let deadline = match wait {
@@ -140,14 +133,13 @@ impl Shared {
             Wait::Forever => None,
         };
         let started = Instant::now();
-        if let Some(found) = spin.look(|| attempt(Doubt::No)) {
+        if let Some(found) = spin.look(&mut attempt) {
             return Ok(found);
         }
         let mut changes = None;
-        let mut doubt = Doubt::No;
         loop {
             let ticket = event.prepare();
-            if let Some(found) = attempt(doubt) {
+            if let Some(found) = attempt() {
                 // One notification may stand for several changes, and only we were woken by it.
                 if more() {
                     event.notify_one();
@@ -162,15 +154,12 @@ impl Shared {
             if changes.replace(now) != Some(now) {
                 watch::nudge();
             }
-            doubt = match event.wait(ticket, left) {
-                Woken::Perhaps => Doubt::No,
-                Woken::TimedOut => {
-                    // In case the watcher could not be started, or is stopped.
-                    self.look_around();
-                    self.look_at_clock();
-                    Doubt::Yes
-                }
-            };
+            if event.wait(ticket, left) == Woken::TimedOut {
+                // In case the watcher could not be started, or is stopped.
+                self.look_around();
+                self.patrol();
+                self.look_at_clock();
+            }
         }
     }
 }

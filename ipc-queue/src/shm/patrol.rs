@@ -1,0 +1,126 @@
+//! Looks for what nobody was told of: a message or a room whose hint was lost, a stretch of cells at a time.
+//!
+//! Who is killed between a change and its hint owes nothing: recovery raises all hints. But who is *stopped* there may
+//! never go on, and some damage looks the same. So everybody attached goes over the cells now and then, and raises `Stray`
+//! where a message is ready, `Spare` where a cell is free. If that was known already, it costs those one scan who next
+//! find nothing in turn; and while there is nothing to find, nobody scans. Stretches are bounded, so that a large queue
+//! which nobody uses costs no more than a small one; its patrol takes longer to come round.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::memory::{Memory, Word};
+use super::ring::Ring;
+use super::word::{CellKind, State};
+
+/// How many cells are looked at at once: some 0.1 ms, if none is in the cache.
+pub const STRETCH: u32 = 1 << 14;
+
+impl<M: Memory> Ring<M> {
+    /// Looks over the stretch that begins at `from`, anywhere in the ring or beyond its end.
+    pub fn patrol(&self, from: u32) {
+        let cells = self.cells();
+        let (mut ready, mut free) = (false, false);
+        for step in 0..STRETCH.min(cells) {
+            let index = (from % cells + step) % cells;
+            let word = self.cell(index).state().load(SeqCst);
+            match State::from_word(word).kind {
+                CellKind::Ready => ready = true,
+                CellKind::Free => free = true,
+                _ => {}
+            }
+            if ready && free {
+                break;
+            }
+        }
+        if ready {
+            self.stray();
+        }
+        if free {
+            self.spare();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use ipc_proto::Kind;
+
+    use super::*;
+    use crate::shm::memory::{CELL_WORDS, RingWord};
+    use crate::shm::ring::Publication;
+    use crate::shm::word::Seat;
+
+    #[derive(Debug, Default)]
+    struct Heap {
+        cells: Vec<[AtomicU64; CELL_WORDS]>,
+        words: [AtomicU64; RingWord::COUNT],
+    }
+
+    impl Memory for Heap {
+        type Word = AtomicU64;
+
+        fn cells(&self) -> u32 {
+            u32::try_from(self.cells.len()).unwrap()
+        }
+
+        fn cell(&self, index: u32) -> &[AtomicU64; CELL_WORDS] {
+            &self.cells[index as usize]
+        }
+
+        fn ring_word(&self, word: RingWord) -> &AtomicU64 {
+            &self.words[word as usize]
+        }
+
+        fn chunks(&self) -> u32 {
+            0
+        }
+
+        fn chunk_tag(&self, _: u32) -> &AtomicU64 {
+            unreachable!("there are no chunks")
+        }
+    }
+
+    fn ring(cells: u32) -> Ring<Heap> {
+        let cells = (0..cells).map(|_| Default::default()).collect();
+        let memory = Heap {
+            cells,
+            ..Heap::default()
+        };
+        Ring::new(memory, 5)
+    }
+
+    fn strays(ring: &Ring<Heap>) -> u64 {
+        ring.memory().ring_word(RingWord::Stray).load(SeqCst)
+    }
+
+    #[test]
+    fn a_message_whose_hint_was_lost_is_found_when_the_patrol_comes_by() {
+        let ring = ring(2 * STRETCH);
+        let me = Seat::of_slot(0);
+        let mut head = ring.cursor(RingWord::Head);
+        assert!(ring.take(me, &mut head).is_none());
+        let mut tail = ring.cursor(RingWord::Tail);
+        let claim = ring.claim(me, Kind::Data, &mut tail).unwrap();
+        assert!(matches!(ring.publish(claim), Publication::Done));
+        let lease = ring.take(me, &mut head).unwrap();
+        // Given back, by somebody who was stopped before the hint.
+        let cell = ring.cell(lease.index()).state();
+        let held = State::from_word(cell.load(SeqCst));
+        cell.store(held.released_as(CellKind::Ready).to_word(), SeqCst);
+        assert!(ring.take(me, &mut head).is_none());
+        ring.patrol(STRETCH);
+        assert!(ring.take(me, &mut head).is_none());
+        ring.patrol(2 * STRETCH);
+        assert!(ring.take(me, &mut head).is_some());
+    }
+
+    #[test]
+    fn where_nothing_is_ready_nobody_is_made_to_scan() {
+        let ring = ring(3);
+        let before = strays(&ring);
+        ring.patrol(u32::MAX);
+        assert_eq!(strays(&ring), before);
+    }
+}
