@@ -3,6 +3,7 @@
 
 mod bench;
 mod cargo;
+mod count;
 mod demo;
 mod ending;
 mod lint;
@@ -51,6 +52,8 @@ enum Command {
     /// A process in a scenario that has a pool
     #[command(hide = true)]
     ScenarioPoolSupervisor(scenarios::pool_worker::Supervisor),
+    /// Count the instructions that a message takes (needs valgrind)
+    Count(count::Options),
     /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
     Bench(bench::Options),
     /// Kill each operation at every instruction that changes anything, and let a survivor judge
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
         Command::ScenarioPoolWorker(worker) => Ok(scenarios::pool_worker::work(&worker)),
         Command::ScenarioPoolSupervisor(options) => scenarios::pool_worker::supervise(&options),
+        Command::Count(options) => count::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Sweep(options) => sweep::run(&options),
         Command::SweepActor(options) => sweep::actor::run(&options),

@@ -1,0 +1,182 @@
+//! Does one operation some thousand times. `cargo xtask count` runs this under callgrind, which counts the instructions in
+//! [`measured_send`] or [`measured_receive`] and nowhere else.
+//!
+//! Depends on nothing but the queue, so that it builds quickly. Queues lie where `IPC_SHM_DIR` says.
+#![forbid(unsafe_code)]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions, Receiver, Sender};
+
+/// Messages in a round: they all fit the queue.
+const ROUND: usize = 512;
+const ROUNDS: usize = 8;
+const BATCH: usize = 32;
+const SMALL: usize = 64;
+const ADDRESS: &str = "shm:counted/q";
+
+/// Something done `ROUND` times.
+trait Operation {
+    fn send(&self) -> Result<()>;
+    fn receive(&self) -> Result<()>;
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [name] = &args[..] else {
+        bail!("which operation?");
+    };
+    let operation = operation(name)?;
+    // What is done once, is not counted: first looks, pages.
+    operation.send()?;
+    operation.receive()?;
+    for _ in 0..ROUNDS {
+        measured_send(&*operation)?;
+        measured_receive(&*operation)?;
+    }
+    println!("{}", ROUNDS * ROUND);
+    Ok(())
+}
+
+/// Ends in its own way, or the compiler would make it and the next one the same function, or the call a jump.
+#[inline(never)]
+fn measured_send(operation: &dyn Operation) -> Result<()> {
+    let done = operation.send();
+    black_box("sent");
+    done
+}
+
+#[inline(never)]
+fn measured_receive(operation: &dyn Operation) -> Result<()> {
+    let done = operation.receive();
+    black_box("received");
+    done
+}
+
+fn operation(name: &str) -> Result<Box<dyn Operation>> {
+    let options = QueueOptions::new().capacity(1024).inline_bytes(64);
+    let bytes = |options: QueueOptions, len| Bytes::open(&options, len);
+    Ok(match name {
+        "inline" => Box::new(bytes(options, SMALL)?),
+        "leased" => Box::new(bytes(options.lease(Duration::from_secs(60)), SMALL)?),
+        // Just beyond the cell: what is counted is the chunk, not the copy, which is another code on each processor.
+        "chunked" => Box::new(bytes(options.max_message_bytes(4096), 2 * SMALL)?),
+        "loaned" => Box::new(Loaned(bytes(options, SMALL)?)),
+        "batch" => Box::new(Batched(bytes(options, SMALL)?)),
+        "typed" => Box::new(Typed::open(&options)?),
+        _ => bail!("no operation {name}"),
+    })
+}
+
+struct Bytes {
+    sender: ByteSender,
+    receiver: ByteReceiver,
+    payload: Vec<u8>,
+}
+
+impl Bytes {
+    fn open(options: &QueueOptions, len: usize) -> Result<Self> {
+        let queue: ByteQueue = options.open_bytes(ADDRESS)?;
+        Ok(Self {
+            sender: queue.sender(),
+            receiver: queue.receiver(),
+            payload: vec![7; len],
+        })
+    }
+}
+
+impl Operation for Bytes {
+    fn send(&self) -> Result<()> {
+        for _ in 0..ROUND {
+            self.sender.send(&self.payload)?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<()> {
+        for _ in 0..ROUND {
+            let delivery = self.receiver.recv()?;
+            ensure!(delivery.payload()[0] == 7, "what was sent");
+            delivery.ack()?;
+        }
+        Ok(())
+    }
+}
+
+/// Sent by loan.
+struct Loaned(Bytes);
+
+impl Operation for Loaned {
+    fn send(&self) -> Result<()> {
+        for _ in 0..ROUND {
+            let mut loan = self.0.sender.loan(self.0.payload.len())?;
+            loan[0] = 7;
+            loan.publish()?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<()> {
+        self.0.receive()
+    }
+}
+
+/// Many a call.
+struct Batched(Bytes);
+
+impl Operation for Batched {
+    fn send(&self) -> Result<()> {
+        let batch = [&self.0.payload[..]; BATCH];
+        for _ in 0..ROUND / BATCH {
+            self.0.sender.send_batch(&batch)?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<()> {
+        for _ in 0..ROUND / BATCH {
+            for delivery in self.0.receiver.recv_batch(BATCH, Wait::Forever)? {
+                ensure!(delivery.payload()[0] == 7, "what was sent");
+                delivery.ack()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encoded and decoded.
+struct Typed {
+    sender: Sender<[u64; 8]>,
+    receiver: Receiver<[u64; 8]>,
+}
+
+impl Typed {
+    fn open(options: &QueueOptions) -> Result<Self> {
+        let queue: Queue<[u64; 8]> = options.clone().inline_bytes(256).open(ADDRESS)?;
+        Ok(Self {
+            sender: queue.sender(),
+            receiver: queue.receiver(),
+        })
+    }
+}
+
+impl Operation for Typed {
+    fn send(&self) -> Result<()> {
+        for _ in 0..ROUND {
+            self.sender.send([u64::MAX; 8])?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<()> {
+        for _ in 0..ROUND {
+            let delivery = self.receiver.recv()?;
+            ensure!(delivery.data().is_some(), "what was sent");
+            delivery.ack()?;
+        }
+        Ok(())
+    }
+}
