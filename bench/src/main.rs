@@ -4,6 +4,7 @@
 //! then `report`.
 
 mod clock;
+mod machine;
 mod memory;
 mod own;
 mod part;
@@ -21,7 +22,7 @@ mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -53,6 +54,10 @@ struct Cli {
     /// Write a page with tables and plots here
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    /// Write tables and plots into the performance.md of this folder
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
 
     /// Good repetitions of each row [default: 7, quick: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -102,6 +107,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    let started = Instant::now();
     let players = subject::all();
     let mut rows = rows(cli, &players);
     let plan = cli.plan();
@@ -120,12 +126,16 @@ fn run(cli: &Cli) -> Result<()> {
     }
     let mut report = Report::of(&rows, others, &players);
     report.skipped.extend(failures);
+    report.machine = machine::describe(started.elapsed());
     print!("{}", report::text::render(&report));
     if let Some(file) = &cli.json {
         report::json::write(&report, file)?;
     }
     if let Some(file) = &cli.html {
         report::html::write(&report, file)?;
+    }
+    if let Some(folder) = &cli.docs {
+        report::docs::write(&report, folder)?;
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! Played in a process of its own, whose queues lie in the run's folder; helpers are further processes.
 
+mod scale;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +16,6 @@ use ipc_queue::{ByteQueue, QueueOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ns;
-use crate::payload;
 use crate::probe::Distance;
 use crate::repetition::SHM_DIR;
 use crate::schedule::{Summary, summarise};
@@ -50,8 +51,9 @@ impl Helper {
     }
 }
 
+/// What every work is called that is about growth, before what grows.
+pub const SCALE: &str = "time per message";
 const PASSES: usize = 5;
-const MESSAGES: u32 = 20_000;
 const LEASES: usize = 1000;
 const IDLE: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "shm:bench/own";
@@ -82,73 +84,11 @@ pub fn measure() -> Result<Vec<Summary>> {
 
 /// The other process.
 pub fn run() -> Result<()> {
-    let mut samples = Vec::new();
-    for depth in [0, 10, 100, 1000, 10_000, 100_000] {
-        let options = QueueOptions::new().capacity(131_072);
-        samples.push(scale("messages waiting", depth, &options, |queue| {
-            fill(queue, depth)
-        })?);
-    }
-    for capacity in [2, 16, 256, 4096, 65_536, 1 << 20] {
-        let options = QueueOptions::new().capacity(capacity);
-        samples.push(scale("capacity", capacity as usize, &options, |_| Ok(()))?);
-    }
-    for leases in [0, 1, 10, 100, 500] {
-        let held = |queue: &ByteQueue| {
-            fill(queue, leases)?;
-            hold(queue, leases)
-        };
-        samples.push(scale("leases out", leases, &QueueOptions::new(), held)?);
-    }
-    for attached in [1, 8, 63] {
-        let company = |_: &ByteQueue| start_all(Helper::Attach, attached);
-        samples.push(scale(
-            "processes attached",
-            attached,
-            &QueueOptions::new(),
-            company,
-        )?);
-    }
+    let mut samples = scale::samples()?;
     samples.push(recovery()?);
     samples.extend(idle()?);
     println!("{}", serde_json::to_string(&samples)?);
     Ok(())
-}
-
-/// Time per message, sent, received and acked by one thread, in some circumstances.
-fn scale<T>(
-    what: &str,
-    number: usize,
-    options: &QueueOptions,
-    circumstances: impl FnOnce(&ByteQueue) -> Result<T>,
-) -> Result<Sample> {
-    let queue = options.clone().inline_bytes(64).open_bytes(ADDRESS)?;
-    let kept = circumstances(&queue)?;
-    let passes = (0..=PASSES).map(|_| pass(&queue));
-    let values = passes.skip(1).collect::<Result<Vec<f64>>>()?;
-    drop(kept);
-    drop(queue);
-    ipc_queue::remove(ADDRESS)?;
-    Ok(Sample {
-        work: format!("time per message, {what}"),
-        subject: format!("shm, {number}"),
-        unit: Unit::Nanoseconds,
-        values,
-    })
-}
-
-fn pass(queue: &ByteQueue) -> Result<f64> {
-    let (sender, receiver) = (queue.sender(), queue.receiver());
-    let mut bytes = [0; SMALL];
-    let before = now_ns();
-    for number in 0..MESSAGES {
-        payload::fill(&mut bytes, number.into());
-        sender.send(&bytes)?;
-        let delivery = receiver.recv()?;
-        std::hint::black_box(payload::sum(delivery.payload()));
-        delivery.ack()?;
-    }
-    Ok((now_ns() - before) as f64 / f64::from(MESSAGES))
 }
 
 fn fill(queue: &ByteQueue, messages: usize) -> Result<()> {
@@ -194,9 +134,18 @@ fn recovery() -> Result<Sample> {
     })
 }
 
-/// What a blocked receiver uses while nothing comes.
+/// What a blocked receiver uses while nothing comes, in a small queue and in the largest.
 fn idle() -> Result<Vec<Sample>> {
-    let queue = QueueOptions::new().open_bytes(ADDRESS)?;
+    let mut samples = Vec::new();
+    for capacity in [1024, 1 << 20] {
+        samples.extend(idle_in(capacity)?);
+    }
+    Ok(samples)
+}
+
+fn idle_in(capacity: u32) -> Result<Vec<Sample>> {
+    let options = QueueOptions::new().capacity(capacity).inline_bytes(64);
+    let queue = options.open_bytes(ADDRESS)?;
     let company = Company::start(Helper::Wait)?;
     let process = company.0.id();
     thread::sleep(Duration::from_millis(200));
@@ -214,7 +163,7 @@ fn idle() -> Result<Vec<Sample>> {
     ipc_queue::remove(ADDRESS)?;
     let sample = |what: &str, unit, values| Sample {
         work: format!("idle: {what}"),
-        subject: "shm, blocked receiver".to_owned(),
+        subject: format!("shm, receiver blocked, capacity {capacity}"),
         unit,
         values,
     };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub struct Outcome {
     pub trip_ns: Option<f64>,
     /// The probes before and after, by the part that leads them.
     pub probes: Option<[f64; 2]>,
+    /// The most memory that this process, or one that it started, had at once.
+    #[serde(default)]
+    pub peak_bytes: u64,
 }
 
 /// Some peers pass messages by value, however large.
@@ -81,8 +85,19 @@ pub fn run(orders: &str) -> Result<()> {
             .map(|thread| thread.join().map_err(|_| anyhow!("a part panicked"))?)
             .collect()
     });
-    println!("{}", serde_json::to_string(&outcomes?)?);
+    let mut outcomes = outcomes?;
+    for outcome in &mut outcomes {
+        outcome.peak_bytes = peak_bytes()?;
+    }
+    println!("{}", serde_json::to_string(&outcomes)?);
     Ok(())
+}
+
+fn peak_bytes() -> Result<u64> {
+    let peaks = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN]
+        .map(|who| getrusage(who).map(|usage| usage.max_rss()));
+    let [own, children] = peaks;
+    Ok(u64::try_from(own?.max(children?))? * 1024)
 }
 
 /// Opens the ends, and does the work between two probes.
@@ -93,10 +108,14 @@ pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) 
         bytes: part.work.bytes(),
         capacity: part.work.capacity(),
     };
-    if part.work == Work::Visit {
+    if part.work.is_opening() {
         stage.meet(1);
         let place = place(THERE);
-        return between_probes(part, stage, || alone::visit(subject, &place, part.times));
+        return between_probes(part, stage, || match part.work {
+            Work::Create => alone::create(subject, &place, part.times),
+            Work::Open => alone::open(subject, &place, part.times),
+            _ => alone::visit(subject, &place, part.times),
+        });
     }
     let [there, back] = match part.role {
         Role::Server => [BACK, THERE],
@@ -154,7 +173,9 @@ pub fn between_probes(
 
 fn patience(work: Work) -> Patience {
     match work {
-        Work::OneWay { .. } | Work::Alone { .. } | Work::Visit => Patience::Stream,
+        Work::OneWay { .. } | Work::Alone { .. } | Work::Visit | Work::Create | Work::Open => {
+            Patience::Stream
+        }
         Work::RoundTrip {
             manner: Manner::Spinning,
         } => Patience::Spin,

@@ -24,6 +24,8 @@ pub struct Repetition {
     pub distance: Distance,
     /// The bare round trip of a cache line, by the probes around it.
     pub probe_ns: Option<f64>,
+    /// The most memory that one of its processes had.
+    pub peak_bytes: u64,
 }
 
 /// Beyond the times that it should take: for starting, probing, and a machine with other things to do.
@@ -186,6 +188,7 @@ fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
     Ok(Repetition {
         figure: figure.context("nothing was measured")?,
         distance: probes.map_or(Distance::None, Distance::of),
+        peak_bytes: outcomes.iter().map(|it| it.peak_bytes).max().unwrap_or(0),
         probe_ns: probes.map(|[before, after]| f64::midpoint(before, after)),
     })
 }

@@ -1,7 +1,9 @@
 //! What a run came to, and the forms that it is shown in.
 
+pub mod docs;
 pub mod html;
 pub mod json;
+mod plot;
 pub mod targets;
 pub mod text;
 
@@ -14,6 +16,8 @@ use targets::Verdict;
 pub struct Report {
     pub rows: Vec<Summary>,
     pub targets: Vec<Verdict>,
+    /// What it was measured on and with.
+    pub machine: Vec<(String, String)>,
     /// Subjects and what they offer less, once each.
     pub notes: Vec<(String, &'static str)>,
     /// What was not measured, and why.
@@ -54,6 +58,7 @@ impl Report {
         Self {
             targets: targets::judge(&summaries),
             rows: summaries,
+            machine: Vec::new(),
             notes,
             skipped,
         }

@@ -10,7 +10,7 @@ use crate::probe::Distance;
 use crate::repetition::{self, Repetition};
 use crate::statistics::median;
 use crate::subject::Player;
-use crate::work::{Placement, Times, Unit, Work};
+use crate::work::{LARGE, Placement, SMALL, Times, Unit, Work};
 
 /// A subject at a work, and what was measured of it.
 pub struct Row<'a> {
@@ -19,6 +19,7 @@ pub struct Row<'a> {
     pub placement: Placement,
     figures: BTreeMap<Distance, Vec<f64>>,
     mixed: usize,
+    peaks: Vec<f64>,
     failures: Vec<String>,
 }
 
@@ -61,6 +62,7 @@ impl<'a> Row<'a> {
             placement,
             figures: BTreeMap::new(),
             mixed: 0,
+            peaks: Vec::new(),
             failures: Vec::new(),
         }
     }
@@ -82,6 +84,9 @@ impl<'a> Row<'a> {
     }
 
     fn add(&mut self, result: anyhow::Result<Repetition>) {
+        if let Ok(repetition) = &result {
+            self.peaks.push(repetition.peak_bytes as f64);
+        }
         match result {
             Ok(repetition) if repetition.distance == Distance::Mixed => self.mixed += 1,
             Ok(repetition) => {
@@ -107,7 +112,30 @@ impl<'a> Row<'a> {
             );
             summarise(row, *distance, figures)
         };
-        self.figures.iter().map(summary).collect()
+        let peak = self.has_peak().then(|| {
+            let row = (
+                format!("peak memory of a process, {}", self.work),
+                self.player.name(),
+                self.placement,
+                Unit::Bytes,
+            );
+            summarise(row, Distance::None, &self.peaks)
+        });
+        self.figures.iter().map(summary).chain(peak).collect()
+    }
+
+    /// Whether it says something about memory: the smallest and the largest message.
+    fn has_peak(&self) -> bool {
+        let bytes = [SMALL, LARGE];
+        let (senders, receivers) = (1, 1);
+        bytes.into_iter().any(|bytes| {
+            self.work
+                == Work::OneWay {
+                    senders,
+                    receivers,
+                    bytes,
+                }
+        })
     }
 
     /// Why there is no figure.

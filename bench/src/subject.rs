@@ -55,8 +55,9 @@ impl Place {
 
     /// A name for those who share a name space with everybody on the machine.
     pub fn global_name(&self) -> String {
-        let folder = self.folder.file_name().unwrap_or_default();
-        format!("{}-{}", folder.to_string_lossy(), self.queue)
+        let folder = self.folder.strip_prefix("/dev/shm").unwrap_or(&self.folder);
+        let folder = folder.to_string_lossy().replace('/', "-");
+        format!("{folder}-{}", self.queue)
     }
 }
 
@@ -126,6 +127,11 @@ pub trait Subject: Sync {
 
     /// Opens the sending end.
     fn sender(&self, place: &Place) -> Result<Self::Sender>;
+
+    /// Removes what was made at a place with a folder of its own.
+    fn remove(&self, place: &Place) -> Result<()> {
+        Ok(std::fs::remove_dir_all(&place.folder)?)
+    }
 
     /// Opens both ends, sends, receives, and closes.
     fn visit(

@@ -24,6 +24,10 @@ pub enum Work {
     Alone { bytes: usize },
     /// One process opens both ends, sends a message, receives it, and closes, again and again.
     Visit,
+    /// One process makes a queue where there is none, with both ends.
+    Create,
+    /// One process opens the receiving end of a queue that another handle uses, and closes it.
+    Open,
 }
 
 /// How the partners of a round trip wait.
@@ -63,6 +67,8 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// The small message: one cache line.
 pub const SMALL: usize = 64;
+/// The largest message.
+pub const LARGE: usize = MIB;
 
 impl Work {
     /// Everything there is, the quick ones first said to be so.
@@ -83,7 +89,7 @@ impl Work {
         all.push(one_way(1, 4, SMALL));
         all.push(Self::Alone { bytes: 64 * KIB });
         all.push(Self::Alone { bytes: MIB });
-        all.push(Self::Visit);
+        all.extend([Self::Visit, Self::Create, Self::Open]);
         if !quick {
             all.push(Self::Alone { bytes: SMALL });
         }
@@ -94,13 +100,18 @@ impl Work {
     pub fn bytes(self) -> usize {
         match self {
             Self::OneWay { bytes, .. } | Self::Alone { bytes } => bytes,
-            Self::RoundTrip { .. } | Self::Visit => SMALL,
+            Self::RoundTrip { .. } | Self::Visit | Self::Create | Self::Open => SMALL,
         }
     }
 
     /// Whether messages go from one side to another.
     pub fn has_sides(self) -> bool {
         matches!(self, Self::OneWay { .. } | Self::RoundTrip { .. })
+    }
+
+    /// Whether it is about making and opening ends, not about what goes through them.
+    pub fn is_opening(self) -> bool {
+        matches!(self, Self::Visit | Self::Create | Self::Open)
     }
 
     /// How many messages each subject's queue holds, where that can be chosen.
@@ -118,7 +129,7 @@ impl Work {
                 senders, receivers, ..
             } => [vec![Role::Sender; senders], vec![Role::Receiver; receivers]].concat(),
             Self::RoundTrip { .. } => vec![Role::Client, Role::Server],
-            Self::Alone { .. } | Self::Visit => vec![Role::Both],
+            Self::Alone { .. } | Self::Visit | Self::Create | Self::Open => vec![Role::Both],
         }
     }
 
@@ -134,7 +145,7 @@ impl Work {
     /// What its figures are.
     pub fn unit(self) -> Unit {
         match self {
-            Self::RoundTrip { .. } | Self::Visit => Unit::Nanoseconds,
+            Self::RoundTrip { .. } | Self::Visit | Self::Create | Self::Open => Unit::Nanoseconds,
             Self::OneWay { .. } | Self::Alone { .. } => Unit::MessagesPerSecond,
         }
     }
@@ -193,6 +204,8 @@ impl fmt::Display for Work {
             }
             Self::Alone { bytes } => write!(f, "alone {}", Size(bytes)),
             Self::Visit => write!(f, "open send receive close"),
+            Self::Create => write!(f, "create with both ends"),
+            Self::Open => write!(f, "open one end and close"),
         }
     }
 }

@@ -17,9 +17,11 @@ pub fn write(report: &Report, file: &Path) -> Result<()> {
 fn value(report: &Report) -> Value {
     let skipped = |(what, why): &(String, String)| json!({"what": what, "why": why});
     let note = |(subject, note): &(String, &str)| json!({"subject": subject, "note": note});
+    let fact = |(what, which): &(String, String)| json!({"what": what, "which": which});
     json!({
         "rows": report.rows.iter().map(row).collect::<Vec<_>>(),
         "targets": report.targets.iter().map(target).collect::<Vec<_>>(),
+        "machine": report.machine.iter().map(fact).collect::<Vec<_>>(),
         "notes": report.notes.iter().map(note).collect::<Vec<_>>(),
         "skipped": report.skipped.iter().map(skipped).collect::<Vec<_>>(),
     })

@@ -37,7 +37,7 @@ impl Subject for Cloudtoid {
     }
 
     fn does(&self, work: Work) -> bool {
-        work.has_sides() || work == Work::Visit
+        work.has_sides() || work.is_opening()
     }
 
     fn can_be_opened_again(&self) -> bool {

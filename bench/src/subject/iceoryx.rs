@@ -49,7 +49,7 @@ impl Subject for Iceoryx {
             } => (senders, receivers) == (1, 1) && !self.events,
             Work::RoundTrip { manner } => (manner != Manner::Spinning) == self.events,
             Work::Alone { .. } => false,
-            Work::Visit => !self.events,
+            Work::Visit | Work::Create | Work::Open => !self.events,
         }
     }
 

@@ -83,7 +83,7 @@ impl Ring for Lamport {
             Work::RoundTrip { .. } => true,
             Work::Alone { bytes } => bytes == 64,
             // Its ends are opened once: their indices are their own.
-            Work::Visit => false,
+            Work::Visit | Work::Create | Work::Open => false,
         }
     }
 }

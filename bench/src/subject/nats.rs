@@ -51,6 +51,10 @@ impl Subject for Nats {
         server::missing(SERVER)
     }
 
+    fn can_be_opened_again(&self) -> bool {
+        true
+    }
+
     fn create(&self, place: &Place) -> Result<Guard> {
         let args = |port: u16, folder: &str| {
             let port = port.to_string();
@@ -65,7 +69,7 @@ impl Subject for Nats {
         )?;
         end.ask(
             "$JS.API.CONSUMER.DURABLE.CREATE.S.C",
-            br#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#,
+            br#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit","ack_wait":250000000}}"#,
         )?;
         Ok(Box::new(server))
     }

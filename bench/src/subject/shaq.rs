@@ -76,7 +76,7 @@ impl<const N: usize> Subject for Shaq<N> {
                 ..
             }
         );
-        let single = self.slice.get() == 1 && (work.has_sides() || work == Work::Visit);
+        let single = self.slice.get() == 1 && (work.has_sides() || work.is_opening());
         work.bytes() == N && (single || one_to_one)
     }
 

@@ -73,7 +73,7 @@ fn options(place: &Place) -> Result<QueueOptions> {
 
 /// Queues lie in the repetition's folder: `repetition` sets the variable that says so.
 fn address(place: &Place) -> String {
-    format!("shm:bench/{}", place.queue)
+    format!("shm:bench/{}", place.global_name().to_lowercase())
 }
 
 impl Shm {
@@ -101,7 +101,9 @@ impl Subject for Shm {
             } => self.filling != Filling::Batched || (senders, receivers) == (1, 1),
             Work::RoundTrip { .. } => self.filling == Filling::Copied && self.lease.is_none(),
             Work::Alone { bytes } => bytes == SMALL,
-            Work::Visit => self.filling == Filling::Copied && self.lease.is_none(),
+            Work::Visit | Work::Create | Work::Open => {
+                self.filling == Filling::Copied && self.lease.is_none()
+            }
         }
     }
 
@@ -123,6 +125,11 @@ impl Subject for Shm {
             filling: self.filling,
             buffer: vec![0; self.batch() * place.bytes],
         })
+    }
+
+    fn remove(&self, place: &Place) -> Result<()> {
+        ipc_queue::remove(&address(place))?;
+        Ok(std::fs::remove_dir_all(&place.folder)?)
     }
 
     /// One opening has both ends.

@@ -1,4 +1,4 @@
-//! In one thread: no other core, no waiting. Sending and receiving in turns; opening and closing each time.
+//! In one thread: no other core, no waiting. Sending and receiving in turns; making, opening and closing each time.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::clock::{Pacer, now_ns};
 use crate::part::Outcome;
 use crate::payload;
 use crate::statistics::median;
-use crate::subject::{Place, Receiver, Sender, Subject};
+use crate::subject::{Patience, Place, Receiver, Sender, Subject};
 use crate::work::Times;
 
 pub fn alternate<S: Sender, R: Receiver>(
@@ -70,5 +70,48 @@ pub fn visit<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Out
         visits.push((now_ns() - before) as f64);
     }
     outcome.trip_ns = Some(median(&mut visits));
+    Ok(outcome.ended())
+}
+
+/// Makes queues until the time is over, each in a folder of its own, and sends a message through each.
+pub fn create<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut took = Vec::new();
+    let end = now_ns() + u64::try_from((times.warm_up + times.measured).as_nanos())?;
+    while now_ns() < end || took.is_empty() {
+        let place = Place {
+            folder: place.folder.join(took.len().to_string()),
+            ..place.clone()
+        };
+        std::fs::create_dir(&place.folder)?;
+        let before = now_ns();
+        let guard = subject.create(&place)?;
+        let mut receiver = subject.receiver(&place, Patience::Block)?;
+        let mut sender = subject.sender(&place)?;
+        took.push((now_ns() - before) as f64);
+        take_turns(&mut sender, &mut receiver, 1, place.bytes, &mut outcome)?;
+        drop((sender, receiver, guard));
+        subject.remove(&place)?;
+    }
+    outcome.trip_ns = Some(median(&mut took));
+    Ok(outcome.ended())
+}
+
+/// Opens and closes one end until the time is over, and receives a message in between, which is not timed.
+pub fn open<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut took = Vec::new();
+    let mut sender = subject.sender(place)?;
+    let end = now_ns() + u64::try_from((times.warm_up + times.measured).as_nanos())?;
+    while now_ns() < end || took.is_empty() {
+        let before = now_ns();
+        let mut receiver = subject.receiver(place, Patience::Block)?;
+        let opened = now_ns();
+        take_turns(&mut sender, &mut receiver, 1, place.bytes, &mut outcome)?;
+        let closing = now_ns();
+        drop(receiver);
+        took.push((now_ns() - closing + opened - before) as f64);
+    }
+    outcome.trip_ns = Some(median(&mut took));
     Ok(outcome.ended())
 }

@@ -1,0 +1,149 @@
+//! Plots, as SVG: bars for what differs in kind, lines for what grows.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::text::figure;
+use crate::own::SCALE;
+use crate::probe::Distance;
+use crate::schedule::Summary;
+
+const WIDTH: u32 = 900;
+const LINE: u32 = 22;
+/// Room for the names.
+const NAMES: u32 = 240;
+const LINES_HEIGHT: u32 = 320;
+const OURS: RGBColor = RGBColor(31, 119, 80);
+const OTHERS: RGBColor = RGBColor(90, 110, 150);
+
+/// What there is to see about one kind of work.
+pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
+    let mut svg = String::new();
+    let drawn = if let Some(what) = work.strip_prefix(SCALE) {
+        lines(
+            what,
+            rows,
+            SVGBackend::with_string(&mut svg, (WIDTH, LINES_HEIGHT)),
+        )
+    } else {
+        let height = LINE * u32::try_from(rows.len())? + 50;
+        bars(rows, SVGBackend::with_string(&mut svg, (WIDTH, height)))
+    };
+    drawn.map_err(|error| anyhow!("plotting: {error}"))?;
+    Ok(svg)
+}
+
+/// A line for each subject over the number that its name ends in; its range as an upright line.
+fn lines(
+    what: &str,
+    rows: &[&Summary],
+    backend: SVGBackend<'_>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut series: BTreeMap<&str, Vec<(f64, &Summary)>> = BTreeMap::new();
+    for row in rows {
+        if let Some((subject, number)) = row.subject.rsplit_once(", ") {
+            series
+                .entry(subject)
+                .or_default()
+                .push((number.parse()?, row));
+        }
+    }
+    let root = backend.into_drawing_area();
+    root.fill(&WHITE)?;
+    let numbers = || series.values().flatten().map(|(number, _)| *number);
+    let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
+    // A logarithmic axis that begins at zero.
+    let place = |number: f64| (number + 1.0).log10();
+    let mut chart = ChartBuilder::on(&root)
+        .margin(8)
+        .margin_right(30)
+        .x_label_area_size(45)
+        .y_label_area_size(60)
+        .build_cartesian_2d(
+            0.0..place(numbers().fold(1.0, f64::max)) * 1.02,
+            0.0..most * 1.15,
+        )?;
+    let label = |place: &f64| format!("{:.0}", 10f64.powf(*place) - 1.0);
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 15))
+        .x_desc(what.trim_start_matches(", "))
+        .x_label_formatter(&label)
+        .y_label_formatter(&|value| figure(*value, rows[0].unit))
+        .draw()?;
+    for (subject, points) in &series {
+        let color = if *subject == "shm" { OURS } else { OTHERS };
+        let line = points
+            .iter()
+            .map(|(number, row)| (place(*number), row.median));
+        chart.draw_series(LineSeries::new(line.clone(), color.stroke_width(2)))?;
+        chart.draw_series(line.clone().map(|at| Circle::new(at, 3, color.filled())))?;
+        for (number, row) in points {
+            let range = [(place(*number), row.min), (place(*number), row.max)];
+            chart.draw_series([PathElement::new(range, color.stroke_width(1))])?;
+        }
+        let Some(last) = line.last() else { continue };
+        let at = chart.backend_coord(&last);
+        let font = ("sans-serif", 16).into_font().color(&color);
+        let font = font.pos(Pos::new(HPos::Right, VPos::Bottom));
+        root.draw(&Text::new(
+            (*subject).to_owned(),
+            (at.0 - 4, at.1 - 6),
+            font,
+        ))?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+/// A bar for each row, and its range.
+fn bars(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let root = backend.into_drawing_area();
+    root.fill(&WHITE)?;
+    let least = rows.iter().map(|row| row.min).fold(f64::INFINITY, f64::min);
+    let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
+    let (from, to) = ((least / 2.0).max(1e-3), most * 1.5);
+    let unit = rows[0].unit;
+    let mut chart = ChartBuilder::on(&root)
+        .margin(8)
+        .margin_right(30)
+        .x_label_area_size(30)
+        .y_label_area_size(NAMES)
+        .build_cartesian_2d((from..to).log_scale(), 0.0..rows.len() as f64)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 15))
+        .x_label_formatter(&|value| figure(*value, unit))
+        .draw()?;
+    for (index, row) in rows.iter().enumerate() {
+        let middle = (rows.len() - index) as f64 - 0.5;
+        let share = if row.distance == Distance::Far {
+            0.35
+        } else {
+            0.85
+        };
+        let own = row.subject.starts_with("shm");
+        let color = if own { OURS } else { OTHERS };
+        let bar = [(from, middle - 0.3), (row.median, middle + 0.3)];
+        let range = [(row.min, middle), (row.max, middle)];
+        chart.draw_series([Rectangle::new(bar, color.mix(share).filled())])?;
+        chart.draw_series([PathElement::new(range, BLACK.stroke_width(1))])?;
+        let place = chart.backend_coord(&(from, middle));
+        let font = ("sans-serif", 17).into_font().color(&BLACK);
+        let font = font.pos(Pos::new(HPos::Right, VPos::Center));
+        let mut name = row.subject.clone();
+        if row.distance == Distance::Far {
+            name.push_str(", far");
+        }
+        root.draw(&Text::new(name, (place.0 - 6, place.1), font))?;
+    }
+    root.present()?;
+    Ok(())
+}
