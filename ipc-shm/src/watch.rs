@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,6 +40,12 @@ pub fn watch(subject: Weak<dyn Watched>) {
     watcher.nudge();
 }
 
+/// Whether this process's watcher has a thread, which looks at least every [`SLICE`].
+#[must_use]
+pub fn is_running() -> bool {
+    watcher().runs.load(Ordering::Relaxed)
+}
+
 /// Makes the watcher look again now: peers came or went.
 pub fn nudge() {
     watcher().nudge();
@@ -51,6 +57,8 @@ struct Watcher {
     generation: Generation,
     subjects: Mutex<Vec<Weak<dyn Watched>>>,
     wake: Option<EventFd>,
+    /// Raised by its thread, once.
+    runs: AtomicBool,
 }
 
 /// The watcher of this process; a forked child makes its own and forgets its parent's.
@@ -84,6 +92,7 @@ impl Watcher {
             generation: Generation::current(),
             subjects: Mutex::new(Vec::new()),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok(),
+            runs: AtomicBool::new(false),
         }
     }
 
@@ -122,6 +131,7 @@ impl Watcher {
     }
 
     fn run(&self) {
+        self.runs.store(true, Ordering::Relaxed);
         let mut pidfds: HashMap<ProcessIdentity, OwnedFd> = HashMap::new();
         loop {
             let live: Vec<Arc<dyn Watched>> = {

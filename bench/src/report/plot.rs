@@ -80,7 +80,8 @@ fn lines(
         let line = points
             .iter()
             .map(|(number, row)| (place(*number), row.median));
-        chart.draw_series(LineSeries::new(line.clone(), color.stroke_width(2)))?;
+        let whole: Vec<_> = line.clone().collect();
+        chart.draw_series([PathElement::new(whole, color.stroke_width(2))])?;
         chart.draw_series(line.clone().map(|at| Circle::new(at, 3, color.filled())))?;
         for (number, row) in points {
             let range = [(place(*number), row.min), (place(*number), row.max)];

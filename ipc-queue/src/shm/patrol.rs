@@ -1,7 +1,7 @@
 //! Looks for what nobody was told of: a message or a room whose hint was lost, a stretch of cells at a time.
 //!
 //! Who is killed between a change and its hint owes nothing: recovery raises all hints. But who is *stopped* there may
-//! never go on, and some damage looks the same. So everybody attached goes over the cells now and then, and raises `Stray`
+//! never go on, and some damage looks the same. So every attached process goes over the cells now and then, and raises `Stray`
 //! where a message is ready, `Spare` where a cell is free. If that was known already, it costs those one scan who next
 //! find nothing in turn; and while there is nothing to find, nobody scans. Stretches are bounded, so that a large queue
 //! which nobody uses costs no more than a small one; its patrol takes longer to come round.
@@ -12,8 +12,8 @@ use super::memory::{Memory, Word};
 use super::ring::Ring;
 use super::word::{CellKind, State};
 
-/// How many cells are looked at at once: some 0.1 ms, if none is in the cache.
-pub const STRETCH: u32 = 1 << 14;
+/// How many cells are looked at at once: a third of a millisecond, if none is in the cache.
+pub const STRETCH: u32 = 1 << 12;
 
 impl<M: Memory> Ring<M> {
     /// Looks over the stretch that begins at `from`, anywhere in the ring or beyond its end.

@@ -157,8 +157,10 @@ impl Shared {
             if event.wait(ticket, left) == Woken::TimedOut {
                 // In case the watcher could not be started, or is stopped.
                 self.look_around();
-                self.patrol();
                 self.look_at_clock();
+                if !watch::is_running() {
+                    self.patrol();
+                }
             }
         }
     }
