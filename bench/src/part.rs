@@ -93,11 +93,14 @@ pub fn run(orders: &str) -> Result<()> {
     Ok(())
 }
 
+/// Not what the system says of the process: that would count what its parent had before it became this program.
 fn peak_bytes() -> Result<u64> {
-    let peaks = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN]
-        .map(|who| getrusage(who).map(|usage| usage.max_rss()));
-    let [own, children] = peaks;
-    Ok(u64::try_from(own?.max(children?))? * 1024)
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|rest| rest.split_whitespace().next());
+    let own: u64 = kib.context("no peak")?.parse()?;
+    let children = u64::try_from(getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss())?;
+    Ok(own.max(children) * 1024)
 }
 
 /// Opens the ends, and does the work between two probes.
