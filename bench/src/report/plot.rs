@@ -55,18 +55,21 @@ fn lines(
     root.fill(&WHITE)?;
     let numbers = || series.values().flatten().map(|(number, _)| *number);
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
-    // A logarithmic axis that begins at zero.
-    let place = |number: f64| (number + 1.0).log10();
+    let highest = rows.iter().map(|row| row.median).fold(0.0, f64::max);
+    // What was disturbed is drawn up to the edge, so that the rest can be seen.
+    let top = most.min(3.0 * highest) * 1.05;
+    // A logarithmic axis with a place for nothing.
+    let place = |number: f64| number.max(0.5).log10();
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
         .margin_right(30)
         .x_label_area_size(45)
         .y_label_area_size(60)
         .build_cartesian_2d(
-            0.0..place(numbers().fold(1.0, f64::max)) * 1.02,
-            0.0..most * 1.15,
+            place(0.0)..place(numbers().fold(1.0, f64::max)) * 1.02,
+            0.0..top,
         )?;
-    let label = |place: &f64| format!("{:.0}", 10f64.powf(*place) - 1.0);
+    let label = |place: &f64| format!("{:.0}", 10f64.powf(*place));
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -84,7 +87,10 @@ fn lines(
         chart.draw_series([PathElement::new(whole, color.stroke_width(2))])?;
         chart.draw_series(line.clone().map(|at| Circle::new(at, 3, color.filled())))?;
         for (number, row) in points {
-            let range = [(place(*number), row.min), (place(*number), row.max)];
+            let range = [
+                (place(*number), row.min),
+                (place(*number), row.max.min(top)),
+            ];
             chart.draw_series([PathElement::new(range, color.stroke_width(1))])?;
         }
         let Some(last) = line.last() else { continue };
