@@ -78,7 +78,8 @@ impl<M: Memory> Ring<M> {
         let cell = self.cell(index);
         let state = State::from_word(cell.state().load(SeqCst));
         let writing = state.kind == CellKind::Writing && state.owner == Some(seat);
-        writing && cell.occupancy() == occupancy
+        // Not what the header says: it may be the former occupancy's still, if the departed one claimed the cell again.
+        writing && state.claimed_at().unwrap_or_else(|| cell.occupancy()) == occupancy
     }
 
     /// The state after one of its mentions of `seat` was taken away.

@@ -503,31 +503,30 @@ impl<M: Memory> Ring<M> {
     /// messages that were claimed later.
     #[cold]
     pub fn publish_late(&self, claim: Claim) -> Publication {
-        let mut claim = Claim {
-            place: Place::out_of_turn(claim.index()),
-            ..claim
-        };
-        loop {
-            match self.publish(claim) {
-                Publication::SteppedOver(again) => claim = again,
-                other => return other,
-            }
+        let published = self.publish_as(claim, |state| state.written_as(CellKind::Ready));
+        if matches!(published, Publication::Done) {
+            self.stray();
         }
+        published
     }
 
     /// Puts the message in a claimed cell off until the time that [`note_delay`](Self::note_delay) noted. Its position is
     /// used up.
     #[cold]
     pub fn publish_delayed(&self, claim: Claim) -> Publication {
+        self.publish_as(claim, |state| {
+            state.written_as(CellKind::Delayed).moved_on()
+        })
+    }
+
+    /// Publishes at whatever lap the cell stands for: no order is promised.
+    fn publish_as(&self, claim: Claim, published: impl Fn(State) -> State) -> Publication {
         let mut claim = claim;
         loop {
-            let delayed = State::from_word(claim.word)
-                .released_as(CellKind::Delayed)
-                .moved_on();
+            let next = published(State::from_word(claim.word));
             let cell = self.cell(claim.index()).state();
-            match cell.swap_if(claim.word, delayed.to_word(), SeqCst) {
+            match cell.swap_if(claim.word, next.to_word(), SeqCst) {
                 Ok(()) => return Publication::Done,
-                // Receivers went past: no order is promised.
                 Err(word) => match self.stepped_over(claim, word) {
                     Publication::SteppedOver(again) => claim = again,
                     other => return other,
@@ -649,7 +648,7 @@ impl<M: Memory> Ring<M> {
                     Patience::Changed => continue,
                     Patience::Over => {
                         if cell
-                            .swap_if(word, state.moved_on().to_word(), SeqCst)
+                            .swap_if(word, state.stepped_over().to_word(), SeqCst)
                             .is_err()
                         {
                             continue;

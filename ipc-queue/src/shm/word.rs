@@ -8,7 +8,7 @@
 //! | `FREE lap` | `WRITING(me)`, a later lap | a sender | so that it comes after what that sender claimed before |
 //! | `WRITING(me) lap` | `READY lap` | that sender | it publishes, at whatever lap it finds |
 //! | `WRITING(me) lap` | `FREE lap+1` | that sender, or anybody once it is dead | the loan is abandoned |
-//! | `WRITING lap` | `WRITING lap+1` | a receiver | it can't wait and steps over |
+//! | `WRITING lap` | `WRITING lap+1`, one step more | a receiver | it can't wait and steps over |
 //! | `WRITING(me) lap` | `DELAYED lap+1` | that sender | it puts the message off |
 //! | `READY lap` | `LEASED(me) attempt+1 lap+1` | a receiver | it takes the message |
 //! | `LEASED(me)` | `FREE` | that receiver | ack; `QUARANTINED` if a zombie still reads |
@@ -205,7 +205,8 @@ impl Position {
 pub struct State {
     /// What the cell holds.
     pub kind: CellKind,
-    /// How often the message was delivered.
+    /// How often the message was delivered. In `Writing`: how often receivers stepped over it, so that the lap of its
+    /// claim can be told.
     pub attempt: u8,
     /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.
     pub owner: Option<Seat>,
@@ -292,6 +293,31 @@ impl State {
         }
     }
 
+    /// A cell that is being written, stepped over by a receiver.
+    #[must_use]
+    pub fn stepped_over(self) -> Self {
+        Self {
+            attempt: self.attempt.saturating_add(1),
+            ..self.moved_on()
+        }
+    }
+
+    /// The lap at which a cell was claimed that is being written; `None` if it was stepped over too often to tell.
+    #[must_use]
+    pub fn claimed_at(self) -> Option<Lap> {
+        let told = self.attempt < u8::MAX;
+        told.then(|| Lap::new(self.lap.0.wrapping_sub(self.attempt.into())))
+    }
+
+    /// Written, and stepped over meanwhile: what it is now, as another kind.
+    #[must_use]
+    pub fn written_as(self, kind: CellKind) -> Self {
+        Self {
+            attempt: 0,
+            ..self.released_as(kind)
+        }
+    }
+
     /// Taken by a receiver.
     #[inline(always)]
     #[must_use]
@@ -375,6 +401,17 @@ mod tests {
     #[test]
     fn a_zero_word_is_a_free_cell_of_the_first_lap() {
         assert_eq!(State::from_word(0), State::free(Lap::default()));
+    }
+
+    #[test]
+    fn a_cell_that_is_being_written_tells_when_it_was_claimed() {
+        let mut state = State::free(Lap::new(u64::MAX)).claimed_by(Seat::of_slot(3));
+        for _ in 0..u8::MAX {
+            assert_eq!(state.claimed_at(), Some(Lap::new(u64::MAX)));
+            state = State::from_word(state.stepped_over().to_word());
+        }
+        assert_eq!((state.claimed_at(), state.lap), (None, Lap::new(254)));
+        assert_eq!(state.written_as(CellKind::Ready).attempt, 0);
     }
 
     #[test]

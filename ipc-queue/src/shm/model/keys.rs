@@ -137,6 +137,49 @@ fn a_later_message_in_the_same_cell_does_not_hide_that_the_first_was_sent() {
     });
 }
 
+/// The same, but the process is killed while it claims the cell again: the cell still bears its former occupancy then.
+#[test]
+fn a_cell_claimed_again_by_the_dead_does_not_hide_what_it_sent() {
+    model_with_victim(1, |nth, killed| {
+        let world = World::new(1, 0, Total::Yes);
+        let (me, receiver) = (world.thread(0), world.thread(1));
+        let claim = me.claim().unwrap();
+        let mut held = me.keys.take(me.seat, KEY, 0).unwrap();
+        me.keys
+            .place(&mut held, name(&me, claim.index()), id(&me), UNTIL);
+        assert!(matches!(me.ring.publish(claim), Publication::Done));
+        assert_eq!(receiver.receive(Settlement::Ack), Some(Settled::Freed));
+        let ended = until_killed(&me, nth, &world.words[0], |me| drop(me.claim()));
+        if !ended {
+            killed.store(true, SeqCst);
+        }
+        recover(&receiver, 0);
+        drop(held);
+        assert_eq!(receiver.keys.look_up(KEY, 0), Known::Sent(id(&me)));
+    });
+}
+
+/// Receivers that step over what is being written do not make it look as if it had been sent.
+#[test]
+fn a_message_that_was_stepped_over_was_not_sent() {
+    model(1, || {
+        let world = World::new(2, 0, Total::Yes);
+        let (me, other) = (world.thread(0), world.thread(1));
+        let claim = me.claim().unwrap();
+        let mut held = me.keys.take(me.seat, KEY, 0).unwrap();
+        me.keys
+            .place(&mut held, name(&me, claim.index()), id(&me), UNTIL);
+        for _ in 0..3 {
+            assert!(other.send());
+            assert_eq!(other.receive(Settlement::Ack), Some(Settled::Freed));
+        }
+        drop((held, claim));
+        recover(&other, 0);
+        assert_eq!(other.keys.look_up(KEY, 0), Known::Nothing);
+        assert_eq!(drain(&world.thread(2)), 0);
+    });
+}
+
 #[test]
 fn a_key_is_remembered_exactly_if_its_dead_senders_message_was_sent() {
     model_with_victim(1, |nth, killed| {

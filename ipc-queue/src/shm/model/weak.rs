@@ -232,7 +232,7 @@ impl Thread {
         self.world.inline[lease.index() as usize].with(|_| ());
     }
 
-    fn send(&self) -> bool {
+    pub(super) fn send(&self) -> bool {
         self.send_with(&mut self.ring.cursor(RingWord::Tail))
     }
 
