@@ -368,3 +368,82 @@ fn wake(wakers: Vec<Waker>) {
         let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A door at which nobody sleeps but the doorman.
+    #[derive(Debug, Default)]
+    struct Porch {
+        notifications: Mutex<u32>,
+        came: Condvar,
+        passed_on: AtomicU32,
+    }
+
+    impl Porch {
+        fn notify(&self) {
+            *self.notifications.lock().unwrap() += 1;
+            self.came.notify_all();
+        }
+    }
+
+    impl Door for Porch {
+        fn announce(&self) -> u32 {
+            *self.notifications.lock().unwrap()
+        }
+
+        fn sleep(&self, heard: u32, limit: Duration) {
+            let now = self.notifications.lock().unwrap();
+            let _ = self
+                .came
+                .wait_timeout_while(now, limit, |now| *now == heard)
+                .unwrap();
+        }
+
+        fn pass_on(&self) {
+            self.passed_on.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn look_around(&self) {}
+    }
+
+    #[derive(Debug, Default)]
+    struct Rung(AtomicBool);
+
+    impl Wake for Rung {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn one_who_is_dropped_after_it_was_rung_passes_that_on() {
+        let (porch, rung) = (Arc::new(Porch::default()), Arc::new(Rung::default()));
+        let door: Arc<dyn Door> = Arc::clone(&porch) as _;
+        let mut listener = Bell::new(Arc::default(), door).listener();
+        listener.listen(&Waker::from(Arc::clone(&rung))).unwrap();
+        porch.notify();
+        while !rung.0.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        drop(listener);
+        assert_eq!(porch.passed_on.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn each_notification_rings_another_one() {
+        let mut state = State::default();
+        for _ in 0..4 {
+            let _ = state.add(Waker::from(Arc::new(Rung::default())));
+        }
+        assert_eq!(state.hear(2, false).len(), 2);
+        assert_eq!(state.hear(2, false).len(), 0, "heard before");
+        assert_eq!(state.hear(3, true).len(), 2, "the rest of them");
+        assert_eq!(state.give_up_waiting_for_answers(), 4);
+        assert_eq!(state.give_up_waiting_for_answers(), 0, "replaced once");
+    }
+}

@@ -115,3 +115,22 @@ fn a_queue_of_any_type_can_be_looked_at_and_one_that_is_not_there_can_not() {
     assert_eq!(delivery.payload(), seen);
     delivery.ack().unwrap();
 }
+
+#[test]
+fn nothing_can_be_written_through_the_mapping_of_one_who_looks() {
+    let place = Place::new("read-only");
+    drop(some_queue(&place));
+    let inspector = place.inspect().unwrap();
+    let path = inspector.path();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let ours: Vec<_> = maps
+        .lines()
+        .filter(|line| line.ends_with(path.to_str().unwrap()))
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    assert!(!ours.is_empty());
+    assert!(
+        ours.iter().all(|access| access.starts_with("r--")),
+        "{ours:?}"
+    );
+}

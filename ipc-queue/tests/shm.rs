@@ -8,7 +8,10 @@ use std::{env, fs, thread};
 
 use ipc_queue::conformance::{Subject, content, hold_until_killed, number_in};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
-use ipc_queue::{ByteQueue, Name, QueueError, QueueSettings, RecvError, SendFailure, ShmQueue};
+use ipc_queue::{
+    ByteQueue, DrainError, Name, Priority, QueueError, QueueSettings, RecvError, SendFailure,
+    SendOptions, ShmQueue,
+};
 use ipc_shm::Namespace;
 use tempfile::TempDir;
 
@@ -214,4 +217,84 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     assert_eq!(receiver.try_recv().err(), Some(RecvError::Closed));
     drop(batch);
     shm.remove(&name).unwrap();
+}
+
+/// A queue with priorities, and one message of each in it.
+fn of_each_priority(shm: &Shm, payload: &[u8], options: &SendOptions) -> ByteQueue {
+    let request = OpenRequest {
+        settings: QueueSettings {
+            priorities: true,
+            ..QueueSettings::with_capacity(2)
+        },
+        ..OpenRequest::default()
+    };
+    let queue = shm.open(&Name::new("levels").unwrap(), &request).unwrap();
+    let queue = ByteQueue::over(queue);
+    let sender = queue.sender();
+    for priority in Priority::ALL {
+        let options = options.clone().priority(priority);
+        sender.send_with(payload, &options, Wait::No).unwrap();
+    }
+    queue
+}
+
+#[test]
+fn delayed_messages_of_all_priorities_come() {
+    let shm = Shm::new();
+    let delayed = SendOptions::new().delay(Duration::from_millis(5));
+    let queue = of_each_priority(&shm, b"later", &delayed);
+    assert_eq!(queue.transport().stats().delayed, 4);
+    let receiver = queue.receiver();
+    for _ in Priority::ALL {
+        receiver.recv().unwrap().ack().unwrap();
+    }
+    shm.remove(&Name::new("levels").unwrap()).unwrap();
+}
+
+#[test]
+fn a_purge_and_a_drain_see_to_all_priorities() {
+    let shm = Shm::new();
+    let queue = of_each_priority(&shm, b"waits", &SendOptions::new());
+    assert_eq!(queue.transport().purge(), Ok(4));
+    assert_eq!(queue.transport().stats().in_use(), 0);
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let urgent = SendOptions::new().priority(Priority::Urgent);
+    sender.send_with(b"waits", &urgent, Wait::No).unwrap();
+    let left = queue.transport().drain(Wait::No);
+    assert!(
+        matches!(left, Err(DrainError::TimedOut { left: 1, .. })),
+        "{left:?}"
+    );
+    receiver.recv().unwrap().ack().unwrap();
+    assert_eq!(queue.transport().drain(Wait::No), Ok(()));
+    shm.remove(&Name::new("levels").unwrap()).unwrap();
+}
+
+#[test]
+fn a_requeued_letter_keeps_its_priority_and_is_named_once() {
+    let shm = Shm::new();
+    let queue = of_each_priority(&shm, b"poison", &SendOptions::new());
+    let receiver = queue.receiver();
+    receiver.recv().unwrap().bury().unwrap();
+    let letter = queue.transport().dead_letters().remove(0);
+    assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+    // Its name is nobody else's, also when its cell holds another letter.
+    assert_eq!(queue.transport().requeue(letter.id), Ok(false));
+    let again = receiver.recv().unwrap();
+    assert_ne!(again.id(), letter.message);
+    again.bury().unwrap();
+    let urgent = SendOptions::new().priority(Priority::Urgent);
+    let sender = queue.sender();
+    sender.send_with(b"other", &urgent, Wait::No).unwrap();
+    receiver.recv().unwrap().bury().unwrap();
+    assert!(
+        !queue.transport().discard(letter.id),
+        "it is another letter"
+    );
+    assert_eq!(queue.transport().stats().dead, 2);
+    // The urgent ones are gone: the next is less urgent.
+    let next = receiver.recv().unwrap();
+    assert_eq!(next.attempt(), 1);
+    drop(next);
+    shm.remove(&Name::new("levels").unwrap()).unwrap();
 }

@@ -234,6 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_fell_asleep_while_the_flag_was_lowered_is_woken() {
+        let word = AtomicU32::new(0);
+        let event = Event::new(&word);
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| sleep(event, event.prepare()));
+            while threads_asleep_on(&[&word]) < 1 {
+                thread::yield_now();
+            }
+            // By a notifier that found nobody asleep a moment ago.
+            event.lower_flag();
+            assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
+        });
+    }
+
+    #[test]
     fn two_notifications_in_a_row_wake_two_sleepers() {
         for _ in 0..100 {
             let word = AtomicU32::new(0);

@@ -105,7 +105,8 @@ fn try_all(
         let line = Line::new(mutant, verdict?, started.elapsed());
         // Where no bar is to be seen, each.
         if !line.verdict.is_as_expected() || bar.is_hidden() && !options.json {
-            bar.suspend(|| eprintln!("{line}"));
+            let (seconds, done) = (bar.elapsed().as_secs(), lines.len() + 1);
+            bar.suspend(|| eprintln!("{seconds:4} s  {done}/{}  {line}", mutants.len()));
         }
         lines.push(line);
         bar.inc(1);
@@ -114,7 +115,8 @@ fn try_all(
 }
 
 fn progress_bar(options: &Options, mutants: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30.cyan} {pos}/{len}  {msg}");
+    let style =
+        ProgressStyle::with_template("{bar:30.cyan} {pos}/{len}  {elapsed}, {eta} left  {msg}");
     let bar = if options.json {
         ProgressBar::hidden()
     } else {

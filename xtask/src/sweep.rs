@@ -84,8 +84,8 @@ const QUICK: Effort = Effort {
     kills: 1,
 };
 const QUICK_FIRST: Effort = Effort {
-    recoveries: 2,
-    kills: 3,
+    recoveries: 1,
+    kills: 2,
 };
 
 type Case = (&'static Operation, &'static State);
@@ -196,11 +196,22 @@ fn work(
         };
         tallies.push((index, sweeper.sweep(operation, state, effort)?));
         bar.inc(1);
+        // Where no bar is to be seen, each.
+        if bar.is_hidden() && !options.json {
+            let (seconds, done) = (bar.elapsed().as_secs(), bar.position());
+            eprintln!(
+                "{seconds:4} s  {done}/{}  {} {}",
+                cases.len(),
+                operation.name,
+                state.name
+            );
+        }
     }
 }
 
 fn progress_bar(options: &Options, cases: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30.cyan} {pos}/{len}  {msg}");
+    let style =
+        ProgressStyle::with_template("{bar:30.cyan} {pos}/{len}  {elapsed}, {eta} left  {msg}");
     let bar = if options.json {
         ProgressBar::hidden()
     } else {

@@ -1,13 +1,18 @@
 //! `cargo xtask torture`: kills, stops and continues senders and receivers at random, then does the accounts.
 //!
+//! What is sent has all priorities, delays, expiries and keys, alone and in batches. Dropping the oldest and purging are left
+//! out, since they drop what the accounts would miss; the sweep has them.
+//!
 //! Every actor is a process. It keeps a log in a file of its own (`log`), which outlives it: a sender notes a
 //! message when `send` returned `Ok`, a receiver notes what it is about to ack and, when `ack` returned `Ok`, that
 //! it did. In the end the queue is drained and the logs are compared with what came out (`verdict`):
-//! nothing accepted is lost, nothing is acked twice, nothing is damaged, everything is free again.
+//! nothing accepted is lost, nothing is acked twice, nothing is damaged, everything is free again. Order is watched on a
+//! queue of its own (`orderly`), where it is promised.
 
 pub mod actor;
 mod canary;
 mod log;
+mod orderly;
 pub mod payload;
 mod verdict;
 
@@ -28,6 +33,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use canary::{Canary, Measured};
+use orderly::Orderly;
 use verdict::Verdict;
 
 use crate::ending::end;
@@ -65,6 +71,8 @@ pub enum Role {
     Receive,
     /// Holds the canary's message.
     Hold,
+    /// Holds the canary's places.
+    HoldRoom,
 }
 
 impl Role {
@@ -74,6 +82,7 @@ impl Role {
             Self::Send => "send",
             Self::Receive => "receive",
             Self::Hold => "hold",
+            Self::HoldRoom => "hold-room",
         }
     }
 }
@@ -82,6 +91,8 @@ impl Role {
 pub const BOUND: Duration = Duration::from_secs(10);
 /// A lease that stopped receivers exceed.
 const LEASE: Duration = Duration::from_millis(150);
+/// How long a key is remembered: longer than anybody is stopped.
+const WINDOW: Duration = Duration::from_secs(3);
 const QUEUE: &str = "torture";
 
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -114,6 +125,7 @@ struct Field {
     folder: PathBuf,
     namespace: Namespace,
     queue: ShmQueue,
+    orderly: Orderly,
     actors: Vec<Actor>,
     incarnations: u64,
     kills: u64,
@@ -132,10 +144,12 @@ impl Field {
     fn new(folder: &Path, processes: usize) -> Result<Self> {
         let namespace = Namespace::in_folder(folder.join("shm"), QUEUE)?;
         let queue = open_queue(&namespace, OpenMode::Create)?;
+        let orderly = Orderly::start(&namespace)?;
         let mut field = Self {
             folder: folder.to_owned(),
             namespace,
             queue,
+            orderly,
             actors: Vec::new(),
             incarnations: 0,
             kills: 0,
@@ -276,7 +290,8 @@ impl Field {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let mut verdict = Verdict::reach(&self.folder, &self.queue, self.dead)?;
+        let came = self.orderly.finish()?;
+        let mut verdict = Verdict::reach(&self.folder, &self.queue, self.dead, &came)?;
         verdict.add_trouble(
             seed,
             self.kills,
@@ -307,6 +322,9 @@ fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
             attempt_limit: 50,
             lease: Some(LEASE),
             max_participants: 64,
+            priorities: true,
+            dedup_window: Some(WINDOW),
+            dedup_keys: 4096,
             ..QueueSettings::default()
         },
         ..OpenRequest::default()

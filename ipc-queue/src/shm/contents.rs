@@ -123,3 +123,82 @@ impl Contents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ipc_proto::{Kind, MessageId, Name, SenderId};
+    use ipc_shm::Namespace;
+
+    use super::*;
+    use crate::shm::ShmQueue;
+    use crate::shm::keys::Known;
+    use crate::shm::memory::RingWord;
+    use crate::transport::{OpenRequest, Transport};
+
+    const KEY: u64 = 17;
+
+    /// A queue with all that a recovery has to see to, opened twice.
+    fn opened_twice(test: &str) -> (Namespace, Name, [ShmQueue; 2]) {
+        let namespace = Namespace::new(&format!("contents-{}-{test}", std::process::id())).unwrap();
+        let name = Name::new("q").unwrap();
+        let request = OpenRequest {
+            settings: QueueSettings {
+                priorities: true,
+                dedup_window: Some(Duration::from_secs(3600)),
+                ..QueueSettings::with_capacity(4)
+            },
+            ..OpenRequest::default()
+        };
+        let queues = [0; 2].map(|_| ShmQueue::open(&namespace, &name, &request).unwrap());
+        (namespace, name, queues)
+    }
+
+    /// As if the first process had died.
+    fn recover([dead, survivor]: &[ShmQueue; 2]) {
+        let attachment = &survivor.shared.attachment;
+        let (segment, table) = (attachment.segment(), attachment.participants());
+        let gone = dead.shared.attachment.member();
+        survivor.shared.contents.recover(segment, table, gone);
+    }
+
+    #[test]
+    fn what_the_dead_hold_in_any_level_is_free_again() {
+        let (namespace, name, queues) = opened_twice("levels");
+        let seat = queues[0].shared.seat;
+        for level in &queues[0].shared.contents.levels {
+            let mut cursor = level.ring.cursor(RingWord::Tail);
+            let _claim = level.ring.claim(seat, Kind::Data, &mut cursor).unwrap();
+        }
+        assert_eq!(queues[1].stats().writing, 4);
+        recover(&queues);
+        assert_eq!(queues[1].stats().writing, 0);
+        drop(queues);
+        ShmQueue::remove(&namespace, &name).unwrap();
+    }
+
+    #[test]
+    fn the_key_of_what_the_dead_did_not_publish_is_free_again() {
+        let (namespace, name, queues) = opened_twice("keys");
+        let (shared, keys) = (&queues[0].shared, queues[1].shared.contents.keys.as_ref());
+        let number = 3;
+        let ring = &shared.contents.levels[number].ring;
+        let mut cursor = ring.cursor(RingWord::Tail);
+        let claim = ring.claim(shared.seat, Kind::Data, &mut cursor).unwrap();
+        let keys = keys.unwrap();
+        let mut held = keys.take(shared.seat, KEY, 0).unwrap();
+        let at = CellName {
+            level: number as u32,
+            index: claim.index(),
+            occupancy: ring.cell(claim.index()).occupancy(),
+        };
+        keys.place(&mut held, at, MessageId::new(SenderId::new(1), 1), u64::MAX);
+        assert_eq!(keys.look_up(KEY, 0), Known::InUse);
+        recover(&queues);
+        assert_eq!(keys.look_up(KEY, 0), Known::Nothing);
+        assert_eq!(queues[1].stats().in_use(), 0);
+        drop(queues);
+        ShmQueue::remove(&namespace, &name).unwrap();
+    }
+}

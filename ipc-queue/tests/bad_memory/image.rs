@@ -11,8 +11,11 @@ use std::time::Duration;
 use std::{panic, process, thread};
 
 use ipc_proto::{Kind, Name, QueueSettings};
-use ipc_queue::transport::{OpenMode, OpenRequest, Settle, Transport, Wait};
-use ipc_queue::{QueueError, RecvError, SendFailure, SettleError, ShmQueue};
+use ipc_queue::shm::Inspector;
+use ipc_queue::transport::{OpenMode, OpenRequest, SendPort, Settle, Transport, Wait};
+use ipc_queue::{
+    Priority, QueueError, RecvError, SendFailure, SendOptions, SettleError, ShmQueue, WhenFull,
+};
 use ipc_shm::Namespace;
 
 pub const CAPACITY: u32 = 8;
@@ -41,7 +44,16 @@ pub enum Use {
     },
 }
 
-fn settings() -> QueueSettings {
+/// What the queue of an image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    Messages,
+    /// Also priorities and keys, and messages that have them.
+    Everything,
+}
+
+fn settings(with: With) -> QueueSettings {
+    let everything = with == With::Everything;
     QueueSettings {
         capacity: CAPACITY,
         inline_bytes: 64,
@@ -50,14 +62,17 @@ fn settings() -> QueueSettings {
         attempt_limit: 2,
         lease: None,
         max_participants: 2,
+        priorities: everything,
+        dedup_window: everything.then_some(Duration::from_secs(3600)),
+        dedup_keys: QueueSettings::MIN_DEDUP_KEYS,
         ..QueueSettings::default()
     }
 }
 
-fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue, QueueError> {
+fn open(namespace: &Namespace, mode: OpenMode, with: With) -> Result<ShmQueue, QueueError> {
     let request = OpenRequest {
         mode,
-        settings: settings(),
+        settings: settings(with),
         ..OpenRequest::default()
     };
     ShmQueue::open(namespace, &name(), &request)
@@ -83,13 +98,17 @@ pub fn seal(bytes: &mut [u8]) {
 
 impl Image {
     pub fn new() -> Self {
+        Self::of(With::Messages)
+    }
+
+    pub fn of(with: With) -> Self {
         watch_the_watcher();
         let folder = tempfile::Builder::new()
             .prefix("ipc-test-")
             .tempdir_in("/dev/shm")
             .unwrap();
         let namespace = Namespace::in_folder(folder.path().join("root"), "image").unwrap();
-        let queue = open(&namespace, OpenMode::Create).unwrap();
+        let queue = open(&namespace, OpenMode::Create, with).unwrap();
         let (sender, receiver) = (queue.sender(), queue.receiver());
         let send = |len: usize| {
             let mut loan = sender.loan(len, Kind::Data, Wait::No).unwrap();
@@ -115,6 +134,9 @@ impl Image {
         })
         .unwrap();
         [64, 0].into_iter().for_each(send);
+        if with == With::Everything {
+            send_with_everything(&*sender).unwrap();
+        }
         drop((sender, receiver, queue));
         let bytes = fs::read(path(&namespace)).unwrap();
         assert!(ShmQueue::remove(&namespace, &name()).unwrap());
@@ -137,14 +159,50 @@ impl Image {
         let file = file.write(true).create_new(true).mode(0o600);
         let file = file.open(&path).unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        let used = match open(&self.namespace, OpenMode::Open) {
-            Ok(queue) => use_it(&queue, || meanwhile(&file)),
+        let used = match open(&self.namespace, OpenMode::Open, With::Messages) {
+            Ok(queue) => {
+                self.look_at_it(&mut || meanwhile(&file));
+                use_it(&queue, || meanwhile(&file))
+            }
             Err(error) => Use::Refused(error.to_string()),
         };
         // Damaged or not, it can be removed. One that says that it is being removed is so already.
         ShmQueue::remove(&self.namespace, &name()).unwrap();
         assert!(!path.exists());
         used
+    }
+}
+
+/// One of each priority, with a key, and wanted for a while.
+fn send_with_everything(sender: &dyn SendPort) -> Result<(), SendFailure> {
+    for (number, priority) in (0_u8..).zip(Priority::ALL) {
+        let options = SendOptions::new().priority(priority).key([number]);
+        let options = options.expires_in(Duration::from_secs(3600));
+        let len = if number % 2 == 0 { 10 } else { 1000 };
+        sender.loan_with(len, &options, Wait::No)?.publish()?;
+    }
+    Ok(())
+}
+
+impl Image {
+    /// Everything that one sees of it who only looks.
+    fn look_at_it(&self, meanwhile: &mut impl FnMut() -> Settle) {
+        meanwhile();
+        let Ok(inspector) = Inspector::open(&self.namespace, &name()) else {
+            return; // Changed since it was opened.
+        };
+        meanwhile();
+        let settings = inspector.settings();
+        let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+        let waiting = inspector.waiting(usize::MAX);
+        let letters = inspector.dead_letters();
+        let seen = waiting.iter().map(|one| one.payload.len());
+        let seen = seen.chain(letters.iter().map(|one| one.payload.len()));
+        assert!(seen.max().is_none_or(|len| len <= most));
+        meanwhile();
+        let _ = (inspector.stats(), inspector.holdings(), inspector.oldest());
+        let _ = (inspector.participants(), inspector.payload_type());
+        let _ = (inspector.is_removed(), inspector.id(), inspector.bytes());
     }
 }
 
@@ -206,6 +264,19 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
             Err(other) => panic!("{other}"),
         }
     }
+    for priority in Priority::ALL {
+        meanwhile();
+        let options = SendOptions::new().priority(priority).key([9]);
+        let dropping = options.clone().when_full(WhenFull::DropOldest);
+        for options in [options, dropping] {
+            match sender.loan_with(1, &options, Wait::No) {
+                Ok(loan) => drop(loan.publish()),
+                Err(SendFailure::Damaged(reason)) => assert!(!reason.is_empty()),
+                Err(_) => {} // It has neither, or the key is known, in use, or has no slot.
+            }
+        }
+    }
+    let _ = queue.purge();
     queue.close();
     meanwhile();
     let _ = (queue.stats(), queue.holdings());

@@ -136,6 +136,20 @@ impl Play {
         Ok(ByteQueue::over(queue))
     }
 
+    /// Makes a queue with priorities, and attaches.
+    pub fn attach_with_priorities(&self) -> Result<ByteQueue> {
+        let request = OpenRequest {
+            mode: OpenMode::Create,
+            settings: QueueSettings {
+                priorities: true,
+                ..settings()
+            },
+            ..OpenRequest::default()
+        };
+        let queue = ShmQueue::open(&self.namespace, &queue_name(), &request)?;
+        Ok(ByteQueue::over(Arc::new(queue) as Arc<dyn Transport>))
+    }
+
     pub fn open(&self, mode: OpenMode) -> Result<ShmQueue, QueueError> {
         open(&self.namespace, mode)
     }

@@ -6,13 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use ipc_queue::ByteQueue;
+use ipc_proto::Priority;
+use ipc_queue::{ByteQueue, SendOptions};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::actor::{Play, wait_for_the_end};
-use super::outcome::{FIRST_CHUNKED, Message};
-use super::scenery::{expire_unwatched, kept, loan, receive, send};
+use super::cases::priorities::send_one_of_each;
+use super::outcome::{FIRST_CHUNKED, KEYED_INLINE, Message, keyed};
+use super::scenery::{expire_unwatched, kept, loan, loan_with, receive, send};
 
 /// What a peer is told.
 #[derive(Debug, Args)]
@@ -45,6 +47,8 @@ pub enum Dying {
     Everything,
     /// Holds all messages there can be.
     AllReceived,
+    /// In each of four levels: holds the first message, and writes another, the urgent one with a key.
+    EachLevel,
 }
 
 impl Dying {
@@ -64,6 +68,7 @@ impl Dying {
             Self::LastReceiver => vec![Message::dead(1, 3, Crashed)],
             Self::Everything => vec![Message::comes(1, 2), Message::comes(2, 1)],
             Self::AllReceived => (1..=3).map(|number| Message::comes(number, 2)).collect(),
+            Self::EachLevel => (1..=4).map(|number| Message::comes(number, 2)).collect(),
         }
     }
 
@@ -89,6 +94,18 @@ impl Dying {
                 loan(queue, 3).map(kept)
             }
             Self::AllReceived => (1..=3).try_for_each(|number| hold(queue, number)),
+            Self::EachLevel => {
+                send_one_of_each(queue)?;
+                for priority in Priority::ALL {
+                    receive(queue).map(kept)?;
+                    let options = match priority {
+                        Priority::Urgent => keyed(KEYED_INLINE),
+                        _ => SendOptions::new(),
+                    };
+                    loan_with(queue, KEYED_INLINE, &options.priority(priority)).map(kept)?;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 
 use super::actor::Play;
 use super::cases::{
-    attaching, batches, clock, dead, files, letters, receiving, sending, settling, terms,
+    attaching, batches, clock, dead, files, letters, priorities, receiving, sending, settling,
+    switches, terms,
 };
 
 /// One thing that a process does, in all its states.
@@ -83,6 +84,11 @@ pub const OPERATIONS: &[Operation] = &[
         states: terms::KEYED,
     },
     Operation {
+        name: "send-expiring",
+        what: "a message is sent that nobody wants after a time",
+        states: terms::EXPIRING,
+    },
+    Operation {
         name: "drop-oldest",
         what: "a message is sent to a full queue, which drops its oldest first",
         states: terms::DROP_OLDEST,
@@ -146,6 +152,21 @@ pub const OPERATIONS: &[Operation] = &[
         name: "purge",
         what: "what waits is dropped; the first ones, if it is cut short",
         states: terms::PURGE,
+    },
+    Operation {
+        name: "close",
+        what: "a queue is closed, and no message lost by it",
+        states: switches::CLOSE,
+    },
+    Operation {
+        name: "pause",
+        what: "a queue is paused or resumed",
+        states: switches::PAUSE,
+    },
+    Operation {
+        name: "priorities",
+        what: "all that, where there are four levels",
+        states: priorities::PRIORITIES,
     },
     Operation {
         name: "extend",

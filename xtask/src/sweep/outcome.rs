@@ -35,6 +35,8 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     exists: bool,
+    closed: bool,
+    paused: bool,
     messages: Vec<Message>,
 }
 
@@ -103,6 +105,8 @@ impl Outcome {
         messages.sort_by_key(|message| (message.number, message.attempt, message.dead.is_some()));
         Self {
             exists: true,
+            closed: false,
+            paused: false,
             messages,
         }
     }
@@ -111,7 +115,25 @@ impl Outcome {
     pub const fn absent() -> Self {
         Self {
             exists: false,
+            closed: false,
+            paused: false,
             messages: Vec::new(),
+        }
+    }
+
+    /// The same in a closed queue.
+    pub fn closed(self) -> Self {
+        Self {
+            closed: true,
+            ..self
+        }
+    }
+
+    /// The same in a paused queue.
+    pub fn paused(self) -> Self {
+        Self {
+            paused: true,
+            ..self
         }
     }
 }
@@ -138,7 +160,9 @@ impl fmt::Display for Outcome {
             return f.write_str("no queue");
         }
         let shown: Vec<_> = self.messages.iter().map(ToString::to_string).collect();
-        write!(f, "[{}]", shown.join(", "))
+        let closed = if self.closed { "closed " } else { "" };
+        let paused = if self.paused { "paused " } else { "" };
+        write!(f, "{closed}{paused}[{}]", shown.join(", "))
     }
 }
 

@@ -7,12 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ipc_proto::Priority;
 use ipc_queue::transport::{OpenMode, Transport, Wait};
-use ipc_queue::{ByteQueue, DeadLetter, DeadReason, QueueError, RecvError, SendFailure, ShmQueue};
+use ipc_queue::{
+    ByteQueue, DeadLetter, DeadReason, QueueError, RecvError, SendFailure, SendOptions, ShmQueue,
+};
 
 use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
 use super::outcome::{KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, keyed};
-use super::scenery;
 
 /// What is found in a folder of segments, all of whose processes are dead; afterwards nothing is there.
 ///
@@ -35,20 +37,38 @@ pub fn examine(segments: &Path) -> Result<Outcome> {
 /// The same, by one who was attached when the others died, or came to a queue that was recovered.
 pub fn witness(queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
-    let messages = drain(&bytes)?;
-    for number in [KEYED_INLINE, KEYED_CHUNKED] {
-        let came = messages.iter().any(|message| message.number() == number);
-        check_key(&bytes, number, came)?;
+    let (closed, paused) = (queue.is_closed(), queue.is_paused());
+    if paused {
+        queue.resume()?;
     }
-    check_free(&queue)?;
-    check_room(&bytes)?;
+    let messages = drain(&bytes)?;
+    if closed {
+        // Nothing can be sent any more, also by us.
+        check_free(&queue)?;
+    } else {
+        for number in [KEYED_INLINE, KEYED_CHUNKED] {
+            let came = messages.iter().any(|message| message.number() == number);
+            check_key(&bytes, number, came)?;
+        }
+        check_free(&queue)?;
+        let levels = if queue.settings().priorities {
+            &Priority::ALL[..]
+        } else {
+            &[Priority::Normal]
+        };
+        for priority in levels {
+            check_room(&bytes, *priority)?;
+        }
+    }
     let namespace = actor::namespace_in(segments)?;
     check_slots(&namespace)?;
     drop((bytes, queue));
     let removed = ShmQueue::remove(&namespace, &actor::queue_name())?;
     ensure!(removed, "the queue was gone before it was removed");
     ensure!(!segments.exists(), "folders are left");
-    Ok(Outcome::of(messages))
+    let found = Outcome::of(messages);
+    let found = if closed { found.closed() } else { found };
+    Ok(if paused { found.paused() } else { found })
 }
 
 /// Nothing takes longer than this to come.
@@ -65,6 +85,7 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
                 messages.push(Message::comes(number, delivery.attempt()));
                 delivery.ack().context("acking")?;
             }
+            Err(RecvError::Closed) => break,
             Err(RecvError::Empty) => {
                 let stats = queue.transport().stats();
                 if stats.in_use() == stats.dead {
@@ -119,17 +140,20 @@ fn check_free(queue: &ShmQueue) -> Result<()> {
     Ok(())
 }
 
-/// As many of the largest messages as there are chunks, then as many small ones as there are places.
-fn check_room(queue: &ByteQueue) -> Result<()> {
-    let sender = queue.sender();
+/// Of this priority as many of the largest messages as there are chunks, then as many small ones as there are places.
+fn check_room(queue: &ByteQueue, priority: Priority) -> Result<()> {
+    let (sender, options) = (queue.sender(), SendOptions::new().priority(priority));
     let loans: Vec<_> = (0..CHUNKS)
-        .map(|_| sender.try_loan(LARGEST as usize))
+        .map(|_| sender.loan_with(LARGEST as usize, &options, Wait::No))
         .collect::<Result<_, _>>()
         .context("taking all chunks")?;
     drop(loans);
     let numbers = 1..=u64::from(CAPACITY);
-    scenery::send(queue, numbers.clone()).context("filling all places")?;
-    match sender.try_send(&Message::payload(0)) {
+    for number in numbers.clone() {
+        let sent = sender.send_with(&Message::payload(number), &options, Wait::No);
+        sent.context("filling all places")?;
+    }
+    match sender.send_with(&Message::payload(0), &options, Wait::No) {
         Err(SendFailure::Full { .. }) => {}
         other => bail!("a full queue says {other:?}"),
     }

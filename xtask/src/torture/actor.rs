@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ipc_proto::{Kind, MessageId};
+use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::shm::ShmSender;
 use ipc_queue::transport::{OpenMode, SendPort, Transport, Wait};
-use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, RecvError, SendFailure, SettleError};
+use ipc_queue::{
+    ByteDelivery, ByteQueue, ByteReceiver, RecvError, SendFailure, SendOptions, SettleError,
+};
 use ipc_shm::Namespace;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::log::{Event, Log};
-use super::{QUEUE, Role, canary, open_queue, payload};
+use super::{QUEUE, Role, canary, open_queue, orderly, payload};
 
 /// What the tormentor tells an actor.
 #[derive(Debug, Args)]
@@ -35,14 +37,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     fastrand::seed(options.seed);
     let namespace = Namespace::in_folder(&options.folder, QUEUE)?;
-    if options.role == Role::Hold {
-        canary::hold(&namespace)?;
+    match options.role {
+        Role::Hold => canary::hold(&namespace)?,
+        Role::HoldRoom => canary::hold_room(&namespace)?,
+        Role::Send | Role::Receive => {}
     }
     let mut log = Log::create(&options.log)?;
     let queue = open_queue(&namespace, OpenMode::Open)?;
     match options.role {
-        Role::Send => send(&queue.shm_sender(), &mut log)?,
-        Role::Receive | Role::Hold => {
+        Role::Send => {
+            let queues = Queues {
+                sender: queue.shm_sender(),
+                batches: queue.shm_sender(),
+                batched: 0,
+                orderly: orderly::open(&namespace, OpenMode::Open)?.shm_sender(),
+            };
+            send(queues, &mut log)?;
+        }
+        Role::Receive | Role::Hold | Role::HoldRoom => {
             let queue =
                 ByteQueue::over(std::sync::Arc::new(queue) as std::sync::Arc<dyn Transport>);
             receive(&queue.receiver(), &mut log)?;
@@ -51,44 +63,173 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn send(sender: &ShmSender, log: &mut Log) -> Result<()> {
-    for sequence in 0.. {
-        let wait = Wait::at_most(Duration::from_millis(fastrand::u64(..50)));
-        let mut loan = match sender.loan(payload::random_size(), Kind::Data, wait) {
-            Ok(loan) => loan,
-            Err(SendFailure::TimedOut { .. }) => continue,
-            Err(SendFailure::Closed) => return Ok(()),
-            Err(failure) => return Err(failure).context("a loan was refused"),
+/// What a sender sends into.
+struct Queues {
+    /// The tormented one.
+    sender: ShmSender,
+    /// The same, for batches: only its own numbers tell which messages a batch was.
+    batches: ShmSender,
+    batched: u64,
+    orderly: ShmSender,
+}
+
+/// From one of a batch's messages to the next: the other levels have the numbers between.
+const STEP: u64 = Priority::COUNT as u64;
+
+/// Sends until the queue is closed.
+fn send(mut queues: Queues, log: &mut Log) -> Result<()> {
+    loop {
+        let sent = match fastrand::u32(..100) {
+            0..4 => queues.send_batch(log),
+            4 => queues.send_too_large(),
+            5..12 => queues.send_keyed(log),
+            _ => queues.send_one(log),
         };
-        payload::fill(
-            &mut loan,
-            payload::key(MessageId::new(sender.id(), sequence)),
-        );
+        if sent? == Goes::Over {
+            return Ok(());
+        }
+        if let Some(id) = orderly::send(&queues.orderly)? {
+            log.note(Event::Ordered, id, 0)?;
+        }
+    }
+}
+
+/// Whether there is anything to be sent yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goes {
+    On,
+    Over,
+}
+
+impl Queues {
+    fn send_one(&self, log: &mut Log) -> Result<Goes> {
+        let lent = self
+            .sender
+            .loan_with(payload::random_size(), &options(), wait());
+        let mut loan = match lent {
+            Ok(loan) => loan,
+            Err(failure) => return not_now(failure),
+        };
+        payload::fill(&mut loan, fastrand::u64(..));
         if fastrand::u32(..20) == 0 {
-            continue; // A loan dropped: nothing may come of it.
+            return Ok(Goes::On); // A loan dropped: nothing may come of it.
         }
         let id = loan.publish().context("a loan was not published")?;
         log.note(Event::Accepted, id, 0)?;
+        Ok(Goes::On)
     }
-    Ok(())
+
+    /// With a key that others may use, too; or one of our own, which must then be taken.
+    fn send_keyed(&self, log: &mut Log) -> Result<Goes> {
+        let ours = fastrand::bool();
+        let key = if ours {
+            fastrand::u64(..)
+        } else {
+            fastrand::u64(..16)
+        };
+        let options = options().key(key.to_le_bytes());
+        let mut payload = vec![0; payload::random_size()];
+        payload::fill(&mut payload, key);
+        let id = match send_with(&self.sender, &payload, &options, wait()) {
+            Ok(id) => id,
+            Err(SendFailure::Duplicate { .. }) if !ours => return Ok(Goes::On),
+            Err(failure) => return not_now(failure),
+        };
+        log.note(Event::Accepted, id, 0)?;
+        match send_with(&self.sender, &payload, &options, Wait::No) {
+            Err(SendFailure::Duplicate { of }) if of == id => Ok(Goes::On),
+            Err(SendFailure::Closed) => Ok(Goes::Over),
+            other => bail!("message {id:?} was sent with a key, and again: {other:?}"),
+        }
+    }
+
+    fn send_batch(&mut self, log: &mut Log) -> Result<Goes> {
+        let payloads: Vec<Vec<u8>> = (0..fastrand::usize(1..6))
+            .map(|_| {
+                let mut payload = vec![0; fastrand::usize(..200)];
+                payload::fill(&mut payload, fastrand::u64(..));
+                payload
+            })
+            .collect();
+        let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+        let (sent, failure) = match self.batches.send_batch(&payloads, Kind::Data, wait()) {
+            Ok(()) => (payloads.len(), None),
+            Err(cut) => (cut.sent, Some(cut.failure)),
+        };
+        for _ in 0..sent {
+            let id = MessageId::new(self.batches.id(), self.batched);
+            self.batched += STEP;
+            log.note(Event::Accepted, id, 0)?;
+        }
+        failure.map_or(Ok(Goes::On), not_now)
+    }
+
+    fn send_too_large(&self) -> Result<Goes> {
+        let len = payload::LARGEST as usize + fastrand::usize(1..1000);
+        match self.sender.loan(len, Kind::Data, Wait::No).map(drop) {
+            Err(SendFailure::TooLarge { .. }) => Ok(Goes::On),
+            Err(SendFailure::Closed) => Ok(Goes::Over),
+            other => bail!("{len} bytes are too many, but: {other:?}"),
+        }
+    }
+}
+
+fn send_with(
+    sender: &ShmSender,
+    payload: &[u8],
+    options: &SendOptions,
+    wait: Wait,
+) -> Result<MessageId, SendFailure> {
+    let mut loan = sender.loan_with(payload.len(), options, wait)?;
+    loan.copy_from_slice(payload);
+    loan.publish()
+}
+
+fn wait() -> Wait {
+    Wait::at_most(Duration::from_millis(fastrand::u64(..50)))
+}
+
+/// Mostly nothing special.
+fn options() -> SendOptions {
+    let options = match fastrand::u32(..4) {
+        0 => SendOptions::new().priority(Priority::ALL[fastrand::usize(..Priority::COUNT)]),
+        _ => SendOptions::new(),
+    };
+    match fastrand::u32(..40) {
+        0 => options.delay(Duration::from_millis(fastrand::u64(1..20))),
+        // Wanted for longer than it can lie there.
+        1 => options.expires_in(Duration::from_secs(3600)),
+        _ => options,
+    }
+}
+
+fn not_now(failure: SendFailure) -> Result<Goes> {
+    match failure {
+        SendFailure::TimedOut { .. } | SendFailure::KeysFull { .. } => Ok(Goes::On),
+        SendFailure::Closed => Ok(Goes::Over),
+        failure => Err(failure).context("a message was refused"),
+    }
 }
 
 fn receive(receiver: &ByteReceiver, log: &mut Log) -> Result<()> {
     loop {
-        let delivery = match receiver.recv_timeout(Duration::from_millis(fastrand::u64(..50))) {
-            Ok(delivery) => delivery,
+        let most = if fastrand::u32(..20) == 0 { 4 } else { 1 };
+        let batch = match receiver.recv_batch(most, wait()) {
+            Ok(batch) => batch,
             Err(RecvError::TimedOut { .. }) => continue,
             Err(RecvError::Closed) => return Ok(()),
             Err(error) => return Err(error).context("nothing was received"),
         };
-        log.note(Event::Received, delivery.id(), delivery.attempt())?;
-        if !payload::is_whole(delivery.payload()) {
-            log.note(Event::Corrupt, delivery.id(), delivery.attempt())?;
+        for delivery in batch {
+            log.note(Event::Received, delivery.id(), delivery.attempt())?;
+            if !payload::is_whole(delivery.payload()) {
+                log.note(Event::Corrupt, delivery.id(), delivery.attempt())?;
+            }
+            if fastrand::u32(..10) == 0 {
+                thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
+            }
+            settle(delivery, log)?;
         }
-        if fastrand::u32(..10) == 0 {
-            thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
-        }
-        settle(delivery, log)?;
     }
 }
 

@@ -1,8 +1,8 @@
 //! How soon a blocked process goes on when the one that it waits for is killed: measured all through a run.
 //!
-//! A queue of its own with one message. A holder takes it and is killed; we are blocked in `recv` meanwhile, and the
-//! time from the SIGKILL until we have the message is what the promise speaks of. It contains the end of the
-//! killed process, our wake-up, and the whole recovery.
+//! A queue of its own. By turns a holder takes its one message, and we are blocked in `recv`; or a holder takes all
+//! places, and we are blocked in `send`. The holder is killed, and the time from the SIGKILL until we have the message, or a
+//! place, is what the promise speaks of. It contains the end of the killed process, our wake-up, and the whole recovery.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ipc_proto::{Kind, Name};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
-use ipc_queue::{RecvError, ShmQueue};
+use ipc_queue::{RecvError, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 
 use super::{BOUND, QUEUE, Role};
@@ -29,7 +29,7 @@ pub struct Canary {
 /// What was measured.
 #[derive(Default)]
 pub struct Measured {
-    /// From each SIGKILL until the blocked receiver had the message.
+    /// From each SIGKILL until the blocked receiver had the message, or the blocked sender a place.
     pub times: Vec<Duration>,
     /// How often it did not get it within the bound.
     pub hung: u64,
@@ -61,18 +61,35 @@ pub fn hold(namespace: &Namespace) -> Result<()> {
     let queue = open(namespace, OpenMode::Open)?;
     let receiver = queue.receiver();
     let _delivery = receiver.recv(Wait::Forever).context("nothing to hold")?;
+    holding()
+}
+
+/// The same with every place.
+pub fn hold_room(namespace: &Namespace) -> Result<()> {
+    let queue = open(namespace, OpenMode::Open)?;
+    let sender = queue.sender();
+    let _loans = (0..CAPACITY)
+        .map(|_| sender.loan(8, Kind::Data, Wait::No))
+        .collect::<Result<Vec<_>, _>>()
+        .context("no places to hold")?;
+    holding()
+}
+
+fn holding() -> ! {
     println!("holding");
     loop {
         thread::park();
     }
 }
 
+const CAPACITY: u32 = 4;
+
 fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
     let request = OpenRequest {
         mode,
         settings: ipc_proto::QueueSettings {
             attempt_limit: 250,
-            ..ipc_proto::QueueSettings::with_capacity(4)
+            ..ipc_proto::QueueSettings::with_capacity(CAPACITY)
         },
         ..OpenRequest::default()
     };
@@ -91,9 +108,14 @@ fn measure(
 ) -> Result<Measured> {
     let mut measured = Measured::default();
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    while !stop.load(Ordering::Relaxed) {
-        sender.loan(8, Kind::Data, Wait::Forever)?.publish()?;
-        let mut holder = start_holder(folder)?;
+    for turn in [Role::Hold, Role::HoldRoom].into_iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if turn == Role::Hold {
+            sender.loan(8, Kind::Data, Wait::Forever)?.publish()?;
+        }
+        let mut holder = start_holder(folder, turn)?;
         let killed_at = thread::scope(|scope| -> Result<Instant> {
             // Killed from another thread, a little later, so that we are asleep by then.
             let killer = scope.spawn(|| {
@@ -101,10 +123,18 @@ fn measure(
                 let now = Instant::now();
                 holder.kill().map(|()| now)
             });
-            match receiver.recv(Wait::at_most(BOUND)) {
-                Ok(delivery) => delivery.ack()?,
-                Err(RecvError::TimedOut { .. }) => measured.hung += 1,
-                Err(error) => return Err(error).context("the canary"),
+            let wait = Wait::at_most(BOUND);
+            match turn {
+                Role::HoldRoom => match sender.loan(8, Kind::Data, wait) {
+                    Ok(loan) => drop(loan),
+                    Err(SendFailure::TimedOut { .. }) => measured.hung += 1,
+                    Err(failure) => return Err(failure).context("the canary"),
+                },
+                _ => match receiver.recv(wait) {
+                    Ok(delivery) => delivery.ack()?,
+                    Err(RecvError::TimedOut { .. }) => measured.hung += 1,
+                    Err(error) => return Err(error).context("the canary"),
+                },
             }
             Ok(killer.join().expect("the killer does not panic")?)
         })?;
@@ -115,9 +145,9 @@ fn measure(
     Ok(measured)
 }
 
-fn start_holder(folder: &Path) -> Result<Child> {
+fn start_holder(folder: &Path, role: Role) -> Result<Child> {
     let mut holder = Command::new("/proc/self/exe")
-        .args(["torture-actor", Role::Hold.name(), "--folder"])
+        .args(["torture-actor", role.name(), "--folder"])
         .arg(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

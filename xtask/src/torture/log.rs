@@ -23,15 +23,18 @@ pub enum Event {
     Buried,
     /// The payload was not what was sent.
     Corrupt,
+    /// `send` into the orderly queue returned `Ok`.
+    Ordered,
 }
 
-const EVENTS: [Event; 6] = [
+const EVENTS: [Event; 7] = [
     Event::Accepted,
     Event::Received,
     Event::Settling,
     Event::Acked,
     Event::Buried,
     Event::Corrupt,
+    Event::Ordered,
 ];
 
 /// One line of a log.

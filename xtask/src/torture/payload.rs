@@ -1,7 +1,5 @@
 //! Payloads that tell whether they are whole.
 
-use ipc_proto::MessageId;
-
 /// The largest payload that the queue takes, in bytes.
 pub const LARGEST: u32 = 64 * 1024;
 const CHECKSUM_BYTES: usize = 4;
@@ -40,11 +38,6 @@ pub fn random_size() -> usize {
         95..99 => fastrand::usize(..=LARGEST as usize),
         _ => LARGEST as usize,
     }
-}
-
-/// What [`fill`] makes a message's bytes from.
-pub fn key(id: MessageId) -> u64 {
-    id.sender.get() ^ id.sequence.rotate_left(32)
 }
 
 #[cfg(test)]

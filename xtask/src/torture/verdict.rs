@@ -12,6 +12,7 @@ use ipc_queue::{RecvError, ShmQueue};
 use serde::Serialize;
 
 use super::log::{self, Event, Record};
+use super::orderly::Came;
 
 /// What a run came to.
 #[derive(Debug, Default, Serialize)]
@@ -32,16 +33,18 @@ pub struct Verdict {
     corrupt: u64,
     /// Messages of which two deliveries were acked.
     double_acked: u64,
-    /// First deliveries that one receiver got in another order than their sender sent them.
+    /// In the orderly queue: messages that did not come in the order of their sends, or not at all.
     out_of_order: u64,
-    /// Cells, chunks, slots and files that were not free in the end.
-    leaked: Vec<String>,
+    /// How many kinds of things were not free in the end: cells, chunks, slots, files.
+    leaked: u64,
+    /// Which.
+    leaks: Vec<String>,
     /// Processes that did not end, and deaths that were not noticed, within the bound.
     hung: u64,
     recovery_ms: Recovery,
 }
 
-/// From a SIGKILL until a receiver that was blocked had the killed one's message. See `canary`.
+/// From a SIGKILL until a receiver that was blocked had the killed one's message, or a sender its place. See `canary`.
 #[derive(Debug, Default, Serialize)]
 struct Recovery {
     p50: f64,
@@ -51,7 +54,12 @@ struct Recovery {
 
 impl Verdict {
     /// Reads the logs, and takes what is left out of the queue, which is closed and has nobody else attached.
-    pub fn reach(folder: &Path, queue: &ShmQueue, dead: HashSet<MessageId>) -> Result<Self> {
+    pub fn reach(
+        folder: &Path,
+        queue: &ShmQueue,
+        dead: HashSet<MessageId>,
+        in_order: &Came,
+    ) -> Result<Self> {
         let stats = queue.stats();
         let left = drain(queue, dead)?;
         let mut accounts = Accounts::default();
@@ -68,9 +76,9 @@ impl Verdict {
             dead_lettered: left.dead.len() as u64,
             redelivered: stats.redelivered,
             lost: accounts.lost(&left).count() as u64,
-            corrupt: accounts.corrupt,
+            corrupt: accounts.corrupt + in_order.corrupt,
             double_acked: accounts.acks.values().filter(|acks| **acks > 1).count() as u64,
-            out_of_order: accounts.out_of_order,
+            out_of_order: in_order.out_of_order + accounts.missing_in(in_order),
             ..Self::default()
         };
         verdict.add_leaks(queue);
@@ -108,29 +116,39 @@ impl Verdict {
 
     pub fn add_left_behind(&mut self, folder: &Path) {
         if folder.exists() {
-            self.leaked.push(folder.display().to_string());
+            self.leak(folder.display().to_string());
         }
     }
 
     /// Whether every promise was kept.
     pub fn is_clean(&self) -> bool {
-        let broken = self.lost + self.corrupt + self.double_acked + self.hung;
-        broken == 0 && self.leaked.is_empty()
+        let gone_wrong = [
+            self.lost,
+            self.corrupt,
+            self.double_acked,
+            self.out_of_order,
+            self.leaked,
+            self.hung,
+        ];
+        gone_wrong == [0; 6]
     }
 
     fn add_leaks(&mut self, queue: &ShmQueue) {
         let stats = queue.stats();
         if stats.in_use() > 0 {
-            self.leaked
-                .push(format!("{} cells: {stats:?}", stats.in_use()));
+            self.leak(format!("{} cells: {stats:?}", stats.in_use()));
         }
         if stats.participants != 1 {
-            self.leaked
-                .push(format!("{} participant slots", stats.participants - 1));
+            self.leak(format!("{} participant slots", stats.participants - 1));
         }
         if stats.chunks_in_use > 0 {
-            self.leaked.push(format!("{} chunks", stats.chunks_in_use));
+            self.leak(format!("{} chunks", stats.chunks_in_use));
         }
+    }
+
+    fn leak(&mut self, what: String) {
+        self.leaks.push(what);
+        self.leaked += 1;
     }
 }
 
@@ -154,7 +172,7 @@ impl fmt::Display for Verdict {
         writeln!(
             f,
             "lost {}, corrupt {}, acked twice {}, hung {}, leaked {:?}",
-            self.lost, self.corrupt, self.double_acked, self.hung, self.leaked
+            self.lost, self.corrupt, self.double_acked, self.hung, self.leaks
         )?;
         writeln!(f, "{}", if self.is_clean() { "clean" } else { "BROKEN" })
     }
@@ -195,12 +213,11 @@ struct Accounts {
     buried: HashSet<MessageId>,
     acks: HashMap<MessageId, u64>,
     corrupt: u64,
-    out_of_order: u64,
+    ordered: HashSet<MessageId>,
 }
 
 impl Accounts {
     fn add(&mut self, records: &[Record]) {
-        let mut latest: HashMap<u64, u64> = HashMap::new();
         for record in records {
             let id = record.message;
             match record.event {
@@ -209,14 +226,14 @@ impl Accounts {
                 Event::Buried => drop(self.buried.insert(id)),
                 Event::Acked => *self.acks.entry(id).or_default() += 1,
                 Event::Corrupt => self.corrupt += 1,
-                Event::Received if record.attempt == 1 => {
-                    let last = latest.entry(id.sender.get()).or_insert(id.sequence);
-                    self.out_of_order += u64::from(id.sequence < *last);
-                    *last = id.sequence.max(*last);
-                }
+                Event::Ordered => drop(self.ordered.insert(id)),
                 Event::Received => {}
             }
         }
+    }
+
+    fn missing_in(&self, came: &Came) -> u64 {
+        self.ordered.iter().filter(|id| !came.has(**id)).count() as u64
     }
 
     fn lost<'a>(&'a self, left: &'a Left) -> impl Iterator<Item = &'a MessageId> {

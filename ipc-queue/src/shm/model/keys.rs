@@ -149,12 +149,13 @@ fn a_cell_claimed_again_by_the_dead_does_not_hide_what_it_sent() {
             .place(&mut held, name(&me, claim.index()), id(&me), UNTIL);
         assert!(matches!(me.ring.publish(claim), Publication::Done));
         assert_eq!(receiver.receive(Settlement::Ack), Some(Settled::Freed));
-        let ended = until_killed(&me, nth, &world.words[0], |me| drop(me.claim()));
+        let ended = until_killed(&me, nth, &world.words[0], |me| {
+            let _claim = me.claim();
+        });
         if !ended {
             killed.store(true, SeqCst);
         }
         recover(&receiver, 0);
-        drop(held);
         assert_eq!(receiver.keys.look_up(KEY, 0), Known::Sent(id(&me)));
     });
 }
@@ -173,7 +174,6 @@ fn a_message_that_was_stepped_over_was_not_sent() {
             assert!(other.send());
             assert_eq!(other.receive(Settlement::Ack), Some(Settled::Freed));
         }
-        drop((held, claim));
         recover(&other, 0);
         assert_eq!(other.keys.look_up(KEY, 0), Known::Nothing);
         assert_eq!(drain(&world.thread(2)), 0);

@@ -368,19 +368,22 @@ fn who_swaps_without_a_look_before_touches_only_what_is_its_own() {
 
 #[test]
 fn two_senders_two_receivers_and_a_step_over() {
-    model(2, || {
+    model(1, || {
         let world = World::new(2, 0, Total::No);
-        let others: Vec<_> = (0..2)
-            .map(|seat| {
-                let sender = world.thread(seat);
-                thread::spawn(move || usize::from(sender.send()))
-            })
-            .collect();
-        let receiver = world.thread(2);
-        let received = receiver.receive(Settlement::Ack).map_or(0, |_| 1);
-        let sent: usize = others.into_iter().map(|other| other.join().unwrap()).sum();
+        let senders = [sender(&world, 0), sender(&world, 1)];
+        let other = world.thread(2);
+        let other = thread::spawn(move || usize::from(other.receive(Settlement::Ack).is_some()));
+        let receiver = world.thread(3);
+        let received = usize::from(receiver.receive(Settlement::Ack).is_some());
+        let sent: usize = senders
+            .into_iter()
+            .map(|sender| usize::from(sender.join().unwrap()))
+            .sum();
         assert_eq!(sent, 2);
-        assert_eq!(received + drain(&world.thread(3)), sent);
+        assert_eq!(
+            received + other.join().unwrap() + drain(&world.thread(4)),
+            sent
+        );
     });
 }
 
@@ -735,6 +738,31 @@ fn a_receiver_killed_anywhere_leaves_its_message_to_others() {
         let received = received + drain(&last);
         // Killed between its ack and its return, it has acked without saying so.
         assert!(received == sent || !ended && received + 1 == sent);
+    });
+}
+
+/// Two recover the dead at the same time, each of which then receives.
+#[test]
+fn a_receiver_killed_anywhere_is_recovered_by_two_at_once() {
+    model_with_victim(1, |nth, killed| {
+        let world = World::new(1, 0, Total::No);
+        assert!(world.thread(3).send());
+        let victim = world.thread(0);
+        let gone = Rc::clone(&world.words[0]);
+        let acked = Cell::new(false);
+        let ended = until_killed(&victim, nth, &gone, |me| {
+            acked.set(me.receive(Settlement::Ack).is_some());
+        });
+        let (one, other) = (recoverer(&world, 1, 0), recoverer(&world, 2, 0));
+        let received = one.join().unwrap() + other.join().unwrap() + usize::from(acked.get());
+        let last = world.thread(3);
+        if !ended {
+            killed.store(true, SeqCst);
+            let _ = last.ring.recover(Seat::of_slot(0), || true);
+        }
+        let received = received + drain(&last);
+        // Killed between its ack and its return, it has acked without saying so.
+        assert!(received == 1 || !ended && received == 0);
     });
 }
 

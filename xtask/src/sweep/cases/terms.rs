@@ -1,6 +1,7 @@
 //! Messages put off, messages with keys, and messages dropped: to make room, by a purge, or because nobody wanted them in time.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use ipc_queue::transport::Wait;
@@ -9,7 +10,7 @@ use ipc_queue::{SendOptions, WhenFull};
 use crate::sweep::actor::Play;
 use crate::sweep::operation::State;
 use crate::sweep::outcome::{FIRST_CHUNKED, KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, keyed};
-use crate::sweep::scenery::{MOMENT, Scenery, Set, loan_with, receive, send};
+use crate::sweep::scenery::{MOMENT, Scenery, Set, kept, loan_with, receive, send};
 
 const NEW: u64 = 50;
 const NEW_CHUNKED: u64 = 150;
@@ -33,6 +34,14 @@ pub const DELAYED: &[State] = &[
     State::new("stepped-over", put_off_stepped_over),
 ];
 
+pub const EXPIRING: &[State] = &[
+    State::new("empty", |play| expiring(play, Scenery::Empty, NEW)),
+    State::new("later-lap", |play| expiring(play, Scenery::LaterLap, NEW)),
+    State::new("chunked", |play| {
+        expiring(play, Scenery::Empty, NEW_CHUNKED)
+    }),
+];
+
 /// Afterwards a message is there exactly if its key is remembered: the survivor asks (`survivor::check_key`).
 pub const KEYED: &[State] = &[
     State::new("empty", |play| {
@@ -48,6 +57,28 @@ pub const KEYED: &[State] = &[
         send_keyed(&Scenery::Empty.set(play)?, play, KEYED_CHUNKED)
     }),
     State::new("stepped-over", send_keyed_stepped_over),
+    State::new("delayed", |play| {
+        let set = Scenery::Empty.set(play)?;
+        send_with(&set, play, KEYED_INLINE, keyed(KEYED_INLINE).delay(MOMENT))
+    }),
+    State::new("known", |play| {
+        let set = Scenery::Empty.set(play)?;
+        loan_with(&set.queue, KEYED_INLINE, &keyed(KEYED_INLINE))?.publish()?;
+        let same = || Outcome::of([Message::comes(KEYED_INLINE, 1)]);
+        let (sender, options) = (set.queue.sender(), keyed(KEYED_INLINE));
+        play.step(same(), same(), || {
+            sender.send_with(&Message::payload(NEW), &options, Wait::No)
+        })
+    }),
+    State::new("in-use", |play| {
+        let set = Scenery::Empty.set(play)?;
+        kept(loan_with(&set.peer, KEYED_INLINE, &keyed(KEYED_INLINE))?);
+        let nothing = || Outcome::of([]);
+        let (sender, options) = (set.queue.sender(), keyed(KEYED_INLINE));
+        play.step(nothing(), nothing(), || {
+            sender.send_with(&Message::payload(NEW), &options, Wait::No)
+        })
+    }),
     State::new("abandoned", |play| {
         let set = Scenery::Empty.set(play)?;
         let held = loan_with(&set.queue, KEYED_INLINE, &keyed(KEYED_INLINE))?;
@@ -60,6 +91,9 @@ pub const DROP_OLDEST: &[State] = &[
     State::new("full", |play| drop_oldest(play, Scenery::Full, 1, NEW)),
     State::new("no-chunk", |play| {
         drop_oldest(play, Scenery::NoChunk, FIRST_CHUNKED, NEW_CHUNKED)
+    }),
+    State::new("keyed", |play| {
+        drop_oldest_with(play, Scenery::Full, 1, KEYED_INLINE, keyed(KEYED_INLINE))
     }),
 ];
 
@@ -107,9 +141,17 @@ fn put_off_stepped_over(play: &Play) -> Result<()> {
     play.step(Outcome::of([]), after, || held.publish())
 }
 
+fn expiring(play: &Play, scenery: Scenery, number: u64) -> Result<()> {
+    let in_an_hour = SendOptions::new().expires_in(Duration::from_secs(3600));
+    send_with(&scenery.set(play)?, play, number, in_an_hour)
+}
+
 fn send_keyed(set: &Set, play: &Play, number: u64) -> Result<()> {
+    send_with(set, play, number, keyed(number))
+}
+
+fn send_with(set: &Set, play: &Play, number: u64, options: SendOptions) -> Result<()> {
     let (sender, payload) = (set.queue.sender(), Message::payload(number));
-    let options = keyed(number);
     let content = || set.content.iter().copied();
     let with = content().chain([Message::comes(number, 1)]);
     play.step(Outcome::of(content()), Outcome::of(with), || {
@@ -126,10 +168,20 @@ fn send_keyed_stepped_over(play: &Play) -> Result<()> {
     play.step(Outcome::of([]), after, || held.publish())
 }
 
-/// The oldest is received, for nobody, before it goes.
 fn drop_oldest(play: &Play, scenery: Scenery, oldest: u64, number: u64) -> Result<()> {
+    drop_oldest_with(play, scenery, oldest, number, SendOptions::new())
+}
+
+/// The oldest is received, for nobody, before it goes.
+fn drop_oldest_with(
+    play: &Play,
+    scenery: Scenery,
+    oldest: u64,
+    number: u64,
+    options: SendOptions,
+) -> Result<()> {
     let set = scenery.set(play)?;
-    let dropping = SendOptions::new().when_full(WhenFull::DropOldest);
+    let dropping = options.when_full(WhenFull::DropOldest);
     let (sender, payload) = (set.queue.sender(), Message::payload(number));
     let others = set.content.iter().copied();
     let others: Vec<_> = others

@@ -1,0 +1,143 @@
+//! Order, where it is promised: a queue beside the tormented one, in which nothing is given back, delayed or lost.
+//!
+//! Every sender sends into it, too, and may be killed or stopped at it. We are its only receiver, and live: so each
+//! sender's messages must come complete and in the order of its sends, whatever befell it and the others.
+
+use std::collections::HashMap;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
+use ipc_queue::shm::ShmSender;
+use ipc_queue::transport::{OpenMode, OpenRequest, SendPort, Transport, Wait};
+use ipc_queue::{RecvError, SendFailure, ShmQueue};
+use ipc_shm::Namespace;
+
+use super::payload;
+
+/// Receives until the queue is closed.
+pub struct Orderly {
+    queue: ShmQueue,
+    namespace: Namespace,
+    thread: JoinHandle<Result<Came>>,
+}
+
+/// What came.
+#[derive(Debug, Default)]
+pub struct Came {
+    /// How many of each sender.
+    counts: HashMap<SenderId, u64>,
+    /// Messages that came before or after their turn, or twice.
+    pub out_of_order: u64,
+    /// Payloads that were not what was sent.
+    pub corrupt: u64,
+}
+
+impl Orderly {
+    pub fn start(namespace: &Namespace) -> Result<Self> {
+        let queue = open(namespace, OpenMode::Create)?;
+        let receiver = queue.receiver();
+        let thread = thread::Builder::new()
+            .name("orderly".to_owned())
+            .spawn(move || {
+                let mut came = Came::default();
+                loop {
+                    match receiver.recv(Wait::Forever) {
+                        Ok(delivery) => {
+                            came.corrupt += u64::from(!payload::is_whole(delivery.payload()));
+                            came.note(delivery.id());
+                            delivery.ack()?;
+                        }
+                        Err(RecvError::Closed) => return Ok(came),
+                        Err(error) => return Err(error).context("receiving in order"),
+                    }
+                }
+            })?;
+        Ok(Self {
+            queue,
+            namespace: namespace.clone(),
+            thread,
+        })
+    }
+
+    /// Once no sender is left.
+    pub fn finish(self) -> Result<Came> {
+        self.queue.close();
+        let came = match self.thread.join() {
+            Ok(came) => came?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        drop(self.queue);
+        ShmQueue::remove(&self.namespace, &name())?;
+        Ok(came)
+    }
+}
+
+impl Came {
+    fn note(&mut self, id: MessageId) {
+        let next = self.counts.entry(id.sender).or_default();
+        // Every number that a sender uses it publishes, unless it dies over it.
+        self.out_of_order += u64::from(id.sequence != *next);
+        *next = id.sequence.max(*next) + 1;
+    }
+
+    /// Whether a message that a send accepted came.
+    pub fn has(&self, id: MessageId) -> bool {
+        let count = self.counts.get(&id.sender);
+        count.is_some_and(|count| id.sequence < *count)
+    }
+}
+
+/// Sends one, if there is room soon. `None`: there was none.
+pub fn send(sender: &ShmSender) -> Result<Option<MessageId>> {
+    let wait = Wait::at_most(Duration::from_millis(fastrand::u64(..5)));
+    let mut loan = match sender.loan(fastrand::usize(..=64), Kind::Data, wait) {
+        Ok(loan) => loan,
+        Err(SendFailure::TimedOut { .. } | SendFailure::Closed) => return Ok(None),
+        Err(failure) => return Err(failure).context("a loan was refused"),
+    };
+    payload::fill(&mut loan, fastrand::u64(..));
+    Ok(Some(loan.publish().context("a loan was not published")?))
+}
+
+pub fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
+    let request = OpenRequest {
+        mode,
+        settings: QueueSettings {
+            capacity: 8,
+            inline_bytes: 64,
+            max_participants: 64,
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    Ok(ShmQueue::open(namespace, &name(), &request)?)
+}
+
+fn name() -> Name {
+    Name::new("orderly").expect("a valid name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_a_repetition_and_a_swap_are_noticed() {
+        let id = |sequence| MessageId::new(SenderId::new(7), sequence);
+        for (sequences, wrong) in [
+            (&[0, 1, 2][..], 0),
+            (&[0, 2], 1),
+            (&[0, 0], 1),
+            (&[0, 2, 1, 3], 2),
+        ] {
+            let mut came = Came::default();
+            sequences
+                .iter()
+                .for_each(|sequence| came.note(id(*sequence)));
+            assert_eq!(came.out_of_order, wrong, "{sequences:?}");
+            assert!(came.has(id(0)) && !came.has(id(9)));
+        }
+    }
+}
