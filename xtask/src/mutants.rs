@@ -29,8 +29,9 @@ use crate::ending::end;
 /// What to try.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only mutants whose name contains this
-    filter: Option<String>,
+    /// Only mutants whose name contains one of these
+    #[arg(value_name = "PART")]
+    filters: Vec<String>,
 
     /// Say which mutants there are, and whether each still applies
     #[arg(long)]
@@ -65,8 +66,8 @@ fn choose(options: &Options) -> Result<Vec<Mutant>> {
     // Of all, whichever are to be tried: a list is repaired at once, or it rots.
     list::check(&all)?;
     let wanted = |mutant: &Mutant| {
-        let filter = options.filter.as_deref();
-        filter.is_none_or(|part| mutant.name.contains(part))
+        let named = |part: &String| mutant.name.contains(part.as_str());
+        options.filters.is_empty() || options.filters.iter().any(named)
     };
     let chosen: Vec<Mutant> = all.into_iter().filter(wanted).collect();
     ensure!(
