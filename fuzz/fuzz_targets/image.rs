@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use image::{FLAGS, Image, seal};
+use image::{FLAGS, Image, With, seal};
 use ipc_queue::transport::Settle;
 use libfuzzer_sys::fuzz_target;
 
@@ -21,6 +21,8 @@ enum Damage {
     Anything(Vec<u8>),
     /// Changed before it is opened, and so often while it is used.
     Edited {
+        /// Whether the queue has priorities and keys.
+        has_everything: bool,
         before: Vec<Edit>,
         /// Whether the header's checksum is made right again.
         sealed: bool,
@@ -53,18 +55,20 @@ enum How {
     Bury,
 }
 
-static IMAGE: LazyLock<Image> = LazyLock::new(Image::new);
+static IMAGES: LazyLock<[Image; 2]> =
+    LazyLock::new(|| [With::Messages, With::Everything].map(Image::of));
 
 fuzz_target!(|damage: Damage| {
-    let image = &*IMAGE;
     match damage {
-        Damage::Anything(bytes) => drop(image.used(&bytes, |_| Settle::Ack)),
+        Damage::Anything(bytes) => drop(IMAGES[0].used(&bytes, |_| Settle::Ack)),
         Damage::Edited {
+            has_everything,
             before,
             sealed,
             meanwhile,
             cut_to,
         } => {
+            let image = &IMAGES[usize::from(has_everything)];
             let mut bytes = image.bytes.clone();
             for edit in before {
                 let (at, word) = edit.word(&bytes, 0);

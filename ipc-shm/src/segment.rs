@@ -3,8 +3,8 @@
 //! A segment is built whole in a file without a name, then linked: nobody can ever see half of one, and
 //! a creator that is killed leaves nothing. Memory is reserved up front (`fallocate`), so a full
 //! file system is an error here and not a SIGBUS later. Removing raises a flag that everybody attached
-//! sees, wakes them, and unlinks the name; if the remover dies in between, the next one to open or remove
-//! that name finishes it.
+//! sees, wakes them, and unlinks the name; if the remover dies in between, the next one to open, create or
+//! remove that name finishes it.
 //! A file that is cut short from outside while it is mapped is noticed by whoever touches what is missing (`fault`), or by
 //! whoever looks ([`Segment::check_whole`]); a flag says so from then on.
 //! Does not know who is attached (see `participant`), nor what the body means.

@@ -18,6 +18,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::linkat;
 use thiserror::Error;
 
+use super::remove::finish_removal;
 use super::{Segment, SystemError, file_of, map, path_of};
 use crate::events;
 use crate::layout::Header;
@@ -117,6 +118,9 @@ fn build_patiently(
         let path = path_of(namespace, name, header.kind);
         // Asked first: memory for a second one need not be there.
         if fstatat(&folder, file_of(&path), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+            if finish_removal(namespace, &folder, name, header.kind) {
+                continue;
+            }
             return Err(CreateError::Exists { path });
         }
         match build(namespace, &folder, name, header) {

@@ -1,7 +1,8 @@
 //! Removing a segment: a flag that everybody attached sees, then the name. The remover may be killed in between;
-//! the next to open or remove that name finishes it.
+//! the next to open, create or remove that name finishes it.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
@@ -72,6 +73,24 @@ pub(super) fn remove_if(
         Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(SystemError::new("remove", path, errno).into()),
     }
+}
+
+/// Finishes the removal of what has the name, if somebody is at it, or was killed over it. `false`: nobody is.
+pub(super) fn finish_removal(
+    namespace: &Namespace,
+    folder: &OwnedFd,
+    name: &Name,
+    kind: Kind,
+) -> bool {
+    // Nobody looked at it yet: it may be anything.
+    let is_half_removed = |file: &File| {
+        let mut magic = [0; 8];
+        let read = file.read_exact_at(&mut magic, 0);
+        read.is_ok() && u64::from_le_bytes(magic) == layout::MAGIC && is_flagged(file)
+    };
+    open_file(folder, &path_of(namespace, name, kind), OFlag::O_RDONLY)
+        .is_ok_and(|file| is_half_removed(&file))
+        && remove_if(namespace, name, kind, is_half_removed).is_ok()
 }
 
 pub(super) fn is_flagged(file: &File) -> bool {

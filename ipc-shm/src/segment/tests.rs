@@ -1,7 +1,7 @@
 //! What creating, opening and removing promise, by one process.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::sync::Barrier;
 use std::thread;
 
@@ -137,6 +137,34 @@ fn a_removal_that_was_cut_short_is_finished_by_the_next_to_open() {
     let (fresh, created) = open_or_create(&scratch).unwrap();
     assert_eq!((created, fresh.is_removed()), (Created::Yes, false));
     assert!(remove(&scratch).unwrap());
+    assert_nothing_left(&scratch);
+}
+
+#[test]
+fn a_removal_that_was_cut_short_is_finished_by_the_next_to_create() {
+    let scratch = Scratch::new();
+    scratch
+        .create("seg", 3)
+        .flags()
+        .fetch_or(REMOVED, Ordering::SeqCst);
+    let fresh = scratch.create("seg", 3);
+    assert!(!fresh.is_removed());
+    assert!(open(&scratch).is_ok());
+    // What only looks like one being removed is left alone.
+    assert!(remove(&scratch).unwrap());
+    drop(scratch.namespace.open_or_create().unwrap());
+    let foreign = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(fresh.path())
+        .unwrap();
+    foreign.write_all_at(&[0xff; 4096], 0).unwrap();
+    let error = Segment::create(&scratch.namespace, &name(), &Scratch::header(3)).unwrap_err();
+    assert!(matches!(error, CreateError::Exists { .. }), "{error}");
+    assert_eq!(fs::read(fresh.path()).unwrap(), [0xff; 4096]);
+    fs::remove_file(fresh.path()).unwrap();
+    scratch.namespace.remove_if_empty();
     assert_nothing_left(&scratch);
 }
 

@@ -24,6 +24,10 @@ pub const CREATE: &[State] = &[
         play.remove()?;
         make(play, OpenMode::Create)
     }),
+    State::new("half-removed", |play| {
+        half_remove(play)?;
+        make(play, OpenMode::Create)
+    }),
 ];
 
 pub const OPEN: &[State] = &[
