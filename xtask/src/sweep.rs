@@ -194,7 +194,11 @@ fn work(
             true => QUICK,
             false => FULL,
         };
-        tallies.push((index, sweeper.sweep(operation, state, effort)?));
+        let tally = sweeper.sweep(operation, state, effort)?;
+        for violation in &tally.violations {
+            bar.suspend(|| eprintln!("violation: {violation}"));
+        }
+        tallies.push((index, tally));
         bar.inc(1);
         // Where no bar is to be seen, each.
         if bar.is_hidden() && !options.json {
