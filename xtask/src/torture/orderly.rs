@@ -79,7 +79,7 @@ impl Came {
         let next = self.counts.entry(id.sender).or_default();
         // Every number that a sender uses it publishes, unless it dies over it.
         self.out_of_order += u64::from(id.sequence != *next);
-        *next = id.sequence.max(*next) + 1;
+        *next = (id.sequence + 1).max(*next);
     }
 
     /// Whether a message that a send accepted came.
