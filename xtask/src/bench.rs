@@ -20,13 +20,8 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<ExitCode> {
     let target = cargo::root().join("target/bench");
-    let build = [
-        "build",
-        "--release",
-        "--locked",
-        "--manifest-path",
-        "bench/Cargo.toml",
-    ];
+    // Not `--locked`: a crate that the workspace came to need must not stop the bench. What is locked stays so.
+    let build = ["build", "--release", "--manifest-path", "bench/Cargo.toml"];
     cargo::run(cargo(&build).env("CARGO_TARGET_DIR", &target))?;
     let args = match options.args.split_first() {
         // `cargo xtask bench -- --quick` means the same as without.
