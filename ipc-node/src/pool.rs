@@ -1,45 +1,53 @@
 //! A supervised pool of worker processes: what `multiprocessing.Pool` is used for, without the hangs.
 //!
-//! Jobs lie in a queue in shared memory, so that a worker's death costs its job an attempt and no other anything. A
-//! thread of the pool starts the workers, watches their pidfds, and starts others in their places; a second one reads the
-//! answers, so that whoever submits to a full queue never keeps answers from being read. Callers wait for tickets.
+//! Jobs lie in a queue, so that a worker's death costs its job an attempt and no other anything: in shared memory, or wherever
+//! [the pool's address](PoolBuilder::at) says. A thread of the pool starts the workers, watches their pidfds, and starts others in
+//! their places; a second one reads the answers, so that whoever submits to a full queue never keeps answers from being read. Callers
+//! wait for tickets. Workers can also be [threads](PoolBuilder::threads), and [guests](PoolBuilder::join) from elsewhere may help.
 //!
 //! Any worker may be killed at any time: its job comes to another, or is a dead letter when all attempts are used up, and
 //! its ticket says so. The pool's process may be killed: the workers see the end of a pipe and end, with whatever they started.
-//! What lies in shared memory then is taken away by them, or by the next pool of the namespace.
+//! Its queues are taken away by them then, or, in shared memory, by the next pool of the namespace.
 //!
 //! Does not fork: workers are programs started anew. Waits for its own children only.
 
 mod builder;
 mod child;
+mod guests;
+mod letters;
+mod notices;
+mod program;
 mod restart;
 mod state;
 mod supervisor;
+mod thread;
 mod ticket;
 mod wire;
 mod worker;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ipc_proto::codec;
+use ipc_proto::{Kind, codec};
 use ipc_queue::transport::{OpenMode, Wait};
-use ipc_queue::{DeadLetter, QueueOptions, RecvError, SendFailure, ShmQueue};
+use ipc_queue::{DeadLetter, QueueOptions, QueueStats, RecvError, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use builder::{PoolBuilder, PoolError};
+pub use guests::Guests;
 pub use restart::{Backoff, Intensity, RestartPolicy};
-pub use ticket::{JobError, Ticket, as_completed};
+pub use ticket::{JobError, OpenTickets, Ticket, as_completed};
 pub use worker::{Context, Handlers};
 
-use state::Shared;
+use state::{Queues, Shared, Worker};
 use ticket::{Canceller, Entry};
-use wire::{Job, Place, Report, Unwanted};
+use wire::{GUEST, Job, LENGTH_BYTES, Place, Report};
 
 /// Worker processes, and the jobs that they do.
 ///
@@ -53,8 +61,14 @@ pub struct Pool {
 /// What one worker is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerStatus {
-    /// Its process.
+    /// What tells it from all others that the pool has or had.
+    pub number: u64,
+    /// What it is called; whoever comes in its place, too.
+    pub name: String,
+    /// Its process, in that process's PID namespace.
     pub pid: u32,
+    /// Whether another process has started it. One that died is still listed.
+    pub is_guest: bool,
     /// Since when.
     pub age: Duration,
     /// Whether it takes jobs.
@@ -63,6 +77,31 @@ pub struct WorkerStatus {
     pub job: Option<(u64, Duration)>,
     /// How many it has done.
     pub jobs_done: u64,
+}
+
+/// A worker that ended and was not told to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// What it was called.
+    pub worker: String,
+    /// Its process.
+    pub pid: u32,
+    /// The ticket of the job that it had, and for how long it had had it.
+    pub job: Option<(u64, Duration)>,
+    /// What is known of why.
+    pub note: String,
+}
+
+impl Loss {
+    fn of(worker: &Worker, note: &str) -> Self {
+        let now = Instant::now();
+        Self {
+            worker: worker.name.clone(),
+            pid: worker.pid,
+            job: worker.running.map(|job| (job.ticket, job.time(now))),
+            note: note.to_owned(),
+        }
+    }
 }
 
 /// What a pool is at.
@@ -87,33 +126,36 @@ impl Pool {
     }
 
     fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
-        remove_leftovers(&builder.namespace);
+        builder.check_names()?;
+        if builder.is_own_address() {
+            remove_leftovers(builder.namespace_name());
+        }
+        let address = builder.address();
         let place = Place {
-            namespace: builder.namespace,
-            pool: format!("pool-{}-{:08x}", std::process::id(), fastrand::u32(..)),
-            start: 0,
+            start: 1,
+            name: builder.worker_name.clone(),
             max_jobs: builder.limits.max_jobs,
+            keep_alive: builder.kept_alive(&address)?,
+            address,
         };
+        let mut settings = builder.queue.clone();
+        settings.lease = place.keep_alive.or(settings.lease);
         let create = |address: &str| {
-            let options = QueueOptions::new().settings(builder.queue.clone());
+            let options = QueueOptions::new().settings(settings.clone());
             options.mode(OpenMode::Create).open_bytes(address)
         };
-        let made = || -> Result<_, PoolError> {
-            let (jobs, answers) = (create(&place.jobs())?, create(&place.answers())?);
-            Ok((jobs, answers, Unwanted::create(&place)?))
-        };
-        let (jobs, answers, unwanted) = made().inspect_err(|_| place.remove_all())?;
-        let (poked, poke) = std::io::pipe()?;
-        let (limits, on_progress) = (builder.limits, builder.on_progress);
-        let shared = Arc::new(Shared::new(
-            place,
-            limits,
-            jobs,
-            answers,
-            unwanted,
-            on_progress,
-            poke,
-        ));
+        let jobs = create(&place.jobs())?;
+        // From here on the address is ours, and what is there ours to remove.
+        let answers = create(&place.answers()).inspect_err(|_| place.remove_all())?;
+        Self::start_at(place.clone(), builder, Queues { jobs, answers })
+            .inspect_err(|_| place.remove_all())
+    }
+
+    fn start_at(place: Place, builder: PoolBuilder, queues: Queues) -> Result<Self, PoolError> {
+        let (poked, poke) = io::pipe()?;
+        let mut shared = Shared::new(place, builder.limits, queues, poke);
+        (shared.on_progress, shared.on_loss) = (builder.on_progress, builder.on_loss);
+        let shared = Arc::new(shared);
         let mut pool = Self {
             shared: Arc::clone(&shared),
             threads: Vec::new(),
@@ -125,13 +167,9 @@ impl Pool {
         Ok(pool)
     }
 
-    fn spawn(
-        &mut self,
-        name: &str,
-        run: impl FnOnce() + Send + 'static,
-    ) -> Result<(), std::io::Error> {
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        self.threads.push(thread);
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let named = std::thread::Builder::new().name(name.to_owned());
+        self.threads.push(named.spawn(run)?);
         Ok(())
     }
 
@@ -156,11 +194,49 @@ impl Pool {
         self.submit_within(name, input, Some(time))
     }
 
+    /// The same for a job with content that is not encoded: `fill` writes it where the worker will
+    /// [read it](Context::content), and says how much of the `room` it needed. Waits for that room as told.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`PoolError::System`] with what `fill` says: nothing was submitted then.
+    pub fn submit_with<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: &I,
+        room: usize,
+        wait: Wait,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<Ticket<O>, PoolError> {
+        let send = |job: &[u8]| -> Result<(), PoolError> {
+            let sender = self.shared.jobs.sender();
+            let mut loan = sender.loan_as(Kind::Data, job.len() + room + LENGTH_BYTES, wait)?;
+            let (head, rest) = loan.split_at_mut(job.len());
+            head.copy_from_slice(job);
+            let (content, length) = rest.split_at_mut(room);
+            let filled = u32::try_from(fill(content)?.min(room)).map_err(io::Error::other)?;
+            length.copy_from_slice(&filled.to_le_bytes());
+            loan.publish()?;
+            Ok(())
+        };
+        self.submit_as(name, input, None, send)
+    }
+
     fn submit_within<I: Serialize, O>(
         &self,
         name: &str,
         input: &I,
         begin_within: Option<Duration>,
+    ) -> Result<Ticket<O>, PoolError> {
+        let send = |job: &[u8]| Ok(self.shared.jobs.sender().send(job).map(drop)?);
+        self.submit_as(name, input, begin_within, send)
+    }
+
+    fn submit_as<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: &I,
+        begin_within: Option<Duration>,
+        send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
     ) -> Result<Ticket<O>, PoolError> {
         let encode = |input: &I| codec::encode(input).map_err(SendFailure::from);
         let number = self.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
@@ -172,29 +248,31 @@ impl Pool {
         let job = codec::encode(&job).map_err(SendFailure::from)?;
         let deadline = |time| Some((Instant::now().checked_add(time)?, time));
         let entry = Entry::begun_by(begin_within.and_then(deadline));
-        self.shared.tickets.lock().insert(number, entry);
+        let was_idle = {
+            let mut entries = self.shared.tickets.lock();
+            entries.insert(number, entry);
+            entries.len() == 1
+        };
         let pool: Arc<dyn Canceller> = Arc::clone(&self.shared) as _;
         let ticket = Ticket::new(number, Arc::clone(&self.shared.tickets), pool);
-        // Its number's bit may be that of a job of long ago.
-        let _ = self.shared.unwanted.set(number, false);
-        if let Err(error) = self.send(&job) {
+        if let Err(error) = send(&job).and_then(|()| self.check_not_ended()) {
             self.shared.tickets.lock().remove(&number);
-            return Err(error);
+            return Err(match error {
+                PoolError::Send(SendFailure::Closed | SendFailure::Removed) => self.why_ended(),
+                other => other,
+            });
         }
         if begin_within.is_some() {
             self.shared.expiring.store(true, Ordering::SeqCst);
+        }
+        if begin_within.is_some() || was_idle {
             self.shared.poke();
         }
         Ok(ticket)
     }
 
-    fn send(&self, job: &[u8]) -> Result<(), PoolError> {
-        match self.shared.jobs.sender().send(job) {
-            Ok(_) => {}
-            Err(SendFailure::Closed | SendFailure::Removed) => return Err(self.why_ended()),
-            Err(failure) => return Err(failure.into()),
-        }
-        // Sent while the pool ended: nobody will look.
+    /// What was sent while the pool ended: nobody will look.
+    fn check_not_ended(&self) -> Result<(), PoolError> {
         match self.shared.state().ended {
             Some(_) => Err(self.why_ended()),
             None => Ok(()),
@@ -256,7 +334,10 @@ impl Pool {
         let now = Instant::now();
         let waiting = self.shared.jobs.transport().stats().ready;
         let state = self.shared.state();
-        let workers = state.workers.values().map(|worker| WorkerStatus {
+        let workers = state.workers.iter().map(|(number, worker)| WorkerStatus {
+            number: *number,
+            name: worker.name.clone(),
+            is_guest: number & GUEST != 0,
             pid: worker.pid,
             age: now.saturating_duration_since(worker.started_at),
             ready: worker.ready,
@@ -274,6 +355,26 @@ impl Pool {
         }
     }
 
+    /// The counters of its queues: of jobs, and of what workers say.
+    #[must_use]
+    pub fn stats(&self) -> (QueueStats, QueueStats) {
+        let (jobs, answers) = (&self.shared.jobs, &self.shared.answers);
+        (jobs.transport().stats(), answers.transport().stats())
+    }
+
+    /// Where it is: whoever is to [join](PoolBuilder::join) it needs to know.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.shared.place.address
+    }
+
+    /// Kills the worker of this [number](WorkerStatus::number), as anybody could with its process: to see what becomes of a job then.
+    /// Without effect on guests, and on those that are gone.
+    pub fn kill_worker(&self, number: u64) {
+        self.shared.state().condemned.push(number);
+        self.shared.poke();
+    }
+
     /// The jobs that each worker died over that had them, with their inputs encoded in them.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
@@ -284,12 +385,27 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Ended`] if it ended otherwise, or some job had to be given up.
-    pub fn shutdown(mut self) -> Result<(), PoolError> {
+    pub fn shutdown(self) -> Result<(), PoolError> {
+        self.close();
+        self.wait()
+    }
+
+    /// Begins to end as [`shutdown`](Self::shutdown) does, and waits for nothing: [`PoolStatus::ended`] says when it has.
+    pub fn close(&self) {
         self.shared.state().draining = true;
         self.shared.jobs.transport().close();
         self.shared.poke();
-        self.join();
-        self.end()
+    }
+
+    /// The same, and tells it to each worker by a [`Shutdown`](Kind::Shutdown) message of its own, behind the jobs that there are.
+    pub fn close_by_message(&self) {
+        self.shared.state().draining = true;
+        let sender = self.shared.jobs.sender();
+        for _ in 0..self.shared.limits.workers {
+            // Who gets none sees that the queue is closed.
+            let _ = sender.send_as(Kind::Shutdown, &[], Wait::No);
+        }
+        self.close();
     }
 
     /// Waits until the pool has ended: after SIGTERM, if [that drains](PoolBuilder::sigterm_drains), or because its workers
@@ -365,10 +481,11 @@ fn remove_leftovers(namespace: &str) {
         };
         if pid.is_some_and(gone) {
             let place = Place {
-                namespace: namespace.to_owned(),
-                pool: pool.to_owned(),
+                address: format!("shm:{namespace}/{pool}"),
                 start: 0,
+                name: String::new(),
                 max_jobs: 0,
+                keep_alive: None,
             };
             place.remove_all();
         }

@@ -8,7 +8,7 @@ use ipc_proto::{Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RecvError, SettleError};
-use crate::held::{Held, SettleOnce};
+use crate::held::{Held, HeldBytes, SettleOnce};
 #[cfg(target_os = "linux")]
 use crate::shm::ShmDelivery;
 use crate::transport::Settle;
@@ -201,6 +201,13 @@ impl<'a> ByteDelivery<'a> {
             Inner::Shm(delivery) => delivery.extend(by),
             Inner::Buffered(delivery, _) => delivery.held.extend(by),
         }
+    }
+
+    /// The same with a copy of its payload, to be kept in another thread, or longer than its receiver.
+    #[must_use = "dropped without `ack` the message is delivered again"]
+    pub fn hold(self) -> HeldBytes {
+        let payload = self.payload().to_vec();
+        HeldBytes::new(self.into_held(), payload)
     }
 
     /// Takes the right to settle it along, and leaves the payload.

@@ -1,17 +1,23 @@
 //! How a pool is set up.
 
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipc_queue::{QueueError, QueueSettings};
-use ipc_shm::BufferError;
+use ipc_proto::{Name, NameError};
+use ipc_queue::{Address, QueueError, QueueSettings};
 use thiserror::Error;
 
-use super::Pool;
-use super::child::Program;
+use super::guests::Guests;
+use super::program::Program;
 use super::restart::{Backoff, Intensity, RestartPolicy};
-use super::state::OnProgress;
+use super::worker::Handlers;
+use super::{Loss, Pool};
+
+/// Called with a job's ticket number and how far it is.
+pub(super) type OnProgress = dyn Fn(u64, u64, u64) + Send + Sync;
+/// Called when a worker ended that was not told to.
+pub(super) type OnLoss = dyn Fn(Loss) + Send + Sync;
 
 /// What a pool and its workers may do at most.
 #[derive(Clone, Debug)]
@@ -34,9 +40,13 @@ pub(super) struct Limits {
 pub struct PoolBuilder {
     pub(super) limits: Limits,
     pub(super) queue: QueueSettings,
-    pub(super) namespace: String,
+    namespace: String,
+    address: Option<String>,
+    keep_alive: Option<Duration>,
+    pub(super) worker_name: String,
     pub(super) program: Program,
     pub(super) on_progress: Option<Box<OnProgress>>,
+    pub(super) on_loss: Option<Box<OnLoss>>,
 }
 
 /// Why there is no pool, or it takes no job.
@@ -46,9 +56,9 @@ pub enum PoolError {
     /// Its queues could not be made, or used.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// Its shared memory could not be made.
+    /// Its workers can't be called so.
     #[error(transparent)]
-    Memory(#[from] BufferError),
+    Name(#[from] NameError),
     /// A pipe, a thread or a process could not be made.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
@@ -87,8 +97,12 @@ impl Default for PoolBuilder {
                 ..QueueSettings::default()
             },
             namespace: "default".to_owned(),
+            address: None,
+            keep_alive: None,
+            worker_name: "worker".to_owned(),
             program: Program::default(),
             on_progress: None,
+            on_loss: None,
         }
     }
 }
@@ -181,9 +195,31 @@ impl PoolBuilder {
         self
     }
 
-    /// The namespace of the pool's queues. Default `default`.
+    /// The namespace of the pool's queues, in shared memory. Default `default`.
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`, or what another crate's transport has
+    /// [registered](ipc_queue::register), here and in the workers. No pool may have it already. Its queues are at `POOL.jobs` and
+    /// `POOL.answers` there. Default: one of its own in shared memory.
+    pub fn at(mut self, address: &str) -> Self {
+        self.address = Some(address.to_owned());
+        self
+    }
+
+    /// Over a transport that does not notice deaths: a worker's job goes to another when nothing was heard of the worker for so
+    /// long. Workers say by themselves that they live, however long a job takes. Default: 5 s over transports of other crates,
+    /// unless [`lease`](Self::lease) was called.
+    pub fn keep_alive(mut self, time: Duration) -> Self {
+        self.keep_alive = Some(time);
+        self
+    }
+
+    /// What workers are called, with a number behind. Default `worker`: `worker-1` and so on.
+    pub fn worker_name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.worker_name);
         self
     }
 
@@ -192,6 +228,14 @@ impl PoolBuilder {
     /// error is passed on.
     pub fn command(mut self, command: Command) -> Self {
         self.program = Program::Other(Box::new(Mutex::new(command)));
+        self
+    }
+
+    /// Has threads of this process for workers, with these handlers. Then a handler that crashes takes all down, and nothing can be
+    /// killed: a worker that should be ends at its next [`progress`](super::Context::progress) or
+    /// [`is_cancelled`](super::Context::is_cancelled).
+    pub fn threads(mut self, handlers: Handlers) -> Self {
+        self.program = Program::Threads(Arc::new(handlers));
         self
     }
 
@@ -209,6 +253,23 @@ impl PoolBuilder {
         self
     }
 
+    /// Called when a worker of this pool ended that was not told to leave. From the thread that replaces workers.
+    pub fn on_loss(mut self, tell: impl Fn(Loss) + Send + Sync + 'static) -> Self {
+        self.on_loss = Some(Box::new(tell));
+        self
+    }
+
+    /// Starts workers for the pool [at](Self::at) that address, which another process has, perhaps on another host.
+    ///
+    /// They are as that pool's own, save that it can't kill them, nor tell them that a job is not wanted any more; what happens to a
+    /// job when one dies is up to the transport. They end when the pool does.
+    ///
+    /// # Errors
+    /// [`PoolError`] when there is no such pool, or threads or pipes can't be had.
+    pub fn join(self) -> Result<Guests, PoolError> {
+        Guests::start(self)
+    }
+
     /// Starts the workers.
     ///
     /// Returns at once; a worker that can't start shows when jobs are waited for, or submitted.
@@ -217,5 +278,35 @@ impl PoolBuilder {
     /// [`PoolError`] when shared memory, threads or pipes can't be had.
     pub fn start(self) -> Result<Pool, PoolError> {
         Pool::start(self)
+    }
+
+    /// Where the pool is to be.
+    pub(super) fn address(&self) -> String {
+        let own = || {
+            let (process, chance) = (std::process::id(), fastrand::u32(..));
+            format!("shm:{}/pool-{process}-{chance:08x}", self.namespace)
+        };
+        self.address.clone().unwrap_or_else(own)
+    }
+
+    pub(super) fn is_own_address(&self) -> bool {
+        self.address.is_none()
+    }
+
+    pub(super) fn namespace_name(&self) -> &str {
+        &self.namespace
+    }
+
+    /// How long leases are that workers renew by themselves.
+    pub(super) fn kept_alive(&self, address: &str) -> Result<Option<Duration>, QueueError> {
+        const FOREIGN: Duration = Duration::from_secs(5);
+        let foreign = matches!(address.parse()?, Address::Other { .. });
+        let default = (foreign && self.queue.lease.is_none()).then_some(FOREIGN);
+        Ok(self.keep_alive.or(default))
+    }
+
+    pub(super) fn check_names(&self) -> Result<(), PoolError> {
+        Name::new(&format!("{}-{}", self.worker_name, self.limits.workers))?;
+        Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! One worker process, as its pool sees it: started, watched, killed with all that it started.
+//! One worker that is a process, as its pool sees it: started, watched, killed with all that it started.
 
 use std::fs;
-use std::io::{self, PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use ipc_shm::ProcessIdentity;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::notices::Notices;
 use super::wire::{PLACE, Place};
 
 /// How much of what a worker wrote last to its standard error is kept.
@@ -21,82 +22,59 @@ const TAIL_BYTES: usize = 4096;
 /// For what is still in the pipe of one that ended. Something that it started may hold it open for longer.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// How workers are started.
-#[derive(Debug, Default)]
-pub(super) enum Program {
-    /// This program again, with these arguments.
-    ///
-    /// Through `/proc/self/exe`: the path that it was started by may name another program by now, or none.
-    #[default]
-    This,
-    /// Another one.
-    Other(Box<Mutex<Command>>),
-}
-
 /// A worker's process.
 #[derive(Debug)]
-pub(super) struct Process {
-    child: Child,
+pub(super) struct Child {
+    child: std::process::Child,
     /// Readable when it ended.
-    pub pidfd: OwnedFd,
-    /// While it is open the worker lives.
-    _lifeline: PipeWriter,
+    pidfd: OwnedFd,
     stderr: Arc<Mutex<Vec<u8>>>,
     /// Says, by its end, that nobody writes to its standard error any more.
     silent: Receiver<()>,
     reaped: bool,
 }
 
-impl Program {
-    /// Starts a worker, in a process group of its own.
-    pub(super) fn start(&self, place: &Place) -> io::Result<Process> {
-        match self {
-            Self::This => start(
-                Command::new("/proc/self/exe").args(std::env::args_os().skip(1)),
-                place,
-            ),
-            Self::Other(command) => start(
-                &mut command.lock().unwrap_or_else(PoisonError::into_inner),
-                place,
-            ),
+impl Child {
+    /// Starts a worker, in a process group of its own. It gets a pipe whose other end is kept among `notices` for as long as it is to live.
+    pub(super) fn start(
+        command: &mut Command,
+        place: &Place,
+        notices: &Notices,
+    ) -> io::Result<Self> {
+        let (end, lifeline) = io::pipe()?;
+        notices.enlist(place.start, lifeline)?;
+        let mut child = command
+            .env(PLACE, place.to_text())
+            .stdin(Stdio::from(end))
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        // Or it would keep the pipe's reading end for as long as it is kept.
+        command.stdin(Stdio::null());
+        let identity = ProcessIdentity {
+            pid: child.id(),
+            start_ticks: 0,
+            ..ProcessIdentity::current()
+        };
+        let stderr = Arc::default();
+        let watched = identity.pidfd().map_err(|reason| {
+            let _ = child.kill();
+            let _ = child.wait();
+            io::Error::other(format!("a worker can't be watched: {reason:?}"))
+        });
+        let pidfd = watched?;
+        let (speaks, silent) = flume::bounded(0);
+        if let Some(source) = child.stderr.take() {
+            pass_on(source, Arc::clone(&stderr), speaks)?;
         }
+        Ok(Self {
+            child,
+            pidfd,
+            stderr,
+            silent,
+            reaped: false,
+        })
     }
-}
-
-fn start(command: &mut Command, place: &Place) -> io::Result<Process> {
-    let (end, lifeline) = io::pipe()?;
-    let mut child = command
-        .env(PLACE, place.to_text())
-        .stdin(Stdio::from(end))
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
-    // Or it would keep the pipe's reading end for as long as it is kept.
-    command.stdin(Stdio::null());
-    let identity = ProcessIdentity {
-        pid: child.id(),
-        start_ticks: 0,
-        ..ProcessIdentity::current()
-    };
-    let stderr = Arc::default();
-    let watched = identity.pidfd().map_err(|reason| {
-        let _ = child.kill();
-        let _ = child.wait();
-        io::Error::other(format!("a worker can't be watched: {reason:?}"))
-    });
-    let pidfd = watched?;
-    let (speaks, silent) = flume::bounded(0);
-    if let Some(source) = child.stderr.take() {
-        pass_on(source, Arc::clone(&stderr), speaks)?;
-    }
-    Ok(Process {
-        child,
-        pidfd,
-        _lifeline: lifeline,
-        stderr,
-        silent,
-        reaped: false,
-    })
 }
 
 /// Copies what a worker writes to our own standard error, and keeps the end of it.
@@ -120,7 +98,7 @@ fn pass_on(
     named.spawn(copy).map(drop)
 }
 
-impl Process {
+impl Child {
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -162,22 +140,17 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Child {
     fn drop(&mut self) {
         // Once reaped, its number may be another's.
         if !self.reaped {
             let _ = self.reap();
         }
-    }
-}
-
-/// What is known of why a process that we did not kill ended.
-pub(super) fn explain(status: ExitStatus) -> String {
-    match status.signal() {
-        Some(9) => {
-            "SIGKILL that the pool did not send: probably the kernel, out of memory".to_owned()
-        }
-        Some(_) => format!("it ended with {status}"),
-        None => format!("it exited by itself, with {status}"),
     }
 }

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use ipc_queue::ByteQueue;
 
-use super::builder::Limits;
+use super::builder::{Limits, OnLoss, OnProgress};
+use super::notices::Notices;
 use super::ticket::{Canceller, JobError, Tickets};
-use super::wire::{Place, Unwanted, What};
+use super::wire::{GUEST, Place, What};
 
 /// What is known of one start of a worker.
 #[derive(Debug)]
 pub(super) struct Worker {
+    pub name: String,
     pub pid: u32,
     pub started_at: Instant,
     pub ready: bool,
@@ -46,6 +48,8 @@ pub(super) struct State {
     pub workers: HashMap<u64, Worker>,
     /// By ticket.
     pub orphans: HashMap<u64, Orphan>,
+    /// Workers to be killed, by start.
+    pub condemned: Vec<u64>,
     pub draining: bool,
     /// Second thoughts: no more waiting.
     pub kill: bool,
@@ -58,49 +62,51 @@ pub(super) struct State {
     pub worked: bool,
 }
 
-/// Called with a job's ticket number and how far it is.
-pub(super) type OnProgress = dyn Fn(u64, u64, u64) + Send + Sync;
+/// A pool's queues, opened.
+pub(super) struct Queues {
+    pub jobs: ByteQueue,
+    pub answers: ByteQueue,
+}
 
 pub(super) struct Shared {
     pub place: Place,
     pub limits: Limits,
     pub jobs: ByteQueue,
     pub answers: ByteQueue,
-    pub unwanted: Unwanted,
+    pub notices: Arc<Notices>,
     pub tickets: Arc<Tickets>,
     pub next_ticket: AtomicU64,
     /// Some job was to be begun by some time.
     pub expiring: AtomicBool,
     pub on_progress: Option<Box<OnProgress>>,
+    pub on_loss: Option<Box<OnLoss>>,
     state: Mutex<State>,
     poke: PipeWriter,
     poked: AtomicBool,
 }
 
 impl Shared {
-    pub(super) fn new(
-        place: Place,
-        limits: Limits,
-        jobs: ByteQueue,
-        answers: ByteQueue,
-        unwanted: Unwanted,
-        on_progress: Option<Box<OnProgress>>,
-        poke: PipeWriter,
-    ) -> Self {
+    pub(super) fn new(place: Place, limits: Limits, queues: Queues, poke: PipeWriter) -> Self {
         Self {
             place,
             limits,
-            jobs,
-            answers,
-            unwanted,
+            jobs: queues.jobs,
+            answers: queues.answers,
+            notices: Arc::default(),
             tickets: Arc::default(),
             next_ticket: AtomicU64::new(1),
             expiring: AtomicBool::new(false),
-            on_progress,
+            on_progress: None,
+            on_loss: None,
             state: Mutex::default(),
             poke,
             poked: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the workers are for a pool that another process has.
+    pub(super) fn is_guest(&self) -> bool {
+        self.place.is_guest()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -122,12 +128,20 @@ impl Shared {
     /// Takes in what a worker said.
     pub(super) fn hear(&self, start: u64, what: What) {
         let mut state = self.state();
+        let is_guest = start & GUEST != 0;
         let worker = state.workers.get_mut(&start);
         match what {
-            What::Ready => {
+            What::Ready { name, pid } if is_guest => {
+                let mut guest = Worker::new(name, pid);
+                guest.ready = true;
+                state.workers.insert(start, guest);
+            }
+            What::Ready { .. } => {
                 worker.into_iter().for_each(|worker| worker.ready = true);
                 self.poke();
             }
+            // Nobody here sees its end.
+            What::Leaving if is_guest => drop(state.workers.remove(&start)),
             What::Leaving => worker.into_iter().for_each(|worker| worker.leaving = true),
             What::Started { ticket, .. } => {
                 let since = Instant::now();
@@ -138,10 +152,11 @@ impl Shared {
                     // Cancelled while it began: it did not see that.
                     kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
                 };
+                state.begun_anew(ticket);
+                let worker = state.workers.get_mut(&start);
                 worker
                     .into_iter()
                     .for_each(|worker| worker.running = Some(running));
-                state.orphans.remove(&ticket);
                 if self.limits.job.is_some() || !wanted {
                     self.poke(); // Its time counts from now on.
                 }
@@ -162,6 +177,7 @@ impl Shared {
                 }
                 state.worked = true;
                 state.orphans.remove(&ticket);
+                self.notices.done(ticket);
                 let answer = answer.map_err(|message| JobError::Failed { message });
                 let first = self
                     .tickets
@@ -171,6 +187,7 @@ impl Shared {
             What::Skipped { ticket } => {
                 worker.into_iter().for_each(|worker| worker.running = None);
                 state.orphans.remove(&ticket);
+                self.notices.done(ticket);
             }
         }
     }
@@ -189,11 +206,6 @@ impl Shared {
         let mut entries = self.tickets.lock();
         self.tickets.answer(&mut entries, ticket, Err(error))
     }
-
-    /// No worker begins with this job any more. If that can't be said, one may: its answer is dropped then.
-    pub(super) fn make_unwanted(&self, ticket: u64) {
-        let _ = self.unwanted.set(ticket, true);
-    }
 }
 
 impl Canceller for Shared {
@@ -201,7 +213,7 @@ impl Canceller for Shared {
         if !self.answer(ticket, JobError::Cancelled) {
             return;
         }
-        self.make_unwanted(ticket);
+        self.notices.unwanted(ticket);
         let kill_at = Instant::now().checked_add(self.limits.grace);
         let mut state = self.state();
         let running = state
@@ -213,6 +225,32 @@ impl Canceller for Shared {
         }
         drop(state);
         self.poke();
+    }
+}
+
+impl Worker {
+    /// One that was started just now.
+    pub(super) fn new(name: String, pid: u32) -> Self {
+        Self {
+            name,
+            pid,
+            started_at: Instant::now(),
+            ready: false,
+            leaving: false,
+            running: None,
+            jobs_done: 0,
+        }
+    }
+}
+
+impl State {
+    /// Some worker has this job now, so no other has.
+    fn begun_anew(&mut self, ticket: u64) {
+        self.orphans.remove(&ticket);
+        let others = self.workers.values_mut();
+        for other in others.filter(|other| other.running.is_some_and(|job| job.ticket == ticket)) {
+            other.running = None;
+        }
     }
 }
 

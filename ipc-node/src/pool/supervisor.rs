@@ -12,18 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ipc_proto::codec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::child::{Process, Program, explain};
+use super::Loss;
+use super::letters::Letters;
+use super::program::{Body, Program, explain};
 use super::restart::{RestartPolicy, Restarts};
 use super::state::{Orphan, Shared, Worker};
 use super::ticket::JobError;
-use super::wire::{Job, Place};
+use super::wire::Place;
 
 /// Why a pool ended, if all is well.
 pub(super) const DRAINED: &str = "it was drained";
-/// How often memory is looked at, and dead letters while some job's fate is open.
+/// How often memory is looked at, pipes are tried again, and dead letters are looked at while some job's fate is open.
 const LOOK: Duration = Duration::from_millis(50);
 /// How soon to look again for what must be there in a moment.
 const SOON: Duration = Duration::from_millis(2);
@@ -33,7 +34,9 @@ pub(super) struct Supervisor {
     program: Program,
     places: Vec<Slot>,
     restarts: Restarts,
+    first_start: u64,
     next_start: u64,
+    letters: Letters,
     poked: PipeReader,
     sigterm: Option<Sigterm>,
     drain_by: Option<Instant>,
@@ -43,7 +46,7 @@ pub(super) struct Supervisor {
 
 /// A worker's place in the pool.
 enum Slot {
-    Running(u64, Process, Option<Killed>),
+    Running(u64, Body, Option<Killed>),
     /// To be started then.
     Empty(Instant),
     /// Not to be started any more.
@@ -80,7 +83,9 @@ impl Supervisor {
             program,
             places: (0..limits.workers).map(|_| Slot::Empty(now)).collect(),
             restarts: Restarts::new(limits.intensity, limits.backoff),
-            next_start: 1,
+            first_start: shared.place.start,
+            next_start: shared.place.start,
+            letters: Letters::default(),
             poked,
             sigterm,
             drain_by: None,
@@ -120,7 +125,7 @@ impl Supervisor {
         self.reap();
         self.keep_limits(now);
         let trouble = self.judge_the_ended(now);
-        self.find_dead_letters();
+        self.letters.look(&self.shared, now);
         self.expire(now);
         if trouble.is_some() {
             return trouble;
@@ -131,8 +136,9 @@ impl Supervisor {
         }
         let nobody = self.places.iter().all(|slot| matches!(slot, Slot::Done));
         if nobody && self.ended.is_empty() {
+            let well = draining || self.shared.is_guest();
             return Some(
-                if draining {
+                if well {
                     DRAINED
                 } else {
                     "its last worker ended"
@@ -144,7 +150,7 @@ impl Supervisor {
     }
 
     fn start_workers(&mut self, now: Instant) -> Option<String> {
-        for slot in &mut self.places {
+        for (index, slot) in self.places.iter_mut().enumerate() {
             let Slot::Empty(at) = slot else {
                 continue;
             };
@@ -155,23 +161,20 @@ impl Supervisor {
             self.next_start += 1;
             let place = Place {
                 start,
+                name: format!("{}-{}", self.shared.place.name, index + 1),
                 ..self.shared.place.clone()
             };
             // Known before it can say anything.
             let mut state = self.shared.state();
-            match self.program.start(&place) {
-                Ok(process) => {
-                    state.restarts += u64::from(start > self.shared.limits.workers as u64);
-                    let worker = Worker {
-                        pid: process.pid(),
-                        started_at: now,
-                        ready: false,
-                        leaving: false,
-                        running: None,
-                        jobs_done: 0,
-                    };
+            match self.program.start(&place, &self.shared.notices) {
+                Ok(body) => {
+                    let so_many = self.shared.limits.workers as u64;
+                    state.restarts += u64::from(start - self.first_start >= so_many);
+                    let mut worker = Worker::new(place.name, body.pid());
+                    // What a guest says, only its pool hears.
+                    worker.ready = self.shared.is_guest();
                     state.workers.insert(start, worker);
-                    *slot = Slot::Running(start, process, None);
+                    *slot = Slot::Running(start, body, None);
                 }
                 Err(error) => match self.restarts.died_idle(now) {
                     Some(pause) => *slot = Slot::Empty(now + pause),
@@ -185,15 +188,16 @@ impl Supervisor {
     /// Takes in the ends of those whose pidfd says so.
     fn reap(&mut self) {
         for (index, slot) in self.places.iter_mut().enumerate() {
-            let Slot::Running(start, process, killed) = slot else {
+            let Slot::Running(start, body, killed) = slot else {
                 continue;
             };
-            if !is_ready(&process.pidfd) {
+            if !is_ready(body) {
                 continue;
             }
-            let Ok(status) = process.reap() else {
+            let Ok(status) = body.reap() else {
                 continue;
             };
+            self.shared.notices.dismiss(*start);
             let note = killed.take().map(|Killed(why)| why);
             self.ended.push(Ended {
                 start: *start,
@@ -202,7 +206,7 @@ impl Supervisor {
                 last_words: if status.success() {
                     String::new()
                 } else {
-                    process.last_words()
+                    body.last_words()
                 },
                 slot: index,
             });
@@ -216,9 +220,11 @@ impl Supervisor {
         if self.ended.is_empty() {
             return None;
         }
-        let unheard = self.shared.answers.transport().stats();
-        if unheard.ready + unheard.leased > 0 {
-            return None;
+        if !self.shared.is_guest() {
+            let unheard = self.shared.answers.transport().stats();
+            if unheard.ready + unheard.leased > 0 {
+                return None;
+            }
         }
         let ended = std::mem::take(&mut self.ended);
         ended
@@ -230,7 +236,11 @@ impl Supervisor {
     fn judge(&mut self, ended: Ended, now: Instant) -> Option<String> {
         let mut state = self.shared.state();
         let worker = state.workers.remove(&ended.start)?;
-        let drained = state.draining && ended.status.success();
+        let told = state.draining || self.shared.is_guest();
+        let (drained, left) = (
+            told && ended.status.success(),
+            worker.leaving && ended.status.success(),
+        );
         if let Some(running) = worker.running {
             let orphan = Orphan {
                 signal: ended.status.signal(),
@@ -239,14 +249,23 @@ impl Supervisor {
             state.orphans.insert(running.ticket, orphan);
         }
         drop(state);
+        if let Some(tell) = &self.shared.on_loss
+            && !drained
+            && !left
+        {
+            tell(Loss::of(&worker, &ended.note));
+        }
         let slot = &mut self.places[ended.slot];
         if drained || self.shared.limits.restart == RestartPolicy::Never {
             return None;
         }
-        // Over a job, or as it should: at once.
-        if worker.running.is_some() || worker.leaving && ended.status.success() {
+        // Over a job, or as it should: at once. (Over what a guest ended is not known here.)
+        if worker.running.is_some() || left {
             *slot = Slot::Empty(now);
             return None;
+        }
+        if self.shared.is_guest() && !self.shared.place.exists() {
+            return None; // Its pool ended, and not as it should.
         }
         match self.restarts.died_idle(now) {
             Some(pause) => {
@@ -277,10 +296,12 @@ impl Supervisor {
     fn keep_limits(&mut self, now: Instant) {
         let limits = &self.shared.limits;
         for slot in &mut self.places {
-            let Slot::Running(start, process, killed @ None) = slot else {
+            let Slot::Running(start, body, killed @ None) = slot else {
                 continue;
             };
-            let state = self.shared.state();
+            let mut state = self.shared.state();
+            let is_condemned = state.condemned.contains(start);
+            state.condemned.retain(|condemned| condemned != start);
             let Some(worker) = state.workers.get(start) else {
                 continue;
             };
@@ -290,12 +311,13 @@ impl Supervisor {
             drop(state);
             let too_large = limits
                 .max_memory
-                .map(|most| (process.resident_bytes(), most))
+                .map(|most| (body.resident_bytes(), most))
                 .filter(|(used, most)| used > most);
             let why = match (running, limits.job, too_large) {
+                _ if is_condemned => "it was told to be, by `Pool::kill_worker`".to_owned(),
                 _ if slow_start => format!("it was not ready within {:?}", limits.startup),
                 (Some(job), Some(most), _) if job.time(now) >= most => {
-                    self.shared.make_unwanted(job.ticket);
+                    self.shared.notices.unwanted(job.ticket);
                     let after = most;
                     self.shared.answer(job.ticket, JobError::TimedOut { after });
                     format!("its job took longer than {most:?}")
@@ -312,28 +334,7 @@ impl Supervisor {
                 _ => continue,
             };
             *killed = Some(Killed(why));
-            process.kill();
-        }
-    }
-
-    /// Jobs that became dead letters with the last of their workers.
-    fn find_dead_letters(&self) {
-        if self.shared.state().orphans.is_empty() {
-            return;
-        }
-        for letter in self.shared.jobs.transport().dead_letters() {
-            let Ok(job) = codec::decode::<Job>(&letter.payload) else {
-                continue;
-            };
-            let Some(orphan) = self.shared.state().orphans.remove(&job.ticket) else {
-                continue;
-            };
-            let crashed = JobError::Crashed {
-                signal: orphan.signal,
-                attempts: letter.attempts,
-                note: orphan.note,
-            };
-            self.shared.answer(job.ticket, crashed);
+            body.kill();
         }
     }
 
@@ -352,7 +353,7 @@ impl Supervisor {
             }
         }
         for (ticket, after) in late {
-            self.shared.make_unwanted(ticket);
+            self.shared.notices.unwanted(ticket);
             self.shared.answer(ticket, JobError::Expired { after });
         }
     }
@@ -367,7 +368,7 @@ impl Supervisor {
             PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
         });
         let pidfds = self.places.iter().filter_map(|slot| match slot {
-            Slot::Running(_, process, _) => Some(process.pidfd.as_fd()),
+            Slot::Running(_, body, _) => Some(body.as_fd()),
             _ => None,
         });
         let others = [
@@ -391,9 +392,10 @@ impl Supervisor {
         if !self.ended.is_empty() {
             due.push(now + SOON);
         }
-        if limits.max_memory.is_some() {
+        if limits.max_memory.is_some() || self.shared.notices.flush() {
             due.push(now + LOOK);
         }
+        due.extend(self.letters.due(&self.shared, now));
         for slot in &self.places {
             if let Slot::Empty(at) = slot {
                 due.push(*at);
@@ -407,9 +409,6 @@ impl Supervisor {
             due.extend(open.filter_map(|entry| Some(entry.begin_by?.0)));
         }
         let state = self.shared.state();
-        if !state.orphans.is_empty() {
-            due.push(now + LOOK);
-        }
         for worker in state.workers.values() {
             let starting = (!worker.ready).then(|| worker.started_at.checked_add(limits.startup));
             due.extend(starting.flatten());
@@ -436,11 +435,24 @@ impl Supervisor {
 
     fn end(mut self, reason: String) {
         self.shared.state().ended = Some(reason.clone());
-        // No more jobs, and nobody waits to submit one.
-        self.shared.jobs.transport().close();
+        let is_guest = self.shared.is_guest();
+        if !is_guest {
+            // No more jobs, and nobody waits to submit one.
+            self.shared.jobs.transport().close();
+        }
+        for slot in &self.places {
+            if let Slot::Running(_, body, _) = slot {
+                body.kill();
+            }
+        }
+        if !is_guest {
+            // Now, since a thread that waits for a job ends by that. Closed, too: somebody may have removed its file before.
+            self.shared.answers.transport().close();
+            self.shared.place.remove_all();
+        }
         self.places.clear();
+        self.shared.notices.dismiss_all();
         self.shared.state().workers.clear();
-        self.shared.place.remove_all();
         let open: Vec<u64> = self.shared.tickets.lock().keys().copied().collect();
         for ticket in open {
             let reason = reason.clone();

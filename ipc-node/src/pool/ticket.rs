@@ -32,6 +32,14 @@ pub enum JobError {
         /// What is known of why.
         note: String,
     },
+    /// It is a dead letter for another reason.
+    #[error("the job was given up at attempt {attempts}: {why}")]
+    GivenUp {
+        /// How often it was begun, or taken.
+        attempts: u8,
+        /// How the last time ended.
+        why: String,
+    },
     /// It took longer than the pool's job time-out. Its worker was killed.
     #[error("the job was not done within {after:?}; its worker was killed")]
     TimedOut {
@@ -211,6 +219,13 @@ impl<T> Ticket<T> {
             .map_or((0, 0), |entry| entry.progress)
     }
 
+    /// Whether some worker has begun with it, as far as the pool has heard.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        let entries = self.tickets.lock();
+        entries.get(&self.number).is_some_and(|entry| entry.begun)
+    }
+
     /// Makes the job unwanted: [`JobError::Cancelled`] is its answer, unless it has one. If it was not begun it never is; if
     /// it runs, its handler is told, and its worker killed after the pool's grace, that worker only.
     pub fn cancel(&self) {
@@ -249,18 +264,72 @@ impl<T: DeserializeOwned> Ticket<T> {
 pub fn as_completed<T: DeserializeOwned>(
     tickets: impl IntoIterator<Item = Ticket<T>>,
 ) -> impl Iterator<Item = (usize, Result<T, JobError>)> {
-    let mut open: Vec<(usize, Ticket<T>)> = tickets.into_iter().enumerate().collect();
+    let mut places = HashMap::new();
+    let mut open = OpenTickets::default();
+    for (place, ticket) in tickets.into_iter().enumerate() {
+        places.insert(ticket.number(), place);
+        open.push(ticket);
+    }
     std::iter::from_fn(move || {
-        let table = Arc::clone(&open.first()?.1.tickets);
-        let (at, answer) = table.wait_for(None, |entries| {
-            open.iter().enumerate().find_map(|(at, (_, ticket))| {
-                let answer = Tickets::fetch(entries, ticket.number)?;
-                Some((at, answer))
+        let (number, answer) = open.next(None)?;
+        Some((places.remove(&number)?, answer))
+    })
+}
+
+/// Tickets whose answers are waited for all at once, while more may be added.
+#[derive(Debug)]
+pub struct OpenTickets<T> {
+    tickets: HashMap<u64, Ticket<T>>,
+}
+
+impl<T> OpenTickets<T> {
+    /// Adds one, of the same pool as the others.
+    pub fn push(&mut self, ticket: Ticket<T>) {
+        self.tickets.insert(ticket.number, ticket);
+    }
+
+    /// How many were not answered yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Whether all were answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    /// Those that were not.
+    pub fn iter(&self) -> impl Iterator<Item = &Ticket<T>> {
+        self.tickets.values()
+    }
+}
+
+impl<T: DeserializeOwned> OpenTickets<T> {
+    /// Waits for the next answer, at most so long: the ticket's number, and the answer. `None` if none came, or there is no ticket
+    /// left.
+    pub fn next(&mut self, within: Option<Duration>) -> Option<(u64, Result<T, JobError>)> {
+        let table = Arc::clone(&self.tickets.values().next()?.tickets);
+        let deadline = within.and_then(|time| Instant::now().checked_add(time));
+        let (number, answer) = table.wait_for(deadline, |entries| {
+            self.tickets.keys().find_map(|number| {
+                let answer = Tickets::fetch(entries, *number)?;
+                Some((*number, answer))
             })
         })?;
-        let (place, _) = open.swap_remove(at);
-        Some((place, decoded(answer)))
-    })
+        self.tickets.remove(&number);
+        Some((number, decoded(answer)))
+    }
+}
+
+/// None yet.
+impl<T> Default for OpenTickets<T> {
+    fn default() -> Self {
+        Self {
+            tickets: HashMap::new(),
+        }
+    }
 }
 
 fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError> {

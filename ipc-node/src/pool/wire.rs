@@ -1,18 +1,22 @@
 //! What a pool and its workers tell each other.
 //!
-//! Jobs and answers travel through two queues of the pool's own. Which jobs nobody wants any more is said by bits in a
-//! shared buffer: a queued job can't be called back from a queue, but whoever receives it can see that it is not to be run.
+//! Jobs and answers travel through two queues of the pool's own, over whichever transport. A worker learns from its environment
+//! where they are and who it is.
 
+use std::time::Duration;
+
+use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, QueueError, QueueOptions};
-use ipc_shm::{AccessError, BufferError, Namespace, SharedBuffer};
 use serde::{Deserialize, Serialize};
 
 /// The environment variable that makes a process a worker.
 pub(super) const PLACE: &str = "IPC_POOL_WORKER";
-/// How many tickets have a bit of their own. More can't be in the queue and in work at once.
-const TICKETS: u64 = 1 << 22;
+/// Set in the numbers of those that another process than the pool's has started.
+pub(super) const GUEST: u64 = 1 << 63;
+/// How long the note is that says how much of a job's room its content takes.
+pub(super) const LENGTH_BYTES: usize = 4;
 
-/// A job on its way to a worker.
+/// A job on its way to a worker. Behind it may be content: room for it, and at the very end how much of that is used.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub ticket: u64,
@@ -31,7 +35,10 @@ pub(super) struct Report {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum What {
     /// It takes jobs from now on.
-    Ready,
+    Ready {
+        name: String,
+        pid: u32,
+    },
     Started {
         ticket: u64,
         attempt: u8,
@@ -49,127 +56,130 @@ pub(super) enum What {
     Skipped {
         ticket: u64,
     },
-    /// It has done as many jobs as it may, and ends.
+    /// It has done as many jobs as it may, or was told to, and ends.
     Leaving,
 }
 
 /// Where a pool's queues are, and who a worker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub namespace: String,
-    pub pool: String,
+    /// The address of the pool: those of its queues are made from it.
+    pub address: String,
     pub start: u64,
+    /// What the worker is called; whoever comes in its place, too.
+    pub name: String,
     /// After how many jobs the worker ends; 0: never.
     pub max_jobs: u64,
+    /// The worker renews its lease by itself: it is this long.
+    pub keep_alive: Option<Duration>,
 }
 
 impl Place {
     pub(super) fn jobs(&self) -> String {
-        format!("shm:{}/{}.jobs", self.namespace, self.pool)
+        queue_at(&self.address, "jobs")
     }
 
     pub(super) fn answers(&self) -> String {
-        format!("shm:{}/{}.answers", self.namespace, self.pool)
+        queue_at(&self.address, "answers")
+    }
+
+    /// Whether it works for a pool that another process has.
+    pub(super) fn is_guest(&self) -> bool {
+        self.start & GUEST != 0
     }
 
     /// For the environment of a worker.
     pub(super) fn to_text(&self) -> String {
         let Self {
-            namespace,
-            pool,
+            address,
             start,
+            name,
             max_jobs,
+            keep_alive,
         } = self;
-        format!("{namespace} {pool} {start} {max_jobs}")
+        let alive_ms = keep_alive.map_or(0, |time| time.as_millis());
+        // Last what may have blanks in it.
+        format!("{start} {max_jobs} {alive_ms} {name} {address}")
     }
 
     pub(super) fn from_text(text: &str) -> Option<Self> {
-        let mut words = text.split(' ');
-        let place = Self {
-            namespace: words.next()?.to_owned(),
-            pool: words.next()?.to_owned(),
-            start: words.next()?.parse().ok()?,
-            max_jobs: words.next()?.parse().ok()?,
-        };
-        words.next().is_none().then_some(place)
+        let mut words = text.splitn(5, ' ');
+        let mut number = || words.next()?.parse().ok();
+        let (start, max_jobs, alive_ms) = (number()?, number()?, number()?);
+        Some(Self {
+            start,
+            max_jobs,
+            keep_alive: (alive_ms > 0).then(|| Duration::from_millis(alive_ms)),
+            name: words.next()?.to_owned(),
+            address: words.next()?.to_owned(),
+        })
     }
 
-    /// Removes everything that the pool has in shared memory. Whatever is gone already is as well.
+    /// Whether there is a pool.
+    pub(super) fn exists(&self) -> bool {
+        !matches!(open(&self.jobs()), Err(QueueError::NotFound { .. }))
+    }
+
+    /// Removes the pool's queues. Whatever is gone already is as well.
     pub(super) fn remove_all(&self) {
         let _ = ipc_queue::remove(&self.jobs());
         let _ = ipc_queue::remove(&self.answers());
-        if let Ok(namespace) = Namespace::new(&self.namespace) {
-            let _ = SharedBuffer::remove(&namespace, &self.pool);
-        }
     }
+}
+
+/// The address of one of the queues of the pool at `address`: before what an address may have behind its path.
+fn queue_at(address: &str, name: &str) -> String {
+    let (path, rest) = address.split_at(address.find('?').unwrap_or(address.len()));
+    format!("{path}.{name}{rest}")
 }
 
 /// An existing queue of the pool.
 pub(super) fn open(address: &str) -> Result<ByteQueue, QueueError> {
-    QueueOptions::new()
-        .mode(ipc_queue::transport::OpenMode::Open)
-        .open_bytes(address)
+    QueueOptions::new().mode(OpenMode::Open).open_bytes(address)
 }
 
-/// Which jobs nobody wants any more.
-pub(super) struct Unwanted(SharedBuffer);
-
-impl Unwanted {
-    pub(super) fn create(place: &Place) -> Result<Self, BufferError> {
-        let namespace = Namespace::new(&place.namespace)?;
-        let bytes = (TICKETS / 8) as usize;
-        SharedBuffer::create(&namespace, &place.pool, bytes).map(Self)
-    }
-
-    pub(super) fn connect(place: &Place) -> Result<Self, BufferError> {
-        let namespace = Namespace::new(&place.namespace)?;
-        SharedBuffer::connect(&namespace, &place.pool).map(Self)
-    }
-
-    /// Says whether the job is wanted.
-    pub(super) fn set(&self, ticket: u64, unwanted: bool) -> Result<(), AccessError> {
-        let (at, bit) = Self::bit(ticket);
-        let mut guard = self.0.lock()?;
-        let mut byte = [0];
-        guard.read_at(at, &mut byte)?;
-        let changed = if unwanted {
-            byte[0] | bit
-        } else {
-            byte[0] & !bit
-        };
-        if changed != byte[0] {
-            guard.write_at(at, &[changed])?;
-        }
-        Ok(())
-    }
-
-    /// Whether nobody wants the job any more. A torn or unreadable bit counts as wanted: the job is run once too often.
-    pub(super) fn is_set(&self, ticket: u64) -> bool {
-        let (at, bit) = Self::bit(ticket);
-        let mut byte = [0];
-        self.0.read_at(at, &mut byte).is_ok() && byte[0] & bit != 0
-    }
-
-    fn bit(ticket: u64) -> (usize, u8) {
-        let bit = ticket % TICKETS;
-        ((bit / 8) as usize, 1 << (bit % 8))
-    }
+/// The content behind a job, if there is any.
+pub(super) fn content(behind: &[u8]) -> Option<&[u8]> {
+    let Some((room, length)) = behind.split_last_chunk::<LENGTH_BYTES>() else {
+        return behind.is_empty().then_some(behind);
+    };
+    room.get(..u32::from_le_bytes(*length) as usize)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn place(address: &str) -> Place {
+        Place {
+            address: address.to_owned(),
+            start: 7,
+            name: "worker-1".to_owned(),
+            max_jobs: 0,
+            keep_alive: Some(Duration::from_secs(2)),
+        }
+    }
+
     #[test]
     fn a_place_survives_its_text() {
-        let place = Place {
-            namespace: "default".to_owned(),
-            pool: "pool-1-2".to_owned(),
-            start: 7,
-            max_jobs: 0,
-        };
+        let place = place("unix:/a folder/pool");
         assert_eq!(Place::from_text(&place.to_text()), Some(place));
-        assert_eq!(Place::from_text("default pool-1-2 7"), None);
-        assert_eq!(Place::from_text("default pool-1-2 7 0 more"), None);
+        assert_eq!(Place::from_text("7 0 0 worker-1"), None);
+        assert_eq!(Place::from_text("seven 0 0 worker-1 shm:pool"), None);
+    }
+
+    #[test]
+    fn queues_are_beside_each_other_whatever_the_address() {
+        assert_eq!(place("shm:a/pool").jobs(), "shm:a/pool.jobs");
+        let nats = place("nats://host:4222/pool?replicas=3");
+        assert_eq!(nats.answers(), "nats://host:4222/pool.answers?replicas=3");
+    }
+
+    #[test]
+    fn content_is_as_long_as_is_said_and_never_longer_than_its_room() {
+        assert_eq!(content(b""), Some(&b""[..]));
+        assert_eq!(content(b"abc\x02\0\0\0"), Some(&b"ab"[..]));
+        assert_eq!(content(b"abc\x04\0\0\0"), None);
+        assert_eq!(content(b"abc"), None);
     }
 }

@@ -1,6 +1,6 @@
-//! The worker's side of a pool: a process that runs handlers by name.
+//! The worker's side of a pool: runs handlers by name, in a process of its own or a thread of the pool's.
 //!
-//! It ends with its pool: its standard input is a pipe that only the pool holds open, so the end of that pipe is the end of
+//! A process ends with its pool: its standard input is a pipe that only the pool holds open, so the end of that pipe is the end of
 //! the pool, however it came, and the worker then kills its own process group, so that what it started ends, too.
 //! A signal for a parent's death would not do: it belongs to the thread that started the worker, not to the process.
 //!
@@ -9,20 +9,26 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
-use std::io;
+use std::fs::File;
+use std::io::{self, PipeReader};
+use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use ipc_proto::codec;
-use ipc_queue::{ByteDelivery, ByteSender, RecvError, SendFailure, SettleError};
+use ipc_proto::{Kind, codec};
+use ipc_queue::{ByteDelivery, ByteSender, HeldBytes, RecvError, SendFailure, SettleError};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::getpgrp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::wire::{self, Job, PLACE, Place, Report, Unwanted, What};
+use super::notices::{Inbox, Notices};
+use super::wire::{self, Job, PLACE, Place, Report, What};
 
 /// What a worker can do, by name. The same set in the program that has the pool and in its workers.
 ///
@@ -47,20 +53,56 @@ pub struct Handlers {
 const REMOVAL: Duration = Duration::from_secs(5);
 
 type Run = dyn Fn(&[u8], &Context<'_>) -> Result<Vec<u8>, String> + Send + Sync;
+type Trouble = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a handler may ask and say about the job that it works on.
 pub struct Context<'a> {
-    delivery: &'a ByteDelivery<'a>,
+    hold: Hold<'a>,
     worker: &'a Worker,
     ticket: u64,
+    attempt: u8,
+    content: &'a [u8],
 }
 
-/// One worker process.
+/// The right to a job's message.
+enum Hold<'a> {
+    Lent(&'a ByteDelivery<'a>),
+    /// Its lease is renewed in the background, too.
+    Kept,
+}
+
+/// One worker.
 struct Worker {
-    start: u64,
+    place: Place,
+    ties: Ties,
     answers: ByteSender,
-    unwanted: Unwanted,
     lease: Option<Duration>,
+    kept: Arc<Kept>,
+}
+
+/// What ties a worker to its pool.
+pub(super) enum Ties {
+    Process(Arc<Inbox<PipeReader>>),
+    Thread {
+        notices: Arc<Notices>,
+        killed: Arc<AtomicBool>,
+    },
+}
+
+/// A message whose lease is renewed for as long as it is here.
+#[derive(Default)]
+struct Kept(Mutex<Option<HeldBytes>>);
+
+/// What a thread's panic carries that ends it as a SIGKILL ends a process.
+struct ThreadKilled;
+
+/// What becomes of a job's message.
+#[derive(Clone, Copy)]
+enum End {
+    Ack,
+    Bury,
+    /// It was the word to leave.
+    Leave,
 }
 
 impl Handlers {
@@ -96,7 +138,8 @@ impl Handlers {
 
     /// In a process that a pool started, works until the pool ends, and does not return. In any other, returns at once.
     ///
-    /// Call it first in `main`, before anything is started or opened.
+    /// Call it first in `main`, before anything is started or opened. What is no transport of `ipc-queue`'s own is to be
+    /// [registered](ipc_queue::register) before it.
     pub fn work_if_worker(&self) {
         let Ok(text) = std::env::var(PLACE) else {
             return;
@@ -105,8 +148,10 @@ impl Handlers {
             eprintln!("{PLACE} is {text:?}, which no pool of this version sets");
             process::exit(2);
         };
-        end_with_the_pool(place.clone());
-        match self.work(&place) {
+        let worked = end_with_the_pool(place.clone())
+            .map_err(Trouble::from)
+            .and_then(|inbox| self.work(place, Ties::Process(inbox)));
+        match worked {
             Ok(()) => process::exit(0),
             Err(error) => {
                 eprintln!("{error}");
@@ -115,59 +160,97 @@ impl Handlers {
         }
     }
 
-    fn work(&self, place: &Place) -> Result<(), Box<dyn std::error::Error>> {
+    /// Works until the pool ends, or this worker does.
+    pub(super) fn work(&self, place: Place, ties: Ties) -> Result<(), Trouble> {
         let jobs = wire::open(&place.jobs())?;
         let worker = Worker {
-            start: place.start,
             answers: wire::open(&place.answers())?.sender(),
-            unwanted: Unwanted::connect(place)?,
             lease: jobs.transport().settings().lease,
+            kept: Arc::default(),
+            place,
+            ties,
         };
+        if let Some(time) = worker.place.keep_alive {
+            renew_leases(&worker.kept, time)?;
+        }
         let receiver = jobs.receiver();
-        worker.say(What::Ready)?;
+        worker.say(What::Ready {
+            name: worker.place.name.clone(),
+            pid: process::id(),
+        })?;
         for served in 1.. {
             let delivery = match receiver.recv() {
                 Ok(delivery) => delivery,
                 Err(RecvError::Closed) => return Ok(()),
+                Err(RecvError::Removed) if worker.outlives_its_pool() => return Ok(()),
                 Err(RecvError::Removed) => end_with_all(),
                 Err(error) => return Err(error.into()),
             };
-            self.serve(&worker, delivery)?;
-            if served == place.max_jobs {
+            worker.die_if_killed();
+            let leaves = matches!(self.serve(&worker, delivery)?, End::Leave);
+            if leaves || served == worker.place.max_jobs {
                 return Ok(worker.say(What::Leaving)?);
             }
         }
         Ok(())
     }
 
-    fn serve(
-        &self,
-        worker: &Worker,
-        delivery: ByteDelivery<'_>,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        let job: Job = match codec::decode(delivery.payload()) {
-            Ok(job) => job,
-            Err(_) => return Ok(delivery.bury()?),
-        };
-        let ticket = job.ticket;
-        if worker.unwanted.is_set(ticket) {
-            worker.say(What::Skipped { ticket })?;
-        } else {
-            let attempt = delivery.attempt();
-            worker.say(What::Started { ticket, attempt })?;
-            let context = Context {
-                delivery: &delivery,
-                worker,
-                ticket,
-            };
-            let answer = self.run(&job, &context);
-            worker.answer(ticket, answer)?;
+    fn serve(&self, worker: &Worker, delivery: ByteDelivery<'_>) -> Result<End, Trouble> {
+        if delivery.kind() == Kind::Shutdown {
+            delivery.ack()?;
+            return Ok(End::Leave);
         }
-        match delivery.ack() {
+        let attempt = delivery.attempt();
+        let (end, settled) = if worker.place.keep_alive.is_some() {
+            let payload = delivery.payload().to_vec();
+            worker.kept.put(delivery.hold());
+            let end = self.handle(worker, &payload, Hold::Kept, attempt)?;
+            (end, worker.kept.settle(end))
+        } else {
+            let hold = Hold::Lent(&delivery);
+            let end = self.handle(worker, delivery.payload(), hold, attempt)?;
+            let settled = match end {
+                End::Bury => delivery.bury(),
+                _ => delivery.ack(),
+            };
+            (end, settled)
+        };
+        match settled {
             // Too slow without a sign of life: somebody else has it, or had it.
-            Ok(()) | Err(SettleError::LeaseLost) => Ok(()),
+            Ok(()) | Err(SettleError::LeaseLost) => Ok(end),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn handle(
+        &self,
+        worker: &Worker,
+        payload: &[u8],
+        hold: Hold<'_>,
+        attempt: u8,
+    ) -> Result<End, Trouble> {
+        let Ok((job, behind)) = codec::decode_prefix::<Job>(payload) else {
+            return Ok(End::Bury);
+        };
+        let Some(content) = wire::content(behind) else {
+            return Ok(End::Bury);
+        };
+        let ticket = job.ticket;
+        if worker.ties.says_unwanted(ticket) {
+            worker.say(What::Skipped { ticket })?;
+            return Ok(End::Ack);
+        }
+        worker.say(What::Started { ticket, attempt })?;
+        let context = Context {
+            hold,
+            worker,
+            ticket,
+            attempt,
+            content,
+        };
+        let answer = self.run(&job, &context);
+        worker.answer(ticket, answer)?;
+        Ok(End::Ack)
     }
 
     fn run(&self, job: &Job, context: &Context<'_>) -> Result<Vec<u8>, String> {
@@ -178,14 +261,19 @@ impl Handlers {
             ));
         };
         let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&job.input, context)));
-        ran.unwrap_or_else(|panic| Err(format!("the handler panicked: {}", message_of(&*panic))))
+        ran.unwrap_or_else(|panic| {
+            if panic.is::<ThreadKilled>() {
+                panic::resume_unwind(panic);
+            }
+            Err(format!("the handler panicked: {}", message_of(&*panic)))
+        })
     }
 }
 
 impl Worker {
     fn say(&self, what: What) -> Result<(), SendFailure> {
         let report = Report {
-            start: self.start,
+            start: self.place.start,
             what,
         };
         self.answers.send(&codec::encode(&report)?).map(drop)
@@ -201,48 +289,144 @@ impl Worker {
             said => said,
         }
     }
+
+    /// Whether it just stops when its pool's queues are gone.
+    fn outlives_its_pool(&self) -> bool {
+        self.place.is_guest() || matches!(self.ties, Ties::Thread { .. })
+    }
+
+    fn die_if_killed(&self) {
+        if let Ties::Thread { killed, .. } = &self.ties
+            && killed.load(Ordering::Relaxed)
+        {
+            // A panic like any other for what is held, but nothing to print.
+            panic::resume_unwind(Box::new(ThreadKilled));
+        }
+    }
+}
+
+impl Ties {
+    /// Whether the job is not to be begun: looks first at what the pool has said until now.
+    fn says_unwanted(&self, ticket: u64) -> bool {
+        if let Self::Process(inbox) = self {
+            inbox.look();
+        }
+        self.said_unwanted(ticket)
+    }
+
+    fn said_unwanted(&self, ticket: u64) -> bool {
+        match self {
+            Self::Process(inbox) => inbox.is_unwanted(ticket),
+            Self::Thread { notices, .. } => notices.is_unwanted(ticket),
+        }
+    }
+}
+
+impl Kept {
+    fn put(&self, held: HeldBytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+    }
+
+    fn renew(&self, lease: Duration) {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is lost is met when the job ends.
+        let _ = held.as_ref().map(|held| held.extend(lease));
+    }
+
+    fn settle(&self, end: End) -> Result<(), SettleError> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (held, end) {
+            (None, _) => Ok(()),
+            (Some(held), End::Bury) => held.bury(),
+            (Some(held), _) => held.ack(),
+        }
+    }
 }
 
 impl Context<'_> {
     /// Says how far the job is, and that the worker is well: its lease begins anew.
     ///
-    /// Errors of the queue are none of the handler's business, and are met when the job ends.
+    /// Errors of the queue are none of the handler's business, and are met when the job ends. A worker that is a thread, and was
+    /// to be killed, ends here.
     pub fn progress(&self, done: u64, of: u64) {
+        self.worker.die_if_killed();
         let ticket = self.ticket;
         let _ = self.worker.say(What::Progress { ticket, done, of });
-        if let Some(lease) = self.worker.lease {
-            let _ = self.delivery.extend(lease);
+        let Some(lease) = self.worker.lease else {
+            return;
+        };
+        match &self.hold {
+            Hold::Lent(delivery) => drop(delivery.extend(lease)),
+            Hold::Kept => self.worker.kept.renew(lease),
         }
     }
 
-    /// Whether nobody wants the answer any more. Who does not stop then is killed after the pool's grace.
+    /// Whether nobody wants the answer any more. Who does not stop then is killed after the pool's grace. A worker that is a
+    /// thread, and was to be killed, ends here. A guest is never told.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.worker.unwanted.is_set(self.ticket)
+        self.worker.die_if_killed();
+        self.worker.ties.said_unwanted(self.ticket)
     }
 
     /// How often the job was begun, this time included.
     #[must_use]
     pub fn attempt(&self) -> u8 {
-        self.delivery.attempt()
+        self.attempt
+    }
+
+    /// What was [submitted with it](super::Pool::submit_with), read where it arrived: with shared memory, where it was written.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        self.content
+    }
+
+    /// What this worker is called; those that had its place before, too.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        &self.worker.place.name
     }
 }
 
-/// Kills this process and what it started when the pool is gone; and takes what the pool left in shared memory away.
-fn end_with_the_pool(place: Place) {
+/// Renews the leases of a worker's jobs, for as long as there is the worker.
+fn renew_leases(kept: &Arc<Kept>, lease: Duration) -> io::Result<()> {
+    let kept: Weak<Kept> = Arc::downgrade(kept);
+    let renew = move || {
+        loop {
+            // Two may come late, or get lost.
+            thread::sleep(lease / 3);
+            let Some(kept) = kept.upgrade() else {
+                return;
+            };
+            kept.renew(lease);
+        }
+    };
+    let named = thread::Builder::new().name("ipc-pool-alive".to_owned());
+    named.spawn(renew).map(drop)
+}
+
+/// Kills this process and what it started when the pool is gone; and takes the pool's queues away, if they are its own pool's.
+///
+/// What the worker starts gets another standard input: it would take notices out of this one.
+fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
+    let pipe = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    let watched = pipe.try_clone()?;
+    let inbox = Arc::new(Inbox::new(PipeReader::from(pipe))?);
+    let reader = Arc::clone(&inbox);
     let watch = move || {
-        // Nobody writes: the end of the pipe is the pool's.
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        place.remove_all();
+        while reader.look() {
+            let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::NONE);
+        }
+        if !place.is_guest() {
+            place.remove_all();
+        }
         let _ = killpg(getpgrp(), Signal::SIGKILL);
     };
-    let started = thread::Builder::new()
-        .name("ipc-pool-end".to_owned())
-        .spawn(watch);
-    if let Err(error) = started {
-        eprintln!("can't watch for the pool's end: {error}");
-        process::exit(1);
-    }
+    let named = thread::Builder::new().name("ipc-pool-end".to_owned());
+    named.spawn(watch)?;
+    Ok(inbox)
 }
 
 /// The pool is gone. The thread that watches for that is about to end us, when it has taken away what was left.

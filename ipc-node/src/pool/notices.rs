@@ -1,0 +1,234 @@
+//! Which jobs nobody wants any more, and how workers learn of it.
+//!
+//! A job in a queue can't be called back, but whoever receives it can know that it is not to be run. Each worker has a pipe from the
+//! pool, its standard input: the numbers of unwanted jobs come through it, and its end is the pool's end. So it works over
+//! every transport, and needs no memory that both can reach.
+//!
+//! A worker looks into its pipe before it begins with a job, so whatever was written to it before is known then. Guests have a pipe from
+//! whoever started them, who knows nothing of jobs: they run what is not wanted, and its answer is dropped.
+//!
+//! A stopped worker doesn't read. Nobody waits for it: what its pipe has no room for is kept, and tried again.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+const NOTICE_BYTES: usize = 8;
+/// Set in a notice that a job is done with, and its number can be forgotten.
+const DONE: u64 = 1 << 63;
+/// So much is written at once, or nothing.
+const AT_ONCE: usize = 4096;
+
+/// The pool's side.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    unwanted: HashSet<u64>,
+    /// By start.
+    workers: HashMap<u64, Line>,
+}
+
+/// One worker's pipe, and what could not be written to it yet.
+#[derive(Debug)]
+struct Line {
+    pipe: PipeWriter,
+    backlog: Vec<u8>,
+}
+
+impl Notices {
+    /// A worker is about to start that has the other end of this pipe.
+    pub(super) fn enlist(&self, start: u64, pipe: PipeWriter) -> io::Result<()> {
+        never_wait(&pipe)?;
+        let mut told = self.lock();
+        let backlog = told.unwanted.iter().flat_map(|ticket| ticket.to_le_bytes());
+        let mut line = Line {
+            backlog: backlog.collect(),
+            pipe,
+        };
+        line.flush();
+        told.workers.insert(start, line);
+        Ok(())
+    }
+
+    /// A worker is gone, or is to go.
+    pub(super) fn dismiss(&self, start: u64) {
+        self.lock().workers.remove(&start);
+    }
+
+    /// So are all.
+    pub(super) fn dismiss_all(&self) {
+        self.lock().workers.clear();
+    }
+
+    /// Nobody wants this job any more.
+    pub(super) fn unwanted(&self, ticket: u64) {
+        let mut told = self.lock();
+        if told.unwanted.insert(ticket) {
+            told.tell(ticket);
+        }
+    }
+
+    /// This job will not come to any worker again.
+    pub(super) fn done(&self, ticket: u64) {
+        let mut told = self.lock();
+        if told.unwanted.remove(&ticket) {
+            told.tell(ticket | DONE);
+        }
+    }
+
+    /// Whether nobody wants the job any more.
+    pub(super) fn is_unwanted(&self, ticket: u64) -> bool {
+        self.lock().unwanted.contains(&ticket)
+    }
+
+    /// Writes what could not be written before; whether anything is left.
+    pub(super) fn flush(&self) -> bool {
+        let mut told = self.lock();
+        let mut is_left = false;
+        for line in told.workers.values_mut() {
+            is_left |= line.flush();
+        }
+        is_left
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    fn tell(&mut self, notice: u64) {
+        for line in self.workers.values_mut() {
+            line.backlog.extend_from_slice(&notice.to_le_bytes());
+            line.flush();
+        }
+    }
+}
+
+impl Line {
+    /// Whether anything is left.
+    fn flush(&mut self) -> bool {
+        while !self.backlog.is_empty() {
+            let most = self.backlog.len().min(AT_ONCE);
+            match self.pipe.write(&self.backlog[..most]) {
+                Ok(written) => drop(self.backlog.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // Nobody reads: it is gone.
+                Err(_) => self.backlog.clear(),
+            }
+        }
+        false
+    }
+}
+
+/// A worker's side: what came through its pipe so far.
+#[derive(Debug)]
+pub(super) struct Inbox<P> {
+    heard: Mutex<Heard<P>>,
+}
+
+#[derive(Debug)]
+struct Heard<P> {
+    pipe: P,
+    unwanted: HashSet<u64>,
+    /// The beginning of a notice whose rest has not come.
+    part: Vec<u8>,
+}
+
+impl<P: AsFd + Read> Inbox<P> {
+    pub(super) fn new(pipe: P) -> io::Result<Self> {
+        never_wait(&pipe)?;
+        Ok(Self {
+            heard: Mutex::new(Heard {
+                pipe,
+                unwanted: HashSet::new(),
+                part: Vec::new(),
+            }),
+        })
+    }
+
+    /// Takes in what is there; whether the pipe is still open.
+    pub(super) fn look(&self) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunk = [0; AT_ONCE];
+        loop {
+            match heard.pipe.read(&mut chunk) {
+                Ok(0) => return false,
+                Ok(len) => heard.take_in(&chunk[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// Whether nobody wants the job any more, as far as was heard.
+    pub(super) fn is_unwanted(&self, ticket: u64) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.unwanted.contains(&ticket)
+    }
+}
+
+impl<P> Heard<P> {
+    fn take_in(&mut self, bytes: &[u8]) {
+        self.part.extend_from_slice(bytes);
+        let (notices, rest) = self.part.as_chunks::<NOTICE_BYTES>();
+        for notice in notices {
+            let notice = u64::from_le_bytes(*notice);
+            if notice & DONE == 0 {
+                self.unwanted.insert(notice);
+            } else {
+                self.unwanted.remove(&(notice & !DONE));
+            }
+        }
+        self.part = rest.to_vec();
+    }
+}
+
+fn never_wait(pipe: &impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_knows_what_was_said_before_it_came_and_after() {
+        let notices = Notices::default();
+        notices.unwanted(1);
+        let (reads, writes) = io::pipe().unwrap();
+        notices.enlist(1, writes).unwrap();
+        let inbox = Inbox::new(reads).unwrap();
+        notices.unwanted(2);
+        assert!(inbox.look());
+        assert!(inbox.is_unwanted(1) && inbox.is_unwanted(2) && !inbox.is_unwanted(3));
+        notices.done(1);
+        assert!(inbox.look() && !inbox.is_unwanted(1));
+        notices.dismiss(1);
+        assert!(!inbox.look());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_worker_that_does_not_read_and_it_learns_everything_later() {
+        const MANY: u64 = 100_000; // more than a pipe holds
+        let notices = Notices::default();
+        let (reads, writes) = io::pipe().unwrap();
+        notices.enlist(1, writes).unwrap();
+        (1..=MANY).for_each(|ticket| notices.unwanted(ticket));
+        let inbox = Inbox::new(reads).unwrap();
+        while notices.flush() {
+            assert!(inbox.look());
+        }
+        assert!(inbox.look());
+        assert!((1..=MANY).all(|ticket| inbox.is_unwanted(ticket)));
+    }
+}

@@ -1,0 +1,116 @@
+//! What workers are: processes, or threads.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::child::Child;
+use super::notices::Notices;
+use super::thread::Thread;
+use super::wire::Place;
+use super::worker::Handlers;
+
+/// How workers are started.
+#[derive(Debug, Default)]
+pub(super) enum Program {
+    /// This program again, with these arguments.
+    ///
+    /// Through `/proc/self/exe`: the path that it was started by may name another program by now, or none.
+    #[default]
+    This,
+    /// Another one.
+    Other(Box<Mutex<Command>>),
+    /// None: threads of this process.
+    Threads(Arc<Handlers>),
+}
+
+/// A worker that was started, and not reaped yet.
+#[derive(Debug)]
+pub(super) enum Body {
+    Process(Child),
+    Thread(Thread),
+}
+
+impl Program {
+    pub(super) fn start(&self, place: &Place, notices: &Arc<Notices>) -> io::Result<Body> {
+        let started = match self {
+            Self::This => {
+                let mut again = Command::new("/proc/self/exe");
+                again.args(std::env::args_os().skip(1));
+                Child::start(&mut again, place, notices).map(Body::Process)
+            }
+            Self::Other(command) => {
+                let mut command = command.lock().unwrap_or_else(PoisonError::into_inner);
+                Child::start(&mut command, place, notices).map(Body::Process)
+            }
+            Self::Threads(handlers) => {
+                Thread::start(handlers, place.clone(), Arc::clone(notices)).map(Body::Thread)
+            }
+        };
+        started.inspect_err(|_| notices.dismiss(place.start))
+    }
+}
+
+impl Body {
+    pub(super) fn pid(&self) -> u32 {
+        match self {
+            Self::Process(child) => child.pid(),
+            Self::Thread(_) => std::process::id(),
+        }
+    }
+
+    /// Ends it: a process at once with all that it started, a thread at its next word.
+    pub(super) fn kill(&self) {
+        match self {
+            Self::Process(child) => child.kill(),
+            Self::Thread(thread) => thread.kill(),
+        }
+    }
+
+    /// How it ended, once its descriptor says that it has.
+    pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Process(child) => child.reap(),
+            Self::Thread(thread) => Ok(thread.reap()),
+        }
+    }
+
+    /// What it said last of why it ended.
+    pub(super) fn last_words(&self) -> String {
+        match self {
+            Self::Process(child) => child.last_words(),
+            Self::Thread(thread) => thread.last_words(),
+        }
+    }
+
+    /// How much memory it has in use by itself, in bytes; 0 if that can't be known.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        match self {
+            Self::Process(child) => child.resident_bytes(),
+            Self::Thread(_) => 0,
+        }
+    }
+}
+
+/// Readable when it ended.
+impl AsFd for Body {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Process(child) => child.as_fd(),
+            Self::Thread(thread) => thread.as_fd(),
+        }
+    }
+}
+
+/// What is known of why a process that we did not kill ended.
+pub(super) fn explain(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(9) => {
+            "SIGKILL that the pool did not send: probably the kernel, out of memory".to_owned()
+        }
+        Some(_) => format!("it ended with {status}"),
+        None => format!("it exited by itself, with {status}"),
+    }
+}

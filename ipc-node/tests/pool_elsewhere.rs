@@ -1,0 +1,260 @@
+//! Pools whose workers are threads or guests, or that lie elsewhere; and what travels beside their jobs.
+//!
+//! Workers that are processes are this test program again, as its test `worker`.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_node::pool::{
+    Context, Handlers, JobError, Loss, OpenTickets, Pool, PoolBuilder, PoolError, Ticket,
+};
+use ipc_queue::SendFailure;
+use ipc_queue::transport::{OpenMode, Wait};
+use serde::de::DeserializeOwned;
+
+/// Long enough for whatever ends at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn handlers() -> Handlers {
+    let mut handlers = Handlers::new();
+    handlers.add("square", |n: u64, _: &Context<'_>| Ok::<_, String>(n * n));
+    handlers.add("content", |(): (), context: &Context<'_>| {
+        Ok::<_, String>(context.content().to_vec())
+    });
+    // Works until it is killed; the next one is done at once.
+    handlers.add("die once", |(): (), context: &Context<'_>| {
+        while context.attempt() == 1 {
+            context.progress(0, 1);
+            thread::yield_now();
+        }
+        Ok::<_, String>((context.worker().to_owned(), context.attempt()))
+    });
+    // Waits until somebody else is there, and says who it is itself.
+    handlers.add(
+        "meet",
+        |(ours, theirs): (String, String), context: &Context<'_>| {
+            std::fs::write(ours, "").map_err(|error| error.to_string())?;
+            while !Path::new(&theirs).exists() {
+                thread::yield_now();
+            }
+            Ok::<_, String>(context.worker().to_owned())
+        },
+    );
+    handlers.add("take", |time: Duration, context: &Context<'_>| {
+        thread::sleep(time);
+        Ok::<_, String>(context.attempt())
+    });
+    handlers
+}
+
+#[test]
+fn worker() {
+    handlers().work_if_worker();
+}
+
+fn processes() -> PoolBuilder {
+    let mut command = Command::new(std::env::current_exe().expect("it has a path"));
+    command.args(["--exact", "worker", "--nocapture", "--test-threads=1"]);
+    Pool::builder().command(command)
+}
+
+/// At an address that no other test has.
+fn threads(name: &str) -> PoolBuilder {
+    Pool::builder()
+        .at(&format!("local:{name}"))
+        .threads(handlers())
+}
+
+fn wait<T: DeserializeOwned>(ticket: Ticket<T>) -> Result<T, JobError> {
+    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
+        panic!("no answer in {PATIENCE:?}");
+    };
+    answer
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn threads_do_what_processes_do() {
+    let pool = threads("plain").workers(3).start().unwrap();
+    let squares = pool.map::<u64, u64>("square", 0..100).unwrap();
+    assert!(squares.into_iter().eq((0..100).map(|n| Ok(n * n))));
+    pool.shutdown().unwrap();
+    let left = ipc_queue::QueueOptions::new().mode(OpenMode::Open);
+    assert!(left.open_bytes("local:plain.jobs").is_err());
+}
+
+#[test]
+fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
+    for builder in [threads("killed"), processes()] {
+        let losses = Arc::new(Mutex::new(Vec::<Loss>::new()));
+        let told = Arc::clone(&losses);
+        let builder = builder.on_loss(move |loss| told.lock().unwrap().push(loss));
+        let pool = builder.workers(1).start().unwrap();
+        let ticket = pool.submit::<_, (String, u8)>("die once", &()).unwrap();
+        let number = ticket.number();
+        let mut worker = None;
+        until("it is at work", || {
+            let workers = pool.status().workers;
+            worker = workers.into_iter().find(|worker| worker.job.is_some());
+            worker.is_some()
+        });
+        let worker = worker.unwrap();
+        pool.kill_worker(worker.number);
+        assert_eq!(wait(ticket), Ok(("worker-1".to_owned(), 2)));
+        assert_eq!(pool.status().restarts, 1);
+        let losses = losses.lock().unwrap();
+        assert_eq!((losses.len(), losses[0].pid), (1, worker.pid));
+        assert_eq!(losses[0].job.map(|(ticket, _)| ticket), Some(number));
+        assert!(losses[0].note.contains("kill_worker"), "{losses:?}");
+    }
+}
+
+#[test]
+fn guests_do_their_share_and_end_with_the_pool() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let pool = processes().workers(1).start().unwrap();
+    let guests = processes().workers(1).worker_name("guest");
+    let guests = guests.at(pool.address()).join().unwrap();
+    // Neither is done unless both are at work at once.
+    let (one, other) = ((file("1"), file("2")), (file("2"), file("1")));
+    let tickets = [&one, &other].map(|who| pool.submit::<_, String>("meet", who).unwrap());
+    let mut names: Vec<String> = tickets.map(|ticket| wait(ticket).unwrap()).into();
+    names.sort();
+    assert_eq!(names, ["guest-1", "worker-1"]);
+    let status = pool.status();
+    assert!(status.workers.iter().any(|worker| worker.is_guest));
+    pool.shutdown().unwrap();
+    guests.wait().unwrap();
+}
+
+#[test]
+fn a_guest_that_dies_is_replaced_and_its_job_done() {
+    let pool = processes()
+        .at(&format!("shm:default/pool-guests-{}", std::process::id()))
+        .workers(1)
+        .start()
+        .unwrap();
+    let guests = processes().workers(1).worker_name("guest");
+    let guests = guests.at(pool.address()).join().unwrap();
+    let mut first = None;
+    until("a guest is ready", || {
+        let workers = pool.status().workers;
+        first = workers.iter().find(|worker| worker.is_guest).cloned();
+        first.is_some()
+    });
+    // Both are kept busy; the guest is killed over its job.
+    let tickets = [(); 2].map(|()| pool.submit::<_, (String, u8)>("die once", &()).unwrap());
+    let first = first.unwrap();
+    until("the guest is at work", || {
+        let workers = pool.status().workers;
+        workers
+            .iter()
+            .any(|worker| worker.number == first.number && worker.job.is_some())
+    });
+    let pid = nix::unistd::Pid::from_raw(first.pid as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let own = pool.status().workers;
+    let own = own.iter().find(|worker| !worker.is_guest).unwrap().number;
+    let mut open = OpenTickets::default();
+    tickets.into_iter().for_each(|ticket| open.push(ticket));
+    let (_, done) = open
+        .next(Some(PATIENCE))
+        .expect("the guest's is done again");
+    assert_eq!(done.map(|(_, attempt)| attempt), Ok(2));
+    pool.kill_worker(own);
+    let (_, done) = open.next(Some(PATIENCE)).expect("and so is the other");
+    assert_eq!(done.map(|(_, attempt)| attempt), Ok(2));
+    pool.shutdown().unwrap();
+    guests.wait().unwrap();
+}
+
+#[test]
+fn there_are_no_guests_without_a_pool() {
+    let joined = processes().at("shm:default/pool-of-nobody").join();
+    assert!(matches!(joined, Err(PoolError::Queue(_))), "{joined:?}");
+}
+
+#[test]
+fn content_arrives_as_it_was_written_however_much_of_its_room_was_needed() {
+    for builder in [threads("content"), processes()] {
+        let pool = builder.workers(1).start().unwrap();
+        let submit = |room, bytes: &'static [u8]| {
+            let fill = |memory: &mut [u8]| {
+                memory[..bytes.len()].copy_from_slice(bytes);
+                Ok(bytes.len())
+            };
+            pool.submit_with::<_, Vec<u8>>("content", &(), room, Wait::Forever, fill)
+        };
+        for (room, bytes) in [(0, &b""[..]), (5, b"bytes"), (1 << 19, b"few")] {
+            assert_eq!(wait(submit(room, bytes).unwrap()).as_deref(), Ok(bytes));
+        }
+        let too_large = submit(1 << 30, b"");
+        let refused = matches!(
+            too_large,
+            Err(PoolError::Send(SendFailure::TooLarge { .. }))
+        );
+        assert!(refused, "{too_large:?}");
+        let unreadable = |_: &mut [u8]| Err(io::Error::other("unreadable"));
+        let ticket = pool.submit_with::<_, ()>("content", &(), 9, Wait::Forever, unreadable);
+        assert!(matches!(ticket, Err(PoolError::System(_))), "{ticket:?}");
+        assert_eq!(pool.stats().0.sent, 3);
+    }
+}
+
+#[test]
+fn a_job_that_somebody_buried_is_answered() {
+    // Its workers never get ready, so nobody takes the job before us.
+    let mut sleeps = Command::new("sleep");
+    sleeps.arg("1000");
+    let pool = Pool::builder().workers(1).command(sleeps).start().unwrap();
+    let ticket = pool.submit::<u64, u64>("square", &3).unwrap();
+    let jobs = ipc_queue::ByteQueue::open(&format!("{}.jobs", pool.address()));
+    jobs.unwrap().receiver().recv().unwrap().bury().unwrap();
+    let answer = wait(ticket);
+    let Err(JobError::GivenUp { attempts: 1, why }) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("could not read"), "{why}");
+}
+
+#[test]
+fn shutdown_messages_end_each_worker_when_the_jobs_before_are_done() {
+    let pool = processes().workers(2).start().unwrap();
+    let tickets: Vec<_> = (0..50)
+        .map(|n| pool.submit::<u64, u64>("square", &n).unwrap())
+        .collect();
+    pool.close_by_message();
+    pool.wait().unwrap();
+    for (n, ticket) in (0..).zip(tickets) {
+        assert_eq!(wait(ticket), Ok(n * n));
+    }
+}
+
+#[test]
+fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
+    let lease = Duration::from_secs(1);
+    let pool = processes().workers(2).keep_alive(lease).start().unwrap();
+    let ticket = pool.submit::<_, u8>("take", &(2 * lease)).unwrap();
+    assert_eq!(wait(ticket), Ok(1));
+    assert_eq!(pool.stats().0.redelivered, 0);
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_and_stays_its_owners() {
+    let pool = threads("taken").workers(1).start().unwrap();
+    let second = threads("taken").start();
+    assert!(matches!(second, Err(PoolError::Queue(_))), "{second:?}");
+    assert_eq!(wait(pool.submit::<u64, u64>("square", &3).unwrap()), Ok(9));
+}
