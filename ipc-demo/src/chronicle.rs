@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use ipc_shm::clock;
+use ipc_node::pool::Loss;
 
-use crate::task::Outcome;
+use crate::task::{self, Outcome};
 use crate::timeline::{self, Kill, Redelivery, TaskSpan, Timeline};
 
 /// The events of a run, in seconds since its begin.
 #[derive(Debug)]
 pub(crate) struct Chronicle {
     timeline: Timeline,
-    /// On the clock that workers use, too.
+    /// Since 1970.
     began: Duration,
 }
 
@@ -20,7 +20,7 @@ impl Chronicle {
     pub(crate) fn begin() -> Self {
         Self {
             timeline: Timeline::default(),
-            began: clock::monotonic(),
+            began: task::now(),
         }
     }
 
@@ -44,24 +44,22 @@ impl Chronicle {
         });
     }
 
-    /// A worker that held the task called `what` since some time was killed just now.
-    pub(crate) fn killed(&mut self, worker: &str, pid: u32, since: Duration, what: String) {
-        self.timeline.add_task(TaskSpan {
-            worker: worker.to_owned(),
-            start_s: self.seconds(since),
-            end_s: self.seconds(clock::monotonic()),
-            what,
-            outcome: timeline::Outcome::Lost,
-        });
-        self.died(worker, pid);
-    }
-
-    /// The end of a worker was noticed, or brought about.
-    pub(crate) fn died(&mut self, worker: &str, pid: u32) {
+    /// A worker died just now, perhaps over the task called `what`.
+    pub(crate) fn lost(&mut self, loss: &Loss, what: Option<String>) {
+        let at_s = self.seconds(task::now());
+        if let Some(((_, time), what)) = loss.job.zip(what) {
+            self.timeline.add_task(TaskSpan {
+                worker: loss.worker.clone(),
+                start_s: at_s - time.as_secs_f64(),
+                end_s: at_s,
+                what,
+                outcome: timeline::Outcome::Lost,
+            });
+        }
         self.timeline.add_kill(Kill {
-            worker: worker.to_owned(),
-            at_s: self.seconds(clock::monotonic()),
-            pid,
+            worker: loss.worker.clone(),
+            at_s,
+            pid: loss.pid,
         });
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use ipc_demo::wiring::Transport;
+use ipc_demo::premises::Transport;
 
 /// Fingerprints files with a coordinator and worker processes that may be killed at any moment.
 ///
@@ -21,8 +21,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Work for a run that is going on; what the coordinator starts, and you can, too
-    Worker(WorkerOptions),
+    /// Work for a run that is going on, with workers of your own, perhaps on another host
+    Host(HostOptions),
 }
 
 #[derive(Debug, Args)]
@@ -57,18 +57,18 @@ pub struct RunOptions {
 }
 
 #[derive(Debug, Args)]
-pub struct WorkerOptions {
-    /// The run's namespace: demo- and the number of the coordinator's process
-    #[arg(long)]
-    pub namespace: String,
+pub struct HostOptions {
+    /// The run's address: shm:demo-PID/run, with the number of the coordinator's process
+    #[arg(long, value_name = "ADDRESS")]
+    pub at: String,
 
-    /// What to call this worker; no other live one may have the name
-    #[arg(long)]
-    pub name: String,
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=60))]
+    pub workers: u8,
 
-    /// The process to die with; for the coordinator's use
-    #[arg(long, hide = true)]
-    pub parent: Option<u32>,
+    /// What to call the workers, with a number behind; by default after this process
+    #[arg(long)]
+    pub name: Option<String>,
 }
 
 impl RunOptions {

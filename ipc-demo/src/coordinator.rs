@@ -1,30 +1,28 @@
-//! The coordinator: hands out tasks, collects answers, keeps the crew complete.
-//!
-//! One thread does all of it. It never waits for room in the queue of tasks while answers may be waiting
-//! for it, so the two queues can't block each other.
+//! The coordinator: hands out tasks, collects answers, and reports. Workers are the pool's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use ipc_node::pool::{
+    Backoff, Intensity, JobError, Loss, OpenTickets, Pool, PoolBuilder, PoolError, Ticket,
+};
 use ipc_node::{Health, Node, NodeInfo, Registry};
 use ipc_queue::transport::Wait;
-use ipc_queue::{
-    ByteSender, DeadLetter, DeadReason, Kind, MessageId, Receiver, RecvError, SendFailure,
-};
-use ipc_shm::clock;
+use ipc_queue::{QueueStats, SendFailure};
 
 use crate::chronicle::Chronicle;
-use crate::crew::{self, Crew, Worker};
 use crate::doom::Doom;
-use crate::ledger::Ledger;
-use crate::report::{FileReport, Report, Transfer, WorkerReport};
-use crate::source::{Done, Job, Step};
-use crate::task::{Draft, Header, Outcome};
+use crate::premises::{self, Premises, Transport};
+use crate::report::{FileReport, Report, Transfer};
+use crate::roster::Roster;
+use crate::source::{self, Done, Job, Step};
+use crate::task::{self, Outcome, Task};
 use crate::timeline::Timeline;
-use crate::wiring::{self, Premises, Transport, Wiring};
 
 /// What a run is to be.
 #[derive(Debug)]
@@ -76,17 +74,28 @@ pub struct Finished {
 /// How often the user asked to stop: once, and what was begun is finished; twice, and it is not.
 pub type Interrupts = Arc<AtomicUsize>;
 
+/// What the coordinator is called among the nodes.
+pub const COORDINATOR: &str = "coordinator";
+/// How many deliveries a task gets, besides those that end as planned.
+const ATTEMPTS: u8 = 5;
+/// So many workers that die before they have anything to do, and workers can't work here.
+const FALSE_STARTS: usize = 50;
+/// How many tasks may be with the pool at once.
+const WINDOW: usize = 256;
+/// The largest part of a file that is one task.
+pub const PART_BYTES: usize = (1 << 20) - 4096;
+
 /// Runs a plan in a namespace of its own and removes the namespace afterwards, whatever happens.
 ///
 /// # Errors
 /// When queues can't be made, workers can't be started, or the system refuses something.
 pub fn run(plan: Plan, interrupts: &Interrupts, audience: &mut dyn Audience) -> Result<Finished> {
-    let namespace = wiring::namespace_of_run()?;
-    for note in wiring::remove_dead_runs(&namespace)? {
+    let namespace = premises::namespace_of_run()?;
+    for note in premises::remove_dead_runs(&namespace)? {
         audience.note(&note);
     }
     // The namespace is ours once we are its coordinator, and to be removed from then on, also by a panic.
-    let node = crew::join(&namespace, crew::COORDINATOR)?;
+    let node = Node::join(&namespace, COORDINATOR)?;
     let premises = Premises::new(plan.transport, namespace);
     let mut finished = run_in(&premises, &node, plan, interrupts, audience)?;
     finished.report.leaked = premises.remove().context("cleaning up")?;
@@ -101,39 +110,57 @@ fn run_in(
     audience: &mut dyn Audience,
 ) -> Result<Finished> {
     let doom = Doom::new(&plan.jobs, plan.kills);
-    // A delivery that ends with a planned kill is an attempt like any other.
-    let attempts = doom.most_deaths().saturating_add(ATTEMPTS);
-    let wiring = Wiring::create(premises, attempts)?;
-    let crew = Crew::start(premises, plan.workers)?;
-    let started = Instant::now();
+    let (tell, losses) = mpsc::channel();
+    let builder = premises.pool(plan.workers);
+    let builder = patient(builder, doom.most_deaths()).on_loss(move |loss| drop(tell.send(loss)));
+    let backlog = (0..plan.jobs.len()).rev();
+    let backlog: Vec<usize> = backlog
+        .filter(|job| plan.jobs[*job].result().is_none())
+        .collect();
     let mut run = Run {
-        doom,
-        sender: wiring.tasks.sender(),
-        results: wiring.results.receiver(),
-        ledger: Ledger::new(plan.jobs),
+        pool: builder.start().context("starting the workers")?,
+        done: plan.jobs.len() - backlog.len(),
+        backlog,
+        jobs: plan.jobs,
+        workers: Roster::new(plan.workers),
+        open: OpenTickets::default(),
+        parts: HashMap::new(),
         dead_lettered: 0,
-        by_worker: HashMap::new(),
+        doom,
         chronicle: Chronicle::begin(),
-        wiring: &wiring,
+        losses,
         node,
-        crew,
         audience,
         interrupts,
         stopping: Stopping::No,
     };
+    let started = Instant::now();
     run.hand_out_and_collect()?;
-    run.dismiss(plan.ending)?;
-    Ok(run.finish(premises, started.elapsed()))
+    let before = run.pool.stats();
+    run.dismiss(plan.ending);
+    let elapsed = started.elapsed();
+    // Workers count what they sent after they sent it; but not over every transport can a removed queue be asked.
+    let after = run.pool.stats();
+    let stats = if after.0.sent < before.0.sent {
+        before
+    } else {
+        after
+    };
+    Ok(run.finish(premises, stats, elapsed))
 }
 
-/// How many deliveries a task gets, besides those that end as planned.
-const ATTEMPTS: u8 = 5;
-
-/// What became of a part that was to be sent.
-enum Written {
-    Sent { message: MessageId, bytes: usize },
-    NoRoom,
-    Unreadable(String),
+/// A pool that gives tasks up later, by the deaths that are planned, and workers as well.
+fn patient(pool: PoolBuilder, deaths: u8) -> PoolBuilder {
+    // A delivery that ends with a planned kill is an attempt like any other.
+    pool.attempt_limit(deaths.saturating_add(ATTEMPTS))
+        .intensity(Intensity {
+            deaths: FALSE_STARTS,
+            within: Duration::from_secs(60),
+        })
+        .backoff(Backoff {
+            longest: Duration::from_millis(50),
+            ..Backoff::default()
+        })
 }
 
 /// Whether the user wants to stop.
@@ -145,17 +172,29 @@ enum Stopping {
     Now,
 }
 
+/// A job's part that is with the pool.
+struct Part {
+    job: usize,
+    /// Whether the content ended with it.
+    is_last: bool,
+}
+
 struct Run<'a> {
-    wiring: &'a Wiring,
-    node: &'a Node,
-    sender: ByteSender,
-    results: Receiver<Outcome>,
-    crew: Crew,
-    ledger: Ledger,
+    pool: Pool,
+    jobs: Vec<Job>,
+    /// Jobs with a part to be submitted, the next one last.
+    backlog: Vec<usize>,
+    /// How many jobs came to an end, well or not.
+    done: usize,
+    open: OpenTickets<Outcome>,
+    /// By ticket.
+    parts: HashMap<u64, Part>,
+    workers: Roster,
     dead_lettered: u64,
-    by_worker: HashMap<String, u64>,
     doom: Doom,
     chronicle: Chronicle,
+    losses: mpsc::Receiver<Loss>,
+    node: &'a Node,
     audience: &'a mut dyn Audience,
     interrupts: &'a Interrupts,
     stopping: Stopping,
@@ -163,24 +202,28 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn hand_out_and_collect(&mut self) -> Result<()> {
-        // Short enough for a prompt replacement of the dead, and for a second try at a full queue.
+        // Short enough for a prompt kill, and for a second try at a full queue.
         const PATIENCE: Duration = Duration::from_millis(20);
-        while !self.ledger.is_complete() {
+        while !self.is_complete() {
             match self.stopping() {
                 Stopping::No => self.hand_out()?,
-                Stopping::Soon => self.take_back()?,
+                Stopping::Soon if self.open.is_empty() => return Ok(()),
+                Stopping::Soon => self.take_back(),
                 Stopping::Now => return Ok(()),
             }
-            if self.stopping == Stopping::Soon && self.ledger.is_idle() {
-                return Ok(());
-            }
-            if self.collect(PATIENCE)? == 0 {
-                self.give_up_dead_letters()?;
+            let mut wait = PATIENCE;
+            while let Some((ticket, answer)) = self.open.next(Some(wait)) {
+                self.take_in(ticket, answer)?;
+                wait = Duration::ZERO;
             }
             self.carry_out_kills();
-            self.replace_the_lost()?;
+            self.note_losses();
         }
         Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.backlog.is_empty() && self.open.is_empty()
     }
 
     fn stopping(&mut self) -> Stopping {
@@ -199,252 +242,197 @@ impl Run<'_> {
         self.stopping
     }
 
-    /// Sends parts until there is no room for more.
+    /// Submits parts until there is no room for more.
     fn hand_out(&mut self) -> Result<()> {
-        while let Some(job) = self.ledger.next() {
-            let deaths = self.doom.deaths_of(job, self.ledger.jobs()[job].part);
-            match self.write(job, deaths)? {
-                Written::NoRoom => break,
-                Written::Unreadable(reason) => {
-                    self.node.counters().error();
-                    self.ledger.failed_to_send(reason);
-                    self.progressed();
+        while self.open.len() < WINDOW {
+            let Some(job) = self.backlog.pop() else {
+                break;
+            };
+            match self.submit(job) {
+                Ok(()) => {}
+                Err(PoolError::Send(SendFailure::Full { .. } | SendFailure::NoMemory { .. })) => {
+                    self.backlog.push(job);
+                    break;
                 }
-                Written::Sent { message, bytes } => {
-                    self.node.counters().sent(bytes);
-                    self.doom.sent(job, deaths, message);
-                    self.ledger.sent(message);
-                }
+                Err(PoolError::System(unreadable)) => self.fail(job, unreadable.to_string()),
+                Err(error) => return Err(error).context("submitting a task"),
             }
         }
         Ok(())
     }
 
     /// Reads a job's next part straight into the memory that a worker will read.
-    fn write(&self, index: usize, deaths: u8) -> Result<Written> {
-        let job = &self.ledger.jobs()[index];
-        let draft = Draft::new(&Header {
-            task: index as u64,
-            part: job.part,
+    fn submit(&mut self, index: usize) -> Result<(), PoolError> {
+        let job = &self.jobs[index];
+        let task = Task {
             work: job.work(),
             at_least: job.at_least(),
-            deaths,
-        })?;
-        let (mut content, known_bytes) = match job.content() {
-            Ok(content) => content,
-            Err(problem) => return Ok(Written::Unreadable(problem.to_string())),
+            deaths: self.doom.deaths_of(index),
         };
-        let most = draft.room(self.wiring.tasks.transport().settings().max_message_bytes as usize);
+        let (mut content, known_bytes) = job.content()?;
         // One more than is known, to see the end; and what is said to be empty may not be (`/proc`).
         let room = usize::try_from(known_bytes)
-            .unwrap_or(most)
+            .unwrap_or(PART_BYTES)
             .saturating_add(1)
-            .clamp(64, most);
-        let mut loan = match self.sender.loan_as(Kind::Data, draft.size(room), Wait::No) {
-            Ok(loan) => loan,
-            Err(SendFailure::Full { .. } | SendFailure::NoMemory { .. }) => {
-                return Ok(Written::NoRoom);
-            }
-            Err(failure) => return Err(failure).context("sending a task"),
+            .clamp(64, PART_BYTES);
+        let mut bytes = 0;
+        let fill = |memory: &mut [u8]| {
+            bytes = source::read_fully(&mut content, memory)?;
+            Ok(bytes)
         };
-        if let Err(problem) = draft.fill(&mut loan, &mut content) {
-            return Ok(Written::Unreadable(problem.to_string()));
-        }
-        let bytes = loan.len();
-        let message = loan.publish().context("sending a task")?;
-        Ok(Written::Sent { message, bytes })
+        let ticket = self
+            .pool
+            .submit_with(task::HANDLER, &task, room, Wait::No, fill)?;
+        self.node.counters().sent(bytes);
+        self.doom.submitted(index, ticket.number());
+        let part = Part {
+            job: index,
+            is_last: bytes < room,
+        };
+        self.parts.insert(ticket.number(), part);
+        self.open.push(ticket);
+        Ok(())
     }
 
-    /// Takes back what no worker has begun.
-    fn take_back(&mut self) -> Result<()> {
-        let tasks = self.wiring.tasks.receiver();
-        loop {
-            match tasks.try_recv() {
-                Ok(delivery) => {
-                    self.ledger.taken_back(delivery.id());
-                    delivery.ack().context("taking a task back")?;
-                }
-                Err(RecvError::Empty) => return Ok(()),
-                Err(error) => return Err(error).context("taking tasks back"),
+    /// Cancels what no worker has begun.
+    fn take_back(&mut self) {
+        let waiting = self.open.iter().filter(|ticket| !ticket.is_begun());
+        waiting.for_each(Ticket::cancel);
+        self.backlog.clear();
+    }
+
+    fn take_in(&mut self, ticket: u64, answer: Result<Outcome, JobError>) -> Result<()> {
+        let part = self.parts.remove(&ticket).context("an answer to no task")?;
+        let outcome = match answer {
+            Ok(outcome) => outcome,
+            Err(JobError::Cancelled) => return Ok(()),
+            Err(JobError::PoolEnded { reason }) => bail!("workers can't work here: {reason}"),
+            Err(error) => {
+                self.give_up(part.job, &error);
+                return Ok(());
             }
-        }
-    }
-
-    /// Takes in every answer that is there, waiting at most so long for the first. How many there were.
-    fn collect(&mut self, patience: Duration) -> Result<usize> {
-        let mut count = 0;
-        let mut wait = patience;
-        loop {
-            let outcome = match self.results.recv_timeout(wait) {
-                Ok(delivery) => {
-                    let outcome = delivery.data().cloned();
-                    let bytes = outcome.as_ref().map_or(0, Outcome::encoded_bytes);
-                    let counters = self.node.counters();
-                    counters.received(bytes, delivery.attempt());
-                    delivery.ack().context("acking a result")?;
-                    outcome
-                }
-                Err(RecvError::TimedOut { .. }) => return Ok(count),
-                // Nor can it be said whose answer it was: its task would be waited for for ever.
-                Err(error) => return Err(error).context("receiving a result"),
-            };
-            if let Some(outcome) = outcome {
-                self.take_in(outcome)?;
+        };
+        let name = self.jobs[part.job].name();
+        self.chronicle.answered(&outcome, name);
+        let bytes = outcome.encoded_bytes();
+        self.node.counters().received(bytes, 1);
+        match self.jobs[part.job].answered(outcome.answer, part.is_last) {
+            Step::NextPart => self.backlog.push(part.job),
+            Step::Done => {
+                self.workers.completed(&outcome.worker);
+                self.progressed();
             }
-            count += 1;
-            wait = Duration::ZERO;
-        }
-    }
-
-    fn take_in(&mut self, outcome: Outcome) -> Result<()> {
-        let job = usize::try_from(outcome.task).context("an answer to no task")?;
-        self.chronicle.answered(&outcome, self.name_of(job));
-        if self.ledger.answered(job, outcome.part, outcome.answer) == Step::Done {
-            *self.by_worker.entry(outcome.worker).or_default() += 1;
-            self.progressed();
         }
         Ok(())
+    }
+
+    fn give_up(&mut self, job: usize, error: &JobError) {
+        let why = match error {
+            JobError::Crashed { attempts, note, .. } => {
+                format!(
+                    "given up at attempt {attempts}: the last worker that took it died ({note})"
+                )
+            }
+            other => other.to_string(),
+        };
+        self.dead_lettered += 1;
+        let text = format!("{}: {why}", self.jobs[job].name());
+        self.audience.note(&text);
+        self.fail(job, why);
+    }
+
+    fn fail(&mut self, job: usize, reason: String) {
+        self.node.counters().error();
+        self.jobs[job].fail(reason);
+        self.progressed();
     }
 
     fn progressed(&mut self) {
-        let (done, all) = (self.ledger.done(), self.ledger.jobs().len());
-        self.audience.progress(done, all);
+        self.done += 1;
+        self.audience.progress(self.done, self.jobs.len());
     }
 
-    fn name_of(&self, job: usize) -> String {
-        self.ledger
-            .jobs()
-            .get(job)
-            .map(Job::name)
-            .unwrap_or_default()
-    }
-
-    /// Ends the jobs whose tasks will not be delivered any more.
-    fn give_up_dead_letters(&mut self) -> Result<()> {
-        let tasks = self.wiring.tasks.transport();
-        if tasks.stats().dead == 0 {
-            return Ok(());
-        }
-        let letters = tasks.dead_letters();
-        // Whoever died over one may have answered before: that answer is there by now, and counts.
-        self.collect(Duration::ZERO)?;
-        for letter in letters {
-            if let Some(job) = self.ledger.given_up(letter.message, why(&letter)) {
-                self.dead_lettered += 1;
-                self.node.counters().error();
-                let text = format!("{}: {}", self.name_of(job), why(&letter));
-                self.audience.note(&text);
-                self.progressed();
-            }
-            // It was said what became of it, and it would keep its place in the queue.
-            self.wiring.tasks.transport().discard(letter.id);
-        }
-        Ok(())
-    }
-
-    /// Kills whoever holds a task that is to be killed over.
+    /// Kills whoever is in the middle of a task that is to be killed over.
     fn carry_out_kills(&mut self) {
-        if !self.doom.is_pending() {
-            return;
-        }
-        let holdings = self.wiring.tasks.transport().holdings().unwrap_or_default();
-        for victim in self.doom.victims(&holdings, clock::monotonic()) {
-            // `None`: it was not started by us, and is not ours to kill.
-            let Some(worker) = self.crew.kill(&victim.holding) else {
-                continue;
-            };
-            let (pid, what) = (victim.holding.pid, self.name_of(victim.job));
-            self.chronicle.killed(&worker, pid, victim.since, what);
-            self.doom.died(&victim);
+        if self.doom.is_pending() {
+            for victim in self.doom.victims(&self.pool.status().workers) {
+                self.pool.kill_worker(victim);
+            }
         }
     }
 
-    fn replace_the_lost(&mut self) -> Result<()> {
-        for loss in self.crew.tend()? {
-            let text = format!("{} was lost ({}); replaced", loss.worker, loss.how);
+    fn note_losses(&mut self) {
+        while let Ok(loss) = self.losses.try_recv() {
+            let text = format!("{} was lost ({}); replaced", loss.worker, loss.note);
             self.audience.note(&text);
-            if !loss.was_ordered {
-                self.chronicle.died(&loss.worker, loss.pid);
-            }
+            let over = loss.job.and_then(|(ticket, _)| self.parts.get(&ticket));
+            let what = over.map(|part| self.jobs[part.job].name());
+            self.chronicle.lost(&loss, what);
+            self.workers.lost(&loss);
         }
-        Ok(())
     }
 
-    /// Tells the workers that it is over and waits for them.
-    fn dismiss(&mut self, ending: Ending) -> Result<()> {
+    /// Tells the workers that it is over and waits for them, but not for ever.
+    fn dismiss(&mut self, ending: Ending) {
         const PATIENCE: Duration = Duration::from_secs(10);
-        self.crew.stop_replacing();
-        if self.stopping() == Stopping::Now {
-            self.crew.wait(Duration::ZERO, || true);
-            return Ok(());
-        }
-        if ending == Ending::Shutdown {
-            for _ in self.crew.workers() {
-                let sent = self
-                    .sender
-                    .send_as(Kind::Shutdown, &[], Wait::at_most(PATIENCE));
-                sent.context("sending a shutdown")?;
-                self.node.counters().sent(0);
+        self.workers.seen(&self.pool.status().workers);
+        match ending {
+            Ending::Close => self.pool.close(),
+            Ending::Shutdown => {
+                self.pool.close_by_message();
+                (0..self.workers.len()).for_each(|_| self.node.counters().sent(0));
             }
         }
-        // Also after shutdowns: workers that we did not start may have taken some.
-        self.wiring.tasks.transport().close();
-        let interrupts = self.interrupts;
-        self.crew
-            .wait(PATIENCE, || interrupts.load(Ordering::Relaxed) > 1);
-        Ok(())
+        let deadline = Instant::now() + PATIENCE;
+        while self.pool.status().ended.is_none()
+            && self.stopping() != Stopping::Now
+            && Instant::now() < deadline
+        {
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.note_losses();
     }
 
-    fn finish(self, premises: &Premises, elapsed: Duration) -> Finished {
+    fn finish(
+        self,
+        premises: &Premises,
+        (tasks, results): (QueueStats, QueueStats),
+        elapsed: Duration,
+    ) -> Finished {
+        // Whoever is left is killed.
+        drop(self.pool);
         let nodes = Registry::open(premises.namespace())
             .map(|registry| registry.nodes(Duration::from_secs(10)))
             .unwrap_or_default();
-        let (tasks, results) = self.wiring.stats();
-        let worker = |worker: &Worker| WorkerReport {
-            name: worker.name.clone(),
-            pid: worker.pid,
-            completed: self.by_worker.get(&worker.name).copied().unwrap_or(0),
-            restarts: worker.restarts,
-        };
-        let jobs = self.ledger.jobs();
+        let well = |job: &&Job| matches!(job.result(), Some(Ok(_)));
         let report = Report {
-            tasks: jobs.len() as u64,
-            completed: self.ledger.done() as u64,
-            distinct: self.ledger.well_done() as u64,
+            tasks: self.jobs.len() as u64,
+            completed: self.done as u64,
+            distinct: self.jobs.iter().filter(well).count() as u64,
             redelivered: tasks.redelivered,
             dead_lettered: self.dead_lettered,
-            workers: self.crew.workers().iter().map(worker).collect(),
+            workers: self.workers.into_reports(),
             stats: Transfer {
                 messages_sent: tasks.sent + results.sent,
                 messages_received: tasks.received + results.received,
                 bytes_transferred: tasks.bytes_sent + results.bytes_sent,
                 errors: nodes.iter().map(|node| node.stats.errors).sum(),
             },
-            files: jobs.iter().filter_map(file_report).collect(),
+            files: self.jobs.iter().filter_map(file_report).collect(),
             elapsed_s: elapsed.as_secs_f64(),
             leaked: Vec::new(),
         };
         Finished {
             report,
             timeline: self.chronicle.into_timeline(),
-            interrupted: !self.ledger.is_complete(),
+            interrupted: self.done < self.jobs.len(),
             nodes: nodes
                 .into_iter()
                 .filter(|node| node.health != Health::Dead)
                 .collect(),
-            jobs: self.ledger.into_jobs(),
+            jobs: self.jobs,
         }
     }
-}
-
-fn why(letter: &DeadLetter) -> String {
-    let last = match letter.reason {
-        DeadReason::Crashed => "the last worker that took it died, too",
-        DeadReason::Buried => "a worker could not read the task",
-        DeadReason::Nacked => "the last worker that took it gave it back",
-        _ => "the last worker that took it did not finish",
-    };
-    format!("given up at attempt {}: {last}", letter.attempts)
 }
 
 fn file_report(job: &Job) -> Option<FileReport> {
@@ -487,7 +475,7 @@ mod tests {
         };
         let run = || run(plan, &Interrupts::default(), &mut Fainting);
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
-        let namespace = wiring::namespace_of_run().unwrap();
+        let namespace = premises::namespace_of_run().unwrap();
         assert!(!namespace.path().exists());
     }
 }

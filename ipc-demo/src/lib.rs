@@ -1,26 +1,24 @@
 //! The demonstration: a coordinator, workers, and files to fingerprint.
 //!
-//! The coordinator sends every file as a task over a queue, a worker answers with what `LC_ALL=C wc` and
-//! `sha256sum` would print, and the coordinator reports. Workers are processes that know nothing but names
-//! (or threads, with the `local` transport); they may be killed at any moment, and the report stays exact.
+//! The coordinator submits every file as a job to a pool, a worker answers with what `LC_ALL=C wc` and `sha256sum` would
+//! print, and the coordinator reports. Workers are processes that know nothing but an address (or threads, with the
+//! `local` transport); they may be killed at any moment, and the report stays exact.
 //!
 //! The pure half, tested by calling it: [`input`] finds the files, [`fingerprint`] is the work, [`report`]
 //! says what came out, [`timeline`] draws who did what when, and who died doing it. The other half:
-//! [`task`] is what travels, [`wiring`] opens the queues, [`worker`] works, [`crew`] starts, kills and
-//! replaces workers, [`coordinator`] hands out and collects; `ledger` keeps its books,
-//! `doom` says who dies, `chronicle` notes what happens.
+//! [`task`] is what travels and what is done about it, [`premises`] is where a run is, [`coordinator`] hands out and collects;
+//! `doom` says who dies, `roster` and `chronicle` note who did what. Starting workers, seeing them die, replacing them and trying their
+//! jobs again is the pool's business.
 #![forbid(unsafe_code)]
 
 mod chronicle;
 pub mod coordinator;
-pub mod crew;
 mod doom;
 pub mod fingerprint;
 pub mod input;
-mod ledger;
+pub mod premises;
 pub mod report;
+mod roster;
 pub mod source;
 pub mod task;
 pub mod timeline;
-pub mod wiring;
-pub mod worker;

@@ -16,30 +16,27 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ipc_demo::coordinator::{self, Ending, Finished, Interrupts, Plan};
-use ipc_demo::crew::{self, COORDINATOR};
-use ipc_demo::input;
 use ipc_demo::report::{self, Look};
 use ipc_demo::source::Job;
-use ipc_demo::wiring::{Transport, Wiring};
-use ipc_demo::worker::{self, Switches};
-use ipc_node::Registry;
-use ipc_shm::Namespace;
+use ipc_demo::{input, premises, task};
+use ipc_node::pool::Pool;
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use cli::{Cli, Command, RunOptions, WorkerOptions};
+use cli::{Cli, Command, HostOptions, RunOptions};
 use show::Show;
 
 /// What the shell expects of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    // Started as /proc/self/exe, a worker would be "exe" to `ps` and `top`.
+    let _ = prctl::set_name(c"ipc-demo");
+    task::handlers(premises::nodes_of_worker()).work_if_worker();
     let cli = Cli::parse();
     let outcome = match cli.command {
-        Some(Command::Worker(options)) => work(&options).map(|()| ExitCode::SUCCESS),
+        Some(Command::Host(options)) => host(&options).map(|()| ExitCode::SUCCESS),
         None => run(&cli.run),
     };
     outcome.unwrap_or_else(|error| {
@@ -131,46 +128,17 @@ fn count_signals(interrupts: &Interrupts) -> Result<()> {
     Ok(())
 }
 
-fn work(options: &WorkerOptions) -> Result<()> {
-    die_with_parent(options.parent)?;
-    // Started as /proc/self/exe, we would be "exe" to `ps` and `top`.
-    prctl::set_name(c"ipc-demo").context("naming the process")?;
-    let switches = Arc::new(Switches::default());
-    stop_on_signals(&switches)?;
-    let namespace = Namespace::new(&options.namespace)?;
-    let wiring = Wiring::open(Transport::Shm, namespace.clone())?;
-    let node = crew::join(&namespace, &options.name)?;
-    worker::run(&wiring, &node, &switches)?;
-    if node.alive(COORDINATOR, Duration::MAX).is_none() {
-        // The run ended, and took its table of nodes with it, just before we joined: this one is our own.
-        drop(node);
-        Registry::remove(&namespace)?;
-    }
-    Ok(())
-}
-
-/// Arms the kernel to kill us with our parent, then makes sure that it is still there.
-///
-/// The signal comes when the *thread* that started us ends; the coordinator starts workers from its main thread.
-fn die_with_parent(parent: Option<u32>) -> Result<()> {
-    let Some(parent) = parent else {
-        return Ok(()); // Started by hand.
-    };
-    prctl::set_pdeathsig(Signal::SIGKILL).context("arming the parent-death signal")?;
-    if getppid().as_raw().cast_unsigned() != parent {
-        anyhow::bail!("the coordinator (process {parent}) has ended already");
-    }
-    Ok(())
-}
-
-/// A worker started by hand may get a Ctrl-C.
-fn stop_on_signals(switches: &Arc<Switches>) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("listening for signals")?;
-    let switches = Arc::clone(switches);
-    thread::spawn(move || {
-        for _ in signals.forever() {
-            switches.stop.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
+/// Lends workers to another's run, for as long as it goes on.
+fn host(options: &HostOptions) -> Result<()> {
+    let nodes = premises::nodes_of_run(&options.at);
+    let own_name = || format!("host{}", std::process::id());
+    let guests = Pool::builder()
+        .at(&options.at)
+        .workers(options.workers.into())
+        .worker_name(&options.name.clone().unwrap_or_else(own_name))
+        .command(premises::worker(nodes.as_ref()))
+        .on_loss(|loss| show::say(&format!("{} was lost ({})", loss.worker, loss.note)))
+        .join()
+        .with_context(|| format!("joining the run at {}", options.at))?;
+    Ok(guests.wait()?)
 }

@@ -39,7 +39,7 @@ pub struct Report {
 }
 
 /// One worker, through all of its restarts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WorkerReport {
     /// What it is called; a restarted worker keeps its name.
     pub name: String,

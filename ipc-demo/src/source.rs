@@ -19,8 +19,6 @@ use crate::task::{Answer, Work};
 #[derive(Debug)]
 pub struct Job {
     source: Source,
-    /// The part that is to be done next, or is being done.
-    pub part: u32,
     state: State,
 }
 
@@ -53,8 +51,6 @@ pub enum Step {
     Done,
     /// Its next part can be sent.
     NextPart,
-    /// Nothing: the same part had been answered before.
-    Repeated,
 }
 
 impl Job {
@@ -70,7 +66,6 @@ impl Job {
                 path: input.path,
                 bytes_hint,
             },
-            part: 0,
             state,
         }
     }
@@ -80,7 +75,6 @@ impl Job {
     pub fn simulated(text: String, takes: Duration) -> Self {
         Self {
             source: Source::Simulated { text, takes },
-            part: 0,
             state: State::Open(Progress::default()),
         }
     }
@@ -156,30 +150,36 @@ impl Job {
         }
     }
 
-    /// Takes an answer in.
-    pub fn answered(&mut self, part: u32, answer: Answer) -> Step {
-        if part != self.part || self.result().is_some() {
-            return Step::Repeated;
-        }
-        match answer {
-            Answer::Text(text) => self.state = State::Done(Ok(Done::Text(text))),
-            Answer::Fingerprint {
-                progress,
-                last: true,
-            } => {
-                self.state = State::Done(Ok(Done::Fingerprint(progress.finish())));
-            }
-            Answer::Fingerprint {
-                progress,
-                last: false,
-            } => {
+    /// Takes the answer to its present part in; `is_last`: there is no other.
+    pub fn answered(&mut self, answer: Answer, is_last: bool) -> Step {
+        let done = match answer {
+            Answer::Text(text) => Done::Text(text),
+            Answer::Fingerprint(progress) if is_last => Done::Fingerprint(progress.finish()),
+            Answer::Fingerprint(progress) => {
                 self.state = State::Open(progress);
-                self.part += 1;
                 return Step::NextPart;
             }
-        }
+        };
+        self.state = State::Done(Ok(done));
         Step::Done
     }
+}
+
+/// Reads until `room` is full, or the content ends. How much that was.
+///
+/// # Errors
+/// What `from` says.
+pub fn read_fully(from: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < room.len() {
+        match from.read(&mut room[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// A file that was found may be something else by now: a fifo, say, on which opening and reading could hang.
@@ -207,28 +207,29 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_counts_once_and_only_for_the_part_that_is_due() {
+    fn each_part_goes_on_where_the_one_before_ended() {
         let mut job = Job::file(input(Ok(10)));
         let mut progress = Progress::default();
         progress.update(b"hello ");
-        let first = Answer::Fingerprint {
-            progress: progress.clone(),
-            last: false,
-        };
-        assert_eq!(job.answered(0, first.clone()), Step::NextPart);
-        assert_eq!(job.answered(0, first), Step::Repeated);
+        let first = Answer::Fingerprint(progress.clone());
+        assert_eq!(job.answered(first, false), Step::NextPart);
         assert_eq!(job.work(), Work::Fingerprint(progress.clone()));
         progress.update(b"you\n");
-        let last = Answer::Fingerprint {
-            progress,
-            last: true,
-        };
-        assert_eq!(job.answered(1, last.clone()), Step::Done);
-        assert_eq!(job.answered(1, last), Step::Repeated);
+        let last = Answer::Fingerprint(progress);
+        assert_eq!(job.answered(last, true), Step::Done);
         match job.result() {
             Some(Ok(Done::Fingerprint(print))) => assert_eq!((print.words, print.bytes), (2, 10)),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn content_is_read_to_its_end_or_as_far_as_there_is_room() {
+        let mut room = [0; 4];
+        assert_eq!(read_fully(&mut &b"abc"[..], &mut room).unwrap(), 3);
+        let mut halves = (&b"ab"[..]).chain(&b"cdef"[..]);
+        assert_eq!(read_fully(&mut halves, &mut room).unwrap(), 4);
+        assert_eq!(&room, b"abcd");
     }
 
     #[test]

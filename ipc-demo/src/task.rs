@@ -1,25 +1,22 @@
-//! What travels between the coordinator and its workers.
+//! What travels between the coordinator and its workers, and what a worker does about it.
 //!
-//! A task is a typed header with raw content behind it, so that a file is read straight into the memory
-//! that the worker reads: the header's length is known before, how much could be read only afterwards. Hence
-//! the frame: `content bytes: u32 | last part: u8 | header | content, perhaps with room left over`.
+//! A file's content travels beside its task, read straight into the memory that the worker reads.
 
-use std::io::{self, Read};
-use std::time::Duration;
+use std::cell::RefCell;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ipc_proto::{CodecError, codec};
+use ipc_node::Node;
+use ipc_node::pool::{Context, Handlers};
+use ipc_proto::codec;
+use ipc_shm::Namespace;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::fingerprint::Progress;
 
-/// What comes before the content of a task.
+/// What a worker is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Which task.
-    pub task: u64,
-    /// Which part of it, from 0.
-    pub part: u32,
+pub struct Task {
     /// What to do with the content.
     pub work: Work,
     /// How long it takes at least.
@@ -40,15 +37,11 @@ pub enum Work {
 /// A worker's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Which task.
-    pub task: u64,
-    /// Which part of it.
-    pub part: u32,
     /// What came of it.
     pub answer: Answer,
     /// Which worker did it.
     pub worker: String,
-    /// When it began, on the machine's monotonic clock.
+    /// When it began, since 1970: workers may be on other hosts.
     pub began: Duration,
     /// When it was done.
     pub ended: Duration,
@@ -67,166 +60,91 @@ impl Outcome {
 /// What came of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The fingerprint so far; `last`: the file ends here.
-    Fingerprint {
-        /// What is known of the file up to here.
-        progress: Progress,
-        /// Whether this was its last part.
-        last: bool,
-    },
+    /// What is known of the file up to here.
+    Fingerprint(Progress),
     /// The text asked for.
     Text(String),
 }
 
-/// A task as its worker sees it, its content in place.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Task<'a> {
-    /// What to do.
-    pub header: Header,
-    /// Whether no part follows.
-    pub last: bool,
-    /// What to do it with.
-    pub content: &'a [u8],
+/// The name of the one thing that workers can do.
+pub const HANDLER: &str = "task";
+/// How long a task takes that is to be killed over: longer than any kill takes to come.
+const LONG: Duration = Duration::from_secs(10);
+
+/// What workers can do. In the table of nodes of that namespace, if one is given, they say who they are and count what they did.
+#[must_use]
+pub fn handlers(nodes: Option<Namespace>) -> Handlers {
+    let mut handlers = Handlers::new();
+    handlers.add(HANDLER, move |task: Task, context: &Context<'_>| {
+        as_node(nodes.as_ref(), context, || work(task, context))
+    });
+    handlers
 }
 
-/// Why bytes are no task.
-#[derive(Debug, PartialEq, Eq, Error)]
-pub enum TaskError {
-    /// They are too short.
-    #[error("a task of {found} bytes is cut short: {needed} are needed")]
-    Short {
-        /// How many there are.
-        found: usize,
-        /// How many there should be.
-        needed: usize,
-    },
-    /// The header is none.
-    #[error(transparent)]
-    Header(#[from] CodecError),
+/// How long since 1970.
+#[must_use]
+pub fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
-const FRAME_BYTES: usize = 5;
-
-/// A task about to be written.
-#[derive(Debug)]
-pub struct Draft {
-    header: Vec<u8>,
-}
-
-impl Draft {
-    /// Encodes a header.
-    ///
-    /// # Errors
-    /// [`CodecError`], never for these types.
-    pub fn new(header: &Header) -> Result<Self, CodecError> {
-        codec::encode(header).map(|header| Self { header })
-    }
-
-    /// The size of a task with room for `content` bytes.
-    #[must_use]
-    pub fn size(&self, content: usize) -> usize {
-        FRAME_BYTES + self.header.len() + content
-    }
-
-    /// How much content fits into a message of `message` bytes.
-    #[must_use]
-    pub fn room(&self, message: usize) -> usize {
-        message.saturating_sub(self.size(0))
-    }
-
-    /// Writes the task into `memory`, reading as much content as fits. How much that was, and whether the
-    /// content ended.
-    ///
-    /// # Errors
-    /// What `content` says.
-    ///
-    /// # Panics
-    /// If `memory` is shorter than [`size`](Self::size) of 0.
-    pub fn fill(&self, memory: &mut [u8], content: &mut impl Read) -> io::Result<(usize, bool)> {
-        let (frame, rest) = memory.split_at_mut(FRAME_BYTES);
-        let (header, room) = rest.split_at_mut(self.header.len());
-        header.copy_from_slice(&self.header);
-        let read = read_fully(content, room)?;
-        let last = read < room.len();
-        let bytes = u32::try_from(read).map_err(io::Error::other)?;
-        frame[..4].copy_from_slice(&bytes.to_le_bytes());
-        frame[4] = u8::from(last);
-        Ok((read, last))
-    }
-}
-
-impl<'a> Task<'a> {
-    /// The task in `bytes`.
-    ///
-    /// # Errors
-    /// [`TaskError`] for bytes that [`Draft::fill`] did not write.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, TaskError> {
-        let short = |needed| TaskError::Short {
-            found: bytes.len(),
-            needed,
-        };
-        let (frame, rest) = bytes
-            .split_at_checked(FRAME_BYTES)
-            .ok_or_else(|| short(FRAME_BYTES))?;
-        let (header, content) = codec::decode_prefix(rest)?;
-        let length = u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
-        let before = bytes.len() - content.len();
-        let content = content
-            .get(..length)
-            .ok_or_else(|| short(before + length))?;
-        Ok(Self {
-            header,
-            last: frame[4] != 0,
-            content,
-        })
-    }
-}
-
-fn read_fully(from: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < room.len() {
-        match from.read(&mut room[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+fn work(task: Task, context: &Context<'_>) -> Result<Outcome, String> {
+    let began = now();
+    let answer = match task.work {
+        Work::Echo => {
+            let text = String::from_utf8_lossy(context.content());
+            Answer::Text(format!("processed_{text}"))
         }
-    }
-    Ok(filled)
+        Work::Fingerprint(mut progress) => {
+            progress.update(context.content());
+            Answer::Fingerprint(progress)
+        }
+    };
+    let is_doomed = context.attempt() <= task.deaths;
+    linger(if is_doomed { LONG } else { task.at_least }, context)?;
+    Ok(Outcome {
+        answer,
+        worker: context.worker().to_owned(),
+        began,
+        ended: now(),
+        attempt: context.attempt(),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn header() -> Header {
-        Header {
-            task: 7,
-            part: 2,
-            work: Work::Fingerprint(Progress::default()),
-            at_least: Duration::from_millis(3),
-            deaths: 1,
+/// Takes as long as the task is to take.
+fn linger(at_least: Duration, context: &Context<'_>) -> Result<(), String> {
+    const LOOK: Duration = Duration::from_millis(5);
+    let until = Instant::now() + at_least;
+    loop {
+        if context.is_cancelled() {
+            return Err("nobody wants it any more".to_owned());
         }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        thread::sleep(left.min(LOOK));
     }
+}
 
-    proptest! {
-        #[test]
-        fn a_task_survives_its_bytes(content: Vec<u8>, room in 0..200usize) {
-            let draft = Draft::new(&header()).unwrap();
-            let mut memory = vec![0xee; draft.size(room)];
-            let (read, last) = draft.fill(&mut memory, &mut &content[..]).unwrap();
-            let task = Task::parse(&memory).unwrap();
-            prop_assert_eq!(&task.header, &header());
-            prop_assert_eq!(task.content, &content[..read]);
-            prop_assert_eq!((read, last), (content.len().min(room), content.len() < room));
-            prop_assert_eq!(task.last, last);
-        }
-
-        #[test]
-        fn any_bytes_are_a_task_or_an_error(bytes: Vec<u8>) {
-            let _ = Task::parse(&bytes);
-        }
+/// Has this worker's node count what it does. A worker without one works, too.
+fn as_node(
+    nodes: Option<&Namespace>,
+    context: &Context<'_>,
+    work: impl FnOnce() -> Result<Outcome, String>,
+) -> Result<Outcome, String> {
+    thread_local! {
+        static NODE: RefCell<Option<Node>> = const { RefCell::new(None) };
     }
+    NODE.with_borrow_mut(|node| {
+        if node.is_none() {
+            *node = nodes.and_then(|nodes| Node::join(nodes, context.worker()).ok());
+        }
+        let counters = node.as_ref().map(Node::counters);
+        counters.inspect(|counters| counters.received(context.content().len(), context.attempt()));
+        let outcome = work()?;
+        counters.inspect(|counters| counters.sent(outcome.encoded_bytes()));
+        Ok(outcome)
+    })
 }

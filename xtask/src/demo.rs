@@ -40,7 +40,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 /// Whether these arguments say what to work on, or want no work at all.
 fn chooses_input(args: &[OsString]) -> bool {
-    let commands = ["worker", "help"];
+    let commands = ["host", "help"];
     let options = ["--input", "--simulate", "--help", "-h", "--version", "-V"];
     let chooses = |arg: &OsString| {
         let arg = arg.to_string_lossy();
@@ -77,8 +77,8 @@ mod tests {
     fn only_who_says_nothing_else_gets_the_workspaces_files() {
         let chooses =
             |args: &[&str]| chooses_input(&args.iter().map(OsString::from).collect::<Vec<_>>());
-        assert!(!chooses(&[]) && !chooses(&["--json", "--timeline", "worker"]));
+        assert!(!chooses(&[]) && !chooses(&["--json", "--timeline", "host"]));
         assert!(chooses(&["--json", "--input", "x"]) && chooses(&["--simulate=3"]));
-        assert!(chooses(&["-h"]) && chooses(&["worker", "--name", "x"]));
+        assert!(chooses(&["-h"]) && chooses(&["host", "--at", "x"]));
     }
 }

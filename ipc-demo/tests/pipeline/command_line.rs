@@ -14,7 +14,7 @@ fn bad_command_lines_are_refused_with_what_would_do() {
             "cannot be used with '--simulate <N>'",
         ),
         (&["--colour"], "unexpected argument '--colour'"),
-        (&["worker", "--name", "helper"], "--namespace <NAMESPACE>"),
+        (&["host", "--name", "helper"], "--at <ADDRESS>"),
     ];
     for (args, words) in refused {
         let ended = place.run(args);

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 
-use ipc_demo::task::Task;
-use ipc_node::Node;
+use ipc_proto::codec;
 use ipc_queue::transport::{Holding, Transport, Wait};
 use ipc_queue::{MessageId, ShmQueue};
-use ipc_shm::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -99,7 +97,7 @@ fn a_file_that_is_given_up_is_reported_as_such() {
     let entry = &report["files"][file];
     let error = entry["error"].as_str().unwrap();
     assert!(
-        error.contains("given up at attempt 1: a worker could not read the task"),
+        error.contains("given up at attempt 1: a worker could not read it"),
         "{entry}"
     );
 }
@@ -111,19 +109,17 @@ fn workers_that_can_not_work_end_the_run_with_their_reason() {
     let tasks = running.tasks().unwrap();
     let worker = stop_one_at_work(&tasks);
     drop(tasks);
-    // While the coordinator can't replace it, its name becomes another's.
-    running.signal(Signal::SIGSTOP);
-    wait_until("a stop", || state_of(running.pid()) == Some('T'));
+    // What is open stays so; who comes later finds nothing.
+    let answers = place.namespace_of(running.pid()).path();
+    let answers = answers.join("run.answers.queue");
+    fs::remove_file(&answers).unwrap();
     kill(worker, Signal::SIGKILL).unwrap();
-    let node = take_name_of_dying(&place.namespace_of(running.pid()), "worker-1");
-    running.signal(Signal::SIGCONT);
     let ended = running.end();
-    drop(node);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     for words in [
-        "node \"worker-1\" exists already",
-        "20 times in a row before it got anything to do",
         "workers can't work here",
+        "too many workers died before they were ready",
+        "there is no queue",
     ] {
         assert!(ended.stderr.contains(words), "{ended:?}");
     }
@@ -134,27 +130,30 @@ fn a_worker_started_by_hand_does_its_share() {
     let place = Place::new();
     let running = place.start(["--simulate", "30", "--workers", "1"]);
     running.await_note("10 of 30");
-    let namespace = format!("demo-{}", running.pid());
-    let helper = place.start(["worker", "--namespace", &namespace, "--name", "helper"]);
+    let helper = place.start(["host", "--at", &running.address(), "--name", "helper"]);
     let (ended, helper) = (running.end(), helper.end());
     assert_eq!(helper.status.code(), Some(0), "{helper:?}");
     assert!(
         ended.stdout.contains("tasks: 30 of 30 done, 0 redelivered"),
         "{ended:?}"
     );
-    let row = ended
+    let rows = ended
         .stdout
         .lines()
-        .find(|line| line.contains("helper"))
-        .unwrap();
-    let sent: u64 = row.split_whitespace().nth(3).unwrap().parse().unwrap();
-    assert!(sent > 0, "{row}");
+        .filter(|line| line.contains("helper-1"));
+    let rows: Vec<&str> = rows.collect();
+    // Among the workers, what it completed; among the nodes, what it sent.
+    assert_eq!(rows.len(), 2, "{ended:?}");
+    for (row, column) in rows.into_iter().zip([2, 3]) {
+        let number = row.split_whitespace().nth(column).unwrap();
+        assert!(number.parse::<u64>().unwrap() > 0, "{row}");
+    }
 }
 
 #[test]
 fn a_worker_started_by_hand_for_no_run_says_so() {
     let place = Place::new();
-    let ended = place.run(["worker", "--namespace", "demo-0", "--name", "lost"]);
+    let ended = place.run(["host", "--at", "shm:demo-0/run"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("there is no queue"), "{ended:?}");
 }
@@ -178,24 +177,15 @@ fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
     stopped.unwrap()
 }
 
-/// Joins as soon as the process that has the name is gone for good: its memory ends before its locks do.
-fn take_name_of_dying(namespace: &Namespace, name: &str) -> Node {
-    let mut node = None;
-    wait_until("a worker's name", || {
-        node = Node::join(namespace, name).ok();
-        node.is_some()
-    });
-    node.unwrap()
-}
-
 /// Takes a task from under the workers' noses and buries it. Which; `None` if there is none any more.
 fn bury_one(running: &Running) -> Option<usize> {
     let tasks = running.tasks()?;
     let receiver = tasks.receiver();
     let delivery = receiver.recv(Wait::Forever).ok()?;
-    let task = Task::parse(delivery.payload()).unwrap().header.task;
+    // Tickets are numbered from 1, in the order of the files.
+    let (ticket, _) = codec::decode_prefix::<u64>(delivery.payload()).unwrap();
     delivery.bury().unwrap();
-    Some(task as usize)
+    Some(ticket as usize - 1)
 }
 
 fn check_given_up(ended: &Ended, given_up: usize, tasks: usize) {

@@ -68,9 +68,8 @@ fn a_killed_run_takes_its_workers_along_and_the_next_run_cleans_up() {
 fn a_worker_started_by_hand_leaves_when_the_coordinator_is_killed() {
     let place = Place::new();
     let running = place.start(["--simulate", "20", "--workers", "1"]);
-    let namespace = format!("demo-{}", running.pid());
     assert!(running.tasks().is_some());
-    let helper = place.start(["worker", "--namespace", &namespace, "--name", "helper"]);
+    let helper = place.start(["host", "--at", &running.address(), "--name", "helper"]);
     running.await_note("10 of 20");
     running.signal(Signal::SIGKILL);
     running.end();

@@ -54,21 +54,18 @@ fn ten_thousand_small_files_are_all_there() {
 }
 
 #[test]
-fn a_file_that_ends_where_a_message_ends_takes_one_more() {
+fn a_file_that_ends_where_a_part_ends_takes_one_more() {
     let place = Place::new();
     let messages = part_borders().map(|size| {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), border_content(size)).unwrap();
-        let args = [
-            "--json".as_ref(),
-            "--input".as_ref(),
-            file.path().as_os_str(),
-        ];
+        let args = ["--json", "--workers", "1", "--input"].map(AsRef::as_ref);
+        let args = args.into_iter().chain([file.path().as_os_str()]);
         let report = place.run(args).exact_report(1);
         report["stats"]["messages_sent"].as_u64().unwrap()
     });
-    // A task and an answer for each part.
-    assert_eq!(messages, [2, 4, 4, 6]);
+    // The worker says that it is ready; each part is a task, its beginning, and an answer.
+    assert_eq!(messages, [1, 2, 2, 3].map(|parts| 1 + 3 * parts));
 }
 
 fn fingerprint_everything(options: &[&str]) -> Value {

@@ -182,6 +182,11 @@ impl Running<'_> {
         processes
     }
 
+    /// Where others can join it.
+    pub fn address(&self) -> String {
+        format!("shm:demo-{}/run", self.pid())
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
@@ -199,7 +204,7 @@ impl Running<'_> {
         };
         let (namespace, name) = (
             self.place.namespace_of(self.pid()),
-            "tasks".parse().unwrap(),
+            "run.jobs".parse().unwrap(),
         );
         let mut queue = None;
         wait_until("a queue of tasks", || {

@@ -8,11 +8,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use ipc_demo::fingerprint::Progress;
-use ipc_demo::task::{Draft, Header, Work};
-use ipc_queue::QueueSettings;
+use ipc_demo::coordinator::PART_BYTES;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
@@ -280,26 +277,10 @@ fn mixture(seed: u64, size: usize) -> Vec<u8> {
 /// What a file of a size that matters contains: a prefix of always the same.
 pub fn border_content(size: usize) -> Vec<u8> {
     static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
-    let most = 2 * QueueSettings::default().max_message_bytes as usize;
-    CONTENT.get_or_init(|| mixture(5, most))[..size].to_vec()
+    CONTENT.get_or_init(|| mixture(5, 2 * PART_BYTES))[..size].to_vec()
 }
 
 /// One byte less than the first part holds, exactly that, one more, and exactly two parts.
 pub fn part_borders() -> [usize; 4] {
-    let room = |part, progress| {
-        let header = Header {
-            task: 0,
-            part,
-            work: Work::Fingerprint(progress),
-            at_least: Duration::ZERO,
-            deaths: 0,
-        };
-        let most = QueueSettings::default().max_message_bytes as usize;
-        Draft::new(&header).unwrap().room(most)
-    };
-    let first = room(0, Progress::default());
-    let mut progress = Progress::default();
-    progress.update(&border_content(first));
-    let second = room(1, progress);
-    [first - 1, first, first + 1, first + second]
+    [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES]
 }

@@ -1,0 +1,199 @@
+//! Where a run is: the namespace of its nodes, and the address of its pool.
+//!
+//! Whoever dies leaves a namespace behind that the next run removes: see [`remove_dead_runs`].
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+use clap::ValueEnum;
+use ipc_node::Registry;
+use ipc_node::pool::{Pool, PoolBuilder};
+use ipc_queue::transport::OpenMode;
+use ipc_queue::{Address, QueueOptions};
+use ipc_shm::Namespace;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::task;
+
+/// What the messages travel over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// Threads of one process.
+    Local,
+    /// Processes that share memory.
+    #[default]
+    Shm,
+}
+
+/// A run's namespace and address, with everything that is there. Removed when dropped.
+#[derive(Debug)]
+pub struct Premises {
+    transport: Transport,
+    namespace: Namespace,
+    address: String,
+    is_removed: bool,
+}
+
+/// The prefix of every namespace of a run.
+const PREFIX: &str = "demo-";
+/// What a run's pool is called in shared memory.
+const POOL: &str = "run";
+/// Tells a worker in which namespace it is a node.
+const NODES: &str = "IPC_DEMO_NODES";
+
+impl Premises {
+    /// Those of the coordinator of `namespace`, whose they are from now on.
+    #[must_use]
+    pub fn new(transport: Transport, namespace: Namespace) -> Self {
+        let run = namespace.name();
+        Self {
+            address: match transport {
+                // Names of this process's threads: the run is in the name.
+                Transport::Local => format!("local:{run}"),
+                Transport::Shm => format!("shm:{run}/{POOL}"),
+            },
+            transport,
+            namespace,
+            is_removed: false,
+        }
+    }
+
+    /// Where the nodes are.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where the pool is.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How the pool is to be started there, with so many workers.
+    pub fn pool(&self, workers: usize) -> PoolBuilder {
+        let builder = Pool::builder().at(&self.address).workers(workers);
+        let nodes = Some(&self.namespace);
+        match self.transport {
+            Transport::Local => builder.threads(task::handlers(nodes.cloned())),
+            _ => builder.command(worker(nodes)),
+        }
+    }
+
+    /// Removes everything. What is left all the same: nothing, unless something is wrong.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove(mut self) -> Result<Vec<String>> {
+        self.is_removed = true;
+        // The pool has ended, and should have taken them with it.
+        let mut left = queues(&self.address).to_vec();
+        left.retain(|queue| exists(queue));
+        left.extend(remove(&self.namespace, &self.address)?);
+        Ok(left)
+    }
+}
+
+impl Drop for Premises {
+    fn drop(&mut self) {
+        if !self.is_removed {
+            // Something failed before this; whoever hears of it need not hear of this, too.
+            let _ = remove(&self.namespace, &self.address);
+        }
+    }
+}
+
+/// The namespace of this process's run.
+///
+/// # Errors
+/// Never: the name is valid.
+pub fn namespace_of_run() -> Result<Namespace> {
+    Ok(Namespace::new(&format!("{PREFIX}{}", std::process::id()))?)
+}
+
+/// This program again, as a worker that is a node of that namespace.
+#[must_use]
+pub fn worker(nodes: Option<&Namespace>) -> Command {
+    // Not `current_exe`: after a rebuild its path says "(deleted)".
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("ipc-demo").stdout(Stdio::null());
+    if let Some(nodes) = nodes {
+        command.env(NODES, nodes.name().as_str());
+    }
+    command
+}
+
+/// Where this worker is a node, if it is one.
+#[must_use]
+pub fn nodes_of_worker() -> Option<Namespace> {
+    Namespace::new(&std::env::var(NODES).ok()?).ok()
+}
+
+/// Where the nodes are of the run at that address, if it shares memory with us.
+#[must_use]
+pub fn nodes_of_run(address: &str) -> Option<Namespace> {
+    match address.parse() {
+        Ok(Address::Shm { namespace, .. }) => Namespace::new(namespace.as_str()).ok(),
+        _ => None,
+    }
+}
+
+/// Removes what runs left behind whose processes are all gone: they were killed. What there is to say of that.
+///
+/// # Errors
+/// When the folder of all runs can't be used.
+pub fn remove_dead_runs(ours: &Namespace) -> Result<Vec<String>> {
+    let dead = ours
+        .siblings()?
+        .into_iter()
+        .filter(|run| is_dead(run, ours));
+    let removed = |run: Namespace| {
+        let name = run.name();
+        match remove(&run, &format!("shm:{name}/{POOL}")) {
+            Ok(_) => format!("removed what a killed run left behind: {name}"),
+            Err(error) => format!("can't remove what a killed run left behind: {error:#}"),
+        }
+    };
+    Ok(dead.map(removed).collect())
+}
+
+/// Whether nobody is left of a run. `ours` can only be the name of an earlier process of our number.
+fn is_dead(run: &Namespace, ours: &Namespace) -> bool {
+    let number = run.name().as_str().strip_prefix(PREFIX);
+    let Some(Ok(coordinator)) = number.map(str::parse) else {
+        return false;
+    };
+    // By its number first: between its first file and its joining, a run that begins has no nodes.
+    let is_gone = || kill(Pid::from_raw(coordinator), None) == Err(Errno::ESRCH);
+    // Then by its nodes: a helper may be finishing a task, or its number be one of another PID namespace.
+    let nobody_there = || Registry::open(run).is_ok_and(|registry| !registry.anybody_there());
+    (run == ours || is_gone()) && nobody_there()
+}
+
+/// Removes the queues and the table of nodes: as many of them as possible. What is left all the same.
+fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
+    let removed = queues(address).map(|queue| ipc_queue::remove(&queue));
+    Registry::remove(namespace)?;
+    for queue in removed {
+        queue?;
+    }
+    let left = std::fs::read_dir(namespace.path());
+    Ok(left
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect())
+}
+
+fn queues(address: &str) -> [String; 2] {
+    ["jobs", "answers"].map(|queue| format!("{address}.{queue}"))
+}
+
+fn exists(queue: &str) -> bool {
+    let options = QueueOptions::new().mode(OpenMode::Open);
+    options.open_bytes(queue).is_ok()
+}

@@ -1,0 +1,59 @@
+//! Who works, and what each has completed, whoever comes in whose place.
+
+use ipc_node::pool::{Loss, WorkerStatus};
+
+use crate::report::WorkerReport;
+
+/// The pool's own workers, then its guests, in the order in which they were heard of.
+#[derive(Debug)]
+pub(crate) struct Roster(Vec<WorkerReport>);
+
+impl Roster {
+    /// Of so many workers that the pool calls by their numbers.
+    pub(crate) fn new(workers: usize) -> Self {
+        let mut roster = Self(Vec::new());
+        for number in 1..=workers {
+            roster.named(&format!("worker-{number}"));
+        }
+        roster
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A worker completed a job.
+    pub(crate) fn completed(&mut self, worker: &str) {
+        self.named(worker).completed += 1;
+    }
+
+    /// A worker died and is replaced.
+    pub(crate) fn lost(&mut self, loss: &Loss) {
+        let worker = self.named(&loss.worker);
+        (worker.pid, worker.restarts) = (loss.pid, worker.restarts + 1);
+    }
+
+    /// These are there now.
+    pub(crate) fn seen(&mut self, workers: &[WorkerStatus]) {
+        for worker in workers {
+            self.named(&worker.name).pid = worker.pid;
+        }
+    }
+
+    pub(crate) fn into_reports(self) -> Vec<WorkerReport> {
+        self.0
+    }
+
+    fn named(&mut self, name: &str) -> &mut WorkerReport {
+        let known = self.0.iter().position(|worker| worker.name == name);
+        let index = known.unwrap_or(self.0.len());
+        if known.is_none() {
+            self.0.push(WorkerReport {
+                name: name.to_owned(),
+                ..WorkerReport::default()
+            });
+        }
+        &mut self.0[index]
+    }
+}
