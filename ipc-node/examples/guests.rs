@@ -1,0 +1,37 @@
+//! Workers of another process help a pool, wherever its address leads: `cargo run -p ipc-node --example guests`.
+
+use std::process::Command;
+
+use ipc_node::pool::{Handlers, Pool};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut handlers = Handlers::new();
+    handlers.add("who", |(): (), context| {
+        Ok::<_, String>(format!("{} in {}", context.worker(), std::process::id()))
+    });
+    handlers.work_if_worker();
+    if let Some(address) = std::env::args().nth(1) {
+        // Another process, on another host if the address is a network's. All that it knows is the address.
+        let worker = Command::new("/proc/self/exe");
+        let builder = Pool::builder().at(&address).worker_name("guest");
+        return Ok(builder.workers(2).command(worker).join()?.wait()?);
+    }
+    let pool = Pool::builder().workers(2).start()?;
+    let mut guests = Command::new("/proc/self/exe").arg(pool.address()).spawn()?;
+    while pool
+        .status()
+        .workers
+        .iter()
+        .filter(|who| who.is_guest)
+        .count()
+        < 2
+    {
+        std::thread::yield_now();
+    }
+    for who in pool.map::<_, String>("who", [(); 20])? {
+        println!("{}", who?);
+    }
+    pool.shutdown()?; // the guests end with it
+    guests.wait()?;
+    Ok(())
+}

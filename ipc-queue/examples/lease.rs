@@ -1,0 +1,34 @@
+//! Who holds a job for too long without a sign of life loses it: `cargo run -p ipc-queue --example lease`.
+
+use std::thread;
+use std::time::Duration;
+
+use ipc_queue::{QueueOptions, SettleError, remove};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = "shm:example-lease";
+    let lease = Duration::from_millis(200);
+    let queue = QueueOptions::new().lease(lease).open::<u32>(address)?;
+    queue.sender().send_batch([1, 2])?;
+    let receiver = queue.receiver();
+
+    let delivery = receiver.recv()?;
+    for _ in 0..4 {
+        thread::sleep(lease / 2);
+        delivery.extend(lease)?; // still at it: twice as long as the lease in all
+    }
+    delivery.ack()?;
+
+    let hung = receiver.recv()?; // says nothing …
+    let again = queue.receiver();
+    let delivery = again.recv()?; // … so it comes again when the lease ends
+    println!(
+        "{:?} came again, attempt {}",
+        delivery.data(),
+        delivery.attempt()
+    );
+    delivery.ack()?;
+    assert_eq!(hung.ack(), Err(SettleError::LeaseLost));
+    remove(address)?;
+    Ok(())
+}

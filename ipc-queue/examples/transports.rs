@@ -1,0 +1,22 @@
+//! The same program over another transport, by its address alone:
+//! `cargo run -p ipc-queue --example transports -- local:jobs`, or `shm:jobs`, and see what each can do.
+
+use ipc_queue::{Queue, Semantic, remove};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let given = std::env::args().nth(1);
+    let address = given.as_deref().unwrap_or("shm:example-transports");
+    let queue = Queue::<String>::open(address)?;
+    queue.sender().send("hello".to_owned())?;
+    let receiver = queue.receiver();
+    let delivery = receiver.recv()?;
+    println!("{:?} over {address}", delivery.data());
+    delivery.ack()?;
+    // What all do is the contract (`ipc_queue::transport`); what not all do, each says.
+    let can = queue.transport().capabilities();
+    for semantic in Semantic::ALL {
+        println!("  {semantic}: {:?}", can.support(semantic));
+    }
+    remove(address)?;
+    Ok(())
+}
