@@ -1,6 +1,7 @@
 //! Queue addresses.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipc_proto::Name;
@@ -23,6 +24,11 @@ pub enum Address {
         /// What it is called.
         name: Name,
     },
+    /// `unix:/PATH`: with whoever serves it at that socket, on this machine.
+    Unix {
+        /// The socket's file; absolute, so that it is the same for everybody.
+        path: PathBuf,
+    },
     /// `SCHEME:REST`: with a transport of another crate, which [`register`](crate::register)ed that scheme.
     Other {
         /// What comes before the first colon.
@@ -33,7 +39,7 @@ pub enum Address {
 }
 
 /// The schemes of this crate's own transports.
-pub(crate) const BUILT_IN: [&str; 2] = ["local", "shm"];
+pub(crate) const BUILT_IN: [&str; 3] = ["local", "shm", "unix"];
 const DEFAULT_NAMESPACE: &str = "default";
 
 impl FromStr for Address {
@@ -46,7 +52,7 @@ impl FromStr for Address {
         };
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(bad(
-                "it has no scheme; write local:NAME or shm:NAME".to_owned()
+                "it has no scheme; write local:NAME, shm:NAME or unix:/PATH".to_owned(),
             ));
         };
         let name = |text: &str| Name::new(text).map_err(|error| bad(error.to_string()));
@@ -59,6 +65,10 @@ impl FromStr for Address {
                     name: name(rest)?,
                 })
             }
+            "unix" if rest.starts_with('/') => Ok(Self::Unix { path: rest.into() }),
+            "unix" => Err(bad(
+                "a socket's path begins with '/', as in unix:/run/user/1000/jobs".to_owned(),
+            )),
             other => Ok(Self::Other {
                 scheme: other.to_owned(),
                 rest: rest.to_owned(),
@@ -72,6 +82,7 @@ impl fmt::Display for Address {
         match self {
             Self::Local { name } => write!(f, "local:{name}"),
             Self::Shm { namespace, name } => write!(f, "shm:{namespace}/{name}"),
+            Self::Unix { path } => write!(f, "unix:{}", path.display()),
             Self::Other { scheme, rest } => write!(f, "{scheme}:{rest}"),
         }
     }
@@ -83,7 +94,12 @@ mod tests {
 
     #[test]
     fn addresses_survive_their_text() {
-        for text in ["local:jobs", "shm:media/jobs", "nats://host:4222/jobs"] {
+        for text in [
+            "local:jobs",
+            "shm:media/jobs",
+            "unix:/run/jobs.sock",
+            "nats://host:4222/jobs",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!(
@@ -99,6 +115,7 @@ mod tests {
             ("shm:a/b/c", "'/' at byte 1"),
             ("local:", "empty"),
             ("shm:Jobs", "'J' at byte 0"),
+            ("unix:jobs.sock", "begins with '/'"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(text) && error.contains(reason), "{error}");

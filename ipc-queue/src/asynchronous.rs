@@ -179,7 +179,7 @@ impl Waiting {
 }
 
 /// Whether waiting may help.
-fn is_lack(failure: &SendFailure) -> bool {
+pub(crate) fn is_lack(failure: &SendFailure) -> bool {
     use SendFailure::{Full, KeyInUse, KeysFull, NoMemory};
     matches!(
         failure,

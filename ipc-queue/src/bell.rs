@@ -160,7 +160,7 @@ impl Bell {
     }
 
     /// Rings one listener, or else wakes somebody elsewhere.
-    fn pass_on(&self) {
+    pub(crate) fn pass_on(&self) {
         let mut state = self.state();
         let next = state.ring(1);
         drop(state);

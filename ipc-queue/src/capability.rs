@@ -89,7 +89,7 @@ pub enum Support {
 }
 
 /// What a transport can do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities([Support; Semantic::ALL.len()]);
 
 impl Capabilities {

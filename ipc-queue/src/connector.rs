@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 #[cfg(target_os = "linux")]
@@ -19,6 +20,8 @@ use crate::local::LocalQueue;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmQueue;
 use crate::transport::{OpenRequest, Transport};
+#[cfg(target_os = "linux")]
+use crate::unix::UnixQueue;
 
 /// Opens and removes the queues of one scheme, for a transport that lives in a crate of its own.
 pub trait Connector: Debug + Send + Sync {
@@ -87,6 +90,7 @@ pub fn remove(address: &str) -> Result<bool, QueueError> {
     match address.parse()? {
         Address::Local { name } => Ok(LocalQueue::remove(&name)),
         Address::Shm { namespace, name } => remove_shm(&namespace, &name),
+        Address::Unix { path } => remove_unix(&path),
         Address::Other { scheme, rest } => connector(address, &scheme)?.remove(&rest),
     }
 }
@@ -96,6 +100,7 @@ pub(crate) fn open(address: &str, request: &OpenRequest) -> Result<Arc<dyn Trans
     match address.parse()? {
         Address::Local { name } => Ok(Arc::new(LocalQueue::open(&name, request)?)),
         Address::Shm { namespace, name } => open_shm(&namespace, &name, request),
+        Address::Unix { path } => open_unix(&path, request),
         Address::Other { scheme, rest } => connector(address, &scheme)?.open(&rest, request),
     }
 }
@@ -141,6 +146,28 @@ fn remove_shm(namespace: &Name, name: &Name) -> Result<bool, QueueError> {
         &Namespace::new(namespace.as_str())?,
         name,
     )?)
+}
+
+#[cfg(target_os = "linux")]
+fn open_unix(path: &Path, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+    Ok(Arc::new(UnixQueue::open(path, request)?))
+}
+
+#[cfg(target_os = "linux")]
+fn remove_unix(path: &Path) -> Result<bool, QueueError> {
+    UnixQueue::remove(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_unix(_: &Path, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+    Err(QueueError::Transport(
+        "unix: needs Linux; use local: or a network transport".to_owned(),
+    ))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn remove_unix(_: &Path) -> Result<bool, QueueError> {
+    Ok(false)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -4,7 +4,7 @@ use ipc_proto::{Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A message past its attempt limit, or buried.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// What to call it when requeueing or discarding it.
     pub id: DeadLetterId,
@@ -33,7 +33,7 @@ pub struct DeadLetter {
 }
 
 /// Names a dead letter while it is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeadLetterId(pub(crate) u64, pub(crate) u64);
 
 impl DeadLetterId {

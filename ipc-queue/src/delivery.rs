@@ -36,7 +36,7 @@ struct Buffered {
 }
 
 /// What is known of a delivered message besides its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// What it is for.
     pub kind: Kind,

@@ -27,6 +27,8 @@ mod send_options;
 pub mod shm;
 mod stats;
 pub mod transport;
+#[cfg(target_os = "linux")]
+pub mod unix;
 
 pub use address::Address;
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
@@ -48,6 +50,8 @@ pub use send_options::{Key, SendOptions, WhenFull};
 #[cfg(target_os = "linux")]
 pub use shm::ShmQueue;
 pub use stats::QueueStats;
+#[cfg(target_os = "linux")]
+pub use unix::{UnixQueue, UnixServer};
 
 /// The types of messages that travel, and how queues are set up.
 pub use ipc_proto::{Kind, Message, MessageId, Name, Priority, QueueSettings, SenderId, Timestamp};

@@ -171,6 +171,10 @@ impl Transport for LocalQueue {
         self.shared.id
     }
 
+    fn payload(&self) -> Option<&str> {
+        Some(&self.shared.payload)
+    }
+
     fn sender(&self) -> Box<dyn SendPort> {
         Box::new(LocalSender {
             shared: Arc::clone(&self.shared),

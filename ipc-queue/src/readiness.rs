@@ -40,8 +40,30 @@ pub struct Readiness {
     listener: Listener,
 }
 
+/// A waker that is a descriptor: readable once it was woken, until it is cleared.
 #[derive(Debug)]
-struct Ringer(EventFd);
+pub(crate) struct Ringer(EventFd);
+
+impl Ringer {
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Arc::new(Self(EventFd::from_flags(flags)?)))
+    }
+
+    pub(crate) fn waker(self: &Arc<Self>) -> Waker {
+        Waker::from(Arc::clone(self))
+    }
+
+    pub(crate) fn clear(&self) {
+        let _ = self.0.read(); // Nothing to read is what we want.
+    }
+}
+
+impl AsFd for Ringer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Wake for Ringer {
     fn wake(self: Arc<Self>) {
@@ -52,9 +74,8 @@ impl Wake for Ringer {
 
 impl Readiness {
     fn new(bell: Bell) -> io::Result<Self> {
-        let fd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
-            ringer: Arc::new(Ringer(fd)),
+            ringer: Ringer::new()?,
             listener: bell.listener(),
         })
     }
@@ -64,15 +85,14 @@ impl Readiness {
     /// # Errors
     /// The thread that rings can't be started.
     pub fn arm(&mut self) -> io::Result<()> {
-        let _ = self.ringer.0.read(); // Nothing to read is what we want.
-        let waker = Waker::from(Arc::clone(&self.ringer));
-        self.listener.listen(&waker)
+        self.ringer.clear();
+        self.listener.listen(&self.ringer.waker())
     }
 }
 
 impl AsFd for Readiness {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ringer.0.as_fd()
+        self.ringer.as_fd()
     }
 }
 

@@ -4,6 +4,7 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use ipc_proto::{Kind, Priority};
+use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capabilities, Semantic, Unsupported};
 
@@ -22,7 +23,7 @@ use crate::capability::{Capabilities, Semantic, Unsupported};
 /// assert_eq!(receiver.recv()?.data().map(String::as_str), Some("at once"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct SendOptions {
     /// What the message is for.
@@ -40,7 +41,7 @@ pub struct SendOptions {
 }
 
 /// What to do when a queue is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WhenFull {
     /// Wait, as told, or refuse.
     #[default]
@@ -51,7 +52,7 @@ pub enum WhenFull {
 }
 
 /// What a message is known by, as a number that any bytes give, the same in every process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key(u64);
 
 impl Key {

@@ -215,6 +215,10 @@ impl Transport for ShmQueue {
         self.shared.queue_id()
     }
 
+    fn payload(&self) -> Option<&str> {
+        Some(self.shared.attachment.segment().header().payload.name())
+    }
+
     fn as_shm(&self) -> Option<&ShmQueue> {
         Some(self)
     }

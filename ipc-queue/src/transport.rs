@@ -84,6 +84,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, QueueSettings};
+use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
 use crate::capability::{Capabilities, Semantic, Unsupported};
@@ -114,6 +115,11 @@ pub trait Transport: Debug + Send + Sync {
 
     /// A handle for receiving, for one thread at a time.
     fn receiver(&self) -> Box<dyn ReceivePort>;
+
+    /// What the queue's payloads are: the name of their type, empty for plain bytes; `None` if the transport does not know.
+    fn payload(&self) -> Option<&str> {
+        None
+    }
 
     /// This crate's own transport in shared memory, if it is that.
     #[cfg(target_os = "linux")]
@@ -309,7 +315,7 @@ pub trait ReceivePort: Debug + Send {
 }
 
 /// A message in somebody's hands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// What its holder is called: a process's program, or a thread.
     pub holder: String,
@@ -343,7 +349,7 @@ impl Wait {
 }
 
 /// How a delivery ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Settle {
     /// Done: never to be delivered again.
     Ack,

@@ -1,0 +1,195 @@
+//! What the handles of one opening share: where the server is, and what it said of its queue.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::door::Doors;
+use super::frame::{Carried, Received, WireError};
+use super::link::{Link, Lost, NotConnected};
+use super::wire::{Answer, Ask, Welcome};
+use crate::error::{DrainError, QueueError, RecvError, SendFailure};
+use crate::transport::Wait;
+
+/// One opening of a served queue.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) path: PathBuf,
+    pub(super) welcome: Welcome,
+    /// For questions about the queue, whoever asks.
+    home: Mutex<Arc<Link>>,
+    pub(super) doors: Doors,
+}
+
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Removed,
+    Forked,
+    /// The connection's, in words.
+    Connection(String),
+}
+
+impl Client {
+    pub(super) fn new(path: PathBuf, welcome: Welcome, first: Link) -> Self {
+        Self {
+            path,
+            welcome,
+            home: Mutex::new(Arc::new(first)),
+            doors: Doors::default(),
+        }
+    }
+
+    /// The largest payload.
+    pub(super) fn most_bytes(&self) -> usize {
+        let settings = &self.welcome.settings;
+        settings.max_message_bytes.max(settings.inline_bytes) as usize
+    }
+
+    /// A new connection to the same queue.
+    pub(super) fn connect(&self) -> Result<Link, Trouble> {
+        match self.try_connect() {
+            // The socket's file goes when the queue is removed; who is connected is still told.
+            Err(Trouble::Connection(_)) if self.was_removed() => Err(Trouble::Removed),
+            connected => connected,
+        }
+    }
+
+    fn try_connect(&self) -> Result<Link, Trouble> {
+        match Link::connect(&self.path) {
+            Ok((link, welcome)) if welcome.id == self.welcome.id => Ok(link),
+            // Another queue is served there now.
+            Ok(_) => Err(Trouble::Removed),
+            Err(NotConnected::Nobody) => Err(Trouble::Connection(format!(
+                "nobody serves at unix:{} any more",
+                self.path.display()
+            ))),
+            Err(error) => Err(Trouble::Connection(
+                not_connected(&self.path, error).to_string(),
+            )),
+        }
+    }
+
+    fn was_removed(&self) -> bool {
+        let home = Arc::clone(&self.home());
+        let answer = home.call(&Ask::IsRemoved, &Carried::None, Wait::No);
+        matches!(answer, Ok(answer) if matches!(answer.what, Answer::Flag(true)))
+    }
+
+    /// Asks something about the queue.
+    pub(super) fn call(&self, ask: &Ask) -> Result<Answer, Trouble> {
+        self.at_home(|link| {
+            let answer = link.call(ask, &Carried::None, Wait::No)?;
+            Ok(answer.what)
+        })
+    }
+
+    /// Asks for what has several answers.
+    pub(super) fn call_for_all(
+        &self,
+        ask: &Ask,
+        mut last: impl FnMut(Received<Answer>) -> bool,
+    ) -> Result<(), Trouble> {
+        self.at_home(|link| link.call_for_all(ask, Wait::No, &mut last))
+    }
+
+    /// Asks for what may take long, over a connection that nobody else waits for.
+    pub(super) fn call_apart(&self, ask: &Ask, wait: Wait) -> Result<Answer, Trouble> {
+        let answer = self.connect()?.call(ask, &Carried::None, wait)?;
+        Ok(answer.what)
+    }
+
+    fn at_home<R>(&self, mut ask: impl FnMut(&Link) -> Result<R, Lost>) -> Result<R, Trouble> {
+        match ask(&*self.present_home()?) {
+            Err(Lost::Before(_)) => Ok(ask(&*self.present_home()?)?),
+            answered => Ok(answered?),
+        }
+    }
+
+    /// The connection, made anew if it has ended.
+    fn present_home(&self) -> Result<Arc<Link>, Trouble> {
+        let mut home = self.home();
+        if !home.is_ours() {
+            return Err(Trouble::Forked);
+        }
+        if !home.is_up() {
+            *home = Arc::new(self.try_connect()?);
+        }
+        Ok(Arc::clone(&home))
+    }
+
+    fn home(&self) -> MutexGuard<'_, Arc<Link>> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn not_connected(path: &std::path::Path, error: NotConnected) -> QueueError {
+    let path = path.display();
+    match error {
+        NotConnected::Nobody => QueueError::NotFound {
+            name: format!("unix:{path}"),
+        },
+        NotConnected::Refused(refusal) => QueueError::Transport(format!("unix:{path}: {refusal}")),
+        NotConnected::Stranger { uid } => QueueError::Transport(format!(
+            "unix:{path} is served by user {uid}: it must be the same user as this process's, or the superuser"
+        )),
+        NotConnected::Wire(error) => QueueError::Transport(format!("unix:{path}: {error}")),
+    }
+}
+
+impl Trouble {
+    pub(super) fn nonsense() -> Self {
+        Self::Connection("the server's answer makes no sense here".to_owned())
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Removed => write!(f, "{}", SendFailure::Removed),
+            Self::Forked => write!(f, "{}", SendFailure::Forked),
+            Self::Connection(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<Lost> for Trouble {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Forked => Self::Forked,
+            Lost::Before(why) => Self::Connection(why),
+            Lost::Meanwhile(why) => Self::Connection(format!(
+                "{why}, before it said what came of the request: that is not known"
+            )),
+        }
+    }
+}
+
+impl From<WireError> for Trouble {
+    fn from(error: WireError) -> Self {
+        Self::Connection(error.to_string())
+    }
+}
+
+macro_rules! troubles {
+    ($($error:ident)*) => {
+        $(
+            impl From<Trouble> for $error {
+                fn from(trouble: Trouble) -> Self {
+                    match trouble {
+                        Trouble::Removed => Self::Removed,
+                        Trouble::Forked => Self::Forked,
+                        Trouble::Connection(why) => Self::Transport(why),
+                    }
+                }
+            }
+        )*
+    };
+}
+
+troubles!(SendFailure RecvError DrainError);
+
+impl From<Lost> for SendFailure {
+    fn from(lost: Lost) -> Self {
+        Trouble::from(lost).into()
+    }
+}

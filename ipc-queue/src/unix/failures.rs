@@ -1,0 +1,217 @@
+//! Errors that travel: each as what it is, where the other side can know it.
+
+use std::time::Duration;
+
+use ipc_proto::MessageId;
+use serde::{Deserialize, Serialize};
+
+use crate::capability::{Semantic, Unsupported};
+use crate::error::{DrainError, RecvError, SendFailure, SettleError};
+
+/// An [`Unsupported`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lacking {
+    semantic: Semantic,
+    /// It is the settings that lack it, and not the transport.
+    by_settings: bool,
+}
+
+/// A [`SendFailure`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SendFailed {
+    Full { capacity: u32, dead: u64 },
+    NoMemory { bytes: u64 },
+    TimedOut { waited: Duration, dead: u64 },
+    Duplicate { of: MessageId },
+    KeyInUse,
+    KeysFull { keys: u32 },
+    Unsupported(Lacking),
+    TooLarge { bytes: u64, most: u64 },
+    Closed,
+    Removed,
+    Truncated,
+    Damaged(String),
+    Other(String),
+}
+
+/// A [`RecvError`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum RecvFailed {
+    Empty,
+    TimedOut { waited: Duration },
+    Paused,
+    Closed,
+    Removed,
+    Truncated,
+    Damaged(String),
+    Other(String),
+}
+
+/// A [`SettleError`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SettleFailed {
+    LeaseLost,
+    Truncated,
+    Other(String),
+}
+
+/// A [`DrainError`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum DrainFailed {
+    TimedOut { waited: Duration, left: u64 },
+    Removed,
+    Truncated,
+    Unsupported(Lacking),
+    Other(String),
+}
+
+impl From<Unsupported> for Lacking {
+    fn from(unsupported: Unsupported) -> Self {
+        let by_settings = unsupported == Unsupported::by_settings(unsupported.semantic);
+        Self {
+            semantic: unsupported.semantic,
+            by_settings,
+        }
+    }
+}
+
+impl From<Lacking> for Unsupported {
+    fn from(lacking: Lacking) -> Self {
+        if lacking.by_settings {
+            Self::by_settings(lacking.semantic)
+        } else {
+            Self::by_transport(lacking.semantic)
+        }
+    }
+}
+
+impl From<SendFailure> for SendFailed {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::Full { capacity, dead } => Self::Full { capacity, dead },
+            SendFailure::NoMemory { bytes } => Self::NoMemory {
+                bytes: bytes as u64,
+            },
+            SendFailure::TimedOut { waited, dead } => Self::TimedOut { waited, dead },
+            SendFailure::Duplicate { of } => Self::Duplicate { of },
+            SendFailure::KeyInUse => Self::KeyInUse,
+            SendFailure::KeysFull { keys } => Self::KeysFull { keys },
+            SendFailure::Unsupported(what) => Self::Unsupported(what.into()),
+            SendFailure::TooLarge { bytes, most } => Self::TooLarge {
+                bytes: bytes as u64,
+                most: most as u64,
+            },
+            SendFailure::Closed => Self::Closed,
+            SendFailure::Removed => Self::Removed,
+            SendFailure::Truncated => Self::Truncated,
+            SendFailure::Damaged(what) => Self::Damaged(what),
+            other @ (SendFailure::Forked | SendFailure::Encode(_) | SendFailure::Transport(_)) => {
+                Self::Other(other.to_string())
+            }
+        }
+    }
+}
+
+impl From<SendFailed> for SendFailure {
+    fn from(failed: SendFailed) -> Self {
+        let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        match failed {
+            SendFailed::Full { capacity, dead } => Self::Full { capacity, dead },
+            SendFailed::NoMemory { bytes } => Self::NoMemory { bytes: size(bytes) },
+            SendFailed::TimedOut { waited, dead } => Self::TimedOut { waited, dead },
+            SendFailed::Duplicate { of } => Self::Duplicate { of },
+            SendFailed::KeyInUse => Self::KeyInUse,
+            SendFailed::KeysFull { keys } => Self::KeysFull { keys },
+            SendFailed::Unsupported(what) => Self::Unsupported(what.into()),
+            SendFailed::TooLarge { bytes, most } => Self::TooLarge {
+                bytes: size(bytes),
+                most: size(most),
+            },
+            SendFailed::Closed => Self::Closed,
+            SendFailed::Removed => Self::Removed,
+            SendFailed::Truncated => Self::Truncated,
+            SendFailed::Damaged(what) => Self::Damaged(what),
+            SendFailed::Other(what) => Self::Transport(what),
+        }
+    }
+}
+
+impl From<RecvError> for RecvFailed {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Empty => Self::Empty,
+            RecvError::TimedOut { waited } => Self::TimedOut { waited },
+            RecvError::Paused => Self::Paused,
+            RecvError::Closed => Self::Closed,
+            RecvError::Removed => Self::Removed,
+            RecvError::Truncated => Self::Truncated,
+            RecvError::Damaged(what) => Self::Damaged(what),
+            other @ (RecvError::Forked | RecvError::Decode { .. } | RecvError::Transport(_)) => {
+                Self::Other(other.to_string())
+            }
+        }
+    }
+}
+
+impl From<RecvFailed> for RecvError {
+    fn from(failed: RecvFailed) -> Self {
+        match failed {
+            RecvFailed::Empty => Self::Empty,
+            RecvFailed::TimedOut { waited } => Self::TimedOut { waited },
+            RecvFailed::Paused => Self::Paused,
+            RecvFailed::Closed => Self::Closed,
+            RecvFailed::Removed => Self::Removed,
+            RecvFailed::Truncated => Self::Truncated,
+            RecvFailed::Damaged(what) => Self::Damaged(what),
+            RecvFailed::Other(what) => Self::Transport(what),
+        }
+    }
+}
+
+impl From<SettleError> for SettleFailed {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::LeaseLost => Self::LeaseLost,
+            SettleError::Truncated => Self::Truncated,
+            other @ (SettleError::Forked | SettleError::Transport(_)) => {
+                Self::Other(other.to_string())
+            }
+        }
+    }
+}
+
+impl From<SettleFailed> for SettleError {
+    fn from(failed: SettleFailed) -> Self {
+        match failed {
+            SettleFailed::LeaseLost => Self::LeaseLost,
+            SettleFailed::Truncated => Self::Truncated,
+            SettleFailed::Other(what) => Self::Transport(what),
+        }
+    }
+}
+
+impl From<DrainError> for DrainFailed {
+    fn from(error: DrainError) -> Self {
+        match error {
+            DrainError::TimedOut { waited, left } => Self::TimedOut { waited, left },
+            DrainError::Removed => Self::Removed,
+            DrainError::Truncated => Self::Truncated,
+            DrainError::Unsupported(what) => Self::Unsupported(what.into()),
+            other @ (DrainError::Forked | DrainError::Transport(_)) => {
+                Self::Other(other.to_string())
+            }
+        }
+    }
+}
+
+impl From<DrainFailed> for DrainError {
+    fn from(failed: DrainFailed) -> Self {
+        match failed {
+            DrainFailed::TimedOut { waited, left } => Self::TimedOut { waited, left },
+            DrainFailed::Removed => Self::Removed,
+            DrainFailed::Truncated => Self::Truncated,
+            DrainFailed::Unsupported(what) => Self::Unsupported(what.into()),
+            DrainFailed::Other(what) => Self::Transport(what),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! One connection, as the client has it.
+//!
+//! Several threads may wait at once: a handle for a message, and whoever settles one that it gave earlier. There is no
+//! thread to read for them. Whoever waits first reads, for all; when its own answer came, another one goes on.
+//! What the server does, or does not, ends the connection at most: whoever waits is told so.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::frame::{self, Carried, Reader, Received, WireError};
+use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
+use crate::transport::Wait;
+
+/// A connection to a server.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: UnixStream,
+    /// Who connected: a forked child is somebody else, who would read our answers.
+    process: u32,
+    /// Room for what is written, and the right to write.
+    scratch: Mutex<Vec<u8>>,
+    /// Whoever has set [`Inbox::is_being_read`] has it.
+    reader: Mutex<Reader>,
+    inbox: Mutex<Inbox>,
+    came: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    last_id: u32,
+    /// What was asked for, and what came of it.
+    answers: HashMap<u32, VecDeque<Received<Answer>>>,
+    /// How often the bell rang.
+    rings: u32,
+    /// Whether somebody reads.
+    is_being_read: bool,
+    /// Why nothing more comes.
+    end: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// This process was forked from the one that connected.
+    Forked,
+    /// The connection had ended: nothing was asked.
+    Before(String),
+    /// The connection ended: whether the server did what it was asked is not known.
+    Meanwhile(String),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NotConnected {
+    /// There is no socket, or nobody behind it.
+    Nobody,
+    Refused(Refusal),
+    /// The socket is not of a server of ours.
+    Stranger {
+        uid: u32,
+    },
+    Wire(WireError),
+}
+
+/// How long a server may take for what needs no waiting. Long, since it says that the server hangs.
+const ANSWER: Duration = Duration::from_secs(30);
+
+impl Link {
+    pub(super) fn connect(path: &Path) -> Result<(Self, Welcome), NotConnected> {
+        let socket = UnixStream::connect(path).map_err(not_connected)?;
+        check_server(&socket)?;
+        let wire = |error| NotConnected::Wire(WireError::io(error));
+        socket.set_write_timeout(Some(ANSWER)).map_err(wire)?;
+        let mut link = Self {
+            socket,
+            process: process::id(),
+            scratch: Mutex::default(),
+            reader: Mutex::default(),
+            inbox: Mutex::default(),
+            came: Condvar::new(),
+        };
+        let welcome = link.shake_hands()?;
+        Ok((link, welcome))
+    }
+
+    fn shake_hands(&mut self) -> Result<Welcome, NotConnected> {
+        let head = Head {
+            magic: MAGIC,
+            protocol: PROTOCOL,
+        };
+        let program = crate::unix::program();
+        let hello = Hello { head, program };
+        // Who is refused at once is told so before anything is read.
+        let said = frame::write_raw(&self.socket, &hello);
+        let reader = self
+            .reader
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let greeting = reader.read::<Greeting>(&self.socket, Some(Instant::now() + ANSWER));
+        match greeting.map_err(|error| said.err().unwrap_or(error)) {
+            Ok(Some(greeting)) => match greeting.what {
+                Greeting::Welcome(welcome) => Ok(*welcome),
+                Greeting::Refused(refusal) => Err(NotConnected::Refused(refusal)),
+            },
+            Ok(None) => Err(NotConnected::Wire(WireError::Io(silence()))),
+            Err(error) => Err(NotConnected::Wire(error)),
+        }
+    }
+
+    /// Whether anything can be asked, as far as is known.
+    pub(super) fn is_up(&self) -> bool {
+        self.process == process::id() && self.inbox().end.is_none()
+    }
+
+    pub(super) fn is_ours(&self) -> bool {
+        self.process == process::id()
+    }
+
+    /// Asks, and waits for the answer: as long as the server waits, and then some.
+    pub(super) fn call(
+        &self,
+        ask: &Ask,
+        carried: &Carried<'_>,
+        wait: Wait,
+    ) -> Result<Received<Answer>, Lost> {
+        let id = self.ask(ask, carried)?;
+        let answer = self.next_answer(id, wait);
+        self.inbox().answers.remove(&id);
+        answer
+    }
+
+    /// As [`call`](Self::call), for what has several answers; until `last` says so.
+    pub(super) fn call_for_all(
+        &self,
+        ask: &Ask,
+        wait: Wait,
+        mut last: impl FnMut(Received<Answer>) -> bool,
+    ) -> Result<(), Lost> {
+        let id = self.ask(ask, &Carried::None)?;
+        let end = loop {
+            match self.next_answer(id, wait).map(&mut last) {
+                Ok(true) => break Ok(()),
+                Ok(false) => {}
+                Err(lost) => break Err(lost),
+            }
+        };
+        self.inbox().answers.remove(&id);
+        end
+    }
+
+    /// Asks for what is not answered.
+    pub(super) fn tell(&self, ask: &Ask) {
+        if let Ok(id) = self.ask(ask, &Carried::None) {
+            self.inbox().answers.remove(&id);
+        }
+    }
+
+    fn ask(&self, ask: &Ask, carried: &Carried<'_>) -> Result<u32, Lost> {
+        if !self.is_ours() {
+            return Err(Lost::Forked);
+        }
+        let id = {
+            let mut inbox = self.inbox();
+            if let Some(end) = &inbox.end {
+                return Err(Lost::Before(end.clone()));
+            }
+            inbox.last_id = inbox.last_id.checked_add(1).unwrap_or(1);
+            let id = inbox.last_id;
+            inbox.answers.insert(id, VecDeque::new());
+            id
+        };
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = frame::write(&self.socket, &mut scratch, id, ask, carried);
+        drop(scratch);
+        written.map(|()| id).map_err(|error| {
+            // Half of it may have been written. The server acts on whole frames only.
+            let why = self.end(self.inbox(), &error);
+            Lost::Before(why)
+        })
+    }
+
+    fn next_answer(&self, id: u32, wait: Wait) -> Result<Received<Answer>, Lost> {
+        let until = match wait {
+            Wait::No => Some(Instant::now() + ANSWER),
+            Wait::Until(deadline) => deadline.max(Instant::now()).checked_add(ANSWER),
+            Wait::Forever => None,
+        };
+        let take = |inbox: &mut Inbox| inbox.answers.get_mut(&id)?.pop_front();
+        match self.wait_until(until, take) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => {
+                let silent = WireError::Io(silence());
+                Err(Lost::Meanwhile(self.end(self.inbox(), &silent)))
+            }
+            Err(why) => Err(Lost::Meanwhile(why)),
+        }
+    }
+
+    /// How often the bell rang so far.
+    pub(super) fn rings(&self) -> u32 {
+        self.inbox().rings
+    }
+
+    /// Waits until the bell rang more often than that, at most until then. `Err`: it rings no more.
+    pub(super) fn wait_for_ring(&self, heard: u32, until: Instant) -> Result<(), String> {
+        let rung = |inbox: &mut Inbox| (inbox.rings != heard).then_some(());
+        self.wait_until(Some(until), rung).map(drop)
+    }
+
+    /// Waits until `take` gives something. `Ok(None)`: it did not in time. `Err`: nothing more comes.
+    fn wait_until<R>(
+        &self,
+        until: Option<Instant>,
+        mut take: impl FnMut(&mut Inbox) -> Option<R>,
+    ) -> Result<Option<R>, String> {
+        let mut inbox = self.inbox();
+        loop {
+            if let Some(taken) = take(&mut inbox) {
+                return Ok(Some(taken));
+            }
+            if let Some(end) = &inbox.end {
+                return Err(end.clone());
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(None);
+            }
+            inbox = if inbox.is_being_read {
+                self.sleep(inbox, until)
+            } else {
+                self.read(inbox, until)
+            };
+        }
+    }
+
+    /// Somebody else reads.
+    fn sleep<'l>(
+        &self,
+        inbox: MutexGuard<'l, Inbox>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'l, Inbox> {
+        match until {
+            None => self
+                .came
+                .wait(inbox)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let woken = self.came.wait_timeout(inbox, left);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Reads one frame, for whomever it is.
+    fn read<'l>(
+        &'l self,
+        mut inbox: MutexGuard<'l, Inbox>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'l, Inbox> {
+        inbox.is_being_read = true;
+        drop(inbox);
+        let read = {
+            let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.read(&self.socket, until)
+        };
+        let mut inbox = self.inbox();
+        inbox.is_being_read = false;
+        match read {
+            Ok(Some(frame)) => {
+                if let Err(error) = inbox.put(frame) {
+                    self.end(inbox, &error);
+                    return self.inbox();
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.end(inbox, &error);
+                return self.inbox();
+            }
+        }
+        // Those it is for, and somebody to read on.
+        self.came.notify_all();
+        inbox
+    }
+
+    fn end(&self, mut inbox: MutexGuard<'_, Inbox>, error: &WireError) -> String {
+        let why = inbox.end.get_or_insert_with(|| error.to_string()).clone();
+        self.came.notify_all();
+        // Whatever comes of what was asked goes back.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        why
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inbox {
+    fn put(&mut self, frame: Received<Answer>) -> Result<(), WireError> {
+        match frame.what {
+            Answer::Ring => self.rings = self.rings.wrapping_add(1),
+            Answer::Violation(why) => self.end = Some(format!("the server hung up: {why}")),
+            _ => {
+                let asked = self.answers.get_mut(&frame.id);
+                let asked = asked.ok_or(WireError::Unasked("an answer to nothing"))?;
+                asked.push_back(frame);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn silence() -> String {
+    format!("the server did not answer for {ANSWER:?}")
+}
+
+fn not_connected(error: io::Error) -> NotConnected {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => NotConnected::Nobody,
+        _ => NotConnected::Wire(WireError::io(error)),
+    }
+}
+
+/// A socket that somebody else planted would get our messages.
+fn check_server(socket: &UnixStream) -> Result<(), NotConnected> {
+    let peer = rustix::net::sockopt::socket_peercred(socket);
+    let uid = peer.map_err(|error| NotConnected::Wire(WireError::io(error)))?;
+    let uid = uid.uid.as_raw();
+    if crate::unix::is_trusted(uid) {
+        Ok(())
+    } else {
+        Err(NotConnected::Stranger { uid })
+    }
+}

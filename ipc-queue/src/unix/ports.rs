@@ -1,0 +1,384 @@
+//! The client's handles. Each has a connection of its own, made when it is first used, and again when that has ended.
+//!
+//! What a handle holds ends with its connection: the server gives deliveries back and takes loans away. So a handle that
+//! connects again begins with nothing, and what it held before is lost, which settling says.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_proto::{Kind, MessageId};
+
+use super::client::{Client, Trouble};
+use super::door;
+use super::frame::{Carried, MAX_INLINE_BYTES, Payload, Received, WireError};
+use super::link::{Link, Lost};
+use super::wire::{Answer, Ask, Delivered, Side};
+use crate::bell::Bell;
+use crate::delivery::ByteDelivery;
+use crate::error::{BatchFailure, RecvError, SendFailure, SettleError};
+use crate::held::SettleOnce;
+use crate::loan::{Loan, PublishOnce};
+use crate::send_options::SendOptions;
+use crate::transport::{ReceivePort, SendPort, Settle, Wait};
+
+/// What is common to both.
+#[derive(Debug)]
+struct Port {
+    client: Arc<Client>,
+    role: fn() -> Ask,
+    link: RefCell<Option<Arc<Link>>>,
+}
+
+/// Sends.
+#[derive(Debug)]
+pub(super) struct UnixSender(Port);
+
+/// Receives.
+#[derive(Debug)]
+pub(super) struct UnixReceiver(Port);
+
+/// The right to fill one place, over the connection that it was lent by.
+#[derive(Debug)]
+struct UnixPlace {
+    link: Arc<Link>,
+    loan: u64,
+}
+
+/// The right to settle one delivery, over the connection that it came by.
+struct UnixHeld {
+    link: Arc<Link>,
+    ticket: u64,
+}
+
+/// So many messages travel in one frame at most.
+const MOST_IN_FRAME: usize = 1024;
+
+impl Port {
+    fn new(client: &Arc<Client>, role: fn() -> Ask) -> Self {
+        Self {
+            client: Arc::clone(client),
+            role,
+            link: RefCell::default(),
+        }
+    }
+
+    /// The connection, made anew if it has ended.
+    fn link(&self) -> Result<Arc<Link>, Trouble> {
+        if let Some(link) = &*self.link.borrow() {
+            if !link.is_ours() {
+                return Err(Trouble::Forked);
+            }
+            if link.is_up() {
+                return Ok(Arc::clone(link));
+            }
+        }
+        let link = Arc::new(self.client.connect()?);
+        link.call(&(self.role)(), &Carried::None, Wait::No)?;
+        *self.link.borrow_mut() = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Asks, over a new connection if the old one had ended; over which it was.
+    fn with_link<R>(
+        &self,
+        mut ask: impl FnMut(&Arc<Link>) -> Result<R, Lost>,
+    ) -> Result<R, Trouble> {
+        match ask(&self.link()?) {
+            Err(Lost::Before(_)) => Ok(ask(&self.link()?)?),
+            answered => Ok(answered?),
+        }
+    }
+
+    fn call(
+        &self,
+        ask: &Ask,
+        carried: &Carried<'_>,
+        wait: Wait,
+    ) -> Result<Received<Answer>, Trouble> {
+        self.with_link(|link| link.call(ask, carried, wait))
+    }
+}
+
+impl UnixSender {
+    pub(super) fn new(client: &Arc<Client>) -> Self {
+        Self(Port::new(client, || Ask::BecomeSender))
+    }
+
+    fn send_with(
+        &self,
+        payload: &[u8],
+        options: SendOptions,
+        wait: Wait,
+    ) -> Result<MessageId, SendFailure> {
+        self.check_size(payload.len())?;
+        let ask = Ask::Send {
+            options,
+            patience: wait.into(),
+        };
+        let payload = [payload];
+        let carried = carried(&payload)?;
+        match self.0.call(&ask, &carried, wait)?.what {
+            Answer::Sent(sent) => Ok(sent?),
+            _ => Err(Trouble::nonsense().into()),
+        }
+    }
+
+    /// Before a copy of it is made.
+    fn check_size(&self, bytes: usize) -> Result<(), SendFailure> {
+        let most = self.0.client.most_bytes();
+        if bytes > most {
+            return Err(SendFailure::TooLarge { bytes, most });
+        }
+        Ok(())
+    }
+
+    /// How many of these fit into one frame.
+    fn fitting(payloads: &[&[u8]]) -> usize {
+        let mut bytes = 0;
+        let fits = |payload: &&&[u8]| {
+            bytes += payload.len();
+            bytes <= MAX_INLINE_BYTES
+        };
+        payloads.iter().take(MOST_IN_FRAME).take_while(fits).count()
+    }
+
+    /// Sends what fits into one frame; how many were sent.
+    fn send_some(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<usize, BatchFailure> {
+        let fitting = Self::fitting(payloads);
+        if fitting < 2 {
+            let options = SendOptions::new().kind(kind);
+            let sent = self.send_with(payloads[0], options, wait);
+            return match sent {
+                Ok(_) => Ok(1),
+                Err(failure) => Err(BatchFailure { sent: 0, failure }),
+            };
+        }
+        let now = &payloads[..fitting];
+        let ask = Ask::SendBatch {
+            kind,
+            patience: wait.into(),
+            lengths: now.iter().map(|payload| payload.len() as u32).collect(),
+        };
+        let nothing = |failure| BatchFailure { sent: 0, failure };
+        let answer = self.0.call(&ask, &Carried::Inline(now), wait);
+        match answer.map_err(|trouble| nothing(trouble.into()))?.what {
+            Answer::SentBatch { sent, failure } => match failure {
+                None => Ok(fitting),
+                Some(failure) => Err(BatchFailure {
+                    sent: sent as usize,
+                    failure: failure.into(),
+                }),
+            },
+            _ => Err(nothing(Trouble::nonsense().into())),
+        }
+    }
+}
+
+fn carried<'a>(payload: &'a [&'a [u8]; 1]) -> Result<Carried<'a>, SendFailure> {
+    Carried::of(payload).map_err(|error| {
+        SendFailure::Transport(format!("no memory for a payload to hand over: {error}"))
+    })
+}
+
+impl SendPort for UnixSender {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.loan_with(len, &SendOptions::new().kind(kind), wait)
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        self.check_size(len)?;
+        let ask = Ask::Lend {
+            bytes: len as u64,
+            options: options.clone(),
+            patience: wait.into(),
+        };
+        let lent = self.0.with_link(|link| {
+            let answer = link.call(&ask, &Carried::None, wait)?;
+            Ok((Arc::clone(link), answer.what))
+        });
+        match lent? {
+            (link, Answer::Lent(lent)) => {
+                let loan = lent?;
+                Ok(Loan::buffered(len, UnixPlace { link, loan }))
+            }
+            _ => Err(Trouble::nonsense().into()),
+        }
+    }
+
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        self.send_with(payload, SendOptions::new().kind(kind), wait)
+    }
+
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+        let mut sent = 0;
+        while sent < payloads.len() {
+            let now = self.send_some(&payloads[sent..], kind, wait);
+            sent += now.map_err(|failure| BatchFailure {
+                sent: sent + failure.sent,
+                ..failure
+            })?;
+        }
+        Ok(())
+    }
+
+    fn bell(&self) -> Bell {
+        door::bell(&self.0.client, Side::Room)
+    }
+}
+
+impl UnixReceiver {
+    pub(super) fn new(client: &Arc<Client>) -> Self {
+        Self(Port::new(client, || Ask::BecomeReceiver))
+    }
+
+    /// Receives up to `most`, through all frames that the answer has.
+    fn receive<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        mut take: impl FnMut(ByteDelivery<'a>),
+    ) -> Result<(), RecvError> {
+        let ask = Ask::Receive {
+            most: u32::try_from(most).unwrap_or(u32::MAX),
+            patience: wait.into(),
+        };
+        let mut end = Ok(());
+        let received = self.0.with_link(|link| {
+            link.call_for_all(&ask, wait, |answer| match answer.what {
+                Answer::Deliveries { list, more } => {
+                    let deliveries = self.deliveries(link, &list, answer.payload);
+                    end = deliveries.map(|deliveries| deliveries.for_each(&mut take));
+                    !more
+                }
+                Answer::Nothing(failed) => {
+                    end = Err(failed.into());
+                    true
+                }
+                _ => {
+                    end = Err(Trouble::nonsense().into());
+                    true
+                }
+            })
+        });
+        received?;
+        end
+    }
+
+    fn deliveries<'a>(
+        &self,
+        link: &Arc<Link>,
+        list: &[Delivered],
+        payload: Payload,
+    ) -> Result<impl Iterator<Item = ByteDelivery<'a>>, RecvError> {
+        let client = &self.0.client;
+        let payload = payload.into_bytes(client.most_bytes().max(MAX_INLINE_BYTES));
+        let bytes = payload.map_err(|error| RecvError::Transport(error.to_string()))?;
+        let payloads = split(bytes, list).map_err(Trouble::from)?;
+        let list = list.to_vec();
+        Ok(list
+            .into_iter()
+            .zip(payloads)
+            .map(move |(delivered, payload)| {
+                let held = UnixHeld {
+                    link: Arc::clone(link),
+                    ticket: delivered.ticket,
+                };
+                ByteDelivery::buffered(client.welcome.id, delivered.about, payload, held)
+            }))
+    }
+}
+
+/// The payloads that lie one after the other.
+fn split(mut bytes: Vec<u8>, list: &[Delivered]) -> Result<Vec<Vec<u8>>, WireError> {
+    let lengths = || list.iter().map(|delivered| delivered.bytes as usize);
+    if lengths().sum::<usize>() != bytes.len() {
+        return Err(WireError::Unasked(
+            "payloads of another length than was said",
+        ));
+    }
+    if list.len() == 1 {
+        return Ok(vec![bytes]);
+    }
+    let cut = |len: usize| {
+        let rest = bytes.split_off(len);
+        std::mem::replace(&mut bytes, rest)
+    };
+    Ok(lengths().map(cut).collect())
+}
+
+impl ReceivePort for UnixReceiver {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        let mut received = None;
+        self.receive(1, wait, |delivery| received = Some(delivery))?;
+        received.ok_or_else(|| Trouble::nonsense().into())
+    }
+
+    fn recv_batch<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        if most == 0 {
+            return Ok(());
+        }
+        self.receive(most, wait, |delivery| into.push(delivery))
+    }
+
+    fn bell(&self) -> Bell {
+        door::bell(&self.0.client, Side::Items)
+    }
+}
+
+impl PublishOnce for UnixPlace {
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
+        let payload = [&payload[..]];
+        let carried = carried(&payload)?;
+        let ask = Ask::Publish { loan: self.loan };
+        match self.link.call(&ask, &carried, Wait::No)?.what {
+            Answer::Sent(sent) => Ok(sent?),
+            _ => Err(Trouble::nonsense().into()),
+        }
+    }
+
+    fn abandon(&self) {
+        // Answered, so that the place is free when this returns. If the connection has ended, it is.
+        let ask = Ask::Abandon { loan: self.loan };
+        let _ = self.link.call(&ask, &Carried::None, Wait::No);
+    }
+}
+
+impl SettleOnce for UnixHeld {
+    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+        let ticket = self.ticket;
+        self.ask(&Ask::Settle { ticket, how })
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        let ticket = self.ticket;
+        self.ask(&Ask::Extend { ticket, by })
+    }
+}
+
+impl UnixHeld {
+    fn ask(&self, ask: &Ask) -> Result<(), SettleError> {
+        match self.link.call(ask, &Carried::None, Wait::No) {
+            Ok(answer) => match answer.what {
+                Answer::Settled(settled) => Ok(settled?),
+                _ => Err(SettleError::Transport(Trouble::nonsense().to_string())),
+            },
+            Err(Lost::Forked) => Err(SettleError::Forked),
+            // The lease ended with the connection.
+            Err(Lost::Before(_)) => Err(SettleError::LeaseLost),
+            Err(Lost::Meanwhile(why)) => Err(SettleError::Transport(format!(
+                "whether the message was settled is not known: {why}"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The server: a socket, those who are connected, and the queue that they use.
+//!
+//! One thread accepts; each connection has a thread of its own (`connection.rs`). None of them waits for a client but its
+//! own, and nothing is kept for a client that does not read: its thread waits with it. Clients may die at any point; so may
+//! the server, whose socket's file is then left behind, and replaced by the next one to serve there.
+
+mod bind;
+mod connection;
+mod holders;
+mod receiving;
+mod ringing;
+mod sending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::frame::{self, Carried, WireError};
+use super::wire::{Greeting, PROTOCOL, Refusal, Welcome};
+use crate::capability::{Semantic, Support};
+use crate::readiness::Ringer;
+use crate::transport::Transport;
+use bind::Place;
+use connection::Connection;
+use holders::Holders;
+
+/// Serves a queue at a socket, until dropped.
+///
+/// ```
+/// use std::sync::Arc;
+/// use ipc_queue::{Queue, UnixServer};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("jobs.sock");
+/// // Here: path = "/run/user/1000/jobs.sock".
+/// let jobs = Queue::<String>::open("local:served-jobs")?; // or shm:, which outlives this process
+/// let server = UnixServer::bind(&path, Arc::clone(jobs.transport()))?;
+///
+/// // In any process of the same user that can reach the socket:
+/// let jobs = Queue::<String>::open(&format!("unix:{}", path.display()))?;
+/// jobs.sender().send("resize".to_owned())?;
+/// jobs.receiver().recv()?.ack()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct UnixServer {
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// How to serve a queue.
+#[derive(Debug)]
+#[must_use]
+pub struct UnixServerOptions {
+    max_connections: usize,
+    handshake_limit: Duration,
+    payload: Declared,
+    remover: Option<Remover>,
+}
+
+/// What the clients are told of the payloads.
+#[derive(Debug)]
+enum Declared {
+    AsTheQueueSays,
+    Any,
+}
+
+type RemoveQueue = dyn Fn() -> Result<bool, String> + Send + Sync;
+
+/// Removes the queue that is served.
+struct Remover(Box<RemoveQueue>);
+
+/// Why a queue is not served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The path can't be a socket's.
+    #[error("{path:?} can't be the path of a socket: {reason}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The folder is not safe to serve in.
+    #[error("the folder {folder:?} of the socket {reason}: serve in a folder that is yours alone")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is a server at that path, and it lives.
+    #[error("somebody serves at {path:?} already: end that server, or choose another path")]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is something else at that path.
+    #[error("{path:?} exists and is no socket: remove it, or choose another path")]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("serving at {path:?}: {source}")]
+    System {
+        /// The path.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+}
+
+/// What all threads of a server share.
+#[derive(Debug)]
+struct Shared {
+    queue: Arc<dyn Transport>,
+    welcome: Welcome,
+    max_connections: usize,
+    handshake_limit: Duration,
+    remover: Option<Remover>,
+    /// The socket's file; `None` when it is gone.
+    place: Mutex<Option<Place>>,
+    connections: Mutex<Connections>,
+    holders: Holders,
+    /// Wakes the thread that accepts.
+    stop: Arc<Ringer>,
+    stopping: AtomicBool,
+    removed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    last: u64,
+    open: HashMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    socket: Arc<UnixStream>,
+    /// `None`: not started yet.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a connection's thread needs, generously.
+const STACK_BYTES: usize = 512 * 1024;
+/// How long a connection may take for its last answer when the server ends.
+const GRACE: Duration = Duration::from_millis(200);
+/// How long to let be when no connection can be accepted, for want of descriptors.
+const BREATH: Duration = Duration::from_millis(50);
+
+impl UnixServer {
+    /// Serves `queue` at `path`, to processes of the same user.
+    ///
+    /// # Errors
+    /// [`ServeError`]: each thing that can be wrong with the path has its own variant.
+    pub fn bind(path: impl AsRef<Path>, queue: Arc<dyn Transport>) -> Result<Self, ServeError> {
+        Self::options().bind(path, queue)
+    }
+
+    /// How to serve it.
+    pub fn options() -> UnixServerOptions {
+        UnixServerOptions {
+            max_connections: 512,
+            handshake_limit: Duration::from_secs(5),
+            payload: Declared::AsTheQueueSays,
+            remover: None,
+        }
+    }
+
+    /// How many connections there are; each handle that clients use is one, and each client has one more.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections().open.len()
+    }
+
+    /// Whether a client had the queue removed.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.shared.is_removed()
+    }
+}
+
+impl UnixServerOptions {
+    /// How many connections there may be at once; more are refused. Each has a thread. Default 512.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// How long a client may take to say who it is. Default 5 s.
+    pub fn handshake_limit(mut self, time: Duration) -> Self {
+        self.handshake_limit = time;
+        self
+    }
+
+    /// Lets clients open the queue whatever they take its payloads for.
+    pub fn any_payload(mut self) -> Self {
+        self.payload = Declared::Any;
+        self
+    }
+
+    /// Lets clients remove the queue, which this does. Default: they can't.
+    pub fn removable(
+        mut self,
+        remove: impl Fn() -> Result<bool, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.remover = Some(Remover(Box::new(remove)));
+        self
+    }
+
+    /// Serves `queue` at `path`.
+    ///
+    /// # Errors
+    /// As [`UnixServer::bind`].
+    pub fn bind(
+        self,
+        path: impl AsRef<Path>,
+        queue: Arc<dyn Transport>,
+    ) -> Result<UnixServer, ServeError> {
+        let path = path.as_ref();
+        let system = |source| ServeError::System {
+            path: path.to_owned(),
+            source,
+        };
+        let stop = Ringer::new().map_err(system)?;
+        let (listener, place) = bind::bind(path)?;
+        let shared = Arc::new(Shared {
+            welcome: self.welcome(&*queue),
+            queue,
+            max_connections: self.max_connections,
+            handshake_limit: self.handshake_limit,
+            remover: self.remover,
+            place: Mutex::new(Some(place)),
+            connections: Mutex::default(),
+            holders: Holders::default(),
+            stop,
+            stopping: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+        });
+        let acceptor = Arc::clone(&shared);
+        let accepting = thread::Builder::new()
+            .name("ipc-serve".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || acceptor.accept(&listener))
+            .map_err(system)?;
+        Ok(UnixServer {
+            shared,
+            accepting: Some(accepting),
+        })
+    }
+
+    fn welcome(&self, queue: &dyn Transport) -> Welcome {
+        let payload = match self.payload {
+            Declared::AsTheQueueSays => queue.payload().map(str::to_owned),
+            Declared::Any => None,
+        };
+        let capabilities = queue
+            .capabilities()
+            .with(Semantic::ZeroCopy, Support::Unsupported)
+            // The kernel closes the connections of the dead.
+            .natively([Semantic::DeathNoticed, Semantic::Batches]);
+        Welcome {
+            protocol: PROTOCOL,
+            id: queue.id(),
+            settings: queue.settings().clone(),
+            capabilities,
+            payload,
+        }
+    }
+}
+
+/// Removes the socket's file, lets each connection answer what it is at, ends them, and waits for their threads.
+impl Drop for UnixServer {
+    fn drop(&mut self) {
+        let shared = &*self.shared;
+        shared.stopping.store(true, Ordering::SeqCst);
+        std::task::Wake::wake_by_ref(&shared.stop);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        shared.leave_place();
+        let open = std::mem::take(&mut shared.connections().open);
+        let end = |how: Shutdown| {
+            for open in open.values() {
+                let _ = open.socket.shutdown(how);
+            }
+        };
+        end(Shutdown::Read);
+        let until = Instant::now() + GRACE;
+        let is_running = |open: &Open| {
+            open.thread
+                .as_ref()
+                .is_some_and(|thread| !thread.is_finished())
+        };
+        while open.values().any(is_running) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Who does not read is not waited for.
+        end(Shutdown::Both);
+        for thread in open.into_values().filter_map(|open| open.thread) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        let connections = self.connections.lock();
+        connections.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the socket's file, unless it is another server's by now.
+    fn leave_place(&self) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(place.take());
+    }
+
+    fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+
+    /// Has the queue removed, for a client.
+    fn remove(&self) -> Result<bool, String> {
+        let Some(Remover(remove)) = &self.remover else {
+            return Err(
+                "this server does not let its clients remove the queue: end the server, or remove the queue where it is"
+                    .to_owned(),
+            );
+        };
+        let removed = remove()?;
+        self.removed.store(true, Ordering::SeqCst);
+        // Nobody else finds it here; who is connected is told that it was removed.
+        self.leave_place();
+        Ok(removed)
+    }
+
+    fn accept(self: &Arc<Self>, listener: &UnixListener) {
+        loop {
+            let ready = frame::wait_for([listener.as_fd(), self.stop.as_fd()], None);
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let accepted = ready.and_then(|_| listener.accept());
+            match accepted {
+                Ok((socket, _)) => self.admit(socket),
+                // The client gave up, or there is no descriptor left: then others may end meanwhile.
+                Err(_) => {
+                    let _ = frame::wait_for([self.stop.as_fd()], Some(Instant::now() + BREATH));
+                }
+            }
+        }
+    }
+
+    /// Starts a thread for a connection, if it is one that we serve.
+    fn admit(self: &Arc<Self>, socket: UnixStream) {
+        let socket = Arc::new(socket);
+        if let Err(refusal) = self.try_admit(&socket) {
+            // It fits into a new connection's buffer: this does not wait for anybody.
+            let _ = refuse(&socket, refusal);
+        }
+    }
+
+    fn try_admit(self: &Arc<Self>, socket: &Arc<UnixStream>) -> Result<(), Refusal> {
+        let peer = rustix::net::sockopt::socket_peercred(socket);
+        let peer = peer.map_err(|_| Refusal::NotOurs)?;
+        let uid = peer.uid.as_raw();
+        if !super::is_trusted(uid) {
+            return Err(Refusal::Stranger { uid });
+        }
+        let number = self.register(socket)?;
+        let socket = Arc::clone(socket);
+        let pid = peer.pid.as_raw_pid().unsigned_abs();
+        let shared = Arc::clone(self);
+        let started = thread::Builder::new()
+            .name(format!("ipc-serve-{pid}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                // Also when a panic ends it.
+                let _registered = Registered(&shared, number);
+                Connection::new(&shared, &socket, pid, number).run();
+            });
+        let mut connections = self.connections();
+        match started {
+            Ok(thread) => {
+                // It may have ended already.
+                if let Some(open) = connections.open.get_mut(&number) {
+                    open.thread = Some(thread);
+                }
+                Ok(())
+            }
+            Err(_) => {
+                connections.open.remove(&number);
+                Err(Refusal::NoThread)
+            }
+        }
+    }
+
+    fn register(&self, socket: &Arc<UnixStream>) -> Result<u64, Refusal> {
+        let mut connections = self.connections();
+        if connections.open.len() >= self.max_connections {
+            let most = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
+            return Err(Refusal::TooMany { most });
+        }
+        connections.last += 1;
+        let number = connections.last;
+        let socket = Arc::clone(socket);
+        let thread = None;
+        connections.open.insert(number, Open { socket, thread });
+        Ok(number)
+    }
+}
+
+/// Stands for a connection's thread among those that run.
+struct Registered<'s>(&'s Shared, u64);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.connections().open.remove(&self.1);
+    }
+}
+
+fn refuse(socket: &UnixStream, refusal: Refusal) -> Result<(), WireError> {
+    let greeting = Greeting::Refused(refusal);
+    frame::write(socket, &mut Vec::new(), 0, &greeting, &Carried::None)
+}
+
+impl std::fmt::Debug for Remover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remover")
+    }
+}

@@ -1,0 +1,186 @@
+//! The socket's file: made, protected, taken over from the dead, removed.
+//!
+//! Only its user may connect, and only they may put something else in its place: the file is 0600, from its first moment, in a
+//! folder that belongs to the user and that nobody else can write to. A socket that nobody listens at was left by a server
+//! that died. Two servers that find it at the same time take turns: each holds the folder's lock meanwhile.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::Mode;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, listen,
+    socket_with,
+};
+
+use super::ServeError;
+
+/// A socket's file; removed when dropped, if it is still the same.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Device and number.
+    file: (u64, u64),
+}
+
+/// How many may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// A listening socket at `path`.
+pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
+    let bad = |reason: &str| ServeError::Path {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let system = |source: io::Error| ServeError::System {
+        path: path.to_owned(),
+        source,
+    };
+    if !path.is_absolute() {
+        return Err(bad("it must be absolute, to be the same for everybody"));
+    }
+    let address =
+        SocketAddrUnix::new(path).map_err(|error| bad(&io::Error::from(error).to_string()))?;
+    let folder = path.parent().ok_or_else(|| bad("it names no file"))?;
+    check_folder(folder)?;
+    let lock = File::open(folder).map_err(system)?;
+    let lock = Flock::lock(lock, FlockArg::LockExclusive);
+    let _lock = lock.map_err(|(_, error)| system(error.into()))?;
+    make_room(path)?;
+    let socket = listening(path, &address).map_err(system)?;
+    let file = identity(path).map_err(system)?;
+    let path = path.to_owned();
+    Ok((UnixListener::from(socket), Place { path, file }))
+}
+
+/// Whoever else could write to it could put a socket of theirs in our place.
+fn check_folder(folder: &Path) -> Result<(), ServeError> {
+    let bad = |reason: String| ServeError::Folder {
+        folder: folder.to_owned(),
+        reason,
+    };
+    let found = fs::metadata(folder).map_err(|error| bad(format!("can't be used ({error})")))?;
+    let us = nix::unistd::geteuid().as_raw();
+    if found.uid() != us {
+        return Err(bad(format!("belongs to user {}, not {us}", found.uid())));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(bad(format!("can be written to by others (mode {mode:o})")));
+    }
+    Ok(())
+}
+
+/// Removes what a dead server left.
+fn make_room(path: &Path) -> Result<(), ServeError> {
+    let system = |source: io::Error| ServeError::System {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(system(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ServeError::NoSocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        // Nobody listens there, and nobody will: sockets do not come back to life.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(system)
+        }
+        // Also if it is too busy to take us.
+        _ => Err(ServeError::InUse {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // Before it is bound: Linux makes the file with the socket's own mode.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind_socket(&socket, address)?;
+    // In case some other kernel does not.
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    listen(socket.as_fd(), BACKLOG)?;
+    Ok(socket)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if identity(&self.path).ok() == Some(self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn the_socket_is_its_users_alone_and_goes_with_its_server() {
+        let folder = folder();
+        let path = folder.path().join("x.sock");
+        let (listener, place) = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        drop(place);
+        assert!(!path.exists());
+        drop(listener);
+    }
+
+    #[test]
+    fn a_living_server_is_not_replaced_and_a_dead_ones_socket_is() {
+        let folder = folder();
+        let path = folder.path().join("x.sock");
+        let (listener, old) = bind(&path).unwrap();
+        assert!(matches!(bind(&path), Err(ServeError::InUse { .. })));
+        drop(listener); // As in a crash: the file stays.
+        let (_listener, new) = bind(&path).unwrap();
+        // The old one's end does not touch what is there now.
+        drop(old);
+        assert!(path.exists());
+        drop(new);
+    }
+
+    #[test]
+    fn what_is_no_place_for_a_socket_is_refused() {
+        let folder = folder();
+        let path = folder.path().join("x.sock");
+        fs::write(&path, "a file").unwrap();
+        assert!(matches!(bind(&path), Err(ServeError::NoSocket { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"a file");
+        let relative = bind(Path::new("x.sock"));
+        assert!(matches!(relative, Err(ServeError::Path { .. })));
+        let long = folder.path().join("x".repeat(120));
+        assert!(matches!(bind(&long), Err(ServeError::Path { .. })));
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        let refused = bind(&open.join("x.sock"));
+        assert!(matches!(refused, Err(ServeError::Folder { .. })));
+    }
+}

@@ -1,0 +1,250 @@
+//! One connection, as the server has it: a thread that reads a request, does it, answers, and so on.
+//!
+//! It begins by answering questions about the queue, and may become a handle (`sending.rs`, `receiving.rs`) or a bell
+//! (`ringing.rs`). Whatever makes no sense ends it, with an answer that says why; nobody else notices.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_proto::codec;
+
+use super::holders::Holder;
+use super::{Shared, refuse};
+use crate::error::DrainError;
+use crate::readiness::Ringer;
+use crate::transport::Wait;
+use crate::unix::frame::{self, Carried, Reader, Received, WireError};
+use crate::unix::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Patience, Refusal};
+
+/// A client's connection.
+pub(super) struct Connection<'s> {
+    pub(super) shared: &'s Shared,
+    pub(super) socket: &'s UnixStream,
+    pub(super) holder: Holder,
+    reader: Reader,
+    scratch: Vec<u8>,
+}
+
+/// What a connection that waits was woken by.
+pub(super) enum Event {
+    Request(Received<Ask>),
+    Rung,
+    TimeUp,
+}
+
+/// Between two looks at whether a client that waits for the queue to drain is still there.
+const DRAIN_SLICE: Duration = Duration::from_millis(100);
+/// So many holdings go into one frame, which has room for more.
+const HOLDINGS_IN_FRAME: usize = 256;
+
+impl<'s> Connection<'s> {
+    pub(super) fn new(
+        shared: &'s Shared,
+        socket: &'s UnixStream,
+        pid: u32,
+        connection: u64,
+    ) -> Self {
+        Self {
+            shared,
+            socket,
+            holder: Holder {
+                connection,
+                pid,
+                program: Arc::from(""),
+            },
+            reader: Reader::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let Ok(true) = self.shake_hands() else {
+            return;
+        };
+        match self.serve() {
+            Ok(()) | Err(WireError::Ended) => {}
+            // Perhaps it can still be told.
+            Err(error) => {
+                let _ = self.answer(0, &Answer::Violation(error.to_string()), &Carried::None);
+            }
+        }
+    }
+
+    /// `Ok(false)`: it was refused.
+    fn shake_hands(&mut self) -> Result<bool, WireError> {
+        let until = Instant::now().checked_add(self.shared.handshake_limit);
+        let refusal = match self.reader.read_raw(self.socket, until) {
+            Ok(Some(bytes)) => match codec::decode_prefix::<Head>(&bytes) {
+                Ok((head, _)) if head.magic != MAGIC => Refusal::NotOurs,
+                Ok((head, _)) if head.protocol != PROTOCOL => {
+                    Refusal::Protocol { server: PROTOCOL }
+                }
+                _ => match codec::decode::<Hello>(&bytes) {
+                    Ok(hello) => {
+                        self.holder.program = hello.program.into();
+                        return self.greet();
+                    }
+                    Err(_) => Refusal::NotOurs,
+                },
+            },
+            Ok(None) => Refusal::Slow,
+            Err(_) => Refusal::NotOurs,
+        };
+        refuse(self.socket, refusal)?;
+        Ok(false)
+    }
+
+    fn greet(&mut self) -> Result<bool, WireError> {
+        let greeting = Greeting::Welcome(Box::new(self.shared.welcome.clone()));
+        frame::write(self.socket, &mut self.scratch, 0, &greeting, &Carried::None)?;
+        Ok(true)
+    }
+
+    fn serve(&mut self) -> Result<(), WireError> {
+        loop {
+            let request = self.next()?;
+            let id = request.id;
+            match request.what {
+                Ask::BecomeSender => return super::sending::serve(self, id),
+                Ask::BecomeReceiver => return super::receiving::serve(self, id),
+                Ask::BecomeBell(side) => return super::ringing::serve(self, id, side),
+                Ask::Holdings => self.answer_holdings(id)?,
+                Ask::DeadLetters => self.answer_letters(id)?,
+                Ask::Drain(patience) => self.drain(id, patience)?,
+                other => {
+                    let answer = self.control(&other)?;
+                    self.answer(id, &answer, &Carried::None)?;
+                }
+            }
+        }
+    }
+
+    fn control(&self, ask: &Ask) -> Result<Answer, WireError> {
+        let queue = &self.shared.queue;
+        Ok(match ask {
+            Ask::Stats => Answer::Stats(Box::new(queue.stats())),
+            Ask::IsClosed => Answer::Flag(queue.is_closed()),
+            Ask::IsPaused => Answer::Flag(queue.is_paused()),
+            Ask::Close => {
+                queue.close();
+                Answer::Done
+            }
+            Ask::Pause => Answer::Controlled(queue.pause().map_err(Into::into)),
+            Ask::Resume => Answer::Controlled(queue.resume().map_err(Into::into)),
+            Ask::Purge => Answer::Purged(queue.purge().map_err(Into::into)),
+            Ask::Requeue(id) => Answer::Requeued(queue.requeue(*id).map_err(Into::into)),
+            Ask::Discard(id) => Answer::Flag(queue.discard(*id)),
+            Ask::NoteSignal { id, signal } => Answer::Flag(queue.note_signal(*id, *signal)),
+            Ask::Remove => Answer::Removed(self.shared.remove()),
+            Ask::IsRemoved => Answer::Flag(self.shared.is_removed()),
+            _ => return Err(WireError::Unasked("this connection is no handle")),
+        })
+    }
+
+    fn answer_holdings(&mut self, id: u32) -> Result<(), WireError> {
+        let mut holdings = match self.shared.queue.holdings() {
+            Ok(holdings) => holdings,
+            Err(unsupported) => {
+                let refused = Answer::Holdings(Err(unsupported.into()));
+                self.answer(id, &refused, &Carried::None)?;
+                Vec::new()
+            }
+        };
+        self.shared.holders.name(&mut holdings);
+        for some in holdings.chunks(HOLDINGS_IN_FRAME) {
+            let some = Answer::Holdings(Ok(some.to_vec()));
+            self.answer(id, &some, &Carried::None)?;
+        }
+        self.answer(id, &Answer::Last, &Carried::None)
+    }
+
+    fn answer_letters(&mut self, id: u32) -> Result<(), WireError> {
+        for mut letter in self.shared.queue.dead_letters() {
+            let payload = std::mem::take(&mut letter.payload);
+            let payload = [&payload[..]];
+            let carried = Carried::of(&payload).map_err(WireError::io)?;
+            self.answer(id, &Answer::Letter(letter), &carried)?;
+        }
+        self.answer(id, &Answer::Last, &Carried::None)
+    }
+
+    /// In slices, so that neither a client that left nor the server's end is waited out.
+    fn drain(&mut self, id: u32, patience: Patience) -> Result<(), WireError> {
+        let wait = Wait::from(patience);
+        let started = Instant::now();
+        let drained = loop {
+            let slice = Instant::now() + DRAIN_SLICE;
+            let until = match wait {
+                Wait::No => Wait::No,
+                Wait::Until(deadline) => Wait::Until(deadline.min(slice)),
+                Wait::Forever => Wait::Until(slice),
+            };
+            match self.shared.queue.drain(until) {
+                Err(DrainError::TimedOut { left, .. }) => {
+                    let over = match wait {
+                        Wait::No => true,
+                        Wait::Until(deadline) => Instant::now() >= deadline,
+                        Wait::Forever => false,
+                    };
+                    if over {
+                        let waited = started.elapsed();
+                        break Err(DrainError::TimedOut { waited, left });
+                    }
+                }
+                drained => break drained,
+            }
+            self.check_is_there()?;
+        };
+        let answer = Answer::Drained(drained.map_err(Into::into));
+        self.answer(id, &answer, &Carried::None)
+    }
+
+    /// Whether the client still waits, and says nothing meanwhile.
+    fn check_is_there(&mut self) -> Result<(), WireError> {
+        let now = Some(Instant::now());
+        match self.reader.read::<Ask>(self.socket, now)? {
+            None => Ok(()),
+            Some(_) => Err(WireError::Unasked("the last request is not answered yet")),
+        }
+    }
+
+    /// The next request, however long it takes.
+    pub(super) fn next(&mut self) -> Result<Received<Ask>, WireError> {
+        let request = self.reader.read(self.socket, None)?;
+        request.ok_or(WireError::Ended)
+    }
+
+    /// The next request, or ring, or until then.
+    pub(super) fn next_event(
+        &mut self,
+        ringer: &Ringer,
+        until: Option<Instant>,
+    ) -> Result<Event, WireError> {
+        loop {
+            if let Some(request) = self.reader.take()? {
+                return Ok(Event::Request(request));
+            }
+            let ready = frame::wait_for([self.socket.as_fd(), ringer.as_fd()], until);
+            let [said, rung] = ready.map_err(WireError::io)?;
+            if rung {
+                ringer.clear();
+                return Ok(Event::Rung);
+            }
+            if !said {
+                return Ok(Event::TimeUp);
+            }
+            self.reader.fill(self.socket)?;
+        }
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        id: u32,
+        answer: &Answer,
+        carried: &Carried<'_>,
+    ) -> Result<(), WireError> {
+        frame::write(self.socket, &mut self.scratch, id, answer, carried)
+    }
+}

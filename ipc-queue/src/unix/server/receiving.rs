@@ -1,0 +1,277 @@
+//! A connection that is a receiver. Its thread's stack holds what the client holds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::{Connection, Event};
+use crate::bell::Listener;
+use crate::delivery::ByteDelivery;
+use crate::error::{RecvError, SettleError};
+use crate::readiness::Ringer;
+use crate::transport::{ReceivePort, Wait};
+use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
+use crate::unix::wire::{Answer, Ask, Delivered, Patience};
+
+/// Serves it until it ends; then what the client had is given back.
+pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
+    let port = connection.shared.queue.receiver();
+    let ringer = Ringer::new().map_err(WireError::io)?;
+    connection.answer(id, &Answer::Done, &Carried::None)?;
+    let mut receiving = Receiving {
+        connection,
+        port: &*port,
+        ringer,
+        held: HashMap::new(),
+        last_ticket: 0,
+        waiting: None,
+    };
+    receiving.run()
+}
+
+struct Receiving<'p, 'c, 's> {
+    connection: &'c mut Connection<'s>,
+    port: &'p dyn ReceivePort,
+    ringer: Arc<Ringer>,
+    held: HashMap<u64, ByteDelivery<'p>>,
+    last_ticket: u64,
+    waiting: Option<Waiting>,
+}
+
+/// A receive that found nothing yet.
+struct Waiting {
+    id: u32,
+    most: u32,
+    since: Instant,
+    /// `None`: for ever.
+    until: Option<Instant>,
+    listener: Listener,
+}
+
+impl<'p> Receiving<'p, '_, '_> {
+    fn run(&mut self) -> Result<(), WireError> {
+        loop {
+            let Some(waiting) = &self.waiting else {
+                let request = self.connection.next()?;
+                self.act(request.id, request.what)?;
+                continue;
+            };
+            match self.connection.next_event(&self.ringer, waiting.until)? {
+                Event::Request(request) => self.act(request.id, request.what)?,
+                Event::Rung => self.look_again()?,
+                Event::TimeUp => self.give_up()?,
+            }
+        }
+    }
+
+    fn act(&mut self, id: u32, ask: Ask) -> Result<(), WireError> {
+        let settled = match ask {
+            Ask::Receive { most, patience } => return self.receive(id, most, patience),
+            Ask::Settle { ticket, how } => match self.held.remove(&ticket) {
+                Some(delivery) => {
+                    let message = delivery.id();
+                    let settled = delivery.settle(how);
+                    self.let_go(message);
+                    settled
+                }
+                None => Err(SettleError::LeaseLost),
+            },
+            Ask::Extend { ticket, by } => match self.held.get(&ticket) {
+                Some(delivery) => delivery.extend(by),
+                None => Err(SettleError::LeaseLost),
+            },
+            _ => return Err(WireError::Unasked("this connection is a receiver")),
+        };
+        let answer = Answer::Settled(settled.map_err(Into::into));
+        self.connection.answer(id, &answer, &Carried::None)
+    }
+
+    fn receive(&mut self, id: u32, most: u32, patience: Patience) -> Result<(), WireError> {
+        if self.waiting.is_some() {
+            return Err(WireError::Unasked("this receiver is waiting already"));
+        }
+        let since = Instant::now();
+        match self.try_receive() {
+            Err(RecvError::Empty | RecvError::Paused) if patience != Patience::None => {}
+            tried => return self.answer_tried(id, most, tried),
+        }
+        let until = match Wait::from(patience) {
+            Wait::Until(deadline) => Some(deadline),
+            Wait::No | Wait::Forever => None,
+        };
+        self.waiting = Some(Waiting {
+            id,
+            most,
+            since,
+            until,
+            listener: self.port.bell().listener(),
+        });
+        self.look_again()
+    }
+
+    /// Listens, and looks once more: so nothing that comes in between is missed.
+    fn look_again(&mut self) -> Result<(), WireError> {
+        let Some(waiting) = &mut self.waiting else {
+            return Ok(());
+        };
+        // What rang is looked for below.
+        self.ringer.clear();
+        let listening = waiting.listener.listen(&self.ringer.waker());
+        listening.map_err(WireError::io)?;
+        match self.try_receive() {
+            Err(RecvError::Empty | RecvError::Paused) => Ok(()),
+            tried => self.stop_waiting(tried),
+        }
+    }
+
+    /// The time is up. What is there now is taken all the same.
+    fn give_up(&mut self) -> Result<(), WireError> {
+        let tried = self.try_receive();
+        let waited = self.waiting.as_ref().map(|waiting| waiting.since.elapsed());
+        let waited = waited.unwrap_or_default();
+        self.stop_waiting(match tried {
+            Err(RecvError::Empty | RecvError::Paused) => Err(RecvError::TimedOut { waited }),
+            tried => tried,
+        })
+    }
+
+    fn stop_waiting(
+        &mut self,
+        tried: Result<ByteDelivery<'p>, RecvError>,
+    ) -> Result<(), WireError> {
+        let Some(waiting) = self.waiting.take() else {
+            return Ok(());
+        };
+        match tried {
+            Err(RecvError::TimedOut { .. }) => drop(waiting.listener),
+            _ => waiting.listener.found(self.port.has_more()),
+        }
+        self.answer_tried(waiting.id, waiting.most, tried)
+    }
+
+    fn try_receive(&self) -> Result<ByteDelivery<'p>, RecvError> {
+        let received = self.port.recv(Wait::No);
+        if received.as_ref().err() == Some(&RecvError::Closed) && self.others_hold() {
+            return Err(RecvError::Empty);
+        }
+        received
+    }
+
+    /// Whether anybody else has anything that may still come back. The queue may take all clients for one process, the
+    /// server, which need not wait for itself; but one of them may die.
+    fn others_hold(&self) -> bool {
+        let shared = self.connection.shared;
+        // First: what is returned after the look wakes us.
+        let connection = self.connection.holder.connection;
+        let waker = self.ringer.waker();
+        shared.holders.await_returns(connection, waker);
+        let ours: HashSet<_> = self
+            .held
+            .values()
+            .map(|held| (held.id(), held.attempt()))
+            .collect();
+        // A queue that can't say does not take us for one either: it knows its receivers.
+        let holdings = shared.queue.holdings().unwrap_or_default();
+        let mut held = holdings
+            .iter()
+            .map(|holding| (holding.message, holding.attempt));
+        held.any(|held| !ours.contains(&held)) || shared.queue.stats().writing > 0
+    }
+
+    fn answer_tried(
+        &mut self,
+        id: u32,
+        most: u32,
+        tried: Result<ByteDelivery<'p>, RecvError>,
+    ) -> Result<(), WireError> {
+        match tried {
+            Ok(first) => self.hand_over(id, most, first),
+            Err(error) => {
+                let answer = Answer::Nothing(error.into());
+                self.connection.answer(id, &answer, &Carried::None)
+            }
+        }
+    }
+
+    /// Hands over the first one and, if more are wanted, what else is there: as many to a frame as fit.
+    fn hand_over(&mut self, id: u32, most: u32, first: ByteDelivery<'p>) -> Result<(), WireError> {
+        const MOST_IN_FRAME: usize = 256;
+        let mut next = Some(first);
+        let mut left = most.saturating_sub(1);
+        while let Some(first) = next.take() {
+            let mut bytes = first.payload().len();
+            let mut batch = vec![first];
+            while next.is_none() && left > 0 {
+                let Ok(delivery) = self.port.recv(Wait::No) else {
+                    left = 0;
+                    break;
+                };
+                left -= 1;
+                bytes += delivery.payload().len();
+                if bytes > MAX_INLINE_BYTES || batch.len() == MOST_IN_FRAME {
+                    next = Some(delivery);
+                } else {
+                    batch.push(delivery);
+                }
+            }
+            self.hand_over_batch(id, batch, next.is_some())?;
+        }
+        Ok(())
+    }
+
+    fn hand_over_batch(
+        &mut self,
+        id: u32,
+        batch: Vec<ByteDelivery<'p>>,
+        more: bool,
+    ) -> Result<(), WireError> {
+        let mut list = Vec::with_capacity(batch.len());
+        let mut tickets = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            self.last_ticket += 1;
+            let about = delivery.about();
+            list.push(Delivered {
+                ticket: self.last_ticket,
+                about,
+                bytes: delivery.payload().len() as u32,
+            });
+            let (shared, holder) = (self.connection.shared, &self.connection.holder);
+            shared.holders.took(about.id, holder);
+            self.held.insert(self.last_ticket, delivery);
+            tickets.push(self.last_ticket);
+        }
+        let payloads: Vec<&[u8]> = tickets
+            .iter()
+            .map(|ticket| self.held[ticket].payload())
+            .collect();
+        let single;
+        let carried = match payloads[..] {
+            [payload] => {
+                single = [payload];
+                Carried::of(&single).map_err(WireError::io)?
+            }
+            _ => Carried::Inline(&payloads),
+        };
+        let answer = Answer::Deliveries { list, more };
+        self.connection.answer(id, &answer, &carried)
+    }
+
+    fn let_go(&self, message: ipc_proto::MessageId) {
+        let connection = self.connection.holder.connection;
+        self.connection.shared.holders.let_go(message, connection);
+    }
+}
+
+impl Drop for Receiving<'_, '_, '_> {
+    fn drop(&mut self) {
+        // First for others: whoever waited does not wait for us to give things back.
+        self.waiting = None;
+        for (_, delivery) in std::mem::take(&mut self.held) {
+            let message = delivery.id();
+            drop(delivery);
+            self.let_go(message);
+        }
+        let connection = self.connection.holder.connection;
+        self.connection.shared.holders.leave(connection);
+    }
+}

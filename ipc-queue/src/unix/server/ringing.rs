@@ -1,0 +1,34 @@
+//! A connection that is a bell: rings at the client when there may be something for its listeners.
+
+use super::connection::{Connection, Event};
+use crate::readiness::Ringer;
+use crate::unix::frame::{Carried, WireError};
+use crate::unix::wire::{Answer, Ask, Side};
+
+/// Serves it until it ends. Who was rung and is gone has passed the ring on.
+pub(super) fn serve(connection: &mut Connection<'_>, id: u32, side: Side) -> Result<(), WireError> {
+    let queue = &connection.shared.queue;
+    let bell = match side {
+        Side::Items => queue.receiver().bell(),
+        Side::Room => queue.sender().bell(),
+    };
+    let ringer = Ringer::new().map_err(WireError::io)?;
+    let waker = ringer.waker();
+    let mut listener = bell.clone().listener();
+    connection.answer(id, &Answer::Done, &Carried::None)?;
+    loop {
+        match connection.next_event(&ringer, None)? {
+            Event::Rung => connection.answer(0, &Answer::Ring, &Carried::None)?,
+            Event::TimeUp => {}
+            Event::Request(request) => match request.what {
+                Ask::Arm => {
+                    ringer.clear();
+                    listener.listen(&waker).map_err(WireError::io)?;
+                    connection.answer(request.id, &Answer::Done, &Carried::None)?;
+                }
+                Ask::PassOn => bell.pass_on(),
+                _ => return Err(WireError::Unasked("this connection is a bell")),
+            },
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A connection that is a sender. Its thread's stack holds the places that the client has on loan.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipc_proto::{Kind, MessageId};
+
+use super::connection::{Connection, Event};
+use crate::asynchronous::is_lack;
+use crate::bell::Listener;
+use crate::error::SendFailure;
+use crate::loan::Loan;
+use crate::readiness::Ringer;
+use crate::send_options::SendOptions;
+use crate::transport::{SendPort, Wait};
+use crate::unix::failures::SendFailed;
+use crate::unix::frame::{Carried, Payload, WireError};
+use crate::unix::wire::{Answer, Ask, Patience};
+
+/// Serves it until it ends; then the places that the client had are free.
+pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
+    let port = connection.shared.queue.sender();
+    let ringer = Ringer::new().map_err(WireError::io)?;
+    connection.answer(id, &Answer::Done, &Carried::None)?;
+    let mut sending = Sending {
+        connection,
+        port: &*port,
+        ringer,
+        loans: HashMap::new(),
+        last_loan: 0,
+        waiting: None,
+    };
+    sending.run()
+}
+
+struct Sending<'p, 'c, 's> {
+    connection: &'c mut Connection<'s>,
+    port: &'p dyn SendPort,
+    ringer: Arc<Ringer>,
+    loans: HashMap<u64, Loan<'p>>,
+    last_loan: u64,
+    waiting: Option<Waiting>,
+}
+
+/// What a client wants, until it is done.
+enum Want {
+    Send {
+        options: SendOptions,
+        payload: Payload,
+    },
+    Lend {
+        bytes: usize,
+        options: SendOptions,
+    },
+    Batch(Batch),
+}
+
+/// Messages to be sent one after the other.
+struct Batch {
+    kind: Kind,
+    lengths: Vec<u32>,
+    bytes: Vec<u8>,
+    /// How many were sent.
+    sent: usize,
+}
+
+/// A send that found no room yet.
+struct Waiting {
+    id: u32,
+    want: Want,
+    since: Instant,
+    /// `None`: for ever.
+    until: Option<Instant>,
+    listener: Listener,
+}
+
+impl Sending<'_, '_, '_> {
+    fn run(&mut self) -> Result<(), WireError> {
+        loop {
+            let Some(waiting) = &self.waiting else {
+                let request = self.connection.next()?;
+                self.act(request.id, request.what, request.payload)?;
+                continue;
+            };
+            match self.connection.next_event(&self.ringer, waiting.until)? {
+                Event::Request(request) => self.act(request.id, request.what, request.payload)?,
+                Event::Rung => self.look_again()?,
+                Event::TimeUp => self.give_up()?,
+            }
+        }
+    }
+
+    fn act(&mut self, id: u32, ask: Ask, payload: Payload) -> Result<(), WireError> {
+        let answer = match ask {
+            Ask::Send { options, patience } => {
+                return self.begin(id, Want::Send { options, payload }, patience);
+            }
+            Ask::Lend {
+                bytes,
+                options,
+                patience,
+            } => {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                return self.begin(id, Want::Lend { bytes, options }, patience);
+            }
+            Ask::SendBatch {
+                kind,
+                patience,
+                lengths,
+            } => {
+                let batch = Batch::new(kind, lengths, payload)?;
+                return self.begin(id, Want::Batch(batch), patience);
+            }
+            Ask::Publish { loan } => Answer::Sent(self.publish(loan, &payload).map_err(Into::into)),
+            Ask::Abandon { loan } => {
+                if let Some(loan) = self.loans.remove(&loan) {
+                    drop(loan);
+                    self.connection.shared.holders.returned();
+                }
+                Answer::Done
+            }
+            _ => return Err(WireError::Unasked("this connection is a sender")),
+        };
+        self.connection.answer(id, &answer, &Carried::None)
+    }
+
+    fn begin(&mut self, id: u32, mut want: Want, patience: Patience) -> Result<(), WireError> {
+        if self.waiting.is_some() {
+            return Err(WireError::Unasked("this sender is waiting already"));
+        }
+        let since = Instant::now();
+        let failure = match self.attempt(&mut want) {
+            Ok(answer) => return self.connection.answer(id, &answer, &Carried::None),
+            Err(failure) => failure,
+        };
+        if patience == Patience::None || !is_lack(&failure) {
+            let answer = want.failed(failure);
+            return self.connection.answer(id, &answer, &Carried::None);
+        }
+        let until = match Wait::from(patience) {
+            Wait::Until(deadline) => Some(deadline),
+            Wait::No | Wait::Forever => None,
+        };
+        self.waiting = Some(Waiting {
+            id,
+            want,
+            since,
+            until,
+            listener: self.port.bell().listener(),
+        });
+        self.look_again()
+    }
+
+    /// Listens, and tries once more: so no place that becomes free in between is missed.
+    fn look_again(&mut self) -> Result<(), WireError> {
+        let Some(mut waiting) = self.waiting.take() else {
+            return Ok(());
+        };
+        self.ringer.clear();
+        let listening = waiting.listener.listen(&self.ringer.waker());
+        listening.map_err(WireError::io)?;
+        match self.attempt(&mut waiting.want) {
+            Err(failure) if is_lack(&failure) => {
+                self.waiting = Some(waiting);
+                Ok(())
+            }
+            tried => self.stop_waiting(waiting, tried),
+        }
+    }
+
+    /// The time is up. If there is room now it is taken all the same.
+    fn give_up(&mut self) -> Result<(), WireError> {
+        let Some(mut waiting) = self.waiting.take() else {
+            return Ok(());
+        };
+        let waited = waiting.since.elapsed();
+        let tried = self.attempt(&mut waiting.want);
+        let tried = tried.map_err(|failure| match failure {
+            SendFailure::Full { dead, .. } => SendFailure::TimedOut { waited, dead },
+            SendFailure::NoMemory { .. } => {
+                let dead = self.connection.shared.queue.stats().dead;
+                SendFailure::TimedOut { waited, dead }
+            }
+            other => other,
+        });
+        self.stop_waiting(waiting, tried)
+    }
+
+    fn stop_waiting(
+        &mut self,
+        waiting: Waiting,
+        tried: Result<Answer, SendFailure>,
+    ) -> Result<(), WireError> {
+        match tried {
+            Err(SendFailure::TimedOut { .. }) => drop(waiting.listener),
+            _ => waiting.listener.found(self.port.has_more()),
+        }
+        let answer = tried.unwrap_or_else(|failure| waiting.want.failed(failure));
+        self.connection.answer(waiting.id, &answer, &Carried::None)
+    }
+
+    /// Does it if there is room.
+    fn attempt(&mut self, want: &mut Want) -> Result<Answer, SendFailure> {
+        match want {
+            Want::Send { options, payload } => Ok(Answer::Sent(Ok(self.send(options, payload)?))),
+            Want::Lend { bytes, options } => {
+                let loan = self.port.loan_with(*bytes, options, Wait::No)?;
+                self.last_loan += 1;
+                self.loans.insert(self.last_loan, loan);
+                Ok(Answer::Lent(Ok(self.last_loan)))
+            }
+            Want::Batch(batch) => {
+                batch.send(self.port)?;
+                let sent = batch.sent as u32;
+                Ok(Answer::SentBatch {
+                    sent,
+                    failure: None,
+                })
+            }
+        }
+    }
+
+    fn send(&self, options: &SendOptions, payload: &Payload) -> Result<MessageId, SendFailure> {
+        if let (None, Payload::Inline(bytes)) = (options.first_semantic(), payload) {
+            return self.port.send(bytes, options.kind, Wait::No);
+        }
+        let mut loan = self.port.loan_with(payload.len(), options, Wait::No)?;
+        fill(&mut loan, payload)?;
+        loan.publish()
+    }
+
+    fn publish(&mut self, loan: u64, payload: &Payload) -> Result<MessageId, SendFailure> {
+        let Some(mut loan) = self.loans.remove(&loan) else {
+            return Err(SendFailure::Transport("there is no such loan".to_owned()));
+        };
+        let filled = fill(&mut loan, payload);
+        let published = filled.and_then(|()| loan.publish());
+        self.connection.shared.holders.returned();
+        published
+    }
+}
+
+fn fill(loan: &mut Loan<'_>, payload: &Payload) -> Result<(), SendFailure> {
+    if loan.len() != payload.len() {
+        let (lent, came) = (loan.len(), payload.len());
+        return Err(SendFailure::Transport(format!(
+            "{came} bytes came for a loan of {lent}"
+        )));
+    }
+    let copied = payload.copy_to(loan);
+    copied.map_err(|error| SendFailure::Transport(format!("the payload can't be read: {error}")))
+}
+
+impl Want {
+    fn failed(&self, failure: SendFailure) -> Answer {
+        let failed = SendFailed::from(failure);
+        match self {
+            Self::Send { .. } => Answer::Sent(Err(failed)),
+            Self::Lend { .. } => Answer::Lent(Err(failed)),
+            Self::Batch(batch) => Answer::SentBatch {
+                sent: batch.sent as u32,
+                failure: Some(failed),
+            },
+        }
+    }
+}
+
+impl Batch {
+    fn new(kind: Kind, lengths: Vec<u32>, payload: Payload) -> Result<Self, WireError> {
+        let bytes = match payload {
+            Payload::Inline(bytes) => bytes,
+            Payload::Sealed(_) => return Err(WireError::Unasked("a batch travels in its frame")),
+        };
+        let said: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+        if said != bytes.len() as u64 {
+            return Err(WireError::Unasked(
+                "payloads of another length than was said",
+            ));
+        }
+        Ok(Self {
+            kind,
+            lengths,
+            bytes,
+            sent: 0,
+        })
+    }
+
+    /// Sends what is left, as far as there is room.
+    fn send(&mut self, port: &dyn SendPort) -> Result<(), SendFailure> {
+        let mut rest = &self.bytes[..];
+        let mut payloads = Vec::with_capacity(self.lengths.len());
+        for length in &self.lengths {
+            let (payload, behind) = rest.split_at(*length as usize);
+            payloads.push(payload);
+            rest = behind;
+        }
+        let left = &payloads[self.sent..];
+        match port.send_batch(left, self.kind, Wait::No) {
+            Ok(()) => {
+                self.sent = self.lengths.len();
+                Ok(())
+            }
+            Err(failed) => {
+                self.sent += failed.sent;
+                Err(failed.failure)
+            }
+        }
+    }
+}
+
+impl Drop for Sending<'_, '_, '_> {
+    fn drop(&mut self) {
+        self.waiting = None;
+        for (_, loan) in std::mem::take(&mut self.loans) {
+            drop(loan);
+            self.connection.shared.holders.returned();
+        }
+    }
+}

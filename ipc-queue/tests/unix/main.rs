@@ -1,0 +1,88 @@
+//! The `unix` transport keeps every promise of `ipc_queue::transport`, and those that a queue in shared memory may make harder
+//! over such a one; and what becomes of clients and servers that are killed, with real processes.
+#![cfg(target_os = "linux")]
+
+mod deaths;
+mod subject;
+
+mod over_local {
+    use ipc_queue::LocalQueue;
+
+    use crate::subject::{Local, Served};
+
+    ipc_queue::conformance_tests!(Served::<Local>::new());
+
+    #[test]
+    fn what_is_served_has_the_capabilities_of_what_is_behind() {
+        use ipc_queue::transport::{OpenRequest, Transport};
+        use ipc_queue::{Semantic, Support};
+        let subject = Served::<Local>::new();
+        let name = ipc_queue::Name::new("capable").unwrap();
+        let served =
+            ipc_queue::conformance::Subject::open(&subject, &name, &OpenRequest::default());
+        let (served, behind) = (
+            served.unwrap().capabilities(),
+            LocalQueue::open(&name, &OpenRequest::default())
+                .unwrap()
+                .capabilities(),
+        );
+        for semantic in Semantic::ALL {
+            let expected = match semantic {
+                Semantic::ZeroCopy => Support::Unsupported,
+                Semantic::DeathNoticed | Semantic::Batches => Support::Native,
+                other => behind.support(other),
+            };
+            assert_eq!(served.support(semantic), expected, "{semantic}");
+        }
+        assert!(LocalQueue::remove(&name));
+    }
+}
+
+/// Where it matters that the queue takes the server, for which all clients work, for one process.
+mod over_shm {
+    use ipc_queue::conformance::{hold, promises};
+
+    use crate::subject::{Served, Shm};
+
+    const PROMISES: [&str; 16] = [
+        "every_message_goes_to_exactly_one_receiver_at_a_time",
+        "payloads_of_every_size_arrive_intact",
+        "everybody_who_opens_a_name_gets_the_same_queue",
+        "a_killed_receivers_message_comes_again",
+        "who_holds_what_can_be_asked",
+        "a_dropped_delivery_is_a_nack",
+        "a_message_past_its_attempt_limit_is_a_dead_letter",
+        "a_dead_letter_can_be_requeued_or_discarded",
+        "an_expired_lease_is_lost_and_the_message_comes_again",
+        "a_batch_is_sent_and_received_in_its_order",
+        "urgent_messages_go_first_and_others_do_not_wait_for_ever",
+        "a_key_is_sent_once_while_it_is_remembered",
+        "a_loan_holds_a_place_until_it_is_published_or_dropped",
+        "an_async_receiver_goes_on_when_a_message_comes",
+        "a_closed_queue_takes_nothing_and_drains",
+        "a_removed_queue_wakes_and_refuses_everybody",
+    ];
+
+    #[test]
+    fn promises_hold() {
+        let chosen = PROMISES.map(|name| {
+            let mut all = promises().into_iter();
+            all.find(|(promise, _)| *promise == name).expect(name)
+        });
+        for (_, promise) in chosen {
+            hold(Served::<Shm>::new(), promise);
+        }
+    }
+}
+
+/// No test: what the conformance suite starts as another process.
+#[test]
+fn holder() {
+    subject::holder();
+}
+
+/// Not a test, unless this binary was started as another test's process.
+#[test]
+fn role() {
+    deaths::role();
+}

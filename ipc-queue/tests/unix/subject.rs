@@ -1,0 +1,141 @@
+//! Served queues, as the conformance suite sees them: a server for each, and openings that know its socket only.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use ipc_queue::conformance::{Subject, hold_until_killed};
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
+use ipc_queue::{ByteQueue, LocalQueue, Name, QueueError, ShmQueue, UnixQueue, UnixServer};
+use ipc_shm::Namespace;
+use tempfile::TempDir;
+
+/// What is served.
+pub trait Behind: Clone + Send + Sync + 'static {
+    fn new(folder: &TempDir) -> Self;
+    fn create(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError>;
+    fn remove(&self, name: &Name) -> Result<bool, QueueError>;
+}
+
+#[derive(Clone)]
+pub struct Local;
+
+#[derive(Clone)]
+pub struct Shm(Namespace);
+
+/// Queues with a server each.
+pub struct Served<B> {
+    behind: B,
+    servers: Mutex<HashMap<Name, (UnixServer, PathBuf)>>,
+    /// Those whose queue was removed: who has it open is still told.
+    former: Mutex<Vec<UnixServer>>,
+    folder: TempDir,
+}
+
+impl Behind for Local {
+    fn new(_: &TempDir) -> Self {
+        Self
+    }
+
+    fn create(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+        Ok(Arc::new(LocalQueue::open(name, request)?))
+    }
+
+    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+        Ok(LocalQueue::remove(name))
+    }
+}
+
+impl Behind for Shm {
+    fn new(folder: &TempDir) -> Self {
+        Self(Namespace::in_folder(folder.path().join("ipc"), "test").unwrap())
+    }
+
+    fn create(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+        Ok(Arc::new(ShmQueue::open(&self.0, name, request)?))
+    }
+
+    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+        Ok(ShmQueue::remove(&self.0, name)?)
+    }
+}
+
+impl<B: Behind> Served<B> {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("ipc-queue-test-")
+            .tempdir_in("/dev/shm")
+            .unwrap();
+        Self {
+            behind: B::new(&folder),
+            servers: Mutex::default(),
+            former: Mutex::default(),
+            folder,
+        }
+    }
+
+    fn path(&self, name: &Name) -> PathBuf {
+        self.folder.path().join(format!("{name}.sock"))
+    }
+}
+
+impl<B: Behind> Subject for Served<B> {
+    fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+        let mut servers = self.servers.lock().unwrap();
+        let path = self.path(name);
+        if !servers.contains_key(name) && request.mode != OpenMode::Open {
+            let queue = self.behind.create(name, request)?;
+            let (behind, removed) = (self.behind.clone(), name.clone());
+            let options = UnixServer::options().removable(move || {
+                let removed = behind.remove(&removed);
+                removed.map_err(|error| error.to_string())
+            });
+            let server = options.bind(&path, queue).unwrap();
+            servers.insert(name.clone(), (server, path.clone()));
+            let opening = OpenRequest {
+                mode: OpenMode::Open,
+                ..request.clone()
+            };
+            return Ok(Arc::new(UnixQueue::open(&path, &opening)?));
+        }
+        drop(servers);
+        Ok(Arc::new(UnixQueue::open(&path, request)?))
+    }
+
+    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+        let removed = UnixQueue::remove(&self.path(name))?;
+        if let Some((server, _)) = self.servers.lock().unwrap().remove(name) {
+            self.former.lock().unwrap().push(server);
+        }
+        Ok(removed)
+    }
+
+    fn holder(&self, name: &Name) -> Option<Command> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["--exact", "holder", "--nocapture", "--quiet"]);
+        command.env(HOLDER, format!("unix:{}", self.path(name).display()));
+        Some(command)
+    }
+}
+
+/// In the environment of a holder: the queue's address.
+const HOLDER: &str = "IPC_QUEUE_TEST_UNIX_HOLDER";
+
+pub fn holder() {
+    if let Ok(address) = std::env::var(HOLDER) {
+        hold_until_killed(&ByteQueue::open(&address).unwrap());
+    }
+}
+
+impl<B> Drop for Served<B> {
+    fn drop(&mut self) {
+        self.servers.get_mut().unwrap().clear();
+        self.former.get_mut().unwrap().clear();
+        let left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().collect();
+        assert!(
+            left.is_empty() || std::thread::panicking(),
+            "left behind: {left:?}"
+        );
+    }
+}
