@@ -22,6 +22,15 @@ pub fn open(queue: &str) -> Result<ByteQueue> {
     Ok(QueueOptions::new().open_any(&whole(queue))?)
 }
 
+/// Opens a queue that can only be asked: one that is neither in shared memory, where it can be looked at, nor in another
+/// process's own.
+pub fn open_elsewhere(queue: &str) -> Result<Option<ByteQueue>> {
+    match whole(queue).parse()? {
+        Address::Shm { .. } | Address::Local { .. } => Ok(None),
+        _ => open(queue).map(Some),
+    }
+}
+
 /// Opens a queue for looking only.
 pub fn inspect(queue: &str) -> Result<Inspector> {
     let (namespace, name) = parts(queue)?;

@@ -8,7 +8,7 @@ use ipc_queue::Priority;
 
 /// Looks at queues, sends, receives, pauses, drains and repairs.
 ///
-/// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short. What only looks
+/// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short; `unix:/PATH` if it is served. What only looks
 /// (ls, stat, top, peek, nodes, doctor, dlq ls, dlq show) maps a queue for reading only, and can't disturb anybody.
 #[derive(Debug, Parser)]
 #[command(name = "ipc", version, after_help = EXAMPLES)]
@@ -28,6 +28,7 @@ Examples:
   ipc top media                            watch a namespace
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc stat jobs --prometheus               for a scraper
+  ipc serve jobs --at unix:/run/user/1000/jobs.sock
   source <(ipc completions bash)
 
 Ends with 0 if all is well, 1 if not, 2 if the command line is wrong, 3 if there was nothing to receive in time.";
@@ -116,6 +117,12 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Serve a queue at a socket, for processes that can't share memory with it: in containers, in sandboxes.
+    ///
+    /// A queue in shared memory (`jobs`) is there with or without its server. A `local:` one is made here and ends
+    /// here: told to stop, by Ctrl-C, the server takes nothing more and waits until everything was settled; told again, it
+    /// ends at once.
+    Serve(Serve),
     /// Remove queues with everything in them. Whoever has one open is woken and told.
     Rm {
         /// Which.
@@ -160,6 +167,39 @@ pub struct Send {
     /// Wait for room for so long; for ever if not given.
     #[arg(long, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Which queue.
+    pub queue: String,
+    /// Where, as `unix:/PATH`; in a folder that is yours alone.
+    #[arg(long)]
+    pub at: String,
+    /// Create the queue if there is none.
+    #[arg(long)]
+    pub create: bool,
+    /// Create it for so many messages.
+    #[arg(long)]
+    pub capacity: Option<u32>,
+    /// Create it with leases of so long.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub lease: Option<Duration>,
+    /// Create it for payloads of so many bytes at most.
+    #[arg(long)]
+    pub max_message_bytes: Option<u32>,
+    /// Create it with priorities.
+    #[arg(long)]
+    pub priorities: bool,
+    /// Create it with keys, remembered for so long.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub dedup_window: Option<Duration>,
+    /// Create it for payloads of this type, as its Rust name says. Of a `local:` queue clients may otherwise think what they like.
+    #[arg(long = "type")]
+    pub payload: Option<String>,
+    /// So many connections at once: one for each handle that clients use, and one for each client.
+    #[arg(long, default_value_t = 512)]
+    pub max_connections: usize,
 }
 
 #[derive(Debug, Args)]

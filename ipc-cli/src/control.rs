@@ -46,7 +46,10 @@ pub fn rm(queues: &[String], force: bool, show: Show) -> Result<Ended> {
     for queue in queues {
         if !force {
             // One that can't be read can't be said to be empty.
-            let stats = address::inspect(queue)?.stats();
+            let stats = match address::open_elsewhere(queue)? {
+                Some(elsewhere) => elsewhere.transport().stats(),
+                None => address::inspect(queue)?.stats(),
+            };
             if stats.in_use() > 0 {
                 bail!(
                     "{queue} holds {} messages: --force removes it with them",

@@ -12,7 +12,7 @@ use crate::cli::Which;
 use crate::show::{self, Show};
 
 pub fn ls(queue: &str, show: Show) -> Result<Ended> {
-    let letters = address::inspect(queue)?.dead_letters();
+    let letters = letters(queue)?;
     let rows: Vec<_> = letters.iter().map(value).collect();
     show.rows(&rows, || {
         let mut table = show::table(&[
@@ -44,7 +44,7 @@ pub fn ls(queue: &str, show: Show) -> Result<Ended> {
 
 pub fn show(queue: &str, letter: &str, show: Show) -> Result<Ended> {
     let id = id(letter)?;
-    let letters = address::inspect(queue)?.dead_letters();
+    let letters = letters(queue)?;
     let letter = letters.into_iter().find(|found| found.id == id);
     let letter = letter
         .with_context(|| format!("{queue} has no such dead letter (any more): see ipc dlq ls"))?;
@@ -64,6 +64,13 @@ pub fn show(queue: &str, letter: &str, show: Show) -> Result<Ended> {
         )
     })?;
     Ok(Ended::Well)
+}
+
+fn letters(queue: &str) -> Result<Vec<DeadLetter>> {
+    Ok(match address::open_elsewhere(queue)? {
+        Some(elsewhere) => elsewhere.transport().dead_letters(),
+        None => address::inspect(queue)?.dead_letters(),
+    })
 }
 
 pub fn requeue(which: &Which, show: Show) -> Result<Ended> {

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use comfy_table::{Cell, Color, Table};
-use ipc_proto::Name;
+use ipc_proto::{Name, QueueSettings};
 use ipc_queue::shm::Inspector;
-use ipc_queue::{QueueError, QueueStats};
+use ipc_queue::transport::Holding;
+use ipc_queue::{ByteQueue, QueueError, QueueStats};
 use ipc_shm::{Namespace, Presence};
 use serde_json::{Value, json};
 
@@ -104,6 +105,9 @@ fn summary(namespace: &Namespace, name: &Name, queue: &Inspector) -> Value {
 
 /// Says all that is known of a queue.
 pub fn stat(queue: &str, show: Show) -> Result<Ended> {
+    if let Some(elsewhere) = address::open_elsewhere(queue)? {
+        return stat_elsewhere(queue, &elsewhere, show);
+    }
     let inspector = address::inspect(queue)?;
     if show.is_json() {
         let mut value = serde_json::Map::new();
@@ -117,11 +121,17 @@ pub fn stat(queue: &str, show: Show) -> Result<Ended> {
         value.insert("settings".into(), json!(inspector.settings()));
         value.insert("stats".into(), json!(inspector.stats()));
         value.insert("participants".into(), json!(participants(&inspector)));
-        value.insert("holdings".into(), json!(holdings(&inspector)));
+        value.insert("holdings".into(), json!(holdings(inspector.holdings())));
         show.say(&value, String::new)?;
         return Ok(Ended::Well);
     }
-    show::line(&facts(&inspector).to_string())?;
+    let lead = [
+        ("file", inspector.path().display().to_string()),
+        ("type", type_of(&inspector).to_owned()),
+        ("memory", show::bytes(inspector.bytes() as u64)),
+        ("oldest", oldest(&inspector)),
+    ];
+    show::line(&facts(&lead, inspector.settings(), &inspector.stats()).to_string())?;
     let mut table = show::table(&["process", "#pid", "state"]);
     for (slot, gone) in inspector.participants() {
         let state = match (slot.presence, gone) {
@@ -136,9 +146,41 @@ pub fn stat(queue: &str, show: Show) -> Result<Ended> {
         ]);
     }
     show::line(&format!("\n{table}"))?;
+    show_holdings(&inspector.holdings())?;
+    Ok(Ended::Well)
+}
+
+/// Of a queue that is not in shared memory: what its transport says.
+fn stat_elsewhere(name: &str, queue: &ByteQueue, show: Show) -> Result<Ended> {
+    let transport = queue.transport();
+    let (settings, stats) = (transport.settings(), transport.stats());
+    let held = transport.holdings().unwrap_or_default();
+    let payload = match transport.payload() {
+        None => "anything",
+        Some("") => "bytes",
+        Some(name) => name,
+    };
+    if show.is_json() {
+        let value = json!({
+            "queue": name,
+            "type": payload,
+            "id": transport.id(),
+            "settings": settings,
+            "stats": stats,
+            "holdings": holdings(held),
+        });
+        show.say(&value, String::new)?;
+        return Ok(Ended::Well);
+    }
+    let lead = [("address", name.to_owned()), ("type", payload.to_owned())];
+    show::line(&facts(&lead, settings, &stats).to_string())?;
+    show_holdings(&held)?;
+    Ok(Ended::Well)
+}
+
+fn show_holdings(held: &[Holding]) -> Result<()> {
     let mut table = show::table(&["message held", "by", "#pid", "#attempt"]);
-    let held = inspector.holdings();
-    for holding in &held {
+    for holding in held {
         table.add_row(vec![
             Cell::new(holding.message),
             Cell::new(&holding.holder),
@@ -149,18 +191,17 @@ pub fn stat(queue: &str, show: Show) -> Result<Ended> {
     if !held.is_empty() {
         show::line(&format!("\n{table}"))?;
     }
-    Ok(Ended::Well)
+    Ok(())
 }
 
-fn facts(queue: &Inspector) -> Table {
-    let (stats, settings) = (queue.stats(), queue.settings());
+fn facts(lead: &[(&str, String)], settings: &QueueSettings, stats: &QueueStats) -> Table {
     let mut table = show::table(&["", ""]);
     let mut fact = |name: &str, value: String| {
         table.add_row(vec![colored(name, Color::DarkCyan), Cell::new(value)]);
     };
-    fact("file", queue.path().display().to_string());
-    fact("type", type_of(queue).to_owned());
-    fact("memory", show::bytes(queue.bytes() as u64));
+    for (name, value) in lead {
+        fact(name, value.clone());
+    }
     let lease = settings
         .lease
         .map_or("until its holder dies".to_owned(), show::time);
@@ -192,7 +233,6 @@ fn facts(queue: &Inspector) -> Table {
         .map(|(name, number)| format!("{number} {name}"))
         .collect();
     fact("now", held.join(", "));
-    fact("oldest", oldest(queue));
     fact(
         "since it was made",
         format!(
@@ -240,8 +280,8 @@ fn participants(queue: &Inspector) -> Vec<Value> {
     .collect()
 }
 
-fn holdings(queue: &Inspector) -> Vec<Value> {
-    let all = queue.holdings().into_iter();
+fn holdings(held: Vec<Holding>) -> Vec<Value> {
+    let all = held.into_iter();
     all.map(|holding| {
         json!({
             "message": holding.message.to_string(),

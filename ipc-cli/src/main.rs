@@ -12,6 +12,7 @@ mod doctor;
 mod look;
 mod nodes;
 mod prometheus;
+mod serve;
 mod show;
 mod top;
 mod traffic;
@@ -76,6 +77,7 @@ fn run(command: Command, show: Show) -> Result<Ended> {
         Command::Nodes { namespace, timeout } => nodes::nodes(namespace.as_deref(), timeout, show),
         Command::Doctor { repair } => doctor::doctor(repair, show),
         Command::Rm { queues, force } => control::rm(&queues, force, show),
+        Command::Serve(serve) => serve::serve(&serve, show),
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "ipc", &mut std::io::stdout());
