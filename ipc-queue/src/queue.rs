@@ -62,7 +62,7 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// Opens the queue at `address`, or creates it with default settings.
     ///
     /// Addresses are `local:NAME` (threads of this process), `shm:NAME` or `shm:NAMESPACE/NAME` (processes of this
-    /// machine). For other settings see [`QueueOptions`].
+    /// machine), `unix:/PATH` (with whoever serves it there). For other settings see [`QueueOptions`].
     ///
     /// # Errors
     /// [`QueueError`]; opening a queue that carries another type than `T` is one. Types are told apart by
