@@ -34,9 +34,14 @@ mod other_type_segment;
 mod pid_reuse;
 mod planted_file;
 mod poison_task;
+mod pool_and_other_children;
 mod pool_hung_job;
+mod pool_killed_while_draining;
+mod pool_lease;
 mod pool_memory_hog;
 mod pool_poison_job;
+mod pool_program_replaced;
+mod pool_started_by_a_thread;
 mod pool_supervisor_killed;
 mod pool_worker_killed_in_a_job;
 mod pool_worker_killed_while_idle;
@@ -227,7 +232,7 @@ fn longest_name() -> usize {
         .unwrap_or(0)
 }
 
-const SCENARIOS: [Scenario; 35] = [
+const SCENARIOS: [Scenario; 40] = [
     Scenario {
         name: "worker-killed",
         promise: "a killed worker's message comes again, and whoever waits for it has it at once",
@@ -402,6 +407,31 @@ const SCENARIOS: [Scenario; 35] = [
         name: "pool-memory-hog",
         promise: "a worker that uses too much memory is killed, its job says why, and the next goes on",
         play: pool_memory_hog::play,
+    },
+    Scenario {
+        name: "pool-lease",
+        promise: "a worker that says that it works keeps its job; one that hangs loses it to another",
+        play: pool_lease::play,
+    },
+    Scenario {
+        name: "pool-killed-while-draining",
+        promise: "a pool that is killed while it drains leaves no worker and nothing in shared memory",
+        play: pool_killed_while_draining::play,
+    },
+    Scenario {
+        name: "pool-program-replaced",
+        promise: "a pool's workers are the program that it runs, also when its file is another by now",
+        play: pool_program_replaced::play,
+    },
+    Scenario {
+        name: "pool-started-by-a-thread",
+        promise: "workers live as long as their pool, not as long as the thread that started it",
+        play: pool_started_by_a_thread::play,
+    },
+    Scenario {
+        name: "pool-and-other-children",
+        promise: "a pool waits for its own workers only, and takes no other child's end",
+        play: pool_and_other_children::play,
     },
 ];
 

@@ -3,12 +3,13 @@
 use std::process::{Command, Output};
 
 /// More than a second each: only in `cargo xtask scenarios` itself.
-const SLOW: [&str; 5] = [
+const SLOW: [&str; 6] = [
     "sender-killed-mid-send",
     "recoverer-killed",
     "shared-memory-full",
     "exec-in-the-middle",
     "hundred-attachments",
+    "pool-lease",
 ];
 
 fn scenarios(args: &[&str]) -> Output {

@@ -26,6 +26,14 @@ pub struct Supervisor {
     /// Where the worker says its number
     #[arg(long)]
     file: PathBuf,
+
+    /// Its workers are the program that it is, whatever became of the file
+    #[arg(long)]
+    again: bool,
+
+    /// SIGTERM drains it
+    #[arg(long)]
+    drains: bool,
 }
 
 pub fn work(worker: &Worker) -> ExitCode {
@@ -39,7 +47,16 @@ pub fn work(worker: &Worker) -> ExitCode {
 }
 
 pub fn supervise(supervisor: &Supervisor) -> Result<ExitCode> {
-    let pool = pool(None).start()?;
+    handlers().work_if_worker();
+    let mut pool = if supervisor.again {
+        Pool::builder().workers(1)
+    } else {
+        pool(None)
+    };
+    if supervisor.drains {
+        pool = pool.sigterm_drains();
+    }
+    let pool = pool.start()?;
     let hung = pool.submit::<_, ()>("hang", &supervisor.file)?;
     let ended = wait(hung)?;
     Err(anyhow!("the hung job ended with {ended:?}"))
@@ -56,6 +73,16 @@ fn handlers() -> Handlers {
     handlers.add("hang once", |file: PathBuf, context: &Context<'_>| {
         if !file.exists() {
             hang(&file);
+        }
+        Ok::<_, String>(context.attempt())
+    });
+    // Works for so long, and says all the while that it does.
+    handlers.add("report", |time: Duration, context: &Context<'_>| {
+        let started = Instant::now();
+        while started.elapsed() < time {
+            let done = u64::try_from(started.elapsed().as_millis()).unwrap_or(0);
+            context.progress(done, done + 1);
+            thread::sleep(Duration::from_millis(10));
         }
         Ok::<_, String>(context.attempt())
     });
