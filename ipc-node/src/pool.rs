@@ -13,11 +13,14 @@
 
 mod builder;
 mod child;
+mod events;
 mod guests;
 mod letters;
 mod notices;
 mod program;
+mod request;
 mod restart;
+mod signals;
 mod state;
 mod supervisor;
 mod thread;
@@ -41,6 +44,7 @@ use serde::de::DeserializeOwned;
 
 pub use builder::{PoolBuilder, PoolError};
 pub use guests::Guests;
+pub use request::Request;
 pub use restart::{Backoff, Intensity, RestartPolicy};
 pub use ticket::{JobError, OpenTickets, Ticket, as_completed};
 pub use worker::{Context, Handlers};

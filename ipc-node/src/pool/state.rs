@@ -127,6 +127,9 @@ impl Shared {
 
     /// Takes in what a worker said.
     pub(super) fn hear(&self, start: u64, what: What) {
+        if matches!(what, What::Ready { .. }) {
+            self.tell_of_ready(start);
+        }
         let mut state = self.state();
         let is_guest = start & GUEST != 0;
         let worker = state.workers.get_mut(&start);
@@ -172,13 +175,16 @@ impl Shared {
             }
             What::Answered { ticket, answer } => {
                 if let Some(worker) = worker {
-                    worker.running = None;
+                    if let Some(running) = worker.running.take() {
+                        super::events::answered(self, running.since.elapsed());
+                    }
                     worker.jobs_done += 1;
                 }
                 state.worked = true;
                 state.orphans.remove(&ticket);
                 self.notices.done(ticket);
                 let answer = answer.map_err(|message| JobError::Failed { message });
+                self.tell_of_failure(ticket, &answer);
                 let first = self
                     .tickets
                     .answer(&mut self.tickets.lock(), ticket, answer);
@@ -189,6 +195,13 @@ impl Shared {
                 state.orphans.remove(&ticket);
                 self.notices.done(ticket);
             }
+        }
+    }
+
+    fn tell_of_ready(&self, start: u64) {
+        let pid = self.state().workers.get(&start).map(|worker| worker.pid);
+        if let Some(pid) = pid {
+            super::events::worker_ready(self, pid);
         }
     }
 
@@ -203,8 +216,27 @@ impl Shared {
 
     /// Answers a job in its workers' stead.
     pub(super) fn answer(&self, ticket: u64, error: JobError) -> bool {
+        if let JobError::Crashed {
+            signal: Some(signal),
+            ..
+        } = error
+        {
+            super::signals::note(self, ticket, signal);
+        }
         let mut entries = self.tickets.lock();
-        self.tickets.answer(&mut entries, ticket, Err(error))
+        let told = error.clone();
+        let first = self.tickets.answer(&mut entries, ticket, Err(error));
+        drop(entries);
+        if first {
+            super::events::job_without_result(self, ticket, &told);
+        }
+        first
+    }
+
+    fn tell_of_failure(&self, ticket: u64, answer: &Result<Vec<u8>, JobError>) {
+        if let Err(failed) = answer {
+            super::events::job_without_result(self, ticket, failed);
+        }
     }
 }
 

@@ -101,6 +101,7 @@ impl Supervisor {
             }
             self.sleep();
         };
+        super::events::ended(&self.shared, &reason);
         self.end(reason);
     }
 
@@ -119,6 +120,7 @@ impl Supervisor {
             return Some("it was dropped, or told twice to end".to_owned());
         }
         if draining && self.drain_by.is_none() {
+            super::events::draining(&self.shared);
             self.shared.jobs.transport().close();
             self.drain_by = now.checked_add(self.shared.limits.drain);
         }
@@ -146,7 +148,20 @@ impl Supervisor {
                 .to_owned(),
             );
         }
-        self.start_workers(now)
+        let first = self.next_start;
+        let trouble = self.start_workers(now);
+        self.tell_of_starts(first);
+        trouble
+    }
+
+    fn tell_of_starts(&self, first: u64) {
+        let state = self.shared.state();
+        let started = state.workers.iter().filter(|(start, _)| **start >= first);
+        let pids: Vec<u32> = started.map(|(_, worker)| worker.pid).collect();
+        drop(state);
+        for pid in pids {
+            super::events::worker_started(&self.shared, pid);
+        }
     }
 
     fn start_workers(&mut self, now: Instant) -> Option<String> {
@@ -229,8 +244,26 @@ impl Supervisor {
         let ended = std::mem::take(&mut self.ended);
         ended
             .into_iter()
-            .filter_map(|ended| self.judge(ended, now))
+            .filter_map(|ended| {
+                self.tell_of_end(&ended);
+                self.judge(ended, now)
+            })
             .last()
+    }
+
+    fn tell_of_end(&self, ended: &Ended) {
+        let state = self.shared.state();
+        let Some(worker) = state.workers.get(&ended.start) else {
+            return;
+        };
+        let (pid, ticket) = (worker.pid, worker.running.map(|running| running.ticket));
+        drop(state);
+        if ended.status.success() && ticket.is_none() {
+            super::events::worker_ended(&self.shared, pid);
+        } else {
+            let signal = ended.status.signal();
+            super::events::worker_died(&self.shared, pid, signal, ticket, &ended.note);
+        }
     }
 
     fn judge(&mut self, ended: Ended, now: Instant) -> Option<String> {
@@ -269,6 +302,7 @@ impl Supervisor {
         }
         match self.restarts.died_idle(now) {
             Some(pause) => {
+                super::events::backing_off(&self.shared, pause);
                 *slot = Slot::Empty(now + pause);
                 None
             }

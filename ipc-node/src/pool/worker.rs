@@ -254,6 +254,7 @@ impl Handlers {
     }
 
     fn run(&self, job: &Job, context: &Context<'_>) -> Result<Vec<u8>, String> {
+        let _span = super::events::span(job, context.attempt()).entered();
         let Some(run) = self.by_name.get(&job.handler) else {
             let name = &job.handler;
             return Err(format!(

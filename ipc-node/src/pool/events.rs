@@ -1,0 +1,105 @@
+//! What a pool says to `tracing`: each thing that becomes of a worker or a job, named here with its fields. `queue` is that
+//! of the pool's jobs.
+//!
+//! Jobs that end well are not told one by one; a worker has a span around each job that it runs, `job`, in which whatever
+//! its handler says is said. How long they took goes to `metrics`, if that is wanted.
+
+use std::time::Duration;
+
+use super::state::Shared;
+use super::ticket::JobError;
+use super::wire::Job;
+
+/// The target of all of them.
+const TARGET: &str = "ipc_node";
+
+pub(super) fn worker_started(shared: &Shared, pid: u32) {
+    tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker started");
+}
+
+pub(super) fn worker_ready(shared: &Shared, pid: u32) {
+    tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker ready");
+}
+
+/// It exited, and says that all was well.
+pub(super) fn worker_ended(shared: &Shared, pid: u32) {
+    tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker ended");
+}
+
+/// `ticket`: the job that it had, if any. `note`: what is known of why; of a SIGKILL by nobody known that it was
+/// probably the kernel, out of memory.
+pub(super) fn worker_died(
+    shared: &Shared,
+    pid: u32,
+    signal: Option<i32>,
+    ticket: Option<u64>,
+    note: &str,
+) {
+    tracing::warn!(
+        target: TARGET,
+        queue = shared.place.jobs(),
+        pid,
+        signal,
+        ticket,
+        note,
+        "worker died"
+    );
+}
+
+/// The next worker starts after a pause.
+pub(super) fn backing_off(shared: &Shared, pause: Duration) {
+    tracing::info!(target: TARGET, queue = shared.place.jobs(), pause = ?pause, "worker starts later");
+}
+
+/// A job was answered with something else than a result.
+pub(super) fn job_without_result(shared: &Shared, ticket: u64, error: &JobError) {
+    let how = match error {
+        JobError::Failed { .. } => "failed",
+        JobError::Crashed { .. } => "crashed",
+        JobError::TimedOut { .. } => "timed out",
+        JobError::Cancelled => "cancelled",
+        JobError::Expired { .. } => "expired",
+        _ => "given up",
+    };
+    tracing::warn!(
+        target: TARGET,
+        queue = shared.place.jobs(),
+        ticket,
+        how,
+        error = %error,
+        "job without result"
+    );
+}
+
+pub(super) fn draining(shared: &Shared) {
+    tracing::info!(target: TARGET, queue = shared.place.jobs(), "pool drains");
+}
+
+pub(super) fn ended(shared: &Shared, reason: &str) {
+    tracing::info!(target: TARGET, queue = shared.place.jobs(), reason, "pool ended");
+}
+
+/// What a worker does for one job. Only in a worker.
+pub(super) fn span(job: &Job, attempt: u8) -> tracing::Span {
+    tracing::info_span!(
+        target: TARGET,
+        "job",
+        handler = job.handler,
+        ticket = job.ticket,
+        attempt
+    )
+}
+
+/// A worker answered a job that it had for so long.
+pub(super) fn answered(shared: &Shared, took: Duration) {
+    tracing::trace!(target: TARGET, queue = shared.place.jobs(), took = ?took, "job answered");
+    #[cfg(feature = "metrics")]
+    {
+        let labels = [
+            ("messaging.system", "ipc".to_owned()),
+            ("messaging.operation.name", "process".to_owned()),
+            ("messaging.destination.name", shared.place.jobs()),
+        ];
+        metrics::histogram!("messaging.process.duration", &labels).record(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,20 @@
+//! Dead letters say which signal ended their last worker: only the pool, which started it, learns that.
+
+use ipc_proto::codec;
+
+use super::state::Shared;
+use super::wire::Job;
+
+/// Notes it in the letter that the job with this ticket is.
+pub(super) fn note(shared: &Shared, ticket: u64, signal: i32) {
+    let Ok(signal) = u8::try_from(signal) else {
+        return;
+    };
+    let jobs = shared.jobs.transport();
+    for letter in jobs.dead_letters() {
+        let job = codec::decode_prefix::<Job>(&letter.payload);
+        if job.is_ok_and(|(job, _)| job.ticket == ticket) {
+            jobs.note_signal(letter.id, signal);
+        }
+    }
+}
