@@ -173,6 +173,32 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_shows_what_matters_most_and_that_whole() {
+        let picture = drawn(50);
+        for word in [
+            "media/resize",
+            " 120 ",
+            "READY",
+            "DEAD",
+            "4711",
+            "12.5s",
+            "stale",
+        ] {
+            assert!(picture.contains(word), "no {word} in\n{picture}");
+        }
+        assert!(!picture.contains("PROCS"), "{picture}");
+    }
+
+    #[test]
+    fn what_is_not_there_takes_no_room() {
+        let view = View {
+            queues: view().queues,
+            ..View::default()
+        };
+        assert_eq!(picture::height(&view), 4);
+    }
+
+    #[test]
     fn the_picture_is_xml_too() {
         let view = view();
         let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();

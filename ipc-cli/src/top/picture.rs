@@ -8,13 +8,87 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
 use super::watch::{Held, Line, NodeLine, View};
 
+/// A column of a table: its title, how wide it is, and how much it matters. In a narrow terminal those that matter least
+/// are left out, rather than cut all of them short.
+type Column = (&'static str, u16, u8);
+
+const QUEUES: [Column; 13] = [
+    ("QUEUE", 14, 0),
+    ("DEPTH", 9, 5),
+    (" READY", 6, 0),
+    ("  HELD", 6, 1),
+    (" DELAY", 6, 6),
+    ("  DEAD", 6, 1),
+    ("    SENT", 8, 3),
+    ("   ACKED", 8, 2),
+    ("OLDEST", 6, 3),
+    (" AGAIN", 6, 4),
+    (" PROCS", 6, 6),
+    ("DEATHS", 6, 4),
+    ("STATE", 6, 2),
+];
+const HELD: [Column; 6] = [
+    ("HELD MESSAGE", 24, 3),
+    ("QUEUE", 14, 0),
+    ("BY", 16, 1),
+    ("     PID", 8, 0),
+    ("ATTEMPT", 7, 2),
+    ("     FOR", 8, 0),
+];
+const NODES: [Column; 4] = [
+    ("NODE", 16, 0),
+    ("     PID", 8, 1),
+    ("STATE", 6, 0),
+    ("LAST BEAT", 12, 1),
+];
+
+/// Which columns there is room for: as many as fit, those that matter most first.
+fn fitting<const N: usize>(columns: &[Column; N], width: u16) -> [bool; N] {
+    let mut by_rank: [usize; N] = std::array::from_fn(|at| at);
+    by_rank.sort_by_key(|at| columns[*at].2);
+    let mut fits = [false; N];
+    let mut left = width;
+    for at in by_rank {
+        // With what separates it from the next.
+        let Some(rest) = left.checked_sub(columns[at].1 + 1) else {
+            break;
+        };
+        (fits[at], left) = (true, rest);
+    }
+    // Something is better than nothing.
+    fits[0] |= !fits.contains(&true);
+    fits
+}
+
+/// A table of the columns that there is room for. The first takes what is left.
+fn table<'a, const N: usize>(
+    columns: &[Column; N],
+    width: u16,
+    rows: impl Iterator<Item = [Cell<'a>; N]>,
+) -> Table<'a> {
+    let fits = fitting(columns, width);
+    let of = |cells: [Cell<'a>; N]| {
+        let kept = cells.into_iter().zip(fits).filter(|(_, fits)| *fits);
+        Row::new(kept.map(|(cell, _)| cell).collect::<Vec<_>>())
+    };
+    let shown = columns.iter().zip(fits).filter(|(_, fits)| *fits);
+    let widths = shown.enumerate().map(|(at, ((_, wide, _), _))| match at {
+        0 => Constraint::Min(*wide),
+        _ => Constraint::Length(*wide),
+    });
+    let titles = columns.each_ref().map(|(title, ..)| Cell::new(*title));
+    let header = of(titles)
+        .style(Style::new().fg(Color::DarkGray))
+        .top_margin(1);
+    Table::new(rows.map(of), widths.collect::<Vec<_>>()).header(header)
+}
+
 /// How many lines there are to see.
 pub fn height(view: &View) -> u16 {
-    let rows = |count: usize| u16::try_from(count).unwrap_or(u16::MAX).saturating_add(2);
     let parts = [
-        rows(view.queues.len()),
-        rows(view.held.len().min(MOST_HELD)),
-        rows(view.nodes.len()),
+        lines(view.queues.len()),
+        lines(view.held.len().min(MOST_HELD)),
+        lines(view.nodes.len()),
     ];
     parts.into_iter().fold(1, u16::saturating_add)
 }
@@ -23,9 +97,7 @@ pub fn height(view: &View) -> u16 {
 const MOST_HELD: usize = 12;
 
 pub fn draw(frame: &mut Frame<'_>, view: &View) {
-    let rows = |count: usize| {
-        Constraint::Length(u16::try_from(count).unwrap_or(u16::MAX).saturating_add(2))
-    };
+    let rows = |count: usize| Constraint::Length(lines(count));
     let areas = Layout::vertical([
         Constraint::Length(1),
         rows(view.queues.len()),
@@ -34,9 +106,22 @@ pub fn draw(frame: &mut Frame<'_>, view: &View) {
     ]);
     let [title, queues, held, nodes] = areas.areas(frame.area());
     frame.render_widget(summary(view), title);
-    frame.render_widget(queue_table(&view.queues), queues);
-    frame.render_widget(held_table(&view.held), held);
-    frame.render_widget(node_table(&view.nodes), nodes);
+    let width = frame.area().width;
+    frame.render_widget(queue_table(&view.queues, width), queues);
+    if !view.held.is_empty() {
+        frame.render_widget(held_table(&view.held, width), held);
+    }
+    if !view.nodes.is_empty() {
+        frame.render_widget(node_table(&view.nodes, width), nodes);
+    }
+}
+
+/// How high a table of so many rows is; nothing of one that has none.
+fn lines(rows: usize) -> u16 {
+    match rows {
+        0 => 0,
+        rows => u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(2),
+    }
 }
 
 fn summary(view: &View) -> Paragraph<'_> {
@@ -56,7 +141,7 @@ fn summary(view: &View) -> Paragraph<'_> {
     ]))
 }
 
-fn queue_table(queues: &[Line]) -> Table<'_> {
+fn queue_table(queues: &[Line], width: u16) -> Table<'_> {
     let rows = queues.iter().map(|queue| {
         let full = queue.ready as f64 / queue.capacity.max(1) as f64;
         let depth = match full {
@@ -70,7 +155,7 @@ fn queue_table(queues: &[Line]) -> Table<'_> {
         } else {
             Color::Yellow
         };
-        Row::new(vec![
+        [
             Cell::new(queue.queue.as_str()).bold(),
             Cell::new(bar(full)).style(Style::new().fg(depth)),
             number(queue.ready),
@@ -84,91 +169,45 @@ fn queue_table(queues: &[Line]) -> Table<'_> {
             number(queue.processes),
             bad(queue.deaths),
             Cell::new(queue.state).style(Style::new().fg(state)),
-        ])
+        ]
     });
-    let widths = [
-        Constraint::Min(10),
-        Constraint::Length(10),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
-    ];
-    Table::new(rows, widths).header(header(&[
-        "QUEUE", "DEPTH", " READY", "  HELD", " DELAY", "  DEAD", "    SENT", "   ACKED", "OLDEST",
-        " AGAIN", " PROCS", "DEATHS", "STATE",
-    ]))
+    table(&QUEUES, width, rows)
 }
 
-fn held_table(held: &[Held]) -> Table<'_> {
+fn held_table(held: &[Held], width: u16) -> Table<'_> {
     let rows = held.iter().take(MOST_HELD).map(|one| {
         let long = if one.seconds >= 10.0 {
             Color::Yellow
         } else {
             Color::Reset
         };
-        Row::new(vec![
+        [
             Cell::new(one.message.as_str()),
             Cell::new(one.queue.as_str()),
             Cell::new(one.holder.as_str()),
-            number(one.pid.into()),
+            Cell::new(right(&one.pid.to_string(), 8)),
             number(one.attempt.into()),
             Cell::new(right(&seconds(one.seconds), 8)).style(Style::new().fg(long)),
-        ])
+        ]
     });
-    let widths = [
-        Constraint::Length(24),
-        Constraint::Min(10),
-        Constraint::Length(16),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(8),
-    ];
-    Table::new(rows, widths).header(header(&[
-        "HELD MESSAGE",
-        "QUEUE",
-        "BY",
-        "     PID",
-        "ATTEMPT",
-        "     FOR",
-    ]))
+    table(&HELD, width, rows)
 }
 
-fn node_table(nodes: &[NodeLine]) -> Table<'_> {
+fn node_table(nodes: &[NodeLine], width: u16) -> Table<'_> {
     let rows = nodes.iter().map(|node| {
         let color = match node.health {
             "alive" => Color::Green,
             "stale" => Color::Yellow,
             _ => Color::Red,
         };
-        Row::new(vec![
+        [
             Cell::new(node.node.as_str()),
-            number(node.pid.into()),
+            Cell::new(right(&node.pid.to_string(), 8)),
             Cell::new(node.health).style(Style::new().fg(color)),
             Cell::new(format!("{} ago", seconds(node.beat_seconds))),
-        ])
+        ]
     });
-    let widths = [
-        Constraint::Min(16),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(12),
-    ];
-    Table::new(rows, widths).header(header(&["NODE", "     PID", "STATE", "LAST BEAT"]))
-}
-
-fn header(names: &[&'static str]) -> Row<'static> {
-    let cells = names.iter().map(|name| Cell::new(*name));
-    Row::new(cells.collect::<Vec<_>>())
-        .style(Style::new().fg(Color::DarkGray))
-        .top_margin(1)
+    table(&NODES, width, rows)
 }
 
 fn number(number: u64) -> Cell<'static> {

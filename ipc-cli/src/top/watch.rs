@@ -33,7 +33,7 @@ pub struct Line {
     pub sent_per_second: f64,
     pub acked_per_second: f64,
     pub redelivered: u64,
-    /// How many processes were seen to go without leaving.
+    /// How many receivers died over a message, or processes were seen to go without leaving, whichever is more.
     pub deaths: u64,
     pub oldest_seconds: Option<f64>,
     pub state: &'static str,
@@ -172,7 +172,7 @@ impl Known {
             sent_per_second,
             acked_per_second,
             redelivered: stats.redelivered,
-            deaths: self.died.len() as u64,
+            deaths: stats.crashes.max(self.died.len() as u64),
             oldest_seconds: self
                 .inspector
                 .oldest()
