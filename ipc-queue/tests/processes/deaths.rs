@@ -254,3 +254,50 @@ fn the_dead_leave_their_slots_to_others() {
         expect_message(&queue.receiver(), number, 1).ack().unwrap();
     }
 }
+
+#[test]
+fn a_queue_full_of_dead_letters_says_so_and_drops_none() {
+    const CAPACITY: u32 = 3;
+    let stage = Stage::new(&QueueSettings {
+        attempt_limit: 1,
+        ..settings(CAPACITY)
+    });
+    let queue = stage.open();
+    let sender = queue.sender();
+    for number in 0..CAPACITY {
+        sender.try_send(&content(number.into(), SMALL)).unwrap();
+        let mut holder = stage.puppet();
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect(&format!("got {number}, attempt 1"));
+        holder.kill();
+        while queue.transport().dead_letters().len() <= number as usize {
+            std::thread::yield_now();
+        }
+    }
+    let dead = CAPACITY.into();
+    let capacity = CAPACITY;
+    let refused = sender.try_send(b"one more");
+    assert_eq!(refused, Err(SendFailure::Full { capacity, dead }));
+    let blocked = sender.send_timeout(b"one more", std::time::Duration::from_millis(10));
+    assert!(
+        matches!(blocked, Err(SendFailure::TimedOut { dead, .. }) if dead == CAPACITY.into()),
+        "{blocked:?}"
+    );
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains("3 dead letters") && said.contains("requeue or discard"),
+        "{said}"
+    );
+    // The signal is for who started the receiver to say, and stays with the letter.
+    let letters = queue.transport().dead_letters();
+    assert_eq!(letters[0].signal, None);
+    assert!(queue.transport().note_signal(letters[0].id, 9));
+    let letters = queue.transport().dead_letters();
+    assert_eq!((letters.len(), letters[0].signal), (3, Some(9)));
+    for letter in letters {
+        assert!(queue.transport().discard(letter.id));
+        assert!(!queue.transport().note_signal(letter.id, 9));
+    }
+    stage.assert_all_free(&queue);
+}

@@ -10,6 +10,7 @@ mod stage;
 mod stops;
 mod storm;
 mod truncated;
+mod weight;
 
 /// Not a test, unless this binary was started as another test's process.
 #[test]

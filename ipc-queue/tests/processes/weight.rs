@@ -1,0 +1,89 @@
+//! What an open queue costs its process.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use ipc_queue::RecvError;
+use nix::unistd::Pid;
+
+use crate::stage::{SMALL, Stage, settings};
+
+fn descriptors(pid: Pid) -> Vec<PathBuf> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    // One that was closed meanwhile is none.
+    all.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok())
+        .collect()
+}
+
+#[test]
+fn a_queue_costs_one_descriptor_and_one_for_each_peer() {
+    let stage = Stage::new(&settings(8));
+    let mut first = stage.puppet();
+    let mut others = [stage.puppet(), stage.puppet()];
+    for puppet in others.iter_mut().chain([&mut first]) {
+        puppet.tell(&format!("send 1 {SMALL}"));
+        assert!(puppet.hear().starts_with("blocking"));
+        puppet.expect("sent");
+    }
+    let found = descriptors(first.pid());
+    let named = |part: &str| {
+        let those = found
+            .iter()
+            .filter(|path| path.to_string_lossy().contains(part));
+        those.count()
+    };
+    assert_eq!(named("jobs.queue"), 1, "{found:?}");
+    // What wakes the watcher, and those that it watches.
+    assert!(named("eventfd") <= 1, "{found:?}");
+    assert!(named("pidfd") <= others.len(), "{found:?}");
+}
+
+/// How many threads of ours have that name.
+fn threads_called(name: &str) -> usize {
+    let all = fs::read_dir("/proc/self/task").unwrap();
+    let names = all.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim_end() == name).count()
+}
+
+/// Counts how often it is told to poll again.
+#[derive(Default)]
+struct Calls(AtomicUsize);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_hundred_futures_that_wait_cost_one_thread_and_are_not_polled_meanwhile() {
+    const COUNT: usize = 100;
+    let stage = Stage::new(&settings(8));
+    let queue = stage.open();
+    let mut receivers: Vec<_> = (0..COUNT).map(|_| queue.receiver()).collect();
+    let calls = Arc::new(Calls::default());
+    let waker = Waker::from(Arc::clone(&calls));
+    let mut context = Context::from_waker(&waker);
+    let mut waiting: Vec<_> = receivers
+        .iter_mut()
+        .map(|receiver| Box::pin(receiver.recv_async()))
+        .collect();
+    for future in &mut waiting {
+        assert!(future.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(threads_called("ipc-doorman"), 1);
+    // A blocked handle of the same queue sleeps for as long, and longer than any slice.
+    let blocked = queue.receiver();
+    let nothing = blocked.recv_timeout(Duration::from_secs(1));
+    assert!(
+        matches!(nothing, Err(RecvError::TimedOut { .. })),
+        "{nothing:?}"
+    );
+    let woken = calls.0.load(Ordering::SeqCst);
+    assert!(woken <= 3 * COUNT, "woken {woken} times for nothing");
+    drop(waiting);
+}
