@@ -1,11 +1,12 @@
 //! What lies in a queue's segment, for whoever is attached and for whoever only looks.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc_proto::{MessageId, QueueSettings};
 use ipc_shm::{Member, Participants, Presence, Segment, View};
 
+use super::LETTERS;
 use super::events;
 use super::geometry::{self, KeyTable};
 use super::keys::{CellName, Keys};
@@ -112,6 +113,10 @@ impl Contents {
             // On the account of the dead: whoever opens the queue has none yet.
             let lane = self.counters.shared(member, Side::Send);
             lane.add(Sent::Crashes, all.crashes as u64);
+        }
+        if all.dead > 0 {
+            // Whoever finds the queue full is to be told why.
+            self.flag().fetch_or(LETTERS, Ordering::SeqCst);
         }
         if died && all != Changed::default() {
             events::recovered(segment, slot.process.pid, all);
