@@ -100,6 +100,8 @@ pub enum Command {
         /// Which queue.
         queue: String,
     },
+    /// Move messages from one queue to another, of any transports. Killed at any moment it loses nothing: start it again.
+    Bridge(Bridge),
     /// Dead letters: messages that were given up.
     #[command(subcommand)]
     Dlq(Dlq),
@@ -238,6 +240,23 @@ pub enum Dlq {
     Requeue(Which),
     /// Drop it.
     Drop(Which),
+}
+
+#[derive(Debug, Args)]
+pub struct Bridge {
+    /// Where messages are taken from, such as jobs.
+    pub from: String,
+    /// Where they go. It should remember keys for longer than the bridge is ever away: then each gets there once.
+    pub to: String,
+    /// End when the first queue is closed and drained. Otherwise go on until Ctrl-C.
+    #[arg(long)]
+    pub drain: bool,
+    /// Create the other queue, as one of plain bytes that remembers keys for an hour, if there is none.
+    #[arg(long)]
+    pub create: bool,
+    /// Hold at most so many messages at a time.
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
 }
 
 #[derive(Debug, Args)]

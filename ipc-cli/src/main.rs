@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bridge;
 mod cli;
 mod control;
 mod dlq;
@@ -66,6 +67,7 @@ fn run(command: Command, show: Show) -> Result<Ended> {
         Command::Send(send) => traffic::send(&send, show),
         Command::Recv(recv) => traffic::recv(&recv, show),
         Command::Peek { queue, count } => look::peek(&queue, count, show),
+        Command::Bridge(what) => bridge::bridge(&what, show),
         Command::Pause { queue } => control::pause(&queue, show),
         Command::Resume { queue } => control::resume(&queue, show),
         Command::Drain { queue, timeout } => control::drain(&queue, timeout, show),

@@ -5,6 +5,7 @@ mod address;
 mod ageing;
 mod asynchronous;
 pub mod bell;
+mod bridge;
 mod bytes;
 mod capability;
 #[cfg(feature = "conformance")]
@@ -31,6 +32,7 @@ pub mod transport;
 pub mod unix;
 
 pub use address::Address;
+pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};
 pub use connector::{Connector, register, remove};

@@ -1,0 +1,471 @@
+//! Moves messages from one queue to another, whatever their transports.
+//!
+//! Each is leased from the one, published to the other with its id as de-duplication key, and only then acked. So whoever is
+//! killed between any two lines loses nothing: what was not acked comes again, and what was published already is known by its
+//! key and not sent twice, for as long as the other queue remembers keys
+//! ([`dedup_window`](crate::QueueOptions::dedup_window)). Where it has no keys a kill may double a message that was just being
+//! published: at least once. Several bridges between the same two queues share the work.
+//!
+//! Kinds and payloads are carried; each message gets a new id and time, and priorities, delays and expiry times, which were
+//! the sender's wish to the first queue, are not carried. A kill costs each message in hand an attempt, as any receiver's
+//! death does: past the limit it is a dead letter of the first queue.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_proto::MessageId;
+use thiserror::Error;
+
+use crate::bytes::{ByteQueue, ByteSender};
+use crate::capability::Semantic;
+use crate::delivery::ByteDelivery;
+use crate::error::{RecvError, SendFailure, SettleError};
+use crate::send_options::SendOptions;
+use crate::transport::Wait;
+
+/// A way from one queue to another.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+/// use ipc_queue::{Bridge, ByteQueue, Until};
+///
+/// let (from, to) = (ByteQueue::open("local:here")?, ByteQueue::open("local:there")?);
+/// from.sender().send(b"over the river")?;
+/// from.transport().close();
+/// let bridge = Bridge::new(from, to.clone());
+/// let carried = bridge.run(Until::Drained, &AtomicBool::new(false), |_| {})?;
+/// assert_eq!(carried.messages, 1);
+/// assert_eq!(to.receiver().recv()?.payload(), b"over the river");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Bridge {
+    from: ByteQueue,
+    to: ByteQueue,
+    batch: usize,
+    keys: bool,
+}
+
+/// When a bridge has done its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When the first queue is closed and drained.
+    Drained,
+    /// Never, unless it is told to stop.
+    Stopped,
+}
+
+/// What a bridge did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Carried {
+    /// Messages published to the other queue.
+    pub messages: u64,
+    /// Their payloads' bytes.
+    pub bytes: u64,
+    /// Messages that were there already, by their keys: published before a kill, and not acked.
+    pub known: u64,
+    /// Messages that the other queue does not take, which are dead letters of the first now.
+    pub buried: u64,
+    /// Messages whose lease was lost meanwhile: they come again.
+    pub lost: u64,
+}
+
+/// What a bridge has to say on its way.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Note {
+    /// Some more were carried.
+    Progress(Carried),
+    /// The other queue does not take this one: it is a dead letter of the first now.
+    Buried {
+        /// Which.
+        id: MessageId,
+        /// Why not.
+        why: SendFailure,
+    },
+    /// It can't go on now, and tries again.
+    Waiting {
+        /// What it waits for the end of.
+        why: String,
+    },
+}
+
+/// Why a bridge can't go on. What it held is given back.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BridgeError {
+    /// Nothing can be received from the first queue any more.
+    #[error("receiving from the first queue: {0}")]
+    Recv(#[from] RecvError),
+    /// Nothing can be sent to the other queue any more.
+    #[error("sending to the other queue: {0}")]
+    Send(#[from] SendFailure),
+    /// What was received can't be settled.
+    #[error("settling in the first queue: {0}")]
+    Settle(#[from] SettleError),
+}
+
+/// How long to wait for anything before looking at the leases and at whether to stop.
+const SLICE: Duration = Duration::from_millis(500);
+/// Between two looks at a queue that gives nothing without being waited for.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What leases are extended by where the queue has no time-out, but its transport may have one.
+const LEASE: Duration = Duration::from_secs(30);
+/// How long one who is told to stop waits for room for what it holds.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl Bridge {
+    /// From `from` to `to`.
+    #[must_use]
+    pub fn new(from: ByteQueue, to: ByteQueue) -> Self {
+        let transport = to.transport();
+        let keys = transport.capabilities().has(Semantic::Deduplication)
+            && transport.settings().dedup_window.is_some();
+        Self {
+            from,
+            to,
+            batch: 64,
+            keys,
+        }
+    }
+
+    /// Holds at most so many messages at a time; 64 if nothing is said.
+    #[must_use]
+    pub fn batch(mut self, most: usize) -> Self {
+        self.batch = most.max(1);
+        self
+    }
+
+    /// Whether each message gets to the other queue exactly once, since that has keys; else at least once.
+    #[must_use]
+    pub fn is_exactly_once(&self) -> bool {
+        self.keys
+    }
+
+    /// Carries messages until the work is done or `stop` is set; then finishes what it holds, or gives back what the other
+    /// queue has no room for.
+    ///
+    /// # Errors
+    /// [`BridgeError`] when one of the queues can't be used any more. What passes is waited for: a full queue, a paused one, a
+    /// transport in trouble.
+    pub fn run(
+        &self,
+        until: Until,
+        stop: &AtomicBool,
+        note: impl FnMut(Note),
+    ) -> Result<Carried, BridgeError> {
+        let receiver = self.from.receiver();
+        let mut trip = Trip {
+            bridge: self,
+            sender: self.to.sender(),
+            stop,
+            note,
+            carried: Carried::default(),
+        };
+        while !stop.load(Ordering::Relaxed) {
+            match receiver.recv_batch(self.batch, Wait::at_most(PAUSE)) {
+                Ok(batch) => trip.carry(batch.into())?,
+                Err(RecvError::TimedOut { .. } | RecvError::Empty) => {}
+                Err(RecvError::Closed) if until == Until::Drained => break,
+                Err(RecvError::Closed | RecvError::Paused) => thread::sleep(PAUSE),
+                Err(error @ (RecvError::Transport(_) | RecvError::Damaged(_))) => {
+                    trip.wait_because(&error.to_string());
+                }
+                Err(over) => return Err(over.into()),
+            }
+        }
+        Ok(trip.carried)
+    }
+
+    /// How often leases are extended.
+    fn slice(&self) -> Duration {
+        let lease = self.from.transport().settings().lease;
+        let third = lease.map_or(SLICE, |lease| lease / 3);
+        third.clamp(Duration::from_millis(1), SLICE)
+    }
+}
+
+/// One run of a bridge.
+struct Trip<'b, N> {
+    bridge: &'b Bridge,
+    sender: ByteSender,
+    stop: &'b AtomicBool,
+    note: N,
+    carried: Carried,
+}
+
+impl<N: FnMut(Note)> Trip<'_, N> {
+    /// Publishes and acks each, in order. What is left when this returns is given back.
+    fn carry(&mut self, mut held: VecDeque<ByteDelivery<'_>>) -> Result<(), BridgeError> {
+        let slice = self.bridge.slice();
+        let mut extended_at = Instant::now();
+        let mut stopping_since = None;
+        let mut said_why = false;
+        while let Some(first) = held.front() {
+            if extended_at.elapsed() >= slice {
+                self.extend(&held);
+                extended_at = Instant::now();
+            }
+            let failure = match self.publish(first, slice) {
+                Ok(()) => {
+                    let first = held.pop_front();
+                    first.map_or(Ok(()), |first| self.end(first.ack()))?;
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            if is_this_ones(&failure) {
+                let id = first.id();
+                let first = held.pop_front();
+                first.map_or(Ok(()), |first| self.end(first.bury()))?;
+                self.carried.buried += 1;
+                (self.note)(Note::Buried { id, why: failure });
+                continue;
+            }
+            if !is_passing(&failure) {
+                return Err(failure.into());
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                let since = *stopping_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= GRACE {
+                    return Ok(());
+                }
+            }
+            if !said_why {
+                said_why = true;
+                let why = failure.to_string();
+                (self.note)(Note::Waiting { why });
+            }
+            if matches!(failure, SendFailure::Transport(_)) {
+                thread::sleep(slice.min(PAUSE));
+            }
+        }
+        (self.note)(Note::Progress(self.carried));
+        Ok(())
+    }
+
+    /// Publishes one, or finds that it was.
+    fn publish(&mut self, delivery: &ByteDelivery<'_>, slice: Duration) -> Result<(), SendFailure> {
+        let mut options = SendOptions::new().kind(delivery.kind());
+        if self.bridge.keys {
+            options = options.key(self.key(delivery.id()));
+        }
+        let payload = delivery.payload();
+        let wait = Wait::at_most(slice);
+        let mut loan = match self.sender.loan_with(payload.len(), &options, wait) {
+            Ok(loan) => loan,
+            Err(SendFailure::Duplicate { .. }) => {
+                self.carried.known += 1;
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        loan.copy_from_slice(payload);
+        if let Err(error) = delivery.check_whole() {
+            return Err(SendFailure::Damaged(error.to_string()));
+        }
+        match loan.publish() {
+            Ok(_) => {
+                self.carried.messages += 1;
+                self.carried.bytes += payload.len() as u64;
+            }
+            Err(SendFailure::Duplicate { .. }) => self.carried.known += 1,
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// What the other queue knows it by: the same for every bridge and at every delivery.
+    fn key(&self, id: MessageId) -> [u8; 24] {
+        let queue = self.bridge.from.transport().id();
+        let parts = [queue, id.sender.get(), id.sequence];
+        let mut key = [0; 24];
+        for (bytes, part) in key.chunks_exact_mut(8).zip(parts) {
+            bytes.copy_from_slice(&part.to_le_bytes());
+        }
+        key
+    }
+
+    /// A lease that was lost shows when it is settled.
+    fn extend(&self, held: &VecDeque<ByteDelivery<'_>>) {
+        let lease = self.bridge.from.transport().settings().lease;
+        for delivery in held {
+            let _ = delivery.extend(lease.unwrap_or(LEASE));
+        }
+    }
+
+    fn end(&mut self, settled: Result<(), SettleError>) -> Result<(), SettleError> {
+        match settled {
+            Ok(()) => Ok(()),
+            // It comes again, and is known by its key then.
+            Err(SettleError::LeaseLost | SettleError::Transport(_)) => {
+                self.carried.lost += 1;
+                Ok(())
+            }
+            Err(over) => Err(over),
+        }
+    }
+
+    fn wait_because(&mut self, why: &str) {
+        let why = why.to_owned();
+        (self.note)(Note::Waiting { why });
+        thread::sleep(SLICE);
+    }
+}
+
+/// Whether it is for this message that it was refused, so that others may pass.
+fn is_this_ones(failure: &SendFailure) -> bool {
+    matches!(
+        failure,
+        SendFailure::TooLarge { .. } | SendFailure::Unsupported(_) | SendFailure::Encode(_)
+    )
+}
+
+/// Whether waiting may help.
+fn is_passing(failure: &SendFailure) -> bool {
+    use SendFailure::{Full, KeyInUse, KeysFull, NoMemory, TimedOut, Transport};
+    matches!(
+        failure,
+        Full { .. } | NoMemory { .. } | TimedOut { .. } | KeyInUse | KeysFull { .. } | Transport(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use ipc_proto::Kind;
+
+    use super::*;
+    use crate::options::QueueOptions;
+
+    fn queue(options: QueueOptions) -> ByteQueue {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("local:bridge-test-{number}");
+        options.open_bytes(&name).unwrap()
+    }
+
+    fn run_to_the_end(bridge: &Bridge) -> Carried {
+        let stop = AtomicBool::new(false);
+        bridge.run(Until::Drained, &stop, |_| {}).unwrap()
+    }
+
+    #[test]
+    fn kinds_and_order_are_kept() {
+        let (from, to) = (queue(QueueOptions::new()), queue(QueueOptions::new()));
+        let kinds = [Kind::Data, Kind::Control, Kind::Heartbeat, Kind::Shutdown];
+        for number in 0..200_u8 {
+            let kind = kinds[usize::from(number) % 4];
+            from.sender().send_as(kind, &[number], Wait::No).unwrap();
+        }
+        from.transport().close();
+        let carried = run_to_the_end(&Bridge::new(from.clone(), to.clone()).batch(7));
+        assert_eq!((carried.messages, carried.bytes), (200, 200));
+        let receiver = to.receiver();
+        for number in 0..200_u8 {
+            let delivery = receiver.try_recv().unwrap();
+            let kind = kinds[usize::from(number) % 4];
+            assert_eq!((delivery.kind(), delivery.payload()), (kind, &[number][..]));
+            delivery.ack().unwrap();
+        }
+        assert_eq!(from.transport().stats().acked, 200);
+    }
+
+    #[test]
+    fn what_was_published_before_a_kill_is_not_published_again() {
+        let from = queue(QueueOptions::new());
+        let to = queue(QueueOptions::new().dedup_window(Duration::from_secs(3600)));
+        let bridge = Bridge::new(from.clone(), to.clone());
+        assert!(bridge.is_exactly_once());
+        from.sender().send(b"once").unwrap();
+        // As if killed between publishing and acking.
+        let mut trip = Trip {
+            bridge: &bridge,
+            sender: to.sender(),
+            stop: &AtomicBool::new(false),
+            note: |_| {},
+            carried: Carried::default(),
+        };
+        let receiver = from.receiver();
+        let held = receiver.recv().unwrap();
+        trip.publish(&held, SLICE).unwrap();
+        drop(held);
+        from.transport().close();
+        let carried = run_to_the_end(&bridge);
+        assert_eq!((carried.messages, carried.known), (0, 1));
+        assert_eq!(to.transport().stats().sent, 1);
+    }
+
+    #[test]
+    fn what_the_other_queue_does_not_take_is_buried_and_the_rest_goes_on() {
+        let from = queue(QueueOptions::new().max_message_bytes(2000));
+        let to = queue(QueueOptions::new().inline_bytes(64).max_message_bytes(64));
+        for len in [10, 2000, 10] {
+            from.sender().send(&vec![7; len]).unwrap();
+        }
+        from.transport().close();
+        let mut said = Vec::new();
+        let stop = AtomicBool::new(false);
+        let carried = Bridge::new(from.clone(), to).run(Until::Drained, &stop, |note| {
+            if let Note::Buried { why, .. } = note {
+                said.push(why);
+            }
+        });
+        let carried = carried.unwrap();
+        assert_eq!((carried.messages, carried.buried), (2, 1));
+        assert!(matches!(
+            said[..],
+            [SendFailure::TooLarge { bytes: 2000, .. }]
+        ));
+        assert_eq!(from.transport().dead_letters()[0].payload, [7; 2000]);
+    }
+
+    #[test]
+    fn a_full_queue_is_waited_for_and_leases_are_extended_meanwhile() {
+        let lease = Duration::from_secs(2);
+        let from = queue(QueueOptions::new().lease(lease));
+        let to = queue(QueueOptions::new().capacity(1));
+        to.sender().send(b"in the way").unwrap();
+        from.sender().send(b"first").unwrap();
+        from.sender().send(b"second").unwrap();
+        from.transport().close();
+        let bridge = Bridge::new(from.clone(), to.clone());
+        let carried = thread::scope(|scope| {
+            let run = scope.spawn(|| run_to_the_end(&bridge));
+            // Each is a slice of waiting: more than the lease together.
+            while to.transport().stats().refused < 5 {
+                thread::yield_now();
+            }
+            let receiver = to.receiver();
+            for said in [&b"in the way"[..], b"first", b"second"] {
+                let delivery = receiver.recv().unwrap();
+                assert_eq!(delivery.payload(), said);
+                delivery.ack().unwrap();
+            }
+            run.join().unwrap()
+        });
+        assert_eq!((carried.messages, carried.lost), (2, 0));
+        assert_eq!(from.transport().stats().redelivered, 0);
+    }
+
+    #[test]
+    fn one_who_is_told_to_stop_gives_back_what_finds_no_room() {
+        let from = queue(QueueOptions::new());
+        let to = queue(QueueOptions::new().capacity(1));
+        from.sender().send(b"fits").unwrap();
+        from.sender().send(b"does not").unwrap();
+        let stop = AtomicBool::new(false);
+        let carried = Bridge::new(from.clone(), to).run(Until::Stopped, &stop, |note| {
+            if matches!(note, Note::Waiting { .. }) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(carried.unwrap().messages, 1);
+        let stats = from.transport().stats();
+        assert_eq!((stats.ready, stats.acked), (1, 1));
+    }
+}
