@@ -14,7 +14,7 @@ use crate::loan::Loan;
 use crate::options::QueueOptions;
 use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
-use crate::shm::ShmReceiver;
+use crate::shm::{ShmReceiver, ShmSender};
 use crate::transport::{ReceivePort, SendPort, Transport, Wait};
 
 /// Memory for larger batches is had only when there are so many messages.
@@ -45,7 +45,7 @@ pub struct ByteQueue {
 /// Sends byte strings. For one thread at a time: make one per thread.
 #[derive(Debug)]
 pub struct ByteSender {
-    port: Box<dyn SendPort>,
+    port: Out,
     /// Where values are encoded, so that no user code runs while a place is held.
     scratch: RefCell<Vec<u8>>,
 }
@@ -53,12 +53,20 @@ pub struct ByteSender {
 /// Receives byte strings. For one thread at a time: make one per thread.
 #[derive(Debug)]
 pub struct ByteReceiver {
-    port: Port,
+    port: In,
 }
 
-/// How a receiver receives. Shared memory without a detour: it is a matter of nanoseconds.
+/// How a sender sends. Shared memory without a detour: it is a matter of nanoseconds.
 #[derive(Debug)]
-enum Port {
+enum Out {
+    #[cfg(target_os = "linux")]
+    Shm(ShmSender),
+    Other(Box<dyn SendPort>),
+}
+
+/// How a receiver receives, likewise.
+#[derive(Debug)]
+enum In {
     #[cfg(target_os = "linux")]
     Shm(ShmReceiver),
     Other(Box<dyn ReceivePort>),
@@ -82,10 +90,11 @@ impl ByteQueue {
     /// A handle for sending.
     #[must_use]
     pub fn sender(&self) -> ByteSender {
-        ByteSender {
-            port: self.transport.sender(),
-            scratch: RefCell::default(),
+        #[cfg(target_os = "linux")]
+        if let Some(queue) = self.transport.as_shm() {
+            return ByteSender::through(Out::Shm(queue.shm_sender()));
         }
+        ByteSender::through(Out::Other(self.transport.sender()))
     }
 
     /// A handle for receiving.
@@ -94,11 +103,11 @@ impl ByteQueue {
         #[cfg(target_os = "linux")]
         if let Some(queue) = self.transport.as_shm() {
             return ByteReceiver {
-                port: Port::Shm(queue.shm_receiver()),
+                port: In::Shm(queue.shm_receiver()),
             };
         }
         ByteReceiver {
-            port: Port::Other(self.transport.receiver()),
+            port: In::Other(self.transport.receiver()),
         }
     }
 
@@ -110,10 +119,26 @@ impl ByteQueue {
 }
 
 impl ByteSender {
+    fn through(port: Out) -> Self {
+        Self {
+            port,
+            scratch: RefCell::default(),
+        }
+    }
+
+    fn port(&self) -> &dyn SendPort {
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Out::Shm(sender) => sender,
+            Out::Other(port) => &**port,
+        }
+    }
+
     /// Sends a copy, waiting for as long as the queue is full.
     ///
     /// # Errors
     /// [`SendFailure`] when the queue is closed or removed, or the payload too large.
+    #[inline(always)]
     pub fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
         self.send_as(Kind::Data, payload, Wait::Forever)
     }
@@ -122,6 +147,7 @@ impl ByteSender {
     ///
     /// # Errors
     /// [`SendFailure::Full`] or `NoMemory` if there is none; else as [`send`](Self::send).
+    #[inline(always)]
     pub fn try_send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
         self.send_as(Kind::Data, payload, Wait::No)
     }
@@ -142,13 +168,18 @@ impl ByteSender {
     ///
     /// # Errors
     /// As the other sends, depending on `wait`.
+    #[inline(always)]
     pub fn send_as(
         &self,
         kind: Kind,
         payload: &[u8],
         wait: Wait,
     ) -> Result<MessageId, SendFailure> {
-        self.port.send(payload, kind, wait)
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Out::Shm(sender) => sender.send(payload, kind, wait),
+            Out::Other(port) => port.send(payload, kind, wait),
+        }
     }
 
     /// Sends a copy with a priority, a delay, a key and so on. A message that was sent before, by its key, counts as sent:
@@ -192,13 +223,14 @@ impl ByteSender {
         payloads: &[&[u8]],
         wait: Wait,
     ) -> Result<(), BatchFailure> {
-        self.port.send_batch(payloads, kind, wait)
+        self.port().send_batch(payloads, kind, wait)
     }
 
     /// Memory for `len` bytes and a place in the queue, waiting for as long as there is none.
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline(always)]
     pub fn loan(&self, len: usize) -> Result<Loan<'_>, SendFailure> {
         self.loan_as(Kind::Data, len, Wait::Forever)
     }
@@ -207,6 +239,7 @@ impl ByteSender {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    #[inline(always)]
     pub fn try_loan(&self, len: usize) -> Result<Loan<'_>, SendFailure> {
         self.loan_as(Kind::Data, len, Wait::No)
     }
@@ -215,8 +248,13 @@ impl ByteSender {
     ///
     /// # Errors
     /// As the other loans, depending on `wait`.
+    #[inline(always)]
     pub fn loan_as(&self, kind: Kind, len: usize, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.port.loan(len, kind, wait)
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Out::Shm(sender) => sender.lend(len, kind, wait),
+            Out::Other(port) => port.loan(len, kind, wait),
+        }
     }
 
     /// Memory for a message with a priority, a delay, a key and so on.
@@ -230,15 +268,15 @@ impl ByteSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<Loan<'_>, SendFailure> {
-        self.port.loan_with(len, options, wait)
+        self.port().loan_with(len, options, wait)
     }
 
     pub(crate) fn bell(&self) -> Bell {
-        self.port.bell()
+        self.port().bell()
     }
 
     pub(crate) fn has_more(&self) -> bool {
-        self.port.has_more()
+        self.port().has_more()
     }
 
     pub(crate) fn encoded<T: Serialize>(
@@ -293,8 +331,8 @@ impl ByteReceiver {
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            Port::Shm(receiver) => receiver.receive(wait),
-            Port::Other(port) => port.recv(wait),
+            In::Shm(receiver) => receiver.receive(wait),
+            In::Other(port) => port.recv(wait),
         }
     }
 
@@ -309,8 +347,8 @@ impl ByteReceiver {
     fn port(&self) -> &dyn ReceivePort {
         match &self.port {
             #[cfg(target_os = "linux")]
-            Port::Shm(receiver) => receiver,
-            Port::Other(port) => &**port,
+            In::Shm(receiver) => receiver,
+            In::Other(port) => &**port,
         }
     }
 
@@ -325,8 +363,8 @@ impl ByteReceiver {
         let mut batch = Vec::with_capacity(most.min(LARGE_BATCH));
         match &self.port {
             #[cfg(target_os = "linux")]
-            Port::Shm(receiver) => receiver.recv_batch(most, wait, &mut batch)?,
-            Port::Other(port) => port.recv_batch(most, wait, &mut batch)?,
+            In::Shm(receiver) => receiver.recv_batch(most, wait, &mut batch)?,
+            In::Other(port) => port.recv_batch(most, wait, &mut batch)?,
         }
         Ok(batch)
     }

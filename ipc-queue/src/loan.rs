@@ -53,6 +53,7 @@ impl<'a> Loan<'a> {
     }
 
     #[cfg(target_os = "linux")]
+    #[inline(always)]
     pub(crate) fn shm(loan: ShmLoan<'a>) -> Self {
         Self(Inner::Shm(loan))
     }
@@ -62,6 +63,7 @@ impl<'a> Loan<'a> {
     /// # Errors
     /// Never `Full`: the loan held a place; nor `Closed`: it was lent before. [`SendFailure::Removed`] when the queue
     /// is gone, `Forked` in a forked child, and the transport's own trouble.
+    #[inline(always)]
     pub fn publish(self) -> Result<MessageId, SendFailure> {
         match self.0 {
             #[cfg(target_os = "linux")]
@@ -79,6 +81,7 @@ impl<'a> Loan<'a> {
 impl Deref for Loan<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
             #[cfg(target_os = "linux")]
@@ -89,6 +92,7 @@ impl Deref for Loan<'_> {
 }
 
 impl DerefMut for Loan<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             #[cfg(target_os = "linux")]

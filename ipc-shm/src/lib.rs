@@ -10,6 +10,7 @@ mod buffer;
 pub mod clock;
 mod events;
 pub mod fault;
+pub mod fetch;
 mod fork;
 mod layout;
 mod liveness;

@@ -324,6 +324,13 @@ impl<const N: usize> Words<N> {
         unsafe { group.as_ref() }
     }
 
+    /// Where group number `index` lies, for a [hint](crate::fetch). An address only: it may be outside.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(&self, index: usize) -> *const [AtomicU64; N] {
+        self.base.as_ptr().wrapping_byte_add(index * self.stride)
+    }
+
     /// Group number `index`, to keep.
     ///
     /// # Panics

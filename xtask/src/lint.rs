@@ -39,6 +39,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
         &[
             "mapping.rs",
             "fault.rs",
+            "fetch.rs",
             "fork.rs",
             "wait.rs",
             "liveness.rs",

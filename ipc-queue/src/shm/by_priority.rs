@@ -79,9 +79,15 @@ impl ShmSender {
     ///
     /// # Errors
     /// As [`SendPort::loan`].
-    #[inline]
+    #[inline(always)]
     pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
         self.normal.send(payload, kind, wait)
+    }
+
+    /// As [`SendPort::loan`].
+    #[inline(always)]
+    pub(crate) fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.normal.loan(len, kind, wait)
     }
 
     /// Whether there may be room behind what was claimed last.
@@ -106,7 +112,7 @@ impl Clone for ShmSender {
 
 impl SendPort for ShmSender {
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.normal.loan(len, kind, wait)
+        self.lend(len, kind, wait)
     }
 
     fn loan_with(

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use ipc_shm::{OutOfBounds, Participants, Segment, Words};
+use ipc_shm::{OutOfBounds, Participants, Segment, Words, fetch};
 
 use super::geometry::{Geometry, KeyTable};
 use super::keys::{KeyMemory, NOTE_WORDS};
@@ -78,6 +78,20 @@ impl Memory for SegmentMemory {
         self.cells.get(index as usize)
     }
 
+    #[inline(always)]
+    fn fetch_to_fill(&self, index: u32) {
+        let header = self.cells.address(index as usize);
+        fetch::to_write(header);
+        fetch::to_write(first_line_of_payload(header));
+    }
+
+    #[inline(always)]
+    fn fetch_to_take(&self, index: u32) {
+        let header = self.cells.address(index as usize);
+        fetch::to_write(header);
+        fetch::to_read(first_line_of_payload(header));
+    }
+
     #[inline]
     fn ring_word(&self, word: RingWord) -> &AtomicU64 {
         &self.ring_words.get(word as usize)[0]
@@ -98,6 +112,11 @@ impl Memory for SegmentMemory {
     fn chunk_tag(&self, index: u32) -> &AtomicU64 {
         &self.tags.get(index as usize)[0]
     }
+}
+
+#[inline(always)]
+fn first_line_of_payload(header: *const [AtomicU64; CELL_WORDS]) -> *const u8 {
+    header.wrapping_add(1).cast()
 }
 
 /// The memory of the table of keys in a segment.

@@ -71,11 +71,26 @@ pub trait Memory {
     /// How often a receiver looks again before it steps over a sender that is not done.
     const PATIENCE: usize = 64;
 
+    /// After how many operations in a row, none of which had to wait, a handle is in a stream.
+    const STREAM: u8 = 4;
+
     /// How many cells there are; at least 1, at most 2^20.
     fn cells(&self) -> u32;
 
     /// The header of cell `index`, which is below `cells()`.
     fn cell(&self, index: u32) -> &[Self::Word; CELL_WORDS];
+
+    /// Hints that cell `index` will soon be claimed and filled.
+    #[inline(always)]
+    fn fetch_to_fill(&self, index: u32) {
+        let _ = index;
+    }
+
+    /// Hints that cell `index` will soon be taken and read.
+    #[inline(always)]
+    fn fetch_to_take(&self, index: u32) {
+        let _ = index;
+    }
 
     /// One of the ring's own words.
     fn ring_word(&self, word: RingWord) -> &Self::Word;

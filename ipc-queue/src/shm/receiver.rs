@@ -1,10 +1,10 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
 use std::cell::RefCell;
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::{iter, mem};
 
 use ipc_proto::Timestamp;
 use ipc_shm::clock;
@@ -126,19 +126,31 @@ impl LevelReceiver {
             return Ok(());
         }
         into.push(self.receive(wait)?);
-        for _ in 1..most {
-            let Some(lease) = self.lease_at_once() else {
-                // If there is trouble the next call finds it, too, unless it is over by then.
-                self.trouble.take();
-                break;
+        // First the leases, then what lies in the cells: as for a batch that is sent.
+        let mut leases = Vec::with_capacity((most - 1).min(TOGETHER));
+        let mut left = most - 1;
+        while left > 0 {
+            let together = left.min(TOGETHER);
+            self.level
+                .ring
+                .fetch_batch(RingWord::Head, &self.cursor.borrow(), together as u32);
+            leases.extend(iter::from_fn(|| self.lease_at_once()).take(together));
+            // If there is trouble the next call finds it, too, unless it is over by then.
+            self.trouble.take();
+            left = if leases.len() < together {
+                0
+            } else {
+                left - leases.len()
             };
-            match self.deliver(lease) {
-                Ok(delivery) => into.push(delivery),
-                Err(error) => {
+            for lease in leases.drain(..) {
+                match self.deliver(lease) {
+                    Ok(delivery) => into.push(delivery),
                     // For the next call: what was taken comes first.
-                    *self.trouble.borrow_mut() = Some(error);
-                    break;
+                    Err(error) => *self.trouble.borrow_mut() = Some(error),
                 }
+            }
+            if self.trouble.borrow().is_some() {
+                break;
             }
         }
         Ok(())
@@ -384,6 +396,9 @@ impl LevelReceiver {
         settled
     }
 }
+
+/// How many messages of a batch are taken together.
+const TOGETHER: usize = 32;
 
 impl Drop for LevelReceiver {
     fn drop(&mut self) {

@@ -50,10 +50,12 @@ pub struct Cursor {
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
-    /// Whether it found what it looked for the last time. Then the next cell will be as expected, too, and is swapped
-    /// without a look before: that would fetch its cache line twice, once to read and once to write. Who waits
-    /// must look, or it would take the line from those who are to change it.
-    lucky: bool,
+    /// How often in a row it found what it looked for; at most [`STREAM`](Memory::STREAM).
+    ///
+    /// After once the next cell will be as expected, too, and is swapped without a look before: that would fetch its cache
+    /// line twice, once to read and once to write. Who waits must look, or it would take the line from those who
+    /// are to change it. In a stream cells are fetched ahead, for the same reason not before.
+    run: u8,
 }
 
 impl Cursor {
@@ -279,7 +281,7 @@ impl<M: Memory> Ring<M> {
             position: Position::from_word(self.load_hint(hint), self.cells()),
             last: None,
             dealt_with: self.load_hint(strays).wrapping_sub(1),
-            lucky: false,
+            run: 0,
         }
     }
 
@@ -303,11 +305,17 @@ impl<M: Memory> Ring<M> {
         let at = self.start(RingWord::Tail, cursor);
         let cell = self.cell(at.index());
         let free = State::free(at.lap()).to_word();
-        if !mem::take(&mut cursor.lucky) && cell.state().load(SeqCst) != free {
+        let run = mem::take(&mut cursor.run);
+        if run == 0 && cell.state().load(SeqCst) != free {
             return None;
         }
         let claim = Self::claim_word(cell, me, at.index(), free, cursor)?;
-        cursor.lucky = true;
+        cursor.run = if run < M::STREAM {
+            run + 1
+        } else {
+            self.memory.fetch_to_fill(self.ahead(at));
+            run
+        };
         cell.begin(State::from_word(claim.word).lap, kind);
         self.advance(RingWord::Tail, cursor, at.next(self.cells()));
         Some(claim)
@@ -571,11 +579,17 @@ impl<M: Memory> Ring<M> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
         let fresh = State::free(at.lap()).released_as(CellKind::Ready).to_word();
-        if !mem::take(&mut cursor.lucky) && cell.state().load(SeqCst) != fresh {
+        let run = mem::take(&mut cursor.run);
+        if run == 0 && cell.state().load(SeqCst) != fresh {
             return None;
         }
         let lease = Self::take_word(cell, me, at.index(), fresh)?;
-        cursor.lucky = true;
+        cursor.run = if run < M::STREAM {
+            run + 1
+        } else {
+            self.memory.fetch_to_take(self.ahead(at));
+            run
+        };
         self.advance(RingWord::Head, cursor, at.next(self.cells()));
         Some(lease)
     }
@@ -1025,6 +1039,29 @@ impl<M: Memory> Ring<M> {
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
+    /// Has the next `count` cells fetched, which will be claimed or taken at once, in a batch.
+    #[inline]
+    pub fn fetch_batch(&self, which: RingWord, cursor: &Cursor, count: u32) {
+        if cursor.run < M::STREAM {
+            return;
+        }
+        let mut at = self.start(which, cursor);
+        for _ in 0..count.min(self.cells()) {
+            match which {
+                RingWord::Tail | RingWord::Spare => self.memory.fetch_to_fill(at.index()),
+                RingWord::Head | RingWord::Stray => self.memory.fetch_to_take(at.index()),
+            }
+            at = at.next(self.cells());
+        }
+    }
+
+    /// The cell that is used `AHEAD` operations after the one at this position.
+    #[inline(always)]
+    fn ahead(&self, at: Position) -> u32 {
+        let index = at.index() + AHEAD;
+        index.checked_sub(self.cells()).unwrap_or(index)
+    }
+
     /// Works out a position from the cells alone, after a hint was held up or turned out to be damaged: the first
     /// that senders (receivers) have still to deal with. Never too far on, whatever changes meanwhile, since
     /// cells only move on.
@@ -1048,6 +1085,9 @@ impl<M: Memory> Ring<M> {
         first
     }
 }
+
+/// How many cells ahead to fetch: four operations take as long as a cache line from the other process.
+const AHEAD: u32 = 4;
 
 /// What a receiver found out about a cell that is being written.
 enum Patience {

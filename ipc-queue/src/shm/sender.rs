@@ -75,6 +75,15 @@ struct Stamp {
     key_slot: Option<u32>,
 }
 
+/// Where a message was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whence {
+    /// Where it was written.
+    InTurn,
+    /// Behind whatever had been claimed by then.
+    AtEnd,
+}
+
 /// Why there is no place for a message now.
 enum Lack {
     /// No cell.
@@ -186,7 +195,8 @@ impl LevelSender {
         failure.map_or(Ok(()), |failure| Err(BatchFailure { sent, failure }))
     }
 
-    /// Waits for the first place, then sends what there is room for.
+    /// Waits for the first place, then sends what there is room for: claims, then fills, then publishes. So the lines of many
+    /// cells are on their way at once, where a locked instruction between any two would wait for each.
     fn send_some(
         &self,
         payloads: &[&[u8]],
@@ -194,21 +204,62 @@ impl LevelSender {
         kind: Kind,
         wait: Wait,
     ) -> Result<(), SendFailure> {
-        let now = clock::wall();
-        let mut place = self.lend(payloads[*sent].len(), kind, wait)?;
-        loop {
-            place.bytes_mut().copy_from_slice(payloads[*sent]);
-            self.publish(place, kind, self.stamp(now))?;
-            *sent += 1;
-            let Some(next) = payloads.get(*sent) else {
-                return Ok(());
-            };
-            place = match self.try_lend(next.len(), kind) {
-                Ok(place) => place,
-                Err(Lack::Over(failure)) => return Err(failure),
-                Err(Lack::Place | Lack::Memory | Lack::Key) => return Ok(()),
-            };
+        let payloads = &payloads[*sent..];
+        let payloads = &payloads[..payloads.len().min(TOGETHER)];
+        let mut places = Vec::with_capacity(payloads.len());
+        self.level
+            .ring
+            .fetch_batch(RingWord::Tail, &self.cursor.borrow(), payloads.len() as u32);
+        places.push(self.lend(payloads[0].len(), kind, wait)?);
+        let mut end = Ok(());
+        for payload in &payloads[1..] {
+            match self.try_lend(payload.len(), kind) {
+                Ok(place) => places.push(place),
+                Err(lack) => {
+                    end = match lack {
+                        Lack::Over(failure) => Err(failure),
+                        Lack::Place | Lack::Memory | Lack::Key => Ok(()),
+                    };
+                    break;
+                }
+            }
         }
+        for (place, payload) in places.iter_mut().zip(payloads) {
+            place.bytes_mut().copy_from_slice(payload);
+        }
+        self.publish_all(places, sent, kind)?;
+        end
+    }
+
+    /// Publishes in this order. Once one was stepped over, those behind it move to the end behind it.
+    fn publish_all(
+        &self,
+        places: Vec<Writable<'_>>,
+        sent: &mut usize,
+        kind: Kind,
+    ) -> Result<(), SendFailure> {
+        let now = clock::wall();
+        let mut places = places.into_iter();
+        let mut whence = Whence::InTurn;
+        for place in &mut places {
+            let stamp = self.stamp(now);
+            let published = match whence {
+                Whence::InTurn => self.publish(place, kind, stamp),
+                Whence::AtEnd => {
+                    let (chunk, len) = (place.chunk(), place.len());
+                    self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
+                }
+            };
+            match published {
+                Ok(now) => whence = now,
+                Err(failure) => {
+                    places.for_each(|place| self.give_back(place.into_claim()));
+                    return Err(failure);
+                }
+            }
+            *sent += 1;
+        }
+        Ok(())
     }
 
     fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Writable<'_>, SendFailure> {
@@ -386,8 +437,10 @@ impl LevelSender {
         if len > self.most_inline {
             return self.try_lend_chunk(len, kind);
         }
-        let claim = self.claim(kind)?;
-        self.writable(claim, None, len)
+        match self.claim_now(kind) {
+            Some(claim) => self.writable(claim, None, len),
+            None => Err(self.lack()),
+        }
     }
 
     #[inline(never)]
@@ -415,29 +468,38 @@ impl LevelSender {
         self.writable(claim, Some(chunk.chunk), len)
     }
 
-    #[inline(always)]
     fn claim(&self, kind: Kind) -> Result<Claim, Lack> {
-        let shared = &*self.shared;
-        let claimed = self
-            .level
-            .ring
-            .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
-        // Only now: whoever closes the queue and then finds no message being written knows that none comes.
-        match claimed {
-            Some(claim) if shared.is_open() => Ok(claim),
-            claimed => Err(self.lack(claimed)),
-        }
+        self.claim_now(kind).ok_or_else(|| self.lack())
     }
 
-    /// Why a claim failed, or came too late.
+    /// `None`: `lack` says why. Two registers, not a result in memory.
+    #[inline(never)]
+    fn claim_now(&self, kind: Kind) -> Option<Claim> {
+        let shared = &*self.shared;
+        let claim = self
+            .level
+            .ring
+            .claim(shared.seat, kind, &mut self.cursor.borrow_mut())?;
+        // Only now: whoever closes the queue and then finds no message being written knows that none comes.
+        if shared.is_open() {
+            return Some(claim);
+        }
+        self.take_back(claim);
+        None
+    }
+
+    /// The queue was closed, or is gone. A forked copy's claim would be its parent's, but those are not made: see `usable`.
     #[cold]
-    fn lack(&self, claimed: Option<Claim>) -> Lack {
+    fn take_back(&self, claim: Claim) {
+        self.give_back(claim);
+    }
+
+    /// Why a claim failed.
+    #[cold]
+    fn lack(&self) -> Lack {
         match self.shared.check_open() {
             Ok(()) => Lack::Place,
-            Err(failure) => {
-                claimed.into_iter().for_each(|claim| self.give_back(claim));
-                Lack::Over(failure)
-            }
+            Err(failure) => Lack::Over(failure),
         }
     }
 
@@ -486,11 +548,16 @@ impl LevelSender {
 
     /// Publishes what was lent. Receivers are yet to be notified.
     #[inline(always)]
-    fn publish(&self, payload: Writable<'_>, kind: Kind, stamp: Stamp) -> Result<(), SendFailure> {
+    fn publish(
+        &self,
+        payload: Writable<'_>,
+        kind: Kind,
+        stamp: Stamp,
+    ) -> Result<Whence, SendFailure> {
         self.describe(&payload, stamp);
         let (chunk, len) = (payload.chunk(), payload.len());
         match self.level.ring.publish(payload.into_claim()) {
-            Publication::Done => Ok(()),
+            Publication::Done => Ok(Whence::InTurn),
             Publication::SteppedOver(claim) => self.publish_at_end(claim, chunk, len, kind, stamp),
             Publication::Lost => Err(self.lost()),
         }
@@ -535,7 +602,7 @@ impl LevelSender {
         mut stamp: Stamp,
     ) -> Result<(), SendFailure> {
         if terms.delay.is_zero() && terms.expires_in.is_none() {
-            return self.publish(payload, kind, stamp);
+            return self.publish(payload, kind, stamp).map(drop);
         }
         let shared = &*self.shared;
         let now = clock::monotonic();
@@ -582,20 +649,22 @@ impl LevelSender {
         len: usize,
         kind: Kind,
         stamp: Stamp,
-    ) -> Result<(), SendFailure> {
+    ) -> Result<Whence, SendFailure> {
         let shared = &*self.shared;
         let claimed = self
             .level
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
         let Some(new) = claimed else {
-            return self.done(self.level.ring.publish_late(old));
+            self.done(self.level.ring.publish_late(old))?;
+            return Ok(Whence::AtEnd);
         };
         // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
         // old one after the move.
         if shared.check_open().is_err() {
             self.give_back(new);
-            return self.done(self.level.ring.publish_late(old));
+            self.done(self.level.ring.publish_late(old))?;
+            return Ok(Whence::AtEnd);
         }
         let mut target = self
             .writable(new, chunk, len)
@@ -625,7 +694,8 @@ impl LevelSender {
         };
         // Only now, or a crash in between would lose it.
         self.give_back(old);
-        self.done(published)
+        self.done(published)?;
+        Ok(Whence::AtEnd)
     }
 
     fn done(&self, publication: Publication) -> Result<(), SendFailure> {
@@ -652,6 +722,9 @@ impl LevelSender {
     }
 }
 
+/// How many messages of a batch are sent together.
+const TOGETHER: usize = 32;
+
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -672,14 +745,39 @@ impl Drop for LevelSender {
 
 impl LevelSender {
     /// As [`SendPort::loan`](crate::transport::SendPort::loan).
+    ///
+    /// Inlined into the sending program, so that the loan is made where it stays.
+    #[inline(always)]
     pub(super) fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        let payload = self.lend(len, kind, wait)?;
-        Ok(Loan::shm(ShmLoan {
+        match self.try_lend(len, kind) {
+            Ok(payload) => {
+                self.spin.hit();
+                Ok(self.loan_of(payload, kind))
+            }
+            Err(lack) => self.loan_later(len, kind, wait, lack),
+        }
+    }
+
+    #[cold]
+    fn loan_later(
+        &self,
+        len: usize,
+        kind: Kind,
+        wait: Wait,
+        lack: Lack,
+    ) -> Result<Loan<'_>, SendFailure> {
+        let payload = self.wait_for_room(len, kind, wait, lack)?;
+        Ok(self.loan_of(payload, kind))
+    }
+
+    #[inline(always)]
+    fn loan_of<'a>(&'a self, payload: Writable<'a>, kind: Kind) -> Loan<'a> {
+        Loan::shm(ShmLoan {
             sender: self,
             kind,
             terms: None,
             payload: Some(payload),
-        }))
+        })
     }
 
     /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.

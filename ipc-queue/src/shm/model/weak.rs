@@ -113,6 +113,7 @@ impl Memory for Words {
     type Word = View;
 
     const PATIENCE: usize = 1;
+    const STREAM: u8 = 1;
 
     fn cells(&self) -> u32 {
         self.cells.len() as u32

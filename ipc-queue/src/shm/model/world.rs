@@ -340,6 +340,7 @@ impl Memory for ModelMemory {
 
     /// The explorer makes every length of wait by itself.
     const PATIENCE: usize = 0;
+    const STREAM: u8 = 1;
 
     fn cells(&self) -> u32 {
         self.world.shape.cells
