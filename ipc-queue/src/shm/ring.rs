@@ -309,6 +309,10 @@ impl<M: Memory> Ring<M> {
         if run == 0 && cell.state().load(SeqCst) != free {
             return None;
         }
+        if run < M::STREAM {
+            // The payload's line comes while the swap below waits for the header's.
+            self.memory.fetch_to_fill(at.index());
+        }
         let claim = Self::claim_word(cell, me, at.index(), free, cursor)?;
         cursor.run = if run < M::STREAM {
             run + 1
@@ -582,6 +586,10 @@ impl<M: Memory> Ring<M> {
         let run = mem::take(&mut cursor.run);
         if run == 0 && cell.state().load(SeqCst) != fresh {
             return None;
+        }
+        if run < M::STREAM {
+            // The payload comes while the swap below waits for the header.
+            self.memory.fetch_to_take(at.index());
         }
         let lease = Self::take_word(cell, me, at.index(), fresh)?;
         cursor.run = if run < M::STREAM {

@@ -863,3 +863,51 @@ impl Drop for ShmLoan<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use ipc_proto::Name;
+    use ipc_shm::Namespace;
+
+    use super::super::memory::Word;
+    use super::super::word::State;
+    use super::*;
+    use crate::shm::ShmQueue;
+    use crate::transport::OpenRequest;
+
+    #[test]
+    fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "batch").unwrap();
+        let name = Name::new("q").unwrap();
+        let queue = ShmQueue::open(&namespace, &name, &OpenRequest::default()).unwrap();
+        let handle = queue.shm_sender();
+        let sender = handle.at(0);
+        let places = [0, 1, 2].map(|number| {
+            let mut place = sender.lend(1, Kind::Data, Wait::No).unwrap();
+            place.bytes_mut()[0] = number;
+            place
+        });
+
+        // As a receiver that found something behind the second.
+        let cell = sender.level.ring.cell(places[0].claim().index()).state();
+        let word = cell.load(SeqCst);
+        let over = State::from_word(word).moved_on().to_word();
+        cell.swap_if(word, over, SeqCst).unwrap();
+        let mut sent = 0;
+        sender
+            .publish_all(places.into(), &mut sent, Kind::Data)
+            .unwrap();
+
+        assert_eq!(sent, 3);
+        let receiver = queue.shm_receiver();
+        for number in 0..3 {
+            let delivery = receiver.receive(Wait::No).unwrap();
+            assert_eq!(delivery.payload(), [number]);
+            delivery.ack().unwrap();
+        }
+        assert!(ShmQueue::remove(&namespace, &name).unwrap());
+    }
+}
