@@ -1,5 +1,8 @@
 //! Sending through shared memory: the ring, with payloads, waiting and counting.
 
+mod batch;
+mod loans;
+
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +21,12 @@ use super::recovery::Due;
 use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
-use super::waiting::Gone;
 use crate::capability::{Semantic, Unsupported};
-use crate::error::{BatchFailure, SendFailure};
-use crate::loan::Loan;
+use crate::error::SendFailure;
 use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::transport::Wait;
+
+pub(crate) use loans::ShmLoan;
 
 /// Sends into one level of a queue in shared memory.
 #[derive(Debug)]
@@ -44,17 +47,6 @@ pub(crate) struct LevelSender {
     warm_chunk: Cell<u32>,
     /// Payloads up to this size need no chunk.
     most_inline: usize,
-}
-
-/// A message being written in shared memory.
-#[derive(Debug)]
-pub(crate) struct ShmLoan<'a> {
-    sender: &'a LevelSender,
-    kind: Kind,
-    /// What else was said about it. Boxed: seldom there, and a loan should stay small.
-    terms: Option<Box<Terms>>,
-    /// Taken when published or dropped.
-    payload: Option<Writable<'a>>,
 }
 
 /// When a message is to be delivered, and what it is known by.
@@ -176,90 +168,6 @@ impl LevelSender {
         self.shared.items().notify_one();
         self.lane.add(Sent::Messages, messages);
         self.lane.add(Sent::Bytes, bytes as u64);
-    }
-
-    pub(super) fn send_all(
-        &self,
-        payloads: &[&[u8]],
-        kind: Kind,
-        wait: Wait,
-    ) -> Result<(), BatchFailure> {
-        let mut sent = 0;
-        let mut failure = None;
-        while sent < payloads.len() && failure.is_none() {
-            let before = sent;
-            failure = self.send_some(payloads, &mut sent, kind, wait).err();
-            let bytes = payloads[before..sent].iter().map(|payload| payload.len());
-            self.sent((sent - before) as u64, bytes.sum());
-        }
-        failure.map_or(Ok(()), |failure| Err(BatchFailure { sent, failure }))
-    }
-
-    /// Waits for the first place, then sends what there is room for: claims, then fills, then publishes. So the lines of many
-    /// cells are on their way at once, where a locked instruction between any two would wait for each.
-    fn send_some(
-        &self,
-        payloads: &[&[u8]],
-        sent: &mut usize,
-        kind: Kind,
-        wait: Wait,
-    ) -> Result<(), SendFailure> {
-        let payloads = &payloads[*sent..];
-        let payloads = &payloads[..payloads.len().min(TOGETHER)];
-        let mut places = Vec::with_capacity(payloads.len());
-        self.level
-            .ring
-            .fetch_batch(RingWord::Tail, &self.cursor.borrow(), payloads.len() as u32);
-        places.push(self.lend(payloads[0].len(), kind, wait)?);
-        let mut end = Ok(());
-        for payload in &payloads[1..] {
-            match self.try_lend(payload.len(), kind) {
-                Ok(place) => places.push(place),
-                Err(lack) => {
-                    end = match lack {
-                        Lack::Over(failure) => Err(failure),
-                        Lack::Place | Lack::Memory | Lack::Key => Ok(()),
-                    };
-                    break;
-                }
-            }
-        }
-        for (place, payload) in places.iter_mut().zip(payloads) {
-            place.bytes_mut().copy_from_slice(payload);
-        }
-        self.publish_all(places, sent, kind)?;
-        end
-    }
-
-    /// Publishes in this order. Once one was stepped over, those behind it move to the end behind it.
-    fn publish_all(
-        &self,
-        places: Vec<Writable<'_>>,
-        sent: &mut usize,
-        kind: Kind,
-    ) -> Result<(), SendFailure> {
-        let now = clock::wall();
-        let mut places = places.into_iter();
-        let mut whence = Whence::InTurn;
-        for place in &mut places {
-            let stamp = self.stamp(now);
-            let published = match whence {
-                Whence::InTurn => self.publish(place, kind, stamp),
-                Whence::AtEnd => {
-                    let (chunk, len) = (place.chunk(), place.len());
-                    self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
-                }
-            };
-            match published {
-                Ok(now) => whence = now,
-                Err(failure) => {
-                    places.for_each(|place| self.give_back(place.into_claim()));
-                    return Err(failure);
-                }
-            }
-            *sent += 1;
-        }
-        Ok(())
     }
 
     fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Writable<'_>, SendFailure> {
@@ -722,9 +630,6 @@ impl LevelSender {
     }
 }
 
-/// How many messages of a batch are sent together.
-const TOGETHER: usize = 32;
-
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -740,174 +645,5 @@ impl Drop for LevelSender {
             .contents
             .counters
             .give_back(&self.lane, Side::Send);
-    }
-}
-
-impl LevelSender {
-    /// As [`SendPort::loan`](crate::transport::SendPort::loan).
-    ///
-    /// Inlined into the sending program, so that the loan is made where it stays.
-    #[inline(always)]
-    pub(super) fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        match self.try_lend(len, kind) {
-            Ok(payload) => {
-                self.spin.hit();
-                Ok(self.loan_of(payload, kind))
-            }
-            Err(lack) => self.loan_later(len, kind, wait, lack),
-        }
-    }
-
-    #[cold]
-    fn loan_later(
-        &self,
-        len: usize,
-        kind: Kind,
-        wait: Wait,
-        lack: Lack,
-    ) -> Result<Loan<'_>, SendFailure> {
-        let payload = self.wait_for_room(len, kind, wait, lack)?;
-        Ok(self.loan_of(payload, kind))
-    }
-
-    #[inline(always)]
-    fn loan_of<'a>(&'a self, payload: Writable<'a>, kind: Kind) -> Loan<'a> {
-        Loan::shm(ShmLoan {
-            sender: self,
-            kind,
-            terms: None,
-            payload: Some(payload),
-        })
-    }
-
-    /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.
-    pub(super) fn loan_with(
-        &self,
-        len: usize,
-        options: &SendOptions,
-        wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
-        let (payload, key) = match (options.key, options.when_full) {
-            (Some(key), _) => {
-                let (payload, held) = self.lend_keyed(len, options, key, wait)?;
-                (payload, Some(held))
-            }
-            (None, WhenFull::Wait) => (self.lend(len, options.kind, wait)?, None),
-            (None, WhenFull::DropOldest) => (self.lend_dropping(len, options.kind, wait)?, None),
-        };
-        let terms = Terms {
-            delay: options.delay,
-            expires_in: options.expires_in,
-            key,
-        };
-        Ok(Loan::shm(ShmLoan {
-            sender: self,
-            kind: options.kind,
-            terms: (terms != Terms::default()).then(|| Box::new(terms)),
-            payload: Some(payload),
-        }))
-    }
-}
-
-impl ShmLoan<'_> {
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.payload.as_ref().map_or(&[], Writable::bytes)
-    }
-
-    #[inline]
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.payload.as_mut().map_or(&mut [], Writable::bytes_mut)
-    }
-
-    #[inline(always)]
-    pub(crate) fn publish(mut self) -> Result<MessageId, SendFailure> {
-        let payload = self
-            .payload
-            .take()
-            .expect("a loan is published once, by value");
-        let (sender, shared) = (self.sender, &*self.sender.shared);
-        // A closed queue takes what was lent before its end.
-        if let Err(gone) = shared.usable() {
-            // The claim of a forked copy is its parent's.
-            if gone == Gone::Removed {
-                sender.give_back(payload.into_claim());
-            }
-            return Err(gone.into());
-        }
-        let len = payload.len();
-        let id = match self.terms.take() {
-            None => {
-                let stamp = sender.stamp(clock::wall());
-                sender.publish(payload, self.kind, stamp)?;
-                stamp.id
-            }
-            Some(terms) => sender.publish_on(payload, self.kind, *terms)?,
-        };
-        sender.sent(1, len);
-        Ok(id)
-    }
-}
-
-impl Drop for ShmLoan<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let key = self.terms.take().and_then(|terms| terms.key);
-        if (self.payload.is_some() || key.is_some()) && self.sender.shared.attachment.is_ours() {
-            key.into_iter()
-                .for_each(|held| self.sender.give_back_key(held));
-            let payload = self.payload.take();
-            payload
-                .into_iter()
-                .for_each(|payload| self.sender.give_back(payload.into_claim()));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::Ordering::SeqCst;
-
-    use ipc_proto::Name;
-    use ipc_shm::Namespace;
-
-    use super::super::memory::Word;
-    use super::super::word::State;
-    use super::*;
-    use crate::shm::ShmQueue;
-    use crate::transport::OpenRequest;
-
-    #[test]
-    fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let namespace = Namespace::in_folder(folder.path().join("root"), "batch").unwrap();
-        let name = Name::new("q").unwrap();
-        let queue = ShmQueue::open(&namespace, &name, &OpenRequest::default()).unwrap();
-        let handle = queue.shm_sender();
-        let sender = handle.at(0);
-        let places = [0, 1, 2].map(|number| {
-            let mut place = sender.lend(1, Kind::Data, Wait::No).unwrap();
-            place.bytes_mut()[0] = number;
-            place
-        });
-
-        // As a receiver that found something behind the second.
-        let cell = sender.level.ring.cell(places[0].claim().index()).state();
-        let word = cell.load(SeqCst);
-        let over = State::from_word(word).moved_on().to_word();
-        cell.swap_if(word, over, SeqCst).unwrap();
-        let mut sent = 0;
-        sender
-            .publish_all(places.into(), &mut sent, Kind::Data)
-            .unwrap();
-
-        assert_eq!(sent, 3);
-        let receiver = queue.shm_receiver();
-        for number in 0..3 {
-            let delivery = receiver.receive(Wait::No).unwrap();
-            assert_eq!(delivery.payload(), [number]);
-            delivery.ack().unwrap();
-        }
-        assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }
 }

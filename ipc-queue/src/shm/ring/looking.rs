@@ -1,0 +1,86 @@
+//! What the ring holds, for those who only want to know.
+//!
+//! Everything may change meanwhile, except where it says otherwise.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use ipc_proto::{MessageId, Timestamp};
+
+use super::{Cursor, Ring};
+use crate::shm::memory::{Memory, RingWord, Word};
+use crate::shm::word::{CellKind, Seat, State};
+
+impl<M: Memory> Ring<M> {
+    /// When the message was sent that this cursor finds next, if one is there whose turn it is. May be of another one by
+    /// now: only for choosing where to look first.
+    pub fn next_sent_at(&self, cursor: &Cursor) -> Option<Timestamp> {
+        let at = self.start(RingWord::Head, cursor);
+        let cell = self.cell(at.index());
+        let state = State::from_word(cell.state().load(SeqCst));
+        let is_next = state.kind == CellKind::Ready && state.lap == at.lap();
+        is_next.then(|| cell.envelope().sent_at)
+    }
+
+    /// Whether there is more to take, or more room, right behind what this cursor found last.
+    pub fn has_more(&self, which: RingWord, cursor: &Cursor) -> bool {
+        let wanted = match which {
+            RingWord::Head | RingWord::Stray => CellKind::Ready,
+            RingWord::Tail | RingWord::Spare => CellKind::Free,
+        };
+        let at = self.start(which, cursor);
+        let state = State::from_word(self.cell(at.index()).state().load(SeqCst));
+        state.kind == wanted && state.lap == at.lap()
+    }
+
+    /// Who holds which message, delivered how often.
+    pub fn leased(&self) -> impl Iterator<Item = (Seat, MessageId, u8)> + '_ {
+        (0..self.cells()).filter_map(|index| {
+            let cell = self.cell(index);
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            let id = cell.envelope().id;
+            // The id is the message's only if the cell did not change hands meanwhile.
+            let owner = state.owner.filter(|_| state.kind == CellKind::Leased)?;
+            (cell.state().load(SeqCst) == word).then_some((owner, id, state.attempt))
+        })
+    }
+
+    /// How many cells hold something of that kind, now more or less.
+    pub fn count(&self, kind: CellKind) -> u64 {
+        let states = (0..self.cells()).map(|index| self.cell(index).state().load(SeqCst));
+        states
+            .filter(|word| State::from_word(*word).kind == kind)
+            .count() as u64
+    }
+
+    /// Whether nothing is left that somebody other than `me` may still have to deliver or settle.
+    pub fn is_drained(&self, me: Option<Seat>) -> bool {
+        let words = || -> Vec<u64> {
+            let states = (0..self.cells()).map(|index| self.cell(index).state());
+            states.map(|state| state.load(SeqCst)).collect()
+        };
+        let done = |word: &u64| {
+            let state = State::from_word(*word);
+            match state.kind {
+                CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
+                CellKind::Leased => {
+                    me.is_some_and(|me| state.owner == Some(me)) || state.attempt == State::REQUEUED
+                }
+                CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
+            }
+        };
+        let mut seen = words();
+        loop {
+            if !seen.iter().all(done) {
+                return false;
+            }
+            // Words never come back: twice the same, and all of it was so at one moment. A message that its sender
+            // moved from a cell not looked at yet to one looked at before would be missed otherwise.
+            let again = words();
+            if again == seen {
+                return true;
+            }
+            seen = again;
+        }
+    }
+}

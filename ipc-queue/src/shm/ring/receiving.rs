@@ -1,0 +1,272 @@
+//! Taking messages, in turn and out of it.
+//!
+//! The receiver may die between any two lines: its cell says `LEASED` and who, and whoever recovers it makes the message
+//! ready again.
+
+use std::mem;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::{Cursor, Lease, Look, Place, Ring, Scan, Turns};
+use crate::shm::cell::Cell;
+use crate::shm::memory::{Memory, RingWord, Word};
+use crate::shm::word::{CellKind, Position, Seat, State};
+
+impl<M: Memory> Ring<M> {
+    /// Takes the next message, or `None` when there is none.
+    #[inline(always)]
+    pub fn take(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        match self.take_at_once(me, cursor) {
+            Some(lease) => Some(lease),
+            None => self.take_somewhere(me, cursor),
+        }
+    }
+
+    /// The message whose turn it is, if it is ready and was never delivered.
+    #[inline(always)]
+    fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        let at = self.start(RingWord::Head, cursor);
+        let cell = self.cell(at.index());
+        let fresh = State::free(at.lap()).released_as(CellKind::Ready).to_word();
+        let run = mem::take(&mut cursor.run);
+        if run == 0 && cell.state().load(SeqCst) != fresh {
+            return None;
+        }
+        if run < M::STREAM {
+            // The payload comes while the swap below waits for the header.
+            self.memory.fetch_to_take(at.index());
+        }
+        let lease = Self::take_word(cell, me, at.index(), fresh)?;
+        cursor.run = if run < M::STREAM {
+            run + 1
+        } else {
+            self.memory.fetch_to_take(self.ahead(at));
+            run
+        };
+        self.advance(RingWord::Head, cursor, at.next(self.cells()));
+        Some(lease)
+    }
+
+    #[inline(never)]
+    fn take_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        let mut turns = Turns::Kept;
+        loop {
+            let look = self.take_in_turn(me, cursor);
+            if let Look::Found(lease) = look {
+                return Some(lease);
+            }
+            if matches!(look, Look::Contradiction) {
+                turns = Turns::Ignored;
+            }
+            let strays = self.memory.ring_word(RingWord::Stray).load(SeqCst);
+            if matches!(look, Look::Nothing) && strays == cursor.dealt_with {
+                return None;
+            }
+            // Only a whole scan that found nothing out of turn deals with the strays.
+            match self.take_anywhere(me, cursor.position, turns) {
+                Scan::Took(lease) => return Some(lease),
+                Scan::ComesInTurn { others } => {
+                    turns = Turns::Ignored;
+                    if !others {
+                        cursor.dealt_with = strays;
+                    }
+                }
+                Scan::Nothing => {
+                    cursor.dealt_with = strays;
+                    if matches!(look, Look::Contradiction) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Lease> {
+        let cells = self.cells();
+        let mut at = self.start(RingWord::Head, cursor);
+        let mut mended = false;
+        let mut steps = 0;
+        loop {
+            if steps > cells {
+                if mended {
+                    break;
+                }
+                (mended, steps) = (true, 0);
+                at = self.refind(RingWord::Head);
+            }
+            let cell = self.cell(at.index()).state();
+            let word = cell.load(SeqCst);
+            let state = State::from_word(word);
+            match (state.lap.since(at.lap()), state.kind) {
+                (0, CellKind::Ready) => {
+                    if let Some(lease) =
+                        Self::take_word(self.cell(at.index()), me, at.index(), word)
+                    {
+                        self.advance(RingWord::Head, cursor, at.next(cells));
+                        return Look::Found(lease);
+                    }
+                    continue; // Somebody else has it: look at what it is now.
+                }
+                (0, CellKind::Writing) => match self.wait_for_sender(at, word) {
+                    Patience::Nothing => {
+                        cursor.position = at;
+                        return Look::Nothing;
+                    }
+                    Patience::Changed => continue,
+                    Patience::Over => {
+                        if cell
+                            .swap_if(word, state.stepped_over().to_word(), SeqCst)
+                            .is_err()
+                        {
+                            continue;
+                        }
+                    }
+                },
+                (0, _) => {
+                    cursor.position = at;
+                    return Look::Nothing;
+                }
+                (1.., _) => {}
+                _ if !mended => {
+                    mended = true;
+                    at = self.refind(RingWord::Head);
+                    continue;
+                }
+                _ => break,
+            }
+            at = at.next(cells);
+            steps += 1;
+        }
+        cursor.position = at;
+        Look::Contradiction
+    }
+
+    /// The cell at `at` is being written. Is there a message behind it that would have to wait for it?
+    #[cold]
+    fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
+        let cell = self.cell(at.index()).state();
+        if !self.is_ready_behind(at) {
+            // The look at the other cells counts only if this one was being written all the while.
+            return if cell.load(SeqCst) == word {
+                Patience::Nothing
+            } else {
+                Patience::Changed
+            };
+        }
+        for _ in 0..M::PATIENCE {
+            self.memory.pause();
+            if cell.load(SeqCst) != word {
+                return Patience::Changed;
+            }
+        }
+        Patience::Over
+    }
+
+    /// Whether a message is ready at a position after `at` that receivers get to in turn.
+    fn is_ready_behind(&self, at: Position) -> bool {
+        let mut next = at.next(self.cells());
+        while next.index() != at.index() {
+            let state = State::from_word(self.cell(next.index()).state().load(SeqCst));
+            match (state.lap.since(next.lap()), state.kind) {
+                (0, CellKind::Ready) => return true,
+                (0, CellKind::Writing) | (1.., _) => {}
+                _ => return false,
+            }
+            next = next.next(self.cells());
+        }
+        false
+    }
+
+    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others. Leaves those that come
+    /// in turn to be taken so, unless turns are ignored.
+    #[cold]
+    fn take_anywhere(&self, me: Seat, position: Position, turns: Turns) -> Scan<Lease> {
+        let cells = self.cells();
+        let mut first: Option<(Position, u64)> = None;
+        loop {
+            let mut next: Option<(Position, u64)> = None;
+            let mut in_turn: Option<Position> = None;
+            let mut at = position;
+            let mut reached = turns == Turns::Kept;
+            for _ in 0..cells {
+                let index = at.index();
+                let word = self.cell(index).state().load(SeqCst);
+                let state = State::from_word(word);
+                let ahead = state.lap.since(at.lap());
+                if state.kind == CellKind::Ready {
+                    let found = Position::new(state.lap, index);
+                    if reached && ahead == 0 {
+                        in_turn = in_turn.or(Some(found));
+                    } else if state.attempt > 0 {
+                        // Delivered before: no order is promised.
+                        if let Some(lease) = self.take_redelivered(me, index, word) {
+                            return Scan::Took(lease);
+                        }
+                    } else if next.is_none_or(|(next, _)| found.compare(next).is_lt()) {
+                        next = Some((found, word));
+                    }
+                }
+                reached &= match state.kind {
+                    CellKind::Ready | CellKind::Writing => ahead >= 0,
+                    _ => ahead > 0,
+                };
+                at = at.next(cells);
+            }
+            let (at, word) = match (next, in_turn) {
+                (None, None) => return Scan::Nothing,
+                (None, Some(_)) => return Scan::ComesInTurn { others: false },
+                (Some((next, _)), Some(turn)) if turn.compare(next).is_lt() => {
+                    return Scan::ComesInTurn { others: true };
+                }
+                (Some(next), _) => next,
+            };
+            // Only if a second scan says the same: what its sender sent before it was ready before it, maybe
+            // behind our back.
+            if first == next
+                && let Some(lease) = self.take_stray(me, at.index(), word)
+            {
+                return Scan::Took(lease);
+            }
+            first = next;
+        }
+    }
+
+    fn take_redelivered(&self, me: Seat, index: u32, mut word: u64) -> Option<Lease> {
+        // Again, if a zombie let go just now.
+        while State::from_word(word).kind == CellKind::Ready && State::from_word(word).attempt > 0 {
+            if let Some(lease) = self.take_stray(me, index, word) {
+                return Some(lease);
+            }
+            word = self.cell(index).state().load(SeqCst);
+        }
+        None
+    }
+
+    fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
+        let lease = Self::take_word(self.cell(index), me, index, word)?;
+        Some(Lease {
+            place: Place::out_of_turn(index),
+            ..lease
+        })
+    }
+
+    #[inline(always)]
+    fn take_word(cell: Cell<'_, M::Word>, me: Seat, index: u32, word: u64) -> Option<Lease> {
+        let taken = State::from_word(word).taken_by(me);
+        // Acquire: the header and the payload that the publication released.
+        let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);
+        swapped.ok().map(|()| Lease {
+            place: Place::in_turn(index),
+            ..Lease::of_state(index, taken)
+        })
+    }
+}
+
+/// What a receiver found out about a cell that is being written.
+enum Patience {
+    /// No later message is there: nothing to receive.
+    Nothing,
+    /// It is done, or somebody stepped over it.
+    Changed,
+    /// It takes too long, and a later message may be there.
+    Over,
+}

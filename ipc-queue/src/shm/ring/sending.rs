@@ -1,0 +1,295 @@
+//! Claiming cells and publishing what was written there.
+//!
+//! The sender may die between any two lines: its cell says `WRITING` and who, and whoever recovers it frees the cell.
+//! Until then receivers step over it.
+
+use std::mem;
+use std::sync::atomic::Ordering::SeqCst;
+
+use ipc_proto::Kind;
+
+use super::{Claim, Cursor, Look, Place, Publication, Ring, Scan, Turns};
+use crate::shm::cell::Cell;
+use crate::shm::memory::{Memory, RingWord, Word};
+use crate::shm::word::{CellKind, Position, Seat, State};
+
+impl<M: Memory> Ring<M> {
+    /// Claims a cell to write a message into, or `None` when all are in use.
+    #[inline(always)]
+    pub fn claim(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
+        if let Some(claim) = self.claim_at_once(me, kind, cursor) {
+            return Some(claim);
+        }
+        let claim = self.claim_somewhere(me, cursor)?;
+        let lap = State::from_word(claim.word).lap;
+        self.cell(claim.index()).begin(lap, kind);
+        Some(claim)
+    }
+
+    /// The cell whose turn it is, if it is free.
+    #[inline(always)]
+    fn claim_at_once(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
+        let at = self.start(RingWord::Tail, cursor);
+        let cell = self.cell(at.index());
+        let free = State::free(at.lap()).to_word();
+        let run = mem::take(&mut cursor.run);
+        if run == 0 && cell.state().load(SeqCst) != free {
+            return None;
+        }
+        if run < M::STREAM {
+            // The payload's line comes while the swap below waits for the header's.
+            self.memory.fetch_to_fill(at.index());
+        }
+        let claim = Self::claim_word(cell, me, at.index(), free, cursor)?;
+        cursor.run = if run < M::STREAM {
+            run + 1
+        } else {
+            self.memory.fetch_to_fill(self.ahead(at));
+            run
+        };
+        cell.begin(State::from_word(claim.word).lap, kind);
+        self.advance(RingWord::Tail, cursor, at.next(self.cells()));
+        Some(claim)
+    }
+
+    #[inline(never)]
+    fn claim_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Claim> {
+        let mut turns = Turns::Kept;
+        loop {
+            if let Look::Found(claim) = self.claim_in_turn(me, cursor) {
+                return Some(claim);
+            }
+            let spare = self.memory.ring_word(RingWord::Spare).load(SeqCst);
+            if spare == cursor.dealt_with {
+                return None;
+            }
+            match self.claim_anywhere(me, cursor, turns) {
+                Scan::Took(claim) => return Some(claim),
+                Scan::ComesInTurn { others } => {
+                    turns = Turns::Ignored;
+                    if !others {
+                        cursor.dealt_with = spare;
+                    }
+                }
+                Scan::Nothing => cursor.dealt_with = spare,
+            }
+        }
+    }
+
+    fn claim_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Claim> {
+        let cells = self.cells();
+        let mut at = self.start(RingWord::Tail, cursor);
+        let mut mended = false;
+        let mut steps = 0;
+        // The first cell that we can't wait for. It and those like it are moved on only once there is
+        // something to claim behind them: whoever finds no room must not disturb those who make it.
+        let mut busy: Option<Position> = None;
+        let mut moving = false;
+        loop {
+            if busy.is_some() && steps == cells {
+                break; // Once round.
+            }
+            if steps > cells {
+                if mended || moving {
+                    break;
+                }
+                // Every cell is ahead of us: we start from a hint that was held up.
+                (mended, steps) = (true, 0);
+                at = self.refind(RingWord::Tail);
+            }
+            let cell = self.cell(at.index()).state();
+            let word = cell.load(SeqCst);
+            let state = State::from_word(word);
+            match (state.lap.since(at.lap()), state.kind) {
+                (0, CellKind::Free) => {
+                    if let Some(first) = busy.take() {
+                        (moving, steps) = (true, 0);
+                        at = first;
+                        continue;
+                    }
+                    if let Some(claim) =
+                        Self::claim_word(self.cell(at.index()), me, at.index(), word, cursor)
+                    {
+                        self.advance(RingWord::Tail, cursor, at.next(cells));
+                        return Look::Found(claim);
+                    }
+                    continue; // Somebody else has it: look at what it is now.
+                }
+                (0, CellKind::Writing | CellKind::Ready) | (1.., _) => {}
+                (0, _) if moving => {
+                    if cell
+                        .swap_if(word, state.moved_on().to_word(), SeqCst)
+                        .is_err()
+                    {
+                        continue;
+                    }
+                }
+                (0, _) if busy.is_none() => {
+                    (busy, steps) = (Some(at), 0);
+                }
+                (0, _) => {}
+                (-1, CellKind::Writing | CellKind::Ready) => break,
+                _ if !mended => {
+                    (mended, steps) = (true, 0);
+                    at = self.refind(RingWord::Tail);
+                    continue;
+                }
+                _ => break,
+            }
+            at = at.next(cells);
+            steps += 1;
+        }
+        cursor.position = busy.unwrap_or(at);
+        Look::Nothing
+    }
+
+    /// Claims a cell that is free out of turn, if none is free in turn.
+    #[cold]
+    fn claim_anywhere(&self, me: Seat, cursor: &mut Cursor, turns: Turns) -> Scan<Claim> {
+        loop {
+            let mut free = None;
+            let mut in_turn = false;
+            let mut at = cursor.position;
+            let mut reached = turns == Turns::Kept;
+            for _ in 0..self.cells() {
+                let word = self.cell(at.index()).state().load(SeqCst);
+                let state = State::from_word(word);
+                let ahead = state.lap.since(at.lap());
+                match state.kind {
+                    CellKind::Free if reached && ahead == 0 => in_turn = true,
+                    CellKind::Free => free = free.or(Some((at.index(), word))),
+                    _ => {}
+                }
+                reached &= ahead >= 0;
+                at = at.next(self.cells());
+            }
+            let (index, word) = match free {
+                _ if in_turn => {
+                    let others = free.is_some();
+                    return Scan::ComesInTurn { others };
+                }
+                None => return Scan::Nothing,
+                Some(found) => found,
+            };
+            if let Some(claim) = Self::claim_word(self.cell(index), me, index, word, cursor) {
+                return Scan::Took(Claim {
+                    place: Place::out_of_turn(index),
+                    ..claim
+                });
+            }
+        }
+    }
+
+    /// Claims a free cell; for a later lap than it stands for, if this handle claimed further on before.
+    #[inline(always)]
+    fn claim_word(
+        cell: Cell<'_, M::Word>,
+        me: Seat,
+        index: u32,
+        word: u64,
+        cursor: &mut Cursor,
+    ) -> Option<Claim> {
+        let free = State::from_word(word);
+        let lap = cursor.lap_in_order(index, free.lap);
+        let claimed = State { lap, ..free }.claimed_by(me).to_word();
+        let swapped = cell.state().swap_if(word, claimed, SeqCst);
+        swapped.ok().map(|()| {
+            cursor.last = Some(Position::new(lap, index));
+            Claim {
+                place: if lap == free.lap {
+                    Place::in_turn(index)
+                } else {
+                    Place::out_of_turn(index)
+                },
+                word: claimed,
+            }
+        })
+    }
+
+    /// Makes the message in a claimed cell available.
+    #[inline(always)]
+    pub fn publish(&self, claim: Claim) -> Publication {
+        let ready = State::from_word(claim.word)
+            .released_as(CellKind::Ready)
+            .to_word();
+        // Release: publishes the header and the payload. SeqCst: before the look at who waits.
+        match self
+            .cell(claim.index())
+            .state()
+            .swap_if(claim.word, ready, SeqCst)
+        {
+            Ok(()) => {
+                if claim.place.is_out_of_turn() {
+                    self.stray();
+                }
+                Publication::Done
+            }
+            Err(word) => self.stepped_over(claim, word),
+        }
+    }
+
+    #[cold]
+    fn stepped_over(&self, claim: Claim, word: u64) -> Publication {
+        let (was, is) = (State::from_word(claim.word), State::from_word(word));
+        if is.kind == CellKind::Writing && is.owner == was.owner {
+            Publication::SteppedOver(Claim { word, ..claim })
+        } else {
+            Publication::Lost
+        }
+    }
+
+    /// Makes a message available whose claim was stepped over: at its cell's present place, behind
+    /// messages that were claimed later.
+    #[cold]
+    pub fn publish_late(&self, claim: Claim) -> Publication {
+        let published = self.publish_as(claim, |state| state.written_as(CellKind::Ready));
+        if matches!(published, Publication::Done) {
+            self.stray();
+        }
+        published
+    }
+
+    /// Puts the message in a claimed cell off until the time that [`note_delay`](Self::note_delay) noted. Its position is
+    /// used up.
+    #[cold]
+    pub fn publish_delayed(&self, claim: Claim) -> Publication {
+        self.publish_as(claim, |state| {
+            state.written_as(CellKind::Delayed).moved_on()
+        })
+    }
+
+    /// Publishes at whatever lap the cell stands for: no order is promised.
+    fn publish_as(&self, claim: Claim, published: impl Fn(State) -> State) -> Publication {
+        let mut claim = claim;
+        loop {
+            let next = published(State::from_word(claim.word));
+            let cell = self.cell(claim.index()).state();
+            match cell.swap_if(claim.word, next.to_word(), SeqCst) {
+                Ok(()) => return Publication::Done,
+                Err(word) => match self.stepped_over(claim, word) {
+                    Publication::SteppedOver(again) => claim = again,
+                    other => return other,
+                },
+            }
+        }
+    }
+
+    /// Gives a claimed cell back unused. Whoever waits for room is to be told.
+    pub fn abandon(&self, claim: Claim) {
+        let cell = self.cell(claim.index()).state();
+        let owner = State::from_word(claim.word).owner;
+        let mut word = claim.word;
+        loop {
+            let state = State::from_word(word);
+            if state.kind != CellKind::Writing || state.owner != owner {
+                return; // Not ours any more: damage.
+            }
+            // Moved on: senders and receivers already count this lap's position as used.
+            match cell.swap_if(word, State::free(state.lap.next()).to_word(), SeqCst) {
+                Ok(()) => break,
+                Err(changed) => word = changed,
+            }
+        }
+        self.spare(); // It is free ahead of the senders' position.
+    }
+}

@@ -1,0 +1,134 @@
+//! Ending deliveries, and dropping what waits.
+//!
+//! Exactly one compare-and-swap ends a delivery: its receiver's, or that of whoever found it expired or its receiver dead.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::{Lease, Ring, Settled, Settlement};
+use crate::shm::cell::Cause;
+use crate::shm::memory::{Memory, Word};
+use crate::shm::word::{CellKind, Seat, State};
+
+impl<M: Memory> Ring<M> {
+    /// Acks: the hot half of [`settle`](Self::settle).
+    #[inline(always)]
+    pub fn ack(&self, lease: &Lease) -> Settled {
+        let state = State::from_word(lease.word);
+        let freed = State::free(state.lap).to_word();
+        let cell = self.cell(lease.index()).state();
+        if state.zombie.is_none()
+            && !lease.place.is_out_of_turn()
+            && cell.swap_if(lease.word, freed, SeqCst).is_ok()
+        {
+            return Settled::Freed;
+        }
+        self.settle(lease, Settlement::Ack)
+    }
+
+    /// Ends a delivery. Exactly one settlement of a delivery is accepted, or none if its lease was lost.
+    pub fn settle(&self, lease: &Lease, how: Settlement) -> Settled {
+        let cell = self.cell(lease.index());
+        let mut word = lease.word;
+        let Some(me) = State::from_word(word).owner else {
+            return Settled::LeaseLost;
+        };
+        if how != Settlement::Ack {
+            word = cell.state().load(SeqCst);
+        }
+        loop {
+            let state = State::from_word(word);
+            let ours = state.kind == CellKind::Leased
+                && state.owner == Some(me)
+                && state.attempt == lease.attempt();
+            if !ours {
+                self.let_go(lease.index(), me);
+                return Settled::LeaseLost;
+            }
+            let (next, settled) = self.outcome(state, how);
+            match how {
+                Settlement::Ack => {}
+                Settlement::Nack | Settlement::Delay => {
+                    cell.note(lease.attempt(), Cause::Nack, self.memory.process(me));
+                }
+                Settlement::Bury => {
+                    cell.note(lease.attempt(), Cause::Bury, self.memory.process(me));
+                }
+            }
+            match cell.state().swap_if(word, next.to_word(), SeqCst) {
+                Ok(()) => {
+                    let moved_on = state.lap != State::from_word(lease.word).lap;
+                    self.raise_hint(settled, lease.place.is_out_of_turn() || moved_on);
+                    return settled;
+                }
+                // Moved on by a sender, a zombie let go, or lost: look at what it is now.
+                Err(changed) => word = changed,
+            }
+        }
+    }
+
+    fn outcome(&self, state: State, how: Settlement) -> (State, Settled) {
+        let exhausted = state.attempt >= self.attempt_limit;
+        match how {
+            Settlement::Ack => match state.finished() {
+                freed if freed.kind == CellKind::Free => (freed, Settled::Freed),
+                kept => (kept, Settled::Quarantined),
+            },
+            Settlement::Nack if !exhausted => (state.released_as(CellKind::Ready), Settled::Ready),
+            Settlement::Delay if !exhausted => {
+                (state.released_as(CellKind::Delayed), Settled::Delayed)
+            }
+            _ => (state.released_as(CellKind::Dead), Settled::Dead),
+        }
+    }
+
+    fn raise_hint(&self, settled: Settled, strayed: bool) {
+        match settled {
+            Settled::Ready => self.stray(),
+            Settled::Freed if strayed => self.spare(),
+            _ => {}
+        }
+    }
+
+    /// Takes away one of `me`'s zombie marks on a cell; whether that made room.
+    pub fn let_go(&self, index: u32, me: Seat) -> bool {
+        let cell = self.cell(index).state();
+        loop {
+            let word = cell.load(SeqCst);
+            let Some(left) = State::from_word(word).let_go_by(me) else {
+                return false;
+            };
+            if cell.swap_if(word, left.to_word(), SeqCst).is_ok() {
+                if left.kind == CellKind::Free {
+                    self.spare();
+                }
+                return left.kind == CellKind::Free;
+            }
+        }
+    }
+
+    /// Drops the message in a cell if it still has this word, and waits for somebody to take it or for its time.
+    pub fn drop_waiting(&self, index: u32, word: u64) -> Option<CellKind> {
+        let state = State::from_word(word);
+        let left = match state.kind {
+            // Its position is used up, as if somebody had taken and acked it.
+            CellKind::Ready => state.moved_on().finished(),
+            CellKind::Delayed => state.finished(),
+            _ => return None,
+        };
+        let cell = self.cell(index).state();
+        cell.swap_if(word, left.to_word(), SeqCst).ok()?;
+        if left.kind == CellKind::Free {
+            self.spare();
+        }
+        Some(left.kind)
+    }
+
+    /// Drops whatever waits; how many messages.
+    pub fn purge(&self) -> u64 {
+        let drop_one = |index: &u32| {
+            let word = self.cell(*index).state().load(SeqCst);
+            self.drop_waiting(*index, word).is_some()
+        };
+        (0..self.cells()).filter(drop_one).count() as u64
+    }
+}

@@ -1,0 +1,149 @@
+//! Sending many messages in one call.
+//!
+//! The sender may die between any two lines: what it published by then was sent, the first of the batch; the rest was not.
+
+use ipc_proto::Kind;
+use ipc_shm::clock;
+
+use super::{Lack, LevelSender, Whence};
+use crate::error::{BatchFailure, SendFailure};
+use crate::shm::memory::RingWord;
+use crate::shm::payload::Writable;
+use crate::transport::Wait;
+
+/// How many messages of a batch are sent together.
+const TOGETHER: usize = 32;
+
+impl LevelSender {
+    pub(in crate::shm) fn send_all(
+        &self,
+        payloads: &[&[u8]],
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<(), BatchFailure> {
+        let mut sent = 0;
+        let mut failure = None;
+        while sent < payloads.len() && failure.is_none() {
+            let before = sent;
+            failure = self.send_some(payloads, &mut sent, kind, wait).err();
+            let bytes = payloads[before..sent].iter().map(|payload| payload.len());
+            self.sent((sent - before) as u64, bytes.sum());
+        }
+        failure.map_or(Ok(()), |failure| Err(BatchFailure { sent, failure }))
+    }
+
+    /// Waits for the first place, then sends what there is room for: claims, then fills, then publishes. So the lines of many
+    /// cells are on their way at once, where a locked instruction between any two would wait for each.
+    fn send_some(
+        &self,
+        payloads: &[&[u8]],
+        sent: &mut usize,
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<(), SendFailure> {
+        let payloads = &payloads[*sent..];
+        let payloads = &payloads[..payloads.len().min(TOGETHER)];
+        let mut places = Vec::with_capacity(payloads.len());
+        self.level
+            .ring
+            .fetch_batch(RingWord::Tail, &self.cursor.borrow(), payloads.len() as u32);
+        places.push(self.lend(payloads[0].len(), kind, wait)?);
+        let mut end = Ok(());
+        for payload in &payloads[1..] {
+            match self.try_lend(payload.len(), kind) {
+                Ok(place) => places.push(place),
+                Err(lack) => {
+                    end = match lack {
+                        Lack::Over(failure) => Err(failure),
+                        Lack::Place | Lack::Memory | Lack::Key => Ok(()),
+                    };
+                    break;
+                }
+            }
+        }
+        for (place, payload) in places.iter_mut().zip(payloads) {
+            place.bytes_mut().copy_from_slice(payload);
+        }
+        self.publish_all(places, sent, kind)?;
+        end
+    }
+
+    /// Publishes in this order. Once one was stepped over, those behind it move to the end behind it.
+    fn publish_all(
+        &self,
+        places: Vec<Writable<'_>>,
+        sent: &mut usize,
+        kind: Kind,
+    ) -> Result<(), SendFailure> {
+        let now = clock::wall();
+        let mut places = places.into_iter();
+        let mut whence = Whence::InTurn;
+        for place in &mut places {
+            let stamp = self.stamp(now);
+            let published = match whence {
+                Whence::InTurn => self.publish(place, kind, stamp),
+                Whence::AtEnd => {
+                    let (chunk, len) = (place.chunk(), place.len());
+                    self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
+                }
+            };
+            match published {
+                Ok(now) => whence = now,
+                Err(failure) => {
+                    places.for_each(|place| self.give_back(place.into_claim()));
+                    return Err(failure);
+                }
+            }
+            *sent += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use ipc_proto::Name;
+    use ipc_shm::Namespace;
+
+    use super::*;
+    use crate::shm::ShmQueue;
+    use crate::shm::memory::Word;
+    use crate::shm::word::State;
+    use crate::transport::OpenRequest;
+
+    #[test]
+    fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "batch").unwrap();
+        let name = Name::new("q").unwrap();
+        let queue = ShmQueue::open(&namespace, &name, &OpenRequest::default()).unwrap();
+        let handle = queue.shm_sender();
+        let sender = handle.at(0);
+        let places = [0, 1, 2].map(|number| {
+            let mut place = sender.lend(1, Kind::Data, Wait::No).unwrap();
+            place.bytes_mut()[0] = number;
+            place
+        });
+
+        // As a receiver that found something behind the second.
+        let cell = sender.level.ring.cell(places[0].claim().index()).state();
+        let word = cell.load(SeqCst);
+        let over = State::from_word(word).moved_on().to_word();
+        cell.swap_if(word, over, SeqCst).unwrap();
+        let mut sent = 0;
+        sender
+            .publish_all(places.into(), &mut sent, Kind::Data)
+            .unwrap();
+
+        assert_eq!(sent, 3);
+        let receiver = queue.shm_receiver();
+        for number in 0..3 {
+            let delivery = receiver.receive(Wait::No).unwrap();
+            assert_eq!(delivery.payload(), [number]);
+            delivery.ack().unwrap();
+        }
+        assert!(ShmQueue::remove(&namespace, &name).unwrap());
+    }
+}

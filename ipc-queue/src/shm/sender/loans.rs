@@ -1,0 +1,149 @@
+//! Lending places to be written where they will be read.
+
+use ipc_proto::{Kind, MessageId};
+use ipc_shm::clock;
+
+use super::{Lack, LevelSender, Terms};
+use crate::error::SendFailure;
+use crate::loan::Loan;
+use crate::send_options::{SendOptions, WhenFull};
+use crate::shm::payload::Writable;
+use crate::shm::waiting::Gone;
+use crate::transport::Wait;
+
+/// A message being written in shared memory.
+#[derive(Debug)]
+pub(crate) struct ShmLoan<'a> {
+    sender: &'a LevelSender,
+    kind: Kind,
+    /// What else was said about it. Boxed: seldom there, and a loan should stay small.
+    terms: Option<Box<Terms>>,
+    /// Taken when published or dropped.
+    payload: Option<Writable<'a>>,
+}
+
+impl LevelSender {
+    /// As [`SendPort::loan`](crate::transport::SendPort::loan).
+    ///
+    /// Inlined into the sending program, so that the loan is made where it stays.
+    #[inline(always)]
+    pub(in crate::shm) fn loan(
+        &self,
+        len: usize,
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        match self.try_lend(len, kind) {
+            Ok(payload) => {
+                self.spin.hit();
+                Ok(self.loan_of(payload, kind))
+            }
+            Err(lack) => self.loan_later(len, kind, wait, lack),
+        }
+    }
+
+    #[cold]
+    fn loan_later(
+        &self,
+        len: usize,
+        kind: Kind,
+        wait: Wait,
+        lack: Lack,
+    ) -> Result<Loan<'_>, SendFailure> {
+        let payload = self.wait_for_room(len, kind, wait, lack)?;
+        Ok(self.loan_of(payload, kind))
+    }
+
+    #[inline(always)]
+    fn loan_of<'a>(&'a self, payload: Writable<'a>, kind: Kind) -> Loan<'a> {
+        Loan::shm(ShmLoan {
+            sender: self,
+            kind,
+            terms: None,
+            payload: Some(payload),
+        })
+    }
+
+    /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.
+    pub(in crate::shm) fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        let (payload, key) = match (options.key, options.when_full) {
+            (Some(key), _) => {
+                let (payload, held) = self.lend_keyed(len, options, key, wait)?;
+                (payload, Some(held))
+            }
+            (None, WhenFull::Wait) => (self.lend(len, options.kind, wait)?, None),
+            (None, WhenFull::DropOldest) => (self.lend_dropping(len, options.kind, wait)?, None),
+        };
+        let terms = Terms {
+            delay: options.delay,
+            expires_in: options.expires_in,
+            key,
+        };
+        Ok(Loan::shm(ShmLoan {
+            sender: self,
+            kind: options.kind,
+            terms: (terms != Terms::default()).then(|| Box::new(terms)),
+            payload: Some(payload),
+        }))
+    }
+}
+
+impl ShmLoan<'_> {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.payload.as_ref().map_or(&[], Writable::bytes)
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.payload.as_mut().map_or(&mut [], Writable::bytes_mut)
+    }
+
+    #[inline(always)]
+    pub(crate) fn publish(mut self) -> Result<MessageId, SendFailure> {
+        let payload = self
+            .payload
+            .take()
+            .expect("a loan is published once, by value");
+        let (sender, shared) = (self.sender, &*self.sender.shared);
+        // A closed queue takes what was lent before its end.
+        if let Err(gone) = shared.usable() {
+            // The claim of a forked copy is its parent's.
+            if gone == Gone::Removed {
+                sender.give_back(payload.into_claim());
+            }
+            return Err(gone.into());
+        }
+        let len = payload.len();
+        let id = match self.terms.take() {
+            None => {
+                let stamp = sender.stamp(clock::wall());
+                sender.publish(payload, self.kind, stamp)?;
+                stamp.id
+            }
+            Some(terms) => sender.publish_on(payload, self.kind, *terms)?,
+        };
+        sender.sent(1, len);
+        Ok(id)
+    }
+}
+
+impl Drop for ShmLoan<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let key = self.terms.take().and_then(|terms| terms.key);
+        if (self.payload.is_some() || key.is_some()) && self.sender.shared.attachment.is_ours() {
+            key.into_iter()
+                .for_each(|held| self.sender.give_back_key(held));
+            let payload = self.payload.take();
+            payload
+                .into_iter()
+                .for_each(|payload| self.sender.give_back(payload.into_claim()));
+        }
+    }
+}
