@@ -4,7 +4,7 @@
 //! folder that belongs to the user and that nobody else can write to. A socket that nobody listens at was left by a server
 //! that died. Two servers that find it at the same time take turns: each holds the folder's lock meanwhile.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, listen,
     socket_with,
@@ -24,8 +24,8 @@ use super::ServeError;
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    /// Device and number.
-    file: (u64, u64),
+    /// Held open, or the number might be given to the file that takes its place.
+    file: File,
 }
 
 /// How many may wait to be accepted.
@@ -53,7 +53,9 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
     let _lock = lock.map_err(|(_, error)| system(error.into()))?;
     make_room(path)?;
     let socket = listening(path, &address).map_err(system)?;
-    let file = identity(path).map_err(system)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty());
+    let file = File::from(file.map_err(|error| system(error.into()))?);
     let path = path.to_owned();
     Ok((UnixListener::from(socket), Place { path, file }))
 }
@@ -120,14 +122,15 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
+/// Device and number.
+fn identity(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if identity(&self.path).ok() == Some(self.file) {
+        let (ours, there) = (self.file.metadata(), fs::symlink_metadata(&self.path));
+        if matches!((ours, there), (Ok(ours), Ok(there)) if identity(&ours) == identity(&there)) {
             let _ = fs::remove_file(&self.path);
         }
     }
