@@ -2,6 +2,7 @@
 //!
 //! Whoever dies leaves a namespace behind that the next run removes: see [`remove_dead_runs`].
 
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -26,6 +27,8 @@ pub enum Transport {
     /// Processes that share memory.
     #[default]
     Shm,
+    /// Processes that share nothing but sockets, at which the coordinator serves its queues.
+    Unix,
 }
 
 /// A run's namespace and address, with everything that is there. Removed when dropped.
@@ -39,7 +42,7 @@ pub struct Premises {
 
 /// The prefix of every namespace of a run.
 const PREFIX: &str = "demo-";
-/// What a run's pool is called in shared memory.
+/// What a run's pool is called in the run's folder.
 const POOL: &str = "run";
 /// Tells a worker in which namespace it is a node.
 const NODES: &str = "IPC_DEMO_NODES";
@@ -54,6 +57,7 @@ impl Premises {
                 // Names of this process's threads: the run is in the name.
                 Transport::Local => format!("local:{run}"),
                 Transport::Shm => format!("shm:{run}/{POOL}"),
+                Transport::Unix => format!("unix:{}/{POOL}", namespace.path().display()),
             },
             transport,
             namespace,
@@ -173,14 +177,18 @@ fn is_dead(run: &Namespace, ours: &Namespace) -> bool {
     (run == ours || is_gone()) && nobody_there()
 }
 
-/// Removes the queues and the table of nodes: as many of them as possible. What is left all the same.
+/// Removes the queues, what else is in the folder, and the table of nodes: as many of them as possible. What is left all the same.
 fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
     let removed = queues(address).map(|queue| ipc_queue::remove(&queue));
+    // Of a run that was killed. Mostly there are none.
+    for socket in queues(POOL) {
+        let _ = fs::remove_file(namespace.path().join(socket));
+    }
     Registry::remove(namespace)?;
     for queue in removed {
         queue?;
     }
-    let left = std::fs::read_dir(namespace.path());
+    let left = fs::read_dir(namespace.path());
     Ok(left
         .into_iter()
         .flatten()
@@ -189,8 +197,10 @@ fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Where the queues are of the pool at that address.
 fn queues(address: &str) -> [String; 2] {
-    ["jobs", "answers"].map(|queue| format!("{address}.{queue}"))
+    let (path, options) = address.split_at(address.find('?').unwrap_or(address.len()));
+    ["jobs", "answers"].map(|queue| format!("{path}.{queue}{options}"))
 }
 
 fn exists(queue: &str) -> bool {

@@ -18,9 +18,11 @@ mod guests;
 mod letters;
 mod notices;
 mod program;
+mod queues;
 mod request;
 mod restart;
 mod signals;
+mod sigterm;
 mod state;
 mod supervisor;
 mod thread;
@@ -36,8 +38,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, codec};
-use ipc_queue::transport::{OpenMode, Wait};
-use ipc_queue::{DeadLetter, QueueOptions, QueueStats, RecvError, SendFailure, ShmQueue};
+use ipc_queue::transport::Wait;
+use ipc_queue::{DeadLetter, QueueStats, RecvError, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +51,8 @@ pub use restart::{Backoff, Intensity, RestartPolicy};
 pub use ticket::{JobError, OpenTickets, Ticket, as_completed};
 pub use worker::{Context, Handlers};
 
-use state::{Queues, Shared, Worker};
+use queues::Queues;
+use state::{Shared, Worker};
 use ticket::{Canceller, Entry};
 use wire::{GUEST, Job, LENGTH_BYTES, Place, Report};
 
@@ -144,18 +147,16 @@ impl Pool {
         };
         let mut settings = builder.queue.clone();
         settings.lease = place.keep_alive.or(settings.lease);
-        let create = |address: &str| {
-            let options = QueueOptions::new().settings(settings.clone());
-            options.mode(OpenMode::Create).open_bytes(address)
-        };
-        let jobs = create(&place.jobs())?;
-        // From here on the address is ours, and what is there ours to remove.
-        let answers = create(&place.answers()).inspect_err(|_| place.remove_all())?;
-        Self::start_at(place.clone(), builder, Queues { jobs, answers })
-            .inspect_err(|_| place.remove_all())
+        let queues = Arc::new(Queues::create(&place, &settings)?);
+        Self::start_at(place.clone(), builder, Arc::clone(&queues))
+            .inspect_err(|_| queues.remove(&place))
     }
 
-    fn start_at(place: Place, builder: PoolBuilder, queues: Queues) -> Result<Self, PoolError> {
+    fn start_at(
+        place: Place,
+        builder: PoolBuilder,
+        queues: Arc<Queues>,
+    ) -> Result<Self, PoolError> {
         let (poked, poke) = io::pipe()?;
         let mut shared = Shared::new(place, builder.limits, queues, poke);
         (shared.on_progress, shared.on_loss) = (builder.on_progress, builder.on_loss);
@@ -212,7 +213,7 @@ impl Pool {
         fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> Result<Ticket<O>, PoolError> {
         let send = |job: &[u8]| -> Result<(), PoolError> {
-            let sender = self.shared.jobs.sender();
+            let sender = self.shared.queues.jobs.sender();
             let mut loan = sender.loan_as(Kind::Data, job.len() + room + LENGTH_BYTES, wait)?;
             let (head, rest) = loan.split_at_mut(job.len());
             head.copy_from_slice(job);
@@ -231,7 +232,7 @@ impl Pool {
         input: &I,
         begin_within: Option<Duration>,
     ) -> Result<Ticket<O>, PoolError> {
-        let send = |job: &[u8]| Ok(self.shared.jobs.sender().send(job).map(drop)?);
+        let send = |job: &[u8]| Ok(self.shared.queues.jobs.sender().send(job).map(drop)?);
         self.submit_as(name, input, begin_within, send)
     }
 
@@ -336,7 +337,7 @@ impl Pool {
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         let now = Instant::now();
-        let waiting = self.shared.jobs.transport().stats().ready;
+        let waiting = self.shared.queues.jobs.transport().stats().ready;
         let state = self.shared.state();
         let workers = state.workers.iter().map(|(number, worker)| WorkerStatus {
             number: *number,
@@ -362,7 +363,7 @@ impl Pool {
     /// The counters of its queues: of jobs, and of what workers say.
     #[must_use]
     pub fn stats(&self) -> (QueueStats, QueueStats) {
-        let (jobs, answers) = (&self.shared.jobs, &self.shared.answers);
+        let (jobs, answers) = (&self.shared.queues.jobs, &self.shared.queues.answers);
         (jobs.transport().stats(), answers.transport().stats())
     }
 
@@ -382,7 +383,7 @@ impl Pool {
     /// The jobs that each worker died over that had them, with their inputs encoded in them.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.shared.jobs.transport().dead_letters()
+        self.shared.queues.jobs.transport().dead_letters()
     }
 
     /// Takes no more jobs, lets the workers finish those that there are, at most for the drain time-out, and ends.
@@ -397,14 +398,14 @@ impl Pool {
     /// Begins to end as [`shutdown`](Self::shutdown) does, and waits for nothing: [`PoolStatus::ended`] says when it has.
     pub fn close(&self) {
         self.shared.state().draining = true;
-        self.shared.jobs.transport().close();
+        self.shared.queues.jobs.transport().close();
         self.shared.poke();
     }
 
     /// The same, and tells it to each worker by a [`Shutdown`](Kind::Shutdown) message of its own, behind the jobs that there are.
     pub fn close_by_message(&self) {
         self.shared.state().draining = true;
-        let sender = self.shared.jobs.sender();
+        let sender = self.shared.queues.jobs.sender();
         for _ in 0..self.shared.limits.workers {
             // Who gets none sees that the queue is closed.
             let _ = sender.send_as(Kind::Shutdown, &[], Wait::No);
@@ -452,7 +453,7 @@ impl fmt::Debug for Pool {
 
 /// Takes in what workers say, until the queue of answers is removed.
 fn read_answers(shared: &Shared) {
-    let receiver = shared.answers.receiver();
+    let receiver = shared.queues.answers.receiver();
     loop {
         let delivery = match receiver.recv_within(Wait::Forever) {
             Ok(delivery) => delivery,

@@ -96,7 +96,9 @@ fn threads_do_what_processes_do() {
 
 #[test]
 fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
-    for builder in [threads("killed"), processes()] {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}/pool", folder.path().display());
+    for builder in [threads("killed"), processes(), processes().at(&socket)] {
         let losses = Arc::new(Mutex::new(Vec::<Loss>::new()));
         let told = Arc::clone(&losses);
         let builder = builder.on_loss(move |loss| told.lock().unwrap().push(loss));
@@ -118,6 +120,7 @@ fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
         assert_eq!(losses[0].job.map(|(ticket, _)| ticket), Some(number));
         assert!(losses[0].note.contains("kill_worker"), "{losses:?}");
     }
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
 }
 
 #[test]

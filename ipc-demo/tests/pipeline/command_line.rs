@@ -6,7 +6,10 @@ use crate::support::Place;
 fn bad_command_lines_are_refused_with_what_would_do() {
     let place = Place::new();
     let refused: [(&[&str], &str); 6] = [
-        (&["--transport", "pigeon"], "[possible values: local, shm]"),
+        (
+            &["--transport", "pigeon"],
+            "[possible values: local, shm, unix]",
+        ),
         (&["--workers", "0"], "0 is not in 1..=60"),
         (&["--simulate", "0"], "0 is not in 1..=1000000"),
         (

@@ -7,7 +7,7 @@ use crate::support::{Place, wait_until};
 
 #[test]
 fn ctrl_c_finishes_what_was_begun_and_nothing_more() {
-    for transport in ["shm", "local"] {
+    for transport in ["shm", "local", "unix"] {
         let place = Place::new();
         let running = place.start(["--simulate", "50", "--json", "--transport", transport]);
         running.await_note("10 of 50");
@@ -48,8 +48,17 @@ fn a_second_ctrl_c_does_not_wait_for_anybody() {
 
 #[test]
 fn a_killed_run_takes_its_workers_along_and_the_next_run_cleans_up() {
+    kill_a_run("shm");
+}
+
+#[test]
+fn so_it_does_with_its_sockets() {
+    kill_a_run("unix");
+}
+
+fn kill_a_run(transport: &str) {
     let place = Place::new();
-    let running = place.start(["--simulate", "50", "--json"]);
+    let running = place.start(["--simulate", "50", "--json", "--transport", transport]);
     running.await_note("10 of 50");
     let (pid, folder) = (running.pid(), place.namespace_of(running.pid()).path());
     running.signal(Signal::SIGKILL);

@@ -68,7 +68,7 @@ fn a_file_that_ends_where_a_part_ends_takes_one_more() {
     assert_eq!(messages, [1, 2, 2, 3].map(|parts| 1 + 3 * parts));
 }
 
-fn fingerprint_everything(options: &[&str]) -> Value {
+pub fn fingerprint_everything(options: &[&str]) -> Value {
     let place = Place::unprivileged();
     let tree = Tree::of_everything(&place);
     fingerprint(&place, &tree, options)
@@ -85,7 +85,7 @@ fn fingerprint(place: &Place, tree: &Tree, options: &[&str]) -> Value {
     report
 }
 
-fn check_kills(kills: u64, report: &Value) {
+pub fn check_kills(kills: u64, report: &Value) {
     assert!(report["redelivered"].as_u64() >= Some(kills), "{report}");
     assert_eq!(sum(&report["workers"], "restarts"), kills, "{report}");
 }

@@ -12,4 +12,5 @@ mod fingerprints;
 mod simulation;
 mod support;
 mod timeline;
+mod transports;
 mod tree;

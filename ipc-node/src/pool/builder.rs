@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ipc_proto::{Name, NameError};
+use ipc_queue::unix::ServeError;
 use ipc_queue::{Address, QueueError, QueueSettings};
 use thiserror::Error;
 
@@ -59,6 +60,9 @@ pub enum PoolError {
     /// Its workers can't be called so.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Its queues could not be served at their sockets.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// A pipe, a thread or a process could not be made.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
@@ -201,8 +205,8 @@ impl PoolBuilder {
         self
     }
 
-    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`, or what another crate's transport has
-    /// [registered](ipc_queue::register), here and in the workers. No pool may have it already. Its queues are at `POOL.jobs` and
+    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`, `unix:/FOLDER/POOL`, where this process
+    /// serves it for as long as the pool lasts, or what another crate's transport has [registered](ipc_queue::register), here and in the workers. No pool may have it already. Its queues are at `POOL.jobs` and
     /// `POOL.answers` there. Default: one of its own in shared memory.
     pub fn at(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());

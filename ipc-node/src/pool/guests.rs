@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::builder::{PoolBuilder, PoolError};
-use super::state::{Queues, Shared};
+use super::queues::Queues;
+use super::state::Shared;
 use super::supervisor::{DRAINED, Supervisor};
-use super::wire::{self, GUEST, Place};
+use super::wire::{GUEST, Place};
 
 /// Workers for another process's pool. Dropped, they are killed.
 pub struct Guests {
@@ -30,10 +31,7 @@ impl Guests {
             keep_alive: None,
             address,
         };
-        let queues = Queues {
-            jobs: wire::open(&place.jobs())?,
-            answers: wire::open(&place.answers())?,
-        };
+        let queues = Arc::new(Queues::open(&place)?);
         // As the pool has set it: its own workers renew theirs.
         let settings = queues.jobs.transport().settings();
         place.keep_alive = settings.lease;

@@ -49,11 +49,11 @@ impl Letters {
             return;
         }
         self.looked_at = Some(now);
-        let dead = shared.jobs.transport().stats().dead;
+        let dead = shared.queues.jobs.transport().stats().dead;
         if dead == self.settled {
             return;
         }
-        let letters = shared.jobs.transport().dead_letters();
+        let letters = shared.queues.jobs.transport().dead_letters();
         let open = letters
             .iter()
             .filter(|letter| !self.explain(letter, shared, now));

@@ -10,7 +10,7 @@ pub(super) fn note(shared: &Shared, ticket: u64, signal: i32) {
     let Ok(signal) = u8::try_from(signal) else {
         return;
     };
-    let jobs = shared.jobs.transport();
+    let jobs = shared.queues.jobs.transport();
     for letter in jobs.dead_letters() {
         let job = codec::decode_prefix::<Job>(&letter.payload);
         if job.is_ok_and(|(job, _)| job.ticket == ticket) {

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_queue::ByteQueue;
-
 use super::builder::{Limits, OnLoss, OnProgress};
 use super::notices::Notices;
+use super::queues::Queues;
 use super::ticket::{Canceller, JobError, Tickets};
 use super::wire::{GUEST, Place, What};
 
@@ -62,17 +61,10 @@ pub(super) struct State {
     pub worked: bool,
 }
 
-/// A pool's queues, opened.
-pub(super) struct Queues {
-    pub jobs: ByteQueue,
-    pub answers: ByteQueue,
-}
-
 pub(super) struct Shared {
     pub place: Place,
     pub limits: Limits,
-    pub jobs: ByteQueue,
-    pub answers: ByteQueue,
+    pub queues: Arc<Queues>,
     pub notices: Arc<Notices>,
     pub tickets: Arc<Tickets>,
     pub next_ticket: AtomicU64,
@@ -86,12 +78,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(place: Place, limits: Limits, queues: Queues, poke: PipeWriter) -> Self {
+    pub(super) fn new(place: Place, limits: Limits, queues: Arc<Queues>, poke: PipeWriter) -> Self {
         Self {
             place,
             limits,
-            jobs: queues.jobs,
-            answers: queues.answers,
+            queues,
             notices: Arc::default(),
             tickets: Arc::default(),
             next_ticket: AtomicU64::new(1),

@@ -5,7 +5,6 @@
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::Loss;
 use super::letters::Letters;
 use super::program::{Body, Program, explain};
 use super::restart::{RestartPolicy, Restarts};
+use super::sigterm::Sigterm;
 use super::state::{Orphan, Shared, Worker};
 use super::ticket::JobError;
 use super::wire::Place;
@@ -63,11 +63,6 @@ struct Ended {
     note: String,
     last_words: String,
     slot: usize,
-}
-
-struct Sigterm {
-    pipe: UnixStream,
-    id: signal_hook::SigId,
 }
 
 impl Supervisor {
@@ -121,7 +116,7 @@ impl Supervisor {
         }
         if draining && self.drain_by.is_none() {
             super::events::draining(&self.shared);
-            self.shared.jobs.transport().close();
+            self.shared.queues.jobs.transport().close();
             self.drain_by = now.checked_add(self.shared.limits.drain);
         }
         self.reap();
@@ -236,7 +231,7 @@ impl Supervisor {
             return None;
         }
         if !self.shared.is_guest() {
-            let unheard = self.shared.answers.transport().stats();
+            let unheard = self.shared.queues.answers.transport().stats();
             if unheard.ready + unheard.leased > 0 {
                 return None;
             }
@@ -407,7 +402,7 @@ impl Supervisor {
         });
         let others = [
             Some(self.poked.as_fd()),
-            self.sigterm.as_ref().map(|term| term.pipe.as_fd()),
+            self.sigterm.as_ref().map(AsFd::as_fd),
         ];
         let fds = pidfds.chain(others.into_iter().flatten());
         let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -459,8 +454,7 @@ impl Supervisor {
         let Some(sigterm) = &mut self.sigterm else {
             return;
         };
-        let mut signals = [0; 16];
-        let count = sigterm.pipe.read(&mut signals).unwrap_or(0);
+        let count = sigterm.count();
         let mut state = self.shared.state();
         for _ in 0..count {
             (state.kill, state.draining) = (state.draining, true);
@@ -472,7 +466,7 @@ impl Supervisor {
         let is_guest = self.shared.is_guest();
         if !is_guest {
             // No more jobs, and nobody waits to submit one.
-            self.shared.jobs.transport().close();
+            self.shared.queues.jobs.transport().close();
         }
         for slot in &self.places {
             if let Slot::Running(_, body, _) = slot {
@@ -481,8 +475,8 @@ impl Supervisor {
         }
         if !is_guest {
             // Now, since a thread that waits for a job ends by that. Closed, too: somebody may have removed its file before.
-            self.shared.answers.transport().close();
-            self.shared.place.remove_all();
+            self.shared.queues.answers.transport().close();
+            self.shared.queues.remove(&self.shared.place);
         }
         self.places.clear();
         self.shared.notices.dismiss_all();
@@ -492,22 +486,6 @@ impl Supervisor {
             let reason = reason.clone();
             self.shared.answer(ticket, JobError::PoolEnded { reason });
         }
-    }
-}
-
-impl Sigterm {
-    fn catch() -> io::Result<Self> {
-        let (pipe, writes) = UnixStream::pair()?;
-        pipe.set_nonblocking(true)?;
-        let id = signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, writes)?;
-        Ok(Self { pipe, id })
-    }
-}
-
-/// SIGTERM does what it did.
-impl Drop for Sigterm {
-    fn drop(&mut self) {
-        signal_hook::low_level::unregister(self.id);
     }
 }
 
