@@ -39,6 +39,7 @@ mod delivery;
 mod flow;
 mod peers;
 mod settling;
+mod table;
 mod terms;
 mod walk;
 
@@ -48,6 +49,7 @@ pub use delivery::*;
 pub use flow::*;
 pub use peers::*;
 pub use settling::*;
+pub use table::Table;
 pub use terms::*;
 
 use std::panic;

@@ -11,6 +11,7 @@ mod mutants;
 mod scenarios;
 mod simulate;
 mod sweep;
+mod table;
 mod test;
 mod torture;
 mod tsan;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Options),
     /// Check formatting, lints, docs and layering
     Lint,
+    /// Write the README's table of transports and what each can do
+    Table,
     /// Make small wrong changes, one at a time, and see that each is caught by a test
     Mutants(mutants::Options),
     /// Look for data races between threads on one queue (needs a nightly compiler)
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Lint => lint::run(),
+        Command::Table => table::run(),
         Command::Mutants(options) => mutants::run(&options),
         Command::Tsan => tsan::run(),
         Command::Scenarios(options) => scenarios::run(&options),

@@ -1,0 +1,70 @@
+//! The table in the README says what the transports declare, and what is emulated has its limits stated there.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::{env, fs};
+
+use ipc_queue::conformance::Table;
+use ipc_queue::{Capabilities, QueueOptions, UnixServer};
+
+/// Set, the table is written instead of checked.
+const WRITE: &str = "IPC_WRITE_TABLE";
+
+fn of(address: &str) -> Capabilities {
+    let queue = QueueOptions::new().capacity(1).open_bytes(address).unwrap();
+    let capabilities = queue.transport().capabilities();
+    assert!(ipc_queue::remove(address).unwrap());
+    capabilities
+}
+
+/// What a queue in shared memory can do for those who use it through a socket.
+fn served(address: &str) -> Capabilities {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.sock");
+    let queue = QueueOptions::new().capacity(1).open_bytes(address).unwrap();
+    let server = UnixServer::bind(&path, Arc::clone(queue.transport())).unwrap();
+    let client = format!("unix:{}", path.display());
+    let client = QueueOptions::new().open_any(&client).unwrap();
+    let capabilities = client.transport().capabilities();
+    drop((client, server));
+    assert!(ipc_queue::remove(address).unwrap());
+    capabilities
+}
+
+/// What each transport declares, by its scheme; those that can't be asked here keep the column that they have.
+fn declared(written: &Table) -> Table {
+    let name = format!("cli-{}-table/q", std::process::id());
+    let mut table = Table::new()
+        .with("local", of("local:table"))
+        .with("shm", of(&format!("shm:{name}")))
+        .with("unix", served(&format!("shm:{name}")));
+    // Its server may not be here.
+    if let Some(column) = written.column("nats") {
+        table = table.with("nats", column);
+    }
+    table
+}
+
+#[test]
+fn the_readme_says_what_each_transport_can_do() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let written = Table::find(&readme).expect("README.md has the table");
+    let declared = declared(&written);
+    if env::var_os(WRITE).is_some() {
+        let updated = readme.replace(&written.markdown(), &declared.markdown());
+        fs::write(&path, updated).unwrap();
+        return;
+    }
+    assert!(
+        written == declared,
+        "the table in README.md is not what the transports declare: cargo xtask table writes it"
+    );
+    for (scheme, semantic) in declared.emulated() {
+        let note = format!("`{scheme}:`, {semantic}:");
+        assert!(
+            readme.contains(&note),
+            "README.md does not say what is emulated: {note}"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! The table of transports and what each can do, as Markdown, from what they declare and the suite holds them to.
+
+use crate::capability::{Capabilities, Semantic, Support};
+
+/// What several transports can do: a column for each, a row for each semantic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table(Vec<(String, Capabilities)>);
+
+impl Table {
+    /// One without columns.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The table in a text, if there is one.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(HEAD));
+        let names = cells(lines.next()?).skip(1);
+        let mut table = Self(
+            names
+                .map(|name| (name.trim_matches('`').to_owned(), Capabilities::none()))
+                .collect(),
+        );
+        for (line, semantic) in lines.skip(1).zip(Semantic::ALL) {
+            let cells = cells(line).skip(1);
+            for ((_, capabilities), cell) in table.0.iter_mut().zip(cells) {
+                let supports = [Support::Native, Support::Emulated, Support::Unsupported];
+                let support = supports
+                    .into_iter()
+                    .find(|support| word(*support) == cell)?;
+                *capabilities = capabilities.with(semantic, support);
+            }
+        }
+        Some(table)
+    }
+
+    /// The column of a transport, by its scheme.
+    #[must_use]
+    pub fn column(&self, scheme: &str) -> Option<Capabilities> {
+        let column = self.0.iter().find(|(name, _)| name == scheme);
+        column.map(|(_, capabilities)| *capabilities)
+    }
+
+    /// Adds a column, or replaces it.
+    #[must_use]
+    pub fn with(mut self, scheme: &str, capabilities: Capabilities) -> Self {
+        match self.0.iter_mut().find(|(name, _)| name == scheme) {
+            Some((_, column)) => *column = capabilities,
+            None => self.0.push((scheme.to_owned(), capabilities)),
+        }
+        self
+    }
+
+    /// The transport and the semantic of each cell that says "emulated": each needs its limits stated.
+    pub fn emulated(&self) -> impl Iterator<Item = (&str, Semantic)> {
+        self.0.iter().flat_map(|(name, capabilities)| {
+            let semantics = Semantic::ALL.into_iter();
+            let emulated = semantics
+                .filter(move |semantic| capabilities.support(*semantic) == Support::Emulated);
+            emulated.map(move |semantic| (&name[..], semantic))
+        })
+    }
+
+    /// The table in Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let columns = self.0.iter();
+        let names: String = columns.map(|(name, _)| format!(" `{name}` |")).collect();
+        let mut text = format!("{HEAD}{names}\n|---|{}\n", "---|".repeat(self.0.len()));
+        for semantic in Semantic::ALL {
+            let row: String = (self.0.iter())
+                .map(|(_, capabilities)| format!(" {} |", word(capabilities.support(semantic))))
+                .collect();
+            text.push_str(&format!("| {semantic} |{row}\n"));
+        }
+        text
+    }
+}
+
+/// How its first line begins.
+const HEAD: &str = "| beyond that |";
+
+fn word(support: Support) -> &'static str {
+    match support {
+        Support::Native => "native",
+        Support::Emulated => "emulated",
+        Support::Unsupported => "–",
+    }
+}
+
+fn cells(line: &str) -> impl Iterator<Item = &str> {
+    line.trim_matches('|').split('|').map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_found_again_in_its_text() {
+        let some = Capabilities::none().natively([Semantic::Pause, Semantic::Delay]);
+        let table = Table::new()
+            .with("one", some)
+            .with("two", Capabilities::none().natively(Semantic::ALL));
+        let text = format!("# Above\n\n{}\nBelow.\n", table.markdown());
+        assert_eq!(Table::find(&text), Some(table.clone()));
+        let emulated: Vec<_> = table.emulated().collect();
+        assert_eq!(emulated, [("one", Semantic::Batches)]);
+        assert_eq!(Table::find("no table"), None);
+    }
+
+    #[test]
+    fn a_column_is_replaced_where_it_is() {
+        let table = Table::new().with("one", Capabilities::none());
+        let table = table.with("two", Capabilities::none());
+        let all = Capabilities::none().natively(Semantic::ALL);
+        let table = table.with("one", all);
+        assert_eq!(table.column("one"), Some(all));
+        assert!(
+            table
+                .markdown()
+                .starts_with("| beyond that | `one` | `two` |\n")
+        );
+    }
+}
