@@ -7,6 +7,7 @@ use ipc_node::pool::{Handlers, Pool};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut handlers = Handlers::new();
     handlers.add("who", |(): (), context| {
+        std::thread::sleep(std::time::Duration::from_millis(10)); // or one would do it all
         Ok::<_, String>(format!("{} in {}", context.worker(), std::process::id()))
     });
     handlers.work_if_worker();

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .workers(2)
         .on_progress(|ticket, done, of| println!("job {ticket}: {done} of {of}"))
         .start()?;
-    let short = pool.submit::<_, u64>("count", &3)?;
+    let short = pool.submit::<_, u64>("count", &3_u64)?;
     let endless = pool.submit::<_, u64>("count", &u64::MAX)?;
     println!("counted to {}", short.wait()?);
     endless.cancel(); // its handler is told; if it did not stop, its worker would be killed
