@@ -81,6 +81,11 @@ pub trait Subject: Send + Sync {
     /// The transport's own.
     fn remove(&self, name: &Name) -> Result<bool, QueueError>;
 
+    /// By how much the suite divides its rounds: 1 for what takes microseconds, more for what asks a server each time.
+    fn slowness(&self) -> u32 {
+        1
+    }
+
     /// What starts another process that opens the queue `name` and calls [`hold_until_killed`] with it: the test program
     /// itself, say, told by its environment. Only asked of transports that notice deaths.
     fn holder(&self, name: &Name) -> Option<Command> {
@@ -242,6 +247,18 @@ pub fn number_in(bytes: &[u8]) -> u64 {
         bytes.len()
     );
     number
+}
+
+/// How many rounds to go where `usual` are gone with a fast transport: at least as many as there are cases that rounds
+/// take in turn.
+fn rounds(subject: &dyn Subject, usual: u32) -> u32 {
+    const CASES: u32 = 6;
+    (usual / subject.slowness().max(1)).max(CASES.min(usual))
+}
+
+/// How many random walks to go where `usual` are gone with a fast transport.
+fn walks(subject: &dyn Subject, usual: u64) -> u64 {
+    (usual / u64::from(subject.slowness().max(1))).max(2)
 }
 
 const INLINE: u32 = 100;

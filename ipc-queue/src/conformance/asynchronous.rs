@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use super::{Subject, Trial, content, number_in, settings};
+use super::{Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::ByteReceiver;
 use crate::error::RecvError;
 use crate::transport::Wait;
 
-const ROUNDS: u64 = 1000;
+const ROUNDS: u32 = 1000;
 
 struct Unpark(Thread);
 
@@ -50,6 +50,7 @@ fn poll_once(receiver: &mut ByteReceiver) -> bool {
 /// # Panics
 /// If the subject breaks the promise.
 pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
+    let rounds = u64::from(rounds(subject, ROUNDS));
     let (there, back) = (Trial::new(subject), Trial::new(subject));
     let first = there.create(&settings(1)).sender().try_send(&content(0, 8));
     first.expect("a place");
@@ -69,10 +70,10 @@ pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
                 delivery.ack().expect("we hold it");
                 number
             };
-            if number <= ROUNDS {
+            if number <= rounds {
                 sender.send(&content(number + 1, 8)).expect("a place");
             }
-            if number >= ROUNDS {
+            if number >= rounds {
                 return;
             }
         }
@@ -99,7 +100,7 @@ pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(4));
     let (sender, mut receiver) = (queue.sender(), queue.receiver());
-    for round in 0..100 {
+    for round in 0..rounds(subject, 100).into() {
         assert!(!poll_once(&mut receiver), "nothing is there");
         sender.try_send(&content(round, 10)).expect("a place");
         // Dropped with what it gave.
@@ -116,13 +117,14 @@ pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
 
 /// Of two that wait, one leaves whenever it was woken: the other goes on.
 fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
+    let rounds = u64::from(rounds(subject, ROUNDS));
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(2));
     thread::scope(|scope| {
         scope.spawn(|| {
             let _alarm = trial.alarm();
             let mut receiver = trial.open().receiver();
-            for number in 0..ROUNDS {
+            for number in 0..rounds {
                 let delivery = block_on(receiver.recv_async()).expect("it comes");
                 assert_eq!(number_in(delivery.payload()), number);
                 delivery.ack().expect("we hold it");
@@ -130,7 +132,7 @@ fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
         });
         let (sender, mut fickle) = (queue.sender(), queue.receiver());
         let _alarm = trial.alarm();
-        for number in 0..ROUNDS {
+        for number in 0..rounds {
             let waker = Waker::noop();
             let mut future = Box::pin(fickle.recv_async());
             let polled = future.as_mut().poll(&mut Context::from_waker(waker));
@@ -152,6 +154,7 @@ fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
 /// # Panics
 /// If the subject breaks the promise.
 pub fn an_async_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
+    let rounds = u64::from(rounds(subject, ROUNDS));
     let trial = Trial::new(subject);
     trial.create(&settings(1));
     thread::scope(|scope| {
@@ -160,7 +163,7 @@ pub fn an_async_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
             scope.spawn(move || {
                 let _alarm = trial.alarm();
                 let mut sender = trial.open().sender();
-                for _ in 0..ROUNDS {
+                for _ in 0..rounds {
                     let sent = block_on(sender.send_async(&content(handle, 10)));
                     sent.expect("the queue is there");
                 }
@@ -169,7 +172,7 @@ pub fn an_async_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
         let _alarm = trial.alarm();
         let queue = trial.open();
         let receiver = queue.receiver();
-        for _ in 0..2 * ROUNDS {
+        for _ in 0..2 * rounds {
             receiver
                 .recv()
                 .expect("it comes")

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipc_proto::Kind;
 
-use super::{LARGEST, Subject, Trial, content, number_in, settings};
+use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::capability::Semantic;
 use crate::error::{BatchFailure, RecvError, SendFailure};
@@ -84,25 +84,25 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
 
 /// It waits for room again and again, and wakes whoever waits for it.
 fn a_batch_larger_than_the_queue_passes_through(subject: &dyn Subject) {
-    const MESSAGES: u64 = 2_000;
+    let messages = u64::from(rounds(subject, 2_000));
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     thread::scope(|scope| {
         scope.spawn(|| {
             let _alarm = trial.alarm();
-            send(&trial.open(), 0..MESSAGES, Wait::Forever).expect("room for all in time");
+            send(&trial.open(), 0..messages, Wait::Forever).expect("room for all in time");
         });
         let _alarm = trial.alarm();
         let receiver = queue.receiver();
         let mut received = Vec::new();
-        while received.len() < MESSAGES as usize {
+        while received.len() < messages as usize {
             let batch = receiver.recv_batch(2, Wait::Forever).expect("more to come");
             for delivery in batch {
                 received.push(number_in(delivery.payload()));
                 delivery.ack().expect("we hold it");
             }
         }
-        assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
+        assert_eq!(received, (0..messages).collect::<Vec<_>>());
     });
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use ipc_proto::QueueSettings;
 
-use super::{Subject, Trial, content, number_in, settings};
+use super::{Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::ByteQueue;
 use crate::error::RecvError;
 
@@ -47,7 +47,7 @@ pub(super) struct Receipt {
 }
 
 impl Crowd {
-    pub(super) fn of(capacity: u32, senders: u64, receivers: u64) -> Self {
+    pub(super) fn of(subject: &dyn Subject, capacity: u32, senders: u64, receivers: u64) -> Self {
         Self {
             settings: QueueSettings {
                 attempt_limit: QueueSettings::MAX_ATTEMPTS,
@@ -55,7 +55,7 @@ impl Crowd {
             },
             senders,
             receivers,
-            each: 300,
+            each: rounds(subject, 300).into(),
             sending: Sending::Brisk,
             settling: Settling::Ack,
         }

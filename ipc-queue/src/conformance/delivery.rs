@@ -7,7 +7,7 @@ use ipc_proto::{Kind, MessageId, QueueSettings};
 
 use super::crowd::{Crowd, Receipt, Sending, Settling};
 use super::walk::{Focus, walk};
-use super::{INLINE, LARGEST, Subject, Trial, content, number_in, settings};
+use super::{INLINE, LARGEST, Subject, Trial, content, number_in, rounds, settings, walks};
 use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
 use crate::delivery::{About, ByteDelivery};
@@ -20,7 +20,7 @@ use crate::transport::{OpenMode, OpenRequest, Wait};
 /// If the subject breaks the promise.
 pub fn every_message_goes_to_exactly_one_receiver_at_a_time(subject: &dyn Subject) {
     for capacity in [1, 2, 3, 64] {
-        let crowd = Crowd::of(capacity, 3, 3);
+        let crowd = Crowd::of(subject, capacity, 3, 3);
         let receipts = crowd.work(subject);
         assert_acked_once(&crowd, receipts.iter().flatten());
         assert_eq!(receipts.iter().flatten().count() as u64, 3 * crowd.each);
@@ -35,10 +35,10 @@ pub fn an_accepted_message_is_delivered_until_it_is_acked(subject: &dyn Subject)
     for capacity in [1, 2, 3, 64] {
         let crowd = Crowd {
             settling: Settling::Fickle,
-            ..Crowd::of(capacity, 3, 3)
+            ..Crowd::of(subject, capacity, 3, 3)
         };
         assert_acked_once(&crowd, crowd.work(subject).iter().flatten());
-        for seed in 0..40 {
+        for seed in 0..walks(subject, 40) {
             walk(subject, capacity, seed, Focus::Messages);
         }
     }
@@ -64,7 +64,7 @@ pub fn first_deliveries_keep_each_senders_order(subject: &dyn Subject) {
         for sending in [Sending::Brisk, Sending::Dawdling] {
             let crowd = Crowd {
                 sending,
-                ..Crowd::of(capacity, 3, receivers)
+                ..Crowd::of(subject, capacity, 3, receivers)
             };
             for receipts in crowd.work(subject) {
                 assert_in_order(&crowd, &receipts);
@@ -326,7 +326,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
 /// Many open what does not exist yet: one of them creates it, and all get that one.
 fn all_at_once(subject: &dyn Subject) {
     const OPENERS: u32 = 8;
-    for _ in 0..20 {
+    for _ in 0..rounds(subject, 20) {
         let trial = Trial::new(subject);
         let request = OpenRequest {
             settings: settings(OPENERS),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, QueueSettings};
 
 use super::walk::{Focus, walk};
-use super::{LARGEST, Subject, Trial, content, number_in, settings};
+use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings, walks};
 use crate::bytes::ByteSender;
 use crate::error::{RecvError, SendFailure};
 use crate::queue::Queue;
@@ -23,7 +23,7 @@ use crate::transport::Wait;
 pub fn capacity_is_exact(subject: &dyn Subject) {
     for capacity in [1, 2, 3, 5, 17] {
         every_state_takes_a_place(subject, capacity);
-        for seed in 0..60 {
+        for seed in 0..walks(subject, 60) {
             walk(subject, capacity, seed, Focus::Places);
         }
     }
@@ -230,7 +230,7 @@ pub fn a_blocked_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
 
 /// Each player is asleep, or about to be, when the other one sends.
 fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
-    const ROUNDS: u64 = 1000;
+    let rounds = u64::from(rounds(subject, 1000));
     let (there, back) = (Trial::new(subject), Trial::new(subject));
     there
         .create(&settings(1))
@@ -246,10 +246,10 @@ fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
             let delivery = receiver.recv().expect("a number comes");
             let number = number_in(delivery.payload());
             delivery.ack().expect("we hold it");
-            if number < ROUNDS {
+            if number < rounds {
                 sender.send(&content(number + 1, 8)).expect("a place");
             }
-            if number + 1 >= ROUNDS {
+            if number + 1 >= rounds {
                 return;
             }
         }
@@ -263,7 +263,7 @@ fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
 /// Each receiver holds its message until all have one: nobody can take two, so nobody may sleep on.
 fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
     const RECEIVERS: u32 = 3;
-    const ROUNDS: u32 = 300;
+    let rounds = rounds(subject, 300);
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(RECEIVERS));
     let all_have_one = Barrier::new(RECEIVERS as usize);
@@ -273,7 +273,7 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
                 let _alarm = trial.alarm();
                 let queue = trial.open();
                 let receiver = queue.receiver();
-                for _ in 0..ROUNDS {
+                for _ in 0..rounds {
                     let delivery = receiver.recv().expect("one comes for each");
                     all_have_one.wait();
                     delivery.ack().expect("we hold it");
@@ -281,7 +281,7 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
             });
         }
         let sender = queue.sender();
-        for _ in 0..ROUNDS * RECEIVERS {
+        for _ in 0..rounds * RECEIVERS {
             sender.send(b"one for somebody").expect("a place");
         }
     });
@@ -289,7 +289,7 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
 
 /// Whoever has the message gives it back and then takes no more until the other one had it.
 fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
-    const ROUNDS: u64 = 200;
+    let rounds = rounds(subject, 200);
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(1));
     let turns = [const { AtomicU32::new(0) }; 2];
@@ -322,7 +322,7 @@ fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
             });
         }
         let sender = queue.sender();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             sender.send(b"ball").expect("a place");
         }
         queue.transport().close();
@@ -380,20 +380,20 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
 
 /// Two send as fast as places become free.
 fn stream(subject: &dyn Subject, capacity: u32, len: usize, freeing: fn(&Trial<'_>, u32)) {
-    const EACH: u32 = 150;
+    let each = rounds(subject, 150);
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(capacity));
     thread::scope(|scope| {
         let trial = &trial;
         scope.spawn(move || {
             let _alarm = trial.alarm();
-            freeing(trial, 2 * EACH);
+            freeing(trial, 2 * each);
         });
         let senders = [(); 2].map(|()| {
             scope.spawn(move || {
                 let _alarm = trial.alarm();
                 let sender = trial.open().sender();
-                for _ in 0..EACH {
+                for _ in 0..each {
                     sender.send(&content(1, len)).expect("a place becomes free");
                 }
             })
@@ -408,7 +408,7 @@ fn stream(subject: &dyn Subject, capacity: u32, len: usize, freeing: fn(&Trial<'
 /// Each sender holds its place until all have one: nobody may sleep on.
 fn as_many_senders_go_on_as_places_become_free(subject: &dyn Subject) {
     const SENDERS: u32 = 3;
-    const ROUNDS: u32 = 200;
+    let rounds = rounds(subject, 200);
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(SENDERS));
     let all_have_one = Barrier::new(SENDERS as usize);
@@ -417,7 +417,7 @@ fn as_many_senders_go_on_as_places_become_free(subject: &dyn Subject) {
             scope.spawn(|| {
                 let _alarm = trial.alarm();
                 let sender = trial.open().sender();
-                for round in 0..ROUNDS {
+                for round in 0..rounds {
                     let loan = sender.loan(8).expect("a place for each");
                     all_have_one.wait();
                     match round % 3 {
@@ -428,7 +428,7 @@ fn as_many_senders_go_on_as_places_become_free(subject: &dyn Subject) {
             });
         }
         let receiver = queue.receiver();
-        for _ in 0..ROUNDS - ROUNDS.div_ceil(3) {
+        for _ in 0..rounds - rounds.div_ceil(3) {
             for _ in 0..SENDERS {
                 receiver
                     .recv()
@@ -592,7 +592,7 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
 
 /// What the last message of a closed queue turns into, while others wait for it.
 fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
-    for round in 0..120 {
+    for round in 0..rounds(subject, 120) {
         let trial = Trial::new(subject);
         let settings = QueueSettings {
             attempt_limit: 2,
@@ -625,7 +625,8 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
                 scope.spawn(blocked_receiver);
             }
             let _alarm = trial.alarm();
-            for _ in 0..round {
+            // Each end so many looks later: on a busy machine each may cost a slice of time.
+            for _ in 0..round / 6 {
                 thread::yield_now();
             }
             queue.transport().close();
@@ -656,7 +657,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
 
 /// The last thing that could have become a message of a closed queue.
 fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
-    for round in 0..40 {
+    for round in 0..rounds(subject, 40) {
         let trial = Trial::new(subject);
         let queue = trial.create(&settings(1));
         let sender = queue.sender();
@@ -685,7 +686,7 @@ fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
 /// # Panics
 /// If the subject breaks the promise.
 pub fn a_removed_queue_wakes_and_refuses_everybody(subject: &dyn Subject) {
-    for round in 0..50 {
+    for round in 0..rounds(subject, 50) {
         let (empty, full) = (Trial::new(subject), Trial::new(subject));
         empty.create(&settings(1));
         let in_the_way = full.create(&settings(1)).sender().try_send(b"in the way");
@@ -749,7 +750,7 @@ fn what_was_under_way_ends(subject: &dyn Subject) {
 /// If the subject breaks the promise.
 pub fn counts_add_up(subject: &dyn Subject) {
     for capacity in [1, 2, 3, 17] {
-        for seed in 0..60 {
+        for seed in 0..walks(subject, 60) {
             walk(subject, capacity, seed, Focus::Counts);
         }
     }

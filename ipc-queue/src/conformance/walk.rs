@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ipc_proto::{Kind, MessageId, QueueSettings};
 
-use super::{Subject, Trial, content, settings};
+use super::{Subject, Trial, content, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, SendFailure};
@@ -22,9 +22,9 @@ pub(super) enum Focus {
     Counts,
 }
 
-/// Walks `steps` steps on a queue of `capacity`, differently for each seed.
+/// Walks on a queue of `capacity`, differently for each seed.
 pub(super) fn walk(subject: &dyn Subject, capacity: u32, seed: u64, focus: Focus) {
-    const STEPS: usize = 400;
+    let steps = rounds(subject, 400).max(80);
     let trial = Trial::new(subject);
     let settings = QueueSettings {
         attempt_limit: 3,
@@ -48,7 +48,7 @@ pub(super) fn walk(subject: &dyn Subject, capacity: u32, seed: u64, focus: Focus
         counts: QueueStats::default(),
         discarded: 0,
     };
-    for _ in 0..STEPS {
+    for _ in 0..steps {
         walk.step();
     }
     walk.finish();
