@@ -1,0 +1,352 @@
+//! What is in a queue's folder: a file for each message, and these:
+//!
+//! - `settings`: what the queue was created with. It is written before the folder has its name, and never again.
+//! - `counts`: the counters. A crash may cost the last change of one.
+//! - `gate`: whoever wants the lock waits here, so that the one who comes next is not the one who was quickest again.
+//! - `lock`: whoever has the kernel's lock on it may change what is here. The kernel takes it from the dead; who is
+//!   stopped while holding it stops the others. Nobody holds it while waiting for anything.
+//!
+//! Beside them lies a file for each handle, `holder-…`, whose lock the handle has for as long as it, or a delivery of it,
+//! exists. So a death shows, to whoever looks: the lock can be had.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipc_proto::codec;
+use ipc_queue::transport::{OpenMode, OpenRequest};
+use ipc_queue::{DeadReason, QueueError, QueueSettings, QueueStats};
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Entry, State, after, now};
+
+/// A queue's folder, opened.
+#[derive(Debug)]
+pub struct Folder {
+    pub path: PathBuf,
+    pub about: About,
+    /// The kernel tells openings apart by it, and the mutex an opening's threads.
+    lock: Mutex<File>,
+    gate: File,
+    counts: File,
+}
+
+/// What never changes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct About {
+    pub id: u64,
+    pub payload: String,
+    pub settings: QueueSettings,
+}
+
+/// The folder, locked: all that is in it, now.
+#[derive(Debug)]
+pub struct Contents<'f> {
+    folder: &'f Folder,
+    lock: MutexGuard<'f, File>,
+    /// In their order.
+    pub entries: Vec<Entry>,
+    pub counts: QueueStats,
+    /// Whose handles there are, or were when they were killed.
+    holders: Vec<u64>,
+}
+
+/// The file of one handle, whose lock says that it lives.
+#[derive(Debug)]
+pub struct Presence {
+    pub id: u64,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A queue that is not there any more.
+#[derive(Debug)]
+pub enum Trouble {
+    Removed,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Folder {
+    /// Opens or creates it.
+    pub fn open(path: &Path, request: &OpenRequest) -> Result<Self, QueueError> {
+        let name = path.display().to_string();
+        loop {
+            let found = Self::find(path).map_err(|error| trouble(path, &error))?;
+            match (found, request.mode) {
+                (Some(_), OpenMode::Create) => return Err(QueueError::Exists { name }),
+                (Some(folder), _) => return folder.checked(request),
+                (None, OpenMode::Open) => return Err(QueueError::NotFound { name }),
+                (None, _) => {}
+            }
+            // Somebody else may be quicker: then the next look finds theirs.
+            let created = Self::create(path, request).map_err(|error| trouble(path, &error))?;
+            if let (true, Ok(Some(folder))) = (created, Self::find(path)) {
+                return Ok(folder);
+            }
+        }
+    }
+
+    fn find(path: &Path) -> io::Result<Option<Self>> {
+        let open = |file| File::options().read(true).write(true).open(path.join(file));
+        let read = || -> io::Result<Self> {
+            let about = codec::decode(&fs::read(path.join("settings"))?);
+            Ok(Self {
+                path: path.to_owned(),
+                about: about.map_err(io::Error::other)?,
+                lock: Mutex::new(open("lock")?),
+                gate: open("gate")?,
+                counts: open("counts")?,
+            })
+        };
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some),
+        }
+    }
+
+    fn checked(self, request: &OpenRequest) -> Result<Self, QueueError> {
+        let name = self.path.display().to_string();
+        let (found, wanted) = (&self.about.payload, &request.payload);
+        if found != wanted && wanted != OpenRequest::ANY_PAYLOAD {
+            let (found, wanted) = (found.clone(), wanted.clone());
+            return Err(QueueError::PayloadDiffers {
+                name,
+                found,
+                wanted,
+            });
+        }
+        request.check(&name, &self.about.settings)?;
+        Ok(self)
+    }
+
+    /// Under another name first: nobody sees half a queue. `false`: there is one already.
+    fn create(path: &Path, request: &OpenRequest) -> io::Result<bool> {
+        let about = About {
+            id: fastrand::u64(1..),
+            payload: request.payload.clone(),
+            settings: request.settings.clone(),
+        };
+        let new = aside(path);
+        fs::create_dir_all(&new)?;
+        fs::write(
+            new.join("settings"),
+            codec::encode(&about).map_err(io::Error::other)?,
+        )?;
+        File::create(new.join("counts"))?;
+        File::create(new.join("lock"))?;
+        File::create(new.join("gate"))?;
+        match fs::rename(&new, path) {
+            Err(_) if path.exists() => fs::remove_dir_all(&new).map(|()| false),
+            named => named.map(|()| true),
+        }
+    }
+
+    /// `false`: there was none.
+    pub fn remove(path: &Path) -> io::Result<bool> {
+        let Some(folder) = Self::find(path)? else {
+            return Ok(false);
+        };
+        let gone = aside(path);
+        match folder.contents() {
+            Ok(_locked) => fs::rename(path, &gone)?,
+            Err(Trouble::Removed) => return Ok(false),
+            Err(Trouble::Io(error)) => return Err(error),
+        }
+        fs::remove_dir_all(&gone)?;
+        Ok(true)
+    }
+
+    /// Locks it, and looks at the clock.
+    pub fn contents(&self) -> Result<Contents<'_>, Trouble> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gate.lock()?;
+        lock.lock()?;
+        self.gate.unlock()?;
+        let mut contents = Contents {
+            folder: self,
+            lock,
+            entries: Vec::new(),
+            counts: QueueStats::default(),
+            holders: Vec::new(),
+        };
+        let named = fs::metadata(self.path.join("lock"));
+        if !named.is_ok_and(|named| same_file(&named, &contents.lock)) {
+            return Err(Trouble::Removed);
+        }
+        contents.read()?;
+        contents.look_at_clock()?;
+        Ok(contents)
+    }
+
+    /// A handle comes to be.
+    pub fn join(&self) -> Result<Presence, Trouble> {
+        let _locked = self.contents()?;
+        let id = fastrand::u64(1..);
+        let path = self.path.join(holder(id));
+        let lock = File::create_new(&path)?;
+        lock.lock()?;
+        Ok(Presence {
+            id,
+            path,
+            _lock: lock,
+        })
+    }
+
+    pub fn file(&self, entry: &Entry) -> PathBuf {
+        self.path.join(entry.name())
+    }
+}
+
+impl Drop for Contents<'_> {
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
+}
+
+impl Contents<'_> {
+    fn read(&mut self) -> io::Result<()> {
+        let mut counts = [0; 1024];
+        let len = self.folder.counts.read_at(&mut counts, 0)?;
+        self.counts = codec::decode(&counts[..len]).unwrap_or_default();
+        for file in fs::read_dir(&self.folder.path)? {
+            let name = file?.file_name();
+            let name = name.to_str().unwrap_or_default();
+            self.entries.extend(Entry::of(name));
+            let id = name
+                .strip_prefix(HOLDER)
+                .map(|id| u64::from_str_radix(id, 16));
+            self.holders.extend(id.and_then(Result::ok));
+        }
+        self.entries.sort_unstable_by_key(|entry| entry.order);
+        Ok(())
+    }
+
+    /// Changes the counters. They only grow, and so does what they are written as.
+    pub fn count(&mut self, change: impl FnOnce(&mut QueueStats)) -> io::Result<()> {
+        change(&mut self.counts);
+        let bytes = codec::encode(&self.counts).map_err(io::Error::other)?;
+        self.folder.counts.write_all_at(&bytes, 0)
+    }
+
+    /// Ends leases and delays that are over.
+    fn look_at_clock(&mut self) -> io::Result<()> {
+        let now = now().as_nanos();
+        for entry in self.entries.clone() {
+            match entry.state {
+                State::Leased | State::Delayed if entry.due == 0 || now < entry.due => {}
+                State::Leased => self.give_back(entry, Duration::ZERO, DeadReason::Expired)?,
+                State::Delayed => self.change(entry, |entry| entry.state = State::Ready)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes from the dead what they held: their locks can be had. Whether there were any.
+    pub fn look_for_dead(&mut self) -> io::Result<bool> {
+        let mut found = false;
+        for id in std::mem::take(&mut self.holders) {
+            let path = self.folder.path.join(holder(id));
+            // Not there: it just left, and settled everything before.
+            if !File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+                continue;
+            }
+            found = true;
+            for entry in self.entries.clone() {
+                match entry.state {
+                    State::Writing if entry.holder == id => self.delete(entry)?,
+                    State::Leased if entry.holder == id => {
+                        self.give_back(entry, Duration::ZERO, DeadReason::Crashed)?;
+                    }
+                    _ => {}
+                }
+            }
+            let _ = fs::remove_file(path);
+        }
+        Ok(found)
+    }
+
+    /// Ends a delivery, for that reason: to be delivered again after `delay`, or a dead letter.
+    pub fn give_back(&mut self, entry: Entry, delay: Duration, why: DeadReason) -> io::Result<()> {
+        let is_last = entry.attempt >= self.folder.about.settings.attempt_limit;
+        self.change(entry, |entry| {
+            match why {
+                DeadReason::Crashed => entry.crashes += 1,
+                DeadReason::Expired => entry.expiries += 1,
+                _ => entry.nacks += 1,
+            }
+            (entry.state, entry.due) = match delay {
+                _ if is_last => (State::Dead(why), 0),
+                Duration::ZERO => (State::Ready, 0),
+                delay => (State::Delayed, after(delay)),
+            };
+        })?;
+        match why {
+            DeadReason::Expired => self.count(|counts| counts.expiries += 1),
+            DeadReason::Crashed => self.count(|counts| counts.crashes += 1),
+            _ => Ok(()),
+        }
+    }
+
+    /// The one way in which a message changes.
+    pub fn change(&mut self, entry: Entry, change: impl FnOnce(&mut Entry)) -> io::Result<()> {
+        let mut changed = entry;
+        change(&mut changed);
+        fs::rename(self.folder.file(&entry), self.folder.file(&changed))?;
+        self.entries.retain(|other| *other != entry);
+        self.entries.push(changed);
+        self.entries.sort_unstable_by_key(|entry| entry.order);
+        Ok(())
+    }
+
+    pub fn delete(&mut self, entry: Entry) -> io::Result<()> {
+        fs::remove_file(self.folder.file(&entry))?;
+        self.entries.retain(|other| *other != entry);
+        Ok(())
+    }
+
+    /// The message that somebody has in hand by this token.
+    pub fn by_token(&self, state: State, token: u64) -> Option<Entry> {
+        let mut entries = self.entries.iter().copied();
+        entries.find(|entry| entry.state == state && entry.token == token)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.counts.closed
+    }
+}
+
+const HOLDER: &str = "holder-";
+
+fn holder(id: u64) -> String {
+    format!("{HOLDER}{id:x}")
+}
+
+/// A name beside it that nobody else thinks of, and that is no queue's.
+fn aside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{:016x}", fastrand::u64(..)))
+}
+
+fn same_file(named: &fs::Metadata, open: &File) -> bool {
+    open.metadata()
+        .is_ok_and(|open| open.ino() == named.ino() && open.dev() == named.dev())
+}
+
+pub fn trouble(path: &Path, error: &io::Error) -> QueueError {
+    QueueError::Transport(format!("{}: {error}", path.display()))
+}

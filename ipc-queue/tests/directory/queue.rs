@@ -1,0 +1,466 @@
+//! The transport: [`Folder`]'s changes, in the contract's words.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_queue::transport::{OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
+use ipc_queue::{
+    About, ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DeadReason, Kind, Loan, MessageId,
+    PublishOnce, QueueError, QueueSettings, QueueStats, RecvError, Semantic, SendFailure,
+    SendOptions, SenderId, SettleError, SettleOnce, Support, Unsupported,
+};
+
+use crate::entry::{Entry, State, after, now};
+use crate::folder::{Contents, Folder, Presence, Trouble};
+
+const CAPABILITIES: Capabilities = Capabilities::none()
+    .natively([Semantic::Delay, Semantic::Purge])
+    .with(Semantic::DeathNoticed, Support::Emulated);
+
+/// A queue in a folder, on a file system that has locks.
+#[derive(Debug)]
+pub struct DirectoryQueue(Arc<Folder>);
+
+impl DirectoryQueue {
+    pub fn open(path: &Path, request: &OpenRequest) -> Result<Self, QueueError> {
+        request.settings.validate()?;
+        request.check_capabilities(CAPABILITIES)?;
+        Ok(Self(Arc::new(Folder::open(path, request)?)))
+    }
+}
+
+impl Transport for DirectoryQueue {
+    fn settings(&self) -> &QueueSettings {
+        &self.0.about.settings
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn id(&self) -> u64 {
+        self.0.about.id
+    }
+
+    fn sender(&self) -> Box<dyn SendPort> {
+        Box::new(DirectorySender {
+            folder: Arc::clone(&self.0),
+            presence: self.0.join(),
+            sequence: AtomicU64::new(0),
+        })
+    }
+
+    fn receiver(&self) -> Box<dyn ReceivePort> {
+        Box::new(DirectoryReceiver {
+            folder: Arc::clone(&self.0),
+            presence: self.0.join().map(Arc::new),
+        })
+    }
+
+    fn close(&self) {
+        if let Ok(mut contents) = self.0.contents() {
+            let _ = contents.count(|counts| counts.closed = true);
+        }
+    }
+
+    fn purge(&self) -> Result<u64, Unsupported> {
+        let Ok(mut contents) = self.0.contents() else {
+            return Ok(0);
+        };
+        let mut purged = 0;
+        for entry in contents.entries.clone() {
+            if matches!(entry.state, State::Ready | State::Delayed) {
+                purged += u64::from(contents.delete(entry).is_ok());
+            }
+        }
+        let _ = contents.count(|counts| counts.purged += purged);
+        Ok(purged)
+    }
+
+    fn stats(&self) -> QueueStats {
+        let Ok(contents) = self.0.contents() else {
+            return QueueStats::default();
+        };
+        let mut stats = contents.counts;
+        for entry in &contents.entries {
+            match entry.state {
+                State::Writing => stats.writing += 1,
+                State::Ready => stats.ready += 1,
+                State::Leased => stats.leased += 1,
+                State::Delayed => stats.delayed += 1,
+                State::Dead(_) => stats.dead += 1,
+            }
+        }
+        stats
+    }
+
+    fn dead_letters(&self) -> Vec<DeadLetter> {
+        let Ok(contents) = self.0.contents() else {
+            return Vec::new();
+        };
+        let letters = contents.entries.iter();
+        let letters = letters.filter_map(|entry| letter(&self.0, entry));
+        letters.collect()
+    }
+
+    fn discard(&self, id: DeadLetterId) -> bool {
+        let Ok(mut contents) = self.0.contents() else {
+            return false;
+        };
+        let mut entries = contents.entries.iter().copied();
+        let letter =
+            entries.find(|entry| matches!(entry.state, State::Dead(_)) && letter_id(entry) == id);
+        letter.is_some_and(|letter| contents.delete(letter).is_ok())
+    }
+}
+
+fn letter_id(entry: &Entry) -> DeadLetterId {
+    DeadLetterId::new(entry.id.sender.get(), entry.id.sequence)
+}
+
+fn letter(folder: &Folder, entry: &Entry) -> Option<DeadLetter> {
+    let State::Dead(reason) = entry.state else {
+        return None;
+    };
+    Some(DeadLetter {
+        id: letter_id(entry),
+        message: entry.id,
+        kind: entry.kind,
+        sent_at: entry.sent_at,
+        attempts: entry.attempt,
+        reason,
+        nacks: entry.nacks,
+        expiries: entry.expiries,
+        crashes: entry.crashes,
+        signal: None,
+        last_worker: None,
+        payload: fs::read(folder.file(entry)).ok()?,
+    })
+}
+
+// --- waiting ---------------------------------------------------------------------------------------------------------
+
+/// Between two looks at first, while there is nothing else to do; then they become rarer.
+const SHORTEST: Duration = Duration::from_micros(100);
+const LONGEST: Duration = Duration::from_millis(5);
+
+/// Looks again and again, as long as it is told to; `Err`: how long it did in vain, or `None` if it was not to wait.
+fn poll<T>(wait: Wait, mut look: impl FnMut() -> Option<T>) -> Result<T, Option<Duration>> {
+    let started = Instant::now();
+    let mut pause = SHORTEST;
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        let left = match wait {
+            Wait::No => return Err(None),
+            Wait::Forever => LONGEST,
+            Wait::Until(deadline) => deadline.saturating_duration_since(Instant::now()),
+        };
+        if left.is_zero() {
+            return Err(Some(started.elapsed()));
+        }
+        thread::sleep(left.min(pause));
+        pause = LONGEST.min(2 * pause);
+    }
+}
+
+// --- sending ---------------------------------------------------------------------------------------------------------
+
+#[derive(Debug)]
+struct DirectorySender {
+    folder: Arc<Folder>,
+    presence: Result<Presence, Trouble>,
+    sequence: AtomicU64,
+}
+
+/// A place on loan.
+#[derive(Debug)]
+struct DirectoryPlace<'s> {
+    sender: &'s DirectorySender,
+    token: u64,
+    delay: Duration,
+    file: File,
+}
+
+impl SendPort for DirectorySender {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.loan_with(len, &SendOptions::new().kind(kind), wait)
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        options.check(CAPABILITIES)?;
+        let settings = &self.folder.about.settings;
+        let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+        if len > most {
+            return Err(SendFailure::TooLarge { bytes: len, most });
+        }
+        let lent = poll(wait, || self.try_lend(options).transpose());
+        let place = match lent {
+            Ok(place) => place?,
+            Err(waited) => return Err(self.refuse(waited)),
+        };
+        Ok(Loan::buffered(len, place))
+    }
+}
+
+impl DirectorySender {
+    /// `Ok(None)`: there is no place.
+    fn try_lend(&self, options: &SendOptions) -> Result<Option<DirectoryPlace<'_>>, SendFailure> {
+        let mut contents = self.folder.contents().map_err(not_sent)?;
+        if contents.is_closed() {
+            return Err(SendFailure::Closed);
+        }
+        let is_full = |contents: &Contents<'_>| {
+            contents.entries.len() >= self.folder.about.settings.capacity as usize
+        };
+        if is_full(&contents) {
+            contents.look_for_dead().map_err(io_not_sent)?;
+        }
+        if is_full(&contents) {
+            return Ok(None);
+        }
+        let entry = Entry::on_loan(options.kind, self.id()?);
+        let file = File::create_new(self.folder.file(&entry)).map_err(io_not_sent)?;
+        Ok(Some(DirectoryPlace {
+            sender: self,
+            token: entry.token,
+            delay: options.delay,
+            file,
+        }))
+    }
+
+    /// What its messages bear. A sender that could not make its file can't send.
+    fn id(&self) -> Result<u64, SendFailure> {
+        let presence = self.presence.as_ref();
+        let presence = presence.map_err(|why| SendFailure::Transport(format!("{why:?}")))?;
+        Ok(presence.id)
+    }
+
+    fn refuse(&self, waited: Option<Duration>) -> SendFailure {
+        let mut contents = match self.folder.contents() {
+            Ok(contents) => contents,
+            Err(trouble) => return not_sent(trouble),
+        };
+        let dead = |entry: &&Entry| matches!(entry.state, State::Dead(_));
+        let dead = contents.entries.iter().filter(dead).count() as u64;
+        let _ = contents.count(|counts| counts.refused += 1);
+        let capacity = self.folder.about.settings.capacity;
+        match waited {
+            None => SendFailure::Full { capacity, dead },
+            Some(waited) => SendFailure::TimedOut { waited, dead },
+        }
+    }
+}
+
+impl PublishOnce for DirectoryPlace<'_> {
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
+        let written = (&self.file).write_all(&payload);
+        let mut contents = self.sender.folder.contents().map_err(not_sent)?;
+        let place = contents.by_token(State::Writing, self.token);
+        let place = place.ok_or_else(|| SendFailure::Transport("its file is gone".to_owned()))?;
+        if let Err(error) = written {
+            let _ = contents.delete(place);
+            return Err(io_not_sent(error));
+        }
+        let sender = self.sender.id()?;
+        let order = contents.entries.last().map_or(1, |last| last.order + 1);
+        let sequence = self.sender.sequence.fetch_add(1, Ordering::Relaxed);
+        let id = MessageId::new(SenderId::new(sender), sequence);
+        let sent = contents.change(place, |entry| {
+            entry.order = order;
+            entry.id = id;
+            entry.sent_at = now();
+            (entry.state, entry.due) = match self.delay.is_zero() {
+                true => (State::Ready, 0),
+                false => (State::Delayed, after(self.delay)),
+            };
+        });
+        sent.map_err(io_not_sent)?;
+        let counted = contents.count(|counts| {
+            counts.sent += 1;
+            counts.bytes_sent += payload.len() as u64;
+        });
+        counted.map_err(io_not_sent)?;
+        Ok(id)
+    }
+
+    fn abandon(&self) {
+        if let Ok(mut contents) = self.sender.folder.contents()
+            && let Some(place) = contents.by_token(State::Writing, self.token)
+        {
+            let _ = contents.delete(place);
+        }
+    }
+}
+
+fn not_sent(trouble: Trouble) -> SendFailure {
+    match trouble {
+        Trouble::Removed => SendFailure::Removed,
+        Trouble::Io(error) => io_not_sent(error),
+    }
+}
+
+fn io_not_sent(error: io::Error) -> SendFailure {
+    SendFailure::Transport(format!("the queue's folder: {error}"))
+}
+
+// --- receiving -------------------------------------------------------------------------------------------------------
+
+#[derive(Debug)]
+struct DirectoryReceiver {
+    folder: Arc<Folder>,
+    presence: Result<Arc<Presence>, Trouble>,
+}
+
+/// A message in somebody's hands.
+struct DirectoryHeld {
+    folder: Arc<Folder>,
+    token: u64,
+    /// Of the handle that received it, which may be gone.
+    _presence: Arc<Presence>,
+}
+
+impl ReceivePort for DirectoryReceiver {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        match poll(wait, || self.try_recv().transpose()) {
+            Ok(received) => received,
+            Err(None) => Err(RecvError::Empty),
+            Err(Some(waited)) => Err(RecvError::TimedOut { waited }),
+        }
+    }
+}
+
+impl DirectoryReceiver {
+    /// `Ok(None)`: nothing is ready.
+    fn try_recv(&self) -> Result<Option<ByteDelivery<'_>>, RecvError> {
+        let mut contents = self.folder.contents().map_err(|trouble| match trouble {
+            Trouble::Removed => RecvError::Removed,
+            Trouble::Io(error) => not_received(error),
+        })?;
+        let presence = self.presence.as_ref();
+        let presence = presence.map_err(|why| RecvError::Transport(format!("{why:?}")))?;
+        let next = |contents: &Contents<'_>| {
+            let mut entries = contents.entries.iter().copied();
+            entries.find(|entry| entry.state == State::Ready)
+        };
+        let mut ready = next(&contents);
+        if ready.is_none() && contents.look_for_dead().map_err(not_received)? {
+            ready = next(&contents);
+        }
+        match ready {
+            Some(entry) => self
+                .take(presence, &mut contents, entry)
+                .map(Some)
+                .map_err(not_received),
+            None if contents.is_closed() && is_all_theirs(&contents, presence.id) => {
+                Err(RecvError::Closed)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn take(
+        &self,
+        presence: &Arc<Presence>,
+        contents: &mut Contents<'_>,
+        entry: Entry,
+    ) -> io::Result<ByteDelivery<'_>> {
+        let payload = fs::read(self.folder.file(&entry))?;
+        let token = fastrand::u64(..);
+        contents.change(entry, |entry| {
+            entry.state = State::Leased;
+            entry.due = self.folder.about.settings.lease.map_or(0, after);
+            entry.attempt += 1;
+            (entry.token, entry.holder) = (token, presence.id);
+        })?;
+        contents.count(|counts| {
+            counts.received += 1;
+            counts.bytes_received += payload.len() as u64;
+            counts.redelivered += u64::from(entry.attempt > 0);
+        })?;
+        let about = About {
+            kind: entry.kind,
+            id: entry.id,
+            sent_at: entry.sent_at,
+            attempt: entry.attempt + 1,
+        };
+        let held = DirectoryHeld {
+            folder: Arc::clone(&self.folder),
+            token,
+            _presence: Arc::clone(presence),
+        };
+        Ok(ByteDelivery::buffered(
+            self.folder.about.id,
+            about,
+            payload,
+            held,
+        ))
+    }
+}
+
+/// Whether nothing is left that somebody else than `holder` may still have to deliver or settle.
+fn is_all_theirs(contents: &Contents<'_>, holder: u64) -> bool {
+    contents.entries.iter().all(|entry| match entry.state {
+        State::Dead(_) => true,
+        State::Leased => entry.holder == holder,
+        State::Writing | State::Ready | State::Delayed => false,
+    })
+}
+
+impl SettleOnce for DirectoryHeld {
+    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+        let mut contents = self.folder.contents().map_err(not_settled)?;
+        let Some(entry) = contents.by_token(State::Leased, self.token) else {
+            let _ = contents.count(|counts| counts.leases_lost += 1);
+            return Err(SettleError::LeaseLost);
+        };
+        let settled = match how {
+            Settle::Ack => contents.delete(entry),
+            Settle::Bury => {
+                contents.change(entry, |entry| entry.state = State::Dead(DeadReason::Buried))
+            }
+            Settle::Nack { delay } => contents.give_back(entry, delay, DeadReason::Nacked),
+        };
+        let counted = settled.and_then(|()| {
+            contents.count(|counts| match how {
+                Settle::Ack => counts.acked += 1,
+                Settle::Bury => counts.buried += 1,
+                Settle::Nack { .. } => counts.nacked += 1,
+            })
+        });
+        counted.map_err(|error| not_settled(Trouble::Io(error)))
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        let mut contents = self.folder.contents().map_err(not_settled)?;
+        let entry = contents.by_token(State::Leased, self.token);
+        let entry = entry.ok_or(SettleError::LeaseLost)?;
+        if entry.due == 0 {
+            return Ok(());
+        }
+        let extended = contents.change(entry, |entry| entry.due = after(by));
+        extended.map_err(|error| not_settled(Trouble::Io(error)))
+    }
+}
+
+fn not_received(error: io::Error) -> RecvError {
+    RecvError::Transport(format!("the queue's folder: {error}"))
+}
+
+fn not_settled(trouble: Trouble) -> SettleError {
+    match trouble {
+        Trouble::Removed => SettleError::LeaseLost,
+        Trouble::Io(error) => SettleError::Transport(format!("the queue's folder: {error}")),
+    }
+}
