@@ -38,6 +38,7 @@ pub enum Ended {
 }
 
 fn main() -> ExitCode {
+    ipc_nats::register();
     let cli = Cli::parse();
     let show = Show::new(cli.json);
     match run(cli.command, show) {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cargo::{self, cargo};
 
 /// Who must not depend on what, directly or not.
-const ABSENT: [(&str, &[&str]); 4] = [
+const ABSENT: [(&str, &[&str]); 5] = [
     (
         "ipc-proto",
         &[
@@ -26,6 +26,7 @@ const ABSENT: [(&str, &[&str]); 4] = [
     ),
     ("ipc-shm", &["flume", "tokio", "ipc-queue", "ipc-node"]),
     ("ipc-queue", &["tokio", "async-nats", "ipc-node", "clap"]),
+    ("ipc-nats", &["ipc-node", "ipc-cli", "ipc-demo", "clap"]),
     (
         "ipc-node",
         &["tokio", "async-nats", "clap", "ipc-cli", "ipc-demo"],
@@ -50,10 +51,11 @@ const UNSAFE: [(&str, &[&str]); 2] = [
     ("ipc-queue", &["shm/payload.rs"]),
 ];
 
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "ipc-proto",
     "ipc-shm",
     "ipc-queue",
+    "ipc-nats",
     "ipc-node",
     "ipc-cli",
     "ipc-demo",

@@ -1,0 +1,265 @@
+//! A connection to a server or a cluster, shared by all that this process does there.
+//!
+//! The client reconnects by itself, for ever, to whichever server of the cluster answers. A request is asked again until an
+//! answer comes or its time is up: so everything asked here must bear being done twice, or say when it was.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use async_nats::client::RequestErrorKind;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, HeaderMap, Request, ServerAddr};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) jetstream: Context,
+    /// The servers as they were given.
+    pub(crate) servers: String,
+    /// Names this process, among all that ever were.
+    pub(crate) process: String,
+    pid: u32,
+}
+
+/// Why the server did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Nothing there listens to this: the stream is gone, or JetStream is off or has no quorum.
+    NobodyListens,
+    /// It says no.
+    Error {
+        /// NATS's number for it.
+        code: u64,
+        text: String,
+    },
+    /// It does not answer.
+    Silent(String),
+}
+
+/// Numbers of errors, as in `server/errors.json` of nats-server.
+pub(crate) mod code {
+    pub(crate) const NO_MESSAGE: u64 = 10037;
+    pub(crate) const NO_SUCH_SEQUENCE: u64 = 10043;
+    pub(crate) const NO_STREAM: u64 = 10059;
+    pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
+    /// Full, among other things.
+    pub(crate) const STORE_FAILED: u64 = 10077;
+    pub(crate) const NOT_ENABLED: u64 = 10076;
+    pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
+}
+
+/// How long one request may take before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a server that has just lost its leader is left alone.
+const PAUSE: Duration = Duration::from_millis(50);
+const CONNECTS_WITHIN: Duration = Duration::from_secs(3);
+
+/// By servers and process: a forked child needs one of its own.
+type Connections = HashMap<(String, u32), Weak<Connection>>;
+
+static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
+
+fn connections() -> MutexGuard<'static, Connections> {
+    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    error: Option<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// The answer to a publish.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Stored {
+    #[serde(default)]
+    pub(crate) seq: u64,
+}
+
+impl Refusal {
+    /// Whether there are as many messages as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_store_failure("maximum messages exceeded")
+    }
+
+    /// Whether there is a message of that subject, and may be only one.
+    pub(crate) fn is_full_for_subject(&self) -> bool {
+        self.is_store_failure("maximum messages per subject exceeded")
+    }
+
+    fn is_store_failure(&self, why: &str) -> bool {
+        matches!(self, Self::Error { code, text } if *code == code::STORE_FAILED && text == why)
+    }
+}
+
+impl Connection {
+    /// Connects, or finds the connection that there is.
+    pub(crate) async fn to(servers: &[String]) -> Result<Arc<Self>, String> {
+        let key = (servers.join(","), std::process::id());
+        if let Some(connection) = connections().get(&key).and_then(Weak::upgrade) {
+            return Ok(connection);
+        }
+        let made = Arc::new(Self::connect(servers).await?);
+        let mut known = connections();
+        if let Some(connection) = known.get(&key).and_then(Weak::upgrade) {
+            return Ok(connection);
+        }
+        known.insert(key, Arc::downgrade(&made));
+        Ok(made)
+    }
+
+    async fn connect(servers: &[String]) -> Result<Self, String> {
+        let label = without_credentials(servers);
+        let addresses: Vec<ServerAddr> = servers
+            .iter()
+            .map(|server| format!("nats://{server}").parse())
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("{label} is no address of a server: {error}"))?;
+        let options = ConnectOptions::new()
+            .name("ipc-nats")
+            .no_echo()
+            .max_reconnects(None)
+            .connection_timeout(CONNECTS_WITHIN)
+            .reconnect_delay_callback(|attempt| Duration::from_millis(20 * attempt.min(25) as u64));
+        let connected = tokio::time::timeout(CONNECTS_WITHIN * 2, options.connect(addresses)).await;
+        let client = match connected {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "no NATS server answers at {label}: {error}; is it running? start one with `nats-server -js`"
+                ));
+            }
+            Err(_) => return Err(format!("the NATS server at {label} does not answer")),
+        };
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(PATIENCE * 2);
+        Ok(Self {
+            client,
+            jetstream,
+            servers: label,
+            process: format!("{:016x}", fastrand::u64(1..)),
+            pid: std::process::id(),
+        })
+    }
+
+    /// Whether this process is a forked copy of the one that connected: none of its threads were copied.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.pid != std::process::id()
+    }
+
+    /// Asks until there is an answer, or until then. Also says whether it was asked more than once.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        payload: Bytes,
+        until: Instant,
+    ) -> (Result<T, Refusal>, bool) {
+        let mut again = false;
+        loop {
+            let answer = self
+                .ask_once(subject, headers, payload.clone(), until)
+                .await;
+            let trouble = match &answer {
+                Ok(_) => return (answer, again),
+                Err(Refusal::Error { code, .. }) if !is_passing(*code) => return (answer, again),
+                Err(Refusal::Error { .. }) => true,
+                // Whether it is for now or for good the caller finds out.
+                Err(Refusal::NobodyListens) => return (answer, again),
+                Err(Refusal::Silent(_)) => true,
+            };
+            if !trouble || Instant::now() + PAUSE >= until {
+                return (answer, again);
+            }
+            again = true;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask_once<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        payload: Bytes,
+        until: Instant,
+    ) -> Result<T, Refusal> {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut request = Request::new()
+            .payload(payload)
+            .timeout(Some(left.clamp(LEAST, PATIENCE)));
+        if let Some(headers) = headers {
+            request = request.headers(headers.clone());
+        }
+        let sent = self.client.send_request(subject.to_owned(), request).await;
+        let message = sent.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => Refusal::NobodyListens,
+            _ => Refusal::Silent(error.to_string()),
+        })?;
+        answer(&message.payload)
+    }
+
+    /// What to tell a user of trouble.
+    pub(crate) fn explain(&self, refusal: &Refusal) -> String {
+        let servers = &self.servers;
+        match refusal {
+            Refusal::NobodyListens => format!(
+                "the NATS server at {servers} has no JetStream for this now: start it with -js, or wait until its cluster has a leader"
+            ),
+            Refusal::Error { code, text } => match *code {
+                code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => format!(
+                    "the NATS server at {servers} runs without JetStream: start it with -js"
+                ),
+                _ => format!("the NATS server at {servers} says: {text} (error {code})"),
+            },
+            Refusal::Silent(why) => format!(
+                "the NATS server at {servers} does not answer ({why}): is it running and reachable?"
+            ),
+        }
+    }
+}
+
+/// The servers as they may be shown: `user:password@host` as `host`.
+fn without_credentials(servers: &[String]) -> String {
+    let hosts = servers
+        .iter()
+        .map(|server| server.rsplit('@').next().unwrap_or_default());
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+/// The shortest time that a request is given, whatever is left: time for an answer that is on its way.
+const LEAST: Duration = Duration::from_millis(250);
+
+/// Whether asking again may help: the cluster is just electing a leader, or the store is being moved.
+fn is_passing(code: u64) -> bool {
+    const NOT_AVAILABLE: u64 = 10008;
+    const NO_QUORUM: u64 = 10009;
+    const OFFLINE: u64 = 10118;
+    matches!(code, NOT_AVAILABLE | NO_QUORUM | OFFLINE)
+}
+
+fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
+    let strange = |error: serde_json::Error| {
+        let text = String::from_utf8_lossy(payload);
+        Refusal::Silent(format!("{error} in its answer {text:?}"))
+    };
+    let failed: Failed = serde_json::from_slice(payload).map_err(strange)?;
+    if let Some(said) = failed.error {
+        return Err(Refusal::Error {
+            code: said.err_code,
+            text: said.description,
+        });
+    }
+    serde_json::from_slice(payload).map_err(strange)
+}

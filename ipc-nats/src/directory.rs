@@ -1,0 +1,209 @@
+//! Which queues there are: a key-value bucket with one entry for each.
+//!
+//! A queue's streams are named by a number drawn for it. They are made first and the entry last, so nobody finds half a
+//! queue; of several that create a name at once one writes the entry and the others throw theirs away. Removing takes
+//! the entry out first. So what the entry says is what exists, and a name that is used again is another queue.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::kv::{self, CreateErrorKind, Store, UpdateErrorKind};
+use ipc_proto::QueueSettings;
+use ipc_queue::transport::OpenRequest;
+use serde::{Deserialize, Serialize};
+
+use crate::address::NatsAddress;
+use crate::bucket;
+use crate::connection::Connection;
+
+/// What is known of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    version: u32,
+    /// The queue's number.
+    pub(crate) id: u64,
+    pub(crate) settings: QueueSettings,
+    /// What it carries.
+    pub(crate) payload: String,
+    /// On how many servers it is kept.
+    pub(crate) replicas: usize,
+    /// Whether in their memory only.
+    pub(crate) in_memory: bool,
+    pub(crate) closed: bool,
+    pub(crate) paused: bool,
+}
+
+const VERSION: u32 = 1;
+const BUCKET: &str = "ipc-queues";
+/// How long a server, once connected, may take to say what there is.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Entry {
+    pub(crate) fn new(request: &OpenRequest, address: &NatsAddress) -> Self {
+        Self {
+            version: VERSION,
+            id: fastrand::u64(1..),
+            settings: request.settings.clone(),
+            payload: request.payload.clone(),
+            replicas: address.replicas,
+            in_memory: address.in_memory,
+            closed: false,
+            paused: false,
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let entry: Self = serde_json::from_slice(bytes)
+            .map_err(|error| format!("an entry of the bucket {BUCKET} is not ours: {error}"))?;
+        if entry.version != VERSION {
+            return Err(format!(
+                "the queue was created by version {} of ipc-nats, this is version {VERSION}",
+                entry.version
+            ));
+        }
+        Ok(entry)
+    }
+
+    fn bytes(&self) -> bytes::Bytes {
+        serde_json::to_vec(self)
+            .expect("an entry has an encoding")
+            .into()
+    }
+}
+
+/// The directory of one server or cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    store: Store,
+    servers: String,
+}
+
+impl Directory {
+    /// The directory; made as `address` says, if there is none.
+    pub(crate) async fn of(connection: &Connection, address: &NatsAddress) -> Result<Self, String> {
+        let servers = connection.servers.clone();
+        let store = bucket::open(connection, BUCKET, address, Duration::ZERO).await;
+        let store = store.map_err(|error| explain(&servers, &error))?;
+        let directory = Self { store, servers };
+        directory.keep_on(connection, address.replicas).await;
+        Ok(directory)
+    }
+
+    /// An entry must not be lost before its queue is.
+    async fn keep_on(&self, connection: &Connection, replicas: usize) {
+        if replicas > 1
+            && let Ok(status) = self.store.status().await
+            && status.info.config.num_replicas < replicas
+        {
+            let mut config = status.info.config;
+            config.num_replicas = replicas;
+            let _ = connection.jetstream.update_stream(config).await;
+        }
+    }
+
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Entry>, String> {
+        Ok(self.look_up(name).await?.map(|(entry, _)| entry))
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
+        let until = Instant::now() + ANSWERS_WITHIN;
+        let found = loop {
+            match self.store.entry(key(name)).await {
+                Ok(found) => break found,
+                Err(error) if Instant::now() >= until => return Err(self.explain(&error)),
+                // A cluster that elects a leader answers nobody for a while.
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        match found {
+            Some(found) if found.operation == kv::Operation::Put => {
+                Ok(Some((Entry::read(&found.value)?, found.revision)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Enters a new queue. `false`: there is one of that name.
+    pub(crate) async fn add(&self, name: &str, entry: &Entry) -> Result<bool, String> {
+        match self.store.create(key(name), entry.bytes()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
+            // If the answer was lost.
+            Err(error) => match self.find(name).await {
+                Ok(Some(found)) => Ok(found.id == entry.id),
+                _ => Err(self.explain(&error)),
+            },
+        }
+    }
+
+    /// Changes the entry of the queue with this number. `false`: it is gone.
+    pub(crate) async fn change(
+        &self,
+        name: &str,
+        id: u64,
+        change: impl Fn(&mut Entry),
+    ) -> Result<bool, String> {
+        loop {
+            let found = self.look_up(name).await?;
+            let Some((mut entry, revision)) = found.filter(|(entry, _)| entry.id == id) else {
+                return Ok(false);
+            };
+            let before = entry.clone();
+            change(&mut entry);
+            if entry == before {
+                return Ok(true);
+            }
+            match self.store.update(key(name), entry.bytes(), revision).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
+                Err(error) => return Err(self.explain(&error)),
+            }
+        }
+    }
+
+    /// Takes the entry out; what it said.
+    pub(crate) async fn take_out(&self, name: &str) -> Result<Option<Entry>, String> {
+        let Some((entry, revision)) = self.look_up(name).await? else {
+            return Ok(None);
+        };
+        let taken = self.store.delete_expect_revision(key(name), Some(revision));
+        match taken.await {
+            Ok(()) => Ok(Some(entry)),
+            Err(error) => match self.look_up(name).await? {
+                Some((_, now)) if now == revision => Err(self.explain(&error)),
+                // Somebody else did, or changed it meanwhile.
+                Some(_) => Box::pin(self.take_out(name)).await,
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Changes of an entry, beginning with what it says now.
+    pub(crate) async fn watch(&self, name: &str) -> Result<kv::Watch, String> {
+        let watch = self.store.watch_with_history(key(name)).await;
+        watch.map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &dyn std::fmt::Display) -> String {
+        explain(&self.servers, error)
+    }
+}
+
+/// What a watch came upon; `None`: the queue is gone.
+pub(crate) fn seen(entry: &kv::Entry) -> Option<Entry> {
+    match entry.operation {
+        kv::Operation::Put => Entry::read(&entry.value).ok(),
+        _ => None,
+    }
+}
+
+fn explain(servers: &str, error: &dyn std::fmt::Display) -> String {
+    format!(
+        "the NATS server at {servers} can't say which queues there are: {error}; does it run with JetStream (-js), and does its cluster have a leader?"
+    )
+}
+
+/// Keys and names of streams may not contain every dot that a name may.
+pub(crate) fn key(name: &str) -> String {
+    name.replace('.', "=")
+}

@@ -1,0 +1,107 @@
+//! Keeps leases: tells the server that messages are still held, and gives back what is held too long.
+//!
+//! One task for each opened queue. The server hands a message out again when it has not heard of it for
+//! [`ack_wait`](crate::lane::ack_wait); so a holder that dies, or is cut off, loses it then, and one that lives keeps it for as
+//! long as its lease says.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::lane::ack_wait;
+use crate::record::State;
+use crate::repair::GIVEN_UP_AFTER;
+use crate::settle::End;
+use crate::shared::{Held, OPERATION, Shared};
+
+const PROGRESS: &str = "+WPI";
+/// Looks at least so often, so that it ends when the queue is not open any more.
+const SLICE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn keep(shared: Weak<Shared>, changed: Arc<Notify>) {
+    loop {
+        let Some(queue) = shared.upgrade() else {
+            return;
+        };
+        let next = look(&queue).await;
+        drop(queue);
+        let limit = next.map_or(SLICE, |next| next.saturating_duration_since(Instant::now()));
+        let _ = tokio::time::timeout(limit.min(SLICE), changed.notified()).await;
+    }
+}
+
+/// Does what is due; and when the next is.
+async fn look(queue: &Arc<Shared>) -> Option<Instant> {
+    let wait = ack_wait(&queue.entry.settings);
+    let now = Instant::now();
+    let over = |held: &Held| held.ends_at.is_some_and(|ends_at| ends_at <= now);
+    let (expired, tell, next) = {
+        let mut table = queue.held();
+        let expired: Vec<Held> = table
+            .extract_if(|_, held| over(held))
+            .map(|(_, held)| held)
+            .collect();
+        let mut tell = Vec::new();
+        for held in table.values_mut() {
+            if tell_at(held, wait).is_some_and(|at| at <= now) {
+                held.told_at = now;
+                tell.push(held.reply.clone());
+            }
+        }
+        let times = table
+            .values()
+            .flat_map(|held| [tell_at(held, wait), held.ends_at]);
+        (expired, tell, times.flatten().min())
+    };
+    for reply in tell {
+        let _ = queue
+            .connection
+            .client
+            .publish(reply, PROGRESS.into())
+            .await;
+    }
+    renew_loans(queue).await;
+    for held in expired {
+        // If it fails, the server hands the message out again in its time.
+        let _ = queue.end(held, End::Expire).await;
+    }
+    next
+}
+
+/// Says of places on loan that their lender lives.
+async fn renew_loans(queue: &Arc<Shared>) {
+    let now = Instant::now();
+    let mut due = Vec::new();
+    for (ticket, lent) in queue.loans().iter_mut() {
+        if now >= lent.since + GIVEN_UP_AFTER / 3 {
+            lent.since = now;
+            due.push((
+                *ticket,
+                lent.lane,
+                lent.key.clone(),
+                lent.seq,
+                lent.options.kind,
+            ));
+        }
+    }
+    for (ticket, lane, key, seq, kind) in due {
+        let record = queue.record(State::Writing, kind);
+        let written = queue.lanes[lane].write(&key, seq, &record, Bytes::new(), now + OPERATION);
+        if let Ok(seq) = written.await
+            && let Some(lent) = queue.loans().get_mut(&ticket)
+        {
+            lent.seq = seq;
+        }
+    }
+}
+
+/// When the server must hear of it again; `None`: not any more.
+fn tell_at(held: &Held, wait: Duration) -> Option<Instant> {
+    let forgotten_at = held.told_at + wait;
+    let needed = held
+        .ends_at
+        .is_none_or(|ends_at| ends_at + wait / 4 > forgotten_at);
+    needed.then(|| held.told_at + wait / 4)
+}

@@ -1,0 +1,409 @@
+//! One lane of a queue: its places and its work, two streams.
+//!
+//! *Places*: one record for each message, on a subject of its own, at most as many as the queue's capacity; the server refuses
+//! the next. A record is replaced or deleted by its sequence only, so whoever comes second is refused: that is what
+//! acks and leases are decided on. *Work*: a work queue of the payloads, one consumer for all receivers. It says who
+//! gets what next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
+
+mod listing;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType,
+};
+use bytes::Bytes;
+use ipc_proto::QueueSettings;
+use serde_json::json;
+
+use crate::connection::{Connection, Refusal, Stored, code};
+use crate::record::{Record, write_place};
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) connection: Arc<Connection>,
+    places: String,
+    work: String,
+}
+
+/// A place that is taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) key: String,
+    pub(crate) seq: u64,
+    pub(crate) record: Record,
+    pub(crate) payload: Bytes,
+    /// When the record was written, by the server's clock, in nanoseconds since 1970. 0: not asked for.
+    pub(crate) written_at: u64,
+}
+
+/// Why a record was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// There is no free place.
+    Full,
+    /// Somebody else changed the record first.
+    Changed,
+    /// The queue was removed.
+    Gone,
+    /// The server's; what to tell the user.
+    Server(String),
+}
+
+/// The one consumer of each work stream.
+const CONSUMER: &str = "receivers";
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// When nothing listens, how long until it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a retried publish is recognized.
+const RECOGNIZED_FOR: Duration = Duration::from_secs(120);
+
+/// How long after the death of whoever held a message the server hands it out again.
+///
+/// Also the time that a holder which is cut off from the server has to come back. Longer leases are waited for.
+pub(crate) fn ack_wait(settings: &QueueSettings) -> Duration {
+    settings
+        .lease
+        .map_or(DEATH_NOTICED_WITHIN, |lease| lease + MARGIN)
+}
+
+const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
+/// A holder that lives gives back what it held too long by itself, on time: the server must not come first.
+const MARGIN: Duration = Duration::from_secs(1);
+
+impl Lane {
+    pub(crate) fn new(connection: &Arc<Connection>, queue: &str, index: usize) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            places: format!("ipc-{queue}-places-{index}"),
+            work: format!("ipc-{queue}-work-{index}"),
+        }
+    }
+
+    pub(crate) async fn create(
+        &self,
+        settings: &QueueSettings,
+        storage: StorageType,
+        replicas: usize,
+    ) -> Result<(), String> {
+        let common = |name: &str| Config {
+            name: name.to_owned(),
+            subjects: vec![format!("{name}.*")],
+            storage,
+            num_replicas: replicas,
+            discard: DiscardPolicy::New,
+            duplicate_window: RECOGNIZED_FOR,
+            ..Config::default()
+        };
+        let places = Config {
+            max_messages: i64::from(settings.capacity),
+            max_messages_per_subject: 1,
+            ..common(&self.places)
+        };
+        let work = Config {
+            retention: RetentionPolicy::WorkQueue,
+            ..common(&self.work)
+        };
+        let jetstream = &self.connection.jetstream;
+        jetstream
+            .create_stream(places)
+            .await
+            .map_err(|e| self.refused(&e))?;
+        let work = jetstream
+            .create_stream(work)
+            .await
+            .map_err(|e| self.refused(&e))?;
+        let consumer = pull::Config {
+            durable_name: Some(CONSUMER.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ack_wait(settings),
+            // Attempts are counted in the records: a message that the server gave up would stay for ever.
+            max_deliver: -1,
+            // Whatever is leased or delayed must not keep the rest from being delivered.
+            max_ack_pending: i64::from(settings.capacity) + 1000,
+            max_waiting: 1 << 16,
+            ..pull::Config::default()
+        };
+        work.create_consumer(consumer)
+            .await
+            .map_err(|e| self.refused(&e))?;
+        Ok(())
+    }
+
+    fn refused(&self, error: &dyn std::error::Error) -> String {
+        let servers = &self.connection.servers;
+        let mut text = format!("the NATS server at {servers} can't keep this queue: {error}");
+        if text.contains("no responders") {
+            text.push_str("; it runs without JetStream: start it with -js");
+        }
+        text
+    }
+
+    pub(crate) async fn delete(&self) {
+        for stream in [&self.work, &self.places] {
+            let _ = self.connection.jetstream.delete_stream(stream).await;
+        }
+    }
+
+    // --- places ----------------------------------------------------------------------------------
+
+    /// Replaces the record whose sequence is `expected`; 0: takes a new place. The new one's sequence.
+    pub(crate) async fn write(
+        &self,
+        key: &str,
+        expected: u64,
+        record: &Record,
+        payload: Bytes,
+        until: Instant,
+    ) -> Result<u64, Trouble> {
+        let mut headers = HeaderMap::new();
+        headers.insert(EXPECTED, expected.to_string().as_str());
+        record.write(&mut headers);
+        let subject = format!("{}.{key}", self.places);
+        match self
+            .ask::<Stored>(&subject, Some(&headers), payload, until)
+            .await
+        {
+            Ok((stored, _)) => Ok(stored.seq),
+            Err((refusal, _)) if refusal.is_full() => Err(Trouble::Full),
+            Err((Refusal::Error { code, .. }, again)) if code == code::WRONG_LAST_SEQUENCE => {
+                if again {
+                    // Perhaps we did it ourselves, and the answer was lost.
+                    let found = self.read(key, until).await?;
+                    if let Some(place) = found.filter(|place| place.record == *record) {
+                        return Ok(place.seq);
+                    }
+                }
+                Err(Trouble::Changed)
+            }
+            Err((refusal, _)) => Err(self.trouble(&refusal)),
+        }
+    }
+
+    /// Deletes the record of this sequence. `false`: it was changed or deleted before.
+    pub(crate) async fn erase(&self, key: &str, seq: u64, until: Instant) -> Result<bool, Trouble> {
+        let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.places);
+        let question = json!({ "seq": seq, "no_erase": true }).to_string();
+        match self
+            .ask::<serde_json::Value>(&subject, None, question.into(), until)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err((Refusal::Error { code, .. }, again))
+                if code == code::NO_SUCH_SEQUENCE || code == code::NO_MESSAGE =>
+            {
+                // Perhaps we did it ourselves, and the answer was lost.
+                Ok(again && self.read(key, until).await?.is_none())
+            }
+            Err((refusal, _)) => Err(self.trouble(&refusal)),
+        }
+    }
+
+    pub(crate) async fn read(&self, key: &str, until: Instant) -> Result<Option<Place>, Trouble> {
+        let subject = format!("{}.{key}", self.places);
+        let jetstream = &self.connection.jetstream;
+        loop {
+            let stream = jetstream.get_stream_no_info(&self.places).await;
+            let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+            let error = match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(found) => {
+                    let record = Record::read(&found.headers);
+                    let record = record.ok_or_else(|| self.strange(key))?;
+                    return Ok(Some(Place {
+                        key: key.to_owned(),
+                        seq: found.sequence,
+                        record,
+                        payload: found.payload,
+                        written_at: 0,
+                    }));
+                }
+                Err(error) => error,
+            };
+            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
+                return Ok(None);
+            }
+            self.check_alive(until).await?;
+            if Instant::now() >= until {
+                return Err(Trouble::Server(self.refused(&error)));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn strange(&self, key: &str) -> Trouble {
+        Trouble::Server(format!(
+            "the record of message {key} in the stream {} is none of ours: was it written by another program, or a later version?",
+            self.places
+        ))
+    }
+
+    // --- work ------------------------------------------------------------------------------------
+
+    /// Gives a message to the work queue, whose record has the sequence `place`.
+    pub(crate) async fn publish(
+        &self,
+        key: &str,
+        place: u64,
+        record: &Record,
+        payload: Bytes,
+        until: Instant,
+    ) -> Result<(), Trouble> {
+        let mut headers = HeaderMap::new();
+        // A publish that is tried again is not stored twice.
+        headers.insert("Nats-Msg-Id", key);
+        record.write(&mut headers);
+        write_place(&mut headers, place);
+        let subject = format!("{}.{key}", self.work);
+        let stored = self
+            .ask::<Stored>(&subject, Some(&headers), payload, until)
+            .await;
+        stored
+            .map(drop)
+            .map_err(|(refusal, _)| self.trouble(&refusal))
+    }
+
+    /// Whether a message is in the work queue.
+    pub(crate) async fn has_work(&self, key: &str) -> Result<bool, Trouble> {
+        let jetstream = &self.connection.jetstream;
+        let stream = jetstream.get_stream_no_info(&self.work).await;
+        let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+        let subject = format!("{}.{key}", self.work);
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(false),
+            Err(error) => Err(Trouble::Server(self.refused(&error))),
+        }
+    }
+
+    /// Takes a message whose record is gone out of the work queue. If that fails, whoever receives it drops it.
+    ///
+    /// By its sequence: a purge by subject makes the consumers of 2.9 forget messages that come after it.
+    pub(crate) async fn drop_work(&self, key: &str) {
+        let jetstream = &self.connection.jetstream;
+        let Ok(stream) = jetstream.get_stream_no_info(&self.work).await else {
+            return;
+        };
+        let subject = format!("{}.{key}", self.work);
+        if let Ok(found) = stream.get_last_raw_message_by_subject(&subject).await {
+            let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.work);
+            let question = json!({ "seq": found.sequence, "no_erase": true }).to_string();
+            let _ = self
+                .connection
+                .client
+                .publish(subject, question.into())
+                .await;
+        }
+    }
+
+    /// Whether that is the stream of its work.
+    pub(crate) fn is_work(&self, stream: &str) -> bool {
+        self.work == stream
+    }
+
+    /// Where to ask for the next message.
+    pub(crate) fn next_subject(&self) -> String {
+        format!("$JS.API.CONSUMER.MSG.NEXT.{}.{CONSUMER}", self.work)
+    }
+
+    // --- both ------------------------------------------------------------------------------------
+
+    /// As [`Connection::ask`], and finds out whether the queue is gone when nobody listens.
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        payload: Bytes,
+        until: Instant,
+    ) -> Result<(T, bool), (Refusal, bool)> {
+        let mut before = false;
+        loop {
+            let asked = self
+                .connection
+                .ask(subject, headers, payload.clone(), until);
+            let (answer, again) = asked.await;
+            let again = again || before;
+            match answer {
+                Ok(answer) => return Ok((answer, again)),
+                Err(Refusal::NobodyListens) if Instant::now() + PAUSE < until => {
+                    if self.check_alive(until).await == Err(Trouble::Gone) {
+                        let code = code::NO_STREAM;
+                        let text = String::new();
+                        return Err((Refusal::Error { code, text }, again));
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(refusal) => return Err((refusal, again)),
+            }
+            before = true;
+        }
+    }
+
+    /// Whether the streams are still there.
+    pub(crate) async fn check_alive(&self, until: Instant) -> Result<(), Trouble> {
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.places);
+        let asked = self.connection.ask(&subject, None, Bytes::new(), until);
+        let (answer, _) = asked.await;
+        answer
+            .map(|_: serde_json::Value| ())
+            .map_err(|refusal| self.trouble(&refusal))
+    }
+
+    fn trouble(&self, refusal: &Refusal) -> Trouble {
+        match refusal {
+            Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
+            other => Trouble::Server(self.connection.explain(other)),
+        }
+    }
+}
+
+/// What the server says of a delivery, in the subject that acks go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// How often it was, this time included.
+    pub(crate) times: u64,
+    /// The message's, in its stream.
+    pub(crate) seq: u64,
+    /// When it was stored, by the server's clock, in nanoseconds since 1970.
+    pub(crate) written_at: u64,
+    /// How many come after it.
+    pub(crate) pending: u64,
+}
+
+impl Delivered {
+    /// `$JS.ACK.stream.consumer.times.seq.consumer-seq.time.pending`, in later servers with a domain and an account before
+    /// the stream and a random part at the end.
+    pub(crate) fn read(reply: &str) -> Option<Self> {
+        let parts: Vec<&str> = reply.split('.').collect();
+        let first = if parts.len() > 9 { 6 } else { 4 };
+        let number = |index: usize| parts.get(first + index)?.parse().ok();
+        Some(Self {
+            times: number(0)?,
+            seq: number(1)?,
+            written_at: number(3)?,
+            pending: number(4)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_ack_subject_are_read() {
+        let expected = Some(Delivered {
+            times: 2,
+            seq: 10,
+            written_at: 1_700_000_000,
+            pending: 3,
+        });
+        let old = "$JS.ACK.stream.consumer.2.10.12.1700000000.3";
+        assert_eq!(Delivered::read(old), expected);
+        let new = "$JS.ACK._.hash.stream.consumer.2.10.12.1700000000.3.random";
+        assert_eq!(Delivered::read(new), expected);
+        assert_eq!(Delivered::read("$JS.ACK.short"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Reads all records of a lane, through a consumer that lives for as long as that takes.
+//!
+//! What was there all the time is in the list. What was changed meanwhile may be in it twice, or not at all: who must
+//! know that nothing is left compares [`last_change`](Lane::last_change) before and after.
+
+use std::time::{Duration, Instant};
+
+use async_nats::Message;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Delivered, Lane, Place, Trouble};
+use crate::record::Record;
+
+#[derive(Deserialize)]
+struct Info {
+    state: State,
+}
+
+#[derive(Deserialize)]
+struct State {
+    messages: u64,
+    last_seq: u64,
+}
+
+/// How long to wait for the next record before it counts as deleted.
+const NEXT_WITHIN: Duration = Duration::from_millis(200);
+
+impl Lane {
+    /// All places that are taken, oldest change first; without what dead letters say.
+    pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
+        loop {
+            let state = self.state(until).await?;
+            if state.messages == 0 {
+                return Ok(Vec::new());
+            }
+            if let Some(places) = self.read_up_to(state.last_seq, until).await? {
+                return Ok(places);
+            }
+            // What was to come was deleted, or the server was away.
+            if Instant::now() >= until {
+                let servers = &self.connection.servers;
+                let text =
+                    format!("the NATS server at {servers} does not list its messages in time");
+                return Err(Trouble::Server(text));
+            }
+        }
+    }
+
+    /// Tells one state of the records from any later one, deletions aside.
+    pub(crate) async fn last_change(&self, until: Instant) -> Result<u64, Trouble> {
+        Ok(self.state(until).await?.last_seq)
+    }
+
+    async fn state(&self, until: Instant) -> Result<State, Trouble> {
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.places);
+        let info = self.ask::<Info>(&subject, None, Bytes::new(), until).await;
+        let (info, _) = info.map_err(|(refusal, _)| self.trouble(&refusal))?;
+        Ok(info.state)
+    }
+
+    /// The records up to that sequence; `None`: they did not all come.
+    async fn read_up_to(
+        &self,
+        last_seq: u64,
+        until: Instant,
+    ) -> Result<Option<Vec<Place>>, Trouble> {
+        #[derive(Deserialize)]
+        struct Created {
+            name: String,
+            num_pending: u64,
+        }
+        let client = &self.connection.client;
+        let inbox = client.new_inbox();
+        let heard = client.subscribe(inbox.clone()).await;
+        let mut heard = heard.map_err(|error| Trouble::Server(error.to_string()))?;
+        let question = json!({ "stream_name": self.places, "config": {
+            "deliver_subject": inbox,
+            "deliver_policy": "all",
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "headers_only": true,
+            "mem_storage": true,
+            "num_replicas": 1,
+            "inactive_threshold": 5_000_000_000_u64,
+        }});
+        let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.places);
+        let question = question.to_string().into();
+        let made = self.ask::<Created>(&subject, None, question, until).await;
+        let (made, _) = made.map_err(|(refusal, _)| self.trouble(&refusal))?;
+        let mut places = Vec::new();
+        let mut is_whole = made.num_pending == 0;
+        while !is_whole {
+            let Ok(Some(message)) = tokio::time::timeout(NEXT_WITHIN, heard.next()).await else {
+                break;
+            };
+            if let Some((place, pending)) = self.place_in(&message)? {
+                // While others change records there is always one more to come.
+                is_whole = pending == 0 || place.seq >= last_seq;
+                places.push(place);
+            }
+        }
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.places, made.name);
+        // Nobody waits for it, and it would go by itself.
+        let _ = client.publish(subject, Bytes::new()).await;
+        Ok(is_whole.then_some(places))
+    }
+
+    /// The record in a message, and how many come after it.
+    fn place_in(&self, message: &Message) -> Result<Option<(Place, u64)>, Trouble> {
+        let reply = message.reply.as_ref();
+        let Some(delivered) = reply.and_then(|reply| Delivered::read(reply)) else {
+            return Ok(None);
+        };
+        let record = message.headers.as_ref().and_then(Record::read);
+        let key = message.subject.rsplit('.').next().unwrap_or_default();
+        let place = Place {
+            key: key.to_owned(),
+            seq: delivered.seq,
+            record: record.ok_or_else(|| self.strange(key))?,
+            payload: Bytes::new(),
+            written_at: delivered.written_at,
+        };
+        Ok(Some((place, delivered.pending)))
+    }
+}

@@ -1,0 +1,100 @@
+//! Payloads above the server's limit: kept in the object store, one bucket for each queue.
+
+use async_nats::jetstream::object_store;
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use crate::address::storage;
+use crate::lane::Trouble;
+use crate::record::Record;
+use crate::shared::Shared;
+
+/// What headers and subjects may need of a message.
+const HEADROOM: usize = 8 * 1024;
+
+impl Shared {
+    /// The payload's length, if it is too large for a message.
+    pub(crate) fn needs_object(&self, payload: &Bytes) -> Option<u64> {
+        let most = self
+            .connection
+            .client
+            .max_payload()
+            .saturating_sub(HEADROOM);
+        (payload.len() > most).then_some(payload.len() as u64)
+    }
+
+    /// Stores the payload if its record says so; what is left to go with the message.
+    pub(crate) async fn store(
+        &self,
+        _: usize,
+        key: &str,
+        record: &Record,
+        payload: Bytes,
+    ) -> Result<Bytes, Trouble> {
+        if record.object.is_none() {
+            return Ok(payload);
+        }
+        let bucket = self.bucket().await?;
+        let mut bytes = &payload[..];
+        let stored = bucket.put(key, &mut bytes).await;
+        stored.map_err(|error| self.object_trouble(&error))?;
+        Ok(Bytes::new())
+    }
+
+    /// The payload, from where it lies.
+    pub(crate) async fn fetch(
+        &self,
+        _: usize,
+        key: &str,
+        record: &Record,
+        payload: &Bytes,
+    ) -> Result<Vec<u8>, Trouble> {
+        let Some(len) = record.object else {
+            return Ok(payload.to_vec());
+        };
+        let bucket = self.bucket().await?;
+        let object = bucket.get(key).await;
+        let mut object = object.map_err(|error| self.object_trouble(&error))?;
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+        let read = object.read_to_end(&mut bytes).await;
+        read.map_err(|error| self.object_trouble(&error))?;
+        Ok(bytes)
+    }
+
+    /// Deletes what a message that is gone had in the object store.
+    pub(crate) async fn drop_object(&self, _: usize, key: &str, record: &Record) {
+        if record.object.is_some()
+            && let Ok(bucket) = self.bucket().await
+        {
+            let _ = bucket.delete(key).await;
+        }
+    }
+
+    async fn bucket(&self) -> Result<object_store::ObjectStore, Trouble> {
+        let name = bucket_name(self.entry.id);
+        let jetstream = &self.connection.jetstream;
+        if let Ok(bucket) = jetstream.get_object_store(&name).await {
+            return Ok(bucket);
+        }
+        let config = object_store::Config {
+            bucket: name,
+            description: Some(format!("large payloads of {}", self.name)),
+            num_replicas: self.entry.replicas,
+            storage: storage(self.entry.in_memory),
+            ..object_store::Config::default()
+        };
+        let made = jetstream.create_object_store(config).await;
+        made.map_err(|error| self.object_trouble(&error))
+    }
+
+    fn object_trouble(&self, error: &dyn std::error::Error) -> Trouble {
+        let servers = &self.connection.servers;
+        Trouble::Server(format!(
+            "the NATS server at {servers} has trouble with a large payload: {error}"
+        ))
+    }
+}
+
+pub(crate) fn bucket_name(id: u64) -> String {
+    format!("ipc-{id:016x}")
+}

@@ -1,0 +1,94 @@
+//! Asks a work queue's consumer for messages.
+//!
+//! A receiver has one inbox for all answers. What comes in after its receiver gave up waiting stays there and is what the
+//! next look finds first; a handle that is dropped gives it back.
+
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Message, StatusCode, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use serde_json::json;
+
+use crate::lane::{Lane, Trouble};
+
+#[derive(Debug)]
+pub(crate) struct Puller {
+    client: Client,
+    inbox: String,
+    arrivals: Subscriber,
+    asked: u64,
+}
+
+/// What came of asking.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Message(Box<Message>),
+    /// Nothing in the time that was given.
+    Nothing,
+    /// The consumer does not answer, or is not there now.
+    Silence,
+}
+
+/// How much longer than the server said it would take its answer may take.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl Puller {
+    pub(crate) async fn new(client: &Client) -> Result<Self, Trouble> {
+        let inbox = client.new_inbox();
+        let arrivals = client.subscribe(format!("{inbox}.*")).await;
+        Ok(Self {
+            client: client.clone(),
+            inbox,
+            arrivals: arrivals.map_err(|error| Trouble::Server(error.to_string()))?,
+            asked: 0,
+        })
+    }
+
+    /// Something that came in late.
+    pub(crate) fn late(&mut self) -> Option<Message> {
+        loop {
+            let arrived = self.arrivals.next().now_or_never()??;
+            if arrived.status.is_none() && arrived.reply.is_some() {
+                return Some(arrived);
+            }
+        }
+    }
+
+    /// Asks for one message, to come within that time; `None`: now.
+    pub(crate) async fn ask(
+        &mut self,
+        lane: &Lane,
+        within: Option<Duration>,
+    ) -> Result<Answer, Trouble> {
+        self.asked += 1;
+        let question = match within {
+            None => json!({ "batch": 1, "no_wait": true }),
+            Some(time) => {
+                let expires_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+                json!({ "batch": 1, "expires": expires_ns })
+            }
+        };
+        let reply = format!("{}.{}", self.inbox, self.asked);
+        let question = question.to_string().into();
+        let asked = self
+            .client
+            .publish_with_reply(lane.next_subject(), reply.clone(), question);
+        asked
+            .await
+            .map_err(|error| Trouble::Server(error.to_string()))?;
+        let until = Instant::now() + within.unwrap_or_default() + GRACE;
+        loop {
+            let next = tokio::time::timeout_at(until.into(), self.arrivals.next()).await;
+            let Ok(Some(arrived)) = next else {
+                return Ok(Answer::Silence);
+            };
+            match arrived.status {
+                None if arrived.reply.is_some() => return Ok(Answer::Message(Box::new(arrived))),
+                // Of an earlier question.
+                _ if arrived.subject.as_str() != reply => {}
+                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => return Ok(Answer::Nothing),
+                _ => return Ok(Answer::Silence),
+            }
+        }
+    }
+}

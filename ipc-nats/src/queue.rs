@@ -1,0 +1,369 @@
+//! The queue as `ipc-queue` sees it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_proto::QueueSettings;
+use ipc_queue::transport::{
+    Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+};
+use ipc_queue::{
+    Capabilities, Connector, DeadLetter, DeadLetterId, DrainError, QueueError, QueueStats,
+    Semantic, SendFailure, Support, Unsupported,
+};
+
+use crate::address::NatsAddress;
+use crate::connection::Connection;
+use crate::directory::{Directory, Entry};
+use crate::lane::Trouble;
+use crate::objects::bucket_name;
+use crate::receiver::NatsReceiver;
+use crate::record::{self, State};
+use crate::runtime::block_on;
+use crate::sender::NatsSender;
+use crate::shared::{self, Life, OPERATION, Shared, Side, time_left};
+
+/// A queue on a NATS server, or a cluster of them.
+#[derive(Clone, Debug)]
+pub struct NatsQueue {
+    shared: Arc<Shared>,
+}
+
+/// Lets addresses that begin with `nats://` be opened in this process.
+///
+/// ```no_run
+/// ipc_nats::register();
+/// let jobs = ipc_queue::Queue::<String>::open("nats://127.0.0.1/jobs")?;
+/// jobs.sender().send("resize cat.png".to_owned())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn register() {
+    ipc_queue::register("nats", Arc::new(Nats));
+}
+
+#[derive(Debug)]
+struct Nats;
+
+impl Connector for Nats {
+    fn open(&self, rest: &str, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+        let address = NatsAddress::parse(rest)?;
+        Ok(Arc::new(NatsQueue::open(&address, request)?))
+    }
+
+    fn remove(&self, rest: &str) -> Result<bool, QueueError> {
+        NatsQueue::remove(&NatsAddress::parse(rest)?)
+    }
+}
+
+/// How often one who waits for a queue to drain looks if nobody tells it.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
+
+impl NatsQueue {
+    /// Opens the queue, or creates it, as `request` says.
+    ///
+    /// # Errors
+    /// [`QueueError`] when it must not exist and does, or the other way round, or differs; `Transport` when the server does
+    /// not answer or can't keep it.
+    pub fn open(address: &NatsAddress, request: &OpenRequest) -> Result<Self, QueueError> {
+        request.settings.validate()?;
+        block_on(Self::open_async(address, request))
+    }
+
+    async fn open_async(address: &NatsAddress, request: &OpenRequest) -> Result<Self, QueueError> {
+        let name = address.name.as_str();
+        let connection = Connection::to(&address.servers).await;
+        let connection = connection.map_err(QueueError::Transport)?;
+        let directory = Directory::of(&connection, address).await;
+        let directory = directory.map_err(QueueError::Transport)?;
+        loop {
+            let found = directory.find(name).await.map_err(QueueError::Transport)?;
+            if let Some(entry) = found {
+                check(name, &entry, request)?;
+                let shared = Shared::attach(&connection, &directory, name, entry);
+                return Ok(Self { shared });
+            }
+            if request.mode == OpenMode::Open {
+                let name = name.to_owned();
+                return Err(QueueError::NotFound { name });
+            }
+            refuse_what_we_have_not(&request.settings)?;
+            let entry = Entry::new(request, address);
+            if create(&connection, &directory, address, &entry).await? {
+                let shared = Shared::attach(&connection, &directory, name, entry);
+                return Ok(Self { shared });
+            }
+        }
+    }
+
+    /// Removes the queue with everything in it; `false` if there was none.
+    ///
+    /// # Errors
+    /// [`QueueError::Transport`] when the server does not answer.
+    pub fn remove(address: &NatsAddress) -> Result<bool, QueueError> {
+        let removed = block_on(async {
+            let name = address.name.as_str();
+            let connection = Connection::to(&address.servers).await?;
+            let directory = Directory::of(&connection, address).await?;
+            let Some(entry) = directory.take_out(name).await? else {
+                return Ok(false);
+            };
+            if let Some(shared) = shared::find(entry.id) {
+                shared.set_life(Life::Removed);
+            }
+            for lane in shared::lanes(&connection, name, &entry) {
+                lane.delete().await;
+            }
+            let bucket = bucket_name(entry.id);
+            let _ = connection.jetstream.delete_object_store(bucket).await;
+            Ok(true)
+        });
+        removed.map_err(QueueError::Transport)
+    }
+
+    fn change(&self, change: impl Fn(&mut Entry)) {
+        let shared = &self.shared;
+        if shared.connection.is_forked() || shared.life() == Life::Removed {
+            return;
+        }
+        let changed = shared
+            .directory
+            .change(&shared.name, shared.entry.id, change);
+        if block_on(changed) == Ok(false) {
+            shared.set_life(Life::Removed);
+        }
+    }
+
+    async fn drain_async(&self, wait: Wait) -> Result<(), DrainError> {
+        let shared = &self.shared;
+        let started = Instant::now();
+        loop {
+            if shared.life() == Life::Removed {
+                return Err(DrainError::Removed);
+            }
+            let heard = shared.control.count();
+            let left = shared.left(None, shared::until(wait)).await;
+            let left = left.map_err(|trouble| shared.drain_error(trouble))?;
+            if left == 0 {
+                return Ok(());
+            }
+            let deadline = time_left(wait, started).map_err(|waited| DrainError::TimedOut {
+                waited: waited.unwrap_or_default(),
+                left,
+            })?;
+            let time = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let slice = time.map_or(LOOKS_EVERY, |time| time.min(LOOKS_EVERY));
+            let _ = tokio::time::timeout(slice, shared.control.after(heard)).await;
+        }
+    }
+
+    async fn purge_async(&self) -> Result<u64, Trouble> {
+        let shared = &self.shared;
+        let until = Instant::now() + OPERATION;
+        let mut purged = 0;
+        for (lane, place) in shared.places(until).await? {
+            if place.record.state == State::Ready {
+                purged += u64::from(shared.take_back(lane, &place, until).await?);
+            }
+        }
+        shared.counts.add(|counts| counts.purged += purged);
+        shared.tell(Side::Room).await;
+        Ok(purged)
+    }
+
+    async fn stats_async(&self) -> Result<QueueStats, Trouble> {
+        let shared = &self.shared;
+        let mut stats = shared.counts.now();
+        let places = shared.places(Instant::now() + OPERATION).await;
+        let now = record::now();
+        for (_, place) in places? {
+            let record = &place.record;
+            let count = match record.state {
+                State::Writing => &mut stats.writing,
+                State::Ready if record.is_delayed(now) => &mut stats.delayed,
+                State::Ready => &mut stats.ready,
+                State::Leased => &mut stats.leased,
+                State::Dead => &mut stats.dead,
+            };
+            *count += 1;
+        }
+        Ok(stats)
+    }
+}
+
+fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
+    let wanted = [
+        (settings.priorities, Semantic::Priorities),
+        (settings.dedup_window.is_some(), Semantic::Deduplication),
+    ];
+    match wanted.into_iter().find(|(wanted, _)| *wanted) {
+        Some((_, semantic)) => Err(Unsupported::by_transport(semantic).into()),
+        None => Ok(()),
+    }
+}
+
+/// Makes the streams, then the entry. `false`: somebody else made a queue of that name meanwhile.
+async fn create(
+    connection: &Arc<Connection>,
+    directory: &Directory,
+    address: &NatsAddress,
+    entry: &Entry,
+) -> Result<bool, QueueError> {
+    let name = address.name.as_str();
+    let lanes = shared::lanes(connection, name, entry);
+    for lane in &lanes {
+        let made = lane.create(&entry.settings, address.storage(), address.replicas);
+        if let Err(error) = made.await {
+            delete(&lanes).await;
+            return Err(QueueError::Transport(error));
+        }
+    }
+    match directory.add(name, entry).await {
+        Ok(true) => Ok(true),
+        Ok(false) => {
+            delete(&lanes).await;
+            Ok(false)
+        }
+        Err(error) => {
+            delete(&lanes).await;
+            Err(QueueError::Transport(error))
+        }
+    }
+}
+
+async fn delete(lanes: &[crate::lane::Lane]) {
+    for lane in lanes {
+        lane.delete().await;
+    }
+}
+
+fn check(name: &str, found: &Entry, request: &OpenRequest) -> Result<(), QueueError> {
+    if request.mode == OpenMode::Create {
+        return Err(QueueError::Exists {
+            name: name.to_owned(),
+        });
+    }
+    if found.payload != request.payload && request.payload != OpenRequest::ANY_PAYLOAD {
+        let said = |payload: &str| match payload {
+            "" => "plain bytes".to_owned(),
+            name => name.to_owned(),
+        };
+        return Err(QueueError::PayloadDiffers {
+            name: name.to_owned(),
+            found: said(&found.payload),
+            wanted: said(&request.payload),
+        });
+    }
+    request.check(name, &found.settings)
+}
+
+impl Transport for NatsQueue {
+    fn settings(&self) -> &QueueSettings {
+        &self.shared.entry.settings
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none()
+            .natively([Semantic::Holdings])
+            .with(Semantic::Batches, Support::Emulated)
+            .with(Semantic::Delay, Support::Emulated)
+            .with(Semantic::Expiry, Support::Emulated)
+            .with(Semantic::DropOldest, Support::Emulated)
+            .with(Semantic::Pause, Support::Emulated)
+            .with(Semantic::Purge, Support::Emulated)
+            .with(Semantic::Drain, Support::Emulated)
+    }
+
+    fn id(&self) -> u64 {
+        self.shared.entry.id
+    }
+
+    fn sender(&self) -> Box<dyn SendPort> {
+        Box::new(NatsSender::new(&self.shared))
+    }
+
+    fn receiver(&self) -> Box<dyn ReceivePort> {
+        Box::new(NatsReceiver::new(&self.shared))
+    }
+
+    fn close(&self) {
+        self.change(|entry| entry.closed = true);
+        self.shared.set_life(Life::Closed);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shared.life() >= Life::Closed
+    }
+
+    fn pause(&self) -> Result<(), Unsupported> {
+        self.change(|entry| entry.paused = true);
+        self.shared.set_paused(true);
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), Unsupported> {
+        self.change(|entry| entry.paused = false);
+        self.shared.set_paused(false);
+        Ok(())
+    }
+
+    fn is_paused(&self) -> bool {
+        self.shared.is_paused()
+    }
+
+    fn purge(&self) -> Result<u64, Unsupported> {
+        if self.shared.connection.is_forked() {
+            return Ok(0);
+        }
+        Ok(block_on(self.purge_async()).unwrap_or_default())
+    }
+
+    fn drain(&self, wait: Wait) -> Result<(), DrainError> {
+        if self.shared.connection.is_forked() {
+            return Err(DrainError::Forked);
+        }
+        self.close();
+        block_on(self.drain_async(wait))
+    }
+
+    fn stats(&self) -> QueueStats {
+        let shared = &self.shared;
+        let mut stats = if shared.connection.is_forked() {
+            shared.counts.now()
+        } else {
+            block_on(self.stats_async()).unwrap_or_else(|_| shared.counts.now())
+        };
+        stats.participants = 1;
+        stats.paused = shared.is_paused();
+        stats.closed = shared.life() >= Life::Closed;
+        stats
+    }
+
+    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
+        let until = Instant::now() + OPERATION;
+        let places = block_on(self.shared.places(until)).unwrap_or_default();
+        let leased = places.into_iter().map(|(_, place)| place.record);
+        let leased = leased.filter(|record| record.state == State::Leased);
+        let holding = |record: record::Record| {
+            let holder = record.holder?;
+            Some(Holding {
+                holder: holder.name,
+                pid: holder.pid,
+                message: record.id,
+                attempt: record.attempt,
+            })
+        };
+        Ok(leased.filter_map(holding).collect())
+    }
+
+    fn dead_letters(&self) -> Vec<DeadLetter> {
+        block_on(self.shared.dead_letters()).unwrap_or_default()
+    }
+
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
+        block_on(self.shared.requeue(id))
+    }
+
+    fn discard(&self, id: DeadLetterId) -> bool {
+        block_on(self.shared.discard(id)).unwrap_or_default()
+    }
+}

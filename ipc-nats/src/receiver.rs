@@ -1,0 +1,416 @@
+//! Receives: asks a work queue for the next message, then takes it by its record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Message;
+use bytes::Bytes;
+use ipc_queue::bell::Bell;
+use ipc_queue::transport::{ReceivePort, Wait};
+use ipc_queue::{About, ByteDelivery, DeadReason, RecvError};
+use tokio::sync::Mutex;
+
+use crate::door;
+use crate::lane::{Delivered, Place, Trouble};
+use crate::pull::{Answer, Puller};
+use crate::record::{self, Holder, Record, State};
+use crate::runtime::{block_on, spawn};
+use crate::settle::NatsHeld;
+use crate::shared::{Held, Life, OPERATION, Shared, Side, time_left, until};
+
+#[derive(Debug)]
+pub(crate) struct NatsReceiver {
+    shared: Arc<Shared>,
+    /// Tells its deliveries from those of other receivers.
+    id: u64,
+    /// Made when first needed. Only ever used by one thread at a time.
+    puller: Mutex<Option<Puller>>,
+}
+
+/// A message that was taken.
+type Taken = (u64, About, Vec<u8>);
+
+/// How long one question to the consumer stands.
+const SLICE: Duration = Duration::from_secs(5);
+/// How often a receiver looks whether a closed queue is drained, or a paused one resumed, if nobody tells it.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
+/// How long a message that is ready may take to be handed out, before a look that does not wait finds nothing.
+const HANDED_OUT_WITHIN: Duration = Duration::from_millis(500);
+const SHORTLY: Duration = Duration::from_millis(5);
+
+impl NatsReceiver {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            id: fastrand::u64(1..),
+            puller: Mutex::default(),
+        }
+    }
+
+    async fn receive(&self, wait: Wait) -> Result<Taken, RecvError> {
+        let shared = &self.shared;
+        let mut puller = self.puller.lock().await;
+        if puller.is_none() {
+            let made = Puller::new(&shared.connection.client).await;
+            *puller = Some(made.map_err(|trouble| shared.recv_error(trouble))?);
+        }
+        let puller = puller.as_mut().expect("it was just made");
+        let started = Instant::now();
+        loop {
+            if shared.life() == Life::Removed {
+                return Err(RecvError::Removed);
+            }
+            let (control, items) = (shared.control.count(), shared.items.count());
+            let time = time_left(wait, started);
+            if let Some(taken) = self.late(puller).await? {
+                return Ok(taken);
+            }
+            // With several lanes there is no one question that all would answer.
+            let looks = time.is_err() || shared.lanes.len() > 1;
+            if looks && !shared.is_paused() {
+                let exactly = time.is_err();
+                if let Some(taken) = self.look(puller, exactly, until(wait)).await? {
+                    return Ok(taken);
+                }
+            }
+            if shared.life() == Life::Closed && self.is_drained(until(wait)).await? {
+                return Err(RecvError::Closed);
+            }
+            let deadline = match time {
+                Ok(deadline) => deadline,
+                Err(None) if shared.is_paused() => return Err(RecvError::Paused),
+                Err(None) => return Err(RecvError::Empty),
+                Err(Some(waited)) => return Err(RecvError::TimedOut { waited }),
+            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let limit = |slice: Duration| left.map_or(slice, |left| left.min(slice));
+            if shared.is_paused() || looks {
+                let slice = limit(LOOKS_EVERY);
+                let either = async {
+                    tokio::select! {
+                        () = shared.control.after(control) => {}
+                        () = shared.items.after(items) => {}
+                    }
+                };
+                let _ = tokio::time::timeout(slice, either).await;
+                continue;
+            }
+            let slice = match shared.life() {
+                Life::Open => limit(SLICE),
+                _ => limit(LOOKS_EVERY),
+            };
+            let answer = tokio::select! {
+                answer = puller.ask(&shared.lanes[0], Some(slice)) => answer,
+                () = shared.control.after(control) => continue,
+            };
+            if let Some(taken) = self.answered(0, answer, wait).await? {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// What came in after an earlier call had given up.
+    async fn late(&self, puller: &mut Puller) -> Result<Option<Taken>, RecvError> {
+        if self.shared.is_paused() {
+            return Ok(None);
+        }
+        while let Some(message) = puller.late() {
+            if let Some(taken) = self.take(message).await? {
+                return Ok(Some(taken));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn answered(
+        &self,
+        lane: usize,
+        answer: Result<Answer, Trouble>,
+        wait: Wait,
+    ) -> Result<Option<Taken>, RecvError> {
+        let shared = &self.shared;
+        match answer.map_err(|trouble| shared.recv_error(trouble))? {
+            Answer::Message(message) => self.take(*message).await,
+            Answer::Nothing => Ok(None),
+            Answer::Silence => {
+                let alive = shared.lanes[lane].check_alive(until(wait)).await;
+                alive.map_err(|trouble| shared.recv_error(trouble))?;
+                tokio::time::sleep(SHORTLY).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The next message that is there now. `exactly`: if there is none, that is the truth, and not just what the consumer
+    /// knows, which may be a little behind.
+    async fn look(
+        &self,
+        puller: &mut Puller,
+        exactly: bool,
+        until: Instant,
+    ) -> Result<Option<Taken>, RecvError> {
+        let shared = &self.shared;
+        let patience = Instant::now() + HANDED_OUT_WITHIN;
+        let mut within = None;
+        loop {
+            let mut silent = false;
+            for lane in self.order() {
+                loop {
+                    let answer = puller.ask(&shared.lanes[lane], within).await;
+                    silent |= matches!(answer, Ok(Answer::Silence));
+                    let came = matches!(answer, Ok(Answer::Message(_)));
+                    let taken = self.answered(lane, answer, Wait::Until(until)).await?;
+                    if taken.is_some() {
+                        return Ok(taken);
+                    }
+                    if !came {
+                        break;
+                    }
+                }
+            }
+            if !exactly || Instant::now() >= until {
+                return Ok(None);
+            }
+            let is_ready = self.is_anything_ready(until).await;
+            let is_ready = is_ready.map_err(|trouble| shared.recv_error(trouble))?;
+            if !is_ready || (!silent && Instant::now() >= patience) {
+                return Ok(None);
+            }
+            within = Some(SHORTLY);
+        }
+    }
+
+    /// The lanes in the order in which to look.
+    fn order(&self) -> Vec<usize> {
+        (0..self.shared.lanes.len()).rev().collect()
+    }
+
+    async fn is_anything_ready(&self, until: Instant) -> Result<bool, Trouble> {
+        let places = self.shared.places(until).await?;
+        let now = record::now();
+        Ok(places
+            .iter()
+            .any(|(_, place)| place.record.state == State::Ready && !place.record.is_delayed(now)))
+    }
+
+    async fn is_drained(&self, until: Instant) -> Result<bool, RecvError> {
+        let left = self.shared.left(Some(self.id), until).await;
+        let left = left.map_err(|trouble| self.shared.recv_error(trouble))?;
+        Ok(left == 0)
+    }
+
+    /// Takes a message that the work queue handed out, if its record agrees.
+    async fn take(&self, message: Message) -> Result<Option<Taken>, RecvError> {
+        let taken = self.try_take(message).await;
+        taken.map_err(|trouble| self.shared.recv_error(trouble))
+    }
+
+    async fn try_take(&self, message: Message) -> Result<Option<Taken>, Trouble> {
+        let shared = &self.shared;
+        let told_at = Instant::now();
+        let until = told_at + OPERATION;
+        let Some(handed) = Handed::read(&message, &shared.lanes) else {
+            return Ok(None);
+        };
+        let lane = &shared.lanes[handed.lane];
+        let mut place = match handed.place() {
+            Some(place) => Some(place),
+            None => lane.read(&handed.key, until).await?,
+        };
+        loop {
+            let Some(found) = place else {
+                // It was acked, or dropped, and the word of it got lost.
+                shared.finish_work(&handed.reply, "+ACK").await;
+                return Ok(None);
+            };
+            match self.take_place(&handed, found, told_at, until).await {
+                Err(Trouble::Changed) => place = lane.read(&handed.key, until).await?,
+                other => return other,
+            }
+        }
+    }
+
+    async fn take_place(
+        &self,
+        handed: &Handed,
+        place: Place,
+        told_at: Instant,
+        until: Instant,
+    ) -> Result<Option<Taken>, Trouble> {
+        let shared = &self.shared;
+        let lane = &shared.lanes[handed.lane];
+        let Place {
+            key,
+            seq,
+            mut record,
+            ..
+        } = place;
+        let now = record::now();
+        if record.state == State::Dead {
+            shared.finish_work(&handed.reply, "+TERM").await;
+            return Ok(None);
+        }
+        if record.is_expired(now) {
+            if !lane.erase(&key, seq, until).await? {
+                return Err(Trouble::Changed);
+            }
+            shared.counts.add(|counts| counts.expired += 1);
+            shared.finish_work(&handed.reply, "+ACK").await;
+            shared.drop_object(handed.lane, &key, &record).await;
+            shared.tell(Side::Room).await;
+            return Ok(None);
+        }
+        if record.is_delayed(now) {
+            let left = Duration::from_nanos(record.due - now);
+            shared.give_back(&handed.reply, left).await;
+            return Ok(None);
+        }
+        let mut held = Held {
+            lane: handed.lane,
+            key,
+            seq,
+            record: record.clone(),
+            payload: handed.payload.clone(),
+            reply: handed.reply.clone(),
+            ends_at: shared
+                .entry
+                .settings
+                .lease
+                .map(|lease| Instant::now() + lease),
+            told_at,
+        };
+        if record.state == State::Leased {
+            let reason = shared.how_it_ended(&mut record).await;
+            if shared.is_enough(&record) {
+                shared.bury(&held, record, reason, until).await?;
+                return Ok(None);
+            }
+        }
+        record.state = State::Leased;
+        record.attempt = record.attempt.saturating_add(1);
+        shared.connection.process.clone_into(&mut record.process);
+        record.holder = Some(self.holder());
+        held.seq = lane
+            .write(&held.key, seq, &record, Bytes::new(), until)
+            .await?;
+        let payload = match shared
+            .fetch(handed.lane, &held.key, &record, &handed.payload)
+            .await
+        {
+            Ok(payload) => payload,
+            Err(trouble) => return Err(trouble),
+        };
+        let about = record.about();
+        shared.counts.add(|counts| {
+            counts.received += 1;
+            counts.bytes_received += payload.len() as u64;
+            counts.redelivered += u64::from(record.attempt > 1);
+        });
+        held.record = record;
+        let ticket = shared.new_ticket();
+        shared.held().insert(ticket, held);
+        shared.changed.notify_one();
+        Ok(Some((ticket, about, payload)))
+    }
+
+    fn holder(&self) -> Holder {
+        let thread = std::thread::current();
+        Holder {
+            name: thread.name().unwrap_or_default().to_owned(),
+            pid: std::process::id(),
+            port: self.id,
+        }
+    }
+}
+
+/// What the work queue handed out.
+struct Handed {
+    lane: usize,
+    key: String,
+    reply: String,
+    payload: Bytes,
+    /// As the message was sent, with its record's sequence; not for a redelivery.
+    first: Option<(u64, Record)>,
+}
+
+impl Handed {
+    fn read(message: &Message, lanes: &[crate::lane::Lane]) -> Option<Self> {
+        let reply = message.reply.as_ref()?.to_string();
+        let delivered = Delivered::read(&reply)?;
+        let (stream, key) = message.subject.as_str().rsplit_once('.')?;
+        let lane = lanes.iter().position(|lane| lane.is_work(stream))?;
+        let headers = message.headers.as_ref()?;
+        let sent = record::read_place(headers).zip(Record::read(headers));
+        Some(Self {
+            lane,
+            key: key.to_owned(),
+            reply,
+            payload: message.payload.clone(),
+            first: sent.filter(|_| delivered.times == 1),
+        })
+    }
+
+    /// The message's place, if it must be as it was when it was sent.
+    fn place(&self) -> Option<Place> {
+        let (seq, record) = self.first.clone()?;
+        Some(Place {
+            key: self.key.clone(),
+            seq,
+            record,
+            payload: Bytes::new(),
+            written_at: 0,
+        })
+    }
+}
+
+impl Shared {
+    /// How the delivery ended whose holder did not end it; notes that in the record.
+    async fn how_it_ended(&self, record: &mut Record) -> DeadReason {
+        let is_ours = record.process == self.connection.process;
+        if is_ours {
+            record.expiries = record.expiries.saturating_add(1);
+            self.counts.add(|counts| counts.expiries += 1);
+            DeadReason::Expired
+        } else {
+            record.crashes = record.crashes.saturating_add(1);
+            self.counts.add(|counts| counts.crashes += 1);
+            DeadReason::Crashed
+        }
+    }
+}
+
+impl ReceivePort for NatsReceiver {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+        if self.shared.connection.is_forked() {
+            return Err(RecvError::Forked);
+        }
+        let (ticket, about, payload) = block_on(self.receive(wait))?;
+        let shared = Arc::clone(&self.shared);
+        let right = NatsHeld { shared, ticket };
+        let queue = self.shared.entry.id;
+        Ok(ByteDelivery::buffered(queue, about, payload, right))
+    }
+
+    fn bell(&self) -> Bell {
+        door::bell(&self.shared, Side::Items)
+    }
+}
+
+impl Drop for NatsReceiver {
+    fn drop(&mut self) {
+        let Some(mut puller) = self.puller.get_mut().take() else {
+            return;
+        };
+        if self.shared.connection.is_forked() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        spawn(async move {
+            while let Some(message) = puller.late() {
+                if let Some(reply) = &message.reply {
+                    shared.give_back(reply, Duration::ZERO).await;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,135 @@
+//! What a place's record says: the whole truth about one message.
+//!
+//! | state | means | who changes it, to what |
+//! |---|---|---|
+//! | `Writing` | on loan to a sender | its sender: `Ready`, or gone |
+//! | `Ready` | waits to be delivered, from `due` on | a receiver: `Leased`; whoever sees it expired, purges or overflows it: gone |
+//! | `Leased` | a receiver has it | its receiver: gone, `Ready` or `Dead`; the next receiver, when the server hands the message out again: `Leased` or `Dead` |
+//! | `Dead` | a dead letter; the record carries its payload | whoever requeues or discards it: gone |
+//!
+//! Each change names the record's sequence that it replaces or deletes, and the server refuses it if another change came
+//! first. So exactly one of two that settle the same delivery succeeds, whatever they believe about leases.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::HeaderMap;
+use ipc_proto::{Kind, MessageId, Timestamp};
+use ipc_queue::{About, DeadReason};
+use serde::{Deserialize, Serialize};
+
+/// What is known of a message besides its payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) state: State,
+    /// The process that wrote this record.
+    pub(crate) process: String,
+    pub(crate) id: MessageId,
+    pub(crate) kind: Kind,
+    pub(crate) sent_at: Timestamp,
+    /// Not to be delivered before then, in nanoseconds since 1970. 0: at once.
+    #[serde(default)]
+    pub(crate) due: u64,
+    /// Not wanted from then on. 0: wanted for ever.
+    #[serde(default)]
+    pub(crate) expires: u64,
+    pub(crate) attempt: u8,
+    pub(crate) nacks: u8,
+    pub(crate) expiries: u8,
+    pub(crate) crashes: u8,
+    /// Who has it, or had it last.
+    #[serde(default)]
+    pub(crate) holder: Option<Holder>,
+    #[serde(default)]
+    pub(crate) reason: Option<DeadReason>,
+    /// How long the payload is, if it lies in the object store.
+    #[serde(default)]
+    pub(crate) object: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum State {
+    Writing,
+    Ready,
+    Leased,
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) name: String,
+    pub(crate) pid: u32,
+    /// The receiver's handle.
+    pub(crate) port: u64,
+}
+
+const HEADER: &str = "Ipc-Record";
+/// Sequence of a message's record when the message was published.
+const PLACE: &str = "Ipc-Place";
+
+impl Record {
+    pub(crate) fn new(state: State, process: &str, kind: Kind) -> Self {
+        Self {
+            state,
+            process: process.to_owned(),
+            id: MessageId::default(),
+            kind,
+            sent_at: Timestamp::default(),
+            due: 0,
+            expires: 0,
+            attempt: 0,
+            nacks: 0,
+            expiries: 0,
+            crashes: 0,
+            holder: None,
+            reason: None,
+            object: None,
+        }
+    }
+
+    pub(crate) fn about(&self) -> About {
+        About {
+            kind: self.kind,
+            id: self.id,
+            sent_at: self.sent_at,
+            attempt: self.attempt,
+        }
+    }
+
+    pub(crate) fn is_delayed(&self, now: u64) -> bool {
+        self.state == State::Ready && self.due > now
+    }
+
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.state == State::Ready && self.expires != 0 && self.expires <= now
+    }
+
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        let text = serde_json::to_string(self).expect("a record has an encoding");
+        headers.insert(HEADER, text.as_str());
+    }
+
+    pub(crate) fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(HEADER)?;
+        serde_json::from_str(text.as_str()).ok()
+    }
+}
+
+pub(crate) fn write_place(headers: &mut HeaderMap, seq: u64) {
+    headers.insert(PLACE, seq.to_string().as_str());
+}
+
+pub(crate) fn read_place(headers: &HeaderMap) -> Option<u64> {
+    headers.get(PLACE)?.as_str().parse().ok()
+}
+
+/// Nanoseconds since 1970, by this machine's clock.
+pub(crate) fn now() -> u64 {
+    Timestamp::from(SystemTime::now()).as_nanos()
+}
+
+/// So long from now; 0 stands for "never" and "at once" alike, so never is the last moment there is.
+pub(crate) fn after(time: Duration) -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let then = since.unwrap_or_default().saturating_add(time);
+    u64::try_from(then.as_nanos()).unwrap_or(u64::MAX)
+}

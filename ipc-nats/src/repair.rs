@@ -1,0 +1,132 @@
+//! Makes room: drops what nobody wants any more, and what dead senders left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_queue::{SendOptions, WhenFull};
+
+use crate::lane::{Place, Trouble};
+use crate::record::{self, Record, State};
+use crate::shared::Shared;
+
+/// After how long without a sign a place that was never filled is taken back. Longer than a sender trusts in its place, and
+/// than a lender is silent, by more than clocks should differ.
+pub(crate) const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// What a look for room came to.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    /// Whether there may be some now.
+    pub(crate) made: bool,
+    /// How many places dead letters take.
+    pub(crate) dead: u64,
+    /// When there may be some, because something expires.
+    pub(crate) soon: Option<Duration>,
+}
+
+impl Shared {
+    /// Looks for places that can be taken back, in a lane that is full.
+    pub(crate) async fn look_for_room(
+        self: &Arc<Self>,
+        lane: usize,
+        options: &SendOptions,
+        until: Instant,
+    ) -> Result<Room, Trouble> {
+        let places = self.lanes[lane].list(until).await?;
+        let mut room = Room::default();
+        let now = record::now();
+        for place in &places {
+            let record = &place.record;
+            if record.state == State::Dead {
+                room.dead += 1;
+            } else if record.is_expired(now) {
+                let dropped = self.take_back(lane, place, until).await?;
+                self.counts
+                    .add(|counts| counts.expired += u64::from(dropped));
+                room.made = true;
+            } else if record.state == State::Ready && record.expires != 0 {
+                let left = Duration::from_nanos(record.expires - now);
+                room.soon = Some(room.soon.map_or(left, |soon| soon.min(left)));
+            }
+        }
+        for place in places.iter().filter(|place| is_old(place, now)) {
+            room.made |= self.take_back_unsent(lane, place, until).await?;
+        }
+        if room.made {
+            return Ok(room);
+        }
+        // Fewer than were there when it was full.
+        room.made = (places.len() as u64) < u64::from(self.entry.settings.capacity);
+        if !room.made && options.when_full == WhenFull::DropOldest {
+            room.made = self.drop_oldest(lane, &places, until).await?;
+        }
+        Ok(room)
+    }
+
+    async fn drop_oldest(
+        self: &Arc<Self>,
+        lane: usize,
+        places: &[Place],
+        until: Instant,
+    ) -> Result<bool, Trouble> {
+        let now = record::now();
+        let waits =
+            |place: &&Place| place.record.state == State::Ready && !place.record.is_delayed(now);
+        let oldest = places
+            .iter()
+            .filter(waits)
+            .min_by_key(|place| place.record.sent_at);
+        let Some(oldest) = oldest else {
+            return Ok(false);
+        };
+        let dropped = self.take_back(lane, oldest, until).await?;
+        self.counts
+            .add(|counts| counts.overflowed += u64::from(dropped));
+        Ok(true)
+    }
+
+    /// Takes back a place whose sender died before its message was accepted.
+    async fn take_back_unsent(
+        self: &Arc<Self>,
+        lane: usize,
+        place: &Place,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
+        match place.record.state {
+            // A sender that lives would have said so: its keeper does.
+            State::Writing => self.take_back(lane, place, until).await,
+            State::Ready if is_untouched(&place.record) => {
+                if self.lanes[lane].has_work(&place.key).await? {
+                    return Ok(false);
+                }
+                self.take_back(lane, place, until).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Drops a message that waits. `false`: somebody was quicker.
+    pub(crate) async fn take_back(
+        self: &Arc<Self>,
+        lane: usize,
+        place: &Place,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
+        let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
+        if dropped {
+            self.lanes[lane].drop_work(&place.key).await;
+            self.drop_object(lane, &place.key, &place.record).await;
+        }
+        Ok(dropped)
+    }
+}
+
+/// Whether a record was written so long ago that a sender which has it would have gone on.
+fn is_old(place: &Place, now: u64) -> bool {
+    u128::from(now.saturating_sub(place.written_at)) > GIVEN_UP_AFTER.as_nanos()
+}
+
+/// Whether nobody ever received the message.
+fn is_untouched(record: &Record) -> bool {
+    record.attempt == 0
+}

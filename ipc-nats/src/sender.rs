@@ -1,0 +1,350 @@
+//! Sends: takes a place, which the server refuses when the queue is full, then gives the payload to the work queue.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
+use ipc_queue::bell::Bell;
+use ipc_queue::transport::{SendPort, Wait};
+use ipc_queue::{Loan, PublishOnce, Semantic, SendFailure, SendOptions, Unsupported};
+
+use crate::door;
+use crate::lane::Trouble;
+use crate::record::{self, Record, State};
+use crate::runtime::{block_on, spawn};
+use crate::shared::{Lent, Life, OPERATION, Shared, Side, time_left, until};
+
+#[derive(Debug)]
+pub(crate) struct NatsSender {
+    shared: Arc<Shared>,
+    id: SenderId,
+    /// The next message's.
+    sequence: Cell<u64>,
+}
+
+/// A place on loan.
+#[derive(Debug)]
+struct NatsPlace<'a> {
+    sender: &'a NatsSender,
+    ticket: u64,
+}
+
+/// How often a sender looks for room if nobody tells it.
+const LOOKS_EVERY: Duration = Duration::from_millis(500);
+/// A place whose sender died is taken back after a while: one who took longer than this looks whether it still has it.
+const SURE_FOR: Duration = Duration::from_secs(4);
+
+impl NatsSender {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            id: SenderId::new(fastrand::u64(1..)),
+            sequence: Cell::new(0),
+        }
+    }
+
+    fn check(&self, len: usize) -> Result<(), SendFailure> {
+        if self.shared.connection.is_forked() {
+            return Err(SendFailure::Forked);
+        }
+        let settings = &self.shared.entry.settings;
+        let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+        if len > most {
+            return Err(SendFailure::TooLarge { bytes: len, most });
+        }
+        Ok(())
+    }
+
+    fn next_id(&self) -> MessageId {
+        MessageId::new(self.id, self.sequence.get())
+    }
+
+    /// The id of a message that was sent, or may have been, is used up.
+    fn use_up(&self, sent: &Result<MessageId, SendFailure>) {
+        if matches!(sent, Ok(_) | Err(SendFailure::Transport(_))) {
+            self.sequence.set(self.sequence.get() + 1);
+        }
+    }
+}
+
+impl SendPort for NatsSender {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.loan_with(len, &SendOptions::new().kind(kind), wait)
+    }
+
+    fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendFailure> {
+        self.check(len)?;
+        let lane = self.shared.lane_for(options)?;
+        let record = self.shared.record(State::Writing, options.kind);
+        let taken = self.shared.take_place(lane, &record, options, wait);
+        let (key, seq) = block_on(taken)?;
+        let ticket = self.shared.new_ticket();
+        let lent = Lent {
+            lane,
+            key,
+            seq,
+            options: options.clone(),
+            since: Instant::now(),
+        };
+        self.shared.loans().insert(ticket, lent);
+        let sender = self;
+        Ok(Loan::buffered(len, NatsPlace { sender, ticket }))
+    }
+
+    /// Without a loan: two questions to the server instead of three.
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+        self.check(payload.len())?;
+        let options = SendOptions::new().kind(kind);
+        let lane = self.shared.lane_for(&options)?;
+        let id = self.next_id();
+        let payload = Bytes::copy_from_slice(payload);
+        let sent = block_on(self.shared.send(lane, id, payload, &options, wait));
+        self.use_up(&sent);
+        sent
+    }
+
+    fn bell(&self) -> Bell {
+        door::bell(&self.shared, Side::Room)
+    }
+}
+
+impl PublishOnce for NatsPlace<'_> {
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
+        let NatsPlace { sender, ticket } = self;
+        let shared = &sender.shared;
+        let lent = shared.loans().remove(ticket);
+        let lent = lent.ok_or_else(|| SendFailure::Transport("no such loan".to_owned()))?;
+        if shared.connection.is_forked() {
+            return Err(SendFailure::Forked);
+        }
+        if shared.life() == Life::Removed {
+            return Err(SendFailure::Removed);
+        }
+        let sent = block_on(shared.publish_loan(lent, sender.next_id(), payload.into()));
+        sender.use_up(&sent);
+        sent
+    }
+
+    fn abandon(&self) {
+        let shared = &self.sender.shared;
+        let lent = shared.loans().remove(&self.ticket);
+        if let Some(lent) = lent.filter(|_| !shared.connection.is_forked()) {
+            block_on(shared.abandon(&lent));
+        }
+    }
+}
+
+impl Shared {
+    /// Which lane a message goes to.
+    pub(crate) fn lane_for(&self, options: &SendOptions) -> Result<usize, SendFailure> {
+        let settings = &self.entry.settings;
+        if !settings.priorities && options.priority != Priority::default() {
+            return Err(Unsupported::by_settings(Semantic::Priorities).into());
+        }
+        if options.key.is_some() {
+            return Err(Unsupported::by_transport(Semantic::Deduplication).into());
+        }
+        Ok(if settings.priorities {
+            options.priority.index()
+        } else {
+            0
+        })
+    }
+
+    /// Takes a place for `record`, waiting as told while there is none; its key and its record's sequence.
+    pub(crate) async fn take_place(
+        self: &Arc<Self>,
+        lane: usize,
+        record: &Record,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<(String, u64), SendFailure> {
+        let started = Instant::now();
+        loop {
+            match self.life() {
+                Life::Removed => return Err(SendFailure::Removed),
+                Life::Closed => return Err(SendFailure::Closed),
+                Life::Open => {}
+            }
+            let heard = self.room.count();
+            let key = format!("{:016x}", fastrand::u64(1..));
+            let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), until(wait));
+            match written.await {
+                Ok(seq) => return Ok((key, seq)),
+                Err(Trouble::Full) => {}
+                Err(Trouble::Changed) => continue,
+                Err(trouble) => return Err(self.send_failure(trouble)),
+            }
+            let room = self.look_for_room(lane, options, until(wait)).await;
+            let room = room.map_err(|trouble| self.send_failure(trouble))?;
+            if room.made {
+                continue;
+            }
+            let deadline = match time_left(wait, started) {
+                Ok(deadline) => deadline,
+                Err(waited) => {
+                    self.counts.add(|counts| counts.refused += 1);
+                    return Err(match waited {
+                        Some(waited) => SendFailure::TimedOut {
+                            waited,
+                            dead: room.dead,
+                        },
+                        None => SendFailure::Full {
+                            capacity: self.entry.settings.capacity,
+                            dead: room.dead,
+                        },
+                    });
+                }
+            };
+            self.hear(Side::Room).await;
+            let slice = room.soon.unwrap_or(LOOKS_EVERY).min(LOOKS_EVERY);
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let limit = left.map_or(slice, |left| left.min(slice));
+            let _ = tokio::time::timeout(limit, self.room.after(heard)).await;
+        }
+    }
+
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        lane: usize,
+        id: MessageId,
+        payload: Bytes,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<MessageId, SendFailure> {
+        let mut record = self.fresh(id, options, &payload);
+        let (key, seq) = self.take_place(lane, &record, options, wait).await?;
+        let since = Instant::now();
+        record.sent_at = Timestamp::from(SystemTime::now());
+        self.give_work(lane, &key, seq, record, payload, since, until(wait))
+            .await
+    }
+
+    pub(crate) async fn publish_loan(
+        self: &Arc<Self>,
+        lent: Lent,
+        id: MessageId,
+        payload: Bytes,
+    ) -> Result<MessageId, SendFailure> {
+        let record = self.fresh(id, &lent.options, &payload);
+        let until = Instant::now() + OPERATION;
+        let lane = &self.lanes[lent.lane];
+        let mut place = lent.seq;
+        let seq = loop {
+            let written = lane.write(&lent.key, place, &record, Bytes::new(), until);
+            let trouble = match written.await {
+                Ok(seq) => break seq,
+                Err(trouble) => trouble,
+            };
+            // The keeper may just have renewed it.
+            let ours = self.our_loan(&lent, until).await;
+            place = match ours {
+                Some(seq) if trouble == Trouble::Changed && seq != place => seq,
+                _ => return Err(self.send_failure(trouble)),
+            };
+        };
+        let Lent { lane, key, .. } = lent;
+        self.give_work(lane, &key, seq, record, payload, Instant::now(), until)
+            .await
+    }
+
+    pub(crate) async fn abandon(&self, lent: &Lent) {
+        if self.life() == Life::Removed {
+            return;
+        }
+        let until = Instant::now() + OPERATION;
+        let lane = &self.lanes[lent.lane];
+        if lane.erase(&lent.key, lent.seq, until).await == Ok(false)
+            && let Some(seq) = self.our_loan(lent, until).await
+        {
+            let _ = lane.erase(&lent.key, seq, until).await;
+        }
+        self.tell(Side::Room).await;
+    }
+
+    /// The sequence that a loan's record has now, if it is still that.
+    async fn our_loan(&self, lent: &Lent, until: Instant) -> Option<u64> {
+        let place = self.lanes[lent.lane].read(&lent.key, until).await.ok()??;
+        (place.record.state == State::Writing).then_some(place.seq)
+    }
+
+    fn fresh(&self, id: MessageId, options: &SendOptions, payload: &Bytes) -> Record {
+        let delayed = !options.delay.is_zero();
+        Record {
+            id,
+            sent_at: Timestamp::from(SystemTime::now()),
+            due: if delayed {
+                record::after(options.delay)
+            } else {
+                0
+            },
+            expires: options.expires_in.map_or(0, record::after),
+            object: self.needs_object(payload),
+            ..self.record(State::Ready, options.kind)
+        }
+    }
+
+    /// Gives a message to the work queue that has a place since `since`. Accepted when that succeeds.
+    #[expect(clippy::too_many_arguments, reason = "what a message is")]
+    async fn give_work(
+        self: &Arc<Self>,
+        lane: usize,
+        key: &str,
+        seq: u64,
+        record: Record,
+        payload: Bytes,
+        since: Instant,
+        until: Instant,
+    ) -> Result<MessageId, SendFailure> {
+        let bytes = payload.len() as u64;
+        let given = async {
+            let payload = self.store(lane, key, &record, payload).await?;
+            self.lanes[lane]
+                .publish(key, seq, &record, payload, until)
+                .await?;
+            if since.elapsed() > SURE_FOR && self.lanes[lane].read(key, until).await?.is_none() {
+                return Err(Trouble::Changed);
+            }
+            Ok(())
+        };
+        if let Err(trouble) = given.await {
+            self.withdraw(lane, key.to_owned(), seq);
+            return Err(self.send_failure(trouble));
+        }
+        self.counts.add(|counts| {
+            counts.sent += 1;
+            counts.bytes_sent += bytes;
+        });
+        let now = record::now();
+        if record.is_delayed(now) {
+            self.tell_later(Duration::from_nanos(record.due - now));
+        } else {
+            self.tell(Side::Items).await;
+        }
+        if record.expires != 0 {
+            // Who waits for room may have to look earlier now.
+            self.room.notify();
+        }
+        Ok(record.id)
+    }
+
+    /// Takes a message back of which nobody knows whether the work queue has it: without its place nobody receives it.
+    fn withdraw(self: &Arc<Self>, lane: usize, key: String, seq: u64) {
+        const FOR: Duration = Duration::from_secs(60);
+        let shared = Arc::clone(self);
+        spawn(async move {
+            let lane = &shared.lanes[lane];
+            if lane.erase(&key, seq, Instant::now() + FOR).await.is_ok() {
+                lane.drop_work(&key).await;
+                shared.tell(Side::Room).await;
+            }
+        });
+    }
+}

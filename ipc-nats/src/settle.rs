@@ -1,0 +1,205 @@
+//! How deliveries end. The record decides; the work queue is told afterwards.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ipc_queue::transport::Settle;
+use ipc_queue::{DeadReason, SettleError, SettleOnce};
+
+use crate::lane::Trouble;
+use crate::record::{self, Record, State};
+use crate::runtime::block_on;
+use crate::shared::{Held, Life, OPERATION, Shared, Side};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Ack,
+    Nack(Duration),
+    Bury,
+    /// Its holder held it too long.
+    Expire,
+}
+
+/// The longest that the server is asked to keep a message back; then it is asked again.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(3600);
+
+const ACK: &str = "+ACK";
+const TERM: &str = "+TERM";
+
+impl Shared {
+    pub(crate) fn settle(self: &Arc<Self>, ticket: u64, how: Settle) -> Result<(), SettleError> {
+        if self.connection.is_forked() {
+            return Err(SettleError::Forked);
+        }
+        let Some(held) = self.held().remove(&ticket) else {
+            self.counts.add(|counts| counts.leases_lost += 1);
+            return Err(SettleError::LeaseLost);
+        };
+        let end = match how {
+            Settle::Ack => End::Ack,
+            Settle::Nack { delay } => End::Nack(delay),
+            Settle::Bury => End::Bury,
+        };
+        let ended = block_on(self.end(held, end));
+        self.counts.add(|counts| match (&ended, end) {
+            (Ok(()), End::Ack) => counts.acked += 1,
+            (Ok(()), End::Nack(_)) => counts.nacked += 1,
+            (Ok(()), End::Bury) => counts.buried += 1,
+            (Err(SettleError::LeaseLost), _) => counts.leases_lost += 1,
+            _ => {}
+        });
+        ended
+    }
+
+    pub(crate) fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError> {
+        let mut table = self.held();
+        let held = table.get_mut(&ticket).ok_or(SettleError::LeaseLost)?;
+        if held.ends_at.is_some() {
+            // Beyond what the clock can say is never.
+            held.ends_at = Instant::now().checked_add(by);
+        }
+        drop(table);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Ends a delivery that was taken out of the table.
+    pub(crate) async fn end(self: &Arc<Self>, held: Held, end: End) -> Result<(), SettleError> {
+        if self.life() == Life::Removed {
+            return Err(self.settle_error(Trouble::Gone));
+        }
+        let until = Instant::now() + OPERATION;
+        let ended = match end {
+            End::Ack => self.acknowledge(&held, until).await,
+            End::Bury => {
+                self.bury(&held, held.record.clone(), DeadReason::Buried, until)
+                    .await
+            }
+            End::Nack(delay) => {
+                let mut record = held.record.clone();
+                record.nacks = record.nacks.saturating_add(1);
+                self.again(&held, record, delay, DeadReason::Nacked, until)
+                    .await
+            }
+            End::Expire => {
+                let mut record = held.record.clone();
+                record.expiries = record.expiries.saturating_add(1);
+                self.counts.add(|counts| counts.expiries += 1);
+                self.again(&held, record, Duration::ZERO, DeadReason::Expired, until)
+                    .await
+            }
+        };
+        ended.map_err(|trouble| self.settle_error(trouble))
+    }
+
+    async fn acknowledge(&self, held: &Held, until: Instant) -> Result<(), Trouble> {
+        let lane = &self.lanes[held.lane];
+        if !lane.erase(&held.key, held.seq, until).await? {
+            return Err(Trouble::Changed);
+        }
+        self.finish(held, ACK).await;
+        self.drop_object(held.lane, &held.key, &held.record).await;
+        self.tell(Side::Room).await;
+        Ok(())
+    }
+
+    /// To be delivered again, unless it was delivered often enough.
+    async fn again(
+        self: &Arc<Self>,
+        held: &Held,
+        mut record: Record,
+        delay: Duration,
+        reason: DeadReason,
+        until: Instant,
+    ) -> Result<(), Trouble> {
+        if self.is_enough(&record) {
+            return self.bury(held, record, reason, until).await;
+        }
+        record.state = State::Ready;
+        record.due = if delay.is_zero() {
+            0
+        } else {
+            record::after(delay)
+        };
+        self.connection.process.clone_into(&mut record.process);
+        let lane = &self.lanes[held.lane];
+        lane.write(&held.key, held.seq, &record, Bytes::new(), until)
+            .await?;
+        self.give_back(&held.reply, delay).await;
+        if delay.is_zero() {
+            self.tell(Side::Items).await;
+        } else {
+            self.tell_later(delay.min(LONGEST_DELAY));
+            if self.life() == Life::Closed {
+                self.control.notify();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message was delivered often enough. Two that held it too long are enough: it is poison.
+    pub(crate) fn is_enough(&self, record: &Record) -> bool {
+        record.attempt >= self.entry.settings.attempt_limit || record.expiries > 1
+    }
+
+    /// Makes a message a dead letter: its record carries what it says from now on.
+    pub(crate) async fn bury(
+        &self,
+        held: &Held,
+        mut record: Record,
+        reason: DeadReason,
+        until: Instant,
+    ) -> Result<(), Trouble> {
+        record.state = State::Dead;
+        record.reason = Some(reason);
+        record.due = 0;
+        let lane = &self.lanes[held.lane];
+        lane.write(&held.key, held.seq, &record, held.payload.clone(), until)
+            .await?;
+        self.finish(held, TERM).await;
+        if self.life() == Life::Closed {
+            self.tell(Side::Room).await;
+        }
+        Ok(())
+    }
+
+    /// Takes a message out of the work queue. Its record says so already: whoever gets it all the same drops it.
+    async fn finish(&self, held: &Held, word: &'static str) {
+        self.finish_work(&held.reply, word).await;
+    }
+
+    pub(crate) async fn finish_work(&self, reply: &str, word: &'static str) {
+        let client = &self.connection.client;
+        let _ = client.publish(reply.to_owned(), word.into()).await;
+    }
+
+    /// Gives a message back to the work queue. If that is lost, the server finds out in its time.
+    pub(crate) async fn give_back(&self, reply: &str, delay: Duration) {
+        let word = if delay.is_zero() {
+            "-NAK".to_owned()
+        } else {
+            let delay_ns = delay.min(LONGEST_DELAY).as_nanos();
+            format!("-NAK {{\"delay\": {delay_ns}}}")
+        };
+        let client = &self.connection.client;
+        let answered = client.request(reply.to_owned(), word.into());
+        let _ = tokio::time::timeout(OPERATION, answered).await;
+    }
+}
+
+/// The right to settle what a receiver took.
+pub(crate) struct NatsHeld {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ticket: u64,
+}
+
+impl SettleOnce for NatsHeld {
+    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+        self.shared.settle(self.ticket, how)
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.shared.extend(self.ticket, by)
+    }
+}

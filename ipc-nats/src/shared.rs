@@ -1,0 +1,445 @@
+//! A queue as one process has it open, once however often it is opened.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use ipc_proto::{Kind, Priority};
+use ipc_queue::bell::Listeners;
+use ipc_queue::transport::Wait;
+use ipc_queue::{DrainError, RecvError, SendFailure, SendOptions, SettleError};
+use tokio::sync::Notify;
+
+use crate::connection::Connection;
+use crate::counts::Counts;
+use crate::directory::{self, Directory, Entry};
+use crate::event::Event;
+use crate::lane::{Lane, Place, Trouble};
+use crate::record::{Record, State};
+use crate::runtime::spawn;
+use crate::{keeper, record};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) directory: Directory,
+    pub(crate) name: String,
+    pub(crate) entry: Entry,
+    /// One, or one for each priority.
+    pub(crate) lanes: Vec<Lane>,
+    life: AtomicU8,
+    paused: AtomicBool,
+    pub(crate) counts: Counts,
+    /// A message may be ready.
+    pub(crate) items: Event,
+    /// A place may be free.
+    pub(crate) room: Event,
+    /// The queue was closed, paused, resumed or removed; or, closed, came closer to its end.
+    pub(crate) control: Event,
+    held: Mutex<HashMap<u64, Held>>,
+    loans: Mutex<HashMap<u64, Lent>>,
+    tickets: AtomicU64,
+    /// What is held changed: for the keeper.
+    pub(crate) changed: Arc<Notify>,
+    /// Who listens for items, for room, without sleeping.
+    pub(crate) listeners: [Arc<Listeners>; 2],
+    /// Whether others' items, and room, are heard of.
+    hears: [AtomicBool; 2],
+}
+
+/// A message that a receiver of this process has.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) lane: usize,
+    pub(crate) key: String,
+    /// Of its record.
+    pub(crate) seq: u64,
+    pub(crate) record: Record,
+    /// As it came from the work queue.
+    pub(crate) payload: Bytes,
+    /// Where the server wants to hear of it.
+    pub(crate) reply: String,
+    /// `None`: never, while this process lives.
+    pub(crate) ends_at: Option<Instant>,
+    /// When the server last heard of it.
+    pub(crate) told_at: Instant,
+}
+
+/// A place on loan.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) lane: usize,
+    pub(crate) key: String,
+    pub(crate) seq: u64,
+    pub(crate) options: SendOptions,
+    pub(crate) since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Items = 0,
+    Room = 1,
+}
+
+/// How far a queue has come. Never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Life {
+    Open = 0,
+    Closed = 1,
+    Removed = 2,
+}
+
+/// How long an operation that does not wait for others may take, answers of the server included.
+pub(crate) const OPERATION: Duration = Duration::from_secs(5);
+/// The least that a server is given to answer, however little time is left.
+const LEAST: Duration = Duration::from_millis(500);
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+static OPENED: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+
+fn opened() -> MutexGuard<'static, HashMap<u64, Weak<Shared>>> {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This process's opening of the queue with this number, if it has it open.
+pub(crate) fn find(id: u64) -> Option<Arc<Shared>> {
+    opened().get(&id)?.upgrade()
+}
+
+/// The lanes of a queue.
+pub(crate) fn lanes(connection: &Arc<Connection>, name: &str, entry: &Entry) -> Vec<Lane> {
+    let count = if entry.settings.priorities {
+        Priority::COUNT
+    } else {
+        1
+    };
+    let queue = format!("{}-{:016x}", directory::key(name), entry.id);
+    (0..count)
+        .map(|index| Lane::new(connection, &queue, index))
+        .collect()
+}
+
+/// Until when the server may take to answer.
+pub(crate) fn until(wait: Wait) -> Instant {
+    let now = Instant::now();
+    match wait {
+        Wait::No => now + OPERATION,
+        Wait::Until(deadline) => deadline.max(now + LEAST),
+        Wait::Forever => now + FOR_EVER,
+    }
+}
+
+/// Until when to wait, or `None`: for ever. `Err`: no longer; after how long, if it was waited for at all.
+pub(crate) fn time_left(wait: Wait, started: Instant) -> Result<Option<Instant>, Option<Duration>> {
+    let now = Instant::now();
+    match wait {
+        Wait::No => Err(None),
+        Wait::Until(deadline) if now >= deadline => Err(Some(now - started)),
+        Wait::Until(deadline) => Ok(Some(deadline)),
+        Wait::Forever => Ok(None),
+    }
+}
+
+impl Shared {
+    /// The queue of this entry, as this process has it open.
+    pub(crate) fn attach(
+        connection: &Arc<Connection>,
+        directory: &Directory,
+        name: &str,
+        entry: Entry,
+    ) -> Arc<Self> {
+        let mut opened = opened();
+        if let Some(shared) = opened.get(&entry.id).and_then(Weak::upgrade)
+            && !shared.connection.is_forked()
+        {
+            shared.learn(Some(&entry));
+            return shared;
+        }
+        let life = if entry.closed {
+            Life::Closed
+        } else {
+            Life::Open
+        };
+        let shared = Arc::new(Self {
+            connection: Arc::clone(connection),
+            directory: directory.clone(),
+            name: name.to_owned(),
+            lanes: lanes(connection, name, &entry),
+            life: AtomicU8::new(life as u8),
+            paused: AtomicBool::new(entry.paused),
+            counts: Counts::default(),
+            items: Event::new(),
+            room: Event::new(),
+            control: Event::new(),
+            held: Mutex::default(),
+            loans: Mutex::default(),
+            tickets: AtomicU64::new(1),
+            changed: Arc::default(),
+            listeners: Default::default(),
+            hears: Default::default(),
+            entry,
+        });
+        opened.retain(|_, known| known.strong_count() > 0);
+        opened.insert(shared.entry.id, Arc::downgrade(&shared));
+        drop(opened);
+        spawn(keeper::keep(
+            Arc::downgrade(&shared),
+            Arc::clone(&shared.changed),
+        ));
+        spawn(watch(Arc::downgrade(&shared)));
+        shared
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        match self.life.load(Ordering::SeqCst) {
+            0 => Life::Open,
+            1 => Life::Closed,
+            _ => Life::Removed,
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Takes over what the directory says; `None`: the queue is gone.
+    pub(crate) fn learn(&self, entry: Option<&Entry>) {
+        let entry = entry.filter(|entry| entry.id == self.entry.id);
+        let Some(entry) = entry else {
+            self.set_life(Life::Removed);
+            return;
+        };
+        if entry.closed {
+            self.set_life(Life::Closed);
+        }
+        if self.paused.swap(entry.paused, Ordering::SeqCst) != entry.paused {
+            self.notify_all();
+        }
+    }
+
+    pub(crate) fn set_life(&self, life: Life) {
+        if self.life.fetch_max(life as u8, Ordering::SeqCst) < life as u8 {
+            self.notify_all();
+        }
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+        self.notify_all();
+    }
+
+    fn notify_all(&self) {
+        for event in [&self.control, &self.items, &self.room] {
+            event.notify();
+        }
+    }
+
+    // --- telling ---------------------------------------------------------------------------------
+
+    /// There may be something for those who wait on this side, here and elsewhere.
+    pub(crate) async fn tell(&self, side: Side) {
+        match side {
+            Side::Items => self.items.notify(),
+            Side::Room => self.room.notify(),
+        }
+        if self.life() == Life::Closed {
+            self.control.notify();
+        }
+        // Where nobody listens the server drops it.
+        let subject = self.subject(side);
+        let _ = self.connection.client.publish(subject, Bytes::new()).await;
+    }
+
+    fn subject(&self, side: Side) -> String {
+        format!("ipc-told.{:016x}.{}", self.entry.id, side as usize)
+    }
+
+    /// Hears from now on what others tell those who wait on this side.
+    pub(crate) async fn hear(self: &Arc<Self>, side: Side) {
+        if self.hears[side as usize].swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let Ok(mut told) = self.connection.client.subscribe(self.subject(side)).await else {
+            self.hears[side as usize].store(false, Ordering::SeqCst);
+            return;
+        };
+        let shared = Arc::downgrade(self);
+        spawn(async move {
+            while told.next().await.is_some() {
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                match side {
+                    Side::Items => shared.items.notify(),
+                    Side::Room => shared.room.notify(),
+                }
+            }
+        });
+    }
+
+    /// Tells of an item when its time comes.
+    pub(crate) fn tell_later(self: &Arc<Self>, after: Duration) {
+        let shared = Arc::downgrade(self);
+        spawn(async move {
+            tokio::time::sleep(after).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.tell(Side::Items).await;
+            }
+        });
+    }
+
+    // --- tickets ---------------------------------------------------------------------------------
+
+    pub(crate) fn held(&self) -> MutexGuard<'_, HashMap<u64, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn loans(&self) -> MutexGuard<'_, HashMap<u64, Lent>> {
+        self.loans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn new_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    // --- records ---------------------------------------------------------------------------------
+
+    pub(crate) fn record(&self, state: State, kind: Kind) -> Record {
+        Record::new(state, &self.connection.process, kind)
+    }
+
+    /// Every place of every lane, with the lane.
+    pub(crate) async fn places(&self, until: Instant) -> Result<Vec<(usize, Place)>, Trouble> {
+        let mut all = Vec::new();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let places = lane.list(until).await?;
+            all.extend(places.into_iter().map(|place| (index, place)));
+        }
+        Ok(all)
+    }
+
+    /// How many messages may still have to be delivered or settled, besides those that the receiver `but` holds.
+    pub(crate) async fn left(&self, but: Option<u64>, until: Instant) -> Result<u64, Trouble> {
+        loop {
+            let before = self.last_changes(until).await?;
+            let places = self.places(until).await?;
+            let now = record::now();
+            let is_left = |record: &Record| {
+                let holder = record.holder.as_ref().map(|holder| holder.port);
+                let theirs = record.state == State::Leased && but.is_some() && holder == but;
+                record.state != State::Dead && !theirs && !record.is_expired(now)
+            };
+            let left = places.iter().filter(|(_, place)| is_left(&place.record));
+            let left = left.count() as u64;
+            // What was changed while we read may not be in the list.
+            if left > 0 || self.last_changes(until).await? == before {
+                return Ok(left);
+            }
+        }
+    }
+
+    async fn last_changes(&self, until: Instant) -> Result<Vec<u64>, Trouble> {
+        let mut changes = Vec::new();
+        for lane in &self.lanes {
+            changes.push(lane.last_change(until).await?);
+        }
+        Ok(changes)
+    }
+
+    // --- troubles --------------------------------------------------------------------------------
+
+    /// Takes note that the queue is gone, if that is the trouble.
+    fn note(&self, trouble: &Trouble) {
+        if *trouble == Trouble::Gone {
+            self.set_life(Life::Removed);
+        }
+    }
+
+    pub(crate) fn send_failure(&self, trouble: Trouble) -> SendFailure {
+        self.note(&trouble);
+        match trouble {
+            Trouble::Gone => SendFailure::Removed,
+            other => SendFailure::Transport(text(other)),
+        }
+    }
+
+    pub(crate) fn recv_error(&self, trouble: Trouble) -> RecvError {
+        self.note(&trouble);
+        match trouble {
+            Trouble::Gone => RecvError::Removed,
+            other => RecvError::Transport(text(other)),
+        }
+    }
+
+    pub(crate) fn settle_error(&self, trouble: Trouble) -> SettleError {
+        self.note(&trouble);
+        match trouble {
+            Trouble::Changed => SettleError::LeaseLost,
+            Trouble::Gone => SettleError::Transport("the queue was removed".to_owned()),
+            other => SettleError::Transport(text(other)),
+        }
+    }
+
+    pub(crate) fn drain_error(&self, trouble: Trouble) -> DrainError {
+        self.note(&trouble);
+        match trouble {
+            Trouble::Gone => DrainError::Removed,
+            other => DrainError::Transport(text(other)),
+        }
+    }
+}
+
+fn text(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Server(text) => text,
+        Trouble::Changed => "somebody else took the message's place back: this process was cut off from the server for too long".to_owned(),
+        Trouble::Full => "the queue is full".to_owned(),
+        Trouble::Gone => "the queue was removed".to_owned(),
+    }
+}
+
+/// Follows what the directory says, until nobody here has the queue open.
+async fn watch(shared: Weak<Shared>) {
+    const PAUSE: Duration = Duration::from_millis(200);
+    loop {
+        let Some(queue) = shared.upgrade() else {
+            return;
+        };
+        if queue.life() == Life::Removed {
+            return;
+        }
+        let watched = queue.directory.watch(&queue.name).await;
+        drop(queue);
+        if let Ok(mut watch) = watched {
+            while let Some(next) = next_or_gone(&shared, &mut watch).await {
+                let Some(queue) = shared.upgrade() else {
+                    return;
+                };
+                match next {
+                    Ok(entry) => queue.learn(directory::seen(&entry).as_ref()),
+                    Err(_) => break,
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+type Seen = <async_nats::jetstream::kv::Watch as futures_util::Stream>::Item;
+
+async fn next_or_gone(
+    shared: &Weak<Shared>,
+    watch: &mut async_nats::jetstream::kv::Watch,
+) -> Option<Seen> {
+    const LOOKS_EVERY: Duration = Duration::from_secs(1);
+    loop {
+        match tokio::time::timeout(LOOKS_EVERY, watch.next()).await {
+            Ok(next) => return next,
+            Err(_) if shared.strong_count() == 0 => return None,
+            Err(_) => {}
+        }
+    }
+}

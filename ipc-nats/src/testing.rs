@@ -1,0 +1,210 @@
+//! Starts servers for tests: on free ports of 127.0.0.1, with folders of their own, killed when dropped, and also when this
+//! process ends in whatever way: each is watched by a shell that waits for the end of a pipe.
+//!
+//! Needs the program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A running server.
+#[derive(Debug)]
+pub struct TestServer {
+    port: u16,
+    args: Vec<String>,
+    child: Child,
+    folder: TempDir,
+}
+
+const PROGRAM: &str = "nats-server";
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Whether there is a `nats-server`. If not, says so loudly, so that a test which returns then is seen to have been skipped.
+#[must_use]
+pub fn is_installed() -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).any(|folder| folder.join(PROGRAM).is_file());
+    if !found {
+        eprintln!(
+            "SKIPPED: there is no {PROGRAM} on the path; install it (apt-get install {PROGRAM})"
+        );
+    }
+    found
+}
+
+/// Three servers that are one cluster.
+#[derive(Debug)]
+pub struct TestCluster {
+    /// Each can be killed and started again by itself.
+    pub servers: Vec<TestServer>,
+}
+
+impl TestCluster {
+    /// Starts the servers, and waits until they have a leader.
+    ///
+    /// # Panics
+    /// If they do not start.
+    #[must_use]
+    pub fn start() -> Self {
+        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let all: Vec<String> = routes
+            .iter()
+            .map(|port| format!("nats://127.0.0.1:{port}"))
+            .collect();
+        let all = all.join(",");
+        let servers = routes.iter().map(|port| {
+            let (name, own) = (format!("n{port}"), format!("nats://127.0.0.1:{port}"));
+            let args = [
+                "-n",
+                &name,
+                "--cluster_name",
+                "test",
+                "--cluster",
+                &own,
+                "--routes",
+                &all,
+            ];
+            TestServer::start_with(&args)
+        });
+        let cluster = Self {
+            servers: servers.collect(),
+        };
+        cluster.wait_for_leader();
+        cluster
+    }
+
+    /// `127.0.0.1:PORT,127.0.0.1:PORT,127.0.0.1:PORT`.
+    #[must_use]
+    pub fn hosts(&self) -> String {
+        let hosts: Vec<String> = self.servers.iter().map(TestServer::host).collect();
+        hosts.join(",")
+    }
+
+    /// The address of a queue that is kept on all three.
+    #[must_use]
+    pub fn address(&self, queue: &str) -> String {
+        format!("nats://{}/{queue}?replicas=3", self.hosts())
+    }
+
+    /// A cluster that has just met answers nobody.
+    fn wait_for_leader(&self) {
+        let deadline = Instant::now() + 2 * STARTS_WITHIN;
+        let address = format!("//{}/is-there-a-leader?replicas=3", self.hosts());
+        let address = crate::NatsAddress::parse(&address).expect("an address");
+        while crate::NatsQueue::remove(&address).is_err() {
+            assert!(Instant::now() < deadline, "the cluster has no leader");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+impl TestServer {
+    /// Starts a server with JetStream, and waits until it listens.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the server");
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        // Somebody else may take the port in between.
+        let tries = (0..5).find_map(|_| {
+            let port = free_port();
+            let child = spawn(port, &args, folder.path());
+            wait_until_it_listens(port, child).map(|child| (port, child))
+        });
+        let (port, child) = tries.expect("nats-server starts");
+        Self {
+            port,
+            args,
+            child,
+            folder,
+        }
+    }
+
+    /// `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The address of a queue there.
+    #[must_use]
+    pub fn address(&self, queue: &str) -> String {
+        format!("nats://{}/{queue}", self.host())
+    }
+
+    /// Kills it, with SIGKILL. What it stored stays.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Starts it again, on the same port with what it stored.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn restart(&mut self) {
+        self.kill();
+        let child = spawn(self.port, &self.args, self.folder.path());
+        let child = wait_until_it_listens(self.port, child);
+        self.child = child.expect("nats-server starts again");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Kills the server when its input ends, which the kernel sees to.
+const WATCH: &str =
+    r#""$@" </dev/null >/dev/null 2>&1 & server=$!; read -r _; kill -9 $server; wait $server"#;
+
+fn spawn(port: u16, args: &[String], folder: &Path) -> Child {
+    Command::new("sh")
+        .args(["-c", WATCH, "sh", PROGRAM])
+        .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
+        .arg(folder)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nats-server can be started")
+}
+
+fn wait_until_it_listens(port: u16, mut child: Child) -> Option<Child> {
+    let deadline = Instant::now() + STARTS_WITHIN;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() >= deadline {
+            end(&mut child);
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Some(child)
+}
+
+fn end(watched: &mut Child) {
+    drop(watched.stdin.take());
+    let _ = watched.wait();
+}

@@ -1,0 +1,292 @@
+//! What goes wrong with servers and processes: real ones, killed with SIGKILL.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use std::collections::HashSet;
+
+use ipc_nats::testing::{TestCluster, TestServer, is_installed};
+use ipc_nats::{Answers, NatsAddress, Nodes, Put};
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, QueueError, QueueOptions, RecvError, SendFailure};
+
+const A_WHILE: Duration = Duration::from_secs(30);
+
+fn open(address: &str) -> ByteQueue {
+    ipc_nats::register();
+    let options = QueueOptions::new().capacity(64).max_message_bytes(8 << 20);
+    options
+        .pool_bytes(16 << 20)
+        .open_bytes(address)
+        .expect("the server is there")
+}
+
+fn number(payload: &[u8]) -> u32 {
+    u32::from_le_bytes(payload.try_into().expect("four bytes"))
+}
+
+/// Sends 0 to `count`, each until it was accepted.
+fn send_all(queue: &ByteQueue, count: u32) {
+    let sender = queue.sender();
+    for number in 0..count {
+        let deadline = Instant::now() + A_WHILE;
+        while let Err(failure) = sender.send_timeout(&number.to_le_bytes(), A_WHILE) {
+            assert!(Instant::now() < deadline, "{failure}");
+        }
+    }
+}
+
+/// Receives until it has had every number.
+fn receive_all(queue: &ByteQueue, count: u32) {
+    let receiver = queue.receiver();
+    let mut seen = HashSet::new();
+    let deadline = Instant::now() + 2 * A_WHILE;
+    while seen.len() < count as usize {
+        assert!(Instant::now() < deadline, "{} of {count} came", seen.len());
+        if let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) {
+            seen.insert(number(delivery.payload()));
+            // What could not be acked comes again.
+            let _ = delivery.ack();
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_at_once() {
+    ipc_nats::register();
+    let error = ByteQueue::open("nats://127.0.0.1:1/jobs").expect_err("nobody listens there");
+    assert!(matches!(error, QueueError::Transport(_)));
+    let text = error.to_string();
+    assert!(
+        text.contains("127.0.0.1:1") && text.contains("nats-server -js"),
+        "{text}"
+    );
+}
+
+#[test]
+fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again() {
+    if !is_installed() {
+        return;
+    }
+    const COUNT: u32 = 400;
+    let mut server = TestServer::start();
+    let queue = open(&server.address("jobs"));
+    thread::scope(|scope| {
+        scope.spawn(|| send_all(&queue, COUNT));
+        let receiver = scope.spawn(|| receive_all(&queue, COUNT));
+        for _ in 0..2 {
+            while queue.transport().stats().sent == 0 {
+                thread::yield_now();
+            }
+            server.restart();
+        }
+        receiver.join().expect("all came");
+    });
+}
+
+#[test]
+fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why() {
+    if !is_installed() {
+        return;
+    }
+    let mut server = TestServer::start();
+    let queue = open(&server.address("jobs"));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    server.kill();
+    let failure = sender.send_timeout(b"lost", Duration::from_secs(1));
+    let said = matches!(&failure, Err(SendFailure::Transport(why)) if why.contains(&server.host()));
+    assert!(said, "{failure:?}");
+    let nothing = receiver.recv_timeout(Duration::from_secs(1)).err();
+    let said = matches!(
+        nothing,
+        Some(RecvError::Transport(_) | RecvError::TimedOut { .. })
+    );
+    assert!(said, "{nothing:?}");
+    server.restart();
+    sender.send_timeout(b"found", A_WHILE).expect("it is back");
+    let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+    assert_eq!(delivery.payload(), b"found");
+    delivery.ack().expect("we hold it");
+}
+
+#[test]
+fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let queue = open(&server.address("jobs"));
+    let large: Vec<u8> = (0..3_000_000_u32).map(|byte| byte as u8).collect();
+    queue.sender().try_send(&large).expect("a place");
+    let receiver = queue.receiver();
+    let delivery = receiver.recv().expect("it was sent");
+    assert!(delivery.payload() == large);
+    delivery.bury().expect("we hold it");
+    let letters = queue.transport().dead_letters();
+    assert!(letters[0].payload == large);
+    assert_eq!(queue.transport().requeue(letters[0].id), Ok(true));
+    let delivery = receiver.recv().expect("it was sent again");
+    assert!(delivery.payload() == large);
+    delivery.ack().expect("we hold it");
+    assert_eq!(queue.transport().stats().in_use(), 0);
+}
+
+/// This program again, as a worker that takes one message and holds it.
+fn holder(address: &str) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args(["hold_one_if_told_to", "--exact", "--nocapture"])
+        .env(HOLD, address)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program starts")
+}
+
+const HOLD: &str = "IPC_NATS_HOLD";
+
+#[test]
+fn hold_one_if_told_to() {
+    let Ok(address) = std::env::var(HOLD) else {
+        return;
+    };
+    let queue = open(&address);
+    let receiver = queue.receiver();
+    let held = receiver.recv().expect("one comes");
+    println!("held");
+    loop {
+        thread::park();
+        assert!(!held.payload().is_empty());
+    }
+}
+
+#[test]
+fn a_killed_workers_message_comes_again_and_counts_as_a_crash() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let address = server.address("jobs");
+    let queue = open(&address);
+    queue.sender().try_send(b"once more").expect("a place");
+    let mut worker = holder(&address);
+    let holdings = || queue.transport().holdings().expect("it can say");
+    while holdings().is_empty() {
+        thread::yield_now();
+    }
+    assert_eq!(holdings()[0].pid, worker.id());
+    worker.kill().expect("it lives");
+    worker.wait().expect("it ends");
+    let receiver = queue.receiver();
+    let again = receiver.recv_timeout(A_WHILE).expect("it comes again");
+    assert_eq!((again.payload(), again.attempt()), (&b"once more"[..], 2));
+    again.bury().expect("we hold it");
+    assert_eq!(queue.transport().dead_letters()[0].crashes, 1);
+}
+
+#[test]
+fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    ipc_nats::register();
+    let queue = QueueOptions::new()
+        .capacity(2)
+        .open_bytes(&server.address("jobs"));
+    let queue = queue.expect("the server is there");
+    let sender = queue.sender();
+    sender.try_send(b"1").expect("a place");
+    sender.try_send(b"2").expect("a place");
+    let receiver = queue.receiver();
+    let held = receiver.recv().expect("it was sent");
+    let full = sender.send_timeout(b"3", Duration::from_millis(50));
+    assert!(
+        matches!(full, Err(SendFailure::TimedOut { .. })),
+        "{full:?}"
+    );
+    // Longer than the server waits for a word of a holder.
+    let other = queue.receiver();
+    other.recv().expect("the second").ack().expect("we hold it");
+    let nothing = other.recv_timeout(Duration::from_secs(7)).err();
+    assert!(
+        matches!(nothing, Some(RecvError::TimedOut { .. })),
+        "{nothing:?}"
+    );
+    held.ack().expect("we still hold it");
+}
+
+#[test]
+fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed() {
+    if !is_installed() {
+        return;
+    }
+    const COUNT: u32 = 300;
+    let mut cluster = TestCluster::start();
+    let queue = open(&cluster.address("jobs"));
+    thread::scope(|scope| {
+        scope.spawn(|| send_all(&queue, COUNT));
+        let receiver = scope.spawn(|| receive_all(&queue, COUNT));
+        while queue.transport().stats().sent < u64::from(COUNT) / 4 {
+            thread::yield_now();
+        }
+        cluster.servers[0].kill();
+        receiver.join().expect("all came");
+    });
+}
+
+#[test]
+fn the_first_answer_wins() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let address = NatsAddress::parse(&format!("//{}/results", server.host())).expect("an address");
+    let answers = Answers::open(&address, None).expect("the server is there");
+    assert_eq!(answers.get("job 1"), Ok(None));
+    thread::scope(|scope| {
+        let puts = ["a", "b", "c"].map(|answer| {
+            let answers = &answers;
+            scope.spawn(move || {
+                (
+                    answer,
+                    answers.put("job 1", answer.as_bytes()).expect("put"),
+                )
+            })
+        });
+        let waited = answers
+            .wait("job 1", Wait::at_most(A_WHILE))
+            .expect("one comes");
+        let puts = puts.map(|put| put.join().expect("it was put"));
+        let first: Vec<_> = puts.iter().filter(|(_, put)| *put == Put::First).collect();
+        assert_eq!(first.len(), 1, "{puts:?}");
+        assert_eq!(waited, first[0].0.as_bytes());
+        for (_, put) in puts.iter().filter(|(_, put)| *put != Put::First) {
+            assert_eq!(
+                *put,
+                Put::Late {
+                    first: waited.clone()
+                }
+            );
+        }
+    });
+}
+
+#[test]
+fn nodes_are_listed_while_they_beat_and_not_after_they_left() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let address = NatsAddress::parse(&format!("//{}/group", server.host())).expect("an address");
+    let nodes = Nodes::open(&address).expect("the server is there");
+    let one = nodes.join("worker").expect("joined");
+    let _two = nodes.join("worker").expect("joined");
+    let alive = nodes.alive(A_WHILE).expect("the server is there");
+    let ours = |node: &ipc_nats::Node| (node.name == "worker", node.pid == std::process::id());
+    assert_eq!(
+        alive.iter().map(ours).collect::<Vec<_>>(),
+        [(true, true); 2]
+    );
+    drop(one);
+    assert_eq!(nodes.list().expect("the server is there").len(), 1);
+}
