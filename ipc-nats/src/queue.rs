@@ -59,6 +59,16 @@ impl Connector for Nats {
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 
 impl NatsQueue {
+    /// What every queue over NATS can do.
+    pub const CAPABILITIES: Capabilities = Capabilities::none()
+        .natively([Semantic::Holdings])
+        .with(Semantic::Delay, Support::Emulated)
+        .with(Semantic::Expiry, Support::Emulated)
+        .with(Semantic::DropOldest, Support::Emulated)
+        .with(Semantic::Pause, Support::Emulated)
+        .with(Semantic::Purge, Support::Emulated)
+        .with(Semantic::Drain, Support::Emulated);
+
     /// Opens the queue, or creates it, as `request` says.
     ///
     /// # Errors
@@ -262,15 +272,7 @@ impl Transport for NatsQueue {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none()
-            .natively([Semantic::Holdings])
-            .with(Semantic::Batches, Support::Emulated)
-            .with(Semantic::Delay, Support::Emulated)
-            .with(Semantic::Expiry, Support::Emulated)
-            .with(Semantic::DropOldest, Support::Emulated)
-            .with(Semantic::Pause, Support::Emulated)
-            .with(Semantic::Purge, Support::Emulated)
-            .with(Semantic::Drain, Support::Emulated)
+        Self::CAPABILITIES
     }
 
     fn id(&self) -> u64 {
