@@ -140,7 +140,10 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
     assert!(twice.is_empty(), "not once each: {twice:?}");
     assert_eq!(came.len() as u32, MESSAGES);
     let stats = from.transport().stats();
-    assert_eq!((stats.acked, stats.in_use()), (u64::from(MESSAGES), 0));
+    assert_eq!(stats.in_use(), 0);
+    // One that is killed between an ack and its being counted takes that one count with it.
+    let uncounted = u64::from(MESSAGES) - stats.acked;
+    assert!(uncounted <= KILLS, "{uncounted} acks are missing");
     assert!(stats.redelivered > 0, "no kill hit a message in hand");
 }
 
