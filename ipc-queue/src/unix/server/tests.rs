@@ -359,6 +359,11 @@ fn connections_are_bounded_and_let_go() {
         // Gone again before it is greeted.
         drop(stage.rogue());
     }
+    // Who comes behind them is greeted when all of them were.
+    let until = Instant::now() + PATIENCE;
+    while let Err(refused) = stage.try_open() {
+        assert!(Instant::now() < until, "{refused}");
+    }
     stage.await_connections(0);
     stage.assert_others_are_served();
 }
