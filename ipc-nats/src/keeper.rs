@@ -1,7 +1,7 @@
 //! Keeps leases: tells the server that messages are still held, and gives back what is held too long.
 //!
 //! One task for each opened queue. The server hands a message out again when it has not heard of it for
-//! [`ack_wait`](crate::lane::ack_wait); so a holder that dies, or is cut off, loses it then, and one that lives keeps it for as
+//! [`ack_wait`]; so a holder that dies, or is cut off, loses it then, and one that lives keeps it for as
 //! long as its lease says.
 
 use std::sync::{Arc, Weak};
