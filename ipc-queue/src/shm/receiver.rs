@@ -16,7 +16,7 @@ use super::level::Level;
 use super::memory::RingWord;
 use super::payload::Readable;
 use super::recovery::Due;
-use super::ring::{Cursor, Lease, Settled, Settlement};
+use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Side};
 use super::waiting::Gone;
@@ -396,9 +396,6 @@ impl LevelReceiver {
         settled
     }
 }
-
-/// How many messages of a batch are taken together.
-const TOGETHER: usize = 32;
 
 impl Drop for LevelReceiver {
     fn drop(&mut self) {

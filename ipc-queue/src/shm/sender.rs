@@ -392,14 +392,8 @@ impl LevelSender {
         if shared.is_open() {
             return Some(claim);
         }
-        self.take_back(claim);
-        None
-    }
-
-    /// The queue was closed, or is gone. A forked copy's claim would be its parent's, but those are not made: see `usable`.
-    #[cold]
-    fn take_back(&self, claim: Claim) {
         self.give_back(claim);
+        None
     }
 
     /// Why a claim failed.

@@ -9,10 +9,8 @@ use super::{Lack, LevelSender, Whence};
 use crate::error::{BatchFailure, SendFailure};
 use crate::shm::memory::RingWord;
 use crate::shm::payload::Writable;
+use crate::shm::ring::TOGETHER;
 use crate::transport::Wait;
-
-/// How many messages of a batch are sent together.
-const TOGETHER: usize = 32;
 
 impl LevelSender {
     pub(in crate::shm) fn send_all(
