@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
 pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u64 = 10037;
     pub(crate) const NO_SUCH_SEQUENCE: u64 = 10043;
+    /// Among other things because there is no such message, if the stream is in a file.
+    pub(crate) const DELETE_FAILED: u64 = 10057;
     pub(crate) const NO_STREAM: u64 = 10059;
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
     /// Full, among other things.
@@ -97,6 +99,20 @@ impl Refusal {
     /// Whether there is a message of that subject, and may be only one.
     pub(crate) fn is_full_for_subject(&self) -> bool {
         self.is_store_failure("maximum messages per subject exceeded")
+    }
+
+    /// Whether there is no such message, or not any more.
+    pub(crate) fn is_no_message(&self) -> bool {
+        let Self::Error { code, text } = self else {
+            return false;
+        };
+        match *code {
+            code::NO_MESSAGE | code::NO_SUCH_SEQUENCE => true,
+            code::DELETE_FAILED => {
+                text.contains("no message found") || text.contains("message was not found")
+            }
+            _ => false,
+        }
     }
 
     fn is_store_failure(&self, why: &str) -> bool {

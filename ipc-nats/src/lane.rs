@@ -192,9 +192,7 @@ impl Lane {
             .await
         {
             Ok(_) => Ok(true),
-            Err((Refusal::Error { code, .. }, again))
-                if code == code::NO_SUCH_SEQUENCE || code == code::NO_MESSAGE =>
-            {
+            Err((refusal, again)) if refusal.is_no_message() => {
                 // Perhaps we did it ourselves, and the answer was lost.
                 Ok(again && self.read(key, until).await?.is_none())
             }

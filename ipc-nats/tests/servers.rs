@@ -1,10 +1,11 @@
 //! What goes wrong with servers and processes: real ones, killed with SIGKILL.
 
+use std::collections::HashSet;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use std::collections::HashSet;
 
 use ipc_nats::testing::{TestCluster, TestServer, is_installed};
 use ipc_nats::{Answers, NatsAddress, Nodes, Put};
@@ -132,11 +133,77 @@ fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing() {
     assert_eq!(queue.transport().stats().in_use(), 0);
 }
 
-/// This program again, as a worker that takes one message and holds it.
+/// Hands bytes on to a server, until it is told to cut all connections.
+struct Wire {
+    port: u16,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    fn to(server: &TestServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let connections: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let (host, known) = (server.host(), Arc::clone(&connections));
+        // Ends with the process.
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(&host) else {
+                    continue;
+                };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let ends = (from.try_clone(), to.try_clone());
+                    let (Ok(mut from), Ok(mut to)) = ends else {
+                        continue;
+                    };
+                    thread::spawn(move || std::io::copy(&mut from, &mut to));
+                }
+                known
+                    .lock()
+                    .expect("nobody panics")
+                    .extend([client, server]);
+            }
+        });
+        Self { port, connections }
+    }
+
+    fn cut(&self) {
+        for end in self.connections.lock().expect("nobody panics").drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn nothing_accepted_is_lost_when_connections_are_cut() {
+    if !is_installed() {
+        return;
+    }
+    const COUNT: u32 = 300;
+    let server = TestServer::start();
+    let wire = Wire::to(&server);
+    let queue = open(&format!("nats://127.0.0.1:{}/jobs", wire.port));
+    let direct = open(&server.address("jobs"));
+    thread::scope(|scope| {
+        scope.spawn(|| send_all(&queue, COUNT));
+        let receiver = scope.spawn(|| receive_all(&queue, COUNT));
+        for part in 1..4 {
+            while queue.transport().stats().acked < u64::from(part * COUNT) / 6 {
+                thread::yield_now();
+            }
+            wire.cut();
+        }
+        receiver.join().expect("all came");
+    });
+    assert_eq!(direct.transport().stats().dead, 0);
+}
+
+/// This program again, as a worker that takes one message and holds it until it is told to ack it.
 fn holder(address: &str) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["hold_one_if_told_to", "--exact", "--nocapture"])
         .env(HOLD, address)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program starts")
@@ -152,11 +219,40 @@ fn hold_one_if_told_to() {
     let queue = open(&address);
     let receiver = queue.receiver();
     let held = receiver.recv().expect("one comes");
-    println!("held");
-    loop {
-        thread::park();
-        assert!(!held.payload().is_empty());
+    let told = std::io::stdin().read_line(&mut String::new());
+    told.expect("it can be read");
+    println!("its ack: {:?}", held.ack());
+}
+
+fn signal(worker: &Child, signal: &str) {
+    let id = worker.id().to_string();
+    let sent = Command::new("kill").args([signal, &id]).status();
+    assert!(sent.expect("there is a kill").success());
+}
+
+#[test]
+fn who_lost_a_message_while_it_was_stopped_can_not_ack_it() {
+    if !is_installed() {
+        return;
     }
+    let server = TestServer::start();
+    let address = server.address("jobs");
+    let queue = open(&address);
+    queue.sender().try_send(b"only once").expect("a place");
+    let mut worker = holder(&address);
+    while queue.transport().holdings().expect("it can say").is_empty() {
+        thread::yield_now();
+    }
+    signal(&worker, "-STOP");
+    let receiver = queue.receiver();
+    let ours = receiver.recv_timeout(A_WHILE).expect("it comes again");
+    signal(&worker, "-CONT");
+    drop(worker.stdin.take());
+    let said = worker.wait_with_output().expect("it ends").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("its ack: Err(LeaseLost)"), "{said}");
+    ours.ack().expect("it is ours");
+    assert_eq!(queue.transport().stats().in_use(), 0);
 }
 
 #[test]
