@@ -48,7 +48,7 @@ pub struct Ring<M> {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub struct Cursor {
     position: Position,
-    /// Where this handle claimed last. What it sends next must not come before that.
+    /// Where this handle claimed or published last. What it sends next must not come before that.
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
@@ -102,7 +102,7 @@ pub enum Publication {
     /// Receivers can take the message.
     Done,
     /// Receivers went past while it was being written; nothing was published yet. Moving the message to a
-    /// new claim keeps the order; [`Ring::publish_late`] does not, but needs no room.
+    /// new claim spares receivers a look everywhere; [`Ring::publish_late`] needs no room.
     SteppedOver(Claim),
     /// The cell is not the sender's any more, which only damage explains.
     Lost,

@@ -558,14 +558,14 @@ impl LevelSender {
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
         let Some(new) = claimed else {
-            self.done(self.level.ring.publish_late(old))?;
+            self.done(self.publish_late(old))?;
             return Ok(Whence::AtEnd);
         };
         // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
         // old one after the move.
         if shared.check_open().is_err() {
             self.give_back(new);
-            self.done(self.level.ring.publish_late(old))?;
+            self.done(self.publish_late(old))?;
             return Ok(Whence::AtEnd);
         }
         let mut target = self
@@ -591,13 +591,18 @@ impl LevelSender {
         }
         // Stepped over once more: then it stays where it is, or we might never end.
         let published = match self.level.ring.publish(target.into_claim()) {
-            Publication::SteppedOver(claim) => self.level.ring.publish_late(claim),
+            Publication::SteppedOver(claim) => self.publish_late(claim),
             other => other,
         };
         // Only now, or a crash in between would lose it.
         self.give_back(old);
         self.done(published)?;
         Ok(Whence::AtEnd)
+    }
+
+    fn publish_late(&self, claim: Claim) -> Publication {
+        let cursor = &mut self.cursor.borrow_mut();
+        self.level.ring.publish_late(claim, cursor)
     }
 
     fn done(&self, publication: Publication) -> Result<(), SendFailure> {

@@ -6,7 +6,8 @@
 //! |---|---|---|---|
 //! | `FREE lap` | `WRITING(me) lap` | a sender | it claims the cell |
 //! | `FREE lap` | `WRITING(me)`, a later lap | a sender | so that it comes after what that sender claimed before |
-//! | `WRITING(me) lap` | `READY lap` | that sender | it publishes, at whatever lap it finds |
+//! | `WRITING(me) lap` | `READY lap` | that sender | it publishes |
+//! | `WRITING(me) lap` | `READY`, that lap or a later one | that sender | it publishes late, behind what it sent before |
 //! | `WRITING(me) lap` | `FREE lap+1` | that sender, or anybody once it is dead | the loan is abandoned |
 //! | `WRITING lap` | `WRITING lap+1`, one step more | a receiver | it can't wait and steps over |
 //! | `WRITING(me) lap` | `DELAYED lap+1` | that sender | it puts the message off |

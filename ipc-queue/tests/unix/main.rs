@@ -44,8 +44,9 @@ mod over_shm {
 
     use crate::subject::{Served, Shm};
 
-    const PROMISES: [&str; 16] = [
+    const PROMISES: [&str; 17] = [
         "every_message_goes_to_exactly_one_receiver_at_a_time",
+        "first_deliveries_keep_each_senders_order",
         "payloads_of_every_size_arrive_intact",
         "everybody_who_opens_a_name_gets_the_same_queue",
         "a_killed_receivers_message_comes_again",

@@ -244,8 +244,7 @@ impl Actor {
             Ok(())
         });
         let me = self.as_seat();
-        let cursor = self.tail.get_or_insert_with(|| ring.cursor(RingWord::Tail));
-        let claim = ring.claim(me, Kind::Data, cursor);
+        let claim = ring.claim(me, Kind::Data, self.tail_cursor(ring));
         turn.world.live(|ledger, words| match &claim {
             None => ledger.claim_found_nothing(id, words),
             Some(_) => {
@@ -294,6 +293,10 @@ impl Actor {
         true
     }
 
+    fn tail_cursor<M: Memory>(&mut self, ring: &Ring<M>) -> &mut Cursor {
+        self.tail.get_or_insert_with(|| ring.cursor(RingWord::Tail))
+    }
+
     /// As `ShmSender::publish` and `publish_at_end`.
     fn publish(&mut self, turn: &Turn<'_>) -> bool {
         let ring = turn.ring;
@@ -335,23 +338,17 @@ impl Actor {
                 }
                 false
             }
-            Stage::PublishLate => {
-                turn.world.live(|ledger, _| {
-                    ledger.messages[usize::from(old.message)].late = true;
-                    Ok(())
-                });
-                match self.target.clone() {
-                    Some(new) => {
-                        let _ = ring.publish_late(new.claim);
-                        self.stage = Stage::AbandonOld;
-                        false
-                    }
-                    None => {
-                        let done = ring.publish_late(old.claim.clone());
-                        self.sent(turn, &old, &done)
-                    }
+            Stage::PublishLate => match self.target.clone() {
+                Some(new) => {
+                    let _ = ring.publish_late(new.claim, self.tail_cursor(ring));
+                    self.stage = Stage::AbandonOld;
+                    false
                 }
-            }
+                None => {
+                    let done = ring.publish_late(old.claim.clone(), self.tail_cursor(ring));
+                    self.sent(turn, &old, &done)
+                }
+            },
             Stage::AbandonOld | Stage::Deliver => {
                 ring.abandon(old.claim.clone());
                 self.sent(turn, &old, &Publication::Done)

@@ -31,9 +31,7 @@ fn send_keyed(me: &Thread) -> Result<bool, Refused> {
         .place(&mut held, name(me, claim.index()), id(me), UNTIL);
     let published = match me.ring.publish(claim) {
         Publication::Done => true,
-        Publication::SteppedOver(claim) => {
-            matches!(me.ring.publish_late(claim), Publication::Done)
-        }
+        Publication::SteppedOver(claim) => me.publish_late(claim),
         Publication::Lost => false,
     };
     assert!(published, "nobody takes a live sender's cell");

@@ -163,6 +163,18 @@ fn a_message_that_was_stepped_over_twice_is_found() {
 }
 
 #[test]
+fn what_finds_no_room_at_the_end_is_not_overtaken_by_its_senders_next() {
+    let actors = vec![
+        (0, sends(&[1, 2])),
+        (1, sends(&[3, 4, 5])),
+        (2, [acks(1), vec![Take, Take, Ack, Take, Take]].concat()),
+    ];
+    // Message 1 was stepped over twice, and the other two cells are leased, one of them in turn.
+    let before = [vec![0, 1, 1, 2, 2], [1].repeat(4), [2].repeat(2)].concat();
+    explore("no room", 2, Scenario::new(3, actors).prepared(before));
+}
+
+#[test]
 fn a_sender_far_behind_finds_what_is_freed_in_turn() {
     let actors = vec![
         (0, turns(12)),

@@ -245,10 +245,15 @@ impl Thread {
         match self.ring.publish(claim) {
             Publication::Done => true,
             Publication::SteppedOver(claim) => {
-                matches!(self.ring.publish_late(claim), Publication::Done)
+                matches!(self.ring.publish_late(claim, cursor), Publication::Done)
             }
             Publication::Lost => panic!("lost"),
         }
+    }
+
+    pub(super) fn publish_late(&self, claim: Claim) -> bool {
+        let cursor = &mut self.ring.cursor(RingWord::Tail);
+        matches!(self.ring.publish_late(claim, cursor), Publication::Done)
     }
 
     pub(super) fn receive(&self, how: Settlement) -> Option<Settled> {
@@ -513,7 +518,7 @@ fn a_chunk_is_not_written_while_it_may_be_read() {
                 let claim = sender.claim().unwrap();
                 match sender.fill_chunk(&claim) {
                     Some(_) => {
-                        assert!(matches!(sender.ring.publish_late(claim), Publication::Done))
+                        assert!(sender.publish_late(claim))
                     }
                     None => sender.ring.abandon(claim),
                 }
@@ -573,7 +578,7 @@ fn whoever_finds_a_closed_queue_drained_misses_no_message() {
                 sender.ring.abandon(claim);
                 return false;
             }
-            matches!(sender.ring.publish_late(claim), Publication::Done)
+            sender.publish_late(claim)
         });
         let closer = Rc::clone(&world);
         let closer = thread::spawn(move || {

@@ -11,7 +11,7 @@ use ipc_proto::Kind;
 use super::{Claim, Cursor, Look, Place, Publication, Ring, Scan, Turns};
 use crate::shm::cell::Cell;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::word::{CellKind, Position, Seat, State};
+use crate::shm::word::{CellKind, Lap, Position, Seat, State};
 
 impl<M: Memory> Ring<M> {
     /// Claims a cell to write a message into, or `None` when all are in use.
@@ -238,12 +238,18 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Makes a message available whose claim was stepped over: at its cell's present place, behind
-    /// messages that were claimed later.
+    /// Makes a message available in its cell although its turn there is over: its claim was stepped over, or that of a
+    /// message that its sender sent before. It stands behind what that sender sent, and claims what it sends next
+    /// behind it.
     #[cold]
-    pub fn publish_late(&self, claim: Claim) -> Publication {
-        let published = self.publish_as(claim, |state| state.written_as(CellKind::Ready));
+    pub fn publish_late(&self, claim: Claim, cursor: &mut Cursor) -> Publication {
+        let index = claim.index();
+        let (published, lap) = self.publish_as(claim, |state| State {
+            lap: cursor.lap_in_order(index, state.lap),
+            ..state.written_as(CellKind::Ready)
+        });
         if matches!(published, Publication::Done) {
+            cursor.last = Some(Position::new(lap, index));
             self.stray();
         }
         published
@@ -253,24 +259,27 @@ impl<M: Memory> Ring<M> {
     /// used up.
     #[cold]
     pub fn publish_delayed(&self, claim: Claim) -> Publication {
-        self.publish_as(claim, |state| {
-            state.written_as(CellKind::Delayed).moved_on()
-        })
+        let delayed = |state: State| state.written_as(CellKind::Delayed).moved_on();
+        self.publish_as(claim, delayed).0
     }
 
-    /// Publishes at whatever lap the cell stands for: no order is promised.
-    fn publish_as(&self, claim: Claim, published: impl Fn(State) -> State) -> Publication {
+    /// Publishes whatever lap the cell stands for; and at which one.
+    fn publish_as(&self, claim: Claim, published: impl Fn(State) -> State) -> (Publication, Lap) {
         let mut claim = claim;
         loop {
             let next = published(State::from_word(claim.word));
             let cell = self.cell(claim.index()).state();
-            match cell.swap_if(claim.word, next.to_word(), SeqCst) {
-                Ok(()) => return Publication::Done,
+            let done = match cell.swap_if(claim.word, next.to_word(), SeqCst) {
+                Ok(()) => Publication::Done,
                 Err(word) => match self.stepped_over(claim, word) {
-                    Publication::SteppedOver(again) => claim = again,
-                    other => return other,
+                    Publication::SteppedOver(again) => {
+                        claim = again;
+                        continue;
+                    }
+                    other => other,
                 },
-            }
+            };
+            return (done, next.lap);
         }
     }
 

@@ -81,6 +81,8 @@ impl LevelSender {
             let published = match whence {
                 Whence::InTurn => self.publish(place, kind, stamp),
                 Whence::AtEnd => {
+                    // It stays where it is if there is no room.
+                    self.describe(&place, stamp);
                     let (chunk, len) = (place.chunk(), place.len());
                     self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
                 }
@@ -102,7 +104,7 @@ impl LevelSender {
 mod tests {
     use std::sync::atomic::Ordering::SeqCst;
 
-    use ipc_proto::Name;
+    use ipc_proto::{Name, QueueSettings};
     use ipc_shm::Namespace;
 
     use super::*;
@@ -113,10 +115,23 @@ mod tests {
 
     #[test]
     fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
+        for capacity in [1024, 4, 3] {
+            steps_over_the_first_of_three(capacity);
+        }
+    }
+
+    fn steps_over_the_first_of_three(capacity: u32) {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let namespace = Namespace::in_folder(folder.path().join("root"), "batch").unwrap();
         let name = Name::new("q").unwrap();
-        let queue = ShmQueue::open(&namespace, &name, &OpenRequest::default()).unwrap();
+        let request = OpenRequest {
+            settings: QueueSettings {
+                capacity,
+                ..QueueSettings::default()
+            },
+            ..OpenRequest::default()
+        };
+        let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
         let handle = queue.shm_sender();
         let sender = handle.at(0);
         let places = [0, 1, 2].map(|number| {
@@ -128,7 +143,7 @@ mod tests {
         // As a receiver that found something behind the second.
         let cell = sender.level.ring.cell(places[0].claim().index()).state();
         let word = cell.load(SeqCst);
-        let over = State::from_word(word).moved_on().to_word();
+        let over = State::from_word(word).stepped_over().to_word();
         cell.swap_if(word, over, SeqCst).unwrap();
         let mut sent = 0;
         sender
