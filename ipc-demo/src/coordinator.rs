@@ -1,8 +1,7 @@
 //! The coordinator: hands out tasks, collects answers, and reports. Workers are the pool's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,68 +10,21 @@ use anyhow::{Context, Result, bail};
 use ipc_node::pool::{
     Backoff, Intensity, JobError, Loss, OpenTickets, Pool, PoolBuilder, PoolError, Ticket,
 };
-use ipc_node::{Health, Node, NodeInfo, Registry};
+use ipc_node::{Health, Node, Registry};
 use ipc_queue::transport::Wait;
 use ipc_queue::{QueueStats, SendFailure};
 
 use crate::chronicle::Chronicle;
 use crate::doom::Doom;
+use crate::nats;
+use crate::outage::{Advice, Outage};
+use crate::plan::{Audience, Ending, Finished, Interrupts, Plan};
 use crate::premises::{self, Premises, Transport};
-use crate::report::{FileReport, Report, Transfer};
+use crate::report::{FileReport, Report};
 use crate::roster::Roster;
 use crate::source::{self, Done, Job, Step};
+use crate::tally::Tally;
 use crate::task::{self, Outcome, Task};
-use crate::timeline::Timeline;
-
-/// What a run is to be.
-#[derive(Debug)]
-pub struct Plan {
-    /// What is to be done.
-    pub jobs: Vec<Job>,
-    /// How many workers do it.
-    pub workers: usize,
-    /// How many of them are killed in the middle of a task.
-    pub kills: usize,
-    /// What the messages travel over.
-    pub transport: Transport,
-    /// Whether workers get a `Shutdown` message each at the end, or find the queue closed.
-    pub ending: Ending,
-}
-
-/// How the workers learn that it is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The queue is closed: each goes when it is drained.
-    Close,
-    /// One `Shutdown` message for each.
-    Shutdown,
-}
-
-/// Somebody who wants to know how it goes.
-pub trait Audience {
-    /// A job was done.
-    fn progress(&mut self, done: usize, all: usize);
-    /// Something else happened.
-    fn note(&mut self, text: &str);
-}
-
-/// What a run came to.
-#[derive(Debug)]
-pub struct Finished {
-    /// The figures.
-    pub report: Report,
-    /// Who did what when.
-    pub timeline: Timeline,
-    /// The jobs with their results.
-    pub jobs: Vec<Job>,
-    /// Every node's statistics.
-    pub nodes: Vec<NodeInfo>,
-    /// Whether it was interrupted: jobs are missing.
-    pub interrupted: bool,
-}
-
-/// How often the user asked to stop: once, and what was begun is finished; twice, and it is not.
-pub type Interrupts = Arc<AtomicUsize>;
 
 /// What the coordinator is called among the nodes.
 pub const COORDINATOR: &str = "coordinator";
@@ -83,7 +35,11 @@ const FALSE_STARTS: usize = 50;
 /// How many tasks may be with the pool at once.
 const WINDOW: usize = 256;
 /// The largest part of a file that is one task.
-pub const PART_BYTES: usize = (1 << 20) - 4096;
+///
+/// With what else is in its message it is no more than a NATS server takes as one.
+pub const PART_BYTES: usize = (1 << 20) - 12 * 1024;
+/// How much content may be with the pool at once. Only a server elsewhere has memory for more.
+const WINDOW_BYTES: usize = 16 << 20;
 
 /// Runs a plan in a namespace of its own and removes the namespace afterwards, whatever happens.
 ///
@@ -96,7 +52,7 @@ pub fn run(plan: Plan, interrupts: &Interrupts, audience: &mut dyn Audience) -> 
     }
     // The namespace is ours once we are its coordinator, and to be removed from then on, also by a panic.
     let node = Node::join(&namespace, COORDINATOR)?;
-    let premises = Premises::new(plan.transport, namespace);
+    let premises = Premises::new(plan.transport, plan.at.as_deref(), namespace)?;
     let mut finished = run_in(&premises, &node, plan, interrupts, audience)?;
     finished.report.leaked = premises.remove().context("cleaning up")?;
     Ok(finished)
@@ -127,6 +83,8 @@ fn run_in(
         parts: HashMap::new(),
         dead_lettered: 0,
         doom,
+        outage: Outage::default(),
+        tally: Tally::default(),
         chronicle: Chronicle::begin(),
         losses,
         node,
@@ -134,6 +92,11 @@ fn run_in(
         interrupts,
         stopping: Stopping::No,
     };
+    if premises.transport() == Transport::Nats {
+        let address = nats::shown(premises.address());
+        let text = format!("others may help: ipc-demo host --at {address}");
+        run.audience.note(&text);
+    }
     let started = Instant::now();
     run.hand_out_and_collect()?;
     let before = run.pool.stats();
@@ -177,6 +140,7 @@ struct Part {
     job: usize,
     /// Whether the content ended with it.
     is_last: bool,
+    bytes: usize,
 }
 
 struct Run<'a> {
@@ -192,6 +156,8 @@ struct Run<'a> {
     workers: Roster,
     dead_lettered: u64,
     doom: Doom,
+    outage: Outage,
+    tally: Tally,
     chronicle: Chronicle,
     losses: mpsc::Receiver<Loss>,
     node: &'a Node,
@@ -244,12 +210,21 @@ impl Run<'_> {
 
     /// Submits parts until there is no room for more.
     fn hand_out(&mut self) -> Result<()> {
-        while self.open.len() < WINDOW {
+        while self.has_window() {
             let Some(job) = self.backlog.pop() else {
                 break;
             };
             match self.submit(job) {
-                Ok(()) => {}
+                Ok(()) => self.outage.over(),
+                Err(PoolError::Send(SendFailure::Transport(why))) => {
+                    match self.outage.failed(Instant::now()) {
+                        Advice::GiveUp => bail!("submitting a task: {why}"),
+                        Advice::TellAndRetry => self.audience.note(&format!("waiting: {why}")),
+                        Advice::Retry => {}
+                    }
+                    self.backlog.push(job);
+                    break;
+                }
                 Err(PoolError::Send(SendFailure::Full { .. } | SendFailure::NoMemory { .. })) => {
                     self.backlog.push(job);
                     break;
@@ -259,6 +234,11 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    fn has_window(&self) -> bool {
+        let bytes: usize = self.parts.values().map(|part| part.bytes).sum();
+        self.open.len() < WINDOW && bytes < WINDOW_BYTES
     }
 
     /// Reads a job's next part straight into the memory that a worker will read.
@@ -288,6 +268,7 @@ impl Run<'_> {
         let part = Part {
             job: index,
             is_last: bytes < room,
+            bytes,
         };
         self.parts.insert(ticket.number(), part);
         self.open.push(ticket);
@@ -312,6 +293,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        self.tally.ended(outcome.attempt);
         let name = self.jobs[part.job].name();
         self.chronicle.answered(&outcome, name);
         let bytes = outcome.encoded_bytes();
@@ -329,6 +311,7 @@ impl Run<'_> {
     fn give_up(&mut self, job: usize, error: &JobError) {
         let why = match error {
             JobError::Crashed { attempts, note, .. } => {
+                self.tally.ended(*attempts);
                 format!(
                     "given up at attempt {attempts}: the last worker that took it died ({note})"
                 )
@@ -355,7 +338,7 @@ impl Run<'_> {
     /// Kills whoever is in the middle of a task that is to be killed over.
     fn carry_out_kills(&mut self) {
         if self.doom.is_pending() {
-            for victim in self.doom.victims(&self.pool.status().workers) {
+            for victim in self.doom.victims(&self.pool.workers()) {
                 self.pool.kill_worker(victim);
             }
         }
@@ -375,7 +358,7 @@ impl Run<'_> {
     /// Tells the workers that it is over and waits for them, but not for ever.
     fn dismiss(&mut self, ending: Ending) {
         const PATIENCE: Duration = Duration::from_secs(10);
-        self.workers.seen(&self.pool.status().workers);
+        self.workers.seen(&self.pool.workers());
         match ending {
             Ending::Close => self.pool.close(),
             Ending::Shutdown => {
@@ -384,7 +367,7 @@ impl Run<'_> {
             }
         }
         let deadline = Instant::now() + PATIENCE;
-        while self.pool.status().ended.is_none()
+        while !self.pool.has_ended()
             && self.stopping() != Stopping::Now
             && Instant::now() < deadline
         {
@@ -404,20 +387,16 @@ impl Run<'_> {
         let nodes = Registry::open(premises.namespace())
             .map(|registry| registry.nodes(Duration::from_secs(10)))
             .unwrap_or_default();
+        let errors = nodes.iter().map(|node| node.stats.errors).sum();
         let well = |job: &&Job| matches!(job.result(), Some(Ok(_)));
         let report = Report {
             tasks: self.jobs.len() as u64,
             completed: self.done as u64,
             distinct: self.jobs.iter().filter(well).count() as u64,
-            redelivered: tasks.redelivered,
+            redelivered: self.tally.redelivered(&tasks),
             dead_lettered: self.dead_lettered,
             workers: self.workers.into_reports(),
-            stats: Transfer {
-                messages_sent: tasks.sent + results.sent,
-                messages_received: tasks.received + results.received,
-                bytes_transferred: tasks.bytes_sent + results.bytes_sent,
-                errors: nodes.iter().map(|node| node.stats.errors).sum(),
-            },
+            stats: self.tally.transfer(&tasks, &results, errors),
             files: self.jobs.iter().filter_map(file_report).collect(),
             elapsed_s: elapsed.as_secs_f64(),
             leaked: Vec::new(),
@@ -471,6 +450,7 @@ mod tests {
             workers: 2,
             kills: 0,
             transport: Transport::Local,
+            at: None,
             ending: Ending::Close,
         };
         let run = || run(plan, &Interrupts::default(), &mut Fainting);

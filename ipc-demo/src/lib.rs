@@ -6,9 +6,9 @@
 //!
 //! The pure half, tested by calling it: [`input`] finds the files, [`fingerprint`] is the work, [`report`]
 //! says what came out, [`timeline`] draws who did what when, and who died doing it. The other half:
-//! [`task`] is what travels and what is done about it, [`premises`] is where a run is, [`coordinator`] hands out and collects;
-//! `doom` says who dies, `roster` and `chronicle` note who did what. Starting workers, seeing them die, replacing them and trying their
-//! jobs again is the pool's business.
+//! [`task`] is what travels and what is done about it, [`plan`] what a run is to be, [`premises`] where it is, [`nats`] a server for it,
+//! [`coordinator`] hands out and collects; `doom` says who dies, `roster`, `chronicle` and `tally` note who did what, `outage` bears with
+//! a server that is away. Starting workers, seeing them die, replacing them and trying their jobs again is the pool's business.
 #![forbid(unsafe_code)]
 
 mod chronicle;
@@ -16,9 +16,13 @@ pub mod coordinator;
 mod doom;
 pub mod fingerprint;
 pub mod input;
+pub mod nats;
+mod outage;
+pub mod plan;
 pub mod premises;
 pub mod report;
 mod roster;
 pub mod source;
+mod tally;
 pub mod task;
 pub mod timeline;

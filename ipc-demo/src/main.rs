@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ipc_demo::coordinator::{self, Ending, Finished, Interrupts, Plan};
+use ipc_demo::plan::{Ending, Finished, Interrupts, Plan};
 use ipc_demo::report::{self, Look};
 use ipc_demo::source::Job;
-use ipc_demo::{input, premises, task};
+use ipc_demo::{coordinator, input, nats, premises, task};
 use ipc_node::pool::Pool;
 use nix::sys::prctl;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -33,10 +33,14 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     // Started as /proc/self/exe, a worker would be "exe" to `ps` and `top`.
     let _ = prctl::set_name(c"ipc-demo");
+    ipc_nats::register();
     task::handlers(premises::nodes_of_worker()).work_if_worker();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Some(Command::Host(options)) => host(&options).map(|()| ExitCode::SUCCESS),
+        Some(Command::NatsServer(options)) => {
+            nats::become_server(options.parent, &options.folder).map(|()| ExitCode::SUCCESS)
+        }
         None => run(&cli.run),
     };
     outcome.unwrap_or_else(|error| {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &RunOptions) -> Result<ExitCode> {
+    options.check();
     let interrupts = Interrupts::default();
     count_signals(&interrupts)?;
     // Before the work: it would be a pity to find out after it.
@@ -91,6 +96,7 @@ fn plan(options: &RunOptions) -> Plan {
         workers: options.workers.into(),
         kills: options.kill_workers.into(),
         transport: options.transport,
+        at: options.at.clone(),
         ending: if options.simulate.is_some() {
             Ending::Shutdown
         } else {

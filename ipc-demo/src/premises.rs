@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -17,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::task;
+use crate::{nats, task};
 
 /// What the messages travel over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -29,6 +30,8 @@ pub enum Transport {
     Shm,
     /// Processes that share nothing but sockets, at which the coordinator serves its queues.
     Unix,
+    /// Processes, perhaps of several hosts, that share nothing but a NATS server.
+    Nats,
 }
 
 /// A run's namespace and address, with everything that is there. Removed when dropped.
@@ -37,6 +40,8 @@ pub struct Premises {
     transport: Transport,
     namespace: Namespace,
     address: String,
+    /// If the run has one of its own.
+    server: Option<nats::Server>,
     is_removed: bool,
 }
 
@@ -44,31 +49,41 @@ pub struct Premises {
 const PREFIX: &str = "demo-";
 /// What a run's pool is called in the run's folder.
 const POOL: &str = "run";
+/// The folder there of a NATS server of its own.
+const SERVER: &str = "nats";
+/// A NATS server doesn't see a worker die, but that nothing is heard of it.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Tells a worker in which namespace it is a node.
 const NODES: &str = "IPC_DEMO_NODES";
 
 impl Premises {
-    /// Those of the coordinator of `namespace`, whose they are from now on.
-    #[must_use]
-    pub fn new(transport: Transport, namespace: Namespace) -> Self {
-        let run = namespace.name();
-        Self {
-            address: match transport {
-                // Names of this process's threads: the run is in the name.
-                Transport::Local => format!("local:{run}"),
-                Transport::Shm => format!("shm:{run}/{POOL}"),
-                Transport::Unix => format!("unix:{}/{POOL}", namespace.path().display()),
-            },
+    /// Those of the coordinator of `namespace`, whose they are from now on; for NATS `at` these servers, or one of its own.
+    ///
+    /// # Errors
+    /// When a NATS server can't be started, or that is none.
+    pub fn new(transport: Transport, at: Option<&str>, namespace: Namespace) -> Result<Self> {
+        let mut server = None;
+        let address = locate(transport, at, &namespace, &mut server)
+            .inspect_err(|_| drop(remove_folder(&namespace)))?;
+        Ok(Self {
             transport,
             namespace,
+            address,
+            server,
             is_removed: false,
-        }
+        })
     }
 
     /// Where the nodes are.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// What the messages travel over.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Where the pool is.
@@ -83,6 +98,7 @@ impl Premises {
         let nodes = Some(&self.namespace);
         match self.transport {
             Transport::Local => builder.threads(task::handlers(nodes.cloned())),
+            Transport::Nats => builder.command(worker(nodes)).keep_alive(SILENCE),
             _ => builder.command(worker(nodes)),
         }
     }
@@ -96,8 +112,19 @@ impl Premises {
         // The pool has ended, and should have taken them with it.
         let mut left = queues(&self.address).to_vec();
         left.retain(|queue| exists(queue));
-        left.extend(remove(&self.namespace, &self.address)?);
+        left.extend(self.clear()?);
         Ok(left)
+    }
+
+    fn clear(&mut self) -> Result<Vec<String>> {
+        match self.server.take() {
+            // With all that it has.
+            Some(server) => {
+                drop(server);
+                remove_folder(&self.namespace)
+            }
+            None => remove(&self.namespace, &self.address),
+        }
     }
 }
 
@@ -105,9 +132,33 @@ impl Drop for Premises {
     fn drop(&mut self) {
         if !self.is_removed {
             // Something failed before this; whoever hears of it need not hear of this, too.
-            let _ = remove(&self.namespace, &self.address);
+            let _ = self.clear();
         }
     }
+}
+
+/// Where the pool is to be; a server that was started for it.
+fn locate(
+    transport: Transport,
+    at: Option<&str>,
+    namespace: &Namespace,
+    server: &mut Option<nats::Server>,
+) -> Result<String> {
+    let run = namespace.name();
+    Ok(match (transport, at) {
+        // Names of this process's threads: the run is in the name.
+        (Transport::Local, _) => format!("local:{run}"),
+        (Transport::Shm, _) => format!("shm:{run}/{POOL}"),
+        (Transport::Unix, _) => format!("unix:{}/{POOL}", namespace.path().display()),
+        // Elsewhere a process of our number may have a run there, too.
+        (Transport::Nats, Some(servers)) => {
+            nats::address(servers, &format!("{run}-{:08x}", fastrand::u32(..)))?
+        }
+        (Transport::Nats, None) => {
+            let own = server.insert(nats::Server::start(&namespace.path().join(SERVER))?);
+            own.address(run.as_str())
+        }
+    })
 }
 
 /// The namespace of this process's run.
@@ -180,14 +231,20 @@ fn is_dead(run: &Namespace, ours: &Namespace) -> bool {
 /// Removes the queues, what else is in the folder, and the table of nodes: as many of them as possible. What is left all the same.
 fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
     let removed = queues(address).map(|queue| ipc_queue::remove(&queue));
-    // Of a run that was killed. Mostly there are none.
+    let left = remove_folder(namespace)?;
+    for queue in removed {
+        queue?;
+    }
+    Ok(left)
+}
+
+fn remove_folder(namespace: &Namespace) -> Result<Vec<String>> {
+    // What a server stored, and sockets of a run that was killed. Mostly there are none.
+    let _ = fs::remove_dir_all(namespace.path().join(SERVER));
     for socket in queues(POOL) {
         let _ = fs::remove_file(namespace.path().join(socket));
     }
     Registry::remove(namespace)?;
-    for queue in removed {
-        queue?;
-    }
     let left = fs::read_dir(namespace.path());
     Ok(left
         .into_iter()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use ipc_demo::coordinator::Audience;
+use ipc_demo::plan::Audience;
 
 use crate::cli::RunOptions;
 

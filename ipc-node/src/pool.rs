@@ -11,12 +11,14 @@
 //!
 //! Does not fork: workers are programs started anew. Waits for its own children only.
 
+mod answers;
 mod builder;
 mod child;
 mod events;
 mod guests;
 mod letters;
 mod notices;
+mod patience;
 mod program;
 mod queues;
 mod request;
@@ -39,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, codec};
 use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, QueueStats, RecvError, SendFailure, ShmQueue};
+use ipc_queue::{DeadLetter, QueueStats, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,7 +56,7 @@ pub use worker::{Context, Handlers};
 use queues::Queues;
 use state::{Shared, Worker};
 use ticket::{Canceller, Entry};
-use wire::{GUEST, Job, LENGTH_BYTES, Place, Report};
+use wire::{GUEST, Job, LENGTH_BYTES, Place};
 
 /// Worker processes, and the jobs that they do.
 ///
@@ -166,7 +168,7 @@ impl Pool {
             threads: Vec::new(),
         };
         let reader = Arc::clone(&shared);
-        pool.spawn("ipc-pool-answers", move || read_answers(&reader))?;
+        pool.spawn("ipc-pool-answers", move || answers::read(&reader))?;
         let supervisor = supervisor::Supervisor::new(shared, builder.program, poked)?;
         pool.spawn("ipc-pool", move || supervisor.run())?;
         Ok(pool)
@@ -336,8 +338,22 @@ impl Pool {
     /// Who works on what, and for how long.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
-        let now = Instant::now();
         let waiting = self.shared.queues.jobs.transport().stats().ready;
+        let workers = self.workers();
+        let state = self.shared.state();
+        PoolStatus {
+            workers,
+            waiting,
+            restarts: state.restarts,
+            late_answers: state.late_answers,
+            ended: state.ended.clone(),
+        }
+    }
+
+    /// The workers alone. Asks no queue, which over a network takes a while.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let now = Instant::now();
         let state = self.shared.state();
         let workers = state.workers.iter().map(|(number, worker)| WorkerStatus {
             number: *number,
@@ -351,13 +367,13 @@ impl Pool {
                 .map(|running| (running.ticket, running.time(now))),
             jobs_done: worker.jobs_done,
         });
-        PoolStatus {
-            workers: workers.collect(),
-            waiting,
-            restarts: state.restarts,
-            late_answers: state.late_answers,
-            ended: state.ended.clone(),
-        }
+        workers.collect()
+    }
+
+    /// Whether it has ended; [`PoolStatus::ended`] says why. Asks no queue.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.state().ended.is_some()
     }
 
     /// The counters of its queues: of jobs, and of what workers say.
@@ -395,7 +411,7 @@ impl Pool {
         self.wait()
     }
 
-    /// Begins to end as [`shutdown`](Self::shutdown) does, and waits for nothing: [`PoolStatus::ended`] says when it has.
+    /// Begins to end as [`shutdown`](Self::shutdown) does, and waits for nothing: [`has_ended`](Self::has_ended) says when it has.
     pub fn close(&self) {
         self.shared.state().draining = true;
         self.shared.queues.jobs.transport().close();
@@ -448,22 +464,6 @@ impl Drop for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pool").field(&self.status()).finish()
-    }
-}
-
-/// Takes in what workers say, until the queue of answers is removed.
-fn read_answers(shared: &Shared) {
-    let receiver = shared.queues.answers.receiver();
-    loop {
-        let delivery = match receiver.recv_within(Wait::Forever) {
-            Ok(delivery) => delivery,
-            Err(RecvError::Damaged(_)) => continue,
-            Err(_) => return,
-        };
-        if let Ok(Report { start, what }) = codec::decode(delivery.payload()) {
-            shared.hear(start, what);
-        }
-        let _ = delivery.ack();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs that end before their time, and what they leave: nothing, or only until the next.
 
+use ipc_nats::testing::is_installed;
 use ipc_queue::transport::Transport;
 use nix::sys::signal::{Signal, kill};
 
@@ -7,7 +8,10 @@ use crate::support::{Place, wait_until};
 
 #[test]
 fn ctrl_c_finishes_what_was_begun_and_nothing_more() {
-    for transport in ["shm", "local", "unix"] {
+    for transport in ["shm", "local", "unix", "nats"] {
+        if transport == "nats" && !is_installed() {
+            continue;
+        }
         let place = Place::new();
         let running = place.start(["--simulate", "50", "--json", "--transport", transport]);
         running.await_note("10 of 50");
@@ -54,6 +58,13 @@ fn a_killed_run_takes_its_workers_along_and_the_next_run_cleans_up() {
 #[test]
 fn so_it_does_with_its_sockets() {
     kill_a_run("unix");
+}
+
+#[test]
+fn and_with_its_nats_server() {
+    if is_installed() {
+        kill_a_run("nats");
+    }
 }
 
 fn kill_a_run(transport: &str) {

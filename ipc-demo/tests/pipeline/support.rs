@@ -102,7 +102,10 @@ impl Place {
     }
 
     pub fn start(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Running<'_> {
-        let mut demo = self.demo(args);
+        self.start_command(self.demo(args))
+    }
+
+    pub fn start_command(&self, mut demo: Command) -> Running<'_> {
         let demo = demo.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = demo.spawn().unwrap();
         let (mut out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -194,6 +197,11 @@ impl Running<'_> {
     /// Waits until it says so on stderr.
     pub fn await_note(&self, text: &str) {
         wait_until(text, || self.stderr.lock().unwrap().contains(text));
+    }
+
+    /// What it said on stderr so far.
+    pub fn said(&self) -> String {
+        self.stderr.lock().unwrap().clone()
     }
 
     /// Its queue of tasks, of which this process becomes a participant. `None` if it was over before.

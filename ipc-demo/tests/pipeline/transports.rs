@@ -1,6 +1,11 @@
-//! The same report over every transport.
+//! The same report over every transport, and over two hosts, and while a server dies.
+
+use ipc_nats::testing::{self, TestCluster, TestServer};
+use serde_json::Value;
 
 use crate::fingerprints::{check_kills, fingerprint_everything};
+use crate::support::{Place, Running, sum, wait_until};
+use crate::tree::Tree;
 
 #[test]
 fn processes_that_share_only_sockets_give_the_same_report() {
@@ -11,4 +16,94 @@ fn processes_that_share_only_sockets_give_the_same_report() {
 fn and_so_they_do_though_workers_are_killed() {
     let report = fingerprint_everything(&["--transport", "unix", "--kill-workers", "5"]);
     check_kills(5, &report);
+}
+
+#[test]
+fn processes_that_share_only_a_nats_server_give_the_same_report() {
+    if testing::is_installed() {
+        fingerprint_everything(&["--transport", "nats"]);
+    }
+}
+
+#[test]
+fn and_so_do_those_though_workers_are_killed() {
+    if testing::is_installed() {
+        let report = fingerprint_everything(&["--transport", "nats", "--kill-workers", "5"]);
+        check_kills(5, &report);
+    }
+}
+
+#[test]
+fn two_hosts_that_share_only_the_address_of_a_server_share_the_work() {
+    const FILES: usize = 300;
+    if !testing::is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let servers = format!("nats://{}", server.host());
+    let (here, there) = (Place::new(), Place::new());
+    let tree = Tree::of_small_files(&here, FILES);
+    wait_until("a run that is not too fast for the others", || {
+        let running = start(&here, &tree, &servers, &["--workers", "1"]);
+        let guests = elsewhere(&there, &address_of(&running));
+        let report = running.end().exact_report(FILES);
+        tree.check(&report["files"]);
+        let guests = guests.end();
+        assert_eq!(guests.status.code(), Some(0), "{guests:?}");
+        assert_eq!(sum(&report["workers"], "completed"), FILES as u64);
+        completed(&report, "there-") > 0 && completed(&report, "worker-") > 0
+    });
+}
+
+#[test]
+fn a_cluster_that_loses_a_server_in_the_middle_loses_nothing() {
+    const FILES: usize = 200;
+    if !testing::is_installed() {
+        return;
+    }
+    let mut cluster = TestCluster::start();
+    let place = Place::new();
+    let tree = Tree::of_small_files(&place, FILES);
+    let servers = format!("nats://{}?replicas=3", cluster.hosts());
+    let running = start(&place, &tree, &servers, &[]);
+    running.await_note("40 of 200");
+    cluster.servers[0].kill();
+    assert!(!running.said().contains("200 of 200"), "it was too fast");
+    let report = running.end().exact_report(FILES);
+    assert_eq!(report["distinct"], FILES);
+    tree.check(&report["files"]);
+}
+
+fn start<'a>(place: &'a Place, tree: &Tree, servers: &str, options: &[&str]) -> Running<'a> {
+    let args = ["--json", "--transport", "nats", "--at", servers];
+    let args = args.iter().chain(options).chain(&["--input"]);
+    let inputs = tree.inputs.iter().map(|path| path.as_os_str());
+    place.start(args.map(AsRef::as_ref).chain(inputs))
+}
+
+/// Workers that have nothing in common with the run at that address: no shared memory, no folder.
+fn elsewhere<'a>(there: &'a Place, address: &str) -> Running<'a> {
+    let args = ["host", "--name", "there", "--workers", "2", "--at", address];
+    let mut host = there.demo(args);
+    let folder = std::env::temp_dir().join("nowhere");
+    host.current_dir("/").env("TMPDIR", folder);
+    there.start_command(host)
+}
+
+/// Where the run says that it can be joined.
+fn address_of(running: &Running<'_>) -> String {
+    const BEFORE: &str = "host --at ";
+    running.await_note(BEFORE);
+    let said = running.said();
+    let (_, rest) = said.split_once(BEFORE).unwrap();
+    rest.split_whitespace().next().unwrap().to_owned()
+}
+
+/// How many tasks the workers completed whose names begin so.
+fn completed(report: &Value, name: &str) -> u64 {
+    let workers = report["workers"].as_array().unwrap().iter();
+    let named = workers.filter(|worker| worker["name"].as_str().unwrap().starts_with(name));
+    named
+        .map(|worker| worker["completed"].as_u64().unwrap())
+        .sum()
 }

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub on_progress: Option<Box<OnProgress>>,
     pub on_loss: Option<Box<OnLoss>>,
     state: Mutex<State>,
+    /// How many messages were taken in.
+    heard: AtomicU64,
     poke: PipeWriter,
     poked: AtomicBool,
 }
@@ -90,6 +92,7 @@ impl Shared {
             on_progress: None,
             on_loss: None,
             state: Mutex::default(),
+            heard: AtomicU64::new(0),
             poke,
             poked: AtomicBool::new(false),
         }
@@ -109,6 +112,23 @@ impl Shared {
         if !self.poked.swap(true, Ordering::SeqCst) {
             let _ = (&self.poke).write_all(&[0]);
         }
+    }
+
+    /// What some worker said was taken in.
+    pub(super) fn heard_one(&self) {
+        self.heard.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How much of what workers said was taken in.
+    pub(super) fn heard_so_far(&self) -> u64 {
+        self.heard.load(Ordering::SeqCst)
+    }
+
+    /// How much of it will have been when all is taken in that they have said until now; or more, but never less.
+    pub(super) fn said_so_far(&self) -> u64 {
+        let waiting = self.queues.answers.transport().stats();
+        // Last: what is taken in between the two counts twice.
+        waiting.ready + waiting.leased + self.heard_so_far()
     }
 
     /// The supervisor looks: the next poke is another one.

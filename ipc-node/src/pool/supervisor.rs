@@ -3,9 +3,10 @@
 //! It sleeps in `poll` on the workers' pidfds, on a pipe by which others have it look, and on one that SIGTERM writes to; and
 //! until the next thing is due, if anything is. One permanent thread, for as long as the pool lasts.
 
+mod judging;
+
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Loss;
 use super::letters::Letters;
 use super::program::{Body, Program, explain};
-use super::restart::{RestartPolicy, Restarts};
+use super::restart::Restarts;
 use super::sigterm::Sigterm;
-use super::state::{Orphan, Shared, Worker};
+use super::state::{Shared, Worker};
 use super::ticket::JobError;
 use super::wire::Place;
 
@@ -42,6 +42,8 @@ pub(super) struct Supervisor {
     drain_by: Option<Instant>,
     /// Workers that ended, until everything that they said was heard.
     ended: Vec<Ended>,
+    /// How much had been heard then, and was no more since.
+    silence: (u64, Instant),
 }
 
 /// A worker's place in the pool.
@@ -63,6 +65,8 @@ struct Ended {
     note: String,
     last_words: String,
     slot: usize,
+    /// How much will have been heard by when all was that it said.
+    said: u64,
 }
 
 impl Supervisor {
@@ -85,6 +89,7 @@ impl Supervisor {
             sigterm,
             drain_by: None,
             ended: Vec::new(),
+            silence: (0, now),
             shared,
         })
     }
@@ -197,6 +202,7 @@ impl Supervisor {
 
     /// Takes in the ends of those whose pidfd says so.
     fn reap(&mut self) {
+        let before = self.ended.len();
         for (index, slot) in self.places.iter_mut().enumerate() {
             let Slot::Running(start, body, killed) = slot else {
                 continue;
@@ -219,106 +225,18 @@ impl Supervisor {
                     body.last_words()
                 },
                 slot: index,
+                said: 0,
             });
             // Until it is known what this means.
             *slot = Slot::Done;
         }
-    }
-
-    /// What the ends of workers mean, once all that they said was heard. Why the pool ends, if that is too much.
-    fn judge_the_ended(&mut self, now: Instant) -> Option<String> {
-        if self.ended.is_empty() {
-            return None;
+        if self.ended.len() > before && !self.shared.is_guest() {
+            let said = self.shared.said_so_far();
+            self.ended[before..]
+                .iter_mut()
+                .for_each(|ended| ended.said = said);
+            self.silence = (self.shared.heard_so_far(), Instant::now());
         }
-        if !self.shared.is_guest() {
-            let unheard = self.shared.queues.answers.transport().stats();
-            if unheard.ready + unheard.leased > 0 {
-                return None;
-            }
-        }
-        let ended = std::mem::take(&mut self.ended);
-        ended
-            .into_iter()
-            .filter_map(|ended| {
-                self.tell_of_end(&ended);
-                self.judge(ended, now)
-            })
-            .last()
-    }
-
-    fn tell_of_end(&self, ended: &Ended) {
-        let state = self.shared.state();
-        let Some(worker) = state.workers.get(&ended.start) else {
-            return;
-        };
-        let (pid, ticket) = (worker.pid, worker.running.map(|running| running.ticket));
-        drop(state);
-        if ended.status.success() && ticket.is_none() {
-            super::events::worker_ended(&self.shared, pid);
-        } else {
-            let signal = ended.status.signal();
-            super::events::worker_died(&self.shared, pid, signal, ticket, &ended.note);
-        }
-    }
-
-    fn judge(&mut self, ended: Ended, now: Instant) -> Option<String> {
-        let mut state = self.shared.state();
-        let worker = state.workers.remove(&ended.start)?;
-        let told = state.draining || self.shared.is_guest();
-        let (drained, left) = (
-            told && ended.status.success(),
-            worker.leaving && ended.status.success(),
-        );
-        if let Some(running) = worker.running {
-            let orphan = Orphan {
-                signal: ended.status.signal(),
-                note: ended.note.clone(),
-            };
-            state.orphans.insert(running.ticket, orphan);
-        }
-        drop(state);
-        if let Some(tell) = &self.shared.on_loss
-            && !drained
-            && !left
-        {
-            tell(Loss::of(&worker, &ended.note));
-        }
-        let slot = &mut self.places[ended.slot];
-        if drained || self.shared.limits.restart == RestartPolicy::Never {
-            return None;
-        }
-        // Over a job, or as it should: at once. (Over what a guest ended is not known here.)
-        if worker.running.is_some() || left {
-            *slot = Slot::Empty(now);
-            return None;
-        }
-        if self.shared.is_guest() && !self.shared.place.exists() {
-            return None; // Its pool ended, and not as it should.
-        }
-        match self.restarts.died_idle(now) {
-            Some(pause) => {
-                super::events::backing_off(&self.shared, pause);
-                *slot = Slot::Empty(now + pause);
-                None
-            }
-            None => Some(Self::cannot_start(&worker, &ended)),
-        }
-    }
-
-    fn cannot_start(worker: &Worker, ended: &Ended) -> String {
-        let when = if worker.ready {
-            "between two jobs"
-        } else {
-            "before they were ready"
-        };
-        let Ended {
-            note, last_words, ..
-        } = ended;
-        let said = match &last_words[..] {
-            "" => "it wrote nothing to its standard error".to_owned(),
-            words => format!("it wrote last: {words}"),
-        };
-        format!("too many workers died {when}; the last: {note}; {said}")
     }
 
     /// Kills who takes too long, or too much.

@@ -20,7 +20,9 @@ use std::thread;
 use std::time::Duration;
 
 use ipc_proto::{Kind, codec};
-use ipc_queue::{ByteDelivery, ByteSender, HeldBytes, RecvError, SendFailure, SettleError};
+use ipc_queue::{
+    ByteDelivery, ByteQueue, ByteSender, HeldBytes, QueueError, RecvError, SendFailure, SettleError,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::getpgrp;
@@ -28,6 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::notices::{Inbox, Notices};
+use super::patience::{self, Patience};
 use super::wire::{self, Job, PLACE, Place, Report, What};
 
 /// What a worker can do, by name. The same set in the program that has the pool and in its workers.
@@ -162,9 +165,10 @@ impl Handlers {
 
     /// Works until the pool ends, or this worker does.
     pub(super) fn work(&self, place: Place, ties: Ties) -> Result<(), Trouble> {
-        let jobs = wire::open(&place.jobs())?;
+        let mut patience = Patience::at(&place);
+        let jobs = open(&place.jobs(), &mut patience)?;
         let worker = Worker {
-            answers: wire::open(&place.answers())?.sender(),
+            answers: open(&place.answers(), &mut patience)?.sender(),
             lease: jobs.transport().settings().lease,
             kept: Arc::default(),
             place,
@@ -178,21 +182,28 @@ impl Handlers {
             name: worker.place.name.clone(),
             pid: process::id(),
         })?;
-        for served in 1.. {
-            let delivery = match receiver.recv() {
+        let mut served = 0;
+        loop {
+            let delivery = match receiver.recv_within(patience.wait()) {
                 Ok(delivery) => delivery,
+                Err(RecvError::TimedOut { .. }) => {
+                    patience.relieve();
+                    continue;
+                }
+                Err(RecvError::Transport(_)) if patience.pause() => continue,
                 Err(RecvError::Closed) => return Ok(()),
                 Err(RecvError::Removed) if worker.outlives_its_pool() => return Ok(()),
                 Err(RecvError::Removed) => end_with_all(),
                 Err(error) => return Err(error.into()),
             };
             worker.die_if_killed();
+            patience.relieve();
+            served += 1;
             let leaves = matches!(self.serve(&worker, delivery)?, End::Leave);
             if leaves || served == worker.place.max_jobs {
                 return Ok(worker.say(What::Leaving)?);
             }
         }
-        Ok(())
     }
 
     fn serve(&self, worker: &Worker, delivery: ByteDelivery<'_>) -> Result<End, Trouble> {
@@ -218,6 +229,8 @@ impl Handlers {
         match settled {
             // Too slow without a sign of life: somebody else has it, or had it.
             Ok(()) | Err(SettleError::LeaseLost) => Ok(end),
+            // Or will have, if that was not heard. Whoever asks next learns whether the queue is gone.
+            Err(SettleError::Transport(_)) => Ok(end),
             Err(error) => Err(error.into()),
         }
     }
@@ -277,7 +290,14 @@ impl Worker {
             start: self.place.start,
             what,
         };
-        self.answers.send(&codec::encode(&report)?).map(drop)
+        let report = codec::encode(&report)?;
+        loop {
+            match self.answers.send_timeout(&report, patience::LIMIT) {
+                // Full: the pool is slow, or stopped.
+                Err(SendFailure::TimedOut { .. }) => {}
+                said => return said.map(drop),
+            }
+        }
     }
 
     /// An answer that the queue can't carry is said to be so.
@@ -389,6 +409,16 @@ impl Context<'_> {
     }
 }
 
+/// A queue of the pool, once it can be reached.
+fn open(address: &str, patience: &mut Patience) -> Result<ByteQueue, QueueError> {
+    loop {
+        match wire::open(address) {
+            Err(QueueError::Transport(_)) if patience.pause() => {}
+            opened => return opened,
+        }
+    }
+}
+
 /// Renews the leases of a worker's jobs, for as long as there is the worker.
 fn renew_leases(kept: &Arc<Kept>, lease: Duration) -> io::Result<()> {
     let kept: Weak<Kept> = Arc::downgrade(kept);
@@ -421,13 +451,26 @@ fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
             let _ = poll(&mut fds, PollTimeout::NONE);
         }
         if !place.is_guest() {
-            place.remove_all();
+            remove_all_but_briefly(place);
         }
         let _ = killpg(getpgrp(), Signal::SIGKILL);
     };
     let named = thread::Builder::new().name("ipc-pool-end".to_owned());
     named.spawn(watch)?;
     Ok(inbox)
+}
+
+/// Where the queues are out of reach, too, they are nobody's to take away.
+fn remove_all_but_briefly(place: Place) {
+    let (done, is_done) = flume::bounded::<()>(0);
+    let remove = move || {
+        place.remove_all();
+        drop(done);
+    };
+    let named = thread::Builder::new().name("ipc-pool-removal".to_owned());
+    if named.spawn(remove).is_ok() {
+        let _ = is_done.recv_timeout(REMOVAL);
+    }
 }
 
 /// The pool is gone. The thread that watches for that is about to end us, when it has taken away what was left.

@@ -1,0 +1,53 @@
+//! A server that can't be reached for a while: it is started again, or its cluster elects another leader.
+
+use std::time::{Duration, Instant};
+
+/// Since when nothing could be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Outage(Option<Instant>);
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// It has just begun: say so, and try again.
+    TellAndRetry,
+    Retry,
+    GiveUp,
+}
+
+/// Longer than an election takes.
+const LONGEST: Duration = Duration::from_secs(30);
+
+impl Outage {
+    /// It is over.
+    pub(crate) fn over(&mut self) {
+        self.0 = None;
+    }
+
+    /// Something could not be sent.
+    pub(crate) fn failed(&mut self, now: Instant) -> Advice {
+        match self.0 {
+            None => {
+                self.0 = Some(now);
+                Advice::TellAndRetry
+            }
+            Some(since) if now.saturating_duration_since(since) < LONGEST => Advice::Retry,
+            Some(_) => Advice::GiveUp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_once_borne_for_a_while_and_forgotten_when_it_is_over() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        assert_eq!(outage.failed(now), Advice::TellAndRetry);
+        assert_eq!(outage.failed(now + LONGEST / 2), Advice::Retry);
+        outage.over();
+        assert_eq!(outage.failed(now + LONGEST), Advice::TellAndRetry);
+        assert_eq!(outage.failed(now + 2 * LONGEST), Advice::GiveUp);
+    }
+}

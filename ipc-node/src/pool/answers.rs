@@ -1,0 +1,42 @@
+//! The thread that takes in what workers say.
+//!
+//! It lasts until the queue of answers is removed. One that is out of reach for a while is asked again, for as long as there is the pool.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+use ipc_proto::codec;
+use ipc_queue::RecvError;
+
+use super::patience::Patience;
+use super::state::Shared;
+use super::wire::Report;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) fn read(shared: &Shared) {
+    let receiver = shared.queues.answers.receiver();
+    let patience = Patience::at(&shared.place);
+    // Heard, but not acked: they may come again.
+    let mut doubtful = HashSet::new();
+    loop {
+        match receiver.recv_within(patience.wait()) {
+            Ok(delivery) => {
+                let id = delivery.id();
+                if !doubtful.remove(&id)
+                    && let Ok(Report { start, what }) = codec::decode(delivery.payload())
+                {
+                    shared.hear(start, what);
+                }
+                shared.heard_one();
+                if delivery.ack().is_err() {
+                    doubtful.insert(id);
+                }
+            }
+            Err(RecvError::TimedOut { .. } | RecvError::Damaged(_)) => {}
+            Err(RecvError::Transport(_)) if shared.state().ended.is_none() => thread::sleep(PAUSE),
+            Err(_) => return,
+        }
+    }
+}

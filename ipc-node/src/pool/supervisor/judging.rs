@@ -1,0 +1,126 @@
+//! What the end of a worker means: whether it was told to, which job it died over, whether another is to come.
+//!
+//! Decided only when everything was heard that it had said: its answer may still lie in the queue.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use super::super::state::{Orphan, Worker};
+use super::super::{Loss, RestartPolicy, events};
+use super::{Ended, Slot, Supervisor};
+
+/// What nobody hears for so long was not said.
+const UNSAID: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// What the ends of workers mean, once all that they said was heard. Why the pool ends, if that is too much.
+    pub(super) fn judge_the_ended(&mut self, now: Instant) -> Option<String> {
+        if self.ended.is_empty() {
+            return None;
+        }
+        if !self.shared.is_guest() && !self.is_all_heard(now) {
+            return None;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        ended
+            .into_iter()
+            .filter_map(|ended| {
+                self.tell_of_end(&ended);
+                self.judge(ended, now)
+            })
+            .last()
+    }
+
+    /// Whether everything was heard that those said who ended. Others may go on talking.
+    fn is_all_heard(&mut self, now: Instant) -> bool {
+        let heard = self.shared.heard_so_far();
+        if self.ended.iter().all(|ended| ended.said <= heard) {
+            return true;
+        }
+        if self.silence.0 != heard {
+            self.silence = (heard, now);
+        }
+        // Where deaths are not noticed, what a worker died saying counts as there for long.
+        let is_noticed = self.shared.place.keep_alive.is_none();
+        let is_silent = now.saturating_duration_since(self.silence.1) >= UNSAID;
+        (is_silent && !is_noticed) || {
+            let unheard = self.shared.queues.answers.transport().stats();
+            unheard.ready + unheard.leased == 0
+        }
+    }
+
+    fn tell_of_end(&self, ended: &Ended) {
+        let state = self.shared.state();
+        let Some(worker) = state.workers.get(&ended.start) else {
+            return;
+        };
+        let (pid, ticket) = (worker.pid, worker.running.map(|running| running.ticket));
+        drop(state);
+        if ended.status.success() && ticket.is_none() {
+            events::worker_ended(&self.shared, pid);
+        } else {
+            let signal = ended.status.signal();
+            events::worker_died(&self.shared, pid, signal, ticket, &ended.note);
+        }
+    }
+
+    fn judge(&mut self, ended: Ended, now: Instant) -> Option<String> {
+        let mut state = self.shared.state();
+        let worker = state.workers.remove(&ended.start)?;
+        let told = state.draining || self.shared.is_guest();
+        let (drained, left) = (
+            told && ended.status.success(),
+            worker.leaving && ended.status.success(),
+        );
+        if let Some(running) = worker.running {
+            let orphan = Orphan {
+                signal: ended.status.signal(),
+                note: ended.note.clone(),
+            };
+            state.orphans.insert(running.ticket, orphan);
+        }
+        drop(state);
+        if let Some(tell) = &self.shared.on_loss
+            && !drained
+            && !left
+        {
+            tell(Loss::of(&worker, &ended.note));
+        }
+        let slot = &mut self.places[ended.slot];
+        if drained || self.shared.limits.restart == RestartPolicy::Never {
+            return None;
+        }
+        // Over a job, or as it should: at once. (Over what a guest ended is not known here.)
+        if worker.running.is_some() || left {
+            *slot = Slot::Empty(now);
+            return None;
+        }
+        if self.shared.is_guest() && !self.shared.place.exists() {
+            return None; // Its pool ended, and not as it should.
+        }
+        match self.restarts.died_idle(now) {
+            Some(pause) => {
+                events::backing_off(&self.shared, pause);
+                *slot = Slot::Empty(now + pause);
+                None
+            }
+            None => Some(Self::cannot_start(&worker, &ended)),
+        }
+    }
+
+    fn cannot_start(worker: &Worker, ended: &Ended) -> String {
+        let when = if worker.ready {
+            "between two jobs"
+        } else {
+            "before they were ready"
+        };
+        let Ended {
+            note, last_words, ..
+        } = ended;
+        let said = match &last_words[..] {
+            "" => "it wrote nothing to its standard error".to_owned(),
+            words => format!("it wrote last: {words}"),
+        };
+        format!("too many workers died {when}; the last: {note}; {said}")
+    }
+}
