@@ -10,6 +10,7 @@
 //! Everything else means alive: also stopped, also "we can't tell".
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -131,7 +132,11 @@ fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
 
 /// Field 22 of `/proc/<pid>/stat`; the second field may contain anything, so count from its end.
 fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // Its start, which is all of this that counts, is far less; read at once, since the kernel writes it anew each time.
+    let mut stat = [0; 1024];
+    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let len = file.read(&mut stat).ok()?;
+    let stat = &stat[..len];
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end_of_name + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()

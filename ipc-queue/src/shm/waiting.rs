@@ -1,7 +1,7 @@
 //! What blocked senders and receivers do until they can go on.
 //!
-//! First they look again for a while (`spin`), then they sleep on an event in slices (`ipc_shm::wait`), and look around
-//! for the dead before each further slice. Nobody wakes more than one of several: whoever was woken and finds more
+//! First they look again for a while (`spin`), then they sleep on an event in slices (`ipc_shm::wait`), and look again
+//! after each. Where nobody watches for them (`ipc_shm::watch`), they look around for the dead, too. Nobody wakes more than one of several: whoever was woken and finds more
 //! than it needs wakes the next.
 
 use std::sync::atomic::Ordering;
@@ -154,13 +154,11 @@ impl Shared {
             if changes.replace(now) != Some(now) {
                 watch::nudge();
             }
-            if event.wait(ticket, left) == Woken::TimedOut {
-                // In case the watcher could not be started, or is stopped.
+            // The watcher does that, if there is one.
+            if event.wait(ticket, left) == Woken::TimedOut && !watch::is_running() {
                 self.look_around();
                 self.look_at_clock();
-                if !watch::is_running() {
-                    self.patrol();
-                }
+                self.patrol();
             }
         }
     }
