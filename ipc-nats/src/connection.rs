@@ -11,8 +11,12 @@ use async_nats::client::RequestErrorKind;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap, Request, ServerAddr};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::task::AbortHandle;
+
+use crate::runtime::spawn;
 
 /// A connection.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(crate) struct Connection {
     pub(crate) servers: String,
     /// Names this process, among all that ever were.
     pub(crate) process: String,
+    /// Says that this process lives, and holds the connection.
+    presence: AbortHandle,
     pid: u32,
 }
 
@@ -161,11 +167,14 @@ impl Connection {
         };
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(PATIENCE * 2);
+        let process = format!("{:016x}", fastrand::u64(1..));
+        let presence = answer_for(&client, &process).await?;
         Ok(Self {
             client,
             jetstream,
             servers: label,
-            process: format!("{:016x}", fastrand::u64(1..)),
+            process,
+            presence,
             pid: std::process::id(),
         })
     }
@@ -173,6 +182,17 @@ impl Connection {
     /// Whether this process is a forked copy of the one that connected: none of its threads were copied.
     pub(crate) fn is_forked(&self) -> bool {
         self.pid != std::process::id()
+    }
+
+    /// Whether a process still has its connection, as far as its servers know. One that is cut off counts as dead: who acts on
+    /// this must be able to do so to one who lives.
+    pub(crate) async fn lives(&self, process: &str) -> bool {
+        if process == self.process {
+            return true;
+        }
+        let subject = presence(process);
+        let asked = self.client.request(subject, Bytes::new()).await;
+        !asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
     }
 
     /// Asks until there is an answer, or until then. Also says whether it was asked more than once.
@@ -244,6 +264,34 @@ impl Connection {
             ),
         }
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A forked copy has no thread that would hear of it.
+        if !self.is_forked() {
+            self.presence.abort();
+        }
+    }
+}
+
+/// Where a process can be asked whether it lives.
+fn presence(process: &str) -> String {
+    format!("ipc-alive.{process}")
+}
+
+/// Answers whoever asks whether this process lives, for as long as it has this connection.
+async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, String> {
+    let asked = client.subscribe(presence(process)).await;
+    let mut asked = asked.map_err(|error| error.to_string())?;
+    let client = client.clone();
+    Ok(spawn(async move {
+        while let Some(question) = asked.next().await {
+            if let Some(reply) = question.reply {
+                let _ = client.publish(reply, Bytes::new()).await;
+            }
+        }
+    }))
 }
 
 /// The servers as they may be shown: `user:password@host` as `host`.

@@ -86,6 +86,7 @@ impl Shared {
 
     async fn drop_letter(&self, lane: usize, place: &Place) -> Result<bool, Trouble> {
         let until = Instant::now() + OPERATION;
+        self.settle_key(lane, &place.record, until).await?;
         let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
         if dropped {
             self.drop_object(lane, &place.key, &place.record).await;

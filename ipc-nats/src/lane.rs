@@ -5,6 +5,7 @@
 //! acks and leases are decided on. *Work*: a work queue of the payloads, one consumer for all receivers. It says who
 //! gets what next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
 
+mod keys;
 mod listing;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) struct Lane {
     pub(crate) connection: Arc<Connection>,
     places: String,
     work: String,
+    keys: String,
 }
 
 /// A place that is taken.
@@ -36,7 +38,7 @@ pub(crate) struct Place {
     pub(crate) seq: u64,
     pub(crate) record: Record,
     pub(crate) payload: Bytes,
-    /// When the record was written, by the server's clock, in nanoseconds since 1970. 0: not asked for.
+    /// When the record was written, by the server's clock, in nanoseconds since 1970. 0: nobody knows.
     pub(crate) written_at: u64,
 }
 
@@ -80,6 +82,7 @@ impl Lane {
             connection: Arc::clone(connection),
             places: format!("ipc-{queue}-places-{index}"),
             work: format!("ipc-{queue}-work-{index}"),
+            keys: format!("ipc-{queue}-keys-{index}"),
         }
     }
 
@@ -108,6 +111,10 @@ impl Lane {
             ..common(&self.work)
         };
         let jetstream = &self.connection.jetstream;
+        if let Some(keys) = self.keys_config(settings, common(&self.keys)) {
+            let made = jetstream.create_stream(keys).await;
+            made.map_err(|e| self.refused(&e))?;
+        }
         jetstream
             .create_stream(places)
             .await
@@ -143,7 +150,7 @@ impl Lane {
     }
 
     pub(crate) async fn delete(&self) {
-        for stream in [&self.work, &self.places] {
+        for stream in [&self.work, &self.places, &self.keys] {
             let _ = self.connection.jetstream.delete_stream(stream).await;
         }
     }
@@ -215,7 +222,8 @@ impl Lane {
                         seq: found.sequence,
                         record,
                         payload: found.payload,
-                        written_at: 0,
+                        written_at: u64::try_from(found.time.unix_timestamp_nanos())
+                            .unwrap_or_default(),
                     }));
                 }
                 Err(error) => error,
@@ -236,6 +244,14 @@ impl Lane {
             "the record of message {key} in the stream {} is none of ours: was it written by another program, or a later version?",
             self.places
         ))
+    }
+
+    /// Who keeps the stream of its places.
+    #[cfg(feature = "test-server")]
+    pub(crate) async fn cluster(&self) -> Option<async_nats::jetstream::stream::ClusterInfo> {
+        let jetstream = &self.connection.jetstream;
+        let stream = jetstream.get_stream(&self.places).await.ok()?;
+        stream.cached_info().cluster.clone()
     }
 
     // --- work ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ mod directory;
 mod door;
 mod event;
 mod keeper;
+mod keys;
 mod lane;
 mod nodes;
 mod objects;

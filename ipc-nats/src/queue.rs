@@ -64,6 +64,7 @@ impl NatsQueue {
         .natively([Semantic::Holdings])
         .with(Semantic::Delay, Support::Emulated)
         .with(Semantic::Expiry, Support::Emulated)
+        .with(Semantic::Deduplication, Support::Emulated)
         .with(Semantic::DropOldest, Support::Emulated)
         .with(Semantic::Pause, Support::Emulated)
         .with(Semantic::Purge, Support::Emulated)
@@ -172,7 +173,7 @@ impl NatsQueue {
         let mut purged = 0;
         for (lane, place) in shared.places(until).await? {
             if place.record.state == State::Ready {
-                purged += u64::from(shared.take_back(lane, &place, until).await?);
+                purged += u64::from(shared.drop_message(lane, &place, until).await?);
             }
         }
         shared.counts.add(|counts| counts.purged += purged);
@@ -201,10 +202,7 @@ impl NatsQueue {
 }
 
 fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
-    let wanted = [
-        (settings.priorities, Semantic::Priorities),
-        (settings.dedup_window.is_some(), Semantic::Deduplication),
-    ];
+    let wanted = [(settings.priorities, Semantic::Priorities)];
     match wanted.into_iter().find(|(wanted, _)| *wanted) {
         Some((_, semantic)) => Err(Unsupported::by_transport(semantic).into()),
         None => Ok(()),

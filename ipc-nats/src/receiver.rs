@@ -251,6 +251,7 @@ impl NatsReceiver {
             return Ok(None);
         }
         if record.is_expired(now) {
+            shared.settle_key(handed.lane, &record, until).await?;
             if !lane.erase(&key, seq, until).await? {
                 return Err(Trouble::Changed);
             }

@@ -17,6 +17,8 @@ use ipc_proto::{Kind, MessageId, Timestamp};
 use ipc_queue::{About, DeadReason};
 use serde::{Deserialize, Serialize};
 
+use crate::keys::Keyed;
+
 /// What is known of a message besides its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -44,6 +46,9 @@ pub(crate) struct Record {
     /// How long the payload is, if it lies in the object store.
     #[serde(default)]
     pub(crate) object: Option<u64>,
+    /// Its key, if it has one.
+    #[serde(default)]
+    pub(crate) keyed: Option<Keyed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +88,7 @@ impl Record {
             holder: None,
             reason: None,
             object: None,
+            keyed: None,
         }
     }
 

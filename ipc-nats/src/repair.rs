@@ -12,6 +12,8 @@ use crate::shared::Shared;
 /// After how long without a sign a place that was never filled is taken back. Longer than a sender trusts in its place, and
 /// than a lender is silent, by more than clocks should differ.
 pub(crate) const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
+/// Until then a server may not have heard yet that a process in a cluster is there.
+const KNOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// What a look for room came to.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ impl Shared {
             if record.state == State::Dead {
                 room.dead += 1;
             } else if record.is_expired(now) {
-                let dropped = self.take_back(lane, place, until).await?;
+                let dropped = self.drop_message(lane, place, until).await?;
                 self.counts
                     .add(|counts| counts.expired += u64::from(dropped));
                 room.made = true;
@@ -49,7 +51,7 @@ impl Shared {
                 room.soon = Some(room.soon.map_or(left, |soon| soon.min(left)));
             }
         }
-        for place in places.iter().filter(|place| is_old(place, now)) {
+        for place in &places {
             room.made |= self.take_back_unsent(lane, place, until).await?;
         }
         if room.made {
@@ -79,23 +81,26 @@ impl Shared {
         let Some(oldest) = oldest else {
             return Ok(false);
         };
-        let dropped = self.take_back(lane, oldest, until).await?;
+        let dropped = self.drop_message(lane, oldest, until).await?;
         self.counts
             .add(|counts| counts.overflowed += u64::from(dropped));
         Ok(true)
     }
 
     /// Takes back a place whose sender died before its message was accepted.
-    async fn take_back_unsent(
+    pub(crate) async fn take_back_unsent(
         self: &Arc<Self>,
         lane: usize,
         place: &Place,
         until: Instant,
     ) -> Result<bool, Trouble> {
         match place.record.state {
-            // A sender that lives would have said so: its keeper does.
-            State::Writing => self.take_back(lane, place, until).await,
-            State::Ready if is_untouched(&place.record) => {
+            // Its sender is refused when it tries to fill it.
+            State::Writing if self.is_given_up(place).await => {
+                self.take_back(lane, place, until).await
+            }
+            // Its sender may be giving it to the work queue, and would not notice: it trusts in its place for a while.
+            State::Ready if is_untouched(&place.record) && is_old(place, GIVEN_UP_AFTER) => {
                 if self.lanes[lane].has_work(&place.key).await? {
                     return Ok(false);
                 }
@@ -105,7 +110,24 @@ impl Shared {
         }
     }
 
+    /// Whether the sender that has a place has gone: its process is not connected, or its keeper would have said so.
+    pub(crate) async fn is_given_up(&self, place: &Place) -> bool {
+        is_old(place, GIVEN_UP_AFTER)
+            || is_old(place, KNOWN_AFTER) && !self.connection.lives(&place.record.process).await
+    }
+
     /// Drops a message that waits. `false`: somebody was quicker.
+    pub(crate) async fn drop_message(
+        self: &Arc<Self>,
+        lane: usize,
+        place: &Place,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
+        self.settle_key(lane, &place.record, until).await?;
+        self.take_back(lane, place, until).await
+    }
+
+    /// Frees a place with what is in it. `false`: somebody was quicker.
     pub(crate) async fn take_back(
         self: &Arc<Self>,
         lane: usize,
@@ -121,12 +143,12 @@ impl Shared {
     }
 }
 
-/// Whether a record was written so long ago that a sender which has it would have gone on.
-fn is_old(place: &Place, now: u64) -> bool {
-    u128::from(now.saturating_sub(place.written_at)) > GIVEN_UP_AFTER.as_nanos()
+/// Whether a record was written longer ago than that.
+fn is_old(place: &Place, time: Duration) -> bool {
+    u128::from(record::now().saturating_sub(place.written_at)) > time.as_nanos()
 }
 
 /// Whether nobody ever received the message.
-fn is_untouched(record: &Record) -> bool {
+pub(crate) fn is_untouched(record: &Record) -> bool {
     record.attempt == 0
 }

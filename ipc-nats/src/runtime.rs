@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::LazyLock;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::AbortHandle;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
@@ -27,7 +28,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     pollster::block_on(tokio::task::unconstrained(future))
 }
 
-/// Runs a future on the runtime.
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    RUNTIME.spawn(future);
+/// Runs a future on the runtime, to its end unless it is told to stop.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    RUNTIME.spawn(future).abort_handle()
 }

@@ -11,6 +11,7 @@ use ipc_queue::transport::{SendPort, Wait};
 use ipc_queue::{Loan, PublishOnce, Semantic, SendFailure, SendOptions, Unsupported};
 
 use crate::door;
+use crate::keys::Keyed;
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
 use crate::runtime::{block_on, spawn};
@@ -82,15 +83,28 @@ impl SendPort for NatsSender {
     ) -> Result<Loan<'_>, SendFailure> {
         self.check(len)?;
         let lane = self.shared.lane_for(options)?;
-        let record = self.shared.record(State::Writing, options.kind);
-        let taken = self.shared.take_place(lane, &record, options, wait);
-        let (key, seq) = block_on(taken)?;
+        let (key, seq, keyed) = match options.key {
+            None => {
+                let record = self.shared.record(State::Writing, options.kind);
+                let taken = self.shared.take_place(lane, &record, options, wait);
+                let (key, seq) = block_on(taken)?;
+                (key, seq, None)
+            }
+            Some(_) => {
+                let id = self.next_id();
+                let taken = self.shared.take_keyed_place(lane, id, options, wait);
+                let (key, seq, keyed) = block_on(taken)?;
+                self.sequence.set(self.sequence.get() + 1);
+                (key, seq, keyed.map(|keyed| (id, keyed)))
+            }
+        };
         let ticket = self.shared.new_ticket();
         let lent = Lent {
             lane,
             key,
             seq,
             options: options.clone(),
+            keyed,
             since: Instant::now(),
         };
         self.shared.loans().insert(ticket, lent);
@@ -127,8 +141,12 @@ impl PublishOnce for NatsPlace<'_> {
         if shared.life() == Life::Removed {
             return Err(SendFailure::Removed);
         }
-        let sent = block_on(shared.publish_loan(lent, sender.next_id(), payload.into()));
-        sender.use_up(&sent);
+        let known = lent.keyed.map(|(id, _)| id);
+        let id = known.unwrap_or_else(|| sender.next_id());
+        let sent = block_on(shared.publish_loan(lent, id, payload.into()));
+        if known.is_none() {
+            sender.use_up(&sent);
+        }
         sent
     }
 
@@ -148,8 +166,8 @@ impl Shared {
         if !settings.priorities && options.priority != Priority::default() {
             return Err(Unsupported::by_settings(Semantic::Priorities).into());
         }
-        if options.key.is_some() {
-            return Err(Unsupported::by_transport(Semantic::Deduplication).into());
+        if options.key.is_some() && settings.dedup_window.is_none() {
+            return Err(Unsupported::by_settings(Semantic::Deduplication).into());
         }
         Ok(if settings.priorities {
             options.priority.index()
@@ -211,6 +229,26 @@ impl Shared {
         }
     }
 
+    /// The same for a message with a key, which is taken too.
+    async fn take_keyed_place(
+        self: &Arc<Self>,
+        lane: usize,
+        id: MessageId,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<(String, u64, Option<Keyed>), SendFailure> {
+        self.check_key(lane, options, until(wait)).await?;
+        let record = self.record(State::Writing, options.kind);
+        let (key, seq) = self.take_place(lane, &record, options, wait).await?;
+        match self.claim(lane, options, id, &key, until(wait)).await {
+            Ok(keyed) => Ok((key, seq, keyed)),
+            Err(failure) => {
+                self.withdraw(lane, key, seq);
+                Err(failure)
+            }
+        }
+    }
+
     pub(crate) async fn send(
         self: &Arc<Self>,
         lane: usize,
@@ -233,7 +271,8 @@ impl Shared {
         id: MessageId,
         payload: Bytes,
     ) -> Result<MessageId, SendFailure> {
-        let record = self.fresh(id, &lent.options, &payload);
+        let mut record = self.fresh(id, &lent.options, &payload);
+        record.keyed = lent.keyed.map(|(_, keyed)| keyed);
         let until = Instant::now() + OPERATION;
         let lane = &self.lanes[lent.lane];
         let mut place = lent.seq;
@@ -309,14 +348,16 @@ impl Shared {
             self.lanes[lane]
                 .publish(key, seq, &record, payload, until)
                 .await?;
-            if since.elapsed() > SURE_FOR && self.lanes[lane].read(key, until).await?.is_none() {
-                return Err(Trouble::Changed);
-            }
-            Ok(())
+            let is_unsure = since.elapsed() > SURE_FOR || record.keyed.is_some();
+            Ok(!is_unsure || self.is_accepted(lane, key, seq, &record, until).await?)
         };
-        if let Err(trouble) = given.await {
-            self.withdraw(lane, key.to_owned(), seq);
-            return Err(self.send_failure(trouble));
+        match given.await {
+            Ok(true) => {}
+            Ok(false) => return Err(self.send_failure(Trouble::Changed)),
+            Err(trouble) => {
+                self.withdraw(lane, key.to_owned(), seq);
+                return Err(self.send_failure(trouble));
+            }
         }
         self.counts.add(|counts| {
             counts.sent += 1;
@@ -341,7 +382,8 @@ impl Shared {
         let shared = Arc::clone(self);
         spawn(async move {
             let lane = &shared.lanes[lane];
-            if lane.erase(&key, seq, Instant::now() + FOR).await.is_ok() {
+            // Otherwise it is somebody else's: received, or judged to have been sent.
+            if lane.erase(&key, seq, Instant::now() + FOR).await == Ok(true) {
                 lane.drop_work(&key).await;
                 shared.tell(Side::Room).await;
             }

@@ -95,6 +95,7 @@ impl Shared {
 
     async fn acknowledge(&self, held: &Held, until: Instant) -> Result<(), Trouble> {
         let lane = &self.lanes[held.lane];
+        self.settle_key(held.lane, &held.record, until).await?;
         if !lane.erase(&held.key, held.seq, until).await? {
             return Err(Trouble::Changed);
         }

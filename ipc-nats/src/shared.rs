@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use ipc_proto::{Kind, Priority};
+use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::bell::Listeners;
 use ipc_queue::transport::Wait;
 use ipc_queue::{DrainError, RecvError, SendFailure, SendOptions, SettleError};
@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::counts::Counts;
 use crate::directory::{self, Directory, Entry};
 use crate::event::Event;
+use crate::keys::Keyed;
 use crate::lane::{Lane, Place, Trouble};
 use crate::record::{Record, State};
 use crate::runtime::spawn;
@@ -75,6 +76,8 @@ pub(crate) struct Lent {
     pub(crate) key: String,
     pub(crate) seq: u64,
     pub(crate) options: SendOptions,
+    /// Its message's id and what it has of its key, if it has one.
+    pub(crate) keyed: Option<(MessageId, Keyed)>,
     pub(crate) since: Instant,
 }
 
@@ -322,10 +325,21 @@ impl Shared {
     }
 
     /// How many messages may still have to be delivered or settled, besides those that the receiver `but` holds.
-    pub(crate) async fn left(&self, but: Option<u64>, until: Instant) -> Result<u64, Trouble> {
+    pub(crate) async fn left(
+        self: &Arc<Self>,
+        but: Option<u64>,
+        until: Instant,
+    ) -> Result<u64, Trouble> {
         loop {
             let before = self.last_changes(until).await?;
             let places = self.places(until).await?;
+            let mut taken_back = false;
+            for (lane, place) in &places {
+                taken_back |= self.take_back_unsent(*lane, place, until).await?;
+            }
+            if taken_back {
+                continue;
+            }
             let now = record::now();
             let is_left = |record: &Record| {
                 let holder = record.holder.as_ref().map(|holder| holder.port);

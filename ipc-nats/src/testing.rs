@@ -9,7 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::stream::ClusterInfo;
 use tempfile::TempDir;
+
+use crate::connection::Connection;
+use crate::directory::Directory;
+use crate::runtime::block_on;
+use crate::{NatsAddress, shared};
 
 /// A running server.
 #[derive(Debug)]
@@ -21,6 +27,8 @@ pub struct TestServer {
 }
 
 const PROGRAM: &str = "nats-server";
+/// The file in its folder that says which process it is.
+const PID: &str = "pid";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Whether there is a `nats-server`. If not, says so loudly, so that a test which returns then is seen to have been skipped.
@@ -90,11 +98,42 @@ impl TestCluster {
         format!("nats://{}/{queue}?replicas=3", self.hosts())
     }
 
+    /// Which of the servers leads the stream that says what this queue's messages are: nothing goes on without it. `None`
+    /// while there is none.
+    #[must_use]
+    pub fn leader_of(&self, queue: &str) -> Option<usize> {
+        let leader = self.cluster_of(queue)?.leader?;
+        let is_it = |server: &TestServer| server.args.contains(&leader);
+        self.servers.iter().position(is_it)
+    }
+
+    /// Whether all servers have all that is in that stream.
+    #[must_use]
+    pub fn is_whole(&self, queue: &str) -> bool {
+        let cluster = self.cluster_of(queue);
+        cluster.is_some_and(|found| {
+            let current = found.replicas.iter().filter(|peer| peer.current);
+            current.count() + 1 == self.servers.len()
+        })
+    }
+
+    fn cluster_of(&self, queue: &str) -> Option<ClusterInfo> {
+        let address = self.address(queue);
+        let address = NatsAddress::parse(address.strip_prefix("nats:")?).ok()?;
+        block_on(async {
+            let connection = Connection::to(&address.servers).await.ok()?;
+            let directory = Directory::of(&connection, &address).await.ok()?;
+            let entry = directory.find(queue).await.ok()??;
+            let lanes = shared::lanes(&connection, queue, &entry);
+            lanes.first()?.cluster().await
+        })
+    }
+
     /// A cluster that has just met answers nobody.
     fn wait_for_leader(&self) {
         let deadline = Instant::now() + 2 * STARTS_WITHIN;
         let address = format!("//{}/is-there-a-leader?replicas=3", self.hosts());
-        let address = crate::NatsAddress::parse(&address).expect("an address");
+        let address = NatsAddress::parse(&address).expect("an address");
         while crate::NatsQueue::remove(&address).is_err() {
             assert!(Instant::now() < deadline, "the cluster has no leader");
             thread::sleep(Duration::from_millis(20));
@@ -152,6 +191,13 @@ impl TestServer {
         format!("nats://{}/{queue}", self.host())
     }
 
+    /// Its process, which [`kill`](Self::kill) ends. `None` if it has not written that down yet.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        let text = std::fs::read_to_string(self.folder.path().join(PID)).ok()?;
+        text.trim().parse().ok()
+    }
+
     /// Kills it, with SIGKILL. What it stored stays.
     pub fn kill(&mut self) {
         end(&mut self.child);
@@ -184,6 +230,8 @@ fn spawn(port: u16, args: &[String], folder: &Path) -> Child {
         .args(["-c", WATCH, "sh", PROGRAM])
         .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
         .arg(folder)
+        .arg("-P")
+        .arg(folder.join(PID))
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

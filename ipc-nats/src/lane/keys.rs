@@ -1,0 +1,89 @@
+//! The stream of a lane's keys: one record for each, changed by compare-and-swap as those of places are.
+
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::stream::{Config, RawMessageErrorKind};
+use ipc_proto::QueueSettings;
+
+use super::{EXPECTED, Lane, PAUSE, RECOGNIZED_FOR, Trouble};
+use crate::connection::{Refusal, Stored, code};
+use crate::keys::Claim;
+
+/// Records outlive the window by more than clocks should differ: their own times say when they are over.
+const MARGIN: Duration = Duration::from_secs(30);
+
+impl Lane {
+    /// The stream, if the queue has keys; like the others otherwise.
+    pub(super) fn keys_config(&self, settings: &QueueSettings, others: Config) -> Option<Config> {
+        let window = settings.dedup_window?;
+        Some(Config {
+            max_messages_per_subject: 1,
+            max_age: window + MARGIN,
+            // The server allows none that is longer than messages are kept.
+            duplicate_window: RECOGNIZED_FOR.min(window + MARGIN),
+            ..others
+        })
+    }
+
+    /// What a key's record says, and its sequence; 0 if there is none.
+    pub(crate) async fn read_key(
+        &self,
+        key: u64,
+        until: Instant,
+    ) -> Result<(u64, Option<Claim>), Trouble> {
+        let subject = self.key_subject(key);
+        loop {
+            let stream = self.connection.jetstream.get_stream_no_info(&self.keys);
+            let stream = stream
+                .await
+                .map_err(|e| Trouble::Server(self.refused(&e)))?;
+            let error = match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(found) => {
+                    let claim = serde_json::from_slice(&found.payload);
+                    let claim = claim.map_err(|_| self.strange(&subject))?;
+                    return Ok((found.sequence, Some(claim)));
+                }
+                Err(error) => error,
+            };
+            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
+                return Ok((0, None));
+            }
+            self.check_alive(until).await?;
+            if Instant::now() >= until {
+                return Err(Trouble::Server(self.refused(&error)));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Replaces the record whose sequence is `expected`; 0: there is none. The new one's sequence.
+    pub(crate) async fn write_key(
+        &self,
+        key: u64,
+        expected: u64,
+        claim: &Claim,
+        until: Instant,
+    ) -> Result<u64, Trouble> {
+        let mut headers = HeaderMap::new();
+        headers.insert(EXPECTED, expected.to_string().as_str());
+        let text = serde_json::to_vec(claim).expect("a claim has an encoding");
+        let subject = self.key_subject(key);
+        let stored = self.ask::<Stored>(&subject, Some(&headers), text.into(), until);
+        match stored.await {
+            Ok((stored, _)) => Ok(stored.seq),
+            Err((Refusal::Error { code, .. }, _)) if code == code::WRONG_LAST_SEQUENCE => {
+                // Perhaps we did it ourselves, and the answer was lost.
+                match self.read_key(key, until).await? {
+                    (seq, Some(found)) if found == *claim => Ok(seq),
+                    _ => Err(Trouble::Changed),
+                }
+            }
+            Err((refusal, _)) => Err(self.trouble(&refusal)),
+        }
+    }
+
+    fn key_subject(&self, key: u64) -> String {
+        format!("{}.{key:016x}", self.keys)
+    }
+}
