@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod capacity;
 mod cargo;
 mod count;
 mod demo;
@@ -60,6 +61,14 @@ enum Command {
     Count(count::Options),
     /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
     Bench(bench::Options),
+    /// Measure what one host does, over each transport, and what three servers do: the figures of docs/scaling.md
+    Capacity(capacity::Options),
+    /// The measurement, optimised
+    #[command(hide = true)]
+    CapacityMeasure(capacity::Options),
+    /// A process that sends or receives in it
+    #[command(hide = true)]
+    CapacityHand(capacity::hand::Task),
     /// Kill each operation at every instruction that changes anything, and let a survivor judge
     Sweep(sweep::Options),
     /// The process that is stepped
@@ -92,6 +101,9 @@ fn main() -> ExitCode {
         Command::ScenarioPoolSupervisor(options) => scenarios::pool_worker::supervise(&options),
         Command::Count(options) => count::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Capacity(options) => capacity::run(&options),
+        Command::CapacityMeasure(options) => capacity::measure(&options),
+        Command::CapacityHand(task) => capacity::hand::work(&task),
         Command::Sweep(options) => sweep::run(&options),
         Command::SweepActor(options) => sweep::actor::run(&options),
         Command::SweepPeer(options) => sweep::dying::run(&options),

@@ -1,0 +1,187 @@
+//! `cargo xtask capacity`: what one host does over each transport, and what one and three servers do on this machine. The
+//! figures of docs/scaling.md, which it writes there itself with `--docs`.
+//!
+//! Everything is measured through the public queues, between processes, as a median of repetitions; servers are real ones on
+//! 127.0.0.1 and share the cores with their clients. Rates are what this machine gave then; `bench` is for comparing.
+
+mod figures;
+mod footprint;
+pub mod hand;
+mod place;
+mod silence;
+mod traffic;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use ipc_nats::testing::{self, TestCluster, TestServer};
+
+use crate::cargo;
+use figures::Figures;
+use place::Place;
+use traffic::Crew;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only this part
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+
+    /// Print one JSON array on stdout
+    #[arg(long)]
+    json: bool,
+
+    /// Write the figures into this document, between its marks
+    #[arg(long, value_name = "FILE")]
+    docs: Option<PathBuf>,
+
+    /// How often each thing is measured
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Queues in shared memory, and one that is served at a socket
+    Host,
+    /// One NATS server
+    Server,
+    /// Three NATS servers as one cluster
+    Cluster,
+    /// The same, when one of them is killed
+    Silence,
+}
+
+const PARTS: [Part; 4] = [Part::Host, Part::Server, Part::Cluster, Part::Silence];
+
+/// Builds this program, optimised, and lets that measure, with its queues in a folder that goes when it ends.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let program = cargo::build("xtask")?;
+    let folder = tempfile::Builder::new()
+        .prefix("ipc-capacity-")
+        .tempdir_in("/dev/shm")?;
+    let mut measure = Command::new(program);
+    measure
+        .arg("capacity-measure")
+        .args(["--repeat", &options.repeat.to_string()])
+        // Below, since it goes with its last file.
+        .env("IPC_SHM_DIR", folder.path().join("shm"));
+    if let Some(part) = options.only {
+        measure.args(["--only", &part.name()]);
+    }
+    if let Some(docs) = &options.docs {
+        measure.arg("--docs").arg(docs);
+    }
+    if options.json {
+        measure.arg("--json");
+    }
+    let status = measure.status().context("starting the measurement")?;
+    ensure!(status.success(), "the measurement: {status}");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn measure(options: &Options) -> Result<ExitCode> {
+    ipc_nats::register();
+    let mut all = Vec::new();
+    let wanted = |part: &Part| options.only.is_none_or(|only| only == *part);
+    for part in PARTS.into_iter().filter(wanted) {
+        if part != Part::Host && !testing::is_installed() {
+            continue;
+        }
+        eprintln!("measuring: {}", part.name());
+        let rows = part.measure(options.repeat)?.rows();
+        if let Some(docs) = &options.docs {
+            figures::write(docs, &part.name(), &rows)?;
+        }
+        all.extend(rows);
+    }
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        println!("{}\n{}", figures::machine(), figures::table(&all));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Part {
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("a visible value");
+        value.get_name().to_owned()
+    }
+
+    fn measure(self, repeat: u32) -> Result<Figures> {
+        let mut figures = Figures::default();
+        match self {
+            Self::Host => host(repeat, &mut figures)?,
+            Self::Server => server(repeat, &mut figures)?,
+            Self::Cluster => nats(&Place::cluster(&TestCluster::start()), repeat, &mut figures)?,
+            Self::Silence => silence::measure(repeat, &mut figures)?,
+        }
+        Ok(figures)
+    }
+}
+
+const ONE_TO_ONE: Crew = Crew {
+    senders: 1,
+    receivers: 1,
+    bytes: 64,
+};
+const TWO_TO_TWO: Crew = Crew {
+    senders: 2,
+    receivers: 2,
+    bytes: 64,
+};
+/// A handle has one question under way, so a server needs some before its cores are busy.
+const FOUR_TO_FOUR: Crew = Crew {
+    senders: 4,
+    receivers: 4,
+    bytes: 64,
+};
+
+fn with_a_kibibyte(crew: Crew) -> Crew {
+    Crew {
+        bytes: 1024,
+        ..crew
+    }
+}
+
+fn host(repeat: u32, figures: &mut Figures) -> Result<()> {
+    let folder = std::env::var_os("IPC_SHM_DIR");
+    let folder = folder.context("`cargo xtask capacity` says where queues go")?;
+    let folder = Path::new(&folder).parent().context("a folder of ours")?;
+    footprint::measure(folder, figures)?;
+    let sockets = tempfile::tempdir()?;
+    for place in [Place::Shm, Place::Unix(sockets.path().to_owned())] {
+        for _ in 0..repeat {
+            for crew in [ONE_TO_ONE, TWO_TO_TWO, with_a_kibibyte(TWO_TO_TWO)] {
+                traffic::stream(&place, crew, figures)?;
+            }
+            traffic::single(&place, figures)?;
+            traffic::round_trip(&place, figures)?;
+        }
+    }
+    Ok(())
+}
+
+fn server(repeat: u32, figures: &mut Figures) -> Result<()> {
+    let server = TestServer::start();
+    for in_memory in [true, false] {
+        nats(&Place::server(&server, in_memory), repeat, figures)?;
+    }
+    Ok(())
+}
+
+fn nats(place: &Place, repeat: u32, figures: &mut Figures) -> Result<()> {
+    for _ in 0..repeat {
+        traffic::single(place, figures)?;
+        traffic::round_trip(place, figures)?;
+        traffic::apart(place, FOUR_TO_FOUR, figures)?;
+        for crew in [ONE_TO_ONE, FOUR_TO_FOUR, with_a_kibibyte(FOUR_TO_FOUR)] {
+            traffic::stream(place, crew, figures)?;
+        }
+    }
+    Ok(())
+}

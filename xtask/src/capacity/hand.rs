@@ -1,0 +1,303 @@
+//! One of the processes that are measured: sends, receives, answers or serves for as long as it is told, then says what it did.
+//!
+//! It opens its queues, says that it is ready, waits for a line, works, and prints one line. Dies with whoever started it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, ByteReceiver, QueueOptions, RecvError, UnixServer};
+use nix::sys::prctl;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// What one of them does.
+#[derive(Clone, Debug, Args)]
+pub struct Task {
+    pub role: Role,
+    /// The queue that it sends to or receives from
+    pub address: String,
+    /// The queue that answers come back through, or the socket that is served
+    #[arg(default_value = "")]
+    pub other: String,
+    #[arg(long, default_value_t = 64)]
+    pub bytes: usize,
+    #[arg(long, default_value_t = 0)]
+    pub for_ms: u64,
+    /// Between two sends; if there is one, each message's way is timed
+    #[arg(long, default_value_t = 0)]
+    pub pause_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    Send,
+    Receive,
+    /// Sends, and waits for the answer
+    Ask,
+    Answer,
+    Serve,
+}
+
+/// What one of them did, from the word to begin until its last look at the clock.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Account {
+    pub messages: u64,
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+    /// How long sends, ways or round trips took, where they were timed: half of them less than that.
+    pub half_us: Option<f64>,
+    /// 99 of 100 of them.
+    pub most_us: Option<f64>,
+}
+
+/// One of them as its parent sees it. Killed when dropped.
+#[derive(Debug)]
+pub struct Hand {
+    child: Child,
+    tell: Option<ChildStdin>,
+    said: BufReader<ChildStdout>,
+}
+
+/// Reading the clock for each message would cost a fast queue some of its speed.
+const BETWEEN_LOOKS: u64 = 16;
+/// How long after the end receivers make room for senders that are in the middle of a send.
+const GRACE: Duration = Duration::from_millis(250);
+const READY: &str = "ready";
+
+impl Hand {
+    /// Starts one, and waits until it has opened its queues.
+    pub fn start(task: &Task) -> Result<Self> {
+        let role = task.role.to_possible_value().context("a visible value")?;
+        let mut child = Command::new("/proc/self/exe")
+            .args(["capacity-hand", role.get_name(), &task.address, &task.other])
+            .args(["--bytes", &task.bytes.to_string()])
+            .args(["--for-ms", &task.for_ms.to_string()])
+            .args(["--pause-us", &task.pause_us.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting another process")?;
+        let tell = child.stdin.take();
+        let said = BufReader::new(child.stdout.take().context("it was piped")?);
+        let mut hand = Self { child, tell, said };
+        match hand.line()?.trim() {
+            READY => Ok(hand),
+            other => bail!("a process that should be ready says {other:?}"),
+        }
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it begin.
+    pub fn go(&mut self) -> Result<()> {
+        let tell = self.tell.as_mut().context("it still listens")?;
+        Ok(tell.write_all(b"go\n")?)
+    }
+
+    /// Waits for its end, and what it says then.
+    pub fn account(mut self) -> Result<Account> {
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("a measured process says {line:?}"))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Is one of those processes.
+pub fn work(task: &Task) -> Result<ExitCode> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    ipc_nats::register();
+    let account = match task.role {
+        Role::Serve => return serve(task),
+        Role::Send => send(task)?,
+        Role::Receive => receive(task)?,
+        Role::Ask => ask(task)?,
+        Role::Answer => answer(task)?,
+    };
+    println!("{}", serde_json::to_string(&account)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(task: &Task) -> Result<ExitCode> {
+    let queue = QueueOptions::new().open_bytes(&task.address)?;
+    let _server = UnixServer::bind(&task.other, Arc::clone(queue.transport()))?;
+    println!("{READY}");
+    // Until nobody needs it any more.
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn send(task: &Task) -> Result<Account> {
+    let sender = open(&task.address)?.sender();
+    let mut payload = vec![b'7'; task.bytes];
+    let pause = Duration::from_micros(task.pause_us);
+    let mut shift = Shift::begin(task)?;
+    while shift.goes_on()? {
+        let stamp = now();
+        if let Some(place) = payload.first_chunk_mut() {
+            *place = stamp.to_le_bytes();
+        }
+        sender.send(&payload)?;
+        shift.done(|| now() - stamp);
+        thread::sleep(pause);
+    }
+    shift.end()
+}
+
+fn receive(task: &Task) -> Result<Account> {
+    let receiver = open(&task.address)?.receiver();
+    let mut shift = Shift::begin(task)?;
+    let last = shift.end_at + GRACE;
+    while shift.goes_on()? {
+        let stamp = match receiver.recv_within(Wait::Until(last)) {
+            Ok(delivery) => {
+                let took = shift.is_timed.then(|| now() - stamp_in(delivery.payload()));
+                delivery.ack()?;
+                took
+            }
+            Err(RecvError::TimedOut { .. }) => break,
+            Err(error) => return Err(error.into()),
+        };
+        shift.done(|| stamp.unwrap_or_default());
+    }
+    let account = shift.end();
+    make_room(&receiver, last);
+    account
+}
+
+fn make_room(receiver: &ByteReceiver, last: Instant) {
+    while Instant::now() < last
+        && let Ok(delivery) = receiver.recv_within(Wait::Until(last))
+    {
+        let _ = delivery.ack();
+    }
+}
+
+fn ask(task: &Task) -> Result<Account> {
+    let (sender, receiver) = (open(&task.address)?.sender(), open(&task.other)?.receiver());
+    let payload = vec![b'7'; task.bytes];
+    let mut shift = Shift::begin(task)?;
+    shift.is_timed = true;
+    while shift.goes_on()? {
+        let since = now();
+        sender.send(&payload)?;
+        receiver.recv()?.ack()?;
+        shift.done(|| now() - since);
+    }
+    shift.end()
+}
+
+fn answer(task: &Task) -> Result<Account> {
+    let (receiver, sender) = (open(&task.address)?.receiver(), open(&task.other)?.sender());
+    let shift = Shift::begin(task)?;
+    let last = shift.end_at + GRACE;
+    // Until nobody asks any more.
+    while let Ok(question) = receiver.recv_within(Wait::Until(last)) {
+        sender.send(question.payload())?;
+        question.ack()?;
+    }
+    shift.end()
+}
+
+fn open(address: &str) -> Result<ByteQueue> {
+    ByteQueue::open(address).with_context(|| format!("opening {address}"))
+}
+
+/// The time in which one of them works.
+struct Shift {
+    begun_at: Instant,
+    end_at: Instant,
+    cpu_before: f64,
+    is_timed: bool,
+    done: u64,
+    times_ns: Vec<u64>,
+    account: Account,
+}
+
+impl Shift {
+    /// Says that all is ready, and waits for the word.
+    fn begin(task: &Task) -> Result<Self> {
+        println!("{READY}");
+        std::io::stdin().read_line(&mut String::new())?;
+        let begun_at = Instant::now();
+        Ok(Self {
+            begun_at,
+            end_at: begun_at + Duration::from_millis(task.for_ms),
+            cpu_before: own_cpu()?,
+            is_timed: task.pause_us > 0,
+            done: 0,
+            times_ns: Vec::new(),
+            account: Account::default(),
+        })
+    }
+
+    /// Whether there is time for another message. Now and then it looks at the clock, and notes how far it came.
+    fn goes_on(&mut self) -> Result<bool> {
+        if !self.done.is_multiple_of(BETWEEN_LOOKS) {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        self.account.messages = self.done;
+        self.account.seconds = (now - self.begun_at).as_secs_f64();
+        Ok(now < self.end_at)
+    }
+
+    fn done(&mut self, took_ns: impl FnOnce() -> u64) {
+        self.done += 1;
+        if self.is_timed {
+            self.times_ns.push(took_ns());
+        }
+    }
+
+    fn end(mut self) -> Result<Account> {
+        self.account.cpu_seconds = own_cpu()? - self.cpu_before;
+        self.times_ns.sort_unstable();
+        let share = |percent: usize| {
+            let time = self.times_ns.get(self.times_ns.len() * percent / 100);
+            time.map(|ns| *ns as f64 / 1000.0)
+        };
+        (self.account.half_us, self.account.most_us) = (share(50), share(99));
+        Ok(self.account)
+    }
+}
+
+/// The processor time of this process, all its threads'.
+fn own_cpu() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(us as f64 / 1e6)
+}
+
+/// Nanoseconds, on a clock that is the same in every process.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
+    u64::try_from(Duration::from(now).as_nanos()).expect("centuries to go")
+}
+
+fn stamp_in(payload: &[u8]) -> u64 {
+    payload
+        .first_chunk()
+        .map_or(0, |place| u64::from_le_bytes(*place))
+}

@@ -1,0 +1,142 @@
+//! What queues at some place take: streams, sending and receiving apart, single messages at low load, round trips.
+
+use anyhow::Result;
+
+use super::figures::Figures;
+use super::hand::{Account, Hand, Role, Task};
+use super::place::{Place, Spot};
+
+/// How many send, how many receive, and how much each time.
+#[derive(Clone, Copy, Debug)]
+pub struct Crew {
+    pub senders: usize,
+    pub receivers: usize,
+    pub bytes: usize,
+}
+
+const FOR_MS: u64 = 700;
+/// Low load: the next message comes long after the last was settled.
+const PAUSE_US: u64 = 5000;
+
+/// Sends and receives at the same time.
+pub fn stream(place: &Place, crew: Crew, figures: &mut Figures) -> Result<()> {
+    let Crew {
+        senders,
+        receivers,
+        bytes,
+    } = crew;
+    let spot = place.queue()?;
+    let mut hands = hire(receivers, &task(Role::Receive, &spot, bytes))?;
+    hands.extend(hire(senders, &task(Role::Send, &spot, bytes))?);
+    let (mut accounts, servers) = play(&spot, hands)?;
+    let clients = cpu(&accounts);
+    accounts.truncate(receivers);
+    let what = format!("{senders}→{receivers}, {bytes} B");
+    figures.add(place, &what, "messages/s", rate(&accounts));
+    figures.add(
+        place,
+        &what,
+        "CPU s per million, clients",
+        million(clients, &accounts),
+    );
+    if place.has_servers() {
+        figures.add(
+            place,
+            &what,
+            "CPU s per million, servers",
+            million(servers, &accounts),
+        );
+    }
+    Ok(())
+}
+
+/// Sends while nobody receives, then receives what is there.
+pub fn apart(place: &Place, crew: Crew, figures: &mut Figures) -> Result<()> {
+    let spot = place.queue()?;
+    let parts = [
+        (Role::Send, crew.senders, "send"),
+        (Role::Receive, crew.receivers, "receive and ack"),
+    ];
+    for (role, count, what) in parts {
+        let what = format!("{count} {what}, {} B", crew.bytes);
+        let (accounts, _) = play(&spot, hire(count, &task(role, &spot, crew.bytes))?)?;
+        figures.add(place, &what, "messages/s", rate(&accounts));
+    }
+    Ok(())
+}
+
+/// One message now and then.
+pub fn single(place: &Place, figures: &mut Figures) -> Result<()> {
+    let spot = place.queue()?;
+    let timed = |role| Task {
+        pause_us: PAUSE_US,
+        ..task(role, &spot, 64)
+    };
+    let hands = vec![
+        Hand::start(&timed(Role::Receive))?,
+        Hand::start(&timed(Role::Send))?,
+    ];
+    let (accounts, _) = play(&spot, hands)?;
+    for (what, account) in ["from send to receiver", "send"].iter().zip(&accounts) {
+        let what = format!("one at a time, {what}");
+        figures.add_times(place, &what, account);
+    }
+    Ok(())
+}
+
+/// A question and its answer, one after the other.
+pub fn round_trip(place: &Place, figures: &mut Figures) -> Result<()> {
+    let (there, back) = (place.queue()?, place.queue()?);
+    let talk = |role| Task {
+        other: back.address.clone(),
+        ..task(role, &there, 64)
+    };
+    let hands = vec![
+        Hand::start(&talk(Role::Answer))?,
+        Hand::start(&talk(Role::Ask))?,
+    ];
+    let (accounts, _) = play(&there, hands)?;
+    figures.add_times(place, "round trip, 64 B", &accounts[1]);
+    Ok(())
+}
+
+fn task(role: Role, spot: &Spot, bytes: usize) -> Task {
+    Task {
+        role,
+        address: spot.address.clone(),
+        other: String::new(),
+        bytes,
+        for_ms: FOR_MS,
+        pause_us: 0,
+    }
+}
+
+fn hire(count: usize, task: &Task) -> Result<Vec<Hand>> {
+    (0..count).map(|_| Hand::start(task)).collect()
+}
+
+/// Lets all begin, and waits for all. What each did, and the servers' processor time.
+fn play(spot: &Spot, mut hands: Vec<Hand>) -> Result<(Vec<Account>, f64)> {
+    let before = spot.cpu()?;
+    for hand in &mut hands {
+        hand.go()?;
+    }
+    let accounts = hands.into_iter().map(Hand::account);
+    let accounts = accounts.collect::<Result<Vec<_>>>()?;
+    Ok((accounts, spot.cpu()? - before))
+}
+
+fn rate(accounts: &[Account]) -> f64 {
+    let each = accounts.iter().filter(|account| account.messages > 0);
+    each.map(|account| account.messages as f64 / account.seconds)
+        .sum()
+}
+
+fn cpu(accounts: &[Account]) -> f64 {
+    accounts.iter().map(|account| account.cpu_seconds).sum()
+}
+
+fn million(cpu_seconds: f64, accounts: &[Account]) -> f64 {
+    let messages: u64 = accounts.iter().map(|account| account.messages).sum();
+    cpu_seconds * 1e6 / messages as f64
+}
