@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipc_nats::testing::TestCluster;
 use ipc_queue::{ByteQueue, QueueOptions, QueueSettings, RecvError};
 use serde_json::Value;
 
@@ -27,13 +28,17 @@ impl Banks {
     }
 
     fn bridge(&self, args: &[&str]) -> Bridge {
-        let child = Command::new(env!("CARGO_BIN_EXE_ipc"))
-            .args(["bridge", &self.from, &self.to, "--json"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn();
-        Bridge(child.unwrap())
+        bridge(&self.from, &self.to, args)
     }
+}
+
+fn bridge(from: &str, to: &str, args: &[&str]) -> Bridge {
+    let child = Command::new(env!("CARGO_BIN_EXE_ipc"))
+        .args(["bridge", from, to, "--json"])
+        .args(args)
+        .stdout(Stdio::piped())
+        .spawn();
+    Bridge(child.unwrap())
 }
 
 impl Drop for Banks {
@@ -96,6 +101,23 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Starts bridges and kills them, each somewhere in the middle of its work, or of its beginning.
+fn kill_again_and_again(
+    start: impl Fn() -> Bridge,
+    arrived: impl Fn() -> u64,
+    messages: u64,
+    kills: u64,
+) {
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..kills {
+        let bridge = start();
+        let more = arrived() + random.u64(0..messages / (2 * kills));
+        let more = more.min(messages);
+        wait_until("messages arrive", || arrived() >= more);
+        bridge.kill();
+    }
+}
+
 #[test]
 fn a_bridge_killed_again_and_again_carries_each_message_once() {
     const MESSAGES: u32 = 20_000;
@@ -118,16 +140,12 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
             }
         });
         let receiver = scope.spawn(|| receive_all(&to));
-        let mut random = fastrand::Rng::with_seed(7);
-        let arrived = || to.transport().stats().sent;
-        for _ in 0..KILLS {
-            let bridge = banks.bridge(&["--batch", "8"]);
-            // Somewhere in the middle of its work, or of its beginning.
-            let more = arrived() + random.u64(0..u64::from(MESSAGES) / (2 * KILLS));
-            let more = more.min(MESSAGES.into());
-            wait_until("messages arrive", || arrived() >= more);
-            bridge.kill();
-        }
+        kill_again_and_again(
+            || banks.bridge(&["--batch", "8"]),
+            || to.transport().stats().sent,
+            MESSAGES.into(),
+            KILLS,
+        );
         // Its end while the producer is still at it.
         let bridge = banks.bridge(&["--drain"]);
         producer.join().unwrap();
@@ -145,6 +163,53 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
     let uncounted = u64::from(MESSAGES) - stats.acked;
     assert!(uncounted <= KILLS, "{uncounted} acks are missing");
     assert!(stats.redelivered > 0, "no kill hit a message in hand");
+}
+
+#[test]
+fn bridges_into_a_cluster_and_back_killed_again_and_again_carry_each_message_once() {
+    if !ipc_nats::testing::is_installed() {
+        return;
+    }
+    const MESSAGES: u32 = 400;
+    const KILLS: u64 = 8;
+    ipc_nats::register();
+    let cluster = TestCluster::start();
+    let banks = Banks::new("cluster");
+    let middle = cluster.address("middle");
+    let options = QueueOptions::new()
+        .attempt_limit(QueueSettings::MAX_ATTEMPTS)
+        .dedup_window(Duration::from_secs(3600));
+    let open = |address: &str| options.open_bytes(address).unwrap();
+    let (from, over, to) = (open(&banks.from), open(&middle), open(&banks.to));
+    let sender = from.sender();
+    for number in 0..MESSAGES {
+        sender.send(&number.to_le_bytes()).unwrap();
+    }
+    from.transport().close();
+    let there = |args: &[&str]| bridge(&banks.from, &middle, args);
+    let back = |args: &[&str]| bridge(&middle, &banks.to, args);
+    let came = thread::scope(|scope| {
+        let receiver = scope.spawn(|| receive_all(&to));
+        scope.spawn(|| {
+            let acked = || from.transport().stats().acked;
+            kill_again_and_again(|| there(&["--batch", "8"]), acked, MESSAGES.into(), KILLS);
+            assert_eq!(there(&["--drain"]).figures()["exactly_once"], true);
+            over.transport().close();
+        });
+        let arrived = || to.transport().stats().sent;
+        kill_again_and_again(|| back(&["--batch", "8"]), arrived, MESSAGES.into(), KILLS);
+        assert_eq!(back(&["--drain"]).figures()["exactly_once"], true);
+        to.transport().close();
+        receiver.join().unwrap()
+    });
+    let twice: Vec<_> = came.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(twice.is_empty(), "not once each: {twice:?}");
+    assert_eq!(came.len() as u32, MESSAGES);
+    assert_eq!(over.transport().stats().in_use(), 0);
+    assert!(
+        from.transport().stats().redelivered > 0,
+        "no kill hit a message in hand"
+    );
 }
 
 #[test]
