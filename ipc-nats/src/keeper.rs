@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::lane::ack_wait;
 use crate::record::State;
-use crate::repair::GIVEN_UP_AFTER;
+use crate::repair::given_up_after;
 use crate::settle::End;
 use crate::shared::{Held, OPERATION, Shared};
 
@@ -75,7 +75,7 @@ async fn renew_loans(queue: &Arc<Shared>) {
     let now = Instant::now();
     let mut due = Vec::new();
     for (ticket, lent) in queue.loans().iter_mut() {
-        if now >= lent.since + GIVEN_UP_AFTER / 3 {
+        if now >= lent.since + given_up_after() / 3 {
             lent.since = now;
             due.push((
                 *ticket,

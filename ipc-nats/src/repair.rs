@@ -1,6 +1,7 @@
 //! Makes room: drops what nobody wants any more, and what dead senders left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ipc_queue::{SendOptions, WhenFull};
@@ -11,7 +12,12 @@ use crate::shared::Shared;
 
 /// After how long without a sign a place that was never filled is taken back. Longer than a sender trusts in its place, and
 /// than a lender is silent, by more than clocks should differ.
-pub(crate) const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
+pub(crate) fn given_up_after() -> Duration {
+    Duration::from_millis(GIVEN_UP_AFTER_MS.load(Ordering::Relaxed))
+}
+
+/// Only tests change it.
+pub(crate) static GIVEN_UP_AFTER_MS: AtomicU64 = AtomicU64::new(30_000);
 /// Until then a server may not have heard yet that a process in a cluster is there.
 const KNOWN_AFTER: Duration = Duration::from_millis(500);
 
@@ -100,7 +106,7 @@ impl Shared {
                 self.take_back(lane, place, until).await
             }
             // Its sender may be giving it to the work queue, and would not notice: it trusts in its place for a while.
-            State::Ready if is_untouched(&place.record) && is_old(place, GIVEN_UP_AFTER) => {
+            State::Ready if is_untouched(&place.record) && is_old(place, given_up_after()) => {
                 if self.lanes[lane].has_work(&place.key).await? {
                     return Ok(false);
                 }
@@ -112,7 +118,7 @@ impl Shared {
 
     /// Whether the sender that has a place has gone: its process is not connected, or its keeper would have said so.
     pub(crate) async fn is_given_up(&self, place: &Place) -> bool {
-        is_old(place, GIVEN_UP_AFTER)
+        is_old(place, given_up_after())
             || is_old(place, KNOWN_AFTER) && !self.connection.lives(&place.record.process).await
     }
 

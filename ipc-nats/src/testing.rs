@@ -6,6 +6,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::connection::Connection;
 use crate::directory::Directory;
+use crate::repair::GIVEN_UP_AFTER_MS;
 use crate::runtime::block_on;
 use crate::{NatsAddress, shared};
 
@@ -42,6 +44,12 @@ pub fn is_installed() -> bool {
         );
     }
     found
+}
+
+/// From now on this process takes back the place of a silent sender after so long, and not after 30 s.
+pub fn take_back_after(time: Duration) {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    GIVEN_UP_AFTER_MS.store(ms, Ordering::Relaxed);
 }
 
 /// Three servers that are one cluster.

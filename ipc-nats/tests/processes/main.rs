@@ -1,7 +1,8 @@
 //! What one process does to a queue, another sees: closing, pausing, dying in the middle of a send. Real processes.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+mod other;
+mod wire;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,104 +10,16 @@ use ipc_nats::testing::{TestServer, is_installed};
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, QueueOptions, SendFailure, SendOptions};
 
+use other::Other;
+use wire::{Cut, Wire};
+
 const A_WHILE: Duration = Duration::from_secs(30);
-const ADDRESS: &str = "IPC_NATS_OBEYS_AT";
-const SAYS: &str = "says ";
 
 fn create(server: &TestServer, options: &QueueOptions) -> (String, ByteQueue) {
     ipc_nats::register();
     let address = server.address("jobs");
     let queue = options.open_bytes(&address).expect("the server is there");
     (address, queue)
-}
-
-/// Another process that does what it is told. Killed when dropped.
-struct Other {
-    child: Child,
-    tell: ChildStdin,
-    said: BufReader<ChildStdout>,
-}
-
-impl Other {
-    /// This program again.
-    fn start(address: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["obey_if_told_to", "--exact", "--nocapture"])
-            .env(ADDRESS, address)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program starts");
-        let tell = child.stdin.take().expect("it was piped");
-        let said = BufReader::new(child.stdout.take().expect("it was piped"));
-        Self { child, tell, said }
-    }
-
-    fn tell(&mut self, what: &str) {
-        writeln!(self.tell, "{what}").expect("it lives");
-    }
-
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(self.said.read_line(&mut line).expect("it says something") > 0);
-            if let Some((_, said)) = line.trim().split_once(SAYS) {
-                return said.to_owned();
-            }
-        }
-    }
-
-    fn asked(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.answer()
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn obey_if_told_to() {
-    let Ok(address) = std::env::var(ADDRESS) else {
-        return;
-    };
-    ipc_nats::register();
-    let queue = ByteQueue::open(&address).expect("it was created");
-    let (sender, receiver) = (queue.sender(), queue.receiver());
-    let keyed = SendOptions::new().key("the one");
-    let mut loans = Vec::new();
-    for word in std::io::stdin().lines() {
-        let answer = match &*word.expect("a line") {
-            "paused?" => queue.transport().is_paused().to_string(),
-            "closed?" => queue.transport().is_closed().to_string(),
-            "recv" => match receiver.recv() {
-                Ok(delivery) => {
-                    let text = String::from_utf8_lossy(delivery.payload()).into_owned();
-                    delivery.ack().expect("we hold it");
-                    text
-                }
-                Err(error) => format!("{error:?}"),
-            },
-            "try_recv" => format!("{:?}", receiver.try_recv().map(drop).unwrap_err()),
-            "send" => format!("{:?}", sender.try_send(b"no").unwrap_err()),
-            "loan" => {
-                loans.push(sender.try_loan(3).expect("a place"));
-                "lent".to_owned()
-            }
-            "loan with the key" => {
-                let loan = sender.loan_with(3, &keyed, Wait::No);
-                loans.push(loan.expect("the key is free"));
-                "lent".to_owned()
-            }
-            other => panic!("what is {other:?}?"),
-        };
-        println!("{SAYS}{answer}");
-    }
 }
 
 fn wait_for(other: &mut Other, question: &str) {
@@ -221,4 +134,65 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not() {
     assert!(first.is_ok(), "{first:?}");
     assert_eq!(sender.send_with(b"two", &keyed, Wait::No), first);
     assert_eq!(queue.transport().stats().in_use(), 1);
+}
+
+/// A sender that is killed when it has a place and its message is just going to the work queue: before, or when that has it.
+fn kill_while_sending(server: &TestServer, cut: Cut, how: &str) {
+    let wire = Wire::to(server, cut);
+    let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
+    other.tell(how);
+    wait_until("the message is on its way", || wire.is_cut());
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + A_WHILE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while()
+ {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
+    kill_while_sending(&server, Cut::Before, "send for ever");
+    let full = queue.sender().try_send(b"no");
+    assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+    let mut impatient = Other::start(&address);
+    impatient.tell("give up soon");
+    assert_eq!(impatient.asked("send in time"), "sent");
+    let counts = queue.transport().stats();
+    assert_eq!((counts.in_use(), counts.ready), (1, 1));
+}
+
+#[test]
+fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key() {
+    if !is_installed() {
+        return;
+    }
+    for (cut, duplicates) in [(Cut::Before, 0), (Cut::After, 1)] {
+        let server = TestServer::start();
+        let keys = QueueOptions::new().dedup_window(Duration::from_secs(3600));
+        let (_, queue) = create(&server, &keys);
+        kill_while_sending(&server, cut, "send with the key for ever");
+        let (sender, keyed) = (queue.sender(), SendOptions::new().key("the one"));
+        wait_until("the key is free, or known", || {
+            match sender.send_with(b"again", &keyed, Wait::No) {
+                Err(SendFailure::KeyInUse) => false,
+                sent => sent.is_ok() || panic!("{sent:?}"),
+            }
+        });
+        assert_eq!(queue.transport().stats().duplicates, duplicates);
+        let receiver = queue.receiver();
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+        let expected = if duplicates > 0 { "for ever" } else { "again" };
+        assert_eq!(delivery.payload(), expected.as_bytes());
+        delivery.ack().expect("we hold it");
+        assert_eq!(queue.transport().stats().in_use(), 0);
+    }
 }

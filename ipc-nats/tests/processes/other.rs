@@ -1,0 +1,117 @@
+//! Another process.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use ipc_nats::testing::take_back_after;
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, SendOptions};
+
+const ADDRESS: &str = "IPC_NATS_OBEYS_AT";
+const SAYS: &str = "says ";
+
+/// Another process that does what it is told. Killed when dropped.
+pub struct Other {
+    child: Child,
+    tell: ChildStdin,
+    said: BufReader<ChildStdout>,
+}
+
+impl Other {
+    /// This program again.
+    pub fn start(address: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["other::obey_if_told_to", "--exact", "--nocapture"])
+            .env(ADDRESS, address)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program starts");
+        let tell = child.stdin.take().expect("it was piped");
+        let said = BufReader::new(child.stdout.take().expect("it was piped"));
+        Self { child, tell, said }
+    }
+
+    pub fn tell(&mut self, what: &str) {
+        writeln!(self.tell, "{what}").expect("it lives");
+    }
+
+    pub fn answer(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.said.read_line(&mut line).expect("it says something") > 0);
+            if let Some((_, said)) = line.trim().split_once(SAYS) {
+                return said.to_owned();
+            }
+        }
+    }
+
+    pub fn asked(&mut self, what: &str) -> String {
+        self.tell(what);
+        self.answer()
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn obey_if_told_to() {
+    let Ok(address) = std::env::var(ADDRESS) else {
+        return;
+    };
+    ipc_nats::register();
+    let queue = ByteQueue::open(&address).expect("it was created");
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let keyed = SendOptions::new().key("the one");
+    let mut loans = Vec::new();
+    for word in std::io::stdin().lines() {
+        let answer = match &*word.expect("a line") {
+            "paused?" => queue.transport().is_paused().to_string(),
+            "closed?" => queue.transport().is_closed().to_string(),
+            "recv" => match receiver.recv() {
+                Ok(delivery) => {
+                    let text = String::from_utf8_lossy(delivery.payload()).into_owned();
+                    delivery.ack().expect("we hold it");
+                    text
+                }
+                Err(error) => format!("{error:?}"),
+            },
+            "try_recv" => format!("{:?}", receiver.try_recv().map(drop).unwrap_err()),
+            "send" => format!("{:?}", sender.try_send(b"no").unwrap_err()),
+            "loan" => {
+                loans.push(sender.try_loan(3).expect("a place"));
+                "lent".to_owned()
+            }
+            "loan with the key" => {
+                let loan = sender.loan_with(3, &keyed, Wait::No);
+                loans.push(loan.expect("the key is free"));
+                "lent".to_owned()
+            }
+            "send for ever" => {
+                let sent = sender.send(b"for ever");
+                panic!("the wire is cut: {sent:?}")
+            }
+            "send with the key for ever" => {
+                let sent = sender.send_with(b"for ever", &keyed, Wait::Forever);
+                panic!("the wire is cut: {sent:?}")
+            }
+            "give up soon" => {
+                take_back_after(Duration::from_millis(100));
+                continue;
+            }
+            "send in time" => {
+                let sent = sender.send_timeout(b"in time", Duration::from_secs(20));
+                sent.map_or_else(|failure| format!("{failure:?}"), |_| "sent".to_owned())
+            }
+            other => panic!("what is {other:?}?"),
+        };
+        println!("{SAYS}{answer}");
+    }
+}
