@@ -88,6 +88,7 @@ fn run_in(
         chronicle: Chronicle::begin(),
         losses,
         node,
+        premises,
         audience,
         interrupts,
         stopping: Stopping::No,
@@ -109,7 +110,7 @@ fn run_in(
     } else {
         after
     };
-    Ok(run.finish(premises, stats, elapsed))
+    Ok(run.finish(stats, elapsed))
 }
 
 /// A pool that gives tasks up later, by the deaths that are planned, and workers as well.
@@ -161,6 +162,7 @@ struct Run<'a> {
     chronicle: Chronicle,
     losses: mpsc::Receiver<Loss>,
     node: &'a Node,
+    premises: &'a Premises,
     audience: &'a mut dyn Audience,
     interrupts: &'a Interrupts,
     stopping: Stopping,
@@ -171,13 +173,19 @@ impl Run<'_> {
         // Short enough for a prompt kill, and for a second try at a full queue.
         const PATIENCE: Duration = Duration::from_millis(20);
         while !self.is_complete() {
+            let mut wait = PATIENCE;
             match self.stopping() {
-                Stopping::No => self.hand_out()?,
+                Stopping::No if self.hand_out(PATIENCE)? => {}
+                Stopping::No => wait = Duration::ZERO,
                 Stopping::Soon if self.open.is_empty() => return Ok(()),
                 Stopping::Soon => self.take_back(),
                 Stopping::Now => return Ok(()),
             }
-            let mut wait = PATIENCE;
+            if let Err(error) = self.premises.check() {
+                // Now: without its server nothing ends quickly.
+                self.audience.note(&format!("{error}; ending"));
+                return Err(error);
+            }
             while let Some((ticket, answer)) = self.open.next(Some(wait)) {
                 self.take_in(ticket, answer)?;
                 wait = Duration::ZERO;
@@ -208,9 +216,13 @@ impl Run<'_> {
         self.stopping
     }
 
-    /// Submits parts until there is no room for more.
-    fn hand_out(&mut self) -> Result<()> {
+    /// Submits parts until there is no room for more. `false`: there may be, but the time was up.
+    fn hand_out(&mut self, time: Duration) -> Result<bool> {
+        let until = Instant::now() + time;
         while self.has_window() {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
             let Some(job) = self.backlog.pop() else {
                 break;
             };
@@ -233,7 +245,7 @@ impl Run<'_> {
                 Err(error) => return Err(error).context("submitting a task"),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn has_window(&self) -> bool {
@@ -376,15 +388,10 @@ impl Run<'_> {
         self.note_losses();
     }
 
-    fn finish(
-        self,
-        premises: &Premises,
-        (tasks, results): (QueueStats, QueueStats),
-        elapsed: Duration,
-    ) -> Finished {
+    fn finish(self, (tasks, results): (QueueStats, QueueStats), elapsed: Duration) -> Finished {
         // Whoever is left is killed.
         drop(self.pool);
-        let nodes = Registry::open(premises.namespace())
+        let nodes = Registry::open(self.premises.namespace())
             .map(|registry| registry.nodes(Duration::from_secs(10)))
             .unwrap_or_default();
         let errors = nodes.iter().map(|node| node.stats.errors).sum();

@@ -7,7 +7,7 @@ mod show;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -128,16 +128,26 @@ fn count_signals(interrupts: &Interrupts) -> Result<()> {
     let interrupts = Arc::clone(interrupts);
     thread::spawn(move || {
         for _ in signals.forever() {
-            interrupts.fetch_add(1, Ordering::Relaxed);
+            if interrupts.fetch_add(1, Ordering::Relaxed) == 1 {
+                thread::spawn(end_at_any_rate);
+            }
         }
     });
     Ok(())
 }
 
+/// A server that does not answer would keep us from taking anything away. Workers, and a server of our own, end with this process.
+fn end_at_any_rate() {
+    const AT_ONCE: Duration = Duration::from_secs(5);
+    thread::sleep(AT_ONCE);
+    show::say("the queues do not answer, and are left as they are");
+    process::exit(INTERRUPTED.into());
+}
+
 /// Lends workers to another's run, for as long as it goes on.
 fn host(options: &HostOptions) -> Result<()> {
     let nodes = premises::nodes_of_run(&options.at);
-    let own_name = || format!("host{}", std::process::id());
+    let own_name = || format!("host{}", process::id());
     let guests = Pool::builder()
         .at(&options.at)
         .workers(options.workers.into())

@@ -13,7 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ipc_nats::NatsAddress;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::getppid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, getppid};
 use serde::Deserialize;
 
 /// A server that runs.
@@ -86,6 +87,22 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn check(&self) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        // It stays to be reaped when dropped.
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let how = match waitid(Id::Pid(pid), look) {
+            Ok(WaitStatus::StillAlive) => return Ok(()),
+            Ok(WaitStatus::Signaled(_, signal, _)) => signal.to_string(),
+            other => format!("{other:?}"),
+        };
+        bail!("the run's own {PROGRAM} ended ({how}), and all tasks with it: start the run again")
     }
 
     /// The address there of the pool of that name, which lasts as long as the server.

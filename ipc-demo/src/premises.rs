@@ -92,6 +92,14 @@ impl Premises {
         &self.address
     }
 
+    /// Whether all that is of the run's own is well.
+    ///
+    /// # Errors
+    /// When its NATS server has ended.
+    pub fn check(&self) -> Result<()> {
+        self.server.as_ref().map_or(Ok(()), nats::Server::check)
+    }
+
     /// How the pool is to be started there, with so many workers.
     pub fn pool(&self, workers: usize) -> PoolBuilder {
         let builder = Pool::builder().at(&self.address).workers(workers);

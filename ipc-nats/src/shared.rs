@@ -223,6 +223,13 @@ impl Shared {
         }
     }
 
+    /// Asks the directory.
+    async fn look_up(&self) {
+        if let Ok(Some(entry)) = self.directory.find(&self.name).await {
+            self.learn(Some(&entry));
+        }
+    }
+
     pub(crate) fn set_life(&self, life: Life) {
         if self.life.fetch_max(life as u8, Ordering::SeqCst) < life as u8 {
             self.notify_all();
@@ -449,9 +456,14 @@ async fn next_or_gone(
     watch: &mut async_nats::jetstream::kv::Watch,
 ) -> Option<Seen> {
     const LOOKS_EVERY: Duration = Duration::from_secs(1);
+    const QUIET: u32 = 3;
+    let mut quiet: u32 = 0;
     loop {
+        quiet = quiet.wrapping_add(1);
         match tokio::time::timeout(LOOKS_EVERY, watch.next()).await {
             Ok(next) => return next,
+            // Who tells us may have been on a server that died, which takes the client long to find out.
+            Err(_) if quiet.is_multiple_of(QUIET) => shared.upgrade()?.look_up().await,
             Err(_) if shared.strong_count() == 0 => return None,
             Err(_) => {}
         }

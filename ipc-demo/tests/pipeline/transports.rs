@@ -1,6 +1,11 @@
 //! The same report over every transport, and over two hosts, and while a server dies.
 
+use std::time::Duration;
+
 use ipc_nats::testing::{self, TestCluster, TestServer};
+use ipc_queue::QueueOptions;
+use ipc_queue::transport::OpenMode;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use crate::fingerprints::{check_kills, fingerprint_everything};
@@ -72,6 +77,70 @@ fn a_cluster_that_loses_a_server_in_the_middle_loses_nothing() {
     let report = running.end().exact_report(FILES);
     assert_eq!(report["distinct"], FILES);
     tree.check(&report["files"]);
+    // Whoever could not reach it waited.
+    assert_eq!(sum(&report["workers"], "restarts"), 0, "{report}");
+}
+
+#[test]
+fn workers_killed_at_random_cost_no_task_over_a_server_either() {
+    const KILLS: u64 = 4;
+    if !testing::is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let place = Place::new();
+    let running = simulate(&place, &server, &["30", "--workers", "4"]);
+    for kills in 0..KILLS {
+        running.await_note(if kills < 2 { "10 of 30" } else { "20 of 30" });
+        wait_until("a victim", || {
+            let victim = fastrand::choice(running.workers());
+            victim.is_some_and(|worker| kill(worker, Signal::SIGKILL).is_ok())
+        });
+    }
+    let report = running.end().exact_report(30);
+    assert_eq!(report["distinct"], 30);
+    // One that was being replaced may have been killed for it.
+    let restarts = sum(&report["workers"], "restarts");
+    assert!((1..=KILLS).contains(&restarts), "{report}");
+}
+
+#[test]
+fn a_worker_is_replaced_though_what_it_died_saying_is_not_heard() {
+    if !testing::is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let place = Place::new();
+    let running = simulate(&place, &server, &["6", "--workers", "1"]);
+    let answers = format!("{}.answers", address_of(&running));
+    ipc_nats::register();
+    let answers = QueueOptions::new()
+        .mode(OpenMode::Open)
+        .open_bytes(&answers);
+    let answers = answers.unwrap().receiver();
+    // Not the pool's to hear now: as what a dead worker left half-said.
+    let unheard = answers.recv().unwrap();
+    unheard.extend(Duration::from_secs(60)).unwrap();
+    for worker in running.workers() {
+        kill(worker, Signal::SIGKILL).unwrap();
+    }
+    running.await_note("worker-1 was lost");
+    drop(unheard);
+    running.end().exact_report(6);
+}
+
+/// So many made-up tasks over that server.
+fn simulate<'a>(place: &'a Place, server: &TestServer, count: &[&str]) -> Running<'a> {
+    let servers = format!("nats://{}", server.host());
+    let args = [
+        "--json",
+        "--transport",
+        "nats",
+        "--at",
+        &servers,
+        "--simulate",
+    ];
+    place.start(args.iter().chain(count))
 }
 
 fn start<'a>(place: &'a Place, tree: &Tree, servers: &str, options: &[&str]) -> Running<'a> {
