@@ -34,6 +34,8 @@ struct NatsPlace<'a> {
 
 /// How often a sender looks for room if nobody tells it.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
+/// How long it is tried to take back what may have been sent.
+const WITHDRAWS_FOR: Duration = Duration::from_secs(60);
 /// A place whose sender died is taken back after a while: one who took longer than this looks whether it still has it.
 const SURE_FOR: Duration = Duration::from_secs(4);
 
@@ -198,7 +200,10 @@ impl Shared {
                 Ok(seq) => return Ok((key, seq)),
                 Err(Trouble::Full) => {}
                 Err(Trouble::Changed) => continue,
-                Err(trouble) => return Err(self.send_failure(trouble)),
+                Err(trouble) => {
+                    self.forget(lane, key);
+                    return Err(self.send_failure(trouble));
+                }
             }
             let room = self.look_for_room(lane, options, until(wait)).await;
             let room = room.map_err(|trouble| self.send_failure(trouble))?;
@@ -286,7 +291,10 @@ impl Shared {
             let ours = self.our_loan(&lent, until).await;
             place = match ours {
                 Some(seq) if trouble == Trouble::Changed && seq != place => seq,
-                _ => return Err(self.send_failure(trouble)),
+                _ => {
+                    self.forget(lent.lane, lent.key);
+                    return Err(self.send_failure(trouble));
+                }
             };
         };
         let Lent { lane, key, .. } = lent;
@@ -376,14 +384,34 @@ impl Shared {
         Ok(record.id)
     }
 
+    /// Takes a place back of which nobody knows whether it was taken: what was asked of a server that was away is asked again by the
+    /// client when it is back. The work queue never had its message, so nobody can hold it.
+    fn forget(self: &Arc<Self>, lane: usize, key: String) {
+        const LOOKS: usize = 3;
+        const PAUSE: Duration = Duration::from_secs(1);
+        let shared = Arc::clone(self);
+        spawn(async move {
+            let lane = &shared.lanes[lane];
+            for _ in 0..LOOKS {
+                let until = Instant::now() + WITHDRAWS_FOR;
+                if let Ok(Some(place)) = lane.read(&key, until).await
+                    && lane.erase(&key, place.seq, until).await == Ok(true)
+                {
+                    shared.tell(Side::Room).await;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
+
     /// Takes a message back of which nobody knows whether the work queue has it: without its place nobody receives it.
     fn withdraw(self: &Arc<Self>, lane: usize, key: String, seq: u64) {
-        const FOR: Duration = Duration::from_secs(60);
         let shared = Arc::clone(self);
         spawn(async move {
             let lane = &shared.lanes[lane];
             // Otherwise it is somebody else's: received, or judged to have been sent.
-            if lane.erase(&key, seq, Instant::now() + FOR).await == Ok(true) {
+            let erased = lane.erase(&key, seq, Instant::now() + WITHDRAWS_FOR).await;
+            if erased == Ok(true) {
                 lane.drop_work(&key).await;
                 shared.tell(Side::Room).await;
             }

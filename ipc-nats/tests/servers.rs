@@ -112,6 +112,29 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why() {
 }
 
 #[test]
+fn what_could_not_be_sent_takes_no_place_when_the_server_is_back() {
+    if !is_installed() {
+        return;
+    }
+    let mut server = TestServer::start();
+    let queue = open(&server.address("jobs"));
+    server.kill();
+    let failure = queue.sender().send_timeout(b"lost", Duration::from_secs(1));
+    assert!(matches!(failure, Err(SendFailure::Transport(_))));
+    server.restart();
+    // Behind what the client still had to say.
+    queue
+        .sender()
+        .send_timeout(b"found", A_WHILE)
+        .expect("it is back");
+    let deadline = Instant::now() + A_WHILE / 2;
+    while queue.transport().stats().in_use() > 1 {
+        assert!(Instant::now() < deadline, "{:?}", queue.transport().stats());
+        thread::yield_now();
+    }
+}
+
+#[test]
 fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing() {
     if !is_installed() {
         return;

@@ -82,6 +82,28 @@ fn a_cluster_that_loses_a_server_in_the_middle_loses_nothing() {
 }
 
 #[test]
+fn a_server_that_is_killed_and_started_again_in_the_middle_loses_nothing() {
+    const FILES: usize = 400;
+    if !testing::is_installed() {
+        return;
+    }
+    let mut server = TestServer::start();
+    let place = Place::new();
+    let tree = Tree::of_small_files(&place, FILES);
+    let servers = format!("nats://{}", server.host());
+    let running = start(&place, &tree, &servers, &[]);
+    running.await_note("40 of 400");
+    server.kill();
+    // Away for so long that everybody notices.
+    running.await_note("waiting: the NATS server");
+    server.restart();
+    let report = running.end().exact_report(FILES);
+    assert_eq!(report["distinct"], FILES);
+    tree.check(&report["files"]);
+    assert_eq!(sum(&report["workers"], "restarts"), 0, "{report}");
+}
+
+#[test]
 fn workers_killed_at_random_cost_no_task_over_a_server_either() {
     const KILLS: u64 = 4;
     if !testing::is_installed() {
