@@ -138,6 +138,8 @@ fn what_becomes_of_workers_and_jobs_is_told() {
         "{died}"
     );
     hear(&["job without result", &ticket, "how=\"crashed\""]);
+    // Stops the only worker: nobody begins what comes behind it.
+    let cancelled = pool.request(&Die(19)).unwrap();
     let late = pool.request(&TooLate).unwrap();
     let ticket = format!("ticket={}", late.number());
     let expired = late.wait();
@@ -146,7 +148,6 @@ fn what_becomes_of_workers_and_jobs_is_told() {
         "{expired:?}"
     );
     hear(&["job without result", &ticket, "how=\"expired\""]);
-    let cancelled = pool.request(&Die(19)).unwrap();
     let ticket = format!("ticket={}", cancelled.number());
     cancelled.cancel();
     hear(&["job without result", &ticket, "how=\"cancelled\""]);
