@@ -239,7 +239,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
                 let why = failure.to_string();
                 (self.note)(Note::Waiting { why });
             }
-            if matches!(failure, SendFailure::Transport(_)) {
+            if answers_at_once(&failure) {
                 thread::sleep(slice.min(PAUSE));
             }
         }
@@ -331,6 +331,12 @@ fn is_passing(failure: &SendFailure) -> bool {
         failure,
         Full { .. } | NoMemory { .. } | TimedOut { .. } | KeyInUse | KeysFull { .. } | Transport(_)
     )
+}
+
+/// Whether it may be said without having waited.
+fn answers_at_once(failure: &SendFailure) -> bool {
+    use SendFailure::{KeyInUse, KeysFull, Transport};
+    matches!(failure, KeyInUse | KeysFull { .. } | Transport(_))
 }
 
 #[cfg(test)]
