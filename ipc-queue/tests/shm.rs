@@ -271,7 +271,40 @@ fn a_purge_and_a_drain_see_to_all_priorities() {
 }
 
 #[test]
-fn a_requeued_letter_keeps_its_priority_and_is_named_once() {
+fn a_requeued_letter_keeps_its_priority() {
+    for priority in Priority::ALL {
+        let shm = Shm::new();
+        let queue = of_each_priority(&shm, b"other", &SendOptions::new());
+        assert_eq!(queue.transport().purge(), Ok(4));
+        let (sender, receiver) = (queue.sender(), queue.receiver());
+        let of = |priority| SendOptions::new().priority(priority);
+        let name = format!("{priority:?}");
+        sender
+            .send_with(name.as_bytes(), &of(priority), Wait::No)
+            .unwrap();
+        receiver.recv().unwrap().bury().unwrap();
+        for other in Priority::ALL.into_iter().filter(|other| *other != priority) {
+            let name = format!("{other:?}");
+            sender
+                .send_with(name.as_bytes(), &of(other), Wait::No)
+                .unwrap();
+        }
+        let letter = queue.transport().dead_letters().remove(0);
+        assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+        let mut came = Vec::new();
+        while let Ok(delivery) = receiver.try_recv() {
+            came.push(String::from_utf8(delivery.payload().to_vec()).unwrap());
+            delivery.ack().unwrap();
+        }
+        let mut urgent_first = Priority::ALL;
+        urgent_first.reverse();
+        assert_eq!(came, urgent_first.map(|priority| format!("{priority:?}")));
+        shm.remove(&Name::new("levels").unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_requeued_letter_is_named_once() {
     let shm = Shm::new();
     let queue = of_each_priority(&shm, b"poison", &SendOptions::new());
     let receiver = queue.receiver();

@@ -611,6 +611,9 @@ mod tests {
         for _ in 0..rounds {
             let next = Attachment::join(scratch.open("table", TEST_KIND), "next").unwrap();
             assert_eq!(next.member().index, member.index);
+            // As if it died: what the copy holds does not make it seem alive.
+            liveness::unlock(next.segment().file(), life_byte(next.member()));
+            assert_eq!(next.participants().departed(&segment), [next.member()]);
             next.leave();
             next.participants().release(next.segment(), next.member());
         }
