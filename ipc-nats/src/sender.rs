@@ -73,10 +73,6 @@ impl NatsSender {
 }
 
 impl SendPort for NatsSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.loan_with(len, &SendOptions::new().kind(kind), wait)
-    }
-
     fn loan_with(
         &self,
         len: usize,

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
+use ipc_proto::{MessageId, Name, QueueSettings, SenderId};
 
 use crate::bell::{Bell, Listeners};
 use crate::capability::{Capabilities, Semantic, Unsupported};
@@ -381,10 +381,6 @@ impl TimeUp {
 }
 
 impl SendPort for LocalSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.loan_with(len, &SendOptions::new().kind(kind), wait)
-    }
-
     fn loan_with(
         &self,
         len: usize,

@@ -220,28 +220,27 @@ pub trait Transport: Debug + Send + Sync {
     }
 }
 
-/// Sends. Only [`loan`](Self::loan) must be written: [`Loan::buffered`] makes one of an ordinary buffer.
+/// Sends. Only [`loan_with`](Self::loan_with) must be written: [`Loan::buffered`] makes one of an ordinary buffer, and
+/// [`SendOptions::check`] refuses what the transport has not.
 pub trait SendPort: Debug + Send {
     /// Memory for a payload of `len` bytes, and a place in the queue for it.
     ///
     /// # Errors
-    /// [`SendFailure::Full`] or `NoMemory` with [`Wait::No`], `TimedOut` with a deadline.
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure>;
-
-    /// As [`loan`](Self::loan), for a message with options.
-    ///
-    /// # Errors
-    /// Also [`SendFailure::Unsupported`], and [`SendFailure::Duplicate`] for a key that the queue remembers.
+    /// [`SendFailure::Full`] or `NoMemory` with [`Wait::No`], `TimedOut` with a deadline; [`SendFailure::Unsupported`] for
+    /// options that the transport has not, and [`SendFailure::Duplicate`] for a key that the queue remembers.
     fn loan_with(
         &self,
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
-        match options.first_semantic() {
-            None => self.loan(len, options.kind, wait),
-            Some(semantic) => Err(Unsupported::by_transport(semantic).into()),
-        }
+    ) -> Result<Loan<'_>, SendFailure>;
+
+    /// As [`loan_with`](Self::loan_with), for a message of that kind and no other options.
+    ///
+    /// # Errors
+    /// As `loan_with`, but for what is said of options.
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+        self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
 
     /// Sends a copy of `payload`.

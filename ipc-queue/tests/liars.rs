@@ -9,7 +9,7 @@ use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
 use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use ipc_queue::{
-    ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DrainError, Kind, Loan, LocalQueue, Name,
+    ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DrainError, Loan, LocalQueue, Name,
     QueueError, QueueSettings, QueueStats, RecvError, Semantic, SendFailure, SendOptions, Support,
     Unsupported,
 };
@@ -145,10 +145,6 @@ struct LyingSender {
 }
 
 impl SendPort for LyingSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.port.loan(len, kind, wait)
-    }
-
     fn loan_with(
         &self,
         len: usize,

@@ -182,10 +182,6 @@ fn carried<'a>(payload: &'a [&'a [u8]; 1]) -> Result<Carried<'a>, SendFailure> {
 }
 
 impl SendPort for UnixSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.loan_with(len, &SendOptions::new().kind(kind), wait)
-    }
-
     fn loan_with(
         &self,
         len: usize,

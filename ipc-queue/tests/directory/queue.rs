@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipc_queue::transport::{OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
 use ipc_queue::{
-    About, ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DeadReason, Kind, Loan, MessageId,
+    About, ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DeadReason, Loan, MessageId,
     PublishOnce, QueueError, QueueSettings, QueueStats, RecvError, Semantic, SendFailure,
     SendOptions, SenderId, SettleError, SettleOnce, Support, Unsupported,
 };
@@ -189,10 +189,6 @@ struct DirectoryPlace<'s> {
 }
 
 impl SendPort for DirectorySender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
-        self.loan_with(len, &SendOptions::new().kind(kind), wait)
-    }
-
     fn loan_with(
         &self,
         len: usize,
