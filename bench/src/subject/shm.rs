@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ipc_queue::transport::Wait;
 use ipc_queue::{
-    ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions, Receiver as TypedReceiver, RecvError,
-    Sender as TypedSender,
+    ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions,
+    Receiver as TypedReceiver, RecvError, Sender as TypedSender,
 };
 
-use super::waiting::poll;
+use super::waiting::{Adaptive, Waiting};
 use super::{Patience, Place, Player, Receiver, Sender, Subject};
 use crate::work::{SMALL, Work};
 
@@ -116,6 +116,7 @@ impl Subject for Shm {
             receiver: self.open(place)?.receiver(),
             batch: self.batch(),
             patience,
+            waiting: Adaptive::default(),
         })
     }
 
@@ -169,6 +170,23 @@ pub struct BytesOut {
     receiver: ByteReceiver,
     batch: usize,
     patience: Patience,
+    waiting: Adaptive,
+}
+
+impl BytesOut {
+    /// The next message, without ever sleeping.
+    #[inline]
+    fn spin(&self) -> Result<ByteDelivery<'_>> {
+        let mut found = None;
+        self.waiting.until(|| {
+            found = match self.receiver.try_recv() {
+                Err(RecvError::Empty) => None,
+                received => Some(received),
+            };
+            found.is_some()
+        });
+        Ok(found.context("waited until there was one")??)
+    }
 }
 
 impl Sender for BytesIn {
@@ -221,19 +239,10 @@ impl Receiver for BytesOut {
         }
         let delivery = match self.patience {
             Patience::Block | Patience::Stream => self.receiver.recv()?,
-            Patience::Spin => poll(|| found(self.receiver.try_recv()))?,
+            Patience::Spin => self.spin()?,
         };
         read(delivery.payload());
         Ok(delivery.ack()?)
-    }
-}
-
-#[inline]
-fn found<T>(received: Result<T, RecvError>) -> Result<Option<T>> {
-    match received {
-        Ok(found) => Ok(Some(found)),
-        Err(RecvError::Empty) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -365,6 +365,6 @@ impl<M: Memory> Ring<M> {
 }
 
 /// How many messages of a batch are sent, or taken, together.
-pub const TOGETHER: usize = 32;
+pub const TOGETHER: usize = 8;
 /// How many cells ahead to fetch: four operations take as long as a cache line from the other process.
 const AHEAD: u32 = 4;

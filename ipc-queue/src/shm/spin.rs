@@ -3,7 +3,8 @@
 //! Polling *is* the contention: who polls takes the cache line that the other side is about to write, and
 //! both run in lock-step. So the pause between two looks adapts. When a wait ends, count how many
 //! operations then succeed without waiting: two or more, and the pause doubles, for it let work batch up;
-//! just one, and it shrinks by a quarter. A stream settles at long pauses, a ping-pong at none.
+//! just one, and it shrinks by a quarter. A stream settles at long pauses, a ping-pong at the shortest: none at all would
+//! take the line between a sender's claim and its publication.
 
 use std::cell::Cell;
 use std::hint;
@@ -11,13 +12,16 @@ use std::time::{Duration, Instant};
 
 /// How long to look again and again before sleeping: about what a sleep and a wake-up cost.
 const BUDGET: Duration = Duration::from_micros(30);
-const LONGEST_PAUSE: u32 = 128;
-/// Looks between two readings of the clock.
-const LOOKS: u32 = 16;
+/// In `pause` instructions, of some 15 ns each.
+const SHORTEST_PAUSE: u32 = 5;
+const LONGEST_PAUSE: u32 = 256;
+/// Pauses between two readings of the clock.
+const UNTIMED: u32 = 32;
 
 /// What a handle learned about its own waits.
 #[derive(Debug, Default)]
 pub struct Spin {
+    /// Beyond the shortest.
     pause: Cell<u32>,
     /// Operations since the last wait.
     streak: Cell<u32>,
@@ -34,15 +38,18 @@ impl Spin {
     pub fn look<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
         self.adapt();
         let started = Instant::now();
+        let mut untimed = 0;
         loop {
-            for _ in 0..LOOKS {
-                (0..=self.pause.get()).for_each(|_| hint::spin_loop());
-                if let Some(found) = attempt() {
-                    return Some(found);
-                }
+            (0..SHORTEST_PAUSE + self.pause.get()).for_each(|_| hint::spin_loop());
+            if let Some(found) = attempt() {
+                return Some(found);
             }
-            if started.elapsed() > BUDGET {
-                return None;
+            untimed += SHORTEST_PAUSE + self.pause.get();
+            if untimed >= UNTIMED {
+                if started.elapsed() > BUDGET {
+                    return None;
+                }
+                untimed = 0;
             }
         }
     }
