@@ -25,5 +25,7 @@ pub fn wall() -> Timestamp {
 #[inline]
 fn nanos(time: Timespec) -> u64 {
     let seconds = time.tv_sec.cast_unsigned();
-    seconds.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.cast_unsigned())
+    seconds
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.tv_nsec.cast_unsigned())
 }

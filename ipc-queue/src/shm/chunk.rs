@@ -49,8 +49,6 @@ impl Tag {
 
 impl<M: Memory> Ring<M> {
     /// A free chunk out of `range`, `first` and what follows it before the others.
-    ///
-    /// Starting with the one used last pays: its memory is still in the cache.
     pub fn find_chunk(&self, range: Range<u32>, first: u32) -> Option<Candidate> {
         let first = first.clamp(range.start, range.end);
         (first..range.end)

@@ -36,6 +36,7 @@ const HEADER_BYTES: usize = CELL_WORDS * 8;
 const PAGE_BYTES: usize = 4096;
 const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
+const WARM_BYTES: usize = 4 << 20;
 const ID_PARAM: usize = 13;
 
 /// Where the parts of one level of a queue lie. Offsets are from its beginning.
@@ -68,6 +69,19 @@ pub struct Class {
     pub chunks: Range<u32>,
     /// Where the first of them lies.
     pub at: usize,
+}
+
+impl Class {
+    /// Chunks to use in turn while they suffice, and those for when more are under way.
+    ///
+    /// A core's cache and its table of pages keep up with the first few megabytes. With fewer a sender would often take what its
+    /// receiver has in its own cache still, which is slow, too.
+    pub fn warm_and_cold(&self) -> [Range<u32>; 2] {
+        let Range { start, end } = self.chunks;
+        let warm = u32::try_from(WARM_BYTES / self.chunk_bytes).unwrap_or(u32::MAX);
+        let split = start.saturating_add(warm.max(1)).min(end);
+        [start..split, split..end]
+    }
 }
 
 /// Where the table of keys lies in a segment's body.
@@ -271,6 +285,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn each_chunk_is_a_warm_one_or_a_cold_one_and_some_are_warm() {
+        for (chunk_bytes, count, warm) in [(1 << 20, 16, 4), (1 << 23, 2, 1), (1 << 16, 64, 64)] {
+            let class = Class {
+                chunk_bytes,
+                chunks: 5..5 + count,
+                at: 0,
+            };
+            let split = 5 + warm;
+            assert_eq!(class.warm_and_cold(), [5..split, split..5 + count]);
+        }
+    }
 
     #[test]
     fn settings_survive_the_header() {

@@ -13,6 +13,7 @@ use ipc_shm::clock;
 use super::Hold;
 use super::cell::Body;
 use super::chunk::Candidate;
+use super::geometry::Class;
 use super::keys::{CellName, HeldKey, Keys, Known, Refused};
 use super::level::{Level, SegmentKeys};
 use super::memory::RingWord;
@@ -43,8 +44,8 @@ pub(crate) struct LevelSender {
     sequence: Cell<u64>,
     /// From one message's to the next's: other levels' senders have the numbers between.
     step: u64,
-    /// The chunk used last: its memory is likely still in the cache.
-    warm_chunk: Cell<u32>,
+    /// The chunk used last.
+    last_chunk: Cell<u32>,
     /// Payloads up to this size need no chunk.
     most_inline: usize,
 }
@@ -102,7 +103,7 @@ impl LevelSender {
             id,
             sequence: Cell::new(number as u64),
             step: shared.contents.levels.len() as u64,
-            warm_chunk: Cell::new(0),
+            last_chunk: Cell::new(0),
             number: number as u32,
             most_inline: (level.payloads.geometry().inline_bytes)
                 .min(most_bytes(&shared.contents.settings)),
@@ -372,7 +373,7 @@ impl LevelSender {
                 }
             }
         }
-        self.warm_chunk.set(chunk.chunk);
+        self.last_chunk.set(chunk.chunk);
         self.writable(claim, Some(chunk.chunk), len)
     }
 
@@ -420,10 +421,9 @@ impl LevelSender {
     fn free_chunk(&self, len: usize) -> Option<Candidate> {
         let classes = &self.level.payloads.geometry().classes;
         let fitting = classes.iter().filter(|class| class.chunk_bytes >= len);
-        let mut found = fitting.filter_map(|class| {
-            self.level
-                .ring
-                .find_chunk(class.chunks.clone(), self.warm_chunk.get())
+        let mut found = fitting.flat_map(Class::warm_and_cold).filter_map(|chunks| {
+            let ring = &self.level.ring;
+            ring.find_chunk(chunks, self.last_chunk.get())
         });
         found.next()
     }
