@@ -34,13 +34,13 @@ mod waiting;
 mod word;
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Name, QueueSettings};
 use ipc_shm::wait::Event;
-use ipc_shm::watch::{self, Watched};
+use ipc_shm::watch::{self, Running, Watched};
 use ipc_shm::{
     Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Namespace, OpenError,
     Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
@@ -60,7 +60,7 @@ use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Tr
 use contents::Contents;
 use geometry::LAYOUT_HASH;
 use level::SegmentMemory;
-use patrol::STRETCH;
+use patrol::Patrol;
 use recovery::{Changed, Due};
 use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
@@ -103,8 +103,8 @@ pub(crate) struct Shared {
     listeners: [Arc<Listeners>; 2],
     /// When the watcher will look next, in milliseconds since boot. Only this process's business.
     next_look: AtomicU64,
-    /// Where the next patrol begins. Only this process's business.
-    patrol: AtomicU32,
+    /// Only this process's business.
+    patrol: Mutex<Patrol>,
     /// How many [`Hold`]s there are.
     holds: AtomicUsize,
 }
@@ -150,7 +150,7 @@ impl ShmQueue {
             listeners: Default::default(),
             next_look: AtomicU64::new(u64::MAX),
             // Processes begin at different places, and so come round sooner together.
-            patrol: AtomicU32::new(fastrand::u32(..)),
+            patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),
         }));
         let subject: Arc<dyn Watched> = Arc::clone(&shared.0) as _;
@@ -326,7 +326,7 @@ impl Shared {
     }
 
     /// The rings of all levels.
-    fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> {
+    fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> + Clone {
         self.contents.rings()
     }
 
@@ -424,8 +424,8 @@ impl Shared {
     }
 
     /// What a blocked handle does before it goes back to sleep.
-    fn look_around(&self) {
-        for member in self.attachment.departed() {
+    fn look_around(&self, running: &Running) {
+        for member in self.attachment.departed_beside(running) {
             self.recover(member);
         }
     }
@@ -433,8 +433,8 @@ impl Shared {
     /// Raises the hints that somebody may owe: one lost with a stopped process costs no more than a slice, or in a queue of
     /// more cells than a stretch a slice for each.
     fn patrol(&self) {
-        let from = self.patrol.fetch_add(STRETCH, Ordering::Relaxed);
-        self.rings().for_each(|ring| ring.patrol(from));
+        let mut patrol = self.patrol.lock().unwrap_or_else(PoisonError::into_inner);
+        patrol.go_on(self.rings());
     }
 
     fn recover(&self, member: ipc_shm::Member) {
@@ -467,14 +467,14 @@ impl Watched for Shared {
         slots.filter(live).map(|slot| slot.process).collect()
     }
 
-    fn look(&self) -> Option<Instant> {
+    fn look(&self, running: &Running) -> Option<Instant> {
         if !self.attachment.is_ours() {
             return None;
         }
         // Before the look: what is noted after it must wake the watcher.
         self.next_look.store(u64::MAX, Ordering::SeqCst);
         self.attachment.segment().check_whole();
-        self.look_around();
+        self.look_around(running);
         self.patrol();
         let due = self.look_at_clock()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);

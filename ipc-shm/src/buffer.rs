@@ -40,7 +40,7 @@ use crate::namespace::{Namespace, NamespaceError};
 use crate::participant::{Attachment, JoinError, Member, Participant, Participants, Presence};
 use crate::segment::{CreateError, Created, OpenError, OpenOrCreateError, Segment};
 use crate::tear::{self, Tears};
-use crate::watch::{self, Watched};
+use crate::watch::{self, Running, Watched};
 
 /// How long reading and writing wait for the lock, unless told otherwise.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -449,9 +449,10 @@ impl Watched for Peers {
             .collect()
     }
 
-    fn look(&self) -> Option<Instant> {
+    fn look(&self, running: &Running) -> Option<Instant> {
         self.0.segment().check_whole();
-        free(self.0.segment(), self.0.participants(), &self.0.departed());
+        let dead = self.0.departed_beside(running);
+        free(self.0.segment(), self.0.participants(), &dead);
         None
     }
 }

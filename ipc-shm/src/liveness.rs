@@ -18,6 +18,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::watch::Running;
+
 /// Names one process for ever, as far as the kernel can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessIdentity {
@@ -72,9 +74,19 @@ pub enum NoPidfd {
 }
 
 /// Whether the process that locked `byte` of `file`, through another descriptor than ours, is certainly gone.
-pub(crate) fn is_gone(file: &File, byte: usize, process: &ProcessIdentity) -> bool {
+///
+/// `/proc` and a new pidfd cost some fifty times as much as the look at the lock: not needed for those that are `running`.
+pub(crate) fn is_gone(
+    file: &File,
+    byte: usize,
+    process: &ProcessIdentity,
+    running: &Running,
+) -> bool {
     if is_unlocked(file, byte) {
         return true;
+    }
+    if running.contains(process) {
+        return false;
     }
     match process.pidfd() {
         Ok(fd) => has_ended(&fd),

@@ -30,6 +30,7 @@ use crate::layout::{SLOT_BYTES, SLOTS, fingerprint};
 use crate::liveness::{self, ProcessIdentity};
 use crate::mapping::Words;
 use crate::segment::Segment;
+use crate::watch::Running;
 
 /// A process's membership in a segment, given back when dropped.
 ///
@@ -218,7 +219,14 @@ impl Attachment {
     /// The other members that are certainly gone, whose slots are not free yet.
     #[must_use]
     pub fn departed(&self) -> Vec<Member> {
-        self.table.departed_but(&self.segment, Some(self.index))
+        self.departed_beside(&Running::default())
+    }
+
+    /// As [`departed`](Self::departed), for the watcher: without asking about the processes that run.
+    #[must_use]
+    pub fn departed_beside(&self, running: &Running) -> Vec<Member> {
+        self.table
+            .departed_but(&self.segment, Some(self.index), running)
     }
 
     /// Leaves: from now on the slot counts as departed. The caller frees what it holds and then calls
@@ -332,19 +340,23 @@ impl Participants {
     /// `segment` must not be one through which a process joined: its own lock would look free to it.
     #[must_use]
     pub fn departed(&self, segment: &Segment) -> Vec<Member> {
-        self.departed_but(segment, None)
+        self.departed_but(segment, None, &Running::default())
     }
 
     /// Whether `member` is certainly gone, seen through a segment that is not its own.
     #[must_use]
     pub fn is_departed(&self, segment: &Segment, member: Member) -> bool {
+        self.is_departed_beside(segment, member, &Running::default())
+    }
+
+    fn is_departed_beside(&self, segment: &Segment, member: Member, running: &Running) -> bool {
         match self.state(member.index) {
             (_, epoch) if epoch != member.epoch => true,
             (Presence::Free | Presence::Leaving, _) => true,
             (Presence::Live, _) => {
                 let process = self.process(member.index);
                 // The identity was written before the epoch that we compare again afterwards.
-                liveness::is_gone(segment.file(), life_byte(member), &process)
+                liveness::is_gone(segment.file(), life_byte(member), &process, running)
                     || self.state(member.index) != (Presence::Live, member.epoch)
             }
         }
@@ -370,14 +382,14 @@ impl Participants {
         }
     }
 
-    fn departed_but(&self, segment: &Segment, ours: Option<u16>) -> Vec<Member> {
+    fn departed_but(&self, segment: &Segment, ours: Option<u16>, running: &Running) -> Vec<Member> {
         (0..self.count())
             .filter(|index| Some(*index) != ours)
             .filter_map(|index| {
                 let (presence, epoch) = self.state(index);
                 let member = Member { index, epoch };
                 let gone = presence != Presence::Free
-                    && self.is_departed(segment, member)
+                    && self.is_departed_beside(segment, member, running)
                     && self.is_member(member);
                 gone.then_some(member)
             })

@@ -28,7 +28,23 @@ pub trait Watched: Send + Sync {
     fn peers(&self) -> Vec<ProcessIdentity>;
 
     /// Frees what the dead held and does whatever is due. When to come back at the latest.
-    fn look(&self) -> Option<Instant>;
+    ///
+    /// `running` spares it asking the kernel about those processes. Who ended since is looked for at once afterwards.
+    fn look(&self, running: &Running) -> Option<Instant>;
+}
+
+/// The peers that had not ended when the watcher woke up.
+#[derive(Debug, Default)]
+pub struct Running {
+    pidfds: HashMap<ProcessIdentity, OwnedFd>,
+}
+
+impl Running {
+    /// Whether this process is one of them; if not, who knows.
+    #[must_use]
+    pub fn contains(&self, process: &ProcessIdentity) -> bool {
+        self.pidfds.contains_key(process)
+    }
 }
 
 /// Watches over `subject` until it is dropped.
@@ -132,7 +148,7 @@ impl Watcher {
 
     fn run(&self) {
         self.runs.store(true, Ordering::Relaxed);
-        let mut pidfds: HashMap<ProcessIdentity, OwnedFd> = HashMap::new();
+        let mut running = Running::default();
         loop {
             let live: Vec<Arc<dyn Watched>> = {
                 let mut subjects = self.subjects();
@@ -140,12 +156,15 @@ impl Watcher {
                 subjects.iter().filter_map(Weak::upgrade).collect()
             };
             let idle = live.is_empty();
-            let due = live.iter().filter_map(|subject| subject.look()).min();
+            let due = live
+                .iter()
+                .filter_map(|subject| subject.look(&running))
+                .min();
             // After `look`, which may have freed some.
             let peers: Vec<_> = live.iter().flat_map(|subject| subject.peers()).collect();
             // Not held while we sleep: whoever drops the last other reference must be the last.
             drop(live);
-            let all_watched = update(&mut pidfds, &peers);
+            let all_watched = running.update(&peers);
             let limit = match (idle, all_watched) {
                 // Whoever comes wakes us, if they can.
                 (true, _) if self.wake.is_some() => None,
@@ -153,14 +172,16 @@ impl Watcher {
                 (false, Sight::Partial) => Some(POLL_UNWATCHABLE),
             };
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
-            self.sleep(&pidfds, limit.into_iter().chain(due).min());
+            self.sleep(&mut running, limit.into_iter().chain(due).min());
         }
     }
 
-    fn sleep(&self, pidfds: &HashMap<ProcessIdentity, OwnedFd>, limit: Option<Duration>) {
+    /// Until a peer ends, somebody nudges, or it is time.
+    fn sleep(&self, running: &mut Running, limit: Option<Duration>) {
+        let (peers, pidfds): (Vec<_>, Vec<_>) = running.pidfds.drain().unzip();
         let wake = self.wake.as_ref().map(AsFd::as_fd);
         let mut fds: Vec<_> = pidfds
-            .values()
+            .iter()
             .map(AsFd::as_fd)
             .chain(wake)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -170,6 +191,11 @@ impl Watcher {
             PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let _ = poll(&mut fds, timeout);
+        let quiet: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(false)).collect();
+        let left = peers.into_iter().zip(pidfds).zip(quiet);
+        running.pidfds = left
+            .filter_map(|(peer, quiet)| quiet.then_some(peer))
+            .collect();
         if let Some(wake) = &self.wake {
             let _ = wake.read();
         }
@@ -181,25 +207,26 @@ enum Sight {
     Partial,
 }
 
-/// Opens pidfds for new peers and closes those of former ones.
-fn update(pidfds: &mut HashMap<ProcessIdentity, OwnedFd>, peers: &[ProcessIdentity]) -> Sight {
-    // One that ended stays readable: polled again it would keep us spinning until it is recovered, which
-    // `look` has just tried.
-    pidfds.retain(|peer, fd| peers.contains(peer) && !has_ended(fd));
-    let mut sight = Sight::Full;
-    for peer in peers {
-        if pidfds.contains_key(peer) {
-            continue;
-        }
-        match peer.pidfd() {
-            Ok(fd) if !has_ended(&fd) => {
-                pidfds.insert(*peer, fd);
+impl Running {
+    /// Opens pidfds for new peers and closes those of former ones.
+    fn update(&mut self, peers: &[ProcessIdentity]) -> Sight {
+        self.pidfds.retain(|peer, _| peers.contains(peer));
+        let mut sight = Sight::Full;
+        for peer in peers {
+            if self.contains(peer) {
+                continue;
             }
-            // It ended after `look` looked, or it can't be watched: come back soon.
-            Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => sight = Sight::Partial,
+            match peer.pidfd() {
+                Ok(fd) if !has_ended(&fd) => {
+                    self.pidfds.insert(*peer, fd);
+                }
+                // It ended after `look` looked, or it can't be watched: come back soon. Not with what is readable: polled
+                // again it would keep us spinning until it is recovered.
+                Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => sight = Sight::Partial,
+            }
         }
+        sight
     }
-    sight
 }
 
 #[cfg(test)]
@@ -220,9 +247,10 @@ mod tests {
             vec![self.peer]
         }
 
-        fn look(&self) -> Option<Instant> {
+        fn look(&self, running: &Running) -> Option<Instant> {
             let ended = self.peer.pidfd().is_ok_and(|fd| has_ended(&fd));
-            let _ = self.seen.lock().unwrap().send(ended);
+            let known = ended && !running.contains(&self.peer);
+            let _ = self.seen.lock().unwrap().send(known);
             None
         }
     }

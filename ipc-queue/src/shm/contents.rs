@@ -64,7 +64,7 @@ impl Contents {
     }
 
     /// The rings of all levels.
-    pub(super) fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> {
+    pub(super) fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> + Clone {
         self.levels.iter().map(|level| &level.ring)
     }
 

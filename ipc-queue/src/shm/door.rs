@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipc_shm::wait::{Event, Ticket};
-use ipc_shm::watch::Watched;
+use ipc_shm::watch::{Running, Watched};
 
 use super::receiver::LevelReceiver;
 use super::ring::Lease;
@@ -63,7 +63,7 @@ impl Door for ShmDoor {
     }
 
     fn look_around(&self) {
-        let _ = self.shared.look();
+        let _ = self.shared.look(&Running::default());
     }
 
     fn is_for_all(&self) -> bool {

@@ -5,28 +5,85 @@
 //! where a message is ready, `Spare` where a cell is free. If that was known already, it costs those one scan who next
 //! find nothing in turn; and while there is nothing to find, nobody scans. Stretches are bounded, so that a large queue
 //! which nobody uses costs no more than a small one; its patrol takes longer to come round.
+//!
+//! Where a whole round found every cell free, and nobody claimed or took since, nothing can be owed but by who was stopped within
+//! a few instructions of the round. There a patrol rests most of the time: cells that nobody uses are in no cache.
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::memory::{Memory, Word};
+use super::memory::{Memory, RingWord, Word};
 use super::ring::Ring;
 use super::word::{CellKind, State};
 
 /// How many cells are looked at at once: a third of a millisecond, if none is in the cache.
 pub const STRETCH: u32 = 1 << 12;
 
+/// How many looks are left out for each that is made, where nothing happens.
+const REST: u32 = 15;
+
+/// Where a process's patrol of a queue has got to.
+#[derive(Debug, Default)]
+pub struct Patrol {
+    /// Where the next stretch begins.
+    from: u32,
+    /// How many cells in a row were free, while nobody claimed or took.
+    free: u32,
+    /// Where senders and receivers were at the last look.
+    places: u64,
+    rested: u32,
+}
+
+impl Patrol {
+    /// A patrol that begins anywhere, so that several processes are rarely at the same place.
+    pub fn anywhere() -> Self {
+        Self {
+            from: fastrand::u32(..),
+            ..Self::default()
+        }
+    }
+
+    /// Goes on by a stretch in each of a queue's rings, which are alike; or rests.
+    pub fn go_on<'a, M: Memory + 'a>(&mut self, rings: impl Iterator<Item = &'a Ring<M>> + Clone) {
+        let places = rings.clone().map(Ring::places).fold(0, u64::wrapping_add);
+        if places != self.places {
+            (self.places, self.free) = (places, 0);
+        }
+        let cells = rings.clone().map(Ring::cells).max().unwrap_or(0);
+        if self.free >= cells && self.rested < REST {
+            self.rested += 1;
+            return;
+        }
+        self.rested = 0;
+        let from = self.from;
+        let mut all_free = true;
+        rings.for_each(|ring| all_free &= ring.patrol(from));
+        self.free = if all_free {
+            self.free.saturating_add(STRETCH)
+        } else {
+            0
+        };
+        self.from = from.wrapping_add(STRETCH);
+    }
+}
+
 impl<M: Memory> Ring<M> {
-    /// Looks over the stretch that begins at `from`, anywhere in the ring or beyond its end.
-    pub fn patrol(&self, from: u32) {
+    /// Changes with every claim and delivery in turn.
+    fn places(&self) -> u64 {
+        let place = |word| self.memory().ring_word(word).load(SeqCst);
+        place(RingWord::Head).wrapping_add(place(RingWord::Tail))
+    }
+
+    /// Looks over the stretch that begins at `from`, anywhere in the ring or beyond its end. Whether all of it was free.
+    pub fn patrol(&self, from: u32) -> bool {
         let cells = self.cells();
-        let (mut ready, mut free) = (false, false);
+        let (mut ready, mut free, mut others) = (false, false, false);
         for step in 0..STRETCH.min(cells) {
             let index = (from % cells + step) % cells;
             let word = self.cell(index).state().load(SeqCst);
             match State::from_word(word).kind {
                 CellKind::Ready => ready = true,
                 CellKind::Free => free = true,
-                _ => {}
+                _ => others = true,
             }
             if ready && free {
                 break;
@@ -38,6 +95,7 @@ impl<M: Memory> Ring<M> {
         if free {
             self.spare();
         }
+        free && !ready && !others
     }
 }
 
@@ -48,7 +106,7 @@ mod tests {
     use ipc_proto::Kind;
 
     use super::*;
-    use crate::shm::memory::{CELL_WORDS, RingWord};
+    use crate::shm::memory::CELL_WORDS;
     use crate::shm::ring::Publication;
     use crate::shm::word::Seat;
 
@@ -114,6 +172,33 @@ mod tests {
         assert!(ring.take(me, &mut head).is_none());
         ring.patrol(2 * STRETCH);
         assert!(ring.take(me, &mut head).is_some());
+    }
+
+    #[test]
+    fn a_patrol_rests_where_nothing_happens_and_only_there() {
+        let ring = ring(2 * STRETCH);
+        let me = Seat::of_slot(0);
+        let looks = |patrol: &mut Patrol| {
+            let looked = |patrol: &mut Patrol| {
+                let before = patrol.from;
+                patrol.go_on(std::iter::once(&ring));
+                u32::from(patrol.from != before)
+            };
+            (0..2 * (1 + REST)).map(|_| looked(patrol)).sum::<u32>()
+        };
+        let mut patrol = Patrol::default();
+        looks(&mut patrol);
+        assert_eq!(looks(&mut patrol), 2);
+
+        // Somebody came by, but the cells are free again.
+        let claim = ring.claim(me, Kind::Data, &mut ring.cursor(RingWord::Tail));
+        ring.abandon(claim.unwrap());
+        assert_eq!(looks(&mut patrol), 2 + 2 - 1);
+
+        // A cell that is not free, wherever it is.
+        let claim = ring.claim(me, Kind::Data, &mut ring.cursor(RingWord::Tail));
+        assert_eq!(looks(&mut patrol), 2 * (1 + REST));
+        ring.abandon(claim.unwrap());
     }
 
     #[test]

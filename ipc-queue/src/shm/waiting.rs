@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ipc_shm::wait::{Event, Woken, time_left};
-use ipc_shm::{REMOVED, TRUNCATED, watch};
+use ipc_shm::watch::{self, Running};
+use ipc_shm::{REMOVED, TRUNCATED};
 
 use super::spin::Spin;
 use super::{CLOSED, PAUSED, Shared};
@@ -156,7 +157,7 @@ impl Shared {
             }
             // The watcher does that, if there is one.
             if event.wait(ticket, left) == Woken::TimedOut && !watch::is_running() {
-                self.look_around();
+                self.look_around(&Running::default());
                 self.look_at_clock();
                 self.patrol();
             }
