@@ -381,8 +381,8 @@ impl LevelSender {
         self.claim_now(kind).ok_or_else(|| self.lack())
     }
 
-    /// `None`: `lack` says why. Two registers, not a result in memory.
-    #[inline(never)]
+    /// `None`: `lack` says why.
+    #[inline(always)]
     fn claim_now(&self, kind: Kind) -> Option<Claim> {
         let shared = &*self.shared;
         let claim = self
