@@ -13,7 +13,6 @@ use ipc_shm::clock;
 use super::Hold;
 use super::cell::Body;
 use super::chunk::Candidate;
-use super::geometry::Class;
 use super::keys::{CellName, HeldKey, Keys, Known, Refused};
 use super::level::{Level, SegmentKeys};
 use super::memory::RingWord;
@@ -420,12 +419,15 @@ impl LevelSender {
     /// A free chunk that is large enough; of the smallest such class that has one.
     fn free_chunk(&self, len: usize) -> Option<Candidate> {
         let classes = &self.level.payloads.geometry().classes;
-        let fitting = classes.iter().filter(|class| class.chunk_bytes >= len);
-        let mut found = fitting.flat_map(Class::warm_and_cold).filter_map(|chunks| {
-            let ring = &self.level.ring;
-            ring.find_chunk(chunks, self.last_chunk.get())
-        });
-        found.next()
+        for class in classes.iter().filter(|class| class.chunk_bytes >= len) {
+            for chunks in class.warm_and_cold() {
+                let found = self.level.ring.find_chunk(chunks, self.last_chunk.get());
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        None
     }
 
     #[cold]
