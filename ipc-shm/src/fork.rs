@@ -80,19 +80,24 @@ mod tests {
     use nix::unistd::{ForkResult, fork};
 
     use super::*;
+    use crate::liveness::ProcessIdentity;
 
     #[test]
     fn a_forked_child_is_another_generation_and_its_parent_is_not() {
         let ours = Generation::current();
         assert!(ours.is_current());
         assert_eq!(ours, Generation::current());
-        // SAFETY: the child only loads and stores atomics, then leaves by `_exit`.
+        let known = ProcessIdentity::current();
+        assert_eq!(known.pid, std::process::id());
+        // SAFETY: the child loads and stores atomics, allocates, which the C library allows it, and leaves by `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 let stale = !ours.is_current();
                 let renewed = Generation::current() != ours && Generation::current().is_current();
+                let named = ProcessIdentity::current();
+                let own = named.pid == std::process::id() && named.pid != known.pid;
                 // SAFETY: ends the child at once, running none of the parent's clean-up.
-                unsafe { libc::_exit(i32::from(!(stale && renewed))) }
+                unsafe { libc::_exit(i32::from(!(stale && renewed && own))) }
             }
             ForkResult::Parent { child } => {
                 assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));

@@ -584,9 +584,13 @@ mod tests {
         let watcher = Attachment::join(segment, "watcher").unwrap();
         let doomed = Attachment::join(scratch.open("table", TEST_KIND), "doomed").unwrap();
         let member = doomed.member();
+        let mut running = Running::default();
+        running.update(&[ProcessIdentity::current()]);
+        assert_eq!(watcher.departed_beside(&running), []);
         // What exec does: the lock goes, the slot says nothing, the process lives.
         liveness::unlock(doomed.segment.file(), life_byte(member));
         assert_eq!(watcher.departed(), [member]);
+        assert_eq!(watcher.departed_beside(&running), [member]);
     }
 
     #[test]

@@ -202,14 +202,14 @@ impl Watcher {
     }
 }
 
-enum Sight {
+pub(crate) enum Sight {
     Full,
     Partial,
 }
 
 impl Running {
     /// Opens pidfds for new peers and closes those of former ones.
-    fn update(&mut self, peers: &[ProcessIdentity]) -> Sight {
+    pub(crate) fn update(&mut self, peers: &[ProcessIdentity]) -> Sight {
         self.pidfds.retain(|peer, _| peers.contains(peer));
         let mut sight = Sight::Full;
         for peer in peers {
