@@ -150,11 +150,18 @@ impl<'p> Receiving<'p, '_, '_> {
     }
 
     fn try_receive(&self) -> Result<ByteDelivery<'p>, RecvError> {
-        let received = self.port.recv(Wait::No);
-        if received.as_ref().err() == Some(&RecvError::Closed) && self.others_hold() {
-            return Err(RecvError::Empty);
+        // Twice: what another one gives back after the first look, and before it is asked who holds something, is there
+        // for the second.
+        for _ in 0..2 {
+            let received = self.port.recv(Wait::No);
+            if received.as_ref().err() != Some(&RecvError::Closed) {
+                return received;
+            }
+            if self.others_hold() {
+                return Err(RecvError::Empty);
+            }
         }
-        received
+        Err(RecvError::Closed)
     }
 
     /// Whether anybody else has anything that may still come back. The queue may take all clients for one process, the
