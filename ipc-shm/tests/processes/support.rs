@@ -4,7 +4,7 @@
 //! is all that anybody waits for. Whatever happens to a test, its processes end with it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -95,7 +95,11 @@ impl Peer {
     }
 
     pub fn tell(&mut self, line: &str) {
-        writeln!(self.stdin.as_ref().unwrap(), "{line}").unwrap();
+        self.try_tell(line).unwrap();
+    }
+
+    pub fn try_tell(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.stdin.as_ref().unwrap(), "{line}")
     }
 
     /// Returns when it is gone, killed in the middle of whatever it did.
