@@ -149,7 +149,6 @@ impl ShmQueue {
             events,
             listeners: Default::default(),
             next_look: AtomicU64::new(u64::MAX),
-            // Processes begin at different places, and so come round sooner together.
             patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),
         }));

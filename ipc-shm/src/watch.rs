@@ -172,16 +172,17 @@ impl Watcher {
                 (false, Sight::Partial) => Some(POLL_UNWATCHABLE),
             };
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
-            self.sleep(&mut running, limit.into_iter().chain(due).min());
+            self.sleep(&running, limit.into_iter().chain(due).min());
+            running.pidfds.retain(|_, pidfd| !has_ended(pidfd));
         }
     }
 
     /// Until a peer ends, somebody nudges, or it is time.
-    fn sleep(&self, running: &mut Running, limit: Option<Duration>) {
-        let (peers, pidfds): (Vec<_>, Vec<_>) = running.pidfds.drain().unzip();
+    fn sleep(&self, running: &Running, limit: Option<Duration>) {
         let wake = self.wake.as_ref().map(AsFd::as_fd);
-        let mut fds: Vec<_> = pidfds
-            .iter()
+        let mut fds: Vec<_> = running
+            .pidfds
+            .values()
             .map(AsFd::as_fd)
             .chain(wake)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -191,11 +192,6 @@ impl Watcher {
             PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let _ = poll(&mut fds, timeout);
-        let quiet: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(false)).collect();
-        let left = peers.into_iter().zip(pidfds).zip(quiet);
-        running.pidfds = left
-            .filter_map(|(peer, quiet)| quiet.then_some(peer))
-            .collect();
         if let Some(wake) = &self.wake {
             let _ = wake.read();
         }

@@ -16,7 +16,7 @@ use super::ring::Ring;
 use super::word::{CellKind, State};
 
 /// How many cells are looked at at once: a third of a millisecond, if none is in the cache.
-pub const STRETCH: u32 = 1 << 12;
+const STRETCH: u32 = 1 << 12;
 
 /// How many looks are left out for each that is made, where nothing happens.
 const REST: u32 = 15;
@@ -34,7 +34,7 @@ pub struct Patrol {
 }
 
 impl Patrol {
-    /// A patrol that begins anywhere, so that several processes are rarely at the same place.
+    /// A patrol that begins anywhere: several processes at different places come round sooner together.
     pub fn anywhere() -> Self {
         Self {
             from: fastrand::u32(..),
@@ -74,7 +74,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Looks over the stretch that begins at `from`, anywhere in the ring or beyond its end. Whether all of it was free.
-    pub fn patrol(&self, from: u32) -> bool {
+    fn patrol(&self, from: u32) -> bool {
         let cells = self.cells();
         let (mut ready, mut free, mut others) = (false, false, false);
         for step in 0..STRETCH.min(cells) {
