@@ -165,7 +165,7 @@ pub fn say(line: &str) {
 /// Waits for the next line we are told.
 pub fn listen() -> String {
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
+    io::stdin().read_line(&mut line).unwrap();
     line.trim_end().to_owned()
 }
 
