@@ -10,7 +10,6 @@ mod ending;
 mod lint;
 mod mutants;
 mod scenarios;
-mod simulate;
 mod sweep;
 mod table;
 mod test;
@@ -77,8 +76,6 @@ enum Command {
     /// A process that dies before the one that is stepped comes
     #[command(hide = true)]
     SweepPeer(sweep::dying::Options),
-    /// Simulate a thousand hosts and their cluster under crashes and partitions, and account for every message
-    Simulate(simulate::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
     /// One of the tortured
@@ -107,7 +104,6 @@ fn main() -> ExitCode {
         Command::Sweep(options) => sweep::run(&options),
         Command::SweepActor(options) => sweep::actor::run(&options),
         Command::SweepPeer(options) => sweep::dying::run(&options),
-        Command::Simulate(options) => simulate::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::TortureActor(options) => torture::actor::run(&options),
     };
