@@ -47,7 +47,7 @@ pub fn rm(queues: &[String], force: bool, show: Show) -> Result<Ended> {
         if !force {
             // One that can't be read can't be said to be empty.
             let stats = match address::open_elsewhere(queue)? {
-                Some(elsewhere) => elsewhere.transport().stats(),
+                Some(elsewhere) => elsewhere.transport().stats()?,
                 None => address::inspect(queue)?.stats(),
             };
             if stats.in_use() > 0 {

@@ -68,7 +68,7 @@ pub fn show(queue: &str, letter: &str, show: Show) -> Result<Ended> {
 
 fn letters(queue: &str) -> Result<Vec<DeadLetter>> {
     Ok(match address::open_elsewhere(queue)? {
-        Some(elsewhere) => elsewhere.transport().dead_letters(),
+        Some(elsewhere) => elsewhere.transport().dead_letters()?,
         None => address::inspect(queue)?.dead_letters(),
     })
 }
@@ -76,7 +76,7 @@ fn letters(queue: &str) -> Result<Vec<DeadLetter>> {
 pub fn requeue(which: &Which, show: Show) -> Result<Ended> {
     let queue = address::open(&which.queue)?;
     let transport = queue.transport();
-    each(which, &transport.dead_letters(), "requeued", show, |id| {
+    each(which, &transport.dead_letters()?, "requeued", show, |id| {
         Ok(transport.requeue(id)?)
     })
 }
@@ -84,8 +84,8 @@ pub fn requeue(which: &Which, show: Show) -> Result<Ended> {
 pub fn discard(which: &Which, show: Show) -> Result<Ended> {
     let queue = address::open(&which.queue)?;
     let transport = queue.transport();
-    each(which, &transport.dead_letters(), "dropped", show, |id| {
-        Ok(transport.discard(id))
+    each(which, &transport.dead_letters()?, "dropped", show, |id| {
+        Ok(transport.discard(id)?)
     })
 }
 

@@ -153,8 +153,11 @@ pub fn stat(queue: &str, show: Show) -> Result<Ended> {
 /// Of a queue that is not in shared memory: what its transport says.
 fn stat_elsewhere(name: &str, queue: &ByteQueue, show: Show) -> Result<Ended> {
     let transport = queue.transport();
-    let (settings, stats) = (transport.settings(), transport.stats());
-    let held = transport.holdings().unwrap_or_default();
+    let (settings, stats) = (transport.settings(), transport.stats()?);
+    let held = match transport.holdings() {
+        Err(error) if error.is_unsupported() => Vec::new(),
+        held => held?,
+    };
     let payload = match transport.payload() {
         None => "anything",
         Some("") => "bytes",

@@ -59,7 +59,7 @@ pub fn serve(what: &cli::Serve, show: Show) -> Result<Ended> {
 
 fn socket(at: &str) -> Result<PathBuf> {
     match at.parse()? {
-        Address::Unix { path } => Ok(path),
+        Address::Unix { path, .. } => Ok(path),
         other => bail!("{other} is no socket: serve at unix:/PATH"),
     }
 }

@@ -142,22 +142,22 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
         let receiver = scope.spawn(|| receive_all(&to));
         kill_again_and_again(
             || banks.bridge(&["--batch", "8"]),
-            || to.transport().stats().sent,
+            || to.transport().stats().unwrap().sent,
             MESSAGES.into(),
             KILLS,
         );
         // Its end while the producer is still at it.
         let bridge = banks.bridge(&["--drain"]);
         producer.join().unwrap();
-        from.transport().close();
+        from.transport().close().unwrap();
         assert_eq!(bridge.figures()["exactly_once"], true);
-        to.transport().close();
+        to.transport().close().unwrap();
         receiver.join().unwrap()
     });
     let twice: Vec<_> = came.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "not once each: {twice:?}");
     assert_eq!(came.len() as u32, MESSAGES);
-    let stats = from.transport().stats();
+    let stats = from.transport().stats().unwrap();
     assert_eq!(stats.in_use(), 0);
     // One that is killed between an ack and its being counted takes that one count with it.
     let uncounted = u64::from(MESSAGES) - stats.acked;
@@ -185,29 +185,29 @@ fn bridges_into_a_cluster_and_back_killed_again_and_again_carry_each_message_onc
     for number in 0..MESSAGES {
         sender.send(&number.to_le_bytes()).unwrap();
     }
-    from.transport().close();
+    from.transport().close().unwrap();
     let there = |args: &[&str]| bridge(&banks.from, &middle, args);
     let back = |args: &[&str]| bridge(&middle, &banks.to, args);
     let came = thread::scope(|scope| {
         let receiver = scope.spawn(|| receive_all(&to));
         scope.spawn(|| {
-            let acked = || from.transport().stats().acked;
+            let acked = || from.transport().stats().unwrap().acked;
             kill_again_and_again(|| there(&["--batch", "8"]), acked, MESSAGES.into(), KILLS);
             assert_eq!(there(&["--drain"]).figures()["exactly_once"], true);
-            over.transport().close();
+            over.transport().close().unwrap();
         });
-        let arrived = || to.transport().stats().sent;
+        let arrived = || to.transport().stats().unwrap().sent;
         kill_again_and_again(|| back(&["--batch", "8"]), arrived, MESSAGES.into(), KILLS);
         assert_eq!(back(&["--drain"]).figures()["exactly_once"], true);
-        to.transport().close();
+        to.transport().close().unwrap();
         receiver.join().unwrap()
     });
     let twice: Vec<_> = came.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "not once each: {twice:?}");
     assert_eq!(came.len() as u32, MESSAGES);
-    assert_eq!(over.transport().stats().in_use(), 0);
+    assert_eq!(over.transport().stats().unwrap().in_use(), 0);
     assert!(
-        from.transport().stats().redelivered > 0,
+        from.transport().stats().unwrap().redelivered > 0,
         "no kill hit a message in hand"
     );
 }
@@ -218,11 +218,13 @@ fn a_bridge_told_to_stop_settles_what_it_holds() {
     let from = QueueOptions::new().open_bytes(&banks.from).unwrap();
     from.sender().send(b"one").unwrap();
     let bridge = banks.bridge(&["--create"]);
-    wait_until("it is carried", || from.transport().stats().acked == 1);
+    wait_until("it is carried", || {
+        from.transport().stats().unwrap().acked == 1
+    });
     let pid = nix::unistd::Pid::from_raw(bridge.0.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert_eq!(bridge.figures()["messages"], 1);
-    assert_eq!(from.transport().stats().in_use(), 0);
+    assert_eq!(from.transport().stats().unwrap().in_use(), 0);
     let to = QueueOptions::new().open_any(&banks.to).unwrap();
     assert_eq!(to.receiver().try_recv().unwrap().payload(), b"one");
 }

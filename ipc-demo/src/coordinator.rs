@@ -12,7 +12,7 @@ use ipc_node::pool::{
 };
 use ipc_node::{Health, Node, Registry};
 use ipc_queue::transport::Wait;
-use ipc_queue::{QueueStats, SendFailure};
+use ipc_queue::{ControlError, QueueStats, SendFailure};
 
 use crate::chronicle::Chronicle;
 use crate::doom::Doom;
@@ -100,16 +100,10 @@ fn run_in(
     }
     let started = Instant::now();
     run.hand_out_and_collect()?;
-    let before = run.pool.stats();
-    run.dismiss(plan.ending);
+    run.dismiss(plan.ending)?;
     let elapsed = started.elapsed();
-    // Workers count what they sent after they sent it; but not over every transport can a removed queue be asked.
-    let after = run.pool.stats();
-    let stats = if after.0.sent < before.0.sent {
-        before
-    } else {
-        after
-    };
+    // Only now: workers count what they sent after they sent it.
+    let stats = run.pool.stats()?;
     Ok(run.finish(stats, elapsed))
 }
 
@@ -368,13 +362,13 @@ impl Run<'_> {
     }
 
     /// Tells the workers that it is over and waits for them, but not for ever.
-    fn dismiss(&mut self, ending: Ending) {
+    fn dismiss(&mut self, ending: Ending) -> Result<(), ControlError> {
         const PATIENCE: Duration = Duration::from_secs(10);
         self.workers.seen(&self.pool.workers());
         match ending {
-            Ending::Close => self.pool.close(),
+            Ending::Close => self.pool.close()?,
             Ending::Shutdown => {
-                self.pool.close_by_message();
+                self.pool.close_by_message()?;
                 (0..self.workers.len()).for_each(|_| self.node.counters().sent(0));
             }
         }
@@ -386,6 +380,7 @@ impl Run<'_> {
             thread::sleep(Duration::from_millis(2));
         }
         self.note_losses();
+        Ok(())
     }
 
     fn finish(self, (tasks, results): (QueueStats, QueueStats), elapsed: Duration) -> Finished {

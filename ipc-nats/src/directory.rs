@@ -105,7 +105,8 @@ impl Directory {
         Ok(self.look_up(name).await?.map(|(entry, _)| entry))
     }
 
-    async fn look_up(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
+    /// The entry and its revision, which grows with each change.
+    pub(crate) async fn look_up(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
         let until = Instant::now() + ANSWERS_WITHIN;
         let found = loop {
             match self.store.entry(key(name)).await {
@@ -136,25 +137,25 @@ impl Directory {
         }
     }
 
-    /// Changes the entry of the queue with this number. `false`: it is gone.
+    /// Changes the entry of the queue with this number; returns it with its revision. `None`: it is gone.
     pub(crate) async fn change(
         &self,
         name: &str,
         id: u64,
         change: impl Fn(&mut Entry),
-    ) -> Result<bool, String> {
+    ) -> Result<Option<(Entry, u64)>, String> {
         loop {
             let found = self.look_up(name).await?;
             let Some((mut entry, revision)) = found.filter(|(entry, _)| entry.id == id) else {
-                return Ok(false);
+                return Ok(None);
             };
             let before = entry.clone();
             change(&mut entry);
             if entry == before {
-                return Ok(true);
+                return Ok(Some((entry, revision)));
             }
             match self.store.update(key(name), entry.bytes(), revision).await {
-                Ok(_) => return Ok(true),
+                Ok(revision) => return Ok(Some((entry, revision))),
                 Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
                 Err(error) => return Err(self.explain(&error)),
             }
@@ -190,9 +191,9 @@ impl Directory {
 }
 
 /// What a watch came upon; `None`: the queue is gone.
-pub(crate) fn seen(entry: &kv::Entry) -> Option<Entry> {
+pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
     match entry.operation {
-        kv::Operation::Put => Entry::read(&entry.value).ok(),
+        kv::Operation::Put => Some((Entry::read(&entry.value).ok()?, entry.revision)),
         _ => None,
     }
 }

@@ -8,8 +8,8 @@ use ipc_queue::transport::{
     Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
 };
 use ipc_queue::{
-    Capabilities, Connector, DeadLetter, DeadLetterId, DrainError, QueueError, QueueStats,
-    Semantic, SendFailure, Support, Unsupported,
+    Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
+    DrainError, Outcome, QueueError, QueueStats, Semantic, Support, Unsupported,
 };
 
 use crate::address::NatsAddress;
@@ -50,8 +50,11 @@ impl Connector for Nats {
         Ok(Arc::new(NatsQueue::open(&address, request)?))
     }
 
-    fn remove(&self, rest: &str) -> Result<bool, QueueError> {
-        NatsQueue::remove(&NatsAddress::parse(rest)?)
+    fn remove(&self, rest: &str) -> Result<bool, ControlError> {
+        let address = NatsAddress::parse(rest).map_err(|error| {
+            ControlFailure::from(error).of(format!("nats:{rest}"), ControlCall::Remove)
+        })?;
+        NatsQueue::remove(&address)
     }
 }
 
@@ -87,10 +90,13 @@ impl NatsQueue {
         let directory = Directory::of(&connection, address).await;
         let directory = directory.map_err(QueueError::Transport)?;
         loop {
-            let found = directory.find(name).await.map_err(QueueError::Transport)?;
-            if let Some(entry) = found {
+            let found = directory
+                .look_up(name)
+                .await
+                .map_err(QueueError::Transport)?;
+            if let Some((entry, revision)) = found {
                 check(name, &entry, request)?;
-                let shared = Shared::attach(&connection, &directory, name, entry);
+                let shared = Shared::attach(&connection, &directory, name, entry, revision);
                 return Ok(Self { shared });
             }
             if request.mode == OpenMode::Open {
@@ -100,22 +106,27 @@ impl NatsQueue {
             refuse_what_we_have_not(&request.settings)?;
             let entry = Entry::new(request, address);
             if create(&connection, &directory, address, &entry).await? {
-                let shared = Shared::attach(&connection, &directory, name, entry);
+                let shared = Shared::attach(&connection, &directory, name, entry, 0);
                 return Ok(Self { shared });
             }
         }
     }
 
-    /// Removes the queue with everything in it; `false` if there was none.
+    /// Removes the queue with everything in it; `Ok(false)` if there was none.
     ///
     /// # Errors
-    /// [`QueueError::Transport`] when the server does not answer.
-    pub fn remove(address: &NatsAddress) -> Result<bool, QueueError> {
+    /// [`ControlError`] when the server does not answer. Removing the queue again completes a removal that was cut off.
+    pub fn remove(address: &NatsAddress) -> Result<bool, ControlError> {
+        let asked_at = Instant::now();
         let removed = block_on(async {
             let name = address.name.as_str();
-            let connection = Connection::to(&address.servers).await?;
-            let directory = Directory::of(&connection, address).await?;
-            let Some(entry) = directory.take_out(name).await? else {
+            let not_done = |reason: String| (reason, Outcome::NotDone);
+            let unknown = |reason: String| (reason, Outcome::Unknown);
+            let connection = Connection::to(&address.servers).await.map_err(not_done)?;
+            let directory = Directory::of(&connection, address)
+                .await
+                .map_err(not_done)?;
+            let Some(entry) = directory.take_out(name).await.map_err(unknown)? else {
                 return Ok(false);
             };
             if let Some(shared) = shared::find(entry.id) {
@@ -128,36 +139,76 @@ impl NatsQueue {
             let _ = connection.jetstream.delete_object_store(bucket).await;
             Ok(true)
         });
-        removed.map_err(QueueError::Transport)
+        removed.map_err(|(reason, outcome)| {
+            let failure = ControlFailure::Unreachable {
+                request: "remove its entry from the directory".to_owned(),
+                waited: asked_at.elapsed(),
+                reason,
+                outcome,
+            };
+            failure.of(address.to_string(), ControlCall::Remove)
+        })
     }
 
-    fn change(&self, change: impl Fn(&mut Entry)) {
+    /// Runs a call, unless this process is a forked copy or the queue is gone.
+    fn control<R>(
+        &self,
+        call: ControlCall,
+        ask: impl Future<Output = Result<R, Trouble>>,
+    ) -> Result<R, ControlError> {
+        if self.shared.connection.is_forked() {
+            return Err(ControlFailure::Forked.of(self.address(), call));
+        }
+        if self.shared.life() == Life::Removed {
+            return Err(ControlFailure::Removed.of(self.address(), call));
+        }
+        let asked_at = Instant::now();
+        block_on(ask).map_err(|trouble| {
+            let failure = self
+                .shared
+                .control_failure(call, trouble, asked_at.elapsed());
+            failure.of(self.address(), call)
+        })
+    }
+
+    fn change(&self, call: ControlCall, change: impl Fn(&mut Entry)) -> Result<(), ControlError> {
         let shared = &self.shared;
-        if shared.connection.is_forked() || shared.life() == Life::Removed {
-            return;
-        }
-        let changed = shared
-            .directory
-            .change(&shared.name, shared.entry.id, change);
-        if block_on(changed) == Ok(false) {
-            shared.set_life(Life::Removed);
-        }
+        self.control(call, async {
+            let changed = shared
+                .directory
+                .change(&shared.name, shared.entry.id, change)
+                .await;
+            let changed = changed.map_err(Trouble::Server)?.ok_or(Trouble::Gone)?;
+            shared.learn(Some(&changed));
+            Ok(())
+        })
+    }
+
+    async fn entry_async(&self) -> Result<Entry, Trouble> {
+        let entry = self.shared.entry_now().await.map_err(Trouble::Server)?;
+        entry.ok_or(Trouble::Gone)
     }
 
     async fn drain_async(&self, wait: Wait) -> Result<(), DrainError> {
         let shared = &self.shared;
         let started = Instant::now();
         loop {
-            if shared.life() == Life::Removed {
-                return Err(DrainError::Removed);
-            }
             let heard = shared.control.count();
-            let left = shared.left(None, shared::until(wait)).await;
-            let left = left.map_err(|trouble| shared.drain_error(trouble))?;
+            let asked_at = Instant::now();
+            let left = match shared.life() {
+                Life::Removed => Err(Trouble::Gone),
+                _ => shared.left(None, shared::until(wait)).await,
+            };
+            let left = left.map_err(|trouble| {
+                let call = ControlCall::Drain;
+                let failure = shared.control_failure(call, trouble, asked_at.elapsed());
+                failure.of(self.address(), call)
+            })?;
             if left == 0 {
                 return Ok(());
             }
             let deadline = time_left(wait, started).map_err(|waited| DrainError::TimedOut {
+                queue: self.address(),
                 waited: waited.unwrap_or_default(),
                 left,
             })?;
@@ -197,7 +248,26 @@ impl NatsQueue {
             };
             *count += 1;
         }
+        let entry = self.entry_async().await?;
+        (stats.paused, stats.closed) = (entry.paused, entry.closed);
+        stats.participants = 1;
         Ok(stats)
+    }
+
+    async fn holdings_async(&self) -> Result<Vec<Holding>, Trouble> {
+        let places = self.shared.places(Instant::now() + OPERATION).await?;
+        let leased = places.into_iter().map(|(_, place)| place.record);
+        let leased = leased.filter(|record| record.state == State::Leased);
+        let holding = |record: record::Record| {
+            let holder = record.holder?;
+            Some(Holding {
+                holder: holder.name,
+                pid: holder.pid,
+                message: record.id,
+                attempt: record.attempt,
+            })
+        };
+        Ok(leased.filter_map(holding).collect())
     }
 }
 
@@ -285,85 +355,68 @@ impl Transport for NatsQueue {
         Box::new(NatsReceiver::new(&self.shared))
     }
 
-    fn close(&self) {
-        self.change(|entry| entry.closed = true);
-        self.shared.set_life(Life::Closed);
+    fn address(&self) -> String {
+        let shared = &self.shared;
+        format!("nats://{}/{}", shared.connection.servers, shared.name)
     }
 
-    fn is_closed(&self) -> bool {
-        self.shared.life() >= Life::Closed
+    fn close(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Close, |entry| entry.closed = true)
     }
 
-    fn pause(&self) -> Result<(), Unsupported> {
-        self.change(|entry| entry.paused = true);
-        self.shared.set_paused(true);
-        Ok(())
+    fn reopen(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Reopen, |entry| entry.closed = false)
     }
 
-    fn resume(&self) -> Result<(), Unsupported> {
-        self.change(|entry| entry.paused = false);
-        self.shared.set_paused(false);
-        Ok(())
+    fn is_closed(&self) -> Result<bool, ControlError> {
+        let entry = self.control(ControlCall::IsClosed, self.entry_async())?;
+        Ok(entry.closed)
     }
 
-    fn is_paused(&self) -> bool {
-        self.shared.is_paused()
+    fn pause(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Pause, |entry| entry.paused = true)
     }
 
-    fn purge(&self) -> Result<u64, Unsupported> {
-        if self.shared.connection.is_forked() {
-            return Ok(0);
-        }
-        Ok(block_on(self.purge_async()).unwrap_or_default())
+    fn resume(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Resume, |entry| entry.paused = false)
+    }
+
+    fn is_paused(&self) -> Result<bool, ControlError> {
+        let entry = self.control(ControlCall::IsPaused, self.entry_async())?;
+        Ok(entry.paused)
+    }
+
+    fn purge(&self) -> Result<u64, ControlError> {
+        self.control(ControlCall::Purge, self.purge_async())
     }
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        if self.shared.connection.is_forked() {
-            return Err(DrainError::Forked);
-        }
-        self.close();
+        self.close()?;
         block_on(self.drain_async(wait))
     }
 
-    fn stats(&self) -> QueueStats {
-        let shared = &self.shared;
-        let mut stats = if shared.connection.is_forked() {
-            shared.counts.now()
-        } else {
-            block_on(self.stats_async()).unwrap_or_else(|_| shared.counts.now())
-        };
-        stats.participants = 1;
-        stats.paused = shared.is_paused();
-        stats.closed = shared.life() >= Life::Closed;
-        stats
+    fn stats(&self) -> Result<QueueStats, ControlError> {
+        self.control(ControlCall::Stats, self.stats_async())
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
-        let until = Instant::now() + OPERATION;
-        let places = block_on(self.shared.places(until)).unwrap_or_default();
-        let leased = places.into_iter().map(|(_, place)| place.record);
-        let leased = leased.filter(|record| record.state == State::Leased);
-        let holding = |record: record::Record| {
-            let holder = record.holder?;
-            Some(Holding {
-                holder: holder.name,
-                pid: holder.pid,
-                message: record.id,
-                attempt: record.attempt,
-            })
-        };
-        Ok(leased.filter_map(holding).collect())
+    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
+        self.control(ControlCall::Holdings, self.holdings_async())
     }
 
-    fn dead_letters(&self) -> Vec<DeadLetter> {
-        block_on(self.shared.dead_letters()).unwrap_or_default()
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
+        self.control(ControlCall::DeadLetters, self.shared.dead_letters())
     }
 
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        let call = ControlCall::Requeue;
+        if self.control(call, self.entry_async())?.closed {
+            return Err(ControlFailure::Closed.of(self.address(), call));
+        }
         block_on(self.shared.requeue(id))
+            .map_err(|failure| ControlFailure::NotSent(failure).of(self.address(), call))
     }
 
-    fn discard(&self, id: DeadLetterId) -> bool {
-        block_on(self.shared.discard(id)).unwrap_or_default()
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        self.control(ControlCall::Discard, self.shared.discard(id))
     }
 }

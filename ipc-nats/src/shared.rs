@@ -10,7 +10,9 @@ use futures_util::StreamExt;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::bell::Listeners;
 use ipc_queue::transport::Wait;
-use ipc_queue::{DrainError, RecvError, SendFailure, SendOptions, SettleError};
+use ipc_queue::{
+    ControlCall, ControlFailure, Outcome, RecvError, SendFailure, SendOptions, SettleError,
+};
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) lanes: Vec<Lane>,
     life: AtomicU8,
     paused: AtomicBool,
+    /// Of the directory's entry, as far as it is known.
+    revision: AtomicU64,
     pub(crate) counts: Counts,
     /// A message may be ready.
     pub(crate) items: Event,
@@ -87,7 +91,7 @@ pub(crate) enum Side {
     Room = 1,
 }
 
-/// How far a queue has come. Never goes back.
+/// How far a queue has come. A closed queue can be opened again, a removed one stays removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Life {
     Open = 0,
@@ -153,12 +157,13 @@ impl Shared {
         directory: &Directory,
         name: &str,
         entry: Entry,
+        revision: u64,
     ) -> Arc<Self> {
         let mut opened = opened();
         if let Some(shared) = opened.get(&entry.id).and_then(Weak::upgrade)
             && !shared.connection.is_forked()
         {
-            shared.learn(Some(&entry));
+            shared.learn(Some(&(entry, revision)));
             return shared;
         }
         let life = if entry.closed {
@@ -173,6 +178,7 @@ impl Shared {
             lanes: lanes(connection, name, &entry),
             life: AtomicU8::new(life as u8),
             paused: AtomicBool::new(entry.paused),
+            revision: AtomicU64::new(revision),
             counts: Counts::default(),
             items: Event::new(),
             room: Event::new(),
@@ -209,15 +215,18 @@ impl Shared {
     }
 
     /// Takes over what the directory says; `None`: the queue is gone.
-    pub(crate) fn learn(&self, entry: Option<&Entry>) {
-        let entry = entry.filter(|entry| entry.id == self.entry.id);
-        let Some(entry) = entry else {
+    ///
+    /// What an older revision said is out of date.
+    pub(crate) fn learn(&self, entry: Option<&(Entry, u64)>) {
+        let entry = entry.filter(|(entry, _)| entry.id == self.entry.id);
+        let Some((entry, revision)) = entry else {
             self.set_life(Life::Removed);
             return;
         };
-        if entry.closed {
-            self.set_life(Life::Closed);
+        if self.revision.fetch_max(*revision, Ordering::SeqCst) > *revision {
+            return;
         }
+        self.set_closed(entry.closed);
         if self.paused.swap(entry.paused, Ordering::SeqCst) != entry.paused {
             self.notify_all();
         }
@@ -225,9 +234,15 @@ impl Shared {
 
     /// Asks the directory.
     async fn look_up(&self) {
-        if let Ok(Some(entry)) = self.directory.find(&self.name).await {
-            self.learn(Some(&entry));
-        }
+        let _ = self.entry_now().await;
+    }
+
+    /// The entry as the directory has it now; `None`: the queue is gone.
+    pub(crate) async fn entry_now(&self) -> Result<Option<Entry>, String> {
+        let found = self.directory.look_up(&self.name).await?;
+        let found = found.filter(|(entry, _)| entry.id == self.entry.id);
+        self.learn(found.as_ref());
+        Ok(found.map(|(entry, _)| entry))
     }
 
     pub(crate) fn set_life(&self, life: Life) {
@@ -236,9 +251,18 @@ impl Shared {
         }
     }
 
-    pub(crate) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::SeqCst);
-        self.notify_all();
+    /// Closes the queue here or opens it again, unless it is removed.
+    fn set_closed(&self, closed: bool) {
+        let (from, to) = match closed {
+            true => (Life::Open as u8, Life::Closed as u8),
+            false => (Life::Closed as u8, Life::Open as u8),
+        };
+        let swapped = self
+            .life
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        if swapped.is_ok() {
+            self.notify_all();
+        }
     }
 
     fn notify_all(&self) {
@@ -404,11 +428,22 @@ impl Shared {
         }
     }
 
-    pub(crate) fn drain_error(&self, trouble: Trouble) -> DrainError {
+    /// Of a call that waited for so long.
+    pub(crate) fn control_failure(
+        &self,
+        call: ControlCall,
+        trouble: Trouble,
+        waited: Duration,
+    ) -> ControlFailure {
         self.note(&trouble);
         match trouble {
-            Trouble::Gone => DrainError::Removed,
-            other => DrainError::Transport(text(other)),
+            Trouble::Gone => ControlFailure::Removed,
+            other => ControlFailure::Unreachable {
+                request: call.to_string(),
+                waited,
+                reason: text(other),
+                outcome: Outcome::Unknown,
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use ipc_nats::testing::{TestServer, is_installed};
 use ipc_nats::{NatsAddress, NatsQueue};
 use ipc_queue::conformance::Subject;
 use ipc_queue::transport::{OpenRequest, Transport};
-use ipc_queue::{Name, QueueError};
+use ipc_queue::{ControlError, Name, QueueError};
 
 struct Nats;
 
@@ -24,7 +24,7 @@ impl Subject for Nats {
         Ok(Arc::new(NatsQueue::open(&Self::address(name), request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
         NatsQueue::remove(&Self::address(name))
     }
 

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::builder().workers(2).start()?;
     let mut guests = Command::new("/proc/self/exe").arg(pool.address()).spawn()?;
     while pool
-        .status()
+        .status()?
         .workers
         .iter()
         .filter(|who| who.is_guest)

@@ -21,6 +21,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => println!("{a} / {b}: {error}"),
         }
     }
-    println!("{} workers were replaced", pool.status().restarts);
+    println!("{} workers were replaced", pool.status()?.restarts);
     Ok(pool.shutdown()?)
 }

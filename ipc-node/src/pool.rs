@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, codec};
 use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, QueueStats, SendFailure, ShmQueue};
+use ipc_queue::{ControlError, DeadLetter, QueueStats, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -336,18 +336,20 @@ impl Pool {
     }
 
     /// Who works on what, and for how long.
-    #[must_use]
-    pub fn status(&self) -> PoolStatus {
-        let waiting = self.shared.queues.jobs.transport().stats().ready;
+    ///
+    /// # Errors
+    /// [`ControlError`] if the queue of jobs does not answer.
+    pub fn status(&self) -> Result<PoolStatus, ControlError> {
+        let waiting = self.shared.queues.jobs.transport().stats()?.ready;
         let workers = self.workers();
         let state = self.shared.state();
-        PoolStatus {
+        Ok(PoolStatus {
             workers,
             waiting,
             restarts: state.restarts,
             late_answers: state.late_answers,
             ended: state.ended.clone(),
-        }
+        })
     }
 
     /// The workers alone. Asks no queue, which over a network takes a while.
@@ -376,11 +378,16 @@ impl Pool {
         self.shared.state().ended.is_some()
     }
 
-    /// The counters of its queues: of jobs, and of what workers say.
-    #[must_use]
-    pub fn stats(&self) -> (QueueStats, QueueStats) {
-        let (jobs, answers) = (&self.shared.queues.jobs, &self.shared.queues.answers);
-        (jobs.transport().stats(), answers.transport().stats())
+    /// The counters of its queues: of jobs, and of what workers say. After its end, those just before its queues were removed.
+    ///
+    /// # Errors
+    /// [`ControlError`] if one of them does not answer.
+    pub fn stats(&self) -> Result<(QueueStats, QueueStats), ControlError> {
+        let last = self.shared.state().last_stats;
+        match last {
+            Some(last) => Ok(last),
+            None => self.shared.queues.stats(),
+        }
     }
 
     /// Where it is: whoever is to [join](PoolBuilder::join) it needs to know.
@@ -397,8 +404,10 @@ impl Pool {
     }
 
     /// The jobs that each worker died over that had them, with their inputs encoded in them.
-    #[must_use]
-    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+    ///
+    /// # Errors
+    /// [`ControlError`] if the queue of jobs does not answer.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
         self.shared.queues.jobs.transport().dead_letters()
     }
 
@@ -407,26 +416,33 @@ impl Pool {
     /// # Errors
     /// [`PoolError::Ended`] if it ended otherwise, or some job had to be given up.
     pub fn shutdown(self) -> Result<(), PoolError> {
-        self.close();
+        self.close()?;
         self.wait()
     }
 
     /// Begins to end as [`shutdown`](Self::shutdown) does, and waits for nothing: [`has_ended`](Self::has_ended) says when it has.
-    pub fn close(&self) {
+    ///
+    /// # Errors
+    /// [`ControlError`] if the queue of jobs could not be closed. The supervisor goes on trying.
+    pub fn close(&self) -> Result<(), ControlError> {
         self.shared.state().draining = true;
-        self.shared.queues.jobs.transport().close();
+        let closed = self.shared.queues.jobs.transport().close();
         self.shared.poke();
+        closed
     }
 
     /// The same, and tells it to each worker by a [`Shutdown`](Kind::Shutdown) message of its own, behind the jobs that there are.
-    pub fn close_by_message(&self) {
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn close_by_message(&self) -> Result<(), ControlError> {
         self.shared.state().draining = true;
         let sender = self.shared.queues.jobs.sender();
         for _ in 0..self.shared.limits.workers {
             // Who gets none sees that the queue is closed.
             let _ = sender.send_as(Kind::Shutdown, &[], Wait::No);
         }
-        self.close();
+        self.close()
     }
 
     /// Waits until the pool has ended: after SIGTERM, if [that drains](PoolBuilder::sigterm_drains), or because its workers

@@ -107,14 +107,14 @@ fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
         let number = ticket.number();
         let mut worker = None;
         until("it is at work", || {
-            let workers = pool.status().workers;
+            let workers = pool.status().unwrap().workers;
             worker = workers.into_iter().find(|worker| worker.job.is_some());
             worker.is_some()
         });
         let worker = worker.unwrap();
         pool.kill_worker(worker.number);
         assert_eq!(wait(ticket), Ok(("worker-1".to_owned(), 2)));
-        assert_eq!(pool.status().restarts, 1);
+        assert_eq!(pool.status().unwrap().restarts, 1);
         let losses = losses.lock().unwrap();
         assert_eq!((losses.len(), losses[0].pid), (1, worker.pid));
         assert_eq!(losses[0].job.map(|(ticket, _)| ticket), Some(number));
@@ -136,7 +136,7 @@ fn guests_do_their_share_and_end_with_the_pool() {
     let mut names: Vec<String> = tickets.map(|ticket| wait(ticket).unwrap()).into();
     names.sort();
     assert_eq!(names, ["guest-1", "worker-1"]);
-    let status = pool.status();
+    let status = pool.status().unwrap();
     assert!(status.workers.iter().any(|worker| worker.is_guest));
     pool.shutdown().unwrap();
     guests.wait().unwrap();
@@ -153,7 +153,7 @@ fn a_guest_that_dies_is_replaced_and_its_job_done() {
     let guests = guests.at(pool.address()).join().unwrap();
     let mut first = None;
     until("a guest is ready", || {
-        let workers = pool.status().workers;
+        let workers = pool.status().unwrap().workers;
         first = workers.iter().find(|worker| worker.is_guest).cloned();
         first.is_some()
     });
@@ -161,14 +161,14 @@ fn a_guest_that_dies_is_replaced_and_its_job_done() {
     let tickets = [(); 2].map(|()| pool.submit::<_, (String, u8)>("die once", &()).unwrap());
     let first = first.unwrap();
     until("the guest is at work", || {
-        let workers = pool.status().workers;
+        let workers = pool.status().unwrap().workers;
         workers
             .iter()
             .any(|worker| worker.number == first.number && worker.job.is_some())
     });
     let pid = nix::unistd::Pid::from_raw(first.pid as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let own = pool.status().workers;
+    let own = pool.status().unwrap().workers;
     let own = own.iter().find(|worker| !worker.is_guest).unwrap().number;
     let mut open = OpenTickets::default();
     tickets.into_iter().for_each(|ticket| open.push(ticket));
@@ -212,7 +212,7 @@ fn content_arrives_as_it_was_written_however_much_of_its_room_was_needed() {
         let unreadable = |_: &mut [u8]| Err(io::Error::other("unreadable"));
         let ticket = pool.submit_with::<_, ()>("content", &(), 9, Wait::Forever, unreadable);
         assert!(matches!(ticket, Err(PoolError::System(_))), "{ticket:?}");
-        assert_eq!(pool.stats().0.sent, 3);
+        assert_eq!(pool.stats().unwrap().0.sent, 3);
     }
 }
 
@@ -238,7 +238,7 @@ fn shutdown_messages_end_each_worker_when_the_jobs_before_are_done() {
     let tickets: Vec<_> = (0..50)
         .map(|n| pool.submit::<u64, u64>("square", &n).unwrap())
         .collect();
-    pool.close_by_message();
+    pool.close_by_message().unwrap();
     pool.wait().unwrap();
     for (n, ticket) in (0..).zip(tickets) {
         assert_eq!(wait(ticket), Ok(n * n));
@@ -251,7 +251,7 @@ fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
     let pool = processes().workers(2).keep_alive(lease).start().unwrap();
     let ticket = pool.submit::<_, u8>("take", &(2 * lease)).unwrap();
     assert_eq!(wait(ticket), Ok(1));
-    assert_eq!(pool.stats().0.redelivered, 0);
+    assert_eq!(pool.stats().unwrap().0.redelivered, 0);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn what_becomes_of_workers_and_jobs_is_told() {
     listen();
     let pool = pool().attempt_limit(1).start().unwrap();
     assert_eq!(pool.request(&Square(7)).unwrap().wait(), Ok(49));
-    let pid = format!("pid={}", pool.status().workers[0].pid);
+    let pid = format!("pid={}", pool.status().unwrap().workers[0].pid);
     hear(&["worker started", &pid, "ipc_node"]);
     hear(&["worker ready", &pid]);
     let doomed = pool.request(&Die(9)).unwrap();
@@ -129,7 +129,7 @@ fn what_becomes_of_workers_and_jobs_is_told() {
         ),
         "{crashed:?}"
     );
-    let letter = &pool.dead_letters()[0];
+    let letter = &pool.dead_letters().unwrap()[0];
     assert_eq!(letter.signal, Some(9));
     assert_eq!(letter.last_worker, pid[4..].parse().ok());
     let died = hear(&["worker died", &pid, &ticket, "WARN"]);

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         control.drain(Wait::Forever) // takes nothing more, and waits until all is settled
     })?;
-    println!("{} done", control.stats().acked);
+    println!("{} done", control.stats()?.acked);
     remove(address)?;
     Ok(())
 }

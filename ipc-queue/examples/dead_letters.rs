@@ -12,12 +12,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     receiver.recv()?.nack()?; // given back: it comes again
     receiver.recv()?.nack()?; // once too often
     assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
-    for letter in queue.transport().dead_letters() {
+    for letter in queue.transport().dead_letters()? {
         println!(
             "{} was {:?} after {} attempts",
             letter.message, letter.reason, letter.attempts
         );
-        queue.transport().requeue(letter.id)?; // as a new message
+        queue.transport().requeue(letter.id)?; // delivered again, from attempt 1
     }
     receiver.recv()?.ack()?;
     remove(address)?;

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let delivery = receiver.recv()?;
     println!("{:?} after {:?}", delivery.data(), started.elapsed());
     delivery.ack()?;
-    println!("{} expired", queue.transport().stats().expired);
+    println!("{} expired", queue.transport().stats()?.expired);
     remove(address)?;
     Ok(())
 }

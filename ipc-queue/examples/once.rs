@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = sender.send_with("two cats, one dog".to_owned(), &keyed)?;
     let again = sender.send_with("two cats, one dog".to_owned(), &keyed)?; // after a crash, say
     assert_eq!(first, again);
-    println!("sent {} message", queue.transport().stats().sent);
+    println!("sent {} message", queue.transport().stats()?.sent);
     remove(address)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipc_proto::Name;
 
@@ -24,10 +25,12 @@ pub enum Address {
         /// What it is called.
         name: Name,
     },
-    /// `unix:/PATH`: with whoever serves it at that socket, on this machine.
+    /// `unix:/PATH` or `unix:/PATH?timeout=2s`: served at that socket, on this machine.
     Unix {
-        /// The socket's file; absolute, so that it is the same for everybody.
+        /// The socket's file; absolute, so that it is the same for every process.
         path: PathBuf,
+        /// How long the server may take to answer a request before it counts as unreachable.
+        timeout: Option<Duration>,
     },
     /// `SCHEME:REST`: with a transport of another crate, which [`register`](crate::register)ed that scheme.
     Other {
@@ -65,7 +68,20 @@ impl FromStr for Address {
                     name: name(rest)?,
                 })
             }
-            "unix" if rest.starts_with('/') => Ok(Self::Unix { path: rest.into() }),
+            "unix" if rest.starts_with('/') => match rest.rsplit_once("?timeout=") {
+                None => Ok(Self::Unix {
+                    path: rest.into(),
+                    timeout: None,
+                }),
+                Some((path, time)) => Ok(Self::Unix {
+                    path: path.into(),
+                    timeout: Some(duration(time).ok_or_else(|| {
+                        bad(format!(
+                            "{time:?} is not a time; write ?timeout=2s or 500ms"
+                        ))
+                    })?),
+                }),
+            },
             "unix" => Err(bad(
                 "a socket's path begins with '/', as in unix:/run/user/1000/jobs".to_owned(),
             )),
@@ -82,10 +98,25 @@ impl fmt::Display for Address {
         match self {
             Self::Local { name } => write!(f, "local:{name}"),
             Self::Shm { namespace, name } => write!(f, "shm:{namespace}/{name}"),
-            Self::Unix { path } => write!(f, "unix:{}", path.display()),
+            Self::Unix { path, timeout } => {
+                write!(f, "unix:{}", path.display())?;
+                match timeout {
+                    Some(time) => write!(f, "?timeout={}ms", time.as_millis()),
+                    None => Ok(()),
+                }
+            }
             Self::Other { scheme, rest } => write!(f, "{scheme}:{rest}"),
         }
     }
+}
+
+/// A positive whole number of seconds or milliseconds: `2s`, `500ms`.
+fn duration(text: &str) -> Option<Duration> {
+    let time = match text.strip_suffix("ms") {
+        Some(millis) => Duration::from_millis(millis.parse().ok()?),
+        None => Duration::from_secs(text.strip_suffix('s')?.parse().ok()?),
+    };
+    (!time.is_zero()).then_some(time)
 }
 
 #[cfg(test)]
@@ -98,6 +129,7 @@ mod tests {
             "local:jobs",
             "shm:media/jobs",
             "unix:/run/jobs.sock",
+            "unix:/run/jobs.sock?timeout=1500ms",
             "nats://host:4222/jobs",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -116,6 +148,8 @@ mod tests {
             ("local:", "empty"),
             ("shm:Jobs", "'J' at byte 0"),
             ("unix:jobs.sock", "begins with '/'"),
+            ("unix:/jobs.sock?timeout=soon", "not a time"),
+            ("unix:/jobs.sock?timeout=0s", "not a time"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(text) && error.contains(reason), "{error}");

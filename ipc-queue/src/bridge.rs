@@ -33,7 +33,7 @@ use crate::transport::Wait;
 ///
 /// let (from, to) = (ByteQueue::open("local:here")?, ByteQueue::open("local:there")?);
 /// from.sender().send(b"over the river")?;
-/// from.transport().close();
+/// from.transport().close()?;
 /// let bridge = Bridge::new(from, to.clone());
 /// let carried = bridge.run(Until::Drained, &AtomicBool::new(false), |_| {})?;
 /// assert_eq!(carried.messages, 1);
@@ -368,7 +368,7 @@ mod tests {
             let kind = kinds[usize::from(number) % 4];
             from.sender().send_as(kind, &[number], Wait::No).unwrap();
         }
-        from.transport().close();
+        from.transport().close().unwrap();
         let carried = run_to_the_end(&Bridge::new(from.clone(), to.clone()).batch(7));
         assert_eq!((carried.messages, carried.bytes), (200, 200));
         let receiver = to.receiver();
@@ -378,7 +378,7 @@ mod tests {
             assert_eq!((delivery.kind(), delivery.payload()), (kind, &[number][..]));
             delivery.ack().unwrap();
         }
-        assert_eq!(from.transport().stats().acked, 200);
+        assert_eq!(from.transport().stats().unwrap().acked, 200);
     }
 
     #[test]
@@ -400,10 +400,10 @@ mod tests {
         let held = receiver.recv().unwrap();
         trip.publish(&held, SLICE).unwrap();
         drop(held);
-        from.transport().close();
+        from.transport().close().unwrap();
         let carried = run_to_the_end(&bridge);
         assert_eq!((carried.messages, carried.known), (0, 1));
-        assert_eq!(to.transport().stats().sent, 1);
+        assert_eq!(to.transport().stats().unwrap().sent, 1);
     }
 
     #[test]
@@ -413,7 +413,7 @@ mod tests {
         for len in [10, 2000, 10] {
             from.sender().send(&vec![7; len]).unwrap();
         }
-        from.transport().close();
+        from.transport().close().unwrap();
         let mut said = Vec::new();
         let stop = AtomicBool::new(false);
         let carried = Bridge::new(from.clone(), to).run(Until::Drained, &stop, |note| {
@@ -427,7 +427,10 @@ mod tests {
             said[..],
             [SendFailure::TooLarge { bytes: 2000, .. }]
         ));
-        assert_eq!(from.transport().dead_letters()[0].payload, [7; 2000]);
+        assert_eq!(
+            from.transport().dead_letters().unwrap()[0].payload,
+            [7; 2000]
+        );
     }
 
     #[test]
@@ -438,12 +441,12 @@ mod tests {
         to.sender().send(b"in the way").unwrap();
         from.sender().send(b"first").unwrap();
         from.sender().send(b"second").unwrap();
-        from.transport().close();
+        from.transport().close().unwrap();
         let bridge = Bridge::new(from.clone(), to.clone());
         let carried = thread::scope(|scope| {
             let run = scope.spawn(|| run_to_the_end(&bridge));
             // Each is a slice of waiting: more than the lease together.
-            while to.transport().stats().refused < 5 {
+            while to.transport().stats().unwrap().refused < 5 {
                 thread::yield_now();
             }
             let receiver = to.receiver();
@@ -455,7 +458,7 @@ mod tests {
             run.join().unwrap()
         });
         assert_eq!((carried.messages, carried.lost), (2, 0));
-        assert_eq!(from.transport().stats().redelivered, 0);
+        assert_eq!(from.transport().stats().unwrap().redelivered, 0);
     }
 
     #[test]
@@ -471,7 +474,7 @@ mod tests {
             }
         });
         assert_eq!(carried.unwrap().messages, 1);
-        let stats = from.transport().stats();
+        let stats = from.transport().stats().unwrap();
         assert_eq!((stats.ready, stats.acked), (1, 1));
     }
 }

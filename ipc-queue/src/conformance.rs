@@ -8,7 +8,7 @@
 //!
 //! use ipc_queue::conformance::Subject;
 //! use ipc_queue::transport::{OpenRequest, Transport};
-//! use ipc_queue::{LocalQueue, Name, QueueError};
+//! use ipc_queue::{ControlError, LocalQueue, Name, QueueError};
 //!
 //! struct Local;
 //!
@@ -17,7 +17,7 @@
 //!         Ok(Arc::new(LocalQueue::open(name, request)?))
 //!     }
 //!
-//!     fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+//!     fn remove(&self, name: &Name) -> Result<bool, ControlError> {
 //!         Ok(LocalQueue::remove(name))
 //!     }
 //! }
@@ -34,10 +34,12 @@
 
 mod asynchronous;
 mod batch;
+mod control;
 mod crowd;
 mod delivery;
 mod flow;
 mod peers;
+mod proxy;
 mod settling;
 mod table;
 mod terms;
@@ -45,9 +47,13 @@ mod walk;
 
 pub use asynchronous::*;
 pub use batch::*;
+pub use control::{
+    Proxied, a_closed_queue_can_be_opened_again, a_control_call_that_did_not_happen_is_an_error,
+};
 pub use delivery::*;
 pub use flow::*;
 pub use peers::*;
+pub use proxy::{Fault, Proxy};
 pub use settling::*;
 pub use table::Table;
 pub use terms::*;
@@ -63,6 +69,7 @@ use ipc_proto::{Name, QueueSettings};
 
 use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
+use crate::control::ControlError;
 use crate::error::QueueError;
 use crate::transport::{OpenMode, OpenRequest, Transport};
 
@@ -79,7 +86,14 @@ pub trait Subject: Send + Sync {
     ///
     /// # Errors
     /// The transport's own.
-    fn remove(&self, name: &Name) -> Result<bool, QueueError>;
+    fn remove(&self, name: &Name) -> Result<bool, ControlError>;
+
+    /// Opens the queue `name` through a proxy of its own, for a transport with a server. The opening must share nothing
+    /// with [`open`](Self::open)'s: no connection, no cache.
+    fn proxied(&self, name: &Name) -> Option<Proxied> {
+        let _ = name;
+        None
+    }
 
     /// By how much the suite divides its rounds: 1 for what takes microseconds, more for what asks a server each time.
     fn slowness(&self) -> u32 {
@@ -154,6 +168,9 @@ macro_rules! conformance_tests {
             urgent_messages_go_first_and_others_do_not_wait_for_ever
             a_key_is_sent_once_while_it_is_remembered
             a_token_grows_with_each_delivery
+
+            a_control_call_that_did_not_happen_is_an_error
+            a_closed_queue_can_be_opened_again
 
             a_full_queue_drops_the_oldest_if_told_to
             a_paused_queue_delivers_nothing_until_it_is_resumed
@@ -369,7 +386,7 @@ mod tests {
             fn open(&self, _: &Name, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
                 Err(QueueError::Transport("there is nothing here".to_owned()))
             }
-            fn remove(&self, _: &Name) -> Result<bool, QueueError> {
+            fn remove(&self, _: &Name) -> Result<bool, ControlError> {
                 Ok(false)
             }
         }

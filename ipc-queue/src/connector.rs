@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use ipc_proto::Name;
@@ -15,6 +16,7 @@ use ipc_proto::Name;
 use ipc_shm::Namespace;
 
 use crate::address::{Address, BUILT_IN};
+use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::QueueError;
 use crate::local::LocalQueue;
 #[cfg(target_os = "linux")]
@@ -36,7 +38,7 @@ pub trait Connector: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    fn remove(&self, rest: &str) -> Result<bool, QueueError>;
+    fn remove(&self, rest: &str) -> Result<bool, ControlError>;
 }
 
 type Connectors = BTreeMap<String, Arc<dyn Connector>>;
@@ -54,7 +56,7 @@ static CONNECTORS: LazyLock<RwLock<Connectors>> = LazyLock::new(RwLock::default)
 /// ```
 /// use std::sync::Arc;
 /// use ipc_queue::transport::{OpenRequest, Transport};
-/// use ipc_queue::{Connector, Queue, QueueError};
+/// use ipc_queue::{Connector, ControlError, Queue, QueueError};
 ///
 /// /// Queues of which there are none.
 /// #[derive(Debug)]
@@ -64,7 +66,7 @@ static CONNECTORS: LazyLock<RwLock<Connectors>> = LazyLock::new(RwLock::default)
 ///     fn open(&self, rest: &str, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
 ///         Err(QueueError::NotFound { name: rest.to_owned() })
 ///     }
-///     fn remove(&self, _: &str) -> Result<bool, QueueError> {
+///     fn remove(&self, _: &str) -> Result<bool, ControlError> {
 ///         Ok(false)
 ///     }
 /// }
@@ -85,13 +87,16 @@ pub fn register(scheme: &str, connector: Arc<dyn Connector>) {
 /// Removes the queue at `address` with everything in it. `Ok(false)` if there was none.
 ///
 /// # Errors
-/// [`QueueError`] when the address is bad, or the queue is not ours to remove.
-pub fn remove(address: &str) -> Result<bool, QueueError> {
-    match address.parse()? {
+/// [`ControlError`]: the queue was not removed, or whether it was is unknown.
+pub fn remove(address: &str) -> Result<bool, ControlError> {
+    let error = |error: QueueError| ControlFailure::from(error).of(address, ControlCall::Remove);
+    match address.parse().map_err(error)? {
         Address::Local { name } => Ok(LocalQueue::remove(&name)),
         Address::Shm { namespace, name } => remove_shm(&namespace, &name),
-        Address::Unix { path } => remove_unix(&path),
-        Address::Other { scheme, rest } => connector(address, &scheme)?.remove(&rest),
+        Address::Unix { path, timeout } => remove_unix(&path, timeout),
+        Address::Other { scheme, rest } => {
+            connector(address, &scheme).map_err(error)?.remove(&rest)
+        }
     }
 }
 
@@ -100,7 +105,7 @@ pub(crate) fn open(address: &str, request: &OpenRequest) -> Result<Arc<dyn Trans
     match address.parse()? {
         Address::Local { name } => Ok(Arc::new(LocalQueue::open(&name, request)?)),
         Address::Shm { namespace, name } => open_shm(&namespace, &name, request),
-        Address::Unix { path } => open_unix(&path, request),
+        Address::Unix { path, timeout } => open_unix(&path, timeout, request),
         Address::Other { scheme, rest } => connector(address, &scheme)?.open(&rest, request),
     }
 }
@@ -141,32 +146,43 @@ fn open_shm(
 }
 
 #[cfg(target_os = "linux")]
-fn remove_shm(namespace: &Name, name: &Name) -> Result<bool, QueueError> {
-    Ok(ShmQueue::remove(
-        &Namespace::new(namespace.as_str())?,
-        name,
-    )?)
+fn remove_shm(namespace: &Name, name: &Name) -> Result<bool, ControlError> {
+    match Namespace::new(namespace.as_str()) {
+        Ok(namespace) => ShmQueue::remove(&namespace, name),
+        Err(error) => {
+            let failure = ControlFailure::from(QueueError::from(error));
+            Err(failure.of(format!("shm:{namespace}/{name}"), ControlCall::Remove))
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
-fn open_unix(path: &Path, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
-    Ok(Arc::new(UnixQueue::open(path, request)?))
+fn open_unix(
+    path: &Path,
+    timeout: Option<Duration>,
+    request: &OpenRequest,
+) -> Result<Arc<dyn Transport>, QueueError> {
+    Ok(Arc::new(UnixQueue::open(path, timeout, request)?))
 }
 
 #[cfg(target_os = "linux")]
-fn remove_unix(path: &Path) -> Result<bool, QueueError> {
-    UnixQueue::remove(path)
+fn remove_unix(path: &Path, timeout: Option<Duration>) -> Result<bool, ControlError> {
+    UnixQueue::remove(path, timeout)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_unix(_: &Path, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+fn open_unix(
+    _: &Path,
+    _: Option<Duration>,
+    _: &OpenRequest,
+) -> Result<Arc<dyn Transport>, QueueError> {
     Err(QueueError::Transport(
         "unix: needs Linux; use local: or a network transport".to_owned(),
     ))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn remove_unix(_: &Path) -> Result<bool, QueueError> {
+fn remove_unix(_: &Path, _: Option<Duration>) -> Result<bool, ControlError> {
     Ok(false)
 }
 
@@ -182,7 +198,7 @@ fn open_shm(
 }
 
 #[cfg(not(target_os = "linux"))]
-fn remove_shm(_: &ipc_proto::Name, _: &ipc_proto::Name) -> Result<bool, QueueError> {
+fn remove_shm(_: &ipc_proto::Name, _: &ipc_proto::Name) -> Result<bool, ControlError> {
     Ok(false)
 }
 
@@ -209,7 +225,7 @@ mod tests {
             fn open(&self, _: &str, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
                 unreachable!()
             }
-            fn remove(&self, _: &str) -> Result<bool, QueueError> {
+            fn remove(&self, _: &str) -> Result<bool, ControlError> {
                 unreachable!()
             }
         }

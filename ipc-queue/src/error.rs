@@ -8,6 +8,7 @@ use ipc_shm::{CreateError, JoinError, NamespaceError, OpenError};
 use thiserror::Error;
 
 use crate::capability::Unsupported;
+use crate::control::ControlError;
 
 /// Why a message was not sent. Comes with the message: see [`SendError`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -200,32 +201,22 @@ pub enum SettleError {
 }
 
 /// Why a queue was not drained.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum DrainError {
     /// The time was up. The queue is closed.
-    #[error("{left} messages were left after {waited:?}")]
+    #[error("queue {queue:?}: {left} messages were left after {waited:?}")]
     TimedOut {
-        /// How long we waited.
+        /// The queue's address, without credentials.
+        queue: String,
+        /// How long the call waited.
         waited: Duration,
-        /// How many were not settled then, delayed ones and those being written included.
+        /// How many messages were not settled then, including delayed ones and those being written.
         left: u64,
     },
-    /// The queue was removed.
-    #[error("the queue was removed, with what was in it")]
-    Removed,
-    /// This process is a forked copy of the one that opened the queue.
-    #[error("this process was forked from the one that opened the queue: open it again here")]
-    Forked,
-    /// The queue's file was cut short from outside: what was in it is lost.
-    #[error("the queue's shared memory was cut short from outside: what was in it is lost")]
-    Truncated,
-    /// The transport can't.
+    /// The queue could not be closed, or its content could not be asked.
     #[error(transparent)]
-    Unsupported(#[from] Unsupported),
-    /// The transport's own trouble, such as a lost connection.
-    #[error("{0}")]
-    Transport(String),
+    Control(#[from] ControlError),
 }
 
 /// Why a queue was not opened or created.

@@ -11,6 +11,7 @@ mod capability;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod connector;
+mod control;
 mod dead_letter;
 mod delivery;
 mod error;
@@ -36,6 +37,7 @@ pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};
 pub use connector::{Connector, register, remove};
+pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery, Token};
 pub use error::{

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use ipc_proto::{MessageId, Name, QueueSettings, SenderId};
 
 use crate::bell::{Bell, Listeners};
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::{Capabilities, Semantic};
+use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{DrainError, QueueError, RecvError, SendFailure, SettleError};
@@ -40,6 +41,7 @@ pub struct LocalQueue {
 
 #[derive(Debug)]
 struct Shared {
+    name: Name,
     id: u64,
     settings: QueueSettings,
     payload: String,
@@ -104,6 +106,7 @@ impl LocalQueue {
             });
         }
         let shared = Arc::new(Shared {
+            name: name.clone(),
             id: fastrand::u64(1..),
             settings: request.settings.clone(),
             payload: request.payload.clone(),
@@ -123,8 +126,21 @@ impl LocalQueue {
         let Some(shared) = registry().remove(name) else {
             return false;
         };
-        shared.end(Life::Removed);
+        let mut table = shared.table();
+        table.life = Life::Removed;
+        shared.wake(&table, Wake::Everybody);
         true
+    }
+}
+
+impl LocalQueue {
+    /// The table, unless the queue was removed.
+    fn usable(&self, call: ControlCall) -> Result<MutexGuard<'_, Table>, ControlError> {
+        let table = self.shared.table();
+        if table.life == Life::Removed {
+            return Err(ControlFailure::Removed.of(self.address(), call));
+        }
+        Ok(table)
     }
 }
 
@@ -190,39 +206,53 @@ impl Transport for LocalQueue {
         })
     }
 
-    fn close(&self) {
-        self.shared.end(Life::Closed);
+    fn address(&self) -> String {
+        format!("local:{}", self.shared.name)
     }
 
-    fn is_closed(&self) -> bool {
-        self.shared.table().life >= Life::Closed
-    }
-
-    fn pause(&self) -> Result<(), Unsupported> {
-        self.shared.table().paused = true;
+    fn close(&self) -> Result<(), ControlError> {
+        let mut table = self.usable(ControlCall::Close)?;
+        table.life = Life::Closed;
+        self.shared.wake(&table, Wake::Everybody);
         Ok(())
     }
 
-    fn resume(&self) -> Result<(), Unsupported> {
-        let mut table = self.shared.table();
+    fn reopen(&self) -> Result<(), ControlError> {
+        let mut table = self.usable(ControlCall::Reopen)?;
+        table.life = Life::Open;
+        self.shared.wake(&table, Wake::Everybody);
+        Ok(())
+    }
+
+    fn is_closed(&self) -> Result<bool, ControlError> {
+        Ok(self.usable(ControlCall::IsClosed)?.life == Life::Closed)
+    }
+
+    fn pause(&self) -> Result<(), ControlError> {
+        self.usable(ControlCall::Pause)?.paused = true;
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), ControlError> {
+        let mut table = self.usable(ControlCall::Resume)?;
         table.paused = false;
         self.shared.wake(&table, Wake::Everybody);
         Ok(())
     }
 
-    fn is_paused(&self) -> bool {
-        self.shared.table().paused
+    fn is_paused(&self) -> Result<bool, ControlError> {
+        Ok(self.usable(ControlCall::IsPaused)?.paused)
     }
 
-    fn purge(&self) -> Result<u64, Unsupported> {
-        let mut table = self.shared.table();
+    fn purge(&self) -> Result<u64, ControlError> {
+        let mut table = self.usable(ControlCall::Purge)?;
         let (purged, wake) = table.purge();
         self.shared.wake(&table, wake);
         Ok(purged)
     }
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        self.close();
+        self.close()?;
         let started = Instant::now();
         let mut table = self.shared.table();
         loop {
@@ -230,11 +260,13 @@ impl Transport for LocalQueue {
             self.shared.wake(&table, wake);
             let left = table.left();
             if table.life == Life::Removed {
-                return Err(DrainError::Removed);
+                let removed = ControlFailure::Removed;
+                return Err(removed.of(self.address(), ControlCall::Drain).into());
             } else if left == 0 {
                 return Ok(());
             }
             let until = time_left(wait, started).map_err(|time_up| DrainError::TimedOut {
+                queue: self.address(),
                 waited: time_up.waited(),
                 left,
             })?;
@@ -243,45 +275,43 @@ impl Transport for LocalQueue {
         }
     }
 
-    fn stats(&self) -> QueueStats {
-        self.shared.table().stats()
+    fn stats(&self) -> Result<QueueStats, ControlError> {
+        Ok(self.usable(ControlCall::Stats)?.stats())
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
-        Ok(self.shared.table().holdings())
+    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
+        Ok(self.usable(ControlCall::Holdings)?.holdings())
     }
 
-    fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.shared.table().dead_letters()
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
+        Ok(self.usable(ControlCall::DeadLetters)?.dead_letters())
     }
 
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
-        let copy = MessageId::new(SenderId::new(fastrand::u64(1..)), 0);
-        let mut table = self.shared.table();
-        let (requeued, wake) = table.requeue(id, copy)?;
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        let mut table = self.usable(ControlCall::Requeue)?;
+        if table.life == Life::Closed {
+            return Err(ControlFailure::Closed.of(self.address(), ControlCall::Requeue));
+        }
+        let Some(wake) = table.requeue(id) else {
+            return Ok(false);
+        };
         self.shared.wake(&table, wake);
-        Ok(requeued)
+        Ok(true)
     }
 
-    fn discard(&self, id: DeadLetterId) -> bool {
-        let mut table = self.shared.table();
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        let mut table = self.usable(ControlCall::Discard)?;
         let dropped = table.drop_dead(id);
         if dropped {
             self.shared.wake(&table, Wake::Sender);
         }
-        dropped
+        Ok(dropped)
     }
 }
 
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self, life: Life) {
-        let mut table = self.table();
-        table.life = table.life.max(life);
-        self.wake(&table, Wake::Everybody);
     }
 
     fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError> {

@@ -35,6 +35,9 @@ pub const MESSAGES: &str = "ipc.queue.messages";
 /// Processes attached now.
 pub const PARTICIPANTS: &str = "ipc.queue.participants";
 
+/// Reports left out because the queue did not answer.
+pub const MISSING: &str = "ipc.queue.missing.reports";
+
 /// Publishes the figures of the queue called `queue` through the recorder that is installed.
 ///
 /// ```
@@ -43,7 +46,7 @@ pub const PARTICIPANTS: &str = "ipc.queue.participants";
 /// let queue = ByteQueue::open("local:figures")?;
 /// queue.sender().send(b"one")?;
 /// metrics::describe();
-/// metrics::publish("local:figures", &queue.transport().stats());
+/// metrics::publish("local:figures", &queue.transport().stats()?);
 /// # ipc_queue::remove("local:figures")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -101,6 +104,17 @@ pub fn publish(queue: &str, stats: &QueueStats) {
     gauge!(PARTICIPANTS, of(&[])).set(stats.participants as f64);
 }
 
+/// Publishes the figures of a queue that answers; counts a report that is missing because it does not.
+fn report_once(queue: &str, transport: &dyn Transport) {
+    match transport.stats() {
+        Ok(stats) => publish(queue, &stats),
+        Err(_) => {
+            let label = Label::new("messaging.destination.name", queue.to_owned());
+            counter!(MISSING, vec![label]).increment(1);
+        }
+    }
+}
+
 /// Says what each figure means to the recorder that is installed. Once is enough.
 pub fn describe() {
     describe_counter!(SENT, "Messages sent, and refused");
@@ -110,6 +124,7 @@ pub fn describe() {
     describe_counter!(ENDED, "Deliveries that ended, by outcome");
     describe_counter!(DROPPED, "Messages that nobody got, by reason");
     describe_counter!(LATE, "Settlements after the lease was lost");
+    describe_counter!(MISSING, "Reports left out because the queue did not answer");
     describe_gauge!(MESSAGES, "Messages in the queue, by state");
     describe_gauge!(PARTICIPANTS, "Processes attached");
 }
@@ -132,9 +147,9 @@ impl Reporter {
         describe();
         let report = move || {
             loop {
-                publish(&queue, &transport.stats());
+                report_once(&queue, &*transport);
                 if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
-                    return publish(&queue, &transport.stats());
+                    return report_once(&queue, &*transport);
                 }
             }
         };

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
+use crate::control::ControlError;
 use crate::delivery::{About, ByteDelivery, Token};
 use crate::error::{BatchFailure, QueueError, RecvError, SendError, SendFailure, SettleError};
 use crate::options::QueueOptions;
@@ -111,8 +112,11 @@ impl<T> Queue<T> {
     }
 
     /// Takes no more messages from now on; what is in the queue is delivered. Wakes everybody blocked.
-    pub fn close(&self) {
-        self.transport().close();
+    ///
+    /// # Errors
+    /// [`ControlError`]: the queue was not closed, or whether it was is unknown.
+    pub fn close(&self) -> Result<(), ControlError> {
+        self.transport().close()
     }
 }
 

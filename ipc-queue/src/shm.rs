@@ -52,7 +52,8 @@ pub(crate) use receiver::ShmDelivery;
 pub(crate) use sender::ShmLoan;
 
 use crate::bell::Listeners;
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::{Capabilities, Semantic};
+use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
@@ -162,9 +163,12 @@ impl ShmQueue {
     /// Everybody attached is woken and gets `Removed` from then on.
     ///
     /// # Errors
-    /// [`OpenError`] when the folder or the file is not ours, or the system refuses.
-    pub fn remove(namespace: &Namespace, name: &Name) -> Result<bool, OpenError> {
-        Segment::remove(namespace, name, KIND)
+    /// [`ControlError`] when the folder or the file is not ours, or the system refuses.
+    pub fn remove(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
+        Segment::remove(namespace, name, KIND).map_err(|error| {
+            let address = format!("shm:{}/{name}", namespace.name());
+            ControlFailure::from(QueueError::from(error)).of(address, ControlCall::Remove)
+        })
     }
 
     /// The names of the queues in a namespace, sorted; also of those that can't be opened.
@@ -230,73 +234,107 @@ impl Transport for ShmQueue {
         Box::new(self.shm_receiver())
     }
 
-    fn close(&self) {
+    fn address(&self) -> String {
+        self.shared.address()
+    }
+
+    fn close(&self) -> Result<(), ControlError> {
+        self.shared.check_usable(ControlCall::Close)?;
         let before = self.shared.flag().fetch_or(CLOSED, Ordering::SeqCst);
         self.shared.attachment.segment().notify_all();
         if before & CLOSED == 0 {
             events::closed(&self.shared);
         }
+        self.shared.check_usable(ControlCall::Close)
     }
 
-    fn is_closed(&self) -> bool {
-        self.shared.flag().load(Ordering::SeqCst) & CLOSED != 0
+    fn reopen(&self) -> Result<(), ControlError> {
+        self.shared.check_usable(ControlCall::Reopen)?;
+        let before = self.shared.flag().fetch_and(!CLOSED, Ordering::SeqCst);
+        if before & CLOSED != 0 {
+            events::reopened(&self.shared);
+        }
+        self.shared.check_usable(ControlCall::Reopen)
     }
 
-    fn pause(&self) -> Result<(), Unsupported> {
+    fn is_closed(&self) -> Result<bool, ControlError> {
+        self.shared.has_flag(CLOSED, ControlCall::IsClosed)
+    }
+
+    fn pause(&self) -> Result<(), ControlError> {
+        self.shared.check_usable(ControlCall::Pause)?;
         let before = self.shared.flag().fetch_or(PAUSED, Ordering::SeqCst);
         if before & PAUSED == 0 {
             events::paused(&self.shared);
         }
-        Ok(())
+        self.shared.check_usable(ControlCall::Pause)
     }
 
-    fn resume(&self) -> Result<(), Unsupported> {
+    fn resume(&self) -> Result<(), ControlError> {
+        self.shared.check_usable(ControlCall::Resume)?;
         let before = self.shared.flag().fetch_and(!PAUSED, Ordering::SeqCst);
         self.shared.items().notify_all();
         if before & PAUSED != 0 {
             events::resumed(&self.shared);
         }
-        Ok(())
+        self.shared.check_usable(ControlCall::Resume)
     }
 
-    fn is_paused(&self) -> bool {
-        self.shared.flag().load(Ordering::SeqCst) & PAUSED != 0
+    fn is_paused(&self) -> Result<bool, ControlError> {
+        self.shared.has_flag(PAUSED, ControlCall::IsPaused)
     }
 
-    fn purge(&self) -> Result<u64, Unsupported> {
-        Ok(self.shared.purge())
+    fn purge(&self) -> Result<u64, ControlError> {
+        self.shared.answer(ControlCall::Purge, Shared::purge)
     }
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        self.close();
+        self.close()?;
         let drained = self.shared.wait_until_drained(wait);
         events::drained(&self.shared, &drained);
         drained
     }
 
-    fn stats(&self) -> QueueStats {
-        self.shared.stats()
+    fn stats(&self) -> Result<QueueStats, ControlError> {
+        self.shared.answer(ControlCall::Stats, Shared::stats)
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
-        let table = self.shared.attachment.participants();
-        Ok(self.shared.contents.holdings(table))
+    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
+        self.shared.answer(ControlCall::Holdings, |shared| {
+            shared.contents.holdings(shared.attachment.participants())
+        })
     }
 
-    fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.shared.contents.dead_letters()
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
+        self.shared.answer(ControlCall::DeadLetters, |shared| {
+            shared.contents.dead_letters()
+        })
     }
 
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
-        self.shared.requeue(&self.shm_sender(), id)
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        self.shared.check_usable(ControlCall::Requeue)?;
+        let requeued = self.shared.requeue(&self.shm_sender(), id);
+        requeued.map_err(|failure| {
+            let failure = match failure {
+                SendFailure::Closed => ControlFailure::Closed,
+                SendFailure::Removed => ControlFailure::Removed,
+                SendFailure::Truncated => ControlFailure::Truncated,
+                SendFailure::Damaged(reason) => ControlFailure::Damaged { reason },
+                other => ControlFailure::NotSent(other),
+            };
+            failure.of(self.address(), ControlCall::Requeue)
+        })
     }
 
-    fn discard(&self, id: DeadLetterId) -> bool {
-        self.shared.discard(id)
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        self.shared
+            .answer(ControlCall::Discard, |shared| shared.discard(id))
     }
 
-    fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
-        self.shared.note_signal(id, signal)
+    fn note_signal(&self, id: DeadLetterId, signal: u8) -> Result<bool, ControlError> {
+        self.shared.answer(ControlCall::NoteSignal, |shared| {
+            shared.note_signal(id, signal)
+        })
     }
 }
 
@@ -322,6 +360,39 @@ impl Shared {
 
     fn stats(&self) -> QueueStats {
         self.contents.stats(self.attachment.participants())
+    }
+
+    fn address(&self) -> String {
+        let segment = self.attachment.segment();
+        let (namespace, name) = (segment.namespace().name(), segment.name());
+        format!("shm:{namespace}/{name}")
+    }
+
+    /// What `ask` says of a queue that was usable before it and still is: a queue that is cut short or removed meanwhile
+    /// reads as zeroes.
+    fn answer<R>(
+        &self,
+        call: ControlCall,
+        ask: impl FnOnce(&Self) -> R,
+    ) -> Result<R, ControlError> {
+        self.check_usable(call)?;
+        let answer = ask(self);
+        self.check_usable(call)?;
+        Ok(answer)
+    }
+
+    fn check_usable(&self, call: ControlCall) -> Result<(), ControlError> {
+        match self.usable() {
+            Ok(_) => Ok(()),
+            Err(gone) => Err(ControlFailure::from(gone).of(self.address(), call)),
+        }
+    }
+
+    fn has_flag(&self, flag: u64, call: ControlCall) -> Result<bool, ControlError> {
+        match self.usable() {
+            Ok(flags) => Ok(flags & flag != 0),
+            Err(gone) => Err(ControlFailure::from(gone).of(self.address(), call)),
+        }
     }
 
     /// The rings of all levels.

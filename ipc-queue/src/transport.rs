@@ -35,7 +35,7 @@
 //! - `a_delayed_nack_comes_back_not_before_its_time`
 //! - `a_message_past_its_attempt_limit_is_a_dead_letter`: however its last delivery ended.
 //! - `a_buried_message_is_a_dead_letter`
-//! - `a_dead_letter_can_be_requeued_or_discarded`: one that can't be requeued now stays as it is.
+//! - `a_dead_letter_can_be_requeued_or_discarded`: requeued in its own place, also when the queue is full, with its id.
 //! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former holder does
 //!   then is refused and changes nothing; what it reads stays as it is until it lets go.
 //! - `an_extended_lease_is_kept`
@@ -53,6 +53,11 @@
 //! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
 //!   loan has it, and free again if that comes to nothing.
 //! - `a_token_grows_with_each_delivery`: everywhere.
+//!
+//! Control
+//! - `a_control_call_that_did_not_happen_is_an_error`: everywhere. No unanswered question is taken for zero, for an empty
+//!   list or for success.
+//! - `a_closed_queue_can_be_opened_again`: everywhere.
 //!
 //! Control, likewise
 //! - `a_full_queue_drops_the_oldest_if_told_to`: of those that wait.
@@ -76,7 +81,7 @@
 //!   when everything was settled, save what they hold themselves, so that a crash at the end loses nothing.
 //!   (Whether what another receiver of the same opening holds is waited for is up to the transport.)
 //! - `a_removed_queue_wakes_and_refuses_everybody`: loans too.
-//! - `counts_add_up`: sent is acked, plus dead letters dropped or requeued, plus what expired, was purged or overflowed,
+//! - `counts_add_up`: sent is acked, plus dead letters dropped, plus what expired, was purged or overflowed,
 //!   plus what is in the queue now, loans aside;
 //!   received is acked, nacked, buried, lost, plus leased now.
 
@@ -88,6 +93,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
 use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure};
@@ -128,95 +134,130 @@ pub trait Transport: Debug + Send + Sync {
         None
     }
 
-    /// Takes no more messages from now on; what is in the queue is delivered. Wakes everybody blocked.
-    fn close(&self);
+    /// The queue's address, as errors and logs name it: without credentials.
+    fn address(&self) -> String;
 
-    /// Whether the queue was closed.
-    fn is_closed(&self) -> bool {
-        self.stats().closed
-    }
-
-    /// Delivers nothing more until [`resume`](Self::resume), to whomever; what was delivered can be settled, and sending
-    /// goes on. A receive that had begun may still succeed.
-    ///
-    /// Of the queue, not of who asked for it: it lasts when all processes are gone.
+    /// Closes the queue: it takes no more messages, and what is in it is still delivered. Wakes all blocked calls.
     ///
     /// # Errors
-    /// [`Unsupported`] if the transport can't.
-    fn pause(&self) -> Result<(), Unsupported> {
-        Err(Unsupported::by_transport(Semantic::Pause))
+    /// [`ControlError`], as every call below: the queue was not closed, or whether it was is unknown.
+    fn close(&self) -> Result<(), ControlError>;
+
+    /// Opens a closed queue again: it takes messages. Without effect on a queue that is open.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn reopen(&self) -> Result<(), ControlError>;
+
+    /// Whether the queue is closed.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn is_closed(&self) -> Result<bool, ControlError> {
+        let stats = self.stats();
+        Ok(stats
+            .map_err(|error| error.during(ControlCall::IsClosed))?
+            .closed)
+    }
+
+    /// Delivers nothing more until [`resume`](Self::resume). What was delivered can be settled, and sending goes on. A
+    /// receive that had begun may still succeed.
+    ///
+    /// Pausing is a property of the queue: it lasts when all processes are gone.
+    ///
+    /// # Errors
+    /// [`ControlError`]; `Unsupported` if the transport can't pause.
+    fn pause(&self) -> Result<(), ControlError> {
+        Err(self.unsupported(ControlCall::Pause, Semantic::Pause))
     }
 
     /// Delivers again. Wakes all receivers.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
-    fn resume(&self) -> Result<(), Unsupported> {
-        Err(Unsupported::by_transport(Semantic::Pause))
+    fn resume(&self) -> Result<(), ControlError> {
+        Err(self.unsupported(ControlCall::Resume, Semantic::Pause))
     }
 
     /// Whether the queue is paused.
-    fn is_paused(&self) -> bool {
-        self.stats().paused
-    }
-
-    /// Drops what waits to be delivered, also what is delayed; how many messages. Not what somebody holds, nor dead
-    /// letters. What is sent meanwhile may be dropped or not.
     ///
     /// # Errors
-    /// [`Unsupported`] if the transport can't.
-    fn purge(&self) -> Result<u64, Unsupported> {
-        Err(Unsupported::by_transport(Semantic::Purge))
+    /// [`ControlError`].
+    fn is_paused(&self) -> Result<bool, ControlError> {
+        let stats = self.stats();
+        Ok(stats
+            .map_err(|error| error.during(ControlCall::IsPaused))?
+            .paused)
     }
 
-    /// Closes the queue, then waits until everything in it was settled, by whomever. Dead letters stay.
+    /// Drops all messages that wait to be delivered, delayed ones included, and returns their number. Leased messages and
+    /// dead letters stay. A message that is sent meanwhile may be dropped or not.
     ///
     /// # Errors
-    /// [`DrainError::TimedOut`] says how much is left.
+    /// [`ControlError`]; `Unsupported` if the transport can't purge. A call that was cut off may have dropped some messages.
+    fn purge(&self) -> Result<u64, ControlError> {
+        Err(self.unsupported(ControlCall::Purge, Semantic::Purge))
+    }
+
+    /// Closes the queue, then waits until every message in it is settled. Dead letters stay.
+    ///
+    /// # Errors
+    /// [`DrainError::TimedOut`] says how many messages are left.
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
         let _ = wait;
-        Err(Unsupported::by_transport(Semantic::Drain).into())
+        Err(self.unsupported(ControlCall::Drain, Semantic::Drain).into())
     }
 
     /// Counters since the queue was created, and what it holds now.
-    fn stats(&self) -> QueueStats;
-
-    /// Who holds what, now.
-    ///
-    /// Read without stopping anybody: a message settled meanwhile may be missing or still listed.
     ///
     /// # Errors
-    /// [`Unsupported`] if the transport can't say.
-    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
-        Err(Unsupported::by_transport(Semantic::Holdings))
+    /// [`ControlError`].
+    fn stats(&self) -> Result<QueueStats, ControlError>;
+
+    /// The present leases: which process holds which message.
+    ///
+    /// Read without stopping anything: a message that is settled meanwhile may be missing or still listed.
+    ///
+    /// # Errors
+    /// [`ControlError`]; `Unsupported` if the transport can't say.
+    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
+        Err(self.unsupported(ControlCall::Holdings, Semantic::Holdings))
     }
 
     /// The dead letters, oldest place first.
-    fn dead_letters(&self) -> Vec<DeadLetter>;
-
-    /// Sends a copy of a dead letter, as a new message, and then drops it. `Ok(false)`: it is gone.
     ///
     /// # Errors
-    /// [`SendFailure`] when the copy can't be sent; the dead letter stays. It needs a free place of its own.
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
-        let letters = self.dead_letters();
-        let Some(letter) = letters.into_iter().find(|letter| letter.id == id) else {
-            return Ok(false);
-        };
-        let sender = self.sender();
-        sender.send(&letter.payload, letter.kind, Wait::No)?;
-        self.discard(id);
-        Ok(true)
+    /// [`ControlError`].
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError>;
+
+    /// Makes a dead letter a message that waits to be delivered again, in its own place, so also in a full queue. It keeps
+    /// its id and the time it was sent; attempts are counted anew, and it does not expire any more. `Ok(false)`: there is no such
+    /// dead letter any more.
+    ///
+    /// # Errors
+    /// [`ControlError`]; [`ControlFailure::Closed`](crate::ControlFailure::Closed) if the queue is closed. The dead
+    /// letter stays as it is, unless the outcome is unknown.
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError>;
+
+    /// Drops a dead letter. `Ok(false)`: there is no such dead letter any more.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError>;
+
+    /// Notes in a dead letter which signal ended its last receiver. Only the process that started that receiver learns the
+    /// signal. `Ok(false)`: the letter is gone, ended otherwise, or the transport keeps no signals.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    fn note_signal(&self, id: DeadLetterId, signal: u8) -> Result<bool, ControlError> {
+        let _ = (id, signal);
+        Ok(false)
     }
 
-    /// Drops a dead letter. `false`: it is gone.
-    fn discard(&self, id: DeadLetterId) -> bool;
-
-    /// Notes in a dead letter whose last receiver died by which signal it did: whoever started that process is the only one
-    /// to learn it. `false`: the letter is gone, ended otherwise, or the transport keeps no signals.
-    fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
-        let _ = (id, signal);
-        false
+    /// For transports: the error of a call that they do not support.
+    fn unsupported(&self, call: ControlCall, semantic: Semantic) -> ControlError {
+        ControlFailure::from(Unsupported::by_transport(semantic)).of(self.address(), call)
     }
 }
 
@@ -344,6 +385,26 @@ impl Wait {
         Instant::now()
             .checked_add(time)
             .map_or(Self::Forever, Self::Until)
+    }
+
+    /// The same, but for no longer than until `limit`.
+    #[must_use]
+    pub(crate) fn at_most_until(self, limit: Instant) -> Self {
+        match self {
+            Self::No => Self::No,
+            Self::Until(deadline) => Self::Until(deadline.min(limit)),
+            Self::Forever => Self::Until(limit),
+        }
+    }
+
+    /// Whether there is no time left.
+    #[must_use]
+    pub(crate) fn is_over(self) -> bool {
+        match self {
+            Self::No => true,
+            Self::Until(deadline) => Instant::now() >= deadline,
+            Self::Forever => false,
+        }
     }
 }
 

@@ -24,26 +24,35 @@ mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipc_proto::QueueSettings;
 
 pub use server::{ServeError, UnixServer, UnixServerOptions};
 
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::Capabilities;
+use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{DrainError, QueueError, SendFailure};
+use crate::error::{DrainError, QueueError};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use client::{Client, Trouble, not_connected};
+use failures::{ControlFailed, DrainFailed};
+use frame::Received;
 use link::Link;
 use ports::{UnixReceiver, UnixSender};
 use wire::{Answer, Ask};
 
+/// How long a server may take to answer what needs no waiting, unless the address says otherwise. Long: a server that takes
+/// longer hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long one request of a client that waits for the queue to drain waits in the server.
+const DRAIN_SLICE: Duration = Duration::from_secs(1);
+
 /// A queue that is served at a socket, opened by this process.
 ///
 /// Each handle connects when it is first used, and anew when its connection has ended, if the same queue is still
-/// served there. What a handle holds is lost with its connection. Every failure to reach the server is an error that says so,
-/// except for what can't fail: then statistics are zero, lists empty, and the queue counts as closed.
+/// served there. What a handle holds is lost with its connection. Every failure to reach the server is an error that says so.
 #[derive(Clone, Debug)]
 pub struct UnixQueue {
     client: Arc<Client>,
@@ -55,9 +64,17 @@ impl UnixQueue {
     /// # Errors
     /// [`QueueError::NotFound`] if nobody serves there, `Exists`, `SettingsDiffer` and `PayloadDiffers` as for any queue,
     /// `Transport` if the server refuses, and says why.
-    pub fn open(path: &Path, request: &OpenRequest) -> Result<Self, QueueError> {
+    ///
+    /// The server has `answer_limit` to answer each request, besides what the request itself may wait; `None`: 30 s. A
+    /// server that takes longer counts as unreachable.
+    pub fn open(
+        path: &Path,
+        answer_limit: Option<Duration>,
+        request: &OpenRequest,
+    ) -> Result<Self, QueueError> {
         request.settings.validate()?;
-        let connected = Link::connect(path);
+        let answer_limit = answer_limit.unwrap_or(ANSWER_LIMIT);
+        let connected = Link::connect(path, answer_limit);
         let (link, welcome) = connected.map_err(|error| not_connected(path, error))?;
         let name = format!("unix:{}", path.display());
         if request.mode == OpenMode::Create {
@@ -65,44 +82,101 @@ impl UnixQueue {
         }
         check_payload(&name, welcome.payload.as_deref(), &request.payload)?;
         request.check(&name, &welcome.settings)?;
-        let client = Client::new(path.to_owned(), welcome, link);
+        let client = Client::new(path.to_owned(), answer_limit, welcome, link);
         Ok(Self {
             client: Arc::new(client),
         })
     }
 
-    /// Asks the server to remove the queue. `Ok(false)`: nobody serves there.
+    /// Asks the server to remove the queue. `Ok(false)`: no server listens there.
     ///
     /// # Errors
-    /// [`QueueError::Transport`] if it does not let its clients do that: see [`UnixServerOptions::removable`].
-    pub fn remove(path: &Path) -> Result<bool, QueueError> {
-        let link = match Link::connect(path) {
+    /// [`ControlFailure::Refused`] if the server does not let its clients do that: see
+    /// [`UnixServerOptions::removable`]; `Unreachable` if it does not answer.
+    pub fn remove(path: &Path, answer_limit: Option<Duration>) -> Result<bool, ControlError> {
+        let call = ControlCall::Remove;
+        let error = |failure: ControlFailure| failure.of(format!("unix:{}", path.display()), call);
+        let asked_at = Instant::now();
+        let link = match Link::connect(path, answer_limit.unwrap_or(ANSWER_LIMIT)) {
             Ok((link, _)) => link,
             Err(link::NotConnected::Nobody) => return Ok(false),
-            Err(error) => return Err(not_connected(path, error)),
+            Err(refused) => return Err(error(not_connected(path, refused).into())),
         };
         let answer = link.call(&Ask::Remove, &frame::Carried::None, Wait::No);
-        let answer = answer.map_err(Trouble::from);
-        let refused =
-            |why: String| QueueError::Transport(format!("unix:{}: {why}", path.display()));
-        match answer.map_err(|trouble| refused(trouble.to_string()))?.what {
-            Answer::Removed(removed) => removed.map_err(refused),
-            _ => Err(refused(Trouble::nonsense().to_string())),
-        }
+        let removed = match answer.map(|answer| answer.what) {
+            Ok(Answer::Flag(removed)) => removed.map_err(ControlFailure::from),
+            other => {
+                let trouble = other.map_or_else(Trouble::from, |_| Trouble::nonsense());
+                Err(trouble.into_failure(&call.to_string(), asked_at.elapsed()))
+            }
+        };
+        removed.map_err(error)
     }
 
-    fn flag(&self, ask: &Ask, otherwise: bool) -> bool {
-        match self.client.call(ask) {
-            Ok(Answer::Flag(flag)) => flag,
-            _ => otherwise,
-        }
+    /// Asks the server, and takes its answer if it fits.
+    fn control<R>(
+        &self,
+        call: ControlCall,
+        ask: &Ask,
+        take: impl FnOnce(Answer) -> Option<Result<R, ControlFailed>>,
+    ) -> Result<R, ControlError> {
+        let asked_at = Instant::now();
+        let answer = self
+            .client
+            .call(ask)
+            .and_then(|answer| take(answer).ok_or_else(Trouble::nonsense));
+        self.settle(call, asked_at, answer)
     }
 
-    fn control(&self, ask: &Ask, semantic: Semantic) -> Result<(), Unsupported> {
-        match self.client.call(ask) {
-            Ok(Answer::Controlled(done)) => Ok(done?),
-            _ => Err(unreachable(semantic)),
-        }
+    /// Asks the server for a list that comes in parts, which `take` takes; `take` returns the end when it comes.
+    fn list(
+        &self,
+        call: ControlCall,
+        ask: &Ask,
+        mut take: impl FnMut(Received<Answer>) -> Result<Option<Result<(), ControlFailed>>, Trouble>,
+    ) -> Result<(), ControlError> {
+        let asked_at = Instant::now();
+        let mut end = Err(Trouble::nonsense());
+        let asked = self.client.call_for_all(ask, |answer| match take(answer) {
+            Ok(None) => false,
+            Ok(Some(last)) => {
+                end = Ok(last);
+                true
+            }
+            Err(trouble) => {
+                end = Err(trouble);
+                true
+            }
+        });
+        self.settle(call, asked_at, asked.and(end))
+    }
+
+    fn settle<R>(
+        &self,
+        call: ControlCall,
+        asked_at: Instant,
+        answer: Result<Result<R, ControlFailed>, Trouble>,
+    ) -> Result<R, ControlError> {
+        let failure = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(failed)) => failed.into(),
+            Err(trouble) => trouble.into_failure(&call.to_string(), asked_at.elapsed()),
+        };
+        Err(failure.of(self.address(), call))
+    }
+
+    fn flag(&self, call: ControlCall, ask: &Ask) -> Result<bool, ControlError> {
+        self.control(call, ask, |answer| match answer {
+            Answer::Flag(flag) => Some(flag),
+            _ => None,
+        })
+    }
+
+    fn change(&self, call: ControlCall, ask: &Ask) -> Result<(), ControlError> {
+        self.control(call, ask, |answer| match answer {
+            Answer::Controlled(done) => Some(done),
+            _ => None,
+        })
     }
 }
 
@@ -120,13 +194,6 @@ fn check_payload(name: &str, found: Option<&str>, wanted: &str) -> Result<(), Qu
             })
         }
         _ => Ok(()),
-    }
-}
-
-fn unreachable(semantic: Semantic) -> Unsupported {
-    Unsupported {
-        semantic,
-        reason: "the queue's server can't be reached",
     }
 }
 
@@ -155,96 +222,121 @@ impl Transport for UnixQueue {
         Box::new(UnixReceiver::new(&self.client))
     }
 
-    fn close(&self) {
-        // Whoever can't reach the queue can't send to it either.
-        let _ = self.client.call(&Ask::Close);
+    fn address(&self) -> String {
+        format!("unix:{}", self.client.path.display())
     }
 
-    fn is_closed(&self) -> bool {
-        self.flag(&Ask::IsClosed, true)
+    fn close(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Close, &Ask::Close)
     }
 
-    fn pause(&self) -> Result<(), Unsupported> {
-        self.control(&Ask::Pause, Semantic::Pause)
+    fn reopen(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Reopen, &Ask::Reopen)
     }
 
-    fn resume(&self) -> Result<(), Unsupported> {
-        self.control(&Ask::Resume, Semantic::Pause)
+    fn is_closed(&self) -> Result<bool, ControlError> {
+        self.flag(ControlCall::IsClosed, &Ask::IsClosed)
     }
 
-    fn is_paused(&self) -> bool {
-        self.flag(&Ask::IsPaused, false)
+    fn pause(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Pause, &Ask::Pause)
     }
 
-    fn purge(&self) -> Result<u64, Unsupported> {
-        match self.client.call(&Ask::Purge) {
-            Ok(Answer::Purged(purged)) => Ok(purged?),
-            _ => Err(unreachable(Semantic::Purge)),
-        }
+    fn resume(&self) -> Result<(), ControlError> {
+        self.change(ControlCall::Resume, &Ask::Resume)
     }
 
+    fn is_paused(&self) -> Result<bool, ControlError> {
+        self.flag(ControlCall::IsPaused, &Ask::IsPaused)
+    }
+
+    fn purge(&self) -> Result<u64, ControlError> {
+        self.control(ControlCall::Purge, &Ask::Purge, |answer| match answer {
+            Answer::Purged(purged) => Some(purged),
+            _ => None,
+        })
+    }
+
+    /// In slices: the server has to answer each, so one that hangs is noticed, however long the caller waits.
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        match self.client.call_apart(&Ask::Drain(wait.into()), wait)? {
-            Answer::Drained(drained) => Ok(drained?),
-            _ => Err(Trouble::nonsense().into()),
-        }
-    }
-
-    fn stats(&self) -> QueueStats {
-        match self.client.call(&Ask::Stats) {
-            Ok(Answer::Stats(stats)) => *stats,
-            _ => QueueStats::default(),
-        }
-    }
-
-    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
-        let (mut holdings, mut refused) = (Vec::new(), None);
-        let asked = self.client.call_for_all(&Ask::Holdings, |answer| {
-            let Answer::Holdings(some) = answer.what else {
-                return true;
-            };
-            match some {
-                Ok(some) => holdings.extend(some),
-                Err(lacking) => refused = Some(lacking.into()),
+        let started = Instant::now();
+        loop {
+            let slice = wait.at_most_until(Instant::now() + DRAIN_SLICE);
+            let asked_at = Instant::now();
+            let answer = self.client.call_apart(&Ask::Drain(slice.into()), slice);
+            let answer = answer.and_then(|answer| match answer {
+                Answer::Drained(drained) => Ok(drained),
+                _ => Err(Trouble::nonsense()),
+            });
+            match answer {
+                Ok(Err(DrainFailed::TimedOut { .. })) if !wait.is_over() => {}
+                Ok(Err(DrainFailed::TimedOut { left, .. })) => {
+                    let (queue, waited) = (self.address(), started.elapsed());
+                    return Err(DrainError::TimedOut {
+                        queue,
+                        waited,
+                        left,
+                    });
+                }
+                Ok(Err(DrainFailed::Control(failed))) => {
+                    let failure = ControlFailure::from(failed);
+                    return Err(failure.of(self.address(), ControlCall::Drain).into());
+                }
+                other => {
+                    let drained = other.map(|_| Ok(()));
+                    return Ok(self.settle(ControlCall::Drain, asked_at, drained)?);
+                }
             }
-            false
-        });
-        match (asked, refused) {
-            (Ok(()), None) => Ok(holdings),
-            (Ok(()), Some(refused)) => Err(refused),
-            (Err(_), _) => Err(unreachable(Semantic::Holdings)),
         }
     }
 
-    fn dead_letters(&self) -> Vec<DeadLetter> {
+    fn stats(&self) -> Result<QueueStats, ControlError> {
+        self.control(ControlCall::Stats, &Ask::Stats, |answer| match answer {
+            Answer::Stats(stats) => Some(stats.map(|stats| *stats)),
+            _ => None,
+        })
+    }
+
+    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
+        let mut holdings = Vec::new();
+        self.list(ControlCall::Holdings, &Ask::Holdings, |answer| {
+            match answer.what {
+                Answer::Holdings(some) => holdings.extend(some),
+                Answer::Last(end) => return Ok(Some(end)),
+                _ => return Err(Trouble::nonsense()),
+            }
+            Ok(None)
+        })?;
+        Ok(holdings)
+    }
+
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
         let mut letters = Vec::new();
         let most = self.client.most_bytes();
-        let asked = self.client.call_for_all(&Ask::DeadLetters, |answer| {
-            let Answer::Letter(mut letter) = answer.what else {
-                return true;
-            };
-            if let Ok(payload) = answer.payload.into_bytes(most) {
-                letter.payload = payload;
-                letters.push(letter);
+        self.list(ControlCall::DeadLetters, &Ask::DeadLetters, |answer| {
+            match answer.what {
+                Answer::Letter(mut letter) => {
+                    letter.payload = answer.payload.into_bytes(most)?;
+                    letters.push(letter);
+                }
+                Answer::Last(end) => return Ok(Some(end)),
+                _ => return Err(Trouble::nonsense()),
             }
-            false
-        });
-        asked.map_or_else(|_| Vec::new(), |()| letters)
+            Ok(None)
+        })?;
+        Ok(letters)
     }
 
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
-        match self.client.call(&Ask::Requeue(id))? {
-            Answer::Requeued(requeued) => Ok(requeued?),
-            _ => Err(Trouble::nonsense().into()),
-        }
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        self.flag(ControlCall::Requeue, &Ask::Requeue(id))
     }
 
-    fn discard(&self, id: DeadLetterId) -> bool {
-        self.flag(&Ask::Discard(id), false)
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        self.flag(ControlCall::Discard, &Ask::Discard(id))
     }
 
-    fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
-        self.flag(&Ask::NoteSignal { id, signal }, false)
+    fn note_signal(&self, id: DeadLetterId, signal: u8) -> Result<bool, ControlError> {
+        self.flag(ControlCall::NoteSignal, &Ask::NoteSignal { id, signal })
     }
 }
 

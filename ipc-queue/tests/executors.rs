@@ -48,7 +48,7 @@ async fn every_message_reaches_one_of_many_tokio_tasks_that_keep_it_across_await
         sender.send_async(number).await.unwrap();
         tokio::task::yield_now().await;
     }
-    queue.close();
+    queue.close().unwrap();
     for task in tasks {
         task.await.unwrap();
     }

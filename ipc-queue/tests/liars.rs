@@ -9,9 +9,9 @@ use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
 use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use ipc_queue::{
-    ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DrainError, Loan, LocalQueue, Name,
-    QueueError, QueueSettings, QueueStats, RecvError, Semantic, SendFailure, SendOptions, Support,
-    Unsupported,
+    ByteDelivery, Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError,
+    Loan, LocalQueue, Name, QueueError, QueueSettings, QueueStats, RecvError, Semantic,
+    SendFailure, SendOptions, Support, Unsupported,
 };
 
 /// What is untrue of a transport.
@@ -48,7 +48,7 @@ impl Subject for Lie {
         Ok(Arc::new(Liar { queue, lie: *self }))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
         Ok(LocalQueue::remove(name))
     }
 }
@@ -92,49 +92,66 @@ impl Transport for Liar {
         Box::new(LyingReceiver { port, lie })
     }
 
-    fn close(&self) {
-        self.queue.close();
+    fn address(&self) -> String {
+        self.queue.address()
     }
 
-    fn pause(&self) -> Result<(), Unsupported> {
-        self.lie.refuse(Semantic::Pause)?;
+    fn close(&self) -> Result<(), ControlError> {
+        self.queue.close()
+    }
+
+    fn reopen(&self) -> Result<(), ControlError> {
+        self.queue.reopen()
+    }
+
+    fn pause(&self) -> Result<(), ControlError> {
+        self.refuse(ControlCall::Pause, Semantic::Pause)?;
         self.queue.pause()
     }
 
-    fn resume(&self) -> Result<(), Unsupported> {
-        self.lie.refuse(Semantic::Pause)?;
+    fn resume(&self) -> Result<(), ControlError> {
+        self.refuse(ControlCall::Resume, Semantic::Pause)?;
         self.queue.resume()
     }
 
-    fn purge(&self) -> Result<u64, Unsupported> {
-        self.lie.refuse(Semantic::Purge)?;
+    fn purge(&self) -> Result<u64, ControlError> {
+        self.refuse(ControlCall::Purge, Semantic::Purge)?;
         self.queue.purge()
     }
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        self.lie.refuse(Semantic::Drain)?;
+        self.refuse(ControlCall::Drain, Semantic::Drain)?;
         self.queue.drain(wait)
     }
 
-    fn stats(&self) -> QueueStats {
+    fn stats(&self) -> Result<QueueStats, ControlError> {
         self.queue.stats()
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, Unsupported> {
-        self.lie.refuse(Semantic::Holdings)?;
+    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
+        self.refuse(ControlCall::Holdings, Semantic::Holdings)?;
         self.queue.holdings()
     }
 
-    fn dead_letters(&self) -> Vec<DeadLetter> {
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
         self.queue.dead_letters()
     }
 
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
         self.queue.requeue(id)
     }
 
-    fn discard(&self, id: DeadLetterId) -> bool {
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
         self.queue.discard(id)
+    }
+}
+
+impl Liar {
+    fn refuse(&self, call: ControlCall, semantic: Semantic) -> Result<(), ControlError> {
+        match self.lie.lacks(semantic) {
+            true => Err(self.unsupported(call, semantic)),
+            false => Ok(()),
+        }
     }
 }
 

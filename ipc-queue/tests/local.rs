@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipc_queue::conformance::Subject;
 use ipc_queue::transport::{OpenRequest, Transport};
-use ipc_queue::{LocalQueue, Name, QueueError};
+use ipc_queue::{ControlError, LocalQueue, Name, QueueError};
 
 struct Local;
 
@@ -13,7 +13,7 @@ impl Subject for Local {
         Ok(Arc::new(LocalQueue::open(name, request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
         Ok(LocalQueue::remove(name))
     }
 }

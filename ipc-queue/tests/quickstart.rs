@@ -53,7 +53,7 @@ fn the_program_in_the_readme_works_between_two_processes() {
         ..OpenRequest::default()
     };
     let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
-    let stats = queue.stats();
+    let stats = queue.stats().unwrap();
     assert!(
         stats.ready <= 1 && stats.in_use() == stats.ready,
         "{stats:?}"

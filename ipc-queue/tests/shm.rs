@@ -9,8 +9,8 @@ use std::{env, fs, thread};
 use ipc_queue::conformance::{Subject, content, hold_until_killed, number_in};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
 use ipc_queue::{
-    ByteQueue, DrainError, Name, Priority, QueueError, QueueSettings, RecvError, SendFailure,
-    SendOptions, ShmQueue,
+    ByteQueue, ControlError, DrainError, Name, Priority, QueueError, QueueSettings, RecvError,
+    SendFailure, SendOptions, ShmQueue,
 };
 use ipc_shm::Namespace;
 use tempfile::TempDir;
@@ -37,8 +37,8 @@ impl Subject for Shm {
         Ok(Arc::new(ShmQueue::open(&self.namespace, name, request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
-        Ok(ShmQueue::remove(&self.namespace, name)?)
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
+        ShmQueue::remove(&self.namespace, name)
     }
 
     fn holder(&self, name: &Name) -> Option<Command> {
@@ -185,7 +185,7 @@ fn what_former_holders_do_changes_nothing_of_a_dead_letter() {
     let [first, second] = receivers
         .each_ref()
         .map(|receiver| receiver.recv().unwrap());
-    let letters = || queue.transport().dead_letters();
+    let letters = || queue.transport().dead_letters().unwrap();
     let started = Instant::now();
     while letters().is_empty() {
         assert!(started.elapsed() < Duration::from_secs(60));
@@ -206,7 +206,7 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     let open = || ByteQueue::over(shm.open(&name, &OpenRequest::default()).unwrap());
     let (ours, theirs) = (open(), open());
     ours.sender().send_batch(&[b"one", b"two"]).unwrap();
-    ours.transport().close();
+    ours.transport().close().unwrap();
     let (receiver, other) = (ours.receiver(), theirs.receiver());
     // All that is left is in our hands.
     let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
@@ -243,7 +243,7 @@ fn delayed_messages_of_all_priorities_come() {
     let shm = Shm::new();
     let delayed = SendOptions::new().delay(Duration::from_millis(5));
     let queue = of_each_priority(&shm, b"later", &delayed);
-    assert_eq!(queue.transport().stats().delayed, 4);
+    assert_eq!(queue.transport().stats().unwrap().delayed, 4);
     let receiver = queue.receiver();
     for _ in Priority::ALL {
         receiver.recv().unwrap().ack().unwrap();
@@ -255,8 +255,8 @@ fn delayed_messages_of_all_priorities_come() {
 fn a_purge_and_a_drain_see_to_all_priorities() {
     let shm = Shm::new();
     let queue = of_each_priority(&shm, b"waits", &SendOptions::new());
-    assert_eq!(queue.transport().purge(), Ok(4));
-    assert_eq!(queue.transport().stats().in_use(), 0);
+    assert_eq!(queue.transport().purge().unwrap(), 4);
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let urgent = SendOptions::new().priority(Priority::Urgent);
     sender.send_with(b"waits", &urgent, Wait::No).unwrap();
@@ -266,7 +266,7 @@ fn a_purge_and_a_drain_see_to_all_priorities() {
         "{left:?}"
     );
     receiver.recv().unwrap().ack().unwrap();
-    assert_eq!(queue.transport().drain(Wait::No), Ok(()));
+    queue.transport().drain(Wait::No).unwrap();
     shm.remove(&Name::new("levels").unwrap()).unwrap();
 }
 
@@ -275,7 +275,7 @@ fn a_requeued_letter_keeps_its_priority() {
     for priority in Priority::ALL {
         let shm = Shm::new();
         let queue = of_each_priority(&shm, b"other", &SendOptions::new());
-        assert_eq!(queue.transport().purge(), Ok(4));
+        assert_eq!(queue.transport().purge().unwrap(), 4);
         let (sender, receiver) = (queue.sender(), queue.receiver());
         let of = |priority| SendOptions::new().priority(priority);
         let name = format!("{priority:?}");
@@ -289,8 +289,8 @@ fn a_requeued_letter_keeps_its_priority() {
                 .send_with(name.as_bytes(), &of(other), Wait::No)
                 .unwrap();
         }
-        let letter = queue.transport().dead_letters().remove(0);
-        assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+        let letter = queue.transport().dead_letters().unwrap().remove(0);
+        assert!(queue.transport().requeue(letter.id).unwrap());
         let mut came = Vec::new();
         while let Ok(delivery) = receiver.try_recv() {
             came.push(String::from_utf8(delivery.payload().to_vec()).unwrap());
@@ -309,10 +309,10 @@ fn a_requeued_letter_is_named_once() {
     let queue = of_each_priority(&shm, b"poison", &SendOptions::new());
     let receiver = queue.receiver();
     receiver.recv().unwrap().bury().unwrap();
-    let letter = queue.transport().dead_letters().remove(0);
-    assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+    let letter = queue.transport().dead_letters().unwrap().remove(0);
+    assert!(queue.transport().requeue(letter.id).unwrap());
     // Its name is nobody else's, also when its cell holds another letter.
-    assert_eq!(queue.transport().requeue(letter.id), Ok(false));
+    assert!(!queue.transport().requeue(letter.id).unwrap());
     let again = receiver.recv().unwrap();
     assert_ne!(again.id(), letter.message);
     again.bury().unwrap();
@@ -321,10 +321,10 @@ fn a_requeued_letter_is_named_once() {
     sender.send_with(b"other", &urgent, Wait::No).unwrap();
     receiver.recv().unwrap().bury().unwrap();
     assert!(
-        !queue.transport().discard(letter.id),
+        !queue.transport().discard(letter.id).unwrap(),
         "it is another letter"
     );
-    assert_eq!(queue.transport().stats().dead, 2);
+    assert_eq!(queue.transport().stats().unwrap().dead, 2);
     // The urgent ones are gone: the next is less urgent.
     let next = receiver.recv().unwrap();
     assert_eq!(next.attempt(), 1);

@@ -73,13 +73,13 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
         senders
             .into_iter()
             .for_each(|sender| sender.join().unwrap());
-        queue.close();
+        queue.close().unwrap();
     });
     // Loaded: a race detector may not see that the threads have ended.
     let (count, sum) = (count.load(Ordering::SeqCst), sum.load(Ordering::SeqCst));
     assert_eq!(count, SENDERS * MESSAGES);
     assert_eq!(sum, SENDERS * MESSAGES * (MESSAGES - 1) / 2);
-    assert_eq!(queue.stats().in_use(), 0);
+    assert_eq!(queue.stats().unwrap().in_use(), 0);
     drop(queue);
     assert!(ShmQueue::remove(&namespace, &name).unwrap());
 }

@@ -189,7 +189,7 @@ impl Field {
     /// One bad thing, and a moment for it to matter.
     fn make_trouble(&mut self) -> Result<()> {
         self.check_for_failures()?;
-        self.clear_dead_letters();
+        self.clear_dead_letters()?;
         match fastrand::u32(..100) {
             0..60 => self.kill(&[fastrand::usize(..self.actors.len())])?,
             60..75 => {
@@ -215,11 +215,12 @@ impl Field {
         Ok(())
     }
 
-    fn clear_dead_letters(&mut self) {
-        for letter in self.queue.dead_letters() {
+    fn clear_dead_letters(&mut self) -> Result<()> {
+        for letter in self.queue.dead_letters()? {
             self.dead.insert(letter.message);
-            self.queue.discard(letter.id);
+            self.queue.discard(letter.id)?;
         }
+        Ok(())
     }
 
     fn kill(&mut self, victims: &[usize]) -> Result<()> {
@@ -230,7 +231,7 @@ impl Field {
         for victim in victims {
             self.actors[*victim].child.kill()?;
         }
-        self.await_recovery(&pids);
+        self.await_recovery(&pids)?;
         for victim in victims {
             self.actors[*victim].child.wait()?;
             self.actors[*victim] = self.start(self.actors[*victim].role)?;
@@ -240,21 +241,21 @@ impl Field {
     }
 
     /// Nothing in the queue names the killed for long.
-    fn await_recovery(&mut self, killed: &[u32]) {
+    fn await_recovery(&mut self, killed: &[u32]) -> Result<()> {
         let deadline = Instant::now() + BOUND;
         while self
             .queue
-            .holdings()
-            .unwrap_or_default()
+            .holdings()?
             .iter()
             .any(|holding| killed.contains(&holding.pid))
         {
             if Instant::now() > deadline {
                 self.hung += 1;
-                return;
+                break;
             }
             thread::sleep(Duration::from_micros(100));
         }
+        Ok(())
     }
 
     /// Stops an actor for a time that may exceed its lease. It may be killed meanwhile, as any other.
@@ -276,7 +277,7 @@ impl Field {
 
     /// Ends the trouble, drains the queue, and does the accounts.
     fn settle(mut self, seed: u64, mut canary: Measured) -> Result<Verdict> {
-        self.queue.close();
+        self.queue.close()?;
         let deadline = Instant::now() + BOUND;
         for actor in &mut self.actors {
             let pid = Pid::from_raw(i32::try_from(actor.child.id()).expect("process numbers fit"));

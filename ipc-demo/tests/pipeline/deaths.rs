@@ -19,7 +19,7 @@ fn workers_killed_at_random_cost_no_task() {
     let tasks = running.tasks().unwrap();
     for kills in 0..KILLS {
         // One after the other, or a task might be killed over until it is given up.
-        wait_until("progress", || tasks.stats().acked >= 3 * kills);
+        wait_until("progress", || tasks.stats().unwrap().acked >= 3 * kills);
         wait_until("a victim", || {
             let mut workers = running.workers();
             let holdings = tasks.holdings().unwrap();
@@ -42,7 +42,7 @@ fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
     let tasks = running.tasks().unwrap();
     let stopped = stop_one_at_work(&tasks);
     wait_until("the others' end", || {
-        let stats = tasks.stats();
+        let stats = tasks.stats().unwrap();
         (stats.acked, stats.leased) == (11, 1)
     });
     kill(stopped, Signal::SIGCONT).unwrap();
@@ -64,7 +64,7 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
                 let _ = kill(pid_of(&holding), Signal::SIGKILL);
             }
         }
-        tasks.is_closed()
+        tasks.is_closed().unwrap()
     });
     drop(tasks);
     let given_up = deaths.values().filter(|attempts| **attempts == 5).count();

@@ -35,7 +35,7 @@ fn a_second_ctrl_c_does_not_wait_for_anybody() {
     let place = Place::new();
     let running = place.start(["--simulate", "50", "--json"]);
     let tasks = running.tasks().unwrap();
-    wait_until("workers at work", || tasks.stats().leased == 4);
+    wait_until("workers at work", || tasks.stats().unwrap().leased == 4);
     // What they have begun will never be finished.
     for worker in running.workers() {
         kill(worker, Signal::SIGSTOP).unwrap();

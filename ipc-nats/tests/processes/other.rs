@@ -73,8 +73,8 @@ fn obey_if_told_to() {
     let mut loans = Vec::new();
     for word in std::io::stdin().lines() {
         let answer = match &*word.expect("a line") {
-            "paused?" => queue.transport().is_paused().to_string(),
-            "closed?" => queue.transport().is_closed().to_string(),
+            "paused?" => queue.transport().is_paused().unwrap().to_string(),
+            "closed?" => queue.transport().is_closed().unwrap().to_string(),
             "recv" => match receiver.recv() {
                 Ok(delivery) => {
                     let text = String::from_utf8_lossy(delivery.payload()).into_owned();

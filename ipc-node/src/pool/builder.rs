@@ -72,6 +72,9 @@ pub enum PoolError {
         /// Why; with what a worker that could not start wrote to its standard error.
         reason: String,
     },
+    /// One of its queues did not answer.
+    #[error(transparent)]
+    Control(#[from] ipc_queue::ControlError),
     /// The job can't be sent.
     #[error("the job can't be sent: {0}")]
     Send(#[from] ipc_queue::SendFailure),

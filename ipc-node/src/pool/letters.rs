@@ -49,11 +49,17 @@ impl Letters {
             return;
         }
         self.looked_at = Some(now);
-        let dead = shared.queues.jobs.transport().stats().dead;
-        if dead == self.settled {
+        let jobs = shared.queues.jobs.transport();
+        // A queue that does not answer is asked again when it is time to look again.
+        let Ok(stats) = jobs.stats() else {
+            return;
+        };
+        if stats.dead == self.settled {
             return;
         }
-        let letters = shared.queues.jobs.transport().dead_letters();
+        let Ok(letters) = jobs.dead_letters() else {
+            return;
+        };
         let open = letters
             .iter()
             .filter(|letter| !self.explain(letter, shared, now));

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_queue::transport::OpenMode;
-use ipc_queue::{Address, ByteQueue, QueueOptions, QueueSettings, UnixServer};
+use ipc_queue::{
+    Address, ByteQueue, ControlError, QueueOptions, QueueSettings, QueueStats, UnixServer,
+};
 
 use super::builder::PoolError;
 use super::wire::Place;
@@ -26,6 +28,14 @@ struct Served {
 }
 
 impl Queues {
+    /// The counters of the jobs' queue and of the answers'.
+    pub(super) fn stats(&self) -> Result<(QueueStats, QueueStats), ControlError> {
+        Ok((
+            self.jobs.transport().stats()?,
+            self.answers.transport().stats()?,
+        ))
+    }
+
     /// Makes those of a new pool.
     pub(super) fn create(place: &Place, settings: &QueueSettings) -> Result<Self, PoolError> {
         let mut served = Vec::new();
@@ -71,7 +81,7 @@ fn make(
     let options = QueueOptions::new()
         .settings(settings.clone())
         .mode(OpenMode::Create);
-    let Address::Unix { path } = address.parse()? else {
+    let Address::Unix { path, .. } = address.parse()? else {
         return Ok(options.open_bytes(address)?);
     };
     let own_address = format!(

@@ -1,5 +1,6 @@
 //! What a pool's threads share: the supervisor, the one that reads answers, and those that submit.
 
+use ipc_queue::QueueStats;
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +51,8 @@ pub(super) struct State {
     /// Workers to be killed, by start.
     pub condemned: Vec<u64>,
     pub draining: bool,
+    /// What its queues had counted when they were removed.
+    pub last_stats: Option<(QueueStats, QueueStats)>,
     /// Second thoughts: no more waiting.
     pub kill: bool,
     /// Why the pool ended, if it has.
@@ -126,9 +129,12 @@ impl Shared {
 
     /// How much of it will have been when all is taken in that they have said until now; or more, but never less.
     pub(super) fn said_so_far(&self) -> u64 {
-        let waiting = self.queues.answers.transport().stats();
-        // Last: what is taken in between the two counts twice.
-        waiting.ready + waiting.leased + self.heard_so_far()
+        match self.queues.answers.transport().stats() {
+            // Last: what is taken in between the two counts twice.
+            Ok(waiting) => waiting.ready + waiting.leased + self.heard_so_far(),
+            // Not known: then only an empty queue shows that all was taken in.
+            Err(_) => u64::MAX,
+        }
     }
 
     /// The supervisor looks: the next poke is another one.

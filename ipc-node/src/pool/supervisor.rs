@@ -119,9 +119,12 @@ impl Supervisor {
         if kill {
             return Some("it was dropped, or told twice to end".to_owned());
         }
-        if draining && self.drain_by.is_none() {
+        // Where the queue does not answer it is tried again at the next look.
+        if draining
+            && self.drain_by.is_none()
+            && self.shared.queues.jobs.transport().close().is_ok()
+        {
             super::events::draining(&self.shared);
-            self.shared.queues.jobs.transport().close();
             self.drain_by = now.checked_add(self.shared.limits.drain);
         }
         self.reap();
@@ -384,7 +387,7 @@ impl Supervisor {
         let is_guest = self.shared.is_guest();
         if !is_guest {
             // No more jobs, and nobody waits to submit one.
-            self.shared.queues.jobs.transport().close();
+            let _ = self.shared.queues.jobs.transport().close();
         }
         for slot in &self.places {
             if let Slot::Running(_, body, _) = slot {
@@ -393,7 +396,9 @@ impl Supervisor {
         }
         if !is_guest {
             // Now, since a thread that waits for a job ends by that. Closed, too: somebody may have removed its file before.
-            self.shared.queues.answers.transport().close();
+            let _ = self.shared.queues.answers.transport().close();
+            let last_stats = self.shared.queues.stats().ok();
+            self.shared.state().last_stats = last_stats;
             self.shared.queues.remove(&self.shared.place);
         }
         self.places.clear();

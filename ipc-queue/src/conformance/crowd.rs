@@ -88,7 +88,7 @@ impl Crowd {
             for sender in senders {
                 sender.join().expect("the sender is done");
             }
-            queue.transport().close();
+            queue.transport().close().unwrap();
             let receipts = receivers.into_iter().map(|receiver| receiver.join());
             receipts
                 .map(|receipts| receipts.expect("the receiver is done"))

@@ -345,6 +345,6 @@ fn all_at_once(subject: &dyn Subject) {
             }
         });
         let queue = trial.open();
-        assert_eq!(queue.transport().stats().ready, u64::from(OPENERS));
+        assert_eq!(queue.transport().stats().unwrap().ready, u64::from(OPENERS));
     }
 }

@@ -60,8 +60,8 @@ fn every_state_takes_a_place(subject: &dyn Subject, capacity: u32) {
             .expect("we hold it");
     }
     assert_eq!(ready(&sender), 0, "all dead");
-    for (gone, letter) in (1..).zip(queue.transport().dead_letters()) {
-        assert!(queue.transport().discard(letter.id));
+    for (gone, letter) in (1..).zip(queue.transport().dead_letters().unwrap()) {
+        assert!(queue.transport().discard(letter.id).unwrap());
         assert_eq!(ready(&sender), 1, "{gone} discarded");
     }
 }
@@ -120,7 +120,7 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
         matches!(large.failure, SendFailure::TooLarge { .. }),
         "{large}"
     );
-    queue.close();
+    queue.close().unwrap();
     let closed = sender.send(&second).expect_err("it is closed");
     assert!(ptr::eq(closed.message, &second));
     assert_eq!(closed.failure, SendFailure::Closed);
@@ -129,7 +129,7 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
     let delivery = receiver.try_recv().expect("the first was sent");
     assert_eq!(delivery.data(), Some(&first));
     delivery.ack().expect("we hold it");
-    assert_eq!(queue.transport().stats().sent, 1);
+    assert_eq!(queue.transport().stats().unwrap().sent, 1);
     trial.remove();
     let removed = sender.send(&second).expect_err("it is removed");
     assert!(ptr::eq(removed.message, &second));
@@ -186,7 +186,10 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
                     loans.push(loan);
                 }
                 assert_eq!(loans.len(), capacity as usize, "round {round}");
-                assert_eq!(queue.transport().stats().writing, u64::from(capacity));
+                assert_eq!(
+                    queue.transport().stats().unwrap().writing,
+                    u64::from(capacity)
+                );
                 assert_eq!(fill(&trial.open().sender(), capacity), 0);
                 assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
 
@@ -212,7 +215,7 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
                 }
                 numbers.sort_unstable();
                 assert!(numbers.into_iter().eq(0..u64::from(capacity) - 1));
-                assert_eq!(queue.transport().stats().in_use(), 0);
+                assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
             }
         }
     }
@@ -314,7 +317,7 @@ fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
                     turns[player].store(turn, Ordering::SeqCst);
                     // The first to have this turn waits for the other, who gets it without our help.
                     while turns[1 - player].load(Ordering::SeqCst) < turn
-                        && !queue.transport().is_closed()
+                        && !queue.transport().is_closed().unwrap()
                     {
                         thread::yield_now();
                     }
@@ -325,7 +328,7 @@ fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
         for _ in 0..rounds {
             sender.send(b"ball").expect("a place");
         }
-        queue.transport().close();
+        queue.transport().close().unwrap();
     });
 }
 
@@ -353,8 +356,8 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
                     .expect("it was sent")
                     .bury()
                     .expect("we hold it");
-                for letter in queue.transport().dead_letters() {
-                    assert!(queue.transport().discard(letter.id));
+                for letter in queue.transport().dead_letters().unwrap() {
+                    assert!(queue.transport().discard(letter.id).unwrap());
                 }
             }
         },
@@ -362,7 +365,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
             let queue = trial.open();
             let (sender, receiver) = (queue.sender(), queue.receiver());
             // Takes the place itself now and then, and gives it back.
-            while !queue.transport().is_closed() {
+            while !queue.transport().is_closed().unwrap() {
                 drop(sender.try_loan(LARGEST as usize));
                 while let Ok(delivery) = receiver.try_recv() {
                     delivery.ack().expect("we hold it");
@@ -401,7 +404,7 @@ fn stream(subject: &dyn Subject, capacity: u32, len: usize, freeing: fn(&Trial<'
         for sender in senders {
             sender.join().expect("all were sent");
         }
-        queue.transport().close();
+        queue.transport().close().unwrap();
     });
 }
 
@@ -519,7 +522,7 @@ fn a_deadline_is_kept_while_others_are_busy(subject: &dyn Subject) {
             }
             assert!(Instant::now() >= deadline);
         }
-        queue.transport().close();
+        queue.transport().close().unwrap();
     });
 }
 
@@ -540,10 +543,12 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     let given_up = sender.try_loan(8).expect("a place");
     let held = holder.try_recv().expect("it was sent");
     assert_eq!(number_in(held.payload()), 1);
-    assert!(!other.transport().is_closed());
-    queue.transport().close();
-    queue.transport().close();
-    assert!(other.transport().is_closed() && trial.open().transport().is_closed());
+    assert!(!other.transport().is_closed().unwrap());
+    queue.transport().close().unwrap();
+    queue.transport().close().unwrap();
+    assert!(
+        other.transport().is_closed().unwrap() && trial.open().transport().is_closed().unwrap()
+    );
     for wait in [Wait::No, Wait::at_most(HOUR), Wait::Forever] {
         let refused = other.sender().send_as(Kind::Data, b"more", wait);
         assert_eq!(refused, Err(SendFailure::Closed));
@@ -629,7 +634,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
             for _ in 0..round / 6 {
                 thread::yield_now();
             }
-            queue.transport().close();
+            queue.transport().close().unwrap();
             match round % 6 {
                 0 => held.ack().expect("we hold it"),
                 1 => held.nack().expect("we hold it"),
@@ -674,7 +679,7 @@ fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
             for _ in 0..round {
                 thread::yield_now();
             }
-            queue.transport().close();
+            queue.transport().close().unwrap();
             drop(loan);
         });
     }

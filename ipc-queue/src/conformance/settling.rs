@@ -8,6 +8,7 @@ use ipc_proto::{Kind, QueueSettings};
 
 use super::{Subject, Trial, content, number_in, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
+use crate::control::ControlFailure;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, SendFailure, SettleError};
@@ -37,7 +38,7 @@ pub fn an_acked_message_is_gone(subject: &dyn Subject) {
                 (here.err(), there),
                 (Some(RecvError::Empty), Some(RecvError::Empty))
             );
-            assert_eq!(queue.transport().stats().in_use(), 0);
+            assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
         }
     }
     drop((sender, receiver, queue));
@@ -97,7 +98,10 @@ pub fn a_dropped_delivery_is_a_nack(subject: &dyn Subject) {
     let receiver = delivery.receiver();
     let delivery = receiver.try_recv().expect("it was given back");
     assert_eq!(
-        (delivery.attempt(), queue.transport().stats().nacked),
+        (
+            delivery.attempt(),
+            queue.transport().stats().unwrap().nacked
+        ),
         (3, 2)
     );
     delivery.ack().expect("we hold it");
@@ -119,7 +123,7 @@ pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
     sender.try_send(&content(1, 10)).expect("a place");
     give_back_after(&receiver, Duration::MAX);
     assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
-    assert_eq!(queue.transport().stats().delayed, 1);
+    assert_eq!(queue.transport().stats().unwrap().delayed, 1);
 
     sender.try_send(&content(2, 5000)).expect("a place");
     // Short ones, looked at all the time: so that it would show if they came early.
@@ -189,8 +193,11 @@ fn a_sleeper_gets_what_was_delayed(subject: &dyn Subject) {
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn the_dead_letter(queue: &ByteQueue) -> DeadLetter {
-    let mut letters = queue.transport().dead_letters();
-    assert_eq!((letters.len(), queue.transport().stats().dead), (1, 1));
+    let mut letters = queue.transport().dead_letters().unwrap();
+    assert_eq!(
+        (letters.len(), queue.transport().stats().unwrap().dead),
+        (1, 1)
+    );
     letters.remove(0)
 }
 
@@ -268,8 +275,8 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
     assert_eq!(number_in(&letter.payload), 2);
 }
 
-/// Requeued, it is a new message; discarded, it is gone; either way its place is free. If it can't be requeued it
-/// stays as it is.
+/// Requeued, the same message waits in its own place, so also in a full queue; its attempts are counted anew.
+/// Discarded, it is gone and its place is free. In a closed queue it stays as it is.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -296,37 +303,44 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             let transport = queue.transport();
 
             let discarded = make();
-            assert!(transport.discard(discarded.id));
-            assert!(!transport.discard(discarded.id), "it is gone");
-            assert_eq!(transport.requeue(discarded.id), Ok(false), "it is gone");
-            assert_eq!(transport.stats().in_use(), 0);
+            assert!(transport.discard(discarded.id).unwrap());
+            assert!(!transport.discard(discarded.id).unwrap(), "it is gone");
+            assert!(!transport.requeue(discarded.id).unwrap(), "it is gone");
+            assert_eq!(transport.stats().unwrap().in_use(), 0);
 
             let letter = make();
-            assert!(!transport.discard(discarded.id), "that was another one");
-            // Its copy needs a place of its own.
+            assert!(
+                !transport.discard(discarded.id).unwrap(),
+                "that was another one"
+            );
+            // In its own place: there is no other.
             sender.try_send(b"in the way").expect("a place");
-            let refused = transport.requeue(letter.id);
-            let full = matches!(refused, Err(SendFailure::Full { capacity: 2, .. }));
-            assert!(full, "{refused:?}");
-            assert_eq!(the_dead_letter(&queue), letter);
-            receiver
-                .try_recv()
-                .expect("it was sent")
-                .ack()
-                .expect("we hold it");
-
-            assert_eq!(trial.open().transport().requeue(letter.id), Ok(true));
-            assert_eq!(transport.requeue(letter.id), Ok(false), "it is gone");
-            assert!(transport.dead_letters().is_empty());
-            let copy = receiver.try_recv().expect("it was sent");
-            assert_eq!((copy.kind(), copy.attempt()), (Kind::Control, 1));
-            assert!(copy.id() != letter.message && number_in(copy.payload()) == 1);
-            copy.ack().expect("we hold it");
-            assert_eq!(transport.stats().in_use(), 0);
+            let full = sender.try_send(b"").expect_err("there is no place");
+            assert!(matches!(full, SendFailure::Full { .. }), "{full}");
+            let other = receiver.try_recv().expect("it was sent");
+            assert!(trial.open().transport().requeue(letter.id).unwrap());
+            assert!(!transport.requeue(letter.id).unwrap(), "it is gone");
+            assert!(transport.dead_letters().unwrap().is_empty());
+            let again = receiver.try_recv().expect("it was requeued");
+            assert_eq!((again.kind(), again.attempt()), (Kind::Control, 1));
+            assert_eq!(
+                (again.id(), again.about().sent_at),
+                (letter.message, letter.sent_at)
+            );
+            assert_eq!(number_in(again.payload()), 1);
+            other.ack().expect("we hold it");
+            again.nack().expect("we hold it");
+            // Its attempts are counted anew.
+            let again = receiver.try_recv().expect("it has another attempt");
+            assert_eq!(again.attempt(), 2);
+            again.ack().expect("we hold it");
+            assert_eq!(transport.stats().unwrap().in_use(), 0);
 
             let letter = make();
-            queue.transport().close();
-            assert_eq!(transport.requeue(letter.id), Err(SendFailure::Closed));
+            queue.transport().close().unwrap();
+            let refused = transport.requeue(letter.id).expect_err("it is closed");
+            let closed = matches!(refused.failure, ControlFailure::Closed);
+            assert!(closed, "{refused}");
             assert_eq!(the_dead_letter(&queue), letter);
         }
     }
@@ -414,7 +428,7 @@ fn lose_a_lease(
     assert_eq!(end(lost), Err(SettleError::LeaseLost));
     assert_eq!(loser.try_recv().err(), Some(RecvError::Empty));
     kept.ack().expect("an hour is not over");
-    let stats = queue.transport().stats();
+    let stats = queue.transport().stats().unwrap();
     assert_eq!((stats.in_use(), stats.leases_lost, stats.acked), (0, 1, 1));
     assert_eq!((stats.nacked, stats.buried), (0, 0));
     Ok(())
@@ -453,7 +467,7 @@ fn a_lease_that_ends_with_the_last_attempt(subject: &dyn Subject, lease: Duratio
     let (loser, other) = (queue.receiver(), queue.receiver());
     queue.sender().try_send(&content(1, len)).expect("a place");
     let lost = loser.recv().expect("it was sent");
-    while queue.transport().dead_letters().is_empty() {
+    while queue.transport().dead_letters().unwrap().is_empty() {
         let nothing = other.recv_timeout(Duration::from_millis(1));
         assert!(
             matches!(nothing, Err(RecvError::TimedOut { .. })),
@@ -465,8 +479,8 @@ fn a_lease_that_ends_with_the_last_attempt(subject: &dyn Subject, lease: Duratio
     assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 1, 0));
     assert_eq!(letter.payload, content(1, len));
     assert_eq!(lost.ack(), Err(SettleError::LeaseLost));
-    assert!(queue.transport().discard(letter.id));
-    assert_eq!(queue.transport().stats().in_use(), 0);
+    assert!(queue.transport().discard(letter.id).unwrap());
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
 /// It ends no earlier than it was extended to, but then it does. Without a lease time-out there is

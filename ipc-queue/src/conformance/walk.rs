@@ -229,52 +229,28 @@ impl<'q> Walk<'q> {
     }
 
     fn end_letter(&mut self) {
-        let letters = self.queue.transport().dead_letters();
+        let letters = self.queue.transport().dead_letters().unwrap();
         assert_eq!(letters.len() as u64, self.counts.dead);
         let Some(letter) = letters.first() else {
             return;
         };
         if self.random.bool() {
-            assert!(self.queue.transport().discard(letter.id));
+            assert!(self.queue.transport().discard(letter.id).unwrap());
             self.discarded += 1;
             self.counts.dead -= 1;
             return;
         }
-        let requeued = self.judge(self.queue.transport().requeue(letter.id));
-        match requeued {
-            None => self.counts.refused += 1,
-            Some(false) => panic!("the letter was there"),
-            // Its copy has a name that we learn when it comes: take it at once.
-            Some(true) => {
-                self.discarded += 1;
-                self.counts.dead -= 1;
-                self.counts.sent += 1;
-                self.counts.bytes_sent += letter.payload.len() as u64;
-                self.take_copy(&letter.payload);
-            }
-        }
-    }
-
-    fn take_copy(&mut self, payload: &[u8]) {
-        let receiver = &self.receivers[0];
-        loop {
-            let delivery = match receiver.try_recv() {
-                Ok(delivery) => delivery,
-                Err(error) => panic!("seed {}: the copy is ready, and: {error}", self.seed),
-            };
-            self.counts.received += 1;
-            self.counts.bytes_received += delivery.payload().len() as u64;
-            let known = self.ready.remove(&delivery.id());
-            self.counts.redelivered += u64::from(delivery.attempt() > 1);
-            let is_copy = known.is_none();
-            if is_copy {
-                assert_eq!((delivery.payload(), delivery.attempt()), (payload, 1));
-            }
-            self.held.push(delivery);
-            if is_copy {
-                return;
-            }
-        }
+        let requeued = self.queue.transport().requeue(letter.id);
+        assert!(requeued.unwrap(), "the letter was there");
+        self.counts.dead -= 1;
+        let twin = self
+            .ready
+            .insert(letter.message, (letter.payload.clone(), 0));
+        assert!(
+            twin.is_none(),
+            "two messages are called {:?}",
+            letter.message
+        );
     }
 
     /// Compares the books with the queue's.
@@ -283,7 +259,7 @@ impl<'q> Walk<'q> {
         expected.ready = self.ready.len() as u64;
         expected.writing = self.loans.len() as u64;
         expected.leased = self.held.len() as u64;
-        let mut found = self.queue.transport().stats();
+        let mut found = self.queue.transport().stats().unwrap();
         // Not the queue's own, or not everybody's.
         (found.participants, found.chunks_in_use) = (0, 0);
         if self.focus == Focus::Counts {
@@ -305,8 +281,8 @@ impl<'q> Walk<'q> {
             self.receive();
             self.settle();
         }
-        for letter in self.queue.transport().dead_letters() {
-            assert!(self.queue.transport().discard(letter.id));
+        for letter in self.queue.transport().dead_letters().unwrap() {
+            assert!(self.queue.transport().discard(letter.id).unwrap());
             self.discarded += 1;
             self.counts.dead -= 1;
         }

@@ -43,7 +43,7 @@ struct Lease {
     ends_at: Option<Instant>,
 }
 
-/// How far a queue has come. Never goes back.
+/// How far a queue has come. A closed queue can be opened again, a removed one stays removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Life {
     #[default]
@@ -489,22 +489,14 @@ impl Table {
     }
 
     /// Sends a copy of a dead letter and drops it; `false` if it is gone.
-    pub(super) fn requeue(
-        &mut self,
-        id: DeadLetterId,
-        copy: MessageId,
-    ) -> Result<(bool, Wake), SendFailure> {
-        let Some(index) = self.dead_index(id) else {
-            return Ok((false, Wake::Nobody));
-        };
-        let item = &self.dead[index].2;
-        let options = SendOptions::new().kind(item.kind).priority(item.priority);
-        let ticket = self.lend(&options).inspect_err(|failure| {
-            self.counts.refused += u64::from(matches!(failure, SendFailure::Full { .. }));
-        })?;
-        let (_, _, item) = self.dead.remove(index);
-        let _ = self.publish(ticket, copy, item.payload)?;
-        Ok((true, Wake::Everybody))
+    /// Makes a dead letter a message that is ready, in its own place. `None`: there is no such dead letter.
+    pub(super) fn requeue(&mut self, id: DeadLetterId) -> Option<Wake> {
+        let index = self.dead_index(id)?;
+        let (_, _, mut item) = self.dead.remove(index);
+        (item.attempt, item.nacks, item.expiries) = (0, 0, 0);
+        (item.expires_at, item.since) = (None, Instant::now());
+        self.make_ready(item);
+        Some(Wake::Receiver)
     }
 
     pub(super) fn drop_dead(&mut self, id: DeadLetterId) -> bool {

@@ -176,9 +176,9 @@ mod tests {
             let mut cursor = level.ring.cursor(RingWord::Tail);
             let _claim = level.ring.claim(seat, Kind::Data, &mut cursor).unwrap();
         }
-        assert_eq!(queues[1].stats().writing, 4);
+        assert_eq!(queues[1].stats().unwrap().writing, 4);
         recover(&queues);
-        assert_eq!(queues[1].stats().writing, 0);
+        assert_eq!(queues[1].stats().unwrap().writing, 0);
         drop(queues);
         ShmQueue::remove(&namespace, &name).unwrap();
     }
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(keys.look_up(KEY, 0), Known::InUse);
         recover(&queues);
         assert_eq!(keys.look_up(KEY, 0), Known::Nothing);
-        assert_eq!(queues[1].stats().in_use(), 0);
+        assert_eq!(queues[1].stats().unwrap().in_use(), 0);
         drop(queues);
         ShmQueue::remove(&namespace, &name).unwrap();
     }

@@ -96,6 +96,10 @@ pub(super) fn damaged(shared: &Shared, cell: u32, reason: &str) {
 }
 
 #[cold]
+pub(super) fn reopened(shared: &Shared) {
+    tracing::info!(target: TARGET, queue = %name(shared), "queue opened again");
+}
+
 pub(super) fn closed(shared: &Shared) {
     tracing::info!(target: TARGET, queue = %name(shared), "queue closed");
 }

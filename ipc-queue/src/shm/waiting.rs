@@ -13,6 +13,7 @@ use ipc_shm::{REMOVED, TRUNCATED};
 
 use super::spin::Spin;
 use super::{CLOSED, PAUSED, Shared};
+use crate::control::{ControlCall, ControlFailure};
 use crate::error::{DrainError, RecvError, SendFailure};
 use crate::transport::Wait;
 
@@ -44,7 +45,7 @@ impl From<Gone> for RecvError {
     }
 }
 
-impl From<Gone> for DrainError {
+impl From<Gone> for ControlFailure {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Removed => Self::Removed,
@@ -101,7 +102,11 @@ impl Shared {
     /// Waits until nothing is left in a closed queue but dead letters.
     pub(super) fn wait_until_drained(&self, wait: Wait) -> Result<(), DrainError> {
         let look = || match self.usable() {
-            Err(gone) => Some(Err(gone.into())),
+            Err(gone) => {
+                let failure = ControlFailure::from(gone);
+                let error = failure.of(self.address(), ControlCall::Drain);
+                Some(Err(error.into()))
+            }
             Ok(_) => self.is_drained(None).then_some(Ok(())),
         };
         if let Some(end) = look() {
@@ -112,6 +117,7 @@ impl Shared {
         waited.unwrap_or_else(|waited| {
             let stats = self.stats();
             Err(DrainError::TimedOut {
+                queue: self.address(),
                 waited: waited.unwrap_or_default(),
                 left: stats.ready + stats.writing + stats.leased + stats.delayed,
             })

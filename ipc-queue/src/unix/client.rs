@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::door::Doors;
 use super::frame::{Carried, Received, WireError};
 use super::link::{Link, Lost, NotConnected};
 use super::wire::{Answer, Ask, Welcome};
-use crate::error::{DrainError, QueueError, RecvError, SendFailure};
+use crate::control::{ControlFailure, Outcome};
+use crate::error::{QueueError, RecvError, SendFailure};
 use crate::transport::Wait;
 
 /// One opening of a served queue.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) path: PathBuf,
+    /// How long the server may take to answer what needs no waiting.
+    pub(super) answer_limit: Duration,
     pub(super) welcome: Welcome,
     /// For questions about the queue, whoever asks.
     home: Mutex<Arc<Link>>,
@@ -25,14 +29,23 @@ pub(super) struct Client {
 pub(super) enum Trouble {
     Removed,
     Forked,
-    /// The connection's, in words.
-    Connection(String),
+    /// The connection's.
+    Connection {
+        reason: String,
+        outcome: Outcome,
+    },
 }
 
 impl Client {
-    pub(super) fn new(path: PathBuf, welcome: Welcome, first: Link) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        answer_limit: Duration,
+        welcome: Welcome,
+        first: Link,
+    ) -> Self {
         Self {
             path,
+            answer_limit,
             welcome,
             home: Mutex::new(Arc::new(first)),
             doors: Doors::default(),
@@ -49,21 +62,21 @@ impl Client {
     pub(super) fn connect(&self) -> Result<Link, Trouble> {
         match self.try_connect() {
             // The socket's file goes when the queue is removed; who is connected is still told.
-            Err(Trouble::Connection(_)) if self.was_removed() => Err(Trouble::Removed),
+            Err(Trouble::Connection { .. }) if self.was_removed() => Err(Trouble::Removed),
             connected => connected,
         }
     }
 
     fn try_connect(&self) -> Result<Link, Trouble> {
-        match Link::connect(&self.path) {
+        match Link::connect(&self.path, self.answer_limit) {
             Ok((link, welcome)) if welcome.id == self.welcome.id => Ok(link),
             // Another queue is served there now.
             Ok(_) => Err(Trouble::Removed),
-            Err(NotConnected::Nobody) => Err(Trouble::Connection(format!(
-                "nobody serves at unix:{} any more",
+            Err(NotConnected::Nobody) => Err(Trouble::not_done(format!(
+                "no server listens at unix:{} any more",
                 self.path.display()
             ))),
-            Err(error) => Err(Trouble::Connection(
+            Err(error) => Err(Trouble::not_done(
                 not_connected(&self.path, error).to_string(),
             )),
         }
@@ -72,7 +85,7 @@ impl Client {
     fn was_removed(&self) -> bool {
         let home = Arc::clone(&self.home());
         let answer = home.call(&Ask::IsRemoved, &Carried::None, Wait::No);
-        matches!(answer, Ok(answer) if matches!(answer.what, Answer::Flag(true)))
+        matches!(answer, Ok(answer) if matches!(answer.what, Answer::Flag(Ok(true))))
     }
 
     /// Asks something about the queue.
@@ -138,7 +151,29 @@ pub(super) fn not_connected(path: &std::path::Path, error: NotConnected) -> Queu
 
 impl Trouble {
     pub(super) fn nonsense() -> Self {
-        Self::Connection("the server's answer makes no sense here".to_owned())
+        Self::Connection {
+            reason: "the server's answer does not fit the request".to_owned(),
+            outcome: Outcome::Unknown,
+        }
+    }
+
+    fn not_done(reason: String) -> Self {
+        let outcome = Outcome::NotDone;
+        Self::Connection { reason, outcome }
+    }
+
+    /// The control call's failure, after it waited for so long for an answer to `request`.
+    pub(super) fn into_failure(self, request: &str, waited: Duration) -> ControlFailure {
+        match self {
+            Self::Removed => ControlFailure::Removed,
+            Self::Forked => ControlFailure::Forked,
+            Self::Connection { reason, outcome } => ControlFailure::Unreachable {
+                request: request.to_owned(),
+                waited,
+                reason,
+                outcome,
+            },
+        }
     }
 }
 
@@ -147,7 +182,11 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::Removed => write!(f, "{}", SendFailure::Removed),
             Self::Forked => write!(f, "{}", SendFailure::Forked),
-            Self::Connection(why) => f.write_str(why),
+            Self::Connection {
+                reason,
+                outcome: Outcome::NotDone,
+            } => f.write_str(reason),
+            Self::Connection { reason, outcome } => write!(f, "{reason}: {outcome}"),
         }
     }
 }
@@ -156,17 +195,21 @@ impl From<Lost> for Trouble {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Forked => Self::Forked,
-            Lost::Before(why) => Self::Connection(why),
-            Lost::Meanwhile(why) => Self::Connection(format!(
-                "{why}, before it said what came of the request: that is not known"
-            )),
+            Lost::Before(reason) => Self::not_done(reason),
+            Lost::Meanwhile(reason) => Self::Connection {
+                reason,
+                outcome: Outcome::Unknown,
+            },
         }
     }
 }
 
 impl From<WireError> for Trouble {
     fn from(error: WireError) -> Self {
-        Self::Connection(error.to_string())
+        Self::Connection {
+            reason: error.to_string(),
+            outcome: Outcome::Unknown,
+        }
     }
 }
 
@@ -178,7 +221,7 @@ macro_rules! troubles {
                     match trouble {
                         Trouble::Removed => Self::Removed,
                         Trouble::Forked => Self::Forked,
-                        Trouble::Connection(why) => Self::Transport(why),
+                        connection => Self::Transport(connection.to_string()),
                     }
                 }
             }
@@ -186,7 +229,7 @@ macro_rules! troubles {
     };
 }
 
-troubles!(SendFailure RecvError DrainError);
+troubles!(SendFailure RecvError);
 
 impl From<Lost> for SendFailure {
     fn from(lost: Lost) -> Self {

@@ -6,6 +6,7 @@ use ipc_proto::MessageId;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::{Semantic, Unsupported};
+use crate::control::{ControlError, ControlFailure, Outcome};
 use crate::error::{DrainError, RecvError, SendFailure, SettleError};
 
 /// An [`Unsupported`].
@@ -59,10 +60,29 @@ pub(super) enum SettleFailed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum DrainFailed {
     TimedOut { waited: Duration, left: u64 },
+    Control(ControlFailed),
+}
+
+/// A [`ControlFailure`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ControlFailed {
+    Unsupported(Lacking),
+    Closed,
     Removed,
     Truncated,
-    Unsupported(Lacking),
-    Other(String),
+    Unreachable {
+        request: String,
+        waited: Duration,
+        reason: String,
+        outcome: Outcome,
+    },
+    Refused {
+        reason: String,
+    },
+    Damaged {
+        reason: String,
+    },
+    NotSent(SendFailed),
 }
 
 impl From<Unsupported> for Lacking {
@@ -193,25 +213,62 @@ impl From<SettleFailed> for SettleError {
 impl From<DrainError> for DrainFailed {
     fn from(error: DrainError) -> Self {
         match error {
-            DrainError::TimedOut { waited, left } => Self::TimedOut { waited, left },
-            DrainError::Removed => Self::Removed,
-            DrainError::Truncated => Self::Truncated,
-            DrainError::Unsupported(what) => Self::Unsupported(what.into()),
-            other @ (DrainError::Forked | DrainError::Transport(_)) => {
-                Self::Other(other.to_string())
-            }
+            DrainError::TimedOut { waited, left, .. } => Self::TimedOut { waited, left },
+            DrainError::Control(error) => Self::Control(error.into()),
         }
     }
 }
 
-impl From<DrainFailed> for DrainError {
-    fn from(failed: DrainFailed) -> Self {
+impl From<ControlError> for ControlFailed {
+    fn from(error: ControlError) -> Self {
+        match error.failure {
+            ControlFailure::Unsupported(what) => Self::Unsupported(what.into()),
+            ControlFailure::Closed => Self::Closed,
+            ControlFailure::Removed => Self::Removed,
+            ControlFailure::Truncated => Self::Truncated,
+            ControlFailure::Unreachable {
+                request,
+                waited,
+                reason,
+                outcome,
+            } => Self::Unreachable {
+                request,
+                waited,
+                reason,
+                outcome,
+            },
+            ControlFailure::Refused { reason } => Self::Refused { reason },
+            ControlFailure::Damaged { reason } => Self::Damaged { reason },
+            ControlFailure::NotSent(failure) => Self::NotSent(failure.into()),
+            // The server's own: its client was not forked, and opened nothing.
+            other @ (ControlFailure::Forked | ControlFailure::Open(_)) => Self::Refused {
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+impl From<ControlFailed> for ControlFailure {
+    fn from(failed: ControlFailed) -> Self {
         match failed {
-            DrainFailed::TimedOut { waited, left } => Self::TimedOut { waited, left },
-            DrainFailed::Removed => Self::Removed,
-            DrainFailed::Truncated => Self::Truncated,
-            DrainFailed::Unsupported(what) => Self::Unsupported(what.into()),
-            DrainFailed::Other(what) => Self::Transport(what),
+            ControlFailed::Unsupported(what) => Self::Unsupported(what.into()),
+            ControlFailed::Closed => Self::Closed,
+            ControlFailed::Removed => Self::Removed,
+            ControlFailed::Truncated => Self::Truncated,
+            ControlFailed::Unreachable {
+                request,
+                waited,
+                reason,
+                outcome,
+            } => Self::Unreachable {
+                request,
+                waited,
+                reason,
+                outcome,
+            },
+            ControlFailed::Refused { reason } => Self::Refused { reason },
+            ControlFailed::Damaged { reason } => Self::Damaged { reason },
+            ControlFailed::NotSent(failed) => Self::NotSent(failed.into()),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::transport::Wait;
 #[derive(Debug)]
 pub(super) struct Link {
     socket: UnixStream,
+    answer_limit: Duration,
     /// Who connected: a forked child is somebody else, who would read our answers.
     process: u32,
     /// Room for what is written, and the right to write.
@@ -68,17 +69,19 @@ pub(super) enum NotConnected {
     Wire(WireError),
 }
 
-/// How long a server may take for what needs no waiting. Long, since it says that the server hangs.
-const ANSWER: Duration = Duration::from_secs(30);
-
 impl Link {
-    pub(super) fn connect(path: &Path) -> Result<(Self, Welcome), NotConnected> {
+    /// `answer_limit` is how long the server may take to answer what needs no waiting.
+    pub(super) fn connect(
+        path: &Path,
+        answer_limit: Duration,
+    ) -> Result<(Self, Welcome), NotConnected> {
         let socket = UnixStream::connect(path).map_err(not_connected)?;
         check_server(&socket)?;
         let wire = |error| NotConnected::Wire(WireError::io(error));
-        socket.set_write_timeout(Some(ANSWER)).map_err(wire)?;
+        socket.set_write_timeout(Some(answer_limit)).map_err(wire)?;
         let mut link = Self {
             socket,
+            answer_limit,
             process: process::id(),
             scratch: Mutex::default(),
             reader: Mutex::default(),
@@ -96,19 +99,20 @@ impl Link {
         };
         let program = crate::unix::program();
         let hello = Hello { head, program };
+        let limit = self.answer_limit;
         // Who is refused at once is told so before anything is read.
         let said = frame::write_raw(&self.socket, &hello);
         let reader = self
             .reader
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        let greeting = reader.read::<Greeting>(&self.socket, Some(Instant::now() + ANSWER));
+        let greeting = reader.read::<Greeting>(&self.socket, Some(Instant::now() + limit));
         match greeting.map_err(|error| said.err().unwrap_or(error)) {
             Ok(Some(greeting)) => match greeting.what {
                 Greeting::Welcome(welcome) => Ok(*welcome),
                 Greeting::Refused(refusal) => Err(NotConnected::Refused(refusal)),
             },
-            Ok(None) => Err(NotConnected::Wire(WireError::Io(silence()))),
+            Ok(None) => Err(NotConnected::Wire(WireError::Io(silence(limit)))),
             Err(error) => Err(NotConnected::Wire(error)),
         }
     }
@@ -186,16 +190,17 @@ impl Link {
     }
 
     fn next_answer(&self, id: u32, wait: Wait) -> Result<Received<Answer>, Lost> {
+        let limit = self.answer_limit;
         let until = match wait {
-            Wait::No => Some(Instant::now() + ANSWER),
-            Wait::Until(deadline) => deadline.max(Instant::now()).checked_add(ANSWER),
+            Wait::No => Some(Instant::now() + limit),
+            Wait::Until(deadline) => deadline.max(Instant::now()).checked_add(limit),
             Wait::Forever => None,
         };
         let take = |inbox: &mut Inbox| inbox.answers.get_mut(&id)?.pop_front();
         match self.wait_until(until, take) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => {
-                let silent = WireError::Io(silence());
+                let silent = WireError::Io(silence(limit));
                 Err(Lost::Meanwhile(self.end(self.inbox(), &silent)))
             }
             Err(why) => Err(Lost::Meanwhile(why)),
@@ -317,8 +322,8 @@ impl Inbox {
     }
 }
 
-fn silence() -> String {
-    format!("the server did not answer for {ANSWER:?}")
+fn silence(limit: Duration) -> String {
+    format!("the server did not answer within {limit:?}")
 }
 
 fn not_connected(error: io::Error) -> NotConnected {

@@ -26,9 +26,11 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::failures::ControlFailed;
 use super::frame::{self, Carried, WireError};
 use super::wire::{Greeting, PROTOCOL, Refusal, Welcome};
 use crate::capability::{Semantic, Support};
+use crate::control::ControlError;
 use crate::readiness::Ringer;
 use crate::transport::Transport;
 use bind::Place;
@@ -76,7 +78,7 @@ enum Declared {
     Any,
 }
 
-type RemoveQueue = dyn Fn() -> Result<bool, String> + Send + Sync;
+type RemoveQueue = dyn Fn() -> Result<bool, ControlError> + Send + Sync;
 
 /// Removes the queue that is served.
 struct Remover(Box<RemoveQueue>);
@@ -215,7 +217,7 @@ impl UnixServerOptions {
     /// Lets clients remove the queue, which this does. Default: they can't.
     pub fn removable(
         mut self,
-        remove: impl Fn() -> Result<bool, String> + Send + Sync + 'static,
+        remove: impl Fn() -> Result<bool, ControlError> + Send + Sync + 'static,
     ) -> Self {
         self.remover = Some(Remover(Box::new(remove)));
         self
@@ -333,12 +335,14 @@ impl Shared {
     }
 
     /// Has the queue removed, for a client.
-    fn remove(&self) -> Result<bool, String> {
+    fn remove(&self) -> Result<bool, ControlFailed> {
         let Some(Remover(remove)) = &self.remover else {
-            return Err(
-                "this server does not let its clients remove the queue: end the server, or remove the queue where it is"
-                    .to_owned(),
-            );
+            return Err(ControlFailed::Refused {
+                reason:
+                    "this server does not let its clients remove the queue: end the server, or \
+                         remove the queue where it is"
+                        .to_owned(),
+            });
         };
         let removed = remove()?;
         self.removed.store(true, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, MessageId, QueueSettings};
 use serde::{Deserialize, Serialize};
 
-use super::failures::{DrainFailed, Lacking, RecvFailed, SendFailed, SettleFailed};
+use super::failures::{ControlFailed, DrainFailed, RecvFailed, SendFailed, SettleFailed};
 use crate::capability::Capabilities;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::About;
@@ -19,7 +19,7 @@ use crate::stats::QueueStats;
 use crate::transport::{Holding, Settle, Wait};
 
 /// Changes with everything that is said here.
-pub(super) const PROTOCOL: u16 = 1;
+pub(super) const PROTOCOL: u16 = 2;
 pub(super) const MAGIC: [u8; 4] = *b"ipcq";
 
 /// What every version's `Hello` begins with.
@@ -132,6 +132,7 @@ pub(super) enum Ask {
     IsClosed,
     IsPaused,
     Close,
+    Reopen,
     Pause,
     Resume,
     Purge,
@@ -202,19 +203,18 @@ pub(super) enum Ask {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
-    Flag(bool),
-    Stats(Box<QueueStats>),
-    Purged(Result<u64, Lacking>),
-    Controlled(Result<(), Lacking>),
+    Stats(Result<Box<QueueStats>, ControlFailed>),
+    Purged(Result<u64, ControlFailed>),
+    Controlled(Result<(), ControlFailed>),
+    /// Of a question with two answers.
+    Flag(Result<bool, ControlFailed>),
     Drained(Result<(), DrainFailed>),
     /// Some of them, then more.
-    Holdings(Result<Vec<Holding>, Lacking>),
+    Holdings(Vec<Holding>),
     /// One of them, with its payload; then more.
     Letter(DeadLetter),
-    /// There are no more.
-    Last,
-    Requeued(Result<bool, SendFailed>),
-    Removed(Result<bool, String>),
+    /// There are no more, or no more can be had.
+    Last(Result<(), ControlFailed>),
     Sent(Result<MessageId, SendFailed>),
     SentBatch {
         sent: u32,

@@ -242,7 +242,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
         }
     }
     meanwhile();
-    let letters = queue.dead_letters();
+    let letters = queue.dead_letters().unwrap_or_default();
     for letter in &letters {
         meanwhile();
         let _ = queue.requeue(letter.id);
@@ -277,7 +277,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
         }
     }
     let _ = queue.purge();
-    queue.close();
+    let _ = queue.close();
     meanwhile();
     let _ = (queue.stats(), queue.holdings());
     // May time out if a damaged cell looks as if a message were still on its way.

@@ -207,6 +207,10 @@ impl Folder {
         })
     }
 
+    pub fn address(&self) -> String {
+        address(&self.path)
+    }
+
     pub fn file(&self, entry: &Entry) -> PathBuf {
         self.path.join(entry.name())
     }
@@ -345,6 +349,10 @@ fn aside(path: &Path) -> PathBuf {
 fn same_file(named: &fs::Metadata, open: &File) -> bool {
     open.metadata()
         .is_ok_and(|open| open.ino() == named.ino() && open.dev() == named.dev())
+}
+
+pub fn address(path: &Path) -> String {
+    format!("directory:{}", path.display())
 }
 
 pub fn trouble(path: &Path, error: &io::Error) -> QueueError {

@@ -13,10 +13,10 @@ use std::{env, fs, thread};
 
 use ipc_queue::conformance::{Subject, hold_until_killed};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
-use ipc_queue::{ByteQueue, Name, QueueError};
+use ipc_queue::{ByteQueue, ControlCall, ControlError, ControlFailure, Name, QueueError};
 use tempfile::TempDir;
 
-use folder::{Folder, trouble};
+use folder::{Folder, address, trouble};
 use queue::DirectoryQueue;
 
 /// Queues in a folder of their own, in which nothing may be left in the end.
@@ -41,9 +41,12 @@ impl Subject for Directory {
         Ok(Arc::new(DirectoryQueue::open(&self.path(name), request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
         let path = self.path(name);
-        Folder::remove(&path).map_err(|error| trouble(&path, &error))
+        Folder::remove(&path).map_err(|error| {
+            let failure = ControlFailure::from(trouble(&path, &error));
+            failure.of(address(&path), ControlCall::Remove)
+        })
     }
 
     fn slowness(&self) -> u32 {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use ipc_queue::transport::{OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
 use ipc_queue::{
-    About, ByteDelivery, Capabilities, DeadLetter, DeadLetterId, DeadReason, Loan, MessageId,
-    PublishOnce, QueueError, QueueSettings, QueueStats, RecvError, Semantic, SendFailure,
-    SendOptions, SenderId, SettleError, SettleOnce, Support, Unsupported,
+    About, ByteDelivery, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter,
+    DeadLetterId, DeadReason, Loan, MessageId, PublishOnce, QueueError, QueueSettings, QueueStats,
+    RecvError, Semantic, SendFailure, SendOptions, SenderId, SettleError, SettleOnce, Support,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -62,60 +62,121 @@ impl Transport for DirectoryQueue {
         })
     }
 
-    fn close(&self) {
-        if let Ok(mut contents) = self.0.contents() {
-            let _ = contents.count(|counts| counts.closed = true);
-        }
+    fn address(&self) -> String {
+        self.0.address()
     }
 
-    fn purge(&self) -> Result<u64, Unsupported> {
-        let Ok(mut contents) = self.0.contents() else {
-            return Ok(0);
-        };
-        let mut purged = 0;
-        for entry in contents.entries.clone() {
-            if matches!(entry.state, State::Ready | State::Delayed) {
-                purged += u64::from(contents.delete(entry).is_ok());
+    fn close(&self) -> Result<(), ControlError> {
+        self.control(ControlCall::Close, |contents| {
+            contents.count(|counts| counts.closed = true)
+        })
+    }
+
+    fn reopen(&self) -> Result<(), ControlError> {
+        self.control(ControlCall::Reopen, |contents| {
+            contents.count(|counts| counts.closed = false)
+        })
+    }
+
+    fn purge(&self) -> Result<u64, ControlError> {
+        self.control(ControlCall::Purge, |contents| {
+            let mut purged = 0;
+            for entry in contents.entries.clone() {
+                if matches!(entry.state, State::Ready | State::Delayed) {
+                    contents.delete(entry)?;
+                    purged += 1;
+                }
             }
-        }
-        let _ = contents.count(|counts| counts.purged += purged);
-        Ok(purged)
+            contents.count(|counts| counts.purged += purged)?;
+            Ok(purged)
+        })
     }
 
-    fn stats(&self) -> QueueStats {
-        let Ok(contents) = self.0.contents() else {
-            return QueueStats::default();
-        };
-        let mut stats = contents.counts;
-        for entry in &contents.entries {
-            match entry.state {
-                State::Writing => stats.writing += 1,
-                State::Ready => stats.ready += 1,
-                State::Leased => stats.leased += 1,
-                State::Delayed => stats.delayed += 1,
-                State::Dead(_) => stats.dead += 1,
+    fn stats(&self) -> Result<QueueStats, ControlError> {
+        self.control(ControlCall::Stats, |contents| {
+            let mut stats = contents.counts;
+            for entry in &contents.entries {
+                match entry.state {
+                    State::Writing => stats.writing += 1,
+                    State::Ready => stats.ready += 1,
+                    State::Leased => stats.leased += 1,
+                    State::Delayed => stats.delayed += 1,
+                    State::Dead(_) => stats.dead += 1,
+                }
             }
+            Ok(stats)
+        })
+    }
+
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
+        self.control(ControlCall::DeadLetters, |contents| {
+            let letters = contents.entries.iter();
+            letters
+                .filter_map(|entry| letter(&self.0, entry).transpose())
+                .collect()
+        })
+    }
+
+    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        if self.contents(ControlCall::Requeue)?.is_closed() {
+            return Err(ControlFailure::Closed.of(self.address(), ControlCall::Requeue));
         }
-        stats
+        self.end_letter(ControlCall::Requeue, id, |contents, letter| {
+            let order = contents.entries.last().map_or(1, |last| last.order + 1);
+            contents.change(letter, |entry| {
+                (entry.state, entry.order, entry.attempt) = (State::Ready, order, 0);
+                (entry.nacks, entry.expiries, entry.crashes) = (0, 0, 0);
+            })
+        })
     }
 
-    fn dead_letters(&self) -> Vec<DeadLetter> {
-        let Ok(contents) = self.0.contents() else {
-            return Vec::new();
-        };
-        let letters = contents.entries.iter();
-        let letters = letters.filter_map(|entry| letter(&self.0, entry));
-        letters.collect()
+    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
+        self.end_letter(ControlCall::Discard, id, |contents, letter| {
+            contents.delete(letter)
+        })
+    }
+}
+
+impl DirectoryQueue {
+    /// The queue's content, locked.
+    fn contents(&self, call: ControlCall) -> Result<Contents<'_>, ControlError> {
+        let contents = self.0.contents();
+        contents.map_err(|trouble| not_done(trouble).of(self.address(), call))
     }
 
-    fn discard(&self, id: DeadLetterId) -> bool {
-        let Ok(mut contents) = self.0.contents() else {
-            return false;
-        };
-        let mut entries = contents.entries.iter().copied();
-        let letter =
-            entries.find(|entry| matches!(entry.state, State::Dead(_)) && letter_id(entry) == id);
-        letter.is_some_and(|letter| contents.delete(letter).is_ok())
+    fn control<R>(
+        &self,
+        call: ControlCall,
+        act: impl FnOnce(&mut Contents<'_>) -> io::Result<R>,
+    ) -> Result<R, ControlError> {
+        let mut contents = self.contents(call)?;
+        act(&mut contents).map_err(|error| not_done(error.into()).of(self.address(), call))
+    }
+
+    /// Does `end` to a dead letter; `Ok(false)`: it is gone.
+    fn end_letter(
+        &self,
+        call: ControlCall,
+        id: DeadLetterId,
+        end: impl FnOnce(&mut Contents<'_>, Entry) -> io::Result<()>,
+    ) -> Result<bool, ControlError> {
+        self.control(call, |contents| {
+            let is_it =
+                |entry: &&Entry| matches!(entry.state, State::Dead(_)) && letter_id(entry) == id;
+            match contents.entries.iter().find(is_it).copied() {
+                Some(letter) => end(contents, letter).map(|()| true),
+                None => Ok(false),
+            }
+        })
+    }
+}
+
+fn not_done(trouble: Trouble) -> ControlFailure {
+    match trouble {
+        Trouble::Removed => ControlFailure::Removed,
+        Trouble::Io(error) => ControlFailure::Refused {
+            reason: format!("the queue's folder: {error}"),
+        },
     }
 }
 
@@ -123,11 +184,11 @@ fn letter_id(entry: &Entry) -> DeadLetterId {
     DeadLetterId::new(entry.id.sender.get(), entry.id.sequence)
 }
 
-fn letter(folder: &Folder, entry: &Entry) -> Option<DeadLetter> {
+fn letter(folder: &Folder, entry: &Entry) -> io::Result<Option<DeadLetter>> {
     let State::Dead(reason) = entry.state else {
-        return None;
+        return Ok(None);
     };
-    Some(DeadLetter {
+    Ok(Some(DeadLetter {
         id: letter_id(entry),
         message: entry.id,
         kind: entry.kind,
@@ -139,8 +200,8 @@ fn letter(folder: &Folder, entry: &Entry) -> Option<DeadLetter> {
         crashes: entry.crashes,
         signal: None,
         last_worker: None,
-        payload: fs::read(folder.file(entry)).ok()?,
-    })
+        payload: fs::read(folder.file(entry))?,
+    }))
 }
 
 // --- waiting ---------------------------------------------------------------------------------------------------------

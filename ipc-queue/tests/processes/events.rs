@@ -157,7 +157,7 @@ fn what_is_done_to_a_queue_is_told() {
     queue.sender().try_send(&content(1, SMALL)).unwrap();
     transport.pause().unwrap();
     transport.resume().unwrap();
-    assert_eq!(transport.purge(), Ok(1));
+    assert_eq!(transport.purge().unwrap(), 1);
     transport
         .drain(ipc_queue::transport::Wait::Forever)
         .unwrap();

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipc_queue::conformance::{content, number_in};
-use ipc_queue::{ByteQueue, RecvError, SendFailure, SettleError};
+use ipc_queue::{ByteQueue, ControlFailure, RecvError, SendFailure, SettleError};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -25,7 +25,7 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     sender.try_send(&content(1, LARGEST)).unwrap();
     receiver.try_recv().unwrap().bury().unwrap();
-    let letter = queue.transport().dead_letters().remove(0);
+    let letter = queue.transport().dead_letters().unwrap().remove(0);
     sender.try_send(&content(2, LARGEST)).unwrap();
     let held = receiver.try_recv().unwrap();
     let mut loan = sender.try_loan(LARGEST).unwrap();
@@ -42,7 +42,8 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
         assert_eq!(held.extend(HOUR), Err(SettleError::Forked));
         assert_eq!(held.ack(), Err(SettleError::Forked));
         let requeued = queue.transport().requeue(letter.id);
-        assert_eq!(requeued, Err(SendFailure::Forked));
+        let refused = requeued.unwrap_err().failure;
+        assert!(matches!(refused, ControlFailure::Forked));
         // Opened here, it is ours as well.
         let ours = open();
         assert_eq!(stats(&ours).participants, 2);
@@ -59,7 +60,7 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     expect_message(&receiver, 3, 1).ack().unwrap();
     expect_message(&receiver, 4, 1).ack().unwrap();
     let (queue, sender, receiver) = in_forked_copy((queue, sender, receiver), drop);
-    assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+    assert!(queue.transport().requeue(letter.id).unwrap());
     expect_message(&receiver, 1, 1).ack().unwrap();
     assert_eq!(stats(&queue).participants, 1);
     drop(sender);

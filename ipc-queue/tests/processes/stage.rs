@@ -144,7 +144,7 @@ impl Drop for Stage {
 }
 
 pub fn stats(queue: &ByteQueue) -> QueueStats {
-    queue.transport().stats()
+    queue.transport().stats().unwrap()
 }
 
 /// The next message, its number and attempt checked.
@@ -164,7 +164,7 @@ pub fn expect_message(
 pub fn next_dead_letter(queue: &ByteQueue) -> DeadLetter {
     let receiver = queue.receiver();
     loop {
-        if let Some(letter) = queue.transport().dead_letters().pop() {
+        if let Some(letter) = queue.transport().dead_letters().unwrap().pop() {
             return letter;
         }
         let nothing = receiver.recv_timeout(Duration::from_millis(1));

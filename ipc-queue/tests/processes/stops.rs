@@ -141,7 +141,7 @@ fn a_message_that_two_held_too_long_is_a_dead_letter() {
     assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 2, 0));
     assert_eq!(letter.payload, content(1, LARGEST));
     // Discarded, its place is kept until both let go: one by settling, one by dying.
-    assert!(queue.transport().discard(letter.id));
+    assert!(queue.transport().discard(letter.id).unwrap());
     assert_eq!((stats(&queue).quarantined, stats(&queue).dead), (1, 0));
     first.go_on();
     first.act("read", "read 1");

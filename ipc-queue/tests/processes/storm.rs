@@ -142,9 +142,9 @@ pub fn receive_for_ever(queue: &ByteQueue) -> ! {
 }
 
 fn discard_letters(queue: &ByteQueue) {
-    for letter in queue.transport().dead_letters() {
+    for letter in queue.transport().dead_letters().unwrap() {
         say(&format!("ending {}", number_in(&letter.payload)));
-        let _others_were_faster = queue.transport().discard(letter.id);
+        let _others_were_faster = queue.transport().discard(letter.id).unwrap();
     }
 }
 
@@ -192,9 +192,9 @@ impl Ledger {
         drain(&queue, |number| {
             left.insert(number);
         });
-        for letter in queue.transport().dead_letters() {
+        for letter in queue.transport().dead_letters().unwrap() {
             left.insert(number_in(&letter.payload));
-            assert!(queue.transport().discard(letter.id));
+            assert!(queue.transport().discard(letter.id).unwrap());
         }
         for number in &self.sent {
             let accounted = left.contains(number) || self.ending.contains(number);

@@ -3,7 +3,9 @@
 
 use std::fs::File;
 
-use ipc_queue::{ByteQueue, ByteReceiver, ByteSender, RecvError, SendFailure, SettleError};
+use ipc_queue::{
+    ByteQueue, ByteReceiver, ByteSender, ControlFailure, RecvError, SendFailure, SettleError,
+};
 
 use crate::stage::{LARGEST, Puppet, Stage, listen, say, settings};
 
@@ -27,13 +29,17 @@ pub fn be_cut(queue: &ByteQueue, doing: &str) {
     assert_eq!(sender.send(b"x"), Err(SendFailure::Truncated));
     assert_eq!(receiver.recv().err(), Some(RecvError::Truncated));
     let transport = queue.transport();
-    let _ = (
-        transport.stats(),
-        transport.holdings(),
-        transport.is_closed(),
-    );
-    assert_eq!(transport.dead_letters(), []);
-    transport.close();
+    let outcomes = [
+        transport.stats().map(drop),
+        transport.holdings().map(drop),
+        transport.is_closed().map(drop),
+        transport.dead_letters().map(drop),
+        transport.close(),
+    ];
+    for outcome in outcomes {
+        let failure = outcome.unwrap_err().failure;
+        assert!(matches!(failure, ControlFailure::Truncated), "{failure}");
+    }
     say("truncated");
 }
 

@@ -153,7 +153,7 @@ fn a_client_killed_with_a_lease_gives_it_back_at_once() {
         });
         assert_eq!(waiting, (number, 2, id));
     }
-    assert_eq!(queue.transport().stats().in_use(), 0);
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
     assert!(queue.transport().holdings().unwrap().is_empty());
     drop(server);
 }
@@ -165,10 +165,10 @@ fn a_client_killed_with_a_loan_leaves_its_place_free() {
     let queue = stage.open();
     let mut client = stage.start("lend");
     assert_eq!(client.hear(), "lent");
-    assert_eq!(queue.transport().stats().writing, 1);
+    assert_eq!(queue.transport().stats().unwrap().writing, 1);
     client.kill();
     let until = Instant::now() + PATIENCE;
-    while queue.transport().stats().in_use() > 0 {
+    while queue.transport().stats().unwrap().in_use() > 0 {
         assert!(Instant::now() < until, "the place is not free");
         thread::yield_now();
     }
@@ -190,7 +190,7 @@ fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
             receiver.recv().map(drop)
         });
         // Asleep, or about to be.
-        while queue.transport().stats().received == 0 {
+        while queue.transport().stats().unwrap().received == 0 {
             thread::yield_now();
         }
         server.kill();

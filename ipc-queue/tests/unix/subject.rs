@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use ipc_queue::conformance::{Subject, hold_until_killed};
+use ipc_queue::conformance::{Proxied, Proxy, Subject, hold_until_killed};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
-use ipc_queue::{ByteQueue, LocalQueue, Name, QueueError, ShmQueue, UnixQueue, UnixServer};
+use ipc_queue::{
+    ByteQueue, ControlError, LocalQueue, Name, QueueError, ShmQueue, UnixQueue, UnixServer,
+};
 use ipc_shm::Namespace;
 use tempfile::TempDir;
 
@@ -15,7 +18,7 @@ use tempfile::TempDir;
 pub trait Behind: Clone + Send + Sync + 'static {
     fn new(folder: &TempDir) -> Self;
     fn create(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError>;
-    fn remove(&self, name: &Name) -> Result<bool, QueueError>;
+    fn remove(&self, name: &Name) -> Result<bool, ControlError>;
 }
 
 #[derive(Clone)]
@@ -42,7 +45,7 @@ impl Behind for Local {
         Ok(Arc::new(LocalQueue::open(name, request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
         Ok(LocalQueue::remove(name))
     }
 }
@@ -56,8 +59,8 @@ impl Behind for Shm {
         Ok(Arc::new(ShmQueue::open(&self.0, name, request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
-        Ok(ShmQueue::remove(&self.0, name)?)
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
+        ShmQueue::remove(&self.0, name)
     }
 }
 
@@ -87,28 +90,41 @@ impl<B: Behind> Subject for Served<B> {
         if !servers.contains_key(name) && request.mode != OpenMode::Open {
             let queue = self.behind.create(name, request)?;
             let (behind, removed) = (self.behind.clone(), name.clone());
-            let options = UnixServer::options().removable(move || {
-                let removed = behind.remove(&removed);
-                removed.map_err(|error| error.to_string())
-            });
+            let options = UnixServer::options().removable(move || behind.remove(&removed));
             let server = options.bind(&path, queue).unwrap();
             servers.insert(name.clone(), (server, path.clone()));
             let opening = OpenRequest {
                 mode: OpenMode::Open,
                 ..request.clone()
             };
-            return Ok(Arc::new(UnixQueue::open(&path, &opening)?));
+            return Ok(Arc::new(UnixQueue::open(&path, None, &opening)?));
         }
         drop(servers);
-        Ok(Arc::new(UnixQueue::open(&path, request)?))
+        Ok(Arc::new(UnixQueue::open(&path, None, request)?))
     }
 
-    fn remove(&self, name: &Name) -> Result<bool, QueueError> {
-        let removed = UnixQueue::remove(&self.path(name))?;
+    fn remove(&self, name: &Name) -> Result<bool, ControlError> {
+        let removed = UnixQueue::remove(&self.path(name), None)?;
         if let Some((server, _)) = self.servers.lock().unwrap().remove(name) {
             self.former.lock().unwrap().push(server);
         }
         Ok(removed)
+    }
+
+    fn proxied(&self, name: &Name) -> Option<Proxied> {
+        const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
+        let path = self.path(name).with_extension("proxy");
+        let proxy = Proxy::unix(&path, &self.path(name)).unwrap();
+        let opening = OpenRequest {
+            mode: OpenMode::Open,
+            ..OpenRequest::default()
+        };
+        let queue = UnixQueue::open(&path, LIMIT, &opening).unwrap();
+        Some(Proxied {
+            proxy,
+            queue: Arc::new(queue),
+            remove: Box::new(move || UnixQueue::remove(&path, LIMIT)),
+        })
     }
 
     fn holder(&self, name: &Name) -> Option<Command> {

@@ -29,7 +29,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         let mut workers: Vec<Puppet> = (0..WORKERS)
             .map(|_| stage.puppet())
             .collect::<Result<_>>()?;
-        let done = queue.transport().stats().acked + fastrand::u64(..u64::from(CAPACITY) / 2);
+        let done = queue.transport().stats()?.acked + fastrand::u64(..u64::from(CAPACITY) / 2);
         for worker in &mut workers {
             worker.tell(&Order::WorkForever)?;
         }
@@ -48,7 +48,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({
         "kills": ROUNDS * WORKERS,
         "messages": sent,
-        "redelivered": queue.transport().stats().redelivered,
+        "redelivered": queue.transport().stats()?.redelivered,
     }))
 }
 

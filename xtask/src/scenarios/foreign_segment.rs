@@ -67,7 +67,7 @@ fn owned_by_others(stage: &Stage) -> Result<()> {
         "a foreign file: {opened:?}"
     );
     ensure!(
-        removed.as_ref().is_err_and(is_foreign),
+        matches!(&removed, Err(error) if error.open_error().is_some_and(is_foreign)),
         "removing it: {removed:?}"
     );
     chown(&file, Some(0), None)?;

@@ -69,7 +69,7 @@ fn refused(path: &Path) -> Result<()> {
     ensure!(exists, "creating: {created:?}");
     let removed = ipc_queue::remove(&address);
     ensure!(
-        removed.as_ref().is_err_and(no_file),
+        matches!(&removed, Err(error) if error.open_error().is_some_and(no_file)),
         "removing: {removed:?}"
     );
     ensure!(

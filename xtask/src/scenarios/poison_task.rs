@@ -32,7 +32,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             stage::take_this(&queue, 1, 1)?;
         }
     }
-    let letters = queue.transport().dead_letters();
+    let letters = queue.transport().dead_letters()?;
     let [letter] = &letters[..] else {
         anyhow::bail!("dead letters: {letters:?}");
     };

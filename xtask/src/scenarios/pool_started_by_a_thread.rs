@@ -18,11 +18,11 @@ pub fn play(_: &Stage) -> Result<Outcome> {
     let pool = thread::spawn(start)
         .join()
         .map_err(|_| anyhow!("the thread panicked"))??;
-    let before = pool.status();
+    let before = pool.status()?;
     for _ in 0..20 {
         does_its_work(&pool)?;
     }
-    let after = pool.status();
+    let after = pool.status()?;
     let pid = |status: &ipc_node::pool::PoolStatus| status.workers.first().map(|one| one.pid);
     ensure!(
         after.restarts == 0 && pid(&after) == pid(&before),

@@ -21,7 +21,7 @@ pub fn play(_: &Stage) -> Result<Outcome> {
         ensure!(attempt == Ok(2), "it was done at attempt {attempt:?}");
     }
     does_its_work(&pool)?;
-    let restarts = pool.status().restarts;
+    let restarts = pool.status()?.restarts;
     ensure!(restarts == ROUNDS, "{restarts} workers were replaced");
     pool.shutdown()?;
     Outcome::kept(json!({ "kills": ROUNDS, "restarts": restarts }))

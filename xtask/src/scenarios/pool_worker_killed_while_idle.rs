@@ -17,7 +17,7 @@ pub fn play(_: &Stage) -> Result<Outcome> {
     for _ in 0..ROUNDS {
         does_its_work(&pool)?;
         let idle = until("a worker is idle", || {
-            let workers = pool.status().workers;
+            let workers = pool.status().ok()?.workers;
             let idle = workers.iter().find(|worker| worker.job.is_none())?;
             i32::try_from(idle.pid).ok()
         })?;

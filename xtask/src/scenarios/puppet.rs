@@ -269,7 +269,10 @@ impl Hands<'_> {
                 let delay = Duration::from_millis(delay_ms);
                 self.next_held()?.nack_after(delay).map_err(shown)?;
             }
-            Order::Stats => return Ok(Some(Reply::Stats(self.queue.transport().stats()))),
+            Order::Stats => {
+                let stats = self.queue.transport().stats().map_err(shown)?;
+                return Ok(Some(Reply::Stats(stats)));
+            }
             Order::Fork => {
                 if let Fork::Child = fork::fork().map_err(shown)? {
                     self.be_a_child()?;

@@ -28,7 +28,7 @@ fn holding_a_loan(stage: &Stage, bytes: usize) -> Result<()> {
     })?;
     let mut victim = stage.puppet()?;
     victim.lend(1, bytes)?;
-    let stats = queue.transport().stats();
+    let stats = queue.transport().stats()?;
     ensure!(stats.writing == 1, "no loan: {stats:?}");
     let mut survivor = stage.puppet()?;
     survivor.tell_and_block(&Order::send(2..3, bytes))?;

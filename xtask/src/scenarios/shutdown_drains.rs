@@ -28,7 +28,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     }
     let mut blocked = stage.puppet()?;
     blocked.tell_and_block(&Order::send(100..101, INLINE))?;
-    queue.transport().close();
+    queue.transport().close()?;
     ensure!(blocked.hear_refusal()? == "Closed", "a blocked sender");
     let refused = queue.sender().send(&numbered::message(100, INLINE));
     ensure!(refused == Err(SendFailure::Closed), "sending: {refused:?}");

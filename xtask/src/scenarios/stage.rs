@@ -194,7 +194,7 @@ pub fn until_stats(
     holds: impl Fn(&QueueStats) -> bool,
 ) -> Result<Duration> {
     let stats = || queue.transport().stats();
-    until(what, || Ok(holds(&stats()))).with_context(|| format!("{:?}", stats()))
+    until(what, || Ok(holds(&stats()?))).with_context(|| format!("{:?}", stats()))
 }
 
 /// Waits until nothing of the queue is in use, but for the slots of so many processes.

@@ -36,7 +36,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             ready >= accepted && stats.in_use() == ready && stats.participants == 1
         })?;
         let mut found = BTreeSet::new();
-        while found.len() < usize::try_from(accepted)? || queue.transport().stats().in_use() > 0 {
+        while found.len() < usize::try_from(accepted)? || queue.transport().stats()?.in_use() > 0 {
             let (number, _) = stage::take(&queue)?;
             ensure!(found.insert(number), "{number} came twice");
         }

@@ -84,7 +84,7 @@ impl Dying {
             Self::Quarantine => {
                 become_zombie(queue)?;
                 receive(queue)?.ack()?;
-                let quarantined = queue.transport().stats().quarantined;
+                let quarantined = queue.transport().stats()?.quarantined;
                 ensure!(quarantined == 1, "the cell is not quarantined");
                 Ok(())
             }

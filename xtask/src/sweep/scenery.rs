@@ -206,7 +206,7 @@ pub fn expire_unwatched(queue: &ByteQueue) -> Result<()> {
     shorten(&held)?;
     kept(held);
     let deadline = Instant::now() + PATIENCE;
-    while queue.transport().stats().ready == 0 {
+    while queue.transport().stats()?.ready == 0 {
         ensure!(Instant::now() < deadline, "the lease does not end");
         thread::sleep(MOMENT);
     }
@@ -219,7 +219,7 @@ fn expire(play: &Play, queue: &ByteQueue, peer: &ByteQueue, number: u64) -> Resu
     shorten(&held)?;
     kept(held);
     play.look()?;
-    let ready = queue.transport().stats().ready;
+    let ready = queue.transport().stats()?.ready;
     ensure!(ready == 1, "the lease did not expire");
     Ok(())
 }

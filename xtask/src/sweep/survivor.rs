@@ -37,7 +37,7 @@ pub fn examine(segments: &Path) -> Result<Outcome> {
 /// The same, by one who was attached when the others died, or came to a queue that was recovered.
 pub fn witness(queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
-    let (closed, paused) = (queue.is_closed(), queue.is_paused());
+    let (closed, paused) = (queue.is_closed()?, queue.is_paused()?);
     if paused {
         queue.resume()?;
     }
@@ -87,7 +87,7 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
             }
             Err(RecvError::Closed) => break,
             Err(RecvError::Empty) => {
-                let stats = queue.transport().stats();
+                let stats = queue.transport().stats()?;
                 if stats.in_use() == stats.dead {
                     break;
                 }
@@ -98,9 +98,9 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
             Err(error) => return Err(error).context("receiving"),
         }
     }
-    for letter in queue.transport().dead_letters() {
+    for letter in queue.transport().dead_letters()? {
         messages.push(read_letter(&letter)?);
-        let gone = queue.transport().discard(letter.id);
+        let gone = queue.transport().discard(letter.id)?;
         ensure!(gone, "{letter:?} can't be dropped");
     }
     Ok(messages)
@@ -137,10 +137,10 @@ fn read_letter(letter: &DeadLetter) -> Result<Message> {
 /// The slots of the dead are freed last.
 fn check_free(queue: &ShmQueue) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while queue.stats().participants > 1 && Instant::now() < deadline {
+    while queue.stats()?.participants > 1 && Instant::now() < deadline {
         thread::sleep(Duration::from_micros(100));
     }
-    let stats = queue.stats();
+    let stats = queue.stats()?;
     ensure!(stats.in_use() == 0, "cells are left in use: {stats:?}");
     ensure!(stats.chunks_in_use == 0, "chunks are in use: {stats:?}");
     ensure!(stats.participants == 1, "slots are in use: {stats:?}");

@@ -63,7 +63,7 @@ impl Orderly {
 
     /// Once no sender is left.
     pub fn finish(self) -> Result<Came> {
-        self.queue.close();
+        self.queue.close()?;
         let came = match self.thread.join() {
             Ok(came) => came?,
             Err(panic) => std::panic::resume_unwind(panic),

@@ -60,7 +60,7 @@ impl Verdict {
         dead: HashSet<MessageId>,
         in_order: &Came,
     ) -> Result<Self> {
-        let stats = queue.stats();
+        let stats = queue.stats()?;
         let left = drain(queue, dead)?;
         let mut accounts = Accounts::default();
         for entry in std::fs::read_dir(folder)? {
@@ -81,7 +81,7 @@ impl Verdict {
             out_of_order: in_order.out_of_order + accounts.missing_in(in_order),
             ..Self::default()
         };
-        verdict.add_leaks(queue);
+        verdict.add_leaks(queue)?;
         Ok(verdict)
     }
 
@@ -133,8 +133,8 @@ impl Verdict {
         gone_wrong == [0; 6]
     }
 
-    fn add_leaks(&mut self, queue: &ShmQueue) {
-        let stats = queue.stats();
+    fn add_leaks(&mut self, queue: &ShmQueue) -> Result<()> {
+        let stats = queue.stats()?;
         if stats.in_use() > 0 {
             self.leak(format!("{} cells: {stats:?}", stats.in_use()));
         }
@@ -144,6 +144,7 @@ impl Verdict {
         if stats.chunks_in_use > 0 {
             self.leak(format!("{} chunks", stats.chunks_in_use));
         }
+        Ok(())
     }
 
     fn leak(&mut self, what: String) {
@@ -197,9 +198,9 @@ fn drain(queue: &ShmQueue, mut dead: HashSet<MessageId>) -> Result<Left> {
             Err(error) => return Err(error).context("draining"),
         }
     }
-    for letter in queue.dead_letters() {
+    for letter in queue.dead_letters()? {
         dead.insert(letter.message);
-        queue.discard(letter.id);
+        queue.discard(letter.id)?;
     }
     Ok(Left { dead, ready })
 }

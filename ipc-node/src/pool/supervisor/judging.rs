@@ -45,7 +45,7 @@ impl Supervisor {
         let is_silent = now.saturating_duration_since(self.silence.1) >= UNSAID;
         (is_silent && !is_noticed) || {
             let unheard = self.shared.queues.answers.transport().stats();
-            unheard.ready + unheard.leased == 0
+            unheard.is_ok_and(|unheard| unheard.ready + unheard.leased == 0)
         }
     }
 

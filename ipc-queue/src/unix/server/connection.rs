@@ -124,50 +124,54 @@ impl<'s> Connection<'s> {
     fn control(&self, ask: &Ask) -> Result<Answer, WireError> {
         let queue = &self.shared.queue;
         Ok(match ask {
-            Ask::Stats => Answer::Stats(Box::new(queue.stats())),
-            Ask::IsClosed => Answer::Flag(queue.is_closed()),
-            Ask::IsPaused => Answer::Flag(queue.is_paused()),
-            Ask::Close => {
-                queue.close();
-                Answer::Done
-            }
+            Ask::Stats => Answer::Stats(queue.stats().map(Box::new).map_err(Into::into)),
+            Ask::IsClosed => Answer::Flag(queue.is_closed().map_err(Into::into)),
+            Ask::IsPaused => Answer::Flag(queue.is_paused().map_err(Into::into)),
+            Ask::Close => Answer::Controlled(queue.close().map_err(Into::into)),
+            Ask::Reopen => Answer::Controlled(queue.reopen().map_err(Into::into)),
             Ask::Pause => Answer::Controlled(queue.pause().map_err(Into::into)),
             Ask::Resume => Answer::Controlled(queue.resume().map_err(Into::into)),
             Ask::Purge => Answer::Purged(queue.purge().map_err(Into::into)),
-            Ask::Requeue(id) => Answer::Requeued(queue.requeue(*id).map_err(Into::into)),
-            Ask::Discard(id) => Answer::Flag(queue.discard(*id)),
-            Ask::NoteSignal { id, signal } => Answer::Flag(queue.note_signal(*id, *signal)),
-            Ask::Remove => Answer::Removed(self.shared.remove()),
-            Ask::IsRemoved => Answer::Flag(self.shared.is_removed()),
+            Ask::Requeue(id) => Answer::Flag(queue.requeue(*id).map_err(Into::into)),
+            Ask::Discard(id) => Answer::Flag(queue.discard(*id).map_err(Into::into)),
+            Ask::NoteSignal { id, signal } => {
+                Answer::Flag(queue.note_signal(*id, *signal).map_err(Into::into))
+            }
+            Ask::Remove => Answer::Flag(self.shared.remove()),
+            Ask::IsRemoved => Answer::Flag(Ok(self.shared.is_removed())),
             _ => return Err(WireError::Unasked("this connection is no handle")),
         })
     }
 
     fn answer_holdings(&mut self, id: u32) -> Result<(), WireError> {
-        let mut holdings = match self.shared.queue.holdings() {
-            Ok(holdings) => holdings,
-            Err(unsupported) => {
-                let refused = Answer::Holdings(Err(unsupported.into()));
-                self.answer(id, &refused, &Carried::None)?;
-                Vec::new()
+        let end = match self.shared.queue.holdings() {
+            Ok(mut holdings) => {
+                self.shared.holders.name(&mut holdings);
+                for some in holdings.chunks(HOLDINGS_IN_FRAME) {
+                    let some = Answer::Holdings(some.to_vec());
+                    self.answer(id, &some, &Carried::None)?;
+                }
+                Ok(())
             }
+            Err(error) => Err(error.into()),
         };
-        self.shared.holders.name(&mut holdings);
-        for some in holdings.chunks(HOLDINGS_IN_FRAME) {
-            let some = Answer::Holdings(Ok(some.to_vec()));
-            self.answer(id, &some, &Carried::None)?;
-        }
-        self.answer(id, &Answer::Last, &Carried::None)
+        self.answer(id, &Answer::Last(end), &Carried::None)
     }
 
     fn answer_letters(&mut self, id: u32) -> Result<(), WireError> {
-        for mut letter in self.shared.queue.dead_letters() {
-            let payload = std::mem::take(&mut letter.payload);
-            let payload = [&payload[..]];
-            let carried = Carried::of(&payload).map_err(WireError::io)?;
-            self.answer(id, &Answer::Letter(letter), &carried)?;
-        }
-        self.answer(id, &Answer::Last, &Carried::None)
+        let end = match self.shared.queue.dead_letters() {
+            Ok(letters) => {
+                for mut letter in letters {
+                    let payload = std::mem::take(&mut letter.payload);
+                    let payload = [&payload[..]];
+                    let carried = Carried::of(&payload).map_err(WireError::io)?;
+                    self.answer(id, &Answer::Letter(letter), &carried)?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.answer(id, &Answer::Last(end), &Carried::None)
     }
 
     /// In slices, so that neither a client that left nor the server's end is waited out.
@@ -175,22 +179,16 @@ impl<'s> Connection<'s> {
         let wait = Wait::from(patience);
         let started = Instant::now();
         let drained = loop {
-            let slice = Instant::now() + DRAIN_SLICE;
-            let until = match wait {
-                Wait::No => Wait::No,
-                Wait::Until(deadline) => Wait::Until(deadline.min(slice)),
-                Wait::Forever => Wait::Until(slice),
-            };
+            let until = wait.at_most_until(Instant::now() + DRAIN_SLICE);
             match self.shared.queue.drain(until) {
-                Err(DrainError::TimedOut { left, .. }) => {
-                    let over = match wait {
-                        Wait::No => true,
-                        Wait::Until(deadline) => Instant::now() >= deadline,
-                        Wait::Forever => false,
-                    };
-                    if over {
+                Err(DrainError::TimedOut { queue, left, .. }) => {
+                    if wait.is_over() {
                         let waited = started.elapsed();
-                        break Err(DrainError::TimedOut { waited, left });
+                        break Err(DrainError::TimedOut {
+                            queue,
+                            waited,
+                            left,
+                        });
                     }
                 }
                 drained => break drained,

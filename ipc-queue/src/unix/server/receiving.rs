@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, Event};
 use crate::bell::Listener;
+use crate::control::ControlError;
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, SettleError};
 use crate::readiness::Ringer;
@@ -157,7 +158,7 @@ impl<'p> Receiving<'p, '_, '_> {
             if received.as_ref().err() != Some(&RecvError::Closed) {
                 return received;
             }
-            if self.others_hold() {
+            if self.others_hold()? {
                 return Err(RecvError::Empty);
             }
         }
@@ -166,7 +167,7 @@ impl<'p> Receiving<'p, '_, '_> {
 
     /// Whether anybody else has anything that may still come back. The queue may take all clients for one process, the
     /// server, which need not wait for itself; but one of them may die.
-    fn others_hold(&self) -> bool {
+    fn others_hold(&self) -> Result<bool, RecvError> {
         let shared = self.connection.shared;
         // First: what is returned after the look wakes us.
         let connection = self.connection.holder.connection;
@@ -177,12 +178,20 @@ impl<'p> Receiving<'p, '_, '_> {
             .values()
             .map(|held| (held.id(), held.attempt()))
             .collect();
-        // A queue that can't say does not take us for one either: it knows its receivers.
-        let holdings = shared.queue.holdings().unwrap_or_default();
+        let not_answered = |error: ControlError| RecvError::Transport(error.to_string());
+        let holdings = match shared.queue.holdings() {
+            Ok(holdings) => holdings,
+            // A queue that can't say does not take us for one either: it knows its receivers.
+            Err(error) if error.is_unsupported() => Vec::new(),
+            Err(error) => return Err(not_answered(error)),
+        };
         let mut held = holdings
             .iter()
             .map(|holding| (holding.message, holding.attempt));
-        held.any(|held| !ours.contains(&held)) || shared.queue.stats().writing > 0
+        if held.any(|held| !ours.contains(&held)) {
+            return Ok(true);
+        }
+        Ok(shared.queue.stats().map_err(not_answered)?.writing > 0)
     }
 
     fn answer_tried(

@@ -179,7 +179,9 @@ impl Sending<'_, '_, '_> {
         let tried = tried.map_err(|failure| match failure {
             SendFailure::Full { dead, .. } => SendFailure::TimedOut { waited, dead },
             SendFailure::NoMemory { .. } => {
-                let dead = self.connection.shared.queue.stats().dead;
+                let stats = self.connection.shared.queue.stats();
+                // For the error's text only.
+                let dead = stats.map_or(0, |stats| stats.dead);
                 SendFailure::TimedOut { waited, dead }
             }
             other => other,

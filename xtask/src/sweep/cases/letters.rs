@@ -52,6 +52,6 @@ fn requeue(play: &Play, number: u64) -> Result<()> {
 }
 
 fn the_letter(transport: &dyn Transport) -> Result<DeadLetterId> {
-    let letters = transport.dead_letters();
+    let letters = transport.dead_letters()?;
     Ok(letters.first().context("no dead letter")?.id)
 }

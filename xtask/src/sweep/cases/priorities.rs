@@ -63,7 +63,7 @@ pub const PRIORITIES: &[State] = &[
     }),
     State::new("requeue", |play| {
         let (queue, number) = letter(play)?;
-        let id = queue.transport().dead_letters()[0].id;
+        let id = queue.transport().dead_letters()?[0].id;
         let (old, copy) = (
             Message::dead(number, 1, DeadReason::Buried),
             Message::comes(number, 1),
@@ -74,7 +74,7 @@ pub const PRIORITIES: &[State] = &[
     }),
     State::new("discard", |play| {
         let (queue, number) = letter(play)?;
-        let id = queue.transport().dead_letters()[0].id;
+        let id = queue.transport().dead_letters()?[0].id;
         let before = Outcome::of([Message::dead(number, 1, DeadReason::Buried)]);
         let transport = queue.transport();
         play.step(before, Outcome::of([]), || transport.discard(id))
@@ -201,7 +201,7 @@ fn letter(play: &Play) -> Result<(ByteQueue, u64)> {
     let number = FIRST_CHUNKED;
     loan_with(&queue, number, &with(Priority::Urgent))?.publish()?;
     receive(&queue)?.bury()?;
-    let letters = queue.transport().dead_letters();
+    let letters = queue.transport().dead_letters()?;
     letters.first().context("no dead letter")?;
     Ok((queue, number))
 }

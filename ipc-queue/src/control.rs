@@ -1,0 +1,227 @@
+//! Errors of control calls: everything that is done with a queue besides sending, receiving and
+//! settling.
+//!
+//! A control call returns `Ok` only if the queue answered. A question that was not answered is an
+//! error that says so, never a zero or an empty list.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::capability::Unsupported;
+use crate::error::{QueueError, SendFailure};
+
+/// A control call that did not happen, or of which the outcome is unknown.
+#[derive(Clone, Debug, Error)]
+#[error("queue {queue:?}: {call}: {failure}")]
+pub struct ControlError {
+    /// The queue's address, without credentials.
+    pub queue: String,
+    /// The call.
+    pub call: ControlCall,
+    /// The cause.
+    #[source]
+    pub failure: ControlFailure,
+}
+
+/// A control call, as errors name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ControlCall {
+    /// [`Transport::close`](crate::transport::Transport::close).
+    Close,
+    /// [`Transport::reopen`](crate::transport::Transport::reopen).
+    Reopen,
+    /// [`Transport::is_closed`](crate::transport::Transport::is_closed).
+    IsClosed,
+    /// [`Transport::pause`](crate::transport::Transport::pause).
+    Pause,
+    /// [`Transport::resume`](crate::transport::Transport::resume).
+    Resume,
+    /// [`Transport::is_paused`](crate::transport::Transport::is_paused).
+    IsPaused,
+    /// [`Transport::purge`](crate::transport::Transport::purge).
+    Purge,
+    /// [`Transport::drain`](crate::transport::Transport::drain).
+    Drain,
+    /// [`Transport::stats`](crate::transport::Transport::stats).
+    Stats,
+    /// [`Transport::holdings`](crate::transport::Transport::holdings).
+    Holdings,
+    /// [`Transport::dead_letters`](crate::transport::Transport::dead_letters).
+    DeadLetters,
+    /// [`Transport::requeue`](crate::transport::Transport::requeue).
+    Requeue,
+    /// [`Transport::discard`](crate::transport::Transport::discard).
+    Discard,
+    /// [`Transport::note_signal`](crate::transport::Transport::note_signal).
+    NoteSignal,
+    /// [`remove`](crate::remove()).
+    Remove,
+}
+
+/// The cause of a [`ControlError`].
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ControlFailure {
+    /// The transport, or the queue as it was created, does not support the call.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The queue is closed, and this call puts a message into it.
+    #[error("the queue is closed and takes no message: reopen it first")]
+    Closed,
+    /// The queue was removed.
+    #[error("the queue was removed; open it again")]
+    Removed,
+    /// This process is a forked copy of the one that opened the queue.
+    #[error("this process was forked from the one that opened the queue: open it again here")]
+    Forked,
+    /// The queue's file was cut short from outside; what was in it is lost.
+    #[error(
+        "the queue's shared memory was cut short from outside and its content is lost; remove \
+         the queue and create it anew"
+    )]
+    Truncated,
+    /// The server did not answer.
+    #[error("no answer to {request:?} after {waited:.1?}: {reason}; {outcome}")]
+    Unreachable {
+        /// The request that was not answered.
+        request: String,
+        /// How long the call waited for the answer.
+        waited: Duration,
+        /// What went wrong, in the transport's words.
+        reason: String,
+        /// What is known about the effect.
+        outcome: Outcome,
+    },
+    /// The server, or the system, refused the call; nothing happened.
+    #[error("refused: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The queue's memory or records contradict themselves.
+    #[error("the queue is damaged: {reason}")]
+    Damaged {
+        /// What was found.
+        reason: String,
+    },
+    /// A copy of a dead letter could not be sent. The dead letter is unchanged.
+    #[error("the dead letter stays, because a copy of it could not be sent: {0}")]
+    NotSent(#[source] SendFailure),
+    /// The queue at this address could not be reached or opened; nothing happened.
+    #[error(transparent)]
+    Open(Arc<QueueError>),
+}
+
+/// What is known about the effect of a call that was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The request was not sent: nothing happened.
+    NotDone,
+    /// The request was sent: the call may have happened, now or later, or in part.
+    Unknown,
+}
+
+impl ControlError {
+    /// Whether the call may have happened although it returned an error.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        let unknown = Outcome::Unknown;
+        matches!(&self.failure, ControlFailure::Unreachable { outcome, .. } if *outcome == unknown)
+    }
+
+    /// The same error, of another call that made this one.
+    pub(crate) fn during(mut self, call: ControlCall) -> Self {
+        self.call = call;
+        self
+    }
+
+    /// Why the queue at this address could not be reached or opened, if that is the cause.
+    #[must_use]
+    pub fn open_error(&self) -> Option<&QueueError> {
+        match &self.failure {
+            ControlFailure::Open(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the transport, or the queue as it was created, does not support the call.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.failure, ControlFailure::Unsupported(_))
+    }
+}
+
+impl ControlFailure {
+    /// The error of `call` on `queue`.
+    #[must_use]
+    pub fn of(self, queue: impl Into<String>, call: ControlCall) -> ControlError {
+        ControlError {
+            queue: queue.into(),
+            call,
+            failure: self,
+        }
+    }
+}
+
+impl From<QueueError> for ControlFailure {
+    fn from(error: QueueError) -> Self {
+        Self::Open(Arc::new(error))
+    }
+}
+
+impl fmt::Display for ControlCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Close => "close",
+            Self::Reopen => "reopen",
+            Self::IsClosed => "is it closed",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::IsPaused => "is it paused",
+            Self::Purge => "purge",
+            Self::Drain => "drain",
+            Self::Stats => "read statistics",
+            Self::Holdings => "list leases",
+            Self::DeadLetters => "list dead letters",
+            Self::Requeue => "requeue a dead letter",
+            Self::Discard => "discard a dead letter",
+            Self::NoteSignal => "note a signal",
+            Self::Remove => "remove",
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotDone => "nothing was changed",
+            Self::Unknown => "whether it happened is unknown, so ask again",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_queue_the_call_the_request_and_the_time() {
+        let failure = ControlFailure::Unreachable {
+            request: "purge".to_owned(),
+            waited: Duration::from_millis(2500),
+            reason: "the connection was cut".to_owned(),
+            outcome: Outcome::Unknown,
+        };
+        let error = failure.of("unix:/run/jobs.sock", ControlCall::Purge);
+        assert!(error.is_outcome_unknown());
+        let text = error.to_string();
+        for part in ["unix:/run/jobs.sock", "purge", "2.5s", "cut", "unknown"] {
+            assert!(text.contains(part), "{part:?} is missing in {text:?}");
+        }
+    }
+}
