@@ -152,7 +152,7 @@ impl<'a> ByteDelivery<'a> {
             Inner::Shm(delivery) => Token {
                 queue: delivery.queue_id(),
                 message: self.id(),
-                attempt: self.attempt(),
+                attempt: delivery.delivery(),
             },
             Inner::Buffered(delivery, _) => delivery.held.token(),
         }

@@ -13,6 +13,7 @@ mod cell;
 mod chunk;
 mod contents;
 mod door;
+mod due;
 mod events;
 mod geometry;
 mod inspector;
@@ -59,10 +60,11 @@ use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use contents::Contents;
+use due::Due;
 use geometry::LAYOUT_HASH;
 use level::SegmentMemory;
 use patrol::Patrol;
-use recovery::{Changed, Due};
+use recovery::Changed;
 use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
 use word::{CellKind, Seat};
@@ -313,7 +315,7 @@ impl Transport for ShmQueue {
 
     fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
         self.shared.check_usable(ControlCall::Requeue)?;
-        let requeued = self.shared.requeue(&self.shm_sender(), id);
+        let requeued = self.shared.requeue(id);
         requeued.map_err(|failure| {
             let failure = match failure {
                 SendFailure::Closed => ControlFailure::Closed,

@@ -28,7 +28,7 @@ use super::memory::{CELL_WORDS, RingWord};
 
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 4: state body claim+expiry sender expiry+sequence sent due tally; keys");
+    fingerprint(b"queue 5: state body claim+expiry sender expiry+sequence sent due tally; keys");
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;
 

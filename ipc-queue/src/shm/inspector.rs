@@ -191,7 +191,7 @@ impl Inspector {
         let cell = level.ring.cell(index);
         let word = cell.state().load(SeqCst);
         let state = State::from_word(word);
-        let (envelope, body) = (cell.envelope(), cell.body());
+        let (envelope, body, attempts) = (cell.envelope(), cell.body(), cell.attempts(state));
         if !matches!(state.kind, CellKind::Ready | CellKind::Delayed) {
             return None;
         }
@@ -204,7 +204,7 @@ impl Inspector {
             kind: envelope.kind,
             priority: super::by_priority::priority_of(number),
             sent_at: envelope.sent_at,
-            attempts: state.attempt,
+            attempts,
             delayed: state.kind == CellKind::Delayed,
             payload,
         })

@@ -3,17 +3,15 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::Shared;
-use super::by_priority::ShmSender;
-use super::cell::Cause;
+use super::cell::{Cause, ClaimWord};
 use super::contents::Contents;
 use super::events;
 use super::level::Level;
 use super::memory::{Memory, Word};
-use super::ring::{Lease, Ring, Settlement};
-use super::word::{CellKind, Seat, State};
+use super::ring::Ring;
+use super::word::{CellKind, State};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::error::SendFailure;
-use crate::transport::Wait;
 
 impl Contents {
     pub(super) fn dead_letters(&self) -> Vec<DeadLetter> {
@@ -28,44 +26,25 @@ impl Contents {
 }
 
 impl Shared {
-    pub(crate) fn requeue(
-        &self,
-        sender: &ShmSender,
-        id: DeadLetterId,
-    ) -> Result<bool, SendFailure> {
+    pub(crate) fn requeue(&self, id: DeadLetterId) -> Result<bool, SendFailure> {
         self.check_open()?;
-        let Some((number, index)) = self.place_of(id) else {
+        let Some((level, index)) = self.place_of(id) else {
             return Ok(false);
         };
-        let level = &self.contents.levels[number];
-        let Some(lease) = level.ring.take_dead(self.seat, index, id.1) else {
+        let ring = &self.contents.levels[level].ring;
+        let Some(word) = ring.requeue(index, id.1) else {
             return Ok(false);
         };
-        // Ours now: nobody else requeues it, and if we die it is a dead letter again.
-        let cell = level.ring.cell(lease.index());
-        let (body, kind) = (cell.body(), cell.envelope().kind);
-        let copy = level
-            .payloads
-            .snapshot(lease.index(), body.chunk, body.len as usize);
-        let sent = match copy {
-            Some(copy) => sender.at(number).send(&copy, kind, Wait::No).map(drop),
-            None => Err(SendFailure::Damaged(format!(
-                "dead letter in cell {}",
-                lease.index()
-            ))),
-        };
-        if sent.is_ok() {
-            // Lost only if we were stopped for longer than a lease: then the letter stays beside its copy.
-            let _ = level.ring.settle(&lease, Settlement::Ack);
-        } else {
-            level.ring.put_back_dead(&lease);
+        // Looked at again, as by a sender: whoever closed the queue before may have found it drained.
+        if let Err(closed) = self.check_open()
+            && ring.take_back_requeued(index, word)
+        {
+            return Err(closed);
         }
+        self.items().notify_one();
         self.wake_if_closed();
-        self.tell_room();
-        if sent.is_ok() {
-            events::requeued(self, id);
-        }
-        sent.map(|()| true)
+        events::requeued(self, id);
+        Ok(true)
     }
 
     pub(crate) fn discard(&self, id: DeadLetterId) -> bool {
@@ -82,7 +61,8 @@ impl Shared {
     pub(crate) fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
         self.place_of(id).is_some_and(|(level, index)| {
             let ring = &self.contents.levels[level].ring;
-            ring.dead_word(index, id.1).is_some() && ring.cell(index).note_signal(signal)
+            let letter = ring.dead_word(index, id.1);
+            letter.is_some_and(|(word, _)| ring.cell(index).note_signal(word, signal))
         })
     }
 
@@ -103,24 +83,21 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
     if state.kind != CellKind::Dead {
         return None;
     }
-    let occupancy = cell.occupancy().number();
-    let (envelope, tally, body) = (cell.envelope(), cell.tally(), cell.body());
+    let claim = cell.claim();
+    let letter = claim.letter(state);
+    let (envelope, tally, body) = (cell.envelope(), cell.tally(state), cell.body());
     let payload = level
         .payloads
         .snapshot(index, body.chunk, body.len as usize)?;
     // Somebody may have dropped it while it was copied. Its word may have changed all the same: a sender
     // moved it on.
-    level.ring.dead_word(index, occupancy)?;
+    level.ring.dead_word(index, letter)?;
     Some(DeadLetter {
-        id: DeadLetterId(first + u64::from(index), occupancy),
+        id: DeadLetterId(first + u64::from(index), letter),
         message: envelope.id,
         kind: envelope.kind,
         sent_at: envelope.sent_at,
-        attempts: match state.attempt {
-            // Its last sender died.
-            State::REQUEUED => tally.attempt,
-            attempt => attempt,
-        },
+        attempts: claim.attempts(state),
         reason: match tally.last {
             Cause::Nack => DeadReason::Nacked,
             Cause::Expiry => DeadReason::Expired,
@@ -138,53 +115,38 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Takes a dead letter, to send it again. `None` if it is gone, or while two who lost its lease may still be
-    /// reading, which leaves no place for our name.
-    pub(super) fn take_dead(&self, me: Seat, index: u32, occupancy: u64) -> Option<Lease> {
+    /// Makes a dead letter a message that was never delivered, in its own place; the word of its cell then. `None` if it is
+    /// gone, or while two who lost its lease may still be reading.
+    pub(super) fn requeue(&self, index: u32, letter: u64) -> Option<u64> {
+        let cell = self.cell(index);
         // Tried again when a sender moved the cell on, or a zombie let go, just now.
         loop {
-            let word = self.dead_word(index, occupancy)?;
+            let (word, claim) = self.dead_word(index, letter)?;
             let state = State::from_word(word);
-            if state.owner.is_some() {
-                return None;
-            }
-            let taken = State {
-                kind: CellKind::Leased,
-                attempt: State::REQUEUED,
-                owner: Some(me),
-                lap: state.lap.next(),
-                ..state
-            };
-            let cell = self.cell(index).state();
-            if cell.swap_if(word, taken.to_word(), SeqCst).is_ok() {
-                return Some(Lease::of_state(index, taken));
+            let ready = state.requeued()?.to_word();
+            if cell.count_from(claim, state) && cell.state().swap_if(word, ready, SeqCst).is_ok() {
+                self.stray();
+                return Some(ready);
             }
         }
     }
 
-    /// Makes a letter that was taken a letter again, as it was.
-    fn put_back_dead(&self, lease: &Lease) {
-        let cell = self.cell(lease.index());
-        loop {
-            let word = cell.state().load(SeqCst);
-            let state = State::from_word(word);
-            if state.kind != CellKind::Leased || state.attempt != State::REQUEUED {
-                return; // We took longer than a lease: somebody did it for us.
-            }
-            let back = State {
-                attempt: cell.tally().attempt,
-                ..state.released_as(CellKind::Dead)
-            };
-            if cell.state().swap_if(word, back.to_word(), SeqCst).is_ok() {
-                return;
-            }
-        }
+    /// Makes what was just requeued the letter that it was, unless somebody took it.
+    pub(super) fn take_back_requeued(&self, index: u32, word: u64) -> bool {
+        // Its position is used up, as if somebody had taken and buried it.
+        let dead = State::from_word(word)
+            .moved_on()
+            .released_as(CellKind::Dead);
+        self.cell(index)
+            .state()
+            .swap_if(word, dead.to_word(), SeqCst)
+            .is_ok()
     }
 
     /// Drops a dead letter, unless it is gone.
-    pub(super) fn drop_dead(&self, index: u32, occupancy: u64) -> bool {
+    pub(super) fn drop_dead(&self, index: u32, letter: u64) -> bool {
         // Tried again when a sender moved the cell on, or a zombie let go, just now.
-        while let Some(word) = self.dead_word(index, occupancy) {
+        while let Some((word, _)) = self.dead_word(index, letter) {
             let state = State::from_word(word);
             let left = match state.owner {
                 None => state.finished(),
@@ -208,12 +170,12 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// The word of a cell that still holds the dead letter of that occupancy.
-    fn dead_word(&self, index: u32, occupancy: u64) -> Option<u64> {
+    /// The word of a cell that still holds that dead letter, and its claim.
+    fn dead_word(&self, index: u32, letter: u64) -> Option<(u64, ClaimWord)> {
         let cell = self.cell(index);
         let word = cell.state().load(SeqCst);
-        let same =
-            State::from_word(word).kind == CellKind::Dead && cell.occupancy().number() == occupancy;
-        same.then_some(word)
+        let (state, claim) = (State::from_word(word), cell.claim());
+        let same = state.kind == CellKind::Dead && claim.letter(state) == letter;
+        same.then_some((word, claim))
     }
 }

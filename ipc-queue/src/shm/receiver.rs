@@ -11,14 +11,14 @@ use ipc_shm::clock;
 
 use super::cell::Body;
 use super::door::ShmHeld;
+use super::due::Due;
 use super::events;
 use super::level::Level;
 use super::memory::RingWord;
 use super::payload::Readable;
-use super::recovery::Due;
 use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER};
 use super::spin::Spin;
-use super::tally::{Lane, Received, Side};
+use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
 use crate::delivery::{About, ByteDelivery};
@@ -241,11 +241,19 @@ impl LevelReceiver {
             shared.look_by(ends_at);
         }
         if lease.attempt() > 1 {
-            self.lane.add(Received::Again, 1);
+            self.count_redelivery(lease);
         }
         let body = self.level.ring.cell(lease.index()).body();
         self.lane.add(Received::Messages, 1);
         self.lane.add(Received::Bytes, body.len.into());
+    }
+
+    #[cold]
+    fn count_redelivery(&self, lease: &Lease) {
+        // Not the first delivery of what was requeued.
+        if self.level.ring.attempts(lease) > 1 {
+            self.lane.add(Received::Again, 1);
+        }
     }
 
     #[inline(always)]
@@ -321,6 +329,7 @@ impl LevelReceiver {
         }
         // Read while it is ours.
         let message = ring.cell(lease.index()).envelope().id;
+        let attempts = ring.attempts(lease);
         let (settled, what) = match how {
             Settle::Ack => return self.ack(lease),
             Settle::Nack { delay } if delay.is_zero() => {
@@ -335,7 +344,7 @@ impl LevelReceiver {
             } else {
                 "nacked"
             };
-            events::dead_letter(&self.shared, message, lease.attempt(), reason);
+            events::dead_letter(&self.shared, message, attempts, reason);
         }
         self.settled(settled, what)
     }
@@ -343,13 +352,18 @@ impl LevelReceiver {
     /// Counts a settlement as `what`, unless the lease had been lost, and wakes whom it concerns.
     fn settled(&self, settled: Settled, what: Received) -> Result<(), SettleError> {
         let shared = &*self.shared;
-        let lost = settled == Settled::LeaseLost;
+        let lost = matches!(settled, Settled::LeaseLost | Settled::Over);
         self.lane.add(if lost { Received::Lost } else { what }, 1);
         match settled {
             // A zombie of ours may have been the last thing that kept the place.
             Settled::Freed | Settled::LeaseLost => shared.tell_room(),
             Settled::Ready => shared.items().notify_one(),
             Settled::Delayed | Settled::Quarantined => {}
+            Settled::Over => {
+                shared.shared_lane(Side::Send).add(Sent::Expiries, 1);
+                shared.flag().fetch_or(LETTERS, Ordering::SeqCst);
+                shared.items().notify_all();
+            }
             // Whoever waits for a closed queue to drain must look again.
             Settled::Dead => {
                 shared.flag().fetch_or(LETTERS, Ordering::SeqCst);
@@ -380,7 +394,7 @@ impl LevelReceiver {
             return Ok(());
         }
         let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
-        if !self.level.ring.extend(lease, shared.seat, ends_at) {
+        if !self.level.ring.extend(lease, ends_at) {
             return Err(self.lost());
         }
         shared.look_by(ends_at);
@@ -390,8 +404,7 @@ impl LevelReceiver {
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
         let due = Due::not_before(clock::monotonic().saturating_add(delay));
         self.shared.set_timed();
-        self.level.ring.set_due(lease, self.shared.seat, due);
-        let settled = self.level.ring.settle(lease, Settlement::Delay);
+        let settled = self.level.ring.settle_later(lease, due);
         self.shared.look_by(due);
         settled
     }
@@ -421,7 +434,7 @@ impl ShmDelivery<'_> {
             kind: envelope.kind,
             id: envelope.id,
             sent_at: envelope.sent_at,
-            attempt: lease.attempt(),
+            attempt: self.attempt(),
         }
     }
 
@@ -440,6 +453,12 @@ impl ShmDelivery<'_> {
 
     #[inline]
     pub(crate) fn attempt(&self) -> u8 {
+        self.receiver.level.ring.attempts(self.payload.lease())
+    }
+
+    /// Grows with each delivery of the message, also after it was requeued.
+    #[inline]
+    pub(crate) fn delivery(&self) -> u8 {
         self.payload.lease().attempt()
     }
 

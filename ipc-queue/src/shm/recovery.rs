@@ -4,12 +4,13 @@
 //! Every step is a compare-and-swap of the exact word, so any number of processes may do this at once, again
 //! and again, and die in the middle: the next one goes on. Nothing here depends on a hint.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::cell::{Cause, Cell};
+use super::due::{Due, Time};
 use super::memory::{Memory, Word};
-use super::ring::{Claim, Lease, Ring};
+use super::ring::Ring;
 use super::word::{CellKind, Lap, Seat, State};
 
 /// What a pass over the cells changed.
@@ -57,10 +58,13 @@ impl<M: Memory> Ring<M> {
                 if !still_departed() {
                     return Err(changed);
                 }
-                let next = self.without(seat, state, cell);
+                let Some(next) = self.without(seat, word, cell) else {
+                    continue;
+                };
                 if cell.state().swap_if(word, next.to_word(), SeqCst).is_ok() {
                     changed.count(next.kind);
-                    changed.crashes += usize::from(is_delivery(state, Some(seat)));
+                    let held = state.kind == CellKind::Leased && state.owner == Some(seat);
+                    changed.crashes += usize::from(held);
                 }
             }
         }
@@ -82,15 +86,16 @@ impl<M: Memory> Ring<M> {
         writing && state.claimed_at().unwrap_or_else(|| cell.occupancy()) == occupancy
     }
 
-    /// The state after one of its mentions of `seat` was taken away.
-    fn without(&self, seat: Seat, state: State, cell: Cell<'_, M::Word>) -> State {
-        match state.kind {
+    /// The state after one of its mentions of `seat` was taken away. `None`: the cell is in another state by now.
+    fn without(&self, seat: Seat, word: u64, cell: Cell<'_, M::Word>) -> Option<State> {
+        let state = State::from_word(word);
+        Some(match state.kind {
             CellKind::Writing => State::free(state.lap.next()),
             CellKind::Leased if state.owner == Some(seat) => {
-                if state.attempt != State::REQUEUED {
-                    cell.note(state.attempt, Cause::Crash, self.memory().process(seat));
+                if !cell.note(word, Cause::Crash, self.memory().process(seat)) {
+                    return None;
                 }
-                self.again_or_dead(state)
+                self.again_or_dead(state, cell)
             }
             CellKind::Leased | CellKind::Delayed | CellKind::Dead | CellKind::Quarantined => state
                 .let_go_by(seat)
@@ -102,81 +107,25 @@ impl<M: Memory> Ring<M> {
                 ..state
             },
             CellKind::Free | CellKind::Damaged => State::free(state.lap.next()),
-        }
+        })
     }
 
-    fn again_or_dead(&self, state: State) -> State {
-        let exhausted = state.attempt >= self.attempt_limit();
-        state.released_as(if exhausted {
+    /// A message whose delivery ended, for whatever reason but an ack.
+    pub(super) fn again_or_dead(&self, state: State, cell: Cell<'_, M::Word>) -> State {
+        state.released_as(if self.is_exhausted(state, cell) {
             CellKind::Dead
         } else {
             CellKind::Ready
         })
     }
 
+    /// Whether the message in this state was delivered as often as it may be. Read while nobody can requeue it: it is no
+    /// dead letter.
+    pub(super) fn is_exhausted(&self, state: State, cell: Cell<'_, M::Word>) -> bool {
+        cell.attempts(state) >= self.attempt_limit()
+    }
+
     // --- time ------------------------------------------------------------------------------------
-
-    /// Notes when a lease ends that was just taken. If its holder is killed or stopped before this, whoever
-    /// looks first notes an end of its own.
-    pub fn start_lease(&self, lease: &Lease, ends_at: Due) {
-        let cell = self.cell(lease.index());
-        let tag = Tag::of(lease.attempt(), cell);
-        let seen = cell.due().load(Acquire);
-        if !Due::is_tagged(seen, tag) {
-            // Somebody else's note, made meanwhile, is as good.
-            let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
-        }
-    }
-
-    /// Moves the end of a lease. `false`: it was lost.
-    ///
-    /// Once this returned true, the lease does not end before `ends_at`, however close it was: who ends a
-    /// lease first marks the note as ended, and the two changes of the note exclude each other.
-    pub fn extend(&self, lease: &Lease, owner: Seat, ends_at: Due) -> bool {
-        let cell = self.cell(lease.index());
-        let tag = Tag::of(lease.attempt(), cell);
-        loop {
-            let seen = cell.due().load(Acquire);
-            let state = State::from_word(cell.state().load(SeqCst));
-            let held = is_held(state, lease, owner);
-            if !held || (Due::is_tagged(seen, tag) && Due::from_word(seen) == Due::ENDED) {
-                return false;
-            }
-            if cell
-                .due()
-                .swap_if(seen, ends_at.to_word(tag), AcqRel)
-                .is_ok()
-            {
-                return true;
-            }
-        }
-    }
-
-    /// Notes when a message that `owner` is about to delay is due; nothing if its lease was lost. The next
-    /// holder's note must not be written over, and is not: it would make this swap fail.
-    ///
-    /// This takes the place of the note of the lease's end. Should we be stopped before the message is delayed, the
-    /// lease lasts as long again after the delay.
-    pub fn set_due(&self, lease: &Lease, owner: Seat, at: Due) {
-        let cell = self.cell(lease.index());
-        let tag = Tag::of(lease.attempt(), cell).of_delay();
-        loop {
-            let seen = cell.due().load(Acquire);
-            let state = State::from_word(cell.state().load(SeqCst));
-            if !is_held(state, lease, owner)
-                || cell.due().swap_if(seen, at.to_word(tag), AcqRel).is_ok()
-            {
-                return;
-            }
-        }
-    }
-
-    /// Notes when the message in a claimed cell is due, for [`publish_delayed`](Self::publish_delayed).
-    pub fn note_delay(&self, claim: &Claim, at: Due) {
-        let cell = self.cell(claim.index());
-        let tag = Tag::of(0, cell).of_delay();
-        cell.due().store(at.to_word(tag), Release);
-    }
 
     /// Ends the leases that expired, drops what nobody wants any more, and makes ready what is due. What changed, and when to come
     /// back. With `lease` `None` leases never expire.
@@ -188,7 +137,7 @@ impl<M: Memory> Ring<M> {
             let word = cell.state().load(SeqCst);
             let state = State::from_word(word);
             if state.kind == CellKind::Ready {
-                let Some(at) = cell.expiry().map(Due) else {
+                let Some(at) = cell.expiry().map(Due::at_millis) else {
                     continue;
                 };
                 if at > now {
@@ -199,22 +148,29 @@ impl<M: Memory> Ring<M> {
                 }
                 continue;
             }
-            let due = match (state.kind, lease) {
-                (CellKind::Delayed, _) => Due::from_word(cell.due().load(Acquire)),
-                (CellKind::Leased, Some(lease)) if state.attempt != State::REQUEUED => {
-                    end_of_lease(cell, state, now, lease)
-                }
-                _ => continue,
-            };
-            let again = if due > now && due != Due::ENDED {
-                due
-            } else if let Some(kind) = self.time_is_up(cell, word) {
-                changed.count(kind);
-                changed.expiries += usize::from(is_delivery(state, state.owner));
+            if !matches!(state.kind, CellKind::Delayed | CellKind::Leased) {
                 continue;
-            } else {
-                // The cell was moved on or settled just now: see which.
-                now.after(Duration::from_millis(1))
+            }
+            let soon = now.after(Duration::from_millis(1));
+            let again = match self.time_of(cell, word, now, lease) {
+                // Without a lease there is nothing to wait for.
+                Time::Until(_) if state.kind == CellKind::Leased && lease.is_none() => continue,
+                Time::Until(due) => due,
+                Time::Over => match self.time_is_up(cell, word) {
+                    Some(kind) => {
+                        changed.count(kind);
+                        changed.expiries += usize::from(state.kind == CellKind::Leased);
+                        continue;
+                    }
+                    // The cell was moved on or settled just now: see which.
+                    None => soon,
+                },
+                Time::PutOff(due) => {
+                    // Its holder may be stopped before it does so.
+                    let _ = self.put_off(cell, word);
+                    due.max(soon)
+                }
+                Time::Changed => soon,
             };
             next = Some(next.map_or(again, |next| next.min(again)));
         }
@@ -227,15 +183,31 @@ impl<M: Memory> Ring<M> {
     /// The lease or delay of the message in this state is over. What its cell holds now, if we changed it.
     fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
-        let (next, cause) = expired(state, self.attempt_limit());
-        if let Some(cause) = cause.filter(|_| state.attempt != State::REQUEUED) {
-            let holder = state.owner.map_or(0, |seat| self.memory().process(seat));
-            cell.note(state.attempt, cause, holder);
+        let next = match state.kind {
+            CellKind::Leased => expired(state, self.again_or_dead(state, cell).kind),
+            _ => state.released_as(CellKind::Ready),
+        };
+        if state.kind == CellKind::Leased && !cell.note(word, Cause::Expiry, self.holder(state)) {
+            return None;
         }
         cell.state()
             .swap_if(word, next.to_word(), SeqCst)
             .ok()
             .map(|()| next.kind)
+    }
+
+    /// Makes a message wait whose holder noted until when, and ends its delivery. `false`: the cell changed.
+    pub(super) fn put_off(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
+        let state = State::from_word(word);
+        let delayed = state.released_as(CellKind::Delayed).to_word();
+        // Failed: its holder, or another watcher, did so, or a sender moved it on.
+        cell.note(word, Cause::Nack, self.holder(state))
+            && cell.state().swap_if(word, delayed, SeqCst).is_ok()
+    }
+
+    /// The process that holds a message in this state; 0 if that can't be known.
+    pub(super) fn holder(&self, state: State) -> u32 {
+        state.owner.map_or(0, |seat| self.memory().process(seat))
     }
 }
 
@@ -262,161 +234,18 @@ impl Changed {
     }
 }
 
-/// Whether somebody, `owner`, holds a message in this state: not a dead letter that is being sent again.
-fn is_delivery(state: State, owner: Option<Seat>) -> bool {
-    state.kind == CellKind::Leased && state.owner == owner && state.attempt != State::REQUEUED
-}
-
-fn is_held(state: State, lease: &Lease, owner: Seat) -> bool {
-    state.kind == CellKind::Leased && state.owner == Some(owner) && state.attempt == lease.attempt()
-}
-
-fn expired(state: State, attempt_limit: u8) -> (State, Option<Cause>) {
-    match (state.kind, state.zombie) {
-        (CellKind::Leased, None) => {
-            let exhausted = state.attempt >= attempt_limit;
-            let kind = if exhausted {
-                CellKind::Dead
-            } else {
-                CellKind::Ready
-            };
-            let zombie = state.owner;
-            (
-                State {
-                    zombie,
-                    ..state.released_as(kind)
-                },
-                Some(Cause::Expiry),
-            )
-        }
+/// A lease that is over, in a message that becomes `kind`.
+fn expired(state: State, kind: CellKind) -> State {
+    match state.zombie {
+        None => State {
+            zombie: state.owner,
+            ..state.released_as(kind)
+        },
         // A second one held it too long while the first may still be reading: it is poison. Both are
         // remembered, so that the payload stays until both let go.
-        (CellKind::Leased, Some(_)) => (
-            State {
-                kind: CellKind::Dead,
-                ..state
-            },
-            Some(Cause::Expiry),
-        ),
-        _ => (state.released_as(CellKind::Ready), None),
-    }
-}
-
-/// When the lease in `state` ends: `Due::ENDED` once somebody, perhaps we, decided that it has.
-fn end_of_lease<W: Word>(cell: Cell<'_, W>, state: State, now: Due, lease: Duration) -> Due {
-    let tag = Tag::of(state.attempt, cell);
-    let seen = cell.due().load(Acquire);
-    let due = if Due::is_tagged(seen, tag) {
-        Due::from_word(seen)
-    } else if Due::is_tagged(seen, tag.of_delay()) {
-        // About to be given back.
-        Due::from_word(seen).after(lease)
-    } else {
-        // Its holder has not noted an end yet, or never will.
-        let ends_at = now.after(lease);
-        let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
-        return ends_at;
-    };
-    if due > now || due == Due::ENDED {
-        return due;
-    }
-    match cell.due().swap_if(seen, Due::ENDED.to_word(tag), AcqRel) {
-        Ok(()) => Due::ENDED,
-        // Extended or noted meanwhile: not now.
-        Err(_) => now.after(Duration::from_millis(1)),
-    }
-}
-
-/// A point in time, in milliseconds of the monotonic clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Due(u64);
-
-/// Which delivery a note of time belongs to, and whether it says when its delay is over and not when its lease
-/// ends: `delay:1 | attempt:8 | occupancy:15`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tag(u64);
-
-impl Tag {
-    fn of<W: Word>(attempt: u8, cell: Cell<'_, W>) -> Self {
-        Self(u64::from(attempt) << 15 | cell.occupancy().number() & 0x7fff)
-    }
-
-    fn of_delay(self) -> Self {
-        Self(self.0 | 1 << 23)
-    }
-}
-
-/// In a word: `milliseconds:40 | tag:24`, from the top. Forty bits last 34 years from boot.
-impl Due {
-    const TAG_BITS: u32 = 24;
-    /// Not a time: the lease was declared ended.
-    pub const ENDED: Self = Self((1 << 40) - 1);
-
-    /// The point in time this long after boot. Rounded down: right for the present, which must not run ahead.
-    #[must_use]
-    pub fn at(since_boot: Duration) -> Self {
-        let millis = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
-        Self(millis.min(Self::ENDED.0 - 1))
-    }
-
-    /// The same, rounded up: right for the end of something, which must not come before its time.
-    #[must_use]
-    pub fn not_before(since_boot: Duration) -> Self {
-        let millis = u64::try_from(since_boot.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Self(millis.min(Self::ENDED.0 - 1))
-    }
-
-    /// A later one; never rounded down.
-    #[must_use]
-    pub fn after(self, time: Duration) -> Self {
-        Self::not_before(self.since_boot().saturating_add(time))
-    }
-
-    /// How long after boot this is.
-    #[must_use]
-    pub fn since_boot(self) -> Duration {
-        Duration::from_millis(self.0)
-    }
-
-    /// In milliseconds since boot.
-    #[must_use]
-    pub fn millis(self) -> u64 {
-        self.0
-    }
-
-    fn from_word(word: u64) -> Self {
-        Self(word >> Self::TAG_BITS)
-    }
-
-    fn to_word(self, tag: Tag) -> u64 {
-        self.0 << Self::TAG_BITS | tag.0
-    }
-
-    fn is_tagged(word: u64, tag: Tag) -> bool {
-        word & ((1 << Self::TAG_BITS) - 1) == tag.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_due_before_its_time() {
-        const STEP: Duration = Duration::from_micros(100);
-        for started in (0..30).map(|steps| steps * STEP) {
-            for time in (1..30).map(|steps| steps * STEP) {
-                let due = Due::not_before(started + time);
-                assert!(Due::at(started + time - Duration::from_nanos(1)) < due);
-                assert!(Due::at(started + time + Duration::from_millis(1)) >= due);
-            }
-        }
-    }
-
-    #[test]
-    fn the_end_of_time_is_no_ended_lease() {
-        assert!(Due::not_before(Duration::MAX) < Due::ENDED);
-        assert!(Due::at(Duration::MAX) < Due::ENDED);
-        assert!(Due::at(Duration::ZERO).after(Duration::MAX) < Due::ENDED);
+        Some(_) => State {
+            kind: CellKind::Dead,
+            ..state
+        },
     }
 }

@@ -174,10 +174,23 @@ impl Lease {
         self.place.index()
     }
 
-    /// How often the message was delivered, this time included.
+    /// The number of the delivery: 1 for the first of a message. Not how often a requeued message was delivered since:
+    /// [`Ring::attempts`] says that.
     #[inline(always)]
     pub fn attempt(&self) -> u8 {
         State::from_word(self.word).attempt
+    }
+
+    /// Whether a cell's word is still the one that gave us this lease.
+    #[inline(always)]
+    pub(super) fn is_of(&self, word: u64) -> bool {
+        self.word == word
+    }
+
+    /// Whether this lease is the one in this state of its cell, which a sender may have moved on.
+    pub(super) fn is_held_in(&self, state: State) -> bool {
+        let ours = State::from_word(self.word);
+        state.kind == CellKind::Leased && state.owner == ours.owner && state.attempt == ours.attempt
     }
 }
 
@@ -188,8 +201,6 @@ pub enum Settlement {
     Ack,
     /// To be delivered again at once, if attempts are left.
     Nack,
-    /// To be delivered again when `Cell::due` says, if attempts are left.
-    Delay,
     /// Never to be delivered again.
     Bury,
 }
@@ -210,6 +221,8 @@ pub enum Settled {
     Quarantined,
     /// The lease had been lost: nothing was settled, and the message is somebody else's.
     LeaseLost,
+    /// The lease was over, though nobody had taken the message away yet: it can be taken again, or is a dead letter.
+    Over,
 }
 
 /// What looking at one position showed.
@@ -261,6 +274,18 @@ impl<M: Memory> Ring<M> {
     #[inline(always)]
     pub fn cell(&self, index: u32) -> Cell<'_, M::Word> {
         Cell::new(self.memory.cell(index))
+    }
+
+    /// How often the message was delivered since it was sent, or requeued, this time included.
+    #[inline]
+    pub fn attempts(&self, lease: &Lease) -> u8 {
+        match lease.attempt() {
+            // Whatever was requeued was delivered before.
+            1 => 1,
+            _ => self
+                .cell(lease.index())
+                .attempts(State::from_word(lease.word)),
+        }
     }
 
     /// The memory that it is on.

@@ -13,19 +13,29 @@
 //! | `WRITING(me) lap` | `DELAYED lap+1` | that sender | it puts the message off |
 //! | `READY lap` | `LEASED(me) attempt+1 lap+1` | a receiver | it takes the message |
 //! | `LEASED(me)` | `FREE` | that receiver | ack; `QUARANTINED` if a zombie still reads |
-//! | `LEASED(me)` | `READY`, `DELAYED`, `DEAD` | that receiver | nack, nack with a delay, bury or attempts used up |
+//! | `LEASED(me)` | `READY`, `DEAD` | that receiver | nack; bury, or a nack when the attempts are used up |
+//! | `LEASED(x)` | `DELAYED` | x, or anybody | x noted until when the message is put off (`due`) |
 //! | `LEASED(dead)` | `READY`, `DEAD` | anybody | after the holder's death |
 //! | `LEASED(x)` | `READY zombie=x` | anybody | the lease expired; a second time: `DEAD` |
 //! | `DELAYED` | `READY` | anybody | when due |
 //! | `READY lap` | `FREE lap+1`, `QUARANTINED lap+1` | anybody | purged, or not wanted in time |
 //! | `DELAYED` | `FREE`, `QUARANTINED` | anybody | purged |
 //! | `DEAD` | `FREE`, `QUARANTINED` | anybody | dropped |
-//! | `DEAD lap` | `LEASED(me) lap+1` | anybody | taken to be sent again |
+//! | `DEAD` | `READY`, its mark, if it has one, as `zombie` | anybody | requeued; not while two may still be reading |
+//! | `READY lap` | `DEAD lap+1` | who requeued it | the queue was closed meanwhile, and nobody took it |
 //! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |
 //! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |
 //!
 //! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a compare-and-swap
 //! that succeeds acted on the very state that was read.
+//!
+//! # Requeueing
+//!
+//! The one swap `DEAD` → `READY` is all that requeueing is; the attempt stays what it is. `Cell::count_from` said before
+//! from which attempt on deliveries count if this letter is requeued, and what it said is about this letter only once it is
+//! not `DEAD` at that attempt any more. So a process that is killed, or stopped for however long, leaves
+//! either the letter with its attempts and its reason, or a message that starts anew. Since attempts count on, no two
+//! deliveries of an occupancy have the same: whoever lost a lease before can't be taken for the one who has it now.
 
 use std::cmp::Ordering;
 use std::num::NonZeroU16;
@@ -206,8 +216,8 @@ impl Position {
 pub struct State {
     /// What the cell holds.
     pub kind: CellKind,
-    /// How often the message was delivered. In `Writing`: how often receivers stepped over it, so that the lap of its
-    /// claim can be told.
+    /// How often the message was delivered, also before it was requeued: `Cell::attempts` says how often since. In
+    /// `Writing`: how often receivers stepped over it, so that the lap of its claim can be told.
     pub attempt: u8,
     /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.
     pub owner: Option<Seat>,
@@ -224,10 +234,6 @@ const ATTEMPT_SHIFT: u32 = 53;
 const KIND_SHIFT: u32 = 61;
 
 impl State {
-    /// The attempt of a dead letter while somebody sends it again: above any limit, so that it is a dead letter
-    /// again if they die.
-    pub const REQUEUED: u8 = u8::MAX;
-
     /// A free cell.
     #[inline(always)]
     #[must_use]
@@ -325,11 +331,25 @@ impl State {
     pub fn taken_by(self, seat: Seat) -> Self {
         Self {
             kind: CellKind::Leased,
-            attempt: self.attempt.saturating_add(1),
+            attempt: attempt_after(self.attempt),
             owner: Some(seat),
             zombie: self.zombie,
             lap: self.lap.next(),
         }
+    }
+
+    /// A dead letter that is an ordinary message again. `None` while two who lost its lease may still be reading:
+    /// one mark is all that there is room for in a message.
+    #[must_use]
+    pub fn requeued(self) -> Option<Self> {
+        let zombie = match (self.owner, self.zombie) {
+            (Some(_), Some(_)) => return None,
+            (owner, zombie) => owner.or(zombie),
+        };
+        Some(Self {
+            zombie,
+            ..self.released_as(CellKind::Ready)
+        })
     }
 
     /// Another kind, owned by nobody.
@@ -369,6 +389,27 @@ impl State {
             left = Self::free(left.lap);
         }
         Some(left)
+    }
+}
+
+/// The number of the delivery after number `attempt`.
+///
+/// Of a message that is requeued again and again they start over, but not at the numbers that only a message has that was
+/// never requeued: 0, never delivered, and 1.
+#[inline(always)]
+#[must_use]
+pub const fn attempt_after(attempt: u8) -> u8 {
+    if attempt == u8::MAX { 2 } else { attempt + 1 }
+}
+
+/// How many deliveries there were up to number `attempt`, after number `base`. Right up to 253, which is above any limit.
+#[must_use]
+pub const fn attempts_since(attempt: u8, base: u8) -> u8 {
+    if attempt >= base {
+        attempt - base
+    } else {
+        // 2 follows 255.
+        attempt.wrapping_sub(base).wrapping_sub(2)
     }
 }
 
@@ -413,6 +454,21 @@ mod tests {
         }
         assert_eq!((state.claimed_at(), state.lap), (None, Lap::new(254)));
         assert_eq!(state.written_as(CellKind::Ready).attempt, 0);
+    }
+
+    #[test]
+    fn deliveries_are_counted_from_any_number_on() {
+        for base in [0, 1, 2, 100, 254, 255] {
+            let mut attempt = base;
+            for count in 0..=250 {
+                assert_eq!(
+                    attempts_since(attempt, base),
+                    count,
+                    "{attempt} since {base}"
+                );
+                attempt = attempt_after(attempt);
+            }
+        }
     }
 
     #[test]

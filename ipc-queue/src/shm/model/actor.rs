@@ -7,8 +7,8 @@ use ipc_proto::Kind;
 
 use super::ledger::Ledger;
 use super::world::{ModelMemory, Place, World, obey};
+use crate::shm::due::Due;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::recovery::Due;
 use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
 use crate::shm::word::{CellKind, Seat, State};
 
@@ -46,8 +46,8 @@ pub enum Do {
     Drop,
     /// Drops every message that waits.
     Purge,
-    /// Takes a dead letter, if there is one, to send it again.
-    TakeDead,
+    /// Requeues a dead letter, if there is one.
+    Requeue,
 }
 
 /// What all actors of a scenario do the same way.
@@ -90,7 +90,8 @@ struct Writing {
 struct Reading {
     lease: Lease,
     message: u8,
-    letter: bool,
+    /// What the clock said when it was taken.
+    taken_at: u64,
 }
 
 /// A thread of a process; what it holds between two operations.
@@ -199,15 +200,10 @@ impl Actor {
             Do::PublishAt(to) => self.publish_at(&turn, to),
             Do::Abandon => self.abandon(&turn),
             Do::Take => self.take(&turn),
-            Do::Ack => self.settle(&turn, Settlement::Ack, what),
-            Do::Nack => self.settle(&turn, Settlement::Nack, what),
-            Do::Bury => self.settle(&turn, Settlement::Bury, what),
-            Do::Delay(to) => {
-                if let Some(reading) = self.reading.first() {
-                    ring.set_due(&reading.lease, self.as_seat(), at(to));
-                }
-                self.settle(&turn, Settlement::Delay, what)
-            }
+            Do::Ack => self.settle(&turn, |lease| ring.ack(lease)),
+            Do::Nack => self.settle(&turn, |lease| ring.settle(lease, Settlement::Nack)),
+            Do::Bury => self.settle(&turn, |lease| ring.settle(lease, Settlement::Bury)),
+            Do::Delay(to) => self.settle(&turn, |lease| ring.settle_later(lease, at(to))),
             Do::Extend(to) => self.extend(&turn, to),
             Do::Clock(now) => turn.look_at_clock(now),
             Do::Recover(seat) => turn.recover(seat),
@@ -227,7 +223,7 @@ impl Actor {
                 turn.announce();
                 true
             }
-            Do::TakeDead => self.take_letter(&turn),
+            Do::Requeue => turn.requeue(),
         };
         if finished {
             self.done += 1;
@@ -397,10 +393,9 @@ impl Actor {
     fn take(&mut self, turn: &Turn<'_>) -> bool {
         let (ring, id, me) = (turn.ring, turn.id, self.as_seat());
         if self.stage == Stage::Deliver {
-            let lease = &self.reading.last().expect("just taken").lease;
+            let taken = self.reading.last().expect("just taken");
             if let Some(time) = turn.rules.lease() {
-                let now = turn.world.ledger.borrow().now;
-                ring.start_lease(lease, at(now).after(time));
+                ring.start_lease(&taken.lease, at(taken.taken_at).after(time));
             }
             return true;
         }
@@ -424,43 +419,29 @@ impl Actor {
         });
         turn.check_chunk(lease.index());
         let message = turn.message_in(lease.index());
+        let taken_at = turn.world.ledger.borrow().now;
         self.reading.push(Reading {
             lease,
             message,
-            letter: false,
+            taken_at,
         });
         self.stage = Stage::Deliver;
         turn.rules.lease_ms.is_none()
     }
 
     /// As `ShmReceiver::settle`.
-    fn settle(&mut self, turn: &Turn<'_>, how: Settlement, what: Do) -> bool {
+    fn settle(&mut self, turn: &Turn<'_>, settle: impl FnOnce(&Lease) -> Settled) -> bool {
         let Some(reading) = self.reading.first().cloned() else {
             return true;
         };
         let lease = &reading.lease;
         turn.stops_reading(lease.index());
-        let settled = match how {
-            Settlement::Ack => turn.ring.ack(lease),
-            other => turn.ring.settle(lease, other),
-        };
+        let settled = settle(lease);
         let gone = matches!(settled, Settled::Freed | Settled::Quarantined);
-        turn.world
-            .live(|ledger, _| match (settled, reading.letter) {
-                (Settled::LeaseLost, _) => Ok(()),
-                (_, true) => {
-                    ledger.messages[usize::from(reading.message)].gone |= gone;
-                    Ok(())
-                }
-                (_, false) => ledger.settled(reading.message, lease.attempt(), gone),
-            });
-        if let (Do::Delay(to), Settled::Delayed) = (what, settled) {
-            let message = usize::from(reading.message);
-            turn.world.live(|ledger, _| {
-                ledger.messages[message].safe_until = to;
-                Ok(())
-            });
-        }
+        turn.world.live(|ledger, _| match settled {
+            Settled::LeaseLost | Settled::Over => Ok(()),
+            _ => ledger.settled(reading.message, lease.attempt(), gone),
+        });
         turn.announce();
         self.reading.remove(0);
         true
@@ -468,28 +449,10 @@ impl Actor {
 
     fn extend(&mut self, turn: &Turn<'_>, to: u64) -> bool {
         if let Some(Reading { lease, message, .. }) = self.reading.first()
-            && turn.ring.extend(lease, self.as_seat(), at(to))
+            && turn.ring.extend(lease, at(to))
         {
             turn.world
                 .live(|ledger, _| ledger.extended(*message, lease.attempt(), to));
-        }
-        true
-    }
-
-    fn take_letter(&mut self, turn: &Turn<'_>) -> bool {
-        for index in 0..turn.ring.cells() {
-            let Some(occupancy) = turn.letter_in(index) else {
-                continue;
-            };
-            if let Some(lease) = turn.ring.take_dead(self.as_seat(), index, occupancy) {
-                let message = turn.message_in(index);
-                self.reading.push(Reading {
-                    lease,
-                    message,
-                    letter: true,
-                });
-                break;
-            }
         }
         true
     }
@@ -598,11 +561,30 @@ impl Turn<'_> {
         true
     }
 
-    /// The occupancy of a cell that holds a dead letter.
+    /// The name of the dead letter in a cell.
     fn letter_in(&self, index: u32) -> Option<u64> {
         let cell = self.ring.cell(index);
         let state = State::from_word(cell.state().load(Acquire));
-        (state.kind == CellKind::Dead).then(|| cell.occupancy().number())
+        (state.kind == CellKind::Dead).then(|| cell.claim().letter(state))
+    }
+
+    /// As `Shared::requeue`.
+    fn requeue(&self) -> bool {
+        for index in 0..self.ring.cells() {
+            let letter = self.letter_in(index);
+            let Some(word) = letter.and_then(|letter| self.ring.requeue(index, letter)) else {
+                continue;
+            };
+            let taken_back =
+                self.rules.closing && self.is_closed() && self.ring.take_back_requeued(index, word);
+            if !taken_back {
+                self.world
+                    .live(|ledger, words| ledger.requeued(index, word, words));
+            }
+            break;
+        }
+        self.announce();
+        true
     }
 
     fn drop_letters(&self) -> bool {

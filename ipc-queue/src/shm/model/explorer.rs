@@ -73,8 +73,13 @@ impl Scenario {
 
     pub fn leasing(mut self, lease_ms: u64) -> Self {
         self.rules.lease_ms = Some(lease_ms);
-        // The notes of time, and the occupancy that they bear.
         self.shape.stops |= 1 << 6;
+        self
+    }
+
+    /// Stops also between the accesses to the notes of time and of causes, and to the claim, whose occupancy they bear.
+    pub fn noting(mut self) -> Self {
+        self.shape.stops |= 1 << 2 | 1 << 6 | 1 << 7;
         self
     }
 

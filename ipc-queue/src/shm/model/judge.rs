@@ -8,8 +8,9 @@ use ipc_proto::Kind;
 
 use super::actor::at;
 use super::explorer::{Folding, Scenario, Seen, Snapshot, kill};
-use super::ledger::{Ledger, MESSAGES, Verdict};
+use super::ledger::{Ledger, MESSAGES, Verdict, What, tells_of};
 use super::world::{ModelMemory, World};
+use crate::shm::cell::Cause;
 use crate::shm::memory::{RingWord, Word};
 use crate::shm::ring::{Cursor, Ring, Settled};
 use crate::shm::word::{CellKind, Seat, State};
@@ -22,6 +23,12 @@ pub struct Judge<'a> {
 
 /// Nobody's in any scenario.
 const SEAT: Seat = Seat::of_slot(500);
+
+/// What is noted of the delivery that somebody holds.
+struct Noted {
+    lease: bool,
+    put_off: bool,
+}
 
 impl<'a> Judge<'a> {
     pub fn new(ring: &'a Ring<ModelMemory>, scenario: &'a Scenario) -> Self {
@@ -40,6 +47,8 @@ impl<'a> Judge<'a> {
         let judged = catch_unwind(AssertUnwindSafe(|| {
             self.all_die(snapshot, known)
                 .map_err(|broken| format!("if all die here: {broken}"))?;
+            self.all_stop(snapshot)
+                .map_err(|broken| format!("if all stop here: {broken}"))?;
             if ended {
                 self.survivors_go_on(snapshot)
                     .map_err(|broken| format!("at the end: {broken}"))?;
@@ -142,7 +151,8 @@ impl<'a> Judge<'a> {
             let state = State::from_word(cell.state().load(SeqCst));
             if state.kind == CellKind::Dead {
                 found[usize::from(ledger.cells[index as usize].message)] += 1;
-                if !self.ring.drop_dead(index, cell.occupancy().number()) {
+                self.is_accounted_for(index, state)?;
+                if !self.ring.drop_dead(index, cell.claim().letter(state)) {
                     return Err(format!("the dead letter in cell {index} can't be dropped"));
                 }
             }
@@ -163,6 +173,57 @@ impl<'a> Judge<'a> {
         match self.ring.chunks_in_use() {
             0 => Ok(()),
             used => Err(format!("{used} chunks are in use, but no cell")),
+        }
+    }
+
+    /// A dead letter says how each of its deliveries ended.
+    fn is_accounted_for(&self, index: u32, letter: State) -> Verdict {
+        let cell = self.ring.cell(index);
+        let (attempts, tally) = (cell.attempts(letter), cell.tally(letter));
+        let buried = u8::from(tally.last == Cause::Bury);
+        let ends = tally.nacks + tally.expiries + tally.crashes + buried;
+        if ends == attempts && (1..=self.scenario.attempt_limit).contains(&attempts) {
+            return Ok(());
+        }
+        Err(format!(
+            "the letter in cell {index} was delivered {attempts} times: {tally:?}"
+        ))
+    }
+
+    /// Everybody is stopped for good, but nobody is dead: leases and delays end all the same.
+    fn all_stop(&self, snapshot: &Snapshot) -> Verdict {
+        const FAR: u64 = 1 << 20;
+        let lease = self.scenario.rules.lease();
+        self.world().words.borrow_mut().clone_from(&snapshot.words);
+        let cells = 0..self.ring.cells();
+        let noted: Vec<Noted> = cells.map(|index| self.noted(index)).collect();
+        for now in [FAR, FAR + 2] {
+            let _ = self.ring.look_at_clock(at(now), lease);
+        }
+        for (index, noted) in (0..).zip(noted) {
+            let state = State::from_word(self.ring.cell(index).state().load(SeqCst));
+            let over = noted.put_off || noted.lease && lease.is_some();
+            match state.kind {
+                CellKind::Delayed => return Err(format!("cell {index} is delayed for ever")),
+                CellKind::Leased if over => {
+                    return Err(format!("cell {index} is leased though its time is over"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn noted(&self, index: u32) -> Noted {
+        let cell = self.ring.cell(index);
+        let state = State::from_word(cell.state().load(SeqCst));
+        let is_leased = state.kind == CellKind::Leased;
+        let note = cell.due().load(SeqCst);
+        Noted {
+            lease: is_leased
+                && tells_of(note, state, cell.claim().occupancy()) == Some(What::Lease),
+            put_off: is_leased
+                && tells_of(note, state, cell.claim().occupancy()) == Some(What::Delay),
         }
     }
 

@@ -9,6 +9,24 @@ use std::hash::Hasher;
 use crate::shm::memory::CELL_WORDS;
 use crate::shm::word::{CellKind, Lap, Seat, State};
 
+/// What a note of time is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Lease,
+    Delay,
+}
+
+/// What a note tells of the delivery in this state, if it is about that one.
+pub fn tells_of(note: u64, state: State, occupancy: Lap) -> Option<What> {
+    let tag = u64::from(state.attempt) << 15 | occupancy.number() & 0x7fff;
+    let of_this = note & ((1 << 23) - 1) == tag;
+    of_this.then_some(if note >> 23 & 1 == 0 {
+        What::Lease
+    } else {
+        What::Delay
+    })
+}
+
 /// The error says which promise was broken.
 pub type Verdict = Result<(), String>;
 
@@ -70,8 +88,13 @@ pub struct MessageEntry {
     pub maybe_gone: bool,
     /// Published out of its place, because there was no other.
     pub late: bool,
-    /// It was a dead letter that somebody took to send it again.
-    letter: bool,
+    /// Its holder gave it back with a delay, whether the state says so or not yet.
+    put_off: bool,
+    /// How often it was delivered before it was requeued, and before that.
+    base: u8,
+    base_before: u8,
+    /// It was requeued after somebody was told that the queue is drained.
+    requeued_late: bool,
     /// Attempts that were made, that were settled, that were taken away: bits.
     delivered: u16,
     settled: u16,
@@ -117,15 +140,25 @@ impl Ledger {
             }
             (Leased, Free) => lap == 0 && mine && was.zombie.is_none(),
             (Leased, Quarantined) => lap == 0 && mine && was.zombie.is_some() && same_marks,
-            (Leased, Delayed) => lap == 0 && mine && same_marks && is.owner.is_none(),
+            (Leased, Delayed) => {
+                lap == 0 && same_marks && is.owner.is_none() && self.message_in(index).put_off
+            }
             (Leased, Ready | Dead) => {
                 let given_back = mine_or_dead && same_marks && is.owner.is_none();
-                lap == 0 && is.attempt == was.attempt && (given_back || self.expires(was, is))
+                let expires = self.expires(was, is) && !self.message_in(index).put_off;
+                lap == 0 && is.attempt == was.attempt && (given_back || expires)
             }
             (Delayed, Ready) => lap == 0 && same_marks,
             (Dead, Free) => lap == 0 && was.zombie.is_none() && was.owner.is_none(),
             (Dead, Quarantined) => lap == 0 && (was.owner, was.zombie) == (is.owner, is.zombie),
-            (Dead, Leased) => lap == 1 && is.owner == me && was.owner.is_none() && same_marks,
+            (Dead, Ready) => {
+                let marks = is.zombie == was.owner.or(was.zombie) && is.owner.is_none();
+                lap == 0
+                    && marks
+                    && is.attempt == was.attempt
+                    && (was.owner.is_none() || was.zombie.is_none())
+            }
+            (Ready, Dead) => lap == 1 && same_marks && is.attempt == self.message_in(index).base,
             (Quarantined, Free) => lap == 0 && self.lets_go(me, was, is),
             (one, other) if one == other => {
                 let marks = (was.owner, was.zombie) == (is.owner, is.zombie);
@@ -138,6 +171,10 @@ impl Ledger {
             return Err(format!("no such change of cell {index}: {was:?} to {is:?}"));
         }
         self.book(actor, index, was, is)
+    }
+
+    fn message_in(&self, index: usize) -> &MessageEntry {
+        &self.messages[usize::from(self.cells[index].message)]
     }
 
     fn expires(&self, was: State, is: State) -> bool {
@@ -184,23 +221,22 @@ impl Ledger {
                 if message.delivered & attempt != 0 {
                     return Err(format!("attempt {} of {number} made twice", is.attempt));
                 }
-                if is.attempt > self.attempt_limit {
-                    return Err(format!("message {number} delivered {} times", is.attempt));
+                let attempts = is.attempt - message.base;
+                if attempts > self.attempt_limit {
+                    return Err(format!("message {number} delivered {attempts} times"));
                 }
                 message.delivered |= attempt;
-                message.safe_until = 0;
+                (message.safe_until, message.put_off) = (0, false);
                 entry.readers[actor] += 1;
                 if is.attempt == 1 {
                     self.check_order(number)?;
                 }
             }
-            (Dead, Leased) => {
-                entry.readers[actor] += 1;
-                message.letter = true;
+            (Dead, Ready) => {
+                (message.base, message.base_before) = (was.attempt, message.base);
+                message.requeued_late = self.drained;
             }
-            (Leased, Ready) if message.letter => {
-                return Err(format!("dead letter {number} is delivered again"));
-            }
+            (Ready, Dead) => message.base = message.base_before,
             (Ready | Delayed | Dead, Free | Quarantined) => message.gone = true,
             (Delayed, Ready) if self.judges_by[actor] < message.safe_until => {
                 return Err(format!(
@@ -246,6 +282,48 @@ impl Ledger {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// The note of time in a cell was changed: it must not take the place of one about the cell's delivery.
+    pub fn time_changed(&mut self, index: usize, was: u64, is: u64, words: &[u64]) -> Verdict {
+        let cell = &words[index * CELL_WORDS..][..CELL_WORDS];
+        let (state, occupancy) = (State::from_word(cell[0]), Lap::new(cell[2]));
+        let number = usize::from(self.cells[index].message);
+        if !matches!(state.kind, CellKind::Leased | CellKind::Delayed) {
+            return Ok(());
+        }
+        let (before, now) = (
+            tells_of(was, state, occupancy),
+            tells_of(is, state, occupancy),
+        );
+        let until = is >> 24;
+        match (before, now) {
+            (Some(_), None) => {
+                return Err(format!("the time of message {number} was written over"));
+            }
+            (Some(What::Delay), Some(_)) => {
+                return Err(format!("message {number} was put off, and is not any more"));
+            }
+            (_, Some(What::Delay)) => {
+                let message = &mut self.messages[number];
+                (message.put_off, message.safe_until) = (true, until);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A dead letter was requeued, as far as whoever did it was told; it was left as this word.
+    pub fn requeued(&mut self, index: u32, word: u64, words: &[u64]) -> Verdict {
+        let entry = &self.cells[index as usize];
+        let is_there = words[index as usize * CELL_WORDS] == word;
+        if is_there && self.messages[usize::from(entry.message)].requeued_late {
+            let number = entry.message;
+            return Err(format!(
+                "letter {number} requeued after the queue was drained"
+            ));
+        }
+        Ok(())
     }
 
     /// A chunk was allocated, or handed over.

@@ -505,6 +505,95 @@ fn a_zombie_does_not_move_the_time_of_who_holds_its_message_now() {
     explore("late delay", 2, expired);
 }
 
+// --- stops: whoever goes on late changes nothing of a later message ----------------------------------
+
+#[test]
+fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_delay() {
+    for now in [5, 20] {
+        let actors = vec![
+            (0, vec![Claim(1), Publish, Claim(2), PublishAt(100)]),
+            (1, acks(1)),
+            (3, vec![Clock(now)]),
+            (4, vec![Clock(40), Clock(110)]),
+        ];
+        let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
+        explore("stopped watcher, delay", 2, taken.noting());
+    }
+}
+
+#[test]
+fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_extension() {
+    for now in [5, 20] {
+        let actors = vec![
+            (0, sends(&[1, 2])),
+            (1, acks(1)),
+            (2, vec![Take, Extend(60), Ack]),
+            (3, vec![Clock(now)]),
+            (4, vec![Clock(30), Clock(50)]),
+        ];
+        let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
+        explore("stopped watcher, extension", 2, taken.noting());
+    }
+}
+
+#[test]
+fn a_receiver_stopped_before_it_notes_its_lease_leaves_the_next_ones_extension() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, acks(1)),
+        (2, vec![Take, Extend(90), Ack]),
+        (3, vec![Clock(5), Clock(20)]),
+        (4, vec![Clock(40), Clock(60)]),
+    ];
+    let sent = Scenario::new(1, actors).leasing(10).prepared([0, 0]);
+    explore("stopped receiver", 2, sent.noting());
+}
+
+#[test]
+fn a_lease_that_was_put_off_does_not_end() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Delay(35), Take, Delay(25)]),
+        (2, acks(1)),
+        (3, vec![Clock(20), Clock(40)]),
+        (4, vec![Clock(20)]),
+    ];
+    let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
+    explore("put off or over", 2, taken.noting());
+}
+
+#[test]
+fn whoever_puts_a_message_off_may_die_or_stop() {
+    for lease in [None, Some(10)] {
+        let actors = vec![
+            (0, sends(&[1])),
+            (1, vec![Take, Delay(25)]),
+            (2, vec![Recover(1), Take, Nack]),
+            (3, vec![Clock(20), Clock(30)]),
+        ];
+        let mut taken = Scenario::new(1, actors).prepared([0, 0, 1]).limit(2);
+        if let Some(lease) = lease {
+            taken = taken.leasing(lease);
+        }
+        explore("put off by the dead", 2, taken.noting().killing(1, &[1]));
+    }
+}
+
+#[test]
+fn a_cause_noted_late_is_nobody_elses() {
+    let actors = vec![
+        (0, sends(&[1, 2])),
+        (1, vec![Take, Nack, Take, Ack]),
+        (2, vec![Take, Bury]),
+        (3, vec![Clock(20)]),
+    ];
+    let taken = Scenario::new(1, actors)
+        .leasing(10)
+        .prepared([0, 0, 1])
+        .limit(2);
+    explore("late cause", 2, taken.noting());
+}
+
 // --- closing, dead letters, chunks -------------------------------------------------------------------
 
 #[test]
@@ -537,40 +626,87 @@ fn a_message_that_moves_is_not_overlooked_by_who_drains() {
 }
 
 #[test]
-fn a_dead_letter_is_dropped_or_sent_again_by_one() {
+fn a_dead_letter_is_dropped_or_requeued_by_one() {
     for cells in 1..=2 {
         let actors = vec![
             (0, sends(&[1])),
             (1, vec![Take, Bury]),
             (2, vec![Drop]),
-            (3, vec![TakeDead, Claim(2), Publish, Ack]),
-            (4, vec![TakeDead, Ack]),
+            (3, vec![Requeue, Take, Ack]),
+            (4, vec![Requeue]),
         ];
         let sent = Scenario::new(cells, actors).prepared([0, 0]);
-        explore("letters", 2, sent);
+        explore("letters", 2, sent.noting());
     }
 }
 
 #[test]
-fn a_dead_letter_stays_one_if_who_sends_it_again_dies() {
+fn a_letter_is_one_still_or_requeued_if_who_requeues_it_dies() {
     let actors = vec![
         (0, sends(&[1])),
-        (1, vec![Take, Bury]),
-        (2, vec![TakeDead, Claim(2), Publish, Ack]),
-        (3, vec![Recover(2), Take, Ack, Drop]),
+        (1, vec![Take, Nack]),
+        (2, vec![Requeue, Take, Nack, Requeue]),
+        (3, vec![Recover(2), Requeue, Take, Ack]),
     ];
-    let buried = Scenario::new(2, actors).prepared([0, 0, 1, 1]);
-    explore("dead requeuer", 2, buried.killing(1, &[2]));
+    let dead = Scenario::new(1, actors).prepared([0, 0, 1, 1]).limit(1);
+    explore("dead requeuer", 2, dead.noting().killing(1, &[2]));
 }
 
 #[test]
-fn a_letter_that_two_may_still_read_is_not_sent_again() {
+fn a_requeued_letter_has_all_its_attempts_again() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, [Take, Nack].repeat(2)),
+        (2, vec![Requeue, Take, Nack, Requeue]),
+        (3, vec![Take, Nack, Drop]),
+        (4, vec![Requeue]),
+    ];
+    let dead = Scenario::new(1, actors)
+        .prepared([0, 0, 1, 1, 1, 1])
+        .limit(2);
+    explore("requeued again", 2, dead.noting());
+}
+
+#[test]
+fn who_lost_its_lease_of_a_letter_does_not_settle_it_after_it_was_requeued() {
+    // The one who lost it and the one who has it are threads of one process.
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Extend(90), Ack]),
+        (1, vec![Take, Ack]),
+        (3, vec![Clock(20), Requeue, Clock(40)]),
+    ];
+    let lost = Scenario::new(1, actors)
+        .leasing(10)
+        .limit(1)
+        .prepared([0, 0, 1, 3]);
+    explore("requeued from a zombie", 3, lost.noting());
+}
+
+#[test]
+fn nothing_is_requeued_into_a_queue_that_was_drained() {
+    for cells in 1..=2 {
+        let actors = vec![
+            (0, sends(&[1])),
+            (1, vec![Take, Bury]),
+            (2, vec![Take, Take]),
+            (3, vec![Requeue]),
+            (4, vec![Close]),
+            (5, sends(&[2])),
+        ];
+        let buried = Scenario::new(cells, actors).prepared([0, 0, 1, 1]);
+        explore("requeue and close", 2, buried);
+    }
+}
+
+#[test]
+fn a_letter_that_two_may_still_read_is_not_requeued() {
     let actors = vec![
         (0, sends(&[1])),
         (1, acks(1)),
         (2, acks(1)),
         (3, vec![Clock(20), Clock(40)]),
-        (4, vec![TakeDead, Ack]),
+        (4, vec![Requeue, Take, Ack]),
     ];
     let taken = Scenario::new(1, actors).prepared([0, 0, 1, 3, 2]);
     explore("letter with zombies", 2, taken.leasing(10));

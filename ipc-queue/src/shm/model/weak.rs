@@ -21,6 +21,7 @@ use loom::sync::atomic::{AtomicU64, fence};
 use loom::thread;
 
 use super::actor::at;
+use crate::shm::due::Time;
 use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
 use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
@@ -414,51 +415,41 @@ fn each_delivery_has_a_lease_of_its_own() {
 }
 
 #[test]
-fn a_lease_does_not_end_because_a_delay_was_noted() {
+fn what_is_put_off_comes_when_it_is_due_though_its_holder_is_stopped() {
     model(0, || {
         let world = World::new(1, 0, Total::No);
         assert!(world.thread(0).send());
         let (clock, lease) = (world.thread(2), Some(Duration::from_millis(100)));
         let changed = |now| clock.ring.look_at_clock(at(now), lease).0.ready;
         let receiver = world.thread(1);
-        let held = receiver.take().unwrap();
-        receiver.ring.set_due(&held, Seat::of_slot(1), at(20));
-        // Stopped here: neither before the delay's end nor long after what the lease would have lasted.
-        assert_eq!((changed(30), changed(119), changed(120)), (0, 0, 1));
-        assert_eq!(
-            receiver.ring.settle(&held, Settlement::Delay),
-            Settled::LeaseLost
-        );
-
-        let held = receiver.take().unwrap();
-        receiver.ring.set_due(&held, Seat::of_slot(1), at(150));
-        assert_eq!(
-            receiver.ring.settle(&held, Settlement::Delay),
-            Settled::Delayed
-        );
-        assert_eq!((changed(149), changed(150)), (0, 1));
+        for (until, lease_ends) in [(20, 100), (350, 200)] {
+            let held = receiver.take().unwrap();
+            receiver.ring.start_lease(&held, at(lease_ends));
+            assert!(receiver.ring.note_put_off(&held, at(until)));
+            // Stopped here.
+            assert_eq!((changed(until - 1), changed(until)), (0, 1));
+            assert_eq!(
+                receiver.ring.settle(&held, Settlement::Nack),
+                Settled::LeaseLost
+            );
+        }
     });
 }
 
 #[test]
-fn who_sends_a_dead_letter_again_has_all_the_time_it_takes() {
+fn what_was_to_be_put_off_after_its_lease_comes_at_once() {
     model(0, || {
         let world = World::new(1, 0, Total::No);
         assert!(world.thread(0).send());
-        assert!(world.thread(1).receive(Settlement::Bury).is_some());
-        let ring = &world.thread(2).ring;
-        let occupancy = ring.cell(0).occupancy().number();
-        let word = || ring.cell(0).state().load(SeqCst);
-        let letter = word();
-        let taken = ring.take_dead(Seat::of_slot(2), 0, occupancy).unwrap();
-        let (held, lease) = (word(), Some(Duration::from_millis(10)));
-        for now in [1, 100, 1000] {
-            let _ = ring.look_at_clock(at(now), lease);
-            assert_eq!(word(), held);
-        }
-        assert_eq!(ring.settle(&taken, Settlement::Bury), Settled::Dead);
-        // Whoever was stopped while it looked at the letter as it was finds another word.
-        assert_ne!(word(), letter);
+        let (clock, receiver) = (world.thread(2), world.thread(1));
+        let held = receiver.take().unwrap();
+        receiver.ring.start_lease(&held, at(100));
+        // Stopped after it noted that the lease is over.
+        let (cell, word) = (clock.ring.cell(0), clock.ring.cell(0).state().load(SeqCst));
+        let lease = Some(Duration::from_millis(100));
+        assert_eq!(clock.ring.time_of(cell, word, at(100), lease), Time::Over);
+        assert_eq!(receiver.ring.settle_later(&held, at(500)), Settled::Over);
+        assert_eq!(receiver.take().unwrap().attempt(), 2);
     });
 }
 

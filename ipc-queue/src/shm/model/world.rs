@@ -210,6 +210,9 @@ impl World {
                 let (was, is) = (State::from_word(value), State::from_word(now));
                 ledger.cell_changed(actor, index as usize, was, is)
             }
+            Place::Cell { index, word: 6 } => {
+                ledger.time_changed(index as usize, value, now, &words)
+            }
             Place::Chunk(index) => ledger.chunk_changed(index as usize, now, &words),
             _ => Ok(()),
         };

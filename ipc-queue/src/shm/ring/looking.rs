@@ -41,7 +41,8 @@ impl<M: Memory> Ring<M> {
             let id = cell.envelope().id;
             // The id is the message's only if the cell did not change hands meanwhile.
             let owner = state.owner.filter(|_| state.kind == CellKind::Leased)?;
-            (cell.state().load(SeqCst) == word).then_some((owner, id, state.attempt))
+            let attempts = cell.attempts(state);
+            (cell.state().load(SeqCst) == word).then_some((owner, id, attempts))
         })
     }
 
@@ -63,9 +64,7 @@ impl<M: Memory> Ring<M> {
             let state = State::from_word(*word);
             match state.kind {
                 CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
-                CellKind::Leased => {
-                    me.is_some_and(|me| state.owner == Some(me)) || state.attempt == State::REQUEUED
-                }
+                CellKind::Leased => me.is_some_and(|me| state.owner == Some(me)),
                 CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
             }
         };

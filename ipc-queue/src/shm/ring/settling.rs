@@ -5,7 +5,8 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::{Lease, Ring, Settled, Settlement};
-use crate::shm::cell::Cause;
+use crate::shm::cell::{Cause, Cell};
+use crate::shm::due::Due;
 use crate::shm::memory::{Memory, Word};
 use crate::shm::word::{CellKind, Seat, State};
 
@@ -37,22 +38,20 @@ impl<M: Memory> Ring<M> {
         }
         loop {
             let state = State::from_word(word);
-            let ours = state.kind == CellKind::Leased
-                && state.owner == Some(me)
-                && state.attempt == lease.attempt();
-            if !ours {
+            if !lease.is_held_in(state) {
                 self.let_go(lease.index(), me);
                 return Settled::LeaseLost;
             }
-            let (next, settled) = self.outcome(state, how);
-            match how {
-                Settlement::Ack => {}
-                Settlement::Nack | Settlement::Delay => {
-                    cell.note(lease.attempt(), Cause::Nack, self.memory.process(me));
-                }
-                Settlement::Bury => {
-                    cell.note(lease.attempt(), Cause::Bury, self.memory.process(me));
-                }
+            let (next, settled) = self.outcome(state, how, cell);
+            let holder = self.memory.process(me);
+            let noted = match how {
+                Settlement::Ack => true,
+                Settlement::Nack => cell.note(word, Cause::Nack, holder),
+                Settlement::Bury => cell.note(word, Cause::Bury, holder),
+            };
+            if !noted {
+                word = cell.state().load(SeqCst);
+                continue;
             }
             match cell.state().swap_if(word, next.to_word(), SeqCst) {
                 Ok(()) => {
@@ -66,16 +65,56 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    fn outcome(&self, state: State, how: Settlement) -> (State, Settled) {
-        let exhausted = state.attempt >= self.attempt_limit;
+    /// Gives a message back that is to be delivered again after `until`, if attempts are left.
+    ///
+    /// The note decides: once it is made, a watcher that comes by while we are stopped does the rest.
+    pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
+        let cell = self.cell(lease.index());
+        if self.is_exhausted(State::from_word(lease.word), cell) {
+            return self.settle(lease, Settlement::Nack);
+        }
+        if !self.note_put_off(lease, until) {
+            return self.give_up(lease);
+        }
+        loop {
+            let word = cell.state().load(SeqCst);
+            if !lease.is_held_in(State::from_word(word)) || self.put_off(cell, word) {
+                return Settled::Delayed;
+            }
+        }
+    }
+
+    /// Ends a delivery whose lease is over, unless somebody did so already. Who gives up does not read on, so nothing is to
+    /// remember it by.
+    fn give_up(&self, lease: &Lease) -> Settled {
+        let cell = self.cell(lease.index());
+        loop {
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            if !lease.is_held_in(state) {
+                if let Some(me) = State::from_word(lease.word).owner {
+                    self.let_go(lease.index(), me);
+                }
+                return Settled::LeaseLost;
+            }
+            let next = self.again_or_dead(state, cell);
+            if cell.note(word, Cause::Expiry, self.holder(state))
+                && cell.state().swap_if(word, next.to_word(), SeqCst).is_ok()
+            {
+                self.stray();
+                return Settled::Over;
+            }
+        }
+    }
+
+    fn outcome(&self, state: State, how: Settlement, cell: Cell<'_, M::Word>) -> (State, Settled) {
         match how {
             Settlement::Ack => match state.finished() {
                 freed if freed.kind == CellKind::Free => (freed, Settled::Freed),
                 kept => (kept, Settled::Quarantined),
             },
-            Settlement::Nack if !exhausted => (state.released_as(CellKind::Ready), Settled::Ready),
-            Settlement::Delay if !exhausted => {
-                (state.released_as(CellKind::Delayed), Settled::Delayed)
+            Settlement::Nack if !self.is_exhausted(state, cell) => {
+                (state.released_as(CellKind::Ready), Settled::Ready)
             }
             _ => (state.released_as(CellKind::Dead), Settled::Dead),
         }
