@@ -8,7 +8,11 @@
 //! recovery itself is stepped from these snapshots, and judged by the same measure. A sample is confirmed with a
 //! real SIGKILL at that very instruction, every other one before the eyes of a survivor who is attached.
 //!
-//! One operation is stepped at a time while nobody else does anything: other interleavings are the model's
+//! A stepped process is also stopped at one of its instructions while a survivor works on, until all leases and delays
+//! are over and other messages lie where those were that it was about; then it goes on, and must change nothing of them
+//! (`stopping`).
+//!
+//! But for that, one operation is stepped at a time while nobody else does anything: other interleavings are the model's
 //! (`ipc-queue/src/shm/model`), other deaths the torture's.
 
 pub mod actor;
@@ -20,6 +24,7 @@ mod report;
 mod run;
 mod scenery;
 mod snapshot;
+mod stopping;
 mod survivor;
 mod tracee;
 
@@ -77,15 +82,18 @@ pub struct Options {
 const FULL: Effort = Effort {
     recoveries: usize::MAX,
     kills: 20,
+    stops: 40,
 };
 /// Within a minute: every state is stepped, but only of each operation's first one also what comes after.
 const QUICK: Effort = Effort {
     recoveries: 0,
     kills: 1,
+    stops: 1,
 };
 const QUICK_FIRST: Effort = Effort {
     recoveries: 1,
     kills: 2,
+    stops: 6,
 };
 
 type Case = (&'static Operation, &'static State);

@@ -33,6 +33,9 @@ pub struct Options {
     state: String,
     #[arg(long)]
     folder: PathBuf,
+    /// How long leases last; so long that none ends by itself, if not said
+    #[arg(long)]
+    lease_ms: Option<u64>,
 }
 
 /// The operation begins; `expectation.json` says what is stepped.
@@ -60,6 +63,7 @@ const QUEUE: &str = "q";
 pub struct Play {
     folder: PathBuf,
     namespace: Namespace,
+    settings: QueueSettings,
 }
 
 /// Steps, as told on the command line.
@@ -68,7 +72,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     ptrace::traceme().context("asking to be traced")?;
     raise(Signal::SIGSTOP)?;
     alarm::set(PATIENCE_SECONDS);
-    let play = Play::new(&options.folder)?;
+    let mut play = Play::new(&options.folder)?;
+    if let Some(millis) = options.lease_ms {
+        play.settings.lease = Some(Duration::from_millis(millis));
+    }
     // The watcher starts, finds nothing to watch, and sleeps.
     play.look()?;
     operation::find_state(&options.operation, &options.state)?.perform(&play)?;
@@ -114,9 +121,17 @@ pub fn settings() -> QueueSettings {
 
 /// Opens or creates the queue.
 pub fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue, QueueError> {
+    open_with(namespace, mode, settings())
+}
+
+fn open_with(
+    namespace: &Namespace,
+    mode: OpenMode,
+    settings: QueueSettings,
+) -> Result<ShmQueue, QueueError> {
     let request = OpenRequest {
         mode,
-        settings: settings(),
+        settings,
         ..OpenRequest::default()
     };
     ShmQueue::open(namespace, &queue_name(), &request)
@@ -127,6 +142,7 @@ impl Play {
         Ok(Self {
             folder: folder.to_owned(),
             namespace: namespace_in(&folder.join(SEGMENTS))?,
+            settings: settings(),
         })
     }
 
@@ -142,7 +158,7 @@ impl Play {
             mode: OpenMode::Create,
             settings: QueueSettings {
                 priorities: true,
-                ..settings()
+                ..self.settings.clone()
             },
             ..OpenRequest::default()
         };
@@ -151,7 +167,7 @@ impl Play {
     }
 
     pub fn open(&self, mode: OpenMode) -> Result<ShmQueue, QueueError> {
-        open(&self.namespace, mode)
+        open_with(&self.namespace, mode, self.settings.clone())
     }
 
     /// Removes the queue.

@@ -34,6 +34,33 @@ impl State {
     }
 }
 
+/// In which operations a process is also stopped: those on messages, whose priorities and keys are others' business.
+const STOPPED: [&str; 16] = [
+    "send-inline",
+    "send-chunked",
+    "send-delayed",
+    "send-expiring",
+    "loan",
+    "abandon",
+    "publish",
+    "receive",
+    "ack",
+    "nack",
+    "bury",
+    "discard",
+    "requeue",
+    "purge",
+    "extend",
+    "expire",
+];
+
+impl Operation {
+    /// Whether the process that performs it is stopped in it, too.
+    pub fn is_stopped(&self) -> bool {
+        STOPPED.contains(&self.name)
+    }
+}
+
 /// How a survivor begins: for sweeping recoveries of what others left.
 pub const RECOVERY: (&str, &str) = ("recovery", "given");
 
@@ -145,7 +172,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "requeue",
-        what: "a dead letter is sent again; between its copy and its end both are there",
+        what: "a dead letter is made a message again, in its place",
         states: letters::REQUEUE,
     },
     Operation {

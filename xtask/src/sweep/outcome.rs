@@ -145,6 +145,22 @@ impl Expectation {
     }
 }
 
+impl Expectation {
+    /// Whether this may be left of the operation's messages by a survivor that took and acked what it could.
+    pub fn could_leave(&self, outcome: &Outcome) -> bool {
+        let numbers: Vec<_> = outcome.messages.iter().map(Message::number).collect();
+        let known = |number: &u64| self.numbers().any(|known| known == *number);
+        let twice = numbers.windows(2).any(|pair| pair[0] == pair[1]);
+        outcome.exists && !twice && numbers.iter().all(known)
+    }
+
+    /// The messages that the operation finds or makes.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        let outcomes = [&self.before, &self.after].into_iter().chain(&self.between);
+        outcomes.flat_map(|outcome| outcome.messages.iter().map(Message::number))
+    }
+}
+
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} or {}", self.before, self.after)?;

@@ -19,6 +19,7 @@ pub struct Report {
     instructions: u64,
     crash_states: u64,
     real_kills: u64,
+    stops: u64,
     violations: usize,
     /// What was violated, each enough to see it again.
     found: Vec<String>,
@@ -33,6 +34,7 @@ struct Line {
     instructions: u64,
     crash_states: u64,
     real_kills: u64,
+    stops: u64,
     violations: usize,
 }
 
@@ -55,6 +57,7 @@ impl Report {
             instructions: total.instructions,
             crash_states: total.crash_states,
             real_kills: total.real_kills,
+            stops: total.stops,
             violations: total.violations.len(),
             found: total.violations,
             by_operation: by_operation.into_iter().map(Line::from).collect(),
@@ -74,6 +77,7 @@ impl From<(&'static str, Tally)> for Line {
             instructions: tally.instructions,
             crash_states: tally.crash_states,
             real_kills: tally.real_kills,
+            stops: tally.stops,
             violations: tally.violations.len(),
         }
     }
@@ -89,6 +93,7 @@ impl fmt::Display for Report {
             "instructions",
             "crash states",
             "real kills",
+            "stops",
             "violations",
         ];
         table.set_header(header);
@@ -128,19 +133,21 @@ impl Report {
             instructions: self.instructions,
             crash_states: self.crash_states,
             real_kills: self.real_kills,
+            stops: self.stops,
             violations: self.violations,
         }
     }
 }
 
 impl Line {
-    fn cells(&self) -> [String; 6] {
+    fn cells(&self) -> [String; 7] {
         [
             self.operation.to_owned(),
             self.states.to_string(),
             self.instructions.to_string(),
             self.crash_states.to_string(),
             self.real_kills.to_string(),
+            self.stops.to_string(),
             self.violations.to_string(),
         ]
     }

@@ -16,6 +16,7 @@ use super::actor::{self, SEGMENTS};
 use super::operation::{Operation, RECOVERY, State};
 use super::outcome::{Expectation, Outcome};
 use super::snapshot::{Observer, Snapshot};
+use super::stopping::{self, Survivor};
 use super::survivor;
 use super::tracee::{Step, Tracee};
 
@@ -26,6 +27,8 @@ pub struct Effort {
     pub recoveries: usize,
     /// How many real kills for each operation and state.
     pub kills: usize,
+    /// At how many instructions of each operation and state the process is stopped, if it is at all.
+    pub stops: usize,
 }
 
 /// What sweeping came to.
@@ -35,6 +38,7 @@ pub struct Tally {
     pub instructions: u64,
     pub crash_states: u64,
     pub real_kills: u64,
+    pub stops: u64,
     pub violations: Vec<String>,
 }
 
@@ -95,6 +99,48 @@ impl<'a> Sweeper<'a> {
         }
         for index in spread(changes.len(), effort.kills) {
             self.kill_at(operation, state, name, index)?;
+        }
+        if operation.is_stopped() {
+            let written: Vec<_> = changes.iter().map(|change| change.instruction).collect();
+            for instruction in stops(&written, effort.stops) {
+                self.stop_at(operation, state, name, instruction)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs to that instruction again, and stops there while a survivor works on.
+    fn stop_at(
+        &mut self,
+        operation: &Operation,
+        state: &State,
+        name: &str,
+        instruction: u64,
+    ) -> Result<()> {
+        let folder = self.prepare(None)?;
+        let segments = folder.join(SEGMENTS);
+        let lease = stopping::LEASE.as_millis().to_string();
+        let more = ["--lease-ms", &lease];
+        let (mut tracee, expectation) =
+            Tracee::start_with(operation.name, state.name, &folder, &more)?;
+        let mut survivor = Survivor::attach(&segments, operation.name, instruction)?;
+        let mut ended = false;
+        while !ended && tracee.instructions() < instruction {
+            ended = tracee.step()? == Step::End;
+        }
+        let worked = survivor.work_on();
+        while !ended {
+            ended = tracee.step()? == Step::End;
+            ensure!(tracee.instructions() < LONGEST, "it does not end");
+        }
+        self.tally.instructions += tracee.instructions();
+        self.tally.stops += 1;
+        let judged = worked.and_then(|()| survivor.judge(&expectation));
+        tracee.kill()?;
+        let found = judged.and_then(|queue| survivor::witness(queue, &segments));
+        if !matches!(&found, Ok(outcome) if expectation.could_leave(outcome)) {
+            let place = format!("{name}, stopped after instruction {instruction}");
+            self.violate(&place, &found, &"what is left of that");
         }
         Ok(())
     }
@@ -262,6 +308,20 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
+/// After which instructions to stop: half of them right before one that writes, the others anywhere.
+fn stops(written: &[u64], count: usize) -> Vec<u64> {
+    let last = written.last().copied().unwrap_or(0);
+    let before = spread(written.len(), count.div_ceil(2));
+    let before = before
+        .into_iter()
+        .map(|index| written[index].saturating_sub(1));
+    let anywhere = (1..=count as u64 / 2).map(|rank| rank * last / (count as u64 / 2 + 1));
+    let mut stops: Vec<_> = before.chain(anywhere).collect();
+    stops.sort_unstable();
+    stops.dedup();
+    stops
+}
+
 /// Up to `count` of `0..len`, spread evenly, the first and the last among them.
 fn spread(len: usize, count: usize) -> Vec<usize> {
     match (len, count) {
@@ -277,6 +337,12 @@ fn spread(len: usize, count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stops_are_before_writes_and_anywhere() {
+        assert_eq!(stops(&[0, 30, 60], 6), [0, 15, 29, 30, 45, 59]);
+        assert_eq!(stops(&[0], 1), [0]);
+    }
 
     #[test]
     fn a_sample_is_spread_from_the_first_to_the_last() {

@@ -73,9 +73,20 @@ impl Tracee {
     ///
     /// Only the calling thread may step it.
     pub fn start(operation: &str, state: &str, folder: &Path) -> Result<(Self, Expectation)> {
+        Self::start_with(operation, state, folder, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(
+        operation: &str,
+        state: &str,
+        folder: &Path,
+        more: &[&str],
+    ) -> Result<(Self, Expectation)> {
         let child = Command::new("/proc/self/exe")
             .args(["sweep-actor", operation, state, "--folder"])
             .arg(folder)
+            .args(more)
             .stdin(Stdio::null())
             .spawn()
             .context("starting an actor")?;

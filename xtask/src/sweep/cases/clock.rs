@@ -24,6 +24,7 @@ pub const EXTEND: &[State] = &[
 ];
 
 pub const EXPIRE: &[State] = &[
+    // Where it is stopped, a survivor has all of them, and settles them while it is.
     State::new("nothing", |play| {
         let set = Scenery::Full.set(play)?;
         let same = || Outcome::of(set.content.clone());

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use ipc_queue::transport::Transport;
 use ipc_queue::{DeadLetterId, DeadReason};
 
-use crate::sweep::actor::Play;
+use crate::sweep::actor::{ATTEMPT_LIMIT, Play};
 use crate::sweep::operation::State;
 use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
 use crate::sweep::scenery::{Scenery, receive, send};
@@ -17,14 +17,40 @@ pub const DISCARD: &[State] = &[
 pub const REQUEUE: &[State] = &[
     State::new("one", |play| requeue(play, 1)),
     State::new("chunked", |play| requeue(play, FIRST_CHUNKED)),
-    State::new("no-room", |play| {
+    State::new("full", |play| {
         let set = Scenery::Letter.set(play)?;
         send(&set.queue, 2..=3)?;
-        let fresh = (2..=3).map(|number| Message::comes(number, 1));
-        let same = || Outcome::of(set.content.iter().copied().chain(fresh.clone()));
         let transport = set.queue.transport();
         let id = the_letter(&**transport)?;
-        play.step(same(), same(), || transport.requeue(id))
+        let fresh = (1..=3).map(|number| Message::comes(number, 1));
+        let (letter, again) = (set.content[0], fresh.clone());
+        let before = Outcome::of(fresh.skip(1).chain([letter]));
+        play.step(before, Outcome::of(again), || transport.requeue(id))
+    }),
+    State::new("again", |play| {
+        let set = Scenery::Letter.set(play)?;
+        let transport = set.queue.transport();
+        transport.requeue(the_letter(&**transport)?)?;
+        for _ in 0..ATTEMPT_LIMIT {
+            receive(&set.queue)?.nack()?;
+        }
+        let id = the_letter(&**transport)?;
+        let letter = Message::dead(1, ATTEMPT_LIMIT, DeadReason::Nacked);
+        let again = Message::comes(1, 1);
+        play.step(Outcome::of([letter]), Outcome::of([again]), || {
+            transport.requeue(id)
+        })
+    }),
+    State::new("expired-before", |play| {
+        let set = Scenery::Expired.set(play)?;
+        receive(&set.queue)?.bury()?;
+        let transport = set.queue.transport();
+        let id = the_letter(&**transport)?;
+        let letter = Message::dead(1, 2, DeadReason::Buried);
+        let again = Message::comes(1, 1);
+        play.step(Outcome::of([letter]), Outcome::of([again]), || {
+            transport.requeue(id)
+        })
     }),
 ];
 
@@ -38,7 +64,6 @@ fn discard(play: &Play, number: u64) -> Result<()> {
     play.step(before, Outcome::of([]), || transport.discard(id))
 }
 
-/// The copy is there before the letter goes.
 fn requeue(play: &Play, number: u64) -> Result<()> {
     let set = Scenery::Empty.set(play)?;
     send(&set.queue, [number])?;
@@ -46,9 +71,10 @@ fn requeue(play: &Play, number: u64) -> Result<()> {
     let transport = set.queue.transport();
     let id = the_letter(&**transport)?;
     let letter = Message::dead(number, 1, DeadReason::Buried);
-    let copy = Message::comes(number, 1);
-    let parts = [vec![letter], vec![letter, copy], vec![copy]].map(Outcome::of);
-    play.step_in_parts(parts, || transport.requeue(id))
+    let again = Message::comes(number, 1);
+    play.step(Outcome::of([letter]), Outcome::of([again]), || {
+        transport.requeue(id)
+    })
 }
 
 fn the_letter(transport: &dyn Transport) -> Result<DeadLetterId> {

@@ -64,13 +64,10 @@ pub const PRIORITIES: &[State] = &[
     State::new("requeue", |play| {
         let (queue, number) = letter(play)?;
         let id = queue.transport().dead_letters()?[0].id;
-        let (old, copy) = (
-            Message::dead(number, 1, DeadReason::Buried),
-            Message::comes(number, 1),
-        );
-        let parts = [vec![old], vec![old, copy], vec![copy]].map(Outcome::of);
+        let before = Outcome::of([Message::dead(number, 1, DeadReason::Buried)]);
+        let after = Outcome::of([Message::comes(number, 1)]);
         let transport = queue.transport();
-        play.step_in_parts(parts, || transport.requeue(id))
+        play.step(before, after, || transport.requeue(id))
     }),
     State::new("discard", |play| {
         let (queue, number) = letter(play)?;

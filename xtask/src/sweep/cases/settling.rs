@@ -77,11 +77,7 @@ fn nack(play: &Play, scenery: Scenery, rest: &[u64], dead: Option<DeadReason>) -
 fn delay(play: &Play, scenery: Scenery, dead: Option<DeadReason>) -> Result<()> {
     let held = Held::take(&scenery.set(play)?)?;
     let (before, after) = held.outcomes(&[], Some(held.given_back(dead)));
-    // The delay is noted where the lease's end was: who is stopped just then loses the lease when the delay is over.
-    let expired = held.given_back(dead.and(Some(DeadReason::Expired)));
-    play.step_in_parts([before, Outcome::of([expired]), after], || {
-        held.delivery.nack_after(MOMENT)
-    })
+    play.step(before, after, || held.delivery.nack_after(MOMENT))
 }
 
 fn bury(play: &Play, scenery: Scenery) -> Result<()> {

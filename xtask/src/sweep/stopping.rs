@@ -1,0 +1,228 @@
+//! A survivor at work while the stepped process is stopped, and what must come of it.
+//!
+//! It takes what it can until every lease and delay of the stopped process's is over, and keeps the messages for an
+//! hour, or acks them, in turn. Where there is room then, it has messages of its own in every state in which a late change could
+//! hurt them: held for an hour, put off by an hour, dead. When the stopped process has gone on and ended its
+//! operation, all of these must be as they were, and the queue's books must balance.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use ipc_queue::transport::{OpenMode, Transport, Wait};
+use ipc_queue::{
+    ByteDelivery, ByteQueue, ByteReceiver, DeadReason, QueueStats, SendFailure, SendOptions,
+    ShmQueue,
+};
+
+use super::actor;
+use super::outcome::{Expectation, Message};
+use super::scenery::MOMENT;
+
+/// How long leases last, other than where nobody is stopped.
+pub const LEASE: Duration = Duration::from_millis(40);
+const HOUR: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Its own messages have numbers from this on.
+const OWN: u64 = 80;
+
+/// Who works on.
+pub struct Survivor {
+    operation: &'static str,
+    queue: ShmQueue,
+    bytes: ByteQueue,
+    receiver: &'static ByteReceiver,
+    /// Held for an hour.
+    held: Vec<ByteDelivery<'static>>,
+    /// Taken before the operation began.
+    early: Vec<ByteDelivery<'static>>,
+    delayed: u64,
+    letters: Vec<u64>,
+    discarded: u64,
+    /// How many messages it took, more or less.
+    taken: u64,
+}
+
+/// Whether there was a place for one more message.
+enum Room {
+    Found,
+    None,
+}
+
+impl Survivor {
+    /// Attaches. Before a watcher looks, it takes what is ready. It acks every other message, which ones is by `seed`.
+    pub fn attach(segments: &Path, operation: &'static str, seed: u64) -> Result<Self> {
+        let queue = actor::open(&actor::namespace_in(segments)?, OpenMode::Open)?;
+        let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
+        // Deliveries borrow it. One for each stop: the sweep ends soon.
+        let receiver: &'static ByteReceiver = Box::leak(Box::new(bytes.receiver()));
+        let mut survivor = Self {
+            operation,
+            queue,
+            bytes,
+            receiver,
+            held: Vec::new(),
+            early: Vec::new(),
+            delayed: 0,
+            letters: Vec::new(),
+            discarded: 0,
+            taken: seed,
+        };
+        if operation == "expire" {
+            survivor.early = std::iter::from_fn(|| receiver.recv_within(Wait::No).ok()).collect();
+            for delivery in &survivor.early {
+                // Lost already, on a slow machine: it comes again.
+                let _ = delivery.extend(HOUR);
+            }
+        }
+        Ok(survivor)
+    }
+
+    /// Works on while the other is stopped.
+    pub fn work_on(&mut self) -> Result<()> {
+        for delivery in self.early.drain(..) {
+            let _ = delivery.ack();
+        }
+        self.take_everything()?;
+        let mut numbers = OWN..;
+        while let Some(number) = numbers.next()
+            && let Room::Found = self.occupy(number).context("working on")?
+        {}
+        Ok(())
+    }
+
+    /// Until nothing is left that waits, or that the stopped one holds by a lease.
+    fn take_everything(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            while let Ok(delivery) = self.receiver.recv_within(Wait::No) {
+                Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
+                self.taken += 1;
+                // Now and then one is lost on a slow machine, and comes again.
+                if self.taken.is_multiple_of(2) {
+                    let _ = delivery.ack();
+                } else if delivery.extend(HOUR).is_ok() {
+                    self.held.push(delivery);
+                }
+            }
+            let stats = self.queue.stats()?;
+            if stats.ready + stats.delayed == 0 && stats.leased == self.held.len() as u64 {
+                return Ok(());
+            }
+            // What it extended itself it keeps.
+            if self.operation == "extend" && started.elapsed() > 3 * LEASE {
+                return Ok(());
+            }
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "the stopped one keeps something: {stats:?}"
+            );
+            thread::sleep(MOMENT);
+        }
+    }
+
+    /// Has one message more, in one of three states.
+    fn occupy(&mut self, number: u64) -> Result<Room> {
+        let sender = self.bytes.sender();
+        let payload = Message::payload(number);
+        let put_off = number % 3 == 1;
+        let options = match put_off {
+            true => SendOptions::new().delay(HOUR),
+            false => SendOptions::new(),
+        };
+        match sender.send_with(&payload, &options, Wait::No) {
+            Err(SendFailure::Full { .. }) => return Ok(Room::None),
+            sent => sent.context("sending one more")?,
+        };
+        if put_off {
+            self.delayed += 1;
+            return Ok(Room::Found);
+        }
+        let delivery = self
+            .receiver
+            .recv_within(Wait::No)
+            .context("receiving it")?;
+        if number % 3 == 2 {
+            if delivery.extend(HOUR).is_ok() {
+                self.held.push(delivery);
+            } else {
+                // On a slow machine: away with it, when it comes again.
+                drop(delivery);
+                self.take_everything()?;
+            }
+        } else if delivery.bury().is_ok() {
+            self.letters.push(number);
+        } else {
+            self.take_everything()?;
+        }
+        Ok(Room::Found)
+    }
+
+    /// After the other ended its operation: time goes by, and nothing of what was done meanwhile may have changed.
+    pub fn judge(mut self, expectation: &Expectation) -> Result<ShmQueue> {
+        let until = Instant::now() + 2 * LEASE;
+        // What the other left comes, and only that.
+        loop {
+            while let Ok(delivery) = self.receiver.recv_within(Wait::No) {
+                let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
+                ensure!(
+                    expectation.numbers().any(|known| known == number),
+                    "{number} comes again, at attempt {}",
+                    delivery.attempt()
+                );
+                let _ = delivery.ack();
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            thread::sleep(MOMENT);
+        }
+        for delivery in self.held.drain(..) {
+            let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
+            let acked = delivery.ack();
+            acked.with_context(|| format!("{number} was held for an hour"))?;
+        }
+        for letter in self.queue.dead_letters()? {
+            let number = Message::number_of(&letter.payload).map_err(|e| anyhow!(e))?;
+            if let Some(index) = self.letters.iter().position(|own| *own == number) {
+                self.letters.swap_remove(index);
+                let counts = (letter.nacks, letter.expiries, letter.crashes);
+                let same = letter.reason == DeadReason::Buried
+                    && (letter.attempts, counts) == (1, (0, 0, 0));
+                ensure!(same, "a letter is another one: {letter:?}");
+            }
+            self.discarded += u64::from(self.queue.discard(letter.id)?);
+        }
+        ensure!(
+            self.letters.is_empty(),
+            "letters are gone: {:?}",
+            self.letters
+        );
+        let stats = self.queue.stats()?;
+        let purged = self.queue.purge()?;
+        let same = purged == self.delayed;
+        ensure!(
+            same,
+            "{purged} were put off, not {}: {stats:?}",
+            self.delayed
+        );
+        self.balance(self.queue.stats()?)?;
+        Ok(self.queue)
+    }
+
+    /// Nothing was lost, and nothing is there twice.
+    fn balance(&self, stats: QueueStats) -> Result<()> {
+        let gone = stats.acked + self.discarded + stats.expired + stats.purged + stats.overflowed;
+        let there = stats.in_use() - stats.writing - stats.quarantined;
+        let missing = stats.sent.checked_sub(gone + there);
+        let by_operation = u64::from(self.operation == "discard");
+        ensure!(
+            missing.is_some_and(|missing| missing <= by_operation),
+            "the books do not balance: {stats:?}, and {} letters discarded",
+            self.discarded
+        );
+        Ok(())
+    }
+}
