@@ -88,12 +88,12 @@ const FULL: Effort = Effort {
 const QUICK: Effort = Effort {
     recoveries: 0,
     kills: 1,
-    stops: 1,
+    stops: 2,
 };
 const QUICK_FIRST: Effort = Effort {
     recoveries: 1,
     kills: 2,
-    stops: 6,
+    stops: 12,
 };
 
 type Case = (&'static Operation, &'static State);

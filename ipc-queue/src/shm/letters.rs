@@ -59,11 +59,9 @@ impl Shared {
     }
 
     pub(crate) fn note_signal(&self, id: DeadLetterId, signal: u8) -> bool {
-        self.place_of(id).is_some_and(|(level, index)| {
-            let ring = &self.contents.levels[level].ring;
-            let letter = ring.dead_word(index, id.1);
-            letter.is_some_and(|(word, _)| ring.cell(index).note_signal(word, signal))
-        })
+        let place = self.place_of(id);
+        let ring = |level: usize| &self.contents.levels[level].ring;
+        place.is_some_and(|(level, index)| ring(level).note_signal(index, id.1, signal))
     }
 
     /// Which level and cell an id names.
@@ -141,6 +139,19 @@ impl<M: Memory> Ring<M> {
             .state()
             .swap_if(word, dead.to_word(), SeqCst)
             .is_ok()
+    }
+
+    /// Notes in a dead letter which signal ended its last receiver, unless it is gone or ended otherwise.
+    fn note_signal(&self, index: u32, letter: u64, signal: u8) -> bool {
+        let cell = self.cell(index);
+        // Tried again when a sender moved the cell on, or a zombie let go, just now.
+        while let Some((word, _)) = self.dead_word(index, letter) {
+            let noted = cell.note_signal(word, signal);
+            if noted || cell.state().load(SeqCst) == word {
+                return noted;
+            }
+        }
+        false
     }
 
     /// Drops a dead letter, unless it is gone.

@@ -297,6 +297,7 @@ impl Tally {
         self.instructions += other.instructions;
         self.crash_states += other.crash_states;
         self.real_kills += other.real_kills;
+        self.stops += other.stops;
         self.violations.extend(other.violations);
     }
 }

@@ -77,10 +77,16 @@ impl Scenario {
         self
     }
 
-    /// Stops also between the accesses to the notes of time and of causes, and to the claim, whose occupancy they bear.
-    pub fn noting(mut self) -> Self {
-        self.shape.stops |= 1 << 2 | 1 << 6 | 1 << 7;
+    /// Stops also between the accesses to the notes of time, and to the claim, whose occupancy they bear.
+    pub fn timing(mut self) -> Self {
+        self.shape.stops |= 1 << 2 | 1 << 6;
         self
+    }
+
+    /// Stops also between the accesses to the notes of causes.
+    pub fn noting(mut self) -> Self {
+        self.shape.stops |= 1 << 7;
+        self.timing()
     }
 
     pub fn chunks(mut self, chunks: u32) -> Self {

@@ -517,7 +517,7 @@ fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_delay() {
             (4, vec![Clock(40), Clock(110)]),
         ];
         let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
-        explore("stopped watcher, delay", 2, taken.noting());
+        explore("stopped watcher, delay", 2, taken.timing());
     }
 }
 
@@ -527,12 +527,12 @@ fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_extension() {
         let actors = vec![
             (0, sends(&[1, 2])),
             (1, acks(1)),
-            (2, vec![Take, Extend(60), Ack]),
+            (2, vec![Take, Extend(60)]),
             (3, vec![Clock(now)]),
             (4, vec![Clock(30), Clock(50)]),
         ];
         let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
-        explore("stopped watcher, extension", 2, taken.noting());
+        explore("stopped watcher, extension", 2, taken.timing());
     }
 }
 
@@ -540,13 +540,13 @@ fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_extension() {
 fn a_receiver_stopped_before_it_notes_its_lease_leaves_the_next_ones_extension() {
     let actors = vec![
         (0, sends(&[1])),
-        (1, acks(1)),
-        (2, vec![Take, Extend(90), Ack]),
+        (1, vec![Take]),
+        (2, vec![Take, Extend(90)]),
         (3, vec![Clock(5), Clock(20)]),
         (4, vec![Clock(40), Clock(60)]),
     ];
     let sent = Scenario::new(1, actors).leasing(10).prepared([0, 0]);
-    explore("stopped receiver", 2, sent.noting());
+    explore("stopped receiver", 2, sent.timing());
 }
 
 #[test]
@@ -559,7 +559,7 @@ fn a_lease_that_was_put_off_does_not_end() {
         (4, vec![Clock(20)]),
     ];
     let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
-    explore("put off or over", 2, taken.noting());
+    explore("put off or over", 2, taken.timing());
 }
 
 #[test]
