@@ -101,12 +101,50 @@ impl<'a> Sweeper<'a> {
             self.kill_at(operation, state, name, index)?;
         }
         if operation.is_stopped() {
-            let written: Vec<_> = changes.iter().map(|change| change.instruction).collect();
-            for instruction in stops(&written, effort.stops) {
+            for instruction in self.stops(operation, state, effort.stops)? {
                 self.stop_at(operation, state, name, instruction)?;
             }
         }
         Ok(())
+    }
+
+    /// After which instructions to stop: right before and right after those that access the first cell's state and time. Where
+    /// that can't be found out, anywhere.
+    fn stops(&self, operation: &Operation, state: &State, count: usize) -> Result<Vec<u64>> {
+        let (mut tracee, _survivor, _) = self.start_for_survivor(operation, state, 0)?;
+        let is_watched = tracee.watch(&stopping::watched_words(&self.folder)?)?;
+        let mut accesses = Vec::new();
+        while tracee.step()? == Step::Done {
+            if is_watched && tracee.accessed()? {
+                accesses.push(tracee.instructions());
+            }
+            ensure!(tracee.instructions() < LONGEST, "it does not end");
+        }
+        let last = tracee.instructions();
+        tracee.kill()?;
+        if accesses.is_empty() {
+            let count = count as u64;
+            return Ok((1..=count).map(|rank| rank * last / (count + 1)).collect());
+        }
+        let mut around: Vec<_> = accesses.iter().flat_map(|at| [at - 1, *at]).collect();
+        around.dedup();
+        let chosen = spread(around.len(), count);
+        Ok(chosen.into_iter().map(|index| around[index]).collect())
+    }
+
+    /// Starts an actor whose leases are short, beside a survivor.
+    fn start_for_survivor(
+        &self,
+        operation: &Operation,
+        state: &State,
+        seed: u64,
+    ) -> Result<(Tracee, Survivor, Expectation)> {
+        let folder = self.prepare(None)?;
+        let lease = stopping::LEASE.as_millis().to_string();
+        let more = ["--lease-ms", &lease];
+        let (tracee, expectation) = Tracee::start_with(operation.name, state.name, &folder, &more)?;
+        let survivor = Survivor::attach(&folder.join(SEGMENTS), operation.name, seed)?;
+        Ok((tracee, survivor, expectation))
     }
 
     /// Runs to that instruction again, and stops there while a survivor works on.
@@ -117,13 +155,8 @@ impl<'a> Sweeper<'a> {
         name: &str,
         instruction: u64,
     ) -> Result<()> {
-        let folder = self.prepare(None)?;
-        let segments = folder.join(SEGMENTS);
-        let lease = stopping::LEASE.as_millis().to_string();
-        let more = ["--lease-ms", &lease];
-        let (mut tracee, expectation) =
-            Tracee::start_with(operation.name, state.name, &folder, &more)?;
-        let mut survivor = Survivor::attach(&segments, operation.name, instruction)?;
+        let (mut tracee, mut survivor, expectation) =
+            self.start_for_survivor(operation, state, instruction)?;
         let mut ended = false;
         while !ended && tracee.instructions() < instruction {
             ended = tracee.step()? == Step::End;
@@ -137,6 +170,7 @@ impl<'a> Sweeper<'a> {
         self.tally.stops += 1;
         let judged = worked.and_then(|()| survivor.judge(&expectation));
         tracee.kill()?;
+        let segments = self.folder.join("actor").join(SEGMENTS);
         let found = judged.and_then(|queue| survivor::witness(queue, &segments));
         if !matches!(&found, Ok(outcome) if expectation.could_leave(outcome)) {
             let place = format!("{name}, stopped after instruction {instruction}");
@@ -309,20 +343,6 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// After which instructions to stop: half of them right before one that writes, the others anywhere.
-fn stops(written: &[u64], count: usize) -> Vec<u64> {
-    let last = written.last().copied().unwrap_or(0);
-    let before = spread(written.len(), count.div_ceil(2));
-    let before = before
-        .into_iter()
-        .map(|index| written[index].saturating_sub(1));
-    let anywhere = (1..=count as u64 / 2).map(|rank| rank * last / (count as u64 / 2 + 1));
-    let mut stops: Vec<_> = before.chain(anywhere).collect();
-    stops.sort_unstable();
-    stops.dedup();
-    stops
-}
-
 /// Up to `count` of `0..len`, spread evenly, the first and the last among them.
 fn spread(len: usize, count: usize) -> Vec<usize> {
     match (len, count) {
@@ -338,12 +358,6 @@ fn spread(len: usize, count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stops_are_before_writes_and_anywhere() {
-        assert_eq!(stops(&[0, 30, 60], 6), [0, 15, 29, 30, 45, 59]);
-        assert_eq!(stops(&[0], 1), [0]);
-    }
 
     #[test]
     fn a_sample_is_spread_from_the_first_to_the_last() {

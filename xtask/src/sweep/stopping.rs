@@ -5,6 +5,7 @@
 //! hurt them: held for an hour, put off by an hour, dead. When the stopped process has gone on and ended its
 //! operation, all of these must be as they were, and the queue's books must balance.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -225,4 +226,29 @@ impl Survivor {
         );
         Ok(())
     }
+}
+
+/// Where the first cell's state and time are in the queue's file: found by sending a message, which fills that cell's
+/// header.
+pub fn watched_words(folder: &Path) -> Result<[u64; 2]> {
+    const LINE: usize = 64;
+    const TIME: u64 = 6 * 8;
+    let segments = folder.join("scratch");
+    let namespace = actor::namespace_in(&segments)?;
+    let queue = actor::open(&namespace, OpenMode::Create)?;
+    let file = actor::file_in(&segments);
+    let before = fs::read(&file)?;
+    let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
+    bytes.sender().try_send(b"")?;
+    let after = fs::read(&file)?;
+    drop((bytes, queue));
+    ShmQueue::remove(&namespace, &actor::queue_name())?;
+    let filled = |(old, new): (&[u8], &[u8])| {
+        let words = old.chunks(8).zip(new.chunks(8));
+        words.filter(|(old, new)| old != new).count() >= 3
+    };
+    let mut lines = before.chunks(LINE).zip(after.chunks(LINE));
+    let line = lines.position(filled).context("no cell was filled")?;
+    let state = (line * LINE) as u64;
+    Ok([state, state + TIME])
 }

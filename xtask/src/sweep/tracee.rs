@@ -28,6 +28,8 @@ pub struct Tracee {
     stepped: Stepped,
     /// The folder of the segments, while no segment is mapped: only system calls can change one.
     unmapped: Option<PathBuf>,
+    /// The folder of the segments.
+    segments: PathBuf,
     instructions: u64,
 }
 
@@ -97,6 +99,7 @@ impl Tracee {
             watcher: None,
             stepped: Stepped::Main,
             unmapped: Some(folder.join(SEGMENTS)),
+            segments: folder.join(SEGMENTS),
             instructions: 0,
         };
         match wait_for(main)? {
@@ -150,6 +153,38 @@ impl Tracee {
         }
         self.child.wait().context("waiting for the actor's end")?;
         Ok(())
+    }
+
+    /// Watches these words of the segment, at most two, from now on; for [`accessed`](Self::accessed). `false`: this processor,
+    /// or whatever it is, can't.
+    pub fn watch(&mut self, words: &[u64]) -> Result<bool> {
+        let Some(segments) = self.segments.to_str().map(str::to_owned) else {
+            return Ok(false);
+        };
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.main))?;
+        let mappings = maps.lines().filter(|line| line.contains(&segments));
+        // One for each that is attached; those of its own queue and its peer come last.
+        let mut starts: Vec<u64> = mappings
+            .filter_map(|line| u64::from_str_radix(line.split_once('-')?.0, 16).ok())
+            .collect();
+        starts.reverse();
+        let addresses = starts
+            .iter()
+            .take(watchpoints::COUNT / words.len().max(1))
+            .flat_map(|start| words.iter().map(move |word| start + word));
+        Ok(watchpoints::set(self.thread(), addresses).is_ok())
+    }
+
+    /// Whether the last instruction accessed a watched word.
+    pub fn accessed(&self) -> Result<bool> {
+        watchpoints::take_hits(self.thread())
+    }
+
+    fn thread(&self) -> Pid {
+        match (self.stepped, self.watcher) {
+            (Stepped::Watcher, Some(watcher)) => watcher.thread,
+            _ => self.main,
+        }
     }
 
     fn run_to_begin(&mut self) -> Result<()> {
@@ -284,4 +319,60 @@ pub fn prepare_thread(number: usize) -> Result<()> {
         let _ = personality::set(persona | Persona::ADDR_NO_RANDOMIZE);
     }
     Ok(())
+}
+
+/// The processor's own breakpoints for data, in the debug registers of a thread that is stopped.
+#[cfg(target_arch = "x86_64")]
+mod watchpoints {
+    use std::mem::offset_of;
+    use std::ptr::without_provenance_mut;
+
+    use anyhow::Result;
+    use nix::libc::{c_long, user};
+    use nix::sys::ptrace;
+    use nix::unistd::Pid;
+
+    pub const COUNT: usize = 4;
+    const STATUS: usize = 6;
+    const CONTROL: usize = 7;
+    /// Read or written, eight bytes.
+    const ACCESS: c_long = 0b1011;
+
+    pub fn set(thread: Pid, addresses: impl Iterator<Item = u64>) -> Result<()> {
+        let mut control = 0;
+        for (index, address) in addresses.enumerate().take(COUNT) {
+            ptrace::write_user(thread, register(index), address.cast_signed())?;
+            control |= 1 << (2 * index) | ACCESS << (16 + 4 * index);
+        }
+        Ok(ptrace::write_user(thread, register(CONTROL), control)?)
+    }
+
+    pub fn take_hits(thread: Pid) -> Result<bool> {
+        let status = ptrace::read_user(thread, register(STATUS))?;
+        if status & 0b1111 == 0 {
+            return Ok(false);
+        }
+        ptrace::write_user(thread, register(STATUS), 0)?;
+        Ok(true)
+    }
+
+    fn register(number: usize) -> ptrace::AddressType {
+        without_provenance_mut(offset_of!(user, u_debugreg) + 8 * number)
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod watchpoints {
+    use anyhow::{Result, bail};
+    use nix::unistd::Pid;
+
+    pub const COUNT: usize = 4;
+
+    pub fn set(_: Pid, _: impl Iterator<Item = u64>) -> Result<()> {
+        bail!("unknown on this processor")
+    }
+
+    pub fn take_hits(_: Pid) -> Result<bool> {
+        Ok(false)
+    }
 }
