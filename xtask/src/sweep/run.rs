@@ -50,6 +50,38 @@ pub struct Sweeper<'a> {
     tally: Tally,
 }
 
+/// Where to stop: so many instructions after so many accesses to what is watched. Not counted from the beginning, as how many
+/// there are until the first access may differ from one run to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    accesses: usize,
+    instructions: u64,
+}
+
+impl Place {
+    const fn after(accesses: usize, instructions: u64) -> Self {
+        Self {
+            accesses,
+            instructions,
+        }
+    }
+}
+
+/// Right before and right after each of these.
+fn around(accesses: &[u64]) -> impl Iterator<Item = Place> {
+    let earlier = [0].into_iter().chain(accesses.iter().copied());
+    let apart = accesses
+        .iter()
+        .zip(earlier)
+        .map(|(this, earlier)| this - earlier);
+    apart.enumerate().flat_map(|(index, apart)| {
+        [
+            Place::after(index, apart.saturating_sub(1)),
+            Place::after(index + 1, 0),
+        ]
+    })
+}
+
 /// A snapshot that was different from the one before, and when.
 struct Change {
     instruction: u64,
@@ -101,8 +133,8 @@ impl<'a> Sweeper<'a> {
             self.kill_at(operation, state, name, index)?;
         }
         if operation.is_stopped() {
-            for instruction in self.stops(operation, state, effort.stops)? {
-                self.stop_at(operation, state, name, instruction)?;
+            for place in self.stops(operation, state, effort.stops)? {
+                self.stop_at(operation, state, name, place)?;
             }
         }
         Ok(())
@@ -110,7 +142,7 @@ impl<'a> Sweeper<'a> {
 
     /// After which instructions to stop: right before and right after those that access the first cell's state and time. Where
     /// that can't be found out, anywhere.
-    fn stops(&self, operation: &Operation, state: &State, count: usize) -> Result<Vec<u64>> {
+    fn stops(&self, operation: &Operation, state: &State, count: usize) -> Result<Vec<Place>> {
         let (mut tracee, _survivor, _) = self.start_for_survivor(operation, state, 0)?;
         let is_watched = tracee.watch(&stopping::watched_words(&self.folder)?)?;
         let mut accesses = Vec::new();
@@ -124,10 +156,10 @@ impl<'a> Sweeper<'a> {
         tracee.kill()?;
         if accesses.is_empty() {
             let count = count as u64;
-            return Ok((1..=count).map(|rank| rank * last / (count + 1)).collect());
+            let anywhere = (1..=count).map(|rank| Place::after(0, rank * last / (count + 1)));
+            return Ok(anywhere.collect());
         }
-        let mut around: Vec<_> = accesses.iter().flat_map(|at| [at - 1, *at]).collect();
-        around.dedup();
+        let around: Vec<_> = around(&accesses).collect();
         let chosen = spread(around.len(), count);
         Ok(chosen.into_iter().map(|index| around[index]).collect())
     }
@@ -153,18 +185,25 @@ impl<'a> Sweeper<'a> {
         operation: &Operation,
         state: &State,
         name: &str,
-        instruction: u64,
+        place: Place,
     ) -> Result<()> {
+        let seed = (place.accesses as u64).wrapping_add(place.instructions);
         let (mut tracee, mut survivor, expectation) =
-            self.start_for_survivor(operation, state, instruction)?;
-        let mut ended = false;
-        while !ended && tracee.instructions() < instruction {
-            ended = tracee.step()? == Step::End;
-        }
-        let worked = survivor.work_on();
-        while !ended {
+            self.start_for_survivor(operation, state, seed)?;
+        tracee.watch(&stopping::watched_words(&self.folder)?)?;
+        let (mut accesses, mut since, mut ended) = (0, 0, false);
+        while !ended && (accesses < place.accesses || since < place.instructions) {
             ended = tracee.step()? == Step::End;
             ensure!(tracee.instructions() < LONGEST, "it does not end");
+            since += 1;
+            if tracee.accessed()? {
+                (accesses, since) = (accesses + 1, 0);
+            }
+        }
+        let instruction = tracee.instructions();
+        let worked = survivor.work_on();
+        if !ended {
+            tracee.run_on()?;
         }
         self.tally.instructions += tracee.instructions();
         self.tally.stops += 1;
@@ -358,6 +397,13 @@ fn spread(len: usize, count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stops_are_right_before_and_right_after_each_access() {
+        let places = [(0, 9), (1, 0), (1, 4), (2, 0)];
+        let places = places.map(|(accesses, then)| Place::after(accesses, then));
+        assert_eq!(around(&[10, 15]).collect::<Vec<_>>(), places);
+    }
 
     #[test]
     fn a_sample_is_spread_from_the_first_to_the_last() {

@@ -17,13 +17,14 @@ use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, DeadReason, QueueStats, SendFailure, SendOptions,
     ShmQueue,
 };
+use ipc_shm::watch;
 
 use super::actor;
 use super::outcome::{Expectation, Message};
 use super::scenery::MOMENT;
 
 /// How long leases last, other than where nobody is stopped.
-pub const LEASE: Duration = Duration::from_millis(40);
+pub const LEASE: Duration = Duration::from_millis(30);
 const HOUR: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Its own messages have numbers from this on.
@@ -120,7 +121,7 @@ impl Survivor {
                 started.elapsed() < PATIENCE,
                 "the stopped one keeps something: {stats:?}"
             );
-            thread::sleep(MOMENT);
+            let_watcher_look();
         }
     }
 
@@ -163,7 +164,7 @@ impl Survivor {
 
     /// After the other ended its operation: time goes by, and nothing of what was done meanwhile may have changed.
     pub fn judge(mut self, expectation: &Expectation) -> Result<ShmQueue> {
-        let until = Instant::now() + 2 * LEASE;
+        let until = Instant::now() + 3 * LEASE;
         // What the other left comes, and only that.
         loop {
             while let Ok(delivery) = self.receiver.recv_within(Wait::No) {
@@ -178,7 +179,7 @@ impl Survivor {
             if Instant::now() >= until {
                 break;
             }
-            thread::sleep(MOMENT);
+            let_watcher_look();
         }
         for delivery in self.held.drain(..) {
             let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
@@ -226,6 +227,12 @@ impl Survivor {
         );
         Ok(())
     }
+}
+
+/// Otherwise it looks when the next lease ends that it knows of, or in half a second.
+fn let_watcher_look() {
+    watch::nudge();
+    thread::sleep(MOMENT);
 }
 
 /// Where the first cell's state and time are in the queue's file: found by sending a message, which fills that cell's

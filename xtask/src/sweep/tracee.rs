@@ -141,6 +141,20 @@ impl Tracee {
         }
     }
 
+    /// Goes on to the end of the operation, not step by step.
+    pub fn run_on(&mut self) -> Result<()> {
+        let pace = Pace::SystemCall;
+        loop {
+            let step = match self.stepped {
+                Stepped::Main => self.step_main(pace)?,
+                Stepped::Watcher => self.step_watcher(pace)?,
+            };
+            if step == Step::End {
+                return Ok(());
+            }
+        }
+    }
+
     /// Kills the actor where it is, and waits until it is gone.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("killing the actor")?;
@@ -172,7 +186,7 @@ impl Tracee {
             .iter()
             .take(watchpoints::COUNT / words.len().max(1))
             .flat_map(|start| words.iter().map(move |word| start + word));
-        Ok(watchpoints::set(self.thread(), addresses).is_ok())
+        Ok(watchpoints::set(self.thread(), addresses).is_ok() && !starts.is_empty())
     }
 
     /// Whether the last instruction accessed a watched word.

@@ -10,10 +10,10 @@ use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
 use crate::sweep::scenery::Scenery;
 
 pub const RECEIVE: &[State] = &[
-    State::new("empty", |play| take(play, Scenery::Empty, &[])),
     State::new("one-ready", |play| {
         take(play, Scenery::OneReady, &[again(1)])
     }),
+    State::new("empty", |play| take(play, Scenery::Empty, &[])),
     State::new("full", |play| {
         take(play, Scenery::Full, &[again(1), fresh(2), fresh(3)])
     }),
