@@ -8,12 +8,12 @@
 //! recovery itself is stepped from these snapshots, and judged by the same measure. A sample is confirmed with a
 //! real SIGKILL at that very instruction, every other one before the eyes of a survivor who is attached.
 //!
-//! A stepped process is also stopped at one of its instructions while a survivor works on, until all leases and delays
-//! are over and other messages lie where those were that it was about; then it goes on, and must change nothing of them
-//! (`stopping`).
+//! A stepped process is also stopped at one of its instructions while a survivor works on, until
+//! all leases and delays are over and other messages lie where those were that it was about; then
+//! it goes on, and must change nothing of them (`stopping`).
 //!
-//! But for that, one operation is stepped at a time while nobody else does anything: other interleavings are the model's
-//! (`ipc-queue/src/shm/model`), other deaths the torture's.
+//! But for that, one operation is stepped at a time while nobody else does anything: other
+//! interleavings are the model's (`ipc-queue/src/shm/model`), other deaths the torture's.
 
 pub mod actor;
 mod cases;

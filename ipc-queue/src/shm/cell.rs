@@ -57,7 +57,8 @@ const DUE: usize = 6;
 /// How the deliveries so far ended. See `Tally`.
 const TALLY: usize = 7;
 const KIND_SHIFT: u32 = 61;
-/// The expiry lies in two words, where there is room for it: it is a time of 39 bits, zero for none.
+/// The expiry lies in two words, where there is room for it: it is a time of 39 bits, zero for
+/// none.
 const EXPIRY_UPPER_SHIFT: u32 = 35;
 const EXPIRY_UPPER_MASK: u64 = (1 << 25) - 1;
 const EXPIRY_LOWER_SHIFT: u32 = 50;
@@ -90,8 +91,8 @@ impl<'a, W: Word> Cell<'a, W> {
     /// Starts a new occupancy, told from all others of this cell by the lap of its claim. Only for the
     /// claimer. After this a chunk of the former occupancy is nobody's.
     ///
-    /// The tally starts as the same word, which no other occupancy has, so that whoever was stopped before it noted the
-    /// end of an earlier message's delivery does not find what it expects.
+    /// The tally starts as the same word, which no other occupancy has, so that whoever was stopped
+    /// before it noted the end of an earlier message's delivery does not find what it expects.
     #[inline(always)]
     pub fn begin(self, claimed_at: Lap, kind: Kind) {
         let claim = u64::from(u8::from(kind)) << KIND_SHIFT | claimed_at.number();
@@ -116,11 +117,13 @@ impl<'a, W: Word> Cell<'a, W> {
         self.claim().attempts(state)
     }
 
-    /// Says that if the dead letter in this state is requeued, deliveries count from there on, and it does not expire.
-    /// `false`: the claim is not what it was; the letter is gone, or requeued, or somebody else said so.
+    /// Says that if the dead letter in this state is requeued, deliveries count from there on, and
+    /// it does not expire. `false`: the claim is not what it was; the letter is gone, or requeued,
+    /// or somebody else said so.
     pub fn count_from(self, claim: ClaimWord, letter: State) -> bool {
         let next = claim.counting_from(letter);
-        // The claim that is expected names the occupancy and, by its bases, which of its letters this is.
+        // The claim that is expected names the occupancy and, by its bases, which of its letters
+        // this is.
         next == claim || self.words[CLAIM].swap_if(claim.0, next.0, AcqRel).is_ok()
     }
 
@@ -151,8 +154,8 @@ impl<'a, W: Word> Cell<'a, W> {
         self.words[SENT_AT].store(sent_at.as_nanos(), Relaxed);
     }
 
-    /// Says when nobody wants it any more, in milliseconds since boot; after 17 years at the latest. Only for the claimer,
-    /// after the envelope.
+    /// Says when nobody wants it any more, in milliseconds since boot; after 17 years at the
+    /// latest. Only for the claimer, after the envelope.
     #[cold]
     pub fn set_expiry(self, at_ms: u64) {
         let at_ms = at_ms.min(LATEST_EXPIRY);
@@ -199,12 +202,13 @@ impl<'a, W: Word> Cell<'a, W> {
         Tally::of(self.words[TALLY].load(Acquire), self.claim(), state)
     }
 
-    /// Notes how the delivery in this state of the cell ended, before the state says so. `false`: the cell is in another
-    /// state by now, and nothing was noted.
+    /// Notes how the delivery in this state of the cell ended, before the state says so. `false`:
+    /// the cell is in another state by now, and nothing was noted.
     ///
-    /// Once per delivery: whoever comes second, because it lost a race or repeats what a dead process began, only corrects
-    /// the cause. Whoever is stopped before its swap notes nothing about a later delivery. The state was looked at after the
-    /// tally was read, so the tally was about this delivery or an earlier one; if it ended since, whoever ended it changed the
+    /// Once per delivery: whoever comes second, because it lost a race or repeats what a dead
+    /// process began, only corrects the cause. Whoever is stopped before its swap notes nothing
+    /// about a later delivery. The state was looked at after the tally was read, so the tally was
+    /// about this delivery or an earlier one; if it ended since, whoever ended it changed the
     /// tally, or, if it was acked, the next claimer did.
     pub fn note(self, word: u64, cause: Cause, holder: u32) -> bool {
         let (state, tally) = (State::from_word(word), &self.words[TALLY]);
@@ -241,8 +245,8 @@ impl<'a, W: Word> Cell<'a, W> {
     }
 }
 
-/// What is known of an occupancy: the message's kind, when it was claimed, and when it expires or how its deliveries
-/// count.
+/// What is known of an occupancy: the message's kind, when it was claimed, and when it expires or
+/// how its deliveries count.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
@@ -264,9 +268,9 @@ impl ClaimWord {
         self.0 & ((1 << bits) - 1)
     }
 
-    /// `1 | base:8 … next base:8`, where an expiry would be. Deliveries count from the next base on; but while the
-    /// cell holds a letter that was delivered as often as the next base says, that is what requeueing it will make of it,
-    /// and its own deliveries count from the base on.
+    /// `1 | base:8 … next base:8`, where an expiry would be. Deliveries count from the next base
+    /// on; but while the cell holds a letter that was delivered as often as the next base says,
+    /// that is what requeueing it will make of it, and its own deliveries count from the base on.
     const fn bases(self) -> Option<(u8, u8)> {
         if self.0 & REQUEUED == 0 {
             return None;
@@ -288,7 +292,8 @@ impl ClaimWord {
         attempts_since(state.attempt, self.base(state))
     }
 
-    /// Tells a dead letter in this state from all others of the cell, also from the same message's earlier ones.
+    /// Tells a dead letter in this state from all others of the cell, also from the same message's
+    /// earlier ones.
     pub fn letter(self, state: State) -> u64 {
         u64::from(self.base(state)) << NEXT_BASE_SHIFT | self.occupancy().number()
     }
@@ -320,9 +325,10 @@ pub enum Cause {
 
 /// How a message's deliveries ended, by cause.
 ///
-/// Its word is `holder:22 | cause:3 | signal:5 | attempt:2 | crashes:8 | expiries:8 | nacks:8 | occupancy:8`, or, while no
-/// cause is noted, whatever the claimer wrote. Two bits of the attempt tell whether the present delivery is noted or the
-/// one before: whatever else ends than by an ack is noted.
+/// Its word is `holder:22 | cause:3 | signal:5 | attempt:2 | crashes:8 | expiries:8 | nacks:8 |
+/// occupancy:8`, or, while no cause is noted, whatever the claimer wrote. Two bits of the attempt
+/// tell whether the present delivery is noted or the one before: whatever else ends than by an ack
+/// is noted.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
@@ -331,8 +337,8 @@ pub enum Cause {
 /// | delivery n | delivery n, another cause | anybody | who noted it before did not end it |
 /// | delivery n, a crash | the same, with its signal | anybody | the signal is known |
 ///
-/// What is noted of deliveries before a letter was requeued is not counted any more; the first note after that replaces
-/// it.
+/// What is noted of deliveries before a letter was requeued is not counted any more; the first note
+/// after that replaces it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Deliveries given back.

@@ -1,7 +1,8 @@
 //! The word of a cell that says when its lease ends, or until when its message is put off.
 //!
-//! It is a note about one delivery, which its tag names: `milliseconds:40 | delay:1 | attempt:8 | occupancy:15`. A note about
-//! any other delivery than the cell's present one says nothing. Delivery 0 is before the first.
+//! It is a note about one delivery, which its tag names: `milliseconds:40 | delay:1 | attempt:8 |
+//! occupancy:15`. A note about any other delivery than the cell's present one says nothing.
+//! Delivery 0 is before the first.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -12,29 +13,33 @@
 //! | the lease of D ends at t | the lease of D is over | anybody | t is over |
 //! | about an earlier delivery, or the lease of D ends at t | put off until u, delivery D | who holds D | it gives it back with a delay |
 //!
-//! What is final about D is decided here, not by the state: once its lease is over it can't be extended or put off, once it
-//! is put off its lease can't end, and once it was extended it does not end before. The state follows, by whoever
-//! comes by: `LEASED` to `READY` or `DEAD` after the one, to `DELAYED` after the other. So a holder that is stopped
-//! between the two keeps nothing from anybody.
+//! What is final about D is decided here, not by the state: once its lease is over it can't be
+//! extended or put off, once it is put off its lease can't end, and once it was extended it does
+//! not end before. The state follows, by whoever comes by: `LEASED` to `READY` or `DEAD` after the
+//! one, to `DELAYED` after the other. So a holder that is stopped between the two keeps nothing
+//! from anybody.
 //!
 //! # Why a stopped process can't change the time of a later message
 //!
-//! Every change but the claimer's is a compare-and-swap of a note N for one about D. The state of the cell is looked at after
-//! N was read, and D must be the cell's delivery still.
+//! Every change but the claimer's is a compare-and-swap of a note N for one about D. The state of
+//! the cell is looked at after N was read, and D must be the cell's delivery still.
 //!
-//! 1. A state never comes back (`word`). So all the while until the second look the cell's delivery was D, and N, which was
-//!    read before that look, is about D or an earlier delivery.
-//! 2. So each swap replaces a note by one about the same delivery or a later one. Once the word has a note about a delivery
-//!    after D, N does not come back, and the swap fails, however late it is made.
-//! 3. Until that later delivery has a note, the swap still succeeds, and puts a note about D there. Its tag says so: nobody
-//!    takes it for the later delivery's, whose first note replaces it.
+//! 1. A state never comes back (`word`). So all the while until the second look the cell's delivery
+//!    was D, and N, which was read before that look, is about D or an earlier delivery.
+//! 2. So each swap replaces a note by one about the same delivery or a later one. Once the word has
+//!    a note about a delivery after D, N does not come back, and the swap fails, however late it is
+//!    made.
+//! 3. Until that later delivery has a note, the swap still succeeds, and puts a note about D there.
+//!    Its tag says so: nobody takes it for the later delivery's, whose first note replaces it.
 //!
-//! A holder does not compare the whole state, which a sender may have moved on, but owner and attempt. That suffices: who lost
-//! its lease and did not settle yet has left its mark in the cell, so the cell has no other occupancy, and within one, attempts
-//! count on, also when a dead letter is requeued.
+//! A holder does not compare the whole state, which a sender may have moved on, but owner and
+//! attempt. That suffices: who lost its lease and did not settle yet has left its mark in the cell,
+//! so the cell has no other occupancy, and within one, attempts count on, also when a dead letter
+//! is requeued. Only who put its message off leaves nothing, and asks for the occupancy, too.
 //!
-//! Fifteen bits of the occupancy are in the tag. Only who is stopped until its cell was claimed exactly 32,768 times, or a
-//! multiple of that, and finds the very same note, to the millisecond, is taken for another.
+//! Fifteen bits of the occupancy are in the tag. Only who is stopped until its cell was claimed
+//! exactly 32,768 times, or a multiple of that, and finds the very same note, to the millisecond,
+//! is taken for another.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::time::Duration;
@@ -58,8 +63,8 @@ pub(super) enum Time {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Notes when a lease ends that was just taken. If its holder is killed or stopped before this, whoever
-    /// looks first notes an end of its own.
+    /// Notes when a lease ends that was just taken. If its holder is killed or stopped before this,
+    /// whoever looks first notes an end of its own.
     #[inline]
     pub fn start_lease(&self, lease: &Lease, ends_at: Due) {
         let cell = self.cell(lease.index());
@@ -79,7 +84,8 @@ impl<M: Memory> Ring<M> {
         self.replace(lease, |tag| ends_at.to_word(tag))
     }
 
-    /// Notes until when the message is put off whose holder is about to give it back. `false`: its lease was lost.
+    /// Notes until when the message is put off whose holder is about to give it back. `false`: its
+    /// lease was lost.
     pub(super) fn note_put_off(&self, lease: &Lease, until: Due) -> bool {
         self.replace(lease, |tag| until.to_word(tag.of_delay()))
     }
@@ -100,7 +106,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Notes when the message in a claimed cell is due, for [`publish_delayed`](Self::publish_delayed).
+    /// Notes when the message in a claimed cell is due, for
+    /// [`publish_delayed`](Self::publish_delayed).
     pub fn note_delay(&self, claim: &Claim, at: Due) {
         let cell = self.cell(claim.index());
         let tag = Tag::of(0, cell).of_delay();
@@ -114,9 +121,11 @@ impl<M: Memory> Ring<M> {
         lease.is_of(word) || lease.is_held_in(State::from_word(word))
     }
 
-    /// How the lease or the delay of the message in this state stands. With `lease` `None` leases never end.
+    /// How the lease or the delay of the message in this state stands. With `lease` `None` leases
+    /// never end.
     ///
-    /// What this notes of a lease, that it is over or when it ends if nobody did, holds for everybody.
+    /// What this notes of a lease, that it is over or when it ends if nobody did, holds for
+    /// everybody.
     pub(super) fn time_of(
         &self,
         cell: Cell<'_, M::Word>,
@@ -166,7 +175,8 @@ impl<M: Memory> Ring<M> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due(u64);
 
-/// Which delivery a note is about, and whether it says until when that is put off and not when its lease ends.
+/// Which delivery a note is about, and whether it says until when that is put off and not when its
+/// lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tag(u64);
 
@@ -191,7 +201,8 @@ impl Due {
     const ENDED: Self = Self((1 << 40) - 1);
     const LATEST: Self = Self(Self::ENDED.0 - 1);
 
-    /// The point in time this long after boot. Rounded down: right for the present, which must not run ahead.
+    /// The point in time this long after boot. Rounded down: right for the present, which must not
+    /// run ahead.
     #[must_use]
     pub fn at(since_boot: Duration) -> Self {
         let millis = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);

@@ -35,7 +35,8 @@ impl Shared {
         let Some(word) = ring.requeue(index, id.1) else {
             return Ok(false);
         };
-        // Looked at again, as by a sender: whoever closed the queue before may have found it drained.
+        // Looked at again, as by a sender: whoever closed the queue before may have found it
+        // drained.
         if let Err(closed) = self.check_open()
             && ring.take_back_requeued(index, word)
         {
@@ -113,8 +114,8 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Makes a dead letter a message that was never delivered, in its own place; the word of its cell then. `None` if it is
-    /// gone, or while two who lost its lease may still be reading.
+    /// Makes a dead letter a message that was never delivered, in its own place; the word of its
+    /// cell then. `None` if it is gone, or while two who lost its lease may still be reading.
     pub(super) fn requeue(&self, index: u32, letter: u64) -> Option<u64> {
         let cell = self.cell(index);
         // Tried again when a sender moved the cell on, or a zombie let go, just now.
@@ -141,7 +142,8 @@ impl<M: Memory> Ring<M> {
             .is_ok()
     }
 
-    /// Notes in a dead letter which signal ended its last receiver, unless it is gone or ended otherwise.
+    /// Notes in a dead letter which signal ended its last receiver, unless it is gone or ended
+    /// otherwise.
     fn note_signal(&self, index: u32, letter: u64, signal: u8) -> bool {
         let cell = self.cell(index);
         // Tried again when a sender moved the cell on, or a zombie let go, just now.

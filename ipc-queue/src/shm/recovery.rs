@@ -86,7 +86,8 @@ impl<M: Memory> Ring<M> {
         writing && state.claimed_at().unwrap_or_else(|| cell.occupancy()) == occupancy
     }
 
-    /// The state after one of its mentions of `seat` was taken away. `None`: the cell is in another state by now.
+    /// The state after one of its mentions of `seat` was taken away. `None`: the cell is in another
+    /// state by now.
     fn without(&self, seat: Seat, word: u64, cell: Cell<'_, M::Word>) -> Option<State> {
         let state = State::from_word(word);
         Some(match state.kind {
@@ -119,8 +120,8 @@ impl<M: Memory> Ring<M> {
         })
     }
 
-    /// Whether the message in this state was delivered as often as it may be. Read while nobody can requeue it: it is no
-    /// dead letter.
+    /// Whether the message in this state was delivered as often as it may be. Read while nobody can
+    /// requeue it: it is no dead letter.
     pub(super) fn is_exhausted(&self, state: State, cell: Cell<'_, M::Word>) -> bool {
         cell.attempts(state) >= self.attempt_limit()
     }
@@ -196,7 +197,8 @@ impl<M: Memory> Ring<M> {
             .map(|()| next.kind)
     }
 
-    /// Makes a message wait whose holder noted until when, and ends its delivery. `false`: the cell changed.
+    /// Makes a message wait whose holder noted until when, and ends its delivery. `false`: the cell
+    /// changed.
     pub(super) fn put_off(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let state = State::from_word(word);
         let delayed = state.released_as(CellKind::Delayed).to_word();

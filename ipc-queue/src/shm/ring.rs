@@ -174,8 +174,8 @@ impl Lease {
         self.place.index()
     }
 
-    /// The number of the delivery: 1 for the first of a message. Not how often a requeued message was delivered since:
-    /// [`Ring::attempts`] says that.
+    /// The number of the delivery: 1 for the first of a message. Not how often a requeued message
+    /// was delivered since: [`Ring::attempts`] says that.
     #[inline(always)]
     pub fn attempt(&self) -> u8 {
         State::from_word(self.word).attempt
@@ -221,7 +221,8 @@ pub enum Settled {
     Quarantined,
     /// The lease had been lost: nothing was settled, and the message is somebody else's.
     LeaseLost,
-    /// The lease was over, though nobody had taken the message away yet: it can be taken again, or is a dead letter.
+    /// The lease was over, though nobody had taken the message away yet: it can be taken again, or
+    /// is a dead letter.
     Over,
 }
 

@@ -31,11 +31,13 @@
 //!
 //! # Requeueing
 //!
-//! The one swap `DEAD` → `READY` is all that requeueing is; the attempt stays what it is. `Cell::count_from` said before
-//! from which attempt on deliveries count if this letter is requeued, and what it said is about this letter only once it is
-//! not `DEAD` at that attempt any more. So a process that is killed, or stopped for however long, leaves
-//! either the letter with its attempts and its reason, or a message that starts anew. Since attempts count on, no two
-//! deliveries of an occupancy have the same: whoever lost a lease before can't be taken for the one who has it now.
+//! The one swap `DEAD` → `READY` is all that requeueing is; the attempt stays what it is.
+//! `Cell::count_from` said before from which attempt on deliveries count if this letter is
+//! requeued, and what it said is about this letter only once it is not `DEAD` at that attempt any
+//! more. So a process that is killed, or stopped for however long, leaves either the letter with
+//! its attempts and its reason, or a message that starts anew. Since attempts count on, no two
+//! deliveries of an occupancy have the same: whoever lost a lease before can't be taken for the one
+//! who has it now.
 
 use std::cmp::Ordering;
 use std::num::NonZeroU16;
@@ -216,8 +218,9 @@ impl Position {
 pub struct State {
     /// What the cell holds.
     pub kind: CellKind,
-    /// How often the message was delivered, also before it was requeued: `Cell::attempts` says how often since. In
-    /// `Writing`: how often receivers stepped over it, so that the lap of its claim can be told.
+    /// How often the message was delivered, also before it was requeued: `Cell::attempts` says how
+    /// often since. In `Writing`: how often receivers stepped over it, so that the lap of its claim
+    /// can be told.
     pub attempt: u8,
     /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.
     pub owner: Option<Seat>,
@@ -338,8 +341,8 @@ impl State {
         }
     }
 
-    /// A dead letter that is an ordinary message again. `None` while two who lost its lease may still be reading:
-    /// one mark is all that there is room for in a message.
+    /// A dead letter that is an ordinary message again. `None` while two who lost its lease may
+    /// still be reading: one mark is all that there is room for in a message.
     #[must_use]
     pub fn requeued(self) -> Option<Self> {
         let zombie = match (self.owner, self.zombie) {
@@ -394,15 +397,16 @@ impl State {
 
 /// The number of the delivery after number `attempt`.
 ///
-/// Of a message that is requeued again and again they start over, but not at the numbers that only a message has that was
-/// never requeued: 0, never delivered, and 1.
+/// Of a message that is requeued again and again they start over, but not at the numbers that only
+/// a message has that was never requeued: 0, never delivered, and 1.
 #[inline(always)]
 #[must_use]
 pub const fn attempt_after(attempt: u8) -> u8 {
     if attempt == u8::MAX { 2 } else { attempt + 1 }
 }
 
-/// How many deliveries there were up to number `attempt`, after number `base`. Right up to 253, which is above any limit.
+/// How many deliveries there were up to number `attempt`, after number `base`. Right up to 253,
+/// which is above any limit.
 #[must_use]
 pub const fn attempts_since(attempt: u8, base: u8) -> u8 {
     if attempt >= base {

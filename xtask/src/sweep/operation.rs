@@ -34,7 +34,8 @@ impl State {
     }
 }
 
-/// In which operations a process is also stopped: those on messages, whose priorities and keys are others' business.
+/// In which operations a process is also stopped: those on messages, whose priorities and keys are
+/// others' business.
 const STOPPED: [&str; 16] = [
     "send-inline",
     "send-chunked",

@@ -146,7 +146,8 @@ impl Expectation {
 }
 
 impl Expectation {
-    /// Whether this may be left of the operation's messages by a survivor that took and acked what it could.
+    /// Whether this may be left of the operation's messages by a survivor that took and acked what
+    /// it could.
     pub fn could_leave(&self, outcome: &Outcome) -> bool {
         let numbers: Vec<_> = outcome.messages.iter().map(Message::number).collect();
         let known = |number: &u64| self.numbers().any(|known| known == *number);

@@ -27,7 +27,8 @@ pub struct Effort {
     pub recoveries: usize,
     /// How many real kills for each operation and state.
     pub kills: usize,
-    /// At how many instructions of each operation and state the process is stopped, if it is at all.
+    /// At how many instructions of each operation and state the process is stopped, if it is at
+    /// all.
     pub stops: usize,
 }
 
@@ -50,8 +51,8 @@ pub struct Sweeper<'a> {
     tally: Tally,
 }
 
-/// Where to stop: so many instructions after so many accesses to what is watched. Not counted from the beginning, as how many
-/// there are until the first access may differ from one run to the next.
+/// Where to stop: so many instructions after so many accesses to what is watched. Not counted from
+/// the beginning, as how many there are until the first access may differ from one run to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     accesses: usize,
@@ -140,8 +141,8 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// After which instructions to stop: right before and right after those that access the first cell's state and time. Where
-    /// that can't be found out, anywhere.
+    /// After which instructions to stop: right before and right after those that access the first
+    /// cell's state and time. Where that can't be found out, anywhere.
     fn stops(&self, operation: &Operation, state: &State, count: usize) -> Result<Vec<Place>> {
         let (mut tracee, _survivor, _) = self.start_for_survivor(operation, state, 0)?;
         let is_watched = tracee.watch(&stopping::watched_words(&self.folder)?)?;

@@ -1,9 +1,10 @@
 //! A survivor at work while the stepped process is stopped, and what must come of it.
 //!
-//! It takes what it can until every lease and delay of the stopped process's is over, and keeps the messages for an
-//! hour, or acks them, in turn. Where there is room then, it has messages of its own in every state in which a late change could
-//! hurt them: held for an hour, put off by an hour, dead. When the stopped process has gone on and ended its
-//! operation, all of these must be as they were, and the queue's books must balance.
+//! It takes what it can until every lease and delay of the stopped process's is over, and keeps the
+//! messages for an hour, or acks them, in turn. Where there is room then, it has messages of its
+//! own in every state in which a late change could hurt them: held for an hour, put off by an hour,
+//! dead. When the stopped process has gone on and ended its operation, all of these must be as they
+//! were, and the queue's books must balance.
 
 use std::fs;
 use std::path::Path;
@@ -54,7 +55,8 @@ enum Room {
 }
 
 impl Survivor {
-    /// Attaches. Before a watcher looks, it takes what is ready. It acks every other message, which ones is by `seed`.
+    /// Attaches. Before a watcher looks, it takes what is ready. It acks every other message, which
+    /// ones is by `seed`.
     pub fn attach(segments: &Path, operation: &'static str, seed: u64) -> Result<Self> {
         let queue = actor::open(&actor::namespace_in(segments)?, OpenMode::Open)?;
         let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
@@ -162,7 +164,8 @@ impl Survivor {
         Ok(Room::Found)
     }
 
-    /// After the other ended its operation: time goes by, and nothing of what was done meanwhile may have changed.
+    /// After the other ended its operation: time goes by, and nothing of what was done meanwhile
+    /// may have changed.
     pub fn judge(mut self, expectation: &Expectation) -> Result<ShmQueue> {
         let until = Instant::now() + 3 * LEASE;
         // What the other left comes, and only that.
@@ -235,8 +238,8 @@ fn let_watcher_look() {
     thread::sleep(MOMENT);
 }
 
-/// Where the first cell's state and time are in the queue's file: found by sending a message, which fills that cell's
-/// header.
+/// Where the first cell's state and time are in the queue's file: found by sending a message, which
+/// fills that cell's header.
 pub fn watched_words(folder: &Path) -> Result<[u64; 2]> {
     const LINE: usize = 64;
     const TIME: u64 = 6 * 8;

@@ -169,8 +169,8 @@ impl Tracee {
         Ok(())
     }
 
-    /// Watches these words of the segment, at most two, from now on; for [`accessed`](Self::accessed). `false`: this processor,
-    /// or whatever it is, can't.
+    /// Watches these words of the segment, at most two, from now on; for
+    /// [`accessed`](Self::accessed). `false`: this processor, or whatever it is, can't.
     pub fn watch(&mut self, words: &[u64]) -> Result<bool> {
         let Some(segments) = self.segments.to_str().map(str::to_owned) else {
             return Ok(false);

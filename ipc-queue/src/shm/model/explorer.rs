@@ -77,7 +77,8 @@ impl Scenario {
         self
     }
 
-    /// Stops also between the accesses to the notes of time, and to the claim, whose occupancy they bear.
+    /// Stops also between the accesses to the notes of time, and to the claim, whose occupancy they
+    /// bear.
     pub fn timing(mut self) -> Self {
         self.shape.stops |= 1 << 2 | 1 << 6;
         self

@@ -284,7 +284,8 @@ impl Ledger {
         }
     }
 
-    /// The note of time in a cell was changed: it must not take the place of one about the cell's delivery.
+    /// The note of time in a cell was changed: it must not take the place of one about the cell's
+    /// delivery.
     pub fn time_changed(&mut self, index: usize, was: u64, is: u64, words: &[u64]) -> Verdict {
         let cell = &words[index * CELL_WORDS..][..CELL_WORDS];
         let (state, occupancy) = (State::from_word(cell[0]), Lap::new(cell[2]));

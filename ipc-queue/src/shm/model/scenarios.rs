@@ -505,7 +505,7 @@ fn a_zombie_does_not_move_the_time_of_who_holds_its_message_now() {
     explore("late delay", 2, expired);
 }
 
-// --- stops: whoever goes on late changes nothing of a later message ----------------------------------
+// --- stops: whoever goes on late changes nothing of a later message ------------------------------
 
 #[test]
 fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_delay() {
@@ -577,6 +577,19 @@ fn whoever_puts_a_message_off_may_die_or_stop() {
         }
         explore("put off by the dead", 2, taken.noting().killing(1, &[1]));
     }
+}
+
+#[test]
+fn who_is_late_to_put_a_message_off_leaves_the_next_one_of_its_process() {
+    let actors = vec![
+        (0, sends(&[1, 2])),
+        (1, vec![Take, Delay(25)]),
+        (1, acks(1)),
+        (2, acks(1)),
+        (3, vec![Clock(24), Clock(30)]),
+    ];
+    let taken = Scenario::new(1, actors).prepared([0, 0, 1]);
+    explore("put off late, one seat", 2, taken.timing());
 }
 
 #[test]

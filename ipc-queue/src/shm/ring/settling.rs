@@ -67,25 +67,30 @@ impl<M: Memory> Ring<M> {
 
     /// Gives a message back that is to be delivered again after `until`, if attempts are left.
     ///
-    /// The note decides: once it is made, a watcher that comes by while we are stopped does the rest.
+    /// The note decides: once it is made, a watcher that comes by while we are stopped does the
+    /// rest.
     pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
         let cell = self.cell(lease.index());
         if self.is_exhausted(State::from_word(lease.word), cell) {
             return self.settle(lease, Settlement::Nack);
         }
+        let occupancy = cell.occupancy();
         if !self.note_put_off(lease, until) {
             return self.give_up(lease);
         }
         loop {
             let word = cell.state().load(SeqCst);
-            if !lease.is_held_in(State::from_word(word)) || self.put_off(cell, word) {
+            // Nothing of ours is in the cell once a watcher has done it: by now another thread of
+            // this process may hold another message there.
+            let is_ours = lease.is_held_in(State::from_word(word)) && cell.occupancy() == occupancy;
+            if !is_ours || self.put_off(cell, word) {
                 return Settled::Delayed;
             }
         }
     }
 
-    /// Ends a delivery whose lease is over, unless somebody did so already. Who gives up does not read on, so nothing is to
-    /// remember it by.
+    /// Ends a delivery whose lease is over, unless somebody did so already. Who gives up does not
+    /// read on, so nothing is to remember it by.
     fn give_up(&self, lease: &Lease) -> Settled {
         let cell = self.cell(lease.index());
         loop {
