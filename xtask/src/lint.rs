@@ -44,6 +44,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
             "fork.rs",
             "wait.rs",
             "liveness.rs",
+            "user.rs",
             "watch.rs",
             "buffer/guard.rs",
         ],
