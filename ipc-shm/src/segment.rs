@@ -48,8 +48,8 @@ pub struct Segment {
     /// the locks of that stay while it is mapped, also when this descriptor was lost.
     file: Kept,
     mapping: Arc<Mapping>,
-    /// Whether the path led here at the first look, and what the process's root folder was then. `None`: it did not.
-    found_at: OnceLock<Option<FileIdentity>>,
+    /// What the process's root folder was when the path led here. `None`: it did not, or is relative.
+    root: OnceLock<FileIdentity>,
     is_read_only: bool,
     generation: Generation,
 }
@@ -238,21 +238,27 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether the path led to this file before and leads to another one now. A path that leads nowhere is no proof: the
-    /// process may have another view of the file system than it had.
+    /// Whether the path led to this file when it was opened and leads to another one now. A path that leads nowhere is
+    /// not a proof: the process may have another view of the file system than it had.
     fn was_moved(&self, ours: &FileStat) -> bool {
-        let path = self.path();
-        let ours = FileIdentity::of(ours);
-        let root = || stat("/").ok().map(|root| FileIdentity::of(&root));
-        let there = stat(&path).ok().filter(|there| {
-            there.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() && path.is_absolute()
-        });
-        let there = there.map(|there| FileIdentity::of(&there));
-        let found_at = self
-            .found_at
-            .get_or_init(|| (there == Some(ours)).then(root).flatten());
-        let is_another = there.is_some_and(|there| there != ours);
-        is_another && found_at.is_some() && *found_at == root()
+        let is_another = |there| there != FileIdentity::of(ours);
+        self.root.get().is_some()
+            && self.file_at_path().is_some_and(is_another)
+            && self.root.get() == root_folder().as_ref()
+    }
+
+    /// Remembers that the path leads here, if it does.
+    fn note_place(&self) {
+        let ours = self.file.stat().map(|stat| FileIdentity::of(&stat));
+        if ours.is_some() && self.file_at_path() == ours && self.path().is_absolute() {
+            let _ = root_folder().map(|root| self.root.set(root));
+        }
+    }
+
+    fn file_at_path(&self) -> Option<FileIdentity> {
+        let stat = stat(&self.path()).ok()?;
+        let is_file = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+        is_file.then(|| FileIdentity::of(&stat))
     }
 
     /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and 63 ([`TRUNCATED`]) are the
@@ -371,10 +377,15 @@ fn mapped(
         header,
         file,
         mapping,
-        found_at: OnceLock::new(),
+        root: OnceLock::new(),
         is_read_only,
         generation: Generation::current(),
     }
+}
+
+/// Another one if the process changed it since.
+fn root_folder() -> Option<FileIdentity> {
+    stat("/").ok().map(|root| FileIdentity::of(&root))
 }
 
 fn file_of(path: &Path) -> &OsStr {

@@ -14,7 +14,7 @@ pub(crate) fn ours() -> u32 {
 
 /// Whether `uid` is how this namespace shows users that have no number in it.
 pub(crate) fn is_nobody(uid: u32) -> bool {
-    uid == overflow() && !is_mapped(uid, &uid_map())
+    uid == overflow() && uid_map().is_some_and(|map| !is_mapped(uid, &map))
 }
 
 /// Whether this program runs with more rights than its caller (set-uid, set-gid, file capabilities). The caller's
@@ -30,9 +30,9 @@ fn overflow() -> u32 {
     text.trim().parse().unwrap_or(65534)
 }
 
-/// Empty where `/proc` is not mounted.
-fn uid_map() -> String {
-    fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
+/// Empty if no user has a number. `None` where `/proc` is not mounted, or the kernel has no user namespaces.
+fn uid_map() -> Option<String> {
+    fs::read_to_string("/proc/self/uid_map").ok()
 }
 
 /// Lines of first number inside, first number outside, how many.
@@ -43,7 +43,7 @@ fn is_mapped(uid: u32, map: &str) -> bool {
         let count = numbers.nth(1)?.ok()?;
         Some((first..first + count).contains(&uid.into()))
     };
-    map.trim().is_empty() || map.lines().any(|line| in_line(line) == Some(true))
+    map.lines().any(|line| in_line(line) == Some(true))
 }
 
 #[cfg(test)]
@@ -57,6 +57,6 @@ mod tests {
         assert!(!is_mapped(65537, rootless));
         assert!(!is_mapped(65534, "0 1000 1"));
         assert!(is_mapped(65534, "0 0 4294967295"));
-        assert!(is_mapped(65534, ""));
+        assert!(!is_mapped(65534, ""));
     }
 }

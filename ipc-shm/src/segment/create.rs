@@ -117,6 +117,7 @@ impl Segment {
             let path = segment.path();
             match link(&segment.file, &folder, &path) {
                 Ok(()) => {
+                    segment.note_place();
                     events::created(&segment);
                     return Ok(segment);
                 }

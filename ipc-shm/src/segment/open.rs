@@ -132,6 +132,7 @@ impl Segment {
         if segment.is_truncated() {
             return Err(OpenError::Truncated { path });
         }
+        segment.note_place();
         events::opened(&segment);
         Ok(segment)
     }
