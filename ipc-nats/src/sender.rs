@@ -213,6 +213,7 @@ impl Shared {
                     return Err(match waited {
                         Some(waited) => SendFailure::TimedOut {
                             waited,
+                            missing: NoRoom::Places,
                             dead: room.dead,
                         },
                         None => SendFailure::Full {

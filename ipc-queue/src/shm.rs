@@ -35,7 +35,7 @@ mod word;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Name, QueueSettings};
@@ -57,7 +57,9 @@ use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
+use crate::transport::{
+    AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+};
 use contents::Contents;
 use geometry::LAYOUT_HASH;
 use level::SegmentMemory;
@@ -65,6 +67,7 @@ use patrol::Patrol;
 use recovery::{Changed, Due};
 use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
+use waiting::LostDescriptor;
 use word::{CellKind, Seat};
 
 /// What queue segments are called: `<name>.queue`.
@@ -108,6 +111,8 @@ pub(crate) struct Shared {
     patrol: Mutex<Patrol>,
     /// How many [`Hold`]s there are.
     holds: AtomicUsize,
+    /// Set by whoever first says that this process lost its descriptor.
+    lost_descriptor: OnceLock<&'static LostDescriptor>,
 }
 
 /// Keeps this process attached, as long as there is one.
@@ -142,7 +147,11 @@ impl ShmQueue {
         for member in table.departed(&segment) {
             contents.recover(&segment, &table, member);
         }
-        let attachment = Attachment::join(segment, &process_name())?;
+        let attach_as = match request.attach_as {
+            AttachAs::Participant => ipc_shm::AttachAs::Participant,
+            AttachAs::Tool => ipc_shm::AttachAs::Tool,
+        };
+        let attachment = Attachment::join_as(segment, &process_name(), attach_as)?;
         let shared = Hold(Arc::new(Shared {
             seat: Seat::of_slot(attachment.member().index),
             attachment,
@@ -152,6 +161,7 @@ impl ShmQueue {
             next_look: AtomicU64::new(u64::MAX),
             patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),
+            lost_descriptor: OnceLock::new(),
         }));
         let subject: Arc<dyn Watched> = Arc::clone(&shared.0) as _;
         watch::watch(Arc::downgrade(&subject));
@@ -318,6 +328,10 @@ impl Transport for ShmQueue {
             let failure = match failure {
                 SendFailure::Closed => ControlFailure::Closed,
                 SendFailure::Removed => ControlFailure::Removed,
+                SendFailure::Deleted => ControlFailure::Deleted,
+                SendFailure::DescriptorLost { queue, descriptor } => {
+                    ControlFailure::DescriptorLost { queue, descriptor }
+                }
                 SendFailure::Truncated => ControlFailure::Truncated,
                 SendFailure::Damaged(reason) => ControlFailure::Damaged { reason },
                 other => ControlFailure::NotSent(other),
@@ -543,7 +557,10 @@ impl Watched for Shared {
         }
         // Before the look: what is noted after it must wake the watcher.
         self.next_look.store(u64::MAX, Ordering::SeqCst);
-        self.attachment.segment().check_whole();
+        self.attachment.check_file();
+        if !self.attachment.is_ours() {
+            return None;
+        }
         self.look_around(running);
         self.patrol();
         let due = self.look_at_clock()?;
@@ -572,9 +589,10 @@ impl Deref for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // A forked copy does not detach: the slot is its parent's.
+        // A forked copy does not detach: the slot is its parent's. A process that lost its descriptor does: its life lock
+        // holds for as long as the file is mapped, and every step asks for the slot's epoch.
         let last = self.holds.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && self.attachment.is_ours() {
+        if last && self.attachment.is_this_process() {
             self.detach();
         }
     }
@@ -600,7 +618,8 @@ fn open_segment(
         let (_, body_bytes) = geometry::levels(settings)?;
         let params = geometry::to_params(settings, fastrand::u64(1..));
         let participants = settings.max_participants;
-        Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)
+        Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)?
+            .with_tool_slots(geometry::TOOL_SLOTS)
     };
     let too_large = || QueueError::Geometry {
         name: name.to_string(),

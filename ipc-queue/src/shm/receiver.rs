@@ -300,7 +300,7 @@ impl LevelReceiver {
     fn ack(&self, lease: &Lease) -> Result<(), SettleError> {
         let shared = &*self.shared;
         if !shared.attachment.is_ours() {
-            return Err(SettleError::Forked); // The lease is the parent's.
+            return Err(self.not_ours());
         }
         match self.level.ring.ack(lease) {
             Settled::Freed => {
@@ -317,7 +317,7 @@ impl LevelReceiver {
     pub(super) fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
         let ring = &self.level.ring;
         if !self.shared.attachment.is_ours() {
-            return Err(SettleError::Forked);
+            return Err(self.not_ours());
         }
         // Read while it is ours.
         let message = ring.cell(lease.index()).envelope().id;
@@ -363,6 +363,16 @@ impl LevelReceiver {
         Ok(())
     }
 
+    /// In a forked copy the lease is the parent's. Where the descriptor was lost it comes back when the queue is let go.
+    #[cold]
+    fn not_ours(&self) -> SettleError {
+        match self.shared.why_not_ours() {
+            Gone::DescriptorLost(lost) => lost.into(),
+            Gone::Deleted => SettleError::Deleted,
+            _ => SettleError::Forked,
+        }
+    }
+
     #[cold]
     fn lost(&self) -> SettleError {
         match self.shared.usable() {
@@ -374,7 +384,7 @@ impl LevelReceiver {
     pub(super) fn extend(&self, lease: &Lease, by: Duration) -> Result<(), SettleError> {
         let shared = &*self.shared;
         if !shared.attachment.is_ours() {
-            return Err(SettleError::Forked);
+            return Err(self.not_ours());
         }
         if shared.contents.settings.lease.is_none() {
             return Ok(());
