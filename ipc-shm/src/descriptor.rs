@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -133,38 +134,52 @@ impl Drop for Kept {
 
 /// A pipe that tells a thread which polls it to look again.
 ///
-/// Never writes to, reads or closes a file that took one of its numbers after they were closed by mistake.
-/// An eventfd would need one number instead of two, but all eventfds have the same inode.
+/// Never writes to, reads or closes a file that took its number after it was closed by mistake. An eventfd could not
+/// be told from another one: all have the same inode.
 #[derive(Debug)]
 pub struct Notifier {
     reader: Kept,
-    writer: Kept,
+    /// `None`: the reader is opened for writing, too.
+    writer: Option<Kept>,
 }
 
 impl Notifier {
-    /// A pipe with nothing in it.
+    /// A pipe with nothing in it: one descriptor, or two where `/proc` is not mounted.
     ///
     /// # Errors
     /// The process has too many descriptors.
     pub fn new() -> io::Result<Arc<Self>> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        Ok(Arc::new(Self {
-            reader: Kept::pipe(reader)?,
-            writer: Kept::pipe(writer)?,
+        let both = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        Ok(Arc::new(match both {
+            Ok(both) => Self {
+                reader: Kept::pipe(both.into())?,
+                writer: None,
+            },
+            Err(_) => Self {
+                reader: Kept::pipe(reader)?,
+                writer: Some(Kept::pipe(writer)?),
+            },
         }))
     }
 
-    /// Makes it readable; `false` if a descriptor was lost.
+    /// Makes it readable; `false` if the descriptor was lost.
     pub fn notify(&self) -> bool {
-        if !self.writer.is_intact() {
+        let writer = self.writer.as_ref().unwrap_or(&self.reader);
+        if !writer.is_intact() {
             return false;
         }
         // Full: readable already.
-        let _ = self.writer.file().write(&[1]);
+        let _ = writer.file().write(&[1]);
         true
     }
 
-    /// Makes it unreadable; `false` if a descriptor was lost.
+    /// Makes it unreadable; `false` if the descriptor was lost.
+    #[must_use]
     pub fn clear(&self) -> bool {
         let mut bytes = [0; 256];
         loop {
@@ -178,10 +193,10 @@ impl Notifier {
         }
     }
 
-    /// Whether both numbers still stand for this pipe.
+    /// Whether its numbers still stand for this pipe.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.reader.is_intact() && self.writer.is_intact()
+        self.reader.is_intact() && self.writer.as_ref().is_none_or(Kept::is_intact)
     }
 }
 
@@ -271,9 +286,8 @@ mod tests {
         assert!(notifier.notify() && notifier.clear());
         let mut log = tempfile::tempfile_in("/dev/shm").unwrap();
         log.write_all(b"log").unwrap();
-        for number in [notifier.writer.number(), notifier.reader.number()] {
-            replace(number, &log);
-        }
+        assert!(notifier.writer.is_none());
+        replace(notifier.reader.number(), &log);
         assert!(!notifier.notify() && !notifier.clear() && !notifier.is_intact());
         assert_eq!(log.metadata().unwrap().len(), 3);
         assert_eq!(log.stream_position().unwrap(), 3);

@@ -33,6 +33,7 @@ pub use buffer::{
     AccessError, BufferError, BufferGuard, LOCK_TIMEOUT, MAX_PROCESSES, SharedBuffer,
 };
 pub use descriptor::Notifier;
+pub use fork::Generation;
 pub use layout::{Expected, Header, HeaderError, Kind, PayloadType, fingerprint};
 pub use liveness::{NoPidfd, ProcessIdentity};
 pub use lock::{Holder, Inherited, LockError, LockGuard, RobustLock};
@@ -45,3 +46,4 @@ pub use segment::{
     CreateError, Created, DELETED, FileLoss, OpenError, OpenOrCreateError, REMOVED, Segment,
     SystemError, TRUNCATED,
 };
+pub use user::is_nobody;

@@ -12,8 +12,10 @@ pub(crate) fn ours() -> u32 {
     geteuid().as_raw()
 }
 
-/// Whether `uid` is how this namespace shows users that have no number in it.
-pub(crate) fn is_nobody(uid: u32) -> bool {
+/// Whether `uid` is how this user namespace shows all users that have no number in it. Such a number identifies nobody,
+/// also if it is this process's own.
+#[must_use]
+pub fn is_nobody(uid: u32) -> bool {
     uid == overflow() && uid_map().is_some_and(|map| !is_mapped(uid, &map))
 }
 

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use ipc_queue::conformance::number_in;
+use ipc_queue::shm::Inspector;
 use ipc_queue::transport::{AttachAs, OpenMode, OpenRequest, Wait};
 use ipc_queue::{
     ByteQueue, ControlFailure, DrainError, Name, NoRoom, QueueError, QueueSettings, RecvError,
@@ -161,6 +162,35 @@ fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
     let end = clumsy.end();
     assert!(end.success(), "{end}");
     stage.assert_all_free(&stage.open());
+}
+
+// --- PIDs -------------------------------------------------------------------------------------------
+
+#[test]
+fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
+    let test = "a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use";
+    let flags = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    let possible = Command::new("unshare").args(flags).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        println!("skipped: {test}: no PID namespaces here");
+        return;
+    }
+    let stage = Stage::new(&settings(8));
+    let folder = stage.file().parent().unwrap().parent().unwrap().to_owned();
+    let namespace = Namespace::in_folder(folder, "test").unwrap();
+    let inspector = Inspector::open(&namespace, &Name::new("jobs").unwrap()).unwrap();
+    assert!(!inspector.is_in_use());
+    let mut command = Command::new("unshare");
+    command.args(flags).arg(std::env::current_exe().unwrap());
+    let mut there = stage.start_by(command, "puppet");
+    there.expect("ready");
+    assert!(inspector.is_in_use());
+    there.kill();
+    // What it started there ends with it, a moment later; its slot is not freed by anybody.
+    while inspector.is_in_use() {
+        thread::yield_now();
+    }
+    assert_eq!(inspector.participants().len(), 1);
 }
 
 // --- Names ------------------------------------------------------------------------------------------

@@ -394,7 +394,7 @@ fn force_removes_what_stands_in_a_segments_place_and_never_follows_a_link() {
         &|| mkfifo(&path(&scratch), Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
         &|| {
             fs::write(path(&scratch), "unreadable").unwrap();
-            fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o0)).unwrap();
         },
     ];
     for plant in plant {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -476,7 +476,10 @@ fn odd_folder() {
     buffer.write_at(0, b"odd").unwrap();
     assert_eq!(connect(&namespace).read_to_vec(0, 3).unwrap(), b"odd");
     assert_eq!(SharedBuffer::list(&namespace).unwrap().len(), 1);
-    assert_eq!(namespace.siblings().unwrap(), [namespace.clone()]);
+    assert_eq!(
+        namespace.siblings().unwrap(),
+        std::slice::from_ref(&namespace)
+    );
     let error = SharedBuffer::create(&namespace, "b", 8).unwrap_err();
     assert!(
         error.to_string().contains("exists already"),

@@ -157,7 +157,8 @@ impl Sending<'_, '_, '_> {
         let Some(mut waiting) = self.waiting.take() else {
             return Ok(());
         };
-        self.ringer.clear();
+        // A descriptor that was lost is noticed when it is polled.
+        let _ = self.ringer.clear();
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
         match self.attempt(&mut waiting.want) {
