@@ -181,6 +181,18 @@ impl ShmQueue {
         })
     }
 
+    /// Removes whatever has the name of the queue, also what [`remove`](Self::remove) refuses: a file that others may
+    /// use, a link (never what it points to), an empty folder. `Ok(false)` if there was nothing.
+    ///
+    /// # Errors
+    /// [`ControlError`] when it belongs to another user, is a folder with something in it, or the system refuses.
+    pub fn remove_by_force(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
+        Segment::remove_by_force(namespace, name, KIND).map_err(|error| {
+            let address = format!("shm:{}/{name}", namespace.name());
+            ControlFailure::from(QueueError::from(error)).of(address, ControlCall::Remove)
+        })
+    }
+
     /// The names of the queues in a namespace, sorted; also of those that can't be opened.
     ///
     /// # Errors
