@@ -4,6 +4,7 @@
 //! the overflow user, usually 65534. So that number is the identity of nobody, unless the namespace maps it.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use nix::unistd::geteuid;
 
@@ -28,8 +29,12 @@ pub(crate) fn has_more_rights_than_caller() -> bool {
 }
 
 fn overflow() -> u32 {
-    let text = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    text.trim().parse().unwrap_or(65534)
+    // Asked once: it is a setting of the machine that nobody changes.
+    static OVERFLOW: OnceLock<u32> = OnceLock::new();
+    *OVERFLOW.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+        text.trim().parse().unwrap_or(65534)
+    })
 }
 
 /// Empty if no user has a number. `None` where `/proc` is not mounted, or the kernel has no user namespaces.
