@@ -37,7 +37,7 @@ pub fn play(namespace: &Namespace, role: &str) {
         "create" => say(&outcome(SharedBuffer::create(namespace, "c", 8))),
         "default folder" => {
             let namespace = Namespace::new("x").unwrap();
-            say(&namespace.path().display().to_string());
+            say(&format!("{} {}", geteuid(), namespace.path().display()));
         }
         "odd folder" => odd_folder(),
         "madvise refused" => madvise_refused(namespace),
@@ -466,7 +466,7 @@ fn an_empty_folder_name_in_the_environment_is_none() {
     let said = Scratch::new()
         .start_by(command, "identity default folder")
         .hear();
-    assert_eq!(said, format!("/dev/shm/ipc.{}/x", geteuid()));
+    assert_eq!(said, format!("{0} /dev/shm/ipc.{0}/x", geteuid()));
 }
 
 /// In a folder whose name is not UTF-8, as `IPC_SHM_DIR` says.
