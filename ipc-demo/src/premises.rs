@@ -14,6 +14,9 @@ use ipc_node::pool::{Pool, PoolBuilder};
 use ipc_queue::transport::OpenMode;
 use ipc_queue::{Address, QueueOptions};
 use ipc_shm::Namespace;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 use crate::{nats, task};
 
@@ -220,19 +223,17 @@ pub fn remove_dead_runs(ours: &Namespace) -> Result<Vec<String>> {
     Ok(dead.map(removed).collect())
 }
 
-/// Whether nobody is left of a run, by the locks of its nodes. The number in its name tells nothing: it may be one of
-/// another PID namespace.
+/// Whether nobody is left of a run. `ours` can only be the name of an earlier process of our number.
 fn is_dead(run: &Namespace, ours: &Namespace) -> bool {
-    if !run.name().as_str().starts_with(PREFIX) {
-        return false;
-    }
-    let Ok(nodes) = Registry::open(run) else {
+    let number = run.name().as_str().strip_prefix(PREFIX);
+    let Some(Ok(coordinator)) = number.map(str::parse) else {
         return false;
     };
-    // Between its first file and its joining, a run that begins has no nodes. `ours` can only be the name of an earlier
-    // run, of a process that had our number.
-    let has_begun = run == ours || !nodes.nodes(Duration::MAX).is_empty();
-    has_begun && !nodes.anybody_there()
+    // By its number first: between its first file and its joining, a run that begins has no nodes.
+    let is_gone = || kill(Pid::from_raw(coordinator), None) == Err(Errno::ESRCH);
+    // Then by its nodes: a helper may be finishing a task, or its number be one of another PID namespace.
+    let nobody_there = || Registry::open(run).is_ok_and(|registry| !registry.anybody_there());
+    (run == ours || is_gone()) && nobody_there()
 }
 
 /// Removes the queues, what else is in the folder, and the table of nodes: as many of them as possible. What is left all the same.
