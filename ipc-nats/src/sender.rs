@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{SendPort, Wait};
-use ipc_queue::{Loan, PublishOnce, Semantic, SendFailure, SendOptions, Unsupported};
+use ipc_queue::{Loan, NoRoom, PublishOnce, Semantic, SendFailure, SendOptions, Unsupported};
 
 use crate::door;
 use crate::keys::Keyed;
@@ -213,6 +213,7 @@ impl Shared {
                     return Err(match waited {
                         Some(waited) => SendFailure::TimedOut {
                             waited,
+                            missing: NoRoom::Places,
                             dead: room.dead,
                         },
                         None => SendFailure::Full {

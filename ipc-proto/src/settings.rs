@@ -29,7 +29,7 @@ pub struct QueueSettings {
     /// How long a receiver may hold a message that it neither settles nor extends. `None`: for as
     /// long as it lives; only its death ends the lease. 1 ms to 1 year, kept to the millisecond.
     pub lease: Option<Duration>,
-    /// How many processes may be attached at once. 1 to 511.
+    /// How many processes may be attached at once, tools such as the command `ipc` not counted. 1 to 503.
     pub max_participants: u16,
     /// Whether messages have priorities. Each of the four then has places and memory of its own: `capacity` and
     /// `pool_bytes` hold for each.
@@ -53,8 +53,8 @@ impl QueueSettings {
     pub const MAX_MESSAGE_BYTES: u32 = 1 << 30;
     /// The most deliveries of one message.
     pub const MAX_ATTEMPTS: u8 = 250;
-    /// The most attached processes.
-    pub const MAX_PARTICIPANTS: u16 = 511;
+    /// The most attached processes: 511 can be told apart, and 8 slots are kept for tools.
+    pub const MAX_PARTICIPANTS: u16 = 503;
     /// The shortest lease.
     pub const MIN_LEASE: Duration = Duration::from_millis(1);
     /// The longest lease.
@@ -139,7 +139,7 @@ impl QueueSettings {
 }
 
 /// 1,024 messages up to 192 bytes inline, larger ones to 1 MiB in a pool of 8 MiB, five attempts,
-/// no lease time-out, 64 processes, no priorities, no keys.
+/// no lease time-out, 256 processes, no priorities, no keys.
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
@@ -149,7 +149,7 @@ impl Default for QueueSettings {
             pool_bytes: 8 << 20,
             attempt_limit: 5,
             lease: None,
-            max_participants: 64,
+            max_participants: 256,
             priorities: false,
             ageing: Duration::from_secs(10),
             dedup_window: None,
@@ -218,7 +218,7 @@ mod tests {
         assert!(refused(|s| s.pool_bytes = 1000).contains("pool_bytes is 1000"));
         assert!(refused(|s| s.attempt_limit = 251).contains("attempt_limit"));
         assert!(refused(|s| s.attempt_limit = 0).contains("attempt_limit"));
-        assert!(refused(|s| s.max_participants = 512).contains("max_participants"));
+        assert!(refused(|s| s.max_participants = 504).contains("max_participants"));
         assert!(refused(|s| s.lease = Some(Duration::from_micros(5))).contains("lease"));
         assert!(refused(|s| s.ageing = Duration::ZERO).contains("ageing"));
         assert!(refused(|s| s.dedup_window = Some(Duration::ZERO)).contains("dedup_window"));

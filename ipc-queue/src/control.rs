@@ -76,6 +76,23 @@ pub enum ControlFailure {
     /// The queue was removed.
     #[error("the queue was removed; open it again")]
     Removed,
+    /// The queue's file was deleted, or moved away, by something other than this library.
+    #[error(
+        "the queue's file was deleted or moved by something other than this library, with what was in it: keep \
+         cleaners away from its folder (systemd: RemoveIPC=no), and open it again"
+    )]
+    Deleted,
+    /// Something in this process closed the descriptor of the queue's file. Others may go on.
+    #[error(
+        "something in this process closed descriptor {descriptor}, the file of queue {queue:?}: open the queue again, \
+         and find the code that closes descriptors that are not its own"
+    )]
+    DescriptorLost {
+        /// The queue's name.
+        queue: String,
+        /// The number that the descriptor had.
+        descriptor: i32,
+    },
     /// This process is a forked copy of the one that opened the queue.
     #[error("this process was forked from the one that opened the queue: open it again here")]
     Forked,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipc_proto::{CodecError, MessageId, NameError, SettingsError};
 #[cfg(target_os = "linux")]
 use ipc_shm::{CreateError, JoinError, NamespaceError, OpenError};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::capability::Unsupported;
@@ -15,7 +16,10 @@ use crate::control::ControlError;
 #[non_exhaustive]
 pub enum SendFailure {
     /// Every place is taken, counting messages that are leased, delayed or dead.
-    #[error("the queue holds {capacity} messages and is full{}: wait, or receive some", and_dead(*dead))]
+    #[error(
+        "the queue holds {capacity} messages and is full{}: wait, receive some, or create it with a larger capacity",
+        and_dead(*dead)
+    )]
     Full {
         /// How many it holds.
         capacity: u32,
@@ -24,17 +28,19 @@ pub enum SendFailure {
     },
     /// There is a place, but no memory for a payload of this size now.
     #[error(
-        "the queue's pool has no room for {bytes} bytes now: wait, or create the queue with a larger pool"
+        "the queue's pool has no room for {bytes} bytes now: wait, or create the queue with larger pool_bytes"
     )]
     NoMemory {
         /// How large the payload is.
         bytes: usize,
     },
-    /// The time was up while the queue was full.
-    #[error("the queue was full for {waited:?}{}", and_dead(*dead))]
+    /// The time was up while something was missing that the message needs.
+    #[error("{missing} for {waited:?}{}", and_dead(*dead))]
     TimedOut {
         /// How long we waited.
         waited: Duration,
+        /// What was missing at the last look.
+        missing: NoRoom,
         /// How many of the messages in it are dead letters, which nobody receives: requeue or discard them.
         dead: u64,
     },
@@ -77,6 +83,23 @@ pub enum SendFailure {
     /// This process is a forked copy of the one that opened the queue.
     #[error("this process was forked from the one that opened the queue: open it again here")]
     Forked,
+    /// The queue's file was deleted, or moved away, by something other than this library.
+    #[error(
+        "the queue's file was deleted or moved by something other than this library, with what was in it: keep \
+         cleaners away from its folder (systemd: RemoveIPC=no), and open it again"
+    )]
+    Deleted,
+    /// Something in this process closed the descriptor of the queue's file. Others may go on.
+    #[error(
+        "something in this process closed descriptor {descriptor}, the file of queue {queue:?}: open the queue again, \
+         and find the code that closes descriptors that are not its own"
+    )]
+    DescriptorLost {
+        /// The queue's name.
+        queue: String,
+        /// The number that the descriptor had.
+        descriptor: i32,
+    },
     /// The queue's file was cut short from outside: what was in it is lost. This message was not accepted; whether
     /// those accepted before were received is not known.
     #[error(
@@ -92,6 +115,29 @@ pub enum SendFailure {
     /// The transport's own trouble, such as a lost connection.
     #[error("{0}")]
     Transport(String),
+}
+
+/// What a message needs and a queue has none of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum NoRoom {
+    /// Every place is taken.
+    #[error(
+        "every place of the queue was taken (receive some, or create it with a larger capacity)"
+    )]
+    Places,
+    /// There are places, but no memory for the payload.
+    #[error(
+        "the queue's payload memory had no room for {bytes} bytes, whatever places were free (receive some, or \
+         create it with larger pool_bytes)"
+    )]
+    Memory {
+        /// The payload's size.
+        bytes: u64,
+    },
+    /// Another sender was sending a message with the same key.
+    #[error("another sender was sending a message with the same key (try again)")]
+    Key,
 }
 
 fn and_dead(dead: u64) -> String {
@@ -157,6 +203,23 @@ pub enum RecvError {
     /// This process is a forked copy of the one that opened the queue.
     #[error("this process was forked from the one that opened the queue: open it again here")]
     Forked,
+    /// The queue's file was deleted, or moved away, by something other than this library.
+    #[error(
+        "the queue's file was deleted or moved by something other than this library, with what was in it: keep \
+         cleaners away from its folder (systemd: RemoveIPC=no), and open it again"
+    )]
+    Deleted,
+    /// Something in this process closed the descriptor of the queue's file. Others may go on.
+    #[error(
+        "something in this process closed descriptor {descriptor}, the file of queue {queue:?}: open the queue again, \
+         and find the code that closes descriptors that are not its own"
+    )]
+    DescriptorLost {
+        /// The queue's name.
+        queue: String,
+        /// The number that the descriptor had.
+        descriptor: i32,
+    },
     /// The queue's file was cut short from outside: what was in it is lost. Messages in it are lost, those
     /// that this process holds included.
     #[error(
@@ -195,6 +258,23 @@ pub enum SettleError {
     /// This process is a forked copy of the one that received the message.
     #[error("this process was forked from the one that received the message, which still holds it")]
     Forked,
+    /// The queue's file was deleted, or moved away, by something other than this library.
+    #[error(
+        "the queue's file was deleted or moved by something other than this library, with what was in it: keep \
+         cleaners away from its folder (systemd: RemoveIPC=no), and open it again"
+    )]
+    Deleted,
+    /// Something in this process closed the descriptor of the queue's file. Others may go on.
+    #[error(
+        "something in this process closed descriptor {descriptor}, the file of queue {queue:?}: open the queue again, \
+         and find the code that closes descriptors that are not its own"
+    )]
+    DescriptorLost {
+        /// The queue's name.
+        queue: String,
+        /// The number that the descriptor had.
+        descriptor: i32,
+    },
     /// The transport's own trouble, such as a lost connection.
     #[error("{0}")]
     Transport(String),

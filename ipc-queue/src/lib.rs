@@ -41,7 +41,7 @@ pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery, Token};
 pub use error::{
-    BatchFailure, DrainError, QueueError, RecvError, SendError, SendFailure, SettleError,
+    BatchFailure, DrainError, NoRoom, QueueError, RecvError, SendError, SendFailure, SettleError,
 };
 pub use held::{HeldBytes, HeldDelivery, SettleOnce};
 pub use loan::{Loan, PublishOnce};

@@ -23,7 +23,7 @@ use crate::capability::{Capabilities, Semantic};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{DrainError, QueueError, RecvError, SendFailure, SettleError};
+use crate::error::{DrainError, NoRoom, QueueError, RecvError, SendFailure, SettleError};
 use crate::loan::{Loan, PublishOnce};
 use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
@@ -448,7 +448,12 @@ impl SendPort for LocalSender {
                     table.counts.refused += 1;
                     return Err(match (time_up, &failure) {
                         (TimeUp::After(waited), SendFailure::Full { .. }) => {
-                            SendFailure::TimedOut { waited, dead }
+                            let missing = NoRoom::Places;
+                            SendFailure::TimedOut {
+                                waited,
+                                missing,
+                                dead,
+                            }
                         }
                         _ => failure,
                     });

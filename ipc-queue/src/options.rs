@@ -12,7 +12,7 @@ use crate::bytes::ByteQueue;
 use crate::connector;
 use crate::error::QueueError;
 use crate::queue::Queue;
-use crate::transport::{OpenMode, OpenRequest, Transport};
+use crate::transport::{AttachAs, OpenMode, OpenRequest, Transport};
 
 /// How to open a queue. Settings given here are used to create it; a queue that exists must agree with
 /// them, while those not given may be anything.
@@ -34,6 +34,7 @@ pub struct QueueOptions {
     settings: QueueSettings,
     given: Vec<&'static str>,
     type_name: Option<String>,
+    attach_as: AttachAs,
 }
 
 impl QueueOptions {
@@ -103,7 +104,8 @@ impl QueueOptions {
         self.given("lease")
     }
 
-    /// How many processes may be attached at once. Default 64.
+    /// How many processes may be attached at once, those [attached as tools](Self::attach_as_tool) not counted.
+    /// Default 256, at most 503. In shared memory each costs 448 bytes.
     pub fn max_participants(mut self, processes: u16) -> Self {
         self.settings.max_participants = processes;
         self.given("max_participants")
@@ -133,6 +135,14 @@ impl QueueOptions {
     pub fn dedup_keys(mut self, keys: u32) -> Self {
         self.settings.dedup_keys = keys;
         self.given("dedup_keys")
+    }
+
+    /// Attaches this process as a tool: one that looks or acts for a moment, such as a command. A few slots are kept
+    /// for tools, so it can attach when as many processes are attached as `max_participants` allows. Only queues in
+    /// shared memory make a difference.
+    pub fn attach_as_tool(mut self) -> Self {
+        self.attach_as = AttachAs::Tool;
+        self
     }
 
     /// What to call the payload type, instead of its Rust name: `"resize-job/2"`, say.
@@ -185,6 +195,7 @@ impl QueueOptions {
             settings: self.settings.clone(),
             insist_on: self.given.clone(),
             payload,
+            attach_as: self.attach_as,
         };
         connector::open(address, &request)
     }

@@ -1,14 +1,14 @@
 //! A descriptor to poll, for those who run their own reactor: `epoll`, `poll`, tokio's `AsyncFd`.
 //!
-//! It is an eventfd of this process, written to by the doorman (see [`bell`](crate::bell)): nothing in the file system, and
-//! gone with its process.
+//! It is a pipe of this process, written to by the doorman (see [`bell`](crate::bell)): nothing in the file system, and
+//! gone with its process. Nothing is written to a file that took its number after it was closed by mistake.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use ipc_shm::Notifier;
 
 use crate::bell::{Bell, Listener};
 use crate::bytes::{ByteReceiver, ByteSender};
@@ -42,20 +42,20 @@ pub struct Readiness {
 
 /// A waker that is a descriptor: readable once it was woken, until it is cleared.
 #[derive(Debug)]
-pub(crate) struct Ringer(EventFd);
+pub(crate) struct Ringer(Arc<Notifier>);
 
 impl Ringer {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Arc::new(Self(EventFd::from_flags(flags)?)))
+        Ok(Arc::new(Self(Notifier::new()?)))
     }
 
     pub(crate) fn waker(self: &Arc<Self>) -> Waker {
         Waker::from(Arc::clone(self))
     }
 
-    pub(crate) fn clear(&self) {
-        let _ = self.0.read(); // Nothing to read is what we want.
+    /// Makes it unreadable; `false` if its descriptor was lost.
+    pub(crate) fn clear(&self) -> bool {
+        self.0.clear()
     }
 }
 
@@ -67,8 +67,8 @@ impl AsFd for Ringer {
 
 impl Wake for Ringer {
     fn wake(self: Arc<Self>) {
-        // Full only if it is readable already.
-        let _ = self.0.write(1);
+        // Lost: `arm` says so.
+        let _ = self.0.notify();
     }
 }
 
@@ -83,9 +83,13 @@ impl Readiness {
     /// Makes it unreadable until it is time to look once more. Whatever came before this must be looked for after it.
     ///
     /// # Errors
-    /// The thread that rings can't be started.
+    /// The thread that rings can't be started, or something in this process closed the descriptor: then make another.
     pub fn arm(&mut self) -> io::Result<()> {
-        self.ringer.clear();
+        if !self.ringer.clear() {
+            return Err(io::Error::other(
+                "something in this process closed the descriptor of this readiness: make another",
+            ));
+        }
         self.listener.listen(&self.ringer.waker())
     }
 }

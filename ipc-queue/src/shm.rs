@@ -36,7 +36,7 @@ mod word;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Name, QueueSettings};
@@ -58,7 +58,9 @@ use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
+use crate::transport::{
+    AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+};
 use contents::Contents;
 use due::Due;
 use geometry::LAYOUT_HASH;
@@ -67,6 +69,7 @@ use patrol::Patrol;
 use recovery::Changed;
 use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
+use waiting::LostDescriptor;
 use word::{CellKind, Seat};
 
 /// What queue segments are called: `<name>.queue`.
@@ -110,6 +113,8 @@ pub(crate) struct Shared {
     patrol: Mutex<Patrol>,
     /// How many [`Hold`]s there are.
     holds: AtomicUsize,
+    /// Set by whoever first says that this process lost its descriptor.
+    lost_descriptor: OnceLock<&'static LostDescriptor>,
 }
 
 /// Keeps this process attached, as long as there is one.
@@ -144,7 +149,11 @@ impl ShmQueue {
         for member in table.departed(&segment) {
             contents.recover(&segment, &table, member);
         }
-        let attachment = Attachment::join(segment, &process_name())?;
+        let attach_as = match request.attach_as {
+            AttachAs::Participant => ipc_shm::AttachAs::Participant,
+            AttachAs::Tool => ipc_shm::AttachAs::Tool,
+        };
+        let attachment = Attachment::join_as(segment, &process_name(), attach_as)?;
         let shared = Hold(Arc::new(Shared {
             seat: Seat::of_slot(attachment.member().index),
             attachment,
@@ -154,6 +163,7 @@ impl ShmQueue {
             next_look: AtomicU64::new(u64::MAX),
             patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),
+            lost_descriptor: OnceLock::new(),
         }));
         let subject: Arc<dyn Watched> = Arc::clone(&shared.0) as _;
         watch::watch(Arc::downgrade(&subject));
@@ -168,6 +178,18 @@ impl ShmQueue {
     /// [`ControlError`] when the folder or the file is not ours, or the system refuses.
     pub fn remove(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
         Segment::remove(namespace, name, KIND).map_err(|error| {
+            let address = format!("shm:{}/{name}", namespace.name());
+            ControlFailure::from(QueueError::from(error)).of(address, ControlCall::Remove)
+        })
+    }
+
+    /// Removes whatever has the name of the queue, also what [`remove`](Self::remove) refuses: a file that others may
+    /// use, a link (never what it points to), an empty folder. `Ok(false)` if there was nothing.
+    ///
+    /// # Errors
+    /// [`ControlError`] when it belongs to another user, is a folder with something in it, or the system refuses.
+    pub fn remove_by_force(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
+        Segment::remove_by_force(namespace, name, KIND).map_err(|error| {
             let address = format!("shm:{}/{name}", namespace.name());
             ControlFailure::from(QueueError::from(error)).of(address, ControlCall::Remove)
         })
@@ -320,6 +342,10 @@ impl Transport for ShmQueue {
             let failure = match failure {
                 SendFailure::Closed => ControlFailure::Closed,
                 SendFailure::Removed => ControlFailure::Removed,
+                SendFailure::Deleted => ControlFailure::Deleted,
+                SendFailure::DescriptorLost { queue, descriptor } => {
+                    ControlFailure::DescriptorLost { queue, descriptor }
+                }
                 SendFailure::Truncated => ControlFailure::Truncated,
                 SendFailure::Damaged(reason) => ControlFailure::Damaged { reason },
                 other => ControlFailure::NotSent(other),
@@ -545,7 +571,10 @@ impl Watched for Shared {
         }
         // Before the look: what is noted after it must wake the watcher.
         self.next_look.store(u64::MAX, Ordering::SeqCst);
-        self.attachment.segment().check_whole();
+        self.attachment.check_file();
+        if !self.attachment.is_ours() {
+            return None;
+        }
         self.look_around(running);
         self.patrol();
         let due = self.look_at_clock()?;
@@ -574,9 +603,10 @@ impl Deref for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // A forked copy does not detach: the slot is its parent's.
+        // A forked copy does not detach: the slot is its parent's. A process that lost its descriptor does: its life lock
+        // holds for as long as the file is mapped, and every step asks for the slot's epoch.
         let last = self.holds.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && self.attachment.is_ours() {
+        if last && self.attachment.is_this_process() {
             self.detach();
         }
     }
@@ -602,7 +632,8 @@ fn open_segment(
         let (_, body_bytes) = geometry::levels(settings)?;
         let params = geometry::to_params(settings, fastrand::u64(1..));
         let participants = settings.max_participants;
-        Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)
+        Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)?
+            .with_tool_slots(geometry::TOOL_SLOTS)
     };
     let too_large = || QueueError::Geometry {
         name: name.to_string(),

@@ -445,6 +445,18 @@ pub struct OpenRequest {
     pub insist_on: Vec<&'static str>,
     /// The payload type's name; empty for plain bytes, or [`ANY_PAYLOAD`](Self::ANY_PAYLOAD).
     pub payload: String,
+    /// What this process wants to be there.
+    pub attach_as: AttachAs,
+}
+
+/// What a process is to a queue that it opens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachAs {
+    /// One of those that the queue is for; counted against `max_participants`.
+    #[default]
+    Participant,
+    /// One that looks or acts for a moment; not counted while one of the slots for tools is free.
+    Tool,
 }
 
 impl OpenRequest {

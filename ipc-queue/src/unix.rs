@@ -342,7 +342,8 @@ impl Transport for UnixQueue {
 
 /// Whether a process of this user may be talked to: one of the same user, or the superuser's, who can read our memory anyway.
 fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+    // Every user without a number in this namespace has the same one: it may be ours and theirs.
+    !ipc_shm::is_nobody(uid) && (uid == 0 || uid == nix::unistd::geteuid().as_raw())
 }
 
 /// What this process calls itself.

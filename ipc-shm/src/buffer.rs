@@ -333,8 +333,8 @@ impl SharedBuffer {
     /// Not re-entrant: `buffer.read_at(..)` while this thread has a guard waits for itself; use the guard's.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`]; [`LockError::Truncated`];
-    /// [`LockError::ForkedChild`] in a process that was forked after it connected; [`LockError::Damaged`].
+    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`]; [`LockError::Deleted`];
+    /// [`LockError::DescriptorLost`]; [`LockError::Truncated`]; [`LockError::ForkedChild`] in a process that was forked after it connected; [`LockError::Damaged`].
     pub fn lock(&self) -> Result<BufferGuard<'_>, LockError> {
         self.lock_until(self.deadline())
     }
@@ -418,7 +418,7 @@ impl fmt::Debug for SharedBuffer {
 
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
-        if self.attachment.is_ours() {
+        if self.attachment.is_this_process() {
             self.attachment.leave();
             let table = self.attachment.participants();
             table.release(self.segment(), self.attachment.member());
@@ -450,7 +450,10 @@ impl Watched for Peers {
     }
 
     fn look(&self, running: &Running) -> Option<Instant> {
-        self.0.segment().check_whole();
+        self.0.check_file();
+        if !self.0.is_ours() {
+            return None;
+        }
         let dead = self.0.departed_beside(running);
         free(self.0.segment(), self.0.participants(), &dead);
         None

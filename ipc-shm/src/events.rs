@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::participant::{Member, Participant};
-use crate::segment::Segment;
+use crate::segment::{FileLoss, Segment};
 
 /// The target of all of them.
 const TARGET: &str = "ipc_shm";
@@ -37,6 +37,29 @@ pub(crate) fn truncated(segment: &Segment) {
         segment = %segment.path().display(),
         bytes = segment.header().total_bytes,
         "segment cut short from outside"
+    );
+}
+
+pub(crate) fn deleted(segment: &Segment) {
+    tracing::error!(
+        target: TARGET,
+        segment = %segment.path().display(),
+        "segment deleted from outside"
+    );
+}
+
+/// Said by the process that is concerned.
+pub(crate) fn file_lost(segment: &Segment, loss: FileLoss) {
+    let (descriptor, reason) = match loss {
+        FileLoss::Descriptor(number) => (number, "its descriptor was closed by other code"),
+        FileLoss::Moved => (-1, "its name stands for another file"),
+    };
+    tracing::error!(
+        target: TARGET,
+        segment = %segment.path().display(),
+        descriptor,
+        reason,
+        "segment lost by this process"
     );
 }
 

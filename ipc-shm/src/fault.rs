@@ -13,7 +13,7 @@
 //!
 //! The handler runs between any two instructions of any thread. So it takes no lock, allocates nothing, and finds the
 //! mappings in a list whose entries are never freed, only used again.
-//! Does not find out about files that were cut where nobody looks, nor tell anybody: see `Segment::check_whole`.
+//! Does not find out about files that were cut where nobody looks, nor tell anybody: see `Segment::check_file`.
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;

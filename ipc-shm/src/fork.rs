@@ -3,13 +3,15 @@
 //! A forked child inherits its parent's mappings and open files, and with them the right to act as the
 //! parent's participant: two processes with one identity. One page that the kernel wipes in the child
 //! (`MADV_WIPEONFORK`, Linux 4.14) tells them apart at the price of one load, whoever forked and however.
+//! Where the kernel refuses that page (a seccomp filter, an emulated kernel), the C library zeroes the same words in
+//! the child (`pthread_atfork`), which works for its own `fork` but not for a bare `clone`.
 //! Does not prevent anything: whoever holds a generation compares it.
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// A number that is the same for the life of this process, and another in each forked child.
 #[derive(Clone, Copy, Debug)]
@@ -53,25 +55,105 @@ impl Generation {
     }
 }
 
-static LAST: AtomicU64 = AtomicU64::new(0);
-static MARKER: OnceLock<&'static AtomicU64> = OnceLock::new();
-
-/// Written by `current` only; read everywhere; zeroed by the kernel in a forked child.
-fn marker() -> &'static AtomicU64 {
-    MARKER.get_or_init(wiped_page)
+/// A process's hold on something, until the process gives it up. A forked child has none.
+#[derive(Debug)]
+pub(crate) struct Tenure {
+    since: Generation,
+    /// The generation's number, or [`GIVEN_UP`]. Written by whoever gives up, read by all threads of this process.
+    number: AtomicU64,
 }
 
-fn wiped_page() -> &'static AtomicU64 {
+/// No generation has this number.
+const GIVEN_UP: u64 = u64::MAX;
+
+impl Tenure {
+    /// Held by this process from now on.
+    pub(crate) fn current() -> Self {
+        let since = Generation::current();
+        Self {
+            since,
+            number: AtomicU64::new(since.number),
+        }
+    }
+
+    /// Whether it is still held, by the process that began to hold it. As cheap as [`Generation::is_current`].
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.since.marker.load(Ordering::Relaxed) == self.number.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is the process that began to hold it.
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.since.is_current()
+    }
+
+    /// Gives it up for good; whether it was held until now.
+    pub(crate) fn give_up(&self) -> bool {
+        self.number.swap(GIVEN_UP, Ordering::SeqCst) != GIVEN_UP
+    }
+}
+
+static LAST: AtomicU64 = AtomicU64::new(0);
+static WORDS: OnceLock<&'static Wiped> = OnceLock::new();
+
+/// Words that are zero in a forked child until it writes them.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Wiped {
+    /// Written by [`Generation::current`] only.
+    generation: AtomicU64,
+    /// The shift of this process's clock, see `clock`, which alone writes it.
+    pub(crate) clock: AtomicU64,
+}
+
+pub(crate) fn wiped() -> &'static Wiped {
+    WORDS.get_or_init(|| wiped_page().unwrap_or_else(wiped_by_handler))
+}
+
+fn marker() -> &'static AtomicU64 {
+    &wiped().generation
+}
+
+/// `None` if the kernel refuses.
+fn wiped_page() -> Option<&'static Wiped> {
     const PAGE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches nothing else.
-    let page = unsafe { mmap_anonymous(None, PAGE, protection, MapFlags::MAP_PRIVATE) }
-        .expect("one page of memory");
+    let page = unsafe { mmap_anonymous(None, PAGE, protection, MapFlags::MAP_PRIVATE) }.ok()?;
     // SAFETY: the page was mapped by the line above; wiping it in a child is what it is for.
-    unsafe { madvise(page, PAGE.get(), MmapAdvise::MADV_WIPEONFORK) }
-        .expect("MADV_WIPEONFORK, in Linux since 4.14");
+    if unsafe { madvise(page, PAGE.get(), MmapAdvise::MADV_WIPEONFORK) }.is_err() {
+        // SAFETY: mapped above, and known to nobody else.
+        let _ = unsafe { munmap(page, PAGE.get()) };
+        return None;
+    }
     // SAFETY: page-aligned, zeroed, never unmapped, and reached through this reference alone.
-    unsafe { page.cast::<AtomicU64>().as_ref() }
+    Some(unsafe { page.cast::<Wiped>().as_ref() })
+}
+
+/// The same words where a handler of the C library wipes them.
+fn wiped_by_handler() -> &'static Wiped {
+    static FALLBACK: Wiped = Wiped {
+        generation: AtomicU64::new(0),
+        clock: AtomicU64::new(0),
+    };
+    extern "C" fn wipe() {
+        FALLBACK.generation.store(0, Ordering::Relaxed);
+        FALLBACK.clock.store(0, Ordering::Relaxed);
+    }
+    // SAFETY: the handler stores two atomics, which is allowed in a forked child. It is never unloaded.
+    let registered = unsafe { pthread_atfork(None, None, Some(wipe)) };
+    // No memory for one handler: a forked child could not be told from its parent.
+    assert_eq!(registered, 0, "pthread_atfork");
+    &FALLBACK
+}
+
+// SAFETY: as POSIX declares it.
+unsafe extern "C" {
+    fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> libc::c_int;
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@
 //! | 16 | 8 | kind, ASCII padded with zeroes |
 //! | 24 | 8 | hash of the kind's own layout |
 //! | 32 | 8 | total size of the file |
-//! | 40 | 8 | number of participant slots |
+//! | 40 | 8 | number of participant slots in the low 16 bits; above them, of those kept for tools |
 //! | 48 | 8 | offset of the body |
 //! | 56 | 8 | fingerprint of the payload's type, 0 for none |
 //! | 64 | 64 | the type's name, cut to fit, padded with zeroes |
 //! | 128 | 112 | fourteen parameters of the kind |
-//! | 240 | 8 | CRC-32 of all of the above |
+//! | 240 | 8 | fingerprint of the boot id, 0 if unknown |
+//! | 248 | 8 | CRC-32 of all of the above |
 //! | 256 | 8 | flags; from here on everything changes while in use |
 //! | 264 | 8 | participants: how often one came or went |
 //! | 320 | 4 each, 64 apart | four events |
@@ -23,10 +24,12 @@
 
 use thiserror::Error;
 
+use crate::boot;
+
 /// First eight bytes of every segment.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"IPCSEGM\x01");
 /// Changes when anything in this file, or any rule about who may write what, changes.
-pub(crate) const ABI_VERSION: u64 = 1;
+pub(crate) const ABI_VERSION: u64 = 2;
 pub(crate) const FLAGS: usize = 256;
 pub(crate) const CHANGES: usize = 264;
 pub(crate) const EVENTS: usize = 320;
@@ -35,7 +38,8 @@ pub(crate) const SLOTS: usize = 576;
 pub(crate) const SLOT_BYTES: usize = 192;
 pub(crate) const PARAMS: usize = 14;
 const TYPE_NAME_BYTES: usize = 64;
-const CRC: usize = 240;
+const BOOT: usize = 240;
+const CRC: usize = 248;
 const PAGE: usize = 4096;
 
 /// What a segment says about itself, never changed after it got its name.
@@ -47,8 +51,12 @@ pub struct Header {
     pub layout_hash: u64,
     /// The size of the file.
     pub total_bytes: usize,
-    /// How many processes can be attached.
+    /// How many processes can be attached, tools not counted.
     pub max_participants: u16,
+    /// How many tools can be attached in addition.
+    pub tool_slots: u16,
+    /// The boot of the machine in which it was made: a fingerprint of the boot id, 0 if that was not known.
+    pub boot: u64,
     /// Where the kind's own bytes begin.
     pub body_offset: usize,
     /// What its payloads are.
@@ -151,7 +159,7 @@ pub const fn fingerprint(bytes: &[u8]) -> u64 {
 #[non_exhaustive]
 pub enum HeaderError {
     /// Not even a header fits.
-    #[error("it has {found} bytes, a segment has at least {least}")]
+    #[error("it has {found} bytes, a segment has at least {least}: remove it")]
     TooShort {
         /// The file's size.
         found: u64,
@@ -159,7 +167,9 @@ pub enum HeaderError {
         least: usize,
     },
     /// It does not begin as segments do.
-    #[error("it begins with {found:#018x} instead of {MAGIC:#018x}: it is no segment of ours")]
+    #[error(
+        "it begins with {found:#018x} instead of {MAGIC:#018x}: it is not a segment of ours; remove it, or choose another name"
+    )]
     Magic {
         /// Its first word.
         found: u64,
@@ -261,10 +271,31 @@ impl Header {
             layout_hash,
             total_bytes: isize::try_from(total).ok()?.unsigned_abs(),
             max_participants,
+            tool_slots: 0,
+            boot: boot::current(),
             body_offset,
             payload,
             params,
         })
+    }
+
+    /// The same with participant slots for tools, in addition to the others.
+    ///
+    /// Returns `None` if that is more than fits in this machine's addresses.
+    #[must_use]
+    pub fn with_tool_slots(mut self, tool_slots: u16) -> Option<Self> {
+        let body_bytes = self.total_bytes - self.body_offset;
+        self.tool_slots = tool_slots;
+        self.body_offset = body_offset(self.max_participants.checked_add(tool_slots)?);
+        let total = self.body_offset.checked_add(body_bytes)?;
+        self.total_bytes = isize::try_from(total).ok()?.unsigned_abs();
+        Some(self)
+    }
+
+    /// How many participant slots there are in all.
+    #[must_use]
+    pub fn slots(&self) -> u16 {
+        self.max_participants.saturating_add(self.tool_slots)
     }
 
     pub(crate) fn to_bytes(&self) -> [u8; FLAGS] {
@@ -275,7 +306,7 @@ impl Header {
             self.kind.to_word(),
             self.layout_hash,
             self.total_bytes as u64,
-            self.max_participants.into(),
+            u64::from(self.tool_slots) << 16 | u64::from(self.max_participants),
             self.body_offset as u64,
             self.payload.fingerprint,
         ];
@@ -287,6 +318,7 @@ impl Header {
         for (at, word) in self.params.iter().enumerate() {
             put(&mut bytes, 128 + 8 * at, *word);
         }
+        put(&mut bytes, BOOT, self.boot);
         let crc = crc32fast::hash(&bytes[..CRC]);
         put(&mut bytes, CRC, crc.into());
         bytes
@@ -345,10 +377,15 @@ impl Header {
             });
         }
         let participants = get(bytes, 40);
-        let max_participants =
-            u16::try_from(participants).map_err(|_| field("participants", participants))?;
+        let bad_participants = || field("participants", participants);
+        let slots = u32::try_from(participants).map_err(|_| bad_participants())?;
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+        let (max_participants, tool_slots) = (slots as u16, (slots >> 16) as u16);
+        let all_slots = max_participants
+            .checked_add(tool_slots)
+            .ok_or_else(bad_participants)?;
         let body = get(bytes, 48);
-        if body != body_offset(max_participants) as u64 || body > total {
+        if body != body_offset(all_slots) as u64 || body > total {
             return Err(field("body offset", body));
         }
         Ok(Self {
@@ -356,7 +393,9 @@ impl Header {
             layout_hash: expected.layout_hash,
             total_bytes: usize::try_from(total).map_err(|_| field("size", total))?,
             max_participants,
-            body_offset: body_offset(max_participants),
+            tool_slots,
+            boot: get(bytes, BOOT),
+            body_offset: body_offset(all_slots),
             payload,
             params: std::array::from_fn(|at| get(bytes, 128 + 8 * at)),
         })
@@ -379,8 +418,8 @@ fn check_identity(bytes: &[u8; FLAGS]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-fn body_offset(max_participants: u16) -> usize {
-    (SLOTS + usize::from(max_participants) * SLOT_BYTES).next_multiple_of(PAGE)
+fn body_offset(slots: u16) -> usize {
+    (SLOTS + usize::from(slots) * SLOT_BYTES).next_multiple_of(PAGE)
 }
 
 fn put(bytes: &mut [u8; FLAGS], at: usize, word: u64) {
@@ -407,7 +446,8 @@ mod tests {
 
     fn header() -> Header {
         let payload = PayloadType::named("Task");
-        Header::new(KIND, 7, payload, 3, [5; PARAMS], 10_000).unwrap()
+        let header = Header::new(KIND, 7, payload, 3, [5; PARAMS], 10_000).unwrap();
+        header.with_tool_slots(2).unwrap()
     }
 
     fn expected() -> Expected {
@@ -430,7 +470,6 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let good = header().to_bytes();
-        // The last eight bytes are padding that nothing reads.
         for bit in 0..8 * (CRC + 8) {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);

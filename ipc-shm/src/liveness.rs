@@ -19,6 +19,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::clock;
+use crate::descriptor::Kept;
 use crate::fork::Generation;
 use crate::watch::Running;
 
@@ -27,7 +29,7 @@ use crate::watch::Running;
 pub struct ProcessIdentity {
     /// Its number, in its own PID namespace.
     pub pid: u32,
-    /// When it started, in clock ticks since boot; 0 if `/proc` did not say.
+    /// When it started, in clock ticks since boot, whatever the time namespace; 0 if `/proc` did not say.
     pub start_ticks: u64,
     /// The inode of its PID namespace; 0 if `/proc` did not say, or belongs to another one.
     pub pid_namespace: u64,
@@ -95,7 +97,7 @@ pub enum NoPidfd {
 ///
 /// `/proc` and a new pidfd cost some fifty times as much as the look at the lock: not needed for those that are `running`.
 pub(crate) fn is_gone(
-    file: &File,
+    file: &Kept,
     byte: usize,
     process: &ProcessIdentity,
     running: &Running,
@@ -114,29 +116,32 @@ pub(crate) fn is_gone(
 }
 
 /// Takes the lock on `byte`, for as long as this open file lives. `false` if somebody else has it.
-pub(crate) fn try_lock(file: &File, byte: usize) -> Result<bool, Errno> {
+pub(crate) fn try_lock(file: &Kept, byte: usize) -> Result<bool, Errno> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_WRLCK))) {
+        // A lock on whatever took the number is none.
+        Ok(_) if !file.is_intact() => Err(Errno::EBADF),
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
 
-pub(crate) fn unlock(file: &File, byte: usize) {
-    // Fails only for a bad descriptor, which `file` is not.
+pub(crate) fn unlock(file: &Kept, byte: usize) {
+    // Fails only for a descriptor that was closed. In a file that took its number there is nothing of ours to unlock.
     let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_UNLCK)));
 }
 
 /// Whether a pidfd says that its process has ended.
-pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
+pub(crate) fn has_ended(pidfd: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
-fn is_unlocked(file: &File, byte: usize) -> bool {
+/// Asks about the descriptor last: in a file that took its number, every byte is unlocked.
+fn is_unlocked(file: &Kept, byte: usize) -> bool {
     let mut lock = byte_lock(byte, libc::F_WRLCK);
     match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
-        Ok(_) => i32::from(lock.l_type) == libc::F_UNLCK,
+        Ok(_) => i32::from(lock.l_type) == libc::F_UNLCK && file.is_intact(),
         Err(_) => false,
     }
 }
@@ -161,7 +166,13 @@ fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
 }
 
 /// Field 22 of `/proc/<pid>/stat`; the second field may contain anything, so count from its end.
+///
+/// `None` in a time namespace that shifts the time since boot: some kernels shift this field with it, so the same
+/// process would have another start time here than elsewhere, and would seem to be another process.
 fn start_ticks(pid: u32) -> Option<u64> {
+    if clock::is_boottime_shifted() {
+        return None;
+    }
     // Its start, which is all of this that counts, is far less; read at once, since the kernel writes it anew each time.
     let mut stat = [0; 1024];
     let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
@@ -236,7 +247,8 @@ mod tests {
     #[test]
     fn a_lock_is_seen_by_others_and_goes_with_its_descriptor() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let (ours, theirs) = (file.reopen().unwrap(), file.reopen().unwrap());
+        let open = || Kept::regular(file.reopen().unwrap().into()).unwrap();
+        let (ours, theirs) = (open(), open());
         assert!(is_unlocked(&ours, 5));
         assert_eq!(try_lock(&theirs, 5), Ok(true));
         assert!(!is_unlocked(&ours, 5));

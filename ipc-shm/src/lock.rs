@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use crate::mapping::{OutOfBounds, Words};
 use crate::participant::{Attachment, Member};
-use crate::segment::{REMOVED, Segment, TRUNCATED};
+use crate::segment::{DELETED, FileLoss, REMOVED, Segment, TRUNCATED};
 use crate::wait::{Event, time_left};
 use crate::watch;
 
@@ -79,6 +79,26 @@ pub enum LockError {
     Removed {
         /// The segment.
         name: String,
+    },
+    /// The segment's file was deleted, or moved away, by something other than this library.
+    #[error(
+        "the file of {name:?} was deleted or moved by something other than this library: keep cleaners away from its \
+         folder (systemd: RemoveIPC=no), and open it again"
+    )]
+    Deleted {
+        /// The segment.
+        name: String,
+    },
+    /// Something in this process closed the descriptor of the segment's file.
+    #[error(
+        "something in this process closed descriptor {descriptor}, the file of {name:?}: open it again, and find \
+         the code that closes descriptors that are not its own"
+    )]
+    DescriptorLost {
+        /// The segment.
+        name: String,
+        /// The number that the descriptor had.
+        descriptor: i32,
     },
     /// The segment's file was cut short: what it protected is lost.
     #[error(
@@ -158,13 +178,11 @@ impl RobustLock {
     /// otherwise within [`SLICE`](crate::wait::SLICE).
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`] and [`LockError::Truncated`], also when that
-    /// happens meanwhile; [`LockError::ForkedChild`]; [`LockError::Damaged`].
+    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`], [`LockError::Deleted`],
+    /// [`LockError::DescriptorLost`] and [`LockError::Truncated`], also when that happens meanwhile;
+    /// [`LockError::ForkedChild`]; [`LockError::Damaged`].
     pub fn lock(&self, deadline: Option<Instant>) -> Result<LockGuard<'_>, LockError> {
-        if !self.attachment.is_ours() {
-            let name = self.name();
-            return Err(LockError::ForkedChild { name });
-        }
+        self.attachment.check_ours()?;
         for _ in 0..SPINS {
             self.check_usable()?;
             let free = self.word().load(Ordering::Relaxed) == Owner::pack(None);
@@ -195,6 +213,10 @@ impl RobustLock {
             self.watch_newcomers();
             // Why it returned does not matter: we look again either way.
             let _ = self.event().wait(ticket, left);
+            if !watch::is_running() {
+                self.attachment.check_file();
+            }
+            self.attachment.check_ours()?;
         }
     }
 
@@ -250,7 +272,9 @@ impl RobustLock {
             return Ok(());
         }
         let name = self.name();
-        Err(if flags & REMOVED != 0 {
+        Err(if flags & DELETED != 0 {
+            LockError::Deleted { name }
+        } else if flags & REMOVED != 0 {
             LockError::Removed { name }
         } else {
             LockError::Truncated { name }
@@ -309,6 +333,23 @@ impl RobustLock {
     }
 }
 
+impl Attachment {
+    /// Why this process may not use the lock, if so.
+    fn check_ours(&self) -> Result<(), LockError> {
+        if self.is_ours() {
+            return Ok(());
+        }
+        let name = self.segment().name().to_string();
+        Err(match self.loss().filter(|_| self.is_this_process()) {
+            None => LockError::ForkedChild { name },
+            Some(FileLoss::Descriptor(descriptor)) => {
+                LockError::DescriptorLost { name, descriptor }
+            }
+            Some(FileLoss::Moved) => LockError::Deleted { name },
+        })
+    }
+}
+
 impl Inherited {
     /// For keeping it in a word; 0 for `No`.
     pub(crate) fn to_word(self) -> u64 {
@@ -353,24 +394,21 @@ impl LockGuard<'_> {
         Err(LockError::Truncated { name })
     }
 
-    /// Fails in a forked copy of the process that took the lock: the copy does not hold it.
+    /// Fails in a forked copy of the process that took the lock, which does not hold it, and where the file was lost
+    /// meanwhile.
     ///
     /// # Errors
-    /// [`LockError::ForkedChild`].
+    /// [`LockError::ForkedChild`], [`LockError::DescriptorLost`], [`LockError::Deleted`].
     pub fn check_ours(&self) -> Result<(), LockError> {
-        if self.lock.attachment.is_ours() {
-            return Ok(());
-        }
-        let name = self.lock.name();
-        Err(LockError::ForkedChild { name })
+        self.lock.attachment.check_ours()
     }
 }
 
 impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         let lock = self.lock;
-        // A forked copy of the guard is no reason to unlock: the parent still holds it.
-        if lock.attachment.is_ours() && lock.change(Some(lock.us()), None) {
+        // A forked copy of the guard is not a reason to unlock: the parent still holds it. A lost descriptor is one.
+        if lock.attachment.is_this_process() && lock.change(Some(lock.us()), None) {
             lock.event().notify_one();
         }
     }

@@ -5,8 +5,10 @@
 //! descriptors of checked folders, so a folder swapped for a link in between changes nothing.
 //! Deaths: a folder made and left empty is reused; no half-made state of a folder matters.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,14 +18,48 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
+
+use crate::user;
 
 /// A set of segments, nodes and queues that know each other by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace {
     root: PathBuf,
     name: Name,
+}
+
+/// The namespaces in a folder, and what else is in it.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Siblings {
+    /// The namespaces, sorted.
+    pub namespaces: Vec<Namespace>,
+    /// Entries that are not namespaces, or that can't be used, sorted.
+    pub skipped: Vec<Skipped>,
+}
+
+/// An entry of a folder that is not a namespace.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Its path.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: SkipReason,
+}
+
+/// Why an entry of a folder was skipped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// Its name is not a namespace's.
+    #[error("its name is not one of a namespace ([a-z0-9][a-z0-9._-]{{0,63}})")]
+    Name,
+    /// It can't be used as a namespace's folder.
+    #[error(transparent)]
+    Folder(#[from] NamespaceError),
 }
 
 /// Why a namespace's folder can't be used.
@@ -37,7 +73,11 @@ pub enum NamespaceError {
         path: PathBuf,
     },
     /// Another user owns the folder.
-    #[error("{} belongs to user {owner}, not to us (user {us}): it was planted, or is theirs", path.display())]
+    #[error(
+        "{} belongs to user {owner}, not to us (user {us}): have user {owner} or root remove it, or set \
+         IPC_SHM_DIR to a folder of our own in all programs that work together",
+        path.display()
+    )]
     ForeignOwner {
         /// Which.
         path: PathBuf,
@@ -45,6 +85,34 @@ pub enum NamespaceError {
         owner: u32,
         /// Who we are.
         us: u32,
+    },
+    /// A user without a number in this user namespace owns the folder.
+    #[error(
+        "{} belongs to a user outside of this user namespace (shown as {shown_as}), not to us (user {us}): run both \
+         sides with the same user mapping (for example podman run --userns=keep-id), or set IPC_SHM_DIR to a \
+         folder of our own",
+        path.display()
+    )]
+    UnmappedOwner {
+        /// Which.
+        path: PathBuf,
+        /// The overflow user's number.
+        shown_as: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// This process's own user has no number in its user namespace, so its folders can't be told from those of others.
+    #[error(
+        "{} can't be used: this process's user has no number in its user namespace (shown as {shown_as}, like \
+         every such user), so nobody can tell what is ours: map the user (/etc/subuid, podman run \
+         --userns=keep-id), or run as one that is mapped",
+        path.display()
+    )]
+    UnmappedUser {
+        /// Which.
+        path: PathBuf,
+        /// The overflow user's number.
+        shown_as: u32,
     },
     /// Others may enter the folder.
     #[error("{} has mode {mode:03o}: others can get in; run chmod 700 on it", path.display())]
@@ -76,13 +144,17 @@ pub enum NamespaceError {
 
 impl Namespace {
     /// The namespace called `name` of this user, in `/dev/shm/ipc.<uid>`, or in the folder that the
-    /// environment variable `IPC_SHM_DIR` names. Touches nothing yet.
+    /// environment variable `IPC_SHM_DIR` names, unless that is empty. Touches nothing yet.
+    ///
+    /// A set-uid, set-gid or otherwise privileged program ignores the variable: its caller set it.
     ///
     /// # Errors
     /// [`NameError`] when the name is not valid.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        let root = std::env::var_os("IPC_SHM_DIR").map_or_else(
-            || PathBuf::from(format!("/dev/shm/ipc.{}", geteuid())),
+        let given = std::env::var_os("IPC_SHM_DIR")
+            .filter(|root| !root.is_empty() && !user::has_more_rights_than_caller());
+        let root = given.map_or_else(
+            || PathBuf::from(format!("/dev/shm/ipc.{}", user::ours())),
             PathBuf::from,
         );
         Self::in_folder(root, name)
@@ -112,19 +184,42 @@ impl Namespace {
         self.root.join(self.name.as_str())
     }
 
-    /// The namespaces in the same folder, sorted, whether or not anything in them is in use.
+    /// The namespaces in the same folder, sorted, whether or not anything in them is in use. What else is in the folder
+    /// is skipped.
     ///
     /// # Errors
     /// [`NamespaceError`] when the folder is refused or can't be read.
     pub fn siblings(&self) -> Result<Vec<Self>, NamespaceError> {
+        Ok(self.siblings_and_skipped()?.namespaces)
+    }
+
+    /// As [`siblings`](Self::siblings), and what was skipped.
+    ///
+    /// # Errors
+    /// [`NamespaceError`] when the folder is refused or can't be read.
+    pub fn siblings_and_skipped(&self) -> Result<Siblings, NamespaceError> {
+        let mut found = Siblings::default();
         let Some(root) = open_folder(None, &self.root, &self.root, Missing::IsNone)? else {
-            return Ok(Vec::new());
+            return Ok(found);
         };
-        let names = entries(root, &self.root)?;
-        Ok(names
-            .iter()
-            .filter_map(|name| Self::in_folder(&self.root, name).ok())
-            .collect())
+        for entry in entries(root, &self.root)? {
+            let path = self.root.join(&entry);
+            let sibling = entry.to_str().map(|name| Self::in_folder(&self.root, name));
+            let reason = match sibling {
+                Some(Ok(namespace)) => match namespace.open() {
+                    // Gone since it was listed: nothing was skipped.
+                    Ok(None) => continue,
+                    Ok(Some(_)) => {
+                        found.namespaces.push(namespace);
+                        continue;
+                    }
+                    Err(error) => error.into(),
+                },
+                Some(Err(_)) | None => SkipReason::Name,
+            };
+            found.skipped.push(Skipped { path, reason });
+        }
+        Ok(found)
     }
 
     /// The checked folder, or `None` when it does not exist.
@@ -148,7 +243,11 @@ impl Namespace {
     pub(crate) fn files(&self) -> Result<Vec<String>, NamespaceError> {
         match self.open()? {
             None => Ok(Vec::new()),
-            Some(folder) => entries(folder, &self.path()),
+            // Names that are not UTF-8 are not of this library.
+            Some(folder) => Ok(entries(folder, &self.path())?
+                .into_iter()
+                .filter_map(|name| name.into_string().ok())
+                .collect()),
         }
     }
 
@@ -233,14 +332,21 @@ fn open_folder(
 }
 
 fn check_owner(stat: &FileStat, path: &Path) -> Result<(), NamespaceError> {
-    let us = geteuid().as_raw();
+    let (owner, us) = (stat.st_uid, user::ours());
     let path = || path.to_owned();
-    if stat.st_uid != us {
-        let owner = stat.st_uid;
-        return Err(NamespaceError::ForeignOwner {
+    if user::is_nobody(us) {
+        return Err(NamespaceError::UnmappedUser {
             path: path(),
-            owner,
-            us,
+            shown_as: us,
+        });
+    }
+    if owner != us {
+        let path = path();
+        return Err(if user::is_nobody(owner) {
+            let shown_as = owner;
+            NamespaceError::UnmappedOwner { path, shown_as, us }
+        } else {
+            NamespaceError::ForeignOwner { path, owner, us }
         });
     }
     let mode = stat.st_mode & 0o777;
@@ -250,16 +356,14 @@ fn check_owner(stat: &FileStat, path: &Path) -> Result<(), NamespaceError> {
     Ok(())
 }
 
-fn entries(folder: OwnedFd, path: &Path) -> Result<Vec<String>, NamespaceError> {
+/// The names in a folder, sorted.
+fn entries(folder: OwnedFd, path: &Path) -> Result<Vec<OsString>, NamespaceError> {
     let failed = |errno| io_error("list", path, errno);
     let mut names = Vec::new();
     for entry in Dir::from_fd(folder).map_err(failed)?.iter() {
         let entry = entry.map_err(failed)?;
-        // Names that are no UTF-8 are none of ours.
-        if let Ok(name) = entry.file_name().to_str()
-            && name != "."
-            && name != ".."
-        {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
             names.push(name.to_owned());
         }
     }
@@ -279,6 +383,8 @@ fn io_error(action: &'static str, path: &Path, errno: Errno) -> NamespaceError {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use nix::unistd::geteuid;
 
     use super::*;
 
@@ -324,6 +430,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_a_namespace_is_skipped_and_reported() {
+        let (root, namespace) = namespace();
+        drop(namespace.open_or_create().unwrap());
+        let place = root.path().join("root");
+        fs::write(place.join("file"), "").unwrap();
+        fs::write(place.join("No Name"), "").unwrap();
+        fs::write(place.join(OsStr::from_bytes(b"bad\xff")), "").unwrap();
+        symlink(namespace.path(), place.join("link")).unwrap();
+        fs::create_dir(place.join("open")).unwrap();
+        fs::set_permissions(place.join("open"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(namespace.siblings().unwrap(), vec![namespace.clone()]);
+        let found = namespace.siblings_and_skipped().unwrap();
+        assert_eq!(found.namespaces, vec![namespace]);
+        let skipped: Vec<_> = found.skipped.iter().map(|one| &one.reason).collect();
+        assert!(
+            matches!(
+                skipped[..],
+                [
+                    SkipReason::Name,
+                    SkipReason::Name,
+                    SkipReason::Folder(NamespaceError::NotAFolder { .. }),
+                    SkipReason::Folder(NamespaceError::NotAFolder { .. }),
+                    SkipReason::Folder(NamespaceError::OpenToOthers { mode: 0o755, .. }),
+                ]
+            ),
+            "{skipped:?}"
+        );
+    }
+
+    #[test]
     fn a_folder_of_another_user_is_refused() {
         let (_root, namespace) = namespace();
         drop(namespace.open_or_create().unwrap());
@@ -336,6 +472,11 @@ mod tests {
         assert!(
             matches!(error, NamespaceError::ForeignOwner { owner: 12345, .. }),
             "{error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains("user 12345") && text.contains("IPC_SHM_DIR"),
+            "{text}"
         );
     }
 }

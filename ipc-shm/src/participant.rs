@@ -17,6 +17,7 @@
 //! what it held. Does not decide that somebody is *slow*: only that they are gone.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,23 +26,37 @@ use thiserror::Error;
 
 use crate::clock;
 use crate::events;
-use crate::fork::Generation;
+use crate::fork::Tenure;
 use crate::layout::{SLOT_BYTES, SLOTS, fingerprint};
 use crate::liveness::{self, ProcessIdentity};
 use crate::mapping::Words;
-use crate::segment::Segment;
+use crate::segment::{FileLoss, Segment};
 use crate::watch::Running;
 
 /// A process's membership in a segment, given back when dropped.
 ///
-/// A forked child inherits the value but not the membership: see [`is_ours`](Self::is_ours).
+/// A forked child inherits the value but not the membership: see [`is_ours`](Self::is_ours). Nor may a process go on
+/// that lost its descriptor of the file: see [`check_file`](Self::check_file).
 #[derive(Debug)]
 pub struct Attachment {
     segment: Segment,
     table: Participants,
     index: u16,
     epoch: u64,
-    generation: Generation,
+    tenure: Tenure,
+    loss: OnceLock<FileLoss>,
+}
+
+/// Which of a segment's slots a process takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttachAs {
+    /// One of the `max_participants`.
+    #[default]
+    Participant,
+    /// One of those kept for tools, which look and act for a moment; one of the others if those are taken. So a tool can
+    /// attach when as many processes are attached as may be.
+    Tool,
 }
 
 /// All slots of a segment.
@@ -97,11 +112,14 @@ pub enum Presence {
 pub enum JoinError {
     /// Every slot is taken by a live process.
     #[error(
-        "all {slots} participant slots of {name:?} are taken by live processes: create it with more"
+        "{attached} processes are attached to {name:?}, as many as its max_participants of {slots} allows: end one, \
+         or create it with a larger max_participants"
     )]
     Full {
-        /// How many there are.
+        /// How many slots there are, those for tools not counted.
         slots: u16,
+        /// How many processes are attached, tools included.
+        attached: u16,
         /// The segment.
         name: String,
     },
@@ -138,6 +156,14 @@ impl Attachment {
     /// [`JoinError::Full`] if no slot is free; [`JoinError::ForkedChild`] if the segment was opened before
     /// a fork, [`JoinError::ReadOnly`] if for looking only.
     pub fn join(segment: Segment, name: &str) -> Result<Self, JoinError> {
+        Self::join_as(segment, name, AttachAs::Participant)
+    }
+
+    /// As [`join`](Self::join), perhaps by a slot that is kept for tools.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn join_as(segment: Segment, name: &str, r#as: AttachAs) -> Result<Self, JoinError> {
         if !segment.is_ours() {
             let name = segment.name().to_string();
             return Err(JoinError::ForkedChild { name });
@@ -147,8 +173,13 @@ impl Attachment {
             return Err(JoinError::ReadOnly { name });
         }
         let table = Participants::of(&segment);
-        let generation = Generation::current();
-        for index in 0..table.count() {
+        let tenure = Tenure::current();
+        let slots = segment.header().max_participants;
+        let for_tools = match r#as {
+            AttachAs::Participant => 0..0,
+            AttachAs::Tool => slots..table.count(),
+        };
+        for index in for_tools.chain(0..slots) {
             let taken = table
                 .take(&segment, index, name)
                 .map_err(|errno| JoinError::Lock {
@@ -165,12 +196,14 @@ impl Attachment {
                     table,
                     index,
                     epoch,
-                    generation,
+                    tenure,
+                    loss: OnceLock::new(),
                 });
             }
         }
         Err(JoinError::Full {
-            slots: table.count(),
+            slots,
+            attached: table.attached(),
             name: segment.name().to_string(),
         })
     }
@@ -196,11 +229,42 @@ impl Attachment {
         }
     }
 
-    /// Whether this process is the one that joined, not a forked copy of it. One load.
+    /// Whether this process is the one that joined, not a forked copy of it, and has lost nothing since. Two loads.
     #[inline]
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.generation.is_current()
+        self.tenure.is_held()
+    }
+
+    /// Whether this process is the one that joined, whatever it has lost since.
+    #[must_use]
+    pub fn is_this_process(&self) -> bool {
+        self.tenure.is_this_process()
+    }
+
+    /// What this process lost, if it did: it must not use the segment any more. See [`check_file`](Self::check_file).
+    #[must_use]
+    pub fn loss(&self) -> Option<FileLoss> {
+        self.loss.get().copied()
+    }
+
+    /// Looks at the segment's file, see [`Segment::check_file`]. What only this process lost ends its use of the segment,
+    /// for good: [`is_ours`](Self::is_ours) is false from then on, and whoever waits here is woken. Others go on.
+    ///
+    /// Called by watchers; where there is none, by whoever waits.
+    pub fn check_file(&self) {
+        if !self.is_ours() {
+            return;
+        }
+        let Err(loss) = self.segment.check_file() else {
+            return;
+        };
+        // Before it is given up: whoever finds it given up asks why.
+        let loss = *self.loss.get_or_init(|| loss);
+        if self.tenure.give_up() {
+            self.segment.notify_all();
+            events::file_lost(&self.segment, loss);
+        }
     }
 
     /// Says that this process is well.
@@ -231,8 +295,11 @@ impl Attachment {
 
     /// Leaves: from now on the slot counts as departed. The caller frees what it holds and then calls
     /// [`Participants::release`]; if it dies before, others do.
+    ///
+    /// Also when the descriptor was lost: the life lock holds for as long as the file is mapped, so the slot is still
+    /// ours; and if it were not, its epoch would differ.
     pub fn leave(&self) {
-        if self.is_ours() {
+        if self.is_this_process() {
             let (live, leaving) = (
                 word(Presence::Live, self.epoch),
                 word(Presence::Leaving, self.epoch),
@@ -268,7 +335,7 @@ impl Participants {
     /// Never: the table lies inside the header, whose size was checked when the segment was opened.
     #[must_use]
     pub fn of(segment: &Segment) -> Self {
-        let count = segment.header().max_participants.into();
+        let count = segment.header().slots().into();
         let slots = segment.mapping().words(SLOTS, SLOT_BYTES, count);
         Self {
             slots: slots.expect("the table lies inside the header"),
@@ -330,9 +397,17 @@ impl Participants {
 
     /// Every slot that is or was ever taken.
     pub fn iter(&self) -> impl Iterator<Item = Participant> + '_ {
+        // Most were never: those cost one load.
         (0..self.count())
+            .filter(|index| self.state(*index).1 > 0)
             .map(|index| self.get(index))
-            .filter(|slot| slot.member.epoch > 0)
+    }
+
+    /// How many slots are taken, tools included; also by processes that are gone and not freed yet.
+    #[must_use]
+    pub fn attached(&self) -> u16 {
+        let taken = (0..self.count()).filter(|index| self.state(*index).0 != Presence::Free);
+        u16::try_from(taken.count()).expect("at most as many as there are slots")
     }
 
     /// The members that are certainly gone, whose slots are not free yet.
@@ -575,7 +650,72 @@ mod tests {
             all.push(Attachment::join(scratch.open("table", TEST_KIND), "b").unwrap());
         }
         let error = Attachment::join(scratch.open("table", TEST_KIND), "c").unwrap_err();
-        assert!(matches!(error, JoinError::Full { slots: 3, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                JoinError::Full {
+                    slots: 3,
+                    attached: 3,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(error.to_string().contains("max_participants"), "{error}");
+    }
+
+    #[test]
+    fn a_tool_finds_a_slot_when_all_others_are_taken_and_takes_none_of_them() {
+        let scratch = Scratch::new();
+        let header = Scratch::header(2).with_tool_slots(1).unwrap();
+        let name = ipc_proto::Name::new("table").unwrap();
+        drop(Segment::create(&scratch.namespace, &name, &header).unwrap());
+        let open = || scratch.open("table", TEST_KIND);
+        let tool = Attachment::join_as(open(), "tool", AttachAs::Tool).unwrap();
+        assert_eq!(tool.member().index, 2);
+        let workers = [(); 2].map(|()| Attachment::join(open(), "worker").unwrap());
+        let error = Attachment::join(open(), "worker").unwrap_err();
+        assert!(
+            matches!(
+                error,
+                JoinError::Full {
+                    slots: 2,
+                    attached: 3,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(Attachment::join_as(open(), "tool", AttachAs::Tool).is_err());
+        drop(workers);
+        for member in tool.departed() {
+            tool.participants().release(tool.segment(), member);
+        }
+        let second = Attachment::join_as(open(), "tool", AttachAs::Tool).unwrap();
+        assert!(second.member().index < 2);
+    }
+
+    #[test]
+    fn a_lost_descriptor_ends_the_membership_and_nobody_elses() {
+        let (scratch, segment) = scratch();
+        let clumsy = Attachment::join(segment, "clumsy").unwrap();
+        let other = Attachment::join(scratch.open("table", TEST_KIND), "other").unwrap();
+        clumsy.check_file();
+        assert!(clumsy.is_ours());
+        let number = clumsy.segment().file().number();
+        // SAFETY: takes two numbers; the descriptor is the one that this test wants to lose.
+        assert_eq!(unsafe { libc::dup2(0, number) }, number);
+        // In a file that took the number all bytes are unlocked.
+        assert_eq!(clumsy.departed(), []);
+        clumsy.check_file();
+        assert_eq!(clumsy.loss(), Some(FileLoss::Descriptor(number)));
+        assert!(!clumsy.is_ours() && clumsy.is_this_process());
+        assert_eq!(other.segment().flags().load(Ordering::SeqCst), 0);
+        // Its life lock belongs to the open file, which the mapping keeps.
+        assert_eq!(other.departed(), []);
+        let member = clumsy.member();
+        drop(clumsy);
+        assert_eq!(other.departed(), [member]);
     }
 
     #[test]
@@ -617,7 +757,7 @@ mod tests {
     fn a_free_slot_can_be_taken_though_a_forked_copy_of_its_lock_lives_on() {
         let (scratch, segment) = scratch();
         // What a forked child has: another reference to the same open file, and with it to its locks.
-        let inherited = segment.file().try_clone().unwrap();
+        let inherited = segment.file().file().try_clone().unwrap();
         let parent = Attachment::join(segment, "parent").unwrap();
         let member = parent.member();
         drop(parent);

@@ -6,7 +6,8 @@
 //! sees, wakes them, and unlinks the name; if the remover dies in between, the next one to open, create or
 //! remove that name finishes it.
 //! A file that is cut short from outside while it is mapped is noticed by whoever touches what is missing (`fault`), or by
-//! whoever looks ([`Segment::check_whole`]); a flag says so from then on.
+//! whoever looks ([`Segment::check_file`]); a flag says so from then on. The same look notices a file that was deleted by
+//! something else, and a descriptor that this process has lost. The last is nobody else's business: no flag says it.
 //! Does not know who is attached (see `participant`), nor what the body means.
 
 mod create;
@@ -16,15 +17,16 @@ mod remove;
 mod tests;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ipc_proto::Name;
+use nix::sys::stat::{FileStat, SFlag, stat};
 use thiserror::Error;
 
+use crate::descriptor::{FileIdentity, Kept};
 use crate::events;
 use crate::fault::Mark;
 use crate::fork::Generation;
@@ -42,10 +44,24 @@ pub struct Segment {
     namespace: Namespace,
     name: Name,
     header: Header,
-    file: File,
+    /// Compared with what was opened before anything is concluded from it. The mapping is made of the same open file, so
+    /// the locks of that stay while it is mapped, also when this descriptor was lost.
+    file: Kept,
     mapping: Arc<Mapping>,
+    /// What the process's root folder was when the path led here. `None`: it did not, or is relative.
+    root: OnceLock<FileIdentity>,
     is_read_only: bool,
     generation: Generation,
+}
+
+/// Why this process must not use a segment any more that others may go on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileLoss {
+    /// Something in this process closed the descriptor. Its number is kept here to tell which it was.
+    Descriptor(i32),
+    /// The name stands for another file now: the folder, or the file, was moved away by something else.
+    Moved,
 }
 
 /// Why [`Segment::open_or_create`] did neither.
@@ -83,6 +99,9 @@ pub enum Created {
 
 /// In the flags word: the name was, or is about to be, unlinked.
 pub const REMOVED: u64 = 1;
+
+/// In the flags word, with [`REMOVED`]: the name was unlinked by something other than this library.
+pub const DELETED: u64 = 1 << 62;
 
 /// In the flags word: the file was cut short while somebody had it mapped. What is seen of it now may be zeroes that
 /// nobody else sees; whatever was changed in it *before* this flag was looked for may be lost.
@@ -174,18 +193,28 @@ impl Segment {
         self.flags().load(Ordering::SeqCst) & TRUNCATED != 0
     }
 
-    /// Looks whether the file is as long as it was made, and begins as it did; says so to everybody if not. One
-    /// system call: for those who have time, such as a [watcher](crate::watch).
+    /// Whether its file was deleted by something other than this library: a cleaner, or `rm`.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.flags().load(Ordering::SeqCst) & DELETED != 0
+    }
+
+    /// Looks at the file: a few system calls, for those who have time, such as a [watcher](crate::watch).
     ///
-    /// Not noticed: a file that was cut inside its body and has grown again meanwhile, if nobody touched what was missing.
-    pub fn check_whole(&self) {
+    /// Says so to everybody if the file is shorter than it was made, does not begin as it did, or was deleted by something
+    /// else. Not noticed: a file that was cut inside its body and has grown again meanwhile, if nobody touched what
+    /// was missing; a deleted file that has a second name.
+    ///
+    /// # Errors
+    /// [`FileLoss`], if only this process is concerned. Nothing is concluded from the file then, and nobody is told.
+    pub fn check_file(&self) -> Result<(), FileLoss> {
+        let number = self.file.number();
+        let stat = self.file.stat().ok_or(FileLoss::Descriptor(number))?;
         if self.is_read_only {
-            return;
+            return Ok(());
         }
-        let Ok(data) = self.file.metadata() else {
-            return;
-        };
-        let is_whole = data.len() >= self.header.total_bytes as u64
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let is_whole = length >= self.header.total_bytes as u64
             && self.word(0).load(Ordering::Relaxed) == layout::MAGIC;
         // Asked first: what was replaced by zeroes has no first word, and no others to tell.
         if !is_whole && !self.is_truncated() {
@@ -195,9 +224,45 @@ impl Segment {
                 events::truncated(self);
             }
         }
+        // A remover raises its flag before it unlinks.
+        if stat.st_nlink == 0 && !self.is_removed() {
+            let before = self.flags().fetch_or(REMOVED | DELETED, Ordering::SeqCst);
+            self.notify_all();
+            if before & REMOVED == 0 {
+                events::deleted(self);
+            }
+        }
+        if self.was_moved(&stat) && !self.is_removed() {
+            return Err(FileLoss::Moved);
+        }
+        Ok(())
     }
 
-    /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]) and 63 ([`TRUNCATED`]) are the segment's.
+    /// Whether the path led to this file when it was opened and leads to another one now. A path that leads nowhere is
+    /// not a proof: the process may have another view of the file system than it had.
+    fn was_moved(&self, ours: &FileStat) -> bool {
+        let is_another = |there| there != FileIdentity::of(ours);
+        self.root.get().is_some()
+            && self.file_at_path().is_some_and(is_another)
+            && self.root.get() == root_folder().as_ref()
+    }
+
+    /// Remembers that the path leads here, if it does.
+    fn note_place(&self) {
+        let ours = self.file.stat().map(|stat| FileIdentity::of(&stat));
+        if ours.is_some() && self.file_at_path() == ours && self.path().is_absolute() {
+            let _ = root_folder().map(|root| self.root.set(root));
+        }
+    }
+
+    fn file_at_path(&self) -> Option<FileIdentity> {
+        let stat = stat(&self.path()).ok()?;
+        let is_file = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+        is_file.then(|| FileIdentity::of(&stat))
+    }
+
+    /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and 63 ([`TRUNCATED`]) are the
+    /// segment's.
     #[must_use]
     pub fn flags(&self) -> &AtomicU64 {
         self.word(layout::FLAGS)
@@ -258,7 +323,7 @@ impl Segment {
         self.generation.is_current()
     }
 
-    pub(crate) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &Kept {
         &self.file
     }
 
@@ -279,37 +344,48 @@ impl SystemError {
     }
 }
 
-fn map(namespace: &Namespace, name: &Name, header: Header, file: File) -> io::Result<Segment> {
+fn map(namespace: &Namespace, name: &Name, header: Header, file: Kept) -> io::Result<Segment> {
     let mark = Mark {
         offset: layout::FLAGS,
         value: TRUNCATED,
     };
-    Ok(Segment {
-        namespace: namespace.clone(),
-        name: name.clone(),
-        mapping: Mapping::marked(&file, header.total_bytes, mark)?,
-        header,
-        file,
-        is_read_only: false,
-        generation: Generation::current(),
-    })
+    let mapping = Mapping::marked(file.file(), header.total_bytes, mark)?;
+    Ok(mapped(namespace, name, header, file, mapping, false))
 }
 
 fn map_read_only(
     namespace: &Namespace,
     name: &Name,
     header: Header,
-    file: File,
+    file: Kept,
 ) -> io::Result<Segment> {
-    Ok(Segment {
+    let mapping = Mapping::read_only(file.file(), header.total_bytes)?;
+    Ok(mapped(namespace, name, header, file, mapping, true))
+}
+
+fn mapped(
+    namespace: &Namespace,
+    name: &Name,
+    header: Header,
+    file: Kept,
+    mapping: Arc<Mapping>,
+    is_read_only: bool,
+) -> Segment {
+    Segment {
         namespace: namespace.clone(),
         name: name.clone(),
-        mapping: Mapping::read_only(&file, header.total_bytes)?,
         header,
         file,
-        is_read_only: true,
+        mapping,
+        root: OnceLock::new(),
+        is_read_only,
         generation: Generation::current(),
-    })
+    }
+}
+
+/// Another one if the process changed it since.
+fn root_folder() -> Option<FileIdentity> {
+    stat("/").ok().map(|root| FileIdentity::of(&root))
 }
 
 fn file_of(path: &Path) -> &OsStr {

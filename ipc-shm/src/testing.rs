@@ -22,6 +22,10 @@ impl Scratch {
             .prefix("ipc-test-")
             .tempdir_in("/dev/shm")
             .unwrap();
+        Self::in_folder(folder)
+    }
+
+    pub(crate) fn in_folder(folder: tempfile::TempDir) -> Self {
         let namespace = Namespace::in_folder(folder.path().join("root"), "test").unwrap();
         Self { folder, namespace }
     }

@@ -5,18 +5,21 @@
 //! [`SLICE`]. Peers that have no pidfd here (another PID namespace) are looked at every 20 ms.
 //! The thread is an accelerator: everything it does, anybody who uses the segment also does in time, so
 //! it may be stopped or killed with its process.
+//!
+//! Its own descriptors can be closed by mistake like all others, and are checked (see `descriptor`). A pidfd that was
+//! lost is opened anew. A watcher that lost the pipe by which it is woken is replaced, with its subjects.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::descriptor::{Kept, Notifier};
 use crate::events;
 use crate::fork::Generation;
 use crate::liveness::{NoPidfd, ProcessIdentity, has_ended};
@@ -36,7 +39,7 @@ pub trait Watched: Send + Sync {
 /// The peers that had not ended when the watcher woke up.
 #[derive(Debug, Default)]
 pub struct Running {
-    pidfds: HashMap<ProcessIdentity, OwnedFd>,
+    pidfds: HashMap<ProcessIdentity, Kept>,
 }
 
 impl Running {
@@ -51,9 +54,17 @@ impl Running {
 ///
 /// If no thread can be started, nothing is watched: deaths are then noticed a slice later.
 pub fn watch(subject: Weak<dyn Watched>) {
-    let watcher = watcher();
-    watcher.subjects().push(subject);
-    watcher.nudge();
+    let mut subjects = vec![subject];
+    loop {
+        let watcher = watcher();
+        watcher.subjects().append(&mut subjects);
+        watcher.nudge();
+        if !watcher.is_deaf.load(Ordering::SeqCst) {
+            return;
+        }
+        // Its successor may have taken its subjects before ours was among them.
+        subjects.append(&mut watcher.subjects());
+    }
 }
 
 /// Whether this process's watcher has a thread, which looks at least every [`SLICE`].
@@ -72,20 +83,23 @@ const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
 struct Watcher {
     generation: Generation,
     subjects: Mutex<Vec<Weak<dyn Watched>>>,
-    wake: Option<EventFd>,
+    wake: Option<Arc<Notifier>>,
     /// Raised by its thread, once.
     runs: AtomicBool,
+    /// Raised, once, by whoever finds that `wake` was closed by other code: another watcher takes over.
+    is_deaf: AtomicBool,
 }
 
-/// The watcher of this process; a forked child makes its own and forgets its parent's.
+/// The watcher of this process. A forked child makes its own and forgets its parent's; so does a process whose watcher
+/// can't be woken any more, but it keeps the subjects.
 fn watcher() -> &'static Watcher {
     static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
     loop {
         let current = CURRENT.load(Ordering::Acquire);
         // SAFETY: null, or a leaked box that is never freed and only ever shared.
-        if let Some(watcher) = unsafe { current.as_ref() }
-            && watcher.generation.is_current()
-        {
+        let known = unsafe { current.as_ref() };
+        let ours = known.filter(|watcher| watcher.generation.is_current());
+        if let Some(watcher) = ours.filter(|watcher| !watcher.is_deaf.load(Ordering::SeqCst)) {
             return watcher;
         }
         let fresh = Box::into_raw(Box::new(Watcher::new()));
@@ -93,6 +107,9 @@ fn watcher() -> &'static Watcher {
             Ok(_) => {
                 // SAFETY: made above and now published, so never freed.
                 let watcher: &'static Watcher = unsafe { &*fresh };
+                if let Some(deaf) = ours {
+                    watcher.subjects().append(&mut deaf.subjects());
+                }
                 watcher.start();
                 return watcher;
             }
@@ -107,8 +124,9 @@ impl Watcher {
         Self {
             generation: Generation::current(),
             subjects: Mutex::new(Vec::new()),
-            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok(),
+            wake: Notifier::new().ok(),
             runs: AtomicBool::new(false),
+            is_deaf: AtomicBool::new(false),
         }
     }
 
@@ -137,8 +155,17 @@ impl Watcher {
     }
 
     fn nudge(&self) {
-        if let Some(wake) = &self.wake {
-            let _ = wake.write(1);
+        if let Some(wake) = &self.wake
+            && !wake.notify()
+        {
+            self.give_up();
+        }
+    }
+
+    /// For whoever found that it can't be woken.
+    fn give_up(&self) {
+        if !self.is_deaf.swap(true, Ordering::SeqCst) {
+            let _ = watcher();
         }
     }
 
@@ -149,7 +176,8 @@ impl Watcher {
     fn run(&self) {
         self.runs.store(true, Ordering::Relaxed);
         let mut running = Running::default();
-        loop {
+        // Its subjects, also those that came since, are the next one's.
+        while !self.is_deaf.load(Ordering::SeqCst) {
             let live: Vec<Arc<dyn Watched>> = {
                 let mut subjects = self.subjects();
                 subjects.retain(|subject| subject.strong_count() > 0);
@@ -173,13 +201,16 @@ impl Watcher {
             };
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
             self.sleep(&running, limit.into_iter().chain(due).min());
-            running.pidfds.retain(|_, pidfd| !has_ended(pidfd));
+            // One that was lost is opened anew by `update`.
+            running
+                .pidfds
+                .retain(|_, pidfd| pidfd.is_intact() && !has_ended(pidfd));
         }
     }
 
     /// Until a peer ends, somebody nudges, or it is time.
     fn sleep(&self, running: &Running, limit: Option<Duration>) {
-        let wake = self.wake.as_ref().map(AsFd::as_fd);
+        let wake = self.wake.as_deref().map(AsFd::as_fd);
         let mut fds: Vec<_> = running
             .pidfds
             .values()
@@ -192,8 +223,10 @@ impl Watcher {
             PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let _ = poll(&mut fds, timeout);
-        if let Some(wake) = &self.wake {
-            let _ = wake.read();
+        if let Some(wake) = &self.wake
+            && !(wake.clear() && wake.is_intact())
+        {
+            self.give_up();
         }
     }
 }
@@ -213,9 +246,10 @@ impl Running {
                 continue;
             }
             match peer.pidfd() {
-                Ok(fd) if !has_ended(&fd) => {
-                    self.pidfds.insert(*peer, fd);
-                }
+                Ok(fd) if !has_ended(&fd) => match Kept::anonymous(fd) {
+                    Ok(fd) => drop(self.pidfds.insert(*peer, fd)),
+                    Err(_) => sight = Sight::Partial,
+                },
                 // It ended after `look` looked, or it can't be watched: come back soon. Not with what is readable: polled
                 // again it would keep us spinning until it is recovered.
                 Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => sight = Sight::Partial,

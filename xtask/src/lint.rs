@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: formatting, lints, docs, and that the layers are what ARCHITECTURE.md says.
 //!
-//! The layering checks assert absences: what a crate must not depend on, and where `unsafe` must not be.
+//! The layering checks assert absences: what a crate must not depend on, where `unsafe` must not be, and that nothing
+//! asks by a process's number whether it lives.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
             "fork.rs",
             "wait.rs",
             "liveness.rs",
+            "user.rs",
             "watch.rs",
             "buffer/guard.rs",
         ],
@@ -98,6 +100,7 @@ pub fn run() -> Result<ExitCode> {
     ))?;
     check_absences()?;
     check_unsafe()?;
+    check_liveness()?;
     check_quickstart()?;
     eprintln!("formatting, lints, docs and layers are in order");
     Ok(ExitCode::SUCCESS)
@@ -164,6 +167,100 @@ fn check_unsafe() -> Result<()> {
     Ok(())
 }
 
+/// A process's number means nothing in another PID namespace, and little after the process ended. Locks and pidfds tell
+/// whether a process lives (`ipc-shm/src/liveness.rs`).
+fn check_liveness() -> Result<()> {
+    for package in CRATES.into_iter().filter(|package| *package != "xtask") {
+        let source = cargo::root().join(package).join("src");
+        for file in rust_files(&source)? {
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("reading {}", file.display()))?;
+            let code = text
+                .split("#[cfg(test)]\nmod tests")
+                .next()
+                .unwrap_or_default();
+            if let Some(call) = liveness_by_number(code) {
+                bail!(
+                    "{}: {call}: a process's number does not tell whether it lives; ask a lock \
+                     (`Inspector::is_in_use`, `Participants::is_departed`) or a pidfd",
+                    file.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first call in `code` that asks by number whether a process lives: the null signal, or a look for `/proc/<pid>`.
+fn liveness_by_number(code: &str) -> Option<String> {
+    let code: String = code
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let null_signal = ["kill", "killpg", "pidfd_send_signal"]
+        .into_iter()
+        .find_map(|name| {
+            calls(&code, name).into_iter().find(|call| {
+                let last = arguments(call).pop().unwrap_or_default();
+                // `kill(self)` and the like name no process.
+                arguments(call).len() > 1 && ["None", "0", "Option::None"].contains(&&last[..])
+            })
+        });
+    let asked = ["test_kill_process", "test_kill_process_group"]
+        .into_iter()
+        .find_map(|name| calls(&code, name).into_iter().next());
+    let in_proc = || {
+        let asks = |line: &&str| {
+            line.contains("\"/proc/{") && (line.contains("exists") || line.contains("is_dir"))
+        };
+        code.lines().find(asks).map(|line| line.trim().to_owned())
+    };
+    null_signal.or(asked).or_else(in_proc)
+}
+
+/// Every call of a function or method called `name`, with its arguments.
+fn calls(code: &str, name: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(&format!("{name}("))
+        .filter(|(at, _)| !code[..*at].ends_with(is_word))
+        .filter_map(|(at, _)| {
+            let open = at + name.len();
+            let mut depth = 0_usize;
+            let end = code[open..].find(|c| {
+                match c {
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    _ => {}
+                }
+                depth == 0
+            })?;
+            Some(code[at..=open + end].to_owned())
+        })
+        .collect()
+}
+
+/// The arguments of a call, as they are written.
+fn arguments(call: &str) -> Vec<String> {
+    let inner = call.split_once('(').map_or("", |(_, rest)| rest);
+    let inner = inner.strip_suffix(')').unwrap_or(inner);
+    let (mut depth, mut parts) = (0_usize, vec![String::new()]);
+    for c in inner.chars() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().expect("never empty").push(c);
+    }
+    let trimmed = parts.iter().map(|part| part.trim().to_owned());
+    trimmed.filter(|part| !part.is_empty()).collect()
+}
+
 /// In two pieces, or this file would find itself.
 const KEYWORD: &str = concat!("un", "safe");
 
@@ -207,4 +304,39 @@ fn check_quickstart() -> Result<()> {
         "README.md's example is not ipc-queue/examples/quickstart.rs"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_by_a_number_whether_a_process_lives_is_rejected() {
+        for code in [
+            "let gone = kill(Pid::from_raw(pid), None).is_err();",
+            "nix::sys::signal::kill(\n    Pid::from_raw(pid),\n    None,\n)",
+            "unsafe { libc::kill(pid, 0) };",
+            "killpg(group, None)",
+            "rustix::process::test_kill_process(pid)",
+            "pidfd_send_signal(fd, 0)",
+            "Path::new(&format!(\"/proc/{pid}\")).exists()",
+            "fs::exists(format!(\"/proc/{pid}\")).unwrap()",
+        ] {
+            assert!(liveness_by_number(code).is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn signals_that_are_sent_and_what_only_looks_alike_are_not_rejected() {
+        for code in [
+            "kill(Pid::from_raw(pid), Signal::SIGKILL)",
+            "killpg(group, Signal::SIGTERM)",
+            "child.kill()?; body.kill(None)",
+            "// kill(pid, None) would not tell",
+            "skill(pid, None)",
+            "fs::read_to_string(format!(\"/proc/{pid}/statm\"))",
+        ] {
+            assert_eq!(liveness_by_number(code), None, "{code}");
+        }
+    }
 }

@@ -38,6 +38,9 @@ impl Contents {
             name: segment.name().to_string(),
             reason: reason.to_owned(),
         };
+        if header.tool_slots != geometry::TOOL_SLOTS {
+            return Err(bad("it has another number of slots for tools"));
+        }
         let settings = geometry::from_params(&header.params, header.max_participants)
             .ok_or_else(|| bad("its settings are out of range"))?;
         let bounds = || bad("it is too small for its settings");

@@ -2,7 +2,7 @@
 //!
 //! | what | bytes |
 //! |---|---|
-//! | counters: four lanes for each participant | 4 × 64 each |
+//! | counters: four lanes for each participant and tool | 4 × 64 each |
 //! | with de-duplication, from a page boundary on: two slots for each key that is remembered at least | 8 each |
 //! | those slots' notes | 40 each |
 //!
@@ -29,6 +29,8 @@ use super::memory::{CELL_WORDS, RingWord};
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
     fingerprint(b"queue 5: state body claim+expiry sender expiry+sequence sent due tally; keys");
+/// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine bits.
+pub const TOOL_SLOTS: u16 = 8;
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;
 
@@ -117,7 +119,7 @@ impl KeyTable {
 }
 
 fn counter_bytes(settings: &QueueSettings) -> usize {
-    usize::from(settings.max_participants) * LANES * CACHE_LINE_BYTES
+    usize::from(settings.max_participants + TOOL_SLOTS) * LANES * CACHE_LINE_BYTES
 }
 
 /// The levels of a queue with settings that were validated, and the size of its segment's body; `None` if it exceeds this
@@ -332,7 +334,7 @@ mod tests {
             inline_bytes in 0..5000u32,
             max_message_bytes in 0..(1u32 << 22),
             extra in 0..(1u64 << 23),
-            max_participants in 1..=511u16,
+            max_participants in 1..=QueueSettings::MAX_PARTICIPANTS,
             priorities: bool,
             keys in proptest::option::of(6..12u32),
         ) {

@@ -150,6 +150,15 @@ impl Inspector {
             .collect()
     }
 
+    /// Whether any process is attached that still runs, in whatever PID namespace; by the kernel's locks, never by a
+    /// process's number.
+    ///
+    /// May be over when this returns. A process that has opened the file and is about to attach is not seen yet.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.participants().iter().any(|(_, gone)| !gone)
+    }
+
     /// When the message was sent that waits for a receiver for longest.
     #[must_use]
     pub fn oldest(&self) -> Option<Timestamp> {

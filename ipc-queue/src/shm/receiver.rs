@@ -308,7 +308,7 @@ impl LevelReceiver {
     fn ack(&self, lease: &Lease) -> Result<(), SettleError> {
         let shared = &*self.shared;
         if !shared.attachment.is_ours() {
-            return Err(SettleError::Forked); // The lease is the parent's.
+            return Err(self.not_ours());
         }
         match self.level.ring.ack(lease) {
             Settled::Freed => {
@@ -325,7 +325,7 @@ impl LevelReceiver {
     pub(super) fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
         let ring = &self.level.ring;
         if !self.shared.attachment.is_ours() {
-            return Err(SettleError::Forked);
+            return Err(self.not_ours());
         }
         // Read while it is ours.
         let message = ring.cell(lease.index()).envelope().id;
@@ -377,6 +377,16 @@ impl LevelReceiver {
         Ok(())
     }
 
+    /// In a forked copy the lease is the parent's. Where the descriptor was lost it comes back when the queue is let go.
+    #[cold]
+    fn not_ours(&self) -> SettleError {
+        match self.shared.why_not_ours() {
+            Gone::DescriptorLost(lost) => lost.into(),
+            Gone::Deleted => SettleError::Deleted,
+            _ => SettleError::Forked,
+        }
+    }
+
     #[cold]
     fn lost(&self) -> SettleError {
         match self.shared.usable() {
@@ -388,7 +398,7 @@ impl LevelReceiver {
     pub(super) fn extend(&self, lease: &Lease, by: Duration) -> Result<(), SettleError> {
         let shared = &*self.shared;
         if !shared.attachment.is_ours() {
-            return Err(SettleError::Forked);
+            return Err(self.not_ours());
         }
         if shared.contents.settings.lease.is_none() {
             return Ok(());

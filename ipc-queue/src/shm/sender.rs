@@ -22,7 +22,7 @@ use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
 use crate::capability::{Semantic, Unsupported};
-use crate::error::SendFailure;
+use crate::error::{NoRoom, SendFailure};
 use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::transport::Wait;
 
@@ -306,10 +306,19 @@ impl LevelSender {
         if let Lack::Over(failure) = lack {
             return Err(failure);
         }
+        let missing = |lack: &Lack| match lack {
+            Lack::Memory => NoRoom::Memory { bytes: len as u64 },
+            Lack::Key => NoRoom::Key,
+            Lack::Place | Lack::Over(_) => NoRoom::Places,
+        };
+        let last = Cell::new(missing(&lack));
         let attempt = || match try_lend() {
             Ok(lent) => Some(Ok(lent)),
             Err(Lack::Over(failure)) => Some(Err(failure)),
-            Err(Lack::Place | Lack::Memory | Lack::Key) => None,
+            Err(lack) => {
+                last.set(missing(&lack));
+                None
+            }
         };
         let more = || self.has_more();
         let waited = self
@@ -320,6 +329,7 @@ impl LevelSender {
             Err(match (waited, lack) {
                 (Some(waited), _) => SendFailure::TimedOut {
                     waited,
+                    missing: last.get(),
                     dead: self.shared.dead(),
                 },
                 (None, Lack::Memory) => SendFailure::NoMemory { bytes: len },

@@ -68,7 +68,7 @@ pub(crate) struct Lane {
 impl Counters {
     pub(crate) fn new(segment: &Segment) -> Result<Self, OutOfBounds> {
         let at = segment.header().body_offset;
-        let count = usize::from(segment.header().max_participants) * LANES;
+        let count = usize::from(segment.header().slots()) * LANES;
         Ok(Self {
             lanes: segment.mapping().words(at, CACHE_LINE_BYTES, count)?,
             taken: [AtomicBool::new(false), AtomicBool::new(false)],

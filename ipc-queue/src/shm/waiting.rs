@@ -9,28 +9,52 @@ use std::time::{Duration, Instant};
 
 use ipc_shm::wait::{Event, Woken, time_left};
 use ipc_shm::watch::{self, Running};
-use ipc_shm::{REMOVED, TRUNCATED};
+use ipc_shm::{DELETED, FileLoss, REMOVED, TRUNCATED};
 
 use super::spin::Spin;
 use super::{CLOSED, PAUSED, Shared};
 use crate::control::{ControlCall, ControlFailure};
-use crate::error::{DrainError, RecvError, SendFailure};
+use crate::error::{DrainError, RecvError, SendFailure, SettleError};
 use crate::transport::Wait;
 
 /// Why a queue can't be used any more, if so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     Removed,
+    Deleted,
     Truncated,
     Forked,
+    /// Never freed: it happens once in the life of an opened queue, if at all, and this must stay small.
+    DescriptorLost(&'static LostDescriptor),
+}
+
+/// A descriptor that other code of this process closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LostDescriptor {
+    queue: String,
+    descriptor: i32,
+}
+
+impl From<&LostDescriptor> for SettleError {
+    fn from(lost: &LostDescriptor) -> Self {
+        Self::DescriptorLost {
+            queue: lost.queue.clone(),
+            descriptor: lost.descriptor,
+        }
+    }
 }
 
 impl From<Gone> for SendFailure {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Removed => Self::Removed,
+            Gone::Deleted => Self::Deleted,
             Gone::Truncated => Self::Truncated,
             Gone::Forked => Self::Forked,
+            Gone::DescriptorLost(lost) => Self::DescriptorLost {
+                queue: lost.queue.clone(),
+                descriptor: lost.descriptor,
+            },
         }
     }
 }
@@ -39,8 +63,13 @@ impl From<Gone> for RecvError {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Removed => Self::Removed,
+            Gone::Deleted => Self::Deleted,
             Gone::Truncated => Self::Truncated,
             Gone::Forked => Self::Forked,
+            Gone::DescriptorLost(lost) => Self::DescriptorLost {
+                queue: lost.queue.clone(),
+                descriptor: lost.descriptor,
+            },
         }
     }
 }
@@ -49,8 +78,13 @@ impl From<Gone> for ControlFailure {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Removed => Self::Removed,
+            Gone::Deleted => Self::Deleted,
             Gone::Truncated => Self::Truncated,
             Gone::Forked => Self::Forked,
+            Gone::DescriptorLost(lost) => Self::DescriptorLost {
+                queue: lost.queue.clone(),
+                descriptor: lost.descriptor,
+            },
         }
     }
 }
@@ -65,16 +99,36 @@ impl Shared {
     pub(super) fn usable(&self) -> Result<u64, Gone> {
         let flags = self.flag().load(Ordering::SeqCst);
         if flags & (REMOVED | TRUNCATED) != 0 {
-            return Err(if flags & REMOVED != 0 {
+            return Err(if flags & DELETED != 0 {
+                Gone::Deleted
+            } else if flags & REMOVED != 0 {
                 Gone::Removed
             } else {
                 Gone::Truncated
             });
         }
         if !self.attachment.is_ours() {
-            return Err(Gone::Forked);
+            return Err(self.why_not_ours());
         }
         Ok(flags)
+    }
+
+    /// For whoever found that this process may not use the queue, whatever others may.
+    #[cold]
+    pub(super) fn why_not_ours(&self) -> Gone {
+        let attachment = &self.attachment;
+        match attachment.loss().filter(|_| attachment.is_this_process()) {
+            None => Gone::Forked,
+            Some(FileLoss::Descriptor(descriptor)) => {
+                let lost = || {
+                    let queue = attachment.segment().name().to_string();
+                    &*Box::leak(Box::new(LostDescriptor { queue, descriptor }))
+                };
+                Gone::DescriptorLost(self.lost_descriptor.get_or_init(lost))
+            }
+            // The only other one: it was moved away.
+            Some(_) => Gone::Deleted,
+        }
     }
 
     #[inline(always)]
@@ -163,6 +217,10 @@ impl Shared {
             }
             // The watcher does that, if there is one.
             if event.wait(ticket, left) == Woken::TimedOut && !watch::is_running() {
+                self.attachment.check_file();
+                if !self.attachment.is_ours() {
+                    continue;
+                }
                 self.look_around(&Running::default());
                 self.look_at_clock();
                 self.patrol();

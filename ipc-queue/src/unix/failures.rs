@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Semantic, Unsupported};
 use crate::control::{ControlError, ControlFailure, Outcome};
-use crate::error::{DrainError, RecvError, SendFailure, SettleError};
+use crate::error::{DrainError, NoRoom, RecvError, SendFailure, SettleError};
 
 /// An [`Unsupported`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,16 +20,33 @@ pub(super) struct Lacking {
 /// A [`SendFailure`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SendFailed {
-    Full { capacity: u32, dead: u64 },
-    NoMemory { bytes: u64 },
-    TimedOut { waited: Duration, dead: u64 },
-    Duplicate { of: MessageId },
+    Full {
+        capacity: u32,
+        dead: u64,
+    },
+    NoMemory {
+        bytes: u64,
+    },
+    TimedOut {
+        waited: Duration,
+        missing: NoRoom,
+        dead: u64,
+    },
+    Duplicate {
+        of: MessageId,
+    },
     KeyInUse,
-    KeysFull { keys: u32 },
+    KeysFull {
+        keys: u32,
+    },
     Unsupported(Lacking),
-    TooLarge { bytes: u64, most: u64 },
+    TooLarge {
+        bytes: u64,
+        most: u64,
+    },
     Closed,
     Removed,
+    Deleted,
     Truncated,
     Damaged(String),
     Other(String),
@@ -43,6 +60,7 @@ pub(super) enum RecvFailed {
     Paused,
     Closed,
     Removed,
+    Deleted,
     Truncated,
     Damaged(String),
     Other(String),
@@ -52,6 +70,7 @@ pub(super) enum RecvFailed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SettleFailed {
     LeaseLost,
+    Deleted,
     Truncated,
     Other(String),
 }
@@ -69,6 +88,7 @@ pub(super) enum ControlFailed {
     Unsupported(Lacking),
     Closed,
     Removed,
+    Deleted,
     Truncated,
     Unreachable {
         request: String,
@@ -112,7 +132,15 @@ impl From<SendFailure> for SendFailed {
             SendFailure::NoMemory { bytes } => Self::NoMemory {
                 bytes: bytes as u64,
             },
-            SendFailure::TimedOut { waited, dead } => Self::TimedOut { waited, dead },
+            SendFailure::TimedOut {
+                waited,
+                missing,
+                dead,
+            } => Self::TimedOut {
+                waited,
+                missing,
+                dead,
+            },
             SendFailure::Duplicate { of } => Self::Duplicate { of },
             SendFailure::KeyInUse => Self::KeyInUse,
             SendFailure::KeysFull { keys } => Self::KeysFull { keys },
@@ -123,11 +151,14 @@ impl From<SendFailure> for SendFailed {
             },
             SendFailure::Closed => Self::Closed,
             SendFailure::Removed => Self::Removed,
+            SendFailure::Deleted => Self::Deleted,
             SendFailure::Truncated => Self::Truncated,
             SendFailure::Damaged(what) => Self::Damaged(what),
-            other @ (SendFailure::Forked | SendFailure::Encode(_) | SendFailure::Transport(_)) => {
-                Self::Other(other.to_string())
-            }
+            // The server's own: its client has neither forked nor lost anything.
+            other @ (SendFailure::Forked
+            | SendFailure::DescriptorLost { .. }
+            | SendFailure::Encode(_)
+            | SendFailure::Transport(_)) => Self::Other(other.to_string()),
         }
     }
 }
@@ -138,7 +169,15 @@ impl From<SendFailed> for SendFailure {
         match failed {
             SendFailed::Full { capacity, dead } => Self::Full { capacity, dead },
             SendFailed::NoMemory { bytes } => Self::NoMemory { bytes: size(bytes) },
-            SendFailed::TimedOut { waited, dead } => Self::TimedOut { waited, dead },
+            SendFailed::TimedOut {
+                waited,
+                missing,
+                dead,
+            } => Self::TimedOut {
+                waited,
+                missing,
+                dead,
+            },
             SendFailed::Duplicate { of } => Self::Duplicate { of },
             SendFailed::KeyInUse => Self::KeyInUse,
             SendFailed::KeysFull { keys } => Self::KeysFull { keys },
@@ -149,6 +188,7 @@ impl From<SendFailed> for SendFailure {
             },
             SendFailed::Closed => Self::Closed,
             SendFailed::Removed => Self::Removed,
+            SendFailed::Deleted => Self::Deleted,
             SendFailed::Truncated => Self::Truncated,
             SendFailed::Damaged(what) => Self::Damaged(what),
             SendFailed::Other(what) => Self::Transport(what),
@@ -164,11 +204,13 @@ impl From<RecvError> for RecvFailed {
             RecvError::Paused => Self::Paused,
             RecvError::Closed => Self::Closed,
             RecvError::Removed => Self::Removed,
+            RecvError::Deleted => Self::Deleted,
             RecvError::Truncated => Self::Truncated,
             RecvError::Damaged(what) => Self::Damaged(what),
-            other @ (RecvError::Forked | RecvError::Decode { .. } | RecvError::Transport(_)) => {
-                Self::Other(other.to_string())
-            }
+            other @ (RecvError::Forked
+            | RecvError::DescriptorLost { .. }
+            | RecvError::Decode { .. }
+            | RecvError::Transport(_)) => Self::Other(other.to_string()),
         }
     }
 }
@@ -181,6 +223,7 @@ impl From<RecvFailed> for RecvError {
             RecvFailed::Paused => Self::Paused,
             RecvFailed::Closed => Self::Closed,
             RecvFailed::Removed => Self::Removed,
+            RecvFailed::Deleted => Self::Deleted,
             RecvFailed::Truncated => Self::Truncated,
             RecvFailed::Damaged(what) => Self::Damaged(what),
             RecvFailed::Other(what) => Self::Transport(what),
@@ -192,10 +235,11 @@ impl From<SettleError> for SettleFailed {
     fn from(error: SettleError) -> Self {
         match error {
             SettleError::LeaseLost => Self::LeaseLost,
+            SettleError::Deleted => Self::Deleted,
             SettleError::Truncated => Self::Truncated,
-            other @ (SettleError::Forked | SettleError::Transport(_)) => {
-                Self::Other(other.to_string())
-            }
+            other @ (SettleError::Forked
+            | SettleError::DescriptorLost { .. }
+            | SettleError::Transport(_)) => Self::Other(other.to_string()),
         }
     }
 }
@@ -204,6 +248,7 @@ impl From<SettleFailed> for SettleError {
     fn from(failed: SettleFailed) -> Self {
         match failed {
             SettleFailed::LeaseLost => Self::LeaseLost,
+            SettleFailed::Deleted => Self::Deleted,
             SettleFailed::Truncated => Self::Truncated,
             SettleFailed::Other(what) => Self::Transport(what),
         }
@@ -225,6 +270,7 @@ impl From<ControlError> for ControlFailed {
             ControlFailure::Unsupported(what) => Self::Unsupported(what.into()),
             ControlFailure::Closed => Self::Closed,
             ControlFailure::Removed => Self::Removed,
+            ControlFailure::Deleted => Self::Deleted,
             ControlFailure::Truncated => Self::Truncated,
             ControlFailure::Unreachable {
                 request,
@@ -241,7 +287,9 @@ impl From<ControlError> for ControlFailed {
             ControlFailure::Damaged { reason } => Self::Damaged { reason },
             ControlFailure::NotSent(failure) => Self::NotSent(failure.into()),
             // The server's own: its client was not forked, and opened nothing.
-            other @ (ControlFailure::Forked | ControlFailure::Open(_)) => Self::Refused {
+            other @ (ControlFailure::Forked
+            | ControlFailure::DescriptorLost { .. }
+            | ControlFailure::Open(_)) => Self::Refused {
                 reason: other.to_string(),
             },
         }
@@ -254,6 +302,7 @@ impl From<ControlFailed> for ControlFailure {
             ControlFailed::Unsupported(what) => Self::Unsupported(what.into()),
             ControlFailed::Closed => Self::Closed,
             ControlFailed::Removed => Self::Removed,
+            ControlFailed::Deleted => Self::Deleted,
             ControlFailed::Truncated => Self::Truncated,
             ControlFailed::Unreachable {
                 request,

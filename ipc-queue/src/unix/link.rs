@@ -9,9 +9,10 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use ipc_shm::Generation;
 
 use super::frame::{self, Carried, Reader, Received, WireError};
 use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
@@ -23,7 +24,8 @@ pub(super) struct Link {
     socket: UnixStream,
     answer_limit: Duration,
     /// Who connected: a forked child is somebody else, who would read our answers.
-    process: u32,
+    /// A number would not do: a child may have its parent's, in another PID namespace.
+    process: Generation,
     /// Room for what is written, and the right to write.
     scratch: Mutex<Vec<u8>>,
     /// Whoever has set [`Inbox::is_being_read`] has it.
@@ -82,7 +84,7 @@ impl Link {
         let mut link = Self {
             socket,
             answer_limit,
-            process: process::id(),
+            process: Generation::current(),
             scratch: Mutex::default(),
             reader: Mutex::default(),
             inbox: Mutex::default(),
@@ -119,11 +121,11 @@ impl Link {
 
     /// Whether anything can be asked, as far as is known.
     pub(super) fn is_up(&self) -> bool {
-        self.process == process::id() && self.inbox().end.is_none()
+        self.process.is_current() && self.inbox().end.is_none()
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        self.process == process::id()
+        self.process.is_current()
     }
 
     /// Asks, and waits for the answer: as long as the server waits, and then some.

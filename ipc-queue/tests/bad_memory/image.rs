@@ -237,7 +237,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
             Err(RecvError::Damaged(reason)) => assert!(!reason.is_empty()),
             Err(RecvError::Empty) => break,
             Err(RecvError::Paused | RecvError::Closed) => break,
-            Err(RecvError::Removed | RecvError::Truncated) => break,
+            Err(RecvError::Removed | RecvError::Deleted | RecvError::Truncated) => break,
             Err(other) => panic!("{other}"),
         }
     }
@@ -259,7 +259,8 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
             }
             Err(SendFailure::Full { .. } | SendFailure::NoMemory { .. }) => {}
             Err(SendFailure::TooLarge { .. }) => assert!(len > most),
-            Err(SendFailure::Closed | SendFailure::Removed | SendFailure::Truncated) => break,
+            Err(SendFailure::Closed | SendFailure::Removed) => break,
+            Err(SendFailure::Deleted | SendFailure::Truncated) => break,
             Err(SendFailure::Damaged(reason)) => assert!(!reason.is_empty()),
             Err(other) => panic!("{other}"),
         }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use ipc_queue::transport::{OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
 use ipc_queue::{
     About, ByteDelivery, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter,
-    DeadLetterId, DeadReason, Loan, MessageId, PublishOnce, QueueError, QueueSettings, QueueStats,
-    RecvError, Semantic, SendFailure, SendOptions, SenderId, SettleError, SettleOnce, Support,
+    DeadLetterId, DeadReason, Loan, MessageId, NoRoom, PublishOnce, QueueError, QueueSettings,
+    QueueStats, RecvError, Semantic, SendFailure, SendOptions, SenderId, SettleError, SettleOnce,
+    Support,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -315,7 +316,11 @@ impl DirectorySender {
         let capacity = self.folder.about.settings.capacity;
         match waited {
             None => SendFailure::Full { capacity, dead },
-            Some(waited) => SendFailure::TimedOut { waited, dead },
+            Some(waited) => SendFailure::TimedOut {
+                waited,
+                missing: NoRoom::Places,
+                dead,
+            },
         }
     }
 }

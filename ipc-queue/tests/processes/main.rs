@@ -5,6 +5,7 @@
 mod deaths;
 mod events;
 mod forks;
+mod identity;
 mod metrics;
 mod stage;
 mod stops;
@@ -25,6 +26,7 @@ fn role() {
         Some("fork-and-wait") => forks::fork_and_wait(&queue()),
         Some("sender") => storm::send_for_ever(&queue(), words.next().unwrap().parse().unwrap()),
         Some("cut") => truncated::be_cut(&queue(), words.next().unwrap()),
+        Some("identity") => identity::play(queue(), words.next().unwrap()),
         Some("receiver") => storm::receive_for_ever(&queue()),
         _ => panic!("no role is called {role:?}"),
     }

@@ -87,7 +87,12 @@ impl Stage {
 
     /// Starts a process in a role.
     pub fn start(&self, role: &str) -> Puppet {
-        let mut process = Command::new("/proc/self/exe")
+        self.start_by(Command::new("/proc/self/exe"), role)
+    }
+
+    /// Starts a process in a role, by a command that ends by running its arguments.
+    pub fn start_by(&self, mut command: Command, role: &str) -> Puppet {
+        let mut process = command
             .args(["--exact", "role", "--nocapture", "--quiet"])
             .env(ROLE, role)
             .env(FOLDER, self.folder.path())

@@ -2,8 +2,7 @@
 //!
 //! A creator that is killed leaves nothing, or a whole segment, or at most an empty folder.
 
-use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -20,6 +19,10 @@ use thiserror::Error;
 
 use super::remove::finish_removal;
 use super::{Segment, SystemError, file_of, map, path_of};
+use crate::boot;
+use crate::cgroup;
+use crate::clock::{self, UnknownClock};
+use crate::descriptor::Kept;
 use crate::events;
 use crate::layout::Header;
 use crate::namespace::{Namespace, NamespaceError};
@@ -49,6 +52,24 @@ pub enum CreateError {
         /// Bytes needed.
         needed: u64,
     },
+    /// The memory cgroup of this process has too little left: the kernel would kill it.
+    #[error(
+        "the memory cgroup {} allows {} and has {} left, {name:?} needs {}: lower the capacity or the payload size, \
+         or raise the limit",
+        group.display(), Bytes(*limit), Bytes(*available), Bytes(*needed)
+    )]
+    MemoryLimit {
+        /// The cgroup's folder.
+        group: PathBuf,
+        /// What was to be created.
+        name: String,
+        /// What the cgroup allows.
+        limit: u64,
+        /// What is left of that, counting what the kernel can drop.
+        available: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
     /// This process may not make files of that size.
     #[error("{name:?} needs {}, but files are limited to {} (ulimit -f)", Bytes(*needed), Bytes(*limit))]
     FileSizeLimit {
@@ -59,6 +80,9 @@ pub enum CreateError {
         /// Bytes needed.
         needed: u64,
     },
+    /// This process's clock can't be compared with that of others.
+    #[error(transparent)]
+    Clock(#[from] UnknownClock),
     /// The folder is refused.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -74,13 +98,14 @@ impl Segment {
     /// processes that create the same name at once, one succeeds.
     ///
     /// # Errors
-    /// [`CreateError::Exists`] if the name is taken; [`CreateError::NoSpace`], with the figures, if the
-    /// memory is not there, nor within a second.
+    /// [`CreateError::Exists`] if the name is taken; [`CreateError::NoSpace`] or [`CreateError::MemoryLimit`], with the
+    /// figures, if the memory is not there, nor within a second.
     pub fn create(
         namespace: &Namespace,
         name: &Name,
         header: &Header,
     ) -> Result<Self, CreateError> {
+        clock::check()?;
         let segment = build_patiently(namespace, name, header).inspect_err(|_| {
             // The folders were made for it.
             namespace.remove_if_empty();
@@ -92,6 +117,7 @@ impl Segment {
             let path = segment.path();
             match link(&segment.file, &folder, &path) {
                 Ok(()) => {
+                    segment.note_place();
                     events::created(&segment);
                     return Ok(segment);
                 }
@@ -124,7 +150,9 @@ fn build_patiently(
             return Err(CreateError::Exists { path });
         }
         match build(namespace, &folder, name, header) {
-            Err(CreateError::NoSpace { .. }) if Instant::now() < deadline => {
+            Err(CreateError::NoSpace { .. } | CreateError::MemoryLimit { .. })
+                if Instant::now() < deadline =>
+            {
                 // Of differing length, so that two that got half of it each don't meet again.
                 thread::sleep(Duration::from_millis(fastrand::u64(1..=20)));
             }
@@ -152,9 +180,10 @@ fn build(
         Errno::ENOSPC | Errno::ENOMEM => no_space(namespace, folder, name, needed),
         _ => failed("reserve memory in")(errno).into(),
     })?;
-    let file = File::from(fd);
     let path = || path_of(namespace, name, header.kind);
-    file.write_all_at(&header.to_bytes(), 0)
+    let file = Kept::regular(fd).map_err(|error| SystemError::new("keep open", path(), error))?;
+    file.file()
+        .write_all_at(&header.to_bytes(), 0)
         .map_err(|error| SystemError::new("write", path(), error))?;
     let mapped = map(namespace, name, header.clone(), file);
     Ok(mapped.map_err(|error| SystemError::new("map", path(), error))?)
@@ -178,8 +207,12 @@ fn reserve(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
 }
 
 /// Gives a file its name.
-fn link(file: &File, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
-    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+fn link(file: &Kept, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    if !file.is_intact() {
+        // Or whatever took the number would get the name.
+        return Err(Errno::EBADF);
+    }
+    let source = format!("/proc/self/fd/{}", file.number());
     let follow = AtFlags::AT_SYMLINK_FOLLOW;
     linkat(AT_FDCWD, &source[..], folder, file_of(path), follow)
 }
@@ -203,6 +236,26 @@ fn check_space(
     }
     match free_bytes(folder) {
         Some(free) if free < needed => Err(no_space(namespace, folder, name, needed)),
+        // On a disk the kernel writes the pages out instead.
+        _ if boot::is_in_memory(folder) => check_memory_limit(name, needed),
+        _ => Ok(()),
+    }
+}
+
+/// The process needs some memory, too, and the kernel some for the mapping.
+const MARGIN: u64 = 512 << 10;
+
+fn check_memory_limit(name: &Name, needed: u64) -> Result<(), CreateError> {
+    match cgroup::least_room() {
+        Some(room) if room.available < needed.saturating_add(MARGIN) => {
+            Err(CreateError::MemoryLimit {
+                group: room.group,
+                name: name.to_string(),
+                limit: room.limit,
+                available: room.available,
+                needed,
+            })
+        }
         _ => Ok(()),
     }
 }

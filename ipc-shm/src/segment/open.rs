@@ -10,14 +10,17 @@ use ipc_proto::Name;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::geteuid;
 use thiserror::Error;
 
 use super::remove::{is_flagged, remove_if};
 use super::{Segment, SystemError, file_of, map, map_read_only, path_of};
+use crate::boot;
+use crate::clock::{self, UnknownClock};
+use crate::descriptor::Kept;
 use crate::events;
 use crate::layout::{self, Expected, Header, HeaderError};
 use crate::namespace::{Namespace, NamespaceError};
+use crate::user;
 
 /// Why a segment was not opened.
 #[derive(Debug, Error)]
@@ -29,14 +32,33 @@ pub enum OpenError {
         /// Its path.
         path: PathBuf,
     },
-    /// The name is no regular file: somebody planted a link, FIFO or folder.
-    #[error("{} is no regular file: it was not made by us", path.display())]
+    /// The name is not a regular file, but a link, FIFO or folder.
+    #[error("{} is not a regular file, so it was not made by this library: remove it by force, or choose another name", path.display())]
     NotAFile {
         /// Its path.
         path: PathBuf,
     },
+    /// A folder has the name of a segment, and something is in it.
+    #[error("{} is a folder with something in it: look at that, then run rm -r on it", path.display())]
+    FolderNotEmpty {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It was made before the machine was started the last time, in a folder on a disk.
+    #[error(
+        "{} was made before the machine's last start, or in a container with a boot id of its own: times and locks in \
+         it mean nothing now; save what is in it by looking, then remove it",
+        path.display()
+    )]
+    OtherBoot {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// This process's clock can't be compared with that of others.
+    #[error(transparent)]
+    Clock(#[from] UnknownClock),
     /// Another user owns the file.
-    #[error("{} belongs to user {owner}, not to us (user {us})", path.display())]
+    #[error("{} belongs to user {owner}, not to us (user {us}): have user {owner} or root remove it", path.display())]
     ForeignOwner {
         /// Its path.
         path: PathBuf,
@@ -46,7 +68,11 @@ pub enum OpenError {
         us: u32,
     },
     /// Others may use the file.
-    #[error("{} has mode {mode:03o} instead of 600: others could have written to it", path.display())]
+    #[error(
+        "{} has mode {mode:03o} instead of 600, so others could have changed it: if its content is trusted run \
+         chmod 600 on it, otherwise remove it by force",
+        path.display()
+    )]
     OpenToOthers {
         /// Its path.
         path: PathBuf,
@@ -90,8 +116,12 @@ impl Segment {
         let Some(folder) = namespace.open()? else {
             return Err(OpenError::NotFound { path });
         };
-        let file = open_file(&folder, &path, OFlag::O_RDWR)?;
-        let header = read_header(&file, expected).map_err(|error| error.at(&path))?;
+        clock::check()?;
+        let file = keep(open_file(&folder, &path, OFlag::O_RDWR)?, &path)?;
+        let header = read_header(file.file(), expected).map_err(|error| error.at(&path))?;
+        if boot::is_another(header.boot, &file) {
+            return Err(OpenError::OtherBoot { path });
+        }
         let segment = map(namespace, name, header, file)
             .map_err(|error| SystemError::new("map", &path, error))?;
         if segment.is_removed() {
@@ -102,6 +132,7 @@ impl Segment {
         if segment.is_truncated() {
             return Err(OpenError::Truncated { path });
         }
+        segment.note_place();
         events::opened(&segment);
         Ok(segment)
     }
@@ -109,10 +140,11 @@ impl Segment {
     /// Opens the segment of that name to look at it: the kernel lets nothing be written through this, so it can't disturb
     /// anybody. Such a segment can't be joined, and what would change it does nothing.
     ///
-    /// Whoever writes to one of its words all the same is ended by the kernel.
+    /// Whoever writes to one of its words all the same is ended by the kernel. A segment of an earlier boot can be looked
+    /// at, too: its times and its participants mean nothing then.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), except [`OpenError::OtherBoot`].
     pub fn open_read_only(
         namespace: &Namespace,
         name: &Name,
@@ -122,8 +154,8 @@ impl Segment {
         let Some(folder) = namespace.open()? else {
             return Err(OpenError::NotFound { path });
         };
-        let file = open_file(&folder, &path, OFlag::O_RDONLY)?;
-        let header = read_header(&file, expected).map_err(|error| error.at(&path))?;
+        let file = keep(open_file(&folder, &path, OFlag::O_RDONLY)?, &path)?;
+        let header = read_header(file.file(), expected).map_err(|error| error.at(&path))?;
         let segment = map_read_only(namespace, name, header, file)
             .map_err(|error| SystemError::new("map", &path, error))?;
         if segment.is_removed() {
@@ -134,6 +166,10 @@ impl Segment {
         }
         Ok(segment)
     }
+}
+
+fn keep(file: File, path: &Path) -> Result<Kept, OpenError> {
+    Ok(Kept::regular(file.into()).map_err(|error| SystemError::new("keep open", path, error))?)
 }
 
 pub(super) fn open_file(folder: impl AsFd, path: &Path, access: OFlag) -> Result<File, OpenError> {
@@ -164,24 +200,30 @@ pub(super) fn open_file(folder: impl AsFd, path: &Path, access: OFlag) -> Result
 }
 
 fn check_file(stat: &FileStat, path: &Path) -> Result<(), OpenError> {
-    let path = || path.to_owned();
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-        return Err(OpenError::NotAFile { path: path() });
-    }
-    let us = geteuid().as_raw();
-    if stat.st_uid != us {
-        let owner = stat.st_uid;
-        return Err(OpenError::ForeignOwner {
-            path: path(),
-            owner,
-            us,
+        return Err(OpenError::NotAFile {
+            path: path.to_owned(),
         });
     }
+    check_owner(stat, path)?;
     let mode = stat.st_mode & 0o777;
     if mode & 0o077 != 0 {
-        return Err(OpenError::OpenToOthers { path: path(), mode });
+        return Err(OpenError::OpenToOthers {
+            path: path.to_owned(),
+            mode,
+        });
     }
     Ok(())
+}
+
+pub(super) fn check_owner(stat: &FileStat, path: &Path) -> Result<(), OpenError> {
+    // Where our own number is that of nobody, the folder was refused before.
+    let (owner, us) = (stat.st_uid, user::ours());
+    if owner == us {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(OpenError::ForeignOwner { path, owner, us })
 }
 
 /// What can go wrong while a header is read.

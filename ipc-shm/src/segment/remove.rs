@@ -4,15 +4,17 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use ipc_proto::Name;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::open::{OpenError, open_file};
-use super::{REMOVED, Segment, SystemError, file_name, path_of};
+use super::open::{OpenError, check_owner, open_file};
+use super::{REMOVED, Segment, SystemError, file_name, file_of, path_of};
 use crate::events;
 use crate::layout::{self, Kind};
 use crate::mapping::Mapping;
@@ -30,6 +32,64 @@ impl Segment {
     /// The variants of [`OpenError`] that speak of the folder and the file's owner.
     pub fn remove(namespace: &Namespace, name: &Name, kind: Kind) -> Result<bool, OpenError> {
         remove_if(namespace, name, kind, |_| true)
+    }
+
+    /// Removes whatever has the name, also what [`remove`](Self::remove) refuses: a file that others may use, a link, a
+    /// FIFO, an empty folder. `Ok(false)` if there was nothing.
+    ///
+    /// Never follows a link: what it points to stays. If it is a segment, whoever is attached is told as by `remove`.
+    ///
+    /// # Errors
+    /// [`OpenError::ForeignOwner`] if it belongs to another user; [`OpenError::FolderNotEmpty`]; those that speak of
+    /// the namespace's folder, which must be ours and closed to others.
+    pub fn remove_by_force(
+        namespace: &Namespace,
+        name: &Name,
+        kind: Kind,
+    ) -> Result<bool, OpenError> {
+        let path = path_of(namespace, name, kind);
+        let Some(folder) = namespace.open()? else {
+            return Ok(false);
+        };
+        let folder = namespace.lock(folder)?;
+        let removed = unlink_anything(&folder, &path);
+        drop(folder);
+        namespace.remove_if_empty();
+        if matches!(removed, Ok(true)) {
+            events::removed(&path);
+        }
+        removed
+    }
+}
+
+fn unlink_anything(folder: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
+    let name = file_of(path);
+    let stat = match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT) => return Ok(false),
+        Err(errno) => return Err(SystemError::new("stat", path, errno).into()),
+    };
+    check_owner(&stat, path)?;
+    let kind = stat.st_mode & SFlag::S_IFMT.bits();
+    let how = if kind == SFlag::S_IFDIR.bits() {
+        UnlinkatFlags::RemoveDir
+    } else {
+        UnlinkatFlags::NoRemoveDir
+    };
+    if kind == SFlag::S_IFREG.bits() {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        // Not to be opened by us: then nobody of ours uses it as a segment.
+        if let Ok(file) = openat(folder, name, flags, Mode::empty()) {
+            raise_removed(&file.into());
+        }
+    }
+    match unlinkat(folder, name, how) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Err(OpenError::FolderNotEmpty {
+            path: path.to_owned(),
+        }),
+        Err(errno) => Err(SystemError::new("remove", path, errno).into()),
     }
 }
 

@@ -373,3 +373,119 @@ fn a_damaged_file_is_refused_with_its_own_error_and_can_be_removed() {
         assert_nothing_left(&scratch);
     }
 }
+
+fn force(scratch: &Scratch) -> Result<bool, OpenError> {
+    Segment::remove_by_force(&scratch.namespace, &name(), TEST_KIND)
+}
+
+#[test]
+fn force_removes_what_stands_in_a_segments_place_and_never_follows_a_link() {
+    let scratch = Scratch::new();
+    let target = scratch.folder().join("target");
+    fs::write(&target, "precious").unwrap();
+    let plant: [&dyn Fn(); 6] = [
+        &|| {
+            scratch.create("seg", 3);
+            fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o644)).unwrap();
+        },
+        &|| fs::create_dir(path(&scratch)).unwrap(),
+        &|| symlink(&target, path(&scratch)).unwrap(),
+        &|| fs::write(path(&scratch), "").unwrap(),
+        &|| mkfifo(&path(&scratch), Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
+        &|| {
+            fs::write(path(&scratch), "unreadable").unwrap();
+            fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o0)).unwrap();
+        },
+    ];
+    for plant in plant {
+        drop(scratch.namespace.open_or_create().unwrap());
+        plant();
+        let error = open(&scratch).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("remove it"), "{text}");
+        assert!(force(&scratch).unwrap());
+        assert!(!force(&scratch).unwrap());
+        assert_eq!(fs::read_dir(scratch.folder()).unwrap().count(), 1);
+    }
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_not_removed_even_by_force() {
+    let scratch = Scratch::new();
+    drop(scratch.namespace.open_or_create().unwrap());
+    fs::create_dir(path(&scratch)).unwrap();
+    fs::write(path(&scratch).join("precious"), "").unwrap();
+    let error = force(&scratch).unwrap_err();
+    assert!(matches!(error, OpenError::FolderNotEmpty { .. }), "{error}");
+    assert!(error.to_string().contains("rm -r"), "{error}");
+    fs::remove_dir_all(path(&scratch)).unwrap();
+    assert!(!force(&scratch).unwrap());
+}
+
+#[test]
+fn a_file_of_another_user_is_not_removed_even_by_force() {
+    if !geteuid().is_root() {
+        println!("skipped: a_file_of_another_user_is_not_removed_even_by_force: needs root");
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.create("seg", 3);
+    chown(path(&scratch), Some(12345), None).unwrap();
+    let error = force(&scratch).unwrap_err();
+    let foreign = matches!(error, OpenError::ForeignOwner { owner: 12345, .. });
+    assert!(foreign && error.to_string().contains("12345"), "{error}");
+}
+
+#[test]
+fn a_file_with_an_open_mode_can_be_used_again_as_its_error_says() {
+    let scratch = Scratch::new();
+    scratch.create("seg", 3);
+    fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = open(&scratch).unwrap_err();
+    assert!(error.to_string().contains("chmod 600"), "{error}");
+    fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o600)).unwrap();
+    open(&scratch).unwrap();
+}
+
+#[test]
+fn force_tells_those_who_use_the_segment() {
+    let scratch = Scratch::new();
+    let used = scratch.create("seg", 3);
+    assert!(force(&scratch).unwrap());
+    assert!(used.is_removed() && !used.is_deleted());
+}
+
+/// A header as another boot of the machine would have written it.
+fn from_another_boot(scratch: &Scratch) -> Segment {
+    let mut header = Scratch::header(3);
+    header.boot ^= 1;
+    Segment::create(&scratch.namespace, &name(), &header).unwrap()
+}
+
+#[test]
+fn a_segment_on_a_disk_from_before_a_restart_is_refused_and_can_be_looked_at_and_removed() {
+    let test =
+        "a_segment_on_a_disk_from_before_a_restart_is_refused_and_can_be_looked_at_and_removed";
+    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    if crate::boot::is_in_memory(&fs::File::open(folder.path()).unwrap()) {
+        println!("skipped: {test}: this folder is not on a disk");
+        return;
+    }
+    let scratch = Scratch::in_folder(folder);
+    drop(from_another_boot(&scratch));
+    let error = open(&scratch).unwrap_err();
+    assert!(matches!(error, OpenError::OtherBoot { .. }), "{error}");
+    let looked = Segment::open_read_only(&scratch.namespace, &name(), &expected());
+    assert_eq!(looked.unwrap().header().max_participants, 3);
+    assert!(remove(&scratch).unwrap());
+    let (_, created) = open_or_create(&scratch).unwrap();
+    assert_eq!(created, Created::Yes);
+}
+
+#[test]
+fn a_boot_id_of_a_container_is_not_a_restart_where_files_do_not_outlive_one() {
+    let scratch = Scratch::new();
+    drop(from_another_boot(&scratch));
+    open(&scratch).unwrap();
+}

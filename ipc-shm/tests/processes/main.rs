@@ -1,5 +1,6 @@
 //! What holds when processes are killed, stopped and forked, tried with real ones.
 
+mod identity;
 mod support;
 mod truncated;
 
@@ -44,9 +45,10 @@ fn role() {
         "fork into pid namespace" => fork_into_pid_namespace(),
         "fill memory" => fill_memory(&namespace),
         "limit files" => limit_files(&namespace),
-        other => match other.strip_prefix("cut ") {
-            Some(doing) => truncated::be_cut(&namespace, doing),
-            None => panic!("no role is called {other:?}"),
+        other => match other.split_once(' ') {
+            Some(("cut", doing)) => truncated::be_cut(&namespace, doing),
+            Some(("identity", role)) => identity::play(&namespace, role),
+            _ => panic!("no role is called {other:?}"),
         },
     }
 }

@@ -22,11 +22,11 @@ pub fn measure(folder: &Path, figures: &mut Figures) -> Result<()> {
 
 /// The segment's bytes, for some settings.
 fn sizes(folder: &Path, figures: &mut Figures) -> Result<()> {
-    let all_seats = QueueOptions::new().max_participants(511);
+    let all_seats = QueueOptions::new().max_participants(503);
     let settings = [
         ("a queue's segment, defaults", QueueOptions::new()),
         ("a queue's segment, 64 cells and no pool", small()),
-        ("a queue's segment, 511 seats", all_seats),
+        ("a queue's segment, 503 seats", all_seats),
     ];
     for (what, options) in settings {
         let queue = options.open_bytes(QUEUE)?;

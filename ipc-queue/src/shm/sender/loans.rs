@@ -113,8 +113,8 @@ impl ShmLoan<'_> {
         let (sender, shared) = (self.sender, &*self.sender.shared);
         // A closed queue takes what was lent before its end.
         if let Err(gone) = shared.usable() {
-            // The claim of a forked copy is its parent's.
-            if gone == Gone::Removed {
+            // The claim of a forked copy is its parent's, and one in a truncated file is nobody's.
+            if !matches!(gone, Gone::Forked | Gone::Truncated) {
                 sender.give_back(payload.into_claim());
             }
             return Err(gone.into());
@@ -137,7 +137,9 @@ impl Drop for ShmLoan<'_> {
     #[inline]
     fn drop(&mut self) {
         let key = self.terms.take().and_then(|terms| terms.key);
-        if (self.payload.is_some() || key.is_some()) && self.sender.shared.attachment.is_ours() {
+        if (self.payload.is_some() || key.is_some())
+            && self.sender.shared.attachment.is_this_process()
+        {
             key.into_iter()
                 .for_each(|held| self.sender.give_back_key(held));
             let payload = self.payload.take();

@@ -68,6 +68,12 @@ fn check_folder(folder: &Path) -> Result<(), ServeError> {
     };
     let found = fs::metadata(folder).map_err(|error| bad(format!("can't be used ({error})")))?;
     let us = nix::unistd::geteuid().as_raw();
+    if ipc_shm::is_nobody(us) {
+        let why = "can't be told from other users' folders: this process's user has no number in its user namespace";
+        return Err(bad(format!(
+            "{why} (shown as {us}); map it, or run as one that is mapped"
+        )));
+    }
     if found.uid() != us {
         return Err(bad(format!("belongs to user {}, not {us}", found.uid())));
     }

@@ -3,6 +3,7 @@
 //! It begins by answering questions about the queue, and may become a handle (`sending.rs`, `receiving.rs`) or a bell
 //! (`ringing.rs`). Whatever makes no sense ends it, with an answer that says why; nobody else notices.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -227,7 +228,11 @@ impl<'s> Connection<'s> {
             let ready = frame::wait_for([self.socket.as_fd(), ringer.as_fd()], until);
             let [said, rung] = ready.map_err(WireError::io)?;
             if rung {
-                ringer.clear();
+                if !ringer.clear() {
+                    // Polled on, whatever took the number might be readable for ever.
+                    let lost = "something in this process closed a descriptor of this connection";
+                    return Err(WireError::io(io::Error::other(lost)));
+                }
                 return Ok(Event::Rung);
             }
             if !said {

@@ -116,7 +116,8 @@ impl<'p> Receiving<'p, '_, '_> {
             return Ok(());
         };
         // What rang is looked for below.
-        self.ringer.clear();
+        // A descriptor that was lost is noticed when it is polled.
+        let _ = self.ringer.clear();
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
         match self.try_receive() {

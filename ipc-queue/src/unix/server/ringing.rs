@@ -22,7 +22,7 @@ pub(super) fn serve(connection: &mut Connection<'_>, id: u32, side: Side) -> Res
             Event::TimeUp => {}
             Event::Request(request) => match request.what {
                 Ask::Arm => {
-                    ringer.clear();
+                    let _ = ringer.clear();
                     listener.listen(&waker).map_err(WireError::io)?;
                     connection.answer(request.id, &Answer::Done, &Carried::None)?;
                 }

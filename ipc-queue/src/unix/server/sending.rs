@@ -9,7 +9,7 @@ use ipc_proto::{Kind, MessageId};
 use super::connection::{Connection, Event};
 use crate::asynchronous::is_lack;
 use crate::bell::Listener;
-use crate::error::SendFailure;
+use crate::error::{NoRoom, SendFailure};
 use crate::loan::Loan;
 use crate::readiness::Ringer;
 use crate::send_options::SendOptions;
@@ -157,7 +157,8 @@ impl Sending<'_, '_, '_> {
         let Some(mut waiting) = self.waiting.take() else {
             return Ok(());
         };
-        self.ringer.clear();
+        // A descriptor that was lost is noticed when it is polled.
+        let _ = self.ringer.clear();
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
         match self.attempt(&mut waiting.want) {
@@ -177,12 +178,22 @@ impl Sending<'_, '_, '_> {
         let waited = waiting.since.elapsed();
         let tried = self.attempt(&mut waiting.want);
         let tried = tried.map_err(|failure| match failure {
-            SendFailure::Full { dead, .. } => SendFailure::TimedOut { waited, dead },
-            SendFailure::NoMemory { .. } => {
+            SendFailure::Full { dead, .. } => SendFailure::TimedOut {
+                waited,
+                missing: NoRoom::Places,
+                dead,
+            },
+            SendFailure::NoMemory { bytes } => {
                 let stats = self.connection.shared.queue.stats();
                 // For the error's text only.
                 let dead = stats.map_or(0, |stats| stats.dead);
-                SendFailure::TimedOut { waited, dead }
+                let bytes = bytes as u64;
+                let missing = NoRoom::Memory { bytes };
+                SendFailure::TimedOut {
+                    waited,
+                    missing,
+                    dead,
+                }
             }
             other => other,
         });
