@@ -1,13 +1,15 @@
 //! What a pool's threads share: the supervisor, the one that reads answers, and those that submit.
 
-use ipc_queue::QueueStats;
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipc_queue::QueueStats;
+
 use super::builder::{Limits, OnLoss, OnProgress};
+use super::dead_letters::DeadLetterList;
 use super::notices::Notices;
 use super::queues::Queues;
 use super::ticket::{Canceller, JobError, Tickets};
@@ -53,6 +55,8 @@ pub(super) struct State {
     pub draining: bool,
     /// What its queues had counted when they were removed.
     pub last_stats: Option<(QueueStats, QueueStats)>,
+    /// Why it can't go on.
+    pub trouble: Option<String>,
     /// Second thoughts: no more waiting.
     pub kill: bool,
     /// Why the pool ended, if it has.
@@ -70,9 +74,12 @@ pub(super) struct Shared {
     pub queues: Arc<Queues>,
     pub notices: Arc<Notices>,
     pub tickets: Arc<Tickets>,
+    pub dead_letters: DeadLetterList,
     pub next_ticket: AtomicU64,
     /// Some job was to be begun by some time.
     pub expiring: AtomicBool,
+    /// Jobs that a dead pool had left.
+    pub leftover_jobs: u64,
     pub on_progress: Option<Box<OnProgress>>,
     pub on_loss: Option<Box<OnLoss>>,
     state: Mutex<State>,
@@ -86,12 +93,14 @@ impl Shared {
     pub(super) fn new(place: Place, limits: Limits, queues: Arc<Queues>, poke: PipeWriter) -> Self {
         Self {
             place,
+            dead_letters: DeadLetterList::new(limits.dead_letters),
             limits,
             queues,
             notices: Arc::default(),
             tickets: Arc::default(),
             next_ticket: AtomicU64::new(1),
             expiring: AtomicBool::new(false),
+            leftover_jobs: 0,
             on_progress: None,
             on_loss: None,
             state: Mutex::default(),
@@ -233,13 +242,6 @@ impl Shared {
 
     /// Answers a job in its workers' stead.
     pub(super) fn answer(&self, ticket: u64, error: JobError) -> bool {
-        if let JobError::Crashed {
-            signal: Some(signal),
-            ..
-        } = error
-        {
-            super::signals::note(self, ticket, signal);
-        }
         let mut entries = self.tickets.lock();
         let told = error.clone();
         let first = self.tickets.answer(&mut entries, ticket, Err(error));
@@ -293,6 +295,21 @@ impl Worker {
 }
 
 impl State {
+    /// The worker that is at this job, and its start.
+    pub(super) fn worker_at(&self, ticket: u64) -> Option<(u64, &Worker)> {
+        let mut workers = self.workers.iter();
+        let has_job = |worker: &Worker| worker.running.is_some_and(|job| job.ticket == ticket);
+        let (start, worker) = workers.find(|(_, worker)| has_job(worker))?;
+        Some((*start, worker))
+    }
+
+    /// The worker at this job is gone.
+    pub(super) fn forget_worker_at(&mut self, ticket: u64) {
+        if let Some((start, _)) = self.worker_at(ticket) {
+            self.workers.remove(&start);
+        }
+    }
+
     /// Some worker has this job now, so no other has.
     fn begun_anew(&mut self, ticket: u64) {
         self.orphans.remove(&ticket);

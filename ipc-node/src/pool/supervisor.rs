@@ -3,6 +3,7 @@
 //! It sleeps in `poll` on the workers' pidfds, on a pipe by which others have it look, and on one that SIGTERM writes to; and
 //! until the next thing is due, if anything is. One permanent thread, for as long as the pool lasts.
 
+mod ending;
 mod judging;
 
 use std::io::{self, PipeReader, Read};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ipc_queue::ControlError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::letters::Letters;
@@ -40,10 +42,14 @@ pub(super) struct Supervisor {
     poked: PipeReader,
     sigterm: Option<Sigterm>,
     drain_by: Option<Instant>,
+    /// Why the queue of jobs is not closed yet, though the pool drains.
+    not_closed: Option<ControlError>,
     /// Workers that ended, until everything that they said was heard.
     ended: Vec<Ended>,
     /// How much had been heard then, and was no more since.
     silence: (u64, Instant),
+    /// Since when there is no worker, though jobs are not answered.
+    alone_since: Option<Instant>,
 }
 
 /// A worker's place in the pool.
@@ -88,8 +94,10 @@ impl Supervisor {
             poked,
             sigterm,
             drain_by: None,
+            not_closed: None,
             ended: Vec::new(),
             silence: (0, now),
+            alone_since: None,
             shared,
         })
     }
@@ -101,6 +109,7 @@ impl Supervisor {
             }
             self.sleep();
         };
+        let reason = self.reason_for_end(reason);
         super::events::ended(&self.shared, &reason);
         self.end(reason);
     }
@@ -109,23 +118,21 @@ impl Supervisor {
     fn look(&mut self) -> Option<String> {
         let now = Instant::now();
         self.hear_sigterm();
-        let (draining, kill) = {
+        let (draining, kill, trouble) = {
             let mut state = self.shared.state();
             if std::mem::take(&mut state.worked) {
                 self.restarts.worked();
             }
-            (state.draining, state.kill)
+            (state.draining, state.kill, state.trouble.clone())
         };
         if kill {
             return Some("it was dropped, or told twice to end".to_owned());
         }
-        // Where the queue does not answer it is tried again at the next look.
-        if draining
-            && self.drain_by.is_none()
-            && self.shared.queues.jobs.transport().close().is_ok()
-        {
-            super::events::draining(&self.shared);
-            self.drain_by = now.checked_add(self.shared.limits.drain);
+        if let Some(trouble) = trouble {
+            return Some(trouble);
+        }
+        if draining {
+            self.drain(now);
         }
         self.reap();
         self.keep_limits(now);
@@ -136,20 +143,11 @@ impl Supervisor {
             return trouble;
         }
         if draining && self.drain_by.is_some_and(|by| now >= by) {
-            let limit = self.shared.limits.drain;
-            return Some(format!("jobs were left after {limit:?} of draining"));
+            return Some(self.why_drain_failed());
         }
-        let nobody = self.places.iter().all(|slot| matches!(slot, Slot::Done));
-        if nobody && self.ended.is_empty() {
-            let well = draining || self.shared.is_guest();
-            return Some(
-                if well {
-                    DRAINED
-                } else {
-                    "its last worker ended"
-                }
-                .to_owned(),
-            );
+        let reason = self.end_without_workers(draining, now);
+        if reason.is_some() {
+            return reason;
         }
         let first = self.next_start;
         let trouble = self.start_workers(now);
@@ -342,7 +340,9 @@ impl Supervisor {
         if !self.ended.is_empty() {
             due.push(now + SOON);
         }
-        if limits.max_memory.is_some() || self.shared.notices.flush() {
+        let looks =
+            limits.max_memory.is_some() || self.alone_since.is_some() || self.not_closed.is_some();
+        if looks || self.shared.notices.flush() {
             due.push(now + LOOK);
         }
         due.extend(self.letters.due(&self.shared, now));

@@ -90,6 +90,8 @@ pub(super) struct Entry {
     pub begin_by: Option<(Instant, Duration)>,
     /// How far it said it is.
     pub progress: (u64, u64),
+    /// Its job is in the queue, or was: it is owed an answer.
+    sent: bool,
     /// Nobody has the ticket any more.
     abandoned: bool,
 }
@@ -115,6 +117,37 @@ pub(super) struct Tickets {
 impl Tickets {
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job of this ticket was sent.
+    pub(super) fn sent(&self, ticket: u64) {
+        if let Some(entry) = self.lock().get_mut(&ticket) {
+            entry.sent = true;
+        }
+    }
+
+    /// A job that was sent and whose ticket nobody has.
+    pub(super) fn adopt(&self, ticket: u64) {
+        let entry = Entry {
+            sent: true,
+            abandoned: true,
+            ..Entry::default()
+        };
+        self.lock().insert(ticket, entry);
+    }
+
+    /// Whether a job has a ticket and no answer.
+    pub(super) fn is_unanswered(&self, ticket: u64) -> bool {
+        let entries = self.lock();
+        entries
+            .get(&ticket)
+            .is_some_and(|entry| entry.answer.is_none())
+    }
+
+    /// The number of jobs that were sent and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        let owed = |entry: &&Entry| entry.sent && entry.answer.is_none();
+        self.lock().values().filter(owed).count()
     }
 
     /// Answers a job, unless it was answered before; whether this was the first answer.

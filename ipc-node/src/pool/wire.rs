@@ -75,6 +75,17 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// That of a pool's queues, without a worker.
+    pub(super) fn of_pool(address: String) -> Self {
+        Self {
+            address,
+            start: 0,
+            name: String::new(),
+            max_jobs: 0,
+            keep_alive: None,
+        }
+    }
+
     pub(super) fn jobs(&self) -> String {
         queue_at(&self.address, "jobs")
     }
