@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::control::{ControlError, Inbox, Told};
 use crate::heartbeat::Heartbeat;
 use crate::registry::{self, Health, NodeInfo, Registry, RegistryError};
-use crate::stats::{Counters, NodeStats};
+use crate::stats::{self, Counters, NodeStats};
 
 /// This process, as others see it. Leaves when dropped.
 ///
@@ -221,8 +221,11 @@ impl Node {
     /// What this node did so far.
     #[must_use]
     pub fn stats(&self) -> NodeStats {
-        let info = self.registry.node(self.name.as_str(), self.timeout);
-        info.map(|info| info.stats).unwrap_or_default()
+        let slot = self
+            .attachment
+            .participants()
+            .get(self.attachment.member().index);
+        stats::read(self.attachment.counters(), slot.beats)
     }
 
     /// Whether the node called `name` is there, and beat within `timeout`. `None`: never heard of.

@@ -81,6 +81,7 @@ impl Pool {
 
     fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
         builder.check_names()?;
+        builder.check_limits()?;
         if builder.is_own_address() {
             owner::remove_leftovers(builder.namespace_name());
         }
@@ -97,7 +98,7 @@ impl Pool {
         let (queues, found) = Queues::create(&place, &settings)?;
         let queues = Arc::new(queues);
         Self::start_at(place.clone(), builder, Arc::clone(&queues), found)
-            .inspect_err(|_| queues.remove(&place))
+            .inspect_err(|_| drop(queues.remove(&place)))
     }
 
     fn start_at(
@@ -119,7 +120,7 @@ impl Pool {
         };
         let spawned = pool.spawn_threads(supervisor);
         // Before the pool is dropped: its threads end by that.
-        spawned.inspect_err(|_| pool.shared.queues.remove(&pool.shared.place))?;
+        spawned.inspect_err(|_| drop(pool.shared.queues.remove(&pool.shared.place)))?;
         Ok(pool)
     }
 

@@ -34,6 +34,7 @@ pub(super) fn read(shared: &Shared) {
                     doubtful.insert(id);
                 }
             }
+            Err(RecvError::TimedOut { .. }) if shared.state().ended.is_some() => return,
             Err(RecvError::TimedOut { .. } | RecvError::Damaged(_)) => {}
             Err(RecvError::Transport(_)) if shared.state().ended.is_none() => thread::sleep(PAUSE),
             Err(error) => {

@@ -342,6 +342,17 @@ impl PoolBuilder {
         Ok(self.keep_alive.or(default))
     }
 
+    /// A limit that can't be watched is refused: nobody would notice that it does not hold.
+    pub(super) fn check_limits(&self) -> Result<(), PoolError> {
+        let is_watched = super::child::resident_bytes(std::process::id()).is_some();
+        let is_wanted = self.limits.max_memory.is_some();
+        if is_wanted && !is_watched && !matches!(self.program, Program::Threads(_)) {
+            let text = "max_memory_bytes needs /proc, which can't be read here: mount it";
+            return Err(std::io::Error::other(text).into());
+        }
+        Ok(())
+    }
+
     pub(super) fn check_names(&self) -> Result<(), PoolError> {
         Name::new(&format!("{}-{}", self.worker_name, self.limits.workers))?;
         Ok(())

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use ipc_queue::DeadLetter;
+use ipc_queue::{ControlError, DeadLetter};
 
 use super::leftovers::LeftoverJobs;
 use super::state::Shared;
@@ -129,4 +129,9 @@ pub(super) fn leftover_jobs(
         what = ?what,
         "a dead pool left jobs"
     );
+}
+
+/// The pool ended, and its queues are still there, or may be.
+pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
+    tracing::warn!(target: TARGET, queue = shared.place.jobs(), error = %error, "queues left behind");
 }

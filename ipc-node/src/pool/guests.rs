@@ -22,6 +22,7 @@ pub struct Guests {
 impl Guests {
     pub(super) fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
         builder.check_names()?;
+        builder.check_limits()?;
         let address = builder.address();
         let mut place = Place {
             // So many may be started before two hosts could call two of theirs the same.

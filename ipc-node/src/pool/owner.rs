@@ -154,15 +154,16 @@ impl fmt::Display for PoolOwner {
 /// Removes what is left of the pool at `place`, if its process is gone. `false`: it is not.
 ///
 /// # Errors
-/// As [`try_take`].
+/// As [`try_take`], and [`PoolError::Control`] if something can't be removed.
 pub(super) fn remove_if_dead(place: &Place) -> Result<bool, PoolError> {
     let Some((namespace, name)) = in_shared_memory(&place.address)? else {
-        place.remove_all();
+        place.remove_all()?;
         return Ok(true);
     };
     match try_take(&namespace, &name, Purpose::Removal)? {
         Ok(ownership) => {
-            place.remove_all();
+            // Or the segment stays, too, for the next one to try again.
+            place.remove_all()?;
             ownership.end();
             Ok(true)
         }

@@ -73,7 +73,7 @@ impl Queues {
         let mut found = Found::default();
         if ownership.is_some_and(|ownership| ownership.is_inherited) {
             found = Found::read(place)?;
-            place.remove_all();
+            place.remove_all()?;
         }
         let mut served = Vec::new();
         let taken = |error| taken(error, place);
@@ -86,7 +86,9 @@ impl Queues {
             served: Mutex::new(served),
             ownership: Mutex::default(),
         };
-        let queues = answers.map(queues).inspect_err(|_| place.remove_all())?;
+        let queues = answers
+            .map(queues)
+            .inspect_err(|_| drop(place.remove_all()))?;
         Ok((queues, found))
     }
 
@@ -100,22 +102,31 @@ impl Queues {
         })
     }
 
-    /// Removes them. Whatever is gone already is as well.
-    pub(super) fn remove(&self, place: &Place) {
+    /// Removes them and gives the address back. What is gone already is well.
+    ///
+    /// # Errors
+    /// [`ControlError`] if one of them is still there, or may be. Then the next owner of the address
+    /// removes it.
+    pub(super) fn remove(&self, place: &Place) -> Result<(), ControlError> {
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut removed = Ok(());
         if served.is_empty() {
-            place.remove_all();
+            removed = place.remove_all();
         }
         // Before the servers end: they wait for their threads, which wait for the queues.
         for Served { own_address, .. } in &served {
-            let _ = ipc_queue::remove(own_address);
+            removed = removed.and(ipc_queue::remove(own_address).map(drop));
         }
         let mut ownership = self
             .ownership
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        ownership.take().into_iter().for_each(Ownership::end);
+        match (ownership.take(), &removed) {
+            (Some(ownership), Ok(())) => ownership.end(),
+            (ownership, _) => drop(ownership),
+        }
+        removed
     }
 }
 

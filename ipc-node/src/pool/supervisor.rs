@@ -259,7 +259,7 @@ impl Supervisor {
             drop(state);
             let too_large = limits
                 .max_memory
-                .map(|most| (body.resident_bytes(), most))
+                .and_then(|most| Some((body.resident_bytes()?, most)))
                 .filter(|(used, most)| used > most);
             let why = match (running, limits.job, too_large) {
                 _ if is_condemned => "it was told to be, by `Pool::kill_worker`".to_owned(),
@@ -399,7 +399,11 @@ impl Supervisor {
             let _ = self.shared.queues.answers.transport().close();
             let last_stats = self.shared.queues.stats().ok();
             self.shared.state().last_stats = last_stats;
-            self.shared.queues.remove(&self.shared.place);
+            if let Err(error) = self.shared.queues.remove(&self.shared.place) {
+                super::events::queues_left(&self.shared, &error);
+                let left = format!("{reason}, but its queues could not be removed: {error}");
+                self.shared.state().ended = Some(left);
+            }
         }
         self.places.clear();
         self.shared.notices.dismiss_all();
