@@ -8,3 +8,4 @@ mod orphans;
 mod other;
 mod owner;
 mod support;
+mod unreachable;
