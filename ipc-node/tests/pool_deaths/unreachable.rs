@@ -1,7 +1,7 @@
 //! A queue that does not answer control calls for a while, or any more: nothing is guessed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipc_node::pool::{Pool, PoolBuilder, PoolError, Ticket};
@@ -11,7 +11,7 @@ use ipc_queue::{
     LocalQueue, Name, Outcome, QueueError, QueueSettings, QueueStats,
 };
 
-use crate::support::{PATIENCE, handlers, until, wait};
+use crate::support::{PATIENCE, handlers, said_in, until, wait};
 
 /// A queue of this process behind a connection that may fall silent.
 #[derive(Debug)]
@@ -27,9 +27,15 @@ struct Connection {
     is_silent: Arc<AtomicBool>,
 }
 
+/// The number of times that a queue was to be closed and did not answer.
+static NOT_CLOSED: AtomicUsize = AtomicUsize::new(0);
+
 fn ask(is_silent: &AtomicBool, name: &Name, call: ControlCall) -> Result<(), ControlError> {
     if !is_silent.load(Ordering::SeqCst) {
         return Ok(());
+    }
+    if call == ControlCall::Close && name.as_str().contains("hesitant") {
+        NOT_CLOSED.fetch_add(1, Ordering::SeqCst);
     }
     let failure = ControlFailure::Unreachable {
         request: "a question".to_owned(),
@@ -161,6 +167,9 @@ fn shutdown_goes_on_when_the_queue_answers_again() {
     let pool = pool.drain_timeout(PATIENCE).start().unwrap();
     is_silent.store(true, Ordering::SeqCst);
     assert!(pool.close().is_err());
+    until("its own thread asks, too", || {
+        NOT_CLOSED.load(Ordering::SeqCst) > 1
+    });
     let handle = std::thread::spawn(move || pool.wait());
     is_silent.store(false, Ordering::SeqCst);
     until("it ends", || handle.is_finished());
@@ -169,13 +178,22 @@ fn shutdown_goes_on_when_the_queue_answers_again() {
 
 #[test]
 fn queues_that_can_not_be_removed_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stays").display().to_string();
     let (pool, is_silent) = distant("sticky");
-    let pool = pool.start().unwrap();
+    let pool = pool.drain_timeout(PATIENCE).start().unwrap();
+    let staying: Ticket<()> = pool.submit("stay", &file).unwrap();
+    said_in(file.as_ref());
     pool.close().unwrap();
-    // Whichever comes first, its end or this: its queues can be removed, or it says that they can't.
     is_silent.store(true, Ordering::SeqCst);
+    std::fs::remove_file(&file).unwrap();
     let ended = pool.wait();
-    is_silent.store(false, Ordering::SeqCst);
-    let left = LocalQueue::remove(&Name::new("pool-behind-sticky.jobs").unwrap());
-    assert_eq!(ended.is_err(), left, "{ended:?}");
+    assert_eq!(wait(staying), Ok(()));
+    let Err(PoolError::Ended { reason }) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(reason.contains("could not be removed"), "{reason}");
+    assert!(LocalQueue::remove(
+        &Name::new("pool-behind-sticky.jobs").unwrap()
+    ));
 }

@@ -31,7 +31,10 @@ impl Supervisor {
         let unanswered = self.shared.tickets.unanswered();
         let stats = self.shared.queues.jobs.transport().stats();
         let trouble = self.not_closed.clone().or_else(|| stats.err());
-        let what = format!("{unanswered} jobs were not answered within {limit:?} of draining");
+        let what = match unanswered {
+            0 => format!("its workers had not ended after {limit:?} of draining"),
+            _ => format!("{unanswered} jobs were not answered within {limit:?} of draining"),
+        };
         match trouble {
             Some(error) => format!("{what}: {error}"),
             None => what,
