@@ -77,18 +77,21 @@ impl Queues {
         }
         let mut served = Vec::new();
         let taken = |error| taken(error, place);
-        let jobs = make(&place.jobs(), settings, &mut served).map_err(taken)?;
-        // From here on the address is ours, and what is there ours to remove.
-        let answers = make(&place.answers(), settings, &mut served);
-        let queues = |answers| Self {
-            jobs,
+        // In this order: a guest that finds the jobs finds the answers, too.
+        let answers = make(&place.answers(), settings, &mut served).map_err(taken)?;
+        let jobs = make(&place.jobs(), settings, &mut served).inspect_err(|_| {
+            // What is at the address of the jobs is not ours.
+            match served.first() {
+                Some(served) => drop(ipc_queue::remove(&served.own_address)),
+                None => drop(ipc_queue::remove(&place.answers())),
+            }
+        });
+        let queues = Self {
+            jobs: jobs.map_err(taken)?,
             answers,
             served: Mutex::new(served),
             ownership: Mutex::default(),
         };
-        let queues = answers
-            .map(queues)
-            .inspect_err(|_| drop(place.remove_all()))?;
         Ok((queues, found))
     }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ipc_node::pool::{LeftoverJobs, Pool, PoolError, Ticket};
+use ipc_queue::QueueError;
 use ipc_shm::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -194,4 +195,19 @@ fn a_pool_in_another_pid_namespace_is_not_taken_for_dead() {
         does_its_work(&pool(1).start().unwrap());
         files_of(&address).is_empty()
     });
+}
+
+#[test]
+fn a_queue_that_is_no_pools_is_not_removed_by_one_that_starts_there() {
+    let address = address("foreign");
+    let queue = ipc_queue::ByteQueue::open(&format!("{address}.jobs")).unwrap();
+    queue.sender().send(b"a message").unwrap();
+    for _ in 0..2 {
+        let refused = pool(1).at(&address).start();
+        let exists = matches!(refused, Err(PoolError::Queue(QueueError::Exists { .. })));
+        assert!(exists, "{refused:?}");
+    }
+    assert_eq!(queue.receiver().recv().unwrap().payload(), b"a message");
+    assert_eq!(files_of(&address).len(), 1);
+    ipc_queue::remove(&format!("{address}.jobs")).unwrap();
 }
