@@ -135,3 +135,13 @@ pub(super) fn leftover_jobs(
 pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
     tracing::warn!(target: TARGET, queue = shared.place.jobs(), error = %error, "queues left behind");
 }
+
+/// This process adopts what its workers leave behind, and does not wait for all of it.
+pub(super) fn is_pid_1(shared: &Shared) {
+    tracing::warn!(
+        target: TARGET,
+        queue = shared.place.jobs(),
+        "this process is PID 1: programs that workers start in process groups of their own stay \
+         zombies when they end; run it under an init (docker run --init)"
+    );
+}

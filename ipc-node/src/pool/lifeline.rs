@@ -95,7 +95,8 @@ fn kill_the_others() -> bool {
         return false;
     };
     let ourselves = Pid::from_raw(0);
-    if of_pool == group || setpgid(ourselves, of_pool).is_err() {
+    // 0: a group of another PID namespace.
+    if of_pool == ourselves || of_pool == group || setpgid(ourselves, of_pool).is_err() {
         return false;
     }
     let _ = killpg(group, Signal::SIGKILL);

@@ -3,6 +3,7 @@
 //! It sleeps in `poll` on the workers' pidfds, on a pipe by which others have it look, and on one that SIGTERM writes to; and
 //! until the next thing is due, if anything is. One permanent thread, for as long as the pool lasts.
 
+mod adopted;
 mod ending;
 mod judging;
 
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use ipc_queue::ControlError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use adopted::Adopted;
 
 use super::letters::Letters;
 use super::program::{Body, Program, explain};
@@ -42,6 +45,7 @@ pub(super) struct Supervisor {
     poked: PipeReader,
     sigterm: Option<Sigterm>,
     drain_by: Option<Instant>,
+    adopted: Adopted,
     /// Why the queue of jobs is not closed yet, though the pool drains.
     not_closed: Option<ControlError>,
     /// Workers that ended, until everything that they said was heard.
@@ -94,6 +98,7 @@ impl Supervisor {
             poked,
             sigterm,
             drain_by: None,
+            adopted: Adopted::new(&shared),
             not_closed: None,
             ended: Vec::new(),
             silence: (0, now),
@@ -135,6 +140,7 @@ impl Supervisor {
             self.drain(now);
         }
         self.reap();
+        self.reap_adopted(now);
         self.keep_limits(now);
         let trouble = self.judge_the_ended(now);
         self.letters.look(&self.shared, now);
@@ -214,6 +220,9 @@ impl Supervisor {
             let Ok(status) = body.reap() else {
                 continue;
             };
+            if let Body::Process(child) = body {
+                self.adopted.worker_ended(child.pid());
+            }
             self.shared.notices.dismiss(*start);
             let note = killed.take().map(|Killed(why)| why);
             self.ended.push(Ended {
@@ -238,6 +247,14 @@ impl Supervisor {
                 .for_each(|ended| ended.said = said);
             self.silence = (self.shared.heard_so_far(), Instant::now());
         }
+    }
+
+    fn reap_adopted(&mut self, now: Instant) {
+        let workers = self.places.iter().filter_map(|slot| match slot {
+            Slot::Running(_, Body::Process(child), _) => Some(child.pid()),
+            _ => None,
+        });
+        self.adopted.reap(workers, now);
     }
 
     /// Kills who takes too long, or too much.
@@ -346,6 +363,7 @@ impl Supervisor {
             due.push(now + LOOK);
         }
         due.extend(self.letters.due(&self.shared, now));
+        due.extend(self.adopted.due());
         for slot in &self.places {
             if let Slot::Empty(at) = slot {
                 due.push(*at);
@@ -405,7 +423,12 @@ impl Supervisor {
                 self.shared.state().ended = Some(left);
             }
         }
-        self.places.clear();
+        for slot in self.places.drain(..) {
+            if let Slot::Running(_, Body::Process(child), _) = slot {
+                self.adopted.worker_ended(child.pid());
+            }
+        }
+        self.adopted.reap_last();
         self.shared.notices.dismiss_all();
         self.shared.state().workers.clear();
         let open: Vec<u64> = self.shared.tickets.lock().keys().copied().collect();

@@ -9,3 +9,4 @@ mod other;
 mod owner;
 mod support;
 mod unreachable;
+mod zombies;

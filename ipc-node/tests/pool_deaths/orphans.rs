@@ -1,7 +1,10 @@
 //! What workers started ends with the pool, whatever ended that.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::other::{OtherPool, Script};
-use crate::support::{is_gone, numbers_in, until};
+use crate::support::{is_gone, numbers_in, said_in, until};
 
 const WORKERS: usize = 8;
 const TIMES: usize = 12;
@@ -28,4 +31,15 @@ fn what_workers_started_ends_with_a_killed_pool_over_shared_memory() {
 fn what_workers_started_ends_with_a_killed_pool_over_sockets() {
     let folder = tempfile::tempdir().unwrap();
     children_end_with_the_pool(|time| Some(format!("unix:{}/{time}", folder.path().display())));
+}
+
+#[test]
+fn a_worker_that_ends_takes_what_it_started_along_though_its_pool_can_not() {
+    let other = OtherPool::start(None, 1, Script::Leaving);
+    let child = said_in(&other.file("0.child"));
+    let (worker, pool) = (said_in(&other.file("0.busy")), other.pid().cast_signed());
+    kill(Pid::from_raw(pool), Signal::SIGSTOP).unwrap();
+    std::fs::remove_file(other.file("0.busy")).unwrap();
+    until("the worker ends", || is_gone(worker));
+    until("what it started ends", || is_gone(child));
 }

@@ -26,6 +26,8 @@ pub enum Script {
     Busy,
     /// Nothing.
     Idle,
+    /// Has its worker start a program, stay at a job, and end after it.
+    Leaving,
 }
 
 /// The process, and what it reports of itself in a folder.
@@ -44,6 +46,9 @@ fn pool_of_another_process() {
     let number = |name| std::env::var(name).unwrap().parse::<usize>().unwrap();
     let workers = number(WORKERS);
     let mut builder = pool(workers).capacity(64);
+    if number(SCRIPT) == Script::Leaving as usize {
+        builder = builder.max_jobs(1);
+    }
     if let Ok(address) = std::env::var(ADDRESS) {
         builder = builder.at(&address);
     }
@@ -68,6 +73,10 @@ fn pool_of_another_process() {
             let file = format!("{shown}/{job}.busy");
             pool.submit("stay", &file).unwrap()
         })),
+        3 => {
+            let files = (format!("{shown}/0.child"), format!("{shown}/0.busy"));
+            tickets.push(pool.submit("stay with a child", &files).unwrap());
+        }
         _ => {}
     }
     if number(SCRIPT) == 0 {

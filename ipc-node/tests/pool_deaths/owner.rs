@@ -1,7 +1,6 @@
 //! An address has one living pool, and one that died is replaced.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use ipc_node::pool::{LeftoverJobs, Pool, PoolError, Ticket};
@@ -11,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::other::{OtherPool, Script};
-use crate::support::{PATIENCE, is_gone, pool, said_in, until, wait};
+use crate::support::{PATIENCE, in_pid_namespace, is_gone, pool, said_in, until, wait};
 
 /// An address that no other test has.
 fn address(name: &str) -> String {
@@ -123,29 +122,6 @@ fn a_worker_that_outlives_its_pool_leaves_the_next_one_alone() {
     until("the late worker ends", || is_gone(worker));
     does_its_work(&pool);
     assert_eq!(files_of(&address).len(), 3);
-}
-
-/// `None`, and a note, where PID namespaces are forbidden.
-fn in_pid_namespace(inner: &Command) -> Option<Command> {
-    let unshare = || {
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
-        command
-    };
-    if !unshare()
-        .arg("true")
-        .output()
-        .is_ok_and(|made| made.status.success())
-    {
-        eprintln!("skipped: no PID namespace can be made here");
-        return None;
-    }
-    let mut command = unshare();
-    command.arg(inner.get_program()).args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    Some(command)
 }
 
 #[test]

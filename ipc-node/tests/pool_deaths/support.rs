@@ -48,6 +48,26 @@ pub fn handlers() -> Handlers {
             Ok::<_, String>(())
         },
     );
+    // Leaves programs behind without a parent: one that ends at once, and one that goes on.
+    handlers.add("leave orphans", |(): (), _: &Context<'_>| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "(true &) ; (sleep 1000 &)"]);
+        shell.status().map(|status| status.success())
+    });
+    // Starts a program that outlives it, reports that one's number and its own, and stays.
+    handlers.add(
+        "stay with a child",
+        |(child, busy): (String, String), _: &Context<'_>| {
+            let started = Command::new("sleep").arg("1000").spawn();
+            let started = started.map_err(|error| error.to_string())?;
+            say_in(Path::new(&child), started.id());
+            say_in(Path::new(&busy), std::process::id());
+            while Path::new(&busy).exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok::<_, String>(())
+        },
+    );
     // Reports its process's number in the file and stays until the file is gone.
     handlers.add("stay", |file: String, _: &Context<'_>| {
         say_in(Path::new(&file), std::process::id());
@@ -123,4 +143,27 @@ pub fn is_gone(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// `None`, and a note, where PID namespaces are forbidden.
+pub fn in_pid_namespace(inner: &Command) -> Option<Command> {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
+        command
+    };
+    if !unshare()
+        .arg("true")
+        .output()
+        .is_ok_and(|made| made.status.success())
+    {
+        eprintln!("skipped: no PID namespace can be made here");
+        return None;
+    }
+    let mut command = unshare();
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    Some(command)
 }
