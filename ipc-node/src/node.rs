@@ -186,6 +186,8 @@ fn take_slot(
     loop {
         let segment = registry::open_segment(namespace)?;
         match Attachment::join(segment, name.as_str()) {
+            // Somebody removed the table after we had opened it: nobody would find us there.
+            Ok(attachment) if attachment.segment().is_removed() => {}
             Err(SlotError::Full { .. }) if registry.forget(None) => {}
             joined => return Ok(joined?),
         }

@@ -79,6 +79,18 @@ impl Pool {
         PoolBuilder::default()
     }
 
+    /// Removes what a killed pool left at an address. `Ok(false)`: there is nothing.
+    ///
+    /// A pool that starts at the address does this by itself: this is for addresses that nobody comes
+    /// back to. Over transports that are not this crate's own the queues are removed in any case.
+    ///
+    /// # Errors
+    /// [`PoolError::Taken`] if the process of the pool there is alive; [`PoolError::Control`] if a queue
+    /// can't be removed.
+    pub fn remove(address: &str) -> Result<bool, PoolError> {
+        owner::remove(address)
+    }
+
     fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
         builder.check_names()?;
         builder.check_limits()?;

@@ -108,7 +108,7 @@ fn remove_all_but_briefly(place: Place) {
     let (done, is_done) = flume::bounded::<()>(0);
     let remove = move || {
         // Its next owner, if there is one, has removed them.
-        let _ = owner::remove_if_dead(&place);
+        let _ = owner::remove(&place.address);
         drop(done);
     };
     let named = thread::Builder::new().name("ipc-pool-removal".to_owned());

@@ -151,23 +151,26 @@ impl fmt::Display for PoolOwner {
     }
 }
 
-/// Removes what is left of the pool at `place`, if its process is gone. `false`: it is not.
+/// Removes what is left of the pool at `place`, if its process is gone. `false`: there is nothing left.
 ///
 /// # Errors
-/// As [`try_take`], and [`PoolError::Control`] if something can't be removed.
-pub(super) fn remove_if_dead(place: &Place) -> Result<bool, PoolError> {
-    let Some((namespace, name)) = in_shared_memory(&place.address)? else {
-        place.remove_all()?;
-        return Ok(true);
+/// [`PoolError::Taken`] if it is not gone, and [`PoolError::Control`] if something can't be removed.
+pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
+    let place = Place::of_pool(address.to_owned());
+    let Some((namespace, name)) = in_shared_memory(address)? else {
+        return Ok(place.remove_all()?);
     };
     match try_take(&namespace, &name, Purpose::Removal)? {
         Ok(ownership) => {
             // Or the segment stays, too, for the next one to try again.
-            place.remove_all()?;
+            let was_there = ownership.is_inherited && place.remove_all()?;
             ownership.end();
-            Ok(true)
+            Ok(was_there)
         }
-        Err(_) => Ok(false),
+        Err(holder) => Err(PoolError::Taken {
+            address: address.to_owned(),
+            owner: PoolOwner::of(&holder),
+        }),
     }
 }
 
@@ -180,7 +183,7 @@ pub(super) fn remove_leftovers(namespace: &str) {
     let names = Segment::list(&folder, KIND).unwrap_or_default();
     for name in names.iter().filter(|name| is_default_name(name.as_str())) {
         // What can't be removed now, the next pool tries again.
-        let _ = remove_if_dead(&Place::of_pool(format!("shm:{namespace}/{name}")));
+        let _ = remove(&format!("shm:{namespace}/{name}"));
     }
 }
 

@@ -115,7 +115,7 @@ impl Queues {
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
         let mut removed = Ok(());
         if served.is_empty() {
-            removed = place.remove_all();
+            removed = place.remove_all().map(drop);
         }
         // Before the servers end: they wait for their threads, which wait for the queues.
         for Served { own_address, .. } in &served {

@@ -131,14 +131,14 @@ impl Place {
         !matches!(open(&self.jobs()), Err(QueueError::NotFound { .. }))
     }
 
-    /// Removes the pool's queues, as many of them as possible. What is gone already is well.
+    /// Removes the pool's queues, as many of them as possible. `false`: they were gone already.
     ///
     /// # Errors
     /// [`ControlError`] if one of them is still there, or may be.
-    pub(super) fn remove_all(&self) -> Result<(), ControlError> {
+    pub(super) fn remove_all(&self) -> Result<bool, ControlError> {
         let jobs = ipc_queue::remove(&self.jobs());
         let answers = ipc_queue::remove(&self.answers());
-        jobs.and(answers).map(drop)
+        Ok(jobs? | answers?)
     }
 }
 
