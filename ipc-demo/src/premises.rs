@@ -171,8 +171,8 @@ fn locate(
 
 /// Becomes the coordinator of a namespace for this process's run.
 ///
-/// Another container that shares the memory may have a process of our number, with a run of its own:
-/// whoever has joined has the name, and the next one takes another.
+/// Another container that shares the memory may have a process of our number, with a run of its
+/// own: the first to join has the name, and the next takes another.
 ///
 /// # Errors
 /// When the table of nodes can't be made or used.

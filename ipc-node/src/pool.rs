@@ -7,9 +7,11 @@
 //!
 //! Any worker may be killed at any time: its job comes to another, or is a dead letter when all attempts are used up, and
 //! its ticket says so. The pool's process may be killed: the workers see the end of a pipe and end, with whatever they started.
-//! Its queues are taken away by them then, or, in shared memory, by the next pool of the namespace.
+//! Its queues are removed by them then or, in shared memory, by the next pool at the address or of the
+//! namespace. Which process has an address is decided by a lock of the kernel (`owner.rs`).
 //!
-//! Does not fork: workers are programs started anew. Waits for its own children only.
+//! Does not fork: workers are programs started anew. Waits for its own children only and, as PID 1, for
+//! what these leave in their process groups.
 
 mod answers;
 mod builder;
@@ -81,12 +83,13 @@ impl Pool {
 
     /// Removes what a killed pool left at an address. `Ok(false)`: there is nothing.
     ///
-    /// A pool that starts at the address does this by itself: this is for addresses that nobody comes
-    /// back to. Over transports that are not this crate's own the queues are removed in any case.
+    /// A pool that starts at the address does this by itself: this is for addresses that nobody
+    /// comes back to. Over transports that are not this crate's own, nothing tells a killed pool
+    /// from a living one: there the queues are removed in any case.
     ///
     /// # Errors
-    /// [`PoolError::Taken`] if the process of the pool there is alive; [`PoolError::Control`] if a queue
-    /// can't be removed.
+    /// [`PoolError::Taken`] if the process of the pool there is alive; [`PoolError::Control`] if a
+    /// queue can't be removed.
     pub fn remove(address: &str) -> Result<bool, PoolError> {
         owner::remove(address)
     }

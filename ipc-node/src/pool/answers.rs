@@ -1,6 +1,7 @@
 //! The thread that takes in what workers say.
 //!
-//! It lasts until the queue of answers is removed; if the pool has not done that, it ends with the reason. One that is out of reach for a while is asked again, for as long as there is the pool.
+//! It lasts until the queue of answers is removed; if the pool has not done that, it ends with the
+//! reason. One that is out of reach for a while is asked again, for as long as there is the pool.
 
 use std::collections::HashSet;
 use std::thread;

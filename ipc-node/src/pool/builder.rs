@@ -230,20 +230,24 @@ impl PoolBuilder {
         self
     }
 
-    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`, `unix:/FOLDER/POOL`, where this process
-    /// serves it for as long as the pool lasts, or what another crate's transport has [registered](ipc_queue::register), here and in the workers. Its queues are at `POOL.jobs` and
-    /// `POOL.answers` there. Default: one of its own in shared memory.
+    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`,
+    /// `unix:/FOLDER/POOL`, where this process serves it for as long as the pool lasts, or what
+    /// another crate's transport has [registered](ipc_queue::register), here and in the workers.
+    /// Its queues are at `POOL.jobs` and `POOL.answers` there. Default: one of its own in shared
+    /// memory.
     ///
-    /// One living process has the address; another gets [`PoolError::Taken`]. In shared memory and at a
-    /// socket, what a killed pool left there is replaced: see [`leftover_jobs`](Self::leftover_jobs).
+    /// One living process has the address; another gets [`PoolError::Taken`]. In shared memory and
+    /// at a socket, what a killed pool left there is replaced: see
+    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports nothing tells a killed pool from
+    /// a living one: what is there is [`QueueError::Exists`], until [`Pool::remove`].
     pub fn at(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
         self
     }
 
-    /// What to do with the jobs that a dead pool left [at](Self::at) the address. Their tickets are gone
-    /// with its process. [`PoolStatus::leftover_jobs`](super::PoolStatus::leftover_jobs) counts them.
-    /// Default: they become [dead letters](Pool::dead_letters).
+    /// What to do with the jobs that a dead pool left [at](Self::at) the address. Their tickets are
+    /// gone with its process. [`PoolStatus::leftover_jobs`](super::PoolStatus::leftover_jobs)
+    /// counts them. Default: they become [dead letters](Pool::dead_letters).
     pub fn leftover_jobs(mut self, what: LeftoverJobs) -> Self {
         self.leftover_jobs = what;
         self

@@ -131,7 +131,8 @@ impl Child {
     }
 }
 
-/// The memory that a process has in use, in bytes. `None` if that is not known: there may be no `/proc`.
+/// The memory that a process has in use, in bytes. `None` if that is not known: there may be no
+/// `/proc`.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;

@@ -1,9 +1,9 @@
 //! The pool's dead letters: jobs that ended without a result, taken out of the job queue.
 //!
 //! A dead letter in the job queue takes a place and memory, and enough of them would block every
-//! `submit`. So the supervisor moves each one here when it answers the ticket. The list is bounded by
-//! number and by bytes; when it is full, the oldest letter is dropped and counted.
-//! It is memory of the pool's process and ends with the pool.
+//! `submit`. So the supervisor moves each one here when it answers the ticket. The list is bounded
+//! by number and by bytes; when it is full, the oldest letter is dropped and counted. It is memory
+//! of the pool's process and ends with the pool.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

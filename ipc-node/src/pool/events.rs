@@ -133,7 +133,8 @@ pub(super) fn leftover_jobs(
 
 /// The pool ended, and its queues are still there, or may be.
 pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
-    tracing::warn!(target: TARGET, queue = shared.place.jobs(), error = %error, "queues left behind");
+    let queue = shared.place.jobs();
+    tracing::warn!(target: TARGET, queue, error = %error, "queues left behind");
 }
 
 /// This process adopts what its workers leave behind, and does not wait for all of it.

@@ -1,9 +1,9 @@
 //! Jobs in the queue of a pool whose process died: the next pool at its address finds them.
 //!
-//! The tickets of these jobs died with the process, so nobody waits for their answers. They are neither
-//! run unasked nor lost unseen: the new pool reports how many it found and does with them what its
-//! builder says. The old queue is removed only after all of them were read; if the new pool's process
-//! dies after that and before it has sent them again, they are gone.
+//! The tickets of these jobs died with the process, so nobody waits for their answers. They are
+//! neither run unasked nor lost unseen: the new pool reports how many it found and does with them
+//! what its builder says. The old queue is removed only after all of them were read; if the new
+//! pool's process dies after that and before it has sent them again, they are gone.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeftoverJobs {
-    /// Keeps them as [dead letters](super::Pool::dead_letters), to be looked at, requeued or dropped.
+    /// Keeps them as [dead letters](super::Pool::dead_letters), to be looked at, requeued or
+    /// dropped.
     #[default]
     Keep,
     /// Runs them. Nobody waits for their answers; those that find the queue full are kept.

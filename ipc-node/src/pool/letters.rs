@@ -1,8 +1,9 @@
-//! Dead letters in the job queue: each one's ticket is answered, and the letter moves to the pool's list.
+//! Dead letters in the job queue: each one's ticket is answered, and the letter moves to the pool's
+//! list.
 //!
-//! Most became dead letters with the last of their workers, whose end says why. Others were given back
-//! too often, or held for too long, or their worker died before it could report that it had them, or
-//! was another host's.
+//! Most became dead letters with the last of their workers, whose end says why. Others were given
+//! back too often, or held for too long, or their worker died before it could report that it had
+//! them, or was another host's.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use super::wire::{GUEST, Job};
 
 /// How often to look while some worker died over a job.
 const SOON: Duration = Duration::from_millis(50);
-/// How often to look while any job is open; and how long the end of a worker may take to be known that left one behind.
+/// How often to look while any job is open; and how long the end of a worker may take to be known
+/// that left one behind.
 const NOW_AND_THEN: Duration = Duration::from_millis(500);
 
 /// What was seen so far.
@@ -171,7 +173,8 @@ fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
 
 /// What is known of how a job's last worker died.
 ///
-/// A worker never gives a job back: it acks or buries it. So a job that came back came back by a death.
+/// A worker never gives a job back: it acks or buries it. So a job that came back came back by a
+/// death.
 fn how_it_died(
     letter: &DeadLetter,
     worker: Option<String>,

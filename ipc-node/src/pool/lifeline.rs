@@ -1,12 +1,14 @@
 //! How a worker's process ends: with its pool, and never without what it started.
 //!
-//! A worker's standard input is a pipe that only the pool holds open, so the end of that pipe is the end
-//! of the pool, however it came. Then the worker kills its own process group. A signal for a parent's
-//! death would not do: it belongs to the thread that started the worker, not to the process.
+//! A worker's standard input is a pipe that only the pool holds open, so the end of that pipe is
+//! the end of the pool, however it came. Then the worker kills its own process group. A signal for
+//! a parent's death would not do: it belongs to the thread that started the worker, not to the
+//! process.
 //!
 //! While the pool lives, it kills the group of each worker that ended. But it may die between the
-//! worker's end and that. So a worker that ends by itself first leaves its group and kills the rest.
-//! What remains: a worker that is killed from outside together with its pool kills nothing any more.
+//! worker's end and that. So a worker that ends by itself first leaves its group and kills the
+//! rest. What remains: a worker that is killed from outside together with its pool kills nothing
+//! any more.
 
 use std::fs::File;
 use std::io::{self, PipeReader};
@@ -30,11 +32,12 @@ const REMOVAL: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The process group that the pool made for this worker. Asked once: a worker that ends leaves it, and
-/// the group that it is in then is not its own to kill.
+/// The process group that the pool made for this worker. Asked once: a worker that ends leaves it,
+/// and the group that it is in then is not its own to kill.
 static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 
-/// Kills this process and what it started when the pool is gone; and takes the pool's queues away, if they are its own pool's.
+/// Kills this process and what it started when the pool is gone; and takes the pool's queues away,
+/// if they are its own pool's.
 ///
 /// What the worker starts gets another standard input: it would take notices out of this one.
 pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
@@ -69,14 +72,16 @@ pub(super) fn end_process(inbox: &Inbox<PipeReader>, code: i32) -> ! {
     if !inbox.look() {
         end_with_all();
     }
-    // Not if it has no group of its own, or is in another session than the pool: then the pool does.
+    // Not if it has no group of its own, or is in another session than the pool: then the pool
+    // does.
     if kill_the_others() || inbox.look() {
         process::exit(code);
     }
     end_with_all()
 }
 
-/// The pool is gone. The thread that watches for that is about to end us, when it has taken away what was left.
+/// The pool is gone. The thread that watches for that is about to end us, when it has taken away
+/// what was left.
 pub(super) fn end_with_all() -> ! {
     thread::sleep(REMOVAL);
     kill_group()

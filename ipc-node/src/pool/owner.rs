@@ -1,12 +1,13 @@
 //! Which process owns a pool's address: decided by a lock of the kernel, never by a process number.
 //!
-//! In shared memory the lock is a segment beside the pool's queues, `POOL.pool`, with one participant
-//! slot. The process that holds the slot owns the address. The kernel frees the slot's lock however the
-//! process ends, and shows the lock in every PID namespace that shares the memory.
+//! In shared memory the lock is a segment beside the pool's queues, `POOL.pool`, with one
+//! participant slot. The process that holds the slot owns the address. The kernel frees the slot's
+//! lock however the process ends, and shows the lock in every PID namespace that shares the memory.
 //!
 //! A pool takes the slot before it makes its queues and gives it back after it removed them. Its
 //! process may die between any two lines: whoever takes the slot next finds the queues and removes
-//! them. That is the next pool at the address, the next pool of the namespace, or one of the workers.
+//! them. That is the next pool at the address, the next pool of the namespace, or one of the
+//! workers.
 //!
 //! Other transports need no segment: a socket is its server's, and a `local:` queue its process's.
 
@@ -31,7 +32,8 @@ use super::wire::Place;
 pub struct PoolOwner {
     /// Its number in its own PID namespace. 0 if it can't be seen from here.
     pub pid: u32,
-    /// Whether that is a PID namespace other than ours, so that our process of this number is another.
+    /// Whether that is a PID namespace other than ours, so that our process of this number is
+    /// another.
     pub is_elsewhere: bool,
     /// Its program. Empty if that is not known.
     pub program: String,
@@ -67,8 +69,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 impl Ownership {
     /// Takes the address for a new pool. `None`: the transport has locks of its own.
     ///
-    /// Waits while another process removes what a dead pool left there, and a moment for one that was
-    /// just killed.
+    /// Waits while another process removes what a dead pool left there, and a moment for one that
+    /// was just killed.
     pub(super) fn take(address: &str) -> Result<Option<Self>, PoolError> {
         let Some((namespace, name)) = in_shared_memory(address)? else {
             return Ok(None);
@@ -151,10 +153,12 @@ impl fmt::Display for PoolOwner {
     }
 }
 
-/// Removes what is left of the pool at `place`, if its process is gone. `false`: there is nothing left.
+/// Removes what is left of the pool at `place`, if its process is gone. `false`: there is nothing
+/// left.
 ///
 /// # Errors
-/// [`PoolError::Taken`] if it is not gone, and [`PoolError::Control`] if something can't be removed.
+/// [`PoolError::Taken`] if it is not gone, and [`PoolError::Control`] if something can't be
+/// removed.
 pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     let place = Place::of_pool(address.to_owned());
     let Some((namespace, name)) = in_shared_memory(address)? else {
@@ -174,8 +178,8 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     }
 }
 
-/// Removes what dead pools left in the namespace at addresses that nobody chose, so that nobody comes
-/// back to.
+/// Removes what dead pools left in the namespace at addresses that nobody chose, so that nobody
+/// comes back to.
 pub(super) fn remove_leftovers(namespace: &str) {
     let Ok(folder) = Namespace::new(namespace) else {
         return;

@@ -1,6 +1,8 @@
-//! A pool's queues, as its process has them: made where its address says, or made here and served there.
+//! A pool's queues, as its process has them: made where its address says, or made here and served
+//! there.
 //!
-//! What is at a `unix:` address is the queue of whoever serves it: the pool does, from a `local:` queue of its own.
+//! What is at a `unix:` address is the queue of whoever serves it: the pool does, from a `local:`
+//! queue of its own.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +46,8 @@ impl Queues {
         ))
     }
 
-    /// Takes the address of a new pool and makes its queues there. Also returns what a dead pool left.
+    /// Takes the address of a new pool and makes its queues there. Also returns what a dead pool
+    /// left.
     pub(super) fn create(
         place: &Place,
         settings: &QueueSettings,
@@ -108,8 +111,8 @@ impl Queues {
     /// Removes them and gives the address back. What is gone already is well.
     ///
     /// # Errors
-    /// [`ControlError`] if one of them is still there, or may be. Then the next owner of the address
-    /// removes it.
+    /// [`ControlError`] if one of them is still there, or may be. Then the next owner of the
+    /// address removes it.
     pub(super) fn remove(&self, place: &Place) -> Result<(), ControlError> {
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));

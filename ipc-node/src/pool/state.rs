@@ -172,24 +172,7 @@ impl Shared {
             // Nobody here sees its end.
             What::Leaving if is_guest => drop(state.workers.remove(&start)),
             What::Leaving => worker.into_iter().for_each(|worker| worker.leaving = true),
-            What::Started { ticket, .. } => {
-                let since = Instant::now();
-                let wanted = self.begins(ticket);
-                let running = Running {
-                    ticket,
-                    since,
-                    // Cancelled while it began: it did not see that.
-                    kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
-                };
-                state.begun_anew(ticket);
-                let worker = state.workers.get_mut(&start);
-                worker
-                    .into_iter()
-                    .for_each(|worker| worker.running = Some(running));
-                if self.limits.job.is_some() || !wanted {
-                    self.poke(); // Its time counts from now on.
-                }
-            }
+            What::Started { ticket, .. } => self.hear_begin(&mut state, start, ticket),
             What::Progress { ticket, done, of } => {
                 drop(state);
                 if let Some(entry) = self.tickets.lock().get_mut(&ticket) {
@@ -200,21 +183,7 @@ impl Shared {
                 }
             }
             What::Answered { ticket, answer } => {
-                if let Some(worker) = worker {
-                    if let Some(running) = worker.running.take() {
-                        super::events::answered(self, running.since.elapsed());
-                    }
-                    worker.jobs_done += 1;
-                }
-                state.worked = true;
-                state.orphans.remove(&ticket);
-                self.notices.done(ticket);
-                let answer = answer.map_err(|message| JobError::Failed { message });
-                self.tell_of_failure(ticket, &answer);
-                let first = self
-                    .tickets
-                    .answer(&mut self.tickets.lock(), ticket, answer);
-                state.late_answers += u64::from(!first);
+                self.hear_answer(&mut state, start, ticket, answer);
             }
             What::Skipped { ticket } => {
                 worker.into_iter().for_each(|worker| worker.running = None);
@@ -222,6 +191,47 @@ impl Shared {
                 self.notices.done(ticket);
             }
         }
+    }
+
+    fn hear_begin(&self, state: &mut State, start: u64, ticket: u64) {
+        let since = Instant::now();
+        let wanted = self.begins(ticket);
+        let running = Running {
+            ticket,
+            since,
+            // Cancelled while it began: it did not see that.
+            kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
+        };
+        state.begun_anew(ticket);
+        if let Some(worker) = state.workers.get_mut(&start) {
+            worker.running = Some(running);
+        }
+        if self.limits.job.is_some() || !wanted {
+            self.poke(); // Its time counts from now on.
+        }
+    }
+
+    fn hear_answer(
+        &self,
+        state: &mut State,
+        start: u64,
+        ticket: u64,
+        answer: Result<Vec<u8>, String>,
+    ) {
+        if let Some(worker) = state.workers.get_mut(&start) {
+            if let Some(running) = worker.running.take() {
+                super::events::answered(self, running.since.elapsed());
+            }
+            worker.jobs_done += 1;
+        }
+        state.worked = true;
+        state.orphans.remove(&ticket);
+        self.notices.done(ticket);
+        let answer = answer.map_err(|message| JobError::Failed { message });
+        self.tell_of_failure(ticket, &answer);
+        let mut tickets = self.tickets.lock();
+        let first = self.tickets.answer(&mut tickets, ticket, answer);
+        state.late_answers += u64::from(!first);
     }
 
     fn tell_of_ready(&self, start: u64) {

@@ -1,7 +1,7 @@
 //! Submitting jobs: a ticket is made, then its job is sent to the pool's queue.
 //!
-//! The ticket's entry is there before the job is, so that no answer comes too early; if the job can't
-//! be sent, the entry goes.
+//! The ticket's entry is there before the job is, so that no answer comes too early; if the job
+//! can't be sent, the entry goes.
 
 use std::fmt;
 use std::io;
@@ -26,7 +26,8 @@ use super::{JobError, Pool, PoolError, Ticket, as_completed, dead_letters};
 pub struct SubmitError<I> {
     /// The job's input, as it was given.
     pub input: I,
-    /// Why. A full queue is [`PoolError::Send`] with [`SendFailure::Full`], `NoMemory` or `TimedOut`.
+    /// Why. A full queue is [`PoolError::Send`] with [`SendFailure::Full`], `NoMemory` or
+    /// `TimedOut`.
     pub failure: PoolError,
 }
 
@@ -42,12 +43,13 @@ impl<I> fmt::Debug for SubmitError<I> {
 impl Pool {
     /// Has some worker run the handler `name` on `input`. Waits while the queue of jobs is full.
     ///
-    /// [`try_submit`](Self::try_submit) and [`submit_timeout`](Self::submit_timeout) do not wait, or
-    /// not for ever. Dead letters take no place in the queue: see
+    /// [`try_submit`](Self::try_submit) and [`submit_timeout`](Self::submit_timeout) do not wait,
+    /// or not for ever. Dead letters take no place in the queue: see
     /// [`dead_letters`](Self::dead_letters).
     ///
     /// # Errors
-    /// [`PoolError::Ended`] says why there are no workers any more; `Send` that the job has no encoding, or is too large.
+    /// [`PoolError::Ended`] says why there are no workers any more; `Send` that the job has no
+    /// encoding, or is too large.
     pub fn submit<I: Serialize, O>(&self, name: &str, input: &I) -> Result<Ticket<O>, PoolError> {
         self.submit_within(name, input, None, Wait::Forever)
     }
@@ -105,7 +107,8 @@ impl Pool {
         self.submit_or_hand_back(name, input, Wait::Until(deadline))
     }
 
-    /// The same for a job that nobody wants any more if no worker has begun with it in `time`: [`JobError::Expired`].
+    /// The same for a job that nobody wants any more if no worker has begun with it in `time`:
+    /// [`JobError::Expired`].
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -119,10 +122,12 @@ impl Pool {
     }
 
     /// The same for a job with content that is not encoded: `fill` writes it where the worker will
-    /// [read it](super::Context::content), and says how much of the `room` it needed. Waits for that room as told.
+    /// [read it](super::Context::content), and says how much of the `room` it needed. Waits for
+    /// that room as told.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`PoolError::System`] with what `fill` says: nothing was submitted then.
+    /// As [`submit`](Self::submit), and [`PoolError::System`] with what `fill` says: nothing was
+    /// submitted then.
     pub fn submit_with<I: Serialize, O>(
         &self,
         name: &str,
@@ -241,7 +246,8 @@ impl Pool {
     /// The results of the handler for each input, in the inputs' order. Waits for all.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), when not all could be submitted; those that were run on, unwanted.
+    /// As [`submit`](Self::submit), when not all could be submitted; those that were run on,
+    /// unwanted.
     pub fn map<I: Serialize, O: DeserializeOwned>(
         &self,
         name: &str,
@@ -251,7 +257,8 @@ impl Pool {
         Ok(tickets.into_iter().map(Ticket::wait).collect())
     }
 
-    /// The results of the handler for each input with the input's place, in the order in which they come.
+    /// The results of the handler for each input with the input's place, in the order in which they
+    /// come.
     ///
     /// # Errors
     /// As [`map`](Self::map).
@@ -281,20 +288,20 @@ impl Pool {
         Ok(tickets)
     }
 
-    /// The jobs that ended as dead letters, oldest first: each worker that had one died, or could not
-    /// read it. Their ids are for [`requeue_dead_letter`](Self::requeue_dead_letter) and
+    /// The jobs that ended as dead letters, oldest first: each worker that had one died, or could
+    /// not read it. Their ids are for [`requeue_dead_letter`](Self::requeue_dead_letter) and
     /// [`discard_dead_letter`](Self::discard_dead_letter).
     ///
     /// The pool keeps them itself, so they take no place in the queue of jobs. It keeps as many as
-    /// [`PoolBuilder::dead_letter_limit`](super::PoolBuilder::dead_letter_limit) says, then drops the
-    /// oldest; [`PoolStatus`](super::PoolStatus) counts those.
+    /// [`PoolBuilder::dead_letter_limit`](super::PoolBuilder::dead_letter_limit) says, then drops
+    /// the oldest; [`PoolStatus`](super::PoolStatus) counts those.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         self.shared.dead_letters.all()
     }
 
-    /// Submits the job of a dead letter again, with all of its attempts, if the queue has room for it
-    /// now. `Ok(None)`: there is no such letter any more.
+    /// Submits the job of a dead letter again, with all of its attempts, if the queue has room for
+    /// it now. `Ok(None)`: there is no such letter any more.
     ///
     /// # Errors
     /// As [`try_submit`](Self::try_submit). The letter stays then.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 
-use ipc_node::pool::{PoolError, Ticket};
+use ipc_node::pool::{Pool, PoolError, Ticket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -62,9 +62,24 @@ fn pool_of_another_process() {
         }
         Err(error) => panic!("{error}"),
     };
+    play(&pool, number(SCRIPT), workers, folder);
+    until("workers are ready", || {
+        let ready = pool.workers();
+        ready.iter().filter(|worker| worker.ready).count() == workers
+    });
+    for worker in pool.workers() {
+        say_in(&folder.join(format!("{}.worker", worker.pid)), worker.pid);
+    }
+    say_in(&folder.join("pool"), std::process::id());
+    loop {
+        thread::park();
+    }
+}
+
+fn play(pool: &Pool, script: usize, workers: usize, folder: &Path) {
     let shown = folder.display().to_string();
     let mut tickets: Vec<Ticket<()>> = Vec::new();
-    match number(SCRIPT) {
+    match script {
         0 => tickets.extend((0..workers).map(|_| {
             let job = (&shown, workers);
             pool.submit("have a child", &job).unwrap()
@@ -79,24 +94,13 @@ fn pool_of_another_process() {
         }
         _ => {}
     }
-    if number(SCRIPT) == 0 {
+    if script == 0 {
         tickets.drain(..).for_each(|ticket| ticket.wait().unwrap());
     }
-    if number(SCRIPT) == 1 {
+    if script == 1 {
         until("all are at work", || {
             numbers_in(folder, "busy").len() == workers
         });
-    }
-    until("workers are ready", || {
-        let ready = pool.workers();
-        ready.iter().filter(|worker| worker.ready).count() == workers
-    });
-    for worker in pool.workers() {
-        say_in(&folder.join(format!("{}.worker", worker.pid)), worker.pid);
-    }
-    say_in(&folder.join("pool"), std::process::id());
-    loop {
-        thread::park();
     }
 }
 

@@ -34,6 +34,19 @@ pub fn handlers() -> Handlers {
         }
         Ok::<_, String>(())
     });
+    add_those_with_children(&mut handlers);
+    // Reports its process's number in the file and stays until the file is gone.
+    handlers.add("stay", |file: String, _: &Context<'_>| {
+        say_in(Path::new(&file), std::process::id());
+        while Path::new(&file).exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok::<_, String>(())
+    });
+    handlers
+}
+
+fn add_those_with_children(handlers: &mut Handlers) {
     // Starts a program that outlives it, once in each of so many workers, and returns.
     handlers.add(
         "have a child",
@@ -68,15 +81,6 @@ pub fn handlers() -> Handlers {
             Ok::<_, String>(())
         },
     );
-    // Reports its process's number in the file and stays until the file is gone.
-    handlers.add("stay", |file: String, _: &Context<'_>| {
-        say_in(Path::new(&file), std::process::id());
-        while Path::new(&file).exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok::<_, String>(())
-    });
-    handlers
 }
 
 #[test]

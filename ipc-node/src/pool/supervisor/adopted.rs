@@ -1,9 +1,10 @@
 //! Processes that this one adopted: what a worker started and did not wait for.
 //!
-//! They come to PID 1 of a container, or to a subreaper, and stay zombies until it waits for them. Those in
-//! a worker's process group are waited for here. No child of the program's own is in such a group except
-//! the worker, which is left to its `Child`; so nobody's exit status is taken away. What a worker starts
-//! in another group stays a zombie: a pool that is PID 1 warns of that when it starts.
+//! They come to PID 1 of a container, or to a subreaper, and stay zombies until it waits for them.
+//! Those in a worker's process group are waited for here. No child of the program's own is in such
+//! a group except the worker, which is left to its `Child`; so nobody's exit status is taken away.
+//! What a worker starts in another group stays a zombie: a pool that is PID 1 warns of that when it
+//! starts.
 
 use std::process;
 use std::thread;

@@ -114,7 +114,8 @@ impl Supervisor {
         }
     }
 
-    /// Whether a worker that left as it should is to be replaced: the pool takes jobs, or some wait.
+    /// Whether a worker that left as it should is to be replaced: the pool takes jobs, or some
+    /// wait.
     fn has_more_jobs(&self) -> bool {
         let shared = &self.shared;
         if shared.is_guest() && !shared.place.exists() {
