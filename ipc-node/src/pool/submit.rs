@@ -185,7 +185,9 @@ impl Pool {
     ) -> Result<Ticket<O>, PoolError> {
         let input = codec::encode(input).map_err(SendFailure::from)?;
         let handler = name.to_owned();
-        self.submit_numbered(begin_within, |ticket| {
+        let deadline = |time| Some((Instant::now().checked_add(time)?, time));
+        let entry = Entry::begun_by(begin_within.and_then(deadline));
+        self.ticketed(entry, |ticket| {
             let job = Job {
                 ticket,
                 handler,
@@ -195,22 +197,33 @@ impl Pool {
         })
     }
 
-    /// Makes a ticket, then has `send` send the job of that number.
-    fn submit_numbered<O>(
+    fn ticketed<O>(
         &self,
-        begin_within: Option<Duration>,
+        entry: Entry,
         send: impl FnOnce(u64) -> Result<(), PoolError>,
     ) -> Result<Ticket<O>, PoolError> {
+        let number = self.submit_numbered(entry, send)?;
+        let pool: Arc<dyn Canceller> = Arc::clone(&self.shared) as _;
+        Ok(Ticket::new(number, Arc::clone(&self.shared.tickets), pool))
+    }
+
+    /// Takes a number, then has `send` send the job of that number.
+    pub(super) fn submit_numbered(
+        &self,
+        entry: Entry,
+        send: impl FnOnce(u64) -> Result<(), PoolError>,
+    ) -> Result<u64, PoolError> {
         let number = self.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let deadline = |time| Some((Instant::now().checked_add(time)?, time));
-        let entry = Entry::begun_by(begin_within.and_then(deadline));
+        let expires = entry.begin_by.is_some();
         let was_idle = {
             let mut entries = self.shared.tickets.lock();
             entries.insert(number, entry);
             entries.len() == 1
         };
-        let pool: Arc<dyn Canceller> = Arc::clone(&self.shared) as _;
-        let ticket = Ticket::new(number, Arc::clone(&self.shared.tickets), pool);
+        if was_idle {
+            // Before sending, which may wait: dead letters may fill the queue that nobody looks for.
+            self.shared.poke();
+        }
         if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
             self.shared.tickets.lock().remove(&number);
             return Err(match error {
@@ -218,13 +231,11 @@ impl Pool {
                 other => other,
             });
         }
-        if begin_within.is_some() {
+        if expires {
             self.shared.expiring.store(true, Ordering::SeqCst);
-        }
-        if begin_within.is_some() || was_idle {
             self.shared.poke();
         }
-        Ok(ticket)
+        Ok(number)
     }
 
     /// What was sent while the pool ended: nobody will look.
@@ -309,7 +320,7 @@ impl Pool {
         let Some(letter) = self.shared.dead_letters.take(id) else {
             return Ok(None);
         };
-        let submitted = self.submit_numbered(None, |ticket| {
+        let submitted = self.ticketed(Entry::default(), |ticket| {
             let job = dead_letters::renumbered(&letter.payload, ticket);
             let unreadable = || io::Error::other("the dead letter is not a job of a pool");
             self.send(&job.ok_or_else(unreadable)?, Wait::No)

@@ -152,3 +152,18 @@ fn the_oldest_dead_letters_are_dropped_and_counted_when_there_are_too_many() {
         .collect();
     assert_eq!(sizes[1], sizes[0] + 1);
 }
+
+#[test]
+fn what_is_no_job_takes_no_place_of_the_queue_either() {
+    let pool = pool(1).capacity(2).start().unwrap();
+    let jobs = ipc_queue::ByteQueue::open(&format!("{}.jobs", pool.address())).unwrap();
+    for _ in 0..2 {
+        jobs.sender().send(b"\xff").unwrap();
+    }
+    until("a worker buries them", || {
+        pool.stats().unwrap().0.buried == 2
+    });
+    let ticket = pool.submit_timeout("square", 3_u64, PATIENCE);
+    assert_eq!(wait::<u64>(ticket.unwrap()), Ok(9));
+    until("they are the pool's", || pool.dead_letters().len() == 2);
+}
