@@ -19,6 +19,7 @@ mod child;
 mod dead_letters;
 mod events;
 mod guests;
+mod handle;
 mod leftovers;
 mod letters;
 mod lifeline;
@@ -32,6 +33,7 @@ mod restart;
 mod sigterm;
 mod state;
 mod status;
+mod stream;
 mod submit;
 mod supervisor;
 mod thread;
@@ -52,11 +54,13 @@ use ipc_queue::{ControlError, QueueStats};
 pub use builder::{PoolBuilder, PoolError};
 pub use dead_letters::DeadLetterLimit;
 pub use guests::Guests;
+pub use handle::PoolHandle;
 pub use leftovers::LeftoverJobs;
 pub use owner::PoolOwner;
 pub use request::Request;
 pub use restart::{Backoff, Intensity, RestartPolicy};
 pub use status::{Loss, PoolStatus, WorkerStatus};
+pub use stream::{JobEvent, decode_answer};
 pub use submit::SubmitError;
 pub use ticket::{JobError, OpenTickets, Ticket, as_completed};
 pub use worker::{Context, Handlers};
@@ -142,7 +146,11 @@ impl Pool {
     fn spawn_threads(&mut self, supervisor: supervisor::Supervisor) -> io::Result<()> {
         let reader = Arc::clone(&self.shared);
         self.spawn("ipc-pool-answers", move || answers::read(&reader))?;
-        self.spawn("ipc-pool", move || supervisor.run())
+        let over = supervisor::Over::of(&self.shared);
+        self.spawn("ipc-pool", move || {
+            let _over = over;
+            supervisor.run();
+        })
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -237,10 +245,7 @@ impl Pool {
     /// # Errors
     /// [`ControlError`] if the queue of jobs could not be closed. The supervisor goes on trying.
     pub fn close(&self) -> Result<(), ControlError> {
-        self.shared.state().draining = true;
-        let closed = self.shared.queues.jobs.transport().close();
-        self.shared.poke();
-        closed
+        self.shared.close()
     }
 
     /// The same, and tells it to each worker by a [`Shutdown`](Kind::Shutdown) message of its own, behind the jobs that there are.
@@ -264,14 +269,7 @@ impl Pool {
     /// As [`shutdown`](Self::shutdown).
     pub fn wait(mut self) -> Result<(), PoolError> {
         self.join();
-        self.end()
-    }
-
-    fn end(&self) -> Result<(), PoolError> {
-        match self.shared.state().ended.clone() {
-            Some(reason) if reason != supervisor::DRAINED => Err(PoolError::Ended { reason }),
-            _ => Ok(()),
-        }
+        end_of(&self.shared)
     }
 
     fn join(&mut self) {
@@ -292,5 +290,16 @@ impl Drop for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pool").field(&self.status()).finish()
+    }
+}
+
+/// Whether the pool ended as it should.
+fn end_of(shared: &Shared) -> Result<(), PoolError> {
+    match shared.state().ended.clone() {
+        Some(reason) if reason == supervisor::DRAINED => Ok(()),
+        Some(reason) => Err(PoolError::Ended { reason }),
+        None => Err(PoolError::Ended {
+            reason: "its thread ended without a reason".to_owned(),
+        }),
     }
 }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use super::builder::{PoolBuilder, PoolError};
 use super::queues::Queues;
 use super::state::Shared;
-use super::supervisor::{DRAINED, Supervisor};
+use super::supervisor::Supervisor;
 use super::wire::{GUEST, Place};
 
 /// Workers for another process's pool. Dropped, they are killed.
@@ -55,10 +55,7 @@ impl Guests {
     /// [`PoolError::Ended`] says why the workers ended, if it was for another reason.
     pub fn wait(mut self) -> Result<(), PoolError> {
         self.join();
-        match self.shared.state().ended.clone() {
-            Some(reason) if reason != DRAINED => Err(PoolError::Ended { reason }),
-            _ => Ok(()),
-        }
+        super::end_of(&self.shared)
     }
 
     fn join(&mut self) {

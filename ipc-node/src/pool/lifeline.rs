@@ -62,8 +62,9 @@ pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader
     Ok(inbox)
 }
 
-/// Ends this worker with an exit code, and what it started with it.
-pub(super) fn end_process(inbox: &Inbox<PipeReader>, code: i32) -> ! {
+/// Kills what this worker started, before it ends with an exit code. Does not return if the pool is
+/// gone.
+pub(super) fn end_work(inbox: &Inbox<PipeReader>, code: i32) {
     // A pool that was killed shows as an error in a queue, perhaps just before its pipe ends.
     let deadline = Instant::now() + if code == 0 { Duration::ZERO } else { LAST_LOOK };
     while inbox.look() && Instant::now() < deadline {
@@ -72,12 +73,10 @@ pub(super) fn end_process(inbox: &Inbox<PipeReader>, code: i32) -> ! {
     if !inbox.look() {
         end_with_all();
     }
-    // Not if it has no group of its own, or is in another session than the pool: then the pool
-    // does.
-    if kill_the_others() || inbox.look() {
-        process::exit(code);
+    // Not if it has no group of its own, or is in another session than the pool: then the pool does.
+    if !kill_the_others() && !inbox.look() {
+        end_with_all();
     }
-    end_with_all()
 }
 
 /// The pool is gone. The thread that watches for that is about to end us, when it has taken away

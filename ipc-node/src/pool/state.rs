@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_queue::QueueStats;
+use ipc_queue::{ControlError, QueueStats};
 
 use super::builder::{Limits, OnLoss, OnProgress};
 use super::dead_letters::DeadLetterList;
 use super::notices::Notices;
 use super::queues::Queues;
+use super::stream::JobEvent;
 use super::ticket::{Canceller, JobError, Tickets};
 use super::wire::{GUEST, Place, What};
 
@@ -61,6 +62,8 @@ pub(super) struct State {
     pub kill: bool,
     /// Why the pool ended, if it has.
     pub ended: Option<String>,
+    /// It ended, and everything was taken away and answered.
+    pub is_over: bool,
     pub restarts: u64,
     /// Answers to jobs that had one.
     pub late_answers: u64,
@@ -83,6 +86,8 @@ pub(super) struct Shared {
     pub on_progress: Option<Box<OnProgress>>,
     pub on_loss: Option<Box<OnLoss>>,
     state: Mutex<State>,
+    /// The supervisor is done.
+    over: Condvar,
     /// How many messages were taken in.
     heard: AtomicU64,
     poke: PipeWriter,
@@ -104,6 +109,7 @@ impl Shared {
             on_progress: None,
             on_loss: None,
             state: Mutex::default(),
+            over: Condvar::new(),
             heard: AtomicU64::new(0),
             poke,
             poked: AtomicBool::new(false),
@@ -117,6 +123,30 @@ impl Shared {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to drain.
+    pub(super) fn close(&self) -> Result<(), ControlError> {
+        self.state().draining = true;
+        let closed = self.queues.jobs.transport().close();
+        self.poke();
+        closed
+    }
+
+    /// The supervisor is done.
+    pub(super) fn set_over(&self) {
+        self.state().is_over = true;
+        self.over.notify_all();
+    }
+
+    /// Waits until the supervisor is done.
+    pub(super) fn wait_until_over(&self) {
+        let running = |state: &mut State| !state.is_over;
+        drop(
+            self.over
+                .wait_while(self.state(), running)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// Has the supervisor look.
@@ -245,6 +275,9 @@ impl Shared {
     fn begins(&self, ticket: u64) -> bool {
         let mut entries = self.tickets.lock();
         entries.get_mut(&ticket).is_some_and(|entry| {
+            if entry.is_streamed && !entry.begun {
+                self.tickets.stream.push(JobEvent::Begun { job: ticket });
+            }
             entry.begun = true;
             entry.answer.is_none()
         })
@@ -260,6 +293,15 @@ impl Shared {
             super::events::job_without_result(self, ticket, &told);
         }
         first
+    }
+
+    /// Answers all open jobs: the pool ended.
+    pub(super) fn answer_all(&self, reason: &str) {
+        let open: Vec<u64> = self.tickets.lock().keys().copied().collect();
+        for ticket in open {
+            let reason = reason.to_owned();
+            self.answer(ticket, JobError::PoolEnded { reason });
+        }
     }
 
     fn tell_of_failure(&self, ticket: u64, answer: &Result<Vec<u8>, JobError>) {

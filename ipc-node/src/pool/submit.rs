@@ -170,7 +170,7 @@ impl Pool {
         self.submit_as(name, input, begin_within, |job| self.send(job, wait))
     }
 
-    fn send(&self, job: &[u8], wait: Wait) -> Result<(), PoolError> {
+    pub(super) fn send(&self, job: &[u8], wait: Wait) -> Result<(), PoolError> {
         let sender = self.shared.queues.jobs.sender();
         sender.send_as(Kind::Data, job, wait)?;
         Ok(())
@@ -183,11 +183,21 @@ impl Pool {
         begin_within: Option<Duration>,
         send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
     ) -> Result<Ticket<O>, PoolError> {
+        let send = self.encoded(name, input, send)?;
+        let deadline = |time| Some((Instant::now().checked_add(time)?, time));
+        self.ticketed(Entry::begun_by(begin_within.and_then(deadline)), send)
+    }
+
+    /// Encodes the input. What is returned sends the job under a number.
+    pub(super) fn encoded<I: Serialize>(
+        &self,
+        name: &str,
+        input: &I,
+        send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
+    ) -> Result<impl FnOnce(u64) -> Result<(), PoolError>, PoolError> {
         let input = codec::encode(input).map_err(SendFailure::from)?;
         let handler = name.to_owned();
-        let deadline = |time| Some((Instant::now().checked_add(time)?, time));
-        let entry = Entry::begun_by(begin_within.and_then(deadline));
-        self.ticketed(entry, |ticket| {
+        Ok(move |ticket| {
             let job = Job {
                 ticket,
                 handler,

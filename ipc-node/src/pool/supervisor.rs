@@ -6,6 +6,7 @@
 mod adopted;
 mod ending;
 mod judging;
+mod over;
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
@@ -18,6 +19,7 @@ use ipc_queue::ControlError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use adopted::Adopted;
+pub(super) use over::Over;
 
 use super::letters::Letters;
 use super::program::{Body, Program, explain};
@@ -431,11 +433,7 @@ impl Supervisor {
         self.adopted.reap_last();
         self.shared.notices.dismiss_all();
         self.shared.state().workers.clear();
-        let open: Vec<u64> = self.shared.tickets.lock().keys().copied().collect();
-        for ticket in open {
-            let reason = reason.clone();
-            self.shared.answer(ticket, JobError::PoolEnded { reason });
-        }
+        self.shared.answer_all(&reason);
     }
 }
 

@@ -12,6 +12,8 @@ use ipc_proto::codec;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::stream::{JobEvent, Stream};
+
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -94,6 +96,8 @@ pub(super) struct Entry {
     sent: bool,
     /// Nobody has the ticket any more.
     abandoned: bool,
+    /// There is no ticket: what becomes of the job goes to the stream.
+    pub is_streamed: bool,
 }
 
 impl Entry {
@@ -101,6 +105,14 @@ impl Entry {
     pub(super) fn begun_by(begin_by: Option<(Instant, Duration)>) -> Self {
         Self {
             begin_by,
+            ..Self::default()
+        }
+    }
+
+    /// Of a job without a ticket.
+    pub(super) fn streamed() -> Self {
+        Self {
+            is_streamed: true,
             ..Self::default()
         }
     }
@@ -112,6 +124,8 @@ pub(super) struct Tickets {
     entries: Mutex<HashMap<u64, Entry>>,
     /// Something was answered.
     answered: Condvar,
+    /// What became of jobs that have no tickets. Locked while the entries are, or alone.
+    pub stream: Stream,
 }
 
 impl Tickets {
@@ -163,7 +177,13 @@ impl Tickets {
         if entry.answer.is_some() {
             return false;
         }
-        if entry.abandoned {
+        if entry.is_streamed {
+            entries.remove(&ticket);
+            self.stream.push(JobEvent::Answered {
+                job: ticket,
+                answer,
+            });
+        } else if entry.abandoned {
             entries.remove(&ticket);
         } else {
             entry.answer = Some(answer);
@@ -365,7 +385,7 @@ impl<T> Default for OpenTickets<T> {
     }
 }
 
-fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError> {
+pub(super) fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError> {
     let bytes = answer?;
     codec::decode(&bytes).map_err(|error| JobError::Decode {
         message: error.to_string(),

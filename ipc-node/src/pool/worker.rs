@@ -138,30 +138,53 @@ impl Handlers {
     /// Call it first in `main`, before anything is started or opened. What is no transport of `ipc-queue`'s own is to be
     /// [registered](ipc_queue::register) before it.
     pub fn work_if_worker(&self) {
-        let Ok(text) = std::env::var(PLACE) else {
-            return;
-        };
+        if let Some(code) = self.work_to_end() {
+            process::exit(code);
+        }
+    }
+
+    /// As [`work_if_worker`](Self::work_if_worker), but returns in a worker, too, when its work is
+    /// done: with the exit code that the process is to end with. `None`: this is not a worker.
+    ///
+    /// For programs that have something to do at their end, such as an interpreter's `atexit`. End
+    /// the process soon: the pool waits for that. What the worker started was killed. It does not
+    /// return if the pool was killed: then the process ends at once.
+    ///
+    /// ```no_run
+    /// # let handlers = ipc_node::pool::Handlers::new();
+    /// if let Some(code) = handlers.work_to_end() {
+    ///     // Flush, close, say goodbye.
+    ///     std::process::exit(code);
+    /// }
+    /// ```
+    #[must_use = "the process is to end with this code"]
+    pub fn work_to_end(&self) -> Option<i32> {
+        let text = std::env::var(PLACE).ok()?;
         let Some(place) = Place::from_text(&text) else {
-            complain(&format!(
-                "{PLACE} is {text:?}, which no pool of this version sets"
-            ));
-            process::exit(2);
+            let text = format!("{PLACE} is {text:?}, which no pool of this version sets");
+            complain(&text);
+            return Some(2);
         };
-        let inbox = lifeline::end_with_the_pool(place.clone()).unwrap_or_else(|error| {
-            complain(&format!("a worker can't watch its pool: {error}"));
-            process::exit(1);
-        });
+        let inbox = match lifeline::end_with_the_pool(place.clone()) {
+            Ok(inbox) => inbox,
+            Err(error) => {
+                complain(&format!("a worker can't watch its pool: {error}"));
+                return Some(1);
+            }
+        };
         let ties = Ties::Process(Arc::clone(&inbox));
         // A panic must not get past what ends the programs that this worker started.
         let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(place, ties)));
-        match worked {
-            Ok(Ok(())) => lifeline::end_process(&inbox, 0),
+        let code = match worked {
+            Ok(Ok(())) => 0,
             Ok(Err(error)) => {
                 complain(&error.to_string());
-                lifeline::end_process(&inbox, 1)
+                1
             }
-            Err(_) => lifeline::end_process(&inbox, PANICKED),
-        }
+            Err(_) => PANICKED,
+        };
+        lifeline::end_work(&inbox, code);
+        Some(code)
     }
 
     /// Works until the pool ends, or this worker does.
