@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getppid, setpgid};
 
+use super::PoolError;
 use super::notices::Inbox;
 use super::owner;
 use super::wire::Place;
@@ -111,8 +112,14 @@ fn kill_the_others() -> bool {
 fn remove_all_but_briefly(place: Place) {
     let (done, is_done) = flume::bounded::<()>(0);
     let remove = move || {
-        // Its next owner, if there is one, has removed them.
-        let _ = owner::remove(&place.address);
+        let started = Instant::now();
+        // The pool's end may show in the pipe just before its lock is free. A next owner has
+        // removed them.
+        while let Err(PoolError::Taken { .. }) = owner::remove(&place.address)
+            && started.elapsed() < LAST_LOOK
+        {
+            thread::sleep(PAUSE);
+        }
         drop(done);
     };
     let named = thread::Builder::new().name("ipc-pool-removal".to_owned());

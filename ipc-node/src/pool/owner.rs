@@ -12,11 +12,13 @@
 //! Other transports need no segment: a socket is its server's, and a `local:` queue its process's.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_proto::Name;
-use ipc_queue::{Address, QueueError};
+use ipc_queue::unix::ServeError;
+use ipc_queue::{Address, QueueError, QueueOptions, UnixServer};
 use ipc_shm::{
     Attachment, Created, Expected, Header, JoinError, Kind, Namespace, OpenError,
     OpenOrCreateError, Participant, Participants, PayloadType, Presence, ProcessIdentity, Segment,
@@ -161,6 +163,10 @@ impl fmt::Display for PoolOwner {
 /// removed.
 pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     let place = Place::of_pool(address.to_owned());
+    if let Address::Unix { .. } = address.parse()? {
+        let jobs = remove_socket(address, &place.jobs())?;
+        return Ok(remove_socket(address, &place.answers())? || jobs);
+    }
     let Some((namespace, name)) = in_shared_memory(address)? else {
         return Ok(place.remove_all()?);
     };
@@ -176,6 +182,31 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
             owner: PoolOwner::of(&holder),
         }),
     }
+}
+
+/// Removes the socket of a server that died: by serving there for a moment, which a living one refuses.
+fn remove_socket(pool: &str, queue: &str) -> Result<bool, PoolError> {
+    let Address::Unix { path, .. } = queue.parse()? else {
+        return Ok(false);
+    };
+    if !path.exists() {
+        return Ok(false);
+    }
+    let name = format!("local:{}", default_name());
+    let queue = QueueOptions::new().capacity(1).open_bytes(&name)?;
+    let served = UnixServer::bind(&path, Arc::clone(queue.transport()));
+    ipc_queue::remove(&name)?;
+    match served {
+        Ok(server) => drop(server),
+        Err(ServeError::InUse { .. }) => {
+            return Err(PoolError::Taken {
+                address: pool.to_owned(),
+                owner: PoolOwner::serving(&path),
+            });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
 }
 
 /// Removes what dead pools left in the namespace at addresses that nobody chose, so that nobody

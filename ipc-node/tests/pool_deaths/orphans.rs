@@ -31,6 +31,8 @@ fn what_workers_started_ends_with_a_killed_pool_over_shared_memory() {
 fn what_workers_started_ends_with_a_killed_pool_over_sockets() {
     let folder = tempfile::tempdir().unwrap();
     children_end_with_the_pool(|time| Some(format!("unix:{}/{time}", folder.path().display())));
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 0, "the workers remove its sockets before they end");
 }
 
 #[test]

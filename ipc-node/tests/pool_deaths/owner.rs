@@ -83,6 +83,25 @@ fn a_pool_restarts_at_its_socket_after_it_was_killed_with_all_its_workers() {
 }
 
 #[test]
+fn what_a_killed_pool_left_can_be_removed_and_a_living_ones_can_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}/pool", folder.path().display());
+    for address in [address("removed"), socket] {
+        assert!(!Pool::remove(&address).unwrap());
+        let mut other = OtherPool::start(Some(&address), 1, Script::Busy);
+        let refused = Pool::remove(&address);
+        let Err(PoolError::Taken { owner, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(owner.pid, other.pid());
+        other.kill_with_workers();
+        assert!(Pool::remove(&address).unwrap());
+        assert!(!Pool::remove(&address).unwrap());
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn an_address_whose_owner_lives_is_refused_and_the_owner_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
