@@ -98,7 +98,14 @@ Examples:
   ipc-demo --input /usr/include --kill-workers 5
   ipc-demo --transport nats --kill-workers 5                  with a NATS server of its own
   ipc-demo --transport nats --at nats://server:4222           with one that you have
-  ipc-demo host --at nats://server:4222/demo-... --workers 8  on another host: the run says the address";
+  ipc-demo host --at nats://server:4222/demo-... --workers 8  on another host: the run says the address
+
+Exit codes:
+  0    every task was done
+  1    a task was given up, or something else went wrong
+  2    bad command line
+  3    a file or folder could not be read, or there was no file: the report has the others
+  130  interrupted";
 
 /// Something that NATS servers may be at.
 fn servers(text: &str) -> Result<String, String> {

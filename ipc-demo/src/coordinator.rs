@@ -46,12 +46,11 @@ const WINDOW_BYTES: usize = 16 << 20;
 /// # Errors
 /// When queues can't be made, workers can't be started, or the system refuses something.
 pub fn run(plan: Plan, interrupts: &Interrupts, audience: &mut dyn Audience) -> Result<Finished> {
-    let namespace = premises::namespace_of_run()?;
-    for note in premises::remove_dead_runs(&namespace)? {
+    for note in premises::remove_dead_runs()? {
         audience.note(&note);
     }
     // The namespace is ours once we are its coordinator, and to be removed from then on, also by a panic.
-    let node = Node::join(&namespace, COORDINATOR)?;
+    let (namespace, node) = premises::join_own()?;
     let premises = Premises::new(plan.transport, plan.at.as_deref(), namespace)?;
     let mut finished = run_in(&premises, &node, plan, interrupts, audience)?;
     finished.report.leaked = premises.remove().context("cleaning up")?;
@@ -457,7 +456,7 @@ mod tests {
         };
         let run = || run(plan, &Interrupts::default(), &mut Fainting);
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
-        let namespace = premises::namespace_of_run().unwrap();
+        let namespace = premises::namespace_of_run(0).unwrap();
         assert!(!namespace.path().exists());
     }
 }

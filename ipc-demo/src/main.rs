@@ -29,6 +29,8 @@ use show::Show;
 
 /// What the shell expects of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
+/// An input could not be read, or there was none.
+const NOT_READ: u8 = 3;
 
 fn main() -> ExitCode {
     // Started as /proc/self/exe, a worker would be "exe" to `ps` and `top`.
@@ -59,6 +61,14 @@ fn run(options: &RunOptions) -> Result<ExitCode> {
     let finished = coordinator::run(plan(options), &interrupts, &mut show)?;
     drop(show);
     tell(options, &finished)?;
+    if finished.report.tasks == 0 {
+        let paths = options.paths();
+        let paths: Vec<_> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        show::say(&format!("error: no file at or below {}", paths.join(", ")));
+    }
     if let Some((path, file)) = &mut timeline {
         let title = format!(
             "{} tasks, {} workers",
@@ -67,13 +77,21 @@ fn run(options: &RunOptions) -> Result<ExitCode> {
         file.write_all(finished.timeline.to_svg(&title)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(match (finished.interrupted, &finished.report) {
-        (true, _) => ExitCode::from(INTERRUPTED),
-        (false, report) if !report.leaked.is_empty() || report.dead_lettered > 0 => {
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    })
+    Ok(exit_code(&finished))
+}
+
+fn exit_code(finished: &Finished) -> ExitCode {
+    let report = &finished.report;
+    let is_unread = |file: &report::FileReport| file.outcome.is_err();
+    if finished.interrupted {
+        ExitCode::from(INTERRUPTED)
+    } else if !report.leaked.is_empty() || report.dead_lettered > 0 {
+        ExitCode::FAILURE
+    } else if report.tasks == 0 || report.files.iter().any(is_unread) {
+        ExitCode::from(NOT_READ)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn create(path: &Path) -> Result<(&Path, File)> {

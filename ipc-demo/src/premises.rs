@@ -9,15 +9,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use ipc_node::Registry;
 use ipc_node::pool::{Pool, PoolBuilder};
+use ipc_node::{JoinError, Node, Registry};
 use ipc_queue::transport::OpenMode;
 use ipc_queue::{Address, QueueOptions};
 use ipc_shm::Namespace;
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 
+use crate::coordinator::COORDINATOR;
 use crate::{nats, task};
 
 /// What the messages travel over.
@@ -47,6 +45,8 @@ pub struct Premises {
 
 /// The prefix of every namespace of a run.
 const PREFIX: &str = "demo-";
+/// How many others may have runs by the number of this process.
+const MOST_TURNS: u32 = 100;
 /// What a run's pool is called in the run's folder.
 const POOL: &str = "run";
 /// The folder there of a NATS server of its own.
@@ -169,12 +169,35 @@ fn locate(
     })
 }
 
-/// The namespace of this process's run.
+/// Becomes the coordinator of a namespace for this process's run.
+///
+/// Another container that shares the memory may have a process of our number, with a run of its
+/// own: the first to join has the name, and the next takes another.
+///
+/// # Errors
+/// When the table of nodes can't be made or used.
+pub fn join_own() -> Result<(Namespace, Node)> {
+    for turn in 0.. {
+        let namespace = namespace_of_run(turn)?;
+        match Node::join(&namespace, COORDINATOR) {
+            Err(JoinError::NameTaken { .. }) if turn < MOST_TURNS => {}
+            joined => return Ok((namespace, joined?)),
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+/// The namespace that this process's run has, if nobody else has it.
 ///
 /// # Errors
 /// Never: the name is valid.
-pub fn namespace_of_run() -> Result<Namespace> {
-    Ok(Namespace::new(&format!("{PREFIX}{}", std::process::id()))?)
+pub fn namespace_of_run(turn: u32) -> Result<Namespace> {
+    let process = std::process::id();
+    let name = match turn {
+        0 => format!("{PREFIX}{process}"),
+        _ => format!("{PREFIX}{process}-{turn}"),
+    };
+    Ok(Namespace::new(&name)?)
 }
 
 /// This program again, as a worker that is a node of that namespace.
@@ -208,41 +231,38 @@ pub fn nodes_of_run(address: &str) -> Option<Namespace> {
 ///
 /// # Errors
 /// When the folder of all runs can't be used.
-pub fn remove_dead_runs(ours: &Namespace) -> Result<Vec<String>> {
-    let dead = ours
-        .siblings()?
-        .into_iter()
-        .filter(|run| is_dead(run, ours));
+pub fn remove_dead_runs() -> Result<Vec<String>> {
     let removed = |run: Namespace| {
+        let _claim = claim(&run)?;
         let name = run.name();
-        match remove(&run, &format!("shm:{name}/{POOL}")) {
+        Some(match remove(&run, &format!("shm:{name}/{POOL}")) {
             Ok(_) => format!("removed what a killed run left behind: {name}"),
             Err(error) => format!("can't remove what a killed run left behind: {error:#}"),
-        }
+        })
     };
-    Ok(dead.map(removed).collect())
+    let runs = namespace_of_run(0)?.siblings()?.into_iter();
+    Ok(runs.filter(is_of_a_run).filter_map(removed).collect())
 }
 
-/// Whether nobody is left of a run. `ours` can only be the name of an earlier process of our number.
-fn is_dead(run: &Namespace, ours: &Namespace) -> bool {
-    let number = run.name().as_str().strip_prefix(PREFIX);
-    let Some(Ok(coordinator)) = number.map(str::parse) else {
-        return false;
-    };
-    // By its number first: between its first file and its joining, a run that begins has no nodes.
-    let is_gone = || kill(Pid::from_raw(coordinator), None) == Err(Errno::ESRCH);
-    // Then by its nodes: a helper may be finishing a task, or its number be one of another PID namespace.
-    let nobody_there = || Registry::open(run).is_ok_and(|registry| !registry.anybody_there());
-    (run == ours || is_gone()) && nobody_there()
+/// Becomes the coordinator of a run that nobody is left of. Nobody else does while this is kept.
+fn claim(run: &Namespace) -> Option<Node> {
+    // A helper may be finishing a task.
+    let is_deserted = Registry::open(run).is_ok_and(|registry| !registry.anybody_there());
+    // A run may be just beginning: of its coordinator and us, one gets the name.
+    is_deserted.then(|| Node::join(run, COORDINATOR).ok())?
+}
+
+fn is_of_a_run(namespace: &Namespace) -> bool {
+    let rest = namespace.name().as_str().strip_prefix(PREFIX);
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    rest.is_some_and(|rest| rest.split('-').all(is_number))
 }
 
 /// Removes the queues, what else is in the folder, and the table of nodes: as many of them as possible. What is left all the same.
 fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
-    let removed = queues(address).map(|queue| ipc_queue::remove(&queue));
+    let removed = Pool::remove(address);
     let left = remove_folder(namespace)?;
-    for queue in removed {
-        queue?;
-    }
+    removed?;
     Ok(left)
 }
 

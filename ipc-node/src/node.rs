@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::control::{ControlError, Inbox, Told};
 use crate::heartbeat::Heartbeat;
 use crate::registry::{self, Health, NodeInfo, Registry, RegistryError};
-use crate::stats::{Counters, NodeStats};
+use crate::stats::{self, Counters, NodeStats};
 
 /// This process, as others see it. Leaves when dropped.
 ///
@@ -186,6 +186,8 @@ fn take_slot(
     loop {
         let segment = registry::open_segment(namespace)?;
         match Attachment::join(segment, name.as_str()) {
+            // Somebody removed the table after we had opened it: nobody would find us there.
+            Ok(attachment) if attachment.segment().is_removed() => {}
             Err(SlotError::Full { .. }) if registry.forget(None) => {}
             joined => return Ok(joined?),
         }
@@ -221,8 +223,11 @@ impl Node {
     /// What this node did so far.
     #[must_use]
     pub fn stats(&self) -> NodeStats {
-        let info = self.registry.node(self.name.as_str(), self.timeout);
-        info.map(|info| info.stats).unwrap_or_default()
+        let slot = self
+            .attachment
+            .participants()
+            .get(self.attachment.member().index);
+        stats::read(self.attachment.counters(), slot.beats)
     }
 
     /// Whether the node called `name` is there, and beat within `timeout`. `None`: never heard of.

@@ -258,6 +258,9 @@ fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
 fn an_address_that_is_taken_is_refused_and_stays_its_owners() {
     let pool = threads("taken").workers(1).start().unwrap();
     let second = threads("taken").start();
-    assert!(matches!(second, Err(PoolError::Queue(_))), "{second:?}");
+    let Err(PoolError::Taken { owner, .. }) = second else {
+        panic!("{second:?}");
+    };
+    assert_eq!(owner.pid, std::process::id());
     assert_eq!(wait(pool.submit::<u64, u64>("square", &3).unwrap()), Ok(9));
 }

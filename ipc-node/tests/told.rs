@@ -129,7 +129,7 @@ fn what_becomes_of_workers_and_jobs_is_told() {
         ),
         "{crashed:?}"
     );
-    let letter = &pool.dead_letters().unwrap()[0];
+    let letter = &pool.dead_letters()[0];
     assert_eq!(letter.signal, Some(9));
     assert_eq!(letter.last_worker, pid[4..].parse().ok());
     let died = hear(&["worker died", &pid, &ticket, "WARN"]);

@@ -1,5 +1,9 @@
 //! What is refused, and how.
 
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::support::Place;
 
 #[test]
@@ -76,4 +80,43 @@ fn a_nats_server_that_does_not_answer_is_named() {
     ]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("127.0.0.1:1"), "{ended:?}");
+}
+
+#[test]
+fn inputs_that_can_not_be_read_are_an_error_and_the_others_are_reported() {
+    let place = Place::unprivileged();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let made = ["locked", "empty", "good"].map(|name| fs::create_dir(path(name)));
+    assert!(made.iter().all(Result::is_ok));
+    fs::write(path("good/file"), "content").unwrap();
+    fs::write(path("secret"), "content").unwrap();
+    for name in ["locked", "secret"] {
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    for name in ["", "good", "empty"] {
+        place.give(&path(name));
+    }
+    let run = |inputs: &[&str]| {
+        let inputs = inputs.iter().map(|name| path(name).into_os_string());
+        let args = ["--json", "--workers", "1", "--input"].map(OsString::from);
+        place.run(args.into_iter().chain(inputs)).report()
+    };
+    assert_eq!(run(&["good"]).0, Some(0));
+    for (inputs, files) in [
+        (&["missing"][..], 1),
+        (&["good", "missing"], 2),
+        (&["locked", "good"], 2),
+        (&["secret"], 1),
+        (&["empty"], 0),
+    ] {
+        let (code, report) = run(inputs);
+        assert_eq!(code, Some(3), "{inputs:?}: {report}");
+        assert_eq!(
+            report["files"].as_array().unwrap().len(),
+            files,
+            "{inputs:?}: {report}"
+        );
+    }
+    fs::set_permissions(path("locked"), fs::Permissions::from_mode(0o700)).unwrap();
 }

@@ -3,6 +3,7 @@
 use ipc_nats::testing::is_installed;
 use ipc_queue::transport::Transport;
 use nix::sys::signal::{Signal, kill};
+use std::process::{Command, Stdio};
 
 use crate::support::{Place, wait_until};
 
@@ -108,5 +109,33 @@ fn a_run_leaves_other_runs_alone() {
         let ended = running.end();
         ended.exact_report(20);
         assert!(!ended.stderr.contains("left behind"), "{ended:?}");
+    }
+}
+
+#[test]
+fn runs_of_one_process_number_in_two_pid_namespaces_leave_each_other_alone() {
+    let place = Place::new();
+    let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child", "--"];
+    let start = || {
+        let demo = place.demo(["--simulate", "12", "--workers", "2", "--json"]);
+        let mut command = Command::new("unshare");
+        command
+            .args(unshare)
+            .arg(demo.get_program())
+            .args(demo.get_args());
+        for (name, value) in demo.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command.stdin(Stdio::null());
+        place.start_command(command)
+    };
+    let can_unshare = Command::new("unshare").args(unshare).arg("true").output();
+    if !can_unshare.is_ok_and(|made| made.status.success()) {
+        eprintln!("skipped: no PID namespace can be made here");
+        return;
+    }
+    let runs = [start(), start(), start()];
+    for running in runs {
+        running.end().exact_report(12);
     }
 }

@@ -258,8 +258,13 @@ impl Ended {
 
     /// The report of a run that did all of its tasks, each of them once, and cleaned up.
     pub fn exact_report(&self, tasks: usize) -> Value {
+        self.exact_report_with(0, tasks)
+    }
+
+    /// The same of a run that ended with that exit code.
+    pub fn exact_report_with(&self, exit_code: i32, tasks: usize) -> Value {
         let (code, report) = self.report();
-        assert_eq!(code, Some(0), "{self:?}");
+        assert_eq!(code, Some(exit_code), "{self:?}");
         assert_eq!(report["tasks"], tasks, "{self:?}");
         assert_eq!(report["completed"], tasks, "{self:?}");
         assert_eq!(report["dead_lettered"], 0, "{self:?}");

@@ -1,6 +1,7 @@
 //! The thread that takes in what workers say.
 //!
-//! It lasts until the queue of answers is removed. One that is out of reach for a while is asked again, for as long as there is the pool.
+//! It lasts until the queue of answers is removed; if the pool has not done that, it ends with the
+//! reason. One that is out of reach for a while is asked again, for as long as there is the pool.
 
 use std::collections::HashSet;
 use std::thread;
@@ -34,9 +35,19 @@ pub(super) fn read(shared: &Shared) {
                     doubtful.insert(id);
                 }
             }
+            Err(RecvError::TimedOut { .. }) if shared.state().ended.is_some() => return,
             Err(RecvError::TimedOut { .. } | RecvError::Damaged(_)) => {}
             Err(RecvError::Transport(_)) if shared.state().ended.is_none() => thread::sleep(PAUSE),
-            Err(_) => return,
+            Err(error) => {
+                let mut state = shared.state();
+                if state.ended.is_none() {
+                    state.trouble =
+                        Some(format!("its workers' answers can't be received: {error}"));
+                    drop(state);
+                    shared.poke();
+                }
+                return;
+            }
         }
     }
 }

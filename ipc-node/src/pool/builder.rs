@@ -9,7 +9,10 @@ use ipc_queue::unix::ServeError;
 use ipc_queue::{Address, QueueError, QueueSettings};
 use thiserror::Error;
 
+use super::dead_letters::DeadLetterLimit;
 use super::guests::Guests;
+use super::leftovers::LeftoverJobs;
+use super::owner::{self, PoolOwner};
 use super::program::Program;
 use super::restart::{Backoff, Intensity, RestartPolicy};
 use super::worker::Handlers;
@@ -34,6 +37,7 @@ pub(super) struct Limits {
     pub max_jobs: u64,
     pub max_memory: Option<u64>,
     pub sigterm_drains: bool,
+    pub dead_letters: DeadLetterLimit,
 }
 
 /// Sets up a [`Pool`].
@@ -44,6 +48,7 @@ pub struct PoolBuilder {
     namespace: String,
     address: Option<String>,
     keep_alive: Option<Duration>,
+    pub(super) leftover_jobs: LeftoverJobs,
     pub(super) worker_name: String,
     pub(super) program: Program,
     pub(super) on_progress: Option<Box<OnProgress>>,
@@ -66,6 +71,14 @@ pub enum PoolError {
     /// A pipe, a thread or a process could not be made.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
+    /// Another pool is at the address, and its process is alive.
+    #[error("{owner} has a pool at {address:?}: end it, or choose another address")]
+    Taken {
+        /// The address.
+        address: String,
+        /// The process of the pool there.
+        owner: PoolOwner,
+    },
     /// The pool ended, or is ending.
     #[error("the pool ended: {reason}")]
     Ended {
@@ -98,6 +111,7 @@ impl Default for PoolBuilder {
                 max_jobs: 0,
                 max_memory: None,
                 sigterm_drains: false,
+                dead_letters: DeadLetterLimit::default(),
             },
             queue: QueueSettings {
                 attempt_limit: 3,
@@ -106,6 +120,7 @@ impl Default for PoolBuilder {
             namespace: "default".to_owned(),
             address: None,
             keep_alive: None,
+            leftover_jobs: LeftoverJobs::default(),
             worker_name: "worker".to_owned(),
             program: Program::default(),
             on_progress: None,
@@ -202,17 +217,39 @@ impl PoolBuilder {
         self
     }
 
+    /// How many [dead letters](Pool::dead_letters) the pool keeps. Default: 1,000 letters of 16 MiB
+    /// together.
+    pub fn dead_letter_limit(mut self, limit: DeadLetterLimit) -> Self {
+        self.limits.dead_letters = limit;
+        self
+    }
+
     /// The namespace of the pool's queues, in shared memory. Default `default`.
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
     }
 
-    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`, `unix:/FOLDER/POOL`, where this process
-    /// serves it for as long as the pool lasts, or what another crate's transport has [registered](ipc_queue::register), here and in the workers. No pool may have it already. Its queues are at `POOL.jobs` and
-    /// `POOL.answers` there. Default: one of its own in shared memory.
+    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`,
+    /// `unix:/FOLDER/POOL`, where this process serves it for as long as the pool lasts, or what
+    /// another crate's transport has [registered](ipc_queue::register), here and in the workers.
+    /// Its queues are at `POOL.jobs` and `POOL.answers` there. Default: one of its own in shared
+    /// memory.
+    ///
+    /// One living process has the address; another gets [`PoolError::Taken`]. In shared memory and
+    /// at a socket, what a killed pool left there is replaced: see
+    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports nothing tells a killed pool from
+    /// a living one: what is there is [`QueueError::Exists`], until [`Pool::remove`].
     pub fn at(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
+        self
+    }
+
+    /// What to do with the jobs that a dead pool left [at](Self::at) the address. Their tickets are
+    /// gone with its process. [`PoolStatus::leftover_jobs`](super::PoolStatus::leftover_jobs)
+    /// counts them. Default: they become [dead letters](Pool::dead_letters).
+    pub fn leftover_jobs(mut self, what: LeftoverJobs) -> Self {
+        self.leftover_jobs = what;
         self
     }
 
@@ -289,10 +326,7 @@ impl PoolBuilder {
 
     /// Where the pool is to be.
     pub(super) fn address(&self) -> String {
-        let own = || {
-            let (process, chance) = (std::process::id(), fastrand::u32(..));
-            format!("shm:{}/pool-{process}-{chance:08x}", self.namespace)
-        };
+        let own = || format!("shm:{}/{}", self.namespace, owner::default_name());
         self.address.clone().unwrap_or_else(own)
     }
 
@@ -310,6 +344,17 @@ impl PoolBuilder {
         let foreign = matches!(address.parse()?, Address::Other { .. });
         let default = (foreign && self.queue.lease.is_none()).then_some(FOREIGN);
         Ok(self.keep_alive.or(default))
+    }
+
+    /// A limit that can't be watched is refused: nobody would notice that it does not hold.
+    pub(super) fn check_limits(&self) -> Result<(), PoolError> {
+        let is_watched = super::child::resident_bytes(std::process::id()).is_some();
+        let is_wanted = self.limits.max_memory.is_some();
+        if is_wanted && !is_watched && !matches!(self.program, Program::Threads(_)) {
+            let text = "max_memory_bytes needs /proc, which can't be read here: mount it";
+            return Err(std::io::Error::other(text).into());
+        }
+        Ok(())
     }
 
     pub(super) fn check_names(&self) -> Result<(), PoolError> {

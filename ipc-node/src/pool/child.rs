@@ -125,19 +125,19 @@ impl Child {
         String::from_utf8_lossy(&tail).trim().to_owned()
     }
 
-    /// How much memory it has in use, in bytes; 0 if that can't be known.
-    pub(super) fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/statm", self.child.id());
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let pages = text
-            .split(' ')
-            .nth(1)
-            .and_then(|pages| pages.parse::<u64>().ok());
-        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-            .ok()
-            .flatten();
-        pages.unwrap_or(0) * u64::try_from(page.unwrap_or(4096)).unwrap_or(4096)
+    /// The memory that it has in use, in bytes. `None` if that is not known, as when it is gone.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        resident_bytes(self.child.id())
     }
+}
+
+/// The memory that a process has in use, in bytes. `None` if that is not known: there may be no
+/// `/proc`.
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page).ok()?)
 }
 
 impl AsFd for Child {

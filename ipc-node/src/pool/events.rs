@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use ipc_queue::{ControlError, DeadLetter};
+
+use super::leftovers::LeftoverJobs;
 use super::state::Shared;
 use super::ticket::JobError;
 use super::wire::Job;
@@ -102,4 +105,44 @@ pub(super) fn answered(shared: &Shared, took: Duration) {
         ];
         metrics::histogram!("messaging.process.duration", &labels).record(took.as_secs_f64());
     }
+}
+
+/// The pool's list of dead letters is full: that many of the oldest were dropped.
+pub(super) fn dead_letters_dropped(shared: &Shared, letters: u64) {
+    tracing::warn!(target: TARGET, queue = shared.place.jobs(), letters, "dead letters dropped");
+}
+
+/// A dead pool left jobs at the address. `held`: those that some worker still has.
+pub(super) fn leftover_jobs(
+    shared: &Shared,
+    waiting: &[DeadLetter],
+    dead: &[DeadLetter],
+    held: u64,
+    what: LeftoverJobs,
+) {
+    tracing::warn!(
+        target: TARGET,
+        queue = shared.place.jobs(),
+        waiting = waiting.len(),
+        dead = dead.len(),
+        held,
+        what = ?what,
+        "a dead pool left jobs"
+    );
+}
+
+/// The pool ended, and its queues are still there, or may be.
+pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
+    let queue = shared.place.jobs();
+    tracing::warn!(target: TARGET, queue, error = %error, "queues left behind");
+}
+
+/// This process adopts what its workers leave behind, and does not wait for all of it.
+pub(super) fn is_pid_1(shared: &Shared) {
+    tracing::warn!(
+        target: TARGET,
+        queue = shared.place.jobs(),
+        "this process is PID 1: programs that workers start in process groups of their own stay \
+         zombies when they end; run it under an init (docker run --init)"
+    );
 }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use super::builder::{PoolBuilder, PoolError};
 use super::queues::Queues;
 use super::state::Shared;
-use super::supervisor::{DRAINED, Supervisor};
+use super::supervisor::Supervisor;
 use super::wire::{GUEST, Place};
 
 /// Workers for another process's pool. Dropped, they are killed.
@@ -22,6 +22,7 @@ pub struct Guests {
 impl Guests {
     pub(super) fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
         builder.check_names()?;
+        builder.check_limits()?;
         let address = builder.address();
         let mut place = Place {
             // So many may be started before two hosts could call two of theirs the same.
@@ -54,10 +55,7 @@ impl Guests {
     /// [`PoolError::Ended`] says why the workers ended, if it was for another reason.
     pub fn wait(mut self) -> Result<(), PoolError> {
         self.join();
-        match self.shared.state().ended.clone() {
-            Some(reason) if reason != DRAINED => Err(PoolError::Ended { reason }),
-            _ => Ok(()),
-        }
+        super::end_of(&self.shared)
     }
 
     fn join(&mut self) {

@@ -1,7 +1,9 @@
-//! Jobs that are dead letters: answered, or their tickets would wait for ever.
+//! Dead letters in the job queue: each one's ticket is answered, and the letter moves to the pool's
+//! list.
 //!
-//! Most became so with the last of their workers, whose end says why. Others were given back too often, or held for too long, or
-//! their worker died before it could say that it had them, or was another host's.
+//! Most became dead letters with the last of their workers, whose end says why. Others were given
+//! back too often, or held for too long, or their worker died before it could report that it had
+//! them, or was another host's.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,23 +11,33 @@ use std::time::{Duration, Instant};
 use ipc_proto::codec;
 use ipc_queue::{DeadLetter, DeadReason};
 
-use super::state::Shared;
+use super::events;
+use super::state::{Orphan, Shared};
 use super::ticket::JobError;
-use super::wire::Job;
+use super::wire::{GUEST, Job};
 
 /// How often to look while some worker died over a job.
 const SOON: Duration = Duration::from_millis(50);
-/// How often to look while any job is open; and how long the end of a worker may take to be known that left one behind.
+/// How often to look while any job is open; and how long the end of a worker may take to be known
+/// that left one behind.
 const NOW_AND_THEN: Duration = Duration::from_millis(500);
 
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     looked_at: Option<Instant>,
-    /// How many there were that all had been answered.
-    settled: u64,
-    /// Of which nobody has said anything yet, by ticket, since when.
+    /// Those whose worker's end is not known yet, by ticket, since when.
     unexplained: HashMap<u64, Instant>,
+}
+
+/// What is known of why a job is a dead letter.
+enum Explanation {
+    /// Perhaps more in a moment.
+    NotYet,
+    Known {
+        error: JobError,
+        signal: Option<u8>,
+    },
 }
 
 impl Letters {
@@ -54,61 +66,138 @@ impl Letters {
         let Ok(stats) = jobs.stats() else {
             return;
         };
-        if stats.dead == self.settled {
+        if stats.dead == 0 {
+            self.unexplained.clear();
             return;
         }
         let Ok(letters) = jobs.dead_letters() else {
             return;
         };
-        let open = letters
-            .iter()
-            .filter(|letter| !self.explain(letter, shared, now));
-        if open.count() == 0 {
-            self.settled = letters.len() as u64;
-            self.unexplained.clear();
+        for letter in letters {
+            self.settle(letter, shared, now);
         }
     }
 
-    /// Whether it is known what became of the job.
-    fn explain(&mut self, letter: &DeadLetter, shared: &Shared, now: Instant) -> bool {
-        let Ok((Job { ticket, .. }, _)) = codec::decode_prefix(&letter.payload) else {
-            return true;
-        };
-        shared.notices.done(ticket);
-        let orphan = shared.state().orphans.remove(&ticket);
-        let (attempts, reason) = (letter.attempts, letter.reason);
-        let error = match orphan {
-            Some(orphan) => JobError::Crashed {
-                signal: orphan.signal,
-                attempts,
-                note: orphan.note,
-            },
-            None => {
-                let open = shared.tickets.lock();
-                let is_open = open
-                    .get(&ticket)
-                    .is_some_and(|entry| entry.answer.is_none());
-                drop(open);
-                let since = *self.unexplained.entry(ticket).or_insert(now);
-                if is_open && now.saturating_duration_since(since) < NOW_AND_THEN {
-                    return false;
-                }
-                JobError::GivenUp {
-                    attempts,
-                    why: in_words(reason).to_owned(),
+    /// Answers the letter's ticket and moves the letter, once it is known what became of the job.
+    fn settle(&mut self, mut letter: DeadLetter, shared: &Shared, now: Instant) {
+        // What is not a job has no ticket, and takes a place all the same.
+        let job = codec::decode_prefix::<Job>(&letter.payload).ok();
+        let ticket = job.map(|(job, _)| job.ticket);
+        let mut answer = None;
+        if let Some(ticket) = ticket {
+            match self.explain(ticket, &letter, shared, now) {
+                Explanation::NotYet => return,
+                Explanation::Known { error, signal } => {
+                    letter.signal = signal;
+                    answer = Some((ticket, error));
                 }
             }
+        }
+        // `false`: a tool requeued or dropped it meanwhile, and has the letter. An error: it stays
+        // there, perhaps, and is moved at a later look. The job will not be done in either case.
+        let is_moved = shared.queues.jobs.transport().discard(letter.id);
+        if is_moved.is_ok_and(|is_ours| is_ours) {
+            let dropped = shared.dead_letters.add(letter);
+            if dropped > 0 {
+                events::dead_letters_dropped(shared, dropped);
+            }
+        }
+        if let Some((ticket, error)) = answer {
+            self.unexplained.remove(&ticket);
+            shared.notices.done(ticket);
+            shared.state().orphans.remove(&ticket);
+            shared.answer(ticket, error);
+        }
+    }
+
+    fn explain(
+        &mut self,
+        ticket: u64,
+        letter: &DeadLetter,
+        shared: &Shared,
+        now: Instant,
+    ) -> Explanation {
+        let attempts = letter.attempts;
+        let orphan = shared.state().orphans.get(&ticket).cloned();
+        if let Some(Orphan { signal, note }) = orphan {
+            return Explanation::Known {
+                signal: signal.and_then(|signal| u8::try_from(signal).ok()),
+                error: JobError::Crashed {
+                    signal,
+                    attempts,
+                    note,
+                },
+            };
+        }
+        let keep_alive = shared.place.keep_alive;
+        let is_death = matches!(letter.reason, DeadReason::Crashed | DeadReason::Nacked)
+            || (letter.reason == DeadReason::Expired && keep_alive.is_some());
+        let (worker, is_guest) = worker_at(ticket, shared).unzip();
+        let is_owed = shared.tickets.is_unanswered(ticket);
+        let since = *self.unexplained.entry(ticket).or_insert(now);
+        let is_fresh = now.saturating_duration_since(since) < NOW_AND_THEN;
+        // The kernel noticed the death of a worker of our own: why it died is known in a moment.
+        let is_about_to_be_known = letter.reason == DeadReason::Crashed && is_guest == Some(false);
+        if is_owed && (is_about_to_be_known || (is_fresh && is_guest != Some(true))) {
+            return Explanation::NotYet;
+        }
+        if !is_death {
+            let why = in_words(letter.reason).to_owned();
+            let error = JobError::GivenUp { attempts, why };
+            let signal = letter.signal;
+            return Explanation::Known { error, signal };
+        }
+        if is_guest == Some(true) {
+            shared.state().forget_worker_at(ticket);
+        }
+        let note = how_it_died(letter, worker, keep_alive);
+        let error = JobError::Crashed {
+            signal: None,
+            attempts,
+            note,
         };
-        shared.answer(ticket, error);
-        true
+        let signal = letter.signal;
+        Explanation::Known { error, signal }
+    }
+}
+
+/// The worker that is at this job, as far as it said, and whether it is a guest.
+fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
+    let state = shared.state();
+    let (start, worker) = state.worker_at(ticket)?;
+    let is_guest = start & GUEST != 0;
+    let kind = if is_guest { "guest" } else { "worker" };
+    let text = format!("the {kind} {:?} (process {})", worker.name, worker.pid);
+    Some((text, is_guest))
+}
+
+/// What is known of how a job's last worker died.
+///
+/// A worker never gives a job back: it acks or buries it. So a job that came back came back by a
+/// death.
+fn how_it_died(
+    letter: &DeadLetter,
+    worker: Option<String>,
+    keep_alive: Option<Duration>,
+) -> String {
+    let unknown = || match letter.last_worker {
+        Some(pid) => format!("a worker that the pool knows nothing of (process {pid})"),
+        None => "a worker that the pool knows nothing of".to_owned(),
+    };
+    let who = worker.unwrap_or_else(unknown);
+    match (letter.reason, keep_alive) {
+        (DeadReason::Crashed, _) => format!("{who} died"),
+        (DeadReason::Expired, Some(time)) => {
+            format!("nothing was heard of {who} for {time:?}: it died, or can't reach the queue")
+        }
+        _ => format!("{who} died, or gave the job back without an answer"),
     }
 }
 
 fn in_words(reason: DeadReason) -> &'static str {
     match reason {
-        DeadReason::Crashed => "the last worker that took it died, too",
         DeadReason::Buried => "a worker could not read it",
-        DeadReason::Nacked => "the last worker that took it gave it back",
+        DeadReason::Unknown => "the record of how its last delivery ended was lost in a crash",
         _ => "the last worker that took it did not finish in time",
     }
 }

@@ -85,11 +85,11 @@ impl Body {
         }
     }
 
-    /// How much memory it has in use by itself, in bytes; 0 if that can't be known.
-    pub(super) fn resident_bytes(&self) -> u64 {
+    /// The memory that it has in use by itself, in bytes. `None` if that is not known.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
         match self {
             Self::Process(child) => child.resident_bytes(),
-            Self::Thread(_) => 0,
+            Self::Thread(_) => None,
         }
     }
 }

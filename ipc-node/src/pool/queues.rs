@@ -1,16 +1,24 @@
-//! A pool's queues, as its process has them: made where its address says, or made here and served there.
+//! A pool's queues, as its process has them: made where its address says, or made here and served
+//! there.
 //!
-//! What is at a `unix:` address is the queue of whoever serves it: the pool does, from a `local:` queue of its own.
+//! What is at a `unix:` address is the queue of whoever serves it: the pool does, from a `local:`
+//! queue of its own.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipc_queue::transport::OpenMode;
+use ipc_queue::unix::ServeError;
 use ipc_queue::{
-    Address, ByteQueue, ControlError, QueueOptions, QueueSettings, QueueStats, UnixServer,
+    Address, ByteQueue, ControlError, QueueError, QueueOptions, QueueSettings, QueueStats,
+    UnixServer,
 };
 
 use super::builder::PoolError;
+use super::leftovers::Found;
+use super::owner::{DYING, Ownership, PoolOwner};
 use super::wire::Place;
 
 /// A pool's queues, opened.
@@ -19,6 +27,8 @@ pub(super) struct Queues {
     pub jobs: ByteQueue,
     pub answers: ByteQueue,
     served: Mutex<Vec<Served>>,
+    /// The right to the address, in shared memory.
+    ownership: Mutex<Option<Ownership>>,
 }
 
 #[derive(Debug)]
@@ -36,18 +46,56 @@ impl Queues {
         ))
     }
 
-    /// Makes those of a new pool.
-    pub(super) fn create(place: &Place, settings: &QueueSettings) -> Result<Self, PoolError> {
+    /// Takes the address of a new pool and makes its queues there. Also returns what a dead pool
+    /// left.
+    pub(super) fn create(
+        place: &Place,
+        settings: &QueueSettings,
+    ) -> Result<(Self, Found), PoolError> {
+        let ownership = Ownership::take(&place.address)?;
+        let made = Self::create_at(place, settings, ownership.as_ref());
+        match made {
+            Ok((mut queues, found)) => {
+                queues.ownership = Mutex::new(ownership);
+                Ok((queues, found))
+            }
+            Err(error) => {
+                // What a dead pool left may be there still, and is the next owner's to remove.
+                let ours = ownership.filter(|ownership| !ownership.is_inherited);
+                ours.into_iter().for_each(Ownership::end);
+                Err(error)
+            }
+        }
+    }
+
+    fn create_at(
+        place: &Place,
+        settings: &QueueSettings,
+        ownership: Option<&Ownership>,
+    ) -> Result<(Self, Found), PoolError> {
+        let mut found = Found::default();
+        if ownership.is_some_and(|ownership| ownership.is_inherited) {
+            found = Found::read(place)?;
+            place.remove_all()?;
+        }
         let mut served = Vec::new();
-        let jobs = make(&place.jobs(), settings, &mut served)?;
-        // From here on the address is ours, and what is there ours to remove.
-        let answers = make(&place.answers(), settings, &mut served);
-        let queues = |answers| Self {
-            jobs,
+        let taken = |error| taken(error, place);
+        // In this order: a guest that finds the jobs finds the answers, too.
+        let answers = make(&place.answers(), settings, &mut served).map_err(taken)?;
+        let jobs = make(&place.jobs(), settings, &mut served).inspect_err(|_| {
+            // What is at the address of the jobs is not ours.
+            match served.first() {
+                Some(served) => drop(ipc_queue::remove(&served.own_address)),
+                None => drop(ipc_queue::remove(&place.answers())),
+            }
+        });
+        let queues = Self {
+            jobs: jobs.map_err(taken)?,
             answers,
             served: Mutex::new(served),
+            ownership: Mutex::default(),
         };
-        answers.map(queues).inspect_err(|_| place.remove_all())
+        Ok((queues, found))
     }
 
     /// Those of a pool that another process has.
@@ -56,21 +104,49 @@ impl Queues {
             jobs: super::wire::open(&place.jobs())?,
             answers: super::wire::open(&place.answers())?,
             served: Mutex::default(),
+            ownership: Mutex::default(),
         })
     }
 
-    /// Removes them. Whatever is gone already is as well.
-    pub(super) fn remove(&self, place: &Place) {
+    /// Removes them and gives the address back. What is gone already is well.
+    ///
+    /// # Errors
+    /// [`ControlError`] if one of them is still there, or may be. Then the next owner of the
+    /// address removes it.
+    pub(super) fn remove(&self, place: &Place) -> Result<(), ControlError> {
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut removed = Ok(());
         if served.is_empty() {
-            place.remove_all();
+            removed = place.remove_all().map(drop);
         }
         // Before the servers end: they wait for their threads, which wait for the queues.
         for Served { own_address, .. } in &served {
-            let _ = ipc_queue::remove(own_address);
+            removed = removed.and(ipc_queue::remove(own_address).map(drop));
         }
+        let mut ownership = self
+            .ownership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match (ownership.take(), &removed) {
+            (Some(ownership), Ok(())) => ownership.end(),
+            (ownership, _) => drop(ownership),
+        }
+        removed
     }
+}
+
+/// What is served at a socket, or lies in this process, is its owner's for as long as it is there.
+fn taken(error: PoolError, place: &Place) -> PoolError {
+    let address = place.address.clone();
+    let owner = match (&error, address.parse()) {
+        (PoolError::Serve(ServeError::InUse { path }), _) => PoolOwner::serving(path),
+        (PoolError::Queue(QueueError::Exists { .. }), Ok(Address::Local { .. })) => {
+            PoolOwner::ourselves()
+        }
+        _ => return error,
+    };
+    PoolError::Taken { address, owner }
 }
 
 fn make(
@@ -98,6 +174,14 @@ fn make(
     Ok(queue)
 }
 
+/// Serves a queue at `path`. Waits a moment for a server there that was just killed.
 fn serve(path: &Path, queue: &ByteQueue) -> Result<UnixServer, PoolError> {
-    Ok(UnixServer::bind(path, Arc::clone(queue.transport()))?)
+    const PAUSE: Duration = Duration::from_millis(2);
+    let started = Instant::now();
+    loop {
+        match UnixServer::bind(path, Arc::clone(queue.transport())) {
+            Err(ServeError::InUse { .. }) if started.elapsed() < DYING => thread::sleep(PAUSE),
+            served => return Ok(served?),
+        }
+    }
 }

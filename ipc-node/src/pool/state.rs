@@ -1,15 +1,18 @@
 //! What a pool's threads share: the supervisor, the one that reads answers, and those that submit.
 
-use ipc_queue::QueueStats;
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipc_queue::{ControlError, QueueStats};
+
 use super::builder::{Limits, OnLoss, OnProgress};
+use super::dead_letters::DeadLetterList;
 use super::notices::Notices;
 use super::queues::Queues;
+use super::stream::JobEvent;
 use super::ticket::{Canceller, JobError, Tickets};
 use super::wire::{GUEST, Place, What};
 
@@ -53,10 +56,14 @@ pub(super) struct State {
     pub draining: bool,
     /// What its queues had counted when they were removed.
     pub last_stats: Option<(QueueStats, QueueStats)>,
+    /// Why it can't go on.
+    pub trouble: Option<String>,
     /// Second thoughts: no more waiting.
     pub kill: bool,
     /// Why the pool ended, if it has.
     pub ended: Option<String>,
+    /// It ended, and everything was taken away and answered.
+    pub is_over: bool,
     pub restarts: u64,
     /// Answers to jobs that had one.
     pub late_answers: u64,
@@ -70,12 +77,17 @@ pub(super) struct Shared {
     pub queues: Arc<Queues>,
     pub notices: Arc<Notices>,
     pub tickets: Arc<Tickets>,
+    pub dead_letters: DeadLetterList,
     pub next_ticket: AtomicU64,
     /// Some job was to be begun by some time.
     pub expiring: AtomicBool,
+    /// Jobs that a dead pool had left.
+    pub leftover_jobs: u64,
     pub on_progress: Option<Box<OnProgress>>,
     pub on_loss: Option<Box<OnLoss>>,
     state: Mutex<State>,
+    /// The supervisor is done.
+    over: Condvar,
     /// How many messages were taken in.
     heard: AtomicU64,
     poke: PipeWriter,
@@ -86,15 +98,18 @@ impl Shared {
     pub(super) fn new(place: Place, limits: Limits, queues: Arc<Queues>, poke: PipeWriter) -> Self {
         Self {
             place,
+            dead_letters: DeadLetterList::new(limits.dead_letters),
             limits,
             queues,
             notices: Arc::default(),
             tickets: Arc::default(),
             next_ticket: AtomicU64::new(1),
             expiring: AtomicBool::new(false),
+            leftover_jobs: 0,
             on_progress: None,
             on_loss: None,
             state: Mutex::default(),
+            over: Condvar::new(),
             heard: AtomicU64::new(0),
             poke,
             poked: AtomicBool::new(false),
@@ -108,6 +123,30 @@ impl Shared {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to drain.
+    pub(super) fn close(&self) -> Result<(), ControlError> {
+        self.state().draining = true;
+        let closed = self.queues.jobs.transport().close();
+        self.poke();
+        closed
+    }
+
+    /// The supervisor is done.
+    pub(super) fn set_over(&self) {
+        self.state().is_over = true;
+        self.over.notify_all();
+    }
+
+    /// Waits until the supervisor is done.
+    pub(super) fn wait_until_over(&self) {
+        let running = |state: &mut State| !state.is_over;
+        drop(
+            self.over
+                .wait_while(self.state(), running)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// Has the supervisor look.
@@ -163,24 +202,7 @@ impl Shared {
             // Nobody here sees its end.
             What::Leaving if is_guest => drop(state.workers.remove(&start)),
             What::Leaving => worker.into_iter().for_each(|worker| worker.leaving = true),
-            What::Started { ticket, .. } => {
-                let since = Instant::now();
-                let wanted = self.begins(ticket);
-                let running = Running {
-                    ticket,
-                    since,
-                    // Cancelled while it began: it did not see that.
-                    kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
-                };
-                state.begun_anew(ticket);
-                let worker = state.workers.get_mut(&start);
-                worker
-                    .into_iter()
-                    .for_each(|worker| worker.running = Some(running));
-                if self.limits.job.is_some() || !wanted {
-                    self.poke(); // Its time counts from now on.
-                }
-            }
+            What::Started { ticket, .. } => self.hear_begin(&mut state, start, ticket),
             What::Progress { ticket, done, of } => {
                 drop(state);
                 if let Some(entry) = self.tickets.lock().get_mut(&ticket) {
@@ -191,21 +213,7 @@ impl Shared {
                 }
             }
             What::Answered { ticket, answer } => {
-                if let Some(worker) = worker {
-                    if let Some(running) = worker.running.take() {
-                        super::events::answered(self, running.since.elapsed());
-                    }
-                    worker.jobs_done += 1;
-                }
-                state.worked = true;
-                state.orphans.remove(&ticket);
-                self.notices.done(ticket);
-                let answer = answer.map_err(|message| JobError::Failed { message });
-                self.tell_of_failure(ticket, &answer);
-                let first = self
-                    .tickets
-                    .answer(&mut self.tickets.lock(), ticket, answer);
-                state.late_answers += u64::from(!first);
+                self.hear_answer(&mut state, start, ticket, answer);
             }
             What::Skipped { ticket } => {
                 worker.into_iter().for_each(|worker| worker.running = None);
@@ -213,6 +221,47 @@ impl Shared {
                 self.notices.done(ticket);
             }
         }
+    }
+
+    fn hear_begin(&self, state: &mut State, start: u64, ticket: u64) {
+        let since = Instant::now();
+        let wanted = self.begins(ticket);
+        let running = Running {
+            ticket,
+            since,
+            // Cancelled while it began: it did not see that.
+            kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
+        };
+        state.begun_anew(ticket);
+        if let Some(worker) = state.workers.get_mut(&start) {
+            worker.running = Some(running);
+        }
+        if self.limits.job.is_some() || !wanted {
+            self.poke(); // Its time counts from now on.
+        }
+    }
+
+    fn hear_answer(
+        &self,
+        state: &mut State,
+        start: u64,
+        ticket: u64,
+        answer: Result<Vec<u8>, String>,
+    ) {
+        if let Some(worker) = state.workers.get_mut(&start) {
+            if let Some(running) = worker.running.take() {
+                super::events::answered(self, running.since.elapsed());
+            }
+            worker.jobs_done += 1;
+        }
+        state.worked = true;
+        state.orphans.remove(&ticket);
+        self.notices.done(ticket);
+        let answer = answer.map_err(|message| JobError::Failed { message });
+        self.tell_of_failure(ticket, &answer);
+        let mut tickets = self.tickets.lock();
+        let first = self.tickets.answer(&mut tickets, ticket, answer);
+        state.late_answers += u64::from(!first);
     }
 
     fn tell_of_ready(&self, start: u64) {
@@ -226,6 +275,9 @@ impl Shared {
     fn begins(&self, ticket: u64) -> bool {
         let mut entries = self.tickets.lock();
         entries.get_mut(&ticket).is_some_and(|entry| {
+            if entry.is_streamed && !entry.begun {
+                self.tickets.stream.push(JobEvent::Begun { job: ticket });
+            }
             entry.begun = true;
             entry.answer.is_none()
         })
@@ -233,13 +285,6 @@ impl Shared {
 
     /// Answers a job in its workers' stead.
     pub(super) fn answer(&self, ticket: u64, error: JobError) -> bool {
-        if let JobError::Crashed {
-            signal: Some(signal),
-            ..
-        } = error
-        {
-            super::signals::note(self, ticket, signal);
-        }
         let mut entries = self.tickets.lock();
         let told = error.clone();
         let first = self.tickets.answer(&mut entries, ticket, Err(error));
@@ -248,6 +293,15 @@ impl Shared {
             super::events::job_without_result(self, ticket, &told);
         }
         first
+    }
+
+    /// Answers all open jobs: the pool ended.
+    pub(super) fn answer_all(&self, reason: &str) {
+        let open: Vec<u64> = self.tickets.lock().keys().copied().collect();
+        for ticket in open {
+            let reason = reason.to_owned();
+            self.answer(ticket, JobError::PoolEnded { reason });
+        }
     }
 
     fn tell_of_failure(&self, ticket: u64, answer: &Result<Vec<u8>, JobError>) {
@@ -293,6 +347,21 @@ impl Worker {
 }
 
 impl State {
+    /// The worker that is at this job, and its start.
+    pub(super) fn worker_at(&self, ticket: u64) -> Option<(u64, &Worker)> {
+        let mut workers = self.workers.iter();
+        let has_job = |worker: &Worker| worker.running.is_some_and(|job| job.ticket == ticket);
+        let (start, worker) = workers.find(|(_, worker)| has_job(worker))?;
+        Some((*start, worker))
+    }
+
+    /// The worker at this job is gone.
+    pub(super) fn forget_worker_at(&mut self, ticket: u64) {
+        if let Some((start, _)) = self.worker_at(ticket) {
+            self.workers.remove(&start);
+        }
+    }
+
     /// Some worker has this job now, so no other has.
     fn begun_anew(&mut self, ticket: u64) {
         self.orphans.remove(&ticket);

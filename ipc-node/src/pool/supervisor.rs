@@ -3,7 +3,10 @@
 //! It sleeps in `poll` on the workers' pidfds, on a pipe by which others have it look, and on one that SIGTERM writes to; and
 //! until the next thing is due, if anything is. One permanent thread, for as long as the pool lasts.
 
+mod adopted;
+mod ending;
 mod judging;
+mod over;
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
@@ -12,7 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ipc_queue::ControlError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use adopted::Adopted;
+pub(super) use over::Over;
 
 use super::letters::Letters;
 use super::program::{Body, Program, explain};
@@ -40,10 +47,15 @@ pub(super) struct Supervisor {
     poked: PipeReader,
     sigterm: Option<Sigterm>,
     drain_by: Option<Instant>,
+    adopted: Adopted,
+    /// Why the queue of jobs is not closed yet, though the pool drains.
+    not_closed: Option<ControlError>,
     /// Workers that ended, until everything that they said was heard.
     ended: Vec<Ended>,
     /// How much had been heard then, and was no more since.
     silence: (u64, Instant),
+    /// Since when there is no worker, though jobs are not answered.
+    alone_since: Option<Instant>,
 }
 
 /// A worker's place in the pool.
@@ -88,8 +100,11 @@ impl Supervisor {
             poked,
             sigterm,
             drain_by: None,
+            adopted: Adopted::new(&shared),
+            not_closed: None,
             ended: Vec::new(),
             silence: (0, now),
+            alone_since: None,
             shared,
         })
     }
@@ -101,6 +116,7 @@ impl Supervisor {
             }
             self.sleep();
         };
+        let reason = self.reason_for_end(reason);
         super::events::ended(&self.shared, &reason);
         self.end(reason);
     }
@@ -109,25 +125,24 @@ impl Supervisor {
     fn look(&mut self) -> Option<String> {
         let now = Instant::now();
         self.hear_sigterm();
-        let (draining, kill) = {
+        let (draining, kill, trouble) = {
             let mut state = self.shared.state();
             if std::mem::take(&mut state.worked) {
                 self.restarts.worked();
             }
-            (state.draining, state.kill)
+            (state.draining, state.kill, state.trouble.clone())
         };
         if kill {
             return Some("it was dropped, or told twice to end".to_owned());
         }
-        // Where the queue does not answer it is tried again at the next look.
-        if draining
-            && self.drain_by.is_none()
-            && self.shared.queues.jobs.transport().close().is_ok()
-        {
-            super::events::draining(&self.shared);
-            self.drain_by = now.checked_add(self.shared.limits.drain);
+        if let Some(trouble) = trouble {
+            return Some(trouble);
+        }
+        if draining {
+            self.drain(now);
         }
         self.reap();
+        self.reap_adopted(now);
         self.keep_limits(now);
         let trouble = self.judge_the_ended(now);
         self.letters.look(&self.shared, now);
@@ -136,20 +151,11 @@ impl Supervisor {
             return trouble;
         }
         if draining && self.drain_by.is_some_and(|by| now >= by) {
-            let limit = self.shared.limits.drain;
-            return Some(format!("jobs were left after {limit:?} of draining"));
+            return Some(self.why_drain_failed());
         }
-        let nobody = self.places.iter().all(|slot| matches!(slot, Slot::Done));
-        if nobody && self.ended.is_empty() {
-            let well = draining || self.shared.is_guest();
-            return Some(
-                if well {
-                    DRAINED
-                } else {
-                    "its last worker ended"
-                }
-                .to_owned(),
-            );
+        let reason = self.end_without_workers(draining, now);
+        if reason.is_some() {
+            return reason;
         }
         let first = self.next_start;
         let trouble = self.start_workers(now);
@@ -216,6 +222,9 @@ impl Supervisor {
             let Ok(status) = body.reap() else {
                 continue;
             };
+            if let Body::Process(child) = body {
+                self.adopted.worker_ended(child.pid());
+            }
             self.shared.notices.dismiss(*start);
             let note = killed.take().map(|Killed(why)| why);
             self.ended.push(Ended {
@@ -242,6 +251,14 @@ impl Supervisor {
         }
     }
 
+    fn reap_adopted(&mut self, now: Instant) {
+        let workers = self.places.iter().filter_map(|slot| match slot {
+            Slot::Running(_, Body::Process(child), _) => Some(child.pid()),
+            _ => None,
+        });
+        self.adopted.reap(workers, now);
+    }
+
     /// Kills who takes too long, or too much.
     fn keep_limits(&mut self, now: Instant) {
         let limits = &self.shared.limits;
@@ -261,7 +278,7 @@ impl Supervisor {
             drop(state);
             let too_large = limits
                 .max_memory
-                .map(|most| (body.resident_bytes(), most))
+                .and_then(|most| Some((body.resident_bytes()?, most)))
                 .filter(|(used, most)| used > most);
             let why = match (running, limits.job, too_large) {
                 _ if is_condemned => "it was told to be, by `Pool::kill_worker`".to_owned(),
@@ -342,10 +359,13 @@ impl Supervisor {
         if !self.ended.is_empty() {
             due.push(now + SOON);
         }
-        if limits.max_memory.is_some() || self.shared.notices.flush() {
+        let looks =
+            limits.max_memory.is_some() || self.alone_since.is_some() || self.not_closed.is_some();
+        if looks || self.shared.notices.flush() {
             due.push(now + LOOK);
         }
         due.extend(self.letters.due(&self.shared, now));
+        due.extend(self.adopted.due());
         for slot in &self.places {
             if let Slot::Empty(at) = slot {
                 due.push(*at);
@@ -399,16 +419,21 @@ impl Supervisor {
             let _ = self.shared.queues.answers.transport().close();
             let last_stats = self.shared.queues.stats().ok();
             self.shared.state().last_stats = last_stats;
-            self.shared.queues.remove(&self.shared.place);
+            if let Err(error) = self.shared.queues.remove(&self.shared.place) {
+                super::events::queues_left(&self.shared, &error);
+                let left = format!("{reason}, but its queues could not be removed: {error}");
+                self.shared.state().ended = Some(left);
+            }
         }
-        self.places.clear();
+        for slot in self.places.drain(..) {
+            if let Slot::Running(_, Body::Process(child), _) = slot {
+                self.adopted.worker_ended(child.pid());
+            }
+        }
+        self.adopted.reap_last();
         self.shared.notices.dismiss_all();
         self.shared.state().workers.clear();
-        let open: Vec<u64> = self.shared.tickets.lock().keys().copied().collect();
-        for ticket in open {
-            let reason = reason.clone();
-            self.shared.answer(ticket, JobError::PoolEnded { reason });
-        }
+        self.shared.answer_all(&reason);
     }
 }
 

@@ -12,6 +12,8 @@ use ipc_proto::codec;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::stream::{JobEvent, Stream};
+
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -90,8 +92,12 @@ pub(super) struct Entry {
     pub begin_by: Option<(Instant, Duration)>,
     /// How far it said it is.
     pub progress: (u64, u64),
+    /// Its job is in the queue, or was: it is owed an answer.
+    sent: bool,
     /// Nobody has the ticket any more.
     abandoned: bool,
+    /// There is no ticket: what becomes of the job goes to the stream.
+    pub is_streamed: bool,
 }
 
 impl Entry {
@@ -99,6 +105,14 @@ impl Entry {
     pub(super) fn begun_by(begin_by: Option<(Instant, Duration)>) -> Self {
         Self {
             begin_by,
+            ..Self::default()
+        }
+    }
+
+    /// Of a job without a ticket.
+    pub(super) fn streamed() -> Self {
+        Self {
+            is_streamed: true,
             ..Self::default()
         }
     }
@@ -110,11 +124,44 @@ pub(super) struct Tickets {
     entries: Mutex<HashMap<u64, Entry>>,
     /// Something was answered.
     answered: Condvar,
+    /// What became of jobs that have no tickets. Locked while the entries are, or alone.
+    pub stream: Stream,
 }
 
 impl Tickets {
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job of this ticket was sent.
+    pub(super) fn sent(&self, ticket: u64) {
+        if let Some(entry) = self.lock().get_mut(&ticket) {
+            entry.sent = true;
+        }
+    }
+
+    /// A job that was sent and whose ticket nobody has.
+    pub(super) fn adopt(&self, ticket: u64) {
+        let entry = Entry {
+            sent: true,
+            abandoned: true,
+            ..Entry::default()
+        };
+        self.lock().insert(ticket, entry);
+    }
+
+    /// Whether a job has a ticket and no answer.
+    pub(super) fn is_unanswered(&self, ticket: u64) -> bool {
+        let entries = self.lock();
+        entries
+            .get(&ticket)
+            .is_some_and(|entry| entry.answer.is_none())
+    }
+
+    /// The number of jobs that were sent and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        let owed = |entry: &&Entry| entry.sent && entry.answer.is_none();
+        self.lock().values().filter(owed).count()
     }
 
     /// Answers a job, unless it was answered before; whether this was the first answer.
@@ -130,7 +177,13 @@ impl Tickets {
         if entry.answer.is_some() {
             return false;
         }
-        if entry.abandoned {
+        if entry.is_streamed {
+            entries.remove(&ticket);
+            self.stream.push(JobEvent::Answered {
+                job: ticket,
+                answer,
+            });
+        } else if entry.abandoned {
             entries.remove(&ticket);
         } else {
             entry.answer = Some(answer);
@@ -332,7 +385,7 @@ impl<T> Default for OpenTickets<T> {
     }
 }
 
-fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError> {
+pub(super) fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError> {
     let bytes = answer?;
     codec::decode(&bytes).map_err(|error| JobError::Decode {
         message: error.to_string(),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ipc_queue::transport::OpenMode;
-use ipc_queue::{ByteQueue, QueueError, QueueOptions};
+use ipc_queue::{ByteQueue, ControlError, QueueError, QueueOptions};
 use serde::{Deserialize, Serialize};
 
 /// The environment variable that makes a process a worker.
@@ -75,6 +75,17 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// That of a pool's queues, without a worker.
+    pub(super) fn of_pool(address: String) -> Self {
+        Self {
+            address,
+            start: 0,
+            name: String::new(),
+            max_jobs: 0,
+            keep_alive: None,
+        }
+    }
+
     pub(super) fn jobs(&self) -> String {
         queue_at(&self.address, "jobs")
     }
@@ -115,15 +126,19 @@ impl Place {
         })
     }
 
-    /// Whether there is a pool.
+    /// Whether there is a pool. One that does not answer counts as there.
     pub(super) fn exists(&self) -> bool {
         !matches!(open(&self.jobs()), Err(QueueError::NotFound { .. }))
     }
 
-    /// Removes the pool's queues. Whatever is gone already is as well.
-    pub(super) fn remove_all(&self) {
-        let _ = ipc_queue::remove(&self.jobs());
-        let _ = ipc_queue::remove(&self.answers());
+    /// Removes the pool's queues, as many of them as possible. `false`: they were gone already.
+    ///
+    /// # Errors
+    /// [`ControlError`] if one of them is still there, or may be.
+    pub(super) fn remove_all(&self) -> Result<bool, ControlError> {
+        let jobs = ipc_queue::remove(&self.jobs());
+        let answers = ipc_queue::remove(&self.answers());
+        Ok(jobs? | answers?)
     }
 }
 

@@ -1,17 +1,13 @@
 //! The worker's side of a pool: runs handlers by name, in a process of its own or a thread of the pool's.
 //!
-//! A process ends with its pool: its standard input is a pipe that only the pool holds open, so the end of that pipe is the end of
-//! the pool, however it came, and the worker then kills its own process group, so that what it started ends, too.
-//! A signal for a parent's death would not do: it belongs to the thread that started the worker, not to the process.
+//! A process ends with its pool, and so does what it started: see `lifeline`.
 //!
 //! An answer is published before its job is acked. Killed in between, the worker leaves a job that runs again, and
 //! a second answer, which the pool drops.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
-use std::fs::File;
-use std::io::{self, PipeReader};
-use std::os::fd::AsFd;
+use std::io::{self, PipeReader, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +19,10 @@ use ipc_proto::{Kind, codec};
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteSender, HeldBytes, QueueError, RecvError, SendFailure, SettleError,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::getpgrp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::lifeline;
 use super::notices::{Inbox, Notices};
 use super::patience::{self, Patience};
 use super::wire::{self, Job, PLACE, Place, Report, What};
@@ -52,8 +46,8 @@ pub struct Handlers {
     by_name: HashMap<String, Box<Run>>,
 }
 
-/// Longer than it takes to remove a pool's queues.
-const REMOVAL: Duration = Duration::from_secs(5);
+/// The exit code of a program that panicked.
+const PANICKED: i32 = 101;
 
 type Run = dyn Fn(&[u8], &Context<'_>) -> Result<Vec<u8>, String> + Send + Sync;
 type Trouble = Box<dyn std::error::Error + Send + Sync>;
@@ -144,23 +138,53 @@ impl Handlers {
     /// Call it first in `main`, before anything is started or opened. What is no transport of `ipc-queue`'s own is to be
     /// [registered](ipc_queue::register) before it.
     pub fn work_if_worker(&self) {
-        let Ok(text) = std::env::var(PLACE) else {
-            return;
-        };
-        let Some(place) = Place::from_text(&text) else {
-            eprintln!("{PLACE} is {text:?}, which no pool of this version sets");
-            process::exit(2);
-        };
-        let worked = end_with_the_pool(place.clone())
-            .map_err(Trouble::from)
-            .and_then(|inbox| self.work(place, Ties::Process(inbox)));
-        match worked {
-            Ok(()) => process::exit(0),
-            Err(error) => {
-                eprintln!("{error}");
-                process::exit(1);
-            }
+        if let Some(code) = self.work_to_end() {
+            process::exit(code);
         }
+    }
+
+    /// As [`work_if_worker`](Self::work_if_worker), but returns in a worker, too, when its work is
+    /// done: with the exit code that the process is to end with. `None`: this is not a worker.
+    ///
+    /// For programs that have something to do at their end, such as an interpreter's `atexit`. End
+    /// the process soon: the pool waits for that. What the worker started was killed. It does not
+    /// return if the pool was killed: then the process ends at once.
+    ///
+    /// ```no_run
+    /// # let handlers = ipc_node::pool::Handlers::new();
+    /// if let Some(code) = handlers.work_to_end() {
+    ///     // Flush, close, say goodbye.
+    ///     std::process::exit(code);
+    /// }
+    /// ```
+    #[must_use = "the process is to end with this code"]
+    pub fn work_to_end(&self) -> Option<i32> {
+        let text = std::env::var(PLACE).ok()?;
+        let Some(place) = Place::from_text(&text) else {
+            let text = format!("{PLACE} is {text:?}, which no pool of this version sets");
+            complain(&text);
+            return Some(2);
+        };
+        let inbox = match lifeline::end_with_the_pool(place.clone()) {
+            Ok(inbox) => inbox,
+            Err(error) => {
+                complain(&format!("a worker can't watch its pool: {error}"));
+                return Some(1);
+            }
+        };
+        let ties = Ties::Process(Arc::clone(&inbox));
+        // A panic must not get past what ends the programs that this worker started.
+        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(place, ties)));
+        let code = match worked {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                complain(&error.to_string());
+                1
+            }
+            Err(_) => PANICKED,
+        };
+        lifeline::end_work(&inbox, code);
+        Some(code)
     }
 
     /// Works until the pool ends, or this worker does.
@@ -193,7 +217,7 @@ impl Handlers {
                 Err(RecvError::Transport(_)) if patience.pause() => continue,
                 Err(RecvError::Closed) => return Ok(()),
                 Err(RecvError::Removed) if worker.outlives_its_pool() => return Ok(()),
-                Err(RecvError::Removed) => end_with_all(),
+                Err(RecvError::Removed) => lifeline::end_with_all(),
                 Err(error) => return Err(error.into()),
             };
             worker.die_if_killed();
@@ -436,48 +460,9 @@ fn renew_leases(kept: &Arc<Kept>, lease: Duration) -> io::Result<()> {
     named.spawn(renew).map(drop)
 }
 
-/// Kills this process and what it started when the pool is gone; and takes the pool's queues away, if they are its own pool's.
-///
-/// What the worker starts gets another standard input: it would take notices out of this one.
-fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
-    let pipe = io::stdin().as_fd().try_clone_to_owned()?;
-    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-    let watched = pipe.try_clone()?;
-    let inbox = Arc::new(Inbox::new(PipeReader::from(pipe))?);
-    let reader = Arc::clone(&inbox);
-    let watch = move || {
-        while reader.look() {
-            let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, PollTimeout::NONE);
-        }
-        if !place.is_guest() {
-            remove_all_but_briefly(place);
-        }
-        let _ = killpg(getpgrp(), Signal::SIGKILL);
-    };
-    let named = thread::Builder::new().name("ipc-pool-end".to_owned());
-    named.spawn(watch)?;
-    Ok(inbox)
-}
-
-/// Where the queues are out of reach, too, they are nobody's to take away.
-fn remove_all_but_briefly(place: Place) {
-    let (done, is_done) = flume::bounded::<()>(0);
-    let remove = move || {
-        place.remove_all();
-        drop(done);
-    };
-    let named = thread::Builder::new().name("ipc-pool-removal".to_owned());
-    if named.spawn(remove).is_ok() {
-        let _ = is_done.recv_timeout(REMOVAL);
-    }
-}
-
-/// The pool is gone. The thread that watches for that is about to end us, when it has taken away what was left.
-fn end_with_all() -> ! {
-    thread::sleep(REMOVAL);
-    let _ = killpg(getpgrp(), Signal::SIGKILL);
-    process::exit(1);
+/// Writes to standard error, whose other end is the pool's: `eprintln` would panic if that is gone.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {

@@ -68,10 +68,9 @@ impl Supervisor {
         let mut state = self.shared.state();
         let worker = state.workers.remove(&ended.start)?;
         let told = state.draining || self.shared.is_guest();
-        let (drained, left) = (
-            told && ended.status.success(),
-            worker.leaving && ended.status.success(),
-        );
+        let is_well = ended.status.success();
+        // What a guest reports, only its pool hears.
+        let left = is_well && (worker.leaving || self.shared.is_guest());
         if let Some(running) = worker.running {
             let orphan = Orphan {
                 signal: ended.status.signal(),
@@ -81,23 +80,30 @@ impl Supervisor {
         }
         drop(state);
         if let Some(tell) = &self.shared.on_loss
-            && !drained
-            && !left
+            && (worker.running.is_some() || !(left || (is_well && told)))
         {
             tell(Loss::of(&worker, &ended.note));
         }
-        let slot = &mut self.places[ended.slot];
-        if drained || self.shared.limits.restart == RestartPolicy::Never {
+        if self.shared.limits.restart == RestartPolicy::Never {
             return None;
         }
+        let is_replaced = if left {
+            self.has_more_jobs()
+        } else {
+            worker.running.is_some()
+        };
         // Over a job, or as it should: at once. (Over what a guest ended is not known here.)
-        if worker.running.is_some() || left {
-            *slot = Slot::Empty(now);
+        if is_replaced {
+            self.places[ended.slot] = Slot::Empty(now);
+            return None;
+        }
+        if left || (is_well && told) {
             return None;
         }
         if self.shared.is_guest() && !self.shared.place.exists() {
             return None; // Its pool ended, and not as it should.
         }
+        let slot = &mut self.places[ended.slot];
         match self.restarts.died_idle(now) {
             Some(pause) => {
                 events::backing_off(&self.shared, pause);
@@ -106,6 +112,25 @@ impl Supervisor {
             }
             None => Some(Self::cannot_start(&worker, &ended)),
         }
+    }
+
+    /// Whether a worker that left as it should is to be replaced: the pool takes jobs, or some
+    /// wait.
+    fn has_more_jobs(&self) -> bool {
+        let shared = &self.shared;
+        if shared.is_guest() && !shared.place.exists() {
+            return false;
+        }
+        let Ok(stats) = shared.queues.jobs.transport().stats() else {
+            // Not known: then the next worker finds out.
+            return true;
+        };
+        let is_ending = if shared.is_guest() {
+            stats.closed
+        } else {
+            shared.state().draining
+        };
+        !is_ending || stats.ready + stats.delayed > 0
     }
 
     fn cannot_start(worker: &Worker, ended: &Ended) -> String {

@@ -1,0 +1,352 @@
+//! Which process owns a pool's address: decided by a lock of the kernel, never by a process number.
+//!
+//! In shared memory the lock is a segment beside the pool's queues, `POOL.pool`, with one
+//! participant slot. The process that holds the slot owns the address. The kernel frees the slot's
+//! lock however the process ends, and shows the lock in every PID namespace that shares the memory.
+//!
+//! A pool takes the slot before it makes its queues and gives it back after it removed them. Its
+//! process may die between any two lines: whoever takes the slot next finds the queues and removes
+//! them. That is the next pool at the address, the next pool of the namespace, or one of the
+//! workers.
+//!
+//! Other transports need no segment: a socket is its server's, and a `local:` queue its process's.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_proto::Name;
+use ipc_queue::unix::ServeError;
+use ipc_queue::{Address, QueueError, QueueOptions, UnixServer};
+use ipc_shm::{
+    Attachment, Created, Expected, Header, JoinError, Kind, Namespace, OpenError,
+    OpenOrCreateError, Participant, Participants, PayloadType, Presence, ProcessIdentity, Segment,
+    fingerprint,
+};
+
+use super::builder::PoolError;
+use super::wire::Place;
+
+/// The process that has a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolOwner {
+    /// Its number in its own PID namespace. 0 if it can't be seen from here.
+    pub pid: u32,
+    /// Whether that is a PID namespace other than ours, so that our process of this number is
+    /// another.
+    pub is_elsewhere: bool,
+    /// Its program. Empty if that is not known.
+    pub program: String,
+}
+
+/// The right to a pool's address in shared memory. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Ownership {
+    attachment: Attachment,
+    namespace: Namespace,
+    name: Name,
+    /// Whether another process had the address before and did not tidy up.
+    pub is_inherited: bool,
+}
+
+/// Why an address is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Pool,
+    Removal,
+}
+
+const KIND: Kind = Kind::new("pool");
+const LAYOUT_HASH: u64 = fingerprint(b"pool 1: one slot for the owner");
+/// What the slot of a process is called that removes what a dead pool left.
+const REMOVAL: &str = "removal";
+/// How long a removal by another process may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process that was killed may take to be gone.
+pub(super) const DYING: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(2);
+
+impl Ownership {
+    /// Takes the address for a new pool. `None`: the transport has locks of its own.
+    ///
+    /// Waits while another process removes what a dead pool left there, and a moment for one that
+    /// was just killed.
+    pub(super) fn take(address: &str) -> Result<Option<Self>, PoolError> {
+        let Some((namespace, name)) = in_shared_memory(address)? else {
+            return Ok(None);
+        };
+        let started = Instant::now();
+        loop {
+            let holder = match try_take(&namespace, &name, Purpose::Pool)? {
+                Ok(ownership) => return Ok(Some(ownership)),
+                Err(holder) => holder,
+            };
+            let limit = if holder.name == REMOVAL {
+                PATIENCE
+            } else {
+                DYING
+            };
+            if started.elapsed() >= limit {
+                return Err(PoolError::Taken {
+                    address: address.to_owned(),
+                    owner: PoolOwner::of(&holder),
+                });
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Removes the segment, once the queues are gone, and gives the address back.
+    pub(super) fn end(self) {
+        // While the slot is ours: whoever opened the segment before finds it removed.
+        let _ = Segment::remove(&self.namespace, &self.name, KIND);
+        drop(self.attachment);
+    }
+}
+
+impl PoolOwner {
+    fn of(holder: &Participant) -> Self {
+        let ours = ProcessIdentity::current().pid_namespace;
+        Self {
+            pid: holder.process.pid,
+            is_elsewhere: holder.process.pid_namespace != ours,
+            program: holder.name.clone(),
+        }
+    }
+
+    /// This process.
+    pub(super) fn ourselves() -> Self {
+        Self {
+            pid: std::process::id(),
+            is_elsewhere: false,
+            program: program(),
+        }
+    }
+
+    /// The process at the other end of a socket.
+    pub(super) fn serving(path: &std::path::Path) -> Self {
+        let peer = std::os::unix::net::UnixStream::connect(path).ok();
+        let peer = peer.and_then(|peer| rustix::net::sockopt::socket_peercred(peer).ok());
+        let pid = peer.map_or(0, |peer| peer.pid.as_raw_pid().cast_unsigned());
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        Self {
+            pid,
+            is_elsewhere: pid == 0,
+            program: comm.unwrap_or_default().trim().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for PoolOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => f.write_str("a process that can't be seen from here")?,
+            pid => write!(f, "process {pid}")?,
+        }
+        if self.is_elsewhere && self.pid != 0 {
+            f.write_str(" of another PID namespace")?;
+        }
+        match &self.program[..] {
+            "" => Ok(()),
+            program => write!(f, " ({program})"),
+        }
+    }
+}
+
+/// Removes what is left of the pool at `place`, if its process is gone. `false`: there is nothing
+/// left.
+///
+/// # Errors
+/// [`PoolError::Taken`] if it is not gone, and [`PoolError::Control`] if something can't be
+/// removed.
+pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
+    let place = Place::of_pool(address.to_owned());
+    if let Address::Unix { .. } = address.parse()? {
+        let jobs = remove_socket(address, &place.jobs())?;
+        return Ok(remove_socket(address, &place.answers())? || jobs);
+    }
+    let Some((namespace, name)) = in_shared_memory(address)? else {
+        return Ok(place.remove_all()?);
+    };
+    match try_take(&namespace, &name, Purpose::Removal)? {
+        Ok(ownership) => {
+            // Or the segment stays, too, for the next one to try again.
+            let was_there = ownership.is_inherited && place.remove_all()?;
+            ownership.end();
+            Ok(was_there)
+        }
+        Err(holder) => Err(PoolError::Taken {
+            address: address.to_owned(),
+            owner: PoolOwner::of(&holder),
+        }),
+    }
+}
+
+/// Removes the socket of a server that died: by serving there for a moment, which a living one refuses.
+fn remove_socket(pool: &str, queue: &str) -> Result<bool, PoolError> {
+    let Address::Unix { path, .. } = queue.parse()? else {
+        return Ok(false);
+    };
+    if !path.exists() {
+        return Ok(false);
+    }
+    let name = format!("local:{}", default_name());
+    let queue = QueueOptions::new().capacity(1).open_bytes(&name)?;
+    let served = UnixServer::bind(&path, Arc::clone(queue.transport()));
+    ipc_queue::remove(&name)?;
+    match served {
+        Ok(server) => drop(server),
+        Err(ServeError::InUse { .. }) => {
+            return Err(PoolError::Taken {
+                address: pool.to_owned(),
+                owner: PoolOwner::serving(&path),
+            });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
+}
+
+/// Removes what dead pools left in the namespace at addresses that nobody chose, so that nobody
+/// comes back to.
+pub(super) fn remove_leftovers(namespace: &str) {
+    let Ok(folder) = Namespace::new(namespace) else {
+        return;
+    };
+    let names = Segment::list(&folder, KIND).unwrap_or_default();
+    for name in names.iter().filter(|name| is_default_name(name.as_str())) {
+        // What can't be removed now, the next pool tries again.
+        let _ = remove(&format!("shm:{namespace}/{name}"));
+    }
+}
+
+/// A new name for a pool: nobody else chooses it.
+pub(super) fn default_name() -> String {
+    let (process, chance) = (std::process::id(), fastrand::u32(..));
+    format!("pool-{process}-{chance:08x}")
+}
+
+fn is_default_name(name: &str) -> bool {
+    let parts = name
+        .strip_prefix("pool-")
+        .and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(process, chance)| {
+        let is_number = process.bytes().all(|byte| byte.is_ascii_digit());
+        is_number && chance.len() == 8 && chance.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+fn in_shared_memory(address: &str) -> Result<Option<(Namespace, Name)>, PoolError> {
+    Ok(match address.parse::<Address>()? {
+        Address::Shm { namespace, name } => Some((Namespace::new(namespace.as_str())?, name)),
+        _ => None,
+    })
+}
+
+/// Takes the slot, or says which process has it.
+fn try_take(
+    namespace: &Namespace,
+    name: &Name,
+    purpose: Purpose,
+) -> Result<Result<Ownership, Participant>, PoolError> {
+    let called = match purpose {
+        Purpose::Pool => program(),
+        Purpose::Removal => REMOVAL.to_owned(),
+    };
+    loop {
+        let (segment, created) = open(namespace, name)?;
+        let table = Participants::of(&segment);
+        for member in table.departed(&segment) {
+            table.release(&segment, member);
+        }
+        let flags = segment.flag_view();
+        let is_removed =
+            || flags[0].load(std::sync::atomic::Ordering::SeqCst) & ipc_shm::REMOVED != 0;
+        match Attachment::join(segment, &called) {
+            // Its last owner removed it after we opened it.
+            Ok(_) | Err(JoinError::Full { .. }) if is_removed() => {}
+            Ok(attachment) => {
+                return Ok(Ok(Ownership {
+                    attachment,
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    is_inherited: created == Created::No,
+                }));
+            }
+            Err(JoinError::Full { .. }) => {
+                let holder = table.get(0);
+                if holder.presence == Presence::Live {
+                    return Ok(Err(holder));
+                }
+            }
+            Err(error) => return Err(QueueError::from(error).into()),
+        }
+    }
+}
+
+fn open(namespace: &Namespace, name: &Name) -> Result<(Segment, Created), PoolError> {
+    let expected = Expected {
+        kind: KIND,
+        layout_hash: LAYOUT_HASH,
+        payload: None,
+    };
+    match Segment::open(namespace, name, &expected) {
+        Err(OpenError::NotFound { .. }) => {}
+        opened => return Ok((opened.map_err(QueueError::from)?, Created::No)),
+    }
+    let header = Header::new(KIND, LAYOUT_HASH, PayloadType::bytes(), 1, [0; 14], 0);
+    let header = header.expect("one slot fits any address space");
+    match Segment::open_or_create(namespace, name, &header) {
+        Ok(opened) => Ok(opened),
+        Err(OpenOrCreateError::Open(error)) => Err(QueueError::from(error).into()),
+        Err(OpenOrCreateError::Create(error)) => Err(QueueError::from(error).into()),
+        Err(other) => Err(PoolError::System(std::io::Error::other(other.to_string()))),
+    }
+}
+
+fn program() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&program)
+        .file_name()
+        .unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_chose_are_default_names() {
+        assert!(is_default_name(&default_name()));
+        for chosen in [
+            "pool-guests-12",
+            "pool-1-1",
+            "pool-1-0000000g",
+            "jobs-1-00000000",
+        ] {
+            assert!(!is_default_name(chosen), "{chosen}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_named_as_far_as_it_is_known() {
+        let mut owner = PoolOwner {
+            pid: 7,
+            is_elsewhere: true,
+            program: "resize".to_owned(),
+        };
+        assert_eq!(
+            owner.to_string(),
+            "process 7 of another PID namespace (resize)"
+        );
+        owner = PoolOwner {
+            pid: 0,
+            program: String::new(),
+            ..owner
+        };
+        assert_eq!(owner.to_string(), "a process that can't be seen from here");
+    }
+}

@@ -1,0 +1,347 @@
+//! Submitting jobs: a ticket is made, then its job is sent to the pool's queue.
+//!
+//! The ticket's entry is there before the job is, so that no answer comes too early; if the job
+//! can't be sent, the entry goes.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Kind, codec};
+use ipc_queue::transport::Wait;
+use ipc_queue::{DeadLetter, DeadLetterId, SendFailure};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::ticket::{Canceller, Entry};
+use super::wire::{Job, LENGTH_BYTES};
+use super::{JobError, Pool, PoolError, Ticket, as_completed, dead_letters};
+
+/// A job that was not submitted, and why.
+#[derive(Error)]
+#[error("{failure}")]
+pub struct SubmitError<I> {
+    /// The job's input, as it was given.
+    pub input: I,
+    /// Why. A full queue is [`PoolError::Send`] with [`SendFailure::Full`], `NoMemory` or
+    /// `TimedOut`.
+    pub failure: PoolError,
+}
+
+/// Without the input, which need not be printable.
+impl<I> fmt::Debug for SubmitError<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitError")
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Has some worker run the handler `name` on `input`. Waits while the queue of jobs is full.
+    ///
+    /// [`try_submit`](Self::try_submit) and [`submit_timeout`](Self::submit_timeout) do not wait,
+    /// or not for ever. Dead letters take no place in the queue: see
+    /// [`dead_letters`](Self::dead_letters).
+    ///
+    /// # Errors
+    /// [`PoolError::Ended`] says why there are no workers any more; `Send` that the job has no
+    /// encoding, or is too large.
+    pub fn submit<I: Serialize, O>(&self, name: &str, input: &I) -> Result<Ticket<O>, PoolError> {
+        self.submit_within(name, input, None, Wait::Forever)
+    }
+
+    /// Submits a job if the queue has room for it now.
+    ///
+    /// # Errors
+    /// [`SubmitError`] hands the input back; a full queue is [`SendFailure::Full`] or `NoMemory`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use ipc_node::pool::{Pool, PoolError, SubmitError};
+    /// # use ipc_queue::SendFailure;
+    /// # let pool = Pool::builder().start()?;
+    /// match pool.try_submit::<u64, u64>("square", 7) {
+    ///     Ok(ticket) => println!("{}", ticket.wait()?),
+    ///     Err(SubmitError { input, failure: PoolError::Send(SendFailure::Full { .. }) }) => {
+    ///         println!("{input} has to wait");
+    ///     }
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_submit<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: I,
+    ) -> Result<Ticket<O>, SubmitError<I>> {
+        self.submit_or_hand_back(name, input, Wait::No)
+    }
+
+    /// Submits a job; waits for at most `time` while the queue is full.
+    ///
+    /// # Errors
+    /// [`SubmitError`] hands the input back; a queue that stayed full is [`SendFailure::TimedOut`].
+    pub fn submit_timeout<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: I,
+        time: Duration,
+    ) -> Result<Ticket<O>, SubmitError<I>> {
+        self.submit_or_hand_back(name, input, Wait::at_most(time))
+    }
+
+    /// Submits a job; waits until `deadline` while the queue is full.
+    ///
+    /// # Errors
+    /// As [`submit_timeout`](Self::submit_timeout).
+    pub fn submit_deadline<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: I,
+        deadline: Instant,
+    ) -> Result<Ticket<O>, SubmitError<I>> {
+        self.submit_or_hand_back(name, input, Wait::Until(deadline))
+    }
+
+    /// The same for a job that nobody wants any more if no worker has begun with it in `time`:
+    /// [`JobError::Expired`].
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_expiring<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: &I,
+        time: Duration,
+    ) -> Result<Ticket<O>, PoolError> {
+        self.submit_within(name, input, Some(time), Wait::Forever)
+    }
+
+    /// The same for a job with content that is not encoded: `fill` writes it where the worker will
+    /// [read it](super::Context::content), and says how much of the `room` it needed. Waits for
+    /// that room as told.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`PoolError::System`] with what `fill` says: nothing was
+    /// submitted then.
+    pub fn submit_with<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: &I,
+        room: usize,
+        wait: Wait,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<Ticket<O>, PoolError> {
+        let send = |job: &[u8]| -> Result<(), PoolError> {
+            let sender = self.shared.queues.jobs.sender();
+            let mut loan = sender.loan_as(Kind::Data, job.len() + room + LENGTH_BYTES, wait)?;
+            let (head, rest) = loan.split_at_mut(job.len());
+            head.copy_from_slice(job);
+            let (content, length) = rest.split_at_mut(room);
+            let filled = u32::try_from(fill(content)?.min(room)).map_err(io::Error::other)?;
+            length.copy_from_slice(&filled.to_le_bytes());
+            loan.publish()?;
+            Ok(())
+        };
+        self.submit_as(name, input, None, send)
+    }
+
+    fn submit_or_hand_back<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: I,
+        wait: Wait,
+    ) -> Result<Ticket<O>, SubmitError<I>> {
+        let submitted = self.submit_within(name, &input, None, wait);
+        submitted.map_err(|failure| SubmitError { input, failure })
+    }
+
+    fn submit_within<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: &I,
+        begin_within: Option<Duration>,
+        wait: Wait,
+    ) -> Result<Ticket<O>, PoolError> {
+        self.submit_as(name, input, begin_within, |job| self.send(job, wait))
+    }
+
+    pub(super) fn send(&self, job: &[u8], wait: Wait) -> Result<(), PoolError> {
+        let sender = self.shared.queues.jobs.sender();
+        sender.send_as(Kind::Data, job, wait)?;
+        Ok(())
+    }
+
+    fn submit_as<I: Serialize, O>(
+        &self,
+        name: &str,
+        input: &I,
+        begin_within: Option<Duration>,
+        send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
+    ) -> Result<Ticket<O>, PoolError> {
+        let send = self.encoded(name, input, send)?;
+        let deadline = |time| Some((Instant::now().checked_add(time)?, time));
+        self.ticketed(Entry::begun_by(begin_within.and_then(deadline)), send)
+    }
+
+    /// Encodes the input. What is returned sends the job under a number.
+    pub(super) fn encoded<I: Serialize>(
+        &self,
+        name: &str,
+        input: &I,
+        send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
+    ) -> Result<impl FnOnce(u64) -> Result<(), PoolError>, PoolError> {
+        let input = codec::encode(input).map_err(SendFailure::from)?;
+        let handler = name.to_owned();
+        Ok(move |ticket| {
+            let job = Job {
+                ticket,
+                handler,
+                input,
+            };
+            send(&codec::encode(&job).map_err(SendFailure::from)?)
+        })
+    }
+
+    fn ticketed<O>(
+        &self,
+        entry: Entry,
+        send: impl FnOnce(u64) -> Result<(), PoolError>,
+    ) -> Result<Ticket<O>, PoolError> {
+        let number = self.submit_numbered(entry, send)?;
+        let pool: Arc<dyn Canceller> = Arc::clone(&self.shared) as _;
+        Ok(Ticket::new(number, Arc::clone(&self.shared.tickets), pool))
+    }
+
+    /// Takes a number, then has `send` send the job of that number.
+    pub(super) fn submit_numbered(
+        &self,
+        entry: Entry,
+        send: impl FnOnce(u64) -> Result<(), PoolError>,
+    ) -> Result<u64, PoolError> {
+        let number = self.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let expires = entry.begin_by.is_some();
+        let was_idle = {
+            let mut entries = self.shared.tickets.lock();
+            entries.insert(number, entry);
+            entries.len() == 1
+        };
+        if was_idle {
+            // Before sending, which may wait: dead letters may fill the queue that nobody looks for.
+            self.shared.poke();
+        }
+        if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
+            self.shared.tickets.lock().remove(&number);
+            return Err(match error {
+                PoolError::Send(SendFailure::Closed | SendFailure::Removed) => self.why_ended(),
+                other => other,
+            });
+        }
+        if expires {
+            self.shared.expiring.store(true, Ordering::SeqCst);
+            self.shared.poke();
+        }
+        Ok(number)
+    }
+
+    /// What was sent while the pool ended: nobody will look.
+    fn check_not_ended(&self, ticket: u64) -> Result<(), PoolError> {
+        // First, so that a pool that ends after this counts it.
+        self.shared.tickets.sent(ticket);
+        match self.shared.state().ended {
+            Some(_) => Err(self.why_ended()),
+            None => Ok(()),
+        }
+    }
+
+    fn why_ended(&self) -> PoolError {
+        let ended = self.shared.state().ended.clone();
+        let reason = ended.unwrap_or_else(|| "it is draining".to_owned());
+        PoolError::Ended { reason }
+    }
+
+    /// The results of the handler for each input, in the inputs' order. Waits for all.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), when not all could be submitted; those that were run on,
+    /// unwanted.
+    pub fn map<I: Serialize, O: DeserializeOwned>(
+        &self,
+        name: &str,
+        inputs: impl IntoIterator<Item = I>,
+    ) -> Result<Vec<Result<O, JobError>>, PoolError> {
+        let tickets = self.submit_all(name, inputs)?;
+        Ok(tickets.into_iter().map(Ticket::wait).collect())
+    }
+
+    /// The results of the handler for each input with the input's place, in the order in which they
+    /// come.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn map_unordered<I: Serialize, O: DeserializeOwned>(
+        &self,
+        name: &str,
+        inputs: impl IntoIterator<Item = I>,
+    ) -> Result<impl Iterator<Item = (usize, Result<O, JobError>)>, PoolError> {
+        Ok(as_completed(self.submit_all(name, inputs)?))
+    }
+
+    fn submit_all<I: Serialize, O>(
+        &self,
+        name: &str,
+        inputs: impl IntoIterator<Item = I>,
+    ) -> Result<Vec<Ticket<O>>, PoolError> {
+        let mut tickets = Vec::new();
+        for input in inputs {
+            match self.submit(name, &input) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(error) => {
+                    tickets.iter().for_each(Ticket::cancel);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(tickets)
+    }
+
+    /// The jobs that ended as dead letters, oldest first: each worker that had one died, or could
+    /// not read it. Their ids are for [`requeue_dead_letter`](Self::requeue_dead_letter) and
+    /// [`discard_dead_letter`](Self::discard_dead_letter).
+    ///
+    /// The pool keeps them itself, so they take no place in the queue of jobs. It keeps as many as
+    /// [`PoolBuilder::dead_letter_limit`](super::PoolBuilder::dead_letter_limit) says, then drops
+    /// the oldest; [`PoolStatus`](super::PoolStatus) counts those.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.shared.dead_letters.all()
+    }
+
+    /// Submits the job of a dead letter again, with all of its attempts, if the queue has room for
+    /// it now. `Ok(None)`: there is no such letter any more.
+    ///
+    /// # Errors
+    /// As [`try_submit`](Self::try_submit). The letter stays then.
+    pub fn requeue_dead_letter<O>(&self, id: DeadLetterId) -> Result<Option<Ticket<O>>, PoolError> {
+        let Some(letter) = self.shared.dead_letters.take(id) else {
+            return Ok(None);
+        };
+        let submitted = self.ticketed(Entry::default(), |ticket| {
+            let job = dead_letters::renumbered(&letter.payload, ticket);
+            let unreadable = || io::Error::other("the dead letter is not a job of a pool");
+            self.send(&job.ok_or_else(unreadable)?, Wait::No)
+        });
+        submitted
+            .map(Some)
+            .inspect_err(|_| self.shared.dead_letters.put_back(letter))
+    }
+
+    /// Drops a dead letter. `false`: there is no such letter any more.
+    pub fn discard_dead_letter(&self, id: DeadLetterId) -> bool {
+        self.shared.dead_letters.take(id).is_some()
+    }
+}

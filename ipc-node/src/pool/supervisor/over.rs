@@ -1,0 +1,32 @@
+//! The end of the supervisor's thread, however it comes: a callback of the program may panic in it.
+
+use std::sync::Arc;
+
+use super::super::state::Shared;
+
+/// When dropped, with the thread, the pool is over, and everybody who waits for that goes on.
+pub(in super::super) struct Over(Arc<Shared>);
+
+impl Over {
+    pub(in super::super) fn of(shared: &Arc<Shared>) -> Self {
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let shared = &self.0;
+        let has_panicked = shared.state().ended.is_none();
+        if has_panicked {
+            // Its workers were killed when the thread's stack was unwound.
+            let reason = "its thread panicked, perhaps in `on_loss`";
+            shared.state().ended = Some(reason.to_owned());
+            // Those who wait for a job, or to submit one, end by this, too.
+            let _ = shared.queues.jobs.transport().close();
+            let _ = shared.queues.answers.transport().close();
+            let _ = shared.queues.remove(&shared.place);
+            shared.answer_all(reason);
+        }
+        shared.set_over();
+    }
+}

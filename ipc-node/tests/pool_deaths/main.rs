@@ -1,0 +1,13 @@
+//! What becomes of a pool's jobs, workers, queues and address when processes are really killed.
+//!
+//! Workers are this test program again, as its test `worker`.
+
+mod endings;
+mod full;
+mod orphans;
+mod other;
+mod owner;
+mod streams;
+mod support;
+mod unreachable;
+mod zombies;

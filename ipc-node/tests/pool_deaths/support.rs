@@ -1,0 +1,173 @@
+//! Handlers, pools, and waiting.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_node::pool::{Context, Handlers, JobError, Pool, PoolBuilder, Ticket};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
+
+/// Long enough for whatever ends at all.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn handlers() -> Handlers {
+    let mut handlers = Handlers::new();
+    handlers.add("square", |n: u64, _: &Context<'_>| Ok::<_, String>(n * n));
+    handlers.add("length", |bytes: Vec<u8>, context: &Context<'_>| {
+        Ok::<_, String>((bytes.len(), context.attempt()))
+    });
+    handlers.add("die", |_: Vec<u8>, _: &Context<'_>| -> Result<(), String> {
+        kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
+        loop {
+            thread::park();
+        }
+    });
+    // Dies until the file is there.
+    handlers.add("die unless", |file: String, _: &Context<'_>| {
+        if !Path::new(&file).exists() {
+            kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
+            thread::park();
+        }
+        Ok::<_, String>(())
+    });
+    add_those_with_children(&mut handlers);
+    // Reports its process's number in the file and stays until the file is gone.
+    handlers.add("stay", |file: String, _: &Context<'_>| {
+        say_in(Path::new(&file), std::process::id());
+        while Path::new(&file).exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok::<_, String>(())
+    });
+    handlers
+}
+
+fn add_those_with_children(handlers: &mut Handlers) {
+    // Starts a program that outlives it, once in each of so many workers, and returns.
+    handlers.add(
+        "have a child",
+        |(folder, workers): (String, usize), _: &Context<'_>| {
+            let child = Command::new("sleep").arg("1000").spawn();
+            let child = child.map_err(|error| error.to_string())?.id();
+            let folder = Path::new(&folder);
+            say_in(&folder.join(format!("{child}.child")), child);
+            while numbers_in(folder, "child").len() < workers {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok::<_, String>(())
+        },
+    );
+    // Leaves programs behind without a parent: one that ends at once, and one that goes on.
+    handlers.add("leave orphans", |(): (), _: &Context<'_>| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "(true &) ; (sleep 1000 &)"]);
+        shell.status().map(|status| status.success())
+    });
+    // Starts a program that outlives it, reports that one's number and its own, and stays.
+    handlers.add(
+        "stay with a child",
+        |(child, busy): (String, String), _: &Context<'_>| {
+            let started = Command::new("sleep").arg("1000").spawn();
+            let started = started.map_err(|error| error.to_string())?;
+            say_in(Path::new(&child), started.id());
+            say_in(Path::new(&busy), std::process::id());
+            while Path::new(&busy).exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok::<_, String>(())
+        },
+    );
+}
+
+#[test]
+fn worker() {
+    handlers().work_if_worker();
+}
+
+/// This program again, as one of its tests.
+pub fn program(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("it has a path"));
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command
+}
+
+pub fn pool(workers: usize) -> PoolBuilder {
+    Pool::builder()
+        .workers(workers)
+        .command(program("support::worker"))
+}
+
+pub fn wait<T: DeserializeOwned>(ticket: Ticket<T>) -> Result<T, JobError> {
+    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
+        panic!("no answer in {PATIENCE:?}");
+    };
+    answer
+}
+
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Writes a number to a file, whole or not at all.
+pub fn say_in(file: &Path, number: u32) {
+    let draft = file.with_extension("draft");
+    fs::write(&draft, number.to_string()).expect("the folder is there");
+    fs::rename(draft, file).expect("the folder is there");
+}
+
+/// The number in a file, once it is there.
+pub fn said_in(file: &Path) -> i32 {
+    let mut number = None;
+    until("it says its number", || {
+        let text = fs::read_to_string(file);
+        number = text.ok().and_then(|text| text.parse().ok());
+        number.is_some()
+    });
+    number.expect("just seen")
+}
+
+/// The numbers in the files of a folder whose names end so.
+pub fn numbers_in(folder: &Path, kind: &str) -> Vec<i32> {
+    let entries = fs::read_dir(folder).expect("the folder is there");
+    let paths = entries.flatten().map(|entry| entry.path());
+    let wanted = paths.filter(|path| path.extension().is_some_and(|found| found == kind));
+    wanted.map(|path| said_in(&path)).collect()
+}
+
+/// Ended, though perhaps nobody has asked how.
+pub fn is_gone(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// `None`, and a note, where PID namespaces are forbidden.
+pub fn in_pid_namespace(inner: &Command) -> Option<Command> {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
+        command
+    };
+    if !unshare()
+        .arg("true")
+        .output()
+        .is_ok_and(|made| made.status.success())
+    {
+        eprintln!("skipped: no PID namespace can be made here");
+        return None;
+    }
+    let mut command = unshare();
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    Some(command)
+}

@@ -1,0 +1,55 @@
+//! A pool that is PID 1 waits for what its workers leave behind, and for nobody else's children.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use ipc_node::pool::Ticket;
+
+use crate::support::{in_pid_namespace, pool, program, until, wait};
+
+/// The processes that ended and were not waited for.
+fn zombies() -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let is_zombie = |stat: &String| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('Z'))
+    };
+    stats.filter(is_zombie).count()
+}
+
+/// Only as PID 1.
+#[test]
+fn pool_as_pid_1() {
+    if std::process::id() != 1 {
+        return;
+    }
+    let mut ours = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+    until("our own child ends", || zombies() == 1);
+    let pool = pool(2).attempt_limit(1).start().unwrap();
+    for _ in 0..3 {
+        let orphans: Ticket<bool> = pool.submit("leave orphans", &()).unwrap();
+        assert_eq!(wait(orphans), Ok(true));
+    }
+    // Those that have ended, while their workers go on.
+    until("adopted zombies are waited for", || zombies() == 1);
+    // Those that end with their workers.
+    let crash: Ticket<()> = pool.submit("die", &b"".to_vec()).unwrap();
+    assert!(wait(crash).is_err());
+    pool.shutdown().unwrap();
+    until("all are waited for", || zombies() == 1);
+    assert_eq!(ours.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn a_pool_that_is_pid_1_leaves_no_zombies_and_takes_nobodys_exit_status() {
+    let Some(mut command) = in_pid_namespace(&program("zombies::pool_as_pid_1")) else {
+        return;
+    };
+    let ended = command.stdin(Stdio::null()).output().unwrap();
+    assert!(
+        ended.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+}
