@@ -65,6 +65,8 @@ pub(crate) mod code {
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server that has just lost its leader is left alone.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a write of the same subject is left to end.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
 const CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 
 /// By servers and process: a forked child needs one of its own.
@@ -208,19 +210,20 @@ impl Connection {
             let answer = self
                 .ask_once(subject, headers, payload.clone(), until)
                 .await;
-            let trouble = match &answer {
+            let pause = match &answer {
                 Ok(_) => return (answer, again),
-                Err(Refusal::Error { code, .. }) if !is_passing(*code) => return (answer, again),
-                Err(Refusal::Error { .. }) => true,
+                Err(Refusal::Error { code, .. }) if is_in_flight(*code) => SHORT_PAUSE,
+                Err(Refusal::Error { code, .. }) if is_passing(*code) => PAUSE,
+                Err(Refusal::Error { .. }) => return (answer, again),
                 // Whether it is for now or for good the caller finds out.
                 Err(Refusal::NobodyListens) => return (answer, again),
-                Err(Refusal::Silent(_)) => true,
+                Err(Refusal::Silent(_)) => PAUSE,
             };
-            if !trouble || Instant::now() + PAUSE >= until {
+            if Instant::now() + pause >= until {
                 return (answer, again);
             }
             again = true;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -311,6 +314,14 @@ fn is_passing(code: u64) -> bool {
     const NO_QUORUM: u64 = 10009;
     const OFFLINE: u64 = 10118;
     matches!(code, NOT_AVAILABLE | NO_QUORUM | OFFLINE)
+}
+
+/// Whether a cluster is storing another write of the same subject, or the same message: perhaps our own, asked for before.
+/// Servers before 2.11 do not say so.
+fn is_in_flight(code: u64) -> bool {
+    const SAME_MESSAGE: u64 = 10158;
+    const SAME_SUBJECT: u64 = 10164;
+    matches!(code, SAME_MESSAGE | SAME_SUBJECT)
 }
 
 fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {

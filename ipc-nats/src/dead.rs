@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipc_proto::{MessageId, SenderId};
-use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, SendFailure, SendOptions};
+use bytes::Bytes;
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, SendFailure};
 
-use crate::lane::{Place, Trouble};
+use crate::lane::{Lane, Place, Trouble, place_of};
 use crate::record::State;
-use crate::shared::{OPERATION, Shared, Side};
+use crate::shared::{Life, OPERATION, Shared, Side};
 
 impl Shared {
     pub(crate) async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Trouble> {
@@ -52,7 +51,7 @@ impl Shared {
         let until = Instant::now() + OPERATION;
         let (place, version) = id.parts();
         for (index, lane) in self.lanes.iter().enumerate() {
-            let found = lane.read(&format!("{place:016x}"), until).await?;
+            let found = lane.read_place(&lane.place_name(place), until).await?;
             let found = found.filter(|found| found.seq == version);
             if let Some(found) = found.filter(|found| found.record.state == State::Dead) {
                 return Ok(Some((index, found)));
@@ -61,20 +60,65 @@ impl Shared {
         Ok(None)
     }
 
+    /// Makes a dead letter ready again, at its own place.
+    ///
+    /// First the work queue gets the payload again, with the letter's sequence as its number, then the record changes. If this
+    /// process is killed in between, the receiver that is handed the payload finds the letter of that number and takes it. So
+    /// there is always a work message for a record that is ready.
     pub(crate) async fn requeue(self: &Arc<Self>, id: DeadLetterId) -> Result<bool, SendFailure> {
-        let failure = |trouble| self.send_failure(trouble);
-        let Some((lane, place)) = self.find(id).await.map_err(failure)? else {
+        match self.life() {
+            Life::Removed => return Err(SendFailure::Removed),
+            Life::Closed => return Err(SendFailure::Closed),
+            Life::Open => {}
+        }
+        let requeued = self.try_requeue(id).await;
+        let requeued = requeued.map_err(|trouble| self.send_failure(trouble))?;
+        if requeued {
+            self.tell(Side::Items).await;
+        }
+        Ok(requeued)
+    }
+
+    async fn try_requeue(&self, id: DeadLetterId) -> Result<bool, Trouble> {
+        let Some((lane, place)) = self.find(id).await? else {
             return Ok(false);
         };
-        let record = &place.record;
-        let payload = self.fetch(lane, &place.key, record, &place.payload);
-        let payload = payload.await.map_err(failure)?;
-        let options = SendOptions::new().kind(record.kind);
-        let copy = MessageId::new(SenderId::new(fastrand::u64(1..)), 0);
-        self.send(lane, copy, payload.into(), &options, Wait::No)
-            .await?;
-        self.drop_letter(lane, &place).await.map_err(failure)?;
-        Ok(true)
+        let (lane, key) = (&self.lanes[lane], &place.key);
+        let until = Instant::now() + OPERATION;
+        let mut record = place.record.requeued(place.seq);
+        self.connection.process.clone_into(&mut record.process);
+        // It is there if another process was killed at this point, or is at it now.
+        if !lane.has_work(key, record.work).await? {
+            lane.publish(key, place.seq, &record, place.payload, until)
+                .await?;
+        }
+        match lane
+            .write(key, place.seq, &record, Bytes::new(), until)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Trouble::Changed) => self.was_requeued(lane, key, record.work, until).await,
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether a letter that is not there any more was requeued, and not discarded.
+    async fn was_requeued(
+        &self,
+        lane: &Lane,
+        key: &str,
+        work: u64,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
+        if let Some(found) = lane.read(key, until).await? {
+            return Ok(found.record.work == work);
+        }
+        // Acked since, which takes its work message too, or discarded.
+        let was_discarded = lane.has_work(key, work).await?;
+        if was_discarded {
+            lane.drop_work(key).await;
+        }
+        Ok(!was_discarded)
     }
 
     pub(crate) async fn discard(&self, id: DeadLetterId) -> Result<bool, Trouble> {
@@ -90,12 +134,12 @@ impl Shared {
         let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
         if dropped {
             self.drop_object(lane, &place.key, &place.record).await;
-            self.tell(Side::Room).await;
+            self.tell_of_room(lane, &place.key).await;
         }
         Ok(dropped)
     }
 }
 
 fn number(key: &str) -> u64 {
-    u64::from_str_radix(key, 16).unwrap_or_default()
+    u64::from_str_radix(place_of(key), 16).unwrap_or_default()
 }

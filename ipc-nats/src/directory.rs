@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::NatsAddress;
 use crate::bucket;
 use crate::connection::Connection;
+use crate::lane::Layout;
 
 /// What is known of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,9 @@ pub(crate) struct Entry {
     pub(crate) paused: bool,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Queues of this version are used as they are: see [`Layout::Counted`].
+const COUNTED: u32 = 1;
 const BUCKET: &str = "ipc-queues";
 /// How long a server, once connected, may take to say what there is.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -55,13 +58,20 @@ impl Entry {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let entry: Self = serde_json::from_slice(bytes)
             .map_err(|error| format!("an entry of the bucket {BUCKET} is not ours: {error}"))?;
-        if entry.version != VERSION {
+        if !(COUNTED..=VERSION).contains(&entry.version) {
             return Err(format!(
-                "the queue was created by version {} of ipc-nats, this is version {VERSION}",
+                "the queue has layout {} and this version of ipc-nats knows {COUNTED} to {VERSION}: use the version that created it",
                 entry.version
             ));
         }
         Ok(entry)
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        match self.version {
+            COUNTED => Layout::Counted,
+            _ => Layout::Numbered,
+        }
     }
 
     fn bytes(&self) -> bytes::Bytes {

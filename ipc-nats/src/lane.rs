@@ -1,12 +1,20 @@
 //! One lane of a queue: its places and its work, two streams.
 //!
-//! *Places*: one record for each message, on a subject of its own, at most as many as the queue's capacity; the server refuses
-//! the next. A record is replaced or deleted by its sequence only, so whoever comes second is refused: that is what
-//! acks and leases are decided on. *Work*: a work queue of the payloads, one consumer for all receivers. It says who
-//! gets what next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
+//! *Places*: as many numbered subjects as the queue's capacity, each with at most one record: that of the message which has the
+//! place. A place is taken by writing a record where there is none, so the number of messages can't exceed the capacity. A
+//! record is replaced or deleted by its sequence only, so whoever comes second is refused: that is what acks and leases are
+//! decided on. The stream has no limit of its own: a full replicated stream of nats-server 2.12 and later also refuses a write that
+//! only replaces a record, such as a lease.
+//!
+//! *Work*: a work queue of the payloads, one consumer for all receivers. It says who gets what next, and hands out again what the
+//! dead had; losing its word delays, doubling it does no harm.
+//!
+//! A message's *key* is `PLACE-DRAWN`: the number of its place and a random number, both in hexadecimal. So a place tells its
+//! present message from all that had it before.
 
 mod keys;
 mod listing;
+mod vacancies;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +30,7 @@ use serde_json::json;
 
 use crate::connection::{Connection, Refusal, Stored, code};
 use crate::record::{Record, write_place};
+use vacancies::Vacancies;
 
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -29,6 +38,17 @@ pub(crate) struct Lane {
     places: String,
     work: String,
     keys: String,
+    /// `None`: the server counts the records ([`Layout::Counted`]).
+    vacancies: Option<Vacancies>,
+}
+
+/// How the capacity of a queue is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// By the server, which refuses a record too many. Queues of the first version; a key is a random number only.
+    Counted,
+    /// By the numbers of the places.
+    Numbered,
 }
 
 /// A place that is taken.
@@ -58,6 +78,8 @@ pub(crate) enum Trouble {
 /// The one consumer of each work stream.
 const CONSUMER: &str = "receivers";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The key of a record's message.
+const KEY: &str = "Ipc-Key";
 /// When nothing listens, how long until it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a retried publish is recognized.
@@ -77,9 +99,20 @@ const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl Lane {
-    pub(crate) fn new(connection: &Arc<Connection>, queue: &str, index: usize) -> Self {
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        queue: &str,
+        index: usize,
+        capacity: u32,
+        layout: Layout,
+    ) -> Self {
+        let vacancies = match layout {
+            Layout::Counted => None,
+            Layout::Numbered => Some(Vacancies::new(capacity)),
+        };
         Self {
             connection: Arc::clone(connection),
+            vacancies,
             places: format!("ipc-{queue}-places-{index}"),
             work: format!("ipc-{queue}-work-{index}"),
             keys: format!("ipc-{queue}-keys-{index}"),
@@ -102,7 +135,10 @@ impl Lane {
             ..Config::default()
         };
         let places = Config {
-            max_messages: i64::from(settings.capacity),
+            max_messages: match self.vacancies {
+                Some(_) => -1,
+                None => i64::from(settings.capacity),
+            },
             max_messages_per_subject: 1,
             ..common(&self.places)
         };
@@ -157,6 +193,42 @@ impl Lane {
 
     // --- places ----------------------------------------------------------------------------------
 
+    /// A key for a new message, with a place that may be free.
+    pub(crate) fn new_key(&self) -> String {
+        let drawn = fastrand::u64(1..);
+        match &self.vacancies {
+            Some(vacancies) => format!("{:x}-{drawn:016x}", vacancies.guess()),
+            None => format!("{drawn:016x}"),
+        }
+    }
+
+    /// Takes note that another process freed the place of this key.
+    pub(crate) fn freed(&self, key: &str) {
+        if let (Some(vacancies), Some(place)) = (&self.vacancies, place_number(key)) {
+            vacancies.freed(place);
+        }
+    }
+
+    /// Takes note of which places are taken.
+    pub(crate) fn learn(&self, places: &[Place]) {
+        if let Some(vacancies) = &self.vacancies {
+            vacancies.learn(places.iter().filter_map(|place| place_number(&place.key)));
+        }
+    }
+
+    /// The place of this number, as keys have it.
+    pub(crate) fn place_name(&self, number: u64) -> String {
+        match self.vacancies {
+            Some(_) => format!("{number:x}"),
+            None => format!("{number:016x}"),
+        }
+    }
+
+    /// Where the record of a key is.
+    fn place_subject(&self, key: &str) -> String {
+        format!("{}.{}", self.places, place_of(key))
+    }
+
     /// Replaces the record whose sequence is `expected`; 0: takes a new place. The new one's sequence.
     pub(crate) async fn write(
         &self,
@@ -168,8 +240,9 @@ impl Lane {
     ) -> Result<u64, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, expected.to_string().as_str());
+        headers.insert(KEY, key);
         record.write(&mut headers);
-        let subject = format!("{}.{key}", self.places);
+        let subject = self.place_subject(key);
         match self
             .ask::<Stored>(&subject, Some(&headers), payload, until)
             .await
@@ -198,7 +271,10 @@ impl Lane {
             .ask::<serde_json::Value>(&subject, None, question.into(), until)
             .await
         {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.freed(key);
+                Ok(true)
+            }
             Err((refusal, again)) if refusal.is_no_message() => {
                 // Perhaps we did it ourselves, and the answer was lost.
                 Ok(again && self.read(key, until).await?.is_none())
@@ -207,8 +283,19 @@ impl Lane {
         }
     }
 
+    /// The record of this key, if its message still has its place.
     pub(crate) async fn read(&self, key: &str, until: Instant) -> Result<Option<Place>, Trouble> {
-        let subject = format!("{}.{key}", self.places);
+        let found = self.read_place(place_of(key), until).await?;
+        Ok(found.filter(|found| found.key == key))
+    }
+
+    /// The record at this place, whichever message has it.
+    pub(crate) async fn read_place(
+        &self,
+        place: &str,
+        until: Instant,
+    ) -> Result<Option<Place>, Trouble> {
+        let subject = format!("{}.{place}", self.places);
         let jetstream = &self.connection.jetstream;
         loop {
             let stream = jetstream.get_stream_no_info(&self.places).await;
@@ -216,9 +303,9 @@ impl Lane {
             let error = match stream.get_last_raw_message_by_subject(&subject).await {
                 Ok(found) => {
                     let record = Record::read(&found.headers);
-                    let record = record.ok_or_else(|| self.strange(key))?;
+                    let record = record.ok_or_else(|| self.strange(place))?;
                     return Ok(Some(Place {
-                        key: key.to_owned(),
+                        key: key_in(&found.headers).unwrap_or(place).to_owned(),
                         seq: found.sequence,
                         record,
                         payload: found.payload,
@@ -267,7 +354,11 @@ impl Lane {
     ) -> Result<(), Trouble> {
         let mut headers = HeaderMap::new();
         // A publish that is tried again is not stored twice.
-        headers.insert("Nats-Msg-Id", key);
+        let id = match record.work {
+            0 => key.to_owned(),
+            work => format!("{key}-{work}"),
+        };
+        headers.insert("Nats-Msg-Id", id.as_str());
         record.write(&mut headers);
         write_place(&mut headers, place);
         let subject = format!("{}.{key}", self.work);
@@ -279,14 +370,14 @@ impl Lane {
             .map_err(|(refusal, _)| self.trouble(&refusal))
     }
 
-    /// Whether a message is in the work queue.
-    pub(crate) async fn has_work(&self, key: &str) -> Result<bool, Trouble> {
+    /// Whether a message is in the work queue, published as the one with this number ([`Record::work`]).
+    pub(crate) async fn has_work(&self, key: &str, work: u64) -> Result<bool, Trouble> {
         let jetstream = &self.connection.jetstream;
         let stream = jetstream.get_stream_no_info(&self.work).await;
         let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
         let subject = format!("{}.{key}", self.work);
         match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(_) => Ok(true),
+            Ok(found) => Ok(Record::read(&found.headers).is_some_and(|record| record.work == work)),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(false),
             Err(error) => Err(Trouble::Server(self.refused(&error))),
         }
@@ -371,6 +462,21 @@ impl Lane {
             other => Trouble::Server(self.connection.explain(other)),
         }
     }
+}
+
+fn key_in(headers: &HeaderMap) -> Option<&str> {
+    headers.get(KEY).map(|key| key.as_str())
+}
+
+/// The part of a key that says which place it is.
+pub(crate) fn place_of(key: &str) -> &str {
+    key.split_once('-').map_or(key, |(place, _)| place)
+}
+
+/// `None` for a key that is a random number only.
+fn place_number(key: &str) -> Option<u32> {
+    let (place, _) = key.split_once('-')?;
+    u32::from_str_radix(place, 16).ok()
 }
 
 /// What the server says of a delivery, in the subject that acks go to.

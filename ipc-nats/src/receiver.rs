@@ -246,7 +246,11 @@ impl NatsReceiver {
             ..
         } = place;
         let now = record::now();
-        if record.state == State::Dead {
+        if record.state == State::Dead && seq == handed.work {
+            // Whoever requeued it was killed before it could say so in the record.
+            record = record.requeued(seq);
+        }
+        if record.state == State::Dead || record.work != handed.work {
             shared.finish_work(&handed.reply, "+TERM").await;
             return Ok(None);
         }
@@ -258,7 +262,7 @@ impl NatsReceiver {
             shared.counts.add(|counts| counts.expired += 1);
             shared.finish_work(&handed.reply, "+ACK").await;
             shared.drop_object(handed.lane, &key, &record).await;
-            shared.tell(Side::Room).await;
+            shared.tell_of_room(handed.lane, &key).await;
             return Ok(None);
         }
         if record.is_delayed(now) {
@@ -332,6 +336,8 @@ struct Handed {
     payload: Bytes,
     /// As the message was sent, with its record's sequence; not for a redelivery.
     first: Option<(u64, Record)>,
+    /// The number that it was published with ([`Record::work`]).
+    work: u64,
 }
 
 impl Handed {
@@ -342,12 +348,14 @@ impl Handed {
         let lane = lanes.iter().position(|lane| lane.is_work(stream))?;
         let headers = message.headers.as_ref()?;
         let sent = record::read_place(headers).zip(Record::read(headers));
+        let work = sent.as_ref().map_or(0, |(_, record)| record.work);
         Some(Self {
             lane,
             key: key.to_owned(),
             reply,
             payload: message.payload.clone(),
             first: sent.filter(|_| delivered.times == 1),
+            work,
         })
     }
 

@@ -34,6 +34,8 @@ struct NatsPlace<'a> {
 
 /// How often a sender looks for room if nobody tells it.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
+/// How many places a sender tries before it reads which are free.
+const GUESSES: u32 = 2;
 /// How long it is tried to take back what may have been sent.
 const WITHDRAWS_FOR: Duration = Duration::from_secs(60);
 /// A place whose sender died is taken back after a while: one who took longer than this looks whether it still has it.
@@ -183,6 +185,7 @@ impl Shared {
         wait: Wait,
     ) -> Result<(String, u64), SendFailure> {
         let started = Instant::now();
+        let mut guesses = 0;
         loop {
             match self.life() {
                 Life::Removed => return Err(SendFailure::Removed),
@@ -190,12 +193,16 @@ impl Shared {
                 Life::Open => {}
             }
             let heard = self.room.count();
-            let key = format!("{:016x}", fastrand::u64(1..));
+            let key = self.lanes[lane].new_key();
             let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), until(wait));
             match written.await {
                 Ok(seq) => return Ok((key, seq)),
-                Err(Trouble::Full) => {}
-                Err(Trouble::Changed) => continue,
+                // Somebody has that place.
+                Err(Trouble::Changed) if guesses < GUESSES => {
+                    guesses += 1;
+                    continue;
+                }
+                Err(Trouble::Full | Trouble::Changed) => {}
                 Err(trouble) => {
                     self.forget(lane, key);
                     return Err(self.send_failure(trouble));
@@ -204,6 +211,7 @@ impl Shared {
             let room = self.look_for_room(lane, options, until(wait)).await;
             let room = room.map_err(|trouble| self.send_failure(trouble))?;
             if room.made {
+                guesses = 0;
                 continue;
             }
             let deadline = match time_left(wait, started) {
@@ -309,7 +317,7 @@ impl Shared {
         {
             let _ = lane.erase(&lent.key, seq, until).await;
         }
-        self.tell(Side::Room).await;
+        self.tell_of_room(lent.lane, &lent.key).await;
     }
 
     /// The sequence that a loan's record has now, if it is still that.
@@ -387,13 +395,13 @@ impl Shared {
         const PAUSE: Duration = Duration::from_secs(1);
         let shared = Arc::clone(self);
         spawn(async move {
-            let lane = &shared.lanes[lane];
+            let records = &shared.lanes[lane];
             for _ in 0..LOOKS {
                 let until = Instant::now() + WITHDRAWS_FOR;
-                if let Ok(Some(place)) = lane.read(&key, until).await
-                    && lane.erase(&key, place.seq, until).await == Ok(true)
+                if let Ok(Some(place)) = records.read(&key, until).await
+                    && records.erase(&key, place.seq, until).await == Ok(true)
                 {
-                    shared.tell(Side::Room).await;
+                    shared.tell_of_room(lane, &key).await;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -404,12 +412,13 @@ impl Shared {
     fn withdraw(self: &Arc<Self>, lane: usize, key: String, seq: u64) {
         let shared = Arc::clone(self);
         spawn(async move {
-            let lane = &shared.lanes[lane];
+            let records = &shared.lanes[lane];
             // Otherwise it is somebody else's: received, or judged to have been sent.
-            let erased = lane.erase(&key, seq, Instant::now() + WITHDRAWS_FOR).await;
+            let until = Instant::now() + WITHDRAWS_FOR;
+            let erased = records.erase(&key, seq, until).await;
             if erased == Ok(true) {
-                lane.drop_work(&key).await;
-                shared.tell(Side::Room).await;
+                records.drop_work(&key).await;
+                shared.tell_of_room(lane, &key).await;
             }
         });
     }

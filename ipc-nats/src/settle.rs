@@ -101,7 +101,7 @@ impl Shared {
         }
         self.finish(held, ACK).await;
         self.drop_object(held.lane, &held.key, &held.record).await;
-        self.tell(Side::Room).await;
+        self.tell_of_room(held.lane, &held.key).await;
         Ok(())
     }
 

@@ -125,7 +125,10 @@ pub(crate) fn lanes(connection: &Arc<Connection>, name: &str, entry: &Entry) -> 
     };
     let queue = format!("{}-{:016x}", directory::key(name), entry.id);
     (0..count)
-        .map(|index| Lane::new(connection, &queue, index))
+        .map(|index| {
+            let capacity = entry.settings.capacity;
+            Lane::new(connection, &queue, index, capacity, entry.layout())
+        })
         .collect()
 }
 
@@ -275,6 +278,16 @@ impl Shared {
 
     /// There may be something for those who wait on this side, here and elsewhere.
     pub(crate) async fn tell(&self, side: Side) {
+        self.tell_with(side, Bytes::new()).await;
+    }
+
+    /// The place of this key is free.
+    pub(crate) async fn tell_of_room(&self, lane: usize, key: &str) {
+        self.tell_with(Side::Room, format!("{lane} {key}").into())
+            .await;
+    }
+
+    async fn tell_with(&self, side: Side, what: Bytes) {
         match side {
             Side::Items => self.items.notify(),
             Side::Room => self.room.notify(),
@@ -284,7 +297,17 @@ impl Shared {
         }
         // Where nobody listens the server drops it.
         let subject = self.subject(side);
-        let _ = self.connection.client.publish(subject, Bytes::new()).await;
+        let _ = self.connection.client.publish(subject, what).await;
+    }
+
+    /// Takes note of the place that another process says is free, if it says which.
+    fn note_room(&self, said: &[u8]) {
+        let said = std::str::from_utf8(said).unwrap_or_default();
+        if let Some((lane, key)) = said.split_once(' ')
+            && let Some(lane) = lane.parse().ok().and_then(|lane: usize| self.lanes.get(lane))
+        {
+            lane.freed(key);
+        }
     }
 
     fn subject(&self, side: Side) -> String {
@@ -302,13 +325,16 @@ impl Shared {
         };
         let shared = Arc::downgrade(self);
         spawn(async move {
-            while told.next().await.is_some() {
+            while let Some(said) = told.next().await {
                 let Some(shared) = shared.upgrade() else {
                     return;
                 };
                 match side {
                     Side::Items => shared.items.notify(),
-                    Side::Room => shared.room.notify(),
+                    Side::Room => {
+                        shared.note_room(&said.payload);
+                        shared.room.notify();
+                    }
                 }
             }
         });

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Delivered, Lane, Place, Trouble};
+use super::{Delivered, Lane, Place, Trouble, key_in};
 use crate::record::Record;
 
 #[derive(Deserialize)]
@@ -31,13 +31,21 @@ const NEXT_WITHIN: Duration = Duration::from_millis(200);
 impl Lane {
     /// All places that are taken, oldest change first; without what dead letters say.
     pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
+        Ok(self.count_and_list(until).await?.1)
+    }
+
+    /// The number of places that were taken at one moment, and a list of them as above.
+    pub(crate) async fn count_and_list(
+        &self,
+        until: Instant,
+    ) -> Result<(u64, Vec<Place>), Trouble> {
         loop {
             let state = self.state(until).await?;
             if state.messages == 0 {
-                return Ok(Vec::new());
+                return Ok((0, Vec::new()));
             }
             if let Some(places) = self.read_up_to(state.last_seq, until).await? {
-                return Ok(places);
+                return Ok((state.messages, places));
             }
             // What was to come was deleted, or the server was away.
             if Instant::now() >= until {
@@ -114,8 +122,10 @@ impl Lane {
         let Some(delivered) = reply.and_then(|reply| Delivered::read(reply)) else {
             return Ok(None);
         };
-        let record = message.headers.as_ref().and_then(Record::read);
-        let key = message.subject.rsplit('.').next().unwrap_or_default();
+        let headers = message.headers.as_ref();
+        let record = headers.and_then(Record::read);
+        let place = message.subject.rsplit('.').next().unwrap_or_default();
+        let key = headers.and_then(key_in).unwrap_or(place);
         let place = Place {
             key: key.to_owned(),
             seq: delivered.seq,
