@@ -304,7 +304,10 @@ impl Shared {
     fn note_room(&self, said: &[u8]) {
         let said = std::str::from_utf8(said).unwrap_or_default();
         if let Some((lane, key)) = said.split_once(' ')
-            && let Some(lane) = lane.parse().ok().and_then(|lane: usize| self.lanes.get(lane))
+            && let Some(lane) = lane
+                .parse()
+                .ok()
+                .and_then(|lane: usize| self.lanes.get(lane))
         {
             lane.freed(key);
         }

@@ -1,7 +1,10 @@
 //! Starts servers for tests: on free ports of 127.0.0.1, with folders of their own, killed when dropped, and also when this
 //! process ends in whatever way: each is watched by a shell that waits for the end of a pipe.
 //!
-//! Needs the program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
+//! Needs a program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`). [`Program::found`] says where it is looked
+//! for. The tests of this crate run against two of them, if there are two.
+
+mod program;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -19,31 +22,52 @@ use crate::repair::GIVEN_UP_AFTER_MS;
 use crate::runtime::block_on;
 use crate::{NatsAddress, shared};
 
+pub use program::{Program, Which};
+
 /// A running server.
 #[derive(Debug)]
 pub struct TestServer {
+    program: Program,
     port: u16,
     args: Vec<String>,
     child: Child,
     folder: TempDir,
 }
 
-const PROGRAM: &str = "nats-server";
 /// The file in its folder that says which process it is.
 const PID: &str = "pid";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Whether there is a `nats-server`. If not, says so loudly, so that a test which returns then is seen to have been skipped.
+/// Whether there is a `nats-server`. If not, says so, once, so that a test which returns then is seen to have been skipped.
 #[must_use]
 pub fn is_installed() -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).any(|folder| folder.join(PROGRAM).is_file());
-    if !found {
-        eprintln!(
-            "SKIPPED: there is no {PROGRAM} on the path; install it (apt-get install {PROGRAM})"
-        );
-    }
-    found
+    let program = std::env::current_exe().unwrap_or_default();
+    let suite = program.file_stem().unwrap_or_default().to_string_lossy();
+    Program::get(Which::First, &suite).is_some()
+}
+
+/// Makes tests of functions that take a [`Program`]: one for each of two servers. Where a server is missing they are skipped,
+/// and one line says so.
+#[macro_export]
+macro_rules! on_each_server {
+    ($($test:ident)*) => {
+        $crate::on_each_server!(@on on_the_first_server First $($test)*);
+        $crate::on_each_server!(@on on_the_second_server Second $($test)*);
+    };
+    (@on $module:ident $which:ident $($test:ident)*) => {
+        mod $module {
+            use $crate::testing::{Program, Which};
+
+            $(
+                #[test]
+                fn $test() {
+                    if let Some(program) = Program::get(Which::$which, env!("CARGO_CRATE_NAME")) {
+                        super::$test(&program);
+                    }
+                }
+            )*
+        }
+    };
 }
 
 /// From now on this process takes back the place of a silent sender after so long, and not after 30 s.
@@ -60,12 +84,21 @@ pub struct TestCluster {
 }
 
 impl TestCluster {
-    /// Starts the servers, and waits until they have a leader.
+    /// Starts servers of the first program found, and waits until they have a leader.
     ///
     /// # Panics
     /// If they do not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::of(Program::found().first().expect("a nats-server"))
+    }
+
+    /// The same, of this program.
+    ///
+    /// # Panics
+    /// If they do not start.
+    #[must_use]
+    pub fn of(program: &Program) -> Self {
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let all: Vec<String> = routes
             .iter()
@@ -84,7 +117,7 @@ impl TestCluster {
                 "--routes",
                 &all,
             ];
-            TestServer::start_with(&args)
+            TestServer::start_with(program, &args)
         });
         let cluster = Self {
             servers: servers.collect(),
@@ -155,13 +188,22 @@ fn free_port() -> u16 {
 }
 
 impl TestServer {
-    /// Starts a server with JetStream, and waits until it listens.
+    /// Starts a server with JetStream, of the first program found, and waits until it listens.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::of(Program::found().first().expect("a nats-server"))
+    }
+
+    /// The same, of this program.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn of(program: &Program) -> Self {
+        Self::start_with(program, &[])
     }
 
     /// The same, with more arguments.
@@ -169,17 +211,18 @@ impl TestServer {
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start_with(args: &[&str]) -> Self {
+    pub fn start_with(program: &Program, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the server");
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         // Somebody else may take the port in between.
         let tries = (0..5).find_map(|_| {
             let port = free_port();
-            let child = spawn(port, &args, folder.path());
+            let child = spawn(program, port, &args, folder.path());
             wait_until_it_listens(port, child).map(|child| (port, child))
         });
         let (port, child) = tries.expect("nats-server starts");
         Self {
+            program: program.clone(),
             port,
             args,
             child,
@@ -217,7 +260,7 @@ impl TestServer {
     /// If it does not start.
     pub fn restart(&mut self) {
         self.kill();
-        let child = spawn(self.port, &self.args, self.folder.path());
+        let child = spawn(&self.program, self.port, &self.args, self.folder.path());
         let child = wait_until_it_listens(self.port, child);
         self.child = child.expect("nats-server starts again");
     }
@@ -233,9 +276,10 @@ impl Drop for TestServer {
 const WATCH: &str =
     r#""$@" </dev/null >/dev/null 2>&1 & server=$!; read -r _; kill -9 $server; wait $server"#;
 
-fn spawn(port: u16, args: &[String], folder: &Path) -> Child {
+fn spawn(program: &Program, port: u16, args: &[String], folder: &Path) -> Child {
     Command::new("sh")
-        .args(["-c", WATCH, "sh", PROGRAM])
+        .args(["-c", WATCH, "sh"])
+        .arg(&program.path)
         .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
         .arg(folder)
         .arg("-P")

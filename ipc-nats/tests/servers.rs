@@ -7,12 +7,26 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::{TestCluster, TestServer, is_installed};
+use ipc_nats::testing::{Program, TestCluster, TestServer};
 use ipc_nats::{Answers, NatsAddress, Nodes, Put};
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, QueueError, QueueOptions, RecvError, SendFailure};
 
 const A_WHILE: Duration = Duration::from_secs(30);
+
+ipc_nats::on_each_server! {
+    nothing_accepted_is_lost_when_the_server_is_killed_and_started_again
+    while_the_server_is_away_calls_end_with_their_deadline_and_say_why
+    what_could_not_be_sent_takes_no_place_when_the_server_is_back
+    a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing
+    nothing_accepted_is_lost_when_connections_are_cut
+    who_lost_a_message_while_it_was_stopped_can_not_ack_it
+    a_killed_workers_message_comes_again_and_counts_as_a_crash
+    a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
+    nothing_accepted_is_lost_when_one_of_three_servers_is_killed
+    the_first_answer_wins
+    nodes_are_listed_while_they_beat_and_not_after_they_left
+}
 
 fn open(address: &str) -> ByteQueue {
     ipc_nats::register();
@@ -65,13 +79,9 @@ fn a_server_that_is_not_there_is_named_at_once() {
     );
 }
 
-#[test]
-fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again() {
-    if !is_installed() {
-        return;
-    }
+fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again(program: &Program) {
     const COUNT: u32 = 400;
-    let mut server = TestServer::start();
+    let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     thread::scope(|scope| {
         scope.spawn(|| send_all(&queue, COUNT));
@@ -86,12 +96,8 @@ fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again() {
     });
 }
 
-#[test]
-fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why() {
-    if !is_installed() {
-        return;
-    }
-    let mut server = TestServer::start();
+fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &Program) {
+    let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let (sender, receiver) = (queue.sender(), queue.receiver());
     server.kill();
@@ -111,12 +117,8 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why() {
     delivery.ack().expect("we hold it");
 }
 
-#[test]
-fn what_could_not_be_sent_takes_no_place_when_the_server_is_back() {
-    if !is_installed() {
-        return;
-    }
-    let mut server = TestServer::start();
+fn what_could_not_be_sent_takes_no_place_when_the_server_is_back(program: &Program) {
+    let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     server.kill();
     let failure = queue.sender().send_timeout(b"lost", Duration::from_secs(1));
@@ -138,12 +140,8 @@ fn what_could_not_be_sent_takes_no_place_when_the_server_is_back() {
     }
 }
 
-#[test]
-fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing(program: &Program) {
+    let server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let large: Vec<u8> = (0..3_000_000_u32).map(|byte| byte as u8).collect();
     queue.sender().try_send(&large).expect("a place");
@@ -201,13 +199,9 @@ impl Wire {
     }
 }
 
-#[test]
-fn nothing_accepted_is_lost_when_connections_are_cut() {
-    if !is_installed() {
-        return;
-    }
+fn nothing_accepted_is_lost_when_connections_are_cut(program: &Program) {
     const COUNT: u32 = 300;
-    let server = TestServer::start();
+    let server = TestServer::of(program);
     let wire = Wire::to(&server);
     let queue = open(&format!("nats://127.0.0.1:{}/jobs", wire.port));
     let direct = open(&server.address("jobs"));
@@ -257,12 +251,8 @@ fn signal(worker: &Child, signal: &str) {
     assert!(sent.expect("there is a kill").success());
 }
 
-#[test]
-fn who_lost_a_message_while_it_was_stopped_can_not_ack_it() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
+    let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
     queue.sender().try_send(b"only once").expect("a place");
@@ -282,12 +272,8 @@ fn who_lost_a_message_while_it_was_stopped_can_not_ack_it() {
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
-#[test]
-fn a_killed_workers_message_comes_again_and_counts_as_a_crash() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_killed_workers_message_comes_again_and_counts_as_a_crash(program: &Program) {
+    let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
     queue.sender().try_send(b"once more").expect("a place");
@@ -306,12 +292,8 @@ fn a_killed_workers_message_comes_again_and_counts_as_a_crash() {
     assert_eq!(queue.transport().dead_letters().unwrap()[0].crashes, 1);
 }
 
-#[test]
-fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program) {
+    let server = TestServer::of(program);
     ipc_nats::register();
     let queue = QueueOptions::new()
         .capacity(2)
@@ -338,13 +320,9 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease() {
     held.ack().expect("we still hold it");
 }
 
-#[test]
-fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed() {
-    if !is_installed() {
-        return;
-    }
+fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed(program: &Program) {
     const COUNT: u32 = 300;
-    let mut cluster = TestCluster::start();
+    let mut cluster = TestCluster::of(program);
     let queue = open(&cluster.address("jobs"));
     thread::scope(|scope| {
         scope.spawn(|| send_all(&queue, COUNT));
@@ -357,12 +335,8 @@ fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed() {
     });
 }
 
-#[test]
-fn the_first_answer_wins() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn the_first_answer_wins(program: &Program) {
+    let server = TestServer::of(program);
     let address = NatsAddress::parse(&format!("//{}/results", server.host())).expect("an address");
     let answers = Answers::open(&address, None).expect("the server is there");
     assert_eq!(answers.get("job 1"), Ok(None));
@@ -394,12 +368,8 @@ fn the_first_answer_wins() {
     });
 }
 
-#[test]
-fn nodes_are_listed_while_they_beat_and_not_after_they_left() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn nodes_are_listed_while_they_beat_and_not_after_they_left(program: &Program) {
+    let server = TestServer::of(program);
     let address = NatsAddress::parse(&format!("//{}/group", server.host())).expect("an address");
     let nodes = Nodes::open(&address).expect("the server is there");
     let one = nodes.join("worker").expect("joined");

@@ -6,7 +6,7 @@ mod wire;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::{TestServer, is_installed};
+use ipc_nats::testing::{Program, TestServer};
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, QueueOptions, SendFailure, SendOptions};
 
@@ -14,6 +14,17 @@ use other::Other;
 use wire::{Cut, Wire};
 
 const A_WHILE: Duration = Duration::from_secs(30);
+
+ipc_nats::on_each_server! {
+    a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed
+    a_queue_that_another_process_closes_takes_nothing_and_drains
+    a_receiver_that_waits_hears_that_another_process_closed_the_queue
+    the_place_of_a_killed_sender_is_taken_back
+    a_killed_sender_does_not_keep_a_closed_queue_from_draining
+    a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not
+    the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while
+    a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key
+}
 
 fn create(server: &TestServer, options: &QueueOptions) -> (String, ByteQueue) {
     ipc_nats::register();
@@ -30,12 +41,8 @@ fn wait_for(other: &mut Other, question: &str) {
     }
 }
 
-#[test]
-fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     queue.transport().pause().expect("it can");
@@ -47,12 +54,8 @@ fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed() {
     assert_eq!(other.answer(), "later");
 }
 
-#[test]
-fn a_queue_that_another_process_closes_takes_nothing_and_drains() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_queue_that_another_process_closes_takes_nothing_and_drains(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     queue.sender().try_send(b"the last").expect("a place");
@@ -63,12 +66,8 @@ fn a_queue_that_another_process_closes_takes_nothing_and_drains() {
     assert_eq!(other.asked("recv"), "Closed");
 }
 
-#[test]
-fn a_receiver_that_waits_hears_that_another_process_closed_the_queue() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_receiver_that_waits_hears_that_another_process_closed_the_queue(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     other.tell("recv");
@@ -76,12 +75,8 @@ fn a_receiver_that_waits_hears_that_another_process_closed_the_queue() {
     assert_eq!(other.answer(), "Closed");
 }
 
-#[test]
-fn the_place_of_a_killed_sender_is_taken_back() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn the_place_of_a_killed_sender_is_taken_back(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
     let mut other = Other::start(&address);
     assert_eq!(other.asked("loan"), "lent");
@@ -95,12 +90,8 @@ fn the_place_of_a_killed_sender_is_taken_back() {
     assert_eq!((counts.in_use(), counts.ready), (1, 1));
 }
 
-#[test]
-fn a_killed_sender_does_not_keep_a_closed_queue_from_draining() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_killed_sender_does_not_keep_a_closed_queue_from_draining(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     assert_eq!(other.asked("loan"), "lent");
@@ -109,12 +100,8 @@ fn a_killed_sender_does_not_keep_a_closed_queue_from_draining() {
     drained.unwrap();
 }
 
-#[test]
-fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: &Program) {
+    let server = TestServer::of(program);
     let keys = QueueOptions::new().dedup_window(Duration::from_secs(3600));
     let (address, queue) = create(&server, &keys);
     let mut other = Other::start(&address);
@@ -152,13 +139,10 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-#[test]
-fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while()
- {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while(
+    program: &Program,
+) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
     kill_while_sending(&server, Cut::Before, "send for ever");
     let full = queue.sender().try_send(b"no");
@@ -170,13 +154,11 @@ fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_take
     assert_eq!((counts.in_use(), counts.ready), (1, 1));
 }
 
-#[test]
-fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key() {
-    if !is_installed() {
-        return;
-    }
+fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key(
+    program: &Program,
+) {
     for (cut, duplicates) in [(Cut::Before, 0), (Cut::After, 1)] {
-        let server = TestServer::start();
+        let server = TestServer::of(program);
         let keys = QueueOptions::new().dedup_window(Duration::from_secs(3600));
         let (_, queue) = create(&server, &keys);
         kill_while_sending(&server, cut, "send with the key for ever");
