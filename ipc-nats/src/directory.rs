@@ -67,6 +67,14 @@ impl Entry {
         Ok(entry)
     }
 
+    #[cfg(feature = "test-server")]
+    pub(crate) fn in_first_layout(self) -> Self {
+        Self {
+            version: COUNTED,
+            ..self
+        }
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         match self.version {
             COUNTED => Layout::Counted,

@@ -112,6 +112,28 @@ impl NatsQueue {
         }
     }
 
+    /// For tests.
+    #[cfg(feature = "test-server")]
+    pub(crate) fn create_in_first_layout(
+        address: &NatsAddress,
+        settings: QueueSettings,
+    ) -> Result<bool, QueueError> {
+        let request = OpenRequest {
+            mode: OpenMode::Create,
+            settings,
+            payload: String::new(),
+            insist_on: Vec::new(),
+        };
+        let entry = Entry::new(&request, address).in_first_layout();
+        block_on(async {
+            let connection = Connection::to(&address.servers).await;
+            let connection = connection.map_err(QueueError::Transport)?;
+            let directory = Directory::of(&connection, address).await;
+            let directory = directory.map_err(QueueError::Transport)?;
+            create(&connection, &directory, address, &entry).await
+        })
+    }
+
     /// Removes the queue with everything in it; `Ok(false)` if there was none.
     ///
     /// # Errors

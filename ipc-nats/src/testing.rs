@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::ClusterInfo;
+use ipc_proto::QueueSettings;
 use tempfile::TempDir;
 
 use crate::connection::Connection;
@@ -74,6 +75,19 @@ macro_rules! on_each_server {
 pub fn take_back_after(time: Duration) {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     GIVEN_UP_AFTER_MS.store(ms, Ordering::Relaxed);
+}
+
+/// Creates a queue as the first version of this crate did, with so many places.
+///
+/// # Panics
+/// If it can't be created.
+pub fn create_in_first_layout(address: &NatsAddress, capacity: u32) {
+    let settings = QueueSettings {
+        capacity,
+        ..QueueSettings::default()
+    };
+    let created = crate::NatsQueue::create_in_first_layout(address, settings);
+    assert!(created.is_ok_and(|made| made), "the queue is created");
 }
 
 /// Three servers that are one cluster.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::{Program, TestCluster, TestServer};
-use ipc_nats::{Answers, NatsAddress, Nodes, Put};
+use ipc_nats::testing::{Program, TestCluster, TestServer, create_in_first_layout};
+use ipc_nats::{Answers, NatsAddress, NatsQueue, Nodes, Put};
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, QueueError, QueueOptions, RecvError, SendFailure};
 
@@ -24,6 +24,8 @@ ipc_nats::on_each_server! {
     a_killed_workers_message_comes_again_and_counts_as_a_crash
     a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
     nothing_accepted_is_lost_when_one_of_three_servers_is_killed
+    a_full_queue_on_three_servers_goes_on
+    a_queue_of_the_first_layout_is_used_as_it_is
     the_first_answer_wins
     nodes_are_listed_while_they_beat_and_not_after_they_left
 }
@@ -333,6 +335,60 @@ fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed(program: &Progra
         cluster.servers[0].kill();
         receiver.join().expect("all came");
     });
+}
+
+/// Leases, nacks and burials replace a record, which takes no further place.
+fn a_full_queue_on_three_servers_goes_on(program: &Program) {
+    let cluster = TestCluster::of(program);
+    ipc_nats::register();
+    let queue = QueueOptions::new()
+        .capacity(2)
+        .open_bytes(&cluster.address("jobs"))
+        .expect("the servers are there");
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let send = |payload: &[u8]| sender.try_send(payload).expect("a place");
+    let full = || matches!(sender.try_send(b"3"), Err(SendFailure::Full { .. }));
+    send(b"1");
+    send(b"2");
+    assert!(full());
+    let first = receiver.recv_timeout(A_WHILE).expect("it was sent");
+    first.nack().expect("we hold it");
+    for _ in 0..2 {
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+        assert!(full());
+        delivery.bury().expect("we hold it");
+    }
+    assert!(full());
+    for letter in queue.transport().dead_letters() {
+        assert_eq!(queue.transport().requeue(letter.id), Ok(true));
+    }
+    for _ in 0..2 {
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was requeued");
+        delivery.ack().expect("we hold it");
+        send(b"again");
+    }
+    assert!(full());
+}
+
+fn a_queue_of_the_first_layout_is_used_as_it_is(program: &Program) {
+    let server = TestServer::of(program);
+    let address = NatsAddress::parse(&format!("//{}/jobs", server.host())).expect("an address");
+    create_in_first_layout(&address, 2);
+    ipc_nats::register();
+    let queue = ByteQueue::open(&server.address("jobs")).expect("it was created");
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for _ in 0..3 {
+        sender.try_send(b"1").expect("a place");
+        sender.try_send(b"2").expect("a place");
+        let full = sender.try_send(b"3");
+        assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+        receiver.recv().expect("one").ack().expect("we hold it");
+        receiver.recv().expect("two").bury().expect("we hold it");
+        let letters = queue.transport().dead_letters();
+        assert_eq!(queue.transport().requeue(letters[0].id), Ok(true));
+        receiver.recv().expect("two").ack().expect("we hold it");
+    }
+    assert_eq!(NatsQueue::remove(&address).ok(), Some(true));
 }
 
 fn the_first_answer_wins(program: &Program) {

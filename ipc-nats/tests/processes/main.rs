@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipc_nats::testing::{Program, TestServer};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, QueueOptions, SendFailure, SendOptions};
+use ipc_queue::{ByteQueue, QueueOptions, RecvError, SendFailure, SendOptions};
 
 use other::Other;
 use wire::{Cut, Wire};
@@ -19,6 +19,8 @@ ipc_nats::on_each_server! {
     a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed
     a_queue_that_another_process_closes_takes_nothing_and_drains
     a_receiver_that_waits_hears_that_another_process_closed_the_queue
+    processes_that_race_for_places_fill_a_queue_exactly
+    a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there
     the_place_of_a_killed_sender_is_taken_back
     a_killed_sender_does_not_keep_a_closed_queue_from_draining
     a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not
@@ -52,6 +54,57 @@ fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed(prog
     other.tell("recv");
     queue.transport().resume().expect("it can");
     assert_eq!(other.answer(), "later");
+}
+
+fn processes_that_race_for_places_fill_a_queue_exactly(program: &Program) {
+    const CAPACITY: u32 = 32;
+    let server = TestServer::of(program);
+    let (address, queue) = create(&server, &QueueOptions::new().capacity(CAPACITY));
+    let mut others: Vec<Other> = (0..3).map(|_| Other::start(&address)).collect();
+    let receiver = queue.receiver();
+    for _ in 0..3 {
+        for other in &mut others {
+            other.tell("fill");
+        }
+        let sent = others.iter_mut().map(Other::answer);
+        let sent: u32 = sent
+            .map(|count| count.parse::<u32>().expect("a number"))
+            .sum();
+        let counts = queue.transport().stats();
+        assert_eq!((sent, counts.ready), (CAPACITY, u64::from(CAPACITY)));
+        for _ in 0..CAPACITY {
+            let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+            delivery.ack().expect("we hold it");
+        }
+    }
+}
+
+/// It is killed when what it published is lost, or has arrived, and its record is as it was.
+fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(program: &Program) {
+    for cut in [Cut::Before, Cut::After] {
+        let server = TestServer::of(program);
+        let (_, queue) = create(&server, &QueueOptions::new().capacity(1));
+        let receiver = queue.receiver();
+        let id = queue.sender().try_send(b"once").expect("a place");
+        receiver
+            .recv()
+            .expect("it was sent")
+            .bury()
+            .expect("we hold it");
+        kill_while_sending(&server, cut, "requeue for ever");
+        if cut == Cut::Before {
+            let letters = queue.transport().dead_letters();
+            assert_eq!(queue.transport().requeue(letters[0].id), Ok(true));
+        }
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was requeued");
+        assert_eq!((delivery.id(), delivery.attempt()), (id, 1));
+        assert_eq!(delivery.payload(), b"once");
+        assert!(queue.transport().dead_letters().is_empty());
+        delivery.ack().expect("we hold it");
+        let nothing = receiver.try_recv().map(drop);
+        assert_eq!(nothing, Err(RecvError::Empty));
+        assert_eq!(queue.transport().stats().in_use(), 0);
+    }
 }
 
 fn a_queue_that_another_process_closes_takes_nothing_and_drains(program: &Program) {

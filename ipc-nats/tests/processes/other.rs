@@ -94,6 +94,15 @@ fn obey_if_told_to() {
                 loans.push(loan.expect("the key is free"));
                 "lent".to_owned()
             }
+            "fill" => {
+                let sent = std::iter::repeat_with(|| sender.try_send(b"one of many"));
+                sent.take_while(Result::is_ok).count().to_string()
+            }
+            "requeue for ever" => {
+                let letters = queue.transport().dead_letters();
+                let requeued = queue.transport().requeue(letters[0].id);
+                panic!("the wire is cut: {requeued:?}")
+            }
             "send for ever" => {
                 let sent = sender.send(b"for ever");
                 panic!("the wire is cut: {sent:?}")
