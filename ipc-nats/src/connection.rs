@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 
 use async_nats::client::RequestErrorKind;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, HeaderMap, Request, ServerAddr};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, HeaderMap, Request, ServerAddr,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
+use crate::address::NatsAddress;
+use crate::options::NatsOptions;
 use crate::runtime::spawn;
 
 /// A connection.
@@ -25,6 +29,8 @@ pub(crate) struct Connection {
     pub(crate) jetstream: Context,
     /// The servers as they were given.
     pub(crate) servers: String,
+    /// How long an operation that does not wait for others may take.
+    pub(crate) time: Duration,
     /// Names this process, among all that ever were.
     pub(crate) process: String,
     /// Says that this process lives, and holds the connection.
@@ -61,16 +67,23 @@ pub(crate) mod code {
     pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
 }
 
-/// How long one request may take before it is asked again.
+/// How long one request may take before it is asked again, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server that has just lost its leader is left alone.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a write of the same subject is left to end.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
-const CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 
-/// By servers and process: a forked child needs one of its own.
-type Connections = HashMap<(String, u32), Weak<Connection>>;
+type Connections = HashMap<Key, Weak<Connection>>;
+
+/// What has a connection of its own.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    servers: Vec<String>,
+    options: NatsOptions,
+    /// A forked child needs its own.
+    pid: u32,
+}
 
 static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
 
@@ -130,55 +143,77 @@ impl Refusal {
 
 impl Connection {
     /// Connects, or finds the connection that there is.
-    pub(crate) async fn to(servers: &[String]) -> Result<Arc<Self>, String> {
-        let key = (servers.join(","), std::process::id());
+    pub(crate) async fn to(address: &NatsAddress) -> Result<Arc<Self>, String> {
+        let options = address.options.clone().or(NatsOptions::from_env()?);
+        let key = Key {
+            servers: address.servers.clone(),
+            options,
+            pid: std::process::id(),
+        };
         if let Some(connection) = connections().get(&key).and_then(Weak::upgrade) {
             return Ok(connection);
         }
-        let made = Arc::new(Self::connect(servers).await?);
+        let made = Arc::new(Self::connect(&key.servers, &key.options).await?);
         let mut known = connections();
         if let Some(connection) = known.get(&key).and_then(Weak::upgrade) {
             return Ok(connection);
         }
+        known.retain(|_, connection| connection.strong_count() > 0);
         known.insert(key, Arc::downgrade(&made));
         Ok(made)
     }
 
-    async fn connect(servers: &[String]) -> Result<Self, String> {
-        let label = without_credentials(servers);
+    async fn connect(servers: &[String], options: &NatsOptions) -> Result<Self, String> {
+        let label = servers.join(",");
         let addresses: Vec<ServerAddr> = servers
             .iter()
             .map(|server| format!("nats://{server}").parse())
             .collect::<Result<_, _>>()
             .map_err(|error| format!("{label} is no address of a server: {error}"))?;
-        let options = ConnectOptions::new()
+        let within = options.time();
+        // A name may stand for two addresses.
+        let attempts = u32::try_from(2 * servers.len()).unwrap_or(u32::MAX);
+        let client = ConnectOptions::new()
             .name("ipc-nats")
             .no_echo()
             .max_reconnects(None)
-            .connection_timeout(CONNECTS_WITHIN)
+            .connection_timeout(within / attempts)
+            .request_timeout(Some(within))
             .reconnect_delay_callback(|attempt| Duration::from_millis(20 * attempt.min(25) as u64));
-        let connected = tokio::time::timeout(CONNECTS_WITHIN * 2, options.connect(addresses)).await;
+        let client = options.apply(client)?;
+        let connected = tokio::time::timeout(within, client.connect(addresses)).await;
         let client = match connected {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
+            Ok(Err(error)) => return Err(why_not_connected(&label, options, &error)),
+            Err(_) => {
                 return Err(format!(
-                    "no NATS server answers at {label}: {error}; is it running? start one with `nats-server -js`"
+                    "the NATS server at {label} does not answer within {within:?}"
                 ));
             }
-            Err(_) => return Err(format!("the NATS server at {label} does not answer")),
         };
         let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(PATIENCE * 2);
+        jetstream.set_timeout(within);
         let process = format!("{:016x}", fastrand::u64(1..));
         let presence = answer_for(&client, &process).await?;
         Ok(Self {
             client,
             jetstream,
             servers: label,
+            time: within,
             process,
             presence,
             pid: std::process::id(),
         })
+    }
+
+    /// How long one request may take before it is asked again.
+    fn patience(&self) -> Duration {
+        PATIENCE.min(self.time)
+    }
+
+    /// Until when an operation that does not wait for others may take.
+    pub(crate) fn soon(&self) -> Instant {
+        Instant::now() + self.time
     }
 
     /// Whether this process is a forked copy of the one that connected: none of its threads were copied.
@@ -237,7 +272,7 @@ impl Connection {
         let left = until.saturating_duration_since(Instant::now());
         let mut request = Request::new()
             .payload(payload)
-            .timeout(Some(left.clamp(LEAST, PATIENCE)));
+            .timeout(Some(left.max(LEAST).min(self.patience())));
         if let Some(headers) = headers {
             request = request.headers(headers.clone());
         }
@@ -297,12 +332,40 @@ async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, Strin
     }))
 }
 
-/// The servers as they may be shown: `user:password@host` as `host`.
-fn without_credentials(servers: &[String]) -> String {
-    let hosts = servers
-        .iter()
-        .map(|server| server.rsplit('@').next().unwrap_or_default());
-    hosts.collect::<Vec<_>>().join(",")
+fn why_not_connected(servers: &str, options: &NatsOptions, error: &ConnectError) -> String {
+    let text = with_sources(error);
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => format!(
+            "the NATS server at {servers} refuses {}: log in with nats://USER:PASSWORD@HOST, ?creds=FILE or ?nkey=FILE, or set NATS_USER and NATS_PASSWORD, NATS_TOKEN, NATS_CREDS or NATS_NKEY",
+            options.login_kind()
+        ),
+        _ if text.contains("peer certificate") => format!(
+            "the certificate of the NATS server at {servers} is not trusted: {text}; name its authority with ?ca=FILE or NATS_CA, and the host as the certificate does"
+        ),
+        _ if text.contains("received fatal alert") => format!(
+            "the NATS server at {servers} refuses TLS: {text}; it may want a client certificate: ?cert=FILE&key=FILE, or NATS_CERT and NATS_KEY"
+        ),
+        ConnectErrorKind::Tls => {
+            format!("no TLS connection to the NATS server at {servers}: {text}")
+        }
+        _ => format!(
+            "no NATS server answers at {servers}: {text}; is it running? start one with `nats-server -js`"
+        ),
+    }
+}
+
+/// What an error says, and those behind it if that is more.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// The shortest time that a request is given, whatever is left: time for an answer that is on its way.

@@ -8,11 +8,11 @@ use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, SendFailure};
 
 use crate::lane::{Lane, Place, Trouble, place_of};
 use crate::record::State;
-use crate::shared::{Life, OPERATION, Shared, Side};
+use crate::shared::{Life, Shared, Side};
 
 impl Shared {
     pub(crate) async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Trouble> {
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let mut letters = Vec::new();
         for (lane, place) in self.places(until).await? {
             if place.record.state != State::Dead {
@@ -48,7 +48,7 @@ impl Shared {
 
     /// The dead letter's place, if it is still the one that is meant.
     async fn find(&self, id: DeadLetterId) -> Result<Option<(usize, Place)>, Trouble> {
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let (place, version) = id.parts();
         for (index, lane) in self.lanes.iter().enumerate() {
             let found = lane.read_place(&lane.place_name(place), until).await?;
@@ -84,7 +84,7 @@ impl Shared {
             return Ok(false);
         };
         let (lane, key) = (&self.lanes[lane], &place.key);
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let mut record = place.record.requeued(place.seq);
         self.connection.process.clone_into(&mut record.process);
         // It is there if another process was killed at this point, or is at it now.
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     async fn drop_letter(&self, lane: usize, place: &Place) -> Result<bool, Trouble> {
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         self.settle_key(lane, &place.record, until).await?;
         let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
         if dropped {

@@ -37,8 +37,6 @@ const VERSION: u32 = 2;
 /// Queues of this version are used as they are: see [`Layout::Counted`].
 const COUNTED: u32 = 1;
 const BUCKET: &str = "ipc-queues";
-/// How long a server, once connected, may take to say what there is.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Entry {
@@ -94,6 +92,8 @@ impl Entry {
 pub(crate) struct Directory {
     store: Store,
     servers: String,
+    /// How long a server, once connected, may take to say what there is.
+    time: Duration,
 }
 
 impl Directory {
@@ -102,7 +102,12 @@ impl Directory {
         let servers = connection.servers.clone();
         let store = bucket::open(connection, BUCKET, address, Duration::ZERO).await;
         let store = store.map_err(|error| explain(&servers, &error))?;
-        let directory = Self { store, servers };
+        let time = connection.time * 2;
+        let directory = Self {
+            store,
+            servers,
+            time,
+        };
         directory.keep_on(connection, address.replicas).await;
         Ok(directory)
     }
@@ -125,7 +130,7 @@ impl Directory {
 
     /// The entry and its revision, which grows with each change.
     pub(crate) async fn look_up(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
-        let until = Instant::now() + ANSWERS_WITHIN;
+        let until = Instant::now() + self.time;
         let found = loop {
             match self.store.entry(key(name)).await {
                 Ok(found) => break found,

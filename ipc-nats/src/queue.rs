@@ -9,7 +9,8 @@ use ipc_queue::transport::{
 };
 use ipc_queue::{
     Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
-    DrainError, Outcome, QueueError, QueueStats, Semantic, Support, Unsupported,
+    DrainError, Outcome, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
+    without_secrets,
 };
 
 use crate::address::NatsAddress;
@@ -17,11 +18,12 @@ use crate::connection::Connection;
 use crate::directory::{Directory, Entry};
 use crate::lane::Trouble;
 use crate::objects::bucket_name;
+use crate::options::NatsOptions;
 use crate::receiver::NatsReceiver;
 use crate::record::{self, State};
 use crate::runtime::block_on;
 use crate::sender::NatsSender;
-use crate::shared::{self, Life, OPERATION, Shared, Side, time_left};
+use crate::shared::{self, Life, Shared, Side, time_left};
 
 /// A queue on a NATS server, or a cluster of them.
 #[derive(Clone, Debug)]
@@ -38,21 +40,36 @@ pub struct NatsQueue {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn register() {
-    ipc_queue::register("nats", Arc::new(Nats));
+    register_with(NatsOptions::new());
+}
+
+/// The same, with a login, TLS settings or a time-out for all addresses that do not say it themselves.
+pub fn register_with(options: NatsOptions) {
+    ipc_queue::register("nats", Arc::new(Nats { options }));
 }
 
 #[derive(Debug)]
-struct Nats;
+struct Nats {
+    options: NatsOptions,
+}
+
+impl Nats {
+    fn address(&self, rest: &str) -> Result<NatsAddress, QueueError> {
+        let mut address = NatsAddress::parse(rest)?;
+        address.options = address.options.or(self.options.clone());
+        Ok(address)
+    }
+}
 
 impl Connector for Nats {
     fn open(&self, rest: &str, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
-        let address = NatsAddress::parse(rest)?;
-        Ok(Arc::new(NatsQueue::open(&address, request)?))
+        Ok(Arc::new(NatsQueue::open(&self.address(rest)?, request)?))
     }
 
     fn remove(&self, rest: &str) -> Result<bool, ControlError> {
-        let address = NatsAddress::parse(rest).map_err(|error| {
-            ControlFailure::from(error).of(format!("nats:{rest}"), ControlCall::Remove)
+        let address = self.address(rest).map_err(|error| {
+            let shown = without_secrets(&format!("nats:{rest}"));
+            ControlFailure::from(error).of(shown, ControlCall::Remove)
         })?;
         NatsQueue::remove(&address)
     }
@@ -85,7 +102,7 @@ impl NatsQueue {
 
     async fn open_async(address: &NatsAddress, request: &OpenRequest) -> Result<Self, QueueError> {
         let name = address.name.as_str();
-        let connection = Connection::to(&address.servers).await;
+        let connection = Connection::to(address).await;
         let connection = connection.map_err(QueueError::Transport)?;
         let directory = Directory::of(&connection, address).await;
         let directory = directory.map_err(QueueError::Transport)?;
@@ -126,7 +143,7 @@ impl NatsQueue {
         };
         let entry = Entry::new(&request, address).in_first_layout();
         block_on(async {
-            let connection = Connection::to(&address.servers).await;
+            let connection = Connection::to(address).await;
             let connection = connection.map_err(QueueError::Transport)?;
             let directory = Directory::of(&connection, address).await;
             let directory = directory.map_err(QueueError::Transport)?;
@@ -144,7 +161,7 @@ impl NatsQueue {
             let name = address.name.as_str();
             let not_done = |reason: String| (reason, Outcome::NotDone);
             let unknown = |reason: String| (reason, Outcome::Unknown);
-            let connection = Connection::to(&address.servers).await.map_err(not_done)?;
+            let connection = Connection::to(address).await.map_err(not_done)?;
             let directory = Directory::of(&connection, address)
                 .await
                 .map_err(not_done)?;
@@ -219,7 +236,7 @@ impl NatsQueue {
             let asked_at = Instant::now();
             let left = match shared.life() {
                 Life::Removed => Err(Trouble::Gone),
-                _ => shared.left(None, shared::until(wait)).await,
+                _ => shared.left(None, shared.until(wait)).await,
             };
             let left = left.map_err(|trouble| {
                 let call = ControlCall::Drain;
@@ -242,7 +259,7 @@ impl NatsQueue {
 
     async fn purge_async(&self) -> Result<u64, Trouble> {
         let shared = &self.shared;
-        let until = Instant::now() + OPERATION;
+        let until = shared.connection.soon();
         let mut purged = 0;
         for (lane, place) in shared.places(until).await? {
             if place.record.state == State::Ready {
@@ -257,7 +274,7 @@ impl NatsQueue {
     async fn stats_async(&self) -> Result<QueueStats, Trouble> {
         let shared = &self.shared;
         let mut stats = shared.counts.now();
-        let places = shared.places(Instant::now() + OPERATION).await;
+        let places = shared.places(shared.connection.soon()).await;
         let now = record::now();
         for (_, place) in places? {
             let record = &place.record;
@@ -277,7 +294,8 @@ impl NatsQueue {
     }
 
     async fn holdings_async(&self) -> Result<Vec<Holding>, Trouble> {
-        let places = self.shared.places(Instant::now() + OPERATION).await?;
+        let shared = &self.shared;
+        let places = shared.places(shared.connection.soon()).await?;
         let leased = places.into_iter().map(|(_, place)| place.record);
         let leased = leased.filter(|record| record.state == State::Leased);
         let holding = |record: record::Record| {

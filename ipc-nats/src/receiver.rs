@@ -16,7 +16,7 @@ use crate::pull::{Answer, Puller};
 use crate::record::{self, Holder, Record, State};
 use crate::runtime::{block_on, spawn};
 use crate::settle::NatsHeld;
-use crate::shared::{Held, Life, OPERATION, Shared, Side, time_left, until};
+use crate::shared::{Held, Life, Shared, Side, time_left};
 
 #[derive(Debug)]
 pub(crate) struct NatsReceiver {
@@ -69,11 +69,11 @@ impl NatsReceiver {
             let looks = time.is_err() || shared.lanes.len() > 1;
             if looks && !shared.is_paused() {
                 let exactly = time.is_err();
-                if let Some(taken) = self.look(puller, exactly, until(wait)).await? {
+                if let Some(taken) = self.look(puller, exactly, self.shared.until(wait)).await? {
                     return Ok(taken);
                 }
             }
-            if shared.life() == Life::Closed && self.is_drained(until(wait)).await? {
+            if shared.life() == Life::Closed && self.is_drained(self.shared.until(wait)).await? {
                 return Err(RecvError::Closed);
             }
             let deadline = match time {
@@ -133,7 +133,9 @@ impl NatsReceiver {
             Answer::Message(message) => self.take(*message).await,
             Answer::Nothing => Ok(None),
             Answer::Silence => {
-                let alive = shared.lanes[lane].check_alive(until(wait)).await;
+                let alive = shared.lanes[lane]
+                    .check_alive(self.shared.until(wait))
+                    .await;
                 alive.map_err(|trouble| shared.recv_error(trouble))?;
                 tokio::time::sleep(SHORTLY).await;
                 Ok(None)
@@ -208,7 +210,7 @@ impl NatsReceiver {
     async fn try_take(&self, message: Message) -> Result<Option<Taken>, Trouble> {
         let shared = &self.shared;
         let told_at = Instant::now();
-        let until = told_at + OPERATION;
+        let until = shared.connection.soon();
         let Some(handed) = Handed::read(&message, &shared.lanes) else {
             return Ok(None);
         };

@@ -15,7 +15,7 @@ use crate::keys::Keyed;
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
 use crate::runtime::{block_on, spawn};
-use crate::shared::{Lent, Life, OPERATION, Shared, Side, time_left, until};
+use crate::shared::{Lent, Life, Shared, Side, time_left};
 
 #[derive(Debug)]
 pub(crate) struct NatsSender {
@@ -194,7 +194,7 @@ impl Shared {
             }
             let heard = self.room.count();
             let key = self.lanes[lane].new_key();
-            let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), until(wait));
+            let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), self.until(wait));
             match written.await {
                 Ok(seq) => return Ok((key, seq)),
                 // Somebody has that place.
@@ -208,7 +208,7 @@ impl Shared {
                     return Err(self.send_failure(trouble));
                 }
             }
-            let room = self.look_for_room(lane, options, until(wait)).await;
+            let room = self.look_for_room(lane, options, self.until(wait)).await;
             let room = room.map_err(|trouble| self.send_failure(trouble))?;
             if room.made {
                 guesses = 0;
@@ -246,10 +246,10 @@ impl Shared {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<(String, u64, Option<Keyed>), SendFailure> {
-        self.check_key(lane, options, until(wait)).await?;
+        self.check_key(lane, options, self.until(wait)).await?;
         let record = self.record(State::Writing, options.kind);
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
-        match self.claim(lane, options, id, &key, until(wait)).await {
+        match self.claim(lane, options, id, &key, self.until(wait)).await {
             Ok(keyed) => Ok((key, seq, keyed)),
             Err(failure) => {
                 self.withdraw(lane, key, seq);
@@ -270,7 +270,7 @@ impl Shared {
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
         let since = Instant::now();
         record.sent_at = Timestamp::from(SystemTime::now());
-        self.give_work(lane, &key, seq, record, payload, since, until(wait))
+        self.give_work(lane, &key, seq, record, payload, since, self.until(wait))
             .await
     }
 
@@ -282,7 +282,7 @@ impl Shared {
     ) -> Result<MessageId, SendFailure> {
         let mut record = self.fresh(id, &lent.options, &payload);
         record.keyed = lent.keyed.map(|(_, keyed)| keyed);
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let lane = &self.lanes[lent.lane];
         let mut place = lent.seq;
         let seq = loop {
@@ -310,7 +310,7 @@ impl Shared {
         if self.life() == Life::Removed {
             return;
         }
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let lane = &self.lanes[lent.lane];
         if lane.erase(&lent.key, lent.seq, until).await == Ok(false)
             && let Some(seq) = self.our_loan(lent, until).await

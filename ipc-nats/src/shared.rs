@@ -99,8 +99,6 @@ pub(crate) enum Life {
     Removed = 2,
 }
 
-/// How long an operation that does not wait for others may take, answers of the server included.
-pub(crate) const OPERATION: Duration = Duration::from_secs(5);
 /// The least that a server is given to answer, however little time is left.
 const LEAST: Duration = Duration::from_millis(500);
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -130,16 +128,6 @@ pub(crate) fn lanes(connection: &Arc<Connection>, name: &str, entry: &Entry) -> 
             Lane::new(connection, &queue, index, capacity, entry.layout())
         })
         .collect()
-}
-
-/// Until when the server may take to answer.
-pub(crate) fn until(wait: Wait) -> Instant {
-    let now = Instant::now();
-    match wait {
-        Wait::No => now + OPERATION,
-        Wait::Until(deadline) => deadline.max(now + LEAST),
-        Wait::Forever => now + FOR_EVER,
-    }
 }
 
 /// Until when to wait, or `None`: for ever. `Err`: no longer; after how long, if it was waited for at all.
@@ -203,6 +191,16 @@ impl Shared {
         ));
         spawn(watch(Arc::downgrade(&shared)));
         shared
+    }
+
+    /// Until when the server may take to answer.
+    pub(crate) fn until(&self, wait: Wait) -> Instant {
+        let now = Instant::now();
+        match wait {
+            Wait::No => self.connection.soon(),
+            Wait::Until(deadline) => deadline.max(now + LEAST),
+            Wait::Forever => now + FOR_EVER,
+        }
     }
 
     pub(crate) fn life(&self) -> Life {

@@ -176,7 +176,7 @@ impl TestCluster {
         let address = self.address(queue);
         let address = NatsAddress::parse(address.strip_prefix("nats:")?).ok()?;
         block_on(async {
-            let connection = Connection::to(&address.servers).await.ok()?;
+            let connection = Connection::to(&address).await.ok()?;
             let directory = Directory::of(&connection, &address).await.ok()?;
             let entry = directory.find(queue).await.ok()??;
             let lanes = shared::lanes(&connection, queue, &entry);
