@@ -4,6 +4,7 @@
 //! answer comes or its time is up: so everything asked here must bear being done twice, or say when it was.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,6 @@ use crate::options::NatsOptions;
 use crate::runtime::spawn;
 
 /// A connection.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
@@ -301,6 +301,15 @@ impl Connection {
                 "the NATS server at {servers} does not answer ({why}): is it running and reachable?"
             ),
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Connection");
+        shown.field("servers", &self.servers);
+        shown.field("process", &self.process);
+        shown.finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@
 //! queue; of several that create a name at once one writes the entry and the others throw theirs away. Removing takes
 //! the entry out first. So what the entry says is what exists, and a name that is used again is another queue.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::{self, CreateErrorKind, Store, UpdateErrorKind};
@@ -88,7 +89,7 @@ impl Entry {
 }
 
 /// The directory of one server or cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Directory {
     store: Store,
     servers: String,
@@ -208,8 +209,14 @@ impl Directory {
         watch.map_err(|error| self.explain(&error))
     }
 
-    fn explain(&self, error: &dyn std::fmt::Display) -> String {
+    fn explain(&self, error: &dyn fmt::Display) -> String {
         explain(&self.servers, error)
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
     }
 }
 
@@ -221,7 +228,7 @@ pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
     }
 }
 
-fn explain(servers: &str, error: &dyn std::fmt::Display) -> String {
+fn explain(servers: &str, error: &dyn fmt::Display) -> String {
     format!(
         "the NATS server at {servers} can't say which queues there are: {error}; does it run with JetStream (-js), and does its cluster have a leader?"
     )

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::env;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// A `nats-server` program of this machine.
@@ -39,6 +40,22 @@ impl Program {
     #[must_use]
     pub fn found() -> &'static [Self] {
         &FOUND
+    }
+
+    /// Its version, such as `[2, 9, 10]`.
+    ///
+    /// # Panics
+    /// If it does not say so.
+    #[must_use]
+    pub fn version(&self) -> Vec<u32> {
+        let said = Command::new(&self.path).arg("--version").output();
+        let said = said.expect("nats-server can be started").stdout;
+        let said = String::from_utf8_lossy(&said);
+        let (_, version) = said.trim().rsplit_once('v').expect("nats-server: v2.9.10");
+        let numbers = version
+            .split('.')
+            .map(|number| number.parse().unwrap_or_default());
+        numbers.collect()
     }
 
     /// The program for a suite of tests. If it is missing, says once for each suite that it was skipped, also where the
