@@ -10,7 +10,6 @@ use ipc_queue::transport::{
 use ipc_queue::{
     Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
     DrainError, Outcome, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
-    without_secrets,
 };
 
 use crate::address::NatsAddress;

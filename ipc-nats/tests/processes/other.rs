@@ -99,7 +99,7 @@ fn obey_if_told_to() {
                 sent.take_while(Result::is_ok).count().to_string()
             }
             "requeue for ever" => {
-                let letters = queue.transport().dead_letters();
+                let letters = queue.transport().dead_letters().unwrap();
                 let requeued = queue.transport().requeue(letters[0].id);
                 panic!("the wire is cut: {requeued:?}")
             }
