@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
 use crate::address::NatsAddress;
+use crate::lane::Trouble;
 use crate::options::NatsOptions;
 use crate::runtime::spawn;
 
@@ -172,7 +174,11 @@ impl Connection {
             .map_err(|error| format!("{label} is no address of a server: {error}"))?;
         let within = options.time();
         // A name may stand for two addresses.
-        let attempts = u32::try_from(2 * servers.len()).unwrap_or(u32::MAX);
+        let is_name = |server: &ServerAddr| server.host().parse::<IpAddr>().is_err();
+        let attempts = addresses
+            .iter()
+            .map(|server| 1 + u32::from(is_name(server)));
+        let attempts: u32 = attempts.sum();
         let client = ConnectOptions::new()
             .name("ipc-nats")
             .no_echo()
@@ -192,7 +198,7 @@ impl Connection {
             }
         };
         let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(within);
+        jetstream.set_timeout(PATIENCE.min(within));
         let process = format!("{:016x}", fastrand::u64(1..));
         let presence = answer_for(&client, &process).await?;
         Ok(Self {
@@ -282,6 +288,30 @@ impl Connection {
             _ => Refusal::Silent(error.to_string()),
         })?;
         answer(&message.payload)
+    }
+
+    /// Deletes a stream, if there is one.
+    pub(crate) async fn delete_stream(&self, name: &str, until: Instant) -> Result<(), Trouble> {
+        let subject = format!("$JS.API.STREAM.DELETE.{name}");
+        let (answer, _) = self
+            .ask::<serde_json::Value>(&subject, None, Bytes::new(), until)
+            .await;
+        match answer.map_err(|refusal| self.trouble(&refusal)) {
+            Ok(_) | Err(Trouble::Gone) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    pub(crate) fn trouble(&self, refusal: &Refusal) -> Trouble {
+        match refusal {
+            Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
+            // The same answer may come from a cluster that is just electing a leader.
+            Refusal::Error { code, .. } if is_passing(*code) || is_in_flight(*code) => {
+                Trouble::Server(self.explain(refusal))
+            }
+            Refusal::Error { .. } => Trouble::Refused(self.explain(refusal)),
+            Refusal::NobodyListens | Refusal::Silent(_) => Trouble::Server(self.explain(refusal)),
+        }
     }
 
     /// What to tell a user of trouble.

@@ -1,17 +1,18 @@
 //! Dead letters: records that carry their payload.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, SendFailure};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
 
 use crate::lane::{Lane, Place, Trouble, place_of};
 use crate::record::State;
-use crate::shared::{Life, Shared, Side};
+use crate::shared::{Shared, Side};
+use crate::steps::Steps;
 
 impl Shared {
-    pub(crate) async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Trouble> {
+    pub(crate) async fn dead_letters(&self, steps: &Steps) -> Result<Vec<DeadLetter>, Trouble> {
+        steps.read("list the records");
         let until = self.connection.soon();
         let mut letters = Vec::new();
         for (lane, place) in self.places(until).await? {
@@ -19,6 +20,7 @@ impl Shared {
                 continue;
             }
             // The listing has no payloads.
+            steps.read("read a dead letter");
             let found = self.lanes[lane].read(&place.key, until).await?;
             if let Some(place) = found.filter(|found| found.record.state == State::Dead) {
                 letters.push(self.letter(lane, place).await?);
@@ -65,21 +67,16 @@ impl Shared {
     /// First the work queue gets the payload again, with the letter's sequence as its number, then the record changes. If this
     /// process is killed in between, the receiver that is handed the payload finds the letter of that number and takes it. So
     /// there is always a work message for a record that is ready.
-    pub(crate) async fn requeue(self: &Arc<Self>, id: DeadLetterId) -> Result<bool, SendFailure> {
-        match self.life() {
-            Life::Removed => return Err(SendFailure::Removed),
-            Life::Closed => return Err(SendFailure::Closed),
-            Life::Open => {}
-        }
-        let requeued = self.try_requeue(id).await;
-        let requeued = requeued.map_err(|trouble| self.send_failure(trouble))?;
+    pub(crate) async fn requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+        let requeued = self.try_requeue(id, steps).await?;
         if requeued {
             self.tell(Side::Items).await;
         }
         Ok(requeued)
     }
 
-    async fn try_requeue(&self, id: DeadLetterId) -> Result<bool, Trouble> {
+    async fn try_requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+        steps.read("read the dead letter");
         let Some((lane, place)) = self.find(id).await? else {
             return Ok(false);
         };
@@ -88,10 +85,13 @@ impl Shared {
         let mut record = place.record.requeued(place.seq);
         self.connection.process.clone_into(&mut record.process);
         // It is there if another process was killed at this point, or is at it now.
-        if !lane.has_work(key, record.work).await? {
+        steps.read("look for its message in the work queue");
+        if !lane.has_work(key, record.work, until).await? {
+            steps.change("give it to the work queue");
             lane.publish(key, place.seq, &record, place.payload, until)
                 .await?;
         }
+        steps.change("make its record ready");
         match lane
             .write(key, place.seq, &record, Bytes::new(), until)
             .await
@@ -114,16 +114,20 @@ impl Shared {
             return Ok(found.record.work == work);
         }
         // Acked since, which takes its work message too, or discarded.
-        let was_discarded = lane.has_work(key, work).await?;
+        let was_discarded = lane.has_work(key, work, until).await?;
         if was_discarded {
             lane.drop_work(key).await;
         }
         Ok(!was_discarded)
     }
 
-    pub(crate) async fn discard(&self, id: DeadLetterId) -> Result<bool, Trouble> {
+    pub(crate) async fn discard(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+        steps.read("read the dead letter");
         match self.find(id).await? {
-            Some((lane, place)) => self.drop_letter(lane, &place).await,
+            Some((lane, place)) => {
+                steps.change("delete the dead letter");
+                self.drop_letter(lane, &place).await
+            }
             None => Ok(false),
         }
     }

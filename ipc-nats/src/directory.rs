@@ -1,8 +1,9 @@
 //! Which queues there are: a key-value bucket with one entry for each.
 //!
 //! A queue's streams are named by a number drawn for it. They are made first and the entry last, so nobody finds half a
-//! queue; of several that create a name at once one writes the entry and the others throw theirs away. Removing takes
-//! the entry out first. So what the entry says is what exists, and a name that is used again is another queue.
+//! queue; of several that create a name at once one writes the entry and the others throw theirs away. A removal first marks the
+//! entry, which decides it, and takes the entry out when the streams are deleted; so one that was cut off can be completed. What
+//! the entry says is what exists, and a name that is used again is another queue.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::address::NatsAddress;
 use crate::bucket;
 use crate::connection::Connection;
 use crate::lane::Layout;
+use crate::steps::Steps;
 
 /// What is known of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,9 @@ pub(crate) struct Entry {
     pub(crate) in_memory: bool,
     pub(crate) closed: bool,
     pub(crate) paused: bool,
+    /// The queue is gone, and its streams are being deleted: by whoever meets this entry, if the process that began was cut off.
+    #[serde(default)]
+    pub(crate) removed: bool,
 }
 
 const VERSION: u32 = 2;
@@ -51,6 +56,7 @@ impl Entry {
             in_memory: address.in_memory,
             closed: false,
             paused: false,
+            removed: false,
         }
     }
 
@@ -129,8 +135,14 @@ impl Directory {
         Ok(self.look_up(name).await?.map(|(entry, _)| entry))
     }
 
-    /// The entry and its revision, which grows with each change.
+    /// The entry and its revision, which grows with each change. `None`: there is no such queue.
     pub(crate) async fn look_up(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
+        let found = self.entry(name).await?;
+        Ok(found.filter(|(entry, _)| !entry.removed))
+    }
+
+    /// The same, also of a queue that is being removed.
+    pub(crate) async fn entry(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
         let until = Instant::now() + self.time;
         let found = loop {
             match self.store.entry(key(name)).await {
@@ -167,8 +179,11 @@ impl Directory {
         name: &str,
         id: u64,
         change: impl Fn(&mut Entry),
+        steps: &Steps,
     ) -> Result<Option<(Entry, u64)>, String> {
+        let until = Instant::now() + self.time;
         loop {
+            steps.read("read its entry in the directory");
             let found = self.look_up(name).await?;
             let Some((mut entry, revision)) = found.filter(|(entry, _)| entry.id == id) else {
                 return Ok(None);
@@ -178,28 +193,58 @@ impl Directory {
             if entry == before {
                 return Ok(Some((entry, revision)));
             }
+            steps.change("change its entry in the directory");
             match self.store.update(key(name), entry.bytes(), revision).await {
                 Ok(revision) => return Ok(Some((entry, revision))),
                 Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
-                Err(error) => return Err(self.explain(&error)),
+                Err(error) if Instant::now() >= until => return Err(self.explain(&error)),
+                // Perhaps it was changed, and the answer was lost.
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    /// Takes the entry out; what it said.
-    pub(crate) async fn take_out(&self, name: &str) -> Result<Option<Entry>, String> {
-        let Some((entry, revision)) = self.look_up(name).await? else {
+    /// Marks the queue as removed, or finds it marked; what its entry says. `None`: there is none.
+    pub(crate) async fn mark_removed(
+        &self,
+        name: &str,
+        steps: &Steps,
+    ) -> Result<Option<Entry>, String> {
+        steps.read("read its entry in the directory");
+        let Some((entry, _)) = self.entry(name).await? else {
             return Ok(None);
         };
-        let taken = self.store.delete_expect_revision(key(name), Some(revision));
-        match taken.await {
-            Ok(()) => Ok(Some(entry)),
-            Err(error) => match self.look_up(name).await? {
-                Some((_, now)) if now == revision => Err(self.explain(&error)),
-                // Somebody else did, or changed it meanwhile.
-                Some(_) => Box::pin(self.take_out(name)).await,
-                None => Ok(None),
-            },
+        if !entry.removed {
+            let remove = |entry: &mut Entry| entry.removed = true;
+            let marked = self.change(name, entry.id, remove, steps).await?;
+            if marked.is_none()
+                && self
+                    .entry(name)
+                    .await?
+                    .is_none_or(|(now, _)| now.id != entry.id)
+            {
+                // Another process removed it, and was quicker.
+                return Ok(None);
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// Takes the entry of a queue out that was removed, and of which nothing is left.
+    pub(crate) async fn forget(&self, name: &str, id: u64) -> Result<(), String> {
+        let found = self.entry(name).await?;
+        let Some((_, revision)) = found.filter(|(entry, _)| entry.removed && entry.id == id) else {
+            return Ok(());
+        };
+        let key = key(name);
+        let deleted = self.store.delete_expect_revision(key, Some(revision));
+        let Err(error) = deleted.await else {
+            return Ok(());
+        };
+        // If the answer was lost, or another process was quicker.
+        match self.entry(name).await? {
+            Some((_, now)) if now == revision => Err(self.explain(&error)),
+            _ => Ok(()),
         }
     }
 
@@ -223,7 +268,10 @@ impl fmt::Debug for Directory {
 /// What a watch came upon; `None`: the queue is gone.
 pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
     match entry.operation {
-        kv::Operation::Put => Some((Entry::read(&entry.value).ok()?, entry.revision)),
+        kv::Operation::Put => {
+            let found = Entry::read(&entry.value).ok()?;
+            (!found.removed).then_some((found, entry.revision))
+        }
         _ => None,
     }
 }

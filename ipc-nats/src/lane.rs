@@ -16,11 +16,13 @@ mod keys;
 mod listing;
 mod vacancies;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType,
 };
@@ -71,8 +73,25 @@ pub(crate) enum Trouble {
     Changed,
     /// The queue was removed.
     Gone,
-    /// The server's; what to tell the user.
+    /// The server did not answer; what to tell the user.
     Server(String),
+    /// The server said no; what to tell the user.
+    Refused(String),
+    /// A record makes no sense; what to tell the user.
+    Damaged(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue is full",
+            Self::Changed => {
+                "another process took the message's place back: this one was cut off from the server for too long"
+            }
+            Self::Gone => "the queue was removed",
+            Self::Server(text) | Self::Refused(text) | Self::Damaged(text) => text,
+        })
+    }
 }
 
 /// The one consumer of each work stream.
@@ -185,10 +204,12 @@ impl Lane {
         text
     }
 
-    pub(crate) async fn delete(&self) {
+    /// Deletes its streams, those that there are.
+    pub(crate) async fn delete(&self, until: Instant) -> Result<(), Trouble> {
         for stream in [&self.work, &self.places, &self.keys] {
-            let _ = self.connection.jetstream.delete_stream(stream).await;
+            self.connection.delete_stream(stream, until).await?;
         }
+        Ok(())
     }
 
     // --- places ----------------------------------------------------------------------------------
@@ -296,38 +317,22 @@ impl Lane {
         until: Instant,
     ) -> Result<Option<Place>, Trouble> {
         let subject = format!("{}.{place}", self.places);
-        let jetstream = &self.connection.jetstream;
-        loop {
-            let stream = jetstream.get_stream_no_info(&self.places).await;
-            let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
-            let error = match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(found) => {
-                    let record = Record::read(&found.headers);
-                    let record = record.ok_or_else(|| self.strange(place))?;
-                    return Ok(Some(Place {
-                        key: key_in(&found.headers).unwrap_or(place).to_owned(),
-                        seq: found.sequence,
-                        record,
-                        payload: found.payload,
-                        written_at: u64::try_from(found.time.unix_timestamp_nanos())
-                            .unwrap_or_default(),
-                    }));
-                }
-                Err(error) => error,
-            };
-            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
-                return Ok(None);
-            }
-            self.check_alive(until).await?;
-            if Instant::now() >= until {
-                return Err(Trouble::Server(self.refused(&error)));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let Some(found) = self.last(&self.places, &subject, until).await? else {
+            return Ok(None);
+        };
+        let record = Record::read(&found.headers).ok_or_else(|| self.strange(place))?;
+        let written_at = found.time.unix_timestamp_nanos();
+        Ok(Some(Place {
+            key: key_in(&found.headers).unwrap_or(place).to_owned(),
+            seq: found.sequence,
+            record,
+            written_at: u64::try_from(written_at).unwrap_or_default(),
+            payload: found.payload,
+        }))
     }
 
     fn strange(&self, key: &str) -> Trouble {
-        Trouble::Server(format!(
+        Trouble::Damaged(format!(
             "the record of message {key} in the stream {} is none of ours: was it written by another program, or a later version?",
             self.places
         ))
@@ -371,28 +376,25 @@ impl Lane {
     }
 
     /// Whether a message is in the work queue, published as the one with this number ([`Record::work`]).
-    pub(crate) async fn has_work(&self, key: &str, work: u64) -> Result<bool, Trouble> {
-        let jetstream = &self.connection.jetstream;
-        let stream = jetstream.get_stream_no_info(&self.work).await;
-        let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+    pub(crate) async fn has_work(
+        &self,
+        key: &str,
+        work: u64,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
         let subject = format!("{}.{key}", self.work);
-        match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(found) => Ok(Record::read(&found.headers).is_some_and(|record| record.work == work)),
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(false),
-            Err(error) => Err(Trouble::Server(self.refused(&error))),
-        }
+        let found = self.last(&self.work, &subject, until).await?;
+        let record = found.and_then(|found| Record::read(&found.headers));
+        Ok(record.is_some_and(|record| record.work == work))
     }
 
     /// Takes a message whose record is gone out of the work queue. If that fails, whoever receives it drops it.
     ///
     /// By its sequence: a purge by subject makes the consumers of 2.9 forget messages that come after it.
     pub(crate) async fn drop_work(&self, key: &str) {
-        let jetstream = &self.connection.jetstream;
-        let Ok(stream) = jetstream.get_stream_no_info(&self.work).await else {
-            return;
-        };
         let subject = format!("{}.{key}", self.work);
-        if let Ok(found) = stream.get_last_raw_message_by_subject(&subject).await {
+        let until = self.connection.soon();
+        if let Ok(Some(found)) = self.last(&self.work, &subject, until).await {
             let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.work);
             let question = json!({ "seq": found.sequence, "no_erase": true }).to_string();
             let _ = self
@@ -414,6 +416,32 @@ impl Lane {
     }
 
     // --- both ------------------------------------------------------------------------------------
+
+    /// The last message of a subject, asked for until there is an answer, or until then.
+    async fn last(
+        &self,
+        stream: &str,
+        subject: &str,
+        until: Instant,
+    ) -> Result<Option<StreamMessage>, Trouble> {
+        let jetstream = &self.connection.jetstream;
+        loop {
+            let stream = jetstream.get_stream_no_info(stream).await;
+            let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+            let error = match stream.get_last_raw_message_by_subject(subject).await {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) => error,
+            };
+            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
+                return Ok(None);
+            }
+            self.check_alive(until).await?;
+            if Instant::now() >= until {
+                return Err(Trouble::Server(self.refused(&error)));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 
     /// As [`Connection::ask`], and finds out whether the queue is gone when nobody listens.
     async fn ask<T: serde::de::DeserializeOwned>(
@@ -457,10 +485,7 @@ impl Lane {
     }
 
     fn trouble(&self, refusal: &Refusal) -> Trouble {
-        match refusal {
-            Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
-            other => Trouble::Server(self.connection.explain(other)),
-        }
+        self.connection.trouble(refusal)
     }
 }
 

@@ -26,6 +26,7 @@ mod runtime;
 mod sender;
 mod settle;
 mod shared;
+mod steps;
 #[cfg(feature = "test-server")]
 pub mod testing;
 

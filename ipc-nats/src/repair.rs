@@ -108,7 +108,7 @@ impl Shared {
             }
             // Its sender may be giving it to the work queue, and would not notice: it trusts in its place for a while.
             State::Ready if is_untouched(&place.record) && is_old(place, given_up_after()) => {
-                if self.lanes[lane].has_work(&place.key, 0).await? {
+                if self.lanes[lane].has_work(&place.key, 0, until).await? {
                     return Ok(false);
                 }
                 self.take_back(lane, place, until).await

@@ -10,9 +10,7 @@ use futures_util::StreamExt;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::bell::Listeners;
 use ipc_queue::transport::Wait;
-use ipc_queue::{
-    ControlCall, ControlFailure, Outcome, RecvError, SendFailure, SendOptions, SettleError,
-};
+use ipc_queue::{ControlFailure, RecvError, SendFailure, SendOptions, SettleError};
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
@@ -23,6 +21,7 @@ use crate::keys::Keyed;
 use crate::lane::{Lane, Place, Trouble};
 use crate::record::{Record, State};
 use crate::runtime::spawn;
+use crate::steps::Steps;
 use crate::{keeper, record};
 
 #[derive(Debug)]
@@ -103,15 +102,20 @@ pub(crate) enum Life {
 const LEAST: Duration = Duration::from_millis(500);
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-static OPENED: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+/// By the queue's number and the connection's address.
+type Opened = HashMap<(u64, usize), Weak<Shared>>;
 
-fn opened() -> MutexGuard<'static, HashMap<u64, Weak<Shared>>> {
+static OPENED: LazyLock<Mutex<Opened>> = LazyLock::new(Mutex::default);
+
+fn opened() -> MutexGuard<'static, Opened> {
     OPENED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// This process's opening of the queue with this number, if it has it open.
-pub(crate) fn find(id: u64) -> Option<Arc<Shared>> {
-    opened().get(&id)?.upgrade()
+/// This process's openings of the queue with this number, over whichever connections.
+pub(crate) fn find(id: u64) -> Vec<Arc<Shared>> {
+    let opened = opened();
+    let of_it = opened.iter().filter(|((queue, _), _)| *queue == id);
+    of_it.filter_map(|(_, shared)| shared.upgrade()).collect()
 }
 
 /// The lanes of a queue.
@@ -150,8 +154,9 @@ impl Shared {
         entry: Entry,
         revision: u64,
     ) -> Arc<Self> {
+        let place = (entry.id, Arc::as_ptr(connection).addr());
         let mut opened = opened();
-        if let Some(shared) = opened.get(&entry.id).and_then(Weak::upgrade)
+        if let Some(shared) = opened.get(&place).and_then(Weak::upgrade)
             && !shared.connection.is_forked()
         {
             shared.learn(Some(&(entry, revision)));
@@ -183,7 +188,7 @@ impl Shared {
             entry,
         });
         opened.retain(|_, known| known.strong_count() > 0);
-        opened.insert(shared.entry.id, Arc::downgrade(&shared));
+        opened.insert(place, Arc::downgrade(&shared));
         drop(opened);
         spawn(keeper::keep(
             Arc::downgrade(&shared),
@@ -434,7 +439,7 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => SendFailure::Removed,
-            other => SendFailure::Transport(text(other)),
+            other => SendFailure::Transport(other.to_string()),
         }
     }
 
@@ -442,7 +447,7 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => RecvError::Removed,
-            other => RecvError::Transport(text(other)),
+            other => RecvError::Transport(other.to_string()),
         }
     }
 
@@ -451,36 +456,14 @@ impl Shared {
         match trouble {
             Trouble::Changed => SettleError::LeaseLost,
             Trouble::Gone => SettleError::Transport("the queue was removed".to_owned()),
-            other => SettleError::Transport(text(other)),
+            other => SettleError::Transport(other.to_string()),
         }
     }
 
-    /// Of a call that waited for so long.
-    pub(crate) fn control_failure(
-        &self,
-        call: ControlCall,
-        trouble: Trouble,
-        waited: Duration,
-    ) -> ControlFailure {
+    /// Of a control call that came this far.
+    pub(crate) fn control_failure(&self, steps: &Steps, trouble: Trouble) -> ControlFailure {
         self.note(&trouble);
-        match trouble {
-            Trouble::Gone => ControlFailure::Removed,
-            other => ControlFailure::Unreachable {
-                request: call.to_string(),
-                waited,
-                reason: text(other),
-                outcome: Outcome::Unknown,
-            },
-        }
-    }
-}
-
-fn text(trouble: Trouble) -> String {
-    match trouble {
-        Trouble::Server(text) => text,
-        Trouble::Changed => "somebody else took the message's place back: this process was cut off from the server for too long".to_owned(),
-        Trouble::Full => "the queue is full".to_owned(),
-        Trouble::Gone => "the queue was removed".to_owned(),
+        steps.failure(trouble)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The `nats` transport keeps every promise of `ipc_queue::transport`, on each server that is found.
 
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use ipc_nats::testing::{Program, TestServer, Which};
 use ipc_nats::{NatsAddress, NatsQueue};
-use ipc_queue::conformance::Subject;
-use ipc_queue::transport::{OpenRequest, Transport};
-use ipc_queue::{ControlError, Name, QueueError};
+use ipc_queue::conformance::{Proxied, Proxy, Subject};
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
+use ipc_queue::{ControlError, Name, QueueError, QueueSettings};
 
 struct Nats(&'static TestServer);
 
@@ -40,6 +41,33 @@ impl Subject for Nats {
 
     fn remove(&self, name: &Name) -> Result<bool, ControlError> {
         NatsQueue::remove(&self.address(name))
+    }
+
+    fn proxied(&self, name: &Name) -> Option<Proxied> {
+        let server = self.0.host().parse().expect("an address of a socket");
+        let (proxy, host) = Proxy::tcp(server).expect("a free port");
+        // Short, because the faults stall it again and again.
+        let rest = format!("//{host}/{name}?timeout=200ms");
+        let address = NatsAddress::parse(&rest).expect("an address");
+        let request = OpenRequest {
+            mode: OpenMode::Open,
+            settings: QueueSettings::default(),
+            insist_on: Vec::new(),
+            payload: OpenRequest::ANY_PAYLOAD.to_owned(),
+        };
+        // On a busy machine its first answer may come too late for that.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let queue = loop {
+            match NatsQueue::open(&address, &request) {
+                Ok(queue) => break queue,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        };
+        Some(Proxied {
+            proxy,
+            queue: Arc::new(queue),
+            remove: Box::new(move || NatsQueue::remove(&address)),
+        })
     }
 
     fn slowness(&self) -> u32 {

@@ -1,8 +1,9 @@
 //! Reads all records of a lane, through a consumer that lives for as long as that takes.
 //!
-//! What was there all the time is in the list. What was changed meanwhile may be in it twice, or not at all: who must
+//! What was there all the time is in the list. What was changed meanwhile may be missing: who must
 //! know that nothing is left compares [`last_change`](Lane::last_change) before and after.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
@@ -11,7 +12,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Delivered, Lane, Place, Trouble, key_in};
+use super::{Delivered, Lane, Place, Trouble, key_in, place_of};
 use crate::record::Record;
 
 #[derive(Deserialize)]
@@ -29,7 +30,7 @@ struct State {
 const NEXT_WITHIN: Duration = Duration::from_millis(200);
 
 impl Lane {
-    /// All places that are taken, oldest change first; without what dead letters say.
+    /// All places that are taken, oldest change first, each once; without what dead letters say.
     pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
         Ok(self.count_and_list(until).await?.1)
     }
@@ -113,7 +114,7 @@ impl Lane {
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.places, made.name);
         // Nobody waits for it, and it would go by itself.
         let _ = client.publish(subject, Bytes::new()).await;
-        Ok(is_whole.then_some(places))
+        Ok(is_whole.then(|| latest(places)))
     }
 
     /// The record in a message, and how many come after it.
@@ -135,4 +136,13 @@ impl Lane {
         };
         Ok(Some((place, delivered.pending)))
     }
+}
+
+/// Of records of the same place the last one: the others were replaced while the list was read.
+fn latest(mut places: Vec<Place>) -> Vec<Place> {
+    let mut seen = HashSet::new();
+    places.reverse();
+    places.retain(|place| seen.insert(place_of(&place.key).to_owned()));
+    places.reverse();
+    places
 }
