@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::ClusterInfo;
+use futures_util::TryStreamExt;
 use ipc_proto::QueueSettings;
 use tempfile::TempDir;
 
@@ -88,6 +89,21 @@ pub fn create_in_first_layout(address: &NatsAddress, capacity: u32) {
     };
     let created = crate::NatsQueue::create_in_first_layout(address, settings);
     assert!(created.is_ok_and(|made| made), "the queue is created");
+}
+
+/// The streams of the server at this address, without that of the directory.
+///
+/// # Panics
+/// If it does not say.
+#[must_use]
+pub fn streams(address: &NatsAddress) -> Vec<String> {
+    block_on(async {
+        let connection = Connection::to(address).await.expect("the server is there");
+        let names = connection.jetstream.stream_names();
+        let names: Vec<String> = names.try_collect().await.expect("the server says");
+        let names = names.into_iter().filter(|name| name != "KV_ipc-queues");
+        names.collect()
+    })
 }
 
 /// Three servers that are one cluster.
