@@ -11,7 +11,7 @@ use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, QueueOptions, RecvError, SendFailure, SendOptions};
 
 use other::Other;
-use wire::{Cut, Wire};
+use wire::{Cut, To, Wire};
 
 const A_WHILE: Duration = Duration::from_secs(30);
 
@@ -21,6 +21,7 @@ ipc_nats::on_each_server! {
     a_receiver_that_waits_hears_that_another_process_closed_the_queue
     processes_that_race_for_places_fill_a_queue_exactly
     a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there
+    a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it
     the_place_of_a_killed_sender_is_taken_back
     a_killed_sender_does_not_keep_a_closed_queue_from_draining
     a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not
@@ -107,6 +108,29 @@ fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(prog
     }
 }
 
+/// And its requeuer was killed before it could change the letter's record.
+fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it(
+    program: &Program,
+) {
+    let server = TestServer::of(program);
+    let (_, queue) = create(&server, &QueueOptions::new().capacity(1));
+    let receiver = queue.receiver();
+    let id = queue.sender().try_send(b"once").expect("a place");
+    let delivery = receiver.recv().expect("it was sent");
+    delivery.bury().expect("we hold it");
+    kill_while_sending(&server, Cut::After, "requeue for ever");
+    let wire = Wire::to(&server, To::Places, Cut::Before);
+    let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
+    other.tell("recv");
+    wait_until("it is handed out", || wire.is_cut());
+    drop(other);
+    let letters = queue.transport().dead_letters().expect("it exists");
+    assert_eq!(letters.len(), 1);
+    let delivery = receiver.recv_timeout(A_WHILE).expect("it comes again");
+    assert_eq!((delivery.id(), delivery.attempt()), (id, 1));
+    delivery.ack().expect("we hold it");
+}
+
 fn a_queue_that_another_process_closes_takes_nothing_and_drains(program: &Program) {
     let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
@@ -178,7 +202,7 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: 
 
 /// A sender that is killed when it has a place and its message is just going to the work queue: before, or when that has it.
 fn kill_while_sending(server: &TestServer, cut: Cut, how: &str) {
-    let wire = Wire::to(server, cut);
+    let wire = Wire::to(server, To::Work, cut);
     let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
     other.tell(how);
     wait_until("the message is on its way", || wire.is_cut());
