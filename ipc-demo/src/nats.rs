@@ -160,7 +160,8 @@ pub fn address(servers: &str, pool: &str) -> Result<String> {
     Ok(address)
 }
 
-/// An address as it may be shown to be typed elsewhere: without the login, which is not for everybody to see.
+/// An address as it may be shown to be typed elsewhere: without the login, which is not for
+/// everybody to see.
 #[must_use]
 pub fn shown(address: &str) -> String {
     let (place, options) = address.split_at(address.find('?').unwrap_or(address.len()));

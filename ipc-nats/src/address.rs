@@ -25,8 +25,10 @@ pub struct NatsAddress {
 }
 
 const MOST_REPLICAS: usize = 5;
-const OPTIONS: &str = "creds=FILE, nkey=FILE, tls=required or first, ca=FILE, cert=FILE with key=FILE, and timeout=5s";
-const FORM_OF_LOGIN: &str = "a login is USER:PASSWORD@ or TOKEN@; write %2F for a slash in it, %2C for a comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
+const OPTIONS: &str = "creds=FILE, nkey=FILE, tls=required or first, ca=FILE, cert=FILE with \
+    key=FILE, and timeout=5s";
+const FORM_OF_LOGIN: &str = "a login is USER:PASSWORD@ or TOKEN@; write %2F for a slash in it, \
+    %2C for a comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
 
 impl NatsAddress {
     /// Reads what follows `nats:` in an address.
@@ -38,7 +40,8 @@ impl NatsAddress {
             address: without_secrets(&format!("nats:{rest}")),
             reason,
         };
-        let form = "write nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]]/QUEUE[?replicas=3&storage=memory]";
+        let form = "write \
+            nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]]/QUEUE[?replicas=3&storage=memory]";
         let place = rest
             .strip_prefix("//")
             .ok_or_else(|| bad(form.to_owned()))?;
@@ -104,7 +107,10 @@ impl NatsAddress {
                 return Err("there are two logins: give one".to_owned());
             }
             (option, value) => self.options.set(option, value).map_err(|reason| {
-                format!("{reason}; there are replicas=1 to {MOST_REPLICAS}, storage=file and storage=memory, {OPTIONS}")
+                format!(
+                    "{reason}; there are replicas=1 to {MOST_REPLICAS}, storage=file and \
+                    storage=memory, {OPTIONS}"
+                )
             })?,
         }
         Ok(())

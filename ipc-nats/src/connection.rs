@@ -375,20 +375,25 @@ fn why_not_connected(servers: &str, options: &NatsOptions, error: &ConnectError)
     let text = with_sources(error);
     match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => format!(
-            "the NATS server at {servers} refuses {}: log in with nats://USER:PASSWORD@HOST, ?creds=FILE or ?nkey=FILE, or set NATS_USER and NATS_PASSWORD, NATS_TOKEN, NATS_CREDS or NATS_NKEY",
+            "the NATS server at {servers} refuses {}: log in with nats://USER:PASSWORD@HOST, \
+             ?creds=FILE or ?nkey=FILE, or set NATS_USER and NATS_PASSWORD, NATS_TOKEN, \
+             NATS_CREDS or NATS_NKEY",
             options.login_kind()
         ),
         _ if text.contains("peer certificate") => format!(
-            "the certificate of the NATS server at {servers} is not trusted: {text}; name its authority with ?ca=FILE or NATS_CA, and the host as the certificate does"
+            "the certificate of the NATS server at {servers} is not trusted: {text}; name its \
+             authority with ?ca=FILE or NATS_CA, and the host as the certificate does"
         ),
         _ if text.contains("received fatal alert") => format!(
-            "the NATS server at {servers} refuses TLS: {text}; it may want a client certificate: ?cert=FILE&key=FILE, or NATS_CERT and NATS_KEY"
+            "the NATS server at {servers} refuses TLS: {text}; it may want a client certificate: \
+             ?cert=FILE&key=FILE, or NATS_CERT and NATS_KEY"
         ),
         ConnectErrorKind::Tls => {
             format!("no TLS connection to the NATS server at {servers}: {text}")
         }
         _ => format!(
-            "no NATS server answers at {servers}: {text}; is it running? start one with `nats-server -js`"
+            "no NATS server answers at {servers}: {text}; is it running? start one with \
+             `nats-server -js`"
         ),
     }
 }
@@ -418,8 +423,8 @@ fn is_passing(code: u64) -> bool {
     matches!(code, NOT_AVAILABLE | NO_QUORUM | OFFLINE)
 }
 
-/// Whether a cluster is storing another write of the same subject, or the same message: perhaps our own, asked for before.
-/// Servers before 2.11 do not say so.
+/// Whether a cluster is storing another write of the same subject, or the same message: perhaps our
+/// own, asked for before. Servers before 2.11 do not say so.
 fn is_in_flight(code: u64) -> bool {
     const SAME_MESSAGE: u64 = 10158;
     const SAME_SUBJECT: u64 = 10164;

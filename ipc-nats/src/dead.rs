@@ -64,9 +64,10 @@ impl Shared {
 
     /// Makes a dead letter ready again, at its own place.
     ///
-    /// First the work queue gets the payload again, with the letter's sequence as its number, then the record changes. If this
-    /// process is killed in between, the receiver that is handed the payload finds the letter of that number and takes it. So
-    /// there is always a work message for a record that is ready.
+    /// First the work queue gets the payload again, with the letter's sequence as its number, then
+    /// the record changes. If this process is killed in between, the receiver that is handed the
+    /// payload finds the letter of that number and takes it. So there is always a work message for
+    /// a record that is ready.
     pub(crate) async fn requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
         let requeued = self.try_requeue(id, steps).await?;
         if requeued {

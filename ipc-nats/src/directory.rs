@@ -1,9 +1,10 @@
 //! Which queues there are: a key-value bucket with one entry for each.
 //!
-//! A queue's streams are named by a number drawn for it. They are made first and the entry last, so nobody finds half a
-//! queue; of several that create a name at once one writes the entry and the others throw theirs away. A removal first marks the
-//! entry, which decides it, and takes the entry out when the streams are deleted; so one that was cut off can be completed. What
-//! the entry says is what exists, and a name that is used again is another queue.
+//! A queue's streams are named by a number drawn for it. They are made first and the entry last, so
+//! nobody finds half a queue; of several that create a name at once one writes the entry and the
+//! others throw theirs away. A removal first marks the entry, which decides it, and takes the entry
+//! out when the streams are deleted; so one that was cut off can be completed. What the entry says
+//! is what exists, and a name that is used again is another queue.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -34,7 +35,8 @@ pub(crate) struct Entry {
     pub(crate) in_memory: bool,
     pub(crate) closed: bool,
     pub(crate) paused: bool,
-    /// The queue is gone, and its streams are being deleted: by whoever meets this entry, if the process that began was cut off.
+    /// The queue is gone, and its streams are being deleted: by whoever meets this entry, if the
+    /// process that began was cut off.
     #[serde(default)]
     pub(crate) removed: bool,
 }
@@ -65,7 +67,8 @@ impl Entry {
             .map_err(|error| format!("an entry of the bucket {BUCKET} is not ours: {error}"))?;
         if !(COUNTED..=VERSION).contains(&entry.version) {
             return Err(format!(
-                "the queue has layout {} and this version of ipc-nats knows {COUNTED} to {VERSION}: use the version that created it",
+                "the queue has layout {} and this version of ipc-nats knows {COUNTED} to \
+                 {VERSION}: use the version that created it",
                 entry.version
             ));
         }

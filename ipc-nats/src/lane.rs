@@ -1,16 +1,17 @@
 //! One lane of a queue: its places and its work, two streams.
 //!
-//! *Places*: as many numbered subjects as the queue's capacity, each with at most one record: that of the message which has the
-//! place. A place is taken by writing a record where there is none, so the number of messages can't exceed the capacity. A
-//! record is replaced or deleted by its sequence only, so whoever comes second is refused: that is what acks and leases are
-//! decided on. The stream has no limit of its own: a full replicated stream of nats-server 2.12 and later also refuses a write that
-//! only replaces a record, such as a lease.
+//! *Places*: as many numbered subjects as the queue's capacity, each with at most one record: that
+//! of the message which has the place. A place is taken by writing a record where there is none, so
+//! the number of messages can't exceed the capacity. A record is replaced or deleted by its
+//! sequence only, so whoever comes second is refused: that is what acks and leases are decided on.
+//! The stream has no limit of its own: a full replicated stream of nats-server 2.12 and later also
+//! refuses a write that only replaces a record, such as a lease.
 //!
-//! *Work*: a work queue of the payloads, one consumer for all receivers. It says who gets what next, and hands out again what the
-//! dead had; losing its word delays, doubling it does no harm.
+//! *Work*: a work queue of the payloads, one consumer for all receivers. It says who gets what
+//! next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
 //!
-//! A message's *key* is `PLACE-DRAWN`: the number of its place and a random number, both in hexadecimal. So a place tells its
-//! present message from all that had it before.
+//! A message's *key* is `PLACE-DRAWN`: the number of its place and a random number, both in
+//! hexadecimal. So a place tells its present message from all that had it before.
 
 mod delivered;
 mod keys;
@@ -50,7 +51,8 @@ pub(crate) struct Lane {
 /// How the capacity of a queue is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// By the server, which refuses a record too many. Queues of the first version; a key is a random number only.
+    /// By the server, which refuses a record too many. Queues of the first version; a key is a
+    /// random number only.
     Counted,
     /// By the numbers of the places.
     Numbered,
@@ -89,7 +91,8 @@ impl fmt::Display for Trouble {
         f.write_str(match self {
             Self::Full => "the queue is full",
             Self::Changed => {
-                "another process took the message's place back: this one was cut off from the server for too long"
+                "another process took the message's place back: this one was cut off from the \
+                 server for too long"
             }
             Self::Gone => "the queue was removed",
             Self::Server(text) | Self::Refused(text) | Self::Damaged(text) => text,
@@ -378,7 +381,8 @@ impl Lane {
             .map_err(|(refusal, _)| self.trouble(&refusal))
     }
 
-    /// Whether a message is in the work queue, published as the one with this number ([`Record::work`]).
+    /// Whether a message is in the work queue, published as the one with this number
+    /// ([`Record::work`]).
     pub(crate) async fn has_work(
         &self,
         key: &str,

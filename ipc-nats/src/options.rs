@@ -1,7 +1,8 @@
 //! How a server is reached: login, TLS and time-out.
 //!
-//! What an address says comes first, then what the program says, then the environment. A login is taken as a whole from one of
-//! them. Secrets are never printed: `Debug` and errors name the kind of a login only.
+//! What an address says comes first, then what the program says, then the environment. A login is
+//! taken as a whole from one of them. Secrets are never printed: `Debug` and errors name the kind
+//! of a login only.
 
 use std::fmt;
 use std::fs;
@@ -58,8 +59,9 @@ impl NatsOptions {
         Self::default()
     }
 
-    /// What the environment says: `NATS_CREDS` and `NATS_NKEY` (files), `NATS_USER` with `NATS_PASSWORD`, `NATS_TOKEN`;
-    /// `NATS_CA`, `NATS_CERT` with `NATS_KEY` (files), `NATS_TLS` (`required` or `first`); `NATS_TIMEOUT`.
+    /// What the environment says: `NATS_CREDS` and `NATS_NKEY` (files), `NATS_USER` with
+    /// `NATS_PASSWORD`, `NATS_TOKEN`; `NATS_CA`, `NATS_CERT` with `NATS_KEY` (files), `NATS_TLS`
+    /// (`required` or `first`); `NATS_TIMEOUT`.
     ///
     /// # Errors
     /// The name of the variable that makes no sense, and why.
@@ -161,7 +163,8 @@ impl NatsOptions {
         }
     }
 
-    /// Trusts the certificate authorities in this PEM file instead of the system's, and requires TLS.
+    /// Trusts the certificate authorities in this PEM file instead of the system's, and requires
+    /// TLS.
     #[must_use]
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
         Self {

@@ -43,7 +43,8 @@ pub fn register() {
     register_with(NatsOptions::new());
 }
 
-/// The same, with a login, TLS settings or a time-out for all addresses that do not say it themselves.
+/// The same, with a login, TLS settings or a time-out for all addresses that do not say it
+/// themselves.
 pub fn register_with(options: NatsOptions) {
     ipc_queue::register("nats", Arc::new(Nats { options }));
 }

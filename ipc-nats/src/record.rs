@@ -49,8 +49,9 @@ pub(crate) struct Record {
     /// Its key, if it has one.
     #[serde(default)]
     pub(crate) keyed: Option<Keyed>,
-    /// The number of its message in the work queue. 0: the one that it was sent with; otherwise the sequence of the dead letter
-    /// for which it was published again. What the work queue hands out under another number is a leftover.
+    /// The number of its message in the work queue. 0: the one that it was sent with; otherwise the
+    /// sequence of the dead letter for which it was published again. What the work queue hands out
+    /// under another number is a leftover.
     #[serde(default)]
     pub(crate) work: u64,
 }

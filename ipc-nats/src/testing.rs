@@ -1,8 +1,9 @@
 //! Starts servers for tests: on free ports of 127.0.0.1, with folders of their own, killed when dropped, and also when this
 //! process ends in whatever way: each is watched by a shell that waits for the end of a pipe.
 //!
-//! Needs a program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`). [`Program::found`] says where it is looked
-//! for. The tests of this crate run against two of them, if there are two.
+//! Needs a program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
+//! [`Program::found`] says where it is looked for. The tests of this crate run against two of them,
+//! if there are two.
 
 mod program;
 
@@ -40,7 +41,8 @@ pub struct TestServer {
 const PID: &str = "pid";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Whether there is a `nats-server`. If not, says so, once, so that a test which returns then is seen to have been skipped.
+/// Whether there is a `nats-server`. If not, says so, once, so that a test which returns then is
+/// seen to have been skipped.
 #[must_use]
 pub fn is_installed() -> bool {
     let program = std::env::current_exe().unwrap_or_default();
@@ -48,8 +50,8 @@ pub fn is_installed() -> bool {
     Program::get(Which::First, &suite).is_some()
 }
 
-/// Makes tests of functions that take a [`Program`]: one for each of two servers. Where a server is missing they are skipped,
-/// and one line says so.
+/// Makes tests of functions that take a [`Program`]: one for each of two servers. Where a server is
+/// missing they are skipped, and one line says so.
 #[macro_export]
 macro_rules! on_each_server {
     ($($test:ident)*) => {

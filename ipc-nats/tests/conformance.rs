@@ -1,4 +1,5 @@
-//! The `nats` transport keeps every promise of `ipc_queue::transport`, on each server that is found.
+//! The `nats` transport keeps every promise of `ipc_queue::transport`, on each server that is
+//! found.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};

@@ -260,7 +260,8 @@ fn the_environment_gives_the_login_that_an_address_does_not(program: &Program) {
     }
 }
 
-/// A certificate authority, and what it signed for a server here and for a client; PEM files in a folder.
+/// A certificate authority, and what it signed for a server here and for a client; PEM files in a
+/// folder.
 struct Authority {
     folder: TempDir,
 }

@@ -431,7 +431,8 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
         }
         for creates in [false, true] {
             let (proxy, address) = proxied(&server);
-            // With a connection that is there already: requests are counted from the first of the removal.
+            // With a connection that is there already: requests are counted from the first of the
+            // removal.
             let queue = open_at_last(&address);
             queue
                 .sender()

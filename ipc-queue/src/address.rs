@@ -126,8 +126,9 @@ impl fmt::Debug for Address {
     }
 }
 
-/// An address as it may be shown: without the login and the options that an address of the form `SCHEME://LOGIN@HOST/NAME?OPTIONS`
-/// may have. Shows too little rather than too much of one that is not well-formed.
+/// An address as it may be shown: without the login and the options that an address of the form
+/// `SCHEME://LOGIN@HOST/NAME?OPTIONS` may have. Shows too little rather than too much of one that
+/// is not well-formed.
 #[must_use]
 pub fn without_secrets(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("//") else {
@@ -149,8 +150,8 @@ pub fn without_secrets(address: &str) -> String {
     }
 }
 
-/// Whether what stands before the question mark may be the beginning of a login: there is no host behind it, or the question mark
-/// is part of the password.
+/// Whether what stands before the question mark may be the beginning of a login: there is no host
+/// behind it, or the question mark is part of the password.
 fn is_login_cut(place: &str, options: &str) -> bool {
     let is_bare = !place.contains('/') && place.contains(':');
     let before = options.split_once('@').map(|(before, _)| before);

@@ -214,8 +214,8 @@ pub fn promises() -> Vec<(&'static str, Promise)> {
     crate::conformance_tests!(@promises list).to_vec()
 }
 
-/// How long a test may take before it counts as stuck; three times as long for a slow subject, of which every request is
-/// interrupted in every way. Says nothing about speed.
+/// How long a test may take before it counts as stuck; three times as long for a slow subject, of
+/// which every request is interrupted in every way. Says nothing about speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Tests one promise.

@@ -14,8 +14,8 @@ pub(crate) struct Delivered {
 }
 
 impl Delivered {
-    /// `$JS.ACK.stream.consumer.times.seq.consumer-seq.time.pending`, in later servers with a domain and an account before
-    /// the stream and a random part at the end.
+    /// `$JS.ACK.stream.consumer.times.seq.consumer-seq.time.pending`, in later servers with a
+    /// domain and an account before the stream and a random part at the end.
     pub(crate) fn read(reply: &str) -> Option<Self> {
         let parts: Vec<&str> = reply.split('.').collect();
         let first = if parts.len() > 9 { 6 } else { 4 };

@@ -1,7 +1,7 @@
 //! Which of a lane's numbered places may be free: where a sender tries first.
 //!
-//! Only hints. The server decides, by refusing to write a place that is taken. A lost hint costs a sender a reading of all
-//! records, a wrong one costs a request.
+//! Only hints. The server decides, by refusing to write a place that is taken. A lost hint costs a
+//! sender a reading of all records, a wrong one costs a request.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,8 @@ pub(crate) struct Vacancies {
 struct Hints {
     /// Places that were free when this process last heard of them.
     free: VecDeque<u32>,
-    /// The place to try when `free` is empty. Messages leave roughly in the order in which they came, so the place behind
-    /// the last one is the most likely to be free.
+    /// The place to try when `free` is empty. Messages leave roughly in the order in which they
+    /// came, so the place behind the last one is the most likely to be free.
     next: u32,
 }
 

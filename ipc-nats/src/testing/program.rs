@@ -35,8 +35,9 @@ const SKIPPED: &str = "IPC_SKIPPED_SUITES";
 static FOUND: LazyLock<Vec<Program>> = LazyLock::new(find);
 
 impl Program {
-    /// The programs of this machine: that of `NATS_SERVER` only, if it is set; otherwise the one on the path, followed by those
-    /// of `IPC_NATS_SERVERS`, a list of programs or folders. Without that list, a server in `target/nats-server-current` is used.
+    /// The programs of this machine: that of `NATS_SERVER` only, if it is set; otherwise the one on
+    /// the path, followed by those of `IPC_NATS_SERVERS`, a list of programs or folders. Without
+    /// that list, a server in `target/nats-server-current` is used.
     #[must_use]
     pub fn found() -> &'static [Self] {
         &FOUND
@@ -58,8 +59,8 @@ impl Program {
         numbers.collect()
     }
 
-    /// The program for a suite of tests. If it is missing, says once for each suite that it was skipped, also where the
-    /// output of tests is captured.
+    /// The program for a suite of tests. If it is missing, says once for each suite that it was
+    /// skipped, also where the output of tests is captured.
     #[must_use]
     pub fn get(which: Which, suite: &str) -> Option<Self> {
         let found = FOUND.get(which as usize);

@@ -1,4 +1,5 @@
-//! A wire to a server that hands bytes on until a message goes to the work queue, or a record is written, and none from then on.
+//! A wire to a server that hands bytes on until a message goes to the work queue, or a record is
+//! written, and none from then on.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
