@@ -173,6 +173,7 @@ impl Connection {
             .collect::<Result<_, _>>()
             .map_err(|error| format!("{label} is no address of a server: {error}"))?;
         let within = options.time();
+        let count = servers.len();
         // A name may stand for two addresses.
         let is_name = |server: &ServerAddr| server.host().parse::<IpAddr>().is_err();
         let attempts = addresses
@@ -185,7 +186,7 @@ impl Connection {
             .max_reconnects(None)
             .connection_timeout(within / attempts)
             .request_timeout(Some(within))
-            .reconnect_delay_callback(|attempt| Duration::from_millis(20 * attempt.min(25) as u64));
+            .reconnect_delay_callback(move |attempt| delay_before(attempt, count));
         let client = options.apply(client)?;
         let connected = tokio::time::timeout(within, client.connect(addresses)).await;
         let client = match connected {
@@ -369,6 +370,12 @@ async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, Strin
             }
         }
     }))
+}
+
+/// The pause before an attempt to connect to one of so many servers: none until each was tried once.
+fn delay_before(attempt: usize, servers: usize) -> Duration {
+    let rounds_over = attempt.saturating_sub(servers).min(25);
+    Duration::from_millis(20 * rounds_over as u64)
 }
 
 fn why_not_connected(servers: &str, options: &NatsOptions, error: &ConnectError) -> String {
