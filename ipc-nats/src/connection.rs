@@ -199,7 +199,7 @@ impl Connection {
             }
         };
         let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(PATIENCE.min(within));
+        jetstream.set_timeout(within);
         let process = format!("{:016x}", fastrand::u64(1..));
         let presence = answer_for(&client, &process).await?;
         Ok(Self {

@@ -1,10 +1,10 @@
 //! Which queues there are: a key-value bucket with one entry for each.
 //!
-//! A queue's streams are named by a number drawn for it. They are made first and the entry last, so
-//! nobody finds half a queue; of several that create a name at once one writes the entry and the
-//! others throw theirs away. A removal first marks the entry, which decides it, and takes the entry
-//! out when the streams are deleted; so one that was cut off can be completed. What the entry says
-//! is what exists, and a name that is used again is another queue.
+//! The entry is written first, which decides who creates a name; then the queue's streams are made,
+//! which are named by a number drawn for it; then the entry says that they are made. A creation that was
+//! cut off is completed by the next process that opens the queue. A removal first marks the entry,
+//! which decides it, and takes the entry out when the streams are deleted; one that was cut off is
+//! completed by the next removal or creation. A name that is used again is another queue.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -35,6 +35,9 @@ pub(crate) struct Entry {
     pub(crate) in_memory: bool,
     pub(crate) closed: bool,
     pub(crate) paused: bool,
+    /// Its streams are there. Until then whoever opens the queue makes those that are missing.
+    #[serde(default = "yes")]
+    pub(crate) made: bool,
     /// The queue is gone, and its streams are being deleted: by whoever meets this entry, if the
     /// process that began was cut off.
     #[serde(default)]
@@ -47,6 +50,11 @@ const COUNTED: u32 = 1;
 const BUCKET: &str = "ipc-queues";
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Entries of earlier versions were written when the streams were there.
+fn yes() -> bool {
+    true
+}
+
 impl Entry {
     pub(crate) fn new(request: &OpenRequest, address: &NatsAddress) -> Self {
         Self {
@@ -58,6 +66,7 @@ impl Entry {
             in_memory: address.in_memory,
             closed: false,
             paused: false,
+            made: false,
             removed: false,
         }
     }

@@ -12,7 +12,7 @@ use ipc_queue::{
     DrainError, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
 };
 
-use crate::address::NatsAddress;
+use crate::address::{NatsAddress, storage};
 use crate::connection::Connection;
 use crate::directory::{Directory, Entry};
 use crate::lane::Trouble;
@@ -118,6 +118,11 @@ impl NatsQueue {
                     continue;
                 }
                 check(name, &entry, request)?;
+                if !entry.made {
+                    // Whether it is made now, or was removed, the next look says.
+                    complete_creation(&connection, &directory, name, &entry).await?;
+                    continue;
+                }
                 let shared = Shared::attach(&connection, &directory, name, entry, revision);
                 return Ok(Self { shared });
             }
@@ -127,7 +132,7 @@ impl NatsQueue {
             }
             refuse_what_we_have_not(&request.settings)?;
             let entry = Entry::new(request, address);
-            if create(&connection, &directory, address, &entry).await? {
+            if create(&connection, &directory, name, &entry).await? {
                 let shared = Shared::attach(&connection, &directory, name, entry, 0);
                 return Ok(Self { shared });
             }
@@ -152,7 +157,7 @@ impl NatsQueue {
             let connection = connection.map_err(QueueError::Transport)?;
             let directory = Directory::of(&connection, address).await;
             let directory = directory.map_err(QueueError::Transport)?;
-            create(&connection, &directory, address, &entry).await
+            create(&connection, &directory, address.name.as_str(), &entry).await
         })
     }
 
@@ -325,36 +330,59 @@ fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
     }
 }
 
-/// Makes the streams, then the entry. `false`: somebody else made a queue of that name meanwhile.
+/// Writes the entry and makes the streams. `false`: there is another queue of that name, or there was.
 async fn create(
     connection: &Arc<Connection>,
     directory: &Directory,
-    address: &NatsAddress,
+    name: &str,
     entry: &Entry,
 ) -> Result<bool, QueueError> {
-    let name = address.name.as_str();
-    let lanes = shared::lanes(connection, name, entry);
-    for lane in &lanes {
-        let made = lane.create(&entry.settings, address.storage(), address.replicas);
-        if let Err(error) = made.await {
-            delete(&lanes, connection.soon()).await;
-            return Err(QueueError::Transport(error));
+    let added = directory.add(name, entry).await;
+    if !added.map_err(QueueError::Transport)? {
+        return Ok(false);
+    }
+    let created = complete_creation(connection, directory, name, entry).await;
+    if created.is_err() {
+        // Unless another process has completed it meanwhile.
+        let steps = Steps::new();
+        let give_up = |entry: &mut Entry| entry.removed = !entry.made;
+        let given_up = directory.change(name, entry.id, give_up, &steps).await;
+        if let Ok(Some((entry, _))) = given_up
+            && entry.removed
+        {
+            let _ = complete_removal(connection, directory, name, &entry, &steps).await;
         }
     }
-    match directory.add(name, entry).await {
-        Ok(true) => Ok(true),
-        Ok(false) => {
-            delete(&lanes, connection.soon()).await;
-            Ok(false)
-        }
-        Err(error) => {
-            delete(&lanes, connection.soon()).await;
-            Err(QueueError::Transport(error))
-        }
-    }
+    created
 }
 
-/// Of a queue that could not be created. What is left takes room on the server, and harms nobody.
+/// Makes the streams of a queue that are not there yet, and says so in its entry. `false`: the queue was
+/// removed meanwhile.
+async fn complete_creation(
+    connection: &Arc<Connection>,
+    directory: &Directory,
+    name: &str,
+    entry: &Entry,
+) -> Result<bool, QueueError> {
+    let lanes = shared::lanes(connection, name, entry);
+    for lane in &lanes {
+        let storage = storage(entry.in_memory);
+        let made = lane.create(&entry.settings, storage, entry.replicas).await;
+        made.map_err(QueueError::Transport)?;
+    }
+    let is_made = |entry: &mut Entry| entry.made = true;
+    let entry = directory
+        .change(name, entry.id, is_made, &Steps::new())
+        .await;
+    if entry.map_err(QueueError::Transport)?.is_some() {
+        return Ok(true);
+    }
+    delete(&lanes, connection.soon()).await;
+    Ok(false)
+}
+
+/// Of a queue that was removed while it was created. What is left takes room on the server, and harms
+/// nobody.
 async fn delete(lanes: &[crate::lane::Lane], until: Instant) {
     for lane in lanes {
         let _ = lane.delete(until).await;
