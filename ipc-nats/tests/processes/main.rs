@@ -22,6 +22,7 @@ ipc_nats::on_each_server! {
     processes_that_race_for_places_fill_a_queue_exactly
     a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there
     a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it
+    a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed
     the_place_of_a_killed_sender_is_taken_back
     a_killed_sender_does_not_keep_a_closed_queue_from_draining
     a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not
@@ -129,6 +130,26 @@ fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_ha
     let delivery = receiver.recv_timeout(A_WHILE).expect("it comes again");
     assert_eq!((delivery.id(), delivery.attempt()), (id, 1));
     delivery.ack().expect("we hold it");
+}
+
+fn a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed(program: &Program) {
+    for uses in [true, false] {
+        let server = TestServer::of(program);
+        let wire = Wire::to(&server, To::NewStream, Cut::Before);
+        let creator = Other::create(&format!("nats://{}/jobs", wire.host()));
+        wait_until("its streams are about to be made", || wire.is_cut());
+        drop(creator);
+        if uses {
+            let (_, queue) = create(&server, &QueueOptions::new());
+            queue.sender().try_send(b"carried").expect("a place");
+            let receiver = queue.receiver();
+            let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+            delivery.ack().expect("we hold it");
+        }
+        ipc_nats::register();
+        let removed = ipc_queue::remove(&server.address("jobs"));
+        assert!(removed.expect("the server is there"));
+    }
 }
 
 fn a_queue_that_another_process_closes_takes_nothing_and_drains(program: &Program) {

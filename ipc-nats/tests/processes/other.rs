@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ipc_nats::testing::take_back_after;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, SendOptions};
+use ipc_queue::{ByteQueue, QueueOptions, SendOptions};
 
 const ADDRESS: &str = "IPC_NATS_OBEYS_AT";
+const CREATES: &str = "IPC_NATS_CREATES";
 const SAYS: &str = "says ";
 
 /// Another process that does what it is told. Killed when dropped.
@@ -21,8 +22,18 @@ pub struct Other {
 impl Other {
     /// This program again.
     pub fn start(address: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["other::obey_if_told_to", "--exact", "--nocapture"])
+        Self::start_with(address, |command, name| command.env_remove(name))
+    }
+
+    /// One that creates the queue, and does nothing more.
+    pub fn create(address: &str) -> Self {
+        Self::start_with(address, |command, name| command.env(name, "1"))
+    }
+
+    fn start_with(address: &str, creates: fn(&mut Command, &str) -> &mut Command) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["other::obey_if_told_to", "--exact", "--nocapture"]);
+        let mut child = creates(&mut command, CREATES)
             .env(ADDRESS, address)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,6 +78,10 @@ fn obey_if_told_to() {
         return;
     };
     ipc_nats::register();
+    if std::env::var_os(CREATES).is_some() {
+        let created = QueueOptions::new().open_bytes(&address);
+        panic!("the wire is cut: {created:?}");
+    }
     let queue = ByteQueue::open(&address).expect("it was created");
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let keyed = SendOptions::new().key("the one");

@@ -14,6 +14,8 @@ use ipc_nats::testing::TestServer;
 pub enum To {
     Work,
     Places,
+    /// That which makes the first stream of a queue.
+    NewStream,
 }
 
 /// Whether the server still gets that message.
@@ -85,11 +87,12 @@ fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool, cut: Optio
 }
 
 fn goes(to: To, bytes: &[u8]) -> bool {
-    let stream = match to {
-        To::Work => "-work-",
-        To::Places => "-places-",
+    let (subject, stream) = match to {
+        To::Work => ("HPUB ipc-", "-work-"),
+        To::Places => ("HPUB ipc-", "-places-"),
+        To::NewStream => ("PUB $JS.API.STREAM.CREATE.ipc-", ""),
     };
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.lines();
-    lines.any(|line| line.starts_with("HPUB ipc-") && line.contains(stream))
+    lines.any(|line| line.starts_with(subject) && line.contains(stream))
 }
