@@ -22,19 +22,19 @@ pub struct Other {
 impl Other {
     /// This program again.
     pub fn start(address: &str) -> Self {
-        Self::start_with(address, |command, name| command.env_remove(name))
+        Self::start_with(address, &[])
     }
 
     /// One that creates the queue, and does nothing more.
     pub fn create(address: &str) -> Self {
-        Self::start_with(address, |command, name| command.env(name, "1"))
+        Self::start_with(address, &[(CREATES, "1")])
     }
 
-    fn start_with(address: &str, creates: fn(&mut Command, &str) -> &mut Command) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["other::obey_if_told_to", "--exact", "--nocapture"]);
-        let mut child = creates(&mut command, CREATES)
+    fn start_with(address: &str, more: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["other::obey_if_told_to", "--exact", "--nocapture"])
             .env(ADDRESS, address)
+            .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
