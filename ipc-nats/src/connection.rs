@@ -372,7 +372,8 @@ async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, Strin
     }))
 }
 
-/// The pause before an attempt to connect to one of so many servers: none until each was tried once.
+/// The pause before an attempt to connect to one of so many servers: none until each was tried
+/// once.
 fn delay_before(attempt: usize, servers: usize) -> Duration {
     let rounds_over = attempt.saturating_sub(servers).min(25);
     Duration::from_millis(20 * rounds_over as u64)

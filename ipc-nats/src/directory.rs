@@ -1,10 +1,11 @@
 //! Which queues there are: a key-value bucket with one entry for each.
 //!
 //! The entry is written first, which decides who creates a name; then the queue's streams are made,
-//! which are named by a number drawn for it; then the entry says that they are made. A creation that was
-//! cut off is completed by the next process that opens the queue. A removal first marks the entry,
-//! which decides it, and takes the entry out when the streams are deleted; one that was cut off is
-//! completed by the next removal or creation. A name that is used again is another queue.
+//! which are named by a number drawn for it; then the entry says that they are made. A creation
+//! that was cut off is completed by the next process that opens the queue. A removal first marks
+//! the entry, which decides it, and takes the entry out when the streams are deleted; one that was
+//! cut off is completed by the next removal or creation. A name that is used again is another
+//! queue.
 
 use std::fmt;
 use std::time::{Duration, Instant};

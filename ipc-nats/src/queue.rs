@@ -330,7 +330,8 @@ fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
     }
 }
 
-/// Writes the entry and makes the streams. `false`: there is another queue of that name, or there was.
+/// Writes the entry and makes the streams. `false`: there is another queue of that name, or there
+/// was.
 async fn create(
     connection: &Arc<Connection>,
     directory: &Directory,
@@ -356,8 +357,8 @@ async fn create(
     created
 }
 
-/// Makes the streams of a queue that are not there yet, and says so in its entry. `false`: the queue was
-/// removed meanwhile.
+/// Makes the streams of a queue that are not there yet, and says so in its entry. `false`: the
+/// queue was removed meanwhile.
 async fn complete_creation(
     connection: &Arc<Connection>,
     directory: &Directory,
@@ -381,8 +382,8 @@ async fn complete_creation(
     Ok(false)
 }
 
-/// Of a queue that was removed while it was created. What is left takes room on the server, and harms
-/// nobody.
+/// Of a queue that was removed while it was created. What is left takes room on the server, and
+/// harms nobody.
 async fn delete(lanes: &[crate::lane::Lane], until: Instant) {
     for lane in lanes {
         let _ = lane.delete(until).await;
