@@ -155,20 +155,18 @@ pub fn address(servers: &str, pool: &str) -> Result<String> {
     let (hosts, options) = servers.split_at(servers.find('?').unwrap_or(servers.len()));
     let address = format!("{}/{pool}{options}", hosts.trim_end_matches('/'));
     let rest = address.strip_prefix("nats:");
-    let rest = rest.with_context(|| format!("{servers:?} is not nats://HOST[:PORT]"))?;
+    let rest = rest.with_context(|| format!("{:?} is not nats://HOST[:PORT]", shown(servers)))?;
     NatsAddress::parse(rest)?;
     Ok(address)
 }
 
-/// An address as it may be shown: without `user:password@`.
+/// An address as it may be shown to be typed elsewhere: without the login, which is not for
+/// everybody to see.
 #[must_use]
 pub fn shown(address: &str) -> String {
-    let (scheme, rest) = address.split_once("//").unwrap_or(("", address));
-    let (hosts, pool) = rest.split_once('/').unwrap_or((rest, ""));
-    let hosts = hosts
-        .split(',')
-        .map(|host| host.rsplit('@').next().unwrap_or(host));
-    format!("{scheme}//{}/{pool}", hosts.collect::<Vec<_>>().join(","))
+    let (place, options) = address.split_at(address.find('?').unwrap_or(address.len()));
+    let place = ipc_queue::without_secrets(place).replace("…@", "");
+    format!("{place}{options}")
 }
 
 #[cfg(test)]

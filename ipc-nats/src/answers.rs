@@ -62,7 +62,6 @@ pub enum AnswerError {
     Server(String),
 }
 
-const WITHIN: Duration = Duration::from_secs(5);
 const LOOKS_EVERY: Duration = Duration::from_millis(50);
 
 impl Answers {
@@ -72,7 +71,7 @@ impl Answers {
     /// [`AnswerError::Server`].
     pub fn open(address: &NatsAddress, keep: Option<Duration>) -> Result<Self, AnswerError> {
         block_on(async {
-            let connection = Connection::to(&address.servers).await;
+            let connection = Connection::to(address).await;
             let connection = connection.map_err(AnswerError::Server)?;
             let stream = format!("ipc-answers-{}", directory::key(address.name.as_str()));
             let config = Config {
@@ -107,7 +106,7 @@ impl Answers {
             let mine = format!("{:016x}", fastrand::u64(..));
             let mut headers = HeaderMap::new();
             headers.insert(MINE, mine.as_str());
-            let until = Instant::now() + WITHIN;
+            let until = self.connection.soon();
             let payload = Bytes::copy_from_slice(answer);
             let asked = self
                 .connection
@@ -172,7 +171,7 @@ impl Answers {
     /// [`AnswerError::Server`].
     pub fn remove(address: &NatsAddress) -> Result<bool, AnswerError> {
         block_on(async {
-            let connection = Connection::to(&address.servers).await;
+            let connection = Connection::to(address).await;
             let connection = connection.map_err(AnswerError::Server)?;
             let stream = format!("ipc-answers-{}", directory::key(address.name.as_str()));
             Ok(connection.jetstream.delete_stream(stream).await.is_ok())

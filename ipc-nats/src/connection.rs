@@ -4,27 +4,35 @@
 //! answer comes or its time is up: so everything asked here must bear being done twice, or say when it was.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_nats::client::RequestErrorKind;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, HeaderMap, Request, ServerAddr};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, HeaderMap, Request, ServerAddr,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
+use crate::address::NatsAddress;
+use crate::lane::Trouble;
+use crate::options::NatsOptions;
 use crate::runtime::spawn;
 
 /// A connection.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
     /// The servers as they were given.
     pub(crate) servers: String,
+    /// How long an operation that does not wait for others may take.
+    pub(crate) time: Duration,
     /// Names this process, among all that ever were.
     pub(crate) process: String,
     /// Says that this process lives, and holds the connection.
@@ -61,14 +69,23 @@ pub(crate) mod code {
     pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
 }
 
-/// How long one request may take before it is asked again.
+/// How long one request may take before it is asked again, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server that has just lost its leader is left alone.
 const PAUSE: Duration = Duration::from_millis(50);
-const CONNECTS_WITHIN: Duration = Duration::from_secs(3);
+/// How long a write of the same subject is left to end.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
 
-/// By servers and process: a forked child needs one of its own.
-type Connections = HashMap<(String, u32), Weak<Connection>>;
+type Connections = HashMap<Key, Weak<Connection>>;
+
+/// What has a connection of its own.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    servers: Vec<String>,
+    options: NatsOptions,
+    /// A forked child needs its own.
+    pid: u32,
+}
 
 static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
 
@@ -128,55 +145,82 @@ impl Refusal {
 
 impl Connection {
     /// Connects, or finds the connection that there is.
-    pub(crate) async fn to(servers: &[String]) -> Result<Arc<Self>, String> {
-        let key = (servers.join(","), std::process::id());
+    pub(crate) async fn to(address: &NatsAddress) -> Result<Arc<Self>, String> {
+        let options = address.options.clone().or(NatsOptions::from_env()?);
+        let key = Key {
+            servers: address.servers.clone(),
+            options,
+            pid: std::process::id(),
+        };
         if let Some(connection) = connections().get(&key).and_then(Weak::upgrade) {
             return Ok(connection);
         }
-        let made = Arc::new(Self::connect(servers).await?);
+        let made = Arc::new(Self::connect(&key.servers, &key.options).await?);
         let mut known = connections();
         if let Some(connection) = known.get(&key).and_then(Weak::upgrade) {
             return Ok(connection);
         }
+        known.retain(|_, connection| connection.strong_count() > 0);
         known.insert(key, Arc::downgrade(&made));
         Ok(made)
     }
 
-    async fn connect(servers: &[String]) -> Result<Self, String> {
-        let label = without_credentials(servers);
+    async fn connect(servers: &[String], options: &NatsOptions) -> Result<Self, String> {
+        let label = servers.join(",");
         let addresses: Vec<ServerAddr> = servers
             .iter()
             .map(|server| format!("nats://{server}").parse())
             .collect::<Result<_, _>>()
             .map_err(|error| format!("{label} is no address of a server: {error}"))?;
-        let options = ConnectOptions::new()
+        let within = options.time();
+        let count = servers.len();
+        // A name may stand for two addresses.
+        let is_name = |server: &ServerAddr| server.host().parse::<IpAddr>().is_err();
+        let attempts = addresses
+            .iter()
+            .map(|server| 1 + u32::from(is_name(server)));
+        let attempts: u32 = attempts.sum();
+        let client = ConnectOptions::new()
             .name("ipc-nats")
             .no_echo()
             .max_reconnects(None)
-            .connection_timeout(CONNECTS_WITHIN)
-            .reconnect_delay_callback(|attempt| Duration::from_millis(20 * attempt.min(25) as u64));
-        let connected = tokio::time::timeout(CONNECTS_WITHIN * 2, options.connect(addresses)).await;
+            .connection_timeout(within / attempts)
+            .request_timeout(Some(within))
+            .reconnect_delay_callback(move |attempt| delay_before(attempt, count));
+        let client = options.apply(client)?;
+        let connected = tokio::time::timeout(within, client.connect(addresses)).await;
         let client = match connected {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
+            Ok(Err(error)) => return Err(why_not_connected(&label, options, &error)),
+            Err(_) => {
                 return Err(format!(
-                    "no NATS server answers at {label}: {error}; is it running? start one with `nats-server -js`"
+                    "the NATS server at {label} does not answer within {within:?}"
                 ));
             }
-            Err(_) => return Err(format!("the NATS server at {label} does not answer")),
         };
         let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(PATIENCE * 2);
+        jetstream.set_timeout(within);
         let process = format!("{:016x}", fastrand::u64(1..));
         let presence = answer_for(&client, &process).await?;
         Ok(Self {
             client,
             jetstream,
             servers: label,
+            time: within,
             process,
             presence,
             pid: std::process::id(),
         })
+    }
+
+    /// How long one request may take before it is asked again.
+    fn patience(&self) -> Duration {
+        PATIENCE.min(self.time)
+    }
+
+    /// Until when an operation that does not wait for others may take.
+    pub(crate) fn soon(&self) -> Instant {
+        Instant::now() + self.time
     }
 
     /// Whether this process is a forked copy of the one that connected: none of its threads were copied.
@@ -208,19 +252,20 @@ impl Connection {
             let answer = self
                 .ask_once(subject, headers, payload.clone(), until)
                 .await;
-            let trouble = match &answer {
+            let pause = match &answer {
                 Ok(_) => return (answer, again),
-                Err(Refusal::Error { code, .. }) if !is_passing(*code) => return (answer, again),
-                Err(Refusal::Error { .. }) => true,
+                Err(Refusal::Error { code, .. }) if is_in_flight(*code) => SHORT_PAUSE,
+                Err(Refusal::Error { code, .. }) if is_passing(*code) => PAUSE,
+                Err(Refusal::Error { .. }) => return (answer, again),
                 // Whether it is for now or for good the caller finds out.
                 Err(Refusal::NobodyListens) => return (answer, again),
-                Err(Refusal::Silent(_)) => true,
+                Err(Refusal::Silent(_)) => PAUSE,
             };
-            if !trouble || Instant::now() + PAUSE >= until {
+            if Instant::now() + pause >= until {
                 return (answer, again);
             }
             again = true;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -234,7 +279,7 @@ impl Connection {
         let left = until.saturating_duration_since(Instant::now());
         let mut request = Request::new()
             .payload(payload)
-            .timeout(Some(left.clamp(LEAST, PATIENCE)));
+            .timeout(Some(left.max(LEAST).min(self.patience())));
         if let Some(headers) = headers {
             request = request.headers(headers.clone());
         }
@@ -244,6 +289,30 @@ impl Connection {
             _ => Refusal::Silent(error.to_string()),
         })?;
         answer(&message.payload)
+    }
+
+    /// Deletes a stream, if there is one.
+    pub(crate) async fn delete_stream(&self, name: &str, until: Instant) -> Result<(), Trouble> {
+        let subject = format!("$JS.API.STREAM.DELETE.{name}");
+        let (answer, _) = self
+            .ask::<serde_json::Value>(&subject, None, Bytes::new(), until)
+            .await;
+        match answer.map_err(|refusal| self.trouble(&refusal)) {
+            Ok(_) | Err(Trouble::Gone) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    pub(crate) fn trouble(&self, refusal: &Refusal) -> Trouble {
+        match refusal {
+            Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
+            // The same answer may come from a cluster that is just electing a leader.
+            Refusal::Error { code, .. } if is_passing(*code) || is_in_flight(*code) => {
+                Trouble::Server(self.explain(refusal))
+            }
+            Refusal::Error { .. } => Trouble::Refused(self.explain(refusal)),
+            Refusal::NobodyListens | Refusal::Silent(_) => Trouble::Server(self.explain(refusal)),
+        }
     }
 
     /// What to tell a user of trouble.
@@ -263,6 +332,15 @@ impl Connection {
                 "the NATS server at {servers} does not answer ({why}): is it running and reachable?"
             ),
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Connection");
+        shown.field("servers", &self.servers);
+        shown.field("process", &self.process);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -294,12 +372,52 @@ async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, Strin
     }))
 }
 
-/// The servers as they may be shown: `user:password@host` as `host`.
-fn without_credentials(servers: &[String]) -> String {
-    let hosts = servers
-        .iter()
-        .map(|server| server.rsplit('@').next().unwrap_or_default());
-    hosts.collect::<Vec<_>>().join(",")
+/// The pause before an attempt to connect to one of so many servers: none until each was tried
+/// once.
+fn delay_before(attempt: usize, servers: usize) -> Duration {
+    let rounds_over = attempt.saturating_sub(servers).min(25);
+    Duration::from_millis(20 * rounds_over as u64)
+}
+
+fn why_not_connected(servers: &str, options: &NatsOptions, error: &ConnectError) -> String {
+    let text = with_sources(error);
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => format!(
+            "the NATS server at {servers} refuses {}: log in with nats://USER:PASSWORD@HOST, \
+             ?creds=FILE or ?nkey=FILE, or set NATS_USER and NATS_PASSWORD, NATS_TOKEN, \
+             NATS_CREDS or NATS_NKEY",
+            options.login_kind()
+        ),
+        _ if text.contains("peer certificate") => format!(
+            "the certificate of the NATS server at {servers} is not trusted: {text}; name its \
+             authority with ?ca=FILE or NATS_CA, and the host as the certificate does"
+        ),
+        _ if text.contains("received fatal alert") => format!(
+            "the NATS server at {servers} refuses TLS: {text}; it may want a client certificate: \
+             ?cert=FILE&key=FILE, or NATS_CERT and NATS_KEY"
+        ),
+        ConnectErrorKind::Tls => {
+            format!("no TLS connection to the NATS server at {servers}: {text}")
+        }
+        _ => format!(
+            "no NATS server answers at {servers}: {text}; is it running? start one with \
+             `nats-server -js`"
+        ),
+    }
+}
+
+/// What an error says, and those behind it if that is more.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// The shortest time that a request is given, whatever is left: time for an answer that is on its way.
@@ -311,6 +429,14 @@ fn is_passing(code: u64) -> bool {
     const NO_QUORUM: u64 = 10009;
     const OFFLINE: u64 = 10118;
     matches!(code, NOT_AVAILABLE | NO_QUORUM | OFFLINE)
+}
+
+/// Whether a cluster is storing another write of the same subject, or the same message: perhaps our
+/// own, asked for before. Servers before 2.11 do not say so.
+fn is_in_flight(code: u64) -> bool {
+    const SAME_MESSAGE: u64 = 10158;
+    const SAME_SUBJECT: u64 = 10164;
+    matches!(code, SAME_MESSAGE | SAME_SUBJECT)
 }
 
 fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {

@@ -1,25 +1,26 @@
 //! Dead letters: records that carry their payload.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use ipc_proto::{MessageId, SenderId};
-use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, SendFailure, SendOptions};
+use bytes::Bytes;
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
 
-use crate::lane::{Place, Trouble};
+use crate::lane::{Lane, Place, Trouble, place_of};
 use crate::record::State;
-use crate::shared::{OPERATION, Shared, Side};
+use crate::shared::{Shared, Side};
+use crate::steps::Steps;
 
 impl Shared {
-    pub(crate) async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Trouble> {
-        let until = Instant::now() + OPERATION;
+    pub(crate) async fn dead_letters(&self, steps: &Steps) -> Result<Vec<DeadLetter>, Trouble> {
+        steps.read("list the records");
+        let until = self.connection.soon();
         let mut letters = Vec::new();
         for (lane, place) in self.places(until).await? {
             if place.record.state != State::Dead {
                 continue;
             }
             // The listing has no payloads.
+            steps.read("read a dead letter");
             let found = self.lanes[lane].read(&place.key, until).await?;
             if let Some(place) = found.filter(|found| found.record.state == State::Dead) {
                 letters.push(self.letter(lane, place).await?);
@@ -49,10 +50,10 @@ impl Shared {
 
     /// The dead letter's place, if it is still the one that is meant.
     async fn find(&self, id: DeadLetterId) -> Result<Option<(usize, Place)>, Trouble> {
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let (place, version) = id.parts();
         for (index, lane) in self.lanes.iter().enumerate() {
-            let found = lane.read(&format!("{place:016x}"), until).await?;
+            let found = lane.read_place(&lane.place_name(place), until).await?;
             let found = found.filter(|found| found.seq == version);
             if let Some(found) = found.filter(|found| found.record.state == State::Dead) {
                 return Ok(Some((index, found)));
@@ -61,41 +62,89 @@ impl Shared {
         Ok(None)
     }
 
-    pub(crate) async fn requeue(self: &Arc<Self>, id: DeadLetterId) -> Result<bool, SendFailure> {
-        let failure = |trouble| self.send_failure(trouble);
-        let Some((lane, place)) = self.find(id).await.map_err(failure)? else {
-            return Ok(false);
-        };
-        let record = &place.record;
-        let payload = self.fetch(lane, &place.key, record, &place.payload);
-        let payload = payload.await.map_err(failure)?;
-        let options = SendOptions::new().kind(record.kind);
-        let copy = MessageId::new(SenderId::new(fastrand::u64(1..)), 0);
-        self.send(lane, copy, payload.into(), &options, Wait::No)
-            .await?;
-        self.drop_letter(lane, &place).await.map_err(failure)?;
-        Ok(true)
+    /// Makes a dead letter ready again, at its own place.
+    ///
+    /// First the work queue gets the payload again, with the letter's sequence as its number, then
+    /// the record changes. If this process is killed in between, the receiver that is handed the
+    /// payload finds the letter of that number and takes it. So there is always a work message for
+    /// a record that is ready.
+    pub(crate) async fn requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+        let requeued = self.try_requeue(id, steps).await?;
+        if requeued {
+            self.tell(Side::Items).await;
+        }
+        Ok(requeued)
     }
 
-    pub(crate) async fn discard(&self, id: DeadLetterId) -> Result<bool, Trouble> {
+    async fn try_requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+        steps.read("read the dead letter");
+        let Some((lane, place)) = self.find(id).await? else {
+            return Ok(false);
+        };
+        let (lane, key) = (&self.lanes[lane], &place.key);
+        let until = self.connection.soon();
+        let mut record = place.record.requeued(place.seq);
+        self.connection.process.clone_into(&mut record.process);
+        // It is there if another process was killed at this point, or is at it now.
+        steps.read("look for its message in the work queue");
+        if !lane.has_work(key, record.work, until).await? {
+            steps.change("give it to the work queue");
+            lane.publish(key, place.seq, &record, place.payload, until)
+                .await?;
+        }
+        steps.change("make its record ready");
+        match lane
+            .write(key, place.seq, &record, Bytes::new(), until)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Trouble::Changed) => self.was_requeued(lane, key, record.work, until).await,
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether a letter that is not there any more was requeued, and not discarded.
+    async fn was_requeued(
+        &self,
+        lane: &Lane,
+        key: &str,
+        work: u64,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
+        if let Some(found) = lane.read(key, until).await? {
+            return Ok(found.record.work == work);
+        }
+        // Acked since, which takes its work message too, or discarded.
+        let was_discarded = lane.has_work(key, work, until).await?;
+        if was_discarded {
+            lane.drop_work(key).await;
+        }
+        Ok(!was_discarded)
+    }
+
+    pub(crate) async fn discard(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+        steps.read("read the dead letter");
         match self.find(id).await? {
-            Some((lane, place)) => self.drop_letter(lane, &place).await,
+            Some((lane, place)) => {
+                steps.change("delete the dead letter");
+                self.drop_letter(lane, &place).await
+            }
             None => Ok(false),
         }
     }
 
     async fn drop_letter(&self, lane: usize, place: &Place) -> Result<bool, Trouble> {
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         self.settle_key(lane, &place.record, until).await?;
         let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
         if dropped {
             self.drop_object(lane, &place.key, &place.record).await;
-            self.tell(Side::Room).await;
+            self.tell_of_room(lane, &place.key).await;
         }
         Ok(dropped)
     }
 }
 
 fn number(key: &str) -> u64 {
-    u64::from_str_radix(key, 16).unwrap_or_default()
+    u64::from_str_radix(place_of(key), 16).unwrap_or_default()
 }

@@ -1,9 +1,13 @@
 //! Which queues there are: a key-value bucket with one entry for each.
 //!
-//! A queue's streams are named by a number drawn for it. They are made first and the entry last, so nobody finds half a
-//! queue; of several that create a name at once one writes the entry and the others throw theirs away. Removing takes
-//! the entry out first. So what the entry says is what exists, and a name that is used again is another queue.
+//! The entry is written first, which decides who creates a name; then the queue's streams are made,
+//! which are named by a number drawn for it; then the entry says that they are made. A creation
+//! that was cut off is completed by the next process that opens the queue. A removal first marks
+//! the entry, which decides it, and takes the entry out when the streams are deleted; one that was
+//! cut off is completed by the next removal or creation. A name that is used again is another
+//! queue.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::{self, CreateErrorKind, Store, UpdateErrorKind};
@@ -14,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::address::NatsAddress;
 use crate::bucket;
 use crate::connection::Connection;
+use crate::lane::Layout;
+use crate::steps::Steps;
 
 /// What is known of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,13 +36,25 @@ pub(crate) struct Entry {
     pub(crate) in_memory: bool,
     pub(crate) closed: bool,
     pub(crate) paused: bool,
+    /// Its streams are there. Until then whoever opens the queue makes those that are missing.
+    #[serde(default = "yes")]
+    pub(crate) made: bool,
+    /// The queue is gone, and its streams are being deleted: by whoever meets this entry, if the
+    /// process that began was cut off.
+    #[serde(default)]
+    pub(crate) removed: bool,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Queues of this version are used as they are: see [`Layout::Counted`].
+const COUNTED: u32 = 1;
 const BUCKET: &str = "ipc-queues";
-/// How long a server, once connected, may take to say what there is.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Entries of earlier versions were written when the streams were there.
+fn yes() -> bool {
+    true
+}
 
 impl Entry {
     pub(crate) fn new(request: &OpenRequest, address: &NatsAddress) -> Self {
@@ -49,19 +67,37 @@ impl Entry {
             in_memory: address.in_memory,
             closed: false,
             paused: false,
+            made: false,
+            removed: false,
         }
     }
 
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let entry: Self = serde_json::from_slice(bytes)
             .map_err(|error| format!("an entry of the bucket {BUCKET} is not ours: {error}"))?;
-        if entry.version != VERSION {
+        if !(COUNTED..=VERSION).contains(&entry.version) {
             return Err(format!(
-                "the queue was created by version {} of ipc-nats, this is version {VERSION}",
+                "the queue has layout {} and this version of ipc-nats knows {COUNTED} to \
+                 {VERSION}: use the version that created it",
                 entry.version
             ));
         }
         Ok(entry)
+    }
+
+    #[cfg(feature = "test-server")]
+    pub(crate) fn in_first_layout(self) -> Self {
+        Self {
+            version: COUNTED,
+            ..self
+        }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        match self.version {
+            COUNTED => Layout::Counted,
+            _ => Layout::Numbered,
+        }
     }
 
     fn bytes(&self) -> bytes::Bytes {
@@ -72,10 +108,12 @@ impl Entry {
 }
 
 /// The directory of one server or cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Directory {
     store: Store,
     servers: String,
+    /// How long a server, once connected, may take to say what there is.
+    time: Duration,
 }
 
 impl Directory {
@@ -84,7 +122,12 @@ impl Directory {
         let servers = connection.servers.clone();
         let store = bucket::open(connection, BUCKET, address, Duration::ZERO).await;
         let store = store.map_err(|error| explain(&servers, &error))?;
-        let directory = Self { store, servers };
+        let time = connection.time * 2;
+        let directory = Self {
+            store,
+            servers,
+            time,
+        };
         directory.keep_on(connection, address.replicas).await;
         Ok(directory)
     }
@@ -105,9 +148,15 @@ impl Directory {
         Ok(self.look_up(name).await?.map(|(entry, _)| entry))
     }
 
-    /// The entry and its revision, which grows with each change.
+    /// The entry and its revision, which grows with each change. `None`: there is no such queue.
     pub(crate) async fn look_up(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
-        let until = Instant::now() + ANSWERS_WITHIN;
+        let found = self.entry(name).await?;
+        Ok(found.filter(|(entry, _)| !entry.removed))
+    }
+
+    /// The same, also of a queue that is being removed.
+    pub(crate) async fn entry(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
+        let until = Instant::now() + self.time;
         let found = loop {
             match self.store.entry(key(name)).await {
                 Ok(found) => break found,
@@ -143,8 +192,11 @@ impl Directory {
         name: &str,
         id: u64,
         change: impl Fn(&mut Entry),
+        steps: &Steps,
     ) -> Result<Option<(Entry, u64)>, String> {
+        let until = Instant::now() + self.time;
         loop {
+            steps.read("read its entry in the directory");
             let found = self.look_up(name).await?;
             let Some((mut entry, revision)) = found.filter(|(entry, _)| entry.id == id) else {
                 return Ok(None);
@@ -154,28 +206,58 @@ impl Directory {
             if entry == before {
                 return Ok(Some((entry, revision)));
             }
+            steps.change("change its entry in the directory");
             match self.store.update(key(name), entry.bytes(), revision).await {
                 Ok(revision) => return Ok(Some((entry, revision))),
                 Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
-                Err(error) => return Err(self.explain(&error)),
+                Err(error) if Instant::now() >= until => return Err(self.explain(&error)),
+                // Perhaps it was changed, and the answer was lost.
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    /// Takes the entry out; what it said.
-    pub(crate) async fn take_out(&self, name: &str) -> Result<Option<Entry>, String> {
-        let Some((entry, revision)) = self.look_up(name).await? else {
+    /// Marks the queue as removed, or finds it marked; what its entry says. `None`: there is none.
+    pub(crate) async fn mark_removed(
+        &self,
+        name: &str,
+        steps: &Steps,
+    ) -> Result<Option<Entry>, String> {
+        steps.read("read its entry in the directory");
+        let Some((entry, _)) = self.entry(name).await? else {
             return Ok(None);
         };
-        let taken = self.store.delete_expect_revision(key(name), Some(revision));
-        match taken.await {
-            Ok(()) => Ok(Some(entry)),
-            Err(error) => match self.look_up(name).await? {
-                Some((_, now)) if now == revision => Err(self.explain(&error)),
-                // Somebody else did, or changed it meanwhile.
-                Some(_) => Box::pin(self.take_out(name)).await,
-                None => Ok(None),
-            },
+        if !entry.removed {
+            let remove = |entry: &mut Entry| entry.removed = true;
+            let marked = self.change(name, entry.id, remove, steps).await?;
+            if marked.is_none()
+                && self
+                    .entry(name)
+                    .await?
+                    .is_none_or(|(now, _)| now.id != entry.id)
+            {
+                // Another process removed it, and was quicker.
+                return Ok(None);
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// Takes the entry of a queue out that was removed, and of which nothing is left.
+    pub(crate) async fn forget(&self, name: &str, id: u64) -> Result<(), String> {
+        let found = self.entry(name).await?;
+        let Some((_, revision)) = found.filter(|(entry, _)| entry.removed && entry.id == id) else {
+            return Ok(());
+        };
+        let key = key(name);
+        let deleted = self.store.delete_expect_revision(key, Some(revision));
+        let Err(error) = deleted.await else {
+            return Ok(());
+        };
+        // If the answer was lost, or another process was quicker.
+        match self.entry(name).await? {
+            Some((_, now)) if now == revision => Err(self.explain(&error)),
+            _ => Ok(()),
         }
     }
 
@@ -185,20 +267,29 @@ impl Directory {
         watch.map_err(|error| self.explain(&error))
     }
 
-    fn explain(&self, error: &dyn std::fmt::Display) -> String {
+    fn explain(&self, error: &dyn fmt::Display) -> String {
         explain(&self.servers, error)
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
     }
 }
 
 /// What a watch came upon; `None`: the queue is gone.
 pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
     match entry.operation {
-        kv::Operation::Put => Some((Entry::read(&entry.value).ok()?, entry.revision)),
+        kv::Operation::Put => {
+            let found = Entry::read(&entry.value).ok()?;
+            (!found.removed).then_some((found, entry.revision))
+        }
         _ => None,
     }
 }
 
-fn explain(servers: &str, error: &dyn std::fmt::Display) -> String {
+fn explain(servers: &str, error: &dyn fmt::Display) -> String {
     format!(
         "the NATS server at {servers} can't say which queues there are: {error}; does it run with JetStream (-js), and does its cluster have a leader?"
     )

@@ -14,7 +14,7 @@ use crate::lane::ack_wait;
 use crate::record::State;
 use crate::repair::given_up_after;
 use crate::settle::End;
-use crate::shared::{Held, OPERATION, Shared};
+use crate::shared::{Held, Shared};
 
 const PROGRESS: &str = "+WPI";
 /// Looks at least so often, so that it ends when the queue is not open any more.
@@ -88,7 +88,8 @@ async fn renew_loans(queue: &Arc<Shared>) {
     }
     for (ticket, lane, key, seq, kind) in due {
         let record = queue.record(State::Writing, kind);
-        let written = queue.lanes[lane].write(&key, seq, &record, Bytes::new(), now + OPERATION);
+        let written =
+            queue.lanes[lane].write(&key, seq, &record, Bytes::new(), queue.connection.soon());
         if let Ok(seq) = written.await
             && let Some(lent) = queue.loans().get_mut(&ticket)
         {

@@ -160,7 +160,7 @@ impl Shared {
             State::Ready if is_untouched(&place.record) => true,
             _ => return Ok(Fate::Sent),
         };
-        let has_work = is_filled && self.lanes[lane].has_work(&place.key).await?;
+        let has_work = is_filled && self.lanes[lane].has_work(&place.key, 0, until).await?;
         if !has_work && !self.is_given_up(&place).await {
             return Ok(Fate::InUse);
         }
@@ -171,7 +171,7 @@ impl Shared {
             let written =
                 self.lanes[lane].write(&place.key, place.seq, record, Bytes::new(), until);
             place.seq = written.await?;
-            if has_work || self.lanes[lane].has_work(&place.key).await? {
+            if has_work || self.lanes[lane].has_work(&place.key, 0, until).await? {
                 return Ok(Fate::Sent);
             }
         }

@@ -1,18 +1,30 @@
 //! One lane of a queue: its places and its work, two streams.
 //!
-//! *Places*: one record for each message, on a subject of its own, at most as many as the queue's capacity; the server refuses
-//! the next. A record is replaced or deleted by its sequence only, so whoever comes second is refused: that is what
-//! acks and leases are decided on. *Work*: a work queue of the payloads, one consumer for all receivers. It says who
-//! gets what next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
+//! *Places*: as many numbered subjects as the queue's capacity, each with at most one record: that
+//! of the message which has the place. A place is taken by writing a record where there is none, so
+//! the number of messages can't exceed the capacity. A record is replaced or deleted by its
+//! sequence only, so whoever comes second is refused: that is what acks and leases are decided on.
+//! The stream has no limit of its own: a full replicated stream of nats-server 2.12 and later also
+//! refuses a write that only replaces a record, such as a lease.
+//!
+//! *Work*: a work queue of the payloads, one consumer for all receivers. It says who gets what
+//! next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
+//!
+//! A message's *key* is `PLACE-DRAWN`: the number of its place and a random number, both in
+//! hexadecimal. So a place tells its present message from all that had it before.
 
+mod delivered;
 mod keys;
 mod listing;
+mod vacancies;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType,
 };
@@ -22,6 +34,9 @@ use serde_json::json;
 
 use crate::connection::{Connection, Refusal, Stored, code};
 use crate::record::{Record, write_place};
+use vacancies::Vacancies;
+
+pub(crate) use delivered::Delivered;
 
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -29,6 +44,18 @@ pub(crate) struct Lane {
     places: String,
     work: String,
     keys: String,
+    /// `None`: the server counts the records ([`Layout::Counted`]).
+    vacancies: Option<Vacancies>,
+}
+
+/// How the capacity of a queue is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// By the server, which refuses a record too many. Queues of the first version; a key is a
+    /// random number only.
+    Counted,
+    /// By the numbers of the places.
+    Numbered,
 }
 
 /// A place that is taken.
@@ -51,13 +78,33 @@ pub(crate) enum Trouble {
     Changed,
     /// The queue was removed.
     Gone,
-    /// The server's; what to tell the user.
+    /// The server did not answer; what to tell the user.
     Server(String),
+    /// The server said no; what to tell the user.
+    Refused(String),
+    /// A record makes no sense; what to tell the user.
+    Damaged(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue is full",
+            Self::Changed => {
+                "another process took the message's place back: this one was cut off from the \
+                 server for too long"
+            }
+            Self::Gone => "the queue was removed",
+            Self::Server(text) | Self::Refused(text) | Self::Damaged(text) => text,
+        })
+    }
 }
 
 /// The one consumer of each work stream.
 const CONSUMER: &str = "receivers";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The key of a record's message.
+const KEY: &str = "Ipc-Key";
 /// When nothing listens, how long until it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a retried publish is recognized.
@@ -77,9 +124,20 @@ const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl Lane {
-    pub(crate) fn new(connection: &Arc<Connection>, queue: &str, index: usize) -> Self {
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        queue: &str,
+        index: usize,
+        capacity: u32,
+        layout: Layout,
+    ) -> Self {
+        let vacancies = match layout {
+            Layout::Counted => None,
+            Layout::Numbered => Some(Vacancies::new(capacity)),
+        };
         Self {
             connection: Arc::clone(connection),
+            vacancies,
             places: format!("ipc-{queue}-places-{index}"),
             work: format!("ipc-{queue}-work-{index}"),
             keys: format!("ipc-{queue}-keys-{index}"),
@@ -102,7 +160,10 @@ impl Lane {
             ..Config::default()
         };
         let places = Config {
-            max_messages: i64::from(settings.capacity),
+            max_messages: match self.vacancies {
+                Some(_) => -1,
+                None => i64::from(settings.capacity),
+            },
             max_messages_per_subject: 1,
             ..common(&self.places)
         };
@@ -149,13 +210,51 @@ impl Lane {
         text
     }
 
-    pub(crate) async fn delete(&self) {
+    /// Deletes its streams, those that there are.
+    pub(crate) async fn delete(&self, until: Instant) -> Result<(), Trouble> {
         for stream in [&self.work, &self.places, &self.keys] {
-            let _ = self.connection.jetstream.delete_stream(stream).await;
+            self.connection.delete_stream(stream, until).await?;
         }
+        Ok(())
     }
 
     // --- places ----------------------------------------------------------------------------------
+
+    /// A key for a new message, with a place that may be free.
+    pub(crate) fn new_key(&self) -> String {
+        let drawn = fastrand::u64(1..);
+        match &self.vacancies {
+            Some(vacancies) => format!("{:x}-{drawn:016x}", vacancies.guess()),
+            None => format!("{drawn:016x}"),
+        }
+    }
+
+    /// Takes note that another process freed the place of this key.
+    pub(crate) fn freed(&self, key: &str) {
+        if let (Some(vacancies), Some(place)) = (&self.vacancies, place_number(key)) {
+            vacancies.freed(place);
+        }
+    }
+
+    /// Takes note of which places are taken.
+    pub(crate) fn learn(&self, places: &[Place]) {
+        if let Some(vacancies) = &self.vacancies {
+            vacancies.learn(places.iter().filter_map(|place| place_number(&place.key)));
+        }
+    }
+
+    /// The place of this number, as keys have it.
+    pub(crate) fn place_name(&self, number: u64) -> String {
+        match self.vacancies {
+            Some(_) => format!("{number:x}"),
+            None => format!("{number:016x}"),
+        }
+    }
+
+    /// Where the record of a key is.
+    fn place_subject(&self, key: &str) -> String {
+        format!("{}.{}", self.places, place_of(key))
+    }
 
     /// Replaces the record whose sequence is `expected`; 0: takes a new place. The new one's sequence.
     pub(crate) async fn write(
@@ -168,8 +267,9 @@ impl Lane {
     ) -> Result<u64, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, expected.to_string().as_str());
+        headers.insert(KEY, key);
         record.write(&mut headers);
-        let subject = format!("{}.{key}", self.places);
+        let subject = self.place_subject(key);
         match self
             .ask::<Stored>(&subject, Some(&headers), payload, until)
             .await
@@ -198,7 +298,10 @@ impl Lane {
             .ask::<serde_json::Value>(&subject, None, question.into(), until)
             .await
         {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.freed(key);
+                Ok(true)
+            }
             Err((refusal, again)) if refusal.is_no_message() => {
                 // Perhaps we did it ourselves, and the answer was lost.
                 Ok(again && self.read(key, until).await?.is_none())
@@ -207,40 +310,35 @@ impl Lane {
         }
     }
 
+    /// The record of this key, if its message still has its place.
     pub(crate) async fn read(&self, key: &str, until: Instant) -> Result<Option<Place>, Trouble> {
-        let subject = format!("{}.{key}", self.places);
-        let jetstream = &self.connection.jetstream;
-        loop {
-            let stream = jetstream.get_stream_no_info(&self.places).await;
-            let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
-            let error = match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(found) => {
-                    let record = Record::read(&found.headers);
-                    let record = record.ok_or_else(|| self.strange(key))?;
-                    return Ok(Some(Place {
-                        key: key.to_owned(),
-                        seq: found.sequence,
-                        record,
-                        payload: found.payload,
-                        written_at: u64::try_from(found.time.unix_timestamp_nanos())
-                            .unwrap_or_default(),
-                    }));
-                }
-                Err(error) => error,
-            };
-            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
-                return Ok(None);
-            }
-            self.check_alive(until).await?;
-            if Instant::now() >= until {
-                return Err(Trouble::Server(self.refused(&error)));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let found = self.read_place(place_of(key), until).await?;
+        Ok(found.filter(|found| found.key == key))
+    }
+
+    /// The record at this place, whichever message has it.
+    pub(crate) async fn read_place(
+        &self,
+        place: &str,
+        until: Instant,
+    ) -> Result<Option<Place>, Trouble> {
+        let subject = format!("{}.{place}", self.places);
+        let Some(found) = self.last(&self.places, &subject, until).await? else {
+            return Ok(None);
+        };
+        let record = Record::read(&found.headers).ok_or_else(|| self.strange(place))?;
+        let written_at = found.time.unix_timestamp_nanos();
+        Ok(Some(Place {
+            key: key_in(&found.headers).unwrap_or(place).to_owned(),
+            seq: found.sequence,
+            record,
+            written_at: u64::try_from(written_at).unwrap_or_default(),
+            payload: found.payload,
+        }))
     }
 
     fn strange(&self, key: &str) -> Trouble {
-        Trouble::Server(format!(
+        Trouble::Damaged(format!(
             "the record of message {key} in the stream {} is none of ours: was it written by another program, or a later version?",
             self.places
         ))
@@ -267,7 +365,11 @@ impl Lane {
     ) -> Result<(), Trouble> {
         let mut headers = HeaderMap::new();
         // A publish that is tried again is not stored twice.
-        headers.insert("Nats-Msg-Id", key);
+        let id = match record.work {
+            0 => key.to_owned(),
+            work => format!("{key}-{work}"),
+        };
+        headers.insert("Nats-Msg-Id", id.as_str());
         record.write(&mut headers);
         write_place(&mut headers, place);
         let subject = format!("{}.{key}", self.work);
@@ -279,29 +381,27 @@ impl Lane {
             .map_err(|(refusal, _)| self.trouble(&refusal))
     }
 
-    /// Whether a message is in the work queue.
-    pub(crate) async fn has_work(&self, key: &str) -> Result<bool, Trouble> {
-        let jetstream = &self.connection.jetstream;
-        let stream = jetstream.get_stream_no_info(&self.work).await;
-        let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+    /// Whether a message is in the work queue, published as the one with this number
+    /// ([`Record::work`]).
+    pub(crate) async fn has_work(
+        &self,
+        key: &str,
+        work: u64,
+        until: Instant,
+    ) -> Result<bool, Trouble> {
         let subject = format!("{}.{key}", self.work);
-        match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(false),
-            Err(error) => Err(Trouble::Server(self.refused(&error))),
-        }
+        let found = self.last(&self.work, &subject, until).await?;
+        let record = found.and_then(|found| Record::read(&found.headers));
+        Ok(record.is_some_and(|record| record.work == work))
     }
 
     /// Takes a message whose record is gone out of the work queue. If that fails, whoever receives it drops it.
     ///
     /// By its sequence: a purge by subject makes the consumers of 2.9 forget messages that come after it.
     pub(crate) async fn drop_work(&self, key: &str) {
-        let jetstream = &self.connection.jetstream;
-        let Ok(stream) = jetstream.get_stream_no_info(&self.work).await else {
-            return;
-        };
         let subject = format!("{}.{key}", self.work);
-        if let Ok(found) = stream.get_last_raw_message_by_subject(&subject).await {
+        let until = self.connection.soon();
+        if let Ok(Some(found)) = self.last(&self.work, &subject, until).await {
             let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.work);
             let question = json!({ "seq": found.sequence, "no_erase": true }).to_string();
             let _ = self
@@ -323,6 +423,32 @@ impl Lane {
     }
 
     // --- both ------------------------------------------------------------------------------------
+
+    /// The last message of a subject, asked for until there is an answer, or until then.
+    async fn last(
+        &self,
+        stream: &str,
+        subject: &str,
+        until: Instant,
+    ) -> Result<Option<StreamMessage>, Trouble> {
+        let jetstream = &self.connection.jetstream;
+        loop {
+            let stream = jetstream.get_stream_no_info(stream).await;
+            let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+            let error = match stream.get_last_raw_message_by_subject(subject).await {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) => error,
+            };
+            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
+                return Ok(None);
+            }
+            self.check_alive(until).await?;
+            if Instant::now() >= until {
+                return Err(Trouble::Server(self.refused(&error)));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 
     /// As [`Connection::ask`], and finds out whether the queue is gone when nobody listens.
     async fn ask<T: serde::de::DeserializeOwned>(
@@ -366,58 +492,21 @@ impl Lane {
     }
 
     fn trouble(&self, refusal: &Refusal) -> Trouble {
-        match refusal {
-            Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
-            other => Trouble::Server(self.connection.explain(other)),
-        }
+        self.connection.trouble(refusal)
     }
 }
 
-/// What the server says of a delivery, in the subject that acks go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Delivered {
-    /// How often it was, this time included.
-    pub(crate) times: u64,
-    /// The message's, in its stream.
-    pub(crate) seq: u64,
-    /// When it was stored, by the server's clock, in nanoseconds since 1970.
-    pub(crate) written_at: u64,
-    /// How many come after it.
-    pub(crate) pending: u64,
+fn key_in(headers: &HeaderMap) -> Option<&str> {
+    headers.get(KEY).map(|key| key.as_str())
 }
 
-impl Delivered {
-    /// `$JS.ACK.stream.consumer.times.seq.consumer-seq.time.pending`, in later servers with a domain and an account before
-    /// the stream and a random part at the end.
-    pub(crate) fn read(reply: &str) -> Option<Self> {
-        let parts: Vec<&str> = reply.split('.').collect();
-        let first = if parts.len() > 9 { 6 } else { 4 };
-        let number = |index: usize| parts.get(first + index)?.parse().ok();
-        Some(Self {
-            times: number(0)?,
-            seq: number(1)?,
-            written_at: number(3)?,
-            pending: number(4)?,
-        })
-    }
+/// The part of a key that says which place it is.
+pub(crate) fn place_of(key: &str) -> &str {
+    key.split_once('-').map_or(key, |(place, _)| place)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_the_ack_subject_are_read() {
-        let expected = Some(Delivered {
-            times: 2,
-            seq: 10,
-            written_at: 1_700_000_000,
-            pending: 3,
-        });
-        let old = "$JS.ACK.stream.consumer.2.10.12.1700000000.3";
-        assert_eq!(Delivered::read(old), expected);
-        let new = "$JS.ACK._.hash.stream.consumer.2.10.12.1700000000.3.random";
-        assert_eq!(Delivered::read(new), expected);
-        assert_eq!(Delivered::read("$JS.ACK.short"), None);
-    }
+/// `None` for a key that is a random number only.
+fn place_number(key: &str) -> Option<u32> {
+    let (place, _) = key.split_once('-')?;
+    u32::from_str_radix(place, 16).ok()
 }

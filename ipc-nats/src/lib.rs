@@ -16,6 +16,7 @@ mod keys;
 mod lane;
 mod nodes;
 mod objects;
+mod options;
 mod pull;
 mod queue;
 mod receiver;
@@ -25,10 +26,12 @@ mod runtime;
 mod sender;
 mod settle;
 mod shared;
+mod steps;
 #[cfg(feature = "test-server")]
 pub mod testing;
 
 pub use address::NatsAddress;
 pub use answers::{AnswerError, Answers, Put};
 pub use nodes::{Membership, Node, Nodes, NodesError};
-pub use queue::{NatsQueue, register};
+pub use options::NatsOptions;
+pub use queue::{NatsQueue, register, register_with};

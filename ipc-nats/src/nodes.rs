@@ -77,7 +77,7 @@ impl Nodes {
     /// [`NodesError::Server`].
     pub fn open(address: &NatsAddress) -> Result<Self, NodesError> {
         let store = block_on(async {
-            let connection = Connection::to(&address.servers).await?;
+            let connection = Connection::to(address).await?;
             let name = format!("ipc-nodes-{}", directory::key(address.name.as_str()));
             let store = bucket::open(&connection, &name, address, FORGOTTEN_AFTER).await;
             store.map_err(|error| trouble(&error))

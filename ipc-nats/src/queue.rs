@@ -9,19 +9,21 @@ use ipc_queue::transport::{
 };
 use ipc_queue::{
     Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
-    DrainError, Outcome, QueueError, QueueStats, Semantic, Support, Unsupported,
+    DrainError, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
 };
 
-use crate::address::NatsAddress;
+use crate::address::{NatsAddress, storage};
 use crate::connection::Connection;
 use crate::directory::{Directory, Entry};
 use crate::lane::Trouble;
 use crate::objects::bucket_name;
+use crate::options::NatsOptions;
 use crate::receiver::NatsReceiver;
 use crate::record::{self, State};
 use crate::runtime::block_on;
 use crate::sender::NatsSender;
-use crate::shared::{self, Life, OPERATION, Shared, Side, time_left};
+use crate::shared::{self, Life, Shared, Side, time_left};
+use crate::steps::Steps;
 
 /// A queue on a NATS server, or a cluster of them.
 #[derive(Clone, Debug)]
@@ -38,21 +40,37 @@ pub struct NatsQueue {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn register() {
-    ipc_queue::register("nats", Arc::new(Nats));
+    register_with(NatsOptions::new());
+}
+
+/// The same, with a login, TLS settings or a time-out for all addresses that do not say it
+/// themselves.
+pub fn register_with(options: NatsOptions) {
+    ipc_queue::register("nats", Arc::new(Nats { options }));
 }
 
 #[derive(Debug)]
-struct Nats;
+struct Nats {
+    options: NatsOptions,
+}
+
+impl Nats {
+    fn address(&self, rest: &str) -> Result<NatsAddress, QueueError> {
+        let mut address = NatsAddress::parse(rest)?;
+        address.options = address.options.or(self.options.clone());
+        Ok(address)
+    }
+}
 
 impl Connector for Nats {
     fn open(&self, rest: &str, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
-        let address = NatsAddress::parse(rest)?;
-        Ok(Arc::new(NatsQueue::open(&address, request)?))
+        Ok(Arc::new(NatsQueue::open(&self.address(rest)?, request)?))
     }
 
     fn remove(&self, rest: &str) -> Result<bool, ControlError> {
-        let address = NatsAddress::parse(rest).map_err(|error| {
-            ControlFailure::from(error).of(format!("nats:{rest}"), ControlCall::Remove)
+        let address = self.address(rest).map_err(|error| {
+            let shown = without_secrets(&format!("nats:{rest}"));
+            ControlFailure::from(error).of(shown, ControlCall::Remove)
         })?;
         NatsQueue::remove(&address)
     }
@@ -85,17 +103,26 @@ impl NatsQueue {
 
     async fn open_async(address: &NatsAddress, request: &OpenRequest) -> Result<Self, QueueError> {
         let name = address.name.as_str();
-        let connection = Connection::to(&address.servers).await;
+        let connection = Connection::to(address).await;
         let connection = connection.map_err(QueueError::Transport)?;
         let directory = Directory::of(&connection, address).await;
         let directory = directory.map_err(QueueError::Transport)?;
         loop {
-            let found = directory
-                .look_up(name)
-                .await
-                .map_err(QueueError::Transport)?;
+            let found = directory.entry(name).await.map_err(QueueError::Transport)?;
             if let Some((entry, revision)) = found {
+                if entry.removed {
+                    let steps = Steps::new();
+                    complete_removal(&connection, &directory, name, &entry, &steps)
+                        .await
+                        .map_err(|trouble| QueueError::Transport(trouble.to_string()))?;
+                    continue;
+                }
                 check(name, &entry, request)?;
+                if !entry.made {
+                    // Whether it is made now, or was removed, the next look says.
+                    complete_creation(&connection, &directory, name, &entry).await?;
+                    continue;
+                }
                 let shared = Shared::attach(&connection, &directory, name, entry, revision);
                 return Ok(Self { shared });
             }
@@ -105,11 +132,33 @@ impl NatsQueue {
             }
             refuse_what_we_have_not(&request.settings)?;
             let entry = Entry::new(request, address);
-            if create(&connection, &directory, address, &entry).await? {
+            if create(&connection, &directory, name, &entry).await? {
                 let shared = Shared::attach(&connection, &directory, name, entry, 0);
                 return Ok(Self { shared });
             }
         }
+    }
+
+    /// For tests.
+    #[cfg(feature = "test-server")]
+    pub(crate) fn create_in_first_layout(
+        address: &NatsAddress,
+        settings: QueueSettings,
+    ) -> Result<bool, QueueError> {
+        let request = OpenRequest {
+            mode: OpenMode::Create,
+            settings,
+            payload: String::new(),
+            insist_on: Vec::new(),
+        };
+        let entry = Entry::new(&request, address).in_first_layout();
+        block_on(async {
+            let connection = Connection::to(address).await;
+            let connection = connection.map_err(QueueError::Transport)?;
+            let directory = Directory::of(&connection, address).await;
+            let directory = directory.map_err(QueueError::Transport)?;
+            create(&connection, &directory, address.name.as_str(), &entry).await
+        })
     }
 
     /// Removes the queue with everything in it; `Ok(false)` if there was none.
@@ -117,44 +166,36 @@ impl NatsQueue {
     /// # Errors
     /// [`ControlError`] when the server does not answer. Removing the queue again completes a removal that was cut off.
     pub fn remove(address: &NatsAddress) -> Result<bool, ControlError> {
-        let asked_at = Instant::now();
-        let removed = block_on(async {
-            let name = address.name.as_str();
-            let not_done = |reason: String| (reason, Outcome::NotDone);
-            let unknown = |reason: String| (reason, Outcome::Unknown);
-            let connection = Connection::to(&address.servers).await.map_err(not_done)?;
-            let directory = Directory::of(&connection, address)
-                .await
-                .map_err(not_done)?;
-            let Some(entry) = directory.take_out(name).await.map_err(unknown)? else {
-                return Ok(false);
-            };
-            if let Some(shared) = shared::find(entry.id) {
-                shared.set_life(Life::Removed);
-            }
-            for lane in shared::lanes(&connection, name, &entry) {
-                lane.delete().await;
-            }
-            let bucket = bucket_name(entry.id);
-            let _ = connection.jetstream.delete_object_store(bucket).await;
-            Ok(true)
-        });
-        removed.map_err(|(reason, outcome)| {
-            let failure = ControlFailure::Unreachable {
-                request: "remove its entry from the directory".to_owned(),
-                waited: asked_at.elapsed(),
-                reason,
-                outcome,
-            };
+        let steps = Steps::new();
+        let removed = block_on(Self::remove_async(address, &steps));
+        removed.map_err(|trouble| {
+            let failure = steps.failure(trouble);
             failure.of(address.to_string(), ControlCall::Remove)
         })
+    }
+
+    async fn remove_async(address: &NatsAddress, steps: &Steps) -> Result<bool, Trouble> {
+        let name = address.name.as_str();
+        let connection = Connection::to(address).await.map_err(Trouble::Server)?;
+        steps.read("open the directory");
+        let directory = Directory::of(&connection, address).await;
+        let directory = directory.map_err(Trouble::Server)?;
+        let marked = directory.mark_removed(name, steps).await;
+        let Some(entry) = marked.map_err(Trouble::Server)? else {
+            return Ok(false);
+        };
+        for shared in shared::find(entry.id) {
+            shared.set_life(Life::Removed);
+        }
+        complete_removal(&connection, &directory, name, &entry, steps).await?;
+        Ok(true)
     }
 
     /// Runs a call, unless this process is a forked copy or the queue is gone.
     fn control<R>(
         &self,
         call: ControlCall,
-        ask: impl Future<Output = Result<R, Trouble>>,
+        ask: impl AsyncFnOnce(&Steps) -> Result<R, Trouble>,
     ) -> Result<R, ControlError> {
         if self.shared.connection.is_forked() {
             return Err(ControlFailure::Forked.of(self.address(), call));
@@ -162,21 +203,19 @@ impl NatsQueue {
         if self.shared.life() == Life::Removed {
             return Err(ControlFailure::Removed.of(self.address(), call));
         }
-        let asked_at = Instant::now();
-        block_on(ask).map_err(|trouble| {
-            let failure = self
-                .shared
-                .control_failure(call, trouble, asked_at.elapsed());
+        let steps = Steps::new();
+        block_on(ask(&steps)).map_err(|trouble| {
+            let failure = self.shared.control_failure(&steps, trouble);
             failure.of(self.address(), call)
         })
     }
 
     fn change(&self, call: ControlCall, change: impl Fn(&mut Entry)) -> Result<(), ControlError> {
         let shared = &self.shared;
-        self.control(call, async {
+        self.control(call, async |steps| {
             let changed = shared
                 .directory
-                .change(&shared.name, shared.entry.id, change)
+                .change(&shared.name, shared.entry.id, change, steps)
                 .await;
             let changed = changed.map_err(Trouble::Server)?.ok_or(Trouble::Gone)?;
             shared.learn(Some(&changed));
@@ -184,25 +223,28 @@ impl NatsQueue {
         })
     }
 
-    async fn entry_async(&self) -> Result<Entry, Trouble> {
+    async fn entry_async(&self, steps: &Steps) -> Result<Entry, Trouble> {
+        steps.read("read its entry in the directory");
         let entry = self.shared.entry_now().await.map_err(Trouble::Server)?;
         entry.ok_or(Trouble::Gone)
     }
 
+    /// Waits until everything in a queue that was closed is settled.
     async fn drain_async(&self, wait: Wait) -> Result<(), DrainError> {
         let shared = &self.shared;
         let started = Instant::now();
         loop {
+            let steps = Steps::new();
+            steps.change("close it");
+            steps.read("list the records");
             let heard = shared.control.count();
-            let asked_at = Instant::now();
             let left = match shared.life() {
                 Life::Removed => Err(Trouble::Gone),
-                _ => shared.left(None, shared::until(wait)).await,
+                _ => shared.left(None, shared.until(wait)).await,
             };
             let left = left.map_err(|trouble| {
-                let call = ControlCall::Drain;
-                let failure = shared.control_failure(call, trouble, asked_at.elapsed());
-                failure.of(self.address(), call)
+                let failure = shared.control_failure(&steps, trouble);
+                failure.of(self.address(), ControlCall::Drain)
             })?;
             if left == 0 {
                 return Ok(());
@@ -218,24 +260,31 @@ impl NatsQueue {
         }
     }
 
-    async fn purge_async(&self) -> Result<u64, Trouble> {
+    /// Message by message: one that is cut off has dropped some, and the next drops the rest.
+    async fn purge_async(&self, steps: &Steps) -> Result<u64, Trouble> {
         let shared = &self.shared;
-        let until = Instant::now() + OPERATION;
         let mut purged = 0;
-        for (lane, place) in shared.places(until).await? {
+        steps.read("list the records");
+        for (lane, place) in shared.places(shared.connection.soon()).await? {
             if place.record.state == State::Ready {
-                purged += u64::from(shared.drop_message(lane, &place, until).await?);
+                steps.change("delete a record");
+                let until = shared.connection.soon();
+                let dropped = shared.drop_message(lane, &place, until).await?;
+                shared
+                    .counts
+                    .add(|counts| counts.purged += u64::from(dropped));
+                purged += u64::from(dropped);
             }
         }
-        shared.counts.add(|counts| counts.purged += purged);
         shared.tell(Side::Room).await;
         Ok(purged)
     }
 
-    async fn stats_async(&self) -> Result<QueueStats, Trouble> {
+    async fn stats_async(&self, steps: &Steps) -> Result<QueueStats, Trouble> {
         let shared = &self.shared;
+        steps.read("list the records");
         let mut stats = shared.counts.now();
-        let places = shared.places(Instant::now() + OPERATION).await;
+        let places = shared.places(shared.connection.soon()).await;
         let now = record::now();
         for (_, place) in places? {
             let record = &place.record;
@@ -248,14 +297,16 @@ impl NatsQueue {
             };
             *count += 1;
         }
-        let entry = self.entry_async().await?;
+        let entry = self.entry_async(steps).await?;
         (stats.paused, stats.closed) = (entry.paused, entry.closed);
         stats.participants = 1;
         Ok(stats)
     }
 
-    async fn holdings_async(&self) -> Result<Vec<Holding>, Trouble> {
-        let places = self.shared.places(Instant::now() + OPERATION).await?;
+    async fn holdings_async(&self, steps: &Steps) -> Result<Vec<Holding>, Trouble> {
+        steps.read("list the records");
+        let shared = &self.shared;
+        let places = shared.places(shared.connection.soon()).await?;
         let leased = places.into_iter().map(|(_, place)| place.record);
         let leased = leased.filter(|record| record.state == State::Leased);
         let holding = |record: record::Record| {
@@ -279,39 +330,84 @@ fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
     }
 }
 
-/// Makes the streams, then the entry. `false`: somebody else made a queue of that name meanwhile.
+/// Writes the entry and makes the streams. `false`: there is another queue of that name, or there
+/// was.
 async fn create(
     connection: &Arc<Connection>,
     directory: &Directory,
-    address: &NatsAddress,
+    name: &str,
     entry: &Entry,
 ) -> Result<bool, QueueError> {
-    let name = address.name.as_str();
-    let lanes = shared::lanes(connection, name, entry);
-    for lane in &lanes {
-        let made = lane.create(&entry.settings, address.storage(), address.replicas);
-        if let Err(error) = made.await {
-            delete(&lanes).await;
-            return Err(QueueError::Transport(error));
+    let added = directory.add(name, entry).await;
+    if !added.map_err(QueueError::Transport)? {
+        return Ok(false);
+    }
+    let created = complete_creation(connection, directory, name, entry).await;
+    if created.is_err() {
+        // Unless another process has completed it meanwhile.
+        let steps = Steps::new();
+        let give_up = |entry: &mut Entry| entry.removed = !entry.made;
+        let given_up = directory.change(name, entry.id, give_up, &steps).await;
+        if let Ok(Some((entry, _))) = given_up
+            && entry.removed
+        {
+            let _ = complete_removal(connection, directory, name, &entry, &steps).await;
         }
     }
-    match directory.add(name, entry).await {
-        Ok(true) => Ok(true),
-        Ok(false) => {
-            delete(&lanes).await;
-            Ok(false)
-        }
-        Err(error) => {
-            delete(&lanes).await;
-            Err(QueueError::Transport(error))
-        }
+    created
+}
+
+/// Makes the streams of a queue that are not there yet, and says so in its entry. `false`: the
+/// queue was removed meanwhile.
+async fn complete_creation(
+    connection: &Arc<Connection>,
+    directory: &Directory,
+    name: &str,
+    entry: &Entry,
+) -> Result<bool, QueueError> {
+    let lanes = shared::lanes(connection, name, entry);
+    for lane in &lanes {
+        let storage = storage(entry.in_memory);
+        let made = lane.create(&entry.settings, storage, entry.replicas).await;
+        made.map_err(QueueError::Transport)?;
+    }
+    let is_made = |entry: &mut Entry| entry.made = true;
+    let entry = directory
+        .change(name, entry.id, is_made, &Steps::new())
+        .await;
+    if entry.map_err(QueueError::Transport)?.is_some() {
+        return Ok(true);
+    }
+    delete(&lanes, connection.soon()).await;
+    Ok(false)
+}
+
+/// Of a queue that was removed while it was created. What is left takes room on the server, and
+/// harms nobody.
+async fn delete(lanes: &[crate::lane::Lane], until: Instant) {
+    for lane in lanes {
+        let _ = lane.delete(until).await;
     }
 }
 
-async fn delete(lanes: &[crate::lane::Lane]) {
-    for lane in lanes {
-        lane.delete().await;
+/// Deletes what a queue consists of that was marked as removed, and then its entry.
+async fn complete_removal(
+    connection: &Arc<Connection>,
+    directory: &Directory,
+    name: &str,
+    entry: &Entry,
+    steps: &Steps,
+) -> Result<(), Trouble> {
+    steps.change("delete its streams, which removing it again completes");
+    let until = connection.soon();
+    for lane in shared::lanes(connection, name, entry) {
+        lane.delete(until).await?;
     }
+    let bucket = format!("OBJ_{}", bucket_name(entry.id));
+    connection.delete_stream(&bucket, until).await?;
+    steps.change("take its entry out of the directory");
+    let forgotten = directory.forget(name, entry.id).await;
+    forgotten.map_err(Trouble::Server)
 }
 
 fn check(name: &str, found: &Entry, request: &OpenRequest) -> Result<(), QueueError> {
@@ -369,7 +465,9 @@ impl Transport for NatsQueue {
     }
 
     fn is_closed(&self) -> Result<bool, ControlError> {
-        let entry = self.control(ControlCall::IsClosed, self.entry_async())?;
+        let entry = self.control(ControlCall::IsClosed, async |steps| {
+            self.entry_async(steps).await
+        })?;
         Ok(entry.closed)
     }
 
@@ -382,41 +480,55 @@ impl Transport for NatsQueue {
     }
 
     fn is_paused(&self) -> Result<bool, ControlError> {
-        let entry = self.control(ControlCall::IsPaused, self.entry_async())?;
+        let entry = self.control(ControlCall::IsPaused, async |steps| {
+            self.entry_async(steps).await
+        })?;
         Ok(entry.paused)
     }
 
     fn purge(&self) -> Result<u64, ControlError> {
-        self.control(ControlCall::Purge, self.purge_async())
+        self.control(ControlCall::Purge, async |steps| {
+            self.purge_async(steps).await
+        })
     }
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        self.close()?;
+        self.change(ControlCall::Drain, |entry| entry.closed = true)?;
         block_on(self.drain_async(wait))
     }
 
     fn stats(&self) -> Result<QueueStats, ControlError> {
-        self.control(ControlCall::Stats, self.stats_async())
+        self.control(ControlCall::Stats, async |steps| {
+            self.stats_async(steps).await
+        })
     }
 
     fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        self.control(ControlCall::Holdings, self.holdings_async())
+        self.control(ControlCall::Holdings, async |steps| {
+            self.holdings_async(steps).await
+        })
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
-        self.control(ControlCall::DeadLetters, self.shared.dead_letters())
+        let shared = &self.shared;
+        self.control(ControlCall::DeadLetters, async |steps| {
+            shared.dead_letters(steps).await
+        })
     }
 
     fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
-        let call = ControlCall::Requeue;
-        if self.control(call, self.entry_async())?.closed {
+        let (shared, call) = (&self.shared, ControlCall::Requeue);
+        let entry = self.control(call, async |steps| self.entry_async(steps).await)?;
+        if entry.closed {
             return Err(ControlFailure::Closed.of(self.address(), call));
         }
-        block_on(self.shared.requeue(id))
-            .map_err(|failure| ControlFailure::NotSent(failure).of(self.address(), call))
+        self.control(call, async |steps| shared.requeue(id, steps).await)
     }
 
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
-        self.control(ControlCall::Discard, self.shared.discard(id))
+        let shared = &self.shared;
+        self.control(ControlCall::Discard, async |steps| {
+            shared.discard(id, steps).await
+        })
     }
 }

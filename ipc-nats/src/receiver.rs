@@ -16,7 +16,7 @@ use crate::pull::{Answer, Puller};
 use crate::record::{self, Holder, Record, State};
 use crate::runtime::{block_on, spawn};
 use crate::settle::NatsHeld;
-use crate::shared::{Held, Life, OPERATION, Shared, Side, time_left, until};
+use crate::shared::{Held, Life, Shared, Side, time_left};
 
 #[derive(Debug)]
 pub(crate) struct NatsReceiver {
@@ -69,11 +69,11 @@ impl NatsReceiver {
             let looks = time.is_err() || shared.lanes.len() > 1;
             if looks && !shared.is_paused() {
                 let exactly = time.is_err();
-                if let Some(taken) = self.look(puller, exactly, until(wait)).await? {
+                if let Some(taken) = self.look(puller, exactly, self.shared.until(wait)).await? {
                     return Ok(taken);
                 }
             }
-            if shared.life() == Life::Closed && self.is_drained(until(wait)).await? {
+            if shared.life() == Life::Closed && self.is_drained(self.shared.until(wait)).await? {
                 return Err(RecvError::Closed);
             }
             let deadline = match time {
@@ -133,7 +133,9 @@ impl NatsReceiver {
             Answer::Message(message) => self.take(*message).await,
             Answer::Nothing => Ok(None),
             Answer::Silence => {
-                let alive = shared.lanes[lane].check_alive(until(wait)).await;
+                let alive = shared.lanes[lane]
+                    .check_alive(self.shared.until(wait))
+                    .await;
                 alive.map_err(|trouble| shared.recv_error(trouble))?;
                 tokio::time::sleep(SHORTLY).await;
                 Ok(None)
@@ -208,7 +210,7 @@ impl NatsReceiver {
     async fn try_take(&self, message: Message) -> Result<Option<Taken>, Trouble> {
         let shared = &self.shared;
         let told_at = Instant::now();
-        let until = told_at + OPERATION;
+        let until = shared.connection.soon();
         let Some(handed) = Handed::read(&message, &shared.lanes) else {
             return Ok(None);
         };
@@ -246,7 +248,11 @@ impl NatsReceiver {
             ..
         } = place;
         let now = record::now();
-        if record.state == State::Dead {
+        if record.state == State::Dead && seq == handed.work {
+            // Whoever requeued it was killed before it could say so in the record.
+            record = record.requeued(seq);
+        }
+        if record.state == State::Dead || record.work != handed.work {
             shared.finish_work(&handed.reply, "+TERM").await;
             return Ok(None);
         }
@@ -258,7 +264,7 @@ impl NatsReceiver {
             shared.counts.add(|counts| counts.expired += 1);
             shared.finish_work(&handed.reply, "+ACK").await;
             shared.drop_object(handed.lane, &key, &record).await;
-            shared.tell(Side::Room).await;
+            shared.tell_of_room(handed.lane, &key).await;
             return Ok(None);
         }
         if record.is_delayed(now) {
@@ -332,6 +338,8 @@ struct Handed {
     payload: Bytes,
     /// As the message was sent, with its record's sequence; not for a redelivery.
     first: Option<(u64, Record)>,
+    /// The number that it was published with ([`Record::work`]).
+    work: u64,
 }
 
 impl Handed {
@@ -342,12 +350,14 @@ impl Handed {
         let lane = lanes.iter().position(|lane| lane.is_work(stream))?;
         let headers = message.headers.as_ref()?;
         let sent = record::read_place(headers).zip(Record::read(headers));
+        let work = sent.as_ref().map_or(0, |(_, record)| record.work);
         Some(Self {
             lane,
             key: key.to_owned(),
             reply,
             payload: message.payload.clone(),
             first: sent.filter(|_| delivered.times == 1),
+            work,
         })
     }
 

@@ -5,7 +5,7 @@
 //! | `Writing` | on loan to a sender | its sender: `Ready`, or gone |
 //! | `Ready` | waits to be delivered, from `due` on | a receiver: `Leased`; whoever sees it expired, purges or overflows it: gone |
 //! | `Leased` | a receiver has it | its receiver: gone, `Ready` or `Dead`; the next receiver, when the server hands the message out again: `Leased` or `Dead` |
-//! | `Dead` | a dead letter; the record carries its payload | whoever requeues or discards it: gone |
+//! | `Dead` | a dead letter; the record carries its payload | a process that discards it: gone; one that requeues it: `Ready`; a receiver that is handed what was published to requeue it: `Leased` |
 //!
 //! Each change names the record's sequence that it replaces or deletes, and the server refuses it if another change came
 //! first. So exactly one of two that settle the same delivery succeeds, whatever they believe about leases.
@@ -49,6 +49,11 @@ pub(crate) struct Record {
     /// Its key, if it has one.
     #[serde(default)]
     pub(crate) keyed: Option<Keyed>,
+    /// The number of its message in the work queue. 0: the one that it was sent with; otherwise the
+    /// sequence of the dead letter for which it was published again. What the work queue hands out
+    /// under another number is a leftover.
+    #[serde(default)]
+    pub(crate) work: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +94,19 @@ impl Record {
             reason: None,
             object: None,
             keyed: None,
+            work: 0,
+        }
+    }
+
+    /// The record of this dead letter, which has this sequence, once it is requeued.
+    pub(crate) fn requeued(&self, seq: u64) -> Self {
+        Self {
+            id: self.id,
+            sent_at: self.sent_at,
+            object: self.object,
+            keyed: self.keyed,
+            work: seq,
+            ..Self::new(State::Ready, &self.process, self.kind)
         }
     }
 

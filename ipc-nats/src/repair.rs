@@ -40,7 +40,9 @@ impl Shared {
         options: &SendOptions,
         until: Instant,
     ) -> Result<Room, Trouble> {
-        let places = self.lanes[lane].list(until).await?;
+        let (taken, places) = self.lanes[lane].count_and_list(until).await?;
+        // Before anything is freed below, which is noted as free when it is.
+        self.lanes[lane].learn(&places);
         let mut room = Room::default();
         let now = record::now();
         for place in &places {
@@ -63,8 +65,7 @@ impl Shared {
         if room.made {
             return Ok(room);
         }
-        // Fewer than were there when it was full.
-        room.made = (places.len() as u64) < u64::from(self.entry.settings.capacity);
+        room.made = taken < u64::from(self.entry.settings.capacity);
         if !room.made && options.when_full == WhenFull::DropOldest {
             room.made = self.drop_oldest(lane, &places, until).await?;
         }
@@ -107,7 +108,7 @@ impl Shared {
             }
             // Its sender may be giving it to the work queue, and would not notice: it trusts in its place for a while.
             State::Ready if is_untouched(&place.record) && is_old(place, given_up_after()) => {
-                if self.lanes[lane].has_work(&place.key).await? {
+                if self.lanes[lane].has_work(&place.key, 0, until).await? {
                     return Ok(false);
                 }
                 self.take_back(lane, place, until).await
@@ -156,5 +157,5 @@ fn is_old(place: &Place, time: Duration) -> bool {
 
 /// Whether nobody ever received the message.
 pub(crate) fn is_untouched(record: &Record) -> bool {
-    record.attempt == 0
+    record.attempt == 0 && record.work == 0
 }

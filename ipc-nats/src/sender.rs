@@ -15,7 +15,7 @@ use crate::keys::Keyed;
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
 use crate::runtime::{block_on, spawn};
-use crate::shared::{Lent, Life, OPERATION, Shared, Side, time_left, until};
+use crate::shared::{Lent, Life, Shared, Side, time_left};
 
 #[derive(Debug)]
 pub(crate) struct NatsSender {
@@ -34,6 +34,8 @@ struct NatsPlace<'a> {
 
 /// How often a sender looks for room if nobody tells it.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
+/// How many places a sender tries before it reads which are free.
+const GUESSES: u32 = 2;
 /// How long it is tried to take back what may have been sent.
 const WITHDRAWS_FOR: Duration = Duration::from_secs(60);
 /// A place whose sender died is taken back after a while: one who took longer than this looks whether it still has it.
@@ -183,6 +185,7 @@ impl Shared {
         wait: Wait,
     ) -> Result<(String, u64), SendFailure> {
         let started = Instant::now();
+        let mut guesses = 0;
         loop {
             match self.life() {
                 Life::Removed => return Err(SendFailure::Removed),
@@ -190,20 +193,25 @@ impl Shared {
                 Life::Open => {}
             }
             let heard = self.room.count();
-            let key = format!("{:016x}", fastrand::u64(1..));
-            let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), until(wait));
+            let key = self.lanes[lane].new_key();
+            let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), self.until(wait));
             match written.await {
                 Ok(seq) => return Ok((key, seq)),
-                Err(Trouble::Full) => {}
-                Err(Trouble::Changed) => continue,
+                // Somebody has that place.
+                Err(Trouble::Changed) if guesses < GUESSES => {
+                    guesses += 1;
+                    continue;
+                }
+                Err(Trouble::Full | Trouble::Changed) => {}
                 Err(trouble) => {
                     self.forget(lane, key);
                     return Err(self.send_failure(trouble));
                 }
             }
-            let room = self.look_for_room(lane, options, until(wait)).await;
+            let room = self.look_for_room(lane, options, self.until(wait)).await;
             let room = room.map_err(|trouble| self.send_failure(trouble))?;
             if room.made {
+                guesses = 0;
                 continue;
             }
             let deadline = match time_left(wait, started) {
@@ -239,10 +247,10 @@ impl Shared {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<(String, u64, Option<Keyed>), SendFailure> {
-        self.check_key(lane, options, until(wait)).await?;
+        self.check_key(lane, options, self.until(wait)).await?;
         let record = self.record(State::Writing, options.kind);
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
-        match self.claim(lane, options, id, &key, until(wait)).await {
+        match self.claim(lane, options, id, &key, self.until(wait)).await {
             Ok(keyed) => Ok((key, seq, keyed)),
             Err(failure) => {
                 self.withdraw(lane, key, seq);
@@ -263,7 +271,7 @@ impl Shared {
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
         let since = Instant::now();
         record.sent_at = Timestamp::from(SystemTime::now());
-        self.give_work(lane, &key, seq, record, payload, since, until(wait))
+        self.give_work(lane, &key, seq, record, payload, since, self.until(wait))
             .await
     }
 
@@ -275,7 +283,7 @@ impl Shared {
     ) -> Result<MessageId, SendFailure> {
         let mut record = self.fresh(id, &lent.options, &payload);
         record.keyed = lent.keyed.map(|(_, keyed)| keyed);
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let lane = &self.lanes[lent.lane];
         let mut place = lent.seq;
         let seq = loop {
@@ -303,14 +311,14 @@ impl Shared {
         if self.life() == Life::Removed {
             return;
         }
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let lane = &self.lanes[lent.lane];
         if lane.erase(&lent.key, lent.seq, until).await == Ok(false)
             && let Some(seq) = self.our_loan(lent, until).await
         {
             let _ = lane.erase(&lent.key, seq, until).await;
         }
-        self.tell(Side::Room).await;
+        self.tell_of_room(lent.lane, &lent.key).await;
     }
 
     /// The sequence that a loan's record has now, if it is still that.
@@ -388,13 +396,13 @@ impl Shared {
         const PAUSE: Duration = Duration::from_secs(1);
         let shared = Arc::clone(self);
         spawn(async move {
-            let lane = &shared.lanes[lane];
+            let records = &shared.lanes[lane];
             for _ in 0..LOOKS {
                 let until = Instant::now() + WITHDRAWS_FOR;
-                if let Ok(Some(place)) = lane.read(&key, until).await
-                    && lane.erase(&key, place.seq, until).await == Ok(true)
+                if let Ok(Some(place)) = records.read(&key, until).await
+                    && records.erase(&key, place.seq, until).await == Ok(true)
                 {
-                    shared.tell(Side::Room).await;
+                    shared.tell_of_room(lane, &key).await;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -405,12 +413,13 @@ impl Shared {
     fn withdraw(self: &Arc<Self>, lane: usize, key: String, seq: u64) {
         let shared = Arc::clone(self);
         spawn(async move {
-            let lane = &shared.lanes[lane];
+            let records = &shared.lanes[lane];
             // Otherwise it is somebody else's: received, or judged to have been sent.
-            let erased = lane.erase(&key, seq, Instant::now() + WITHDRAWS_FOR).await;
+            let until = Instant::now() + WITHDRAWS_FOR;
+            let erased = records.erase(&key, seq, until).await;
             if erased == Ok(true) {
-                lane.drop_work(&key).await;
-                shared.tell(Side::Room).await;
+                records.drop_work(&key).await;
+                shared.tell_of_room(lane, &key).await;
             }
         });
     }

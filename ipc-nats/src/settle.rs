@@ -10,7 +10,7 @@ use ipc_queue::{DeadReason, SettleError, SettleOnce};
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
 use crate::runtime::block_on;
-use crate::shared::{Held, Life, OPERATION, Shared, Side};
+use crate::shared::{Held, Life, Shared, Side};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -69,7 +69,7 @@ impl Shared {
         if self.life() == Life::Removed {
             return Err(self.settle_error(Trouble::Gone));
         }
-        let until = Instant::now() + OPERATION;
+        let until = self.connection.soon();
         let ended = match end {
             End::Ack => self.acknowledge(&held, until).await,
             End::Bury => {
@@ -101,7 +101,7 @@ impl Shared {
         }
         self.finish(held, ACK).await;
         self.drop_object(held.lane, &held.key, &held.record).await;
-        self.tell(Side::Room).await;
+        self.tell_of_room(held.lane, &held.key).await;
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Shared {
         };
         let client = &self.connection.client;
         let answered = client.request(reply.to_owned(), word.into());
-        let _ = tokio::time::timeout(OPERATION, answered).await;
+        let _ = tokio::time::timeout(self.connection.time, answered).await;
     }
 }
 

@@ -10,9 +10,7 @@ use futures_util::StreamExt;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::bell::Listeners;
 use ipc_queue::transport::Wait;
-use ipc_queue::{
-    ControlCall, ControlFailure, Outcome, RecvError, SendFailure, SendOptions, SettleError,
-};
+use ipc_queue::{ControlFailure, RecvError, SendFailure, SendOptions, SettleError};
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
@@ -23,6 +21,7 @@ use crate::keys::Keyed;
 use crate::lane::{Lane, Place, Trouble};
 use crate::record::{Record, State};
 use crate::runtime::spawn;
+use crate::steps::Steps;
 use crate::{keeper, record};
 
 #[derive(Debug)]
@@ -99,21 +98,24 @@ pub(crate) enum Life {
     Removed = 2,
 }
 
-/// How long an operation that does not wait for others may take, answers of the server included.
-pub(crate) const OPERATION: Duration = Duration::from_secs(5);
 /// The least that a server is given to answer, however little time is left.
 const LEAST: Duration = Duration::from_millis(500);
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-static OPENED: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+/// By the queue's number and the connection's address.
+type Opened = HashMap<(u64, usize), Weak<Shared>>;
 
-fn opened() -> MutexGuard<'static, HashMap<u64, Weak<Shared>>> {
+static OPENED: LazyLock<Mutex<Opened>> = LazyLock::new(Mutex::default);
+
+fn opened() -> MutexGuard<'static, Opened> {
     OPENED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// This process's opening of the queue with this number, if it has it open.
-pub(crate) fn find(id: u64) -> Option<Arc<Shared>> {
-    opened().get(&id)?.upgrade()
+/// This process's openings of the queue with this number, over whichever connections.
+pub(crate) fn find(id: u64) -> Vec<Arc<Shared>> {
+    let opened = opened();
+    let of_it = opened.iter().filter(|((queue, _), _)| *queue == id);
+    of_it.filter_map(|(_, shared)| shared.upgrade()).collect()
 }
 
 /// The lanes of a queue.
@@ -125,18 +127,11 @@ pub(crate) fn lanes(connection: &Arc<Connection>, name: &str, entry: &Entry) -> 
     };
     let queue = format!("{}-{:016x}", directory::key(name), entry.id);
     (0..count)
-        .map(|index| Lane::new(connection, &queue, index))
+        .map(|index| {
+            let capacity = entry.settings.capacity;
+            Lane::new(connection, &queue, index, capacity, entry.layout())
+        })
         .collect()
-}
-
-/// Until when the server may take to answer.
-pub(crate) fn until(wait: Wait) -> Instant {
-    let now = Instant::now();
-    match wait {
-        Wait::No => now + OPERATION,
-        Wait::Until(deadline) => deadline.max(now + LEAST),
-        Wait::Forever => now + FOR_EVER,
-    }
 }
 
 /// Until when to wait, or `None`: for ever. `Err`: no longer; after how long, if it was waited for at all.
@@ -159,8 +154,9 @@ impl Shared {
         entry: Entry,
         revision: u64,
     ) -> Arc<Self> {
+        let place = (entry.id, Arc::as_ptr(connection).addr());
         let mut opened = opened();
-        if let Some(shared) = opened.get(&entry.id).and_then(Weak::upgrade)
+        if let Some(shared) = opened.get(&place).and_then(Weak::upgrade)
             && !shared.connection.is_forked()
         {
             shared.learn(Some(&(entry, revision)));
@@ -192,7 +188,7 @@ impl Shared {
             entry,
         });
         opened.retain(|_, known| known.strong_count() > 0);
-        opened.insert(shared.entry.id, Arc::downgrade(&shared));
+        opened.insert(place, Arc::downgrade(&shared));
         drop(opened);
         spawn(keeper::keep(
             Arc::downgrade(&shared),
@@ -200,6 +196,16 @@ impl Shared {
         ));
         spawn(watch(Arc::downgrade(&shared)));
         shared
+    }
+
+    /// Until when the server may take to answer.
+    pub(crate) fn until(&self, wait: Wait) -> Instant {
+        let now = Instant::now();
+        match wait {
+            Wait::No => self.connection.soon(),
+            Wait::Until(deadline) => deadline.max(now + LEAST),
+            Wait::Forever => now + FOR_EVER,
+        }
     }
 
     pub(crate) fn life(&self) -> Life {
@@ -275,6 +281,16 @@ impl Shared {
 
     /// There may be something for those who wait on this side, here and elsewhere.
     pub(crate) async fn tell(&self, side: Side) {
+        self.tell_with(side, Bytes::new()).await;
+    }
+
+    /// The place of this key is free.
+    pub(crate) async fn tell_of_room(&self, lane: usize, key: &str) {
+        self.tell_with(Side::Room, format!("{lane} {key}").into())
+            .await;
+    }
+
+    async fn tell_with(&self, side: Side, what: Bytes) {
         match side {
             Side::Items => self.items.notify(),
             Side::Room => self.room.notify(),
@@ -284,7 +300,20 @@ impl Shared {
         }
         // Where nobody listens the server drops it.
         let subject = self.subject(side);
-        let _ = self.connection.client.publish(subject, Bytes::new()).await;
+        let _ = self.connection.client.publish(subject, what).await;
+    }
+
+    /// Takes note of the place that another process says is free, if it says which.
+    fn note_room(&self, said: &[u8]) {
+        let said = std::str::from_utf8(said).unwrap_or_default();
+        if let Some((lane, key)) = said.split_once(' ')
+            && let Some(lane) = lane
+                .parse()
+                .ok()
+                .and_then(|lane: usize| self.lanes.get(lane))
+        {
+            lane.freed(key);
+        }
     }
 
     fn subject(&self, side: Side) -> String {
@@ -302,13 +331,16 @@ impl Shared {
         };
         let shared = Arc::downgrade(self);
         spawn(async move {
-            while told.next().await.is_some() {
+            while let Some(said) = told.next().await {
                 let Some(shared) = shared.upgrade() else {
                     return;
                 };
                 match side {
                     Side::Items => shared.items.notify(),
-                    Side::Room => shared.room.notify(),
+                    Side::Room => {
+                        shared.note_room(&said.payload);
+                        shared.room.notify();
+                    }
                 }
             }
         });
@@ -407,7 +439,7 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => SendFailure::Removed,
-            other => SendFailure::Transport(text(other)),
+            other => SendFailure::Transport(other.to_string()),
         }
     }
 
@@ -415,7 +447,7 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => RecvError::Removed,
-            other => RecvError::Transport(text(other)),
+            other => RecvError::Transport(other.to_string()),
         }
     }
 
@@ -424,36 +456,14 @@ impl Shared {
         match trouble {
             Trouble::Changed => SettleError::LeaseLost,
             Trouble::Gone => SettleError::Transport("the queue was removed".to_owned()),
-            other => SettleError::Transport(text(other)),
+            other => SettleError::Transport(other.to_string()),
         }
     }
 
-    /// Of a call that waited for so long.
-    pub(crate) fn control_failure(
-        &self,
-        call: ControlCall,
-        trouble: Trouble,
-        waited: Duration,
-    ) -> ControlFailure {
+    /// Of a control call that came this far.
+    pub(crate) fn control_failure(&self, steps: &Steps, trouble: Trouble) -> ControlFailure {
         self.note(&trouble);
-        match trouble {
-            Trouble::Gone => ControlFailure::Removed,
-            other => ControlFailure::Unreachable {
-                request: call.to_string(),
-                waited,
-                reason: text(other),
-                outcome: Outcome::Unknown,
-            },
-        }
-    }
-}
-
-fn text(trouble: Trouble) -> String {
-    match trouble {
-        Trouble::Server(text) => text,
-        Trouble::Changed => "somebody else took the message's place back: this process was cut off from the server for too long".to_owned(),
-        Trouble::Full => "the queue is full".to_owned(),
-        Trouble::Gone => "the queue was removed".to_owned(),
+        steps.failure(trouble)
     }
 }
 

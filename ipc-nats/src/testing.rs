@@ -1,7 +1,11 @@
 //! Starts servers for tests: on free ports of 127.0.0.1, with folders of their own, killed when dropped, and also when this
 //! process ends in whatever way: each is watched by a shell that waits for the end of a pipe.
 //!
-//! Needs the program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
+//! Needs a program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
+//! [`Program::found`] says where it is looked for. The tests of this crate run against two of them,
+//! if there are two.
+
+mod program;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -11,6 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::ClusterInfo;
+use futures_util::TryStreamExt;
+use ipc_proto::QueueSettings;
 use tempfile::TempDir;
 
 use crate::connection::Connection;
@@ -19,37 +25,87 @@ use crate::repair::GIVEN_UP_AFTER_MS;
 use crate::runtime::block_on;
 use crate::{NatsAddress, shared};
 
+pub use program::{Program, Which};
+
 /// A running server.
 #[derive(Debug)]
 pub struct TestServer {
+    program: Program,
     port: u16,
     args: Vec<String>,
     child: Child,
     folder: TempDir,
 }
 
-const PROGRAM: &str = "nats-server";
 /// The file in its folder that says which process it is.
 const PID: &str = "pid";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Whether there is a `nats-server`. If not, says so loudly, so that a test which returns then is seen to have been skipped.
+/// Whether there is a `nats-server`. If not, says so, once, so that a test which returns then is
+/// seen to have been skipped.
 #[must_use]
 pub fn is_installed() -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).any(|folder| folder.join(PROGRAM).is_file());
-    if !found {
-        eprintln!(
-            "SKIPPED: there is no {PROGRAM} on the path; install it (apt-get install {PROGRAM})"
-        );
-    }
-    found
+    let program = std::env::current_exe().unwrap_or_default();
+    let suite = program.file_stem().unwrap_or_default().to_string_lossy();
+    Program::get(Which::First, &suite).is_some()
+}
+
+/// Makes tests of functions that take a [`Program`]: one for each of two servers. Where a server is
+/// missing they are skipped, and one line says so.
+#[macro_export]
+macro_rules! on_each_server {
+    ($($test:ident)*) => {
+        $crate::on_each_server!(@on on_the_first_server First $($test)*);
+        $crate::on_each_server!(@on on_the_second_server Second $($test)*);
+    };
+    (@on $module:ident $which:ident $($test:ident)*) => {
+        mod $module {
+            use $crate::testing::{Program, Which};
+
+            $(
+                #[test]
+                fn $test() {
+                    if let Some(program) = Program::get(Which::$which, env!("CARGO_CRATE_NAME")) {
+                        super::$test(&program);
+                    }
+                }
+            )*
+        }
+    };
 }
 
 /// From now on this process takes back the place of a silent sender after so long, and not after 30 s.
 pub fn take_back_after(time: Duration) {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     GIVEN_UP_AFTER_MS.store(ms, Ordering::Relaxed);
+}
+
+/// Creates a queue as the first version of this crate did, with so many places.
+///
+/// # Panics
+/// If it can't be created.
+pub fn create_in_first_layout(address: &NatsAddress, capacity: u32) {
+    let settings = QueueSettings {
+        capacity,
+        ..QueueSettings::default()
+    };
+    let created = crate::NatsQueue::create_in_first_layout(address, settings);
+    assert!(created.is_ok_and(|made| made), "the queue is created");
+}
+
+/// The streams of the server at this address, without that of the directory.
+///
+/// # Panics
+/// If it does not say.
+#[must_use]
+pub fn streams(address: &NatsAddress) -> Vec<String> {
+    block_on(async {
+        let connection = Connection::to(address).await.expect("the server is there");
+        let names = connection.jetstream.stream_names();
+        let names: Vec<String> = names.try_collect().await.expect("the server says");
+        let names = names.into_iter().filter(|name| name != "KV_ipc-queues");
+        names.collect()
+    })
 }
 
 /// Three servers that are one cluster.
@@ -60,12 +116,21 @@ pub struct TestCluster {
 }
 
 impl TestCluster {
-    /// Starts the servers, and waits until they have a leader.
+    /// Starts servers of the first program found, and waits until they have a leader.
     ///
     /// # Panics
     /// If they do not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::of(Program::found().first().expect("a nats-server"))
+    }
+
+    /// The same, of this program.
+    ///
+    /// # Panics
+    /// If they do not start.
+    #[must_use]
+    pub fn of(program: &Program) -> Self {
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let all: Vec<String> = routes
             .iter()
@@ -84,7 +149,7 @@ impl TestCluster {
                 "--routes",
                 &all,
             ];
-            TestServer::start_with(&args)
+            TestServer::start_with(program, &args)
         });
         let cluster = Self {
             servers: servers.collect(),
@@ -129,7 +194,7 @@ impl TestCluster {
         let address = self.address(queue);
         let address = NatsAddress::parse(address.strip_prefix("nats:")?).ok()?;
         block_on(async {
-            let connection = Connection::to(&address.servers).await.ok()?;
+            let connection = Connection::to(&address).await.ok()?;
             let directory = Directory::of(&connection, &address).await.ok()?;
             let entry = directory.find(queue).await.ok()??;
             let lanes = shared::lanes(&connection, queue, &entry);
@@ -155,13 +220,22 @@ fn free_port() -> u16 {
 }
 
 impl TestServer {
-    /// Starts a server with JetStream, and waits until it listens.
+    /// Starts a server with JetStream, of the first program found, and waits until it listens.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::of(Program::found().first().expect("a nats-server"))
+    }
+
+    /// The same, of this program.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn of(program: &Program) -> Self {
+        Self::start_with(program, &[])
     }
 
     /// The same, with more arguments.
@@ -169,17 +243,18 @@ impl TestServer {
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start_with(args: &[&str]) -> Self {
+    pub fn start_with(program: &Program, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the server");
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         // Somebody else may take the port in between.
         let tries = (0..5).find_map(|_| {
             let port = free_port();
-            let child = spawn(port, &args, folder.path());
+            let child = spawn(program, port, &args, folder.path());
             wait_until_it_listens(port, child).map(|child| (port, child))
         });
         let (port, child) = tries.expect("nats-server starts");
         Self {
+            program: program.clone(),
             port,
             args,
             child,
@@ -217,7 +292,7 @@ impl TestServer {
     /// If it does not start.
     pub fn restart(&mut self) {
         self.kill();
-        let child = spawn(self.port, &self.args, self.folder.path());
+        let child = spawn(&self.program, self.port, &self.args, self.folder.path());
         let child = wait_until_it_listens(self.port, child);
         self.child = child.expect("nats-server starts again");
     }
@@ -233,9 +308,10 @@ impl Drop for TestServer {
 const WATCH: &str =
     r#""$@" </dev/null >/dev/null 2>&1 & server=$!; read -r _; kill -9 $server; wait $server"#;
 
-fn spawn(port: u16, args: &[String], folder: &Path) -> Child {
+fn spawn(program: &Program, port: u16, args: &[String], folder: &Path) -> Child {
     Command::new("sh")
-        .args(["-c", WATCH, "sh", PROGRAM])
+        .args(["-c", WATCH, "sh"])
+        .arg(&program.path)
         .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
         .arg(folder)
         .arg("-P")

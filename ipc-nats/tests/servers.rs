@@ -7,12 +7,32 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::{TestCluster, TestServer, is_installed};
-use ipc_nats::{Answers, NatsAddress, Nodes, Put};
-use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, QueueError, QueueOptions, RecvError, SendFailure};
+use ipc_nats::testing::{Program, TestCluster, TestServer, create_in_first_layout, streams};
+use ipc_nats::{Answers, NatsAddress, NatsQueue, Nodes, Put};
+use ipc_queue::conformance::{Fault, Proxy};
+use ipc_queue::transport::{OpenRequest, Transport, Wait};
+use ipc_queue::{ByteQueue, Kind, QueueError, QueueOptions, RecvError, SendFailure};
 
 const A_WHILE: Duration = Duration::from_secs(30);
+
+ipc_nats::on_each_server! {
+    nothing_accepted_is_lost_when_the_server_is_killed_and_started_again
+    while_the_server_is_away_calls_end_with_their_deadline_and_say_why
+    what_could_not_be_sent_takes_no_place_when_the_server_is_back
+    a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing
+    nothing_accepted_is_lost_when_connections_are_cut
+    who_lost_a_message_while_it_was_stopped_can_not_ack_it
+    a_killed_workers_message_comes_again_and_counts_as_a_crash
+    a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
+    nothing_accepted_is_lost_when_one_of_three_servers_is_killed
+    a_full_queue_on_three_servers_goes_on
+    a_queue_of_the_first_layout_is_used_as_it_is
+    a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_queue
+    a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
+    a_purge_that_was_cut_off_says_so_and_the_next_drops_the_rest
+    the_first_answer_wins
+    nodes_are_listed_while_they_beat_and_not_after_they_left
+}
 
 fn open(address: &str) -> ByteQueue {
     ipc_nats::register();
@@ -65,13 +85,9 @@ fn a_server_that_is_not_there_is_named_at_once() {
     );
 }
 
-#[test]
-fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again() {
-    if !is_installed() {
-        return;
-    }
+fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again(program: &Program) {
     const COUNT: u32 = 400;
-    let mut server = TestServer::start();
+    let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     thread::scope(|scope| {
         scope.spawn(|| send_all(&queue, COUNT));
@@ -86,12 +102,8 @@ fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again() {
     });
 }
 
-#[test]
-fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why() {
-    if !is_installed() {
-        return;
-    }
-    let mut server = TestServer::start();
+fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &Program) {
+    let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let (sender, receiver) = (queue.sender(), queue.receiver());
     server.kill();
@@ -111,12 +123,8 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why() {
     delivery.ack().expect("we hold it");
 }
 
-#[test]
-fn what_could_not_be_sent_takes_no_place_when_the_server_is_back() {
-    if !is_installed() {
-        return;
-    }
-    let mut server = TestServer::start();
+fn what_could_not_be_sent_takes_no_place_when_the_server_is_back(program: &Program) {
+    let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     server.kill();
     let failure = queue.sender().send_timeout(b"lost", Duration::from_secs(1));
@@ -138,12 +146,8 @@ fn what_could_not_be_sent_takes_no_place_when_the_server_is_back() {
     }
 }
 
-#[test]
-fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing(program: &Program) {
+    let server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let large: Vec<u8> = (0..3_000_000_u32).map(|byte| byte as u8).collect();
     queue.sender().try_send(&large).expect("a place");
@@ -201,13 +205,9 @@ impl Wire {
     }
 }
 
-#[test]
-fn nothing_accepted_is_lost_when_connections_are_cut() {
-    if !is_installed() {
-        return;
-    }
+fn nothing_accepted_is_lost_when_connections_are_cut(program: &Program) {
     const COUNT: u32 = 300;
-    let server = TestServer::start();
+    let server = TestServer::of(program);
     let wire = Wire::to(&server);
     let queue = open(&format!("nats://127.0.0.1:{}/jobs", wire.port));
     let direct = open(&server.address("jobs"));
@@ -257,12 +257,8 @@ fn signal(worker: &Child, signal: &str) {
     assert!(sent.expect("there is a kill").success());
 }
 
-#[test]
-fn who_lost_a_message_while_it_was_stopped_can_not_ack_it() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
+    let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
     queue.sender().try_send(b"only once").expect("a place");
@@ -282,12 +278,8 @@ fn who_lost_a_message_while_it_was_stopped_can_not_ack_it() {
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
-#[test]
-fn a_killed_workers_message_comes_again_and_counts_as_a_crash() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_killed_workers_message_comes_again_and_counts_as_a_crash(program: &Program) {
+    let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
     queue.sender().try_send(b"once more").expect("a place");
@@ -306,12 +298,8 @@ fn a_killed_workers_message_comes_again_and_counts_as_a_crash() {
     assert_eq!(queue.transport().dead_letters().unwrap()[0].crashes, 1);
 }
 
-#[test]
-fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program) {
+    let server = TestServer::of(program);
     ipc_nats::register();
     let queue = QueueOptions::new()
         .capacity(2)
@@ -338,13 +326,9 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease() {
     held.ack().expect("we still hold it");
 }
 
-#[test]
-fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed() {
-    if !is_installed() {
-        return;
-    }
+fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed(program: &Program) {
     const COUNT: u32 = 300;
-    let mut cluster = TestCluster::start();
+    let mut cluster = TestCluster::of(program);
     let queue = open(&cluster.address("jobs"));
     thread::scope(|scope| {
         scope.spawn(|| send_all(&queue, COUNT));
@@ -357,12 +341,201 @@ fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed() {
     });
 }
 
-#[test]
-fn the_first_answer_wins() {
-    if !is_installed() {
-        return;
+/// Leases, nacks and burials replace a record, which takes no further place.
+fn a_full_queue_on_three_servers_goes_on(program: &Program) {
+    let cluster = TestCluster::of(program);
+    ipc_nats::register();
+    let queue = QueueOptions::new()
+        .capacity(2)
+        .open_bytes(&cluster.address("jobs"))
+        .expect("the servers are there");
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let send = |payload: &[u8]| sender.try_send(payload).expect("a place");
+    let full = || matches!(sender.try_send(b"3"), Err(SendFailure::Full { .. }));
+    send(b"1");
+    send(b"2");
+    assert!(full());
+    let first = receiver.recv_timeout(A_WHILE).expect("it was sent");
+    first.nack().expect("we hold it");
+    for _ in 0..2 {
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+        assert!(full());
+        delivery.bury().expect("we hold it");
     }
-    let server = TestServer::start();
+    assert!(full());
+    for letter in queue.transport().dead_letters().unwrap() {
+        assert!(queue.transport().requeue(letter.id).unwrap());
+    }
+    for _ in 0..2 {
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was requeued");
+        delivery.ack().expect("we hold it");
+        send(b"again");
+    }
+    assert!(full());
+}
+
+fn a_queue_of_the_first_layout_is_used_as_it_is(program: &Program) {
+    let server = TestServer::of(program);
+    let address = NatsAddress::parse(&format!("//{}/jobs", server.host())).expect("an address");
+    create_in_first_layout(&address, 2);
+    ipc_nats::register();
+    let queue = ByteQueue::open(&server.address("jobs")).expect("it was created");
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    for _ in 0..3 {
+        sender.try_send(b"1").expect("a place");
+        sender.try_send(b"2").expect("a place");
+        let full = sender.try_send(b"3");
+        assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+        receiver.recv().expect("one").ack().expect("we hold it");
+        receiver.recv().expect("two").bury().expect("we hold it");
+        let letters = queue.transport().dead_letters().unwrap();
+        assert!(queue.transport().requeue(letters[0].id).unwrap());
+        receiver.recv().expect("two").ack().expect("we hold it");
+    }
+    assert_eq!(NatsQueue::remove(&address).ok(), Some(true));
+}
+
+/// A proxy to the server, and the queue's address through it.
+fn proxied(server: &TestServer) -> (Proxy, NatsAddress) {
+    let target = server.host().parse().expect("an address of a socket");
+    let (proxy, host) = Proxy::tcp(target).expect("a free port");
+    let rest = format!("//{host}/jobs?timeout=500ms");
+    (proxy, NatsAddress::parse(&rest).expect("an address"))
+}
+
+/// Opens the queue until that succeeds: a busy machine may need longer than its time-out.
+fn open_at_last(address: &NatsAddress) -> NatsQueue {
+    let request = OpenRequest::default();
+    let deadline = Instant::now() + A_WHILE;
+    loop {
+        match NatsQueue::open(address, &request) {
+            Ok(queue) => return queue,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
+}
+
+fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_queue(
+    program: &Program,
+) {
+    let server = TestServer::of(program);
+    let rest = format!("//{}/jobs", server.host());
+    let direct = NatsAddress::parse(&rest).expect("an address");
+    let is_there = |how| {
+        let stats = open(&server.address("jobs")).transport().stats();
+        assert_eq!(stats.expect("it exists").in_use(), 0, "{how}");
+    };
+    let mut was_cut = true;
+    for request in 0.. {
+        if !was_cut {
+            break;
+        }
+        for creates in [false, true] {
+            let (proxy, address) = proxied(&server);
+            // With a connection that is there already: requests are counted from the first of the
+            // removal.
+            let queue = open_at_last(&address);
+            queue
+                .sender()
+                .send(b"lost", Kind::Data, Wait::No)
+                .expect("a place");
+            proxy.arm(Fault::CutRequest, request);
+            let removed = NatsQueue::remove(&address);
+            was_cut = proxy.heal();
+            drop(queue);
+            if creates && removed.is_err() {
+                let unknown = removed.is_err_and(|error| error.is_outcome_unknown());
+                // One of which nothing had begun is still there.
+                if unknown {
+                    let queue = open(&server.address("jobs"));
+                    let _ = queue.transport().purge().expect("it exists");
+                    is_there("it can be created again");
+                }
+            }
+            NatsQueue::remove(&direct).expect("the server is there");
+            let left = streams(&direct);
+            assert!(left.is_empty(), "cut at request {request}: {left:?}");
+        }
+    }
+}
+
+fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it(
+    program: &Program,
+) {
+    ipc_nats::register();
+    let server = TestServer::of(program);
+    let rest = format!("//{}/jobs", server.host());
+    let direct = NatsAddress::parse(&rest).expect("an address");
+    let mut was_cut = true;
+    for request in 0.. {
+        if !was_cut {
+            break;
+        }
+        for opens in [false, true] {
+            let (proxy, address) = proxied(&server);
+            let other = NatsAddress {
+                name: "other".parse().expect("a name"),
+                ..address.clone()
+            };
+            // For a connection that is there already.
+            let keeps = open_at_last(&other);
+            proxy.arm(Fault::CutRequest, request);
+            let created = NatsQueue::open(&address, &OpenRequest::default());
+            was_cut = proxy.heal();
+            if opens && (created.is_err() || was_cut) {
+                let queue = QueueOptions::new().open_bytes(&server.address("jobs"));
+                let queue = queue.expect("the server is there");
+                queue.sender().try_send(b"carried").expect("a place");
+                let receiver = queue.receiver();
+                let delivery = receiver.recv_timeout(A_WHILE);
+                delivery.expect("it was sent").ack().expect("we hold it");
+            }
+            drop((created, keeps));
+            NatsQueue::remove(&direct).expect("the server is there");
+            let others = NatsAddress {
+                name: other.name,
+                ..direct.clone()
+            };
+            NatsQueue::remove(&others).expect("the server is there");
+            let left = streams(&direct);
+            assert!(left.is_empty(), "cut at request {request}: {left:?}");
+        }
+    }
+}
+
+fn a_purge_that_was_cut_off_says_so_and_the_next_drops_the_rest(program: &Program) {
+    let server = TestServer::of(program);
+    let queue = open(&server.address("jobs"));
+    let in_use = || queue.transport().stats().expect("it exists").in_use();
+    let mut was_partial = false;
+    for request in 0.. {
+        let (proxy, address) = proxied(&server);
+        let purger = open_at_last(&address);
+        for _ in 0..4 {
+            queue.sender().try_send(b"waits").expect("a place");
+        }
+        proxy.arm(Fault::StallRequest, request);
+        let purged = purger.purge();
+        let left = in_use();
+        let was_stalled = proxy.heal();
+        match purged {
+            Ok(purged) => assert_eq!((purged, left), (4, 0)),
+            Err(error) => {
+                assert!(error.is_outcome_unknown() || left == 4, "{error}");
+                was_partial |= left < 4;
+            }
+        }
+        queue.transport().purge().expect("the server is there");
+        assert_eq!(in_use(), 0);
+        if !was_stalled {
+            break;
+        }
+    }
+    assert!(was_partial, "it was never cut off half-way");
+}
+
+fn the_first_answer_wins(program: &Program) {
+    let server = TestServer::of(program);
     let address = NatsAddress::parse(&format!("//{}/results", server.host())).expect("an address");
     let answers = Answers::open(&address, None).expect("the server is there");
     assert_eq!(answers.get("job 1"), Ok(None));
@@ -394,12 +567,8 @@ fn the_first_answer_wins() {
     });
 }
 
-#[test]
-fn nodes_are_listed_while_they_beat_and_not_after_they_left() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn nodes_are_listed_while_they_beat_and_not_after_they_left(program: &Program) {
+    let server = TestServer::of(program);
     let address = NatsAddress::parse(&format!("//{}/group", server.host())).expect("an address");
     let nodes = Nodes::open(&address).expect("the server is there");
     let one = nodes.join("worker").expect("joined");

@@ -9,8 +9,8 @@ use ipc_proto::Name;
 
 use crate::error::QueueError;
 
-/// Where a queue is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a queue is. `Display` gives all of it, a login included; `Debug` gives no secret.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
     /// `local:NAME`: among the threads of this process.
@@ -50,7 +50,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, QueueError> {
         let bad = |reason: String| QueueError::Address {
-            address: text.to_owned(),
+            address: without_secrets(text),
             reason,
         };
         let Some((scheme, rest)) = text.split_once(':') else {
@@ -119,6 +119,45 @@ fn duration(text: &str) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
 }
 
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = without_secrets(&self.to_string());
+        f.debug_tuple("Address").field(&shown).finish()
+    }
+}
+
+/// An address as it may be shown: without the login and the options that an address of the form
+/// `SCHEME://LOGIN@HOST/NAME?OPTIONS` may have. Shows too little rather than too much of one that
+/// is not well-formed.
+#[must_use]
+pub fn without_secrets(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("//") else {
+        // A path, which may contain anything, or a name, which can't contain an `@`.
+        let is_path = address.starts_with("unix:");
+        return match address.rsplit_once('@') {
+            Some((_, rest)) if !is_path => format!("…@{rest}"),
+            _ => address.to_owned(),
+        };
+    };
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    if is_login_cut(place, options) {
+        return format!("{scheme}//…");
+    }
+    let (login, place) = place.rsplit_once('@').unwrap_or(("", place));
+    match login {
+        "" => format!("{scheme}//{place}"),
+        _ => format!("{scheme}//…@{place}"),
+    }
+}
+
+/// Whether what stands before the question mark may be the beginning of a login: there is no host
+/// behind it, or the question mark is part of the password.
+fn is_login_cut(place: &str, options: &str) -> bool {
+    let is_bare = !place.contains('/') && place.contains(':');
+    let before = options.split_once('@').map(|(before, _)| before);
+    !place.contains('@') && (is_bare || before.is_some_and(|before| !before.contains('=')))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +177,24 @@ mod tests {
             "shm:jobs".parse::<Address>().unwrap().to_string(),
             "shm:default/jobs"
         );
+    }
+
+    #[test]
+    fn a_login_is_not_shown() {
+        for (address, shown) in [
+            ("nats://ann:hush@host/jobs?ca=a", "nats://…@host/jobs"),
+            ("nats://ann:hu/sh@host/jobs", "nats://…@host/jobs"),
+            ("nats://ann:hush@one,ann:hush@two/jobs", "nats://…@two/jobs"),
+            ("nats://ann:hush", "nats://…"),
+            ("nats://ann:hu/s?h@host/jobs", "nats://…"),
+            ("nats://host/jobs?ca=/a@b", "nats://host/jobs"),
+            ("nats:ann:hush@host/jobs", "…@host/jobs"),
+            ("nats://host:4222/jobs", "nats://host:4222/jobs"),
+            ("unix:/run/a@b", "unix:/run/a@b"),
+            ("shm:jobs", "shm:jobs"),
+        ] {
+            assert_eq!(without_secrets(address), shown);
+        }
     }
 
     #[test]

@@ -214,8 +214,8 @@ pub fn promises() -> Vec<(&'static str, Promise)> {
     crate::conformance_tests!(@promises list).to_vec()
 }
 
-/// How long a test may take before it counts as stuck. Says nothing about speed: it is a thousand times what the
-/// slowest test takes.
+/// How long a test may take before it counts as stuck; three times as long for a slow subject, of
+/// which every request is interrupted in every way. Says nothing about speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Tests one promise.
@@ -224,6 +224,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// If the subject breaks it.
 pub fn hold(subject: impl Subject + 'static, promise: Promise) {
     let (done, end) = mpsc::channel::<()>();
+    let patience = PATIENCE * subject.slowness().min(3);
     // In a thread of its own, which is left behind if it is stuck.
     let name = thread::current().name().unwrap_or("promise").to_owned();
     let test = thread::Builder::new().name(name).spawn(move || {
@@ -231,8 +232,8 @@ pub fn hold(subject: impl Subject + 'static, promise: Promise) {
         promise(&subject);
     });
     let test = test.expect("a thread");
-    if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-        panic!("no end in {PATIENCE:?}: somebody was not woken");
+    if end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+        panic!("no end in {patience:?}: somebody was not woken");
     }
     if let Err(broken) = test.join() {
         panic::resume_unwind(broken);

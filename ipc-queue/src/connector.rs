@@ -15,7 +15,7 @@ use ipc_proto::Name;
 #[cfg(target_os = "linux")]
 use ipc_shm::Namespace;
 
-use crate::address::{Address, BUILT_IN};
+use crate::address::{Address, BUILT_IN, without_secrets};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::QueueError;
 use crate::local::LocalQueue;
@@ -118,7 +118,7 @@ fn connector(address: &str, scheme: &str) -> Result<Arc<dyn Connector>, QueueErr
             .chain(connectors.keys().map(String::as_str))
             .collect();
         QueueError::Address {
-            address: address.to_owned(),
+            address: without_secrets(address),
             reason: format!(
                 "there is no transport {scheme:?}; known are {}, and others when their crates were registered",
                 known.join(", ")

@@ -32,7 +32,7 @@ pub mod transport;
 #[cfg(target_os = "linux")]
 pub mod unix;
 
-pub use address::Address;
+pub use address::{Address, without_secrets};
 pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};

@@ -17,18 +17,27 @@ pub struct Options {
 }
 
 const SHARED_MEMORY: &str = "/dev/shm";
+/// Where a suite that is skipped adds a line (`ipc_nats::testing`).
+const SKIPPED: &str = "IPC_SKIPPED_SUITES";
 
 pub fn run(options: &Options) -> Result<ExitCode> {
     let before = in_shared_memory()?;
     let mut tests = cargo(&["test", "--workspace", "--all-features"]);
     tests.args(&options.filter);
+    let skipped = tempfile::NamedTempFile::new().context("a file for the skipped suites")?;
+    tests.env(SKIPPED, skipped.path());
     cargo::run(&mut tests)?;
     let left: Vec<_> = in_shared_memory()?.difference(&before).cloned().collect();
     ensure!(
         left.is_empty(),
         "the tests left in {SHARED_MEMORY}: {left:?}"
     );
-    eprintln!("all tests passed and left nothing in {SHARED_MEMORY}");
+    let skipped = std::fs::read_to_string(skipped.path()).context("reading what was skipped")?;
+    eprint!("{skipped}");
+    eprintln!(
+        "all tests passed and left nothing in {SHARED_MEMORY}; suites skipped: {}",
+        skipped.lines().count()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::stream::{Config, RawMessageErrorKind};
+use async_nats::jetstream::stream::Config;
 use ipc_proto::QueueSettings;
 
-use super::{EXPECTED, Lane, PAUSE, RECOGNIZED_FOR, Trouble};
+use super::{EXPECTED, Lane, RECOGNIZED_FOR, Trouble};
 use crate::connection::{Refusal, Stored, code};
 use crate::keys::Claim;
 
@@ -33,28 +33,12 @@ impl Lane {
         until: Instant,
     ) -> Result<(u64, Option<Claim>), Trouble> {
         let subject = self.key_subject(key);
-        loop {
-            let stream = self.connection.jetstream.get_stream_no_info(&self.keys);
-            let stream = stream
-                .await
-                .map_err(|e| Trouble::Server(self.refused(&e)))?;
-            let error = match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(found) => {
-                    let claim = serde_json::from_slice(&found.payload);
-                    let claim = claim.map_err(|_| self.strange(&subject))?;
-                    return Ok((found.sequence, Some(claim)));
-                }
-                Err(error) => error,
-            };
-            if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
-                return Ok((0, None));
-            }
-            self.check_alive(until).await?;
-            if Instant::now() >= until {
-                return Err(Trouble::Server(self.refused(&error)));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let Some(found) = self.last(&self.keys, &subject, until).await? else {
+            return Ok((0, None));
+        };
+        let claim = serde_json::from_slice(&found.payload);
+        let claim = claim.map_err(|_| self.strange(&subject))?;
+        Ok((found.sequence, Some(claim)))
     }
 
     /// Replaces the record whose sequence is `expected`; 0: there is none. The new one's sequence.

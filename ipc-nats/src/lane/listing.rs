@@ -1,8 +1,9 @@
 //! Reads all records of a lane, through a consumer that lives for as long as that takes.
 //!
-//! What was there all the time is in the list. What was changed meanwhile may be in it twice, or not at all: who must
+//! What was there all the time is in the list. What was changed meanwhile may be missing: who must
 //! know that nothing is left compares [`last_change`](Lane::last_change) before and after.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
@@ -11,7 +12,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Delivered, Lane, Place, Trouble};
+use super::{Delivered, Lane, Place, Trouble, key_in, place_of};
 use crate::record::Record;
 
 #[derive(Deserialize)]
@@ -29,15 +30,23 @@ struct State {
 const NEXT_WITHIN: Duration = Duration::from_millis(200);
 
 impl Lane {
-    /// All places that are taken, oldest change first; without what dead letters say.
+    /// All places that are taken, oldest change first, each once; without what dead letters say.
     pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
+        Ok(self.count_and_list(until).await?.1)
+    }
+
+    /// The number of places that were taken at one moment, and a list of them as above.
+    pub(crate) async fn count_and_list(
+        &self,
+        until: Instant,
+    ) -> Result<(u64, Vec<Place>), Trouble> {
         loop {
             let state = self.state(until).await?;
             if state.messages == 0 {
-                return Ok(Vec::new());
+                return Ok((0, Vec::new()));
             }
             if let Some(places) = self.read_up_to(state.last_seq, until).await? {
-                return Ok(places);
+                return Ok((state.messages, places));
             }
             // What was to come was deleted, or the server was away.
             if Instant::now() >= until {
@@ -105,7 +114,7 @@ impl Lane {
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.places, made.name);
         // Nobody waits for it, and it would go by itself.
         let _ = client.publish(subject, Bytes::new()).await;
-        Ok(is_whole.then_some(places))
+        Ok(is_whole.then(|| latest(places)))
     }
 
     /// The record in a message, and how many come after it.
@@ -114,8 +123,10 @@ impl Lane {
         let Some(delivered) = reply.and_then(|reply| Delivered::read(reply)) else {
             return Ok(None);
         };
-        let record = message.headers.as_ref().and_then(Record::read);
-        let key = message.subject.rsplit('.').next().unwrap_or_default();
+        let headers = message.headers.as_ref();
+        let record = headers.and_then(Record::read);
+        let place = message.subject.rsplit('.').next().unwrap_or_default();
+        let key = headers.and_then(key_in).unwrap_or(place);
         let place = Place {
             key: key.to_owned(),
             seq: delivered.seq,
@@ -125,4 +136,13 @@ impl Lane {
         };
         Ok(Some((place, delivered.pending)))
     }
+}
+
+/// Of records of the same place the last one: the others were replaced while the list was read.
+fn latest(mut places: Vec<Place>) -> Vec<Place> {
+    let mut seen = HashSet::new();
+    places.reverse();
+    places.retain(|place| seen.insert(place_of(&place.key).to_owned()));
+    places.reverse();
+    places
 }

@@ -6,14 +6,29 @@ mod wire;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::{TestServer, is_installed};
+use ipc_nats::testing::{Program, TestServer};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, QueueOptions, SendFailure, SendOptions};
+use ipc_queue::{ByteQueue, QueueOptions, RecvError, SendFailure, SendOptions};
 
 use other::Other;
-use wire::{Cut, Wire};
+use wire::{Cut, To, Wire};
 
 const A_WHILE: Duration = Duration::from_secs(30);
+
+ipc_nats::on_each_server! {
+    a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed
+    a_queue_that_another_process_closes_takes_nothing_and_drains
+    a_receiver_that_waits_hears_that_another_process_closed_the_queue
+    processes_that_race_for_places_fill_a_queue_exactly
+    a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there
+    a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it
+    a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed
+    the_place_of_a_killed_sender_is_taken_back
+    a_killed_sender_does_not_keep_a_closed_queue_from_draining
+    a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not
+    the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while
+    a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key
+}
 
 fn create(server: &TestServer, options: &QueueOptions) -> (String, ByteQueue) {
     ipc_nats::register();
@@ -30,12 +45,8 @@ fn wait_for(other: &mut Other, question: &str) {
     }
 }
 
-#[test]
-fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     queue.transport().pause().expect("it can");
@@ -47,12 +58,102 @@ fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed() {
     assert_eq!(other.answer(), "later");
 }
 
-#[test]
-fn a_queue_that_another_process_closes_takes_nothing_and_drains() {
-    if !is_installed() {
-        return;
+fn processes_that_race_for_places_fill_a_queue_exactly(program: &Program) {
+    const CAPACITY: u32 = 32;
+    let server = TestServer::of(program);
+    let (address, queue) = create(&server, &QueueOptions::new().capacity(CAPACITY));
+    let mut others: Vec<Other> = (0..3).map(|_| Other::start(&address)).collect();
+    let receiver = queue.receiver();
+    for _ in 0..3 {
+        for other in &mut others {
+            other.tell("fill");
+        }
+        let sent = others.iter_mut().map(Other::answer);
+        let sent: u32 = sent
+            .map(|count| count.parse::<u32>().expect("a number"))
+            .sum();
+        let counts = queue.transport().stats().unwrap();
+        assert_eq!((sent, counts.ready), (CAPACITY, u64::from(CAPACITY)));
+        for _ in 0..CAPACITY {
+            let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+            delivery.ack().expect("we hold it");
+        }
     }
-    let server = TestServer::start();
+}
+
+/// It is killed when what it published is lost, or has arrived, and its record is as it was.
+fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(program: &Program) {
+    for cut in [Cut::Before, Cut::After] {
+        let server = TestServer::of(program);
+        let (_, queue) = create(&server, &QueueOptions::new().capacity(1));
+        let receiver = queue.receiver();
+        let id = queue.sender().try_send(b"once").expect("a place");
+        receiver
+            .recv()
+            .expect("it was sent")
+            .bury()
+            .expect("we hold it");
+        kill_while_sending(&server, cut, "requeue for ever");
+        if cut == Cut::Before {
+            let letters = queue.transport().dead_letters().unwrap();
+            assert!(queue.transport().requeue(letters[0].id).unwrap());
+        }
+        let delivery = receiver.recv_timeout(A_WHILE).expect("it was requeued");
+        assert_eq!((delivery.id(), delivery.attempt()), (id, 1));
+        assert_eq!(delivery.payload(), b"once");
+        assert!(queue.transport().dead_letters().unwrap().is_empty());
+        delivery.ack().expect("we hold it");
+        let nothing = receiver.try_recv().map(drop);
+        assert_eq!(nothing, Err(RecvError::Empty));
+        assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+    }
+}
+
+/// And its requeuer was killed before it could change the letter's record.
+fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it(
+    program: &Program,
+) {
+    let server = TestServer::of(program);
+    let (_, queue) = create(&server, &QueueOptions::new().capacity(1));
+    let receiver = queue.receiver();
+    let id = queue.sender().try_send(b"once").expect("a place");
+    let delivery = receiver.recv().expect("it was sent");
+    delivery.bury().expect("we hold it");
+    kill_while_sending(&server, Cut::After, "requeue for ever");
+    let wire = Wire::to(&server, To::Places, Cut::Before);
+    let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
+    other.tell("recv");
+    wait_until("it is handed out", || wire.is_cut());
+    drop(other);
+    let letters = queue.transport().dead_letters().expect("it exists");
+    assert_eq!(letters.len(), 1);
+    let delivery = receiver.recv_timeout(A_WHILE).expect("it comes again");
+    assert_eq!((delivery.id(), delivery.attempt()), (id, 1));
+    delivery.ack().expect("we hold it");
+}
+
+fn a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed(program: &Program) {
+    for uses in [true, false] {
+        let server = TestServer::of(program);
+        let wire = Wire::to(&server, To::NewStream, Cut::Before);
+        let creator = Other::create(&format!("nats://{}/jobs", wire.host()));
+        wait_until("its streams are about to be made", || wire.is_cut());
+        drop(creator);
+        if uses {
+            let (_, queue) = create(&server, &QueueOptions::new());
+            queue.sender().try_send(b"carried").expect("a place");
+            let receiver = queue.receiver();
+            let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
+            delivery.ack().expect("we hold it");
+        }
+        ipc_nats::register();
+        let removed = ipc_queue::remove(&server.address("jobs"));
+        assert!(removed.expect("the server is there"));
+    }
+}
+
+fn a_queue_that_another_process_closes_takes_nothing_and_drains(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     queue.sender().try_send(b"the last").expect("a place");
@@ -63,12 +164,8 @@ fn a_queue_that_another_process_closes_takes_nothing_and_drains() {
     assert_eq!(other.asked("recv"), "Closed");
 }
 
-#[test]
-fn a_receiver_that_waits_hears_that_another_process_closed_the_queue() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_receiver_that_waits_hears_that_another_process_closed_the_queue(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     other.tell("recv");
@@ -76,12 +173,8 @@ fn a_receiver_that_waits_hears_that_another_process_closed_the_queue() {
     assert_eq!(other.answer(), "Closed");
 }
 
-#[test]
-fn the_place_of_a_killed_sender_is_taken_back() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn the_place_of_a_killed_sender_is_taken_back(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
     let mut other = Other::start(&address);
     assert_eq!(other.asked("loan"), "lent");
@@ -95,12 +188,8 @@ fn the_place_of_a_killed_sender_is_taken_back() {
     assert_eq!((counts.in_use(), counts.ready), (1, 1));
 }
 
-#[test]
-fn a_killed_sender_does_not_keep_a_closed_queue_from_draining() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_killed_sender_does_not_keep_a_closed_queue_from_draining(program: &Program) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
     assert_eq!(other.asked("loan"), "lent");
@@ -109,12 +198,8 @@ fn a_killed_sender_does_not_keep_a_closed_queue_from_draining() {
     drained.unwrap();
 }
 
-#[test]
-fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not() {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: &Program) {
+    let server = TestServer::of(program);
     let keys = QueueOptions::new().dedup_window(Duration::from_secs(3600));
     let (address, queue) = create(&server, &keys);
     let mut other = Other::start(&address);
@@ -138,7 +223,7 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not() {
 
 /// A sender that is killed when it has a place and its message is just going to the work queue: before, or when that has it.
 fn kill_while_sending(server: &TestServer, cut: Cut, how: &str) {
-    let wire = Wire::to(server, cut);
+    let wire = Wire::to(server, To::Work, cut);
     let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
     other.tell(how);
     wait_until("the message is on its way", || wire.is_cut());
@@ -152,13 +237,10 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-#[test]
-fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while()
- {
-    if !is_installed() {
-        return;
-    }
-    let server = TestServer::start();
+fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while(
+    program: &Program,
+) {
+    let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
     kill_while_sending(&server, Cut::Before, "send for ever");
     let full = queue.sender().try_send(b"no");
@@ -170,13 +252,11 @@ fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_take
     assert_eq!((counts.in_use(), counts.ready), (1, 1));
 }
 
-#[test]
-fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key() {
-    if !is_installed() {
-        return;
-    }
+fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key(
+    program: &Program,
+) {
     for (cut, duplicates) in [(Cut::Before, 0), (Cut::After, 1)] {
-        let server = TestServer::start();
+        let server = TestServer::of(program);
         let keys = QueueOptions::new().dedup_window(Duration::from_secs(3600));
         let (_, queue) = create(&server, &keys);
         kill_while_sending(&server, cut, "send with the key for ever");

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ipc_nats::testing::take_back_after;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, SendOptions};
+use ipc_queue::{ByteQueue, QueueOptions, SendOptions};
 
 const ADDRESS: &str = "IPC_NATS_OBEYS_AT";
+const CREATES: &str = "IPC_NATS_CREATES";
 const SAYS: &str = "says ";
 
 /// Another process that does what it is told. Killed when dropped.
@@ -21,9 +22,19 @@ pub struct Other {
 impl Other {
     /// This program again.
     pub fn start(address: &str) -> Self {
+        Self::start_with(address, &[])
+    }
+
+    /// One that creates the queue, and does nothing more.
+    pub fn create(address: &str) -> Self {
+        Self::start_with(address, &[(CREATES, "1")])
+    }
+
+    fn start_with(address: &str, more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["other::obey_if_told_to", "--exact", "--nocapture"])
             .env(ADDRESS, address)
+            .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -67,6 +78,10 @@ fn obey_if_told_to() {
         return;
     };
     ipc_nats::register();
+    if std::env::var_os(CREATES).is_some() {
+        let created = QueueOptions::new().open_bytes(&address);
+        panic!("the wire is cut: {created:?}");
+    }
     let queue = ByteQueue::open(&address).expect("it was created");
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let keyed = SendOptions::new().key("the one");
@@ -93,6 +108,15 @@ fn obey_if_told_to() {
                 let loan = sender.loan_with(3, &keyed, Wait::No);
                 loans.push(loan.expect("the key is free"));
                 "lent".to_owned()
+            }
+            "fill" => {
+                let sent = std::iter::repeat_with(|| sender.try_send(b"one of many"));
+                sent.take_while(Result::is_ok).count().to_string()
+            }
+            "requeue for ever" => {
+                let letters = queue.transport().dead_letters().unwrap();
+                let requeued = queue.transport().requeue(letters[0].id);
+                panic!("the wire is cut: {requeued:?}")
             }
             "send for ever" => {
                 let sent = sender.send(b"for ever");

@@ -1,4 +1,5 @@
-//! A wire to a server that hands bytes on until a message goes to the work queue, and none from then on.
+//! A wire to a server that hands bytes on until a message goes to the work queue, or a record is
+//! written, and none from then on.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,6 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ipc_nats::testing::TestServer;
+
+/// Which message is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    Work,
+    Places,
+    /// That which makes the first stream of a queue.
+    NewStream,
+}
 
 /// Whether the server still gets that message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +31,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn to(server: &TestServer, cut: Cut) -> Self {
+    pub fn to(server: &TestServer, to: To, cut: Cut) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let is_cut = Arc::new(AtomicBool::new(false));
@@ -37,7 +47,7 @@ impl Wire {
                     continue;
                 };
                 let (one, other) = (Arc::clone(&known), Arc::clone(&known));
-                thread::spawn(move || carry(client, server, &one, Some(cut)));
+                thread::spawn(move || carry(client, server, &one, Some((to, cut))));
                 thread::spawn(move || carry(from_server, to_client, &other, None));
             }
         });
@@ -54,12 +64,13 @@ impl Wire {
 }
 
 /// Until either end is gone: then the other goes, too.
-fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool, cut: Option<Cut>) {
+fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool, cut: Option<(To, Cut)>) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         let bytes = &buffer[..len];
         let was_cut = is_cut.load(Ordering::SeqCst);
-        let cuts = cut.is_some() && !was_cut && goes_to_work(bytes);
+        let cuts = cut.is_some_and(|(to, _)| !was_cut && goes(to, bytes));
+        let cut = cut.map(|(_, cut)| cut);
         if cuts && cut == Some(Cut::After) {
             // Before it is seen, or it would be confirmed.
             is_cut.store(true, Ordering::SeqCst);
@@ -75,8 +86,13 @@ fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool, cut: Optio
     let _ = to.shutdown(Shutdown::Both);
 }
 
-fn goes_to_work(bytes: &[u8]) -> bool {
+fn goes(to: To, bytes: &[u8]) -> bool {
+    let (subject, stream) = match to {
+        To::Work => ("HPUB ipc-", "-work-"),
+        To::Places => ("HPUB ipc-", "-places-"),
+        To::NewStream => ("PUB $JS.API.STREAM.CREATE.ipc-", ""),
+    };
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.lines();
-    lines.any(|line| line.starts_with("HPUB ipc-") && line.contains("-work-"))
+    lines.any(|line| line.starts_with(subject) && line.contains(stream))
 }

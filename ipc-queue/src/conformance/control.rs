@@ -269,7 +269,13 @@ fn interrupted(subject: &dyn Subject, case: &Case, fault: Fault, requests: u32) 
             }
         }
         Err(error) => {
-            assert!(has_happened, "{place}: nothing was in its way: {error}");
+            if !has_happened {
+                // The time-outs of a proxied queue are short, and a server may be slow on a busy
+                // machine: once more.
+                let is_slow = subject.slowness() > 1;
+                assert!(is_slow, "{place}: nothing was in its way: {error}");
+                return true;
+            }
             assert_eq!(error.call, case.call, "{place}");
             assert!(!error.queue.is_empty(), "{place}");
             if let (false, Some(happened)) = (error.is_outcome_unknown(), case.happened) {

@@ -1,0 +1,80 @@
+//! How far a control call has come: what its error says if an answer is missing.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use ipc_queue::{ControlFailure, Outcome};
+
+use crate::lane::Trouble;
+
+/// The steps of one control call.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    started: Instant,
+    /// What was asked last.
+    request: Cell<&'static str>,
+    /// Whether something was asked that changes the queue.
+    changes: Cell<bool>,
+}
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            request: Cell::new("connect"),
+            changes: Cell::new(false),
+        }
+    }
+
+    /// The next request changes nothing.
+    pub(crate) fn read(&self, request: &'static str) {
+        self.request.set(request);
+    }
+
+    /// The next request changes something, perhaps also after the call has given up.
+    pub(crate) fn change(&self, request: &'static str) {
+        self.request.set(request);
+        self.changes.set(true);
+    }
+
+    /// The cause of an error that ends the call here.
+    pub(crate) fn failure(&self, trouble: Trouble) -> ControlFailure {
+        match (trouble, self.changes.get()) {
+            (Trouble::Gone, _) => ControlFailure::Removed,
+            (Trouble::Damaged(reason), false) => ControlFailure::Damaged { reason },
+            (Trouble::Refused(reason), false) => ControlFailure::Refused { reason },
+            (trouble, changes) => ControlFailure::Unreachable {
+                request: self.request.get().to_owned(),
+                waited: self.started.elapsed(),
+                reason: trouble.to_string(),
+                outcome: match changes {
+                    true => Outcome::Unknown,
+                    false => Outcome::NotDone,
+                },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_only_read_changed_nothing_and_one_that_may_have_changed_something_says_so() {
+        let steps = Steps::new();
+        steps.read("read the records");
+        let silent = || Trouble::Server("it is silent".to_owned());
+        let text = steps.failure(silent()).to_string();
+        assert!(
+            text.contains("read the records") && text.contains("nothing was changed"),
+            "{text}"
+        );
+        steps.change("delete a record");
+        steps.read("read the records");
+        let text = steps.failure(silent()).to_string();
+        assert!(text.contains("unknown"), "{text}");
+        let refused = steps.failure(Trouble::Refused("no".to_owned())).to_string();
+        assert!(refused.contains("unknown"), "{refused}");
+    }
+}
