@@ -125,9 +125,10 @@ impl From<SendFailure> for SendFailed {
             SendFailure::Removed => Self::Removed,
             SendFailure::Truncated => Self::Truncated,
             SendFailure::Damaged(what) => Self::Damaged(what),
-            other @ (SendFailure::Forked | SendFailure::Encode(_) | SendFailure::Transport(_)) => {
-                Self::Other(other.to_string())
-            }
+            other @ (SendFailure::EmptyKey
+            | SendFailure::Forked
+            | SendFailure::Encode(_)
+            | SendFailure::Transport(_)) => Self::Other(other.to_string()),
         }
     }
 }
