@@ -86,7 +86,7 @@ pub fn open_or_create(queue: &str, options: &QueueOptions) -> Result<ByteQueue> 
 /// A queue that is only looked at.
 pub enum Subject {
     /// In shared memory: a mapping for reading only, which can't disturb anything.
-    Mapped(Inspector),
+    Mapped(Box<Inspector>),
     /// Elsewhere: its transport is asked.
     Asked(ByteQueue),
 }
@@ -96,7 +96,7 @@ impl Subject {
         match shared(queue)? {
             Address::Shm { namespace, name } => {
                 let namespace = Namespace::new(namespace.as_str())?;
-                Ok(Self::Mapped(Inspector::open(&namespace, &name)?))
+                Ok(Self::Mapped(Box::new(Inspector::open(&namespace, &name)?)))
             }
             _ => Ok(Self::Asked(open(queue)?)),
         }
@@ -165,7 +165,7 @@ impl Subject {
 }
 
 /// Opens a queue in shared memory for looking only.
-pub fn inspect(queue: &str) -> Result<Inspector> {
+pub fn inspect(queue: &str) -> Result<Box<Inspector>> {
     match Subject::open(queue)? {
         Subject::Mapped(inspector) => Ok(inspector),
         Subject::Asked(_) => Err(Exit::Refused.error(format!(
@@ -183,16 +183,27 @@ pub fn namespaces(only: Option<&str>) -> Result<Vec<Namespace>> {
     Ok(vec![Namespace::new(only)?])
 }
 
-/// The queues of these namespaces, and the namespaces that can't be read.
-pub fn queues(only: Option<&str>) -> Result<(Vec<(Namespace, Name)>, Vec<(Namespace, Error)>)> {
-    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+/// The queues of some namespaces.
+#[derive(Default)]
+pub struct Found {
+    pub queues: Vec<(Namespace, Name)>,
+    /// The namespaces that can't be listed.
+    pub unreadable: Vec<(Namespace, Error)>,
+}
+
+/// The queues of that namespace, or of all of this user's.
+pub fn queues(only: Option<&str>) -> Result<Found> {
+    let mut found = Found::default();
     for namespace in namespaces(only)? {
         match ShmQueue::list(&namespace) {
-            Ok(names) => found.extend(names.into_iter().map(|name| (namespace.clone(), name))),
-            Err(error) => unreadable.push((namespace, error.into())),
+            Ok(names) => {
+                let names = names.into_iter().map(|name| (namespace.clone(), name));
+                found.queues.extend(names);
+            }
+            Err(error) => found.unreadable.push((namespace, error.into())),
         }
     }
-    Ok((found, unreadable))
+    Ok(found)
 }
 
 /// What to type for it.

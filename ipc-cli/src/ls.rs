@@ -30,20 +30,20 @@ const COLUMNS: [Column; 11] = [
 
 /// Lists queues; also those that can't be opened, with what is wrong with them.
 pub fn ls(namespace: Option<&str>, show: &Show) -> Result<()> {
-    let (queues, unreadable) = address::queues(namespace)?;
+    let found = address::queues(namespace)?;
     let mut listed = Listed {
         rows: Vec::new(),
         table: Table::new(&COLUMNS),
         bad: 0,
     };
-    for (namespace, name) in queues {
+    for (namespace, name) in found.queues {
         match Inspector::open(&namespace, &name) {
             Ok(queue) => listed.add(&namespace, &name, &queue),
             Err(QueueError::NotFound { .. }) => {} // Removed just now.
             Err(error) => listed.add_bad(&address::short(&namespace, &name), &error.to_string()),
         }
     }
-    for (namespace, error) in unreadable {
+    for (namespace, error) in found.unreadable {
         listed.add_bad(&format!("{}/", namespace.name()), &error.to_string());
     }
     show.rows(&listed.rows, || listed.table);

@@ -189,6 +189,14 @@ mod tests {
     }
 
     #[test]
+    fn only_an_empty_key_is_no_key() {
+        let checked = |key: &str| SendOptions::new().key(key).check_key();
+        assert_eq!(checked(""), Err(SendFailure::EmptyKey));
+        assert_eq!((checked("0"), checked("\0")), (Ok(()), Ok(())));
+        assert_eq!(SendOptions::new().check_key(), Ok(()));
+    }
+
+    #[test]
     fn what_is_wanted_beyond_the_kind_is_named() {
         let wanted = |options: SendOptions| options.first_semantic();
         let plain = SendOptions::new();

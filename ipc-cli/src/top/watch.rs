@@ -138,7 +138,7 @@ impl Watch {
     }
 
     fn look_at_queues(&mut self, view: &mut View) -> Result<()> {
-        let (queues, _) = address::queues(self.scope.namespace())?;
+        let queues = address::queues(self.scope.namespace())?.queues;
         let names: HashSet<_> = queues
             .iter()
             .map(|(space, name)| address::short(space, name))
@@ -151,7 +151,7 @@ impl Watch {
                 Entry::Occupied(known) => known.into_mut(),
                 // One that can't be opened is for `ls` and `doctor` to explain.
                 Entry::Vacant(place) => match Inspector::open(&namespace, &name) {
-                    Ok(inspector) => place.insert(Known::new(Subject::Mapped(inspector))),
+                    Ok(inspector) => place.insert(Known::new(Subject::Mapped(Box::new(inspector)))),
                     Err(_) => continue,
                 },
             };
