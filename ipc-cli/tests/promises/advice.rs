@@ -91,6 +91,24 @@ fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
 }
 
 #[test]
+fn memory_for_payloads_that_is_used_up_is_told_from_places() {
+    let folder = Folder::new();
+    let large = "x".repeat(3000);
+    let send = |queue| folder.run(&["send", queue, &large, "--timeout", "0s"]);
+    let sizes = ["--max-message-bytes", "4096", "--pool-bytes"];
+    folder
+        .run(&[&["create", "jobs"], &sizes[..], &["4096"]].concat())
+        .expect(0);
+    send("jobs").expect(0);
+    advises(&send("jobs").expect(4), "ipc create QUEUE --pool-bytes");
+    folder
+        .run(&[&["create", "more"], &sizes[..], &["16384"]].concat())
+        .expect(0);
+    send("more").expect(0);
+    send("more").expect(0);
+}
+
+#[test]
 fn what_a_queue_was_created_without_is_named_with_its_option() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
