@@ -20,6 +20,7 @@ mod peek;
 mod prometheus;
 mod recv;
 mod remove;
+mod secrets;
 mod send;
 mod serve;
 mod settings;

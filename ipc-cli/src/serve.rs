@@ -22,15 +22,16 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// Serves until the end is asked for.
 pub fn serve(what: &cli::Serve, show: &Show) -> Result<()> {
-    let end = EndSignals::listen()?;
     let path = socket(&what.at)?;
     let address = address::whole(&what.queue);
-    let parsed = address.parse()?;
+    let parsed: Address = address.parse()?;
     if matches!(&parsed, Address::Unix { path: other, .. } if *other == path) {
         return Err(Exit::Refused.error(format!("{address} can't be served at its own address")));
     }
     let is_ours = matches!(parsed, Address::Local { .. });
     let queue = open(what, &address, is_ours)?;
+    // Before there can be clients, and so messages of a queue of our own.
+    let end = EndSignals::listen()?;
     let server = options(what, parsed).bind(&path, Arc::clone(queue.transport()))?;
     let at = format!("unix:{}", path.display());
     let served = json!({ "serves": address, "at": at, "pid": std::process::id() });
@@ -62,8 +63,14 @@ fn open(what: &cli::Serve, address: &str, is_ours: bool) -> Result<ByteQueue> {
     if !what.create && !is_ours {
         return address::open(address);
     }
-    let options = what.settings.apply(QueueOptions::new());
-    Ok(options.mode(OpenMode::OpenOrCreate).open_bytes(address)?)
+    let options = what
+        .settings
+        .apply(QueueOptions::new())
+        .mode(OpenMode::OpenOrCreate);
+    if is_ours {
+        return Ok(options.open_bytes(address)?);
+    }
+    Ok(options.open_bytes(&address::shared(address)?.to_string())?)
 }
 
 fn options(what: &cli::Serve, address: Address) -> UnixServerOptions {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::secrets;
 use crate::table::Table;
 
 /// Standard output, and whether it is for programs.
@@ -68,7 +69,7 @@ impl Show {
     }
 
     pub fn line(&self, text: &str) {
-        let text = text.trim_end();
+        let text = secrets::without_logins(text.trim_end());
         self.note(write(&[text.as_bytes(), b"\n"].concat()));
     }
 
@@ -122,6 +123,7 @@ pub fn note(text: &str) {
 
 /// Where it can't be written, it can't be said either.
 pub fn to_stderr(text: &str) {
+    let text = secrets::without_logins(text);
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }

@@ -143,6 +143,27 @@ fn a_bridge_between_types_is_refused_unless_it_is_meant() {
 }
 
 #[test]
+fn a_login_in_an_address_is_never_printed() {
+    // Nothing listens at that port.
+    let at = "nats://me:secret@127.0.0.1:1/jobs";
+    for args in [
+        &["stat", at][..],
+        &["rm", at, "--force"],
+        &["send", at, "one", "--json"],
+    ] {
+        let ended = run(&[args, &["--answer-timeout", "100ms"]].concat());
+        assert!(
+            ended.code != 0 && ended.error().contains("127.0.0.1"),
+            "{ended:?}"
+        );
+        assert!(
+            !ended.err.contains("secret") && !ended.out.contains("secret"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
 fn ids_are_strings_for_programs_that_round_numbers() {
     let place = Place::new("ids");
     place.make("jobs", &QueueOptions::new());

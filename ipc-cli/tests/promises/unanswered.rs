@@ -258,7 +258,7 @@ fn silent_server() -> (TempDir, UnixListener, String) {
     (folder, listener, format!("unix:{}", path.display()))
 }
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 20] = [
     &["stat", "AT"],
     &["stat", "AT", "--prometheus"],
     &["top", "AT", "--once"],
@@ -275,6 +275,8 @@ const COMMANDS: [&[&str]; 18] = [
     &["dlq", "show", "AT", "0.1"],
     &["dlq", "requeue", "AT", "--all"],
     &["dlq", "drop", "AT", "0.1"],
+    &["serve", "AT", "--at", "unix:/nowhere/x.sock"],
+    &["serve", "AT", "--at", "unix:/nowhere/x.sock", "--create"],
     &["rm", "AT"],
     &["rm", "AT", "--force"],
 ];
