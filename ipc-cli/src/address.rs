@@ -1,10 +1,16 @@
-//! Which queue is meant.
+//! Addresses: what was typed, and the queue it names.
 
-use anyhow::{Context, Result, bail};
-use ipc_proto::Name;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use ipc_proto::{Name, QueueSettings, Timestamp};
 use ipc_queue::shm::Inspector;
-use ipc_queue::{Address, ByteQueue, QueueOptions, ShmQueue};
+use ipc_queue::transport::{Holding, OpenMode};
+use ipc_queue::{Address, ByteQueue, QueueError, QueueOptions, QueueStats, ShmQueue};
 use ipc_shm::Namespace;
+
+use crate::exit::Exit;
 
 const DEFAULT: &str = "default";
 
@@ -17,32 +23,154 @@ pub fn whole(queue: &str) -> String {
     }
 }
 
-/// Opens a queue that exists, for use.
-pub fn open(queue: &str) -> Result<ByteQueue> {
-    Ok(QueueOptions::new().open_any(&whole(queue))?)
+/// How long a server may take to answer a request, if the user said so. Set once, before any address is used.
+static ANSWER_TIMEOUT: OnceLock<Duration> = OnceLock::new();
+
+pub fn set_answer_timeout(time: Duration) {
+    let _ = ANSWER_TIMEOUT.set(time);
 }
 
-/// Opens a queue that can only be asked: one that is neither in shared memory, where it can be looked at, nor in another
-/// process's own.
-pub fn open_elsewhere(queue: &str) -> Result<Option<ByteQueue>> {
+/// The address of a queue that other processes can see.
+///
+/// # Errors
+/// A `local:` queue is refused: it would be this process's own, and end with it.
+pub fn shared(queue: &str) -> Result<Address> {
+    let limit = ANSWER_TIMEOUT.get().copied();
     match whole(queue).parse()? {
-        Address::Shm { .. } | Address::Local { .. } => Ok(None),
-        _ => open(queue).map(Some),
+        Address::Local { name } => Err(Exit::Refused.error(format!(
+            "local:{name} lives in one process only, so no other process can see it: \
+             use shm:{name}, or serve it with ipc serve local:{name} --at unix:/PATH"
+        ))),
+        Address::Unix { path, timeout } => Ok(Address::Unix {
+            path,
+            timeout: timeout.or(limit),
+        }),
+        Address::Other { scheme, rest } => Ok(Address::Other {
+            rest: with_timeout(&scheme, rest, limit),
+            scheme,
+        }),
+        address => Ok(address),
     }
 }
 
-/// Opens a queue for looking only.
-pub fn inspect(queue: &str) -> Result<Inspector> {
-    let (namespace, name) = parts(queue)?;
-    Ok(Inspector::open(&namespace, &name)?)
+fn with_timeout(scheme: &str, rest: String, limit: Option<Duration>) -> String {
+    let Some(limit) = limit.filter(|_| scheme == "nats" && !rest.contains("timeout=")) else {
+        return rest;
+    };
+    let joint = if rest.contains('?') { '&' } else { '?' };
+    format!("{rest}{joint}timeout={}ms", limit.as_millis())
 }
 
-fn parts(queue: &str) -> Result<(Namespace, Name)> {
-    match whole(queue).parse()? {
-        Address::Shm { namespace, name } => Ok((Namespace::new(namespace.as_str())?, name)),
-        other => bail!(
-            "{other} is not in shared memory: only what is there can be looked at from outside"
-        ),
+/// Opens a queue that exists, for use.
+pub fn open(queue: &str) -> Result<ByteQueue> {
+    Ok(QueueOptions::new().open_any(&shared(queue)?.to_string())?)
+}
+
+/// Opens a queue that exists, or else creates it with `options`, whose settings an existing queue
+/// need not have.
+pub fn open_or_create(queue: &str, options: &QueueOptions) -> Result<ByteQueue> {
+    let address = shared(queue)?.to_string();
+    loop {
+        match QueueOptions::new().open_any(&address) {
+            Err(QueueError::NotFound { .. }) => {}
+            opened => return Ok(opened?),
+        }
+        match options.clone().mode(OpenMode::Create).open_bytes(&address) {
+            // Created by another process just now.
+            Err(QueueError::Exists { .. }) => {}
+            created => return Ok(created?),
+        }
+    }
+}
+
+/// A queue that is only looked at.
+pub enum Subject {
+    /// In shared memory: a mapping for reading only, which can't disturb anything.
+    Mapped(Box<Inspector>),
+    /// Elsewhere: its transport is asked.
+    Asked(ByteQueue),
+}
+
+impl Subject {
+    pub fn open(queue: &str) -> Result<Self> {
+        match shared(queue)? {
+            Address::Shm { namespace, name } => {
+                let namespace = Namespace::new(namespace.as_str())?;
+                Ok(Self::Mapped(Box::new(Inspector::open(&namespace, &name)?)))
+            }
+            _ => Ok(Self::Asked(open(queue)?)),
+        }
+    }
+
+    pub fn settings(&self) -> &QueueSettings {
+        match self {
+            Self::Mapped(inspector) => inspector.settings(),
+            Self::Asked(queue) => queue.transport().settings(),
+        }
+    }
+
+    pub fn stats(&self) -> Result<QueueStats> {
+        match self {
+            Self::Mapped(inspector) => Ok(inspector.stats()),
+            Self::Asked(queue) => Ok(queue.transport().stats()?),
+        }
+    }
+
+    /// The leases; `None` where the transport can't list them.
+    pub fn holdings(&self) -> Result<Option<Vec<Holding>>> {
+        match self {
+            Self::Mapped(inspector) => Ok(Some(inspector.holdings())),
+            Self::Asked(queue) => match queue.transport().holdings() {
+                Err(error) if error.is_unsupported() => Ok(None),
+                held => Ok(Some(held?)),
+            },
+        }
+    }
+
+    /// Whether it is known to have been removed.
+    pub fn is_removed(&self) -> bool {
+        match self {
+            Self::Mapped(inspector) => inspector.is_removed(),
+            Self::Asked(_) => false,
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Mapped(inspector) => inspector.id(),
+            Self::Asked(queue) => queue.transport().id(),
+        }
+    }
+
+    /// The name of the payloads' type, in words.
+    pub fn type_name(&self) -> &str {
+        let name = match self {
+            Self::Mapped(inspector) => Some(inspector.payload_type()),
+            Self::Asked(queue) => queue.transport().payload(),
+        };
+        match name {
+            None => "anything",
+            Some("") => "bytes",
+            Some(name) => name,
+        }
+    }
+
+    /// When the message was sent that waits for longest, where that is known.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        match self {
+            Self::Mapped(inspector) => inspector.oldest(),
+            Self::Asked(_) => None,
+        }
+    }
+}
+
+/// Opens a queue in shared memory for looking only.
+pub fn inspect(queue: &str) -> Result<Box<Inspector>> {
+    match Subject::open(queue)? {
+        Subject::Mapped(inspector) => Ok(inspector),
+        Subject::Asked(_) => Err(Exit::Refused.error(format!(
+            "{queue} is not in shared memory: its messages can't be seen without receiving them"
+        ))),
     }
 }
 
@@ -55,12 +183,25 @@ pub fn namespaces(only: Option<&str>) -> Result<Vec<Namespace>> {
     Ok(vec![Namespace::new(only)?])
 }
 
-/// The queues of these namespaces.
-pub fn queues(only: Option<&str>) -> Result<Vec<(Namespace, Name)>> {
-    let mut found = Vec::new();
+/// The queues of some namespaces.
+#[derive(Default)]
+pub struct Found {
+    pub queues: Vec<(Namespace, Name)>,
+    /// The namespaces that can't be listed.
+    pub unreadable: Vec<(Namespace, Error)>,
+}
+
+/// The queues of that namespace, or of all of this user's.
+pub fn queues(only: Option<&str>) -> Result<Found> {
+    let mut found = Found::default();
     for namespace in namespaces(only)? {
-        let names = ShmQueue::list(&namespace)?;
-        found.extend(names.into_iter().map(|name| (namespace.clone(), name)));
+        match ShmQueue::list(&namespace) {
+            Ok(names) => {
+                let names = names.into_iter().map(|name| (namespace.clone(), name));
+                found.queues.extend(names);
+            }
+            Err(error) => found.unreadable.push((namespace, error.into())),
+        }
     }
     Ok(found)
 }
@@ -73,3 +214,6 @@ pub fn short(namespace: &Namespace, name: &Name) -> String {
         format!("{}/{name}", namespace.name())
     }
 }
+
+/// How long keys are remembered by a queue that is created on the way.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(3600);

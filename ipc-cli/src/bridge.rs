@@ -1,42 +1,38 @@
 //! `bridge`: from one queue to another, whatever their transports.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ipc_queue::transport::OpenMode;
-use ipc_queue::{Bridge, ByteQueue, Carried, Note, QueueOptions, Semantic, Until};
+use ipc_queue::{Bridge, ByteQueue, Carried, Note, QueueError, QueueOptions, Semantic, Until};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::Ended;
 use crate::address;
 use crate::cli;
-use crate::show::Show;
+use crate::exit::Exit;
+use crate::show::{self, Show};
+use crate::signals::EndSignals;
 
-/// Carries messages until the first queue is drained, or somebody says stop.
-pub fn bridge(what: &cli::Bridge, show: Show) -> Result<Ended> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("listening to signals")?;
+/// Carries messages until the first queue is drained, or the end is asked for.
+pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
+    let (from, to) = open(what)?;
+    let end = EndSignals::listen()?;
+    if what.close {
+        from.transport().close()?;
     }
-    let from = address::open(&what.from).with_context(|| format!("opening {}", what.from))?;
-    let to = open_to(what).with_context(|| format!("opening {}", what.to))?;
     let bridge = Bridge::new(from, to).batch(what.batch);
     if !bridge.is_exactly_once() {
-        eprintln!(
-            "ipc: {} has no keys: a message that is under way when this is killed may come twice",
+        show::note(&format!(
+            "{} has no keys: a message that is under way when this is killed may come twice",
             what.to
-        );
+        ));
     }
-    let until = match what.drain {
+    let until = match what.drain || what.close {
         true => Until::Drained,
         false => Until::Stopped,
     };
     let mut line = Line::new();
-    let run = bridge.run(until, &stop, |note| match note {
+    let run = bridge.run(until, end.asked(), |note| match note {
         Note::Progress(carried) => line.show(carried),
         Note::Buried { id, why } => {
             line.say(&format!("{id} is a dead letter of {}: {why}", what.from))
@@ -54,28 +50,71 @@ pub fn bridge(what: &cli::Bridge, show: Show) -> Result<Ended> {
         "lost": carried.lost,
         "exactly_once": bridge.is_exactly_once(),
     });
-    show.say(&figures, || in_words(carried))?;
-    Ok(match carried.buried {
-        0 => Ended::Well,
-        _ => Ended::NotWell,
-    })
+    show.done(&figures, || in_words(carried));
+    if until == Until::Drained && end.is_asked() {
+        return Err(end.error(&format!("{} may not be drained", what.from)));
+    }
+    match carried.buried {
+        0 => Ok(()),
+        buried => Err(Exit::Failed.error(format!(
+            "{} does not take {buried} messages, which are dead letters of {from} now: \
+             see ipc dlq ls {from}",
+            what.to,
+            from = what.from
+        ))),
+    }
 }
 
-fn open_to(what: &cli::Bridge) -> Result<ByteQueue> {
-    /// How long keys are remembered by a queue that is created here.
-    const WINDOW: Duration = Duration::from_secs(3600);
+/// Both queues, if messages can go from one to the other.
+fn open(what: &cli::Bridge) -> Result<(ByteQueue, ByteQueue)> {
+    let from = address::open(&what.from).with_context(|| format!("opening {}", what.from))?;
+    let to = open_to(what, &from).with_context(|| format!("opening {}", what.to))?;
+    // Not the addresses: a queue that is served has several.
+    if from.transport().id() == to.transport().id() {
+        let cli::Bridge { from, to, .. } = what;
+        return Err(Exit::Refused.error(format!("{from} and {to} are the same queue")));
+    }
+    if let (Some(sent), Some(taken)) = (from.transport().payload(), to.transport().payload())
+        && sent != taken
+        && !what.any_type
+    {
+        let named = |name: &str| if name.is_empty() { "bytes" } else { name }.to_owned();
+        return Err(Exit::Refused.error(format!(
+            "{} carries {} and {} carries {}: --any-type bridges them all the same",
+            what.from,
+            named(sent),
+            what.to,
+            named(taken)
+        )));
+    }
+    Ok((from, to))
+}
+
+/// A queue that is created has the same settings and the same type of payloads, so that the same
+/// programs can open it.
+fn open_to(what: &cli::Bridge, from: &ByteQueue) -> Result<ByteQueue> {
     if !what.create {
         return address::open(&what.to);
     }
-    let address = address::whole(&what.to);
-    let options = QueueOptions::new().mode(OpenMode::OpenOrCreate);
-    match options.clone().dedup_window(WINDOW).open_bytes(&address) {
-        Err(ipc_queue::QueueError::Unsupported(what))
-            if what.semantic == Semantic::Deduplication =>
-        {
-            Ok(options.open_bytes(&address)?)
+    let mut settings = from.transport().settings().clone();
+    settings.dedup_window.get_or_insert(address::DEDUP_WINDOW);
+    loop {
+        let mut options = QueueOptions::new().settings(settings.clone());
+        if let Some(name) = from.transport().payload().filter(|name| !name.is_empty()) {
+            options = options.type_name(name);
         }
-        opened => Ok(opened?),
+        let opened = address::open_or_create(&what.to, &what.settings.apply(options));
+        let lacking = opened.as_ref().err().and_then(|error| error.downcast_ref());
+        match lacking {
+            Some(QueueError::Unsupported(lacking)) => match lacking.semantic {
+                Semantic::Deduplication if settings.dedup_window.is_some() => {
+                    settings.dedup_window = None;
+                }
+                Semantic::Priorities if settings.priorities => settings.priorities = false,
+                _ => return opened,
+            },
+            _ => return opened,
+        }
     }
 }
 
@@ -99,7 +138,7 @@ fn in_words(carried: Carried) -> String {
 
 /// One line on a terminal that is written again and again.
 struct Line {
-    is_terminal: bool,
+    can_draw: bool,
     shown_at: Option<Instant>,
 }
 
@@ -108,28 +147,27 @@ impl Line {
 
     fn new() -> Self {
         Self {
-            is_terminal: io::stderr().is_terminal(),
+            can_draw: io::stderr().is_terminal() && !show::is_dumb(),
             shown_at: None,
         }
     }
 
     fn show(&mut self, carried: Carried) {
-        if !self.is_terminal || self.shown_at.is_some_and(|at| at.elapsed() < Self::EVERY) {
+        if !self.can_draw || self.shown_at.is_some_and(|at| at.elapsed() < Self::EVERY) {
             return;
         }
         self.shown_at = Some(Instant::now());
-        eprint!("\r\x1b[K{}", in_words(carried));
-        let _ = io::stderr().flush();
+        show::to_stderr(&format!("\r\x1b[K{}", in_words(carried)));
     }
 
     fn say(&mut self, what: &str) {
         self.end();
-        eprintln!("ipc: {what}");
+        show::note(what);
     }
 
     fn end(&mut self) {
         if self.shown_at.take().is_some() {
-            eprint!("\r\x1b[K");
+            show::to_stderr("\r\x1b[K");
         }
     }
 }

@@ -1,21 +1,29 @@
-//! What can be asked for on the command line.
+//! The command line.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipc_queue::Priority;
 
+use crate::exit::Exit;
+use crate::settings::Settings;
+
 /// Looks at queues, sends, receives, pauses, drains and repairs.
 ///
-/// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short; `unix:/PATH` if it is served. What only looks
-/// (ls, stat, top, peek, nodes, doctor, dlq ls, dlq show) maps a queue for reading only, and can't disturb anybody.
+/// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short;
+/// `unix:/PATH` if it is served. Commands that only look (ls, stat, top, peek, nodes, doctor, dlq
+/// ls, dlq show) map a queue for reading only, and can't disturb it.
 #[derive(Debug, Parser)]
-#[command(name = "ipc", version, after_help = EXAMPLES)]
+#[command(name = "ipc", version, after_help = format!("{EXAMPLES}\n{}", Exit::HELP))]
 pub struct Cli {
-    /// Print JSON for programs: one object, or one a line where there are many.
+    /// Print JSON for programs: one object, or one a line where there are many
     #[arg(long, global = true)]
     pub json: bool,
+    /// Give up when a server did not answer a request for this long [default: the transport's]
+    #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub answer_timeout: Option<Duration>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -23,250 +31,280 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   ipc ls                                   every queue of this user
+  ipc create jobs --capacity 4096          with settings of your own
   ipc send jobs 'resize a.png'             send a message
   ipc recv jobs --follow                   take messages as they come, acking each
   ipc top media                            watch a namespace
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc stat jobs --prometheus               for a scraper
   ipc serve jobs --at unix:/run/user/1000/jobs.sock
+  ipc doctor --quiet                       for cron: prints only what is wrong
   source <(ipc completions bash)
-
-Ends with 0 if all is well, 1 if not, 2 if the command line is wrong, 3 if there was nothing to receive in time.";
+";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List queues.
+    /// List queues
     Ls {
-        /// Only those of this namespace.
+        /// Only this namespace
         namespace: Option<String>,
     },
-    /// Say all that is known of a queue.
+    /// Print all that is known of a queue
     Stat {
-        /// Which.
+        /// Address of the queue
         queue: String,
-        /// In Prometheus's text format.
+        /// Print Prometheus's text format
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,
     },
-    /// Watch queues: depths, rates, who holds what for how long. `q` ends it.
+    /// Watch queues: depths, rates, who holds what for how long. `q` ends it
     Top {
-        /// Only those of this namespace.
-        namespace: Option<String>,
-        /// Between two looks.
+        /// Only this namespace; or only one queue, as `shm:NAME` or `unix:/PATH`
+        what: Option<String>,
+        /// Time between two samples
         #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
         every: Duration,
-        /// Look twice, print once. So it is, too, when the output is no terminal.
+        /// Sample twice, print once and exit; the default where the output can't be drawn on
         #[arg(long)]
         once: bool,
-        /// How wide that one picture is.
+        /// Width of the printed picture
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(40..))]
         width: u16,
-        /// Print that one picture as SVG.
+        /// Print the picture as SVG
         #[arg(long, requires = "once")]
         svg: bool,
     },
-    /// Send a message.
+    /// Create a queue with settings of your own
+    Create(Create),
+    /// Send a message
     Send(Send),
-    /// Receive messages, acking each once it was printed.
+    /// Receive messages, acking each once it was printed
     Recv(Recv),
-    /// Show messages that nobody holds, those sent first first. They stay.
+    /// Show messages that are not leased, oldest first. They stay in the queue
     Peek {
-        /// Which queue.
+        /// Address of the queue
         queue: String,
-        /// At most so many.
+        /// Number of messages
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
-    /// Stop deliveries, also for processes that come later; sending goes on.
+    /// Stop deliveries, also for processes that come later; sending goes on
     Pause {
-        /// Which queue.
+        /// Address of the queue
         queue: String,
     },
-    /// Start deliveries again.
+    /// Start deliveries again
     Resume {
-        /// Which queue.
+        /// Address of the queue
         queue: String,
     },
-    /// Close a queue, and wait until everything in it was settled.
-    Drain {
-        /// Which queue.
+    /// Close a queue, and wait until everything in it was settled
+    Drain(Drain),
+    /// Open a closed queue again: it takes messages as before
+    Reopen {
+        /// Address of the queue
         queue: String,
-        /// For so long at most.
-        #[arg(long, value_parser = humantime::parse_duration)]
-        timeout: Option<Duration>,
     },
-    /// Drop everything that nobody holds. Dead letters stay.
+    /// Drop every message that is not leased. Dead letters stay
     Purge {
-        /// Which queue.
+        /// Address of the queue
         queue: String,
     },
-    /// Move messages from one queue to another, of any transports. Killed at any moment it loses nothing: start it again.
+    /// Move messages from one queue to another, of any transports. A kill loses nothing: start it
+    /// again
     Bridge(Bridge),
-    /// Dead letters: messages that were given up.
+    /// Dead letters: messages that were given up
     #[command(subcommand)]
     Dlq(Dlq),
-    /// List nodes: who joined, who is alive, what each did.
+    /// List nodes: who joined, who is alive, what each did
     Nodes {
-        /// Only those of this namespace.
+        /// Only this namespace
         namespace: Option<String>,
-        /// After how long a silence a node counts as stale.
+        /// Silence after which a node counts as stale
         #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
-    /// Look for what is wrong: with the machine, with segments, with processes that died.
+    /// Look for what is wrong: with the machine, with segments, with processes that died
+    ///
+    /// Exits with 1 if something is bad, and with 0 if the next user of a queue repairs what was
+    /// found.
     Doctor {
-        /// Repair what can be: whoever uses a queue next would do the same.
+        /// Repair what the next user of each queue would repair
         #[arg(long)]
         repair: bool,
+        /// Print only what is bad, and nothing if nothing is
+        #[arg(long)]
+        quiet: bool,
     },
-    /// Serve a queue at a socket, for processes that can't share memory with it: in containers, in sandboxes.
+    /// Serve a queue at a socket, for processes that can't share memory with it: in containers, in
+    /// sandboxes
     ///
-    /// A queue in shared memory (`jobs`) is there with or without its server. A `local:` one is made here and ends
-    /// here: told to stop, by Ctrl-C, the server takes nothing more and waits until everything was settled; told again, it
-    /// ends at once.
+    /// A queue in shared memory (`jobs`) is there with or without its server. A `local:` queue is
+    /// created here and ends here. Asked to end, by Ctrl-C, SIGTERM, SIGHUP or SIGQUIT, its server
+    /// takes nothing more and waits until everything was settled; asked a second time, it ends at
+    /// once. Under nohup a SIGHUP is ignored.
     Serve(Serve),
-    /// Remove queues with everything in them. Whoever has one open is woken and told.
+    /// Remove queues with everything in them. Blocked senders and receivers are woken and told
     Rm {
-        /// Which.
+        /// Addresses of the queues
         #[arg(required = true)]
         queues: Vec<String>,
-        /// Also if messages are in it.
+        /// Also remove messages, and what is not a queue but lies in the place of one
         #[arg(long)]
         force: bool,
     },
-    /// Print completions for a shell.
+    /// Print completions for a shell
     Completions {
-        /// Which.
+        /// Name of the shell
         shell: Shell,
     },
 }
 
 #[derive(Debug, Args)]
-pub struct Send {
-    /// Which queue.
+pub struct Create {
+    /// Address of the queue
     pub queue: String,
-    /// What to say. Without it, standard input: as one message, or with --lines as one for each line.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct Send {
+    /// Address of the queue
+    pub queue: String,
+    /// The message. Without it, standard input: one message, or with --lines one for each line
     #[arg(conflicts_with = "lines")]
-    pub payload: Option<String>,
-    /// Send each line of standard input as a message.
+    pub payload: Option<OsString>,
+    /// Send each line of standard input as a message
     #[arg(long)]
     pub lines: bool,
-    /// Create the queue if there is none.
+    /// Create the queue if there is none
     #[arg(long)]
     pub create: bool,
-    /// How urgent it is.
+    /// Send the bytes as they are to a queue of a Rust type, whose receivers may be unable to
+    /// decode them
+    #[arg(long)]
+    pub raw: bool,
+    /// Priority of the message
     #[arg(long, value_enum, default_value_t = Urgency::Normal)]
     pub priority: Urgency,
-    /// Keep it back for so long.
+    /// Deliver it after this delay
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub delay: Duration,
-    /// Drop it if nobody took it in so long.
+    /// Drop it if it was not received within this time
     #[arg(long, value_parser = humantime::parse_duration)]
     pub expires_in: Option<Duration>,
-    /// Don't send it if one with this key was sent lately.
+    /// Do not send it if a message with this key was sent lately: then exit with 7
     #[arg(long, conflicts_with = "lines")]
-    pub key: Option<String>,
-    /// Wait for room for so long; for ever if not given.
+    pub key: Option<OsString>,
+    /// Give up if there was no room for this long [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Which queue.
+    /// Address of the queue
     pub queue: String,
-    /// Where, as `unix:/PATH`; in a folder that is yours alone.
+    /// Socket, as `unix:/PATH`, in a folder that is yours alone
     #[arg(long)]
     pub at: String,
-    /// Create the queue if there is none.
+    /// Create the queue if there is none
     #[arg(long)]
     pub create: bool,
-    /// Create it for so many messages.
-    #[arg(long)]
-    pub capacity: Option<u32>,
-    /// Create it with leases of so long.
-    #[arg(long, value_parser = humantime::parse_duration)]
-    pub lease: Option<Duration>,
-    /// Create it for payloads of so many bytes at most.
-    #[arg(long)]
-    pub max_message_bytes: Option<u32>,
-    /// Create it with priorities.
-    #[arg(long)]
-    pub priorities: bool,
-    /// Create it with keys, remembered for so long.
-    #[arg(long, value_parser = humantime::parse_duration)]
-    pub dedup_window: Option<Duration>,
-    /// Create it for payloads of this type, as its Rust name says. Of a `local:` queue clients may otherwise think what they like.
-    #[arg(long = "type")]
-    pub payload: Option<String>,
-    /// So many connections at once: one for each handle that clients use, and one for each client.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Number of connections at once: one for each handle that clients use, and one for each client
     #[arg(long, default_value_t = 512)]
     pub max_connections: usize,
 }
 
 #[derive(Debug, Args)]
 pub struct Recv {
-    /// Which queue.
+    /// Address of the queue
     pub queue: String,
-    /// So many.
+    /// Number of messages
     #[arg(long, default_value_t = 1, conflicts_with = "follow")]
     pub count: usize,
-    /// Go on until the queue is closed or removed, or until Ctrl-C.
+    /// Go on until the queue is closed or removed, or until Ctrl-C
     #[arg(long)]
     pub follow: bool,
-    /// Wait for each for so long; not at all if zero, for ever if not given.
+    /// Give up if no message came for this long; at once if zero [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
-    /// Give each back once it was printed: it comes again, and this attempt counts.
+    /// Give each message back once it was printed: it comes again, and this attempt counts
     #[arg(long)]
     pub nack: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Address of the queue
+    pub queue: String,
+    /// Give up after this long; the queue stays closed [default: wait]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Resume the queue first if it is paused: a paused queue does not drain
+    #[arg(long)]
+    pub resume: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
-    /// List them.
+    /// List dead letters
     Ls {
-        /// Of which queue.
+        /// Address of the queue
         queue: String,
     },
-    /// Show one with its payload.
+    /// Show a dead letter with its payload
     Show {
-        /// Of which queue.
+        /// Address of the queue
         queue: String,
-        /// As `dlq ls` says.
+        /// The letter, as `dlq ls` prints it
         letter: String,
     },
-    /// Send a copy as a new message and drop the letter.
+    /// Deliver dead letters again
     Requeue(Which),
-    /// Drop it.
+    /// Drop dead letters
     Drop(Which),
 }
 
 #[derive(Debug, Args)]
 pub struct Bridge {
-    /// Where messages are taken from, such as jobs.
+    /// Queue that messages are taken from
     pub from: String,
-    /// Where they go. It should remember keys for longer than the bridge is ever away: then each gets there once.
+    /// Queue that they go to. Each gets there once if it remembers keys for longer than the bridge
+    /// is ever away
     pub to: String,
-    /// End when the first queue is closed and drained. Otherwise go on until Ctrl-C.
+    /// End when the first queue is closed and drained. Otherwise go on until Ctrl-C
     #[arg(long)]
     pub drain: bool,
-    /// Create the other queue, as one of plain bytes that remembers keys for an hour, if there is none.
+    /// Close the first queue, then end when it is drained: moves a queue
+    #[arg(long)]
+    pub close: bool,
+    /// Create the second queue if there is none: for the same type, with the first one's settings,
+    /// and with keys
     #[arg(long)]
     pub create: bool,
-    /// Hold at most so many messages at a time.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Allow payloads of different types: receivers of the second queue may be unable to decode
+    /// them
+    #[arg(long)]
+    pub any_type: bool,
+    /// Number of messages to hold at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
 }
 
 #[derive(Debug, Args)]
 pub struct Which {
-    /// Of which queue.
+    /// Address of the queue
     pub queue: String,
-    /// As `dlq ls` says.
+    /// The letters, as `dlq ls` prints them
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub letters: Vec<String>,
-    /// All of them.
+    /// All dead letters
     #[arg(long)]
     pub all: bool,
 }

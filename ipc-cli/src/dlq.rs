@@ -1,87 +1,90 @@
 //! `dlq`: messages that were given up.
 
-use anyhow::{Context, Result, bail};
-use comfy_table::Cell;
+use anyhow::{Context, Result};
 use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::Ended;
-use crate::address;
+use crate::address::{self, Subject};
 use crate::cli::Which;
+use crate::exit::Exit;
+use crate::remove::together;
 use crate::show::{self, Show};
+use crate::table::{Column, Table, plain};
 
-pub fn ls(queue: &str, show: Show) -> Result<Ended> {
+const COLUMNS: [Column; 6] = [
+    ("letter", 0),
+    ("sent", 3),
+    ("why", 1),
+    ("#attempts", 4),
+    ("last held by", 5),
+    ("payload", 2),
+];
+
+pub fn ls(queue: &str, show: &Show) -> Result<()> {
     let letters = letters(queue)?;
     let rows: Vec<_> = letters.iter().map(value).collect();
     show.rows(&rows, || {
-        let mut table = show::table(&[
-            "letter",
-            "sent",
-            "why",
-            "#attempts",
-            "last held by",
-            "payload",
-        ]);
+        let mut table = Table::new(&COLUMNS);
         for letter in &letters {
-            table.add_row(vec![
-                Cell::new(name(letter.id)),
-                Cell::new(format!("{} ago", show::time(show::age(letter.sent_at)))),
-                Cell::new(why(letter.reason)),
-                Cell::new(letter.attempts),
-                Cell::new(
-                    letter
-                        .last_worker
-                        .map_or_else(String::new, |pid| pid.to_string()),
-                ),
-                Cell::new(show::excerpt(&letter.payload)),
+            let last_worker = letter.last_worker.map(|pid| pid.to_string());
+            table.add(vec![
+                plain(name(letter.id)),
+                plain(format!("{} ago", show::time(show::age(letter.sent_at)))),
+                plain(why(letter.reason)),
+                plain(letter.attempts),
+                plain(last_worker.unwrap_or_default()),
+                plain(show::excerpt(&letter.payload)),
             ]);
         }
         table
-    })?;
-    Ok(Ended::Well)
+    });
+    Ok(())
 }
 
-pub fn show(queue: &str, letter: &str, show: Show) -> Result<Ended> {
+pub fn show(queue: &str, letter: &str, show: &Show) -> Result<()> {
     let id = id(letter)?;
-    let letters = letters(queue)?;
-    let letter = letters.into_iter().find(|found| found.id == id);
-    let letter = letter
-        .with_context(|| format!("{queue} has no such dead letter (any more): see ipc dlq ls"))?;
-    show.say(&value(&letter), || {
-        format!(
-            "message       {}\nsent          {} ago\nwhy           {}\nattempts      {}: {} given back, {} out of time, {} over which their worker died\nlast held by  {}\nbytes         {}\n\n{}",
-            letter.message,
-            show::time(show::age(letter.sent_at)),
-            why(letter.reason),
-            letter.attempts,
-            letter.nacks,
-            letter.expiries,
-            letter.crashes,
-            last_worker(&letter),
-            letter.payload.len(),
-            show::payload(&letter.payload),
-        )
-    })?;
-    Ok(Ended::Well)
+    let letter = letters(queue)?.into_iter().find(|found| found.id == id);
+    let letter = letter.ok_or_else(|| gone(queue, id))?;
+    show.say(&value(&letter), || in_words(&letter));
+    Ok(())
+}
+
+fn in_words(letter: &DeadLetter) -> String {
+    format!(
+        "message       {}\nsent          {} ago\nwhy           {}\n\
+         attempts      {}: {} given back, {} out of time, {} over which their worker died\n\
+         last held by  {}\nbytes         {}\n\n{}",
+        letter.message,
+        show::time(show::age(letter.sent_at)),
+        why(letter.reason),
+        letter.attempts,
+        letter.nacks,
+        letter.expiries,
+        letter.crashes,
+        last_worker(letter),
+        letter.payload.len(),
+        show::payload(&letter.payload),
+    )
 }
 
 fn letters(queue: &str) -> Result<Vec<DeadLetter>> {
-    Ok(match address::open_elsewhere(queue)? {
-        Some(elsewhere) => elsewhere.transport().dead_letters()?,
-        None => address::inspect(queue)?.dead_letters(),
-    })
+    match Subject::open(queue)? {
+        Subject::Mapped(inspector) => Ok(inspector.dead_letters()),
+        Subject::Asked(queue) => Ok(queue.transport().dead_letters()?),
+    }
 }
 
-pub fn requeue(which: &Which, show: Show) -> Result<Ended> {
+pub fn requeue(which: &Which, show: &Show) -> Result<()> {
     let queue = address::open(&which.queue)?;
     let transport = queue.transport();
     each(which, &transport.dead_letters()?, "requeued", show, |id| {
-        Ok(transport.requeue(id)?)
+        let requeued = transport.requeue(id);
+        requeued.with_context(|| format!("requeueing {}", name(id)))
     })
 }
 
-pub fn discard(which: &Which, show: Show) -> Result<Ended> {
+pub fn discard(which: &Which, show: &Show) -> Result<()> {
     let queue = address::open(&which.queue)?;
     let transport = queue.transport();
     each(which, &transport.dead_letters()?, "dropped", show, |id| {
@@ -89,35 +92,44 @@ pub fn discard(which: &Which, show: Show) -> Result<Ended> {
     })
 }
 
+/// Does it to every letter that it can, then says to which it could not.
 fn each(
     which: &Which,
     there: &[DeadLetter],
     what: &str,
-    show: Show,
+    show: &Show,
     act: impl Fn(DeadLetterId) -> Result<bool>,
-) -> Result<Ended> {
+) -> Result<()> {
     let ids: Vec<_> = if which.all {
         there.iter().map(|letter| letter.id).collect()
     } else {
-        which
-            .letters
-            .iter()
-            .map(|letter| id(letter))
-            .collect::<Result<_>>()?
+        let letters = which.letters.iter().map(|letter| id(letter));
+        letters.collect::<Result<_>>()?
     };
-    let mut done = 0;
+    let (mut done, mut failures) = (0, Vec::new());
     for id in ids {
-        if act(id)? {
-            done += 1;
-        } else if !which.all {
-            bail!(
-                "{}: there is no such dead letter (any more): see ipc dlq ls",
-                name(id)
-            );
+        match act(id) {
+            Ok(true) => done += 1,
+            // Of all that there were, others may have taken some meanwhile.
+            Ok(false) if which.all => {}
+            Ok(false) => failures.push(gone(&which.queue, id)),
+            Err(error) => {
+                failures.push(error);
+                break;
+            }
         }
     }
-    show.say(&json!({ what: done }), || format!("{done} {what}"))?;
-    Ok(Ended::Well)
+    if done > 0 || failures.is_empty() {
+        show.done(&json!({ what: done }), || format!("{done} {what}"));
+    }
+    together(failures)
+}
+
+fn gone(queue: &str, id: DeadLetterId) -> anyhow::Error {
+    Exit::NotThere.error(format!(
+        "{queue} has no dead letter {} (any more): see ipc dlq ls {queue}",
+        name(id)
+    ))
 }
 
 fn value(letter: &DeadLetter) -> Value {
@@ -139,7 +151,7 @@ fn value(letter: &DeadLetter) -> Value {
 fn last_worker(letter: &DeadLetter) -> String {
     let process = letter
         .last_worker
-        .map_or("nobody knows".to_owned(), |pid| format!("process {pid}"));
+        .map_or("unknown".to_owned(), |pid| format!("process {pid}"));
     match letter.signal.map(i32::from).map(Signal::try_from) {
         Some(Ok(signal)) => format!("{process}, which {signal} ended"),
         _ => process,
@@ -152,11 +164,11 @@ fn why(reason: DeadReason) -> &'static str {
         DeadReason::Expired => "out of time once too often",
         DeadReason::Crashed => "its last worker died, too",
         DeadReason::Buried => "buried",
-        _ => "nobody knows",
+        _ => "unknown",
     }
 }
 
-/// What to type for it.
+/// What to type for a letter.
 fn name(id: DeadLetterId) -> String {
     let (place, version) = id.parts();
     format!("{place}.{version}")
@@ -166,8 +178,10 @@ fn id(name: &str) -> Result<DeadLetterId> {
     let parts = name.split_once('.');
     let parts =
         parts.and_then(|(place, version)| Some((place.parse().ok()?, version.parse().ok()?)));
-    let (place, version) = parts.with_context(|| {
-        format!("{name:?} is no dead letter: take one from ipc dlq ls, such as 3.17")
+    let (place, version) = parts.ok_or_else(|| {
+        Exit::Usage.error(format!(
+            "{name:?} is not a dead letter: take one from ipc dlq ls, such as 3.17"
+        ))
     })?;
     Ok(DeadLetterId::new(place, version))
 }

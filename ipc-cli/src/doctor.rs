@@ -1,29 +1,51 @@
-//! `doctor`: what is wrong with the machine, the segments, and those who died.
+//! `doctor`: what is wrong with the machine, the segments, and the processes that died.
+//!
+//! Each finding that is not fine says what to do; a test does it and asks again.
 
-use std::path::Path;
+mod machine;
+
+use std::time::Duration;
 
 use anyhow::Result;
-use comfy_table::{Cell, Color};
+use comfy_table::Color;
 use ipc_node::{Health, Registry};
 use ipc_queue::QueueError;
 use ipc_queue::shm::Inspector;
 use ipc_shm::Namespace;
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statvfs::statvfs;
-use nix::sys::utsname::uname;
 use serde_json::json;
 
-use crate::Ended;
 use crate::address;
-use crate::show::{self, Show, colored};
+use crate::exit::Exit;
+use crate::show::Show;
+use crate::table::{Column, Table, colored, plain};
+
+const COLUMNS: [Column; 3] = [("", 0), ("about", 0), ("what", 0)];
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grade {
     Fine,
-    /// The next to use it repairs it.
+    /// The next process that uses the queue repairs it, or it can wait.
     Mends,
     Bad,
+}
+
+impl Grade {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "ok",
+            Self::Mends => "mends",
+            Self::Bad => "bad",
+        }
+    }
+
+    fn color(self) -> Color {
+        match self {
+            Self::Fine => Color::Green,
+            Self::Mends => Color::Yellow,
+            Self::Bad => Color::Red,
+        }
+    }
 }
 
 struct Finding {
@@ -34,115 +56,66 @@ struct Finding {
 
 impl Finding {
     fn new(about: impl Into<String>, grade: Grade, what: impl Into<String>) -> Self {
-        Self {
-            about: about.into(),
-            grade,
-            what: what.into(),
-        }
+        let (about, what) = (about.into(), what.into());
+        Self { about, grade, what }
+    }
+
+    fn fine(about: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(about, Grade::Fine, what)
+    }
+
+    fn bad(about: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(about, Grade::Bad, what)
     }
 }
 
 /// Looks for what is wrong; with `repair` also does what the next user of each queue would do.
-pub fn doctor(repair: bool, show: Show) -> Result<Ended> {
-    let mut findings = machine()?;
-    for namespace in address::namespaces(None)? {
-        look_into(&namespace, repair, &mut findings);
+pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
+    let mut findings = machine::findings();
+    match address::namespaces(None) {
+        Ok(namespaces) => {
+            for namespace in namespaces {
+                look_into(&namespace, repair, &mut findings);
+            }
+        }
+        Err(error) => findings.push(Finding::bad("namespaces", format!("{error:#}"))),
     }
+    let bad: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.grade == Grade::Bad)
+        .map(|finding| finding.about.clone())
+        .collect();
+    if quiet {
+        findings.retain(|finding| finding.grade == Grade::Bad);
+    }
+    if !quiet || !findings.is_empty() {
+        print(&findings, show);
+    }
+    match bad.len() {
+        0 => Ok(()),
+        count => Err(Exit::Failed.error(format!("{count} findings are bad: {}", bad.join(", ")))),
+    }
+}
+
+fn print(findings: &[Finding], show: &Show) {
     let rows: Vec<_> = findings
         .iter()
-        .map(|finding| json!({ "about": finding.about, "grade": grade(finding.grade), "what": finding.what }))
+        .map(|finding| {
+            let grade = finding.grade.word();
+            json!({ "about": finding.about, "grade": grade, "what": finding.what })
+        })
         .collect();
     show.rows(&rows, || {
-        let mut table = show::table(&["", "about", "what"]);
-        for finding in &findings {
-            let color = match finding.grade {
-                Grade::Fine => Color::Green,
-                Grade::Mends => Color::Yellow,
-                Grade::Bad => Color::Red,
-            };
-            let word = colored(grade(finding.grade), color);
-            table.add_row(vec![
-                word,
-                Cell::new(&finding.about),
-                Cell::new(&finding.what),
+        let mut table = Table::new(&COLUMNS);
+        for finding in findings {
+            table.add(vec![
+                colored(finding.grade.word(), finding.grade.color()),
+                plain(&finding.about),
+                plain(&finding.what),
             ]);
         }
         table
-    })?;
-    let bad = findings.iter().any(|finding| finding.grade == Grade::Bad);
-    Ok(if bad { Ended::NotWell } else { Ended::Well })
-}
-
-fn grade(grade: Grade) -> &'static str {
-    match grade {
-        Grade::Fine => "ok",
-        Grade::Mends => "mends",
-        Grade::Bad => "bad",
-    }
-}
-
-fn machine() -> Result<Vec<Finding>> {
-    let version = uname()?.release().to_string_lossy().into_owned();
-    let mut parts = version
-        .split(['.', '-'])
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    let grade = if number >= (5, 10) {
-        Grade::Fine
-    } else {
-        Grade::Bad
-    };
-    let kernel = Finding::new(
-        "kernel",
-        grade,
-        format!("{version}; 5.10 or later is needed"),
-    );
-    let (files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // Each queue takes one, each process that is watched one more.
-    let grade = if files >= 256 {
-        Grade::Fine
-    } else {
-        Grade::Bad
-    };
-    let files = Finding::new(
-        "open files",
-        grade,
-        format!(
-            "{files} for each process: a queue takes one, and one for each other process there"
-        ),
-    );
-    let versions = format!("ipc {}", env!("CARGO_PKG_VERSION"));
-    Ok(vec![
-        Finding::new("version", Grade::Fine, versions),
-        kernel,
-        files,
-        memory()?,
-    ])
-}
-
-fn memory() -> Result<Finding> {
-    let any = Namespace::new("default")?.path();
-    // The folder of all namespaces, or what it will be made in.
-    let folder = any.ancestors().skip(1).find(|folder| folder.exists());
-    let folder = folder.unwrap_or(Path::new("/"));
-    let stat = statvfs(folder)?;
-    let unit = stat.fragment_size() as u64;
-    let (all, free) = (
-        stat.blocks() as u64 * unit,
-        stat.blocks_available() as u64 * unit,
-    );
-    let grade = if all > 0 && free < all / 20 {
-        Grade::Bad
-    } else {
-        Grade::Fine
-    };
-    let what = format!(
-        "{} of {} free in {}; what does not fit is refused with these figures, never a SIGBUS",
-        show::bytes(free),
-        show::bytes(all),
-        folder.display()
-    );
-    Ok(Finding::new("shared memory", grade, what))
+    });
 }
 
 fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
@@ -150,7 +123,7 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     let queues = match ipc_queue::ShmQueue::list(namespace) {
         Ok(queues) => queues,
         Err(error) => {
-            findings.push(Finding::new(about, Grade::Bad, error.to_string()));
+            findings.push(Finding::bad(about, error.to_string()));
             return;
         }
     };
@@ -159,83 +132,85 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
         match Inspector::open(namespace, &name) {
             Ok(queue) => look_at(&about, &queue, repair, findings),
             Err(QueueError::NotFound { .. }) => {}
-            Err(error) => findings.push(Finding::new(
-                about,
-                Grade::Bad,
-                format!(
-                    "{error}; ipc rm --force {} removes it",
-                    address::short(namespace, &name)
-                ),
-            )),
+            Err(error) => {
+                let what = format!("{error}; ipc rm --force {about} removes it");
+                findings.push(Finding::bad(about, what));
+            }
         }
     }
+    findings.extend(look_at_nodes(namespace));
+}
+
+fn look_at_nodes(namespace: &Namespace) -> Option<Finding> {
+    let about = format!("{}: nodes", namespace.name());
     match Registry::look(namespace) {
-        Ok(None) => {}
+        Ok(None) => None,
         Ok(Some(registry)) => {
-            let nodes = registry.nodes(std::time::Duration::MAX);
-            let dead = nodes
-                .iter()
-                .filter(|node| node.health == Health::Dead)
-                .count();
-            let what = format!(
-                "{} nodes known, {dead} of them dead: their places are taken over when needed",
-                nodes.len()
-            );
-            findings.push(Finding::new(format!("{about}: nodes"), Grade::Fine, what));
+            let nodes = registry.nodes(Duration::MAX);
+            let dead = nodes.iter().filter(|node| node.health == Health::Dead);
+            let (known, dead) = (nodes.len(), dead.count());
+            let what =
+                format!("{known} known, {dead} of them dead: their places are reused when needed");
+            Some(Finding::fine(about, what))
         }
-        Err(error) => findings.push(Finding::new(
-            format!("{about}: nodes"),
-            Grade::Bad,
-            error.to_string(),
-        )),
+        Err(error) => {
+            let what = format!("{error}; delete that file when no node of this namespace runs");
+            Some(Finding::bad(about, what))
+        }
     }
 }
 
 fn look_at(about: &str, queue: &Inspector, repair: bool, findings: &mut Vec<Finding>) {
-    let gone = queue.participants().into_iter().filter(|(_, gone)| *gone);
-    let gone: Vec<_> = gone
-        .map(|(slot, _)| format!("{} (pid {})", slot.name, slot.process.pid))
-        .collect();
+    let known = findings.len();
+    findings.extend(dead_processes(about, queue, repair));
     let stats = queue.stats();
-    if !gone.is_empty() {
-        let who = gone.join(", ");
-        let what = if repair && address::open(about).is_ok() {
-            format!("{who} died: what they held was freed")
-        } else {
-            format!(
-                "{who} died: what they held, up to {} messages, is freed by whoever uses the queue next, or by --repair",
-                stats.leased + stats.writing
-            )
-        };
-        findings.push(Finding::new(about, Grade::Mends, what));
-    }
     if stats.dead > 0 {
+        let capacity = queue.settings().capacity;
         let what = format!(
-            "{} of {} places are dead letters': see ipc dlq ls {about}",
-            stats.dead,
-            queue.settings().capacity
+            "{} of {capacity} places hold dead letters: ipc dlq ls {about} lists them, \
+             ipc dlq requeue {about} --all or ipc dlq drop {about} --all settles them",
+            stats.dead
         );
-        let full = stats.dead >= u64::from(queue.settings().capacity);
-        findings.push(Finding::new(
-            about,
-            if full { Grade::Bad } else { Grade::Mends },
-            what,
-        ));
+        let full = stats.dead >= u64::from(capacity);
+        let grade = if full { Grade::Bad } else { Grade::Mends };
+        findings.push(Finding::new(about, grade, what));
     }
-    if stats.closed || stats.paused {
-        let what = if stats.closed {
-            "it is closed: it takes nothing more"
-        } else {
-            "it is paused: it delivers nothing until ipc resume"
-        };
-        findings.push(Finding::new(about, Grade::Fine, what));
+    if stats.closed {
+        let what = format!("it is closed and takes nothing more until ipc reopen {about}");
+        findings.push(Finding::fine(about, what));
     }
-    if gone.is_empty() && stats.dead == 0 && !stats.closed && !stats.paused {
+    if stats.paused {
+        let what = format!("it is paused and delivers nothing until ipc resume {about}");
+        findings.push(Finding::fine(about, what));
+    }
+    if findings.len() == known {
         let what = format!(
             "{} processes attached, {} messages",
             stats.participants,
             stats.in_use()
         );
-        findings.push(Finding::new(about, Grade::Fine, what));
+        findings.push(Finding::fine(about, what));
     }
+}
+
+fn dead_processes(about: &str, queue: &Inspector, repair: bool) -> Option<Finding> {
+    let gone = queue.participants().into_iter().filter(|(_, gone)| *gone);
+    let gone: Vec<_> = gone
+        .map(|(slot, _)| format!("{} (pid {})", slot.name, slot.process.pid))
+        .collect();
+    if gone.is_empty() {
+        return None;
+    }
+    let who = gone.join(", ");
+    let stats = queue.stats();
+    let what = if repair && address::open(about).is_ok() {
+        format!("{who} died: what they held was freed")
+    } else {
+        format!(
+            "{who} died: what they held, up to {} messages, is freed by the next process that uses \
+             the queue, or by ipc doctor --repair",
+            stats.leased + stats.writing
+        )
+    };
+    Some(Finding::new(about, Grade::Mends, what))
 }

@@ -1,22 +1,34 @@
 //! The command `ipc`.
 //!
-//! What only looks goes through [`ipc_queue::shm::Inspector`], which can't disturb a queue; the rest opens queues as any
-//! program does.
+//! What only looks goes through [`ipc_queue::shm::Inspector`], which can't disturb a queue; the
+//! rest opens queues as any program does. Each command returns an error or nothing; `exit.rs` makes
+//! exit codes of them.
 #![forbid(unsafe_code)]
 
 mod address;
+mod advice;
 mod bridge;
 mod cli;
 mod control;
+mod create;
 mod dlq;
 mod doctor;
-mod look;
+mod exit;
+mod ls;
 mod nodes;
+mod peek;
 mod prometheus;
+mod recv;
+mod remove;
+mod secrets;
+mod send;
 mod serve;
+mod settings;
 mod show;
+mod signals;
+mod stat;
+mod table;
 mod top;
-mod traffic;
 
 use std::process::ExitCode;
 
@@ -24,67 +36,72 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command, Dlq};
+use exit::Exit;
 use show::Show;
-
-/// How a command ended that did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// All is done.
-    Well,
-    /// Something is wrong, and was said.
-    NotWell,
-    /// There was nothing to receive.
-    Empty,
-}
 
 fn main() -> ExitCode {
     ipc_nats::register();
-    let cli = Cli::parse();
-    let show = Show::new(cli.json);
-    match run(cli.command, show) {
-        Ok(Ended::Well) => ExitCode::SUCCESS,
-        Ok(Ended::NotWell) => ExitCode::from(1),
-        Ok(Ended::Empty) => ExitCode::from(3),
-        Err(error) if show::is_closed_pipe(&error) => ExitCode::SUCCESS,
+    let ended = match Cli::try_parse() {
+        Ok(cli) => {
+            let show = Show::new(cli.json);
+            if let Some(time) = cli.answer_timeout {
+                address::set_answer_timeout(time);
+            }
+            run(cli.command, &show).and_then(|()| show.finish())
+        }
+        Err(usage) if usage.use_stderr() => usage.exit(),
+        Err(help) => print(&help.render().to_string()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ipc: {error:#}");
-            ExitCode::from(1)
+            show::to_stderr(&format!("error: {}\n", exit::in_one_line(&error)));
+            ExitCode::from(Exit::of(&error).code())
         }
     }
 }
 
-fn run(command: Command, show: Show) -> Result<Ended> {
+fn run(command: Command, show: &Show) -> Result<()> {
     match command {
-        Command::Ls { namespace } => look::ls(namespace.as_deref(), show),
-        Command::Stat { queue, prometheus } if prometheus => prometheus::stat(&queue),
-        Command::Stat { queue, .. } => look::stat(&queue, show),
+        Command::Ls { namespace } => ls::ls(namespace.as_deref(), show),
+        Command::Stat { queue, prometheus } if prometheus => prometheus::stat(&queue, show),
+        Command::Stat { queue, .. } => stat::stat(&queue, show),
         Command::Top {
-            namespace,
+            what,
             every,
             once,
             width,
             svg,
-        } => top::top(namespace.as_deref(), every, once, width, svg, show),
-        Command::Send(send) => traffic::send(&send, show),
-        Command::Recv(recv) => traffic::recv(&recv, show),
-        Command::Peek { queue, count } => look::peek(&queue, count, show),
+        } => top::top(what.as_deref(), every, once, width, svg, show),
+        Command::Create(create) => create::create(&create, show),
+        Command::Send(send) => send::send(&send, show),
+        Command::Recv(recv) => recv::recv(&recv, show),
+        Command::Peek { queue, count } => peek::peek(&queue, count, show),
         Command::Bridge(what) => bridge::bridge(&what, show),
         Command::Pause { queue } => control::pause(&queue, show),
         Command::Resume { queue } => control::resume(&queue, show),
-        Command::Drain { queue, timeout } => control::drain(&queue, timeout, show),
+        Command::Drain(drain) => control::drain(&drain, show),
+        Command::Reopen { queue } => control::reopen(&queue, show),
         Command::Purge { queue } => control::purge(&queue, show),
         Command::Dlq(Dlq::Ls { queue }) => dlq::ls(&queue, show),
         Command::Dlq(Dlq::Show { queue, letter }) => dlq::show(&queue, &letter, show),
         Command::Dlq(Dlq::Requeue(which)) => dlq::requeue(&which, show),
         Command::Dlq(Dlq::Drop(which)) => dlq::discard(&which, show),
         Command::Nodes { namespace, timeout } => nodes::nodes(namespace.as_deref(), timeout, show),
-        Command::Doctor { repair } => doctor::doctor(repair, show),
-        Command::Rm { queues, force } => control::rm(&queues, force, show),
+        Command::Doctor { repair, quiet } => doctor::doctor(repair, quiet, show),
+        Command::Rm { queues, force } => remove::rm(&queues, force, show),
         Command::Serve(serve) => serve::serve(&serve, show),
         Command::Completions { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "ipc", &mut std::io::stdout());
-            Ok(Ended::Well)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ipc", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
     }
+}
+
+/// For what is never JSON.
+fn print(text: &str) -> Result<()> {
+    let show = Show::new(false);
+    show.line(text);
+    show.finish()
 }

@@ -3,71 +3,86 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use comfy_table::{Cell, Color};
+use comfy_table::Color;
 use ipc_node::{Health, NodeInfo, Registry};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::Ended;
 use crate::address;
-use crate::show::{self, Show, bad_count, colored, count};
+use crate::exit::Exit;
+use crate::show::{self, Show};
+use crate::table::{Column, Table, Text, bad_count, colored, plain};
 
-pub fn nodes(namespace: Option<&str>, timeout: Duration, show: Show) -> Result<Ended> {
-    let mut found = Vec::new();
+const COLUMNS: [Column; 9] = [
+    ("node", 0),
+    ("#pid", 1),
+    ("health", 0),
+    ("joined", 5),
+    ("last beat", 2),
+    ("#sent", 6),
+    ("#received", 4),
+    ("#again", 7),
+    ("#errors", 3),
+];
+
+pub fn nodes(namespace: Option<&str>, timeout: Duration, show: &Show) -> Result<()> {
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     for namespace in address::namespaces(namespace)? {
-        if let Some(registry) = Registry::look(&namespace)? {
-            let nodes = registry.nodes(timeout).into_iter();
-            found.extend(nodes.map(|node| (namespace.name().to_string(), node)));
+        let space = namespace.name().to_string();
+        match Registry::look(&namespace) {
+            Ok(None) => {}
+            Ok(Some(registry)) => {
+                let nodes = registry.nodes(timeout).into_iter();
+                found.extend(nodes.map(|node| (space.clone(), node)));
+            }
+            Err(error) => unreadable.push(format!("{space}: {error}")),
         }
     }
     let rows: Vec<_> = found
         .iter()
-        .map(|(namespace, node)| {
-            json!({
-                "namespace": namespace,
-                "name": node.name,
-                "pid": node.pid,
-                "health": node.health,
-                "joined_seconds_ago": node.joined_ago.as_secs_f64(),
-                "last_beat_seconds_ago": node.last_beat_ago.as_secs_f64(),
-                "stats": node.stats,
-            })
-        })
+        .map(|(space, node)| value(space, node))
         .collect();
-    show.rows(&rows, || {
-        let mut table = show::table(&[
-            "node",
-            "#pid",
-            "health",
-            "joined",
-            "last beat",
-            "#sent",
-            "#received",
-            "#again",
-            "#errors",
-        ]);
-        for (namespace, node) in &found {
-            table.add_row(vec![
-                Cell::new(format!("{namespace}/{}", node.name)),
-                Cell::new(node.pid),
-                health(node),
-                Cell::new(format!("{} ago", show::time(node.joined_ago))),
-                Cell::new(format!("{} ago", show::time(node.last_beat_ago))),
-                count(node.stats.messages_sent),
-                count(node.stats.messages_received),
-                count(node.stats.redeliveries),
-                bad_count(node.stats.errors),
-            ]);
-        }
-        table
-    })?;
-    Ok(Ended::Well)
+    show.rows(&rows, || table(&found));
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::Failed.error(unreadable.join("; ")))
 }
 
-fn health(node: &NodeInfo) -> Cell {
+fn value(namespace: &str, node: &NodeInfo) -> Value {
+    json!({
+        "namespace": namespace,
+        "name": node.name,
+        "pid": node.pid,
+        "health": node.health,
+        "joined_seconds_ago": node.joined_ago.as_secs_f64(),
+        "last_beat_seconds_ago": node.last_beat_ago.as_secs_f64(),
+        "stats": node.stats,
+    })
+}
+
+fn table(found: &[(String, NodeInfo)]) -> Table {
+    let mut table = Table::new(&COLUMNS);
+    for (namespace, node) in found {
+        table.add(vec![
+            plain(format!("{namespace}/{}", node.name)),
+            plain(node.pid),
+            health(node),
+            plain(format!("{} ago", show::time(node.joined_ago))),
+            plain(format!("{} ago", show::time(node.last_beat_ago))),
+            plain(node.stats.messages_sent),
+            plain(node.stats.messages_received),
+            plain(node.stats.redeliveries),
+            bad_count(node.stats.errors),
+        ]);
+    }
+    table
+}
+
+fn health(node: &NodeInfo) -> Text {
     match node.health {
         Health::Alive => colored("alive", Color::Green),
         Health::Stale => colored("stale", Color::Yellow),
         Health::Dead => colored("dead", Color::Red),
-        _ => Cell::new("left"),
+        _ => plain("left"),
     }
 }

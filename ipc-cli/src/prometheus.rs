@@ -3,21 +3,34 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use ipc_queue::QueueStats;
 
-use crate::Ended;
-use crate::address;
-use crate::show;
+use crate::address::Subject;
+use crate::show::{self, Show};
 
-pub fn stat(queue: &str) -> Result<Ended> {
-    let inspector = address::inspect(queue)?;
-    let stats = inspector.stats();
-    let label = queue.replace('\\', r"\\").replace('"', "\\\"");
+/// Name, help, value.
+type Figure = (&'static str, &'static str, f64);
+
+pub fn stat(queue: &str, show: &Show) -> Result<()> {
+    let subject = Subject::open(queue)?;
+    let stats = subject.stats()?;
     let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: f64| {
+    write(&mut text, queue, "counter", &counters(&stats));
+    write(&mut text, queue, "gauge", &gauges(&subject, &stats));
+    show.line(&text);
+    Ok(())
+}
+
+fn write(text: &mut String, queue: &str, kind: &str, figures: &[Figure]) {
+    let label = queue.replace('\\', r"\\").replace('"', "\\\"");
+    for (name, help, value) in figures {
         let _ = writeln!(text, "# HELP ipc_queue_{name} {help}");
         let _ = writeln!(text, "# TYPE ipc_queue_{name} {kind}");
         let _ = writeln!(text, "ipc_queue_{name}{{queue=\"{label}\"}} {value}");
-    };
+    }
+}
+
+fn counters(stats: &QueueStats) -> Vec<Figure> {
     let counters = [
         ("sent_total", "Messages accepted.", stats.sent),
         (
@@ -61,7 +74,7 @@ pub fn stat(queue: &str) -> Result<Ended> {
         ),
         (
             "expired_total",
-            "Messages that nobody wanted in time.",
+            "Messages that were not received in time.",
             stats.expired,
         ),
         ("purged_total", "Messages purged.", stats.purged),
@@ -76,17 +89,20 @@ pub fn stat(queue: &str) -> Result<Ended> {
             stats.duplicates,
         ),
     ];
-    for (name, help, value) in counters {
-        metric(name, "counter", help, value as f64);
-    }
+    counters
+        .map(|(name, help, value)| (name, help, value as f64))
+        .into()
+}
+
+fn gauges(subject: &Subject, stats: &QueueStats) -> Vec<Figure> {
     let gauges = [
         (
             "capacity",
             "Messages that fit.",
-            inspector.settings().capacity.into(),
+            subject.settings().capacity.into(),
         ),
         ("ready", "Messages that wait.", stats.ready),
-        ("leased", "Messages that somebody holds.", stats.leased),
+        ("leased", "Messages that a receiver holds.", stats.leased),
         ("writing", "Messages being written.", stats.writing),
         (
             "delayed",
@@ -100,26 +116,26 @@ pub fn stat(queue: &str) -> Result<Ended> {
             stats.quarantined,
         ),
         ("participants", "Processes attached.", stats.participants),
-        (
-            "memory_bytes",
-            "Size of the segment.",
-            inspector.bytes() as u64,
-        ),
         ("paused", "1 if nothing is delivered.", stats.paused.into()),
         ("closed", "1 if nothing more is taken.", stats.closed.into()),
     ];
-    for (name, help, value) in gauges {
-        metric(name, "gauge", help, value as f64);
+    let mut gauges: Vec<_> = gauges
+        .map(|(name, help, value)| (name, help, value as f64))
+        .into();
+    if let Subject::Mapped(inspector) = subject {
+        let oldest = subject
+            .oldest()
+            .map_or(0.0, |at| show::age(at).as_secs_f64());
+        gauges.push((
+            "memory_bytes",
+            "Size of the segment.",
+            inspector.bytes() as f64,
+        ));
+        gauges.push((
+            "oldest_seconds",
+            "Age of the message that waits for longest.",
+            oldest,
+        ));
     }
-    let oldest = inspector
-        .oldest()
-        .map_or(0.0, |at| show::age(at).as_secs_f64());
-    metric(
-        "oldest_seconds",
-        "gauge",
-        "Age of the message that waits for longest.",
-        oldest,
-    );
-    show::line(&text)?;
-    Ok(Ended::Well)
+    gauges
 }

@@ -1,98 +1,157 @@
-//! How things are shown: tables and words for people, JSON for programs.
+//! What a command prints: JSON for programs, words for people.
 
-use std::io::{self, Write};
+use std::cell::{Cell, RefCell};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Error, Result};
-use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use ipc_proto::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// For whom.
-#[derive(Clone, Copy, Debug)]
+use crate::exit::Exit;
+use crate::secrets;
+use crate::table::Table;
+
+/// Standard output, and whether it is for programs.
+///
+/// A failed write does not stop a command: what it does to queues matters more.
+/// [`finish`](Self::finish) says it at the end.
+#[derive(Debug)]
 pub struct Show {
     json: bool,
+    /// The first write that failed.
+    failed: RefCell<Option<io::Error>>,
+    /// Whether something was done that the failed write would have told.
+    done: Cell<bool>,
 }
 
 impl Show {
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            failed: RefCell::default(),
+            done: Cell::default(),
+        }
     }
 
-    pub fn is_json(self) -> bool {
+    pub fn is_json(&self) -> bool {
         self.json
     }
 
     /// A value for programs, or else words for people.
-    pub fn say(self, value: &impl Serialize, words: impl FnOnce() -> String) -> Result<()> {
+    pub fn say(&self, value: &impl Serialize, words: impl FnOnce() -> String) {
         if self.json {
-            return line(&serde_json::to_string(value)?);
+            match serde_json::to_string(value) {
+                Ok(json) => self.line(&json),
+                Err(error) => self.note(Err(error.into())),
+            }
+        } else {
+            self.line(&words());
         }
-        line(&words())
+    }
+
+    /// The same, about something that was done.
+    pub fn done(&self, value: &impl Serialize, words: impl FnOnce() -> String) {
+        self.done.set(true);
+        self.say(value, words);
     }
 
     /// Rows, as one list or one table.
-    pub fn rows(self, rows: &[Value], table: impl FnOnce() -> Table) -> Result<()> {
+    pub fn rows(&self, rows: &[Value], table: impl FnOnce() -> Table) {
         if self.json {
-            return line(&serde_json::to_string(rows)?);
+            self.say(&rows, String::new);
+        } else {
+            self.line(&table().to_string());
         }
-        line(&table().to_string())
+    }
+
+    pub fn line(&self, text: &str) {
+        let text = secrets::without_logins(text.trim_end());
+        self.note(write(&[text.as_bytes(), b"\n"].concat()));
+    }
+
+    /// What a payload says, with the end of a line.
+    ///
+    /// # Errors
+    /// The payload was not written, at least not whole.
+    pub fn payload(&self, payload: &[u8]) -> io::Result<()> {
+        let end: &[u8] = if payload.ends_with(b"\n") { b"" } else { b"\n" };
+        write(&[payload, end].concat())
+    }
+
+    fn note(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.failed.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// Whether all was written so far; a reader that left does not count.
+    ///
+    /// # Errors
+    /// The first write that failed for another reason.
+    pub fn finish(&self) -> Result<()> {
+        match self.failed.take() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(self.unwritten(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn unwritten(&self, error: &io::Error) -> Error {
+        let done = if self.done.get() {
+            "done, but the answer is lost: "
+        } else {
+            ""
+        };
+        Exit::Failed.error(format!("{done}writing to standard output: {error}"))
     }
 }
 
-/// Prints a line. A reader that left is an error that [`is_closed_pipe`] knows.
-pub fn line(text: &str) -> Result<()> {
+/// Written and flushed whole, or an error.
+fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", text.trim_end())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(bytes)?;
+    out.flush()
 }
 
-pub fn is_closed_pipe(error: &Error) -> bool {
-    let mut causes = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+/// Something to know that is not an error.
+pub fn note(text: &str) {
+    to_stderr(&format!("note: {text}\n"));
 }
 
-/// A table with these columns; those that begin with `#` hold numbers.
-pub fn table(columns: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(columns.iter().map(|column| {
-            Cell::new(column.trim_start_matches('#')).add_attribute(Attribute::Bold)
-        }));
-    for (index, column) in columns.iter().enumerate() {
-        if column.starts_with('#')
-            && let Some(column) = table.column_mut(index)
-        {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
+/// Where it can't be written, it can't be said either.
+pub fn to_stderr(text: &str) {
+    let text = secrets::without_logins(text);
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
-/// A count that is nothing to worry about.
-pub fn count(number: u64) -> Cell {
-    Cell::new(number)
+/// Whether standard output is a pipe or a terminal that nothing reads any more.
+pub fn is_reader_gone() -> bool {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+    poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0]
+            .revents()
+            .is_some_and(|events| events.intersects(gone))
 }
 
-/// A count that should be zero.
-pub fn bad_count(number: u64) -> Cell {
-    let cell = Cell::new(number);
-    if number == 0 {
-        cell
-    } else {
-        cell.fg(Color::Red)
-    }
+/// Whether a terminal understands colors and cursor movements, and the user wants colors.
+pub fn wants_colors(is_terminal: bool) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_terminal && !is_dumb() && !is_set("NO_COLOR")
 }
 
-pub fn colored(text: impl ToString, color: Color) -> Cell {
-    Cell::new(text.to_string()).fg(color)
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// Whether standard output is a terminal that one can draw on.
+pub fn can_draw() -> bool {
+    io::stdout().is_terminal() && !is_dumb()
 }
 
 /// How long, in two units at most.

@@ -1,13 +1,12 @@
 //! `top`: queues as they change.
 //!
-//! Reads the queues through mappings that can only be read, works out rates from two looks, and draws. How long somebody
-//! holds a message is counted from when it was first seen here.
+//! Reads the queues through mappings that can only be read, works out rates from two looks, and
+//! draws. How long somebody holds a message is counted from when it was first seen here.
 
 mod picture;
 mod svg;
 mod watch;
 
-use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,38 +17,39 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use serde_json::json;
 
-use crate::Ended;
 use crate::show::{self, Show};
-use watch::Watch;
+use crate::signals::EndSignals;
+use watch::{Scope, Watch};
 
-/// Watches until told to stop; or, without a terminal, looks twice and prints.
+/// Watches until told to stop; or, where the output can't be drawn on, samples twice and prints.
 pub fn top(
-    namespace: Option<&str>,
+    what: Option<&str>,
     every: Duration,
     once: bool,
     width: u16,
     as_svg: bool,
-    show: Show,
-) -> Result<Ended> {
-    let mut watch = Watch::new(namespace);
+    show: &Show,
+) -> Result<()> {
+    let mut watch = Watch::new(Scope::of(what));
     watch.look()?;
-    if show.is_json() || once || !io::stdout().is_terminal() {
+    if show.is_json() || once || !show::can_draw() {
         thread::sleep(every);
         watch.look()?;
         if show.is_json() {
-            show.say(&json!(watch.view()), String::new)?;
+            show.say(&json!(watch.view()), String::new);
         } else {
             let picture = still(&watch, width)?;
-            show::line(&if as_svg {
+            show.line(&if as_svg {
                 svg::svg(&picture)
             } else {
                 text(&picture)
-            })?;
+            });
         }
-        return Ok(Ended::Well);
+        return Ok(());
     }
+    let end = EndSignals::listen()?;
     let mut terminal = ratatui::try_init().context("preparing the terminal")?;
-    let ended = live(&mut terminal, &mut watch, every);
+    let ended = live(&mut terminal, &mut watch, every, &end);
     ratatui::restore();
     ended
 }
@@ -58,18 +58,24 @@ fn live(
     terminal: &mut ratatui::DefaultTerminal,
     watch: &mut Watch,
     every: Duration,
-) -> Result<Ended> {
+    end: &EndSignals,
+) -> Result<()> {
+    /// Between two looks at whether to stop.
+    const SLICE: Duration = Duration::from_millis(100);
     loop {
         terminal.draw(|frame| picture::draw(frame, watch.view()))?;
         let next = Instant::now() + every;
         while let Some(left) = next.checked_duration_since(Instant::now()) {
-            if !event::poll(left)? {
-                break;
+            if end.is_asked() {
+                return Ok(());
+            }
+            if !event::poll(left.min(SLICE))? {
+                continue;
             }
             match event::read()? {
                 Event::Key(key) => match (key.code, key.modifiers) {
-                    (KeyCode::Char('q') | KeyCode::Esc, _) => return Ok(Ended::Well),
-                    (KeyCode::Char('c'), KeyModifiers::CONTROL) => return Ok(Ended::Well),
+                    (KeyCode::Char('q') | KeyCode::Esc, _) => return Ok(()),
+                    (KeyCode::Char('c'), KeyModifiers::CONTROL) => return Ok(()),
                     _ => {}
                 },
                 Event::Resize(..) => break,

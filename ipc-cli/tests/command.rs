@@ -92,7 +92,9 @@ fn a_key_is_sent_once() {
     let place = Place::new("key");
     let queue = place.queue();
     let first = place.text(&["send", &queue, "a", "--key", "17", "--create"]);
-    assert_eq!(place.text(&["send", &queue, "a", "--key", "17"]), first);
+    let again = place.run(&["send", &queue, "a", "--key", "17"]);
+    assert_eq!(again.status.code(), Some(7), "{again:?}");
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), first);
     assert_eq!(place.json(&["stat", &queue])["stats"]["sent"], 1);
 }
 
@@ -121,7 +123,11 @@ fn who_only_looks_changes_not_a_byte() {
     ];
     for look in looks {
         let output = place.run(look);
-        assert!(output.stderr.is_empty(), "{look:?}: {output:?}");
+        // What the doctor finds in other namespaces is none of this test's business.
+        assert!(
+            output.stderr.is_empty() || look == ["doctor"],
+            "{look:?}: {output:?}"
+        );
     }
     assert!(fs::read(&file).unwrap() == before, "something changed");
     let peeked = place.json(&["peek", &name]);
@@ -180,7 +186,7 @@ fn dead_letters_are_listed_shown_sent_again_and_dropped() {
     place.text(&["dlq", "drop", &name, "--all"]);
     assert_eq!(place.json(&["dlq", "ls", &name]), Value::Array(Vec::new()));
     let gone = place.run(&["dlq", "show", &name, &letter(1)]);
-    assert_eq!(gone.status.code(), Some(1));
+    assert_eq!(gone.status.code(), Some(3));
 }
 
 #[test]
@@ -190,7 +196,7 @@ fn what_is_not_empty_is_removed_only_by_force() {
     queue.sender().send(b"one").unwrap();
     let name = place.queue();
     let refused = place.run(&["rm", &name]);
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(5));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(
         said.contains("holds 1 messages") && said.contains("--force"),
@@ -211,21 +217,21 @@ fn purge_and_drain_empty_a_queue() {
         true
     );
     let refused = place.run(&["send", &name, "late"]);
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(5));
 }
 
 #[test]
 fn mistakes_are_explained() {
     let place = Place::new("mistakes");
-    for (args, words) in [
-        (&["stat", "no/such"][..], "there is no queue"),
-        (&["stat", "local:jobs"], "not in shared memory"),
-        (&["stat", "No"], "byte 0"),
-        (&["dlq", "show", "jobs", "third"], "ipc dlq ls"),
+    for (args, code, words) in [
+        (&["stat", "no/such"][..], 3, "there is no queue"),
+        (&["stat", "local:jobs"], 5, "in one process only"),
+        (&["stat", "No"], 2, "byte 0"),
+        (&["dlq", "show", "jobs", "third"], 2, "ipc dlq ls"),
     ] {
         let output = place.run(args);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(words), "{args:?}: {said}");
     }
     assert_eq!(place.run(&["flush"]).status.code(), Some(2));

@@ -108,7 +108,7 @@ fn what_is_served_is_used_like_any_queue_and_drained_at_the_end() {
     // Told to end, it waits for what it holds.
     server.signal(Signal::SIGINT);
     assert_eq!(server.hear()["left"], 2);
-    assert_eq!(server.run(&["send", "AT", "late"]).status.code(), Some(1));
+    assert_eq!(server.run(&["send", "AT", "late"]).status.code(), Some(5));
     assert_eq!(server.text(&["recv", "AT", "--count", "2"]), "two\nthree\n");
     server.end();
 }
@@ -134,7 +134,7 @@ fn a_queue_of_the_servers_own_can_be_removed_and_ends_it() {
     server.text(&["send", "AT", "one"]);
     let letters = server.json(&["dlq", "ls", "AT"]);
     assert_eq!(letters, Value::Array(Vec::new()));
-    assert_eq!(server.run(&["rm", "AT"]).status.code(), Some(1));
+    assert_eq!(server.run(&["rm", "AT"]).status.code(), Some(5));
     server.text(&["rm", "AT", "--force"]);
     server.end();
 }

@@ -260,14 +260,15 @@ impl ByteSender {
     /// Memory for a message with a priority, a delay, a key and so on.
     ///
     /// # Errors
-    /// As [`loan_as`](Self::loan_as), [`SendFailure::Unsupported`] when the queue does not have what is asked for, and
-    /// [`SendFailure::Duplicate`] for a key that it remembers.
+    /// As [`loan_as`](Self::loan_as), [`SendFailure::Unsupported`] when the queue does not have what is asked for,
+    /// [`SendFailure::Duplicate`] for a key that it remembers, and [`SendFailure::EmptyKey`] for one without bytes.
     pub fn loan_with(
         &self,
         len: usize,
         options: &SendOptions,
         wait: Wait,
     ) -> Result<Loan<'_>, SendFailure> {
+        options.check_key()?;
         self.port().loan_with(len, options, wait)
     }
 

@@ -53,6 +53,11 @@ pub enum SendFailure {
     /// Somebody else is just sending a message of this key: whether that succeeds is not known yet.
     #[error("somebody else is sending a message with the same key: try again")]
     KeyInUse,
+    /// The key has no bytes: every message with it would be a duplicate of the first.
+    #[error(
+        "the key is empty (is a variable unset?): give a key that tells messages apart, or none"
+    )]
+    EmptyKey,
     /// As many keys as can be are remembered, where this one belongs.
     #[error(
         "the queue remembers {keys} keys and has no place for this one: wait, or create the queue with more dedup_keys or a shorter dedup_window"
@@ -322,7 +327,8 @@ pub enum QueueError {
     Unsupported(#[from] Unsupported),
     /// The queue exists with other settings than were insisted on.
     #[error(
-        "queue {name:?} has {field} {found}, wanted {wanted}: remove it, or open it with its own settings"
+        "queue {name:?} has {field} {found}, wanted {wanted}: open it with its own settings, or move \
+         its messages to a new queue (ipc bridge OLD NEW --create --close)"
     )]
     SettingsDiffer {
         /// Which queue.

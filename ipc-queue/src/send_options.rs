@@ -7,6 +7,7 @@ use ipc_proto::{Kind, Priority};
 use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::error::SendFailure;
 
 /// How a message is to be sent; the default is a plain `Data` message that goes at once.
 ///
@@ -51,18 +52,34 @@ pub enum WhenFull {
     DropOldest,
 }
 
-/// What a message is known by, as a number that any bytes give, the same in every process.
+/// What a message is known by: a hash of any bytes, the same in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key(u64);
 
 impl Key {
-    /// The key that these bytes make.
+    /// What no bytes at all make. Not a key: all messages with it would be duplicates of the first.
+    const EMPTY: Self = Self(0);
+
+    /// The key of these bytes.
+    ///
+    /// That of no bytes [is empty](Self::is_empty), and sending with it is refused.
     #[must_use]
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
-        // SipHash with fixed keys: the same for everybody.
+        let bytes = bytes.as_ref();
+        if bytes.is_empty() {
+            return Self::EMPTY;
+        }
+        // SipHash with fixed keys: the same in every process.
         let mut hasher = siphasher::sip::SipHasher24::new();
-        hasher.write(bytes.as_ref());
-        Self(hasher.finish())
+        hasher.write(bytes);
+        // Zero stands for no bytes.
+        Self(hasher.finish().max(1))
+    }
+
+    /// Returns whether it was made of no bytes, as an unset variable has none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::EMPTY
     }
 
     /// The number.
@@ -104,7 +121,8 @@ impl SendOptions {
     }
 
     /// Sends it only if none of this key was sent within the queue's [window](crate::QueueOptions::dedup_window). 64
-    /// bits of the bytes' hash are compared.
+    /// bits of the bytes' hash are compared. An empty key is refused by the send, as
+    /// [`SendFailure::EmptyKey`](crate::SendFailure::EmptyKey).
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key));
         self
@@ -125,6 +143,17 @@ impl SendOptions {
             .semantics()
             .find(|semantic| !capabilities.has(*semantic));
         missing.map_or(Ok(()), |semantic| Err(Unsupported::by_transport(semantic)))
+    }
+
+    /// Checks that the key, if there is one, tells messages apart.
+    ///
+    /// # Errors
+    /// [`SendFailure::EmptyKey`].
+    pub fn check_key(&self) -> Result<(), SendFailure> {
+        match self.key {
+            Some(key) if key.is_empty() => Err(SendFailure::EmptyKey),
+            _ => Ok(()),
+        }
     }
 
     /// Something that is wanted and not every transport has; `None`: nothing but the kind is said.
@@ -160,13 +189,24 @@ mod tests {
     }
 
     #[test]
+    fn only_an_empty_key_is_no_key() {
+        let checked = |key: &str| SendOptions::new().key(key).check_key();
+        assert_eq!(checked(""), Err(SendFailure::EmptyKey));
+        assert_eq!((checked("0"), checked("\0")), (Ok(()), Ok(())));
+        assert_eq!(SendOptions::new().check_key(), Ok(()));
+    }
+
+    #[test]
     fn what_is_wanted_beyond_the_kind_is_named() {
         let wanted = |options: SendOptions| options.first_semantic();
         let plain = SendOptions::new();
         assert_eq!(wanted(plain.clone().kind(Kind::Shutdown)), None);
         let low = plain.clone().priority(Priority::Low);
         assert_eq!(wanted(low), Some(Semantic::Priorities));
-        assert_eq!(wanted(plain.clone().key("")), Some(Semantic::Deduplication));
+        assert_eq!(
+            wanted(plain.clone().key("1")),
+            Some(Semantic::Deduplication)
+        );
         let drop_oldest = plain.when_full(WhenFull::DropOldest);
         assert_eq!(wanted(drop_oldest), Some(Semantic::DropOldest));
     }

@@ -51,7 +51,7 @@
 //! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's ageing time counts as
 //!   of the next higher priority. Capacity holds for each priority.
 //! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
-//!   loan has it, and free again if that comes to nothing.
+//!   loan has it, and free again if that comes to nothing. A key without bytes is refused.
 //! - `a_token_grows_with_each_delivery`: everywhere.
 //!
 //! Control

@@ -142,6 +142,10 @@ fn summary(view: &View) -> Paragraph<'_> {
 }
 
 fn queue_table(queues: &[Line], width: u16) -> Table<'_> {
+    let mut columns = QUEUES;
+    let widest = queues.iter().map(|queue| queue.state.len()).max();
+    let state = columns.len() - 1;
+    columns[state].1 = columns[state].1.max(widest.unwrap_or(0) as u16);
     let rows = queues.iter().map(|queue| {
         let full = queue.ready as f64 / queue.capacity.max(1) as f64;
         let depth = match full {
@@ -171,7 +175,7 @@ fn queue_table(queues: &[Line], width: u16) -> Table<'_> {
             Cell::new(queue.state).style(Style::new().fg(state)),
         ]
     });
-    table(&QUEUES, width, rows)
+    table(&columns, width, rows)
 }
 
 fn held_table(held: &[Held], width: u16) -> Table<'_> {

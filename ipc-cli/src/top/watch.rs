@@ -1,5 +1,6 @@
 //! What `top` sees: two looks make a view.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
 use serde::Serialize;
 
-use crate::address;
+use crate::address::{self, Subject};
+use crate::control;
 use crate::show;
 
 /// All that is shown.
@@ -60,15 +62,42 @@ pub struct NodeLine {
     pub beat_seconds: f64,
 }
 
+/// What is watched.
+pub enum Scope {
+    /// Every queue of every namespace.
+    All,
+    Namespace(String),
+    /// One queue by its address, which may be served.
+    Queue(String),
+}
+
+impl Scope {
+    /// What was typed: a namespace, or an address with its scheme.
+    pub fn of(typed: Option<&str>) -> Self {
+        match typed {
+            None => Self::All,
+            Some(address) if address.contains(':') => Self::Queue(address.to_owned()),
+            Some(namespace) => Self::Namespace(namespace.to_owned()),
+        }
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Namespace(namespace) => Some(namespace),
+            Self::All | Self::Queue(_) => None,
+        }
+    }
+}
+
 /// Looks again and again.
 pub struct Watch {
-    namespace: Option<String>,
+    scope: Scope,
     known: HashMap<String, Known>,
     view: View,
 }
 
 struct Known {
-    inspector: Inspector,
+    subject: Subject,
     last: Option<(Instant, QueueStats)>,
     /// Which message at which attempt, since when.
     held: HashMap<(String, u8), Instant>,
@@ -77,9 +106,9 @@ struct Known {
 }
 
 impl Watch {
-    pub fn new(namespace: Option<&str>) -> Self {
+    pub fn new(scope: Scope) -> Self {
         Self {
-            namespace: namespace.map(str::to_owned),
+            scope,
             known: HashMap::new(),
             view: View::default(),
         }
@@ -92,100 +121,90 @@ impl Watch {
     /// Looks at everything once more.
     pub fn look(&mut self) -> Result<()> {
         let mut view = View::default();
-        let queues = address::queues(self.namespace.as_deref())?;
-        let names: HashSet<_> = queues
-            .iter()
-            .map(|(space, name)| address::short(space, name))
-            .collect();
-        self.known
-            .retain(|queue, known| names.contains(queue) && !known.inspector.is_removed());
-        for (namespace, name) in queues {
-            let queue = address::short(&namespace, &name);
-            if !self.known.contains_key(&queue) {
-                // One that can't be opened is for `ls` and `doctor` to explain.
-                let Ok(inspector) = Inspector::open(&namespace, &name) else {
-                    continue;
-                };
-                self.known.insert(queue.clone(), Known::new(inspector));
-            }
-            if let Some(known) = self.known.get_mut(&queue) {
-                known.look(&queue, &mut view);
-            }
-        }
-        for namespace in address::namespaces(self.namespace.as_deref())? {
-            if let Ok(Some(registry)) = Registry::look(&namespace) {
-                let nodes = registry.nodes(Duration::from_secs(5)).into_iter();
-                let there = nodes.filter(|node| node.health != Health::Left);
-                view.nodes.extend(there.map(|node| NodeLine {
-                    node: format!("{}/{}", namespace.name(), node.name),
-                    pid: node.pid,
-                    health: match node.health {
-                        Health::Alive => "alive",
-                        Health::Stale => "stale",
-                        _ => "dead",
-                    },
-                    beat_seconds: node.last_beat_ago.as_secs_f64(),
-                }));
-            }
+        if let Scope::Queue(address) = &self.scope {
+            let known = match self.known.entry(address.clone()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
+            };
+            known.look(address, &mut view)?;
+        } else {
+            self.look_at_queues(&mut view)?;
+            look_at_nodes(self.scope.namespace(), &mut view)?;
         }
         view.held
             .sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
         self.view = view;
         Ok(())
     }
+
+    fn look_at_queues(&mut self, view: &mut View) -> Result<()> {
+        let queues = address::queues(self.scope.namespace())?.queues;
+        let names: HashSet<_> = queues
+            .iter()
+            .map(|(space, name)| address::short(space, name))
+            .collect();
+        self.known
+            .retain(|queue, known| names.contains(queue) && !known.subject.is_removed());
+        for (namespace, name) in queues {
+            let queue = address::short(&namespace, &name);
+            let known = match self.known.entry(queue.clone()) {
+                Entry::Occupied(known) => known.into_mut(),
+                // One that can't be opened is for `ls` and `doctor` to explain.
+                Entry::Vacant(place) => match Inspector::open(&namespace, &name) {
+                    Ok(inspector) => place.insert(Known::new(Subject::Mapped(Box::new(inspector)))),
+                    Err(_) => continue,
+                },
+            };
+            known.look(&queue, view)?;
+        }
+        Ok(())
+    }
+}
+
+fn look_at_nodes(namespace: Option<&str>, view: &mut View) -> Result<()> {
+    for namespace in address::namespaces(namespace)? {
+        let Ok(Some(registry)) = Registry::look(&namespace) else {
+            continue;
+        };
+        let nodes = registry.nodes(Duration::from_secs(5)).into_iter();
+        let there = nodes.filter(|node| node.health != Health::Left);
+        view.nodes.extend(there.map(|node| NodeLine {
+            node: format!("{}/{}", namespace.name(), node.name),
+            pid: node.pid,
+            health: match node.health {
+                Health::Alive => "alive",
+                Health::Stale => "stale",
+                _ => "dead",
+            },
+            beat_seconds: node.last_beat_ago.as_secs_f64(),
+        }));
+    }
+    Ok(())
 }
 
 impl Known {
-    fn new(inspector: Inspector) -> Self {
+    fn new(subject: Subject) -> Self {
         Self {
-            inspector,
+            subject,
             last: None,
             held: HashMap::new(),
             died: HashSet::new(),
         }
     }
 
-    fn look(&mut self, queue: &str, view: &mut View) {
-        let (now, stats) = (Instant::now(), self.inspector.stats());
-        let rate = |counter: fn(&QueueStats) -> u64| {
-            self.last.map_or(0.0, |(then, before)| {
-                let more = counter(&stats).saturating_sub(counter(&before));
-                more as f64 / now.duration_since(then).as_secs_f64().max(1e-6)
-            })
-        };
-        let (sent_per_second, acked_per_second) =
-            (rate(|stats| stats.sent), rate(|stats| stats.acked));
-        let gone = self
-            .inspector
-            .participants()
-            .into_iter()
-            .filter(|(_, gone)| *gone);
-        self.died.extend(gone.map(|(slot, _)| slot.process.pid));
-        view.queues.push(Line {
-            queue: queue.to_owned(),
-            ready: stats.ready,
-            capacity: self.inspector.settings().capacity.into(),
-            held: stats.leased,
-            delayed: stats.delayed,
-            dead: stats.dead,
-            processes: stats.participants,
-            sent_per_second,
-            acked_per_second,
-            redelivered: stats.redelivered,
-            deaths: stats.crashes.max(self.died.len() as u64),
-            oldest_seconds: self
-                .inspector
-                .oldest()
-                .map(|at| show::age(at).as_secs_f64()),
-            state: match (stats.closed, stats.paused) {
-                (true, _) => "closed",
-                (false, true) => "paused",
-                _ => "open",
-            },
-        });
+    fn look(&mut self, queue: &str, view: &mut View) -> Result<()> {
+        let (now, stats) = (Instant::now(), self.subject.stats()?);
+        if let Subject::Mapped(inspector) = &self.subject {
+            let gone = inspector
+                .participants()
+                .into_iter()
+                .filter(|(_, gone)| *gone);
+            self.died.extend(gone.map(|(slot, _)| slot.process.pid));
+        }
+        view.queues.push(self.line(queue, now, &stats));
         self.last = Some((now, stats));
         let mut held = HashMap::new();
-        for holding in self.inspector.holdings() {
+        for holding in self.subject.holdings()?.unwrap_or_default() {
             let key = (holding.message.to_string(), holding.attempt);
             let since = self.held.get(&key).copied().unwrap_or(now);
             view.held.push(Held {
@@ -199,5 +218,30 @@ impl Known {
             held.insert(key, since);
         }
         self.held = held;
+        Ok(())
+    }
+
+    fn line(&self, queue: &str, now: Instant, stats: &QueueStats) -> Line {
+        let rate = |counter: fn(&QueueStats) -> u64| {
+            self.last.map_or(0.0, |(then, before)| {
+                let more = counter(stats).saturating_sub(counter(&before));
+                more as f64 / now.duration_since(then).as_secs_f64().max(1e-6)
+            })
+        };
+        Line {
+            queue: queue.to_owned(),
+            ready: stats.ready,
+            capacity: self.subject.settings().capacity.into(),
+            held: stats.leased,
+            delayed: stats.delayed,
+            dead: stats.dead,
+            processes: stats.participants,
+            sent_per_second: rate(|stats| stats.sent),
+            acked_per_second: rate(|stats| stats.acked),
+            redelivered: stats.redelivered,
+            deaths: stats.crashes.max(self.died.len() as u64),
+            oldest_seconds: self.subject.oldest().map(|at| show::age(at).as_secs_f64()),
+            state: control::state(stats),
+        }
     }
 }

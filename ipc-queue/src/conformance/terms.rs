@@ -209,6 +209,9 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
     }
     let queue = trial.create(&with_keys);
     let (sender, receiver) = (queue.sender(), queue.receiver());
+    let empty = SendOptions::new().key("");
+    let refused = sender.send_with(b"no", &empty, Wait::No);
+    assert_eq!(refused, Err(SendFailure::EmptyKey));
     // While a loan has it nobody else can have it; and it is free again when that comes to nothing.
     let loan = sender.loan_with(3, &keyed, Wait::No).expect("a place");
     let taken = queue.sender().send_with(b"two", &keyed, Wait::No);

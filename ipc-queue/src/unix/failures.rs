@@ -157,6 +157,7 @@ impl From<SendFailure> for SendFailed {
             // The server's own: its client has neither forked nor lost anything.
             other @ (SendFailure::Forked
             | SendFailure::DescriptorLost { .. }
+            | SendFailure::EmptyKey
             | SendFailure::Encode(_)
             | SendFailure::Transport(_)) => Self::Other(other.to_string()),
         }

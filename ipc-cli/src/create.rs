@@ -1,0 +1,22 @@
+//! `create`: a queue with settings of one's own.
+
+use anyhow::Result;
+use ipc_queue::QueueOptions;
+use ipc_queue::transport::OpenMode;
+use serde_json::json;
+
+use crate::address;
+use crate::cli;
+use crate::show::Show;
+
+pub fn create(what: &cli::Create, show: &Show) -> Result<()> {
+    let address = address::shared(&what.queue)?.to_string();
+    let options = what.settings.apply(QueueOptions::new());
+    let queue = options.mode(OpenMode::Create).open_bytes(&address)?;
+    let created = json!({ "created": what.queue, "settings": queue.transport().settings() });
+    show.done(&created, || {
+        let capacity = queue.transport().settings().capacity;
+        format!("{} is created, for {capacity} messages", what.queue)
+    });
+    Ok(())
+}

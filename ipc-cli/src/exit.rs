@@ -1,0 +1,343 @@
+//! Exit codes, and the one line on standard error that explains each code except 0.
+//!
+//! Commands return errors; the code follows from the error's type, wherever in the chain of causes
+//! it is. An error that is born here is made by [`Exit::error`] and carries its code along.
+
+use std::fmt;
+use std::io;
+
+use anyhow::Error;
+use ipc_queue::{
+    BridgeError, ControlError, ControlFailure, DrainError, QueueError, RecvError, Semantic,
+    SendFailure, SettleError, Unsupported,
+};
+use ipc_shm::{CreateError, NamespaceError, OpenError};
+
+use crate::advice;
+
+/// How the command ended. Part of the command's interface: scripts depend on the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something else failed, or `doctor` found something bad.
+    Failed,
+    /// The command line is wrong; nothing was done.
+    Usage,
+    /// No such queue, no such dead letter, no message.
+    NotThere,
+    /// The time was up.
+    TimedOut,
+    /// The queue or the command refused: messages would be lost, permission, type, state of the
+    /// queue.
+    Refused,
+    /// The server did not answer; whether it did what was asked is unknown, unless the message says
+    /// so.
+    Unreachable,
+    /// A message with this key was sent before; this one was not.
+    Duplicate,
+    /// A signal asked for the end before the work was done.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The table for `ipc --help`; `ipc-cli/README.md` has the same.
+    pub const HELP: &str = "\
+Exit codes:
+  0      done
+  1      failed; doctor: something is bad
+  2      the command line is wrong; nothing was done
+  3      nothing there: no such queue, no such dead letter, no message
+  4      timed out: no room, or not drained in time
+  5      refused: messages would be lost, no permission, wrong type, closed or paused queue,
+         local: address
+  6      unreachable: the server did not answer, the outcome is unknown
+  7      duplicate: a message with this key was sent before
+  128+n  signal n asked for the end before the work was done
+Each code except 0 comes with one line on standard error that begins with \"error: \".";
+
+    /// The number that the shell sees.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotThere => 3,
+            Self::TimedOut => 4,
+            Self::Refused => 5,
+            Self::Unreachable => 6,
+            Self::Duplicate => 7,
+            Self::Signal(number) => 128_u8.saturating_add(number),
+        }
+    }
+
+    /// An error that ends the command with this code.
+    pub fn error(self, message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error::new(Failure {
+            exit: self,
+            message,
+        })
+    }
+
+    /// The code for `error`: that of the first cause that says one.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        let known = error.chain().find_map(|cause| {
+            let failure = cause.downcast_ref().map(|failure: &Failure| failure.exit);
+            failure.or_else(|| of_library(cause))
+        });
+        known.unwrap_or(Self::Failed)
+    }
+
+    /// The code for several failures at once: that of the gravest.
+    #[must_use]
+    pub fn gravest(exits: impl IntoIterator<Item = Self>) -> Option<Self> {
+        exits.into_iter().max_by_key(|exit| match exit {
+            Self::Signal(_) => 7,
+            Self::Unreachable => 6,
+            Self::Refused => 5,
+            Self::Failed => 4,
+            Self::TimedOut => 3,
+            Self::NotThere => 2,
+            Self::Duplicate => 1,
+            Self::Usage => 0,
+        })
+    }
+}
+
+/// An error with an exit code.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The line for standard error, without its beginning: each cause once, then what to do.
+#[must_use]
+pub fn in_one_line(error: &Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // Many errors repeat their cause's text in their own.
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    advice::with_options(&line, lacking(error))
+}
+
+/// What the queue was created without.
+fn lacking(error: &Error) -> Option<Semantic> {
+    error.chain().find_map(|cause| {
+        let in_send = cause.downcast_ref().and_then(|failure| match failure {
+            SendFailure::Unsupported(lacking) => Some(lacking),
+            _ => None,
+        });
+        let lacking: &Unsupported = in_send.or_else(|| cause.downcast_ref())?;
+        let semantic = lacking.semantic;
+        (*lacking == Unsupported::by_settings(semantic)).then_some(semantic)
+    })
+}
+
+type Cause = dyn std::error::Error + 'static;
+
+fn of_library(cause: &Cause) -> Option<Exit> {
+    None.or_else(|| cause.downcast_ref().map(of_queue))
+        .or_else(|| cause.downcast_ref().map(of_send))
+        .or_else(|| cause.downcast_ref().map(of_recv))
+        .or_else(|| cause.downcast_ref().map(of_settle))
+        .or_else(|| cause.downcast_ref().map(of_drain))
+        .or_else(|| cause.downcast_ref().map(of_control))
+        .or_else(|| cause.downcast_ref().map(of_bridge))
+        .or_else(|| cause.downcast_ref().map(of_open))
+        .or_else(|| cause.downcast_ref().map(of_create))
+        .or_else(|| cause.downcast_ref().map(of_namespace))
+        .or_else(|| cause.downcast_ref().map(|_: &Unsupported| Exit::Refused))
+        .or_else(|| {
+            cause
+                .downcast_ref()
+                .map(|_: &ipc_proto::NameError| Exit::Usage)
+        })
+        .or_else(|| cause.downcast_ref().map(of_io))
+}
+
+fn of_queue(error: &QueueError) -> Exit {
+    match error {
+        QueueError::Address { .. } | QueueError::Name(_) | QueueError::Settings(_) => Exit::Usage,
+        QueueError::NotFound { .. } => Exit::NotThere,
+        QueueError::Unsupported(_)
+        | QueueError::SettingsDiffer { .. }
+        | QueueError::Exists { .. }
+        | QueueError::PayloadDiffers { .. } => Exit::Refused,
+        QueueError::Create(error) => of_create(error),
+        QueueError::Open(error) => of_open(error),
+        QueueError::Namespace(error) => of_namespace(error),
+        QueueError::Transport(_) => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_create(error: &CreateError) -> Exit {
+    match error {
+        CreateError::Exists { .. } => Exit::Refused,
+        CreateError::Namespace(error) => of_namespace(error),
+        CreateError::Io(error) => of_io(&error.source),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_open(error: &OpenError) -> Exit {
+    match error {
+        OpenError::NotFound { .. } => Exit::NotThere,
+        OpenError::NotAFile { .. }
+        | OpenError::ForeignOwner { .. }
+        | OpenError::OpenToOthers { .. } => Exit::Refused,
+        OpenError::Namespace(error) => of_namespace(error),
+        OpenError::Io(error) => of_io(&error.source),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_namespace(error: &NamespaceError) -> Exit {
+    match error {
+        NamespaceError::NotAFolder { .. }
+        | NamespaceError::ForeignOwner { .. }
+        | NamespaceError::OpenToOthers { .. } => Exit::Refused,
+        NamespaceError::Io { source, .. } => of_io(source),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_io(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Refused,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_send(failure: &SendFailure) -> Exit {
+    match failure {
+        SendFailure::Full { .. }
+        | SendFailure::NoMemory { .. }
+        | SendFailure::TimedOut { .. }
+        | SendFailure::KeyInUse
+        | SendFailure::KeysFull { .. } => Exit::TimedOut,
+        SendFailure::Duplicate { .. } => Exit::Duplicate,
+        SendFailure::EmptyKey => Exit::Usage,
+        SendFailure::Unsupported(_) | SendFailure::TooLarge { .. } | SendFailure::Closed => {
+            Exit::Refused
+        }
+        SendFailure::Removed => Exit::NotThere,
+        SendFailure::Transport(_) => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_recv(error: &RecvError) -> Exit {
+    match error {
+        RecvError::Empty
+        | RecvError::TimedOut { .. }
+        | RecvError::Paused
+        | RecvError::Closed
+        | RecvError::Removed => Exit::NotThere,
+        RecvError::Transport(_) => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_settle(error: &SettleError) -> Exit {
+    match error {
+        SettleError::Transport(_) => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_drain(error: &DrainError) -> Exit {
+    match error {
+        DrainError::TimedOut { .. } => Exit::TimedOut,
+        DrainError::Control(error) => of_control(error),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_control(error: &ControlError) -> Exit {
+    match &error.failure {
+        ControlFailure::Unsupported(_)
+        | ControlFailure::Closed
+        | ControlFailure::Refused { .. } => Exit::Refused,
+        ControlFailure::Removed => Exit::NotThere,
+        ControlFailure::Unreachable { .. } => Exit::Unreachable,
+        ControlFailure::NotSent(failure) => of_send(failure),
+        ControlFailure::Open(error) => of_queue(error),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_bridge(error: &BridgeError) -> Exit {
+    match error {
+        BridgeError::Recv(error) => of_recv(error),
+        BridgeError::Send(failure) => of_send(failure),
+        BridgeError::Settle(error) => of_settle(error),
+        _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn each_code_is_in_the_help_and_in_the_readme() {
+        let readme = include_str!("../README.md");
+        let exits = [
+            Exit::Failed,
+            Exit::Usage,
+            Exit::NotThere,
+            Exit::TimedOut,
+            Exit::Refused,
+            Exit::Unreachable,
+            Exit::Duplicate,
+        ];
+        for (index, exit) in exits.into_iter().enumerate() {
+            assert_eq!(usize::from(exit.code()), index + 1);
+            let line = format!("\n  {} ", exit.code());
+            assert!(Exit::HELP.contains(&line), "no {line:?} in the help");
+            let row = format!("\n| {} |", exit.code());
+            assert!(readme.contains(&row), "no {row:?} in the README");
+        }
+        assert_eq!(Exit::Signal(15).code(), 143);
+    }
+
+    #[test]
+    fn a_cause_that_is_in_its_errors_text_is_said_once() {
+        let full = io::Error::from_raw_os_error(28);
+        let text = full.to_string();
+        let error = Error::new(full).context(format!("can't write: {text}"));
+        let error = Err::<(), _>(error).context("saving").unwrap_err();
+        assert_eq!(in_one_line(&error), format!("saving: can't write: {text}"));
+    }
+
+    #[test]
+    fn the_code_is_found_below_any_context() {
+        let error = Error::new(SendFailure::Closed)
+            .context("sending")
+            .context("again");
+        assert_eq!(Exit::of(&error), Exit::Refused);
+        let error = Exit::Duplicate.error("known").context("sending");
+        assert_eq!(Exit::of(&error), Exit::Duplicate);
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(Exit::of(&Error::new(denied)), Exit::Refused);
+    }
+}

@@ -1,0 +1,122 @@
+//! `ls`: the queues of this user.
+
+use anyhow::Result;
+use comfy_table::Color;
+use ipc_proto::Name;
+use ipc_queue::QueueError;
+use ipc_queue::shm::Inspector;
+use ipc_shm::Namespace;
+use serde_json::{Value, json};
+
+use crate::address;
+use crate::control;
+use crate::exit::Exit;
+use crate::show::{self, Show};
+use crate::table::{Column, Table, Text, bad_count, colored, plain};
+
+const COLUMNS: [Column; 11] = [
+    ("queue", 0),
+    ("type", 6),
+    ("#capacity", 5),
+    ("#ready", 1),
+    ("#held", 3),
+    ("#delayed", 7),
+    ("#dead", 2),
+    ("#processes", 8),
+    ("#memory", 9),
+    ("oldest", 4),
+    ("state", 0),
+];
+
+/// Lists queues; also those that can't be opened, with what is wrong with them.
+pub fn ls(namespace: Option<&str>, show: &Show) -> Result<()> {
+    let found = address::queues(namespace)?;
+    let mut listed = Listed {
+        rows: Vec::new(),
+        table: Table::new(&COLUMNS),
+        bad: 0,
+    };
+    for (namespace, name) in found.queues {
+        match Inspector::open(&namespace, &name) {
+            Ok(queue) => listed.add(&namespace, &name, &queue),
+            Err(QueueError::NotFound { .. }) => {} // Removed just now.
+            Err(error) => listed.add_bad(&address::short(&namespace, &name), &error.to_string()),
+        }
+    }
+    for (namespace, error) in found.unreadable {
+        listed.add_bad(&format!("{}/", namespace.name()), &error.to_string());
+    }
+    show.rows(&listed.rows, || listed.table);
+    match listed.bad {
+        0 => Ok(()),
+        bad => Err(Exit::Failed.error(format!(
+            "{bad} of {} can't be opened: ipc doctor says what to do",
+            listed.rows.len()
+        ))),
+    }
+}
+
+struct Listed {
+    rows: Vec<Value>,
+    table: Table,
+    /// How many can't be opened.
+    bad: usize,
+}
+
+impl Listed {
+    fn add(&mut self, namespace: &Namespace, name: &Name, queue: &Inspector) {
+        let stats = queue.stats();
+        self.rows.push(summary(namespace, name, queue));
+        let oldest = queue.oldest().map(|at| show::time(show::age(at)));
+        self.table.add(vec![
+            plain(address::short(namespace, name)),
+            plain(type_of(queue)),
+            plain(queue.settings().capacity),
+            plain(stats.ready),
+            plain(stats.leased),
+            plain(stats.delayed),
+            bad_count(stats.dead),
+            plain(stats.participants),
+            plain(show::bytes(queue.bytes() as u64)),
+            plain(oldest.unwrap_or_default()),
+            state(control::state(&stats)),
+        ]);
+    }
+
+    fn add_bad(&mut self, queue: &str, error: &str) {
+        self.bad += 1;
+        self.rows.push(json!({ "queue": queue, "error": error }));
+        let mut row = vec![plain(queue)];
+        row.resize_with(COLUMNS.len() - 1, || plain(""));
+        row.push(colored(error, Color::Red));
+        self.table.add(row);
+    }
+}
+
+fn type_of(queue: &Inspector) -> &str {
+    match queue.payload_type() {
+        "" => "bytes",
+        name => name,
+    }
+}
+
+fn state(state: &str) -> Text {
+    match state {
+        "open" => plain(state),
+        _ => colored(state, Color::Yellow),
+    }
+}
+
+fn summary(namespace: &Namespace, name: &Name, queue: &Inspector) -> Value {
+    json!({
+        "queue": address::short(namespace, name),
+        "namespace": namespace.name().as_str(),
+        "name": name.as_str(),
+        "type": type_of(queue),
+        "id": queue.id().to_string(),
+        "bytes": queue.bytes(),
+        "oldest_seconds": queue.oldest().map(|at| show::age(at).as_secs_f64()),
+        "settings": queue.settings(),
+        "stats": queue.stats(),
+    })
+}

@@ -1,0 +1,50 @@
+//! `peek`: the messages that are not leased, without receiving them.
+
+use anyhow::Result;
+use ipc_queue::shm::Waiting;
+use serde_json::{Value, json};
+
+use crate::address;
+use crate::show::{self, Show};
+use crate::table::{Column, Table, plain};
+
+const COLUMNS: [Column; 6] = [
+    ("message", 2),
+    ("sent", 1),
+    ("priority", 5),
+    ("#attempts", 4),
+    ("#bytes", 3),
+    ("payload", 0),
+];
+
+pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
+    let waiting = address::inspect(queue)?.waiting(most);
+    let rows: Vec<_> = waiting.iter().map(value).collect();
+    show.rows(&rows, || {
+        let mut table = Table::new(&COLUMNS);
+        for message in &waiting {
+            table.add(vec![
+                plain(message.message),
+                plain(format!("{} ago", show::time(show::age(message.sent_at)))),
+                plain(format!("{:?}", message.priority).to_lowercase()),
+                plain(message.attempts),
+                plain(message.payload.len()),
+                plain(show::excerpt(&message.payload)),
+            ]);
+        }
+        table
+    });
+    Ok(())
+}
+
+fn value(message: &Waiting) -> Value {
+    json!({
+        "message": message.message.to_string(),
+        "kind": format!("{:?}", message.kind),
+        "priority": format!("{:?}", message.priority).to_lowercase(),
+        "age_seconds": show::age(message.sent_at).as_secs_f64(),
+        "attempts": message.attempts,
+        "delayed": message.delayed,
+        "payload": show::payload_json(&message.payload),
+    })
+}

@@ -1,0 +1,198 @@
+//! `recv`: receives messages and prints them.
+//!
+//! A message is acked once it was written to standard output. What could not be written is given
+//! back.
+
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result};
+use ipc_proto::codec;
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteDelivery, ByteReceiver, RecvError};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat, stat};
+use serde_json::json;
+
+use crate::address;
+use crate::cli;
+use crate::exit::Exit;
+use crate::show::{self, Show};
+use crate::signals::EndSignals;
+
+/// Between two looks at whether to stop.
+const SLICE: Duration = Duration::from_millis(100);
+
+pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
+    if !what.nack {
+        check_output()?;
+    }
+    // Until it is open there is nothing to finish.
+    let queue = address::open(&what.queue)?;
+    let end = EndSignals::listen()?;
+    let receiver = queue.receiver();
+    let incoming = Incoming {
+        what,
+        receiver: &receiver,
+        end: &end,
+    };
+    let mut received = 0;
+    while what.follow || received < what.count {
+        let delivery = match incoming.next()? {
+            Next::Message(delivery) => delivery,
+            Next::Stopped | Next::Over(_) if what.follow => return Ok(()),
+            Next::Stopped => return Err(end.error(&so_far(received, what))),
+            Next::Over(why) => return Err(nothing(what, received, &why)),
+            Next::Unread => return Err(unread(what, None)),
+        };
+        let printed = print(&delivery, queue.transport().payload(), show);
+        if let Err(error) = printed {
+            drop(delivery);
+            return Err(unread(what, Some(&error)));
+        }
+        // Only now: what was not printed comes again.
+        let settled = if what.nack {
+            delivery.nack()
+        } else {
+            delivery.ack()
+        };
+        settled.context("a message was printed, but not acked, so it may come again")?;
+        received += 1;
+    }
+    Ok(())
+}
+
+/// Refuses to receive into the void.
+///
+/// In the place of a closed standard output Rust's runtime opens the null device, for reading and
+/// writing; a shell's
+/// `> /dev/null` opens it for writing only.
+fn check_output() -> Result<()> {
+    let out = io::stdout();
+    let (Ok(ours), Ok(null)) = (fstat(&out), stat("/dev/null")) else {
+        return Ok(());
+    };
+    let flags = fcntl(out.as_fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+    let is_null = ours.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
+        && ours.st_rdev == null.st_rdev;
+    if is_null && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR) {
+        return Err(Exit::Refused.error(
+            "standard output is closed, so messages would be acked that nothing has read: \
+             redirect it; > /dev/null drops them",
+        ));
+    }
+    Ok(())
+}
+
+enum Next<'a> {
+    Message(ByteDelivery<'a>),
+    /// No more messages, and why.
+    Over(String),
+    /// By a signal.
+    Stopped,
+    /// Nothing reads the output any more.
+    Unread,
+}
+
+struct Incoming<'r> {
+    what: &'r cli::Recv,
+    receiver: &'r ByteReceiver,
+    end: &'r EndSignals,
+}
+
+impl<'r> Incoming<'r> {
+    fn next(&self) -> Result<Next<'r>> {
+        let timeout = self.what.timeout;
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        loop {
+            if self.end.is_asked() {
+                return Ok(Next::Stopped);
+            }
+            // Before a message is taken: giving it back costs it an attempt.
+            if show::is_reader_gone() {
+                return Ok(Next::Unread);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let wait = match left {
+                Some(Duration::ZERO) => Wait::No,
+                left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
+            };
+            match self.receiver.recv_within(wait) {
+                Ok(delivery) => return Ok(Next::Message(delivery)),
+                Err(RecvError::TimedOut { .. }) => {}
+                Err(RecvError::Empty) => return Ok(Next::Over(self.in_time("no message came"))),
+                Err(RecvError::Paused) if wait == Wait::No => {
+                    return Ok(Next::Over(self.paused()));
+                }
+                Err(RecvError::Paused) => thread::sleep(SLICE),
+                Err(over @ (RecvError::Closed | RecvError::Removed)) => {
+                    return Ok(Next::Over(over.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn in_time(&self, what: &str) -> String {
+        match self.what.timeout {
+            Some(Duration::ZERO) | None => "there is no message now".to_owned(),
+            Some(time) => format!("{what} for {}", show::time(time)),
+        }
+    }
+
+    fn paused(&self) -> String {
+        let queue = &self.what.queue;
+        format!("it is paused and delivers nothing until ipc resume {queue}")
+    }
+}
+
+fn so_far(received: usize, what: &cli::Recv) -> String {
+    format!("{received} of {} messages were received", what.count)
+}
+
+fn nothing(what: &cli::Recv, received: usize, why: &str) -> Error {
+    let so_far = match received {
+        0 => String::new(),
+        _ => format!(" ({})", so_far(received, what)),
+    };
+    Exit::NotThere.error(format!("{}: {why}{so_far}", what.queue))
+}
+
+/// What could not be printed stays in the queue.
+fn unread(what: &cli::Recv, error: Option<&io::Error>) -> Error {
+    let queue = &what.queue;
+    Exit::Failed.error(match error {
+        None => {
+            format!("nothing reads standard output any more: the next message stays in {queue}")
+        }
+        Some(error) => {
+            format!("writing to standard output: {error}; the message was given back to {queue}")
+        }
+    })
+}
+
+fn print(delivery: &ByteDelivery<'_>, type_name: Option<&str>, show: &Show) -> io::Result<()> {
+    let payload = decoded(delivery.payload(), type_name);
+    if !show.is_json() {
+        return show.payload(&payload);
+    }
+    let value = json!({
+        "message": delivery.id().to_string(),
+        "kind": format!("{:?}", delivery.kind()),
+        "attempt": delivery.attempt(),
+        "payload": show::payload_json(&payload),
+    });
+    show.payload(value.to_string().as_bytes())
+}
+
+/// The text of a queue of `String`; of all others the bytes as they are.
+fn decoded<'p>(payload: &'p [u8], type_name: Option<&str>) -> Cow<'p, [u8]> {
+    let text = match type_name {
+        Some("String") => codec::decode::<String>(payload).ok(),
+        _ => None,
+    };
+    text.map_or(Cow::Borrowed(payload), |text| Cow::Owned(text.into_bytes()))
+}

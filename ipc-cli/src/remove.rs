@@ -1,0 +1,54 @@
+//! `rm`: removes queues.
+
+use anyhow::{Error, Result};
+use serde_json::json;
+
+use crate::address::{self, Subject};
+use crate::exit::{self, Exit};
+use crate::show::Show;
+
+/// Removes every queue that it can, then says which it could not.
+pub fn rm(queues: &[String], force: bool, show: &Show) -> Result<()> {
+    let mut failures = Vec::new();
+    for queue in queues {
+        match remove(queue, force) {
+            Ok(()) => show.done(&json!({ "removed": queue }), || {
+                format!("{queue} is removed")
+            }),
+            Err(error) => failures.push(error),
+        }
+    }
+    together(failures)
+}
+
+/// Unless forced to, only a queue that is known to be empty.
+fn remove(queue: &str, force: bool) -> Result<()> {
+    let address = address::shared(queue)?.to_string();
+    if !force {
+        // A queue that can't be read can't be said to be empty.
+        let held = Subject::open(queue)?.stats()?.in_use();
+        if held > 0 {
+            return Err(Exit::Refused.error(format!(
+                "{queue} holds {held} messages: ipc rm --force {queue} removes it with them"
+            )));
+        }
+    }
+    if ipc_queue::remove(&address)? {
+        return Ok(());
+    }
+    Err(Exit::NotThere.error(format!("there is no queue {queue:?}")))
+}
+
+/// Several failures as one, with the gravest one's code.
+pub fn together(mut failures: Vec<Error>) -> Result<()> {
+    if failures.len() == 1 {
+        return Err(failures.remove(0));
+    }
+    match Exit::gravest(failures.iter().map(Exit::of)) {
+        None => Ok(()),
+        Some(exit) => {
+            let lines: Vec<_> = failures.iter().map(exit::in_one_line).collect();
+            Err(exit.error(lines.join("; ")))
+        }
+    }
+}

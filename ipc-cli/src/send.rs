@@ -1,0 +1,192 @@
+//! `send`: one message, or one for each line.
+
+use std::io::{self, BufRead, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ipc_proto::{MessageId, codec};
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, ByteSender, Loan, QueueOptions, SendFailure, SendOptions};
+use serde_json::json;
+
+use crate::address;
+use crate::cli::{self, Urgency};
+use crate::exit::Exit;
+use crate::show::Show;
+
+pub fn send(what: &cli::Send, show: &Show) -> Result<()> {
+    let options = options(what)?;
+    if what.lines {
+        let queue = open(what)?;
+        return Outgoing::new(what, &queue, &options)?.send_lines(show);
+    }
+    let payload = match &what.payload {
+        Some(payload) => payload.as_bytes().to_owned(),
+        None => standard_input(what)?,
+    };
+    let queue = open(what)?;
+    Outgoing::new(what, &queue, &options)?.send(&payload, show)
+}
+
+fn options(what: &cli::Send) -> Result<SendOptions> {
+    let mut options = SendOptions::new()
+        .priority(what.priority.into())
+        .delay(what.delay);
+    if let Some(time) = what.expires_in {
+        options = options.expires_in(time);
+    }
+    if let Some(key) = &what.key {
+        options = options.key(key.as_bytes());
+    }
+    // Before a queue is created for it.
+    options.check_key()?;
+    Ok(options)
+}
+
+fn standard_input(what: &cli::Send) -> Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    let read = io::stdin().read_to_end(&mut payload);
+    read.context("reading standard input")?;
+    if payload.is_empty() {
+        let queue = &what.queue;
+        return Err(Exit::Usage.error(format!(
+            "standard input is empty, nothing was sent: ipc send {queue} '' sends an empty message"
+        )));
+    }
+    Ok(payload)
+}
+
+fn open(what: &cli::Send) -> Result<ByteQueue> {
+    if !what.create {
+        return address::open(&what.queue);
+    }
+    let mut options = QueueOptions::new();
+    if what.priority != Urgency::Normal {
+        options = options.priorities(true);
+    }
+    if what.key.is_some() {
+        options = options.dedup_window(address::DEDUP_WINDOW);
+    }
+    address::open_or_create(&what.queue, &options)
+}
+
+/// How the queue's receivers expect text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    AsItIs,
+    String,
+}
+
+impl Encoding {
+    fn of(what: &cli::Send, queue: &ByteQueue) -> Result<Self> {
+        match queue.transport().payload() {
+            None | Some("") => Ok(Self::AsItIs),
+            Some(_) if what.raw => Ok(Self::AsItIs),
+            Some("String") => Ok(Self::String),
+            Some(name) => Err(Exit::Refused.error(format!(
+                "{} carries {name}, which text is not: a Rust program sends it, or --raw sends the \
+                 bytes as they are, which its receivers may be unable to decode",
+                what.queue
+            ))),
+        }
+    }
+
+    fn encoded(self, payload: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Self::AsItIs => Ok(payload.to_owned()),
+            Self::String => {
+                let text = std::str::from_utf8(payload);
+                let text = text.context("the queue carries String, and this is not UTF-8")?;
+                Ok(codec::encode(text)?)
+            }
+        }
+    }
+}
+
+struct Outgoing<'q> {
+    what: &'q cli::Send,
+    sender: ByteSender,
+    options: &'q SendOptions,
+    encoding: Encoding,
+}
+
+impl<'q> Outgoing<'q> {
+    fn new(what: &'q cli::Send, queue: &ByteQueue, options: &'q SendOptions) -> Result<Self> {
+        Ok(Self {
+            what,
+            sender: queue.sender(),
+            options,
+            encoding: Encoding::of(what, queue)?,
+        })
+    }
+
+    fn send(&self, payload: &[u8], show: &Show) -> Result<()> {
+        match self.publish(payload)? {
+            Sent::New(id) => {
+                let sent = json!({ "message": id.to_string(), "duplicate": false });
+                show.done(&sent, || id.to_string());
+                Ok(())
+            }
+            Sent::Before(id) => {
+                let sent = json!({ "message": id.to_string(), "duplicate": true });
+                show.say(&sent, || id.to_string());
+                Err(Exit::Duplicate.error(format!(
+                    "duplicate: message {id} was sent with the same key, and this one was not sent"
+                )))
+            }
+        }
+    }
+
+    /// All lines are sent, also if nothing reads the ids any more.
+    fn send_lines(&self, show: &Show) -> Result<()> {
+        for (sent, line) in io::stdin().lock().split(b'\n').enumerate() {
+            let line = line.context("reading standard input");
+            let done = line.and_then(|line| self.send(&line, show));
+            done.with_context(|| format!("{sent} lines were sent, then"))?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, payload: &[u8]) -> Result<Sent> {
+        let payload = self.encoding.encoded(payload)?;
+        let published = self.loan(payload.len()).and_then(|mut loan| {
+            loan.copy_from_slice(&payload);
+            loan.publish()
+        });
+        let queue = &self.what.queue;
+        match published {
+            Ok(id) => Ok(Sent::New(id)),
+            Err(SendFailure::Duplicate { of }) => Ok(Sent::Before(of)),
+            Err(SendFailure::Closed) => Err(Exit::Refused.error(format!(
+                "{queue} is closed and takes no messages until ipc reopen {queue}"
+            ))),
+            Err(failure) => Err(failure).with_context(|| format!("sending to {queue}")),
+        }
+    }
+
+    /// Waits for room in slices: the server of a served queue has to answer each, so that one that hangs is noticed.
+    fn loan(&self, bytes: usize) -> Result<Loan<'_>, SendFailure> {
+        const SLICE: Duration = Duration::from_secs(1);
+        let timeout = self.what.timeout;
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let wait = match left {
+                // What is missing now is said more exactly than what was missing for a while.
+                Some(Duration::ZERO) => Wait::No,
+                left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
+            };
+            match self.sender.loan_with(bytes, self.options, wait) {
+                Err(SendFailure::TimedOut { .. }) if wait != Wait::No => {}
+                lent => return lent,
+            }
+        }
+    }
+}
+
+enum Sent {
+    New(MessageId),
+    /// By another send with the same key.
+    Before(MessageId),
+}

@@ -1,0 +1,179 @@
+//! The settings of a queue on the command line, and as they are shown.
+
+use std::time::Duration;
+
+use clap::Args;
+use ipc_proto::QueueSettings;
+use ipc_queue::QueueOptions;
+
+use crate::show;
+
+/// Settings for a queue that is created. A queue that exists must agree with those that are given.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Settings of a new queue")]
+pub struct Settings {
+    /// Number of messages that fit, counting those that are leased, delayed or dead [default: 1024]
+    #[arg(long, value_name = "MESSAGES")]
+    pub capacity: Option<u32>,
+    /// Largest payload that travels without memory of the pool [default: 192]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::<u32>)]
+    pub inline_bytes: Option<u32>,
+    /// Largest payload [default: 1MiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::<u32>)]
+    pub max_message_bytes: Option<u32>,
+    /// Memory for payloads that do not fit inline [default: 8MiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::<u64>)]
+    pub pool_bytes: Option<u64>,
+    /// Number of deliveries before a message becomes a dead letter [default: 5]
+    #[arg(long, value_name = "ATTEMPTS")]
+    pub attempt_limit: Option<u8>,
+    /// How long a receiver may hold a message [default: for as long as it lives]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub lease: Option<Duration>,
+    /// Number of processes that may be attached at once [default: 64]
+    #[arg(long, value_name = "PROCESSES")]
+    pub max_participants: Option<u16>,
+    /// Give messages priorities; capacity and pool then hold for each of the four
+    #[arg(long)]
+    pub priorities: bool,
+    /// A message that waited this long counts as of the next higher priority [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub ageing: Option<Duration>,
+    /// Let messages have keys, and remember each for this long [default: no keys]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub dedup_window: Option<Duration>,
+    /// Number of keys that are remembered at once, a power of two [default: 4096]
+    #[arg(long, value_name = "KEYS")]
+    pub dedup_keys: Option<u32>,
+    /// Type of the payloads, as its Rust name says [default: plain bytes]
+    #[arg(long = "type", value_name = "NAME")]
+    pub type_name: Option<String>,
+}
+
+impl Settings {
+    /// `options` with the settings that were given.
+    pub fn apply(&self, mut options: QueueOptions) -> QueueOptions {
+        macro_rules! given {
+            ($($setting:ident)*) => {$(
+                if let Some(value) = self.$setting {
+                    options = options.$setting(value);
+                }
+            )*};
+        }
+        given!(capacity inline_bytes max_message_bytes pool_bytes attempt_limit lease);
+        given!(max_participants ageing dedup_window dedup_keys);
+        if self.priorities {
+            options = options.priorities(true);
+        }
+        if let Some(name) = &self.type_name {
+            options = options.type_name(name);
+        }
+        options
+    }
+}
+
+/// Every setting in words, by the name that `ipc create` sets it with.
+pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
+    let lease = settings
+        .lease
+        .map_or_else(|| "until its holder dies".to_owned(), show::time);
+    let (priorities, ageing) = match settings.priorities {
+        true => ("four", show::time(settings.ageing)),
+        false => ("none", "not used".to_owned()),
+    };
+    let (window, keys) = match settings.dedup_window {
+        Some(window) => (show::time(window), settings.dedup_keys.to_string()),
+        None => ("no keys".to_owned(), "not used".to_owned()),
+    };
+    vec![
+        ("capacity", format!("{} messages", settings.capacity)),
+        ("inline-bytes", show::bytes(settings.inline_bytes.into())),
+        (
+            "max-message-bytes",
+            show::bytes(settings.max_message_bytes.into()),
+        ),
+        ("pool-bytes", show::bytes(settings.pool_bytes)),
+        ("attempt-limit", settings.attempt_limit.to_string()),
+        ("lease", lease),
+        ("max-participants", settings.max_participants.to_string()),
+        ("priorities", priorities.to_owned()),
+        ("ageing", ageing),
+        ("dedup-window", window),
+        ("dedup-keys", keys),
+    ]
+}
+
+/// `4096`, `300k`, `8MiB`.
+fn bytes<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..].to_ascii_lowercase()[..] {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        unit => {
+            return Err(format!(
+                "unknown unit {unit:?} (available: B, KiB, MiB, GiB)"
+            ));
+        }
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{digits:?} is not a number"))?;
+    let number = number.checked_mul(1 << shift);
+    let number = number.and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("{text} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes::<u32>("4096"), Ok(4096));
+        assert_eq!(bytes::<u64>("8MiB"), Ok(8 << 20));
+        assert_eq!(bytes::<u32>("300k"), Ok(300 << 10));
+        assert!(bytes::<u32>("5GiB").unwrap_err().contains("too large"));
+        assert!(bytes::<u32>("5 parsecs").is_err() && bytes::<u32>("").is_err());
+    }
+
+    #[test]
+    fn the_help_says_the_defaults() {
+        let defaults = QueueSettings::default();
+        let mut command = Settings::augment_args(clap::Command::new("create"));
+        let help = command.render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for default in [
+            defaults.capacity.to_string(),
+            defaults.inline_bytes.to_string(),
+            defaults.attempt_limit.to_string(),
+            defaults.max_participants.to_string(),
+            defaults.dedup_keys.to_string(),
+            humantime::format_duration(defaults.ageing).to_string(),
+        ] {
+            assert!(
+                help.contains(&format!("[default: {default}]")),
+                "no {default} in {help}"
+            );
+        }
+        for (size, default) in [
+            (defaults.max_message_bytes.into(), "1MiB"),
+            (defaults.pool_bytes, "8MiB"),
+        ] {
+            assert_eq!(bytes(default), Ok(size));
+            assert!(
+                help.contains(&format!("[default: {default}]")),
+                "no {default} in {help}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_setting_is_shown_by_the_name_of_its_option() {
+        let shown = in_words(&QueueSettings::default());
+        let shown: Vec<_> = shown.iter().map(|(name, _)| format!("--{name}")).collect();
+        let known = crate::advice::SETTINGS.map(|(_, option)| option);
+        assert_eq!(shown, known);
+    }
+}

@@ -1,0 +1,405 @@
+//! Whatever an error or the doctor advises is done here, and helps.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use ipc_queue::{QueueError, QueueOptions};
+
+use crate::doctor::{Folder, with_own_mounts};
+use crate::place::{Ended, Place, Running, ipc, program, run, wait_until};
+
+/// Asserts that an error advises something.
+#[track_caller]
+fn advises(ended: &Ended, advice: &str) {
+    assert!(
+        ended.error().contains(advice),
+        "{advice:?} is not in {:?}",
+        ended.error()
+    );
+}
+
+#[test]
+fn every_setting_can_be_set_and_is_shown() {
+    let folder = Folder::new();
+    let options = [
+        ("capacity", "7"),
+        ("inline-bytes", "256"),
+        ("max-message-bytes", "2MiB"),
+        ("pool-bytes", "16MiB"),
+        ("attempt-limit", "9"),
+        ("lease", "17s"),
+        ("max-participants", "33"),
+        ("ageing", "3s"),
+        ("dedup-window", "90s"),
+        ("dedup-keys", "128"),
+        ("type", "Resize"),
+    ];
+    let mut args = vec![
+        "create".to_owned(),
+        "jobs".to_owned(),
+        "--priorities".to_owned(),
+    ];
+    for (name, value) in options {
+        args.extend([format!("--{name}"), value.to_owned()]);
+    }
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    folder.run(&args).expect(0);
+    let stat = folder.run(&["stat", "jobs", "--json"]).expect(0).json();
+    let settings = stat["settings"].as_object().unwrap();
+    let wanted = serde_json::json!({
+        "capacity": 7, "inline_bytes": 256, "max_message_bytes": 2 << 20, "pool_bytes": 16 << 20,
+        "attempt_limit": 9, "lease": {"secs": 17, "nanos": 0}, "max_participants": 33,
+        "priorities": true, "ageing": {"secs": 3, "nanos": 0},
+        "dedup_window": {"secs": 90, "nanos": 0}, "dedup_keys": 128,
+    });
+    assert_eq!(settings, wanted.as_object().unwrap());
+    assert_eq!(stat["type"], "Resize");
+    let shown = folder.run(&["stat", "jobs"]).expect(0).out;
+    for (name, _) in options {
+        assert!(shown.contains(&format!("{name} ")), "no {name} in\n{shown}");
+    }
+    folder.run(&["create", "jobs"]).expect(5);
+}
+
+#[test]
+fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
+    let folder = Folder::new();
+    folder
+        .run(&["create", "jobs", "--max-message-bytes", "2000"])
+        .expect(0);
+    let large = "x".repeat(3000);
+    let refused = folder.run(&["send", "jobs", &large]).expect(5);
+    advises(&refused, "ipc create QUEUE --max-message-bytes");
+    folder
+        .run(&["create", "large", "--max-message-bytes", "3000"])
+        .expect(0);
+    folder.run(&["send", "large", &large]).expect(0);
+    // Two settings that must agree.
+    let refused = folder
+        .run(&["create", "huge", "--max-message-bytes", "64MiB"])
+        .expect(2);
+    advises(&refused, "--pool-bytes");
+    let args = [
+        "create",
+        "huge",
+        "--max-message-bytes",
+        "64MiB",
+        "--pool-bytes",
+        "64MiB",
+    ];
+    folder.run(&args).expect(0);
+}
+
+#[test]
+fn memory_for_payloads_that_is_used_up_is_told_from_places() {
+    let folder = Folder::new();
+    let large = "x".repeat(3000);
+    let send = |queue| folder.run(&["send", queue, &large, "--timeout", "0s"]);
+    let sizes = ["--max-message-bytes", "4096", "--pool-bytes"];
+    folder
+        .run(&[&["create", "jobs"], &sizes[..], &["4096"]].concat())
+        .expect(0);
+    send("jobs").expect(0);
+    advises(&send("jobs").expect(4), "ipc create QUEUE --pool-bytes");
+    folder
+        .run(&[&["create", "more"], &sizes[..], &["16384"]].concat())
+        .expect(0);
+    send("more").expect(0);
+    send("more").expect(0);
+}
+
+#[test]
+fn what_a_queue_was_created_without_is_named_with_its_option() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    let refused = folder
+        .run(&["send", "jobs", "now", "--priority", "urgent"])
+        .expect(5);
+    advises(&refused, "ipc create QUEUE --priorities");
+    let refused = folder
+        .run(&["send", "jobs", "now", "--key", "17"])
+        .expect(5);
+    advises(&refused, "ipc create QUEUE --dedup-window");
+    folder
+        .run(&["create", "both", "--priorities", "--dedup-window", "60s"])
+        .expect(0);
+    folder
+        .run(&["send", "both", "now", "--priority", "urgent", "--key", "17"])
+        .expect(0);
+}
+
+#[test]
+fn a_full_queue_is_moved_to_a_larger_one_with_what_is_in_it() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs", "--capacity", "1"]).expect(0);
+    folder.run(&["send", "jobs", "one"]).expect(0);
+    folder
+        .run(&["send", "jobs", "two", "--timeout", "0s"])
+        .expect(4);
+    folder
+        .run(&[
+            "bridge",
+            "jobs",
+            "larger",
+            "--create",
+            "--capacity",
+            "2",
+            "--close",
+        ])
+        .expect(0);
+    folder
+        .run(&["send", "larger", "two", "--timeout", "0s"])
+        .expect(0);
+    folder.run(&["rm", "jobs"]).expect(0);
+    assert_eq!(
+        folder
+            .run(&["recv", "larger", "--count", "2"])
+            .expect(0)
+            .out,
+        "one\ntwo\n"
+    );
+}
+
+#[test]
+fn other_settings_than_a_queue_has_are_had_by_moving_its_messages() {
+    let place = Place::new("other-settings");
+    let address = format!("shm:{}", place.name("jobs"));
+    let old = place.make("jobs", &QueueOptions::new().capacity(4));
+    old.sender().send(b"one").unwrap();
+    let next_release = QueueOptions::new().capacity(8);
+    let refused = next_release.open_bytes(&address).unwrap_err();
+    assert!(matches!(refused, QueueError::SettingsDiffer { .. }));
+    let advice = "ipc bridge OLD NEW --create --close";
+    assert!(refused.to_string().contains(advice), "{refused}");
+    let (jobs, new) = (place.name("jobs"), place.name("new"));
+    run(&[
+        "bridge",
+        &jobs,
+        &new,
+        "--create",
+        "--close",
+        "--capacity",
+        "8",
+    ])
+    .expect(0);
+    let moved = next_release.open_bytes(&format!("shm:{new}")).unwrap();
+    let receiver = moved.receiver();
+    let delivery = receiver.try_recv().unwrap();
+    assert_eq!(delivery.payload(), b"one");
+    delivery.ack().unwrap();
+}
+
+#[test]
+fn places_that_dead_letters_take_are_free_when_those_are_settled() {
+    let folder = Folder::new();
+    folder
+        .run(&["create", "jobs", "--capacity", "2", "--attempt-limit", "1"])
+        .expect(0);
+    for payload in ["one", "two"] {
+        folder.run(&["send", "jobs", payload]).expect(0);
+        folder.run(&["recv", "jobs", "--nack"]).expect(0);
+    }
+    let full = folder
+        .run(&["send", "jobs", "three", "--timeout", "0s"])
+        .expect(4);
+    advises(&full, "2 dead letters");
+    let (grade, what) = folder.finding("jobs");
+    assert_eq!(grade, "bad");
+    let told = "ipc dlq drop jobs --all";
+    assert!(
+        what.contains("ipc dlq ls jobs") && what.contains(told),
+        "{what}"
+    );
+    let letters = folder
+        .run(&["dlq", "ls", "jobs", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(letters.as_array().unwrap().len(), 2);
+    folder
+        .run(&told.split(' ').skip(1).collect::<Vec<_>>())
+        .expect(0);
+    assert_eq!(folder.finding("jobs").0, "ok");
+    folder
+        .run(&["send", "jobs", "three", "--timeout", "0s"])
+        .expect(0);
+}
+
+#[test]
+fn a_letter_that_is_gone_is_found_missing_in_the_list() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    for args in [
+        &["dlq", "drop", "jobs", "0.1"],
+        &["dlq", "show", "jobs", "0.1"],
+    ] {
+        let missing = folder.run(args).expect(3);
+        advises(&missing, "ipc dlq ls jobs");
+    }
+    assert_eq!(
+        folder.run(&["dlq", "ls", "jobs", "--json"]).expect(0).out,
+        "[]\n"
+    );
+}
+
+#[test]
+fn messages_in_the_way_of_a_removal_go_by_force() {
+    let folder = Folder::new();
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    let refused = folder.run(&["rm", "jobs"]).expect(5);
+    advises(&refused, "ipc rm --force jobs");
+    folder.run(&["rm", "--force", "jobs"]).expect(0);
+    folder.run(&["stat", "jobs"]).expect(3);
+}
+
+#[test]
+fn a_queue_that_one_process_alone_could_see_is_shared_or_served() {
+    let place = Place::new("shared");
+    let mine = format!("local:{}", place.0);
+    let refused = run(&["send", &mine, "one", "--create"]).expect(5);
+    advises(&refused, &format!("use shm:{}", place.0));
+    advises(&refused, &format!("ipc serve {mine} --at unix:/PATH"));
+    let shared = place.name("jobs");
+    run(&["send", &format!("shm:{shared}"), "one", "--create"]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let at = format!("unix:{}", folder.path().join("x.sock").display());
+    let _server = Running::start(&mut ipc(&["serve", &mine, "--at", &at]));
+    wait_until("it is served", || run(&["send", &at, "one"]).code == 0);
+}
+
+#[test]
+fn a_paused_queue_delivers_and_drains_as_told() {
+    let folder = Folder::new();
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    folder.run(&["pause", "jobs"]).expect(0);
+    let (_, what) = folder.finding("jobs");
+    assert!(what.contains("ipc resume jobs"), "{what}");
+    let nothing = folder.run(&["recv", "jobs", "--timeout", "0s"]).expect(3);
+    advises(&nothing, "ipc resume jobs");
+    folder.run(&["resume", "jobs"]).expect(0);
+    folder.run(&["recv", "jobs", "--timeout", "0s"]).expect(0);
+    folder.run(&["pause", "jobs"]).expect(0);
+    let refused = folder.run(&["drain", "jobs"]).expect(5);
+    advises(&refused, "ipc drain jobs --resume");
+    folder.run(&["drain", "jobs", "--resume"]).expect(0);
+}
+
+#[test]
+fn a_closed_queue_is_opened_again_as_told() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    folder.run(&["drain", "jobs"]).expect(0);
+    let (_, what) = folder.finding("jobs");
+    assert!(what.contains("ipc reopen jobs"), "{what}");
+    advises(
+        &folder.run(&["send", "jobs", "one"]).expect(5),
+        "ipc reopen jobs",
+    );
+    folder.run(&["reopen", "jobs"]).expect(0);
+    folder.run(&["send", "jobs", "one"]).expect(0);
+    let undrained = folder.run(&["drain", "jobs", "--timeout", "0s"]).expect(4);
+    advises(&undrained, "ipc reopen jobs");
+    folder.run(&["reopen", "jobs"]).expect(0);
+    folder.run(&["send", "jobs", "two"]).expect(0);
+}
+
+#[test]
+fn an_empty_message_is_sent_when_it_is_meant() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    let refused = folder.run(&["send", "jobs"]).expect(2);
+    advises(&refused, "ipc send jobs ''");
+    folder.run(&["send", "jobs", ""]).expect(0);
+    assert_eq!(folder.run(&["recv", "jobs"]).expect(0).out, "\n");
+}
+
+#[test]
+fn output_that_goes_nowhere_is_said_to_on_purpose() {
+    let folder = Folder::new();
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    let recv = |redirection: &str| {
+        let mut shell = program("sh");
+        let line = format!("exec \"$0\" recv jobs {redirection}");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_ipc")]);
+        Ended::of(shell.env("IPC_SHM_DIR", folder.0.path()))
+    };
+    advises(&recv(">&-").expect(5), "> /dev/null drops them");
+    recv("> /dev/null").expect(0);
+    folder.run(&["recv", "jobs", "--timeout", "0s"]).expect(3);
+}
+
+#[test]
+fn a_folder_that_others_can_enter_is_closed_to_them() {
+    let folder = Folder::new();
+    folder.run(&["create", "others"]).expect(0);
+    fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = folder.run(&["create", "jobs"]).expect(5);
+    advises(&refused, "run chmod 700 on it");
+    let found = folder.run(&["doctor", "--quiet"]).expect(1);
+    assert!(found.out.contains("chmod 700"), "{found:?}");
+    fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    folder.run(&["create", "jobs"]).expect(0);
+    folder.run(&["doctor", "--quiet"]).expect(0);
+}
+
+#[test]
+fn what_does_not_fit_into_memory_fits_when_it_is_smaller() {
+    let script = "mount -t tmpfs -o size=4m x /dev/shm; \"$0\" create jobs || \
+                  \"$0\" create jobs --capacity 64 --max-message-bytes 64k --pool-bytes 256k";
+    let Some(ended) = with_own_mounts("too little memory", script) else {
+        return;
+    };
+    assert_eq!(ended.code, 0, "{ended:?}");
+    advises(&ended, "lower the capacity or the payload size");
+}
+
+#[test]
+fn what_a_dead_process_held_is_freed_by_repair() {
+    let folder = Folder::new();
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    // It takes the message, and can't print it: nothing empties the pipe.
+    let large = "x".repeat(1 << 18);
+    run_in(&folder, &["send", "jobs"], &large);
+    folder.run(&["recv", "jobs"]).expect(0);
+    let mut receiver = ipc(&["recv", "jobs"]);
+    let receiver = Running::start(receiver.env("IPC_SHM_DIR", folder.0.path()));
+    let held = || folder.run(&["stat", "jobs", "--json"]).json()["stats"]["leased"] == 1;
+    wait_until("it holds the message", held);
+    drop(receiver);
+    let (grade, what) = folder.finding("jobs");
+    assert_eq!(grade, "mends");
+    assert!(what.contains("ipc doctor --repair"), "{what}");
+    assert!(held());
+    folder.run(&["doctor", "--repair"]).expect(0);
+    assert_eq!(folder.finding("jobs").0, "ok");
+    let stat = folder.run(&["stat", "jobs", "--json"]).json();
+    assert_eq!(stat["stats"]["ready"], 1);
+}
+
+fn run_in(folder: &Folder, args: &[&str], input: &str) {
+    let path = folder.0.path().with_extension("input");
+    fs::write(&path, input).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let mut command = ipc(args);
+    Ended::of(command.env("IPC_SHM_DIR", folder.0.path()).stdin(file)).expect(0);
+}
+
+#[test]
+fn a_table_of_nodes_that_can_not_be_read_is_deleted() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    let file = folder.file("jobs").with_file_name("registry.nodes");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let (grade, what) = folder.finding("default: nodes");
+    assert_eq!(grade, "bad");
+    let path = file.display().to_string();
+    assert!(
+        what.contains(&path) && what.contains("delete that file"),
+        "{what}"
+    );
+    folder.run(&["nodes"]).expect(1);
+    fs::remove_file(&file).unwrap();
+    folder.run(&["doctor", "--quiet"]).expect(0);
+    folder.run(&["nodes"]).expect(0);
+}

@@ -1,0 +1,13 @@
+//! What the command promises of its exit codes, its messages and its effects, tried with the real
+//! binary.
+
+mod advice;
+mod doctor;
+mod matrix;
+mod place;
+mod proxy;
+mod sending;
+mod signals;
+mod state;
+mod terminal;
+mod unanswered;

@@ -1,0 +1,433 @@
+//! Every subcommand in every unfriendly situation: its exit code, its one line of error, and what
+//! it did to the queue.
+
+use std::io::pipe;
+use std::process::{Command, Stdio};
+
+use ipc_queue::QueueOptions;
+
+use crate::doctor::Folder;
+use crate::place::{Ended, Place, Running, full_disk, ipc, program, run, run_with, wait_until};
+
+/// What a subcommand is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It prints, and changes nothing.
+    Look,
+    /// It changes something.
+    Act,
+    /// It hands a message out.
+    Take,
+}
+
+/// What is seen of the queue from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    exists: bool,
+    ready: u64,
+    dead: u64,
+    paused: bool,
+    closed: bool,
+    /// Messages in the other queue, if it is there.
+    other: Option<u64>,
+}
+
+/// Two messages and a dead letter.
+const BEFORE: State = State {
+    exists: true,
+    ready: 2,
+    dead: 1,
+    paused: false,
+    closed: false,
+    other: None,
+};
+
+/// A subcommand with what it needs. `QUEUE`, `OTHER`, `SPACE` and `LETTER` stand for the test's
+/// own.
+struct Case {
+    args: &'static [&'static str],
+    input: Option<&'static str>,
+    kind: Kind,
+    before: State,
+    /// When it has done what it is there for.
+    after: State,
+}
+
+const fn look(args: &'static [&'static str]) -> Case {
+    Case {
+        args,
+        input: None,
+        kind: Kind::Look,
+        before: BEFORE,
+        after: BEFORE,
+    }
+}
+
+const fn act(args: &'static [&'static str], after: State) -> Case {
+    Case {
+        args,
+        input: None,
+        kind: Kind::Act,
+        before: BEFORE,
+        after,
+    }
+}
+
+const PAUSED: State = State {
+    paused: true,
+    ..BEFORE
+};
+const EMPTY: State = State { ready: 0, ..BEFORE };
+const THREE: State = State { ready: 3, ..BEFORE };
+
+/// Every subcommand but `serve`, which does not end by itself.
+fn cases() -> Vec<Case> {
+    vec![
+        look(&["ls", "SPACE"]),
+        look(&["stat", "QUEUE"]),
+        look(&["stat", "QUEUE", "--json"]),
+        look(&["stat", "QUEUE", "--prometheus"]),
+        look(&["top", "SPACE", "--once", "--every", "1ms"]),
+        look(&["peek", "QUEUE"]),
+        look(&["dlq", "ls", "QUEUE"]),
+        look(&["dlq", "show", "QUEUE", "LETTER"]),
+        look(&["nodes", "SPACE"]),
+        look(&["doctor", "--json"]),
+        look(&["completions", "zsh"]),
+        look(&["--help"]),
+        look(&["--version"]),
+        act(
+            &["create", "OTHER"],
+            State {
+                other: Some(0),
+                ..BEFORE
+            },
+        ),
+        act(&["send", "QUEUE", "three"], THREE),
+        act(&["send", "QUEUE", "three", "--key", "third"], THREE),
+        act(
+            &["send", "OTHER", "three", "--create"],
+            State {
+                other: Some(1),
+                ..BEFORE
+            },
+        ),
+        Case {
+            input: Some("three"),
+            ..act(&["send", "QUEUE"], THREE)
+        },
+        Case {
+            input: Some("three\nfour\n"),
+            ..act(&["send", "QUEUE", "--lines"], State { ready: 4, ..BEFORE })
+        },
+        Case {
+            kind: Kind::Take,
+            ..act(&["recv", "QUEUE"], State { ready: 1, ..BEFORE })
+        },
+        Case {
+            kind: Kind::Take,
+            ..act(&["recv", "QUEUE", "--json", "--count", "2"], EMPTY)
+        },
+        act(
+            &["bridge", "QUEUE", "OTHER", "--create", "--close"],
+            State {
+                closed: true,
+                other: Some(2),
+                ..EMPTY
+            },
+        ),
+        act(&["pause", "QUEUE"], PAUSED),
+        Case {
+            before: PAUSED,
+            ..act(&["resume", "QUEUE"], BEFORE)
+        },
+        Case {
+            before: EMPTY,
+            ..act(
+                &["drain", "QUEUE"],
+                State {
+                    closed: true,
+                    ..EMPTY
+                },
+            )
+        },
+        Case {
+            before: State {
+                closed: true,
+                ..BEFORE
+            },
+            ..act(&["reopen", "QUEUE"], BEFORE)
+        },
+        act(&["purge", "QUEUE"], EMPTY),
+        act(
+            &["dlq", "requeue", "QUEUE", "LETTER"],
+            State { dead: 0, ..THREE },
+        ),
+        act(
+            &["dlq", "requeue", "QUEUE", "--all"],
+            State { dead: 0, ..THREE },
+        ),
+        act(
+            &["dlq", "drop", "QUEUE", "LETTER"],
+            State { dead: 0, ..BEFORE },
+        ),
+        act(
+            &["rm", "QUEUE", "--force"],
+            State {
+                exists: false,
+                ready: 0,
+                dead: 0,
+                ..BEFORE
+            },
+        ),
+    ]
+}
+
+/// One cell of the matrix: a case with queues of its own.
+struct Cell<'c> {
+    case: &'c Case,
+    place: Place,
+    args: Vec<String>,
+    /// For the doctor, who looks at all there is: other tests leave what they like.
+    alone: Folder,
+}
+
+impl<'c> Cell<'c> {
+    fn new(case: &'c Case, test: &str) -> Self {
+        let place = Place::new(test);
+        let options = QueueOptions::new().capacity(8).attempt_limit(2);
+        let options = options.dedup_window(std::time::Duration::from_secs(60));
+        let queue = place.make("jobs", &options);
+        queue.sender().send(b"dead").unwrap();
+        queue.receiver().recv().unwrap().bury().unwrap();
+        for payload in [&b"one"[..], b"two"]
+            .iter()
+            .take(case.before.ready as usize)
+        {
+            queue.sender().send(payload).unwrap();
+        }
+        if case.before.closed {
+            queue.transport().close().unwrap();
+        }
+        if case.before.paused {
+            run(&["pause", &place.name("jobs")]).expect(0);
+        }
+        let letters = run(&["dlq", "ls", &place.name("jobs"), "--json"])
+            .expect(0)
+            .json();
+        let letter = letters[0]["letter"].as_str().unwrap().to_owned();
+        let args = case.args.iter().map(|arg| match *arg {
+            "QUEUE" => place.name("jobs"),
+            "OTHER" => place.name("other"),
+            "SPACE" => place.0.clone(),
+            "LETTER" => letter.clone(),
+            arg => arg.to_owned(),
+        });
+        Self {
+            args: args.collect(),
+            case,
+            place,
+            alone: Folder::new(),
+        }
+    }
+
+    fn state(&self) -> State {
+        let other = self.place.look("other").map(|queue| queue.stats().ready);
+        let Some(queue) = self.place.look("jobs") else {
+            return State {
+                other,
+                ..State::default()
+            };
+        };
+        let stats = queue.stats();
+        State {
+            exists: true,
+            ready: stats.ready,
+            dead: stats.dead,
+            paused: stats.paused,
+            closed: stats.closed,
+            other,
+        }
+    }
+
+    /// Asserts how it ended, and what it did.
+    #[track_caller]
+    fn expect(&self, ended: Ended, code: i32, state: State) -> Ended {
+        let args = self.case.args;
+        assert_eq!(ended.code, code, "{args:?}: {ended:?}");
+        assert_eq!(self.state(), state, "{args:?}: {ended:?}");
+        if code != 0 {
+            ended.error();
+        }
+        ended
+    }
+
+    fn command(&self) -> Command {
+        self.prepared(ipc(&self.args))
+    }
+
+    /// The command, started by a shell that opens or closes descriptors first.
+    fn by_shell(&self, redirection: &str) -> Command {
+        let mut shell = program("sh");
+        shell.args(["-c", &format!("exec \"$@\" {redirection}"), "sh"]);
+        shell.arg(env!("CARGO_BIN_EXE_ipc")).args(&self.args);
+        self.prepared(shell)
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        if self.case.args[0] == "doctor" {
+            command.env("IPC_SHM_DIR", self.alone.0.path());
+        }
+        command
+    }
+
+    /// Runs it with the input that it is for.
+    fn run(&self, output: impl Into<Stdio>) -> Ended {
+        let mut command = self.command();
+        Ended::fed(command.stdout(output), self.case.input.unwrap_or_default())
+    }
+}
+
+fn for_each(test: &str, check: impl Fn(&Cell<'_>)) {
+    for case in cases() {
+        check(&Cell::new(&case, test));
+    }
+}
+
+#[test]
+fn what_is_done_ends_with_0_and_is_done() {
+    for_each("plain", |cell| {
+        let ended = cell.run(Stdio::piped());
+        assert!(ended.err.is_empty(), "{:?}: {ended:?}", cell.case.args);
+        cell.expect(ended, 0, cell.case.after);
+    });
+}
+
+#[test]
+fn a_reader_that_left_stops_nothing_but_receiving() {
+    for_each("gone", |cell| {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let ended = cell.run(writer);
+        match cell.case.kind {
+            Kind::Take => cell.expect(ended, 1, cell.case.before),
+            _ => cell.expect(ended, 0, cell.case.after),
+        };
+    });
+}
+
+#[test]
+fn a_full_disk_loses_the_answer_and_not_a_message() {
+    for_each("full", |cell| {
+        let ended = cell.run(full_disk());
+        let state = match cell.case.kind {
+            Kind::Take => cell.case.before,
+            _ => cell.case.after,
+        };
+        let ended = cell.expect(ended, 1, state);
+        let error = ended.error();
+        assert_eq!(error.matches("No space left").count(), 1, "{error}");
+        let is_said = error.starts_with("done, but the answer is lost");
+        assert_eq!(
+            is_said,
+            cell.case.kind == Kind::Act,
+            "{:?}: {error}",
+            cell.case.args
+        );
+    });
+}
+
+#[test]
+fn a_closed_output_is_no_place_for_messages() {
+    for_each("closed", |cell| {
+        if cell.case.input.is_some() {
+            return;
+        }
+        let ended = Ended::of(&mut cell.by_shell(">&-"));
+        match cell.case.kind {
+            Kind::Take => cell.expect(ended, 5, cell.case.before),
+            _ => cell.expect(ended, 0, cell.case.after),
+        };
+    });
+}
+
+#[test]
+fn without_standard_input_nothing_is_sent_from_it() {
+    for redirection in ["<&-", "< /dev/null"] {
+        for_each("stdin", |cell| {
+            let ended = Ended::of(&mut cell.by_shell(redirection));
+            match cell.case.input {
+                // No lines are sent, and that is all of them.
+                Some(_) if cell.args.contains(&"--lines".to_owned()) => {
+                    cell.expect(ended, 0, cell.case.before)
+                }
+                Some(_) => cell.expect(ended, 2, cell.case.before),
+                None => cell.expect(ended, 0, cell.case.after),
+            };
+        });
+    }
+}
+
+#[test]
+fn a_local_queue_is_refused() {
+    for_each("local", |cell| {
+        let Some(at) = cell
+            .case
+            .args
+            .iter()
+            .position(|arg| ["QUEUE", "OTHER"].contains(arg))
+        else {
+            return;
+        };
+        let mut args = cell.args.clone();
+        args[at] = "local:jobs".to_owned();
+        let ended = cell.expect(run_with(&args, "three"), 5, cell.case.before);
+        assert!(ended.error().contains("in one process only"), "{ended:?}");
+        assert!(ended.out.is_empty(), "{ended:?}");
+    });
+    let place = Place::new("local");
+    place
+        .make("jobs", &QueueOptions::new())
+        .sender()
+        .send(b"one")
+        .unwrap();
+    let jobs = place.name("jobs");
+    run(&["bridge", &jobs, "local:nowhere", "--create", "--close"]).expect(5);
+    assert_eq!(place.look("jobs").unwrap().stats().ready, 1);
+}
+
+#[test]
+fn a_queue_that_is_not_there_is_said_to_be_missing() {
+    for_each("missing", |cell| {
+        if !cell.case.args.contains(&"QUEUE") {
+            return;
+        }
+        let args = cell.args.iter().map(|arg| match arg {
+            arg if *arg == cell.place.name("jobs") => cell.place.name("nosuch"),
+            arg => arg.clone(),
+        });
+        let args: Vec<_> = args.collect();
+        cell.expect(run_with(&args, "three"), 3, cell.case.before);
+    });
+}
+
+#[test]
+fn source_and_destination_must_differ() {
+    let place = Place::new("same");
+    place
+        .make("jobs", &QueueOptions::new())
+        .sender()
+        .send(b"one")
+        .unwrap();
+    let jobs = place.name("jobs");
+    let folder = tempfile::tempdir().unwrap();
+    let served = format!("unix:{}", folder.path().join("x.sock").display());
+    let _server = Running::start(&mut ipc(&["serve", &jobs, "--at", &served]));
+    wait_until("it is served", || run(&["stat", &served]).code == 0);
+    for to in [&jobs, &format!("shm:{jobs}"), &served] {
+        let ended = run(&["bridge", &jobs, to, "--close"]).expect(5);
+        assert!(ended.error().contains("same queue"), "{ended:?}");
+    }
+    let stats = place.look("jobs").unwrap().stats();
+    assert_eq!((stats.ready, stats.closed), (1, false));
+}

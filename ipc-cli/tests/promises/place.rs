@@ -1,0 +1,192 @@
+//! Queues of a test's own, and the command run on them.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_queue::shm::Inspector;
+use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
+use ipc_shm::Namespace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long anything may take before the test counts as stuck. Says nothing about speed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A namespace of the test's own, empty at its end.
+pub struct Place(pub String);
+
+impl Place {
+    pub fn new(test: &str) -> Self {
+        Self(format!("cli-{}-{test}", std::process::id()))
+    }
+
+    /// What to type for a queue.
+    pub fn name(&self, queue: &str) -> String {
+        format!("{}/{queue}", self.0)
+    }
+
+    pub fn make(&self, queue: &str, options: &QueueOptions) -> ByteQueue {
+        let address = format!("shm:{}", self.name(queue));
+        options.open_bytes(&address).unwrap()
+    }
+
+    /// Looks at a queue; `None` if there is none.
+    pub fn look(&self, queue: &str) -> Option<Inspector> {
+        Inspector::open(&self.namespace(), &Name::new(queue).unwrap()).ok()
+    }
+
+    pub fn namespace(&self) -> Namespace {
+        Namespace::new(&self.0).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let namespace = self.namespace();
+        for name in ShmQueue::list(&namespace).unwrap_or_default() {
+            let _ = ShmQueue::remove(&namespace, &name);
+        }
+    }
+}
+
+/// A program without input whose output is heard.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The command with these arguments.
+pub fn ipc<S: AsRef<str>>(args: &[S]) -> Command {
+    let mut command = program(env!("CARGO_BIN_EXE_ipc"));
+    command.args(args.iter().map(S::as_ref));
+    command
+}
+
+/// Runs it to its end.
+pub fn run<S: AsRef<str>>(args: &[S]) -> Ended {
+    Ended::of(&mut ipc(args))
+}
+
+/// Runs it to its end with this on standard input.
+pub fn run_with<S: AsRef<str>>(args: &[S], input: &str) -> Ended {
+    Ended::fed(&mut ipc(args), input)
+}
+
+/// Where nothing can be written.
+pub fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// What came of the command.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; 128+n if it died of signal n.
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ended {
+    pub fn of(command: &mut Command) -> Self {
+        Running(command.spawn().unwrap()).end()
+    }
+
+    /// The same, with this on standard input. Standard output goes where `command` says.
+    pub fn fed(command: &mut Command, input: &str) -> Self {
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        // Closed at the end of the statement. A child that ended early does not read it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        Running(child).end()
+    }
+
+    /// Its error: the one line on standard error, apart from notes.
+    #[track_caller]
+    pub fn error(&self) -> &str {
+        let lines = self.err.lines().filter(|line| !line.starts_with("note: "));
+        let lines: Vec<_> = lines.collect();
+        let [line] = lines[..] else {
+            panic!("not one line: {self:?}");
+        };
+        line.strip_prefix("error: ")
+            .unwrap_or_else(|| panic!("no error: {self:?}"))
+    }
+
+    /// Asserts that it ended with `code`, and that it says why if that is not 0.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        match code {
+            0 => assert!(!self.err.contains("error"), "{self:?}"),
+            _ => drop(self.error()),
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let status = output.status;
+        let code = status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal));
+        Self {
+            code: code.unwrap(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A command that runs for as long as the test wants.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    pub fn end(mut self) -> Ended {
+        let child = std::mem::replace(&mut self.0, Command::new("true").spawn().unwrap());
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let (ended, end) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        output.into()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
+        thread::yield_now();
+    }
+}
