@@ -148,8 +148,7 @@ impl NatsQueue {
         let request = OpenRequest {
             mode: OpenMode::Create,
             settings,
-            payload: String::new(),
-            insist_on: Vec::new(),
+            ..OpenRequest::default()
         };
         let entry = Entry::new(&request, address).in_first_layout();
         block_on(async {

@@ -8,7 +8,7 @@ use ipc_nats::testing::{Program, TestServer, Which};
 use ipc_nats::{NatsAddress, NatsQueue};
 use ipc_queue::conformance::{Proxied, Proxy, Subject};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
-use ipc_queue::{ControlError, Name, QueueError, QueueSettings};
+use ipc_queue::{ControlError, Name, QueueError};
 
 struct Nats(&'static TestServer);
 
@@ -52,9 +52,8 @@ impl Subject for Nats {
         let address = NatsAddress::parse(&rest).expect("an address");
         let request = OpenRequest {
             mode: OpenMode::Open,
-            settings: QueueSettings::default(),
-            insist_on: Vec::new(),
             payload: OpenRequest::ANY_PAYLOAD.to_owned(),
+            ..OpenRequest::default()
         };
         // On a busy machine its first answer may come too late for that.
         let deadline = Instant::now() + Duration::from_secs(30);

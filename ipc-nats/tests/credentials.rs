@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use data_encoding::BASE64URL_NOPAD;
 use ipc_nats::testing::{Program, TestServer};
 use ipc_nats::{NatsAddress, NatsOptions, NatsQueue};
-use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
-use ipc_queue::{ByteQueue, QueueError, QueueSettings};
+use ipc_queue::transport::{OpenRequest, Transport};
+use ipc_queue::{ByteQueue, QueueError};
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer};
 use serde_json::{Value, json};
@@ -50,13 +50,8 @@ fn parse(server: &TestServer, login: &str, query: &str) -> NatsAddress {
 }
 
 fn open(address: &NatsAddress) -> Result<Arc<dyn Transport>, QueueError> {
-    let request = OpenRequest {
-        mode: OpenMode::OpenOrCreate,
-        settings: QueueSettings::default(),
-        insist_on: Vec::new(),
-        payload: String::new(),
-    };
-    Ok(Arc::new(NatsQueue::open(address, &request)?))
+    let opened = NatsQueue::open(address, &OpenRequest::default());
+    Ok(Arc::new(opened?))
 }
 
 /// It carries a message, and shows no secret.
