@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ipc_proto::{MessageId, SenderId};
 use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, SendFailure, SendOptions};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, Headers, SendFailure, SendOptions};
 
 use crate::lane::{Place, Trouble};
 use crate::record::State;
@@ -43,6 +43,8 @@ impl Shared {
             crashes: record.crashes,
             last_worker: record.holder.as_ref().map(|holder| holder.pid),
             signal: None,
+            error: String::new(),
+            headers: Headers::new(),
             payload,
         })
     }

@@ -67,6 +67,21 @@ use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
 use word::{CellKind, Seat};
 
+/// What every queue in shared memory can do.
+const CAPABILITIES: Capabilities = Capabilities::none().natively([
+    Semantic::ZeroCopy,
+    Semantic::DeathNoticed,
+    Semantic::Batches,
+    Semantic::Priorities,
+    Semantic::Delay,
+    Semantic::Expiry,
+    Semantic::Deduplication,
+    Semantic::DropOldest,
+    Semantic::Pause,
+    Semantic::Purge,
+    Semantic::Drain,
+    Semantic::Holdings,
+]);
 /// What queue segments are called: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
 /// In the segment's flags: no more messages.
@@ -198,20 +213,7 @@ impl Transport for ShmQueue {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none().natively([
-            Semantic::ZeroCopy,
-            Semantic::DeathNoticed,
-            Semantic::Batches,
-            Semantic::Priorities,
-            Semantic::Delay,
-            Semantic::Expiry,
-            Semantic::Deduplication,
-            Semantic::DropOldest,
-            Semantic::Pause,
-            Semantic::Purge,
-            Semantic::Drain,
-            Semantic::Holdings,
-        ])
+        CAPABILITIES
     }
 
     fn id(&self) -> u64 {

@@ -11,6 +11,8 @@ use super::level::Level;
 use super::memory::{Memory, Word};
 use super::ring::{Lease, Ring, Settlement};
 use super::word::{CellKind, Seat, State};
+use ipc_proto::Headers;
+
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::error::SendFailure;
 use crate::transport::Wait;
@@ -133,6 +135,8 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         crashes: tally.crashes,
         last_worker: Some(tally.holder).filter(|pid| *pid != 0),
         signal: Some(tally.signal).filter(|signal| *signal != 0),
+        error: String::new(),
+        headers: Headers::new(),
         payload,
     })
 }

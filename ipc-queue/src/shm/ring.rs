@@ -174,6 +174,11 @@ impl Lease {
         self.place.index()
     }
 
+    /// The lap at which the message was taken. Each delivery takes its cell at least one lap further.
+    pub fn lap_number(&self) -> u64 {
+        State::from_word(self.word).lap.number()
+    }
+
     /// How often the message was delivered, this time included.
     #[inline(always)]
     pub fn attempt(&self) -> u8 {

@@ -51,6 +51,7 @@ pub(super) enum RecvFailed {
 /// A [`SettleError`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SettleFailed {
+    Unsupported(Lacking),
     LeaseLost,
     Truncated,
     Other(String),
@@ -191,6 +192,7 @@ impl From<RecvFailed> for RecvError {
 impl From<SettleError> for SettleFailed {
     fn from(error: SettleError) -> Self {
         match error {
+            SettleError::Unsupported(what) => Self::Unsupported(what.into()),
             SettleError::LeaseLost => Self::LeaseLost,
             SettleError::Truncated => Self::Truncated,
             other @ (SettleError::Forked | SettleError::Transport(_)) => {
@@ -203,6 +205,7 @@ impl From<SettleError> for SettleFailed {
 impl From<SettleFailed> for SettleError {
     fn from(failed: SettleFailed) -> Self {
         match failed {
+            SettleFailed::Unsupported(what) => Self::Unsupported(what.into()),
             SettleFailed::LeaseLost => Self::LeaseLost,
             SettleFailed::Truncated => Self::Truncated,
             SettleFailed::Other(what) => Self::Transport(what),
