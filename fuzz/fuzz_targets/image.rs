@@ -115,17 +115,19 @@ impl Edit {
     }
 }
 
-impl From<How> for Settle {
+impl From<How> for Settle<'static> {
     fn from(how: How) -> Self {
         match how {
             How::Ack => Self::Ack,
             How::Nack => Self::Nack {
-                delay: Duration::ZERO,
+                delay: Some(Duration::ZERO),
+                reason: "",
             },
             How::Delay => Self::Nack {
-                delay: Duration::from_millis(1),
+                delay: Some(Duration::from_millis(1)),
+                reason: "",
             },
-            How::Bury => Self::Bury,
+            How::Bury => Self::Bury { reason: "" },
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, Headers};
 
 use crate::lane::{Lane, Place, Trouble, place_of};
 use crate::record::State;
@@ -44,6 +44,8 @@ impl Shared {
             crashes: record.crashes,
             last_worker: record.holder.as_ref().map(|holder| holder.pid),
             signal: None,
+            error: String::new(),
+            headers: Headers::new(),
             payload,
         })
     }

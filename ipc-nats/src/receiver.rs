@@ -307,7 +307,7 @@ impl NatsReceiver {
             Ok(payload) => payload,
             Err(trouble) => return Err(trouble),
         };
-        let about = record.about();
+        let about = record.about(held.seq);
         shared.counts.add(|counts| {
             counts.received += 1;
             counts.bytes_received += payload.len() as u64;

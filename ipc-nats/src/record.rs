@@ -110,12 +110,14 @@ impl Record {
         }
     }
 
-    pub(crate) fn about(&self) -> About {
+    /// `delivery`: the sequence of the record that says so.
+    pub(crate) fn about(&self, delivery: u64) -> About {
         About {
             kind: self.kind,
             id: self.id,
             sent_at: self.sent_at,
             attempt: self.attempt,
+            delivery,
         }
     }
 

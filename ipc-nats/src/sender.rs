@@ -13,6 +13,7 @@ use ipc_queue::{Loan, NoRoom, PublishOnce, Semantic, SendFailure, SendOptions, U
 use crate::door;
 use crate::keys::Keyed;
 use crate::lane::Trouble;
+use crate::queue::NatsQueue;
 use crate::record::{self, Record, State};
 use crate::runtime::{block_on, spawn};
 use crate::shared::{Lent, Life, Shared, Side, time_left};
@@ -81,6 +82,7 @@ impl SendPort for NatsSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<Loan<'_>, SendFailure> {
+        options.check(NatsQueue::CAPABILITIES)?;
         self.check(len)?;
         let lane = self.shared.lane_for(options)?;
         let (key, seq, keyed) = match options.key {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ipc_queue::transport::Settle;
-use ipc_queue::{DeadReason, SettleError, SettleOnce};
+use ipc_queue::transport::{Settle, nack_delay};
+use ipc_queue::{DeadReason, Semantic, SettleError, SettleOnce, Unsupported};
 
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
@@ -28,7 +28,11 @@ const ACK: &str = "+ACK";
 const TERM: &str = "+TERM";
 
 impl Shared {
-    pub(crate) fn settle(self: &Arc<Self>, ticket: u64, how: Settle) -> Result<(), SettleError> {
+    pub(crate) fn settle(
+        self: &Arc<Self>,
+        ticket: u64,
+        how: Settle<'_>,
+    ) -> Result<(), SettleError> {
         if self.connection.is_forked() {
             return Err(SettleError::Forked);
         }
@@ -38,8 +42,15 @@ impl Shared {
         };
         let end = match how {
             Settle::Ack => End::Ack,
-            Settle::Nack { delay } => End::Nack(delay),
-            Settle::Bury => End::Bury,
+            Settle::Nack { delay, .. } => {
+                let settings = &self.entry.settings;
+                End::Nack(nack_delay(settings, delay, held.record.attempt))
+            }
+            Settle::Snooze { .. } => {
+                self.held().insert(ticket, held);
+                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            }
+            Settle::Bury { .. } => End::Bury,
         };
         let ended = block_on(self.end(held, end));
         self.counts.add(|counts| match (&ended, end) {
@@ -196,7 +207,7 @@ pub(crate) struct NatsHeld {
 }
 
 impl SettleOnce for NatsHeld {
-    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
         self.shared.settle(self.ticket, how)
     }
 

@@ -21,17 +21,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod headers;
 mod id;
 mod message;
 mod name;
 mod priority;
+mod retry;
 mod settings;
 
 pub mod codec;
 
 pub use codec::CodecError;
+pub use headers::{HeaderError, Headers};
 pub use id::{MessageId, SenderId, Timestamp};
 pub use message::{Kind, Message, UnknownKind};
 pub use name::{MAX_NAME_BYTES, Name, NameError};
 pub use priority::Priority;
+pub use retry::Backoff;
 pub use settings::{QueueSettings, SettingsError};

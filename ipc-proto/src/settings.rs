@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::retry::Backoff;
+
 /// How a queue behaves, fixed when it is created.
 ///
 /// ```
@@ -24,8 +26,15 @@ pub struct QueueSettings {
     pub max_message_bytes: u32,
     /// Memory for payloads that do not fit inline, in bytes. What exceeds it waits, like a full queue.
     pub pool_bytes: u64,
-    /// How often a message is delivered before it becomes a dead letter. 1 to 250.
+    /// How many attempts a message gets before it becomes a dead letter, whatever ended them. Snoozing is not an attempt.
+    /// 1 to 250.
     pub attempt_limit: u8,
+    /// How many receivers may die over a message before it becomes a dead letter. 1 to 250.
+    pub crash_limit: u8,
+    /// How many leases of a message may end by time before it becomes a dead letter. 1 to 250.
+    pub expiry_limit: u8,
+    /// How long a message waits after a failure.
+    pub backoff: Backoff,
     /// How long a receiver may hold a message that it neither settles nor extends. `None`: for as
     /// long as it lives; only its death ends the lease. 1 ms to 1 year, kept to the millisecond.
     pub lease: Option<Duration>,
@@ -73,6 +82,27 @@ impl QueueSettings {
         }
     }
 
+    /// Every field by its name, with its value as text, in the order of their declaration.
+    #[must_use]
+    pub fn fields(&self) -> [(&'static str, String); 14] {
+        [
+            ("capacity", self.capacity.to_string()),
+            ("inline_bytes", self.inline_bytes.to_string()),
+            ("max_message_bytes", self.max_message_bytes.to_string()),
+            ("pool_bytes", self.pool_bytes.to_string()),
+            ("attempt_limit", self.attempt_limit.to_string()),
+            ("crash_limit", self.crash_limit.to_string()),
+            ("expiry_limit", self.expiry_limit.to_string()),
+            ("backoff", format!("{:?}", self.backoff)),
+            ("lease", format!("{:?}", self.lease)),
+            ("max_participants", self.max_participants.to_string()),
+            ("priorities", self.priorities.to_string()),
+            ("ageing", format!("{:?}", self.ageing)),
+            ("dedup_window", format!("{:?}", self.dedup_window)),
+            ("dedup_keys", self.dedup_keys.to_string()),
+        ]
+    }
+
     /// Checks every field against its range.
     ///
     /// # Errors
@@ -100,12 +130,14 @@ impl QueueSettings {
             let least = self.max_message_bytes.into();
             check("pool_bytes", self.pool_bytes, least, 1 << 40)?;
         }
-        check(
-            "attempt_limit",
-            self.attempt_limit.into(),
-            1,
-            Self::MAX_ATTEMPTS.into(),
-        )?;
+        for (field, limit) in [
+            ("attempt_limit", self.attempt_limit),
+            ("crash_limit", self.crash_limit),
+            ("expiry_limit", self.expiry_limit),
+        ] {
+            check(field, limit.into(), 1, Self::MAX_ATTEMPTS.into())?;
+        }
+        self.check_backoff()?;
         let participants = self.max_participants.into();
         check(
             "max_participants",
@@ -136,10 +168,24 @@ impl QueueSettings {
         }
         Ok(())
     }
+
+    fn check_backoff(&self) -> Result<(), SettingsError> {
+        if let Backoff::List(delays) = &self.backoff {
+            let most = Backoff::MAX_LIST as u64;
+            check("backoff (delays in its list)", delays.len() as u64, 1, most)?;
+        }
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let most = millis(Backoff::MAX_DELAY);
+        let delays = self.backoff.delays().into_iter();
+        delays
+            .map(millis)
+            .try_for_each(|delay| check("backoff (in ms)", delay, 1, most))
+    }
 }
 
-/// 1,024 messages up to 192 bytes inline, larger ones to 1 MiB in a pool of 8 MiB, five attempts,
-/// no lease time-out, 256 processes, no priorities, no keys.
+/// 1,024 messages up to 192 bytes inline, larger ones to 1 MiB in a pool of 8 MiB, 12 attempts with an
+/// exponential back-off from 100 ms to a minute, 5 crashes, 2 ended leases, no lease time-out,
+/// 256 processes, no priorities, no keys.
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
@@ -147,7 +193,10 @@ impl Default for QueueSettings {
             inline_bytes: 192,
             max_message_bytes: 1 << 20,
             pool_bytes: 8 << 20,
-            attempt_limit: 5,
+            attempt_limit: 12,
+            crash_limit: 5,
+            expiry_limit: 2,
+            backoff: Backoff::default(),
             lease: None,
             max_participants: 256,
             priorities: false,
@@ -218,6 +267,10 @@ mod tests {
         assert!(refused(|s| s.pool_bytes = 1000).contains("pool_bytes is 1000"));
         assert!(refused(|s| s.attempt_limit = 251).contains("attempt_limit"));
         assert!(refused(|s| s.attempt_limit = 0).contains("attempt_limit"));
+        assert!(refused(|s| s.crash_limit = 0).contains("crash_limit"));
+        assert!(refused(|s| s.expiry_limit = 251).contains("expiry_limit"));
+        assert!(refused(|s| s.backoff = Backoff::Fixed(Duration::ZERO)).contains("backoff"));
+        assert!(refused(|s| s.backoff = Backoff::List(Vec::new())).contains("list"));
         assert!(refused(|s| s.max_participants = 504).contains("max_participants"));
         assert!(refused(|s| s.lease = Some(Duration::from_micros(5))).contains("lease"));
         assert!(refused(|s| s.ageing = Duration::ZERO).contains("ageing"));

@@ -231,6 +231,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             if self.stop.load(Ordering::Relaxed) {
                 let since = *stopping_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= GRACE {
+                    self.give_back(held);
                     return Ok(());
                 }
             }
@@ -245,6 +246,18 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         }
         (self.note)(Note::Progress(self.carried));
         Ok(())
+    }
+
+    /// Gives back what was not sent, for others at once; without counting an attempt, where the transport can do that.
+    fn give_back(&self, held: VecDeque<ByteDelivery<'_>>) {
+        let capabilities = self.bridge.from.transport().capabilities();
+        for delivery in held {
+            // One that is lost already comes again by itself.
+            let _ = match capabilities.has(Semantic::Snooze) {
+                true => delivery.snooze(Duration::ZERO),
+                false => delivery.nack_after(Duration::ZERO),
+            };
+        }
     }
 
     /// Publishes one, or finds that it was.

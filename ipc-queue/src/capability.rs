@@ -37,11 +37,17 @@ pub enum Semantic {
     Drain,
     /// Who holds what can be asked.
     Holdings,
+    /// Messages carry headers.
+    Headers,
+    /// What a nack or a burial says is kept in the dead letter.
+    Reasons,
+    /// A delivery can be put off without losing an attempt.
+    Snooze,
 }
 
 impl Semantic {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::ZeroCopy,
         Self::DeathNoticed,
         Self::Batches,
@@ -54,6 +60,9 @@ impl Semantic {
         Self::Purge,
         Self::Drain,
         Self::Holdings,
+        Self::Headers,
+        Self::Reasons,
+        Self::Snooze,
     ];
 }
 
@@ -72,6 +81,9 @@ impl fmt::Display for Semantic {
             Self::Purge => "purging",
             Self::Drain => "draining",
             Self::Holdings => "who holds what",
+            Self::Headers => "headers",
+            Self::Reasons => "reasons of failures",
+            Self::Snooze => "snoozing",
         })
     }
 }

@@ -40,6 +40,7 @@ mod delivery;
 mod flow;
 mod peers;
 mod proxy;
+mod retries;
 mod settling;
 mod table;
 mod terms;
@@ -54,6 +55,7 @@ pub use delivery::*;
 pub use flow::*;
 pub use peers::*;
 pub use proxy::{Fault, Proxy};
+pub use retries::*;
 pub use settling::*;
 pub use table::Table;
 pub use terms::*;
@@ -65,7 +67,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{Backoff, Name, QueueSettings};
 
 use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
@@ -125,6 +127,9 @@ pub const fn promise_of(semantic: Semantic) -> &'static str {
         Semantic::Purge => "a_purge_drops_what_waits_and_nothing_else",
         Semantic::Drain => "a_queue_is_drained_when_everything_was_settled",
         Semantic::Holdings => "who_holds_what_can_be_asked",
+        Semantic::Headers => "headers_travel_with_their_message",
+        Semantic::Reasons => "a_reason_is_kept_in_the_dead_letter",
+        Semantic::Snooze => "a_snoozed_message_comes_back_without_losing_an_attempt",
     }
 }
 
@@ -157,6 +162,8 @@ macro_rules! conformance_tests {
             a_message_past_its_attempt_limit_is_a_dead_letter
             a_buried_message_is_a_dead_letter
             a_dead_letter_can_be_requeued_or_discarded
+            a_nack_waits_as_the_queues_policy_says
+            leases_that_end_are_limited_by_themselves
             an_expired_lease_is_lost_and_the_message_comes_again
             an_extended_lease_is_kept
 
@@ -168,6 +175,10 @@ macro_rules! conformance_tests {
             urgent_messages_go_first_and_others_do_not_wait_for_ever
             a_key_is_sent_once_while_it_is_remembered
             a_token_grows_with_each_delivery
+
+            headers_travel_with_their_message
+            a_reason_is_kept_in_the_dead_letter
+            a_snoozed_message_comes_back_without_losing_an_attempt
 
             a_control_call_that_did_not_happen_is_an_error
             a_closed_queue_can_be_opened_again
@@ -290,6 +301,7 @@ fn settings(capacity: u32) -> QueueSettings {
         max_message_bytes: LARGEST,
         pool_bytes: (u64::from(capacity) + 1) * 2 * u64::from(LARGEST.next_multiple_of(64)),
         attempt_limit: 5,
+        backoff: Backoff::None,
         lease: None,
         max_participants: 16,
         ..QueueSettings::default()

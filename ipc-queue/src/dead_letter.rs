@@ -1,6 +1,6 @@
 //! Messages that will not be delivered any more, and why.
 
-use ipc_proto::{Kind, MessageId, Timestamp};
+use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A message past its attempt limit, or buried.
@@ -28,6 +28,10 @@ pub struct DeadLetter {
     pub last_worker: Option<u32>,
     /// The signal that ended that process, if whoever started it [said so](crate::transport::Transport::note_signal).
     pub signal: Option<u8>,
+    /// What the last nack or the burial said went wrong; empty if nothing was said.
+    pub error: String,
+    /// Its headers.
+    pub headers: Headers,
     /// What it said.
     pub payload: Vec<u8>,
 }

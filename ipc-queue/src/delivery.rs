@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::time::Duration;
 
-use ipc_proto::{Kind, MessageId, Timestamp};
+use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RecvError, SettleError};
@@ -44,12 +44,15 @@ pub struct About {
     pub id: MessageId,
     /// When it was sent.
     pub sent_at: Timestamp,
-    /// How often it was delivered, this time included.
+    /// Which attempt this is, counted from 1. Snoozed deliveries are not attempts; requeueing counts anew.
     pub attempt: u8,
+    /// A number that grows from each delivery of the message to the next, snoozed and requeued ones included. Not
+    /// consecutive.
+    pub delivery: u64,
 }
 
 /// Names one delivery of one message, for fencing: whoever writes a result downstream passes it along, and the store
-/// refuses what bears a smaller attempt than it has seen for the message. So a worker that lost its lease and goes on
+/// refuses what bears a smaller token than it has seen for the message. So a worker that lost its lease and goes on
 /// can't overwrite what its successor wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token {
@@ -57,8 +60,58 @@ pub struct Token {
     pub queue: u64,
     /// Which message.
     pub message: MessageId,
-    /// Which delivery of it; grows from one to the next.
-    pub attempt: u8,
+    /// Which delivery of it; grows from one to the next: [`About::delivery`].
+    pub delivery: u64,
+}
+
+/// How a delivery is given back: when it is to come again, and what went wrong.
+///
+/// ```
+/// use std::time::Duration;
+/// use ipc_queue::{Nack, Queue};
+///
+/// let queue = Queue::<u32>::open("local:retried")?;
+/// queue.sender().send(7)?;
+/// let receiver = queue.receiver();
+/// let job = receiver.recv()?;
+/// job.nack_with(Nack::new().after(Duration::ZERO).reason("the database is away"))?;
+/// assert_eq!(receiver.recv()?.attempt(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Nack<'r> {
+    delay: Option<Duration>,
+    reason: &'r str,
+}
+
+impl<'r> Nack<'r> {
+    /// As the queue's [`Backoff`](ipc_proto::Backoff) says, and without a reason.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// After this delay, in whole milliseconds, rounded up; zero: at once.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = Some(delay);
+        self
+    }
+
+    /// With what went wrong. The dead letter keeps the last reason, up to
+    /// [`MAX_REASON_BYTES`](crate::transport::MAX_REASON_BYTES).
+    pub fn reason(mut self, reason: &'r str) -> Self {
+        self.reason = reason;
+        self
+    }
+}
+
+impl<'r> From<Nack<'r>> for Settle<'r> {
+    fn from(nack: Nack<'r>) -> Self {
+        Self::Nack {
+            delay: nack.delay,
+            reason: nack.reason,
+        }
+    }
 }
 
 impl<'a> ByteDelivery<'a> {
@@ -73,13 +126,23 @@ impl<'a> ByteDelivery<'a> {
         let token = Token {
             queue,
             message: about.id,
-            attempt: about.attempt,
+            delivery: about.delivery,
         };
         let held = Held::new(Box::new(right), about, token);
         Self(Inner::Buffered(
             Box::new(Buffered { held, payload }),
             PhantomData,
         ))
+    }
+
+    /// For transports: the same, with the headers that its message has.
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        match &mut self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(_) => {}
+            Inner::Buffered(delivery, _) => delivery.held.set_headers(headers),
+        }
+        self
     }
 
     #[cfg(target_os = "linux")]
@@ -96,6 +159,16 @@ impl<'a> ByteDelivery<'a> {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.payload(),
             Inner::Buffered(delivery, _) => &delivery.payload,
+        }
+    }
+
+    /// The headers of its message.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(_) => Headers::new(),
+            Inner::Buffered(delivery, _) => delivery.held.headers().clone(),
         }
     }
 
@@ -152,7 +225,7 @@ impl<'a> ByteDelivery<'a> {
             Inner::Shm(delivery) => Token {
                 queue: delivery.queue_id(),
                 message: self.id(),
-                attempt: delivery.delivery(),
+                delivery: delivery.delivery(),
             },
             Inner::Buffered(delivery, _) => delivery.held.token(),
         }
@@ -167,20 +240,38 @@ impl<'a> ByteDelivery<'a> {
         self.settle(Settle::Ack)
     }
 
-    /// To be delivered again at once, to anybody; a dead letter if that was its last attempt.
+    /// The attempt failed: the message is delivered again after a delay that the queue's [`Backoff`](ipc_proto::Backoff)
+    /// says, to any receiver. It is a dead letter if this was its last attempt.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(self) -> Result<(), SettleError> {
-        self.nack_after(Duration::ZERO)
+        self.nack_with(Nack::new())
     }
 
-    /// To be delivered again after `delay`, in whole milliseconds, rounded up.
+    /// As [`nack`](Self::nack), with a delay of the receiver's choice, in whole milliseconds, rounded up; zero: at once.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
-        self.settle(Settle::Nack { delay })
+        self.nack_with(Nack::new().after(delay))
+    }
+
+    /// As [`nack`](Self::nack), with what went wrong, or a delay, or both.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack_with(self, nack: Nack<'_>) -> Result<(), SettleError> {
+        self.settle(nack.into())
+    }
+
+    /// Puts the message off: it is delivered again after `delay`, in whole milliseconds, rounded up, and this delivery does
+    /// not count as an attempt.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport can't.
+    pub fn snooze(self, delay: Duration) -> Result<(), SettleError> {
+        self.settle(Settle::Snooze { delay })
     }
 
     /// Never to be delivered again, but kept as a dead letter.
@@ -188,7 +279,15 @@ impl<'a> ByteDelivery<'a> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn bury(self) -> Result<(), SettleError> {
-        self.settle(Settle::Bury)
+        self.bury_with("")
+    }
+
+    /// As [`bury`](Self::bury), with what is wrong with the message, which the dead letter keeps.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn bury_with(self, reason: &str) -> Result<(), SettleError> {
+        self.settle(Settle::Bury { reason })
     }
 
     /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease time-out.
@@ -223,7 +322,7 @@ impl<'a> ByteDelivery<'a> {
 
     /// By reference until the end: a copy of a delivery just made would wait for its parts to be written.
     #[inline]
-    pub(crate) fn settle(mut self, how: Settle) -> Result<(), SettleError> {
+    pub(crate) fn settle(mut self, how: Settle<'_>) -> Result<(), SettleError> {
         match &mut self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => {

@@ -251,6 +251,9 @@ pub enum RecvError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SettleError {
+    /// The transport can't end a delivery in this way.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// The lease expired: somebody else has the message, or had it. Whatever was done for it may be done again.
     #[error("the lease was lost: the message was, or will be, delivered again")]
     LeaseLost,

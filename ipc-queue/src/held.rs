@@ -7,9 +7,9 @@
 use std::fmt::{self, Debug};
 use std::time::Duration;
 
-use ipc_proto::Message;
+use ipc_proto::{Headers, Message};
 
-use crate::delivery::{About, Token};
+use crate::delivery::{About, Nack, Token};
 use crate::error::SettleError;
 use crate::transport::Settle;
 
@@ -19,7 +19,7 @@ pub trait SettleOnce: Send + Sync {
     ///
     /// # Errors
     /// [`SettleError::LeaseLost`] if the lease expired before.
-    fn settle(&self, how: Settle) -> Result<(), SettleError>;
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError>;
 
     /// Renews the lease.
     ///
@@ -34,6 +34,7 @@ pub(crate) struct Held {
     right: Option<Box<dyn SettleOnce>>,
     about: About,
     token: Token,
+    headers: Headers,
 }
 
 /// A received byte string that borrows nothing. Dropped unsettled, it is given back: a nack.
@@ -60,7 +61,16 @@ impl Held {
             right: Some(right),
             about,
             token,
+            headers: Headers::new(),
         }
+    }
+
+    pub(crate) fn set_headers(&mut self, headers: Headers) {
+        self.headers = headers;
+    }
+
+    pub(crate) fn headers(&self) -> &Headers {
+        &self.headers
     }
 
     pub(crate) fn about(&self) -> About {
@@ -72,7 +82,7 @@ impl Held {
     }
 
     /// Called once, at the end.
-    pub(crate) fn settle(&mut self, how: Settle) -> Result<(), SettleError> {
+    pub(crate) fn settle(&mut self, how: Settle<'_>) -> Result<(), SettleError> {
         let right = self.right.take();
         right.map_or(Err(SettleError::LeaseLost), |right| right.settle(how))
     }
@@ -87,8 +97,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(right) = self.right.take() {
             // A lease that was lost has been given back already.
-            let delay = Duration::ZERO;
-            let _ = right.settle(Settle::Nack { delay });
+            let _ = right.settle(Nack::new().into());
         }
     }
 }
@@ -145,6 +154,12 @@ macro_rules! settling {
                 self.held.token
             }
 
+            /// The headers of its message.
+            #[must_use]
+            pub fn headers(&self) -> &Headers {
+                self.held.headers()
+            }
+
             /// How often it was delivered, this time included.
             #[must_use]
             pub fn attempt(&self) -> u8 {
@@ -159,28 +174,54 @@ macro_rules! settling {
                 self.held.settle(Settle::Ack)
             }
 
-            /// To be delivered again at once, to anybody; a dead letter if that was its last attempt.
+            /// The attempt failed: the message is delivered again after a delay that the queue's [`Backoff`](ipc_proto::Backoff)
+            /// says, to any receiver. It is a dead letter if this was its last attempt.
             ///
             /// # Errors
             /// As [`ack`](Self::ack).
             pub fn nack(self) -> Result<(), SettleError> {
-                self.nack_after(Duration::ZERO)
+                self.nack_with(Nack::new())
             }
 
-            /// To be delivered again after `delay`, in whole milliseconds, rounded up.
+            /// As [`nack`](Self::nack), with a delay of the receiver's choice, in whole milliseconds, rounded up; zero: at once.
             ///
             /// # Errors
             /// As [`ack`](Self::ack).
-            pub fn nack_after(mut self, delay: Duration) -> Result<(), SettleError> {
-                self.held.settle(Settle::Nack { delay })
+            pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
+                self.nack_with(Nack::new().after(delay))
+            }
+
+            /// As [`nack`](Self::nack), with what went wrong, or a delay, or both.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn nack_with(mut self, nack: Nack<'_>) -> Result<(), SettleError> {
+                self.held.settle(nack.into())
+            }
+
+            /// Puts the message off: it is delivered again after `delay`, in whole milliseconds, rounded up, and this delivery does
+            /// not count as an attempt.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport can't.
+            pub fn snooze(mut self, delay: Duration) -> Result<(), SettleError> {
+                self.held.settle(Settle::Snooze { delay })
             }
 
             /// Never to be delivered again, but kept as a dead letter.
             ///
             /// # Errors
             /// As [`ack`](Self::ack).
-            pub fn bury(mut self) -> Result<(), SettleError> {
-                self.held.settle(Settle::Bury)
+            pub fn bury(self) -> Result<(), SettleError> {
+                self.bury_with("")
+            }
+
+            /// As [`bury`](Self::bury), with what is wrong with the message, which the dead letter keeps.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn bury_with(mut self, reason: &str) -> Result<(), SettleError> {
+                self.held.settle(Settle::Bury { reason })
             }
 
             /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease

@@ -39,7 +39,7 @@ pub use capability::{Capabilities, Semantic, Support, Unsupported};
 pub use connector::{Connector, register, remove};
 pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
-pub use delivery::{About, ByteDelivery, Token};
+pub use delivery::{About, ByteDelivery, Nack, Token};
 pub use error::{
     BatchFailure, DrainError, NoRoom, QueueError, RecvError, SendError, SendFailure, SettleError,
 };
@@ -58,7 +58,10 @@ pub use stats::QueueStats;
 pub use unix::{UnixQueue, UnixServer};
 
 /// The types of messages that travel, and how queues are set up.
-pub use ipc_proto::{Kind, Message, MessageId, Name, Priority, QueueSettings, SenderId, Timestamp};
+pub use ipc_proto::{
+    Backoff, HeaderError, Headers, Kind, Message, MessageId, Name, Priority, QueueSettings,
+    SenderId, Timestamp,
+};
 
 /// The workspace's README: its program must compile.
 #[cfg(doctest)]

@@ -180,6 +180,9 @@ impl Transport for LocalQueue {
             Semantic::Purge,
             Semantic::Drain,
             Semantic::Holdings,
+            Semantic::Headers,
+            Semantic::Reasons,
+            Semantic::Snooze,
         ])
     }
 
@@ -314,7 +317,7 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, ticket: u64, how: Settle) -> Result<(), SettleError> {
+    fn settle(&self, ticket: u64, how: Settle<'_>) -> Result<(), SettleError> {
         let mut table = self.table();
         let wake = table.settle(ticket, how)?;
         self.wake(&table, wake);
@@ -497,12 +500,15 @@ impl ReceivePort for LocalReceiver {
         loop {
             let (wake, next) = table.look_at_clock(Instant::now());
             self.shared.wake(&table, wake);
-            if let Some((ticket, about, payload, wake)) = table.take(self.id)? {
+            if let Some((taken, wake)) = table.take(self.id)? {
                 self.shared.wake(&table, wake);
-                let shared = Arc::clone(&self.shared);
-                let right = LocalHeld { shared, ticket };
+                let right = LocalHeld {
+                    shared: Arc::clone(&self.shared),
+                    ticket: taken.ticket,
+                };
                 let queue = self.shared.id;
-                return Ok(ByteDelivery::buffered(queue, about, payload, right));
+                let delivery = ByteDelivery::buffered(queue, taken.about, taken.payload, right);
+                return Ok(delivery.with_headers(taken.headers));
             }
             let until = match time_left(wait, started) {
                 Ok(until) => until,

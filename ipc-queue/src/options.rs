@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_proto::QueueSettings;
+use ipc_proto::{Backoff, QueueSettings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,19 +52,7 @@ impl QueueOptions {
     /// All settings at once; a queue that exists must agree with every one.
     pub fn settings(mut self, settings: QueueSettings) -> Self {
         self.settings = settings;
-        self.given = vec![
-            "capacity",
-            "inline_bytes",
-            "max_message_bytes",
-            "pool_bytes",
-            "attempt_limit",
-            "lease",
-            "max_participants",
-            "priorities",
-            "ageing",
-            "dedup_window",
-            "dedup_keys",
-        ];
+        self.given = self.settings.fields().map(|(field, _)| field).to_vec();
         self
     }
 
@@ -92,10 +80,29 @@ impl QueueOptions {
         self.given("pool_bytes")
     }
 
-    /// How often a message is delivered before it becomes a dead letter. Default 5.
+    /// How many attempts a message gets before it becomes a dead letter, whatever ended them. Default 12.
     pub fn attempt_limit(mut self, attempts: u8) -> Self {
         self.settings.attempt_limit = attempts;
         self.given("attempt_limit")
+    }
+
+    /// How many receivers may die over a message before it becomes a dead letter. Default 5.
+    pub fn crash_limit(mut self, crashes: u8) -> Self {
+        self.settings.crash_limit = crashes;
+        self.given("crash_limit")
+    }
+
+    /// How many leases of a message may end by time before it becomes a dead letter. Default 2.
+    pub fn expiry_limit(mut self, expiries: u8) -> Self {
+        self.settings.expiry_limit = expiries;
+        self.given("expiry_limit")
+    }
+
+    /// How long a message waits after a nack without a delay of its own, or a dropped delivery. Default: 100 ms, doubled
+    /// with each failure, to at most a minute, each delay shortened at random by up to a half.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self.given("backoff")
     }
 
     /// How long a receiver may hold a message without settling or extending it. Default: as long as it lives.

@@ -6,13 +6,13 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, Message, MessageId, QueueSettings, codec};
+use ipc_proto::{Headers, Kind, Message, MessageId, QueueSettings, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::control::ControlError;
-use crate::delivery::{About, ByteDelivery, Token};
+use crate::delivery::{About, ByteDelivery, Nack, Token};
 use crate::error::{BatchFailure, QueueError, RecvError, SendError, SendFailure, SettleError};
 use crate::options::QueueOptions;
 use crate::send_options::SendOptions;
@@ -371,6 +371,12 @@ impl<T> Delivery<'_, T> {
         self.message.data.as_ref()
     }
 
+    /// The headers of its message.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        self.bytes.headers()
+    }
+
     /// What it is for.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -403,20 +409,38 @@ impl<T> Delivery<'_, T> {
         self.bytes.ack()
     }
 
-    /// To be delivered again at once, to anybody; a dead letter if that was its last attempt.
+    /// The attempt failed: the message is delivered again after a delay that the queue's [`Backoff`](ipc_proto::Backoff)
+    /// says, to any receiver. It is a dead letter if this was its last attempt.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(self) -> Result<(), SettleError> {
-        self.bytes.nack()
+        self.nack_with(Nack::new())
     }
 
-    /// To be delivered again after `delay`, in whole milliseconds, rounded up.
+    /// As [`nack`](Self::nack), with a delay of the receiver's choice, in whole milliseconds, rounded up; zero: at once.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
-        self.bytes.nack_after(delay)
+        self.nack_with(Nack::new().after(delay))
+    }
+
+    /// As [`nack`](Self::nack), with what went wrong, or a delay, or both.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack_with(self, nack: Nack<'_>) -> Result<(), SettleError> {
+        self.bytes.nack_with(nack)
+    }
+
+    /// Puts the message off: it is delivered again after `delay`, in whole milliseconds, rounded up, and this delivery does
+    /// not count as an attempt.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport can't.
+    pub fn snooze(self, delay: Duration) -> Result<(), SettleError> {
+        self.bytes.snooze(delay)
     }
 
     /// Never to be delivered again, but kept as a dead letter.
@@ -424,7 +448,15 @@ impl<T> Delivery<'_, T> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn bury(self) -> Result<(), SettleError> {
-        self.bytes.bury()
+        self.bury_with("")
+    }
+
+    /// As [`bury`](Self::bury), with what is wrong with the message, which the dead letter keeps.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn bury_with(self, reason: &str) -> Result<(), SettleError> {
+        self.bytes.bury_with(reason)
     }
 
     /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease time-out.

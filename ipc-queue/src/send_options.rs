@@ -3,7 +3,7 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
-use ipc_proto::{Kind, Priority};
+use ipc_proto::{HeaderError, Headers, Kind, Priority};
 use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capabilities, Semantic, Unsupported};
@@ -39,6 +39,8 @@ pub struct SendOptions {
     pub key: Option<Key>,
     /// What to do when the queue is full.
     pub when_full: WhenFull,
+    /// Named values that travel beside the payload.
+    pub headers: Headers,
 }
 
 /// What to do when a queue is full.
@@ -128,6 +130,21 @@ impl SendOptions {
         self
     }
 
+    /// Adds a header, or replaces it.
+    ///
+    /// # Errors
+    /// [`HeaderError`](ipc_proto::HeaderError) when the name is not one, or the headers are too many or too large.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HeaderError> {
+        self.headers.insert(name, value)?;
+        Ok(self)
+    }
+
+    /// All headers at once.
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
     /// What to do when the queue is full.
     pub fn when_full(mut self, then: WhenFull) -> Self {
         self.when_full = then;
@@ -169,6 +186,7 @@ impl SendOptions {
             (self.expires_in.is_some(), Semantic::Expiry),
             (self.key.is_some(), Semantic::Deduplication),
             (self.when_full != WhenFull::default(), Semantic::DropOldest),
+            (!self.headers.is_empty(), Semantic::Headers),
         ];
         wanted
             .into_iter()

@@ -72,6 +72,21 @@ use tally::{Lane, Received, Sent, Side};
 use waiting::LostDescriptor;
 use word::{CellKind, Seat};
 
+/// What every queue in shared memory can do.
+const CAPABILITIES: Capabilities = Capabilities::none().natively([
+    Semantic::ZeroCopy,
+    Semantic::DeathNoticed,
+    Semantic::Batches,
+    Semantic::Priorities,
+    Semantic::Delay,
+    Semantic::Expiry,
+    Semantic::Deduplication,
+    Semantic::DropOldest,
+    Semantic::Pause,
+    Semantic::Purge,
+    Semantic::Drain,
+    Semantic::Holdings,
+]);
 /// What queue segments are called: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
 /// In the segment's flags: no more messages.
@@ -222,20 +237,7 @@ impl Transport for ShmQueue {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none().natively([
-            Semantic::ZeroCopy,
-            Semantic::DeathNoticed,
-            Semantic::Batches,
-            Semantic::Priorities,
-            Semantic::Delay,
-            Semantic::Expiry,
-            Semantic::Deduplication,
-            Semantic::DropOldest,
-            Semantic::Pause,
-            Semantic::Purge,
-            Semantic::Drain,
-            Semantic::Holdings,
-        ])
+        CAPABILITIES
     }
 
     fn id(&self) -> u64 {

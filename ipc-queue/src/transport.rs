@@ -36,6 +36,10 @@
 //! - `a_message_past_its_attempt_limit_is_a_dead_letter`: however its last delivery ended.
 //! - `a_buried_message_is_a_dead_letter`
 //! - `a_dead_letter_can_be_requeued_or_discarded`: requeued in its own place, also when the queue is full, with its id.
+//! - `a_nack_waits_as_the_queues_policy_says`: unless the receiver chooses a delay. A message comes back at once when its
+//!   receiver dies or lets its lease end.
+//! - `leases_that_end_are_limited_by_themselves`: a message of which more leases ended than the queue allows is a dead
+//!   letter, whatever attempts it has left.
 //! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former holder does
 //!   then is refused and changes nothing; what it reads stays as it is until it lets go.
 //! - `an_extended_lease_is_kept`
@@ -53,6 +57,10 @@
 //! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
 //!   loan has it, and free again if that comes to nothing. A key without bytes is refused.
 //! - `a_token_grows_with_each_delivery`: everywhere.
+//!
+//! - `headers_travel_with_their_message`: through redelivery, as a dead letter, and when it is requeued.
+//! - `a_reason_is_kept_in_the_dead_letter`: what the last nack or the burial said.
+//! - `a_snoozed_message_comes_back_without_losing_an_attempt`: not before its time.
 //!
 //! Control
 //! - `a_control_call_that_did_not_happen_is_an_error`: everywhere. No unanswered question is taken for zero, for an empty
@@ -88,7 +96,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, MessageId, QueueSettings};
+use ipc_proto::{Backoff, Kind, MessageId, QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
@@ -409,17 +417,49 @@ impl Wait {
 }
 
 /// How a delivery ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Settle {
-    /// Done: never to be delivered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle<'r> {
+    /// The work is done: the message is never delivered again.
     Ack,
-    /// To be delivered again, after a delay.
+    /// The attempt failed: the message is delivered again, or is a dead letter if this was its last attempt.
     Nack {
-        /// How long; zero for at once.
+        /// The time until then; `None`: as the queue's [`Backoff`] says.
+        delay: Option<Duration>,
+        /// What went wrong; empty if nothing was said. At most [`MAX_REASON_BYTES`] are kept.
+        reason: &'r str,
+    },
+    /// The message is put off: it is delivered again after the delay, and this was not an attempt.
+    Snooze {
+        /// The time until then.
         delay: Duration,
     },
-    /// Never to be delivered again, but kept as a dead letter.
-    Bury,
+    /// The message is never delivered again, but kept as a dead letter.
+    Bury {
+        /// What is wrong with it; empty if nothing was said.
+        reason: &'r str,
+    },
+}
+
+/// The longest reason of a failure that is kept, in bytes; longer ones are shortened.
+pub const MAX_REASON_BYTES: usize = 240;
+
+/// A reason as it is kept: its beginning, at most [`MAX_REASON_BYTES`].
+#[must_use]
+pub fn shorten_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)]
+}
+
+/// For transports: the delay of a nack after the failure with this number, by the queue's settings unless the receiver
+/// chose one.
+#[must_use]
+pub fn nack_delay(settings: &QueueSettings, chosen: Option<Duration>, failures: u8) -> Duration {
+    chosen.unwrap_or_else(|| {
+        let chance = match settings.backoff {
+            Backoff::Exponential { .. } => fastrand::u64(..),
+            _ => 0,
+        };
+        settings.backoff.delay(failures.into(), chance)
+    })
 }
 
 /// What happens if a queue exists, or does not.
@@ -489,64 +529,7 @@ impl OpenRequest {
     /// [`QueueError::SettingsDiffer`] names the first that differs.
     pub fn check(&self, name: &str, found: &QueueSettings) -> Result<(), QueueError> {
         let wanted = &self.settings;
-        let fields: [(&'static str, String, String); 11] = [
-            (
-                "capacity",
-                found.capacity.to_string(),
-                wanted.capacity.to_string(),
-            ),
-            (
-                "inline_bytes",
-                found.inline_bytes.to_string(),
-                wanted.inline_bytes.to_string(),
-            ),
-            (
-                "max_message_bytes",
-                found.max_message_bytes.to_string(),
-                wanted.max_message_bytes.to_string(),
-            ),
-            (
-                "pool_bytes",
-                found.pool_bytes.to_string(),
-                wanted.pool_bytes.to_string(),
-            ),
-            (
-                "attempt_limit",
-                found.attempt_limit.to_string(),
-                wanted.attempt_limit.to_string(),
-            ),
-            (
-                "lease",
-                format!("{:?}", found.lease),
-                format!("{:?}", wanted.lease),
-            ),
-            (
-                "max_participants",
-                found.max_participants.to_string(),
-                wanted.max_participants.to_string(),
-            ),
-            (
-                "priorities",
-                found.priorities.to_string(),
-                wanted.priorities.to_string(),
-            ),
-            (
-                "ageing",
-                format!("{:?}", found.ageing),
-                format!("{:?}", wanted.ageing),
-            ),
-            (
-                "dedup_window",
-                format!("{:?}", found.dedup_window),
-                format!("{:?}", wanted.dedup_window),
-            ),
-            (
-                "dedup_keys",
-                found.dedup_keys.to_string(),
-                wanted.dedup_keys.to_string(),
-            ),
-        ];
-        for (field, found, wanted) in fields {
+        for ((field, found), (_, wanted)) in found.fields().into_iter().zip(wanted.fields()) {
             if self.insist_on.contains(&field) && found != wanted {
                 return Err(QueueError::SettingsDiffer {
                     name: name.to_owned(),

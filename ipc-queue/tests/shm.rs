@@ -83,6 +83,7 @@ fn short_of_memory(shm: &Shm) -> ByteQueue {
             inline_bytes: 64,
             max_message_bytes: 4096,
             pool_bytes: 4096,
+            backoff: ipc_queue::Backoff::None,
             ..QueueSettings::default()
         },
         ..OpenRequest::default()

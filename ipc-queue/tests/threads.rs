@@ -27,6 +27,8 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
             max_message_bytes: 512,
             pool_bytes: 4096,
             attempt_limit: 250,
+            crash_limit: 250,
+            backoff: ipc_queue::Backoff::None,
             lease: None,
             max_participants: 2,
             ..QueueSettings::default()

@@ -321,6 +321,8 @@ fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
             max_message_bytes: payload::LARGEST,
             pool_bytes: 8 * u64::from(payload::LARGEST),
             attempt_limit: 50,
+            crash_limit: 50,
+            backoff: ipc_queue::Backoff::None,
             lease: Some(LEASE),
             max_participants: 64,
             priorities: true,

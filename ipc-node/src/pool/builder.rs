@@ -115,6 +115,8 @@ impl Default for PoolBuilder {
             },
             queue: QueueSettings {
                 attempt_limit: 3,
+                crash_limit: 3,
+                backoff: ipc_queue::Backoff::None,
                 ..QueueSettings::default()
             },
             namespace: "default".to_owned(),
@@ -176,7 +178,7 @@ impl PoolBuilder {
 
     /// How many workers may die over a job, before it is a dead letter. Default 3.
     pub fn attempt_limit(mut self, attempts: u8) -> Self {
-        self.queue.attempt_limit = attempts;
+        (self.queue.attempt_limit, self.queue.crash_limit) = (attempts, attempts);
         self
     }
 

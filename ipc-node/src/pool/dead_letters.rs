@@ -144,6 +144,8 @@ mod tests {
             crashes: 1,
             last_worker: None,
             signal: None,
+            error: String::new(),
+            headers: ipc_queue::Headers::new(),
             payload: payload.to_vec(),
         }
     }

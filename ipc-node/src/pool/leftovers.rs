@@ -140,6 +140,8 @@ fn as_letter(held: &HeldBytes) -> DeadLetter {
         crashes: 0,
         last_worker: None,
         signal: None,
+        error: String::new(),
+        headers: held.headers().clone(),
         payload: held.payload().to_vec(),
     }
 }

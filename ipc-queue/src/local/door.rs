@@ -76,7 +76,7 @@ pub(super) struct LocalHeld {
 }
 
 impl SettleOnce for LocalHeld {
-    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
         self.shared.settle(self.ticket, how)
     }
 

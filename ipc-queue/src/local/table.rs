@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipc_proto::{Kind, MessageId, Priority, QueueSettings, Timestamp};
+use ipc_proto::{Headers, Kind, MessageId, Priority, QueueSettings, Timestamp};
 
 use super::keys::Keys;
 use crate::ageing;
@@ -16,7 +16,7 @@ use crate::delivery::About;
 use crate::error::{RecvError, SendFailure, SettleError};
 use crate::send_options::{SendOptions, WhenFull};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, Settle};
+use crate::transport::{Holding, Settle, nack_delay, shorten_reason};
 
 /// A message of a local queue.
 #[derive(Clone, Debug)]
@@ -28,10 +28,14 @@ struct Item {
     /// Since when it waits, for its ageing.
     since: Instant,
     expires_at: Option<Instant>,
+    headers: Headers,
     payload: Vec<u8>,
     attempt: u8,
     nacks: u8,
     expiries: u8,
+    deliveries: u64,
+    /// What the last nack or the burial said.
+    error: String,
 }
 
 #[derive(Debug)]
@@ -55,8 +59,7 @@ pub(super) enum Life {
 /// Everything in a local queue.
 #[derive(Debug)]
 pub(super) struct Table {
-    capacity: u32,
-    attempt_limit: u8,
+    settings: QueueSettings,
     lease: Option<Duration>,
     priorities: bool,
     ageing: Duration,
@@ -80,6 +83,15 @@ pub(super) struct Table {
     pub(super) counts: QueueStats,
 }
 
+/// A message that was just delivered.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) ticket: u64,
+    pub(super) about: About,
+    pub(super) headers: Headers,
+    pub(super) payload: Vec<u8>,
+}
+
 /// Who must look again after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -97,8 +109,7 @@ pub(super) enum Wake {
 impl Table {
     pub(super) fn new(settings: &QueueSettings) -> Self {
         Self {
-            capacity: settings.capacity,
-            attempt_limit: settings.attempt_limit,
+            settings: settings.clone(),
             lease: settings.lease,
             priorities: settings.priorities,
             ageing: settings.ageing,
@@ -146,7 +157,7 @@ impl Table {
 
     /// Whether there is a place; makes one if `options` says so, and if it can.
     fn check_room(&mut self, options: &SendOptions) -> Result<(), SendFailure> {
-        if self.in_use(options.priority) < u64::from(self.capacity) {
+        if self.in_use(options.priority) < u64::from(self.settings.capacity) {
             return Ok(());
         }
         if options.when_full == WhenFull::DropOldest
@@ -156,7 +167,7 @@ impl Table {
             return Ok(());
         }
         Err(SendFailure::Full {
-            capacity: self.capacity,
+            capacity: self.settings.capacity,
             dead: self.dead.len() as u64,
         })
     }
@@ -201,10 +212,13 @@ impl Table {
             sent_at: Timestamp::from(SystemTime::now()),
             since: now,
             expires_at: options.expires_in.and_then(|time| now.checked_add(time)),
+            headers: options.headers,
             payload,
             attempt: 0,
             nacks: 0,
             expiries: 0,
+            deliveries: 0,
+            error: String::new(),
         };
         // Somebody may wait for the key; and those asleep may have to get up earlier now, to drop it.
         let wake = match (options.key, item.expires_at) {
@@ -238,11 +252,7 @@ impl Table {
     // --- receiving -------------------------------------------------------------------------------
 
     /// Delivers the next message, if one is ready.
-    #[expect(clippy::type_complexity, reason = "named where it is taken apart")]
-    pub(super) fn take(
-        &mut self,
-        holder: u64,
-    ) -> Result<Option<(u64, About, Vec<u8>, Wake)>, RecvError> {
+    pub(super) fn take(&mut self, holder: u64) -> Result<Option<(Taken, Wake)>, RecvError> {
         if self.life == Life::Removed {
             return Err(RecvError::Removed);
         }
@@ -253,13 +263,15 @@ impl Table {
             return Ok(None);
         };
         item.attempt += 1;
+        item.deliveries += 1;
         let about = About {
             kind: item.kind,
             id: item.id,
             sent_at: item.sent_at,
             attempt: item.attempt,
+            delivery: item.deliveries,
         };
-        let payload = item.payload.clone();
+        let (payload, headers) = (item.payload.clone(), item.headers.clone());
         self.counts.received += 1;
         self.counts.bytes_received += payload.len() as u64;
         self.counts.redelivered += u64::from(item.attempt > 1);
@@ -274,7 +286,13 @@ impl Table {
             ends_at,
         };
         self.leases.insert(ticket, lease);
-        Ok(Some((ticket, about, payload, wake)))
+        let taken = Taken {
+            ticket,
+            about,
+            headers,
+            payload,
+        };
+        Ok(Some((taken, wake)))
     }
 
     /// Takes the message out that goes next.
@@ -323,7 +341,7 @@ impl Table {
 
     // --- settling --------------------------------------------------------------------------------
 
-    pub(super) fn settle(&mut self, ticket: u64, how: Settle) -> Result<Wake, SettleError> {
+    pub(super) fn settle(&mut self, ticket: u64, how: Settle<'_>) -> Result<Wake, SettleError> {
         let Some(Lease { mut item, .. }) = self.leases.remove(&ticket) else {
             self.counts.leases_lost += 1;
             return Err(SettleError::LeaseLost);
@@ -333,14 +351,22 @@ impl Table {
                 self.counts.acked += 1;
                 self.freed()
             }
-            Settle::Bury => {
+            Settle::Bury { reason } => {
                 self.counts.buried += 1;
+                shorten_reason(reason).clone_into(&mut item.error);
                 self.bury(item, DeadReason::Buried)
             }
-            Settle::Nack { delay } => {
+            Settle::Nack { delay, reason } => {
                 self.counts.nacked += 1;
                 item.nacks = item.nacks.saturating_add(1);
+                shorten_reason(reason).clone_into(&mut item.error);
+                let delay = nack_delay(&self.settings, delay, item.nacks);
                 self.again(item, delay, DeadReason::Nacked)
+            }
+            Settle::Snooze { delay } => {
+                self.counts.nacked += 1;
+                item.attempt -= 1;
+                self.put_off(item, delay)
             }
         };
         Ok(wake)
@@ -367,10 +393,10 @@ impl Table {
         for Lease { mut item, .. } in expired {
             item.expiries = item.expiries.saturating_add(1);
             self.counts.expiries += 1;
-            // As over shared memory, a message that two held too long is poison.
-            let _ = match item.expiries {
-                1 => self.again(item, Duration::ZERO, DeadReason::Expired),
-                _ => self.bury(item, DeadReason::Expired),
+            let _ = if item.expiries < self.settings.expiry_limit {
+                self.again(item, Duration::ZERO, DeadReason::Expired)
+            } else {
+                self.bury(item, DeadReason::Expired)
             };
             wake = Wake::Receivers;
         }
@@ -405,9 +431,13 @@ impl Table {
     }
 
     fn again(&mut self, item: Item, delay: Duration, reason: DeadReason) -> Wake {
-        if item.attempt >= self.attempt_limit {
+        if item.attempt >= self.settings.attempt_limit {
             return self.bury(item, reason);
         }
+        self.put_off(item, delay)
+    }
+
+    fn put_off(&mut self, item: Item, delay: Duration) -> Wake {
         if delay.is_zero() {
             self.make_ready(item);
             return Wake::Receiver;
@@ -483,18 +513,20 @@ impl Table {
             crashes: 0,
             last_worker: Some(std::process::id()),
             signal: None,
+            error: item.error.clone(),
+            headers: item.headers.clone(),
             payload: item.payload.clone(),
         };
         self.dead.iter().map(letter).collect()
     }
 
-    /// Sends a copy of a dead letter and drops it; `false` if it is gone.
     /// Makes a dead letter a message that is ready, in its own place. `None`: there is no such dead letter.
     pub(super) fn requeue(&mut self, id: DeadLetterId) -> Option<Wake> {
         let index = self.dead_index(id)?;
         let (_, _, mut item) = self.dead.remove(index);
         (item.attempt, item.nacks, item.expiries) = (0, 0, 0);
         (item.expires_at, item.since) = (None, Instant::now());
+        item.error.clear();
         self.make_ready(item);
         Some(Wake::Receiver)
     }

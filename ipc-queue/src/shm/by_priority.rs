@@ -121,6 +121,7 @@ impl SendPort for ShmSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<Loan<'_>, SendFailure> {
+        options.check(super::CAPABILITIES)?;
         let level = level_of(options.priority);
         if level > self.others.len() {
             return Err(Unsupported::by_settings(Semantic::Priorities).into());

@@ -93,7 +93,7 @@ impl ShmHeld {
 }
 
 impl SettleOnce for ShmHeld {
-    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
         self.receiver().settle(&self.lease, how)
     }
 

@@ -20,7 +20,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ipc_proto::{Priority, QueueSettings};
+use ipc_proto::{Backoff, Priority, QueueSettings};
 use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
 
 use super::keys::NOTE_WORDS;
@@ -40,6 +40,8 @@ const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 const WARM_BYTES: usize = 4 << 20;
 const ID_PARAM: usize = 13;
+/// Up to six delays in milliseconds, two in each word.
+const BACKOFF_PARAMS: Range<usize> = 10..13;
 
 /// Where the parts of one level of a queue lie. Offsets are from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,12 +240,23 @@ fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usi
 pub fn to_params(settings: &QueueSettings, queue_id: u64) -> [u64; 14] {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let mut params = [0; 14];
+    let backoff = backoff_to_params(&settings.backoff);
+    params[BACKOFF_PARAMS].copy_from_slice(&backoff.1);
     params[..10].copy_from_slice(&[
         settings.capacity.into(),
         settings.inline_bytes.into(),
         settings.max_message_bytes.into(),
         settings.pool_bytes,
-        settings.attempt_limit.into(),
+        u64::from_le_bytes([
+            settings.attempt_limit,
+            settings.crash_limit,
+            settings.expiry_limit,
+            backoff.0,
+            0,
+            0,
+            0,
+            0,
+        ]),
         settings.lease.map_or(0, millis),
         settings.priorities.into(),
         millis(settings.ageing),
@@ -254,6 +267,40 @@ pub fn to_params(settings: &QueueSettings, queue_id: u64) -> [u64; 14] {
     params
 }
 
+/// The kind of back-off, with the number of its delays in the upper bits, and the delays.
+fn backoff_to_params(backoff: &Backoff) -> (u8, [u64; 3]) {
+    let (kind, delays) = match backoff {
+        Backoff::None => (0, Vec::new()),
+        Backoff::Fixed(delay) => (1, vec![*delay]),
+        Backoff::Exponential { first, most } => (2, vec![*first, *most]),
+        Backoff::List(delays) => (3, delays.clone()),
+    };
+    let mut words = [0; 3];
+    for (index, delay) in delays.iter().enumerate() {
+        let millis = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+        words[index / 2] |= u64::from(millis) << (32 * (index % 2));
+    }
+    (kind | (delays.len() as u8) << 2, words)
+}
+
+fn backoff_from_params(kind: u8, words: [u64; 3]) -> Option<Backoff> {
+    let count = usize::from(kind >> 2);
+    let millis = words
+        .into_iter()
+        .flat_map(|word| [word as u32, (word >> 32) as u32]);
+    let mut delays = millis.map(|millis| Duration::from_millis(millis.into()));
+    match (kind & 3, count) {
+        (0, 0) => Some(Backoff::None),
+        (1, 1) => delays.next().map(Backoff::Fixed),
+        (2, 2) => Some(Backoff::Exponential {
+            first: delays.next()?,
+            most: delays.next()?,
+        }),
+        (3, 1..=Backoff::MAX_LIST) => Some(Backoff::List(delays.take(count).collect())),
+        _ => None,
+    }
+}
+
 /// The number that tells this queue from others, also from one of the same name before or after it.
 pub fn queue_id(params: &[u64; 14]) -> u64 {
     params[ID_PARAM]
@@ -262,12 +309,28 @@ pub fn queue_id(params: &[u64; 14]) -> u64 {
 /// The settings that [`to_params`] made `params` from, if they are valid ones.
 pub fn from_params(params: &[u64; 14], max_participants: u16) -> Option<QueueSettings> {
     let time = |millis: u64| Some(Duration::from_millis(millis)).filter(|time| !time.is_zero());
+    let [
+        attempt_limit,
+        crash_limit,
+        expiry_limit,
+        backoff,
+        0,
+        0,
+        0,
+        0,
+    ] = params[4].to_le_bytes()
+    else {
+        return None;
+    };
     let settings = QueueSettings {
+        crash_limit,
+        expiry_limit,
+        backoff: backoff_from_params(backoff, params[BACKOFF_PARAMS].try_into().ok()?)?,
         capacity: u32::try_from(params[0]).ok()?,
         inline_bytes: u32::try_from(params[1]).ok()?,
         max_message_bytes: u32::try_from(params[2]).ok()?,
         pool_bytes: params[3],
-        attempt_limit: u8::try_from(params[4]).ok()?,
+        attempt_limit,
         lease: time(params[5]),
         max_participants,
         priorities: match params[6] {

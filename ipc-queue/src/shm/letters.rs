@@ -8,6 +8,8 @@ use super::contents::Contents;
 use super::events;
 use super::level::Level;
 use super::memory::{Memory, Word};
+use ipc_proto::Headers;
+
 use super::ring::Ring;
 use super::word::{CellKind, State};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
@@ -109,6 +111,8 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         crashes: tally.crashes,
         last_worker: Some(tally.holder).filter(|pid| *pid != 0),
         signal: Some(tally.signal).filter(|signal| *signal != 0),
+        error: String::new(),
+        headers: Headers::new(),
         payload,
     })
 }

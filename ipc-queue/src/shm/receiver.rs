@@ -21,9 +21,11 @@ use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
+use crate::capability::{Semantic, Unsupported};
+use crate::delivery::Nack;
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SettleError};
-use crate::transport::{Settle, Wait};
+use crate::transport::{Settle, Wait, nack_delay};
 
 /// Receives from one level of a queue in shared memory.
 #[derive(Debug)]
@@ -322,7 +324,7 @@ impl LevelReceiver {
     }
 
     #[inline(never)]
-    pub(super) fn settle(&self, lease: &Lease, how: Settle) -> Result<(), SettleError> {
+    pub(super) fn settle(&self, lease: &Lease, how: Settle<'_>) -> Result<(), SettleError> {
         let ring = &self.level.ring;
         if !self.shared.attachment.is_ours() {
             return Err(self.not_ours());
@@ -332,14 +334,22 @@ impl LevelReceiver {
         let attempts = ring.attempts(lease);
         let (settled, what) = match how {
             Settle::Ack => return self.ack(lease),
-            Settle::Nack { delay } if delay.is_zero() => {
-                (ring.settle(lease, Settlement::Nack), Received::Nacked)
+            Settle::Nack { delay, .. } => {
+                let settings = &self.shared.contents.settings;
+                let delay = nack_delay(settings, delay, attempts);
+                let settled = match delay.is_zero() {
+                    true => ring.settle(lease, Settlement::Nack),
+                    false => self.delay(lease, delay),
+                };
+                (settled, Received::Nacked)
             }
-            Settle::Nack { delay } => (self.delay(lease, delay), Received::Nacked),
-            Settle::Bury => (ring.settle(lease, Settlement::Bury), Received::Buried),
+            Settle::Snooze { .. } => {
+                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            }
+            Settle::Bury { .. } => (ring.settle(lease, Settlement::Bury), Received::Buried),
         };
         if settled == Settled::Dead {
-            let reason = if how == Settle::Bury {
+            let reason = if matches!(how, Settle::Bury { .. }) {
                 "buried"
             } else {
                 "nacked"
@@ -445,7 +455,13 @@ impl ShmDelivery<'_> {
             id: envelope.id,
             sent_at: envelope.sent_at,
             attempt: self.attempt(),
+            delivery: lease.lap_number(),
         }
+    }
+
+    /// The lap at which it was taken: each delivery takes its cell one lap further.
+    pub(crate) fn delivery(&self) -> u64 {
+        self.payload.lease().lap_number()
     }
 
     /// Whether what was read so far was the message, and not zeroes in its place.
@@ -466,12 +482,6 @@ impl ShmDelivery<'_> {
         self.receiver.level.ring.attempts(self.payload.lease())
     }
 
-    /// Grows with each delivery of the message, also after it was requeued.
-    #[inline]
-    pub(crate) fn delivery(&self) -> u8 {
-        self.payload.lease().attempt()
-    }
-
     pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
         self.receiver.extend(self.payload.lease(), by)
     }
@@ -487,7 +497,7 @@ impl ShmDelivery<'_> {
 
     /// For once, and never dropped after.
     #[inline]
-    pub(crate) fn settle(&self, how: Settle) -> Result<(), SettleError> {
+    pub(crate) fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
         match how {
             Settle::Ack => self.receiver.ack(self.payload.lease()),
             other => self.receiver.settle(self.payload.lease(), other),
@@ -498,9 +508,7 @@ impl ShmDelivery<'_> {
 impl Drop for ShmDelivery<'_> {
     #[inline]
     fn drop(&mut self) {
-        let nack = Settle::Nack {
-            delay: Duration::ZERO,
-        };
+        let nack = Nack::new().into();
         // A lease that was lost has been given back already.
         let _ = self.receiver.settle(self.payload.lease(), nack);
     }

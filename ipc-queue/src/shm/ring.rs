@@ -174,6 +174,11 @@ impl Lease {
         self.place.index()
     }
 
+    /// The lap at which the message was taken. Each delivery takes its cell at least one lap further.
+    pub fn lap_number(&self) -> u64 {
+        State::from_word(self.word).lap.number()
+    }
+
     /// The number of the delivery: 1 for the first of a message. Not how often a requeued message
     /// was delivered since: [`Ring::attempts`] says that.
     #[inline(always)]

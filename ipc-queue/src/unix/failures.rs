@@ -69,6 +69,7 @@ pub(super) enum RecvFailed {
 /// A [`SettleError`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SettleFailed {
+    Unsupported(Lacking),
     LeaseLost,
     Deleted,
     Truncated,
@@ -235,6 +236,7 @@ impl From<RecvFailed> for RecvError {
 impl From<SettleError> for SettleFailed {
     fn from(error: SettleError) -> Self {
         match error {
+            SettleError::Unsupported(what) => Self::Unsupported(what.into()),
             SettleError::LeaseLost => Self::LeaseLost,
             SettleError::Deleted => Self::Deleted,
             SettleError::Truncated => Self::Truncated,
@@ -248,6 +250,7 @@ impl From<SettleError> for SettleFailed {
 impl From<SettleFailed> for SettleError {
     fn from(failed: SettleFailed) -> Self {
         match failed {
+            SettleFailed::Unsupported(what) => Self::Unsupported(what.into()),
             SettleFailed::LeaseLost => Self::LeaseLost,
             SettleFailed::Deleted => Self::Deleted,
             SettleFailed::Truncated => Self::Truncated,

@@ -286,6 +286,7 @@ impl UnixReceiver {
                     ticket: delivered.ticket,
                 };
                 ByteDelivery::buffered(client.welcome.id, delivered.about, payload, held)
+                    .with_headers(delivered.headers)
             }))
     }
 }
@@ -351,8 +352,9 @@ impl PublishOnce for UnixPlace {
 }
 
 impl SettleOnce for UnixHeld {
-    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
         let ticket = self.ticket;
+        let how = how.into();
         self.ask(&Ask::Settle { ticket, how })
     }
 

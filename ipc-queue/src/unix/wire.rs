@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, MessageId, QueueSettings};
+use ipc_proto::{Headers, Kind, MessageId, QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use super::failures::{ControlFailed, DrainFailed, RecvFailed, SendFailed, SettleFailed};
@@ -16,10 +16,10 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::About;
 use crate::send_options::SendOptions;
 use crate::stats::QueueStats;
-use crate::transport::{Holding, Settle, Wait};
+use crate::transport::{Holding, Settle, Wait, shorten_reason};
 
 /// Changes with everything that is said here.
-pub(super) const PROTOCOL: u16 = 2;
+pub(super) const PROTOCOL: u16 = 3;
 pub(super) const MAGIC: [u8; 4] = *b"ipcq";
 
 /// What every version's `Hello` begins with.
@@ -185,7 +185,7 @@ pub(super) enum Ask {
     },
     Settle {
         ticket: u64,
-        how: Settle,
+        how: End,
     },
     Extend {
         ticket: u64,
@@ -235,10 +235,58 @@ pub(super) enum Answer {
     Violation(String),
 }
 
+/// A [`Settle`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum End {
+    Ack,
+    Nack {
+        delay: Option<Duration>,
+        reason: String,
+    },
+    Snooze {
+        delay: Duration,
+    },
+    Bury {
+        reason: String,
+    },
+}
+
+impl From<Settle<'_>> for End {
+    fn from(how: Settle<'_>) -> Self {
+        let kept = |reason| shorten_reason(reason).to_owned();
+        match how {
+            Settle::Ack => Self::Ack,
+            Settle::Nack { delay, reason } => Self::Nack {
+                delay,
+                reason: kept(reason),
+            },
+            Settle::Snooze { delay } => Self::Snooze { delay },
+            Settle::Bury { reason } => Self::Bury {
+                reason: kept(reason),
+            },
+        }
+    }
+}
+
+impl End {
+    pub(super) fn as_settle(&self) -> Settle<'_> {
+        match self {
+            Self::Ack => Settle::Ack,
+            Self::Nack { delay, reason } => Settle::Nack {
+                delay: *delay,
+                reason,
+            },
+            Self::Snooze { delay } => Settle::Snooze { delay: *delay },
+            Self::Bury { reason } => Settle::Bury { reason },
+        }
+    }
+}
+
 /// A message that was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Delivered {
     pub(super) ticket: u64,
     pub(super) about: About,
+    pub(super) headers: Headers,
     pub(super) bytes: u32,
 }

@@ -60,6 +60,7 @@ fn settings(with: With) -> QueueSettings {
         max_message_bytes: 1024,
         pool_bytes: 4096,
         attempt_limit: 2,
+        backoff: ipc_queue::Backoff::None,
         lease: None,
         max_participants: 2,
         priorities: everything,
@@ -119,18 +120,23 @@ impl Image {
         let settle = |how: Settle| {
             receiver.recv(Wait::No).map(|delivery| match how {
                 Settle::Ack => delivery.ack().unwrap(),
-                Settle::Bury => delivery.bury().unwrap(),
-                Settle::Nack { delay } => delivery.nack_after(delay).unwrap(),
+                Settle::Bury { .. } => delivery.bury().unwrap(),
+                Settle::Snooze { delay } => delivery.snooze(delay).unwrap(),
+                Settle::Nack { delay, .. } => {
+                    delivery.nack_after(delay.unwrap_or_default()).unwrap()
+                }
             })
         };
         settle(Settle::Ack).unwrap();
-        settle(Settle::Bury).unwrap();
+        settle(Settle::Bury { reason: "" }).unwrap();
         settle(Settle::Nack {
-            delay: Duration::from_secs(3600),
+            delay: Some(Duration::from_secs(3600)),
+            reason: "",
         })
         .unwrap();
         settle(Settle::Nack {
-            delay: Duration::ZERO,
+            delay: Some(Duration::ZERO),
+            reason: "",
         })
         .unwrap();
         [64, 0].into_iter().for_each(send);
@@ -149,7 +155,7 @@ impl Image {
 
     /// What using a file of these bytes comes to, if `meanwhile` changes it further before every step, and says how
     /// to settle what may have been received in it.
-    pub fn used(&self, bytes: &[u8], mut meanwhile: impl FnMut(&File) -> Settle) -> Use {
+    pub fn used(&self, bytes: &[u8], mut meanwhile: impl FnMut(&File) -> Settle<'static>) -> Use {
         let path = path(&self.namespace);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         for folder in path.ancestors().skip(1).take(2) {
@@ -186,7 +192,7 @@ fn send_with_everything(sender: &dyn SendPort) -> Result<(), SendFailure> {
 
 impl Image {
     /// Everything that one sees of it who only looks.
-    fn look_at_it(&self, meanwhile: &mut impl FnMut() -> Settle) {
+    fn look_at_it(&self, meanwhile: &mut impl FnMut() -> Settle<'static>) {
         meanwhile();
         let Ok(inspector) = Inspector::open(&self.namespace, &name()) else {
             return; // Changed since it was opened.
@@ -207,7 +213,7 @@ impl Image {
 }
 
 /// Everything one does with a queue; every loop is bounded by more than the queue can hold.
-fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
+fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> Use {
     const BOUND: usize = 4 * CAPACITY as usize;
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let settings = queue.settings().clone();
@@ -226,8 +232,9 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle) -> Use {
                 let extended = delivery.extend(Duration::from_secs(1));
                 let settled = match meanwhile() {
                     Settle::Ack => delivery.ack(),
-                    Settle::Bury => delivery.bury(),
-                    Settle::Nack { delay } => delivery.nack_after(delay),
+                    Settle::Bury { .. } => delivery.bury(),
+                    Settle::Snooze { delay } => delivery.snooze(delay),
+                    Settle::Nack { delay, .. } => delivery.nack_after(delay.unwrap_or_default()),
                 };
                 let settled = extended.and(settled);
                 let is_lost =

@@ -148,9 +148,10 @@ fn words_that_change_while_the_queue_is_used_do_no_harm() {
             }
             match random.u8(..4) {
                 0 | 1 => Settle::Ack,
-                2 => Settle::Bury,
+                2 => Settle::Bury { reason: "" },
                 _ => Settle::Nack {
-                    delay: Duration::from_millis(random.u64(..2)),
+                    delay: Some(Duration::from_millis(random.u64(..2))),
+                    reason: "",
                 },
             }
         });

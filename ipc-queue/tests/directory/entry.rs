@@ -34,6 +34,7 @@ pub struct Entry {
     /// Which handle has that.
     pub holder: u64,
     pub attempt: u8,
+    pub deliveries: u32,
     pub nacks: u8,
     pub expiries: u8,
     pub crashes: u8,
@@ -54,6 +55,7 @@ impl Entry {
             token: fastrand::u64(..),
             holder,
             attempt: 0,
+            deliveries: 0,
             nacks: 0,
             expiries: 0,
             crashes: 0,

@@ -287,7 +287,10 @@ impl Contents<'_> {
 
     /// Ends a delivery, for that reason: to be delivered again after `delay`, or a dead letter.
     pub fn give_back(&mut self, entry: Entry, delay: Duration, why: DeadReason) -> io::Result<()> {
-        let is_last = entry.attempt >= self.folder.about.settings.attempt_limit;
+        let settings = &self.folder.about.settings;
+        let is_last = entry.attempt >= settings.attempt_limit
+            || (why == DeadReason::Expired && entry.expiries + 1 >= settings.expiry_limit)
+            || (why == DeadReason::Crashed && entry.crashes + 1 >= settings.crash_limit);
         self.change(entry, |entry| {
             match why {
                 DeadReason::Crashed => entry.crashes += 1,

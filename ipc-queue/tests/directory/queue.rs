@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_queue::transport::{OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
+use ipc_queue::transport::{
+    OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait, nack_delay,
+};
 use ipc_queue::{
     About, ByteDelivery, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter,
-    DeadLetterId, DeadReason, Loan, MessageId, NoRoom, PublishOnce, QueueError, QueueSettings,
-    QueueStats, RecvError, Semantic, SendFailure, SendOptions, SenderId, SettleError, SettleOnce,
-    Support,
+    DeadLetterId, DeadReason, Headers, Loan, MessageId, NoRoom, PublishOnce, QueueError,
+    QueueSettings, QueueStats, RecvError, Semantic, SendFailure, SendOptions, SenderId,
+    SettleError, SettleOnce, Support, Unsupported,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -201,6 +203,8 @@ fn letter(folder: &Folder, entry: &Entry) -> io::Result<Option<DeadLetter>> {
         crashes: entry.crashes,
         signal: None,
         last_worker: None,
+        error: String::new(),
+        headers: Headers::new(),
         payload: fs::read(folder.file(entry))?,
     }))
 }
@@ -444,6 +448,7 @@ impl DirectoryReceiver {
             entry.state = State::Leased;
             entry.due = self.folder.about.settings.lease.map_or(0, after);
             entry.attempt += 1;
+            entry.deliveries += 1;
             (entry.token, entry.holder) = (token, presence.id);
         })?;
         contents.count(|counts| {
@@ -456,6 +461,7 @@ impl DirectoryReceiver {
             id: entry.id,
             sent_at: entry.sent_at,
             attempt: entry.attempt + 1,
+            delivery: (entry.deliveries + 1).into(),
         };
         let held = DirectoryHeld {
             folder: Arc::clone(&self.folder),
@@ -481,7 +487,7 @@ fn is_all_theirs(contents: &Contents<'_>, holder: u64) -> bool {
 }
 
 impl SettleOnce for DirectoryHeld {
-    fn settle(&self, how: Settle) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
         let mut contents = self.folder.contents().map_err(not_settled)?;
         let Some(entry) = contents.by_token(State::Leased, self.token) else {
             let _ = contents.count(|counts| counts.leases_lost += 1);
@@ -489,16 +495,23 @@ impl SettleOnce for DirectoryHeld {
         };
         let settled = match how {
             Settle::Ack => contents.delete(entry),
-            Settle::Bury => {
+            Settle::Bury { .. } => {
                 contents.change(entry, |entry| entry.state = State::Dead(DeadReason::Buried))
             }
-            Settle::Nack { delay } => contents.give_back(entry, delay, DeadReason::Nacked),
+            Settle::Nack { delay, .. } => {
+                let settings = &self.folder.about.settings;
+                let delay = nack_delay(settings, delay, entry.attempt);
+                contents.give_back(entry, delay, DeadReason::Nacked)
+            }
+            Settle::Snooze { .. } => {
+                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            }
         };
         let counted = settled.and_then(|()| {
             contents.count(|counts| match how {
                 Settle::Ack => counts.acked += 1,
-                Settle::Bury => counts.buried += 1,
-                Settle::Nack { .. } => counts.nacked += 1,
+                Settle::Bury { .. } => counts.buried += 1,
+                Settle::Nack { .. } | Settle::Snooze { .. } => counts.nacked += 1,
             })
         });
         counted.map_err(|error| not_settled(Trouble::Io(error)))

@@ -44,6 +44,7 @@ pub fn settings(capacity: u32) -> QueueSettings {
         max_message_bytes: 5000,
         pool_bytes: (u64::from(capacity) + 1) * 2 * 5056,
         attempt_limit: 5,
+        backoff: ipc_queue::Backoff::None,
         lease: None,
         max_participants: 12,
         ..QueueSettings::default()

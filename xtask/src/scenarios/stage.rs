@@ -112,6 +112,8 @@ pub fn settings() -> QueueSettings {
         max_message_bytes: 2048,
         pool_bytes: 8 * 2048,
         attempt_limit: 250,
+        crash_limit: 250,
+        backoff: ipc_queue::Backoff::None,
         ..QueueSettings::default()
     }
 }

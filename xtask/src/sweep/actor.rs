@@ -110,6 +110,8 @@ pub fn settings() -> QueueSettings {
         max_message_bytes: LARGEST,
         pool_bytes: u64::from(LARGEST) * CHUNKS as u64,
         attempt_limit: ATTEMPT_LIMIT,
+        crash_limit: 250,
+        backoff: ipc_queue::Backoff::None,
         // Ends only when told to: `extend` may also shorten it.
         lease: Some(Duration::from_secs(3600)),
         max_participants: PARTICIPANTS,

@@ -89,6 +89,8 @@ fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
         mode,
         settings: ipc_proto::QueueSettings {
             attempt_limit: 250,
+            crash_limit: 250,
+            backoff: ipc_queue::Backoff::None,
             ..ipc_proto::QueueSettings::with_capacity(CAPACITY)
         },
         ..OpenRequest::default()

@@ -71,7 +71,7 @@ impl<'p> Receiving<'p, '_, '_> {
             Ask::Settle { ticket, how } => match self.held.remove(&ticket) {
                 Some(delivery) => {
                     let message = delivery.id();
-                    let settled = delivery.settle(how);
+                    let settled = delivery.settle(how.as_settle());
                     self.let_go(message);
                     settled
                 }
@@ -250,6 +250,7 @@ impl<'p> Receiving<'p, '_, '_> {
             list.push(Delivered {
                 ticket: self.last_ticket,
                 about,
+                headers: delivery.headers(),
                 bytes: delivery.payload().len() as u32,
             });
             let (shared, holder) = (self.connection.shared, &self.connection.holder);

@@ -216,7 +216,7 @@ fn another_version_is_told_which_this_is() {
 fn what_does_not_belong_to_a_connection_ends_it() {
     let stage = Stage::plain();
     let mut sender = stage.handle(Ask::BecomeSender);
-    let how = Settle::Ack;
+    let how = Settle::Ack.into();
     sender.ask(&Ask::Settle { ticket: 1, how }, &Carried::None);
     sender.assert_hung_up_on("is a sender");
     let mut receiver = stage.handle(Ask::BecomeReceiver);
