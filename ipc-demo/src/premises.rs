@@ -45,6 +45,8 @@ pub struct Premises {
 
 /// The prefix of every namespace of a run.
 const PREFIX: &str = "demo-";
+/// Longer than a run takes from its first file to its joining.
+const BEGINNING: Duration = Duration::from_secs(60);
 /// How many others may have runs by the number of this process.
 const MOST_TURNS: u32 = 100;
 /// What a run's pool is called in the run's folder.
@@ -246,10 +248,22 @@ pub fn remove_dead_runs() -> Result<Vec<String>> {
 
 /// Becomes the coordinator of a run that nobody is left of. Nobody else does while this is kept.
 fn claim(run: &Namespace) -> Option<Node> {
+    let registry = Registry::open(run).ok()?;
     // A helper may be finishing a task.
-    let is_deserted = Registry::open(run).is_ok_and(|registry| !registry.anybody_there());
-    // A run may be just beginning: of its coordinator and us, one gets the name.
-    is_deserted.then(|| Node::join(run, COORDINATOR).ok())?
+    if registry.anybody_there() {
+        return None;
+    }
+    // Nobody ever joined a run that is just beginning. (It would get along with being taken for a dead
+    // one, since its coordinator and we can't both have the name, but under another name.)
+    if registry.nodes(Duration::MAX).is_empty() && !is_old(run) {
+        return None;
+    }
+    Node::join(run, COORDINATOR).ok()
+}
+
+fn is_old(run: &Namespace) -> bool {
+    let made = fs::metadata(run.path()).and_then(|folder| folder.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > BEGINNING))
 }
 
 fn is_of_a_run(namespace: &Namespace) -> bool {

@@ -126,8 +126,12 @@ impl NodeOptions {
     /// [`JoinError::NameTaken`] while a live process has the name. A dead one's name is free.
     pub fn join(&self, namespace: &Namespace, name: &str) -> Result<Node, JoinError> {
         let name = Name::new(name)?;
-        let registry = Registry::open(namespace)?;
-        let attachment = Arc::new(take_name(namespace, &registry, &name)?);
+        let (registry, attachment) = loop {
+            let registry = Registry::open(namespace)?;
+            if let Some(attachment) = take_name(namespace, &registry, &name)? {
+                break (registry, Arc::new(attachment));
+            }
+        };
         registry.remove_orphans();
         let counters = Counters::new(Arc::clone(&attachment));
         counters.settle();
@@ -146,7 +150,7 @@ impl NodeOptions {
     }
 }
 
-/// Takes a slot under a name that no other live process has.
+/// Takes a slot under a name that no other live process has. `None`: the table was removed meanwhile.
 ///
 /// Whoever sees another after it took its slot backs off, so two never both keep the name. Two that see
 /// each other both back off and try again, at times that chance decides.
@@ -154,7 +158,7 @@ fn take_name(
     namespace: &Namespace,
     registry: &Registry,
     name: &Name,
-) -> Result<Attachment, JoinError> {
+) -> Result<Option<Attachment>, JoinError> {
     const TRIES: u32 = 200;
     let mut seen = None;
     for _ in 0..TRIES {
@@ -162,9 +166,13 @@ fn take_name(
         if seen.is_none() {
             while registry.forget(Some(name.as_str())) {}
             let attachment = take_slot(namespace, registry, name)?;
+            if registry.is_removed() {
+                // The slot may be in another table, of whose names we know nothing.
+                return Ok(None);
+            }
             seen = registry.holder(name.as_str(), Some(attachment.member()));
             if seen.is_none() {
-                return Ok(attachment);
+                return Ok(Some(attachment));
             }
         }
         if seen.is_some_and(|holder| holder.settled) {
@@ -186,8 +194,6 @@ fn take_slot(
     loop {
         let segment = registry::open_segment(namespace)?;
         match Attachment::join(segment, name.as_str()) {
-            // Somebody removed the table after we had opened it: nobody would find us there.
-            Ok(attachment) if attachment.segment().is_removed() => {}
             Err(SlotError::Full { .. }) if registry.forget(None) => {}
             joined => return Ok(joined?),
         }

@@ -164,7 +164,7 @@ impl Pool {
     /// # Errors
     /// [`ControlError`] if the queue of jobs does not answer.
     pub fn status(&self) -> Result<PoolStatus, ControlError> {
-        let waiting = self.shared.queues.jobs.transport().stats()?.ready;
+        let waiting = self.stats()?.0.ready;
         let workers = self.workers();
         let (dead_letters, dropped_dead_letters) = self.shared.dead_letters.counts();
         let state = self.shared.state();
@@ -211,11 +211,15 @@ impl Pool {
     /// # Errors
     /// [`ControlError`] if one of them does not answer.
     pub fn stats(&self) -> Result<(QueueStats, QueueStats), ControlError> {
-        let last = self.shared.state().last_stats;
-        match last {
-            Some(last) => Ok(last),
-            None => self.shared.queues.stats(),
+        let last = || self.shared.state().last_stats;
+        if let Some(last) = last() {
+            return Ok(last);
         }
+        // It may end meanwhile: then its queues are gone, and the last counters are there.
+        self.shared
+            .queues
+            .stats()
+            .or_else(|error| last().ok_or(error))
     }
 
     /// Where it is: whoever is to [join](PoolBuilder::join) it needs to know.

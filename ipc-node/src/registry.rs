@@ -167,6 +167,11 @@ impl Registry {
         }
     }
 
+    /// Whether somebody removed it: nobody finds it by its name any more.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.segment.is_removed()
+    }
+
     pub(crate) fn namespace(&self) -> &Namespace {
         self.segment.namespace()
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use flume::{Receiver, Sender};
 use ipc_shm::ProcessIdentity;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::notices::Notices;
@@ -103,10 +103,12 @@ impl Child {
         self.child.id()
     }
 
-    /// Kills it and whatever it started in its group. Not reaped, it keeps the group's number from being anybody else's.
+    /// Kills it and whatever it started in its group. Not reaped, it keeps the group's number from
+    /// being anybody else's. One that is about to end may have left its group.
     pub(super) fn kill(&self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 

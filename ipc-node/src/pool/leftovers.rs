@@ -96,16 +96,20 @@ impl Found {
             return;
         }
         events::leftover_jobs(shared, &self.waiting, &self.dead, self.held, what);
+        let mut dropped = 0;
         for letter in self.waiting {
             let is_sent = what == LeftoverJobs::Run && send_again(&letter, shared);
             if !is_sent && what != LeftoverJobs::Drop {
-                shared.dead_letters.add(letter);
+                dropped += shared.dead_letters.add(letter);
             }
         }
         if what != LeftoverJobs::Drop {
             for letter in self.dead {
-                shared.dead_letters.add(letter);
+                dropped += shared.dead_letters.add(letter);
             }
+        }
+        if dropped > 0 {
+            events::dead_letters_dropped(shared, dropped);
         }
     }
 }

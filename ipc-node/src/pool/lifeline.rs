@@ -43,6 +43,8 @@ static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 /// What the worker starts gets another standard input: it would take notices out of this one.
 pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
     LazyLock::force(&GROUP);
+    // Only says for how long to wait: whether it is gone, its lock says.
+    let pool = getppid();
     let pipe = io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     let watched = pipe.try_clone()?;
@@ -54,7 +56,7 @@ pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader
             let _ = poll(&mut fds, PollTimeout::NONE);
         }
         if !place.is_guest() {
-            remove_all_but_briefly(place);
+            remove_all_but_briefly(place, pool);
         }
         kill_group();
     };
@@ -109,15 +111,17 @@ fn kill_the_others() -> bool {
 }
 
 /// Where the queues are out of reach, too, they are nobody's to take away.
-fn remove_all_but_briefly(place: Place) {
+fn remove_all_but_briefly(place: Place, pool: Pid) {
     let (done, is_done) = flume::bounded::<()>(0);
     let remove = move || {
         let started = Instant::now();
-        // The pool's end may show in the pipe just before its lock is free. A next owner has
-        // removed them.
-        while let Err(PoolError::Taken { .. }) = owner::remove(&place.address)
-            && started.elapsed() < LAST_LOOK
-        {
+        // The pool's end may show in the pipe before its lock is free. A next owner has removed them.
+        while let Err(PoolError::Taken { owner, .. }) = owner::remove(&place.address) {
+            let is_dying = owner.pid == pool.as_raw().cast_unsigned();
+            let limit = if is_dying { REMOVAL } else { LAST_LOOK };
+            if started.elapsed() >= limit {
+                break;
+            }
             thread::sleep(PAUSE);
         }
         drop(done);

@@ -69,6 +69,17 @@ fn shutdown_is_an_error_when_somebody_purged_a_job() {
     assert!(matches!(wait(purged), Err(JobError::PoolEnded { .. })));
 }
 
+#[test]
+fn a_pool_that_ended_still_says_what_it_did_and_why_it_ended() {
+    let pool = pool(1).start().unwrap();
+    let ticket: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
+    assert_eq!(wait(ticket), Ok(9));
+    pool.handle().shutdown().unwrap();
+    let status = pool.status().unwrap();
+    assert_eq!((status.waiting, status.ended.is_some()), (0, true));
+    assert_eq!(pool.stats().unwrap().0.acked, 1);
+}
+
 /// A pool whose own worker is at a job, so that the next one goes to a guest.
 struct BusyPool {
     folder: tempfile::TempDir,

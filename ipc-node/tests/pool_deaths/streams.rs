@@ -142,6 +142,33 @@ fn a_worker_that_returns_has_time_for_its_own_end() {
     assert!(said >= 4, "{said}");
 }
 
+/// A worker that never gets done with its end. Only when a pool started it.
+#[test]
+fn worker_that_lingers() {
+    if handlers().work_to_end().is_some() {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_never_gets_done_with_its_end_is_killed_when_draining_takes_too_long() {
+    let pool = Pool::builder()
+        .workers(1)
+        .drain_timeout(Duration::from_millis(300))
+        .command(program("streams::worker_that_lingers"));
+    let pool = pool.start().unwrap();
+    let ticket: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
+    assert_eq!(wait(ticket), Ok(9));
+    let handle = pool.handle();
+    let other = std::thread::spawn(move || pool.shutdown());
+    until("it has ended", || handle.has_ended());
+    until("its threads have ended", || other.is_finished());
+    let ended = other.join().unwrap();
+    assert!(matches!(ended, Err(PoolError::Ended { .. })), "{ended:?}");
+}
+
 #[test]
 fn a_pool_whose_thread_panics_answers_its_tickets_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
