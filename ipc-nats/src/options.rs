@@ -186,7 +186,8 @@ impl NatsOptions {
         }
     }
 
-    /// How long connecting, and each operation that does not wait for others, may take.
+    /// How long connecting may take, and each request of an operation that does not wait for
+    /// others. A call of several requests may take several times that.
     ///
     /// Not zero: a zero is taken for a millisecond.
     #[must_use]

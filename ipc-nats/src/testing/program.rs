@@ -120,7 +120,7 @@ fn say_skipped(which: Which, suite: &str) {
         ),
     };
     // Not with a macro: the test harness would swallow it.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());
     if let Some(path) = env::var_os(SKIPPED) {
         let file = std::fs::OpenOptions::new()
             .append(true)
