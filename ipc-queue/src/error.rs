@@ -24,7 +24,7 @@ pub enum SendFailure {
     },
     /// There is a place, but no memory for a payload of this size now.
     #[error(
-        "the queue's pool has no room for {bytes} bytes now: wait, or create the queue with more pool_bytes"
+        "the queue's pool has no room for {bytes} bytes now: wait, or create the queue with larger pool_bytes"
     )]
     NoMemory {
         /// How large the payload is.
