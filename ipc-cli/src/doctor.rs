@@ -75,6 +75,7 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     match address::namespaces(None) {
         Ok(namespaces) => {
             for namespace in namespaces {
+                machine::clear_up(&namespace);
                 look_into(&namespace, repair, &mut findings);
             }
         }

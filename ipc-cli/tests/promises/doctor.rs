@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::place::{Ended, ipc, program};
+use crate::place::{Ended, Running, ipc, program, wait_until};
 
 /// A folder of the test's own for segments, so that other tests' queues are not seen.
 pub struct Folder(pub TempDir);
@@ -175,4 +175,22 @@ fn one_foreign_entry_hides_nothing_else() {
         assert!(ended.out.contains("jobs"), "{look:?}: {ended:?}");
     }
     assert!(Path::new(&folder.file("jobs")).exists());
+}
+
+#[test]
+fn what_a_killed_doctor_left_is_cleared_up() {
+    let folder = Folder::new();
+    // As if killed during its trial: a queue in its place, and nothing attached but the dead.
+    folder.run(&["create", "doctor-1/trial"]).expect(0);
+    folder
+        .run(&["send", "doctor-1/trial", &"x".repeat(100_000)])
+        .expect(0);
+    let mut receiver = ipc(&["recv", "doctor-1/trial"]);
+    let mut receiver = Running::start(receiver.env("IPC_SHM_DIR", folder.0.path()));
+    let stat = || folder.run(&["stat", "doctor-1/trial", "--json"]);
+    wait_until("it is held", || stat().json()["stats"]["leased"] == 1);
+    receiver.0.kill().unwrap();
+    receiver.0.wait().unwrap();
+    folder.run(&["doctor"]).expect(0);
+    stat().expect(3);
 }
