@@ -81,7 +81,8 @@ fn a_sound_machine_is_silent_for_cron() {
 
 #[test]
 fn memory_that_can_not_be_written_is_found_by_trying() {
-    let script = "mount -o remount,bind,ro /dev/shm 2>/dev/null || mount -t tmpfs -o ro x /dev/shm; \
+    let script = "mount -o remount,bind,ro /dev/shm 2>/dev/null || \
+                  mount -t tmpfs -o ro x /dev/shm; \
                   \"$0\" doctor --json";
     let Some(ended) = with_own_mounts("read-only memory", script) else {
         return;
@@ -146,7 +147,8 @@ fn too_few_open_files_are_found() {
 #[test]
 fn a_full_memory_is_found_and_removing_queues_helps() {
     let script = "mount -t tmpfs -o size=4m x /dev/shm; queue=0; \
-                  while \"$0\" create q$queue --capacity 64 --max-message-bytes 4k --pool-bytes 8k 2> /dev/null; \
+                  while \"$0\" create q$queue --capacity 64 --max-message-bytes 4k \
+                  --pool-bytes 8k 2> /dev/null; \
                   do queue=$((queue + 1)); done; \
                   \"$0\" doctor --json > /dev/null && exit 9; \
                   \"$0\" doctor --quiet || true; \
