@@ -75,7 +75,6 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     match address::namespaces(None) {
         Ok(namespaces) => {
             for namespace in namespaces {
-                machine::clear_up(&namespace);
                 look_into(&namespace, repair, &mut findings);
             }
         }
@@ -120,6 +119,7 @@ fn print(findings: &[Finding], show: &Show) {
 }
 
 fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
+    machine::clear_up(namespace);
     let about = namespace.name().to_string();
     let queues = match ipc_queue::ShmQueue::list(namespace) {
         Ok(queues) => queues,
