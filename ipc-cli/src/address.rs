@@ -23,7 +23,8 @@ pub fn whole(queue: &str) -> String {
     }
 }
 
-/// How long a server may take to answer a request, if the user said so. Set once, before any address is used.
+/// How long a server may take to answer a request, if the user said so. Set once, before any
+/// address is used.
 static ANSWER_TIMEOUT: OnceLock<Duration> = OnceLock::new();
 
 pub fn set_answer_timeout(time: Duration) {

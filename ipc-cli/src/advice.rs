@@ -17,7 +17,8 @@ pub const SETTINGS: [(&str, &str); 11] = [
     ("dedup_keys", "--dedup-keys"),
 ];
 
-/// `line` with the options of `ipc create` for the settings that it names, and for what the queue lacks.
+/// `line` with the options of `ipc create` for the settings that it names, and for what the queue
+/// lacks.
 #[must_use]
 pub fn with_options(line: &str, lacking: Option<Semantic>) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';

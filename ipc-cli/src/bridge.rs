@@ -20,7 +20,7 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
     if what.close {
         from.transport().close()?;
     }
-    let bridge = Bridge::new(from, to).batch(what.batch);
+    let bridge = Bridge::new(from.clone(), to).batch(what.batch);
     if !bridge.is_exactly_once() {
         show::note(&format!(
             "{} has no keys: a message that is under way when this is killed may come twice",
@@ -51,8 +51,8 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
         "exactly_once": bridge.is_exactly_once(),
     });
     show.done(&figures, || in_words(carried));
-    if until == Until::Drained && end.is_asked() {
-        return Err(end.error(&format!("{} may not be drained", what.from)));
+    if until == Until::Drained && end.is_asked() && !is_drained(&from)? {
+        return Err(end.error(&format!("{} is not drained", what.from)));
     }
     match carried.buried {
         0 => Ok(()),
@@ -63,6 +63,11 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
             from = what.from
         ))),
     }
+}
+
+fn is_drained(queue: &ByteQueue) -> Result<bool> {
+    let stats = queue.transport().stats()?;
+    Ok(stats.closed && stats.in_use() == stats.dead)
 }
 
 /// Both queues, if messages can go from one to the other.

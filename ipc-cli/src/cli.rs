@@ -13,7 +13,7 @@ use crate::settings::Settings;
 /// Looks at queues, sends, receives, pauses, drains and repairs.
 ///
 /// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short;
-/// `unix:/PATH` if it is served. Commands that only look (ls, stat, top, peek, nodes, doctor, dlq
+/// `unix:/PATH` if it is served. Commands that only look (ls, stat, top, peek, nodes, dlq
 /// ls, dlq show) map a queue for reading only, and can't disturb it.
 #[derive(Debug, Parser)]
 #[command(name = "ipc", version, after_help = format!("{EXAMPLES}\n{}", Exit::HELP))]

@@ -66,7 +66,8 @@ pub fn drain(what: &cli::Drain, show: &Show) -> Result<()> {
             Err(error) => return Err(error.into()),
         };
         let state = format!(
-            "{queue} is closed, with {count} messages left in it (ipc reopen {queue} opens it again)"
+            "{queue} is closed, with {count} messages left in it \
+             (ipc reopen {queue} opens it again)"
         );
         if end.is_asked() {
             return Err(end.error(&state));

@@ -119,6 +119,7 @@ fn print(findings: &[Finding], show: &Show) {
 }
 
 fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
+    machine::clear_up(namespace);
     let about = namespace.name().to_string();
     let queues = match ipc_queue::ShmQueue::list(namespace) {
         Ok(queues) => queues,

@@ -165,7 +165,8 @@ impl<'q> Outgoing<'q> {
         }
     }
 
-    /// Waits for room in slices: the server of a served queue has to answer each, so that one that hangs is noticed.
+    /// Waits for room in slices: the server of a served queue has to answer each, so that one that
+    /// hangs is noticed.
     fn loan(&self, bytes: usize) -> Result<Loan<'_>, SendFailure> {
         const SLICE: Duration = Duration::from_secs(1);
         let timeout = self.what.timeout;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ipc_queue::shm::Inspector;
 use ipc_queue::transport::{OpenMode, Wait};
-use ipc_queue::{ByteQueue, QueueOptions};
+use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
 use ipc_shm::Namespace;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
@@ -13,6 +14,10 @@ use nix::sys::utsname::uname;
 use super::{Finding, Grade};
 use crate::exit;
 use crate::show;
+
+/// How the namespaces of doctors begin.
+const OURS: &str = "doctor-";
+const TRIAL: &str = "trial";
 
 pub fn findings() -> Vec<Finding> {
     let version = format!("ipc {}", env!("CARGO_PKG_VERSION"));
@@ -122,7 +127,7 @@ fn remedy() -> String {
 }
 
 fn try_out() -> Result<()> {
-    let address = format!("shm:doctor-{}/trial", std::process::id());
+    let address = format!("shm:{OURS}{}/{TRIAL}", std::process::id());
     let options = QueueOptions::new()
         .capacity(1)
         .max_message_bytes(64)
@@ -135,6 +140,22 @@ fn try_out() -> Result<()> {
         "the queue was gone before it was removed"
     );
     carried
+}
+
+/// Removes what a doctor left that was killed during its trial.
+pub fn clear_up(namespace: &Namespace) {
+    let Ok(name) = Name::new(TRIAL) else {
+        return;
+    };
+    if !namespace.name().as_str().starts_with(OURS) {
+        return;
+    }
+    if let Ok(trial) = Inspector::open(namespace, &name) {
+        let attached = trial.participants();
+        if !attached.is_empty() && attached.iter().all(|(_, gone)| *gone) {
+            let _ = ShmQueue::remove(namespace, &name);
+        }
+    }
 }
 
 fn carry(queue: &ByteQueue) -> Result<()> {

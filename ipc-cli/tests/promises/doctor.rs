@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::place::{Ended, ipc, program};
+use crate::place::{Ended, Running, ipc, program, wait_until};
 
 /// A folder of the test's own for segments, so that other tests' queues are not seen.
 pub struct Folder(pub TempDir);
@@ -81,7 +81,8 @@ fn a_sound_machine_is_silent_for_cron() {
 
 #[test]
 fn memory_that_can_not_be_written_is_found_by_trying() {
-    let script = "mount -o remount,bind,ro /dev/shm 2>/dev/null || mount -t tmpfs -o ro x /dev/shm; \
+    let script = "mount -o remount,bind,ro /dev/shm 2>/dev/null || \
+                  mount -t tmpfs -o ro x /dev/shm; \
                   \"$0\" doctor --json";
     let Some(ended) = with_own_mounts("read-only memory", script) else {
         return;
@@ -146,7 +147,8 @@ fn too_few_open_files_are_found() {
 #[test]
 fn a_full_memory_is_found_and_removing_queues_helps() {
     let script = "mount -t tmpfs -o size=4m x /dev/shm; queue=0; \
-                  while \"$0\" create q$queue --capacity 64 --max-message-bytes 4k --pool-bytes 8k 2> /dev/null; \
+                  while \"$0\" create q$queue --capacity 64 --max-message-bytes 4k \
+                  --pool-bytes 8k 2> /dev/null; \
                   do queue=$((queue + 1)); done; \
                   \"$0\" doctor --json > /dev/null && exit 9; \
                   \"$0\" doctor --quiet || true; \
@@ -175,4 +177,22 @@ fn one_foreign_entry_hides_nothing_else() {
         assert!(ended.out.contains("jobs"), "{look:?}: {ended:?}");
     }
     assert!(Path::new(&folder.file("jobs")).exists());
+}
+
+#[test]
+fn what_a_killed_doctor_left_is_cleared_up() {
+    let folder = Folder::new();
+    // As if killed during its trial: a queue in its place, and nothing attached but the dead.
+    folder.run(&["create", "doctor-1/trial"]).expect(0);
+    folder
+        .run(&["send", "doctor-1/trial", &"x".repeat(100_000)])
+        .expect(0);
+    let mut receiver = ipc(&["recv", "doctor-1/trial"]);
+    let mut receiver = Running::start(receiver.env("IPC_SHM_DIR", folder.0.path()));
+    let stat = || folder.run(&["stat", "doctor-1/trial", "--json"]);
+    wait_until("it is held", || stat().json()["stats"]["leased"] == 1);
+    receiver.0.kill().unwrap();
+    receiver.0.wait().unwrap();
+    folder.run(&["doctor"]).expect(0);
+    stat().expect(3);
 }

@@ -81,107 +81,105 @@ const EMPTY: State = State { ready: 0, ..BEFORE };
 const THREE: State = State { ready: 3, ..BEFORE };
 
 /// Every subcommand but `serve`, which does not end by itself.
-fn cases() -> Vec<Case> {
-    vec![
-        look(&["ls", "SPACE"]),
-        look(&["stat", "QUEUE"]),
-        look(&["stat", "QUEUE", "--json"]),
-        look(&["stat", "QUEUE", "--prometheus"]),
-        look(&["top", "SPACE", "--once", "--every", "1ms"]),
-        look(&["peek", "QUEUE"]),
-        look(&["dlq", "ls", "QUEUE"]),
-        look(&["dlq", "show", "QUEUE", "LETTER"]),
-        look(&["nodes", "SPACE"]),
-        look(&["doctor", "--json"]),
-        look(&["completions", "zsh"]),
-        look(&["--help"]),
-        look(&["--version"]),
-        act(
-            &["create", "OTHER"],
-            State {
-                other: Some(0),
-                ..BEFORE
-            },
-        ),
-        act(&["send", "QUEUE", "three"], THREE),
-        act(&["send", "QUEUE", "three", "--key", "third"], THREE),
-        act(
-            &["send", "OTHER", "three", "--create"],
-            State {
-                other: Some(1),
-                ..BEFORE
-            },
-        ),
-        Case {
-            input: Some("three"),
-            ..act(&["send", "QUEUE"], THREE)
+const CASES: &[Case] = &[
+    look(&["ls", "SPACE"]),
+    look(&["stat", "QUEUE"]),
+    look(&["stat", "QUEUE", "--json"]),
+    look(&["stat", "QUEUE", "--prometheus"]),
+    look(&["top", "SPACE", "--once", "--every", "1ms"]),
+    look(&["peek", "QUEUE"]),
+    look(&["dlq", "ls", "QUEUE"]),
+    look(&["dlq", "show", "QUEUE", "LETTER"]),
+    look(&["nodes", "SPACE"]),
+    look(&["doctor", "--json"]),
+    look(&["completions", "zsh"]),
+    look(&["--help"]),
+    look(&["--version"]),
+    act(
+        &["create", "OTHER"],
+        State {
+            other: Some(0),
+            ..BEFORE
         },
-        Case {
-            input: Some("three\nfour\n"),
-            ..act(&["send", "QUEUE", "--lines"], State { ready: 4, ..BEFORE })
+    ),
+    act(&["send", "QUEUE", "three"], THREE),
+    act(&["send", "QUEUE", "three", "--key", "third"], THREE),
+    act(
+        &["send", "OTHER", "three", "--create"],
+        State {
+            other: Some(1),
+            ..BEFORE
         },
-        Case {
-            kind: Kind::Take,
-            ..act(&["recv", "QUEUE"], State { ready: 1, ..BEFORE })
+    ),
+    Case {
+        input: Some("three"),
+        ..act(&["send", "QUEUE"], THREE)
+    },
+    Case {
+        input: Some("three\nfour\n"),
+        ..act(&["send", "QUEUE", "--lines"], State { ready: 4, ..BEFORE })
+    },
+    Case {
+        kind: Kind::Take,
+        ..act(&["recv", "QUEUE"], State { ready: 1, ..BEFORE })
+    },
+    Case {
+        kind: Kind::Take,
+        ..act(&["recv", "QUEUE", "--json", "--count", "2"], EMPTY)
+    },
+    act(
+        &["bridge", "QUEUE", "OTHER", "--create", "--close"],
+        State {
+            closed: true,
+            other: Some(2),
+            ..EMPTY
         },
-        Case {
-            kind: Kind::Take,
-            ..act(&["recv", "QUEUE", "--json", "--count", "2"], EMPTY)
-        },
-        act(
-            &["bridge", "QUEUE", "OTHER", "--create", "--close"],
+    ),
+    act(&["pause", "QUEUE"], PAUSED),
+    Case {
+        before: PAUSED,
+        ..act(&["resume", "QUEUE"], BEFORE)
+    },
+    Case {
+        before: EMPTY,
+        ..act(
+            &["drain", "QUEUE"],
             State {
                 closed: true,
-                other: Some(2),
                 ..EMPTY
             },
-        ),
-        act(&["pause", "QUEUE"], PAUSED),
-        Case {
-            before: PAUSED,
-            ..act(&["resume", "QUEUE"], BEFORE)
+        )
+    },
+    Case {
+        before: State {
+            closed: true,
+            ..BEFORE
         },
-        Case {
-            before: EMPTY,
-            ..act(
-                &["drain", "QUEUE"],
-                State {
-                    closed: true,
-                    ..EMPTY
-                },
-            )
+        ..act(&["reopen", "QUEUE"], BEFORE)
+    },
+    act(&["purge", "QUEUE"], EMPTY),
+    act(
+        &["dlq", "requeue", "QUEUE", "LETTER"],
+        State { dead: 0, ..THREE },
+    ),
+    act(
+        &["dlq", "requeue", "QUEUE", "--all"],
+        State { dead: 0, ..THREE },
+    ),
+    act(
+        &["dlq", "drop", "QUEUE", "LETTER"],
+        State { dead: 0, ..BEFORE },
+    ),
+    act(
+        &["rm", "QUEUE", "--force"],
+        State {
+            exists: false,
+            ready: 0,
+            dead: 0,
+            ..BEFORE
         },
-        Case {
-            before: State {
-                closed: true,
-                ..BEFORE
-            },
-            ..act(&["reopen", "QUEUE"], BEFORE)
-        },
-        act(&["purge", "QUEUE"], EMPTY),
-        act(
-            &["dlq", "requeue", "QUEUE", "LETTER"],
-            State { dead: 0, ..THREE },
-        ),
-        act(
-            &["dlq", "requeue", "QUEUE", "--all"],
-            State { dead: 0, ..THREE },
-        ),
-        act(
-            &["dlq", "drop", "QUEUE", "LETTER"],
-            State { dead: 0, ..BEFORE },
-        ),
-        act(
-            &["rm", "QUEUE", "--force"],
-            State {
-                exists: false,
-                ready: 0,
-                dead: 0,
-                ..BEFORE
-            },
-        ),
-    ]
-}
+    ),
+];
 
 /// One cell of the matrix: a case with queues of its own.
 struct Cell<'c> {
@@ -289,8 +287,8 @@ impl<'c> Cell<'c> {
 }
 
 fn for_each(test: &str, check: impl Fn(&Cell<'_>)) {
-    for case in cases() {
-        check(&Cell::new(&case, test));
+    for case in CASES {
+        check(&Cell::new(case, test));
     }
 }
 
