@@ -253,8 +253,8 @@ fn claim(run: &Namespace) -> Option<Node> {
     if registry.anybody_there() {
         return None;
     }
-    // Nobody ever joined a run that is just beginning. (It would get along with being taken for a dead
-    // one, since its coordinator and we can't both have the name, but under another name.)
+    // Nobody ever joined a run that is just beginning. If it is taken for a dead one, it still runs,
+    // under another name: its coordinator and we can't both have this one.
     if registry.nodes(Duration::MAX).is_empty() && !is_old(run) {
         return None;
     }

@@ -150,7 +150,8 @@ impl NodeOptions {
     }
 }
 
-/// Takes a slot under a name that no other live process has. `None`: the table was removed meanwhile.
+/// Takes a slot under a name that no other live process has. `None`: the table was removed
+/// meanwhile.
 ///
 /// Whoever sees another after it took its slot backs off, so two never both keep the name. Two that see
 /// each other both back off and try again, at times that chance decides.

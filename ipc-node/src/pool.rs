@@ -7,11 +7,11 @@
 //!
 //! Any worker may be killed at any time: its job comes to another, or is a dead letter when all attempts are used up, and
 //! its ticket says so. The pool's process may be killed: the workers see the end of a pipe and end, with whatever they started.
-//! Its queues are removed by them then or, in shared memory, by the next pool at the address or of the
-//! namespace. Which process has an address is decided by a lock of the kernel (`owner.rs`).
+//! Its queues are removed by them then or, in shared memory, by the next pool at the address or of
+//! the namespace. Which process has an address is decided by a lock of the kernel (`owner.rs`).
 //!
-//! Does not fork: workers are programs started anew. Waits for its own children only and, as PID 1, for
-//! what these leave in their process groups.
+//! Does not fork: workers are programs started anew. Waits for its own children only and, as PID 1,
+//! for what these leave in their process groups.
 
 mod answers;
 mod builder;

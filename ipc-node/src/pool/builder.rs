@@ -240,8 +240,8 @@ impl PoolBuilder {
     ///
     /// One living process has the address; another gets [`PoolError::Taken`]. In shared memory and
     /// at a socket, what a killed pool left there is replaced: see
-    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports nothing tells a killed pool from
-    /// a living one: what is there is [`QueueError::Exists`], until [`Pool::remove`].
+    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports nothing tells a killed pool
+    /// from a living one: what is there is [`QueueError::Exists`], until [`Pool::remove`].
     pub fn at(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
         self

@@ -76,7 +76,8 @@ pub(super) fn end_work(inbox: &Inbox<PipeReader>, code: i32) {
     if !inbox.look() {
         end_with_all();
     }
-    // Not if it has no group of its own, or is in another session than the pool: then the pool does.
+    // Not if it has no group of its own, or is in another session than the pool: then the pool
+    // does.
     if !kill_the_others() && !inbox.look() {
         end_with_all();
     }
@@ -115,7 +116,8 @@ fn remove_all_but_briefly(place: Place, pool: Pid) {
     let (done, is_done) = flume::bounded::<()>(0);
     let remove = move || {
         let started = Instant::now();
-        // The pool's end may show in the pipe before its lock is free. A next owner has removed them.
+        // The pool's end may show in the pipe before its lock is free. A next owner has removed
+        // them.
         while let Err(PoolError::Taken { owner, .. }) = owner::remove(&place.address) {
             let is_dying = owner.pid == pool.as_raw().cast_unsigned();
             let limit = if is_dying { REMOVAL } else { LAST_LOOK };

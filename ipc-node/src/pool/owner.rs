@@ -184,7 +184,8 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     }
 }
 
-/// Removes the socket of a server that died: by serving there for a moment, which a living one refuses.
+/// Removes the socket of a server that died: by serving there for a moment, which a living one
+/// refuses.
 fn remove_socket(pool: &str, queue: &str) -> Result<bool, PoolError> {
     let Address::Unix { path, .. } = queue.parse()? else {
         return Ok(false);

@@ -125,12 +125,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to drain.
+    /// Begins to drain. A pool that has ended is closed.
     pub(super) fn close(&self) -> Result<(), ControlError> {
         self.state().draining = true;
         let closed = self.queues.jobs.transport().close();
         self.poke();
-        closed
+        // The supervisor may have closed and removed the queue before we came to it.
+        closed.or_else(|error| self.state().ended.as_ref().map(|_| ()).ok_or(error))
     }
 
     /// The supervisor is done.

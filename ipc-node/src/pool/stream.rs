@@ -1,8 +1,8 @@
 //! Answers as a stream: for programs that keep their own table of jobs and want no ticket for each.
 //!
-//! Such a job is a number. What becomes of it is put into one list for all of the pool's streamed jobs,
-//! and whoever asks takes what is there. The list is bounded by the number of open jobs: at most two
-//! events for each.
+//! Such a job is a number. What becomes of it is put into one list for all of the pool's streamed
+//! jobs, and whoever asks takes what is there. The list is bounded by the number of open jobs: at
+//! most two events for each.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -83,8 +83,8 @@ impl Stream {
 }
 
 impl Pool {
-    /// Submits a job without a ticket and returns its number. [`job_events`](Self::job_events) tells
-    /// what becomes of it, perhaps before this returns.
+    /// Submits a job without a ticket and returns its number. [`job_events`](Self::job_events)
+    /// tells what becomes of it, perhaps before this returns.
     ///
     /// # Errors
     /// As [`submit`](Self::submit), and [`PoolError::Send`] if there is no room and `wait` is over.
@@ -120,8 +120,9 @@ impl Pool {
         self.submit_numbered(Entry::streamed(), send)
     }
 
-    /// What became of the jobs of [`submit_streamed`](Self::submit_streamed) since this was last asked, in
-    /// the order in which it happened. Waits for at most `time` if nothing did; then it is empty.
+    /// What became of the jobs of [`submit_streamed`](Self::submit_streamed) since this was last
+    /// asked, in the order in which it happened. Waits for at most `time` if nothing did; then it
+    /// is empty.
     ///
     /// Each event is given once, to one caller. Every job is answered: at the latest, with
     /// [`JobError::PoolEnded`], when the pool ends.

@@ -231,7 +231,8 @@ impl Pool {
             entries.len() == 1
         };
         if was_idle {
-            // Before sending, which may wait: dead letters may fill the queue that nobody looks for.
+            // Before sending, which may wait: dead letters may fill the queue that nobody looks
+            // for.
             self.shared.poke();
         }
         if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
