@@ -38,7 +38,8 @@ pub struct QueueSettings {
     /// How long a receiver may hold a message that it neither settles nor extends. `None`: for as
     /// long as it lives; only its death ends the lease. 1 ms to 1 year, kept to the millisecond.
     pub lease: Option<Duration>,
-    /// How many processes may be attached at once, tools such as the command `ipc` not counted. 1 to 503.
+    /// How many processes may be attached at once, tools such as the command `ipc` not counted. 1
+    /// to 503.
     pub max_participants: u16,
     /// Whether messages have priorities. Each of the four then has places and memory of its own: `capacity` and
     /// `pool_bytes` hold for each.

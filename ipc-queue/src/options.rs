@@ -111,8 +111,8 @@ impl QueueOptions {
         self.given("lease")
     }
 
-    /// How many processes may be attached at once, those [attached as tools](Self::attach_as_tool) not counted.
-    /// Default 256, at most 503. In shared memory each costs 448 bytes.
+    /// How many processes may be attached at once, those [attached as tools](Self::attach_as_tool)
+    /// not counted. Default 256, at most 503. In shared memory each costs 448 bytes.
     pub fn max_participants(mut self, processes: u16) -> Self {
         self.settings.max_participants = processes;
         self.given("max_participants")
@@ -144,9 +144,9 @@ impl QueueOptions {
         self.given("dedup_keys")
     }
 
-    /// Attaches this process as a tool: one that looks or acts for a moment, such as a command. A few slots are kept
-    /// for tools, so it can attach when as many processes are attached as `max_participants` allows. Only queues in
-    /// shared memory make a difference.
+    /// Attaches this process as a tool: one that looks or acts for a moment, such as a command. A
+    /// few slots are kept for tools, so it can attach when as many processes are attached as
+    /// `max_participants` allows. Only queues in shared memory make a difference.
     pub fn attach_as_tool(mut self) -> Self {
         self.attach_as = AttachAs::Tool;
         self

@@ -1,7 +1,8 @@
 //! A descriptor to poll, for those who run their own reactor: `epoll`, `poll`, tokio's `AsyncFd`.
 //!
-//! It is a pipe of this process, written to by the doorman (see [`bell`](crate::bell)): nothing in the file system, and
-//! gone with its process. Nothing is written to a file that took its number after it was closed by mistake.
+//! It is a pipe of this process, written to by the doorman (see [`bell`](crate::bell)): nothing in
+//! the file system, and gone with its process. Nothing is written to a file that took its number
+//! after it was closed by mistake.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

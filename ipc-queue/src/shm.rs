@@ -198,11 +198,12 @@ impl ShmQueue {
         })
     }
 
-    /// Removes whatever has the name of the queue, also what [`remove`](Self::remove) refuses: a file that others may
-    /// use, a link (never what it points to), an empty folder. `Ok(false)` if there was nothing.
+    /// Removes whatever has the name of the queue, also what [`remove`](Self::remove) refuses: a
+    /// file that others may use, a link (never what it points to), an empty folder. `Ok(false)` if
+    /// there was nothing.
     ///
-    /// # Errors
-    /// [`ControlError`] when it belongs to another user, is a folder with something in it, or the system refuses.
+    /// # Errors [`ControlError`] when it belongs to another user, is a folder with something in it,
+    /// or the system refuses.
     pub fn remove_by_force(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
         Segment::remove_by_force(namespace, name, KIND).map_err(|error| {
             let address = format!("shm:{}/{name}", namespace.name());
@@ -605,8 +606,9 @@ impl Deref for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // A forked copy does not detach: the slot is its parent's. A process that lost its descriptor does: its life lock
-        // holds for as long as the file is mapped, and every step asks for the slot's epoch.
+        // A forked copy does not detach: the slot is its parent's. A process that lost its
+        // descriptor does: its life lock holds for as long as the file is mapped, and every step
+        // asks for the slot's epoch.
         let last = self.holds.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && self.attachment.is_this_process() {
             self.detach();

@@ -1,8 +1,9 @@
 //! Which boot of the machine this is.
 //!
-//! Times since boot and kernel locks mean nothing after a restart. Segments in memory do not outlive one; those in a
-//! folder on a disk do. Some container managers give each container a boot id of its own, so a different id is no proof
-//! of a restart: it counts only for files that can outlive one.
+//! Times since boot and kernel locks mean nothing after a restart. Segments in memory do not
+//! outlive one; those in a folder on a disk do. Some container managers give each container a boot
+//! id of its own, so a different id is no proof of a restart: it counts only for files that can
+//! outlive one.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -26,7 +27,8 @@ pub(crate) fn current() -> u64 {
     })
 }
 
-/// Whether a file made in `boot` is certainly from an earlier run of the machine, or of a container with an id of its own.
+/// Whether a file made in `boot` is certainly from an earlier run of the machine, or of a container
+/// with an id of its own.
 pub(crate) fn is_another(boot: u64, file: &Kept) -> bool {
     let ours = current();
     boot != 0 && ours != 0 && boot != ours && !is_in_memory(file)

@@ -1,9 +1,10 @@
 //! How much memory the control groups of this process leave it.
 //!
-//! A segment's memory is reserved when it is made, and the kernel charges it to the maker's memory cgroup. Beyond the
-//! limit it does not refuse: it kills the process, with nothing said. So the limits are compared first, as the free space
-//! of the file system is. Every group up to the root of the mounted hierarchy counts, in both versions of cgroups.
-//! What can't be read limits nothing. Others may take the memory between the look and the reservation.
+//! A segment's memory is reserved when it is made, and the kernel charges it to the maker's memory
+//! cgroup. Beyond the limit it does not refuse: it kills the process, with nothing said. So the
+//! limits are compared first, as the free space of the file system is. Every group up to the root
+//! of the mounted hierarchy counts, in both versions of cgroups. What can't be read limits nothing.
+//! Others may take the memory between the look and the reservation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,7 +101,8 @@ impl Hierarchy {
             let (root, mount) = (before.next()?, before.next()?);
             (file_system == version.file_system && has_controller).then_some((root, mount))
         })?;
-        // A container may see only a part of the hierarchy, or a group outside of the part that it sees.
+        // A container may see only a part of the hierarchy, or a group outside of the part that it
+        // sees.
         let below = Path::new(group).strip_prefix(root).ok();
         let below = below.filter(|path| !path.starts_with(".."));
         Some(Self {

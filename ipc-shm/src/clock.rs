@@ -1,9 +1,10 @@
 //! The two clocks.
 //!
-//! `CLOCK_MONOTONIC` is not the same number everywhere: a time namespace shifts it. Times in a segment are read by
-//! processes of other namespaces, so [`monotonic`] takes the shift out again: it is the clock of the machine's first
-//! namespace. `/proc/self/timens_offsets` says what the shift is. It is asked once in each process, and again in each
-//! forked child, which may be in another namespace.
+//! `CLOCK_MONOTONIC` is not the same number everywhere: a time namespace shifts it. Times in a
+//! segment are read by processes of other namespaces, so [`monotonic`] takes the shift out again:
+//! it is the clock of the machine's first namespace. `/proc/self/timens_offsets` says what the
+//! shift is. It is asked once in each process, and again in each forked child, which may be in
+//! another namespace.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -24,7 +25,8 @@ use crate::fork;
 )]
 pub struct UnknownClock;
 
-/// Time since boot, the same for every process of the machine in whatever time namespace, never set back.
+/// Time since boot, the same for every process of the machine in whatever time namespace, never set
+/// back.
 ///
 /// For leases, delays and beats. Stands still while the machine sleeps.
 #[inline]
@@ -66,7 +68,8 @@ fn shift() -> u64 {
     ask()
 }
 
-/// In the word that keeps the shift, below it: it was asked for. Sixty-three bits are 146 years either way.
+/// In the word that keeps the shift, below it: it was asked for. Sixty-three bits are 146 years
+/// either way.
 const KNOWN: u64 = 1;
 
 #[cold]

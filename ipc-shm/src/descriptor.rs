@@ -1,12 +1,13 @@
 //! Descriptors that are checked before anything is concluded from them.
 //!
-//! A descriptor is a small number. Any code of the process can close it by mistake, and the kernel gives the number to
-//! the next file that is opened. Reading a length, asking for a lock, writing a byte or closing it then concerns that
-//! other file. So a descriptor that is kept remembers the device and inode that it stands for, and is compared with
-//! them before a result counts. One whose number was taken is not closed: it belongs to other code.
+//! A descriptor is a small number. Any code of the process can close it by mistake, and the kernel
+//! gives the number to the next file that is opened. Reading a length, asking for a lock, writing a
+//! byte or closing it then concerns that other file. So a descriptor that is kept remembers the
+//! device and inode that it stands for, and is compared with them before a result counts. One whose
+//! number was taken is not closed: it belongs to other code.
 //!
-//! Two descriptors of one file have the same inode, so a segment's file also has a random file offset. Only the open
-//! file that was tagged has it; nothing else here uses the offset.
+//! Two descriptors of one file have the same inode, so a segment's file also has a random file
+//! offset. Only the open file that was tagged has it; nothing else here uses the offset.
 //!
 //! Kept descriptors also move to high numbers, out of the reach of code that closes low ones.
 //! Does not prevent the mistake, and can't see one that happens between the check and the use.
@@ -84,8 +85,8 @@ impl Kept {
         })
     }
 
-    /// The file. What it answers counts only if the descriptor [is intact](Self::is_intact) *afterwards*: one that was
-    /// lost does not come back.
+    /// The file. What it answers counts only if the descriptor [is intact](Self::is_intact)
+    /// *afterwards*: one that was lost does not come back.
     pub(crate) fn file(&self) -> &File {
         self.file.as_ref().expect("there until it is dropped")
     }
@@ -126,7 +127,8 @@ impl Drop for Kept {
         let ours = self.is_intact() && self.has_link();
         let file = self.file.take();
         if !ours {
-            // The number is other code's now, or nobody's. Closing it would be the mistake that we suffered from.
+            // The number is other code's now, or nobody's. Closing it would be the mistake that we
+            // suffered from.
             let _ = file.map(IntoRawFd::into_raw_fd);
         }
     }
@@ -134,8 +136,8 @@ impl Drop for Kept {
 
 /// A pipe that tells a thread which polls it to look again.
 ///
-/// Never writes to, reads or closes a file that took its number after it was closed by mistake. An eventfd could not
-/// be told from another one: all have the same inode.
+/// Never writes to, reads or closes a file that took its number after it was closed by mistake. An
+/// eventfd could not be told from another one: all have the same inode.
 #[derive(Debug)]
 pub struct Notifier {
     reader: Kept,
@@ -206,8 +208,8 @@ impl AsFd for Notifier {
     }
 }
 
-/// The lowest number for a descriptor that is kept: above what a loop over "the first few hundred" closes, and below
-/// half of the usual limit of 1,024.
+/// The lowest number for a descriptor that is kept: above what a loop over "the first few hundred"
+/// closes, and below half of the usual limit of 1,024.
 const LEAST_NUMBER: RawFd = 512;
 
 /// The same descriptor under a high number, if the limit allows one; otherwise as it is.
@@ -238,7 +240,8 @@ mod tests {
 
     /// What a stray `close` does, and the `open` that gets the number.
     fn replace(number: RawFd, by: &impl AsFd) {
-        // SAFETY: takes two numbers and touches no memory of ours; `number` is one that a test wants to lose.
+        // SAFETY: takes two numbers and touches no memory of ours; `number` is one that a test
+        // wants to lose.
         let replaced = unsafe { libc::dup2(by.as_fd().as_raw_fd(), number) };
         assert_eq!(replaced, number);
     }

@@ -59,7 +59,8 @@ impl Generation {
 #[derive(Debug)]
 pub(crate) struct Tenure {
     since: Generation,
-    /// The generation's number, or [`GIVEN_UP`]. Written by whoever gives up, read by all threads of this process.
+    /// The generation's number, or [`GIVEN_UP`]. Written by whoever gives up, read by all threads
+    /// of this process.
     number: AtomicU64,
 }
 
@@ -76,7 +77,8 @@ impl Tenure {
         }
     }
 
-    /// Whether it is still held, by the process that began to hold it. As cheap as [`Generation::is_current`].
+    /// Whether it is still held, by the process that began to hold it. As cheap as
+    /// [`Generation::is_current`].
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         self.since.marker.load(Ordering::Relaxed) == self.number.load(Ordering::Relaxed)
@@ -140,7 +142,8 @@ fn wiped_by_handler() -> &'static Wiped {
         FALLBACK.generation.store(0, Ordering::Relaxed);
         FALLBACK.clock.store(0, Ordering::Relaxed);
     }
-    // SAFETY: the handler stores two atomics, which is allowed in a forked child. It is never unloaded.
+    // SAFETY: the handler stores two atomics, which is allowed in a forked child. It is never
+    // unloaded.
     let registered = unsafe { pthread_atfork(None, None, Some(wipe)) };
     // No memory for one handler: a forked child could not be told from its parent.
     assert_eq!(registered, 0, "pthread_atfork");

@@ -55,7 +55,8 @@ pub struct Header {
     pub max_participants: u16,
     /// How many tools can be attached in addition.
     pub tool_slots: u16,
-    /// The boot of the machine in which it was made: a fingerprint of the boot id, 0 if that was not known.
+    /// The boot of the machine in which it was made: a fingerprint of the boot id, 0 if that was
+    /// not known.
     pub boot: u64,
     /// Where the kind's own bytes begin.
     pub body_offset: usize,

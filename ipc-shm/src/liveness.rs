@@ -29,7 +29,8 @@ use crate::watch::Running;
 pub struct ProcessIdentity {
     /// Its number, in its own PID namespace.
     pub pid: u32,
-    /// When it started, in clock ticks since boot, whatever the time namespace; 0 if `/proc` did not say.
+    /// When it started, in clock ticks since boot, whatever the time namespace; 0 if `/proc` did
+    /// not say.
     pub start_ticks: u64,
     /// The inode of its PID namespace; 0 if `/proc` did not say, or belongs to another one.
     pub pid_namespace: u64,
@@ -127,7 +128,8 @@ pub(crate) fn try_lock(file: &Kept, byte: usize) -> Result<bool, Errno> {
 }
 
 pub(crate) fn unlock(file: &Kept, byte: usize) {
-    // Fails only for a descriptor that was closed. In a file that took its number there is nothing of ours to unlock.
+    // Fails only for a descriptor that was closed. In a file that took its number there is nothing
+    // of ours to unlock.
     let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_UNLCK)));
 }
 
@@ -167,8 +169,9 @@ fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
 
 /// Field 22 of `/proc/<pid>/stat`; the second field may contain anything, so count from its end.
 ///
-/// `None` in a time namespace that shifts the time since boot: some kernels shift this field with it, so the same
-/// process would have another start time here than elsewhere, and would seem to be another process.
+/// `None` in a time namespace that shifts the time since boot: some kernels shift this field with
+/// it, so the same process would have another start time here than elsewhere, and would seem to be
+/// another process.
 fn start_ticks(pid: u32) -> Option<u64> {
     if clock::is_boottime_shifted() {
         return None;

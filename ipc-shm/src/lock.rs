@@ -394,8 +394,8 @@ impl LockGuard<'_> {
         Err(LockError::Truncated { name })
     }
 
-    /// Fails in a forked copy of the process that took the lock, which does not hold it, and where the file was lost
-    /// meanwhile.
+    /// Fails in a forked copy of the process that took the lock, which does not hold it, and where
+    /// the file was lost meanwhile.
     ///
     /// # Errors
     /// [`LockError::ForkedChild`], [`LockError::DescriptorLost`], [`LockError::Deleted`].
@@ -407,7 +407,8 @@ impl LockGuard<'_> {
 impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         let lock = self.lock;
-        // A forked copy of the guard is not a reason to unlock: the parent still holds it. A lost descriptor is one.
+        // A forked copy of the guard is not a reason to unlock: the parent still holds it. A lost
+        // descriptor is one.
         if lock.attachment.is_this_process() && lock.change(Some(lock.us()), None) {
             lock.event().notify_one();
         }

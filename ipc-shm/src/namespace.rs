@@ -101,7 +101,8 @@ pub enum NamespaceError {
         /// Who we are.
         us: u32,
     },
-    /// This process's own user has no number in its user namespace, so its folders can't be told from those of others.
+    /// This process's own user has no number in its user namespace, so its folders can't be told
+    /// from those of others.
     #[error(
         "{} can't be used: this process's user has no number in its user namespace (shown as {shown_as}, like \
          every such user), so nobody can tell what is ours: map the user (/etc/subuid, podman run \
@@ -184,8 +185,8 @@ impl Namespace {
         self.root.join(self.name.as_str())
     }
 
-    /// The namespaces in the same folder, sorted, whether or not anything in them is in use. What else is in the folder
-    /// is skipped.
+    /// The namespaces in the same folder, sorted, whether or not anything in them is in use. What
+    /// else is in the folder is skipped.
     ///
     /// # Errors
     /// [`NamespaceError`] when the folder is refused or can't be read.

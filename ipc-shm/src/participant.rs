@@ -35,8 +35,8 @@ use crate::watch::Running;
 
 /// A process's membership in a segment, given back when dropped.
 ///
-/// A forked child inherits the value but not the membership: see [`is_ours`](Self::is_ours). Nor may a process go on
-/// that lost its descriptor of the file: see [`check_file`](Self::check_file).
+/// A forked child inherits the value but not the membership: see [`is_ours`](Self::is_ours). Nor
+/// may a process go on that lost its descriptor of the file: see [`check_file`](Self::check_file).
 #[derive(Debug)]
 pub struct Attachment {
     segment: Segment,
@@ -54,8 +54,8 @@ pub enum AttachAs {
     /// One of the `max_participants`.
     #[default]
     Participant,
-    /// One of those kept for tools, which look and act for a moment; one of the others if those are taken. So a tool can
-    /// attach when as many processes are attached as may be.
+    /// One of those kept for tools, which look and act for a moment; one of the others if those are
+    /// taken. So a tool can attach when as many processes are attached as may be.
     Tool,
 }
 
@@ -229,7 +229,8 @@ impl Attachment {
         }
     }
 
-    /// Whether this process is the one that joined, not a forked copy of it, and has lost nothing since. Two loads.
+    /// Whether this process is the one that joined, not a forked copy of it, and has lost nothing
+    /// since. Two loads.
     #[inline]
     #[must_use]
     pub fn is_ours(&self) -> bool {
@@ -242,14 +243,16 @@ impl Attachment {
         self.tenure.is_this_process()
     }
 
-    /// What this process lost, if it did: it must not use the segment any more. See [`check_file`](Self::check_file).
+    /// What this process lost, if it did: it must not use the segment any more. See
+    /// [`check_file`](Self::check_file).
     #[must_use]
     pub fn loss(&self) -> Option<FileLoss> {
         self.loss.get().copied()
     }
 
-    /// Looks at the segment's file, see [`Segment::check_file`]. What only this process lost ends its use of the segment,
-    /// for good: [`is_ours`](Self::is_ours) is false from then on, and whoever waits here is woken. Others go on.
+    /// Looks at the segment's file, see [`Segment::check_file`]. What only this process lost ends
+    /// its use of the segment, for good: [`is_ours`](Self::is_ours) is false from then on, and
+    /// whoever waits here is woken. Others go on.
     ///
     /// Called by watchers; where there is none, by whoever waits.
     pub fn check_file(&self) {
@@ -296,8 +299,8 @@ impl Attachment {
     /// Leaves: from now on the slot counts as departed. The caller frees what it holds and then calls
     /// [`Participants::release`]; if it dies before, others do.
     ///
-    /// Also when the descriptor was lost: the life lock holds for as long as the file is mapped, so the slot is still
-    /// ours; and if it were not, its epoch would differ.
+    /// Also when the descriptor was lost: the life lock holds for as long as the file is mapped, so
+    /// the slot is still ours; and if it were not, its epoch would differ.
     pub fn leave(&self) {
         if self.is_this_process() {
             let (live, leaving) = (

@@ -44,11 +44,13 @@ pub struct Segment {
     namespace: Namespace,
     name: Name,
     header: Header,
-    /// Compared with what was opened before anything is concluded from it. The mapping is made of the same open file, so
-    /// the locks of that stay while it is mapped, also when this descriptor was lost.
+    /// Compared with what was opened before anything is concluded from it. The mapping is made of
+    /// the same open file, so the locks of that stay while it is mapped, also when this descriptor
+    /// was lost.
     file: Kept,
     mapping: Arc<Mapping>,
-    /// What the process's root folder was when the path led here. `None`: it did not, or is relative.
+    /// What the process's root folder was when the path led here. `None`: it did not, or is
+    /// relative.
     root: OnceLock<FileIdentity>,
     is_read_only: bool,
     generation: Generation,
@@ -58,9 +60,11 @@ pub struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileLoss {
-    /// Something in this process closed the descriptor. Its number is kept here to tell which it was.
+    /// Something in this process closed the descriptor. Its number is kept here to tell which it
+    /// was.
     Descriptor(i32),
-    /// The name stands for another file now: the folder, or the file, was moved away by something else.
+    /// The name stands for another file now: the folder, or the file, was moved away by something
+    /// else.
     Moved,
 }
 
@@ -199,14 +203,16 @@ impl Segment {
         self.flags().load(Ordering::SeqCst) & DELETED != 0
     }
 
-    /// Looks at the file: a few system calls, for those who have time, such as a [watcher](crate::watch).
+    /// Looks at the file: a few system calls, for those who have time, such as a
+    /// [watcher](crate::watch).
     ///
-    /// Says so to everybody if the file is shorter than it was made, does not begin as it did, or was deleted by something
-    /// else. Not noticed: a file that was cut inside its body and has grown again meanwhile, if nobody touched what
-    /// was missing; a deleted file that has a second name.
+    /// Says so to everybody if the file is shorter than it was made, does not begin as it did, or
+    /// was deleted by something else. Not noticed: a file that was cut inside its body and has
+    /// grown again meanwhile, if nobody touched what was missing; a deleted file that has a second
+    /// name.
     ///
-    /// # Errors
-    /// [`FileLoss`], if only this process is concerned. Nothing is concluded from the file then, and nobody is told.
+    /// # Errors [`FileLoss`], if only this process is concerned. Nothing is concluded from the file
+    /// then, and nobody is told.
     pub fn check_file(&self) -> Result<(), FileLoss> {
         let number = self.file.number();
         let stat = self.file.stat().ok_or(FileLoss::Descriptor(number))?;
@@ -238,8 +244,9 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether the path led to this file when it was opened and leads to another one now. A path that leads nowhere is
-    /// not a proof: the process may have another view of the file system than it had.
+    /// Whether the path led to this file when it was opened and leads to another one now. A path
+    /// that leads nowhere is not a proof: the process may have another view of the file system than
+    /// it had.
     fn was_moved(&self, ours: &FileStat) -> bool {
         let is_another = |there| there != FileIdentity::of(ours);
         self.root.get().is_some()
@@ -261,8 +268,8 @@ impl Segment {
         is_file.then(|| FileIdentity::of(&stat))
     }
 
-    /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and 63 ([`TRUNCATED`]) are the
-    /// segment's.
+    /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and 63
+    /// ([`TRUNCATED`]) are the segment's.
     #[must_use]
     pub fn flags(&self) -> &AtomicU64 {
         self.word(layout::FLAGS)

@@ -1,7 +1,8 @@
 //! The user of this process, as far as the kernel can tell.
 //!
-//! In a user namespace (a rootless container) only some users have numbers. All others are shown as one and the same,
-//! the overflow user, usually 65534. So that number is the identity of nobody, unless the namespace maps it.
+//! In a user namespace (a rootless container) only some users have numbers. All others are shown as
+//! one and the same, the overflow user, usually 65534. So that number is the identity of nobody,
+//! unless the namespace maps it.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -13,15 +14,15 @@ pub(crate) fn ours() -> u32 {
     geteuid().as_raw()
 }
 
-/// Whether `uid` is how this user namespace shows all users that have no number in it. Such a number identifies nobody,
-/// also if it is this process's own.
+/// Whether `uid` is how this user namespace shows all users that have no number in it. Such a
+/// number identifies nobody, also if it is this process's own.
 #[must_use]
 pub fn is_nobody(uid: u32) -> bool {
     uid == overflow() && uid_map().is_some_and(|map| !is_mapped(uid, &map))
 }
 
-/// Whether this program runs with more rights than its caller (set-uid, set-gid, file capabilities). The caller's
-/// environment must not tell such a program where to write.
+/// Whether this program runs with more rights than its caller (set-uid, set-gid, file
+/// capabilities). The caller's environment must not tell such a program where to write.
 pub(crate) fn has_more_rights_than_caller() -> bool {
     // SAFETY: takes a number and returns one; the vector was filled in by the kernel before `main`.
     let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) };
@@ -37,7 +38,8 @@ fn overflow() -> u32 {
     })
 }
 
-/// Empty if no user has a number. `None` where `/proc` is not mounted, or the kernel has no user namespaces.
+/// Empty if no user has a number. `None` where `/proc` is not mounted, or the kernel has no user
+/// namespaces.
 fn uid_map() -> Option<String> {
     fs::read_to_string("/proc/self/uid_map").ok()
 }

@@ -6,8 +6,9 @@
 //! The thread is an accelerator: everything it does, anybody who uses the segment also does in time, so
 //! it may be stopped or killed with its process.
 //!
-//! Its own descriptors can be closed by mistake like all others, and are checked (see `descriptor`). A pidfd that was
-//! lost is opened anew. A watcher that lost the pipe by which it is woken is replaced, with its subjects.
+//! Its own descriptors can be closed by mistake like all others, and are checked (see
+//! `descriptor`). A pidfd that was lost is opened anew. A watcher that lost the pipe by which it is
+//! woken is replaced, with its subjects.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -86,12 +87,13 @@ struct Watcher {
     wake: Option<Arc<Notifier>>,
     /// Raised by its thread, once.
     runs: AtomicBool,
-    /// Raised, once, by whoever finds that `wake` was closed by other code: another watcher takes over.
+    /// Raised, once, by whoever finds that `wake` was closed by other code: another watcher takes
+    /// over.
     is_deaf: AtomicBool,
 }
 
-/// The watcher of this process. A forked child makes its own and forgets its parent's; so does a process whose watcher
-/// can't be woken any more, but it keeps the subjects.
+/// The watcher of this process. A forked child makes its own and forgets its parent's; so does a
+/// process whose watcher can't be woken any more, but it keeps the subjects.
 fn watcher() -> &'static Watcher {
     static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
     loop {

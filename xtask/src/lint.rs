@@ -1,7 +1,7 @@
 //! `cargo xtask lint`: formatting, lints, docs, and that the layers are what ARCHITECTURE.md says.
 //!
-//! The layering checks assert absences: what a crate must not depend on, where `unsafe` must not be, and that nothing
-//! asks by a process's number whether it lives.
+//! The layering checks assert absences: what a crate must not depend on, where `unsafe` must not
+//! be, and that nothing asks by a process's number whether it lives.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -167,8 +167,8 @@ fn check_unsafe() -> Result<()> {
     Ok(())
 }
 
-/// A process's number means nothing in another PID namespace, and little after the process ended. Locks and pidfds tell
-/// whether a process lives (`ipc-shm/src/liveness.rs`).
+/// A process's number means nothing in another PID namespace, and little after the process ended.
+/// Locks and pidfds tell whether a process lives (`ipc-shm/src/liveness.rs`).
 fn check_liveness() -> Result<()> {
     for package in CRATES.into_iter().filter(|package| *package != "xtask") {
         let source = cargo::root().join(package).join("src");
@@ -191,7 +191,8 @@ fn check_liveness() -> Result<()> {
     Ok(())
 }
 
-/// The first call in `code` that asks by number whether a process lives: the null signal, or a look for `/proc/<pid>`.
+/// The first call in `code` that asks by number whether a process lives: the null signal, or a look
+/// for `/proc/<pid>`.
 fn liveness_by_number(code: &str) -> Option<String> {
     let code: String = code
         .lines()

@@ -109,7 +109,8 @@ fn workers_that_can_not_work_end_the_run_with_their_reason() {
     let tasks = running.tasks().unwrap();
     let worker = stop_one_at_work(&tasks);
     drop(tasks);
-    // What is open stays so; who comes later finds nothing. Deleted, it would be lost for those who have it open, too.
+    // What is open stays so; who comes later finds nothing. Deleted, it would be lost for those who
+    // have it open, too.
     let folder = place.namespace_of(running.pid()).path();
     let answers = folder.join("run.answers.queue");
     fs::rename(&answers, folder.join("elsewhere")).unwrap();

@@ -29,7 +29,8 @@ use super::memory::{CELL_WORDS, RingWord};
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
     fingerprint(b"queue 6: state body claim+expiry sender expiry+sequence sent due tally; keys");
-/// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine bits.
+/// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine
+/// bits.
 pub const TOOL_SLOTS: u16 = 8;
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;

@@ -150,10 +150,11 @@ impl Inspector {
             .collect()
     }
 
-    /// Whether any process is attached that still runs, in whatever PID namespace; by the kernel's locks, never by a
-    /// process's number.
+    /// Whether any process is attached that still runs, in whatever PID namespace; by the kernel's
+    /// locks, never by a process's number.
     ///
-    /// May be over when this returns. A process that has opened the file and is about to attach is not seen yet.
+    /// May be over when this returns. A process that has opened the file and is about to attach is
+    /// not seen yet.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.participants().iter().any(|(_, gone)| !gone)

@@ -387,7 +387,8 @@ impl LevelReceiver {
         Ok(())
     }
 
-    /// In a forked copy the lease is the parent's. Where the descriptor was lost it comes back when the queue is let go.
+    /// In a forked copy the lease is the parent's. Where the descriptor was lost it comes back when
+    /// the queue is let go.
     #[cold]
     fn not_ours(&self) -> SettleError {
         match self.shared.why_not_ours() {

@@ -24,7 +24,8 @@ pub(crate) enum Gone {
     Deleted,
     Truncated,
     Forked,
-    /// Never freed: it happens once in the life of an opened queue, if at all, and this must stay small.
+    /// Never freed: it happens once in the life of an opened queue, if at all, and this must stay
+    /// small.
     DescriptorLost(&'static LostDescriptor),
 }
 

@@ -1,5 +1,6 @@
-//! A number is not an identity: what a queue's users notice when one of them loses its descriptor, when the file is
-//! deleted by something else, and when their clocks differ. And that tools find a slot.
+//! A number is not an identity: what a queue's users notice when one of them loses its descriptor,
+//! when the file is deleted by something else, and when their clocks differ. And that tools find a
+//! slot.
 
 use std::fs;
 use std::io::Write;
@@ -33,7 +34,8 @@ pub fn play(queue: ByteQueue, role: &str) {
     }
 }
 
-// --- Descriptors ------------------------------------------------------------------------------------
+// --- Descriptors
+// ------------------------------------------------------------------------------------
 
 /// Closes the queue's descriptor by mistake; the next file that is opened gets its number.
 fn lose() -> RawFd {
@@ -164,7 +166,8 @@ fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
     stage.assert_all_free(&stage.open());
 }
 
-// --- PIDs -------------------------------------------------------------------------------------------
+// --- PIDs
+// -------------------------------------------------------------------------------------------
 
 #[test]
 fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
@@ -193,7 +196,8 @@ fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
     assert_eq!(inspector.participants().len(), 1);
 }
 
-// --- Names ------------------------------------------------------------------------------------------
+// --- Names
+// ------------------------------------------------------------------------------------------
 
 fn wait_while_it_is_deleted(queue: &ByteQueue) {
     let receiver = queue.receiver();
@@ -247,7 +251,8 @@ fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_
     }
 }
 
-// --- Clocks -----------------------------------------------------------------------------------------
+// --- Clocks
+// -----------------------------------------------------------------------------------------
 
 /// A million seconds ahead.
 fn use_in_time_namespace(queue: &ByteQueue) {
@@ -268,7 +273,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     let possible = Command::new("unshare").args(flags).arg("true").output();
     if !possible.is_ok_and(|output| output.status.success()) {
         println!(
-            "skipped: delays_and_expiries_last_as_long_in_every_time_namespace: no time namespaces here"
+            "skipped: delays_and_expiries_last_as_long_in_every_time_namespace: not permitted here"
         );
         return;
     }
@@ -292,7 +297,8 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     assert!(end.success(), "{end}");
 }
 
-// --- Slots ------------------------------------------------------------------------------------------
+// --- Slots
+// ------------------------------------------------------------------------------------------
 
 #[test]
 fn a_tool_can_attach_and_act_when_as_many_processes_are_attached_as_may_be() {

@@ -140,8 +140,8 @@ impl Segment {
     /// Opens the segment of that name to look at it: the kernel lets nothing be written through this, so it can't disturb
     /// anybody. Such a segment can't be joined, and what would change it does nothing.
     ///
-    /// Whoever writes to one of its words all the same is ended by the kernel. A segment of an earlier boot can be looked
-    /// at, too: its times and its participants mean nothing then.
+    /// Whoever writes to one of its words all the same is ended by the kernel. A segment of an
+    /// earlier boot can be looked at, too: its times and its participants mean nothing then.
     ///
     /// # Errors
     /// As [`open`](Self::open), except [`OpenError::OtherBoot`].

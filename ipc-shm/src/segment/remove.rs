@@ -34,14 +34,15 @@ impl Segment {
         remove_if(namespace, name, kind, |_| true)
     }
 
-    /// Removes whatever has the name, also what [`remove`](Self::remove) refuses: a file that others may use, a link, a
-    /// FIFO, an empty folder. `Ok(false)` if there was nothing.
+    /// Removes whatever has the name, also what [`remove`](Self::remove) refuses: a file that
+    /// others may use, a link, a FIFO, an empty folder. `Ok(false)` if there was nothing.
     ///
-    /// Never follows a link: what it points to stays. If it is a segment, whoever is attached is told as by `remove`.
+    /// Never follows a link: what it points to stays. If it is a segment, whoever is attached is
+    /// told as by `remove`.
     ///
-    /// # Errors
-    /// [`OpenError::ForeignOwner`] if it belongs to another user; [`OpenError::FolderNotEmpty`]; those that speak of
-    /// the namespace's folder, which must be ours and closed to others.
+    /// # Errors [`OpenError::ForeignOwner`] if it belongs to another user;
+    /// [`OpenError::FolderNotEmpty`]; those that speak of the namespace's folder, which must be
+    /// ours and closed to others.
     pub fn remove_by_force(
         namespace: &Namespace,
         name: &Name,

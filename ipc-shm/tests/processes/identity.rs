@@ -1,5 +1,6 @@
-//! A number is not an identity: descriptors that were closed and reused, clocks and users of other namespaces, names
-//! that were deleted by something else, and memory that a control group does not allow.
+//! A number is not an identity: descriptors that were closed and reused, clocks and users of other
+//! namespaces, names that were deleted by something else, and memory that a control group does not
+//! allow.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -63,7 +64,8 @@ fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {}", why.trim());
 }
 
-// --- Descriptors ------------------------------------------------------------------------------------
+// --- Descriptors
+// ------------------------------------------------------------------------------------
 
 /// The numbers under which this process has files open whose names end so.
 fn descriptors_of(end: &str) -> Vec<RawFd> {
@@ -150,9 +152,11 @@ fn lose_all_descriptors(namespace: &Namespace) {
     let [number] = descriptors_of("/b.buffer")[..] else {
         panic!("one descriptor")
     };
-    // Not while it has one for a moment: closed twice, that ends a program that was compiled with checks.
+    // Not while it has one for a moment: closed twice, that ends a program that was compiled with
+    // checks.
     until_watcher_sleeps();
-    // SAFETY: takes two numbers; nothing else of this process needs descriptors above the standard ones.
+    // SAFETY: takes two numbers; nothing else of this process needs descriptors above the standard
+    // ones.
     assert_eq!(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }, 0);
     // Usually takes the same number, for the same file: told apart by its offset.
     let again = connect(namespace);
@@ -206,7 +210,8 @@ fn a_process_that_closed_all_its_descriptors_opens_again_and_notices_deaths() {
     assert!(end.success(), "{end}");
 }
 
-// --- Names ------------------------------------------------------------------------------------------
+// --- Names
+// ------------------------------------------------------------------------------------------
 
 /// For a lock that another thread of this process has.
 fn wait_while_it_goes(namespace: &Namespace) {
@@ -288,7 +293,8 @@ fn a_folder_that_was_moved_away_is_told_once_another_buffer_has_the_name() {
     });
 }
 
-// --- Clocks -----------------------------------------------------------------------------------------
+// --- Clocks
+// -----------------------------------------------------------------------------------------
 
 /// A command that runs another with its clocks a million seconds ahead.
 fn unshare_time(test: &str) -> Option<Command> {
@@ -387,7 +393,8 @@ fn a_child_forked_into_a_time_namespace_reads_the_same_clock() {
     }
 }
 
-// --- Users ------------------------------------------------------------------------------------------
+// --- Users
+// ------------------------------------------------------------------------------------------
 
 #[test]
 fn a_user_without_a_number_is_told_so_and_trusts_nobody_elses_files() {
@@ -530,7 +537,8 @@ fn madvise_refused(namespace: &Namespace) {
     // SAFETY: takes numbers.
     let promised = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program is valid and is copied by the call. The filter is this thread's and its children's.
+    // SAFETY: the program is valid and is copied by the call. The filter is this thread's and its
+    // children's.
     let filtered = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) };
     assert_eq!((promised, filtered), (0, 0));
     let buffer = connect(namespace);
@@ -552,7 +560,8 @@ fn a_kernel_that_refuses_advice_about_memory_costs_nothing_but_speed() {
     assert!(peer.end().success());
 }
 
-// --- Memory -----------------------------------------------------------------------------------------
+// --- Memory
+// -----------------------------------------------------------------------------------------
 
 const MIB: u64 = 1 << 20;
 

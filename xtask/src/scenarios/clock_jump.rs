@@ -1,4 +1,5 @@
-//! A clock that stands anywhere, or is ahead in the second of two runs, loses nothing and changes no delay.
+//! A clock that stands anywhere, or is ahead in the second of two runs, loses nothing and changes
+//! no delay.
 //!
 //! The wall clock can't be set safely, and nothing but a message's time of sending comes from it. The monotonic clock is
 //! what leases and delays go by: the second run plays in a time namespace where it is ten years ahead, which the queue
