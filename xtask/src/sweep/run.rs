@@ -145,10 +145,10 @@ impl<'a> Sweeper<'a> {
     /// cell's state and time. Where that can't be found out, anywhere.
     fn stops(&self, operation: &Operation, state: &State, count: usize) -> Result<Vec<Place>> {
         let (mut tracee, _survivor, _) = self.start_for_survivor(operation, state, 0)?;
-        let is_watched = tracee.watch(&stopping::watched_words(&self.folder)?)?;
+        tracee.watch(&stopping::watched_words(&self.folder)?)?;
         let mut accesses = Vec::new();
         while tracee.step()? == Step::Done {
-            if is_watched && tracee.accessed()? {
+            if tracee.accessed()? {
                 accesses.push(tracee.instructions());
             }
             ensure!(tracee.instructions() < LONGEST, "it does not end");
@@ -197,7 +197,7 @@ impl<'a> Sweeper<'a> {
             ended = tracee.step()? == Step::End;
             ensure!(tracee.instructions() < LONGEST, "it does not end");
             since += 1;
-            if tracee.accessed()? {
+            if !ended && tracee.accessed()? {
                 (accesses, since) = (accesses + 1, 0);
             }
         }

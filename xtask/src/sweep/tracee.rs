@@ -30,6 +30,8 @@ pub struct Tracee {
     unmapped: Option<PathBuf>,
     /// The folder of the segments.
     segments: PathBuf,
+    /// Whether words of the segment are watched.
+    is_watching: bool,
     instructions: u64,
 }
 
@@ -100,6 +102,7 @@ impl Tracee {
             stepped: Stepped::Main,
             unmapped: Some(folder.join(SEGMENTS)),
             segments: folder.join(SEGMENTS),
+            is_watching: false,
             instructions: 0,
         };
         match wait_for(main)? {
@@ -169,11 +172,11 @@ impl Tracee {
         Ok(())
     }
 
-    /// Watches these words of the segment, at most two, from now on; for
-    /// [`accessed`](Self::accessed). `false`: this processor, or whatever it is, can't.
-    pub fn watch(&mut self, words: &[u64]) -> Result<bool> {
+    /// Watches these words of the segment, at most two, from now on, for
+    /// [`accessed`](Self::accessed): if this processor can.
+    pub fn watch(&mut self, words: &[u64]) -> Result<()> {
         let Some(segments) = self.segments.to_str().map(str::to_owned) else {
-            return Ok(false);
+            return Ok(());
         };
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.main))?;
         let mappings = maps.lines().filter(|line| line.contains(&segments));
@@ -186,11 +189,15 @@ impl Tracee {
             .iter()
             .take(watchpoints::COUNT / words.len().max(1))
             .flat_map(|start| words.iter().map(move |word| start + word));
-        Ok(watchpoints::set(self.thread(), addresses).is_ok() && !starts.is_empty())
+        self.is_watching = watchpoints::set(self.thread(), addresses).is_ok();
+        Ok(())
     }
 
-    /// Whether the last instruction accessed a watched word.
+    /// Whether the last instruction accessed a watched word; not for after the operation's end.
     pub fn accessed(&self) -> Result<bool> {
+        if !self.is_watching {
+            return Ok(false);
+        }
         watchpoints::take_hits(self.thread())
     }
 
