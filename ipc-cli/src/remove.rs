@@ -9,6 +9,10 @@ use crate::show::Show;
 
 /// Removes every queue that it can, then says which it could not.
 pub fn rm(queues: &[String], force: bool, show: &Show) -> Result<()> {
+    // What is not an address is a mistake on the command line, found before anything is done.
+    for queue in queues {
+        address::whole(queue).parse::<ipc_queue::Address>()?;
+    }
     let mut failures = Vec::new();
     for queue in queues {
         match remove(queue, force) {

@@ -97,6 +97,14 @@ fn the_others_are_removed_if_one_is_not_there() {
 }
 
 #[test]
+fn a_mistake_on_the_command_line_removes_nothing() {
+    let place = Place::new("mistake");
+    place.make("good", &QueueOptions::new());
+    run(&["rm", &place.name("good"), "Bad", "--force"]).expect(2);
+    assert!(place.look("good").is_some());
+}
+
+#[test]
 fn of_several_failures_the_gravest_decides() {
     let place = Place::new("gravest");
     place
