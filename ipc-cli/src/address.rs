@@ -8,7 +8,7 @@ use ipc_proto::{Name, QueueSettings, Timestamp};
 use ipc_queue::shm::Inspector;
 use ipc_queue::transport::{Holding, OpenMode};
 use ipc_queue::{Address, ByteQueue, QueueError, QueueOptions, QueueStats, ShmQueue};
-use ipc_shm::Namespace;
+use ipc_shm::{Namespace, Siblings};
 
 use crate::exit::Exit;
 
@@ -62,8 +62,15 @@ fn with_timeout(scheme: &str, rest: String, limit: Option<Duration>) -> String {
     format!("{rest}{joint}timeout={}ms", limit.as_millis())
 }
 
-/// Opens a queue that exists, for use.
+/// Opens a queue that exists, for a moment: in shared memory some places are kept for commands, so
+/// that they can look and act when as many processes are attached as may be.
 pub fn open(queue: &str) -> Result<ByteQueue> {
+    let options = QueueOptions::new().attach_as_tool();
+    Ok(options.open_any(&shared(queue)?.to_string())?)
+}
+
+/// Opens a queue that exists, for as long as its messages come: as any other program does.
+pub fn open_to_stay(queue: &str) -> Result<ByteQueue> {
     Ok(QueueOptions::new().open_any(&shared(queue)?.to_string())?)
 }
 
@@ -71,8 +78,9 @@ pub fn open(queue: &str) -> Result<ByteQueue> {
 /// need not have.
 pub fn open_or_create(queue: &str, options: &QueueOptions) -> Result<ByteQueue> {
     let address = shared(queue)?.to_string();
+    let options = options.clone().attach_as_tool();
     loop {
-        match QueueOptions::new().open_any(&address) {
+        match QueueOptions::new().attach_as_tool().open_any(&address) {
             Err(QueueError::NotFound { .. }) => {}
             opened => return Ok(opened?),
         }
@@ -175,11 +183,16 @@ pub fn inspect(queue: &str) -> Result<Box<Inspector>> {
     }
 }
 
+/// What is in the folder of this user's namespaces.
+pub fn siblings() -> Result<Siblings> {
+    let any = Namespace::new(DEFAULT)?;
+    any.siblings_and_skipped().context("looking for namespaces")
+}
+
 /// The namespace of that name, or all of this user's.
 pub fn namespaces(only: Option<&str>) -> Result<Vec<Namespace>> {
     let Some(only) = only else {
-        let any = Namespace::new(DEFAULT)?;
-        return any.siblings().context("looking for namespaces");
+        return Ok(siblings()?.namespaces);
     };
     Ok(vec![Namespace::new(only)?])
 }

@@ -72,7 +72,8 @@ fn is_drained(queue: &ByteQueue) -> Result<bool> {
 
 /// Both queues, if messages can go from one to the other.
 fn open(what: &cli::Bridge) -> Result<(ByteQueue, ByteQueue)> {
-    let from = address::open(&what.from).with_context(|| format!("opening {}", what.from))?;
+    let from =
+        address::open_to_stay(&what.from).with_context(|| format!("opening {}", what.from))?;
     let to = open_to(what, &from).with_context(|| format!("opening {}", what.to))?;
     // Not the addresses: a queue that is served has several.
     if from.transport().id() == to.transport().id() {

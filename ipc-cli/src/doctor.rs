@@ -4,6 +4,7 @@
 
 mod machine;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use comfy_table::Color;
 use ipc_node::{Health, Registry};
 use ipc_queue::QueueError;
 use ipc_queue::shm::Inspector;
-use ipc_shm::Namespace;
+use ipc_shm::{Namespace, OpenError, SkipReason, Skipped};
 use serde_json::json;
 
 use crate::address;
@@ -72,11 +73,12 @@ impl Finding {
 /// Looks for what is wrong; with `repair` also does what the next user of each queue would do.
 pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     let mut findings = machine::findings();
-    match address::namespaces(None) {
-        Ok(namespaces) => {
-            for namespace in namespaces {
+    match address::siblings() {
+        Ok(found) => {
+            for namespace in found.namespaces {
                 look_into(&namespace, repair, &mut findings);
             }
+            findings.extend(found.skipped.iter().map(skipped));
         }
         Err(error) => findings.push(Finding::bad("namespaces", format!("{error:#}"))),
     }
@@ -95,6 +97,16 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
         0 => Ok(()),
         count => Err(Exit::Failed.error(format!("{count} findings are bad: {}", bad.join(", ")))),
     }
+}
+
+/// What lies among the namespaces: a folder that can't be used may hold queues.
+fn skipped(skipped: &Skipped) -> Finding {
+    let about = skipped.path.display().to_string();
+    let grade = match &skipped.reason {
+        SkipReason::Folder(_) if skipped.path.is_dir() => Grade::Bad,
+        _ => Grade::Fine,
+    };
+    Finding::new(about, grade, format!("skipped: {}", skipped.reason))
 }
 
 fn print(findings: &[Finding], show: &Show) {
@@ -134,12 +146,31 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
             Ok(queue) => look_at(&about, &queue, repair, findings),
             Err(QueueError::NotFound { .. }) => {}
             Err(error) => {
-                let what = format!("{error}; ipc rm --force {about} removes it");
+                let what = format!("{error}; {}", removal(&about, &error));
                 findings.push(Finding::bad(about, what));
             }
         }
     }
     findings.extend(look_at_nodes(namespace));
+}
+
+/// How to get rid of what is in the place of a queue and can't be used.
+fn removal(about: &str, error: &QueueError) -> String {
+    match error {
+        QueueError::Open(OpenError::NotAFile { path }) if holds_something(path) => {
+            let path = path.display();
+            format!("look at what is in that folder, then remove it with rm -r {path}")
+        }
+        _ => format!("ipc rm --force {about} removes it"),
+    }
+}
+
+fn holds_something(path: &Path) -> bool {
+    let is_folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());
+    is_folder
+        && path
+            .read_dir()
+            .is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn look_at_nodes(namespace: &Namespace) -> Option<Finding> {

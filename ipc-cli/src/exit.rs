@@ -200,6 +200,7 @@ fn of_open(error: &OpenError) -> Exit {
     match error {
         OpenError::NotFound { .. } => Exit::NotThere,
         OpenError::NotAFile { .. }
+        | OpenError::FolderNotEmpty { .. }
         | OpenError::ForeignOwner { .. }
         | OpenError::OpenToOthers { .. } => Exit::Refused,
         OpenError::Namespace(error) => of_namespace(error),

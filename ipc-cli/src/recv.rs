@@ -31,7 +31,10 @@ pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
         check_output()?;
     }
     // Until it is open there is nothing to finish.
-    let queue = address::open(&what.queue)?;
+    let queue = match what.follow {
+        true => address::open_to_stay(&what.queue)?,
+        false => address::open(&what.queue)?,
+    };
     let end = EndSignals::listen()?;
     let receiver = queue.receiver();
     let incoming = Incoming {

@@ -1,6 +1,8 @@
 //! `rm`: removes queues.
 
 use anyhow::{Error, Result};
+use ipc_queue::{Address, ShmQueue};
+use ipc_shm::Namespace;
 use serde_json::json;
 
 use crate::address::{self, Subject};
@@ -27,7 +29,7 @@ pub fn rm(queues: &[String], force: bool, show: &Show) -> Result<()> {
 
 /// Unless forced to, only a queue that is known to be empty.
 fn remove(queue: &str, force: bool) -> Result<()> {
-    let address = address::shared(queue)?.to_string();
+    let address = address::shared(queue)?;
     if !force {
         // A queue that can't be read can't be said to be empty.
         let held = Subject::open(queue)?.stats()?.in_use();
@@ -37,7 +39,14 @@ fn remove(queue: &str, force: bool) -> Result<()> {
             )));
         }
     }
-    if ipc_queue::remove(&address)? {
+    let is_removed = match &address {
+        // Also what is not a queue but has its name.
+        Address::Shm { namespace, name } if force => {
+            ShmQueue::remove_by_force(&Namespace::new(namespace.as_str())?, name)?
+        }
+        address => ipc_queue::remove(&address.to_string())?,
+    };
+    if is_removed {
         return Ok(());
     }
     Err(Exit::NotThere.error(format!("there is no queue {queue:?}")))

@@ -61,7 +61,7 @@ fn socket(at: &str) -> Result<PathBuf> {
 
 fn open(what: &cli::Serve, address: &str, is_ours: bool) -> Result<ByteQueue> {
     if !what.create && !is_ours {
-        return address::open(address);
+        return address::open_to_stay(address);
     }
     let options = what
         .settings

@@ -30,7 +30,7 @@ pub struct Settings {
     /// How long a receiver may hold a message [default: for as long as it lives]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub lease: Option<Duration>,
-    /// Number of processes that may be attached at once [default: 64]
+    /// Number of processes that may be attached at once, commands not counted [default: 256]
     #[arg(long, value_name = "PROCESSES")]
     pub max_participants: Option<u16>,
     /// Give messages priorities; capacity and pool then hold for each of the four

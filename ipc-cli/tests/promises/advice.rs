@@ -1,7 +1,7 @@
 //! Whatever an error or the doctor advises is done here, and helps.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use ipc_queue::{QueueError, QueueOptions};
 
@@ -402,4 +402,91 @@ fn a_table_of_nodes_that_can_not_be_read_is_deleted() {
     fs::remove_file(&file).unwrap();
     folder.run(&["doctor", "--quiet"]).expect(0);
     folder.run(&["nodes"]).expect(0);
+}
+
+/// Puts something into the place of a queue that is not one.
+fn foreign(folder: &Folder, kind: &str) {
+    folder.run(&["create", "other"]).expect(0);
+    let place = folder.file("jobs");
+    match kind {
+        "file of mode 644" => {
+            fs::write(&place, "x".repeat(5000)).unwrap();
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        "folder" => fs::create_dir(&place).unwrap(),
+        "link" => symlink(folder.file("other"), &place).unwrap(),
+        "link to nothing" => symlink("/nowhere", &place).unwrap(),
+        _ => {
+            fs::write(&place, "").unwrap();
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_queue_is_removed_by_force() {
+    for kind in [
+        "file of mode 644",
+        "folder",
+        "link",
+        "link to nothing",
+        "empty file",
+    ] {
+        let folder = Folder::new();
+        foreign(&folder, kind);
+        let (grade, what) = folder.finding("jobs");
+        assert!(
+            grade == "bad" && what.ends_with("ipc rm --force jobs removes it"),
+            "{what}"
+        );
+        let refused = folder.run(&["rm", "jobs"]);
+        assert_ne!(refused.code, 0, "{kind}: {refused:?}");
+        refused.error();
+        folder.run(&["rm", "--force", "jobs"]).expect(0);
+        folder.run(&["create", "jobs"]).expect(0);
+        folder.run(&["doctor", "--quiet"]).expect(0);
+        // What a link pointed to is still there.
+        folder.run(&["stat", "other"]).expect(0);
+    }
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_looked_at_first() {
+    let folder = Folder::new();
+    foreign(&folder, "folder");
+    fs::write(folder.file("jobs").join("letter"), "dear").unwrap();
+    let (_, what) = folder.finding("jobs");
+    let advice = format!("rm -r {}", folder.file("jobs").display());
+    assert!(what.ends_with(&advice), "{what}");
+    let refused = folder.run(&["rm", "--force", "jobs"]).expect(5);
+    advises(&refused, "rm -r");
+    assert_eq!(Ended::of(program("sh").args(["-c", &advice])).code, 0);
+    folder.run(&["create", "jobs"]).expect(0);
+}
+
+#[test]
+fn commands_have_places_of_their_own_when_all_others_are_taken() {
+    let folder = Folder::new();
+    folder
+        .run(&["create", "jobs", "--max-participants", "1"])
+        .expect(0);
+    let mut follow = ipc(&["recv", "jobs", "--follow"]);
+    let _receiver = Running::start(follow.env("IPC_SHM_DIR", folder.0.path()));
+    let attached = || folder.run(&["stat", "jobs", "--json"]).json()["stats"]["participants"] == 1;
+    wait_until("it is attached", attached);
+    let refused = folder.run(&["recv", "jobs", "--follow"]).expect(1);
+    advises(&refused, "ipc create QUEUE --max-participants");
+    for args in [
+        &["pause", "jobs"][..],
+        &["send", "jobs", "one"],
+        &["purge", "jobs"],
+        &["dlq", "requeue", "jobs", "--all"],
+        &["resume", "jobs"],
+        &["drain", "jobs"],
+    ] {
+        folder.run(args).expect(0);
+    }
+    folder
+        .run(&["create", "more", "--max-participants", "2"])
+        .expect(0);
 }

@@ -168,6 +168,11 @@ fn one_foreign_entry_hides_nothing_else() {
     fs::create_dir(folder.0.path().join("open")).unwrap();
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(folder.0.path().join("open"), mode).unwrap();
+    let open = folder.0.path().join("open").display().to_string();
+    let (grade, what) = folder.finding(&open);
+    assert!(grade == "bad" && what.contains("chmod 700"), "{what}");
+    let file = folder.0.path().join("file").display().to_string();
+    assert_eq!(folder.finding(&file).0, "ok");
     for look in [
         &["ls"][..],
         &["top", "--once", "--every", "1ms"],
