@@ -13,7 +13,7 @@ use crate::show::Show;
 pub fn rm(queues: &[String], force: bool, show: &Show) -> Result<()> {
     // What is not an address is a mistake on the command line, found before anything is done.
     for queue in queues {
-        address::whole(queue).parse::<ipc_queue::Address>()?;
+        address::whole(queue).parse::<Address>()?;
     }
     let mut failures = Vec::new();
     for queue in queues {
