@@ -4,6 +4,7 @@
 mod advice;
 mod doctor;
 mod matrix;
+mod nats;
 mod place;
 mod proxy;
 mod sending;

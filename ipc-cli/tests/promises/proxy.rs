@@ -1,7 +1,7 @@
 //! A socket between the command and a server, at which one request goes wrong.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,12 +44,35 @@ impl Fault {
 
 /// Passes on what it hears, except the request of that number, counted over all connections.
 pub struct Proxy {
-    at: PathBuf,
+    address: String,
     faulty: Arc<Faulty>,
 }
 
+/// A connection of either kind.
+trait Stream: Read + Write + Send + Sized + 'static {
+    fn twin(&self) -> Self;
+    fn end(&self);
+}
+
+impl Stream for UnixStream {
+    fn twin(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl Stream for TcpStream {
+    fn twin(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
 struct Faulty {
-    server: PathBuf,
     fault: Fault,
     request: usize,
     requests: AtomicUsize,
@@ -57,30 +80,51 @@ struct Faulty {
 }
 
 impl Proxy {
+    /// Before a socket.
     pub fn start(at: &Path, server: &Path, fault: Fault, request: usize) -> Self {
         let listener = UnixListener::bind(at).unwrap();
-        let faulty = Arc::new(Faulty {
-            server: server.to_owned(),
-            fault,
-            request,
-            requests: AtomicUsize::new(0),
-            is_reached: AtomicBool::new(false),
-        });
-        let shared = Arc::clone(&faulty);
+        let (proxy, server) = (
+            Self::new(at.display(), fault, request),
+            PathBuf::from(server),
+        );
+        let faulty = Arc::clone(&proxy.faulty);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let faulty = Arc::clone(&shared);
-                thread::spawn(move || faulty.serve(client));
+                faulty.serve(client, UnixStream::connect(&server));
             }
         });
+        proxy
+    }
+
+    /// Before a port.
+    pub fn start_tcp(server: &str, fault: Fault, request: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let (proxy, server) = (Self::new(at, fault, request), server.to_owned());
+        let faulty = Arc::clone(&proxy.faulty);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                faulty.serve(client, TcpStream::connect(&server));
+            }
+        });
+        proxy
+    }
+
+    fn new(address: impl ToString, fault: Fault, request: usize) -> Self {
         Self {
-            at: at.to_owned(),
-            faulty,
+            address: address.to_string(),
+            faulty: Arc::new(Faulty {
+                fault,
+                request,
+                requests: AtomicUsize::new(0),
+                is_reached: AtomicBool::new(false),
+            }),
         }
     }
 
-    pub fn address(&self) -> String {
-        format!("unix:{}", self.at.display())
+    /// A path, or a host and a port.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Whether the request of that number came.
@@ -92,13 +136,12 @@ impl Proxy {
 impl Faulty {
     /// One connection. A request is what the client writes at a time: it waits for the answer to
     /// each.
-    fn serve(&self, client: UnixStream) {
-        let Ok(server) = UnixStream::connect(&self.server) else {
+    fn serve<S: Stream>(self: &Arc<Self>, client: S, server: std::io::Result<S>) {
+        let Ok(server) = server else {
             return;
         };
         let is_deaf = Arc::new(AtomicBool::new(false));
-        let (mut answers, mut to_client) =
-            (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let (mut answers, mut to_client) = (server.twin(), client.twin());
         let deaf = Arc::clone(&is_deaf);
         let back = thread::spawn(move || {
             pump(&mut answers, |some| {
@@ -106,27 +149,28 @@ impl Faulty {
             });
             // The server ended the connection. A stalled client does not hear that either.
             if !deaf.load(Ordering::SeqCst) {
-                let _ = to_client.shutdown(Shutdown::Both);
+                to_client.end();
             }
         });
-        let (mut requests, mut to_server) = (&client, &server);
-        pump(&mut requests, |some| {
-            let number = self.requests.fetch_add(1, Ordering::SeqCst);
-            if number != self.request {
-                return is_deaf.load(Ordering::SeqCst) || to_server.write_all(some).is_ok();
-            }
-            self.is_reached.store(true, Ordering::SeqCst);
-            self.go_wrong(some, to_server, &is_deaf)
+        let faulty = Arc::clone(self);
+        thread::spawn(move || {
+            let (mut requests, mut server) = (client.twin(), server);
+            pump(&mut requests, |some| {
+                let number = faulty.requests.fetch_add(1, Ordering::SeqCst);
+                if number != faulty.request {
+                    return is_deaf.load(Ordering::SeqCst) || server.write_all(some).is_ok();
+                }
+                faulty.is_reached.store(true, Ordering::SeqCst);
+                faulty.go_wrong(some, &mut server, &is_deaf)
+            });
+            client.end();
+            server.end();
+            let _ = back.join();
         });
-        let _ = (
-            client.shutdown(Shutdown::Both),
-            server.shutdown(Shutdown::Both),
-        );
-        let _ = back.join();
     }
 
     /// Whether the connection goes on.
-    fn go_wrong(&self, request: &[u8], mut server: &UnixStream, is_deaf: &AtomicBool) -> bool {
+    fn go_wrong(&self, request: &[u8], server: &mut impl Stream, is_deaf: &AtomicBool) -> bool {
         match self.fault {
             Fault::StallBefore => {
                 is_deaf.store(true, Ordering::SeqCst);

@@ -152,7 +152,7 @@ fn try_fault(case: &Case, fault: Fault) {
         let proxy = served.proxy(fault, request);
         let letter = served.letter();
         let args = case.args.iter().map(|arg| match *arg {
-            "AT" => proxy.address(),
+            "AT" => format!("unix:{}", proxy.address()),
             "LETTER" => letter.clone(),
             arg => arg.to_owned(),
         });

@@ -1,0 +1,98 @@
+//! A NATS server that does not answer: nothing is removed or purged on a guess.
+
+use std::thread;
+
+use ipc_nats::testing::TestServer;
+use ipc_queue::{ByteQueue, QueueOptions, QueueStats};
+
+use crate::place::{Ended, run};
+use crate::proxy::{Fault, Proxy};
+
+/// A queue with two messages, on a server of the test's own.
+fn queue(server: &TestServer, name: &str) -> ByteQueue {
+    let queue = QueueOptions::new()
+        .open_bytes(&server.address(name))
+        .unwrap();
+    for payload in [b"one", b"two"] {
+        queue.sender().send(payload).unwrap();
+    }
+    queue
+}
+
+/// What is in the queue, asked without the proxy; `None` if there is none.
+fn stats(server: &TestServer, name: &str) -> Option<QueueStats> {
+    let queue = QueueOptions::new().open_any(&server.address(name)).ok()?;
+    queue.transport().stats().ok()
+}
+
+/// Stalls each request of the command in turn, before and after the server got it.
+fn stall_each(
+    server: &TestServer,
+    command: &[&str],
+    check: impl Fn(&Ended, Option<QueueStats>) + Sync,
+) {
+    let check = &check;
+    thread::scope(|scope| {
+        for fault in [Fault::StallBefore, Fault::StallAfter] {
+            scope.spawn(move || stall_each_in_turn(server, command, fault, check));
+        }
+    });
+}
+
+fn stall_each_in_turn(
+    server: &TestServer,
+    command: &[&str],
+    fault: Fault,
+    check: &(impl Fn(&Ended, Option<QueueStats>) + Sync),
+) {
+    let mut request = 0;
+    loop {
+        let name = format!("{}-{fault:?}-{request}", command[0]).to_lowercase();
+        let _queue = queue(server, &name);
+        let proxy = Proxy::start_tcp(&server.host(), fault, request);
+        let at = format!("nats://{}/{name}", proxy.address());
+        let (subcommand, options) = command.split_first().unwrap();
+        let args = [&[*subcommand, &at], options].concat();
+        let ended = run(&[&args[..], &["--answer-timeout", "1s"]].concat());
+        check(&ended, stats(server, &name));
+        let _ = ipc_queue::remove(&server.address(&name));
+        if proxy.is_reached() {
+            request += 1;
+        } else if ended.code != 6 {
+            assert!(request > 2, "it asks nothing: {ended:?}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn nothing_is_removed_because_a_question_was_not_answered() {
+    if !ipc_nats::testing::is_installed() {
+        println!("skipped: a NATS server that does not answer: none is installed");
+        return;
+    }
+    ipc_nats::register();
+    let server = TestServer::start();
+    stall_each(&server, &["rm"], |ended, stats| {
+        assert!(ended.code == 5 || ended.code == 6, "{ended:?}");
+        ended.error();
+        assert_eq!(stats.map(|stats| stats.ready), Some(2), "{ended:?}");
+    });
+}
+
+#[test]
+fn what_is_said_to_be_purged_from_a_server_is() {
+    if !ipc_nats::testing::is_installed() {
+        println!("skipped: a NATS server that does not answer: none is installed");
+        return;
+    }
+    ipc_nats::register();
+    let server = TestServer::start();
+    stall_each(&server, &["purge"], |ended, stats| {
+        let ready = stats.map(|stats| stats.ready);
+        match ended.code {
+            0 => assert_eq!((ready, &ended.out[..]), (Some(0), "2 messages dropped\n")),
+            code => assert!(code == 6 && ended.out.is_empty(), "{ended:?}"),
+        }
+    });
+}
