@@ -243,7 +243,7 @@ pub trait Transport: Debug + Send + Sync {
     /// dead letter any more.
     ///
     /// # Errors
-    /// [`ControlError`]; [`ControlFailure::Closed`](crate::ControlFailure::Closed) if the queue is closed. The dead
+    /// [`ControlError`]; [`ControlFailure::Closed`] if the queue is closed. The dead
     /// letter stays as it is, unless the outcome is unknown.
     fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError>;
 
