@@ -124,7 +124,7 @@ impl SendOptions {
 
     /// Sends it only if none of this key was sent within the queue's [window](crate::QueueOptions::dedup_window). 64
     /// bits of the bytes' hash are compared. An empty key is refused by the send, as
-    /// [`SendFailure::EmptyKey`](crate::SendFailure::EmptyKey).
+    /// [`SendFailure::EmptyKey`].
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key));
         self
@@ -133,7 +133,7 @@ impl SendOptions {
     /// Adds a header, or replaces it.
     ///
     /// # Errors
-    /// [`HeaderError`](ipc_proto::HeaderError) when the name is not one, or the headers are too many or too large.
+    /// [`HeaderError`] when the name is not one, or the headers are too many or too large.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HeaderError> {
         self.headers.insert(name, value)?;
         Ok(self)
