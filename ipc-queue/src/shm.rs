@@ -86,6 +86,9 @@ const CAPABILITIES: Capabilities = Capabilities::none().natively([
     Semantic::Purge,
     Semantic::Drain,
     Semantic::Holdings,
+    Semantic::Headers,
+    Semantic::Reasons,
+    Semantic::Snooze,
 ]);
 /// What queue segments are called: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");

@@ -112,9 +112,10 @@ impl<'a, W: Word> Cell<'a, W> {
         ClaimWord(self.words[CLAIM].load(Acquire))
     }
 
-    /// How often the message in this state was delivered since it was sent, or requeued.
+    /// The number of attempts at the message in this state since it was sent, or requeued: its
+    /// deliveries, the present one included, without those that were snoozed.
     pub fn attempts(self, state: State) -> u8 {
-        self.claim().attempts(state)
+        self.tally(state).attempts(state)
     }
 
     /// Says that if the dead letter in this state is requeued, deliveries count from there on, and
@@ -287,8 +288,9 @@ impl ClaimWord {
         }
     }
 
-    /// How often the message in this state was delivered since it was sent, or requeued.
-    pub fn attempts(self, state: State) -> u8 {
+    /// How often the message in this state was delivered since it was sent, or requeued. Right up
+    /// to 253: see `word`.
+    pub fn deliveries(self, state: State) -> u8 {
         attempts_since(state.attempt, self.base(state))
     }
 
@@ -321,6 +323,8 @@ pub enum Cause {
     Crash = 3,
     /// The receiver buried it.
     Bury = 4,
+    /// The receiver put it off, and that was not an attempt.
+    Snooze = 5,
 }
 
 /// How a message's deliveries ended, by cause.
@@ -328,7 +332,8 @@ pub enum Cause {
 /// Its word is `holder:22 | cause:3 | signal:5 | attempt:2 | crashes:8 | expiries:8 | nacks:8 |
 /// occupancy:8`, or, while no cause is noted, whatever the claimer wrote. Two bits of the attempt
 /// tell whether the present delivery is noted or the one before: whatever else ends than by an ack
-/// is noted.
+/// is noted. So a message's attempts are the sum of its counters: a delivery that was snoozed is
+/// noted, and counted by none of them.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
@@ -376,7 +381,7 @@ impl Tally {
     fn of(word: u64, claim: ClaimWord, state: State) -> Self {
         let tally = Self::from_word(word);
         let is_noted = tally.attempt == state.attempt & ATTEMPT_MASK;
-        let counts = match claim.attempts(state) {
+        let counts = match claim.deliveries(state) {
             0 => false,
             // If it is not this one's, it is from before the message was requeued.
             1 => is_noted,
@@ -391,6 +396,7 @@ impl Tally {
             2 => Cause::Expiry,
             3 => Cause::Crash,
             4 => Cause::Bury,
+            5 => Cause::Snooze,
             _ => return Self::default(),
         };
         Self {
@@ -415,7 +421,7 @@ impl Tally {
             | claim.low_bits(OCCUPANCY_BITS)
     }
 
-    fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
+    pub fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
         let attempt = attempt & ATTEMPT_MASK;
         // Noted twice, it is the same end.
         if (self.attempt, self.last) != (attempt, cause) {
@@ -437,8 +443,32 @@ impl Tally {
             Cause::Nack => self.nacks = change(self.nacks),
             Cause::Expiry => self.expiries = change(self.expiries),
             Cause::Crash => self.crashes = change(self.crashes),
-            Cause::Unknown | Cause::Bury => {}
+            Cause::Unknown | Cause::Bury | Cause::Snooze => {}
         }
+    }
+
+    /// The number of deliveries that ended and were attempts, burials aside.
+    pub fn failures(self) -> u8 {
+        self.nacks
+            .saturating_add(self.expiries)
+            .saturating_add(self.crashes)
+    }
+
+    /// The same, with the present delivery, or the burial, of the message in this state.
+    pub fn attempts(self, state: State) -> u8 {
+        let is_counted = matches!(self.last, Cause::Nack | Cause::Expiry | Cause::Crash)
+            && self.attempt == state.attempt & ATTEMPT_MASK;
+        let one_more = match state.kind {
+            CellKind::Leased => !is_counted,
+            CellKind::Dead => self.last == Cause::Bury,
+            _ => false,
+        };
+        self.failures().saturating_add(one_more.into())
+    }
+
+    /// Whether the present delivery of the message in this state was noted as snoozed.
+    pub fn is_snoozed(self, state: State) -> bool {
+        self.last == Cause::Snooze && self.attempt == state.attempt & ATTEMPT_MASK
     }
 }
 

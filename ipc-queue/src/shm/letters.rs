@@ -98,13 +98,14 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         message: envelope.id,
         kind: envelope.kind,
         sent_at: envelope.sent_at,
-        attempts: claim.attempts(state),
+        attempts: tally.attempts(state),
         reason: match tally.last {
             Cause::Nack => DeadReason::Nacked,
             Cause::Expiry => DeadReason::Expired,
             Cause::Crash => DeadReason::Crashed,
             Cause::Bury => DeadReason::Buried,
-            Cause::Unknown => DeadReason::Unknown,
+            // Snoozed messages do not die: the note is damaged.
+            Cause::Unknown | Cause::Snooze => DeadReason::Unknown,
         },
         nacks: tally.nacks,
         expiries: tally.expiries,

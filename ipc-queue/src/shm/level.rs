@@ -11,7 +11,7 @@ use super::geometry::{Geometry, KeyTable};
 use super::keys::{KeyMemory, NOTE_WORDS};
 use super::memory::{CELL_WORDS, Memory, RingWord};
 use super::payload::Payloads;
-use super::ring::Ring;
+use super::ring::{Limits, Ring};
 use super::word::Seat;
 
 /// A ring with its payloads.
@@ -26,11 +26,11 @@ impl Level {
     pub(super) fn new(
         segment: &Segment,
         geometry: Geometry,
-        attempt_limit: u8,
+        limits: Limits,
     ) -> Result<Self, OutOfBounds> {
         let memory = SegmentMemory::new(segment, &geometry)?;
         Ok(Self {
-            ring: Ring::new(memory, attempt_limit),
+            ring: Ring::new(memory, limits),
             payloads: Payloads::new(segment, geometry)?,
         })
     }

@@ -21,7 +21,6 @@ use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-use crate::capability::{Semantic, Unsupported};
 use crate::delivery::Nack;
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SettleError};
@@ -336,15 +335,20 @@ impl LevelReceiver {
             Settle::Ack => return self.ack(lease),
             Settle::Nack { delay, .. } => {
                 let settings = &self.shared.contents.settings;
-                let delay = nack_delay(settings, delay, attempts);
+                let failures = ring.tally(lease).nacks.saturating_add(1);
+                let delay = nack_delay(settings, delay, failures);
                 let settled = match delay.is_zero() {
                     true => ring.settle(lease, Settlement::Nack),
                     false => self.delay(lease, delay),
                 };
                 (settled, Received::Nacked)
             }
-            Settle::Snooze { .. } => {
-                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            Settle::Snooze { delay } => {
+                let due = Due::not_before(clock::monotonic().saturating_add(delay));
+                self.shared.set_timed();
+                let settled = ring.snooze(lease, due, delay.is_zero());
+                self.shared.look_by(due);
+                (settled, Received::Nacked)
             }
             Settle::Bury { .. } => (ring.settle(lease, Settlement::Bury), Received::Buried),
         };
