@@ -25,6 +25,7 @@ mod memory;
 mod model;
 mod patrol;
 mod payload;
+mod reason;
 mod receiver;
 mod recovery;
 mod ring;
@@ -154,6 +155,7 @@ impl ShmQueue {
         request: &OpenRequest,
     ) -> Result<Self, QueueError> {
         request.settings.validate()?;
+        geometry::check(&request.settings)?;
         let segment = open_segment(namespace, name, request)?;
         Self::attach(segment, request)
     }

@@ -44,7 +44,38 @@ pub struct Body {
     pub chunk: Option<u32>,
 }
 
+impl Body {
+    /// Above the numbers of chunks that there are. As a chunk's number, what this makes is none
+    /// that exists: so only who finds that must ask whether there are headers.
+    const HEADERS: u32 = 1 << 31;
+    /// The most chunks of a queue.
+    pub const MOST_CHUNKS: u32 = Self::HEADERS - 1;
+
+    /// The same, and headers lie behind the payload.
+    #[must_use]
+    pub fn with_headers(self) -> Self {
+        Self::of_upper(self.len, self.upper() | Self::HEADERS)
+    }
+
+    /// The same without that mark; `None` if there are no headers.
+    pub fn before_headers(self) -> Option<Self> {
+        let upper = self.upper();
+        let marked = upper & Self::HEADERS != 0;
+        marked.then(|| Self::of_upper(self.len, upper & !Self::HEADERS))
+    }
+
+    fn upper(self) -> u32 {
+        self.chunk.map_or(0, |chunk| chunk.wrapping_add(1))
+    }
+
+    fn of_upper(len: u32, upper: u32) -> Self {
+        let chunk = upper.checked_sub(1);
+        Self { len, chunk }
+    }
+}
+
 const STATE: usize = 0;
+/// `headers:1 | chunk+1:31 | length:32`. See [`Body`].
 const BODY: usize = 1;
 /// `kind of message:3 | expiry, upper part:26 | lap of the claim:35`. See [`ClaimWord`].
 const CLAIM: usize = 2;
@@ -143,6 +174,12 @@ impl<'a, W: Word> Cell<'a, W> {
             len: word as u32,
             chunk: ((word >> 32) as u32).checked_sub(1),
         }
+    }
+
+    /// Says that headers lie behind the payload. Only for the claimer, after the body.
+    #[cold]
+    pub fn mark_headers(self) {
+        self.set_body(self.body().with_headers());
     }
 
     /// Fills in the rest of the header. Only for the claimer.
@@ -292,6 +329,13 @@ impl ClaimWord {
     /// to 253: see `word`.
     pub fn deliveries(self, state: State) -> u8 {
         attempts_since(state.attempt, self.base(state))
+    }
+
+    /// Whether delivery number `delivery` is one of those of the message in this state, and not
+    /// from before it was requeued.
+    pub fn counts_delivery(self, state: State, delivery: u8) -> bool {
+        let number = attempts_since(delivery, self.base(state));
+        self.bases().is_none() || (1..=self.deliveries(state)).contains(&number)
     }
 
     /// Tells a dead letter in this state from all others of the cell, also from the same message's
@@ -510,6 +554,10 @@ mod tests {
         ] {
             cell.set_body(body);
             assert_eq!(cell.body(), body);
+            assert_eq!(cell.body().before_headers(), None);
+            cell.mark_headers();
+            assert_eq!(cell.body().before_headers(), Some(body));
+            assert!(cell.body().chunk >= Some(Body::MOST_CHUNKS));
         }
     }
 
