@@ -167,7 +167,7 @@ impl<'a> ByteDelivery<'a> {
     pub fn headers(&self) -> Headers {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(_) => Headers::new(),
+            Inner::Shm(delivery) => delivery.headers(),
             Inner::Buffered(delivery, _) => delivery.held.headers().clone(),
         }
     }
@@ -312,10 +312,14 @@ impl<'a> ByteDelivery<'a> {
     /// Takes the right to settle it along, and leaves the payload.
     pub(crate) fn into_held(self) -> Held {
         #[cfg(target_os = "linux")]
-        let (about, token) = (self.about(), self.token());
+        let (about, token, headers) = (self.about(), self.token(), self.headers());
         match self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => Held::new(Box::new(delivery.into_held()), about, token),
+            Inner::Shm(delivery) => {
+                let mut held = Held::new(Box::new(delivery.into_held()), about, token);
+                held.set_headers(headers);
+                held
+            }
             Inner::Buffered(delivery, _) => delivery.held,
         }
     }

@@ -25,6 +25,7 @@ mod memory;
 mod model;
 mod patrol;
 mod payload;
+mod reason;
 mod receiver;
 mod recovery;
 mod ring;
@@ -86,6 +87,9 @@ const CAPABILITIES: Capabilities = Capabilities::none().natively([
     Semantic::Purge,
     Semantic::Drain,
     Semantic::Holdings,
+    Semantic::Headers,
+    Semantic::Reasons,
+    Semantic::Snooze,
 ]);
 /// What queue segments are called: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
@@ -151,6 +155,7 @@ impl ShmQueue {
         request: &OpenRequest,
     ) -> Result<Self, QueueError> {
         request.settings.validate()?;
+        geometry::check(&request.settings)?;
         let segment = open_segment(namespace, name, request)?;
         Self::attach(segment, request)
     }

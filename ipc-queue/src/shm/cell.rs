@@ -44,7 +44,38 @@ pub struct Body {
     pub chunk: Option<u32>,
 }
 
+impl Body {
+    /// Above the numbers of chunks that there are. As a chunk's number, what this makes is none
+    /// that exists: so only who finds that must ask whether there are headers.
+    const HEADERS: u32 = 1 << 31;
+    /// The most chunks of a queue.
+    pub const MOST_CHUNKS: u32 = Self::HEADERS - 1;
+
+    /// The same, and headers lie behind the payload.
+    #[must_use]
+    pub fn with_headers(self) -> Self {
+        Self::of_upper(self.len, self.upper() | Self::HEADERS)
+    }
+
+    /// The same without that mark; `None` if there are no headers.
+    pub fn before_headers(self) -> Option<Self> {
+        let upper = self.upper();
+        let marked = upper & Self::HEADERS != 0;
+        marked.then(|| Self::of_upper(self.len, upper & !Self::HEADERS))
+    }
+
+    fn upper(self) -> u32 {
+        self.chunk.map_or(0, |chunk| chunk.wrapping_add(1))
+    }
+
+    fn of_upper(len: u32, upper: u32) -> Self {
+        let chunk = upper.checked_sub(1);
+        Self { len, chunk }
+    }
+}
+
 const STATE: usize = 0;
+/// `headers:1 | chunk+1:31 | length:32`. See [`Body`].
 const BODY: usize = 1;
 /// `kind of message:3 | expiry, upper part:26 | lap of the claim:35`. See [`ClaimWord`].
 const CLAIM: usize = 2;
@@ -112,9 +143,10 @@ impl<'a, W: Word> Cell<'a, W> {
         ClaimWord(self.words[CLAIM].load(Acquire))
     }
 
-    /// How often the message in this state was delivered since it was sent, or requeued.
+    /// The number of attempts at the message in this state since it was sent, or requeued: its
+    /// deliveries, the present one included, without those that were snoozed.
     pub fn attempts(self, state: State) -> u8 {
-        self.claim().attempts(state)
+        self.tally(state).attempts(state)
     }
 
     /// Says that if the dead letter in this state is requeued, deliveries count from there on, and
@@ -142,6 +174,12 @@ impl<'a, W: Word> Cell<'a, W> {
             len: word as u32,
             chunk: ((word >> 32) as u32).checked_sub(1),
         }
+    }
+
+    /// Says that headers lie behind the payload. Only for the claimer, after the body.
+    #[cold]
+    pub fn mark_headers(self) {
+        self.set_body(self.body().with_headers());
     }
 
     /// Fills in the rest of the header. Only for the claimer.
@@ -287,9 +325,17 @@ impl ClaimWord {
         }
     }
 
-    /// How often the message in this state was delivered since it was sent, or requeued.
-    pub fn attempts(self, state: State) -> u8 {
+    /// How often the message in this state was delivered since it was sent, or requeued. Right up
+    /// to 253: see `word`.
+    pub fn deliveries(self, state: State) -> u8 {
         attempts_since(state.attempt, self.base(state))
+    }
+
+    /// Whether delivery number `delivery` is one of those of the message in this state, and not
+    /// from before it was requeued.
+    pub fn counts_delivery(self, state: State, delivery: u8) -> bool {
+        let number = attempts_since(delivery, self.base(state));
+        self.bases().is_none() || (1..=self.deliveries(state)).contains(&number)
     }
 
     /// Tells a dead letter in this state from all others of the cell, also from the same message's
@@ -321,6 +367,8 @@ pub enum Cause {
     Crash = 3,
     /// The receiver buried it.
     Bury = 4,
+    /// The receiver put it off, and that was not an attempt.
+    Snooze = 5,
 }
 
 /// How a message's deliveries ended, by cause.
@@ -328,7 +376,8 @@ pub enum Cause {
 /// Its word is `holder:22 | cause:3 | signal:5 | attempt:2 | crashes:8 | expiries:8 | nacks:8 |
 /// occupancy:8`, or, while no cause is noted, whatever the claimer wrote. Two bits of the attempt
 /// tell whether the present delivery is noted or the one before: whatever else ends than by an ack
-/// is noted.
+/// is noted. So a message's attempts are the sum of its counters: a delivery that was snoozed is
+/// noted, and counted by none of them.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
@@ -376,7 +425,7 @@ impl Tally {
     fn of(word: u64, claim: ClaimWord, state: State) -> Self {
         let tally = Self::from_word(word);
         let is_noted = tally.attempt == state.attempt & ATTEMPT_MASK;
-        let counts = match claim.attempts(state) {
+        let counts = match claim.deliveries(state) {
             0 => false,
             // If it is not this one's, it is from before the message was requeued.
             1 => is_noted,
@@ -391,6 +440,7 @@ impl Tally {
             2 => Cause::Expiry,
             3 => Cause::Crash,
             4 => Cause::Bury,
+            5 => Cause::Snooze,
             _ => return Self::default(),
         };
         Self {
@@ -415,7 +465,7 @@ impl Tally {
             | claim.low_bits(OCCUPANCY_BITS)
     }
 
-    fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
+    pub fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
         let attempt = attempt & ATTEMPT_MASK;
         // Noted twice, it is the same end.
         if (self.attempt, self.last) != (attempt, cause) {
@@ -437,8 +487,32 @@ impl Tally {
             Cause::Nack => self.nacks = change(self.nacks),
             Cause::Expiry => self.expiries = change(self.expiries),
             Cause::Crash => self.crashes = change(self.crashes),
-            Cause::Unknown | Cause::Bury => {}
+            Cause::Unknown | Cause::Bury | Cause::Snooze => {}
         }
+    }
+
+    /// The number of deliveries that ended and were attempts, burials aside.
+    pub fn failures(self) -> u8 {
+        self.nacks
+            .saturating_add(self.expiries)
+            .saturating_add(self.crashes)
+    }
+
+    /// The same, with the present delivery, or the burial, of the message in this state.
+    pub fn attempts(self, state: State) -> u8 {
+        let is_counted = matches!(self.last, Cause::Nack | Cause::Expiry | Cause::Crash)
+            && self.attempt == state.attempt & ATTEMPT_MASK;
+        let one_more = match state.kind {
+            CellKind::Leased => !is_counted,
+            CellKind::Dead => self.last == Cause::Bury,
+            _ => false,
+        };
+        self.failures().saturating_add(one_more.into())
+    }
+
+    /// Whether the present delivery of the message in this state was noted as snoozed.
+    pub fn is_snoozed(self, state: State) -> bool {
+        self.last == Cause::Snooze && self.attempt == state.attempt & ATTEMPT_MASK
     }
 }
 
@@ -480,6 +554,10 @@ mod tests {
         ] {
             cell.set_body(body);
             assert_eq!(cell.body(), body);
+            assert_eq!(cell.body().before_headers(), None);
+            cell.mark_headers();
+            assert_eq!(cell.body().before_headers(), Some(body));
+            assert!(cell.body().chunk >= Some(Body::MOST_CHUNKS));
         }
     }
 

@@ -26,7 +26,7 @@ pub struct Candidate {
 
 /// `cell+1:21 | occupancy:35`; zero: never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tag {
+pub(super) struct Tag {
     cell: Option<u32>,
     occupancy: Lap,
 }
@@ -34,7 +34,12 @@ struct Tag {
 impl Tag {
     const CELL_SHIFT: u32 = 35;
 
-    fn to_word(self) -> u64 {
+    pub(super) fn of(cell: u32, occupancy: Lap) -> Self {
+        let cell = Some(cell);
+        Self { cell, occupancy }
+    }
+
+    pub(super) fn to_word(self) -> u64 {
         let cell = self.cell.map_or(0, |cell| u64::from(cell) + 1);
         cell << Self::CELL_SHIFT | self.occupancy.number()
     }
@@ -78,11 +83,8 @@ impl<M: Memory> Ring<M> {
         self.memory().chunk_tag(chunk).load(Acquire) == self.tag_of(index).to_word()
     }
 
-    fn tag_of(&self, index: u32) -> Tag {
-        Tag {
-            cell: Some(index),
-            occupancy: self.cell(index).occupancy(),
-        }
+    pub(super) fn tag_of(&self, index: u32) -> Tag {
+        Tag::of(index, self.cell(index).occupancy())
     }
 
     /// How many chunks are in use, now more or less.
@@ -91,7 +93,8 @@ impl<M: Memory> Ring<M> {
         u32::try_from((0..self.memory().chunks()).filter(used).count()).unwrap_or(u32::MAX)
     }
 
-    fn is_over(&self, word: u64) -> bool {
+    /// Whether what was allocated under this tag is nobody's any more.
+    pub(super) fn is_over(&self, word: u64) -> bool {
         let tag = Tag::from_word(word);
         let Some(cell) = tag.cell.filter(|cell| *cell < self.cells()) else {
             return true;

@@ -12,7 +12,7 @@ use super::geometry::{self, KeyTable};
 use super::keys::{CellName, Keys};
 use super::level::{Level, SegmentKeys, SegmentMemory};
 use super::recovery::Changed;
-use super::ring::Ring;
+use super::ring::{Limits, Ring};
 use super::tally::{Counters, Sent, Side};
 use super::word::Seat;
 use crate::error::QueueError;
@@ -49,7 +49,7 @@ impl Contents {
             .ok_or_else(bounds)?;
         let levels: Result<Box<[_]>, _> = levels
             .into_iter()
-            .map(|level| Level::new(segment, level, settings.attempt_limit).map(Arc::new))
+            .map(|level| Level::new(segment, level, Limits::of(&settings)).map(Arc::new))
             .collect();
         let keys = KeyTable::of(&settings).map(|table| SegmentKeys::new(segment, table));
         Ok(Self {

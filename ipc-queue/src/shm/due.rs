@@ -116,7 +116,7 @@ impl<M: Memory> Ring<M> {
 
     /// Whether this lease's holder, who asks, still has it.
     #[inline]
-    fn is_held(&self, lease: &Lease) -> bool {
+    pub(super) fn is_held(&self, lease: &Lease) -> bool {
         let word = self.cell(lease.index()).state().load(SeqCst);
         lease.is_of(word) || lease.is_held_in(State::from_word(word))
     }

@@ -13,33 +13,47 @@
 //! | ring words, one cache line each | 4 × 64 |
 //! | cells: header, inline payload | 64 + inline size, each a multiple of 64 |
 //! | chunk tags | 8 each |
+//! | reasons of failures, one for each cell, at most 4,096 | 256 each |
 //! | chunks, smallest class first | their class's size |
+//!
+//! The largest class of chunks is for payloads with headers behind them: those that fit nowhere else
+//! together. It comes in addition to the pool, whose eighth part it is.
 //!
 //! Cells and chunks begin on page boundaries.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use ipc_proto::{Backoff, Priority, QueueSettings};
+use ipc_proto::{Backoff, Priority, QueueSettings, SettingsError};
 use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
 
+use super::cell::Body;
 use super::keys::NOTE_WORDS;
-use super::memory::{CELL_WORDS, RingWord};
+use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
+use super::payload::MAX_TRAILER_BYTES;
 
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 6: state body claim+expiry sender expiry+sequence sent due tally; keys");
+    fingerprint(b"queue 7: state headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons");
 /// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine
 /// bits.
 pub const TOOL_SLOTS: u16 = 8;
 /// Counter lanes for each participant.
 pub const LANES: usize = 4;
+/// The most leases of a message that may end by time before it is a dead letter.
+const MOST_EXPIRIES: u8 = 2;
 
 const HEADER_BYTES: usize = CELL_WORDS * 8;
 const PAGE_BYTES: usize = 4096;
 const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 const WARM_BYTES: usize = 4 << 20;
+/// Room for reasons in queues of more messages: beyond it some are dropped.
+const MOST_REASONS: u32 = 4096;
+/// The chunks for payloads with headers are this part of a pool.
+const HEADERS_SHARE: usize = 8;
+/// Their memory in a queue without a pool.
+const LEAST_HEADERS_BYTES: usize = 1 << 16;
 const ID_PARAM: usize = 13;
 /// Up to six delays in milliseconds, two in each word.
 const BACKOFF_PARAMS: Range<usize> = 10..13;
@@ -59,6 +73,10 @@ pub struct Geometry {
     pub cells_at: usize,
     /// Where the chunk tags begin.
     pub tags_at: usize,
+    /// Where the reasons of failures begin.
+    pub reasons_at: usize,
+    /// How many there is room for.
+    pub reasons: u32,
     /// The sizes of chunks, smallest first.
     pub classes: Vec<Class>,
     /// Its size.
@@ -157,8 +175,12 @@ impl Geometry {
         let tags_at = cells_at.checked_add(cell_bytes.checked_mul(settings.capacity as usize)?)?;
         let sizes = chunk_sizes(settings, inline_bytes);
         let tags: usize = sizes.iter().map(|(_, count)| count).sum();
-        let mut at = tags_at
-            .checked_add(8 * tags)?
+        let reasons = settings.capacity.min(MOST_REASONS);
+        let reasons_at = tags_at
+            .checked_add(tags.checked_mul(8)?)?
+            .checked_next_multiple_of(CACHE_LINE_BYTES)?;
+        let mut at = reasons_at
+            .checked_add(reasons as usize * 8 * REASON_WORDS)?
             .checked_next_multiple_of(PAGE_BYTES)?;
         let mut first = 0;
         let mut classes = Vec::new();
@@ -172,6 +194,9 @@ impl Geometry {
             });
             at = at.checked_add(chunk_bytes.checked_mul(count)?)?;
         }
+        if first > Body::MOST_CHUNKS {
+            return None;
+        }
         Some(Self {
             at: level_at,
             cells: settings.capacity,
@@ -179,6 +204,8 @@ impl Geometry {
             cell_bytes,
             cells_at,
             tags_at,
+            reasons_at,
+            reasons,
             classes,
             total_bytes: at,
         })
@@ -211,7 +238,7 @@ impl Geometry {
 fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usize)> {
     let largest = (settings.max_message_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
     if largest <= inline_bytes {
-        return Vec::new();
+        return vec![for_headers(settings)];
     }
     let mut sizes = vec![largest];
     let mut size = largest / CLASS_FACTOR;
@@ -234,7 +261,35 @@ fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usi
         .filter(|(_, count)| *count > 0)
         .collect();
     classes.reverse();
+    classes.push(for_headers(settings));
     classes
+}
+
+/// The size and number of chunks for payloads with headers that are too large for other chunks
+/// together.
+fn for_headers(settings: &QueueSettings) -> (usize, usize) {
+    let payload = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+    let size = (payload + MAX_TRAILER_BYTES).next_multiple_of(CACHE_LINE_BYTES);
+    let pool = usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX);
+    let count = (pool / HEADERS_SHARE).max(LEAST_HEADERS_BYTES) / size;
+    (size, count.clamp(1, settings.capacity as usize))
+}
+
+/// Checks what holds for a queue in shared memory beyond what holds for every queue.
+///
+/// # Errors
+/// [`SettingsError::OutOfRange`]: a cell remembers one receiver whose lease ended and that may still
+/// be reading. A message of which another lease ended meanwhile is a dead letter.
+pub fn check(settings: &QueueSettings) -> Result<(), SettingsError> {
+    if settings.expiry_limit <= MOST_EXPIRIES {
+        return Ok(());
+    }
+    Err(SettingsError::OutOfRange {
+        field: "expiry_limit (of a queue in shared memory)",
+        given: settings.expiry_limit.into(),
+        least: 1,
+        most: MOST_EXPIRIES.into(),
+    })
 }
 
 /// The settings as the fourteen parameters of a segment's header.
@@ -343,7 +398,8 @@ pub fn from_params(params: &[u64; 14], max_participants: u16) -> Option<QueueSet
         dedup_window: time(params[8]),
         dedup_keys: u32::try_from(params[9]).ok()?,
     };
-    settings.validate().ok().map(|()| settings)
+    settings.validate().and_then(|()| check(&settings)).ok()?;
+    Some(settings)
 }
 
 #[cfg(test)]
@@ -387,8 +443,11 @@ mod tests {
     #[test]
     fn the_default_pool_holds_several_of_the_largest() {
         let geometry = Geometry::new(&QueueSettings::default(), 0).unwrap();
-        let largest = geometry.classes.last().unwrap();
+        let [.., largest, for_headers] = &geometry.classes[..] else {
+            panic!("{geometry:?}");
+        };
         assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
+        assert!(for_headers.chunk_bytes >= (1 << 20) + MAX_TRAILER_BYTES);
     }
 
     proptest! {

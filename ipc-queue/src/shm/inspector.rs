@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
-use ipc_proto::{Kind, MessageId, Name, Priority, QueueSettings, Timestamp};
+use ipc_proto::{Headers, Kind, MessageId, Name, Priority, QueueSettings, Timestamp};
 use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment};
 
 use super::contents::Contents;
@@ -58,6 +58,8 @@ pub struct Waiting {
     pub attempts: u8,
     /// Whether it waits for its time to come, rather than for a receiver.
     pub delayed: bool,
+    /// The headers of the message.
+    pub headers: Headers,
     /// What it says.
     pub payload: Vec<u8>,
 }
@@ -205,6 +207,7 @@ impl Inspector {
         if !matches!(state.kind, CellKind::Ready | CellKind::Delayed) {
             return None;
         }
+        let (body, headers) = level.headers_of(index, body);
         let payload = level
             .payloads
             .snapshot(index, body.chunk, body.len as usize)?;
@@ -216,6 +219,7 @@ impl Inspector {
             sent_at: envelope.sent_at,
             attempts,
             delayed: state.kind == CellKind::Delayed,
+            headers,
             payload,
         })
     }

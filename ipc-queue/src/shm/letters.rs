@@ -8,8 +8,6 @@ use super::contents::Contents;
 use super::events;
 use super::level::Level;
 use super::memory::{Memory, Word};
-use ipc_proto::Headers;
-
 use super::ring::Ring;
 use super::word::{CellKind, State};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
@@ -87,9 +85,11 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
     let claim = cell.claim();
     let letter = claim.letter(state);
     let (envelope, tally, body) = (cell.envelope(), cell.tally(state), cell.body());
+    let (body, headers) = level.headers_of(index, body);
     let payload = level
         .payloads
         .snapshot(index, body.chunk, body.len as usize)?;
+    let error = level.ring.reason(index, claim, state);
     // Somebody may have dropped it while it was copied. Its word may have changed all the same: a sender
     // moved it on.
     level.ring.dead_word(index, letter)?;
@@ -98,21 +98,22 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         message: envelope.id,
         kind: envelope.kind,
         sent_at: envelope.sent_at,
-        attempts: claim.attempts(state),
+        attempts: tally.attempts(state),
         reason: match tally.last {
             Cause::Nack => DeadReason::Nacked,
             Cause::Expiry => DeadReason::Expired,
             Cause::Crash => DeadReason::Crashed,
             Cause::Bury => DeadReason::Buried,
-            Cause::Unknown => DeadReason::Unknown,
+            // Snoozed messages do not die: the note is damaged.
+            Cause::Unknown | Cause::Snooze => DeadReason::Unknown,
         },
         nacks: tally.nacks,
         expiries: tally.expiries,
         crashes: tally.crashes,
         last_worker: Some(tally.holder).filter(|pid| *pid != 0),
         signal: Some(tally.signal).filter(|signal| *signal != 0),
-        error: String::new(),
-        headers: Headers::new(),
+        error,
+        headers,
         payload,
     })
 }

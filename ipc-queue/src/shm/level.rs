@@ -5,13 +5,15 @@
 
 use std::sync::atomic::AtomicU64;
 
+use ipc_proto::Headers;
 use ipc_shm::{OutOfBounds, Participants, Segment, Words, fetch};
 
+use super::cell::Body;
 use super::geometry::{Geometry, KeyTable};
 use super::keys::{KeyMemory, NOTE_WORDS};
-use super::memory::{CELL_WORDS, Memory, RingWord};
+use super::memory::{CELL_WORDS, Memory, REASON_WORDS, RingWord};
 use super::payload::Payloads;
-use super::ring::Ring;
+use super::ring::{Limits, Ring};
 use super::word::Seat;
 
 /// A ring with its payloads.
@@ -26,13 +28,24 @@ impl Level {
     pub(super) fn new(
         segment: &Segment,
         geometry: Geometry,
-        attempt_limit: u8,
+        limits: Limits,
     ) -> Result<Self, OutOfBounds> {
         let memory = SegmentMemory::new(segment, &geometry)?;
         Ok(Self {
-            ring: Ring::new(memory, attempt_limit),
+            ring: Ring::new(memory, limits),
             payloads: Payloads::new(segment, geometry)?,
         })
+    }
+}
+
+impl Level {
+    /// Where the payload of a message lies that may be changing, and its headers; none if they are
+    /// damaged.
+    pub(super) fn headers_of(&self, index: u32, body: Body) -> (Body, Headers) {
+        match body.before_headers() {
+            None => (body, Headers::new()),
+            Some(body) => (body, self.payloads.headers(index, body).unwrap_or_default()),
+        }
     }
 }
 
@@ -42,6 +55,7 @@ pub(crate) struct SegmentMemory {
     ring_words: Words<1>,
     cells: Words<CELL_WORDS>,
     tags: Words<1>,
+    reasons: Words<REASON_WORDS>,
     cell_count: u32,
     participants: Participants,
 }
@@ -59,6 +73,11 @@ impl SegmentMemory {
                 geometry.cells as usize,
             )?,
             tags: mapping.words(body + geometry.tags_at, 8, geometry.chunks() as usize)?,
+            reasons: mapping.words(
+                body + geometry.reasons_at,
+                8 * REASON_WORDS,
+                geometry.reasons as usize,
+            )?,
             cell_count: geometry.cells,
             participants: Participants::of(segment),
         })
@@ -111,6 +130,14 @@ impl Memory for SegmentMemory {
 
     fn chunk_tag(&self, index: u32) -> &AtomicU64 {
         &self.tags.get(index as usize)[0]
+    }
+
+    fn reasons(&self) -> u32 {
+        u32::try_from(self.reasons.count()).expect("made from a u32")
+    }
+
+    fn reason(&self, index: u32) -> &[AtomicU64; REASON_WORDS] {
+        self.reasons.get(index as usize)
     }
 }
 

@@ -45,6 +45,9 @@ impl Word for AtomicU64 {
 /// Words in a cell's header.
 pub const CELL_WORDS: usize = 8;
 
+/// Words in a slot for a reason.
+pub const REASON_WORDS: usize = 32;
+
 /// Words for the whole ring, each on a cache line of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingWord {
@@ -100,6 +103,16 @@ pub trait Memory {
 
     /// What chunk `index`, which is below `chunks()`, was last allocated for.
     fn chunk_tag(&self, index: u32) -> &Self::Word;
+
+    /// How many slots there are for reasons.
+    fn reasons(&self) -> u32 {
+        0
+    }
+
+    /// Slot `index` for a reason, which is below `reasons()`.
+    fn reason(&self, index: u32) -> &[Self::Word; REASON_WORDS] {
+        unreachable!("there is no slot {index} for a reason")
+    }
 
     /// The number of the process that has a seat; 0 if that can't be known. Only for those who ask who it was.
     fn process(&self, seat: Seat) -> u32 {

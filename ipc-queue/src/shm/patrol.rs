@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::shm::memory::CELL_WORDS;
-    use crate::shm::ring::Publication;
+    use crate::shm::ring::{Limits, Publication};
     use crate::shm::word::Seat;
 
     #[derive(Debug, Default)]
@@ -146,7 +146,7 @@ mod tests {
             cells,
             ..Heap::default()
         };
-        Ring::new(memory, 5)
+        Ring::new(memory, Limits::attempts(5))
     }
 
     fn strays(ring: &Ring<Heap>) -> u64 {

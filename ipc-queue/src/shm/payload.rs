@@ -17,10 +17,25 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
+use ipc_proto::Headers;
 use ipc_shm::{Mapping, OutOfBounds, Segment};
 
+use super::cell::Body;
 use super::geometry::Geometry;
 use super::ring::{Claim, Lease};
+
+/// The most bytes behind a payload: the length of its headers, and the headers.
+pub(super) const MAX_TRAILER_BYTES: usize = LENGTH_BYTES + Headers::MAX_BYTES;
+const LENGTH_BYTES: usize = 2;
+
+/// Encoded headers as they lie behind a payload: their length, and they.
+pub(super) fn trailer(headers: &Headers) -> Vec<u8> {
+    let encoded = headers.encode();
+    // In range: at most `Headers::MAX_BYTES`.
+    let mut trailer = (encoded.len() as u16).to_le_bytes().to_vec();
+    trailer.extend(encoded);
+    trailer
+}
 
 /// Where payloads lie in a mapping.
 #[derive(Debug)]
@@ -138,6 +153,37 @@ impl Payloads {
         Some(copy)
     }
 
+    /// The number of bytes behind a payload that has headers. From shared memory, and checked.
+    pub(super) fn trailer_bytes(&self, cell: u32, body: Body) -> Result<usize, BadPlace> {
+        let at = self.behind(cell, body, LENGTH_BYTES)?;
+        let mut length = [0; LENGTH_BYTES];
+        let copied = self.mapping.copy_racy(at, &mut length);
+        let length = usize::from(u16::from_le_bytes(length));
+        if copied.is_err() || length > Headers::MAX_BYTES {
+            return Err(BadPlace::headers(cell));
+        }
+        Ok(LENGTH_BYTES + length)
+    }
+
+    /// The headers behind a payload that has some. As of [`snapshot`](Self::snapshot), and copied
+    /// before they are looked at.
+    pub(super) fn headers(&self, cell: u32, body: Body) -> Result<Headers, BadPlace> {
+        let mut trailer = vec![0; self.trailer_bytes(cell, body)?];
+        let at = self.behind(cell, body, trailer.len())?;
+        let copied = self.mapping.copy_racy(at, &mut trailer);
+        let headers = Headers::decode(&trailer[LENGTH_BYTES..]);
+        match (copied, headers) {
+            (Ok(()), Ok(headers)) => Ok(headers),
+            _ => Err(BadPlace::headers(cell)),
+        }
+    }
+
+    /// Where the bytes behind a payload lie, if there is room for `count` of them.
+    fn behind(&self, cell: u32, body: Body, count: usize) -> Result<usize, BadPlace> {
+        let len = body.len as usize;
+        Ok(self.offset(cell, body.chunk, len + count)? + len)
+    }
+
     #[inline(always)]
     fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<NonNull<u8>, BadPlace> {
         if chunk.is_none() && len <= self.geometry.inline_bytes && cell < self.geometry.cells {
@@ -175,6 +221,12 @@ impl Payloads {
 
 impl BadPlace {
     #[cold]
+    fn headers(cell: u32) -> Self {
+        let reason = format!("cell {cell} has headers that can't be decoded");
+        Self { reason }
+    }
+
+    #[cold]
     fn too_long(cell: u32, len: usize, most: usize) -> Self {
         let reason = format!("cell {cell} says its payload has {len} bytes, but {most} fit there");
         Self { reason }
@@ -195,6 +247,12 @@ impl<'a> Writable<'a> {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Gives up the bytes from `len` on: they stay as they are.
+    pub(super) fn cut(mut self, len: usize) -> Self {
+        self.len = self.len.min(len);
+        self
     }
 
     /// Ends the right to write.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{iter, mem};
 
-use ipc_proto::Timestamp;
+use ipc_proto::{Headers, Timestamp};
 use ipc_shm::clock;
 
 use super::cell::Body;
@@ -15,17 +15,16 @@ use super::due::Due;
 use super::events;
 use super::level::Level;
 use super::memory::RingWord;
-use super::payload::Readable;
+use super::payload::{BadPlace, Readable};
 use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-use crate::capability::{Semantic, Unsupported};
 use crate::delivery::Nack;
 use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvError, SettleError};
-use crate::transport::{Settle, Wait, nack_delay};
+use crate::transport::{Settle, Wait, nack_delay, shorten_reason};
 
 /// Receives from one level of a queue in shared memory.
 #[derive(Debug)]
@@ -272,6 +271,31 @@ impl LevelReceiver {
                 receiver: self,
                 payload,
             })),
+            Err((lease, bad)) => self.deliver_with_headers(lease, body, bad),
+        }
+    }
+
+    /// Of a message with headers the place looks like one that does not exist: see [`Body`].
+    #[cold]
+    fn deliver_with_headers(
+        &self,
+        lease: Lease,
+        body: Body,
+        bad: BadPlace,
+    ) -> Result<ByteDelivery<'_>, RecvError> {
+        let Some(body) = body.before_headers() else {
+            return Err(self.bury_damaged(&lease, bad.reason));
+        };
+        self.check_chunk(&lease, body)?;
+        let payloads = &self.level.payloads;
+        if let Err(bad) = payloads.headers(lease.index(), body) {
+            return Err(self.bury_damaged(&lease, bad.reason));
+        }
+        match payloads.readable(lease, body.chunk, body.len as usize) {
+            Ok(payload) => Ok(ByteDelivery::shm(ShmDelivery {
+                receiver: self,
+                payload,
+            })),
             Err((lease, bad)) => Err(self.bury_damaged(&lease, bad.reason)),
         }
     }
@@ -300,6 +324,7 @@ impl LevelReceiver {
     #[cold]
     fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
         events::damaged(&self.shared, lease.index(), &reason);
+        self.level.ring.keep_reason(lease, shorten_reason(&reason));
         let settled = self.level.ring.settle(lease, Settlement::Bury);
         let _ = self.settled(settled, Received::Buried);
         let damaged = |_| RecvError::Damaged(reason);
@@ -332,19 +357,27 @@ impl LevelReceiver {
         // Read while it is ours.
         let message = ring.cell(lease.index()).envelope().id;
         let attempts = ring.attempts(lease);
+        if let Settle::Nack { reason, .. } | Settle::Bury { reason } = how {
+            ring.keep_reason(lease, shorten_reason(reason));
+        }
         let (settled, what) = match how {
             Settle::Ack => return self.ack(lease),
             Settle::Nack { delay, .. } => {
                 let settings = &self.shared.contents.settings;
-                let delay = nack_delay(settings, delay, attempts);
+                let failures = ring.tally(lease).nacks.saturating_add(1);
+                let delay = nack_delay(settings, delay, failures);
                 let settled = match delay.is_zero() {
                     true => ring.settle(lease, Settlement::Nack),
                     false => self.delay(lease, delay),
                 };
                 (settled, Received::Nacked)
             }
-            Settle::Snooze { .. } => {
-                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            Settle::Snooze { delay } => {
+                let due = Due::not_before(clock::monotonic().saturating_add(delay));
+                self.shared.set_timed();
+                let settled = ring.snooze(lease, due, delay.is_zero());
+                self.shared.look_by(due);
+                (settled, Received::Nacked)
             }
             Settle::Bury { .. } => (ring.settle(lease, Settlement::Bury), Received::Buried),
         };
@@ -458,6 +491,14 @@ impl ShmDelivery<'_> {
             attempt: self.attempt(),
             delivery: lease.lap_number(),
         }
+    }
+
+    /// The headers of its message, which were checked when it was delivered.
+    pub(crate) fn headers(&self) -> Headers {
+        let (level, index) = (&self.receiver.level, self.payload.lease().index());
+        let body = level.ring.cell(index).body().before_headers();
+        let headers = body.map(|body| level.payloads.headers(index, body));
+        headers.and_then(Result::ok).unwrap_or_default()
     }
 
     /// The lap at which it was taken: each delivery takes its cell one lap further.

@@ -96,7 +96,7 @@ impl<M: Memory> Ring<M> {
                 if !cell.note(word, Cause::Crash, self.memory().process(seat)) {
                     return None;
                 }
-                self.again_or_dead(state, cell)
+                self.again_or_dead(state, cell, Cause::Crash)
             }
             CellKind::Leased | CellKind::Delayed | CellKind::Dead | CellKind::Quarantined => state
                 .let_go_by(seat)
@@ -111,19 +111,26 @@ impl<M: Memory> Ring<M> {
         })
     }
 
-    /// A message whose delivery ended, for whatever reason but an ack.
-    pub(super) fn again_or_dead(&self, state: State, cell: Cell<'_, M::Word>) -> State {
-        state.released_as(if self.is_exhausted(state, cell) {
+    /// A message whose delivery ended for this reason.
+    pub(super) fn again_or_dead(
+        &self,
+        state: State,
+        cell: Cell<'_, M::Word>,
+        cause: Cause,
+    ) -> State {
+        state.released_as(if self.is_exhausted(state, cell, cause) {
             CellKind::Dead
         } else {
             CellKind::Ready
         })
     }
 
-    /// Whether the message in this state was delivered as often as it may be. Read while nobody can
-    /// requeue it: it is no dead letter.
-    pub(super) fn is_exhausted(&self, state: State, cell: Cell<'_, M::Word>) -> bool {
-        cell.attempts(state) >= self.attempt_limit()
+    /// Whether the message in this state reached a limit, once its present delivery ended for this
+    /// reason, which may be noted already or not. Read while nobody can requeue it: it is no dead
+    /// letter.
+    pub(super) fn is_exhausted(&self, state: State, cell: Cell<'_, M::Word>, cause: Cause) -> bool {
+        let tally = cell.tally(state).with(state.attempt, cause, 0);
+        self.limits().are_reached(tally)
     }
 
     // --- time ------------------------------------------------------------------------------------
@@ -185,7 +192,7 @@ impl<M: Memory> Ring<M> {
     fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
         let next = match state.kind {
-            CellKind::Leased => expired(state, self.again_or_dead(state, cell).kind),
+            CellKind::Leased => expired(state, self.again_or_dead(state, cell, Cause::Expiry).kind),
             _ => state.released_as(CellKind::Ready),
         };
         if state.kind == CellKind::Leased && !cell.note(word, Cause::Expiry, self.holder(state)) {
@@ -202,8 +209,15 @@ impl<M: Memory> Ring<M> {
     pub(super) fn put_off(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let state = State::from_word(word);
         let delayed = state.released_as(CellKind::Delayed).to_word();
+        // What its holder noted before it noted the time. If a process that recovers it corrected
+        // that just now, this is a nack: one attempt too many is counted, never one too few.
+        let cause = if cell.tally(state).is_snoozed(state) {
+            Cause::Snooze
+        } else {
+            Cause::Nack
+        };
         // Failed: its holder, or another watcher, did so, or a sender moved it on.
-        cell.note(word, Cause::Nack, self.holder(state))
+        cell.note(word, cause, self.holder(state))
             && cell.state().swap_if(word, delayed, SeqCst).is_ok()
     }
 

@@ -32,7 +32,9 @@ use std::cmp::Ordering as Compared;
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::cell::Cell;
+use ipc_proto::QueueSettings;
+
+use super::cell::{Cell, Tally};
 use super::memory::{Memory, RingWord, Word};
 use super::word::{CellKind, Lap, Position, State};
 
@@ -40,7 +42,47 @@ use super::word::{CellKind, Lap, Position, State};
 #[derive(Debug)]
 pub struct Ring<M> {
     memory: M,
-    attempt_limit: u8,
+    limits: Limits,
+}
+
+/// How often a message's deliveries may fail before it becomes a dead letter: whichever limit is
+/// reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Attempts, whatever ended them.
+    pub attempts: u8,
+    /// Receivers that died.
+    pub crashes: u8,
+    /// Leases that ended by time.
+    pub expiries: u8,
+}
+
+impl Limits {
+    /// Only the number of attempts counts.
+    #[cfg(test)]
+    pub fn attempts(attempts: u8) -> Self {
+        Self {
+            attempts,
+            crashes: attempts,
+            expiries: attempts,
+        }
+    }
+
+    /// The limits of a queue with these settings.
+    pub fn of(settings: &QueueSettings) -> Self {
+        Self {
+            attempts: settings.attempt_limit,
+            crashes: settings.crash_limit,
+            expiries: settings.expiry_limit,
+        }
+    }
+
+    /// Whether one of them is reached.
+    pub(super) fn are_reached(self, tally: Tally) -> bool {
+        tally.failures() >= self.attempts
+            || tally.crashes >= self.crashes
+            || tally.expiries >= self.expiries
+    }
 }
 
 /// What one handle remembers between calls; a starting point, never the truth.
@@ -263,11 +305,8 @@ enum Turns {
 
 impl<M: Memory> Ring<M> {
     /// The ring on `memory`. Zeroed memory is an empty ring.
-    pub fn new(memory: M, attempt_limit: u8) -> Self {
-        Self {
-            memory,
-            attempt_limit,
-        }
+    pub fn new(memory: M, limits: Limits) -> Self {
+        Self { memory, limits }
     }
 
     /// How many messages it holds.
@@ -282,7 +321,8 @@ impl<M: Memory> Ring<M> {
         Cell::new(self.memory.cell(index))
     }
 
-    /// How often the message was delivered since it was sent, or requeued, this time included.
+    /// The number of attempts at the message since it was sent, or requeued, this one included.
+    /// Deliveries that were snoozed are not attempts.
     #[inline]
     pub fn attempts(&self, lease: &Lease) -> u8 {
         match lease.attempt() {
@@ -299,9 +339,15 @@ impl<M: Memory> Ring<M> {
         &self.memory
     }
 
-    /// How often a message is delivered before it becomes a dead letter.
-    pub fn attempt_limit(&self) -> u8 {
-        self.attempt_limit
+    /// How the earlier deliveries of the message ended.
+    pub fn tally(&self, lease: &Lease) -> Tally {
+        let cell = self.cell(lease.index());
+        cell.tally(State::from_word(lease.word))
+    }
+
+    /// How often deliveries may fail before a message becomes a dead letter.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// A cursor for a new handle, that will scan once before it says "empty" or "full".

@@ -17,7 +17,7 @@ use super::due::Due;
 use super::keys::{CellName, HeldKey, Keys, Known, Refused};
 use super::level::{Level, SegmentKeys};
 use super::memory::RingWord;
-use super::payload::Writable;
+use super::payload::{self, Writable};
 use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
@@ -55,6 +55,7 @@ struct Terms {
     delay: Duration,
     expires_in: Option<Duration>,
     key: Option<HeldKey>,
+    has_headers: bool,
 }
 
 /// What a header says beside where the payload is.
@@ -180,23 +181,54 @@ impl LevelSender {
         }
     }
 
+    /// A place for a message with these headers, which are written there.
+    #[cold]
+    fn lend_with_headers(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<Writable<'_>, SendFailure> {
+        let try_lend = || self.try_lend_for(len, options);
+        try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
+    }
+
+    fn try_lend_for(&self, len: usize, options: &SendOptions) -> Result<Writable<'_>, Lack> {
+        if options.headers.is_empty() {
+            return self.try_lend(len, options.kind);
+        }
+        let most = most_bytes(&self.shared.contents.settings);
+        if len > most {
+            return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
+        }
+        let trailer = payload::trailer(&options.headers);
+        let all = len + trailer.len();
+        let mut place = if all <= self.level.payloads.geometry().inline_bytes {
+            let claim = self.claim(options.kind)?;
+            self.writable(claim, None, all)?
+        } else {
+            self.try_lend_room(all, options.kind)?
+        };
+        place.bytes_mut()[len..].copy_from_slice(&trailer);
+        Ok(place.cut(len))
+    }
+
     /// A place; if there is none, that of the message that waited longest.
     #[cold]
     fn lend_dropping(
         &self,
         len: usize,
-        kind: Kind,
+        options: &SendOptions,
         wait: Wait,
     ) -> Result<Writable<'_>, SendFailure> {
-        match self.try_lend_dropping(len, kind) {
-            Err(lack) => self.wait_for_room(len, kind, wait, lack),
-            Ok(place) => Ok(place),
-        }
+        self.try_lend_dropping(len, options).or_else(|lack| {
+            self.wait_until_lent(len, wait, lack, || self.try_lend_for(len, options))
+        })
     }
 
-    fn try_lend_dropping(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
+    fn try_lend_dropping(&self, len: usize, options: &SendOptions) -> Result<Writable<'_>, Lack> {
         loop {
-            match self.try_lend(len, kind) {
+            match self.try_lend_for(len, options) {
                 Err(Lack::Place | Lack::Memory) if self.drop_oldest() => {}
                 lent => return lent,
             }
@@ -233,8 +265,8 @@ impl LevelSender {
             Known::InUse => return Err(Lack::Key),
         }
         let place = match options.when_full {
-            WhenFull::Wait => self.try_lend(len, options.kind)?,
-            WhenFull::DropOldest => self.try_lend_dropping(len, options.kind)?,
+            WhenFull::Wait => self.try_lend_for(len, options)?,
+            WhenFull::DropOldest => self.try_lend_dropping(len, options)?,
         };
         let now = nanos(clock::monotonic());
         let refused = match keys.take(self.shared.seat, key.number(), now) {
@@ -367,6 +399,11 @@ impl LevelSender {
         if len > most {
             return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
         }
+        self.try_lend_room(len, kind)
+    }
+
+    #[inline(always)]
+    fn try_lend_room(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
         let no_memory = || match self.shared.check_open() {
             Ok(()) => Lack::Memory,
             Err(failure) => Lack::Over(failure),
@@ -469,6 +506,16 @@ impl LevelSender {
         stamp: Stamp,
     ) -> Result<Whence, SendFailure> {
         self.describe(&payload, stamp);
+        self.publish_described(payload, kind, stamp)
+    }
+
+    #[inline(always)]
+    fn publish_described(
+        &self,
+        payload: Writable<'_>,
+        kind: Kind,
+        stamp: Stamp,
+    ) -> Result<Whence, SendFailure> {
         let (chunk, len) = (payload.chunk(), payload.len());
         match self.level.ring.publish(payload.into_claim()) {
             Publication::Done => Ok(Whence::InTurn),
@@ -516,7 +563,8 @@ impl LevelSender {
         mut stamp: Stamp,
     ) -> Result<(), SendFailure> {
         if terms.delay.is_zero() && terms.expires_in.is_none() {
-            return self.publish(payload, kind, stamp).map(drop);
+            self.describe_all(&payload, stamp, terms.has_headers);
+            return self.publish_described(payload, kind, stamp).map(drop);
         }
         let shared = &*self.shared;
         let now = clock::monotonic();
@@ -525,11 +573,12 @@ impl LevelSender {
         // Before the message can be seen: whoever finds it must know that the clock matters.
         shared.set_timed();
         let next = if terms.delay.is_zero() {
-            self.publish(payload, kind, stamp)?;
+            self.describe_all(&payload, stamp, terms.has_headers);
+            self.publish_described(payload, kind, stamp)?;
             stamp.expires_at
         } else {
             let due = after(terms.delay);
-            self.describe(&payload, stamp);
+            self.describe_all(&payload, stamp, terms.has_headers);
             let claim = payload.into_claim();
             self.level.ring.note_delay(&claim, due);
             self.done(self.level.ring.publish_delayed(claim))?;
@@ -550,6 +599,14 @@ impl LevelSender {
         cell.set_envelope(stamp.id, stamp.sent_at);
         if let Some(at) = stamp.expires_at {
             cell.set_expiry(at.millis());
+        }
+    }
+
+    fn describe_all(&self, payload: &Writable<'_>, stamp: Stamp, has_headers: bool) {
+        self.describe(payload, stamp);
+        if has_headers {
+            let cell = self.level.ring.cell(payload.claim().index());
+            cell.mark_headers();
         }
     }
 
@@ -580,13 +637,23 @@ impl LevelSender {
             self.done(self.publish_late(old))?;
             return Ok(Whence::AtEnd);
         }
+        // What was just said of it.
+        let body = self.level.ring.cell(old.index()).body().before_headers();
+        // In a chunk its headers are handed over with it.
+        let all = match body {
+            Some(body) if chunk.is_none() => {
+                let trailer = self.level.payloads.trailer_bytes(old.index(), body);
+                len + trailer.map_err(|bad| SendFailure::Damaged(bad.reason))?
+            }
+            _ => len,
+        };
         let mut target = self
-            .writable(new, chunk, len)
+            .writable(new, chunk, all)
             .map_err(|lack| self.failure(lack))?;
         let old = match chunk {
             None => {
                 let source = self
-                    .writable(old, None, len)
+                    .writable(old, None, all)
                     .map_err(|lack| self.failure(lack))?;
                 source.copy_to(&mut target);
                 source.into_claim()
@@ -597,7 +664,8 @@ impl LevelSender {
                 return Err(self.lost());
             }
         };
-        self.describe(&target, stamp);
+        let target = target.cut(len);
+        self.describe_all(&target, stamp, body.is_some());
         if let (Some(slot), Some(keys)) = (stamp.key_slot, &shared.contents.keys) {
             keys.move_to(slot, self.name(target.claim()));
         }

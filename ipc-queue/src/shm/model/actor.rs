@@ -31,6 +31,8 @@ pub enum Do {
     Bury,
     /// Nack with a delay to this time.
     Delay(u64),
+    /// Snoozes to this time; zero: at once.
+    Snooze(u64),
     /// Moves the end of the lease of the message taken first to this time.
     Extend(u64),
     /// Looks at the clock when it is this time.
@@ -204,6 +206,7 @@ impl Actor {
             Do::Nack => self.settle(&turn, |lease| ring.settle(lease, Settlement::Nack)),
             Do::Bury => self.settle(&turn, |lease| ring.settle(lease, Settlement::Bury)),
             Do::Delay(to) => self.settle(&turn, |lease| ring.settle_later(lease, at(to))),
+            Do::Snooze(to) => self.settle(&turn, |lease| ring.snooze(lease, at(to), to == 0)),
             Do::Extend(to) => self.extend(&turn, to),
             Do::Clock(now) => turn.look_at_clock(now),
             Do::Recover(seat) => turn.recover(seat),

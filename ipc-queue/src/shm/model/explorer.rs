@@ -16,7 +16,7 @@ use super::actor::{Actor, Do, Rules};
 use super::judge::Judge;
 use super::ledger::Ledger;
 use super::world::{Broken, ModelMemory, Place, Shape, Suspended, World};
-use crate::shm::ring::Ring;
+use crate::shm::ring::{Limits, Ring};
 
 /// What is explored.
 #[derive(Clone, Debug)]
@@ -245,7 +245,10 @@ impl<'a> Explorer<'a> {
     pub fn new(scenario: &'a Scenario) -> Self {
         Self {
             scenario,
-            ring: Ring::new(ModelMemory::new(scenario.shape), scenario.attempt_limit),
+            ring: Ring::new(
+                ModelMemory::new(scenario.shape),
+                Limits::attempts(scenario.attempt_limit),
+            ),
             visited: Seen::default(),
             judged: Seen::default(),
             explored: Explored::default(),

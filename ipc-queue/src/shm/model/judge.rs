@@ -179,7 +179,7 @@ impl<'a> Judge<'a> {
     /// A dead letter says how each of its deliveries ended.
     fn is_accounted_for(&self, index: u32, letter: State) -> Verdict {
         let cell = self.ring.cell(index);
-        let (attempts, tally) = (cell.attempts(letter), cell.tally(letter));
+        let (attempts, tally) = (cell.claim().deliveries(letter), cell.tally(letter));
         let buried = u8::from(tally.last == Cause::Bury);
         let ends = tally.nacks + tally.expiries + tally.crashes + buried;
         if ends == attempts && (1..=self.scenario.attempt_limit).contains(&attempts) {

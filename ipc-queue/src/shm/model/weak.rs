@@ -24,7 +24,7 @@ use super::actor::at;
 use crate::shm::due::Time;
 use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
-use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
+use crate::shm::ring::{Claim, Cursor, Lease, Limits, Publication, Ring, Settled, Settlement};
 use crate::shm::word::{CellKind, Seat, State};
 
 /// Whether `SeqCst` has its full strength.
@@ -204,7 +204,7 @@ impl World {
         let slots = Slots(self.keys.each_ref().map(|slot| slot.each_ref().map(view)));
         Thread {
             world: Rc::clone(self),
-            ring: Ring::new(words, 5),
+            ring: Ring::new(words, Limits::attempts(5)),
             keys: Keys::new(slots),
             seat: Seat::of_slot(seat),
             left,

@@ -66,14 +66,69 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Gives a message back that is to be delivered again after `until`, if attempts are left.
-    ///
-    /// The note decides: once it is made, a watcher that comes by while we are stopped does the
-    /// rest.
     pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
         let cell = self.cell(lease.index());
-        if self.is_exhausted(State::from_word(lease.word), cell) {
+        if self.is_exhausted(State::from_word(lease.word), cell, Cause::Nack) {
             return self.settle(lease, Settlement::Nack);
         }
+        self.give_back_until(lease, until)
+    }
+
+    /// Gives a message back that is to be delivered again after `until`, and this was not an
+    /// attempt. `at_once`: that time is now.
+    ///
+    /// While somebody who lost the message may still be reading it, this is a nack: the number of
+    /// such a message's deliveries must stay below the number at which they start over (`word`).
+    pub fn snooze(&self, lease: &Lease, until: Due, at_once: bool) -> Settled {
+        let cell = self.cell(lease.index());
+        let holder = self.holder(State::from_word(lease.word));
+        // Noted before the time is: a watcher that finds that must know that it is no nack.
+        loop {
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            if !lease.is_held_in(state) {
+                return self.give_up(lease);
+            }
+            if state.zombie.is_some() {
+                return if at_once {
+                    self.settle(lease, Settlement::Nack)
+                } else {
+                    self.settle_later(lease, until)
+                };
+            }
+            // Failed: a sender moved the cell on, or the lease was lost.
+            if cell.note(word, Cause::Snooze, holder) {
+                break;
+            }
+        }
+        if !at_once {
+            return self.give_back_until(lease, until);
+        }
+        // Also at once: the note of the time of an earlier delivery must not come to look like one
+        // about a later delivery, however many there are.
+        let occupancy = cell.occupancy();
+        if !self.note_put_off(lease, until) {
+            return self.give_up(lease);
+        }
+        loop {
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            if !lease.is_held_in(state) || cell.occupancy() != occupancy {
+                return Settled::Delayed; // A watcher has done it.
+            }
+            let ready = state.released_as(CellKind::Ready).to_word();
+            // Failed: a watcher put it off, or a sender moved it on.
+            if cell.state().swap_if(word, ready, SeqCst).is_ok() {
+                self.stray();
+                return Settled::Ready;
+            }
+        }
+    }
+
+    /// The note decides: once it is made, a watcher that comes by while we are stopped does the
+    /// rest.
+    fn give_back_until(&self, lease: &Lease, until: Due) -> Settled {
+        let cell = self.cell(lease.index());
         let occupancy = cell.occupancy();
         if !self.note_put_off(lease, until) {
             return self.give_up(lease);
@@ -102,7 +157,7 @@ impl<M: Memory> Ring<M> {
                 }
                 return Settled::LeaseLost;
             }
-            let next = self.again_or_dead(state, cell);
+            let next = self.again_or_dead(state, cell, Cause::Expiry);
             if cell.note(word, Cause::Expiry, self.holder(state))
                 && cell.state().swap_if(word, next.to_word(), SeqCst).is_ok()
             {
@@ -118,7 +173,7 @@ impl<M: Memory> Ring<M> {
                 freed if freed.kind == CellKind::Free => (freed, Settled::Freed),
                 kept => (kept, Settled::Quarantined),
             },
-            Settlement::Nack if !self.is_exhausted(state, cell) => {
+            Settlement::Nack if !self.is_exhausted(state, cell, Cause::Nack) => {
                 (state.released_as(CellKind::Ready), Settled::Ready)
             }
             _ => (state.released_as(CellKind::Dead), Settled::Dead),

@@ -76,13 +76,17 @@ impl LevelSender {
                 let (payload, held) = self.lend_keyed(len, options, key, wait)?;
                 (payload, Some(held))
             }
+            (None, WhenFull::DropOldest) => (self.lend_dropping(len, options, wait)?, None),
+            (None, WhenFull::Wait) if !options.headers.is_empty() => {
+                (self.lend_with_headers(len, options, wait)?, None)
+            }
             (None, WhenFull::Wait) => (self.lend(len, options.kind, wait)?, None),
-            (None, WhenFull::DropOldest) => (self.lend_dropping(len, options.kind, wait)?, None),
         };
         let terms = Terms {
             delay: options.delay,
             expires_in: options.expires_in,
             key,
+            has_headers: !options.headers.is_empty(),
         };
         Ok(Loan::shm(ShmLoan {
             sender: self,

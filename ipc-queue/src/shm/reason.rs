@@ -1,0 +1,138 @@
+//! What the last nack or the burial of a message said: a table beside the cells.
+//!
+//! A slot's tag says for which occupancy of which cell it was last taken, and it is in use exactly
+//! while that cell is not free and still has that occupancy, as for a chunk (`chunk`). So a reason
+//! is freed with its message, whoever dies. A message's slot is one of the few that begin at its
+//! cell's number; where there are fewer slots than cells and all of those are in use, its reason is
+//! dropped.
+//!
+//! | meta from | to | by | when |
+//! |---|---|---|---|
+//! | anything | writing, with a number of its own | the holder of the message | it is about to nack or bury |
+//! | that | length and check of the text, for this delivery | the same | the text is written |
+//!
+//! The text is what the check says it is, or nobody is shown anything. So whoever is killed between
+//! any two lines leaves the former reason, the new one or none. Who lost its lease, and was stopped
+//! in the middle, may write into another's text; then that one's check fails, and it has none.
+
+use std::hash::Hasher;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{Ordering::SeqCst, fence};
+
+use super::cell::ClaimWord;
+use super::chunk::Tag;
+use super::memory::{Memory, REASON_WORDS, Word};
+use super::ring::{Lease, Ring};
+use super::word::State;
+use crate::transport::MAX_REASON_BYTES;
+
+/// How many slots a message's reason may lie in.
+const CHOICE: u32 = 16;
+const TAG: usize = 0;
+/// `delivery:8 | length:8 | check:48`.
+const META: usize = 1;
+const TEXT: usize = 2;
+const DELIVERY_SHIFT: u32 = 56;
+const LENGTH_SHIFT: u32 = 48;
+const CHECK_MASK: u64 = (1 << LENGTH_SHIFT) - 1;
+/// A length that no text has.
+const WRITING: u64 = 0xff;
+
+const _: () = assert!(8 * (REASON_WORDS - TEXT) == MAX_REASON_BYTES);
+
+impl<M: Memory> Ring<M> {
+    /// Keeps what is wrong with a message that its holder is about to give back or bury, instead of
+    /// what was kept before. Without effect if the lease was lost.
+    ///
+    /// `reason` has at most [`MAX_REASON_BYTES`]; an empty one takes the former one away.
+    pub fn keep_reason(&self, lease: &Lease, reason: &str) {
+        if reason.is_empty() && lease.attempt() == 1 {
+            return; // There is none yet.
+        }
+        let tag = self.tag_of(lease.index()).to_word();
+        let own = self.reason_slot(lease.index(), |found| found == tag);
+        let slot = match own {
+            Some(slot) => slot,
+            None if reason.is_empty() => return,
+            None => match self.take_reason_slot(lease.index(), tag) {
+                Some(slot) => slot,
+                None => return,
+            },
+        };
+        let meta = &slot[META];
+        let seen = meta.load(Acquire);
+        // Only now: what was seen was written by us, or by those who had the message before us.
+        if !self.is_held(lease) {
+            return;
+        }
+        let delivery = u64::from(lease.attempt()) << DELIVERY_SHIFT;
+        let writing = delivery | WRITING << LENGTH_SHIFT | (fastrand::u64(..) & CHECK_MASK);
+        // Failed: somebody else has the message by now.
+        if meta.swap_if(seen, writing, SeqCst).is_err() {
+            return;
+        }
+        let bytes = reason.as_bytes();
+        for (word, chunk) in slot[TEXT..].iter().zip(bytes.chunks(8)) {
+            let mut text = [0; 8];
+            text[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(text), SeqCst);
+        }
+        let length = (bytes.len() as u64) << LENGTH_SHIFT;
+        let done = delivery | length | check(tag, lease.attempt(), bytes);
+        // Release: publishes the text. Failed: somebody else has the message by now.
+        let _ = meta.swap_if(writing, done, AcqRel);
+    }
+
+    /// What the last nack or the burial of the message in this state said; empty if nothing was
+    /// said or kept. The caller looks again whether the message is still there.
+    pub fn reason(&self, index: u32, claim: ClaimWord, state: State) -> String {
+        let tag = Tag::of(index, claim.occupancy()).to_word();
+        let read = || {
+            let slot = self.reason_slot(index, |found| found == tag)?;
+            let meta = slot[META].load(Acquire);
+            let (delivery, length) = ((meta >> DELIVERY_SHIFT) as u8, meta >> LENGTH_SHIFT & 0xff);
+            let words = slot[TEXT..].iter();
+            let mut bytes: Vec<u8> = words
+                .flat_map(|word| word.load(Relaxed).to_le_bytes())
+                .collect();
+            fence(Acquire);
+            let length = usize::try_from(length).ok()?;
+            if length > bytes.len() || !claim.counts_delivery(state, delivery) {
+                return None;
+            }
+            bytes.truncate(length);
+            let is_whole = check(tag, delivery, &bytes) == meta & CHECK_MASK;
+            String::from_utf8(bytes).ok().filter(|_| is_whole)
+        };
+        read().unwrap_or_default()
+    }
+
+    fn reason_slot(
+        &self,
+        index: u32,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> Option<&[M::Word; REASON_WORDS]> {
+        let slots = self.memory().reasons();
+        let choice = (0..CHOICE.min(slots)).map(|step| (index % slots + step) % slots);
+        choice
+            .map(|slot| self.memory().reason(slot))
+            .find(|slot| is_wanted(slot[TAG].load(Acquire)))
+    }
+
+    fn take_reason_slot(&self, index: u32, tag: u64) -> Option<&[M::Word; REASON_WORDS]> {
+        // As a chunk's: a tag that is over stays over.
+        let take = |seen: u64, slot: &M::Word| slot.swap_if(seen, tag, AcqRel).is_ok();
+        let slots = self.memory().reasons();
+        let choice = (0..CHOICE.min(slots)).map(|step| (index % slots + step) % slots);
+        choice.map(|slot| self.memory().reason(slot)).find(|slot| {
+            let seen = slot[TAG].load(Acquire);
+            self.is_over(seen) && take(seen, &slot[TAG])
+        })
+    }
+}
+
+fn check(tag: u64, delivery: u8, text: &[u8]) -> u64 {
+    let mut hasher = siphasher::sip::SipHasher24::new_with_keys(tag, delivery.into());
+    hasher.write(text);
+    hasher.finish() & CHECK_MASK
+}
