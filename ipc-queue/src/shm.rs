@@ -59,7 +59,8 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{
-    AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait, payload_differs,
+    AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+    payload_differs,
 };
 use contents::Contents;
 use due::Due;
