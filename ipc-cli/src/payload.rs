@@ -1,5 +1,5 @@
-//! Payloads of typed queues: what is typed becomes bytes in the queue's encoding, and its bytes can be
-//! read.
+//! Payloads of typed queues: what is typed becomes bytes in the queue's encoding, and its bytes can
+//! be read.
 
 use std::borrow::Cow;
 
@@ -45,8 +45,8 @@ impl Payloads {
                 return Ok(Cow::Borrowed(text));
             }
             return Err(Exit::Refused.error(format!(
-                "{queue} carries {}, in a form that only its programs know: --raw sends the bytes as \
-                 they are",
+                "{queue} carries {}, in a form that only its programs know: --raw sends the \
+                 bytes as they are",
                 self.0.short()
             )));
         };
@@ -61,8 +61,8 @@ impl Payloads {
             encoding.append(&value, &mut bytes)?;
         } else {
             return Err(Exit::Refused.error(format!(
-                "{queue} carries {}, which only a program with that type can encode: send with such a \
-                 program, or create the queue with Encoding::MessagePack or Encoding::Json, into \
+                "{queue} carries {}, which only a program with that type can encode: send with \
+                 such a program, or create the queue with Encoding::MessagePack or Encoding::Json, into \
                  which ipc send puts JSON",
                 self.0.short()
             )));

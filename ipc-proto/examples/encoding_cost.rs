@@ -1,4 +1,5 @@
-//! What a value of five fields costs in each encoding: `cargo run --release -p ipc-proto --all-features --example encoding_cost`.
+//! What a value of five fields costs in each encoding: `cargo run --release -p ipc-proto
+//! --all-features --example encoding_cost`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

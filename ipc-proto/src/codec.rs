@@ -63,7 +63,8 @@ pub enum CodecError {
     },
     /// This program was built without that encoding.
     #[error(
-        "this program can't read or write {encoding}: build it with the feature \"{feature}\" of ipc-queue"
+        "this program can't read or write {encoding}: build it with the feature \"{feature}\" of \
+         ipc-queue"
     )]
     Unavailable {
         /// The encoding.
@@ -95,7 +96,8 @@ pub fn encode_into<T: Serialize + ?Sized>(
     append(value, bytes)
 }
 
-/// Puts the bytes of `value` behind what `bytes` holds. After an error `bytes` holds nothing of use.
+/// Puts the bytes of `value` behind what `bytes` holds. After an error `bytes` holds nothing of
+/// use.
 pub(crate) fn append<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,

@@ -10,26 +10,28 @@ use serde::de::{Deserialize, IgnoredAny};
 use crate::codec::{self, CodecError};
 use crate::faithful::{self, Rules};
 
-/// How a typed queue's values become bytes. A property of the queue: part of its payload's [name](crate::PayloadName).
+/// How a typed queue's values become bytes. A property of the queue: part of its payload's
+/// [name](crate::PayloadName).
 ///
 /// | | MessagePack | JSON | postcard |
 /// |---|---|---|---|
-/// | a field is added or removed | old and new programs work side by side | the same | refused when the queue is opened |
+/// | a field is added or removed | old and new programs go on | the same | refused at open |
 /// | other languages | yes | yes | no |
 /// | types that read any value (untagged enums, flattened fields) | yes | yes | no |
 /// | size | names of fields, compact values | names of fields, text | values only |
 ///
-/// Old programs ignore fields that they do not know. A new program reads messages without a new field if that has
-/// `#[serde(default)]`.
+/// Old programs ignore fields that they do not know. A new program reads messages without a new
+/// field if that has `#[serde(default)]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
-    /// [MessagePack](https://msgpack.org), structs as maps. Needs the feature `msgpack`, which is on by default.
+    /// [MessagePack](https://msgpack.org), structs as maps. Needs the feature `msgpack`, which is
+    /// on by default.
     MessagePack,
     /// JSON. Needs the feature `json`.
     Json,
-    /// A version byte, then [postcard](https://docs.rs/postcard): compact and fast, and readable only by a type of the
-    /// same [shape](crate::Shape).
+    /// A version byte, then [postcard](https://docs.rs/postcard): compact and fast, and readable
+    /// only by a type of the same [shape](crate::Shape).
     Postcard,
 }
 
@@ -80,12 +82,13 @@ impl Encoding {
         if is_there { Ok(()) } else { Err(unavailable) }
     }
 
-    /// Puts the bytes of `value` behind what `bytes` holds. Never none: an empty payload is a message without data.
+    /// Puts the bytes of `value` behind what `bytes` holds. Never none: an empty payload is a
+    /// message without data.
     ///
     /// # Errors
-    /// [`CodecError::Unsupported`] if the value has no form in this encoding, `NotReadBack` if it has one that would be
-    /// read as something else, `Unavailable` if this program was built without the encoding. `bytes` then holds nothing
-    /// of use.
+    /// [`CodecError::Unsupported`] if the value has no form in this encoding, `NotReadBack` if it
+    /// has one that would be read as something else, `Unavailable` if this program was built
+    /// without the encoding. `bytes` then holds nothing of use.
     pub fn append<T: Serialize + ?Sized>(
         self,
         value: &T,
@@ -235,7 +238,10 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_short_or_goes_on_is_an_error(job in any_job(), cut in any::<prop::sample::Index>()) {
+        fn what_is_cut_short_or_goes_on_is_an_error(
+            job in any_job(),
+            cut in any::<prop::sample::Index>(),
+        ) {
             for encoding in available() {
                 let mut bytes = encoded(encoding, &job).unwrap();
                 prop_assert!(encoding.decode::<Job>(&bytes[..cut.index(bytes.len())]).is_err());

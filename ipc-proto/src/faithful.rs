@@ -1,7 +1,8 @@
 //! A value that refuses to be encoded where its encoding would lose something without an error.
 //!
-//! It hands everything on to the encoding's own serializer, and looks at what is only to be seen there: a field that
-//! postcard leaves out and then misses, a number for which JSON has no form, an option in an option.
+//! It hands everything on to the encoding's own serializer, and looks at what is only to be seen
+//! there: a field that postcard leaves out and then misses, a number for which JSON has no form, an
+//! option in an option.
 
 use std::cell::Cell;
 use std::fmt;
@@ -66,15 +67,16 @@ impl fmt::Display for Broken {
             Self::Skipped(field) => write!(
                 f,
                 "it leaves out the field {field:?} (skip_serializing_if), which postcard can't: \
-                 remove that attribute, or create the queue with Encoding::MessagePack or Encoding::Json"
+                 remove that attribute, or create the queue with Encoding::MessagePack or \
+                 Encoding::Json"
             ),
             Self::NotFinite => f.write_str(
-                "JSON has no form for a number that is infinite or not a number: create the queue with \
-                 Encoding::MessagePack or Encoding::Postcard",
+                "JSON has no form for a number that is infinite or not a number: create the queue \
+                 with Encoding::MessagePack or Encoding::Postcard",
             ),
             Self::SomeNone => f.write_str(
-                "a None or () within Some would be read as None: use an enum instead, or create the queue with \
-                 Encoding::Postcard",
+                "a None or () within Some would be read as None: use an enum instead, or create the \
+                 queue with Encoding::Postcard",
             ),
         }
     }

@@ -8,7 +8,8 @@ use crate::Encoding;
 use crate::shape::{self, Shape};
 
 /// What a queue's payloads are. Stored with the queue as text: `msgpack:Job`, `json:Job`,
-/// `postcard:Job#0c28f2b4f0c4b0a7={n: u8}`; any other text is a name for plain bytes, the empty text for bytes without a name.
+/// `postcard:Job#0c28f2b4f0c4b0a7={n: u8}`; any other text is a name for plain bytes, the empty
+/// text for bytes without a name.
 ///
 /// ```
 /// use ipc_proto::{Encoding, PayloadName};

@@ -1,8 +1,9 @@
 //! The shape of a type: its fields, variants and their order, as one line of text.
 //!
-//! postcard writes neither names nor types, so a value can only be read by a type of the same shape. The shape is found
-//! without a derive of its own: `T::deserialize` is run again and again on a deserializer that notes what is asked for
-//! and answers with samples. A run may end in an error, as most do; each run that notes something new is progress.
+//! postcard writes neither names nor types, so a value can only be read by a type of the same
+//! shape. The shape is found without a derive of its own: `T::deserialize` is run again and again
+//! on a deserializer that notes what is asked for and answers with samples. A run may end in an
+//! error, as most do; each run that notes something new is progress.
 //!
 //! | text | type |
 //! |---|---|
@@ -37,8 +38,8 @@ pub struct Shape(String);
 pub enum ShapeError {
     /// The type reads whatever it is given, which only a self-describing encoding can answer.
     #[error(
-        "{wanted} has no fixed shape, which the encoding postcard needs: {at} reads values of any type (an untagged or \
-         internally tagged enum, or a flattened field); use Encoding::MessagePack or Encoding::Json"
+        "{wanted} has no fixed shape, which the encoding postcard needs: {at} reads values of any type (an \
+         untagged or internally tagged enum, or a flattened field); use Encoding::MessagePack or Encoding::Json"
     )]
     AnyType {
         /// The type.
@@ -48,8 +49,8 @@ pub enum ShapeError {
     },
     /// The type refuses all samples.
     #[error(
-        "the shape of {wanted}, which the encoding postcard needs, can't be found: {at} refuses every sample value \
-         ({reason}); use Encoding::MessagePack or Encoding::Json"
+        "the shape of {wanted}, which the encoding postcard needs, can't be found: {at} refuses every \
+         sample value ({reason}); use Encoding::MessagePack or Encoding::Json"
     )]
     Untraceable {
         /// The type.

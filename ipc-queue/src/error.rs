@@ -234,8 +234,9 @@ pub enum RecvError {
     /// A message came whose place in shared memory is damaged. It is a dead letter now.
     #[error("a message was lost to damaged memory: {0}")]
     Damaged(String),
-    /// A message came that this program can't read as a value of the queue's type. It was given back, with the error as
-    /// its reason, for receivers of another version; past the queue's attempt limit it is a dead letter.
+    /// A message came that this program can't read as a value of the queue's type. It was given
+    /// back, with the error as its reason, for receivers of another version; past the queue's
+    /// attempt limit it is a dead letter.
     #[error("message {id} was given back at attempt {attempt}: {source}")]
     Decode {
         /// Which message.
@@ -251,8 +252,8 @@ pub enum RecvError {
 }
 
 impl RecvError {
-    /// Whether it concerns one message only: the next call goes on behind it, and a loop that works on messages should,
-    /// too.
+    /// Whether it concerns one message only: the next call goes on behind it, and a loop that works
+    /// on messages should, too.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         matches!(self, Self::Decode { .. } | Self::Damaged(_))
@@ -377,12 +378,12 @@ pub enum QueueError {
         /// What was wanted.
         wanted: String,
     },
-    /// The queue carries this type, but its shape is another one than this program's, and the encoding is postcard:
-    /// messages of one would be read as the other's.
+    /// The queue carries this type, but its shape is another one than this program's, and the
+    /// encoding is postcard: messages of one would be read as the other's.
     #[error(
-        "queue {name:?} carries {found}, this program's shape of that type is {wanted} (- the queue's, + this \
-         program's):{difference}\nLet the old program drain the queue and remove it, or open one of another name; a queue \
-         of Encoding::MessagePack or Encoding::Json lets fields be added and removed"
+        "queue {name:?} carries {found}, this program's shape of that type is {wanted} \
+         (- the queue's, + this program's):{difference}\nLet the old program drain the queue and \
+         remove it, or open one of another name; a queue of Encoding::MessagePack or Encoding::Json lets fields be added and removed"
     )]
     ShapeDiffers {
         /// Which queue.

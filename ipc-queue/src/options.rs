@@ -159,7 +159,8 @@ impl QueueOptions {
         self
     }
 
-    /// The encoding of a typed queue's payloads. Without it a new queue has the default, and one that exists keeps its own.
+    /// The encoding of a typed queue's payloads. Without it a new queue has the default, and one
+    /// that exists keeps its own.
     ///
     /// ```
     /// use ipc_queue::{Encoding, QueueOptions, Queue};
@@ -256,8 +257,8 @@ impl QueueOptions {
             .map(ByteQueue::over)
     }
 
-    /// Opens an existing queue, whatever the type of its payloads, as one of plain bytes: for tools.
-    /// [`Transport::payload`] says what they are, and [`PayloadName`] reads that.
+    /// Opens an existing queue, whatever the type of its payloads, as one of plain bytes: for
+    /// tools. [`Transport::payload`] says what they are, and [`PayloadName`] reads that.
     ///
     /// # Errors
     /// [`QueueError`] says what stands in the way.

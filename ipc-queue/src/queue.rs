@@ -75,8 +75,8 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     ///
     /// # Errors
     /// [`QueueError`]; opening a queue that carries another type than `T` is one. Types are told apart by
-    /// name, without module paths, so two programs may each define the same type; in a queue that is encoded with
-    /// postcard, also by their [shape](ipc_proto::Shape).
+    /// name, without module paths, so two programs may each define the same type; in a queue that
+    /// is encoded with postcard, also by their [shape](ipc_proto::Shape).
     pub fn open(address: &str) -> Result<Self, QueueError> {
         QueueOptions::new().open(address)
     }
@@ -267,8 +267,8 @@ impl<T: Serialize> Sender<T> {
         send(&bytes)
     }
 
-    /// Encodes behind what `bytes` holds. The first value is read back: a type that can't be is refused when something
-    /// of it is sent, and not by all who receive it.
+    /// Encodes behind what `bytes` holds. The first value is read back: a type that can't be is
+    /// refused when something of it is sent, and not by all who receive it.
     pub(crate) fn append(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
         let before = bytes.len();
         self.encoding.append(value, bytes)?;
@@ -287,8 +287,9 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// The next message, however long it takes to come.
     ///
     /// # Errors
-    /// [`RecvError`] when the queue is closed and drained, or removed. A message that is not a `T` is
-    /// [`RecvError::Decode`]: it is given back for other receivers, and the next call goes on behind it.
+    /// [`RecvError`] when the queue is closed and drained, or removed. A message that is not a `T`
+    /// is [`RecvError::Decode`]: it is given back for other receivers, and the next call goes on
+    /// behind it.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
         self.recv_within(Wait::Forever)
     }
@@ -320,7 +321,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
     ///
     /// Each is a delivery of its own, to be settled by itself. What one receiver takes others can't: ask for no more
-    /// than it can work on soon. Messages that are not `T`s are given back, as [`recv`](Self::recv) does, and are left out.
+    /// than it can work on soon. Messages that are not `T`s are given back, as [`recv`](Self::recv)
+    /// does, and are left out.
     ///
     /// # Errors
     /// As the other receives, if there was not even a first message.
@@ -364,7 +366,8 @@ pub(crate) fn decoded<T: DeserializeOwned>(
             bytes,
         }),
         Err(source) => {
-            // A receiver of another version may be able to read it. If the lease is lost already, it comes again.
+            // A receiver of another version may be able to read it. If the lease is lost already,
+            // it comes again.
             let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
             Err(RecvError::Decode {
                 id: about.id,

@@ -130,8 +130,9 @@ pub trait Transport: Debug + Send + Sync {
     /// A handle for receiving, for one thread at a time.
     fn receiver(&self) -> Box<dyn ReceivePort>;
 
-    /// What the queue's payloads are: the text of a [`PayloadName`], as they were called when the queue was created; empty
-    /// for plain bytes; `None` if the transport does not know. A typed queue reads its encoding here.
+    /// What the queue's payloads are: the text of a [`PayloadName`], as they were called when the
+    /// queue was created; empty for plain bytes; `None` if the transport does not know. A typed
+    /// queue reads its encoding here.
     fn payload(&self) -> Option<&str> {
         None
     }

@@ -10,7 +10,7 @@
 //! | 40 | 8 | number of participant slots in the low 16 bits; above them, of those kept for tools |
 //! | 48 | 8 | offset of the body |
 //! | 56 | 8 | fingerprint of the payload's type, 0 for none |
-//! | 64 | 64 | the type's name, cut to fit, padded with zeroes; the whole name is behind the slots |
+//! | 64 | 64 | the type's name, cut to fit, padded with zeroes |
 //! | 128 | 112 | fourteen parameters of the kind |
 //! | 240 | 8 | fingerprint of the boot id, 0 if unknown |
 //! | 248 | 8 | CRC-32 of all of the above |
@@ -350,7 +350,8 @@ impl Header {
         Some((at, len))
     }
 
-    /// Reads a header, trusting nothing. `long_name`: what lies at [`long_name_at`](Self::long_name_at).
+    /// Reads a header, trusting nothing. `long_name`: what lies at
+    /// [`long_name_at`](Self::long_name_at).
     pub(crate) fn from_bytes(
         bytes: &[u8; FLAGS],
         long_name: &[u8],
@@ -444,7 +445,8 @@ fn check_identity(bytes: &[u8; FLAGS]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// The type's name: the whole one if it is there and intact, else its beginning. The fingerprint tells.
+/// The type's name: the whole one if it is there and intact, else its beginning. The fingerprint
+/// tells.
 fn payload_of(bytes: &[u8; FLAGS], long_name: &[u8]) -> PayloadType {
     let found = get(bytes, 56);
     let long = padded_text(long_name);

@@ -3,7 +3,8 @@
 /// The lines of both shapes, in one list: `-` only in the first, `+` only in the second.
 pub(crate) fn difference(old: &str, new: &str) -> String {
     let (old, new) = (lines(old), lines(new));
-    // common[i][j]: the number of equal lines in the longest common subsequence of old[i..] and new[j..].
+    // common[i][j]: the number of equal lines in the longest common subsequence of old[i..] and
+    // new[j..].
     let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {

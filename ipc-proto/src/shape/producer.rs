@@ -8,13 +8,15 @@ use serde::de::{
     Visitor,
 };
 
-/// Which sample is given at which place of a run: the digits of a number that is counted up, the last place first.
+/// Which sample is given at which place of a run: the digits of a number that is counted up, the
+/// last place first.
 #[derive(Debug, Default)]
 pub(super) struct Choices {
     /// The choice at each place that the run came to, and how many there are.
     made: Vec<(usize, usize)>,
     at: usize,
-    /// The structs and enums around the present place: name, and address of the list of names in it.
+    /// The structs and enums around the present place: name, and address of the list of names in
+    /// it.
     around: Vec<(&'static str, usize)>,
 }
 

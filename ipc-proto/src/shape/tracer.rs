@@ -15,7 +15,8 @@ struct State {
     choices: Choices,
     /// Whether this run noted something new.
     progressed: bool,
-    /// The structs and enums around the present place: name, and address of the list of names in it.
+    /// The structs and enums around the present place: name, and address of the list of names in
+    /// it.
     around: Vec<(&'static str, usize)>,
     /// The way to the present place. After a failure: to the place that failed.
     path: Vec<String>,

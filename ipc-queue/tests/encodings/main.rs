@@ -1,5 +1,5 @@
-//! Encodings of typed queues: who may open a queue, what becomes of messages that can't be read, and old and new programs
-//! side by side, as real processes.
+//! Encodings of typed queues: who may open a queue, what becomes of messages that can't be read,
+//! and old and new programs side by side, as real processes.
 #![cfg(target_os = "linux")]
 
 mod opening;

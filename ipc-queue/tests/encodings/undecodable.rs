@@ -1,4 +1,5 @@
-//! Messages that a program can't read go to others first, and become dead letters only at the attempt limit.
+//! Messages that a program can't read go to others first, and become dead letters only at the
+//! attempt limit.
 
 use ipc_queue::transport::Wait;
 use ipc_queue::{Backoff, DeadReason, Encoding, Queue, QueueOptions, RecvError, Semantic};

@@ -131,7 +131,8 @@ fn end(child: Child) -> Output {
     output
 }
 
-/// Senders and workers of both versions share a queue. Every job is worked on once, whoever sent it.
+/// Senders and workers of both versions share a queue. Every job is worked on once, whoever sent
+/// it.
 fn side_by_side(old: &str, new: &str, encoding: Encoding) {
     let place = Place::new("shm");
     let options = QueueOptions::new().encoding(encoding).type_name("Job");
