@@ -62,8 +62,8 @@ impl Payloads {
         } else {
             return Err(Exit::Refused.error(format!(
                 "{queue} carries {}, which only a program with that type can encode: send with \
-                 such a program, or create the queue with Encoding::MessagePack or Encoding::Json, into \
-                 which ipc send puts JSON",
+                 such a program, or create the queue with Encoding::MessagePack or \
+                 Encoding::Json, into which ipc send puts JSON",
                 self.0.short()
             )));
         }

@@ -75,8 +75,8 @@ impl fmt::Display for Broken {
                  with Encoding::MessagePack or Encoding::Postcard",
             ),
             Self::SomeNone => f.write_str(
-                "a None or () within Some would be read as None: use an enum instead, or create the \
-                 queue with Encoding::Postcard",
+                "a None or () within Some would be read as None: use an enum instead, or create \
+                 the queue with Encoding::Postcard",
             ),
         }
     }

@@ -38,8 +38,9 @@ pub struct Shape(String);
 pub enum ShapeError {
     /// The type reads whatever it is given, which only a self-describing encoding can answer.
     #[error(
-        "{wanted} has no fixed shape, which the encoding postcard needs: {at} reads values of any type (an \
-         untagged or internally tagged enum, or a flattened field); use Encoding::MessagePack or Encoding::Json"
+        "{wanted} has no fixed shape, which the encoding postcard needs: {at} reads values of \
+         any type (an untagged or internally tagged enum, or a flattened field); use \
+         Encoding::MessagePack or Encoding::Json"
     )]
     AnyType {
         /// The type.
@@ -49,8 +50,8 @@ pub enum ShapeError {
     },
     /// The type refuses all samples.
     #[error(
-        "the shape of {wanted}, which the encoding postcard needs, can't be found: {at} refuses every \
-         sample value ({reason}); use Encoding::MessagePack or Encoding::Json"
+        "the shape of {wanted}, which the encoding postcard needs, can't be found: {at} refuses \
+         every sample value ({reason}); use Encoding::MessagePack or Encoding::Json"
     )]
     Untraceable {
         /// The type.

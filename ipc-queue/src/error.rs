@@ -381,9 +381,10 @@ pub enum QueueError {
     /// The queue carries this type, but its shape is another one than this program's, and the
     /// encoding is postcard: messages of one would be read as the other's.
     #[error(
-        "queue {name:?} carries {found}, this program's shape of that type is {wanted} \
-         (- the queue's, + this program's):{difference}\nLet the old program drain the queue and \
-         remove it, or open one of another name; a queue of Encoding::MessagePack or Encoding::Json lets fields be added and removed"
+        "queue {name:?} carries {found}, this program's shape of that type is {wanted} (- the \
+         queue's, + this program's):{difference}\nLet the old program drain the queue and \
+         remove it, or open one of another name; a queue of Encoding::MessagePack or \
+         Encoding::Json lets fields be added and removed"
     )]
     ShapeDiffers {
         /// Which queue.
