@@ -11,6 +11,7 @@ use ipc_queue::{Address, ByteQueue, QueueError, QueueOptions, QueueStats, ShmQue
 use ipc_shm::{Namespace, Siblings};
 
 use crate::exit::Exit;
+use crate::payload;
 
 const DEFAULT: &str = "default";
 
@@ -152,15 +153,16 @@ impl Subject {
     }
 
     /// The name of the payloads' type, in words.
-    pub fn type_name(&self) -> &str {
-        let name = match self {
+    pub fn type_name(&self) -> String {
+        let name = self.payload();
+        name.map_or("anything".to_owned(), payload::short)
+    }
+
+    /// The name of the payloads; `None` if the transport does not know.
+    pub fn payload(&self) -> Option<&str> {
+        match self {
             Self::Mapped(inspector) => Some(inspector.payload_type()),
             Self::Asked(queue) => queue.transport().payload(),
-        };
-        match name {
-            None => "anything",
-            Some("") => "bytes",
-            Some(name) => name,
         }
     }
 

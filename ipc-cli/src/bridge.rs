@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
+use crate::payload;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
 
@@ -89,16 +90,15 @@ fn open(what: &cli::Bridge) -> Result<(ByteQueue, ByteQueue)> {
         return Err(Exit::Refused.error(format!("{from} and {to} are the same queue")));
     }
     if let (Some(sent), Some(taken)) = (from.transport().payload(), to.transport().payload())
-        && sent != taken
+        && payload::short(sent) != payload::short(taken)
         && !what.any_type
     {
-        let named = |name: &str| if name.is_empty() { "bytes" } else { name }.to_owned();
         return Err(Exit::Refused.error(format!(
             "{} carries {} and {} carries {}: --any-type bridges them all the same",
             what.from,
-            named(sent),
+            payload::short(sent),
             what.to,
-            named(taken)
+            payload::short(taken)
         )));
     }
     Ok((from, to))

@@ -172,7 +172,9 @@ pub struct Create {
 pub struct Send {
     /// Address of the queue
     pub queue: String,
-    /// The message. Without it, standard input: one message, or with --lines one for each line
+    /// The message. Without it, standard input: one message, or with --lines one for each line.
+    /// For a queue of a Rust type in JSON or MessagePack: the value as JSON; for a queue of String:
+    /// the text
     #[arg(conflicts_with = "lines")]
     pub payload: Option<OsString>,
     /// Send each line of standard input as a message

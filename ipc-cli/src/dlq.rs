@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::address::{self, Subject};
 use crate::cli::Which;
 use crate::exit::Exit;
+use crate::payload::Payloads;
 use crate::remove::together;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, plain};
@@ -22,8 +23,8 @@ const COLUMNS: [Column; 6] = [
 ];
 
 pub fn ls(queue: &str, show: &Show) -> Result<()> {
-    let letters = letters(queue)?;
-    let rows: Vec<_> = letters.iter().map(value).collect();
+    let (letters, payloads) = letters(queue)?;
+    let rows: Vec<_> = letters.iter().map(|one| value(one, &payloads)).collect();
     show.rows(&rows, || {
         let mut table = Table::new(&COLUMNS);
         for letter in &letters {
@@ -34,7 +35,7 @@ pub fn ls(queue: &str, show: &Show) -> Result<()> {
                 plain(why(letter.reason)),
                 plain(letter.attempts),
                 plain(last_worker.unwrap_or_default()),
-                plain(show::excerpt(&letter.payload)),
+                plain(payloads.excerpt(&letter.payload)),
             ]);
         }
         table
@@ -44,17 +45,22 @@ pub fn ls(queue: &str, show: &Show) -> Result<()> {
 
 pub fn show(queue: &str, letter: &str, show: &Show) -> Result<()> {
     let id = id(letter)?;
-    let letter = letters(queue)?.into_iter().find(|found| found.id == id);
+    let (letters, payloads) = letters(queue)?;
+    let letter = letters.into_iter().find(|found| found.id == id);
     let letter = letter.ok_or_else(|| gone(queue, id))?;
-    show.say(&value(&letter), || in_words(&letter));
+    show.say(&value(&letter, &payloads), || in_words(&letter, &payloads));
     Ok(())
 }
 
-fn in_words(letter: &DeadLetter) -> String {
+fn in_words(letter: &DeadLetter, payloads: &Payloads) -> String {
+    let error = match &letter.error[..] {
+        "" => String::new(),
+        error => format!("error         {error}\n"),
+    };
     format!(
         "message       {}\nsent          {} ago\nwhy           {}\n\
          attempts      {}: {} given back, {} out of time, {} over which their worker died\n\
-         last held by  {}\nbytes         {}\n\n{}",
+         last held by  {}\n{error}bytes         {}\n\n{}",
         letter.message,
         show::time(show::age(letter.sent_at)),
         why(letter.reason),
@@ -64,15 +70,18 @@ fn in_words(letter: &DeadLetter) -> String {
         letter.crashes,
         last_worker(letter),
         letter.payload.len(),
-        show::payload(&letter.payload),
+        payloads.in_words(&letter.payload),
     )
 }
 
-fn letters(queue: &str) -> Result<Vec<DeadLetter>> {
-    match Subject::open(queue)? {
-        Subject::Mapped(inspector) => Ok(inspector.dead_letters()),
-        Subject::Asked(queue) => Ok(queue.transport().dead_letters()?),
-    }
+fn letters(queue: &str) -> Result<(Vec<DeadLetter>, Payloads)> {
+    let subject = Subject::open(queue)?;
+    let payloads = Payloads::of(subject.payload());
+    let letters = match subject {
+        Subject::Mapped(inspector) => inspector.dead_letters(),
+        Subject::Asked(queue) => queue.transport().dead_letters()?,
+    };
+    Ok((letters, payloads))
 }
 
 pub fn requeue(which: &Which, show: &Show) -> Result<()> {
@@ -132,7 +141,7 @@ fn gone(queue: &str, id: DeadLetterId) -> anyhow::Error {
     ))
 }
 
-fn value(letter: &DeadLetter) -> Value {
+fn value(letter: &DeadLetter, payloads: &Payloads) -> Value {
     json!({
         "letter": name(letter.id),
         "message": letter.message.to_string(),
@@ -144,7 +153,8 @@ fn value(letter: &DeadLetter) -> Value {
         "crashes": letter.crashes,
         "last_worker": letter.last_worker,
         "signal": letter.signal,
-        "payload": show::payload_json(&letter.payload),
+        "error": letter.error,
+        "payload": payloads.json(&letter.payload),
     })
 }
 

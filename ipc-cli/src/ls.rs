@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::address;
 use crate::control;
 use crate::exit::Exit;
+use crate::payload;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, Text, bad_count, colored, plain};
 
@@ -93,11 +94,8 @@ impl Listed {
     }
 }
 
-fn type_of(queue: &Inspector) -> &str {
-    match queue.payload_type() {
-        "" => "bytes",
-        name => name,
-    }
+fn type_of(queue: &Inspector) -> String {
+    payload::short(queue.payload_type())
 }
 
 fn state(state: &str) -> Text {

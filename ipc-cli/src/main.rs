@@ -16,6 +16,7 @@ mod doctor;
 mod exit;
 mod ls;
 mod nodes;
+mod payload;
 mod peek;
 mod prometheus;
 mod recv;

@@ -5,6 +5,7 @@ use ipc_queue::shm::Waiting;
 use serde_json::{Value, json};
 
 use crate::address;
+use crate::payload::Payloads;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, plain};
 
@@ -18,8 +19,10 @@ const COLUMNS: [Column; 6] = [
 ];
 
 pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
-    let waiting = address::inspect(queue)?.waiting(most);
-    let rows: Vec<_> = waiting.iter().map(value).collect();
+    let inspector = address::inspect(queue)?;
+    let payloads = Payloads::of(Some(inspector.payload_type()));
+    let waiting = inspector.waiting(most);
+    let rows: Vec<_> = waiting.iter().map(|one| value(one, &payloads)).collect();
     show.rows(&rows, || {
         let mut table = Table::new(&COLUMNS);
         for message in &waiting {
@@ -29,7 +32,7 @@ pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
                 plain(format!("{:?}", message.priority).to_lowercase()),
                 plain(message.attempts),
                 plain(message.payload.len()),
-                plain(show::excerpt(&message.payload)),
+                plain(payloads.excerpt(&message.payload)),
             ]);
         }
         table
@@ -37,7 +40,7 @@ pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
     Ok(())
 }
 
-fn value(message: &Waiting) -> Value {
+fn value(message: &Waiting, payloads: &Payloads) -> Value {
     json!({
         "message": message.message.to_string(),
         "kind": format!("{:?}", message.kind),
@@ -45,6 +48,6 @@ fn value(message: &Waiting) -> Value {
         "age_seconds": show::age(message.sent_at).as_secs_f64(),
         "attempts": message.attempts,
         "delayed": message.delayed,
-        "payload": show::payload_json(&message.payload),
+        "payload": payloads.json(&message.payload),
     })
 }

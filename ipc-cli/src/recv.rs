@@ -3,14 +3,12 @@
 //! A message is acked once it was written to standard output. What could not be written is given
 //! back.
 
-use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
-use ipc_proto::codec;
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteDelivery, ByteReceiver, RecvError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -20,6 +18,7 @@ use serde_json::json;
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
+use crate::payload::Payloads;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
 
@@ -51,7 +50,8 @@ pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
             Next::Over(why) => return Err(nothing(what, received, &why)),
             Next::Unread => return Err(unread(what, None)),
         };
-        let printed = print(&delivery, queue.transport().payload(), show);
+        let payloads = Payloads::of(queue.transport().payload());
+        let printed = print(&delivery, &payloads, show);
         if let Err(error) = printed {
             drop(delivery);
             return Err(unread(what, Some(&error)));
@@ -177,25 +177,16 @@ fn unread(what: &cli::Recv, error: Option<&io::Error>) -> Error {
     })
 }
 
-fn print(delivery: &ByteDelivery<'_>, type_name: Option<&str>, show: &Show) -> io::Result<()> {
-    let payload = decoded(delivery.payload(), type_name);
+fn print(delivery: &ByteDelivery<'_>, payloads: &Payloads, show: &Show) -> io::Result<()> {
+    let payload = delivery.payload();
     if !show.is_json() {
-        return show.payload(&payload);
+        return show.payload(&payloads.readable(payload));
     }
     let value = json!({
         "message": delivery.id().to_string(),
         "kind": format!("{:?}", delivery.kind()),
         "attempt": delivery.attempt(),
-        "payload": show::payload_json(&payload),
+        "payload": payloads.json(payload),
     });
     show.payload(value.to_string().as_bytes())
-}
-
-/// The text of a queue of `String`; of all others the bytes as they are.
-fn decoded<'p>(payload: &'p [u8], type_name: Option<&str>) -> Cow<'p, [u8]> {
-    let text = match type_name {
-        Some("String") => codec::decode::<String>(payload).ok(),
-        _ => None,
-    };
-    text.map_or(Cow::Borrowed(payload), |text| Cow::Owned(text.into_bytes()))
 }

@@ -1,11 +1,12 @@
 //! `send`: one message, or one for each line.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ipc_proto::{MessageId, codec};
+use ipc_proto::MessageId;
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, ByteSender, Loan, QueueOptions, SendFailure, SendOptions};
 use serde_json::json;
@@ -13,6 +14,7 @@ use serde_json::json;
 use crate::address;
 use crate::cli::{self, Urgency};
 use crate::exit::Exit;
+use crate::payload::Payloads;
 use crate::show::Show;
 
 pub fn send(what: &cli::Send, show: &Show) -> Result<()> {
@@ -71,44 +73,12 @@ fn open(what: &cli::Send) -> Result<ByteQueue> {
     address::open_or_create(&what.queue, &options)
 }
 
-/// How the queue's receivers expect text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    AsItIs,
-    String,
-}
-
-impl Encoding {
-    fn of(what: &cli::Send, queue: &ByteQueue) -> Result<Self> {
-        match queue.transport().payload() {
-            None | Some("") => Ok(Self::AsItIs),
-            Some(_) if what.raw => Ok(Self::AsItIs),
-            Some("String") => Ok(Self::String),
-            Some(name) => Err(Exit::Refused.error(format!(
-                "{} carries {name}, which text is not: a Rust program sends it, or --raw sends the \
-                 bytes as they are, which its receivers may be unable to decode",
-                what.queue
-            ))),
-        }
-    }
-
-    fn encoded(self, payload: &[u8]) -> Result<Vec<u8>> {
-        match self {
-            Self::AsItIs => Ok(payload.to_owned()),
-            Self::String => {
-                let text = std::str::from_utf8(payload);
-                let text = text.context("the queue carries String, and this is not UTF-8")?;
-                Ok(codec::encode(text)?)
-            }
-        }
-    }
-}
-
 struct Outgoing<'q> {
     what: &'q cli::Send,
     sender: ByteSender,
     options: &'q SendOptions,
-    encoding: Encoding,
+    /// `None`: sent as it is.
+    payloads: Option<Payloads>,
 }
 
 impl<'q> Outgoing<'q> {
@@ -117,7 +87,7 @@ impl<'q> Outgoing<'q> {
             what,
             sender: queue.sender(),
             options,
-            encoding: Encoding::of(what, queue)?,
+            payloads: (!what.raw).then(|| Payloads::of(queue.transport().payload())),
         })
     }
 
@@ -149,7 +119,10 @@ impl<'q> Outgoing<'q> {
     }
 
     fn publish(&self, payload: &[u8]) -> Result<Sent> {
-        let payload = self.encoding.encoded(payload)?;
+        let payload = match &self.payloads {
+            Some(payloads) => payloads.encode(&self.what.queue, payload)?,
+            None => Cow::Borrowed(payload),
+        };
         let published = self.loan(payload.len()).and_then(|mut loan| {
             loan.copy_from_slice(&payload);
             loan.publish()

@@ -222,7 +222,8 @@ pub fn payload_json(bytes: &[u8]) -> Value {
     json!({ "text": std::str::from_utf8(bytes).ok(), "hex": hex(bytes), "bytes": bytes.len() })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

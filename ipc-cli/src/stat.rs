@@ -114,10 +114,7 @@ fn held_table(held: &[Holding]) -> Table {
 }
 
 fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
-    let mut facts = vec![
-        ("queue", queue.to_owned()),
-        ("type", subject.type_name().to_owned()),
-    ];
+    let mut facts = vec![("queue", queue.to_owned()), ("type", subject.type_name())];
     if let Subject::Mapped(inspector) = subject {
         let oldest = subject.oldest().map(|at| show::time(show::age(at)));
         facts.push(("file", inspector.path().display().to_string()));

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use ipc_queue::{ByteQueue, QueueOptions};
+use ipc_queue::{ByteQueue, Encoding, Queue, QueueOptions};
 use serde_json::Value;
 
 /// A namespace of the test's own, empty at its end.
@@ -244,5 +244,92 @@ fn completions_and_help_are_there() {
     let help = place.text(&["--help"]);
     for word in ["Examples:", "doctor", "top", "dlq", "--json"] {
         assert!(help.contains(word), "no {word} in\n{help}");
+    }
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Job {
+    file: String,
+    width: u32,
+}
+
+#[test]
+fn a_typed_queue_is_sent_to_as_json_and_shown_as_json() {
+    for encoding in [Encoding::MessagePack, Encoding::Json] {
+        let place = Place::new(encoding.as_str());
+        let queue = place.queue();
+        let options = QueueOptions::new().encoding(encoding).attempt_limit(1);
+        let jobs: Queue<Job> = options.open(&format!("shm:{queue}")).unwrap();
+        let sent = place.run(&["send", &queue, r#"{"file": "a.png", "width": 640}"#]);
+        assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+        let text = place.run(&["send", &queue, "resize a.png"]);
+        assert_ne!(text.status.code(), Some(0), "{text:?}");
+        let why = String::from_utf8(text.stderr).unwrap();
+        assert!(why.contains(":Job, and this is not JSON"), "{why}");
+
+        let peeked = place.json(&["peek", &queue]);
+        assert_eq!(peeked[0]["payload"]["value"]["width"], 640);
+        assert!(place.text(&["peek", &queue]).contains("a.png"));
+        let receiver = jobs.receiver();
+        let delivery = receiver.try_recv().unwrap();
+        let (file, width) = ("a.png".to_owned(), 640);
+        assert_eq!(delivery.data(), Some(&Job { file, width }));
+        delivery.bury().unwrap();
+        let letters = place.json(&["dlq", "ls", &queue]);
+        assert_eq!(letters[0]["payload"]["value"]["file"], "a.png");
+        let letter = letters[0]["letter"].as_str().unwrap();
+        let shown = place.text(&["dlq", "show", &queue, letter]);
+        assert!(shown.contains(r#""file":"a.png""#), "{shown}");
+    }
+}
+
+#[test]
+fn a_postcard_queue_is_shown_with_its_shape_and_not_sent_to() {
+    let place = Place::new("postcard");
+    let queue = place.queue();
+    let options = QueueOptions::new().encoding(Encoding::Postcard);
+    let jobs: Queue<Job> = options.open(&format!("shm:{queue}")).unwrap();
+    let (file, width) = ("a.png".to_owned(), 640);
+    jobs.sender().send(Job { file, width }).unwrap();
+    let sent = place.run(&["send", &queue, r#"{"file": "a.png", "width": 640}"#]);
+    assert_ne!(sent.status.code(), Some(0), "{sent:?}");
+    let why = String::from_utf8(sent.stderr).unwrap();
+    assert!(why.contains("Encoding::MessagePack"), "{why}");
+    let listed = place.text(&["ls", &place.0]);
+    assert!(
+        listed.contains("postcard:Job#") && !listed.contains("width"),
+        "{listed}"
+    );
+    let receiver = jobs.receiver();
+    receiver.try_recv().unwrap().bury().unwrap();
+    let letters = place.json(&["dlq", "ls", &queue]);
+    let letter = letters[0]["letter"].as_str().unwrap();
+    let shown = place.text(&["dlq", "show", &queue, letter]);
+    assert!(shown.contains("0105612e706e678005"), "{shown}");
+    assert!(shown.contains("{file: str, width: u32}"), "{shown}");
+}
+
+#[test]
+fn a_queue_of_texts_takes_and_shows_them_as_they_are() {
+    for encoding in [Encoding::MessagePack, Encoding::Json, Encoding::Postcard] {
+        let place = Place::new(&format!("text-{encoding}"));
+        let queue = place.queue();
+        let options = QueueOptions::new().encoding(encoding);
+        let texts: Queue<String> = options.open(&format!("shm:{queue}")).unwrap();
+        assert!(
+            place
+                .run(&["send", &queue, "resize a.png"])
+                .status
+                .success()
+        );
+        assert_eq!(
+            place.json(&["peek", &queue])[0]["payload"]["text"],
+            "resize a.png"
+        );
+        let receiver = texts.receiver();
+        let delivery = receiver.try_recv().unwrap();
+        assert_eq!(delivery.data().map(String::as_str), Some("resize a.png"));
+        delivery.nack_after(std::time::Duration::ZERO).unwrap();
+        assert_eq!(place.text(&["recv", &queue]), "resize a.png\n");
     }
 }

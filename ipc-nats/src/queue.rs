@@ -416,17 +416,7 @@ fn check(name: &str, found: &Entry, request: &OpenRequest) -> Result<(), QueueEr
             name: name.to_owned(),
         });
     }
-    if found.payload != request.payload && request.payload != OpenRequest::ANY_PAYLOAD {
-        let said = |payload: &str| match payload {
-            "" => "plain bytes".to_owned(),
-            name => name.to_owned(),
-        };
-        return Err(QueueError::PayloadDiffers {
-            name: name.to_owned(),
-            found: said(&found.payload),
-            wanted: said(&request.payload),
-        });
-    }
+    request.check_payload(name, &found.payload)?;
     request.check(name, &found.settings)
 }
 

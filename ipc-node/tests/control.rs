@@ -140,7 +140,7 @@ fn control_reaches_every_node_or_a_named_one_and_does_not_wait_behind_data() {
         node.tell_all(&Word::SlowDown(3)).unwrap();
         assert_eq!(other.hear(), "SlowDown(3)", "it was told to stop as well");
     }
-    assert_eq!(data.transport().stats().unwrap().ready, CAPACITY.into());
+    assert_eq!(data.transport().stats().unwrap().ready, u64::from(CAPACITY));
 }
 
 #[test]

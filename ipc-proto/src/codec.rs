@@ -6,6 +6,8 @@
 use serde::{Serialize, de::Deserialize};
 use thiserror::Error;
 
+use crate::Encoding;
+
 /// The first byte of everything encoded here.
 pub const VERSION: u8 = 1;
 
@@ -26,14 +28,14 @@ pub enum CodecError {
         found: u8,
     },
     /// The bytes end early or do not fit the type.
-    #[error("payload of {bytes} bytes is no {wanted}: {reason}")]
+    #[error("payload of {bytes} bytes is not a {wanted}: {reason}")]
     Malformed {
         /// The type that was asked for.
         wanted: &'static str,
-        /// How long the payload is.
+        /// The length of the payload.
         bytes: usize,
-        /// postcard's reason.
-        reason: postcard::Error,
+        /// The decoder's reason.
+        reason: String,
     },
     /// The value was read, but bytes are left over.
     #[error("{left} bytes are left over after a {wanted}: is this the type that was sent?")]
@@ -48,8 +50,27 @@ pub enum CodecError {
     Unsupported {
         /// The value's type.
         given: &'static str,
-        /// postcard's reason.
-        reason: postcard::Error,
+        /// The encoder's reason.
+        reason: String,
+    },
+    /// The value can be encoded, but the bytes would be read as another value, or as none.
+    #[error("this {given} would not be read back as it is: {reason}")]
+    NotReadBack {
+        /// The value's type.
+        given: &'static str,
+        /// What would be lost, and what to do.
+        reason: String,
+    },
+    /// This program was built without that encoding.
+    #[error(
+        "this program can't read or write {encoding}: build it with the feature \"{feature}\" of \
+         ipc-queue"
+    )]
+    Unavailable {
+        /// The encoding.
+        encoding: Encoding,
+        /// The cargo feature that it needs.
+        feature: &'static str,
     },
 }
 
@@ -71,12 +92,21 @@ pub fn encode_into<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
+    bytes.clear();
+    append(value, bytes)
+}
+
+/// Puts the bytes of `value` behind what `bytes` holds. After an error `bytes` holds nothing of
+/// use.
+pub(crate) fn append<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<(), CodecError> {
     let mut buffer = std::mem::take(bytes);
-    buffer.clear();
     buffer.push(VERSION);
     *bytes = postcard::to_extend(value, buffer).map_err(|reason| CodecError::Unsupported {
         given: std::any::type_name::<T>(),
-        reason,
+        reason: reason.to_string(),
     })?;
     Ok(())
 }
@@ -111,7 +141,7 @@ pub fn decode_prefix<'de, T: Deserialize<'de>>(
     postcard::take_from_bytes(body).map_err(|reason| CodecError::Malformed {
         wanted: std::any::type_name::<T>(),
         bytes: bytes.len(),
-        reason,
+        reason: reason.to_string(),
     })
 }
 

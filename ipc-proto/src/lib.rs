@@ -21,21 +21,28 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod encoding;
+mod faithful;
 mod headers;
 mod id;
 mod message;
 mod name;
+mod payload;
 mod priority;
 mod retry;
 mod settings;
+mod shape;
 
 pub mod codec;
 
 pub use codec::CodecError;
+pub use encoding::Encoding;
 pub use headers::{HeaderError, Headers};
 pub use id::{MessageId, SenderId, Timestamp};
 pub use message::{Kind, Message, UnknownKind};
 pub use name::{MAX_NAME_BYTES, Name, NameError};
+pub use payload::{PayloadName, PayloadShape};
 pub use priority::Priority;
 pub use retry::Backoff;
 pub use settings::{QueueSettings, SettingsError};
+pub use shape::{Shape, ShapeError};

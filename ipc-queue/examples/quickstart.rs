@@ -6,7 +6,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::args().nth(1).as_deref() == Some("work") {
         let receiver = jobs.receiver();
         loop {
-            let job = receiver.recv()?; // sleeps while there is nothing to do
+            let job = match receiver.recv() {
+                Ok(job) => job, // slept while there was nothing to do
+                Err(error) if error.is_of_one_message() => {
+                    eprintln!("{error}"); // unreadable: given back for other workers; go on
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             println!("{:?}, attempt {}", job.data(), job.attempt());
             job.ack()?; // killed before this? then another worker gets the job
         }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use ipc_proto::{Kind, MessageId, codec};
+use ipc_proto::{Kind, MessageId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,7 +18,7 @@ use crate::bytes::{ByteReceiver, ByteSender};
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, SendError, SendFailure};
 use crate::held::{HeldBytes, HeldDelivery};
-use crate::queue::{Receiver, Sender};
+use crate::queue::{self, Receiver, Sender};
 use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
@@ -80,9 +80,10 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// As [`recv`](Self::recv); [`RecvError::Transport`] if the thread that wakes futures can't be started.
     pub async fn recv_async(&mut self) -> Result<HeldDelivery<T>, RecvError> {
+        let encoding = self.encoding();
         self.bytes_mut()
             .receive_async(|bytes| {
-                let (bytes, message) = Self::decoded(bytes)?.into_parts();
+                let (bytes, message) = queue::decoded(bytes, encoding)?.into_parts();
                 Ok(HeldDelivery::new(bytes.into_held(), message))
             })
             .await
@@ -134,10 +135,14 @@ impl<T: Serialize> Sender<T> {
     /// # Errors
     /// As [`send`](Self::send); [`SendFailure::Transport`] if the thread that wakes futures can't be started.
     pub async fn send_async<V: Borrow<T>>(&mut self, value: V) -> Result<MessageId, SendError<V>> {
-        let sent = match codec::encode(value.borrow()) {
-            Ok(payload) => self.bytes_mut().send_async(&payload).await,
+        // Taken out meanwhile: a borrow can't be kept across the wait.
+        let mut payload = std::mem::take(&mut *self.bytes_mut().scratch());
+        payload.clear();
+        let sent = match self.append(value.borrow(), &mut payload) {
+            Ok(()) => self.bytes_mut().send_async(&payload).await,
             Err(error) => Err(error.into()),
         };
+        *self.bytes_mut().scratch() = payload;
         sent.map_err(|failure| SendError {
             message: value,
             failure,

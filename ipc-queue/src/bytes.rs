@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, MessageId, codec};
-use serde::Serialize;
+use ipc_proto::{Kind, MessageId};
 
 use crate::bell::Bell;
 use crate::delivery::ByteDelivery;
@@ -280,12 +279,9 @@ impl ByteSender {
         self.port().has_more()
     }
 
-    pub(crate) fn encoded<T: Serialize>(
-        &self,
-        value: &T,
-    ) -> Result<std::cell::Ref<'_, [u8]>, SendFailure> {
-        codec::encode_into(value, &mut self.scratch.borrow_mut())?;
-        Ok(std::cell::Ref::map(self.scratch.borrow(), Vec::as_slice))
+    /// The memory that values are encoded in, kept from one to the next.
+    pub(crate) fn scratch(&self) -> std::cell::RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipc_proto::{CodecError, MessageId, NameError, SettingsError};
+use ipc_proto::{CodecError, MessageId, NameError, SettingsError, ShapeError};
 #[cfg(target_os = "linux")]
 use ipc_shm::{CreateError, JoinError, NamespaceError, OpenError};
 use serde::{Deserialize, Serialize};
@@ -234,17 +234,30 @@ pub enum RecvError {
     /// A message came whose place in shared memory is damaged. It is a dead letter now.
     #[error("a message was lost to damaged memory: {0}")]
     Damaged(String),
-    /// A message came that is no value of the queue's type. It is a dead letter now.
-    #[error("message {id} is a dead letter: {source}")]
+    /// A message came that this program can't read as a value of the queue's type. It was given
+    /// back, with the error as its reason, for receivers of another version; past the queue's
+    /// attempt limit it is a dead letter.
+    #[error("message {id} was given back at attempt {attempt}: {source}")]
     Decode {
         /// Which message.
         id: MessageId,
+        /// The attempt that this was.
+        attempt: u8,
         /// What is wrong with it.
         source: CodecError,
     },
     /// The transport's own trouble, such as a lost connection.
     #[error("{0}")]
     Transport(String),
+}
+
+impl RecvError {
+    /// Whether it concerns one message only: the next call goes on behind it, and a loop that works
+    /// on messages should, too.
+    #[must_use]
+    pub fn is_of_one_message(&self) -> bool {
+        matches!(self, Self::Decode { .. } | Self::Damaged(_))
+    }
 }
 
 /// Why a delivery was not settled.
@@ -364,6 +377,35 @@ pub enum QueueError {
         found: String,
         /// What was wanted.
         wanted: String,
+    },
+    /// The queue carries this type, but its shape is another one than this program's, and the
+    /// encoding is postcard: messages of one would be read as the other's.
+    #[error(
+        "queue {name:?} carries {found}, this program's shape of that type is {wanted} (- the \
+         queue's, + this program's):{difference}\nLet the old program drain the queue and \
+         remove it, or open one of another name; a queue of Encoding::MessagePack or \
+         Encoding::Json lets fields be added and removed"
+    )]
+    ShapeDiffers {
+        /// Which queue.
+        name: String,
+        /// The name of its payloads, with the fingerprint of their shape.
+        found: String,
+        /// This program's.
+        wanted: String,
+        /// The two shapes, a line for each field, after a line break.
+        difference: String,
+    },
+    /// The type has no shape that can be found, and the encoding is postcard.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// This program was built without the queue's encoding.
+    #[error("queue {name:?}: {source}")]
+    Encoding {
+        /// Which queue.
+        name: String,
+        /// The feature that is missing.
+        source: CodecError,
     },
     /// No shared memory could be had.
     #[cfg(target_os = "linux")]

@@ -59,8 +59,8 @@ pub use unix::{UnixQueue, UnixServer};
 
 /// The types of messages that travel, and how queues are set up.
 pub use ipc_proto::{
-    Backoff, HeaderError, Headers, Kind, Message, MessageId, Name, Priority, QueueSettings,
-    SenderId, Timestamp,
+    Backoff, CodecError, Encoding, HeaderError, Headers, Kind, Message, MessageId, Name,
+    PayloadName, Priority, QueueSettings, SenderId, Shape, ShapeError, Timestamp,
 };
 
 /// The workspace's README: its program must compile.

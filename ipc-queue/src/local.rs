@@ -150,17 +150,7 @@ fn check(name: &Name, found: &Shared, request: &OpenRequest) -> Result<(), Queue
             name: name.to_string(),
         });
     }
-    if found.payload != request.payload && request.payload != OpenRequest::ANY_PAYLOAD {
-        let said = |payload: &str| match payload {
-            "" => "plain bytes".to_owned(),
-            name => name.to_owned(),
-        };
-        return Err(QueueError::PayloadDiffers {
-            name: name.to_string(),
-            found: said(&found.payload),
-            wanted: said(&request.payload),
-        });
-    }
+    request.check_payload(name.as_str(), &found.payload)?;
     request.check(name.as_str(), &found.settings)
 }
 

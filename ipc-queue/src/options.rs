@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_proto::{Backoff, QueueSettings};
+use ipc_proto::{Backoff, Encoding, PayloadName, QueueSettings, Shape};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,6 +35,7 @@ pub struct QueueOptions {
     given: Vec<&'static str>,
     type_name: Option<String>,
     attach_as: AttachAs,
+    encoding: Option<Encoding>,
 }
 
 impl QueueOptions {
@@ -158,6 +159,26 @@ impl QueueOptions {
         self
     }
 
+    /// The encoding of a typed queue's payloads. Without it a new queue has the default, and one
+    /// that exists keeps its own.
+    ///
+    /// ```
+    /// use ipc_queue::{Encoding, QueueOptions, Queue};
+    ///
+    /// let jobs: Queue<(u8, u8)> =
+    ///     QueueOptions::new().encoding(Encoding::Postcard).open("local:pairs")?;
+    /// assert_eq!(jobs.encoding(), Encoding::Postcard);
+    /// assert_eq!(Queue::<(u8, u8)>::open("local:pairs")?.encoding(), Encoding::Postcard);
+    /// // postcard can't tell a pair from a triple: it is refused when the queue is opened.
+    /// let triples = QueueOptions::new().type_name("(u8, u8)").open::<(u8, u8, u8)>("local:pairs");
+    /// assert!(matches!(triples, Err(ipc_queue::QueueError::ShapeDiffers { .. })));
+    /// # Ok::<(), ipc_queue::QueueError>(())
+    /// ```
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = Some(encoding);
+        self
+    }
+
     /// Opens a typed queue.
     ///
     /// # Errors
@@ -166,9 +187,64 @@ impl QueueOptions {
         &self,
         address: &str,
     ) -> Result<Queue<T>, QueueError> {
-        let payload = self.type_name.clone().unwrap_or_else(short_type_name::<T>);
-        self.open_transport(address, payload)
-            .map(|queue| Queue::over(ByteQueue::over(queue)))
+        /// The queue may be removed and created by others meanwhile, more than once.
+        const TRIES: usize = 10;
+        let mut tries = 0;
+        loop {
+            // First whatever is there: it has its encoding already.
+            if self.mode != OpenMode::Create {
+                match self.open_transport(address, OpenMode::Open, OpenRequest::ANY_PAYLOAD) {
+                    Ok(queue) => return self.typed::<T>(address, queue),
+                    Err(QueueError::NotFound { .. }) if self.mode == OpenMode::OpenOrCreate => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let encoding = self.encoding.unwrap_or_default();
+            let payload = self.payload::<T>(address, encoding)?.to_string();
+            tries += 1;
+            match self.open_transport(address, self.mode, &payload) {
+                // Created by somebody else just now.
+                Err(QueueError::PayloadDiffers { .. }) if tries < TRIES => {}
+                opened => return self.typed::<T>(address, opened?),
+            }
+        }
+    }
+
+    /// What the payloads of a queue of `T` are called.
+    fn payload<T: DeserializeOwned>(
+        &self,
+        address: &str,
+        encoding: Encoding,
+    ) -> Result<PayloadName, QueueError> {
+        let unavailable = |source| QueueError::Encoding {
+            name: address.to_owned(),
+            source,
+        };
+        encoding.check_available().map_err(unavailable)?;
+        let type_name = self.type_name.clone().unwrap_or_else(short_type_name::<T>);
+        let payload = PayloadName::typed(encoding, &type_name);
+        Ok(match encoding {
+            Encoding::Postcard => payload.with_shape(&Shape::of::<T>()?),
+            _ => payload,
+        })
+    }
+
+    /// A queue that is open as one of `T`s, if it is one.
+    fn typed<T: Serialize + DeserializeOwned>(
+        &self,
+        address: &str,
+        queue: Arc<dyn Transport>,
+    ) -> Result<Queue<T>, QueueError> {
+        let found: Option<PayloadName> = queue.payload().and_then(|payload| payload.parse().ok());
+        let found_encoding = found.as_ref().and_then(|found| found.encoding);
+        let encoding = self.encoding.or(found_encoding).unwrap_or_default();
+        let wanted = self.payload::<T>(address, encoding)?;
+        match &found {
+            // The transport does not know.
+            None => {}
+            Some(found) => check_payload(&queue.address(), found, &wanted)?,
+        }
+        Ok(Queue::over(ByteQueue::over(queue), encoding))
     }
 
     /// Opens a queue of plain bytes.
@@ -176,32 +252,32 @@ impl QueueOptions {
     /// # Errors
     /// [`QueueError`] says what stands in the way.
     pub fn open_bytes(&self, address: &str) -> Result<ByteQueue, QueueError> {
-        let payload = self.type_name.clone().unwrap_or_default();
-        self.open_transport(address, payload).map(ByteQueue::over)
+        let payload = self.type_name.as_deref().unwrap_or_default();
+        self.open_transport(address, self.mode, payload)
+            .map(ByteQueue::over)
     }
 
-    /// Opens an existing queue, whatever the type of its payloads, as one of plain bytes: for tools. A typed queue's payloads
-    /// are a version byte and [postcard](https://docs.rs/postcard).
+    /// Opens an existing queue, whatever the type of its payloads, as one of plain bytes: for
+    /// tools. [`Transport::payload`] says what they are, and [`PayloadName`] reads that.
     ///
     /// # Errors
     /// [`QueueError`] says what stands in the way.
     pub fn open_any(&self, address: &str) -> Result<ByteQueue, QueueError> {
-        let existing = self.clone().mode(OpenMode::Open);
-        existing
-            .open_transport(address, OpenRequest::ANY_PAYLOAD.to_owned())
+        self.open_transport(address, OpenMode::Open, OpenRequest::ANY_PAYLOAD)
             .map(ByteQueue::over)
     }
 
     fn open_transport(
         &self,
         address: &str,
-        payload: String,
+        mode: OpenMode,
+        payload: &str,
     ) -> Result<Arc<dyn Transport>, QueueError> {
         let request = OpenRequest {
-            mode: self.mode,
+            mode,
             settings: self.settings.clone(),
             insist_on: self.given.clone(),
-            payload,
+            payload: payload.to_owned(),
             attach_as: self.attach_as,
         };
         connector::open(address, &request)
@@ -211,6 +287,27 @@ impl QueueOptions {
         self.given.push(field);
         self
     }
+}
+
+/// Whether a queue of what was found can be used as one of what is wanted.
+fn check_payload(name: &str, found: &PayloadName, wanted: &PayloadName) -> Result<(), QueueError> {
+    if (found.encoding, &found.type_name) != (wanted.encoding, &wanted.type_name) {
+        return Err(QueueError::PayloadDiffers {
+            name: name.to_owned(),
+            found: found.short(),
+            wanted: wanted.short(),
+        });
+    }
+    let fingerprint = |payload: &PayloadName| payload.shape.as_ref().map(|shape| shape.fingerprint);
+    if fingerprint(found) != fingerprint(wanted) {
+        return Err(QueueError::ShapeDiffers {
+            name: name.to_owned(),
+            found: found.short(),
+            wanted: wanted.short(),
+            difference: found.difference(wanted),
+        });
+    }
+    Ok(())
 }
 
 /// `alloc::vec::Vec<app::jobs::Resize>` → `Vec<Resize>`: two programs that define the same type in different

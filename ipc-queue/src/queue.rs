@@ -1,12 +1,13 @@
 //! The typed queue: what most people use.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Headers, Kind, Message, MessageId, QueueSettings, codec};
+use ipc_proto::{CodecError, Encoding, Headers, Kind, Message, MessageId, QueueSettings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -37,18 +38,25 @@ use crate::transport::{Transport, Wait};
 /// ```
 pub struct Queue<T> {
     bytes: ByteQueue,
+    encoding: Encoding,
     payload: PhantomData<fn(T) -> T>,
 }
 
 /// Sends `T`s. For one thread at a time: make one per thread.
 pub struct Sender<T> {
     bytes: ByteSender,
+    encoding: Encoding,
+    /// Reads a value back, to see whether that can be done; `None` once it was seen.
+    proof: Cell<Option<Proof>>,
     payload: PhantomData<fn(T)>,
 }
+
+type Proof = fn(Encoding, &[u8]) -> Result<(), CodecError>;
 
 /// Receives `T`s. For one thread at a time: make one per thread.
 pub struct Receiver<T> {
     bytes: ByteReceiver,
+    encoding: Encoding,
     payload: PhantomData<fn() -> T>,
 }
 
@@ -67,7 +75,8 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     ///
     /// # Errors
     /// [`QueueError`]; opening a queue that carries another type than `T` is one. Types are told apart by
-    /// name, without module paths, so two programs may each define the same type.
+    /// name, without module paths, so two programs may each define the same type; in a queue that
+    /// is encoded with postcard, also by their [shape](ipc_proto::Shape).
     pub fn open(address: &str) -> Result<Self, QueueError> {
         QueueOptions::new().open(address)
     }
@@ -77,6 +86,10 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     pub fn sender(&self) -> Sender<T> {
         Sender {
             bytes: self.bytes.sender(),
+            encoding: self.encoding,
+            proof: Cell::new(Some(|encoding, bytes| {
+                encoding.decode::<T>(bytes).map(drop)
+            })),
             payload: PhantomData,
         }
     }
@@ -86,13 +99,15 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     pub fn receiver(&self) -> Receiver<T> {
         Receiver {
             bytes: self.bytes.receiver(),
+            encoding: self.encoding,
             payload: PhantomData,
         }
     }
 
-    pub(crate) fn over(bytes: ByteQueue) -> Self {
+    pub(crate) fn over(bytes: ByteQueue, encoding: Encoding) -> Self {
         Self {
             bytes,
+            encoding,
             payload: PhantomData,
         }
     }
@@ -103,6 +118,12 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn transport(&self) -> &Arc<dyn Transport> {
         self.bytes.transport()
+    }
+
+    /// The encoding of its payloads.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// What the queue was created with.
@@ -160,10 +181,9 @@ impl<T: Serialize> Sender<T> {
         value: V,
         wait: Wait,
     ) -> Result<MessageId, SendError<V>> {
-        let sent = self
-            .bytes
-            .encoded(value.borrow())
-            .and_then(|bytes| self.bytes.send_as(kind, &bytes, wait));
+        let sent = self.encoded(value.borrow(), |bytes| {
+            self.bytes.send_as(kind, bytes, wait)
+        });
         sent.map_err(|failure| SendError {
             message: value,
             failure,
@@ -194,10 +214,9 @@ impl<T: Serialize> Sender<T> {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<MessageId, SendError<V>> {
-        let sent = self
-            .bytes
-            .encoded(value.borrow())
-            .and_then(|bytes| self.bytes.send_with(&bytes, options, wait));
+        let sent = self.encoded(value.borrow(), |bytes| {
+            self.bytes.send_with(bytes, options, wait)
+        });
         sent.map_err(|failure| SendError {
             message: value,
             failure,
@@ -213,15 +232,19 @@ impl<T: Serialize> Sender<T> {
         &self,
         values: impl IntoIterator<Item = V>,
     ) -> Result<(), BatchFailure> {
-        let encoded: Result<Vec<Vec<u8>>, _> = values
-            .into_iter()
-            .map(|value| codec::encode(value.borrow()))
-            .collect();
-        let encoded = encoded.map_err(|error| BatchFailure {
-            sent: 0,
-            failure: error.into(),
-        })?;
-        let payloads: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
+        let mut encoded = self.bytes.scratch();
+        encoded.clear();
+        let mut ends = vec![0];
+        for value in values {
+            let appended = self.append(value.borrow(), &mut encoded);
+            appended.map_err(|error| BatchFailure {
+                sent: 0,
+                failure: error.into(),
+            })?;
+            ends.push(encoded.len());
+        }
+        let parts = ends.windows(2);
+        let payloads: Vec<&[u8]> = parts.map(|ends| &encoded[ends[0]..ends[1]]).collect();
         self.bytes.send_batch(&payloads)
     }
 
@@ -232,14 +255,41 @@ impl<T: Serialize> Sender<T> {
     pub fn send_signal(&self, kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
         self.bytes.send_as(kind, &[], wait)
     }
+
+    fn encoded<R>(
+        &self,
+        value: &T,
+        send: impl FnOnce(&[u8]) -> Result<R, SendFailure>,
+    ) -> Result<R, SendFailure> {
+        let mut bytes = self.bytes.scratch();
+        bytes.clear();
+        self.append(value, &mut bytes)?;
+        send(&bytes)
+    }
+
+    /// Encodes behind what `bytes` holds. The first value is read back: a type that can't be is
+    /// refused when something of it is sent, and not by all who receive it.
+    pub(crate) fn append(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        let before = bytes.len();
+        self.encoding.append(value, bytes)?;
+        if let Some(proof) = self.proof.get() {
+            proof(self.encoding, &bytes[before..]).map_err(|error| CodecError::NotReadBack {
+                given: std::any::type_name::<T>(),
+                reason: error.to_string(),
+            })?;
+            self.proof.set(None);
+        }
+        Ok(())
+    }
 }
 
 impl<T: DeserializeOwned> Receiver<T> {
     /// The next message, however long it takes to come.
     ///
     /// # Errors
-    /// [`RecvError`] when the queue is closed and drained, or removed. A message that is no `T` is
-    /// [`RecvError::Decode`] and becomes a dead letter: the next call goes on behind it.
+    /// [`RecvError`] when the queue is closed and drained, or removed. A message that is not a `T`
+    /// is [`RecvError::Decode`]: it is given back for other receivers, and the next call goes on
+    /// behind it.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
         self.recv_within(Wait::Forever)
     }
@@ -271,7 +321,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
     ///
     /// Each is a delivery of its own, to be settled by itself. What one receiver takes others can't: ask for no more
-    /// than it can work on soon. Messages that are no `T`s become dead letters and are left out.
+    /// than it can work on soon. Messages that are not `T`s are given back, as [`recv`](Self::recv)
+    /// does, and are left out.
     ///
     /// # Errors
     /// As the other receives, if there was not even a first message.
@@ -279,7 +330,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         let mut trouble = None;
         let mut batch = Vec::new();
         for bytes in self.bytes.recv_batch(most, wait)? {
-            match Self::decoded(bytes) {
+            match self.decoded(bytes) {
                 Ok(delivery) => batch.push(delivery),
                 Err(error) => trouble = trouble.or(Some(error)),
             }
@@ -291,29 +342,38 @@ impl<T: DeserializeOwned> Receiver<T> {
     }
 
     fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
-        Self::decoded(self.bytes.recv_within(wait)?)
+        self.decoded(self.bytes.recv_within(wait)?)
     }
 
-    pub(crate) fn decoded(bytes: ByteDelivery<'_>) -> Result<Delivery<'_, T>, RecvError> {
-        let about = bytes.about();
-        let data = match bytes.payload() {
-            [] => Ok(None),
-            payload => codec::decode(payload).map(Some),
-        };
-        bytes.check_whole()?;
-        match data {
-            Ok(data) => Ok(Delivery {
-                message: about.with(data),
-                bytes,
-            }),
-            Err(source) => {
-                // Nobody else could read it either. If the lease is lost already, it comes again.
-                let _ = bytes.bury();
-                Err(RecvError::Decode {
-                    id: about.id,
-                    source,
-                })
-            }
+    fn decoded<'a>(&self, bytes: ByteDelivery<'a>) -> Result<Delivery<'a, T>, RecvError> {
+        decoded(bytes, self.encoding)
+    }
+}
+
+pub(crate) fn decoded<T: DeserializeOwned>(
+    bytes: ByteDelivery<'_>,
+    encoding: Encoding,
+) -> Result<Delivery<'_, T>, RecvError> {
+    let about = bytes.about();
+    let data = match bytes.payload() {
+        [] => Ok(None),
+        payload => encoding.decode(payload).map(Some),
+    };
+    bytes.check_whole()?;
+    match data {
+        Ok(data) => Ok(Delivery {
+            message: about.with(data),
+            bytes,
+        }),
+        Err(source) => {
+            // A receiver of another version may be able to read it. If the lease is lost already,
+            // it comes again.
+            let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
+            Err(RecvError::Decode {
+                id: about.id,
+                attempt: about.attempt,
+                source,
+            })
         }
     }
 }
@@ -342,6 +402,10 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     #[cfg(target_os = "linux")]
     pub(crate) fn bytes(&self) -> &ByteReceiver {
         &self.bytes
@@ -472,6 +536,7 @@ impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Self {
             bytes: self.bytes.clone(),
+            encoding: self.encoding,
             payload: PhantomData,
         }
     }

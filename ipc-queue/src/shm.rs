@@ -61,6 +61,7 @@ use crate::error::{DrainError, QueueError, SendFailure};
 use crate::stats::QueueStats;
 use crate::transport::{
     AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+    payload_differs,
 };
 use contents::Contents;
 use due::Due;
@@ -679,11 +680,7 @@ fn open_error(name: &Name, error: OpenError) -> QueueError {
         OpenError::Header {
             source: HeaderError::Payload { found, wanted },
             ..
-        } => QueueError::PayloadDiffers {
-            name: name.to_string(),
-            found: found.to_string(),
-            wanted: wanted.to_string(),
-        },
+        } => payload_differs(name.as_str(), found.name(), wanted.name()),
         other => other.into(),
     }
 }

@@ -96,7 +96,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Backoff, Kind, MessageId, QueueSettings};
+use ipc_proto::{Backoff, Kind, MessageId, PayloadName, QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
@@ -130,7 +130,9 @@ pub trait Transport: Debug + Send + Sync {
     /// A handle for receiving, for one thread at a time.
     fn receiver(&self) -> Box<dyn ReceivePort>;
 
-    /// What the queue's payloads are: the name of their type, empty for plain bytes; `None` if the transport does not know.
+    /// What the queue's payloads are: the text of a [`PayloadName`], as they were called when the
+    /// queue was created; empty for plain bytes; `None` if the transport does not know. A typed
+    /// queue reads its encoding here.
     fn payload(&self) -> Option<&str> {
         None
     }
@@ -474,6 +476,18 @@ pub enum OpenMode {
     Create,
 }
 
+pub(crate) fn payload_differs(name: &str, found: &str, wanted: &str) -> QueueError {
+    let short = |payload: &str| {
+        let Ok(payload) = payload.parse::<PayloadName>();
+        payload.short()
+    };
+    QueueError::PayloadDiffers {
+        name: name.to_owned(),
+        found: short(found),
+        wanted: short(wanted),
+    }
+}
+
 /// What an opener wants.
 #[derive(Clone, Debug, Default)]
 pub struct OpenRequest {
@@ -483,7 +497,8 @@ pub struct OpenRequest {
     pub settings: QueueSettings,
     /// The settings that an existing queue must agree on, by name.
     pub insist_on: Vec<&'static str>,
-    /// The payload type's name; empty for plain bytes, or [`ANY_PAYLOAD`](Self::ANY_PAYLOAD).
+    /// What the payloads are: the text of a [`PayloadName`]; empty for plain bytes, or
+    /// [`ANY_PAYLOAD`](Self::ANY_PAYLOAD).
     pub payload: String,
     /// What this process wants to be there.
     pub attach_as: AttachAs,
@@ -521,6 +536,17 @@ impl OpenRequest {
             }
         }
         Ok(())
+    }
+
+    /// Compares the name of an existing queue's payloads with the one wanted.
+    ///
+    /// # Errors
+    /// [`QueueError::PayloadDiffers`] names both.
+    pub fn check_payload(&self, name: &str, found: &str) -> Result<(), QueueError> {
+        if found == self.payload || self.payload == Self::ANY_PAYLOAD {
+            return Ok(());
+        }
+        Err(payload_differs(name, found, &self.payload))
     }
 
     /// Compares an existing queue's settings with those insisted on.

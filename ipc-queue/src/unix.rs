@@ -80,7 +80,9 @@ impl UnixQueue {
         if request.mode == OpenMode::Create {
             return Err(QueueError::Exists { name });
         }
-        check_payload(&name, welcome.payload.as_deref(), &request.payload)?;
+        if let Some(found) = &welcome.payload {
+            request.check_payload(&name, found)?;
+        }
         request.check(&name, &welcome.settings)?;
         let client = Client::new(path.to_owned(), answer_limit, welcome, link);
         Ok(Self {
@@ -177,23 +179,6 @@ impl UnixQueue {
             Answer::Controlled(done) => Some(done),
             _ => None,
         })
-    }
-}
-
-fn check_payload(name: &str, found: Option<&str>, wanted: &str) -> Result<(), QueueError> {
-    let said = |payload: &str| match payload {
-        "" => "plain bytes".to_owned(),
-        name => name.to_owned(),
-    };
-    match found {
-        Some(found) if found != wanted && wanted != OpenRequest::ANY_PAYLOAD => {
-            Err(QueueError::PayloadDiffers {
-                name: name.to_owned(),
-                found: said(found),
-                wanted: said(wanted),
-            })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -106,7 +106,7 @@ fn a_queue_of_any_type_can_be_looked_at_and_one_that_is_not_there_can_not() {
     let inspector = place.inspect().unwrap();
     assert_eq!(
         (inspector.payload_type(), inspector.stats().ready),
-        ("order/2", 1)
+        ("msgpack:order/2", 1)
     );
     let seen = inspector.waiting(1).remove(0).payload;
     let as_bytes = QueueOptions::new().open_any(&place.address()).unwrap();

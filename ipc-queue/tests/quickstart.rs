@@ -49,7 +49,7 @@ fn the_program_in_the_readme_works_between_two_processes() {
     let namespace = Namespace::in_folder(&root, "default").unwrap();
     let name = Name::new("jobs").unwrap();
     let request = OpenRequest {
-        payload: "String".to_owned(),
+        payload: OpenRequest::ANY_PAYLOAD.to_owned(),
         ..OpenRequest::default()
     };
     let queue = ShmQueue::open(&namespace, &name, &request).unwrap();

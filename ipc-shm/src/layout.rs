@@ -18,9 +18,10 @@
 //! | 264 | 8 | participants: how often one came or went |
 //! | 320 | 4 each, 64 apart | four events |
 //! | 576 | 192 each | participant slots |
+//! | behind the slots | | the type's whole name if it is longer than 64 bytes, padded with zeroes |
 //! | body | | the kind's own, zero-filled at first |
 //!
-//! Everything above 256 is written once, before the file has a name.
+//! Everything above 256, and the type's name, is written once, before the file has a name.
 
 use thiserror::Error;
 
@@ -38,6 +39,8 @@ pub(crate) const SLOTS: usize = 576;
 pub(crate) const SLOT_BYTES: usize = 192;
 pub(crate) const PARAMS: usize = 14;
 const TYPE_NAME_BYTES: usize = 64;
+/// Longer names are cut.
+const MAX_TYPE_NAME_BYTES: usize = 32 << 10;
 const BOOT: usize = 240;
 const CRC: usize = 248;
 const PAGE: usize = 4096;
@@ -116,17 +119,13 @@ impl PayloadType {
     /// The type called `name`. Two types are taken for the same when their names are.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        let mut kept = name.len().min(TYPE_NAME_BYTES);
-        while !name.is_char_boundary(kept) {
-            kept -= 1;
-        }
         Self {
             fingerprint: fingerprint(name.as_bytes()),
-            name: name[..kept].to_owned(),
+            name: cut(name, MAX_TYPE_NAME_BYTES).to_owned(),
         }
     }
 
-    /// Its name, cut to 64 bytes; empty for plain bytes.
+    /// Its name, cut to 32 KiB; empty for plain bytes.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -141,6 +140,11 @@ impl std::fmt::Display for PayloadType {
             &self.name
         })
     }
+}
+
+/// The first `most` bytes of `name`, or up to three fewer.
+fn cut(name: &str, most: usize) -> &str {
+    &name[..name.floor_char_boundary(most)]
 }
 
 /// FNV-1a, 64 bits, never 0. <http://www.isthe.com/chongo/tech/comp/fnv/>
@@ -263,7 +267,7 @@ impl Header {
         params: [u64; PARAMS],
         body_bytes: usize,
     ) -> Option<Self> {
-        let body_offset = body_offset(max_participants);
+        let body_offset = body_offset(max_participants, &payload);
         let total = body_offset
             .checked_add(body_bytes)?
             .checked_next_multiple_of(PAGE)?;
@@ -287,7 +291,8 @@ impl Header {
     pub fn with_tool_slots(mut self, tool_slots: u16) -> Option<Self> {
         let body_bytes = self.total_bytes - self.body_offset;
         self.tool_slots = tool_slots;
-        self.body_offset = body_offset(self.max_participants.checked_add(tool_slots)?);
+        let slots = self.max_participants.checked_add(tool_slots)?;
+        self.body_offset = body_offset(slots, &self.payload);
         let total = self.body_offset.checked_add(body_bytes)?;
         self.total_bytes = isize::try_from(total).ok()?.unsigned_abs();
         Some(self)
@@ -314,7 +319,7 @@ impl Header {
         for (at, word) in words.iter().enumerate() {
             put(&mut bytes, 8 * at, *word);
         }
-        let name = self.payload.name.as_bytes();
+        let name = cut(&self.payload.name, TYPE_NAME_BYTES).as_bytes();
         bytes[64..64 + name.len()].copy_from_slice(name);
         for (at, word) in self.params.iter().enumerate() {
             put(&mut bytes, 128 + 8 * at, *word);
@@ -325,9 +330,31 @@ impl Header {
         bytes
     }
 
-    /// Reads a header, trusting nothing.
+    /// The type's whole name, and where in the file it lies, if it does not fit into the header.
+    pub(crate) fn long_name(&self) -> Option<(&[u8], usize)> {
+        let name = self.payload.name.as_bytes();
+        (name.len() > TYPE_NAME_BYTES).then(|| (name, name_offset(self.slots())))
+    }
+
+    /// Where the type's whole name may lie, if the header holds the beginning of one.
+    pub(crate) fn long_name_at(bytes: &[u8; FLAGS]) -> Option<(usize, usize)> {
+        let name = padded_text(&bytes[64..128]);
+        if fingerprint(name.as_bytes()) == get(bytes, 56) || name.is_empty() {
+            return None;
+        }
+        let participants = u32::try_from(get(bytes, 40)).ok()?;
+        let slots = (participants & 0xffff) + (participants >> 16);
+        let at = name_offset(u16::try_from(slots).ok()?);
+        let body = usize::try_from(get(bytes, 48)).ok()?;
+        let len = body.checked_sub(at)?.min(MAX_TYPE_NAME_BYTES + PAGE);
+        Some((at, len))
+    }
+
+    /// Reads a header, trusting nothing. `long_name`: what lies at
+    /// [`long_name_at`](Self::long_name_at).
     pub(crate) fn from_bytes(
         bytes: &[u8; FLAGS],
+        long_name: &[u8],
         file_bytes: u64,
         expected: &Expected,
     ) -> Result<Self, HeaderError> {
@@ -346,10 +373,7 @@ impl Header {
                 wanted: expected.layout_hash,
             });
         }
-        let payload = PayloadType {
-            fingerprint: get(bytes, 56),
-            name: padded_text(&bytes[64..128]),
-        };
+        let payload = payload_of(bytes, long_name);
         if let Some(wanted) = expected
             .payload
             .as_ref()
@@ -386,7 +410,9 @@ impl Header {
             .checked_add(tool_slots)
             .ok_or_else(bad_participants)?;
         let body = get(bytes, 48);
-        if body != body_offset(all_slots) as u64 || body > total {
+        let (least, most) = body_offsets(all_slots);
+        let body_offset = usize::try_from(body).unwrap_or(usize::MAX);
+        if !(least..=most).contains(&body_offset) || body_offset % PAGE != 0 || body > total {
             return Err(field("body offset", body));
         }
         Ok(Self {
@@ -396,7 +422,7 @@ impl Header {
             max_participants,
             tool_slots,
             boot: get(bytes, BOOT),
-            body_offset: body_offset(all_slots),
+            body_offset,
             payload,
             params: std::array::from_fn(|at| get(bytes, 128 + 8 * at)),
         })
@@ -419,8 +445,39 @@ fn check_identity(bytes: &[u8; FLAGS]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-fn body_offset(slots: u16) -> usize {
-    (SLOTS + usize::from(slots) * SLOT_BYTES).next_multiple_of(PAGE)
+/// The type's name: the whole one if it is there and intact, else its beginning. The fingerprint
+/// tells.
+fn payload_of(bytes: &[u8; FLAGS], long_name: &[u8]) -> PayloadType {
+    let found = get(bytes, 56);
+    let long = padded_text(long_name);
+    let is_intact = fingerprint(long.as_bytes()) == found && long.len() > TYPE_NAME_BYTES;
+    PayloadType {
+        fingerprint: found,
+        name: if is_intact {
+            long
+        } else {
+            padded_text(&bytes[64..128])
+        },
+    }
+}
+
+fn name_offset(slots: u16) -> usize {
+    SLOTS + usize::from(slots) * SLOT_BYTES
+}
+
+fn body_offset(slots: u16, payload: &PayloadType) -> usize {
+    let name_bytes = match payload.name.len() {
+        0..=TYPE_NAME_BYTES => 0,
+        bytes => bytes,
+    };
+    (name_offset(slots) + name_bytes).next_multiple_of(PAGE)
+}
+
+/// Without a name behind the slots, and with the longest.
+fn body_offsets(slots: u16) -> (usize, usize) {
+    let least = name_offset(slots);
+    let most = least + MAX_TYPE_NAME_BYTES;
+    (least.next_multiple_of(PAGE), most.next_multiple_of(PAGE))
 }
 
 fn put(bytes: &mut [u8; FLAGS], at: usize, word: u64) {
@@ -460,12 +517,36 @@ mod tests {
     }
 
     fn read(bytes: &[u8; FLAGS]) -> Result<Header, HeaderError> {
-        Header::from_bytes(bytes, header().total_bytes as u64, &expected())
+        Header::from_bytes(bytes, &[], header().total_bytes as u64, &expected())
     }
 
     #[test]
     fn a_header_survives_its_bytes() {
         assert_eq!(read(&header().to_bytes()), Ok(header()));
+    }
+
+    #[test]
+    fn a_long_type_name_lies_behind_the_slots_and_is_cut_when_it_is_damaged() {
+        let payload = PayloadType::named(&"Job".repeat(2000));
+        let header = Header::new(KIND, 7, payload.clone(), 3, [5; PARAMS], 10_000).unwrap();
+        let bytes = header.to_bytes();
+        let (name, at) = header.long_name().unwrap();
+        let (found_at, room) = Header::long_name_at(&bytes).unwrap();
+        assert_eq!((found_at, room >= name.len()), (at, true));
+        assert!(at + name.len() <= header.body_offset);
+        let expected = Expected {
+            payload: None,
+            ..expected()
+        };
+        let read = |name: &[u8]| {
+            Header::from_bytes(&bytes, name, header.total_bytes as u64, &expected).unwrap()
+        };
+        let padded = [name, &[0; 9]].concat();
+        assert_eq!(read(&padded), header);
+        let cut = &payload.name()[..TYPE_NAME_BYTES];
+        assert_eq!(read(&padded[1..]).payload.name(), cut);
+        assert_eq!(read(&[]).payload.name(), cut);
+        assert_eq!(Header::long_name_at(&self::header().to_bytes()), None);
     }
 
     #[test]
@@ -484,7 +565,7 @@ mod tests {
         let with = |change: fn(&mut Expected)| {
             let mut expected = expected();
             change(&mut expected);
-            Header::from_bytes(&bytes, header().total_bytes as u64, &expected).unwrap_err()
+            Header::from_bytes(&bytes, &[], header().total_bytes as u64, &expected).unwrap_err()
         };
         assert!(matches!(
             with(|e| e.kind = Kind::new("other")),
@@ -501,7 +582,7 @@ mod tests {
                 .contains("carries Task, this program wants Job"),
             "{error}"
         );
-        let error = Header::from_bytes(&bytes, 4096, &expected()).unwrap_err();
+        let error = Header::from_bytes(&bytes, &[], 4096, &expected()).unwrap_err();
         assert!(
             matches!(error, HeaderError::Size { found: 4096, .. }),
             "{error}"

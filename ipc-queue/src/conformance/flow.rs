@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, QueueSettings};
+use ipc_proto::{Encoding, Kind, QueueSettings};
 
 use super::walk::{Focus, walk};
 use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings, walks};
@@ -92,7 +92,7 @@ const A_MOMENT: Duration = Duration::from_millis(2);
 pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let bytes = trial.create(&settings(1));
-    let queue: Queue<Vec<u8>> = Queue::over(bytes.clone());
+    let queue: Queue<Vec<u8>> = Queue::over(bytes.clone(), Encoding::default());
     let sender = queue.sender();
     let first = content(1, 100);
     sender.try_send(&first).expect("a place");

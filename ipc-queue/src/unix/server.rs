@@ -208,7 +208,8 @@ impl UnixServerOptions {
         self
     }
 
-    /// Lets clients open the queue whatever they take its payloads for.
+    /// Lets clients open the queue whatever they take its payloads for. They are not told the encoding
+    /// either: typed clients choose it by `QueueOptions::encoding`, or use the default.
     pub fn any_payload(mut self) -> Self {
         self.payload = Declared::Any;
         self

@@ -121,15 +121,7 @@ impl Folder {
 
     fn checked(self, request: &OpenRequest) -> Result<Self, QueueError> {
         let name = self.path.display().to_string();
-        let (found, wanted) = (&self.about.payload, &request.payload);
-        if found != wanted && wanted != OpenRequest::ANY_PAYLOAD {
-            let (found, wanted) = (found.clone(), wanted.clone());
-            return Err(QueueError::PayloadDiffers {
-                name,
-                found,
-                wanted,
-            });
-        }
+        request.check_payload(&name, &self.about.payload)?;
         request.check(&name, &self.about.settings)?;
         Ok(self)
     }

@@ -281,7 +281,7 @@ fn a_queue_full_of_dead_letters_says_so_and_drops_none() {
     assert_eq!(refused, Err(SendFailure::Full { capacity, dead }));
     let blocked = sender.send_timeout(b"one more", std::time::Duration::from_millis(10));
     assert!(
-        matches!(blocked, Err(SendFailure::TimedOut { dead, .. }) if dead == CAPACITY.into()),
+        matches!(blocked, Err(SendFailure::TimedOut { dead, .. }) if dead == u64::from(CAPACITY)),
         "{blocked:?}"
     );
     let said = refused.unwrap_err().to_string();

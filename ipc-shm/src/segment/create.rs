@@ -185,6 +185,11 @@ fn build(
     file.file()
         .write_all_at(&header.to_bytes(), 0)
         .map_err(|error| SystemError::new("write", path(), error))?;
+    if let Some((type_name, at)) = header.long_name() {
+        file.file()
+            .write_all_at(type_name, at as u64)
+            .map_err(|error| SystemError::new("write", path(), error))?;
+    }
     let mapped = map(namespace, name, header.clone(), file);
     Ok(mapped.map_err(|error| SystemError::new("map", path(), error))?)
 }

@@ -252,5 +252,13 @@ fn read_header(file: &File, expected: &Expected) -> Result<Header, Unreadable> {
     }
     let mut bytes = [0; layout::FLAGS];
     file.read_exact_at(&mut bytes, 0).map_err(Unreadable::Io)?;
-    Header::from_bytes(&bytes, file_bytes, expected).map_err(Unreadable::Header)
+    let mut long_name = Vec::new();
+    if let Some((at, len)) = Header::long_name_at(&bytes)
+        && (at + len) as u64 <= file_bytes
+    {
+        long_name.resize(len, 0);
+        file.read_exact_at(&mut long_name, at as u64)
+            .map_err(Unreadable::Io)?;
+    }
+    Header::from_bytes(&bytes, &long_name, file_bytes, expected).map_err(Unreadable::Header)
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions, Receiver, Sender};
+use ipc_queue::{
+    ByteQueue, ByteReceiver, ByteSender, Encoding, Queue, QueueOptions, Receiver, Sender,
+};
 
 /// Messages in a round: they all fit the queue.
 const ROUND: usize = 512;
@@ -155,7 +157,8 @@ struct Typed {
 
 impl Typed {
     fn open(options: &QueueOptions) -> Result<Self> {
-        let queue: Queue<[u64; 8]> = options.clone().inline_bytes(256).open(ADDRESS)?;
+        let options = options.clone().inline_bytes(256);
+        let queue: Queue<[u64; 8]> = options.encoding(Encoding::Postcard).open(ADDRESS)?;
         Ok(Self {
             sender: queue.sender(),
             receiver: queue.receiver(),
