@@ -1,10 +1,10 @@
-//! Dead letters: records that carry their payload.
+//! Dead letters: records that carry their payload and their headers.
 
 use std::time::Instant;
 
-use bytes::Bytes;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, Headers};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
 
+use crate::content::Content;
 use crate::lane::{Lane, Place, Trouble, place_of};
 use crate::record::State;
 use crate::shared::{Shared, Side};
@@ -31,7 +31,9 @@ impl Shared {
 
     async fn letter(&self, lane: usize, place: Place) -> Result<DeadLetter, Trouble> {
         let record = &place.record;
-        let payload = self.fetch(lane, &place.key, record, &place.payload).await?;
+        let payload = self
+            .fetch(lane, &place.key, record, &place.content.payload)
+            .await?;
         Ok(DeadLetter {
             id: DeadLetterId::new(number(&place.key), place.seq),
             message: record.id,
@@ -44,8 +46,8 @@ impl Shared {
             crashes: record.crashes,
             last_worker: record.holder.as_ref().map(|holder| holder.pid),
             signal: None,
-            error: String::new(),
-            headers: Headers::new(),
+            error: record.error.clone(),
+            headers: place.content.headers,
             payload,
         })
     }
@@ -91,12 +93,12 @@ impl Shared {
         steps.read("look for its message in the work queue");
         if !lane.has_work(key, record.work, until).await? {
             steps.change("give it to the work queue");
-            lane.publish(key, place.seq, &record, place.payload, until)
+            lane.publish(key, place.seq, &record, place.content, until)
                 .await?;
         }
         steps.change("make its record ready");
         match lane
-            .write(key, place.seq, &record, Bytes::new(), until)
+            .write(key, place.seq, &record, Content::default(), until)
             .await
         {
             Ok(_) => Ok(true),

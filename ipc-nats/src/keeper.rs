@@ -7,9 +7,9 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::content::Content;
 use crate::lane::ack_wait;
 use crate::record::State;
 use crate::repair::given_up_after;
@@ -88,8 +88,13 @@ async fn renew_loans(queue: &Arc<Shared>) {
     }
     for (ticket, lane, key, seq, kind) in due {
         let record = queue.record(State::Writing, kind);
-        let written =
-            queue.lanes[lane].write(&key, seq, &record, Bytes::new(), queue.connection.soon());
+        let written = queue.lanes[lane].write(
+            &key,
+            seq,
+            &record,
+            Content::default(),
+            queue.connection.soon(),
+        );
         if let Ok(seq) = written.await
             && let Some(lent) = queue.loans().get_mut(&ticket)
         {

@@ -20,11 +20,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ipc_proto::MessageId;
 use ipc_queue::{SendFailure, SendOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::content::Content;
 use crate::lane::{Place, Trouble};
 use crate::record::{self, Record, State};
 use crate::repair::is_untouched;
@@ -169,7 +169,7 @@ impl Shared {
             // looks whether it did the other.
             let record = &place.record;
             let written =
-                self.lanes[lane].write(&place.key, place.seq, record, Bytes::new(), until);
+                self.lanes[lane].write(&place.key, place.seq, record, Content::default(), until);
             place.seq = written.await?;
             if has_work || self.lanes[lane].has_work(&place.key, 0, until).await? {
                 return Ok(Fate::Sent);
@@ -200,7 +200,8 @@ impl Shared {
                 return Ok(true);
             }
             // Somebody judges it, and may have looked before it was in the work queue.
-            let written = self.lanes[lane].write(place, found.seq, record, Bytes::new(), until);
+            let written =
+                self.lanes[lane].write(place, found.seq, record, Content::default(), until);
             match written.await {
                 Ok(_) => return Ok(true),
                 Err(Trouble::Changed) => {}

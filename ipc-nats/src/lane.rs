@@ -33,6 +33,7 @@ use ipc_proto::QueueSettings;
 use serde_json::json;
 
 use crate::connection::{Connection, Refusal, Stored, code};
+use crate::content::Content;
 use crate::record::{Record, write_place};
 use vacancies::Vacancies;
 
@@ -64,7 +65,8 @@ pub(crate) struct Place {
     pub(crate) key: String,
     pub(crate) seq: u64,
     pub(crate) record: Record,
-    pub(crate) payload: Bytes,
+    /// Of a dead letter; otherwise nothing.
+    pub(crate) content: Content,
     /// When the record was written, by the server's clock, in nanoseconds since 1970. 0: nobody knows.
     pub(crate) written_at: u64,
 }
@@ -262,16 +264,17 @@ impl Lane {
         key: &str,
         expected: u64,
         record: &Record,
-        payload: Bytes,
+        content: Content,
         until: Instant,
     ) -> Result<u64, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, expected.to_string().as_str());
         headers.insert(KEY, key);
         record.write(&mut headers);
+        content.write(&mut headers);
         let subject = self.place_subject(key);
         match self
-            .ask::<Stored>(&subject, Some(&headers), payload, until)
+            .ask::<Stored>(&subject, Some(&headers), content.payload, until)
             .await
         {
             Ok((stored, _)) => Ok(stored.seq),
@@ -328,12 +331,14 @@ impl Lane {
         };
         let record = Record::read(&found.headers).ok_or_else(|| self.strange(place))?;
         let written_at = found.time.unix_timestamp_nanos();
+        let key = key_in(&found.headers).unwrap_or(place).to_owned();
+        let content = Content::read(&found.headers, found.payload);
         Ok(Some(Place {
-            key: key_in(&found.headers).unwrap_or(place).to_owned(),
             seq: found.sequence,
             record,
+            content: content.map_err(|_| self.malformed(&key))?,
+            key,
             written_at: u64::try_from(written_at).unwrap_or_default(),
-            payload: found.payload,
         }))
     }
 
@@ -341,6 +346,15 @@ impl Lane {
         Trouble::Damaged(format!(
             "the record of message {key} in the stream {} is none of ours: was it written by another program, or a later version?",
             self.places
+        ))
+    }
+
+    /// The error of a message whose headers were not written by this crate.
+    pub(crate) fn malformed(&self, key: &str) -> Trouble {
+        Trouble::Damaged(format!(
+            "the headers of message {key} in the stream {} or {} are not encoded as ours are: \
+             were they changed by another program, or written by a later version?",
+            self.places, self.work
         ))
     }
 
@@ -360,7 +374,7 @@ impl Lane {
         key: &str,
         place: u64,
         record: &Record,
-        payload: Bytes,
+        content: Content,
         until: Instant,
     ) -> Result<(), Trouble> {
         let mut headers = HeaderMap::new();
@@ -372,9 +386,10 @@ impl Lane {
         headers.insert("Nats-Msg-Id", id.as_str());
         record.write(&mut headers);
         write_place(&mut headers, place);
+        content.write(&mut headers);
         let subject = format!("{}.{key}", self.work);
         let stored = self
-            .ask::<Stored>(&subject, Some(&headers), payload, until)
+            .ask::<Stored>(&subject, Some(&headers), content.payload, until)
             .await;
         stored
             .map(drop)

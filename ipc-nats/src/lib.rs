@@ -6,6 +6,7 @@ mod address;
 mod answers;
 mod bucket;
 mod connection;
+mod content;
 mod counts;
 mod dead;
 mod directory;

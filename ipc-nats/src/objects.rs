@@ -5,22 +5,23 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::address::storage;
+use crate::content::Content;
 use crate::lane::Trouble;
 use crate::record::Record;
 use crate::shared::Shared;
 
-/// What headers and subjects may need of a message.
+/// What records and subjects may need of a message.
 const HEADROOM: usize = 8 * 1024;
 
 impl Shared {
-    /// The payload's length, if it is too large for a message.
-    pub(crate) fn needs_object(&self, payload: &Bytes) -> Option<u64> {
+    /// The payload's length, if it is too large for a message that has the headers, too.
+    pub(crate) fn needs_object(&self, content: &Content) -> Option<u64> {
         let most = self
             .connection
             .client
             .max_payload()
             .saturating_sub(HEADROOM);
-        (payload.len() > most).then_some(payload.len() as u64)
+        (content.most_bytes() > most).then_some(content.payload.len() as u64)
     }
 
     /// Stores the payload if its record says so; what is left to go with the message.
@@ -29,16 +30,16 @@ impl Shared {
         _: usize,
         key: &str,
         record: &Record,
-        payload: Bytes,
-    ) -> Result<Bytes, Trouble> {
+        content: Content,
+    ) -> Result<Content, Trouble> {
         if record.object.is_none() {
-            return Ok(payload);
+            return Ok(content);
         }
         let bucket = self.bucket().await?;
-        let mut bytes = &payload[..];
+        let mut bytes = &content.payload[..];
         let stored = bucket.put(key, &mut bytes).await;
         stored.map_err(|error| self.object_trouble(&error))?;
-        Ok(Bytes::new())
+        Ok(Content::new(content.headers, Bytes::new()))
     }
 
     /// The payload, from where it lies.

@@ -82,14 +82,15 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 impl NatsQueue {
     /// What every queue over NATS can do.
     pub const CAPABILITIES: Capabilities = Capabilities::none()
-        .natively([Semantic::Holdings])
+        .natively([Semantic::Holdings, Semantic::Headers, Semantic::Reasons])
         .with(Semantic::Delay, Support::Emulated)
         .with(Semantic::Expiry, Support::Emulated)
         .with(Semantic::Deduplication, Support::Emulated)
         .with(Semantic::DropOldest, Support::Emulated)
         .with(Semantic::Pause, Support::Emulated)
         .with(Semantic::Purge, Support::Emulated)
-        .with(Semantic::Drain, Support::Emulated);
+        .with(Semantic::Drain, Support::Emulated)
+        .with(Semantic::Snooze, Support::Emulated);
 
     /// Opens the queue, or creates it, as `request` says.
     ///

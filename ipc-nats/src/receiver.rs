@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
-use bytes::Bytes;
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{ReceivePort, Wait};
-use ipc_queue::{About, ByteDelivery, DeadReason, RecvError};
+use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvError};
 use tokio::sync::Mutex;
 
+use crate::content::Content;
 use crate::door;
-use crate::lane::{Delivered, Place, Trouble};
+use crate::lane::{Delivered, Lane, Place, Trouble};
 use crate::pull::{Answer, Puller};
 use crate::record::{self, Holder, Record, State};
 use crate::runtime::{block_on, spawn};
@@ -28,7 +28,12 @@ pub(crate) struct NatsReceiver {
 }
 
 /// A message that was taken.
-type Taken = (u64, About, Vec<u8>);
+struct Taken {
+    ticket: u64,
+    about: About,
+    headers: Headers,
+    payload: Vec<u8>,
+}
 
 /// How long one question to the consumer stands.
 const SLICE: Duration = Duration::from_secs(5);
@@ -214,6 +219,7 @@ impl NatsReceiver {
         let Some(handed) = Handed::read(&message, &shared.lanes) else {
             return Ok(None);
         };
+        let handed = handed?;
         let lane = &shared.lanes[handed.lane];
         let mut place = match handed.place() {
             Some(place) => Some(place),
@@ -277,7 +283,7 @@ impl NatsReceiver {
             key,
             seq,
             record: record.clone(),
-            payload: handed.payload.clone(),
+            content: handed.content.clone(),
             reply: handed.reply.clone(),
             ends_at: shared
                 .entry
@@ -298,15 +304,12 @@ impl NatsReceiver {
         shared.connection.process.clone_into(&mut record.process);
         record.holder = Some(self.holder());
         held.seq = lane
-            .write(&held.key, seq, &record, Bytes::new(), until)
+            .write(&held.key, seq, &record, Content::default(), until)
             .await?;
-        let payload = match shared
-            .fetch(handed.lane, &held.key, &record, &handed.payload)
-            .await
-        {
-            Ok(payload) => payload,
-            Err(trouble) => return Err(trouble),
-        };
+        let Content { headers, payload } = &handed.content;
+        let payload = shared
+            .fetch(handed.lane, &held.key, &record, payload)
+            .await?;
         let about = record.about(held.seq);
         shared.counts.add(|counts| {
             counts.received += 1;
@@ -317,7 +320,12 @@ impl NatsReceiver {
         let ticket = shared.new_ticket();
         shared.held().insert(ticket, held);
         shared.changed.notify_one();
-        Ok(Some((ticket, about, payload)))
+        Ok(Some(Taken {
+            ticket,
+            about,
+            headers: headers.clone(),
+            payload,
+        }))
     }
 
     fn holder(&self) -> Holder {
@@ -335,7 +343,7 @@ struct Handed {
     lane: usize,
     key: String,
     reply: String,
-    payload: Bytes,
+    content: Content,
     /// As the message was sent, with its record's sequence; not for a redelivery.
     first: Option<(u64, Record)>,
     /// The number that it was published with ([`Record::work`]).
@@ -343,7 +351,8 @@ struct Handed {
 }
 
 impl Handed {
-    fn read(message: &Message, lanes: &[crate::lane::Lane]) -> Option<Self> {
+    /// `None`: it is not a message of one of these lanes.
+    fn read(message: &Message, lanes: &[Lane]) -> Option<Result<Self, Trouble>> {
         let reply = message.reply.as_ref()?.to_string();
         let delivered = Delivered::read(&reply)?;
         let (stream, key) = message.subject.as_str().rsplit_once('.')?;
@@ -351,14 +360,17 @@ impl Handed {
         let headers = message.headers.as_ref()?;
         let sent = record::read_place(headers).zip(Record::read(headers));
         let work = sent.as_ref().map_or(0, |(_, record)| record.work);
-        Some(Self {
+        let Ok(content) = Content::read(headers, message.payload.clone()) else {
+            return Some(Err(lanes[lane].malformed(key)));
+        };
+        Some(Ok(Self {
             lane,
             key: key.to_owned(),
             reply,
-            payload: message.payload.clone(),
+            content,
             first: sent.filter(|_| delivered.times == 1),
             work,
-        })
+        }))
     }
 
     /// The message's place, if it must be as it was when it was sent.
@@ -368,7 +380,7 @@ impl Handed {
             key: self.key.clone(),
             seq,
             record,
-            payload: Bytes::new(),
+            content: Content::default(),
             written_at: 0,
         })
     }
@@ -395,11 +407,14 @@ impl ReceivePort for NatsReceiver {
         if self.shared.connection.is_forked() {
             return Err(RecvError::Forked);
         }
-        let (ticket, about, payload) = block_on(self.receive(wait))?;
-        let shared = Arc::clone(&self.shared);
-        let right = NatsHeld { shared, ticket };
+        let taken = block_on(self.receive(wait))?;
+        let right = NatsHeld {
+            shared: Arc::clone(&self.shared),
+            ticket: taken.ticket,
+        };
         let queue = self.shared.entry.id;
-        Ok(ByteDelivery::buffered(queue, about, payload, right))
+        let delivery = ByteDelivery::buffered(queue, taken.about, taken.payload, right);
+        Ok(delivery.with_headers(taken.headers))
     }
 
     fn bell(&self) -> Bell {

@@ -5,7 +5,7 @@
 //! | `Writing` | on loan to a sender | its sender: `Ready`, or gone |
 //! | `Ready` | waits to be delivered, from `due` on | a receiver: `Leased`; whoever sees it expired, purges or overflows it: gone |
 //! | `Leased` | a receiver has it | its receiver: gone, `Ready` or `Dead`; the next receiver, when the server hands the message out again: `Leased` or `Dead` |
-//! | `Dead` | a dead letter; the record carries its payload | a process that discards it: gone; one that requeues it: `Ready`; a receiver that is handed what was published to requeue it: `Leased` |
+//! | `Dead` | a dead letter; the record carries its payload and its headers | a process that discards it: gone; one that requeues it: `Ready`; a receiver that is handed what was published to requeue it: `Leased` |
 //!
 //! Each change names the record's sequence that it replaces or deletes, and the server refuses it if another change came
 //! first. So exactly one of two that settle the same delivery succeeds, whatever they believe about leases.
@@ -43,6 +43,9 @@ pub(crate) struct Record {
     pub(crate) holder: Option<Holder>,
     #[serde(default)]
     pub(crate) reason: Option<DeadReason>,
+    /// What the last nack or the burial said went wrong.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) error: String,
     /// How long the payload is, if it lies in the object store.
     #[serde(default)]
     pub(crate) object: Option<u64>,
@@ -92,6 +95,7 @@ impl Record {
             crashes: 0,
             holder: None,
             reason: None,
+            error: String::new(),
             object: None,
             keyed: None,
             work: 0,

@@ -157,5 +157,6 @@ fn is_old(place: &Place, time: Duration) -> bool {
 
 /// Whether nobody ever received the message.
 pub(crate) fn is_untouched(record: &Record) -> bool {
-    record.attempt == 0 && record.work == 0
+    // A snoozed message has no attempts, and had a holder.
+    record.attempt == 0 && record.holder.is_none() && record.work == 0
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
+use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{SendPort, Wait};
 use ipc_queue::{Loan, NoRoom, PublishOnce, Semantic, SendFailure, SendOptions, Unsupported};
 
+use crate::content::Content;
 use crate::door;
 use crate::keys::Keyed;
 use crate::lane::Trouble;
@@ -120,8 +121,8 @@ impl SendPort for NatsSender {
         let options = SendOptions::new().kind(kind);
         let lane = self.shared.lane_for(&options)?;
         let id = self.next_id();
-        let payload = Bytes::copy_from_slice(payload);
-        let sent = block_on(self.shared.send(lane, id, payload, &options, wait));
+        let content = Content::new(Headers::new(), Bytes::copy_from_slice(payload));
+        let sent = block_on(self.shared.send(lane, id, content, &options, wait));
         self.use_up(&sent);
         sent
     }
@@ -196,7 +197,8 @@ impl Shared {
             }
             let heard = self.room.count();
             let key = self.lanes[lane].new_key();
-            let written = self.lanes[lane].write(&key, 0, record, Bytes::new(), self.until(wait));
+            let written =
+                self.lanes[lane].write(&key, 0, record, Content::default(), self.until(wait));
             match written.await {
                 Ok(seq) => return Ok((key, seq)),
                 // Somebody has that place.
@@ -265,15 +267,15 @@ impl Shared {
         self: &Arc<Self>,
         lane: usize,
         id: MessageId,
-        payload: Bytes,
+        content: Content,
         options: &SendOptions,
         wait: Wait,
     ) -> Result<MessageId, SendFailure> {
-        let mut record = self.fresh(id, options, &payload);
+        let mut record = self.fresh(id, options, &content);
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
         let since = Instant::now();
         record.sent_at = Timestamp::from(SystemTime::now());
-        self.give_work(lane, &key, seq, record, payload, since, self.until(wait))
+        self.give_work(lane, &key, seq, record, content, since, self.until(wait))
             .await
     }
 
@@ -283,13 +285,14 @@ impl Shared {
         id: MessageId,
         payload: Bytes,
     ) -> Result<MessageId, SendFailure> {
-        let mut record = self.fresh(id, &lent.options, &payload);
+        let content = Content::new(lent.options.headers.clone(), payload);
+        let mut record = self.fresh(id, &lent.options, &content);
         record.keyed = lent.keyed.map(|(_, keyed)| keyed);
         let until = self.connection.soon();
         let lane = &self.lanes[lent.lane];
         let mut place = lent.seq;
         let seq = loop {
-            let written = lane.write(&lent.key, place, &record, Bytes::new(), until);
+            let written = lane.write(&lent.key, place, &record, Content::default(), until);
             let trouble = match written.await {
                 Ok(seq) => break seq,
                 Err(trouble) => trouble,
@@ -305,7 +308,7 @@ impl Shared {
             };
         };
         let Lent { lane, key, .. } = lent;
-        self.give_work(lane, &key, seq, record, payload, Instant::now(), until)
+        self.give_work(lane, &key, seq, record, content, Instant::now(), until)
             .await
     }
 
@@ -329,7 +332,7 @@ impl Shared {
         (place.record.state == State::Writing).then_some(place.seq)
     }
 
-    fn fresh(&self, id: MessageId, options: &SendOptions, payload: &Bytes) -> Record {
+    fn fresh(&self, id: MessageId, options: &SendOptions, content: &Content) -> Record {
         let delayed = !options.delay.is_zero();
         Record {
             id,
@@ -340,7 +343,7 @@ impl Shared {
                 0
             },
             expires: options.expires_in.map_or(0, record::after),
-            object: self.needs_object(payload),
+            object: self.needs_object(content),
             ..self.record(State::Ready, options.kind)
         }
     }
@@ -353,15 +356,15 @@ impl Shared {
         key: &str,
         seq: u64,
         record: Record,
-        payload: Bytes,
+        content: Content,
         since: Instant,
         until: Instant,
     ) -> Result<MessageId, SendFailure> {
-        let bytes = payload.len() as u64;
+        let bytes = content.payload.len() as u64;
         let given = async {
-            let payload = self.store(lane, key, &record, payload).await?;
+            let content = self.store(lane, key, &record, content).await?;
             self.lanes[lane]
-                .publish(key, seq, &record, payload, until)
+                .publish(key, seq, &record, content, until)
                 .await?;
             let is_unsure = since.elapsed() > SURE_FOR || record.keyed.is_some();
             Ok(!is_unsure || self.is_accepted(lane, key, seq, &record, until).await?)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use ipc_queue::transport::{Settle, nack_delay};
-use ipc_queue::{DeadReason, Semantic, SettleError, SettleOnce, Unsupported};
+use ipc_queue::transport::{Settle, nack_delay, shorten_reason};
+use ipc_queue::{DeadReason, SettleError, SettleOnce};
 
+use crate::content::Content;
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
 use crate::runtime::block_on;
@@ -16,6 +16,8 @@ use crate::shared::{Held, Life, Shared, Side};
 pub(crate) enum End {
     Ack,
     Nack(Duration),
+    /// Put off, without counting an attempt.
+    Snooze(Duration),
     Bury,
     /// Its holder held it too long.
     Expire,
@@ -36,26 +38,27 @@ impl Shared {
         if self.connection.is_forked() {
             return Err(SettleError::Forked);
         }
-        let Some(held) = self.held().remove(&ticket) else {
+        let Some(mut held) = self.held().remove(&ticket) else {
             self.counts.add(|counts| counts.leases_lost += 1);
             return Err(SettleError::LeaseLost);
         };
         let end = match how {
             Settle::Ack => End::Ack,
-            Settle::Nack { delay, .. } => {
-                let settings = &self.entry.settings;
-                End::Nack(nack_delay(settings, delay, held.record.attempt))
+            Settle::Nack { delay, reason } => {
+                held.record.error = shorten_reason(reason).to_owned();
+                let failures = held.record.nacks.saturating_add(1);
+                End::Nack(nack_delay(&self.entry.settings, delay, failures))
             }
-            Settle::Snooze { .. } => {
-                self.held().insert(ticket, held);
-                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            Settle::Snooze { delay } => End::Snooze(delay),
+            Settle::Bury { reason } => {
+                held.record.error = shorten_reason(reason).to_owned();
+                End::Bury
             }
-            Settle::Bury { .. } => End::Bury,
         };
         let ended = block_on(self.end(held, end));
         self.counts.add(|counts| match (&ended, end) {
             (Ok(()), End::Ack) => counts.acked += 1,
-            (Ok(()), End::Nack(_)) => counts.nacked += 1,
+            (Ok(()), End::Nack(_) | End::Snooze(_)) => counts.nacked += 1,
             (Ok(()), End::Bury) => counts.buried += 1,
             (Err(SettleError::LeaseLost), _) => counts.leases_lost += 1,
             _ => {}
@@ -93,6 +96,11 @@ impl Shared {
                 self.again(&held, record, delay, DeadReason::Nacked, until)
                     .await
             }
+            End::Snooze(delay) => {
+                let mut record = held.record.clone();
+                record.attempt = record.attempt.saturating_sub(1);
+                self.put_off(&held, record, delay, until).await
+            }
             End::Expire => {
                 let mut record = held.record.clone();
                 record.expiries = record.expiries.saturating_add(1);
@@ -120,7 +128,7 @@ impl Shared {
     async fn again(
         self: &Arc<Self>,
         held: &Held,
-        mut record: Record,
+        record: Record,
         delay: Duration,
         reason: DeadReason,
         until: Instant,
@@ -128,6 +136,17 @@ impl Shared {
         if self.is_enough(&record) {
             return self.bury(held, record, reason, until).await;
         }
+        self.put_off(held, record, delay, until).await
+    }
+
+    /// To be delivered again after the delay.
+    async fn put_off(
+        self: &Arc<Self>,
+        held: &Held,
+        mut record: Record,
+        delay: Duration,
+        until: Instant,
+    ) -> Result<(), Trouble> {
         record.state = State::Ready;
         record.due = if delay.is_zero() {
             0
@@ -136,7 +155,7 @@ impl Shared {
         };
         self.connection.process.clone_into(&mut record.process);
         let lane = &self.lanes[held.lane];
-        lane.write(&held.key, held.seq, &record, Bytes::new(), until)
+        lane.write(&held.key, held.seq, &record, Content::default(), until)
             .await?;
         self.give_back(&held.reply, delay).await;
         if delay.is_zero() {
@@ -150,12 +169,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a message was delivered often enough. Two that held it too long are enough: it is poison.
+    /// Whether a message reached one of the queue's limits, and is a dead letter.
     pub(crate) fn is_enough(&self, record: &Record) -> bool {
-        record.attempt >= self.entry.settings.attempt_limit || record.expiries > 1
+        let settings = &self.entry.settings;
+        record.attempt >= settings.attempt_limit
+            || record.expiries >= settings.expiry_limit
+            || record.crashes >= settings.crash_limit
     }
 
-    /// Makes a message a dead letter: its record carries what it says from now on.
+    /// Makes a message a dead letter: its record carries its content from now on.
     pub(crate) async fn bury(
         &self,
         held: &Held,
@@ -167,7 +189,7 @@ impl Shared {
         record.reason = Some(reason);
         record.due = 0;
         let lane = &self.lanes[held.lane];
-        lane.write(&held.key, held.seq, &record, held.payload.clone(), until)
+        lane.write(&held.key, held.seq, &record, held.content.clone(), until)
             .await?;
         self.finish(held, TERM).await;
         if self.life() == Life::Closed {

@@ -14,6 +14,7 @@ use ipc_queue::{ControlFailure, RecvError, SendFailure, SendOptions, SettleError
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
+use crate::content::Content;
 use crate::counts::Counts;
 use crate::directory::{self, Directory, Entry};
 use crate::event::Event;
@@ -63,7 +64,7 @@ pub(crate) struct Held {
     pub(crate) seq: u64,
     pub(crate) record: Record,
     /// As it came from the work queue.
-    pub(crate) payload: Bytes,
+    pub(crate) content: Content,
     /// Where the server wants to hear of it.
     pub(crate) reply: String,
     /// `None`: never, while this process lives.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Delivered, Lane, Place, Trouble, key_in, place_of};
+use crate::content::Content;
 use crate::record::Record;
 
 #[derive(Deserialize)]
@@ -30,7 +31,7 @@ struct State {
 const NEXT_WITHIN: Duration = Duration::from_millis(200);
 
 impl Lane {
-    /// All places that are taken, oldest change first, each once; without what dead letters say.
+    /// All places that are taken, oldest change first, each once; without the contents of dead letters.
     pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
         Ok(self.count_and_list(until).await?.1)
     }
@@ -131,7 +132,7 @@ impl Lane {
             key: key.to_owned(),
             seq: delivered.seq,
             record: record.ok_or_else(|| self.strange(key))?,
-            payload: Bytes::new(),
+            content: Content::default(),
             written_at: delivered.written_at,
         };
         Ok(Some((place, delivered.pending)))
