@@ -20,10 +20,17 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
     if what.close {
         from.transport().close()?;
     }
+    let from_has_headers = from.transport().capabilities().has(Semantic::Headers);
     let bridge = Bridge::new(from.clone(), to).batch(what.batch);
     if !bridge.is_exactly_once() {
         show::note(&format!(
             "{} has no keys: a message that is under way when this is killed may come twice",
+            what.to
+        ));
+    }
+    if from_has_headers && !bridge.carries_headers() {
+        show::note(&format!(
+            "{} carries no headers: messages arrive there without those they have",
             what.to
         ));
     }
@@ -48,6 +55,7 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
         "known": carried.known,
         "buried": carried.buried,
         "lost": carried.lost,
+        "without_headers": carried.without_headers,
         "exactly_once": bridge.is_exactly_once(),
     });
     show.done(&figures, || in_words(carried));
@@ -133,6 +141,7 @@ fn in_words(carried: Carried) -> String {
         (carried.known, "were there already"),
         (carried.buried, "not taken, and dead letters now"),
         (carried.lost, "out of time: they come again"),
+        (carried.without_headers, "arrived without their headers"),
     ];
     for (count, what) in others {
         if count > 0 {

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::TestCluster;
-use ipc_queue::{ByteQueue, QueueOptions, QueueSettings, RecvError};
+use ipc_nats::testing::{TestCluster, TestServer};
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, Headers, QueueOptions, QueueSettings, RecvError, SendOptions, Until};
 use serde_json::Value;
 
 /// How long anything may take before the test counts as stuck. Says nothing about speed.
@@ -210,6 +212,47 @@ fn bridges_into_a_cluster_and_back_killed_again_and_again_carry_each_message_onc
         from.transport().stats().unwrap().redelivered > 0,
         "no kill hit a message in hand"
     );
+}
+
+#[test]
+fn headers_travel_from_a_queue_over_a_server_to_another_queue() {
+    if !ipc_nats::testing::is_installed() {
+        return;
+    }
+    const MESSAGES: u8 = 20;
+    ipc_nats::register();
+    let server = TestServer::start();
+    let options = QueueOptions::new().dedup_window(Duration::from_secs(3600));
+    let open = |address: &str| options.open_bytes(address).unwrap();
+    let from = open("local:bridge-headers-from");
+    let middle = open(&server.address("middle"));
+    let to = open("local:bridge-headers-to");
+    let headers = |number: u8| {
+        let mut headers = Headers::new();
+        headers.insert("tenant", [number, 0, b'\n', 0xff]).unwrap();
+        headers.insert("content-type", "image/png").unwrap();
+        headers
+    };
+    let sender = from.sender();
+    for number in 0..MESSAGES {
+        let with = SendOptions::new().headers(headers(number));
+        sender.send_with(&[number], &with, Wait::No).unwrap();
+    }
+    for (from, to) in [(&from, &middle), (&middle, &to)] {
+        from.transport().close().unwrap();
+        let bridge = ipc_queue::Bridge::new(from.clone(), to.clone());
+        let carried = bridge.run(Until::Drained, &AtomicBool::new(false), |_| {});
+        let carried = carried.unwrap();
+        let counts = (carried.messages, carried.without_headers);
+        assert_eq!(counts, (MESSAGES.into(), 0));
+    }
+    let receiver = to.receiver();
+    for number in 0..MESSAGES {
+        let delivery = receiver.try_recv().unwrap();
+        assert_eq!(delivery.payload(), [number]);
+        assert_eq!(delivery.headers(), headers(number));
+        delivery.ack().unwrap();
+    }
 }
 
 #[test]

@@ -155,8 +155,29 @@ fn is_old(place: &Place, time: Duration) -> bool {
     u128::from(record::now().saturating_sub(place.written_at)) > time.as_nanos()
 }
 
-/// Whether nobody ever received the message.
+/// Whether no receiver ever had the message.
 pub(crate) fn is_untouched(record: &Record) -> bool {
     // A snoozed message has no attempts, and had a holder.
     record.attempt == 0 && record.holder.is_none() && record.work == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_proto::Kind;
+
+    use super::*;
+    use crate::record::Holder;
+
+    #[test]
+    fn a_snoozed_message_is_known_to_have_been_received() {
+        let mut record = Record::new(State::Ready, "process", Kind::Data);
+        assert!(is_untouched(&record));
+        // As it is after its first delivery was snoozed.
+        record.holder = Some(Holder {
+            name: String::new(),
+            pid: 1,
+            port: 1,
+        });
+        assert!(!is_untouched(&record));
+    }
 }

@@ -11,7 +11,10 @@ use ipc_nats::testing::{Program, TestCluster, TestServer, create_in_first_layout
 use ipc_nats::{Answers, NatsAddress, NatsQueue, Nodes, Put};
 use ipc_queue::conformance::{Fault, Proxy};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
-use ipc_queue::{ByteQueue, Kind, QueueError, QueueOptions, RecvError, SendFailure};
+use ipc_queue::{
+    ByteDelivery, ByteQueue, DeadReason, Kind, QueueError, QueueOptions, RecvError, SendFailure,
+    SendOptions,
+};
 
 const A_WHILE: Duration = Duration::from_secs(30);
 
@@ -20,9 +23,11 @@ ipc_nats::on_each_server! {
     while_the_server_is_away_calls_end_with_their_deadline_and_say_why
     what_could_not_be_sent_takes_no_place_when_the_server_is_back
     a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing
+    headers_travel_with_payloads_of_every_size_around_the_servers_limit
     nothing_accepted_is_lost_when_connections_are_cut
     who_lost_a_message_while_it_was_stopped_can_not_ack_it
     a_killed_workers_message_comes_again_and_counts_as_a_crash
+    a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_headers
     a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
     nothing_accepted_is_lost_when_one_of_three_servers_is_killed
     a_full_queue_on_three_servers_goes_on
@@ -164,6 +169,50 @@ fn a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing(program: &
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
+/// The limit is for headers and payload together.
+fn headers_travel_with_payloads_of_every_size_around_the_servers_limit(program: &Program) {
+    const LIMIT: usize = 1 << 20;
+    let server = TestServer::of(program);
+    let queue = open(&server.address("jobs"));
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    // Of bytes that take the most room when they are encoded.
+    let options = SendOptions::new().header("zeroes", [0; 4000]);
+    let options = options.expect("this is a header");
+    for len in [
+        0,
+        LIMIT - 21_000,
+        LIMIT - 12_000,
+        LIMIT - 9000,
+        LIMIT,
+        2 * LIMIT,
+    ] {
+        let payload = vec![7; len];
+        let sent = sender.send_with(&payload, &options, Wait::No);
+        let id = sent.expect("there is a place");
+        let same = |delivery: &ByteDelivery<'_>| {
+            assert_eq!(
+                (delivery.id(), delivery.headers()),
+                (id, options.headers.clone())
+            );
+            assert!(delivery.payload() == payload, "{len} bytes");
+        };
+        let delivery = receiver.recv().expect("it was sent");
+        same(&delivery);
+        delivery.bury_with("too \"large\"\n").expect("we hold it");
+        let letter = queue.transport().dead_letters().unwrap().remove(0);
+        assert_eq!(
+            (letter.headers, letter.error),
+            (options.headers.clone(), "too \"large\"\n".into())
+        );
+        assert!(letter.payload == payload, "{len} bytes");
+        assert!(queue.transport().requeue(letter.id).unwrap());
+        let delivery = receiver.recv().expect("it was requeued");
+        same(&delivery);
+        delivery.ack().expect("we hold it");
+    }
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+}
+
 /// Hands bytes on to a server, until it is told to cut all connections.
 struct Wire {
     port: u16,
@@ -243,7 +292,8 @@ fn hold_one_if_told_to() {
     let Ok(address) = std::env::var(HOLD) else {
         return;
     };
-    let queue = open(&address);
+    ipc_nats::register();
+    let queue = ByteQueue::open(&address).expect("it was created");
     let receiver = queue.receiver();
     let held = receiver.recv().expect("one comes");
     let told = std::io::stdin().read_line(&mut String::new());
@@ -296,6 +346,48 @@ fn a_killed_workers_message_comes_again_and_counts_as_a_crash(program: &Program)
     assert_eq!((again.payload(), again.attempt()), (&b"once more"[..], 2));
     again.bury().expect("we hold it");
     assert_eq!(queue.transport().dead_letters().unwrap()[0].crashes, 1);
+}
+
+fn a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_headers(
+    program: &Program,
+) {
+    let server = TestServer::of(program);
+    let address = server.address("jobs");
+    ipc_nats::register();
+    let options = QueueOptions::new().capacity(1).crash_limit(2);
+    let queue = options.open_bytes(&address).expect("the server is there");
+    let options = SendOptions::new().header("tenant", "a");
+    let options = options.expect("this is a header");
+    let sent = queue.sender().send_with(b"poison", &options, Wait::No);
+    sent.expect("there is a place");
+    let holdings = || queue.transport().holdings().expect("it can say");
+    for attempt in 1..=2 {
+        let mut worker = holder(&address);
+        let has_it = || holdings().iter().any(|holding| holding.pid == worker.id());
+        let deadline = Instant::now() + A_WHILE;
+        while !has_it() {
+            assert!(Instant::now() < deadline, "attempt {attempt} was not made");
+            thread::yield_now();
+        }
+        assert_eq!(holdings()[0].attempt, attempt);
+        worker.kill().expect("it lives");
+        worker.wait().expect("it ends");
+    }
+    let receiver = queue.receiver();
+    let deadline = Instant::now() + A_WHILE;
+    let letters = || queue.transport().dead_letters().expect("it exists");
+    while letters().is_empty() {
+        assert!(Instant::now() < deadline, "it is no dead letter");
+        let nothing = receiver.recv_timeout(Duration::from_millis(200)).err();
+        assert!(
+            matches!(nothing, Some(RecvError::TimedOut { .. })),
+            "{nothing:?}"
+        );
+    }
+    let letter = letters().remove(0);
+    assert_eq!((letter.reason, letter.crashes), (DeadReason::Crashed, 2));
+    assert_eq!((letter.attempts, letter.headers), (2, options.headers));
+    assert_eq!(letter.payload, b"poison");
 }
 
 fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program) {

@@ -6,7 +6,8 @@
 //! ([`dedup_window`](crate::QueueOptions::dedup_window)). Where it has no keys a kill may double a message that was just being
 //! published: at least once. Several bridges between the same two queues share the work.
 //!
-//! Kinds and payloads are carried; each message gets a new id and time, and priorities, delays and expiry times, which were
+//! Kinds, payloads and headers are carried. A queue without [`Semantic::Headers`] gets the messages without their headers, and
+//! [`Carried::without_headers`] counts these. Each message gets a new id and time, and priorities, delays and expiry times, which were
 //! the sender's wish to the first queue, are not carried. A kill costs each message in hand an attempt, as any receiver's
 //! death does: past the limit it is a dead letter of the first queue.
 
@@ -46,6 +47,7 @@ pub struct Bridge {
     to: ByteQueue,
     batch: usize,
     keys: bool,
+    headers: bool,
 }
 
 /// When a bridge has done its work.
@@ -71,6 +73,8 @@ pub struct Carried {
     pub buried: u64,
     /// Messages whose lease was lost meanwhile: they come again.
     pub lost: u64,
+    /// Messages that had headers and arrived without them, since the other queue does not carry any.
+    pub without_headers: u64,
 }
 
 /// What a bridge has to say on its way.
@@ -124,11 +128,13 @@ impl Bridge {
         let transport = to.transport();
         let keys = transport.capabilities().has(Semantic::Deduplication)
             && transport.settings().dedup_window.is_some();
+        let headers = transport.capabilities().has(Semantic::Headers);
         Self {
             from,
             to,
             batch: 64,
             keys,
+            headers,
         }
     }
 
@@ -143,6 +149,12 @@ impl Bridge {
     #[must_use]
     pub fn is_exactly_once(&self) -> bool {
         self.keys
+    }
+
+    /// Returns whether the other queue takes the headers of messages.
+    #[must_use]
+    pub fn carries_headers(&self) -> bool {
+        self.headers
     }
 
     /// Carries messages until the work is done or `stop` is set; then finishes what it holds, or gives back what the other
@@ -266,6 +278,11 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         if self.bridge.keys {
             options = options.key(self.key(delivery.id()));
         }
+        let headers = delivery.headers();
+        let loses_headers = !self.bridge.headers && !headers.is_empty();
+        if !loses_headers {
+            options = options.headers(headers);
+        }
         let payload = delivery.payload();
         let wait = Wait::at_most(slice);
         let mut loan = match self.sender.loan_with(payload.len(), &options, wait) {
@@ -284,6 +301,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             Ok(_) => {
                 self.carried.messages += 1;
                 self.carried.bytes += payload.len() as u64;
+                self.carried.without_headers += u64::from(loses_headers);
             }
             Err(SendFailure::Duplicate { .. }) => self.carried.known += 1,
             Err(failure) => return Err(failure),
@@ -392,6 +410,43 @@ mod tests {
             delivery.ack().unwrap();
         }
         assert_eq!(from.transport().stats().unwrap().acked, 200);
+    }
+
+    #[test]
+    fn headers_are_carried() {
+        let (from, to) = (queue(QueueOptions::new()), queue(QueueOptions::new()));
+        let options = SendOptions::new().header("traceparent", "00-1-2-01");
+        let options = options.unwrap();
+        let sender = from.sender();
+        sender.send_with(b"with", &options, Wait::No).unwrap();
+        sender.send(b"without").unwrap();
+        from.transport().close().unwrap();
+        let bridge = Bridge::new(from, to.clone());
+        assert!(bridge.carries_headers());
+        let carried = run_to_the_end(&bridge);
+        assert_eq!((carried.messages, carried.without_headers), (2, 0));
+        let receiver = to.receiver();
+        assert_eq!(receiver.try_recv().unwrap().headers(), options.headers);
+        assert!(receiver.try_recv().unwrap().headers().is_empty());
+    }
+
+    /// As to a queue whose transport has none.
+    #[test]
+    fn headers_that_the_other_queue_does_not_take_are_left_behind_and_counted() {
+        let (from, to) = (queue(QueueOptions::new()), queue(QueueOptions::new()));
+        let options = SendOptions::new().header("traceparent", "00-1-2-01");
+        let options = options.unwrap();
+        let sender = from.sender();
+        sender.send_with(b"with", &options, Wait::No).unwrap();
+        sender.send(b"without").unwrap();
+        from.transport().close().unwrap();
+        let bridge = Bridge {
+            headers: false,
+            ..Bridge::new(from, to.clone())
+        };
+        let carried = run_to_the_end(&bridge);
+        assert_eq!((carried.messages, carried.without_headers), (2, 1));
+        assert!(to.receiver().try_recv().unwrap().headers().is_empty());
     }
 
     #[test]
