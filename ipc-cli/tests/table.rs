@@ -46,15 +46,16 @@ fn declared() -> Table {
 fn the_readme_says_what_each_transport_can_do() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = fs::read_to_string(&path).unwrap();
-    let written = Table::find(&readme).expect("README.md has the table");
+    // Not the parsed table: a row that is missing would count as unsupported.
+    let written = Table::lines_in(&readme).expect("README.md has the table");
     let declared = declared();
     if env::var_os(WRITE).is_some() {
-        let updated = readme.replace(&written.markdown(), &declared.markdown());
+        let updated = readme.replace(written, &declared.markdown());
         fs::write(&path, updated).unwrap();
         return;
     }
     assert!(
-        written == declared,
+        written == declared.markdown(),
         "the table in README.md is not what the transports declare: cargo xtask table writes it"
     );
     for (scheme, semantic) in declared.emulated() {

@@ -36,6 +36,18 @@ impl Table {
         Some(table)
     }
 
+    /// The lines of the table in a text, if there is one.
+    #[must_use]
+    pub fn lines_in(text: &str) -> Option<&str> {
+        let is_head = |line: &&str| line.starts_with(HEAD);
+        let before = text.split_inclusive('\n').take_while(|line| !is_head(line));
+        let rest = text.get(before.map(str::len).sum()..)?;
+        let lines = rest.split_inclusive('\n');
+        let table = lines.take_while(|line| line.starts_with('|'));
+        let len: usize = table.map(str::len).sum();
+        rest.get(..len).filter(|lines| !lines.is_empty())
+    }
+
     /// The column of a transport, by its scheme.
     #[must_use]
     pub fn column(&self, scheme: &str) -> Option<Capabilities> {
@@ -106,9 +118,11 @@ mod tests {
             .with("two", Capabilities::none().natively(Semantic::ALL));
         let text = format!("# Above\n\n{}\nBelow.\n", table.markdown());
         assert_eq!(Table::find(&text), Some(table.clone()));
+        assert_eq!(Table::lines_in(&text), Some(&*table.markdown()));
         let emulated: Vec<_> = table.emulated().collect();
         assert_eq!(emulated, [("one", Semantic::Batches)]);
         assert_eq!(Table::find("no table"), None);
+        assert_eq!(Table::lines_in("no table"), None);
     }
 
     #[test]
