@@ -56,8 +56,8 @@ impl Puller {
         }
     }
 
-    /// Asks for at most `most` of the messages that are there now. Some may be missing: those that the
-    /// consumer does not count, or sends late.
+    /// Asks for at most `most` of the messages that are there now. Some may be missing: those that
+    /// the consumer does not count, or sends late.
     pub(crate) async fn ask_many(
         &mut self,
         lane: &Lane,

@@ -118,8 +118,8 @@ impl NatsReceiver {
         }
     }
 
-    /// At most `most` messages that are there now, in their order: one question for all, then each is
-    /// leased, several at a time. With several lanes none.
+    /// At most `most` messages that are there now, in their order: one question for all, then each
+    /// is leased, several at a time. With several lanes none.
     async fn receive_more(&self, most: usize) -> Result<Vec<Taken>, RecvError> {
         let shared = &self.shared;
         let [lane] = &shared.lanes[..] else {
