@@ -53,7 +53,8 @@ pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
         let payloads = Payloads::of(queue.transport().payload());
         let printed = print(&delivery, &payloads, show);
         if let Err(error) = printed {
-            drop(delivery);
+            // At once: nothing was done with it.
+            let _ = delivery.nack_after(Duration::ZERO);
             return Err(unread(what, Some(&error)));
         }
         // Only now: what was not printed comes again.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ipc_proto::QueueSettings;
-use ipc_queue::QueueOptions;
+use ipc_queue::{Backoff, QueueOptions};
 
 use crate::show;
 
@@ -24,9 +24,19 @@ pub struct Settings {
     /// Memory for payloads that do not fit inline [default: 8MiB]
     #[arg(long, value_name = "BYTES", value_parser = bytes::<u64>)]
     pub pool_bytes: Option<u64>,
-    /// Number of deliveries before a message becomes a dead letter [default: 5]
+    /// Number of attempts before a message becomes a dead letter [default: 12]
     #[arg(long, value_name = "ATTEMPTS")]
     pub attempt_limit: Option<u8>,
+    /// Number of receivers that may die over a message before it becomes a dead letter [default: 5]
+    #[arg(long, value_name = "CRASHES")]
+    pub crash_limit: Option<u8>,
+    /// Number of leases that may run out before a message becomes a dead letter [default: 2]
+    #[arg(long, value_name = "LEASES")]
+    pub expiry_limit: Option<u8>,
+    /// How long a message waits after a failure: none, one time (5s), a list (1s,10s,60s), or a
+    /// range in which it doubles (100ms..1m) [default: 100ms..1m]
+    #[arg(long, value_name = "TIMES", value_parser = backoff)]
+    pub backoff: Option<Backoff>,
     /// How long a receiver may hold a message [default: for as long as it lives]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub lease: Option<Duration>,
@@ -55,13 +65,13 @@ impl Settings {
     pub fn apply(&self, mut options: QueueOptions) -> QueueOptions {
         macro_rules! given {
             ($($setting:ident)*) => {$(
-                if let Some(value) = self.$setting {
-                    options = options.$setting(value);
+                if let Some(value) = &self.$setting {
+                    options = options.$setting(value.clone());
                 }
             )*};
         }
         given!(capacity inline_bytes max_message_bytes pool_bytes attempt_limit lease);
-        given!(max_participants ageing dedup_window dedup_keys);
+        given!(crash_limit expiry_limit backoff max_participants ageing dedup_window dedup_keys);
         if self.priorities {
             options = options.priorities(true);
         }
@@ -94,6 +104,9 @@ pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
         ),
         ("pool-bytes", show::bytes(settings.pool_bytes)),
         ("attempt-limit", settings.attempt_limit.to_string()),
+        ("crash-limit", settings.crash_limit.to_string()),
+        ("expiry-limit", settings.expiry_limit.to_string()),
+        ("backoff", backoff_in_words(&settings.backoff)),
         ("lease", lease),
         ("max-participants", settings.max_participants.to_string()),
         ("priorities", priorities.to_owned()),
@@ -101,6 +114,41 @@ pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
         ("dedup-window", window),
         ("dedup-keys", keys),
     ]
+}
+
+/// `none`, `5s`, `1s,10s,60s`, `100ms..1m`.
+fn backoff(text: &str) -> Result<Backoff, String> {
+    let time = |text: &str| {
+        humantime::parse_duration(text.trim()).map_err(|error| format!("{text:?}: {error}"))
+    };
+    if text == "none" {
+        return Ok(Backoff::None);
+    }
+    if let Some((first, most)) = text.split_once("..") {
+        let (first, most) = (time(first)?, time(most)?);
+        return Ok(Backoff::Exponential { first, most });
+    }
+    let times: Vec<Duration> = text.split(',').map(time).collect::<Result<_, _>>()?;
+    Ok(match times[..] {
+        [only] => Backoff::Fixed(only),
+        _ => Backoff::List(times),
+    })
+}
+
+/// As it is given on the command line.
+fn backoff_in_words(backoff: &Backoff) -> String {
+    let time = |time: Duration| humantime::format_duration(time).to_string();
+    match backoff {
+        Backoff::None => "none".to_owned(),
+        Backoff::Fixed(delay) => time(*delay),
+        Backoff::Exponential { first, most } => format!("{}..{}", time(*first), time(*most)),
+        Backoff::List(delays) => delays
+            .iter()
+            .copied()
+            .map(time)
+            .collect::<Vec<_>>()
+            .join(","),
+    }
 }
 
 /// `4096`, `300k`, `8MiB`.
@@ -139,6 +187,15 @@ mod tests {
     }
 
     #[test]
+    fn a_backoff_is_shown_as_it_is_given() {
+        for text in ["none", "5s", "1s,10s,1m", "100ms..1m"] {
+            assert_eq!(backoff_in_words(&backoff(text).unwrap()), text);
+        }
+        assert_eq!(backoff("100ms..1m"), Ok(Backoff::default()));
+        assert!(backoff("soon").is_err() && backoff("1s..").is_err());
+    }
+
+    #[test]
     fn the_help_says_the_defaults() {
         let defaults = QueueSettings::default();
         let mut command = Settings::augment_args(clap::Command::new("create"));
@@ -148,6 +205,9 @@ mod tests {
             defaults.capacity.to_string(),
             defaults.inline_bytes.to_string(),
             defaults.attempt_limit.to_string(),
+            defaults.crash_limit.to_string(),
+            defaults.expiry_limit.to_string(),
+            backoff_in_words(&defaults.backoff),
             defaults.max_participants.to_string(),
             defaults.dedup_keys.to_string(),
             humantime::format_duration(defaults.ageing).to_string(),

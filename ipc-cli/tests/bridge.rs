@@ -127,7 +127,8 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
     let banks = Banks::new("kills");
     let from = QueueOptions::new()
         .capacity(256)
-        .attempt_limit(QueueSettings::MAX_ATTEMPTS);
+        .attempt_limit(QueueSettings::MAX_ATTEMPTS)
+        .crash_limit(QueueSettings::MAX_ATTEMPTS);
     let from = from.open_bytes(&banks.from).unwrap();
     let to = QueueOptions::new()
         .capacity(256)
@@ -180,6 +181,7 @@ fn bridges_into_a_cluster_and_back_killed_again_and_again_carry_each_message_onc
     let middle = cluster.address("middle");
     let options = QueueOptions::new()
         .attempt_limit(QueueSettings::MAX_ATTEMPTS)
+        .crash_limit(QueueSettings::MAX_ATTEMPTS)
         .dedup_window(Duration::from_secs(3600));
     let open = |address: &str| options.open_bytes(address).unwrap();
     let (from, over, to) = (open(&banks.from), open(&middle), open(&banks.to));

@@ -3,7 +3,7 @@
 //! | header | value |
 //! |---|---|
 //! | `Ipc-Headers` | the names, in their order, separated by commas; absent if there are none |
-//! | `Ipc-Header-NAME` | the value of the header `NAME`; `%` and what is not visible ASCII as `%XX` |
+//! | `Ipc-Header-NAME` | the header's value; `%` and what is not visible ASCII as `%XX` |
 //!
 //! The message in the work queue has them until the message is acked; the record of a dead letter
 //! has them, too. All other records have neither headers nor a payload.

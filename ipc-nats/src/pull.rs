@@ -9,7 +9,7 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 
-use crate::lane::{Lane, Trouble};
+use crate::lane::{Delivered, Lane, Trouble};
 
 #[derive(Debug)]
 pub(crate) struct Puller {
@@ -31,6 +31,8 @@ pub(crate) enum Answer {
 
 /// How much longer than the server said it would take its answer may take.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the next of several messages may take. What comes later is found by the next look.
+const NEXT_WITHIN: Duration = Duration::from_millis(20);
 
 impl Puller {
     pub(crate) async fn new(client: &Client) -> Result<Self, Trouble> {
@@ -52,6 +54,46 @@ impl Puller {
                 return Some(arrived);
             }
         }
+    }
+
+    /// Asks for at most `most` of the messages that are there now. Some may be missing: those that
+    /// the consumer does not count, or sends late.
+    pub(crate) async fn ask_many(
+        &mut self,
+        lane: &Lane,
+        most: usize,
+    ) -> Result<Vec<Message>, Trouble> {
+        self.asked += 1;
+        let question = json!({ "batch": most, "no_wait": true }).to_string();
+        let reply = format!("{}.{}", self.inbox, self.asked);
+        let subject = lane.next_subject();
+        let asked = self
+            .client
+            .publish_with_reply(subject, reply.clone(), question.into());
+        asked
+            .await
+            .map_err(|error| Trouble::Server(error.to_string()))?;
+        let mut came = Vec::new();
+        while came.len() < most {
+            let next = tokio::time::timeout(NEXT_WITHIN, self.arrivals.next()).await;
+            let Ok(Some(arrived)) = next else {
+                break;
+            };
+            let delivered = arrived.reply.as_ref().and_then(|to| Delivered::read(to));
+            match (arrived.status, delivered) {
+                (None, Some(delivered)) => {
+                    // The server says nothing after the last one.
+                    let is_last = delivered.pending == 0 && arrived.subject.as_str() == reply;
+                    came.push(arrived);
+                    if is_last {
+                        break;
+                    }
+                }
+                (Some(_), _) if arrived.subject.as_str() == reply => break,
+                _ => {}
+            }
+        }
+        Ok(came)
     }
 
     /// Asks for one message, to come within that time; `None`: now.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
+use futures_util::StreamExt;
+use futures_util::stream;
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{ReceivePort, Wait};
 use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvError};
@@ -42,6 +44,8 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// How long a message that is ready may take to be handed out, before a look that does not wait finds nothing.
 const HANDED_OUT_WITHIN: Duration = Duration::from_millis(500);
 const SHORTLY: Duration = Duration::from_millis(5);
+/// How many messages of a batch are leased at the same time.
+const IN_FLIGHT: usize = 32;
 
 impl NatsReceiver {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
@@ -112,6 +116,38 @@ impl NatsReceiver {
                 return Ok(taken);
             }
         }
+    }
+
+    /// At most `most` messages that are there now, in their order: one question for all, then each
+    /// is leased, several at a time. With several lanes none.
+    async fn receive_more(&self, most: usize) -> Result<Vec<Taken>, RecvError> {
+        let shared = &self.shared;
+        let [lane] = &shared.lanes[..] else {
+            return Ok(Vec::new());
+        };
+        if most == 0 || shared.is_paused() {
+            return Ok(Vec::new());
+        }
+        let mut puller = self.puller.lock().await;
+        let Some(puller) = puller.as_mut() else {
+            return Ok(Vec::new());
+        };
+        let came = puller.ask_many(lane, most).await;
+        let came = came.map_err(|trouble| shared.recv_error(trouble))?;
+        let takes = came.into_iter().map(|message| self.take(message));
+        let taken: Vec<_> = stream::iter(takes).buffered(IN_FLIGHT).collect().await;
+        // One that could not be taken is handed out again in the server's time.
+        Ok(taken.into_iter().filter_map(Result::ok).flatten().collect())
+    }
+
+    fn delivery(&self, taken: Taken) -> ByteDelivery<'_> {
+        let right = NatsHeld {
+            shared: Arc::clone(&self.shared),
+            ticket: taken.ticket,
+        };
+        let queue = self.shared.entry.id;
+        let delivery = ByteDelivery::buffered(queue, taken.about, taken.payload, right);
+        delivery.with_headers(taken.headers)
     }
 
     /// What came in after an earlier call had given up.
@@ -408,13 +444,30 @@ impl ReceivePort for NatsReceiver {
             return Err(RecvError::Forked);
         }
         let taken = block_on(self.receive(wait))?;
-        let right = NatsHeld {
-            shared: Arc::clone(&self.shared),
-            ticket: taken.ticket,
-        };
-        let queue = self.shared.entry.id;
-        let delivery = ByteDelivery::buffered(queue, taken.about, taken.payload, right);
-        Ok(delivery.with_headers(taken.headers))
+        Ok(self.delivery(taken))
+    }
+
+    fn recv_batch<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
+        if most == 0 {
+            return Ok(());
+        }
+        let before = into.len();
+        into.push(self.recv(wait)?);
+        // The first one is there: what goes wrong with the others shows in the next call.
+        let more = block_on(self.receive_more(most - 1)).unwrap_or_default();
+        into.extend(more.into_iter().map(|taken| self.delivery(taken)));
+        // What the consumer did not know of yet.
+        while into.len() - before < most
+            && let Ok(delivery) = self.recv(Wait::No)
+        {
+            into.push(delivery);
+        }
+        Ok(())
     }
 
     fn bell(&self) -> Bell {

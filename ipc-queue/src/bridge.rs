@@ -6,8 +6,8 @@
 //! ([`dedup_window`](crate::QueueOptions::dedup_window)). Where it has no keys a kill may double a message that was just being
 //! published: at least once. Several bridges between the same two queues share the work.
 //!
-//! Kinds, payloads and headers are carried. A queue without [`Semantic::Headers`] gets the messages without their headers, and
-//! [`Carried::without_headers`] counts these. Each message gets a new id and time, and priorities, delays and expiry times, which were
+//! Kinds, payloads and headers are carried. A queue without [`Semantic::Headers`] gets the messages
+//! without their headers, and [`Carried::without_headers`] counts these. Each message gets a new id and time, and priorities, delays and expiry times, which were
 //! the sender's wish to the first queue, are not carried. A kill costs each message in hand an attempt, as any receiver's
 //! death does: past the limit it is a dead letter of the first queue.
 

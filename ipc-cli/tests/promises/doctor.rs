@@ -150,6 +150,9 @@ fn a_full_memory_is_found_and_removing_queues_helps() {
                   while \"$0\" create q$queue --capacity 64 --max-message-bytes 4k \
                   --pool-bytes 8k 2> /dev/null; \
                   do queue=$((queue + 1)); done; \
+                  while \"$0\" create r$queue --capacity 1 --inline-bytes 64 \
+                  --max-message-bytes 64 2> /dev/null; \
+                  do queue=$((queue + 1)); done; \
                   \"$0\" doctor --json > /dev/null && exit 9; \
                   \"$0\" doctor --quiet || true; \
                   \"$0\" rm q0 q1 q2 q3 q4 q5 > /dev/null; \"$0\" doctor --quiet";

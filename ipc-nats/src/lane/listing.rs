@@ -31,7 +31,8 @@ struct State {
 const NEXT_WITHIN: Duration = Duration::from_millis(200);
 
 impl Lane {
-    /// All places that are taken, oldest change first, each once; without the contents of dead letters.
+    /// All places that are taken, oldest change first, each once; without the contents of dead
+    /// letters.
     pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
         Ok(self.count_and_list(until).await?.1)
     }
