@@ -136,7 +136,7 @@ fn end(child: Child) -> Output {
 fn side_by_side(old: &str, new: &str, encoding: Encoding) {
     let place = Place::new("shm");
     let options = QueueOptions::new().encoding(encoding).type_name("Job");
-    let queue: Queue<First> = options.capacity(64).open(&place.address).unwrap();
+    let queue: Queue<First> = options.open(&place.address).unwrap();
     let each = |what| [old, new].map(|version| start(version, what, &place.address));
     let (workers, senders) = (each("work"), each("send"));
     for sender in senders {
