@@ -488,7 +488,9 @@ mod tests {
             let geometry = levels[0].clone();
             prop_assert!(64 * RingWord::COUNT <= geometry.cells_at);
             prop_assert!(geometry.inline_at(capacity - 1) + geometry.inline_bytes <= geometry.tags_at);
-            let mut end = geometry.tags_at + 8 * geometry.chunks() as usize;
+            let tags_end = geometry.tags_at + 8 * geometry.chunks() as usize;
+            prop_assert!(tags_end <= geometry.reasons_at && geometry.reasons >= 1);
+            let mut end = geometry.reasons_at + 8 * REASON_WORDS * geometry.reasons as usize;
             for chunk in 0..geometry.chunks() {
                 let (at, bytes) = geometry.chunk_at(chunk).unwrap();
                 prop_assert!(at >= end && at % 64 == 0);
@@ -496,10 +498,15 @@ mod tests {
             }
             prop_assert_eq!(geometry.chunk_at(geometry.chunks()), None);
             prop_assert!(end <= geometry.total_bytes);
-            let largest = geometry.classes.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
+            let Some((for_headers, plain)) = geometry.classes.split_last() else {
+                panic!("{geometry:?}");
+            };
+            let with_headers = max_message_bytes.max(inline_bytes) as usize + MAX_TRAILER_BYTES;
+            prop_assert!(for_headers.chunk_bytes >= with_headers);
+            let largest = plain.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
             prop_assert!(largest >= max_message_bytes as usize);
             // The pool is what was asked for, rounded up to one cache line a chunk.
-            let pool: usize = geometry.classes.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
+            let pool: usize = plain.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
             prop_assert!(pool as u64 <= settings.pool_bytes + 64);
         }
     }
