@@ -211,7 +211,8 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     let (receiver, other) = (ours.receiver(), theirs.receiver());
     // All that is left is in our hands.
     let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
-    batch.pop().unwrap().nack().unwrap();
+    let last = batch.pop().unwrap();
+    last.nack_after(Duration::ZERO).unwrap();
     let held = other.try_recv().unwrap();
     assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
     held.ack().unwrap();
@@ -312,7 +313,7 @@ fn a_requeued_letter_is_a_new_delivery_for_whoever_fences() {
     let mut delivery = receiver.recv().unwrap();
     let (id, mut token) = (delivery.id(), delivery.token());
     for _ in 0..3 {
-        delivery.nack().unwrap();
+        delivery.nack_after(Duration::ZERO).unwrap();
         delivery = receiver.recv().unwrap();
         assert_eq!((delivery.id(), delivery.attempt()), (id, 2));
         assert!(delivery.token() > token);

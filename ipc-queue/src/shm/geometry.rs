@@ -78,6 +78,8 @@ pub struct Geometry {
     pub reasons: u32,
     /// The sizes of chunks, smallest first.
     pub classes: Vec<Class>,
+    /// Chunks for payloads with headers that fit in no other chunk together.
+    pub for_headers: Class,
     /// Its size.
     pub total_bytes: usize,
 }
@@ -205,6 +207,7 @@ impl Geometry {
             tags_at,
             reasons_at,
             reasons,
+            for_headers: classes.pop()?,
             classes,
             total_bytes: at,
         })
@@ -212,7 +215,7 @@ impl Geometry {
 
     /// How many chunks there are.
     pub fn chunks(&self) -> u32 {
-        self.classes.last().map_or(0, |class| class.chunks.end)
+        self.for_headers.chunks.end
     }
 
     /// The payload bytes of cell `index`.
@@ -226,6 +229,7 @@ impl Geometry {
         let class = self
             .classes
             .iter()
+            .chain([&self.for_headers])
             .find(|class| class.chunks.contains(&chunk))?;
         let index = (chunk - class.chunks.start) as usize;
         Some((class.at + index * class.chunk_bytes, class.chunk_bytes))
@@ -442,9 +446,7 @@ mod tests {
     #[test]
     fn the_default_pool_holds_several_of_the_largest() {
         let geometry = Geometry::new(&QueueSettings::default(), 0).unwrap();
-        let [.., largest, for_headers] = &geometry.classes[..] else {
-            panic!("{geometry:?}");
-        };
+        let (largest, for_headers) = (geometry.classes.last().unwrap(), &geometry.for_headers);
         assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
         assert!(for_headers.chunk_bytes >= (1 << 20) + MAX_TRAILER_BYTES);
     }
@@ -498,9 +500,7 @@ mod tests {
             }
             prop_assert_eq!(geometry.chunk_at(geometry.chunks()), None);
             prop_assert!(end <= geometry.total_bytes);
-            let Some((for_headers, plain)) = geometry.classes.split_last() else {
-                panic!("{geometry:?}");
-            };
+            let (for_headers, plain) = (&geometry.for_headers, &geometry.classes);
             let with_headers = max_message_bytes.max(inline_bytes) as usize + MAX_TRAILER_BYTES;
             prop_assert!(for_headers.chunk_bytes >= with_headers);
             let largest = plain.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
