@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use std::time::Duration;
+
 use ipc_queue::shm::Inspector;
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, Name, Priority, QueueError, QueueOptions, SendOptions, remove};
@@ -53,7 +55,7 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
     let other = queue.receiver();
     let large = other.try_recv().unwrap();
     other.try_recv().unwrap().bury().unwrap();
-    large.nack().unwrap();
+    large.nack_after(Duration::ZERO).unwrap();
 
     let inspector = place.inspect().unwrap();
     let stats = inspector.stats();

@@ -93,6 +93,42 @@ fn short_of_memory(shm: &Shm) -> ByteQueue {
 }
 
 #[test]
+fn headers_fit_behind_the_largest_payload_also_while_the_pool_is_full() {
+    let shm = Shm::new();
+    let queue = short_of_memory(&shm);
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    sender.try_send(&content(1, LARGEST)).unwrap();
+    let options = SendOptions::new().header("large", vec![7; 4000]).unwrap();
+    let payload = content(2, LARGEST);
+    let id = sender.send_with(&payload, &options, Wait::No).unwrap();
+    let too_large = sender.send_with(&content(2, LARGEST + 1), &options, Wait::No);
+    let most = LARGEST;
+    let bytes = LARGEST + 1;
+    assert_eq!(too_large, Err(SendFailure::TooLarge { bytes, most }));
+    receiver.try_recv().unwrap().ack().unwrap();
+    let held = receiver.try_recv().unwrap().hold();
+    assert_eq!((held.about().id, held.payload()), (id, &payload[..]));
+    assert_eq!(held.headers(), &options.headers);
+    held.ack().unwrap();
+    shm.remove(&Name::new("short").unwrap()).unwrap();
+}
+
+#[test]
+fn more_ended_leases_than_a_cell_remembers_are_refused_at_creation() {
+    let shm = Shm::new();
+    let request = OpenRequest {
+        settings: QueueSettings {
+            expiry_limit: 3,
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let refused = shm.open(&Name::new("q").unwrap(), &request).unwrap_err();
+    assert!(matches!(refused, QueueError::Settings(_)), "{refused:?}");
+    assert!(refused.to_string().contains("expiry_limit"), "{refused}");
+}
+
+#[test]
 fn memory_is_waited_for_like_a_place() {
     let shm = Shm::new();
     let queue = short_of_memory(&shm);
@@ -211,7 +247,8 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     let (receiver, other) = (ours.receiver(), theirs.receiver());
     // All that is left is in our hands.
     let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
-    batch.pop().unwrap().nack().unwrap();
+    let last = batch.pop().unwrap();
+    last.nack_after(Duration::ZERO).unwrap();
     let held = other.try_recv().unwrap();
     assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
     held.ack().unwrap();
@@ -312,7 +349,7 @@ fn a_requeued_letter_is_a_new_delivery_for_whoever_fences() {
     let mut delivery = receiver.recv().unwrap();
     let (id, mut token) = (delivery.id(), delivery.token());
     for _ in 0..3 {
-        delivery.nack().unwrap();
+        delivery.nack_after(Duration::ZERO).unwrap();
         delivery = receiver.recv().unwrap();
         assert_eq!((delivery.id(), delivery.attempt()), (id, 2));
         assert!(delivery.token() > token);

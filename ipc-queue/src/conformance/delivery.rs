@@ -214,13 +214,13 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
             assert_eq!(*next, expected, "a sender counts its messages");
         }
         let firsts = kinds.map(|_| receiver.try_recv().expect("it was sent"));
-        // All of it, except what differs from one delivery to the next.
-        let about = |delivery: &ByteDelivery<'_>| About {
+        // All but what tells one delivery from the next.
+        let same = |delivery: &ByteDelivery<'_>| About {
             attempt: 0,
             delivery: 0,
             ..delivery.about()
         };
-        let abouts = firsts.each_ref().map(about);
+        let abouts = firsts.each_ref().map(same);
         for (first, (kind, id)) in firsts.into_iter().zip(kinds.into_iter().zip(ids)) {
             assert_eq!(
                 (first.kind(), first.id(), first.payload()),
@@ -230,7 +230,7 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
         }
         for _ in kinds {
             let again = receiver.try_recv().expect("it was given back");
-            let about = about(&again);
+            let about = same(&again);
             assert!(abouts.contains(&about), "{about:?} is none of {abouts:?}");
             again.ack().expect("we hold it");
         }

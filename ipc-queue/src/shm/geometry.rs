@@ -79,6 +79,8 @@ pub struct Geometry {
     pub reasons: u32,
     /// The sizes of chunks, smallest first.
     pub classes: Vec<Class>,
+    /// Chunks for payloads with headers that fit in no other chunk together.
+    pub for_headers: Class,
     /// Its size.
     pub total_bytes: usize,
 }
@@ -206,6 +208,7 @@ impl Geometry {
             tags_at,
             reasons_at,
             reasons,
+            for_headers: classes.pop()?,
             classes,
             total_bytes: at,
         })
@@ -213,7 +216,7 @@ impl Geometry {
 
     /// How many chunks there are.
     pub fn chunks(&self) -> u32 {
-        self.classes.last().map_or(0, |class| class.chunks.end)
+        self.for_headers.chunks.end
     }
 
     /// The payload bytes of cell `index`.
@@ -227,6 +230,7 @@ impl Geometry {
         let class = self
             .classes
             .iter()
+            .chain([&self.for_headers])
             .find(|class| class.chunks.contains(&chunk))?;
         let index = (chunk - class.chunks.start) as usize;
         Some((class.at + index * class.chunk_bytes, class.chunk_bytes))
@@ -443,9 +447,7 @@ mod tests {
     #[test]
     fn the_default_pool_holds_several_of_the_largest() {
         let geometry = Geometry::new(&QueueSettings::default(), 0).unwrap();
-        let [.., largest, for_headers] = &geometry.classes[..] else {
-            panic!("{geometry:?}");
-        };
+        let (largest, for_headers) = (geometry.classes.last().unwrap(), &geometry.for_headers);
         assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
         assert!(for_headers.chunk_bytes >= (1 << 20) + MAX_TRAILER_BYTES);
     }
@@ -489,7 +491,9 @@ mod tests {
             let geometry = levels[0].clone();
             prop_assert!(64 * RingWord::COUNT <= geometry.cells_at);
             prop_assert!(geometry.inline_at(capacity - 1) + geometry.inline_bytes <= geometry.tags_at);
-            let mut end = geometry.tags_at + 8 * geometry.chunks() as usize;
+            let tags_end = geometry.tags_at + 8 * geometry.chunks() as usize;
+            prop_assert!(tags_end <= geometry.reasons_at && geometry.reasons >= 1);
+            let mut end = geometry.reasons_at + 8 * REASON_WORDS * geometry.reasons as usize;
             for chunk in 0..geometry.chunks() {
                 let (at, bytes) = geometry.chunk_at(chunk).unwrap();
                 prop_assert!(at >= end && at % 64 == 0);
@@ -497,10 +501,13 @@ mod tests {
             }
             prop_assert_eq!(geometry.chunk_at(geometry.chunks()), None);
             prop_assert!(end <= geometry.total_bytes);
-            let largest = geometry.classes.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
+            let (for_headers, plain) = (&geometry.for_headers, &geometry.classes);
+            let with_headers = max_message_bytes.max(inline_bytes) as usize + MAX_TRAILER_BYTES;
+            prop_assert!(for_headers.chunk_bytes >= with_headers);
+            let largest = plain.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
             prop_assert!(largest >= max_message_bytes as usize);
             // The pool is what was asked for, rounded up to one cache line a chunk.
-            let pool: usize = geometry.classes.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
+            let pool: usize = plain.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
             prop_assert!(pool as u64 <= settings.pool_bytes + 64);
         }
     }

@@ -207,7 +207,7 @@ impl LevelSender {
             let claim = self.claim(options.kind)?;
             self.writable(claim, None, all)?
         } else {
-            self.try_lend_room(all, options.kind)?
+            self.try_lend_room(all, options.kind, || self.free_chunk_for_headers(all))?
         };
         place.bytes_mut()[len..].copy_from_slice(&trailer);
         Ok(place.cut(len))
@@ -399,19 +399,24 @@ impl LevelSender {
         if len > most {
             return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
         }
-        self.try_lend_room(len, kind)
+        self.try_lend_room(len, kind, || self.free_chunk(len))
     }
 
     #[inline(always)]
-    fn try_lend_room(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
+    fn try_lend_room(
+        &self,
+        len: usize,
+        kind: Kind,
+        free_chunk: impl Fn() -> Option<Candidate>,
+    ) -> Result<Writable<'_>, Lack> {
         let no_memory = || match self.shared.check_open() {
             Ok(()) => Lack::Memory,
             Err(failure) => Lack::Over(failure),
         };
-        let mut chunk = self.free_chunk(len).ok_or_else(no_memory)?;
+        let mut chunk = free_chunk().ok_or_else(no_memory)?;
         let claim = self.claim(kind)?;
         while !self.level.ring.allocate(chunk, &claim) {
-            match self.free_chunk(len) {
+            match free_chunk() {
                 Some(other) => chunk = other,
                 None => {
                     self.give_back(claim);
@@ -475,6 +480,17 @@ impl LevelSender {
             }
         }
         None
+    }
+
+    /// As [`free_chunk`](Self::free_chunk), or one of those that only payloads with headers use.
+    fn free_chunk_for_headers(&self, len: usize) -> Option<Candidate> {
+        let chunks = &self.level.payloads.geometry().for_headers.chunks;
+        let last = || {
+            self.level
+                .ring
+                .find_chunk(chunks.clone(), self.last_chunk.get())
+        };
+        self.free_chunk(len).or_else(last)
     }
 
     #[cold]

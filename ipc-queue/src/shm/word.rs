@@ -14,7 +14,8 @@
 //! | `READY lap` | `LEASED(me) attempt+1 lap+1` | a receiver | it takes the message |
 //! | `LEASED(me)` | `FREE` | that receiver | ack; `QUARANTINED` if a zombie still reads |
 //! | `LEASED(me)` | `READY`, `DEAD` | that receiver | nack; bury, or a nack when the attempts are used up |
-//! | `LEASED(x)` | `DELAYED` | x, or anybody | x noted until when the message is put off (`due`) |
+//! | `LEASED(x)` | `DELAYED` | x, or anybody | x noted until when the message is put off (`due`): a nack with a delay, or a snooze |
+//! | `LEASED(me)` | `READY` | that receiver | it snoozed without a delay, and noted that |
 //! | `LEASED(dead)` | `READY`, `DEAD` | anybody | after the holder's death |
 //! | `LEASED(x)` | `READY zombie=x` | anybody | the lease expired; a second time: `DEAD` |
 //! | `DELAYED` | `READY` | anybody | when due |
@@ -38,6 +39,18 @@
 //! its attempts and its reason, or a message that starts anew. Since attempts count on, no two
 //! deliveries of an occupancy have the same: whoever lost a lease before can't be taken for the one
 //! who has it now.
+//!
+//! # Attempts and deliveries
+//!
+//! The `attempt` of a word numbers deliveries, snoozed ones included. The limits are about attempts:
+//! those are the sum of the tally's counters, which a snoozed delivery does not change (`Tally`). The
+//! holder notes the snooze before the time, and the time before the state changes. So a kill in
+//! between leaves a crash, or a nack that was put off: one attempt too many, never one too few.
+//!
+//! Numbers start over after 255, at 2. Attempts can't get that far, since the limits are below;
+//! snoozes can. So while somebody who lost the message may still be reading, a snooze is a nack, and
+//! every snooze leaves a note of its time, also one without a delay. Of a message that was requeued
+//! and is snoozed 254 times after that, attempts may be counted anew once.
 
 use std::cmp::Ordering;
 use std::num::NonZeroU16;
@@ -218,8 +231,8 @@ impl Position {
 pub struct State {
     /// What the cell holds.
     pub kind: CellKind,
-    /// How often the message was delivered, also before it was requeued: `Cell::attempts` says how
-    /// often since. In `Writing`: how often receivers stepped over it, so that the lap of its claim
+    /// How often the message was delivered, also before it was requeued, and snoozed deliveries
+    /// included: `Cell::attempts` says how many attempts there were since. In `Writing`: how often receivers stepped over it, so that the lap of its claim
     /// can be told.
     pub attempt: u8,
     /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.

@@ -580,6 +580,23 @@ fn whoever_puts_a_message_off_may_die_or_stop() {
 }
 
 #[test]
+fn whoever_snoozes_a_message_may_die_or_stop() {
+    for (to, lease) in [(0, None), (25, None), (25, Some(10))] {
+        let actors = vec![
+            (0, sends(&[1])),
+            (1, vec![Take, Snooze(to)]),
+            (2, vec![Recover(1), Take, Nack]),
+            (3, vec![Clock(20), Clock(30)]),
+        ];
+        let mut taken = Scenario::new(1, actors).prepared([0, 0, 1]).limit(2);
+        if let Some(lease) = lease {
+            taken = taken.leasing(lease);
+        }
+        explore("snoozed by the dead", 2, taken.noting().killing(1, &[1]));
+    }
+}
+
+#[test]
 fn who_is_late_to_put_a_message_off_leaves_the_next_one_of_its_process() {
     let actors = vec![
         (0, sends(&[1, 2])),

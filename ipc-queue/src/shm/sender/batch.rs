@@ -108,16 +108,86 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
+    use crate::error::RecvError;
+    use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
     use crate::shm::memory::Word;
-    use crate::shm::word::State;
-    use crate::transport::OpenRequest;
+    use crate::shm::word::{CellKind, State};
+    use crate::transport::{OpenRequest, Transport};
 
     #[test]
     fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
         for capacity in [1024, 4, 3] {
             steps_over_the_first_of_three(capacity);
         }
+    }
+
+    #[test]
+    fn headers_move_with_a_message_that_was_stepped_over() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "headers").unwrap();
+        let name = Name::new("q").unwrap();
+        let queue = ShmQueue::open(&namespace, &name, &OpenRequest::default()).unwrap();
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let sender = handle.at(0);
+        let options = SendOptions::new().header("a", "value").unwrap();
+        for len in [0, 10, 5000] {
+            let mut loan = sender.loan_with(len, &options, Wait::No).unwrap();
+            loan.fill(7);
+            // As a receiver that found something behind it.
+            let ring = &sender.level.ring;
+            let is_written = |index: &u32| {
+                let word = ring.cell(*index).state().load(SeqCst);
+                State::from_word(word).kind == CellKind::Writing
+            };
+            let index = (0..ring.cells()).find(is_written).unwrap();
+            let cell = ring.cell(index).state();
+            let word = cell.load(SeqCst);
+            let over = State::from_word(word).stepped_over().to_word();
+            cell.swap_if(word, over, SeqCst).unwrap();
+            loan.publish().unwrap();
+            let delivery = receiver.receive(Wait::No).unwrap();
+            assert_eq!(delivery.payload(), vec![7; len]);
+            assert_eq!(delivery.headers(), options.headers);
+            delivery.ack().unwrap();
+        }
+        assert!(ShmQueue::remove(&namespace, &name).unwrap());
+    }
+
+    #[test]
+    fn headers_that_are_none_make_a_dead_letter_that_says_so() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let namespace = Namespace::in_folder(folder.path().join("root"), "damaged").unwrap();
+        let name = Name::new("q").unwrap();
+        let queue = ShmQueue::open(&namespace, &name, &OpenRequest::default()).unwrap();
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let sender = handle.at(0);
+        let options = SendOptions::new().header("a", "value").unwrap();
+        let mut place = sender.lend_with_headers(0, &options, Wait::No).unwrap();
+        // One more than there is room for, and then something that is no header.
+        for trailer in [u16::MAX.to_le_bytes(), [1, 0]] {
+            let index = place.claim().index();
+            let mut all = sender
+                .writable(place.into_claim(), None, trailer.len())
+                .map_err(|lack| sender.failure(lack))
+                .unwrap();
+            all.bytes_mut().copy_from_slice(&trailer);
+            let place_then = all.cut(0);
+            let stamp = sender.stamp(clock::wall());
+            sender.describe_all(&place_then, stamp, true);
+            sender
+                .publish_described(place_then, Kind::Data, stamp)
+                .unwrap();
+            let damaged = receiver.receive(Wait::No).map(drop);
+            assert!(matches!(damaged, Err(RecvError::Damaged(_))), "{damaged:?}");
+            let letter = queue.dead_letters().unwrap().remove(0);
+            let expected = format!("cell {index} has headers that can't be decoded");
+            assert_eq!(letter.error, expected);
+            assert!(queue.discard(letter.id).unwrap());
+            place = sender.lend_with_headers(0, &options, Wait::No).unwrap();
+        }
+        sender.give_back(place.into_claim());
+        assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }
 
     fn steps_over_the_first_of_three(capacity: u32) {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{Backoff, Name, QueueSettings};
 
 use super::*;
 use crate::bytes::ByteQueue;
@@ -321,7 +321,11 @@ fn a_payload_that_is_not_what_it_is_said_to_be_is_refused() {
 
 #[test]
 fn what_a_vanished_client_had_is_there_again_at_once() {
-    let stage = Stage::plain();
+    let settings = QueueSettings {
+        backoff: Backoff::None,
+        ..QueueSettings::default()
+    };
+    let stage = Stage::new(settings, UnixServer::options());
     let queue = stage.open();
     queue.sender().send(b"job").unwrap();
     let receiver = queue.receiver();
