@@ -3,7 +3,7 @@
 use ipc_queue::Semantic;
 
 /// The settings of a queue and the options of `ipc create` that set them.
-pub const SETTINGS: [(&str, &str); 11] = [
+pub const SETTINGS: [(&str, &str); 14] = [
     ("capacity", "--capacity"),
     ("inline_bytes", "--inline-bytes"),
     ("max_message_bytes", "--max-message-bytes"),
