@@ -56,7 +56,7 @@ impl Backoff {
                 let doublings = failures.saturating_sub(1).min(31);
                 let delay = first.saturating_mul(1 << doublings).min(*most);
                 // The upper half of 64 random bits, as a fraction of the half that may be taken off.
-                let off = (delay / 2).as_nanos() * u128::from(chance >> 32) >> 32;
+                let off = ((delay / 2).as_nanos() * u128::from(chance >> 32)) >> 32;
                 delay.saturating_sub(Duration::from_nanos(u64::try_from(off).unwrap_or(0)))
             }
             Self::List(delays) => {
