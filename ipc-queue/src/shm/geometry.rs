@@ -227,11 +227,9 @@ impl Geometry {
 
     /// The bytes of chunk `chunk`: where, and how many. `None` if there is no such chunk.
     pub fn chunk_at(&self, chunk: u32) -> Option<(usize, usize)> {
-        let class = self
-            .classes
-            .iter()
-            .chain([&self.for_headers])
-            .find(|class| class.chunks.contains(&chunk))?;
+        let holds = |class: &&Class| class.chunks.contains(&chunk);
+        let class =
+            (self.classes.iter().find(holds)).or_else(|| Some(&self.for_headers).filter(holds))?;
         let index = (chunk - class.chunks.start) as usize;
         Some((class.at + index * class.chunk_bytes, class.chunk_bytes))
     }

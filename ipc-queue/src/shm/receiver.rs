@@ -266,23 +266,20 @@ impl LevelReceiver {
             self.check(&lease, body)?;
         }
         let payloads = &self.level.payloads;
-        match payloads.readable(lease, body.chunk, body.len as usize) {
-            Ok(payload) => Ok(ByteDelivery::shm(ShmDelivery {
-                receiver: self,
-                payload,
-            })),
-            Err((lease, bad)) => self.deliver_with_headers(lease, body, bad),
-        }
+        let payload = match payloads.readable(lease, body.chunk, body.len as usize) {
+            Ok(payload) => payload,
+            Err((lease, bad)) => self.before_headers(lease, bad)?,
+        };
+        Ok(ByteDelivery::shm(ShmDelivery {
+            receiver: self,
+            payload,
+        }))
     }
 
     /// Of a message with headers the place looks like one that does not exist: see [`Body`].
     #[cold]
-    fn deliver_with_headers(
-        &self,
-        lease: Lease,
-        body: Body,
-        bad: BadPlace,
-    ) -> Result<ByteDelivery<'_>, RecvError> {
+    fn before_headers(&self, lease: Lease, bad: BadPlace) -> Result<Readable<'_>, RecvError> {
+        let body = self.level.ring.cell(lease.index()).body();
         let Some(body) = body.before_headers() else {
             return Err(self.bury_damaged(&lease, bad.reason));
         };
@@ -291,13 +288,8 @@ impl LevelReceiver {
         if let Err(bad) = payloads.headers(lease.index(), body) {
             return Err(self.bury_damaged(&lease, bad.reason));
         }
-        match payloads.readable(lease, body.chunk, body.len as usize) {
-            Ok(payload) => Ok(ByteDelivery::shm(ShmDelivery {
-                receiver: self,
-                payload,
-            })),
-            Err((lease, bad)) => Err(self.bury_damaged(&lease, bad.reason)),
-        }
+        let readable = payloads.readable(lease, body.chunk, body.len as usize);
+        readable.map_err(|(lease, bad)| self.bury_damaged(&lease, bad.reason))
     }
 
     fn check(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
