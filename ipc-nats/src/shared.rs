@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     life: AtomicU8,
     paused: AtomicBool,
     /// Of the directory's entry, as far as it is known.
-    revision: AtomicU64,
+    revision: Mutex<u64>,
     pub(crate) counts: Counts,
     /// A message may be ready.
     pub(crate) items: Event,
@@ -175,7 +175,7 @@ impl Shared {
             lanes: lanes(connection, name, &entry),
             life: AtomicU8::new(life as u8),
             paused: AtomicBool::new(entry.paused),
-            revision: AtomicU64::new(revision),
+            revision: Mutex::new(revision),
             counts: Counts::default(),
             items: Event::new(),
             room: Event::new(),
@@ -230,9 +230,12 @@ impl Shared {
             self.set_life(Life::Removed);
             return;
         };
-        if self.revision.fetch_max(*revision, Ordering::SeqCst) > *revision {
+        // Held until it is taken over: one that is late must not undo what a later one said.
+        let mut known = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known > *revision {
             return;
         }
+        *known = *revision;
         self.set_closed(entry.closed);
         if self.paused.swap(entry.paused, Ordering::SeqCst) != entry.paused {
             self.notify_all();

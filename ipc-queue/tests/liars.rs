@@ -3,15 +3,16 @@
 //! The liar is a wrapper around `local`, which says something else about one semantic than is true.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
-use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Transport, Wait};
+use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
 use ipc_queue::{
     ByteDelivery, Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError,
-    Loan, LocalQueue, Name, QueueError, QueueSettings, QueueStats, RecvError, Semantic,
-    SendFailure, SendOptions, Support, Unsupported,
+    HeldBytes, Loan, LocalQueue, Name, QueueError, QueueSettings, QueueStats, RecvError, Semantic,
+    SendFailure, SendOptions, SettleError, SettleOnce, Support, Unsupported,
 };
 
 /// What is untrue of a transport.
@@ -134,7 +135,11 @@ impl Transport for Liar {
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
-        self.queue.dead_letters()
+        let mut letters = self.queue.dead_letters()?;
+        if self.lie.lacks(Semantic::Reasons) {
+            letters.iter_mut().for_each(|letter| letter.error.clear());
+        }
+        Ok(letters)
     }
 
     fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
@@ -187,7 +192,19 @@ struct LyingReceiver {
 
 impl ReceivePort for LyingReceiver {
     fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
-        self.port.recv(wait)
+        let delivery = self.port.recv(wait)?;
+        if !self.lie.lacks(Semantic::Snooze) {
+            return Ok(delivery);
+        }
+        let (queue, about) = (delivery.token().queue, delivery.about());
+        let payload = delivery.payload().to_vec();
+        let held = Mutex::new(Some(delivery.hold()));
+        Ok(ByteDelivery::buffered(
+            queue,
+            about,
+            payload,
+            Sleepless(held),
+        ))
     }
 
     fn recv_batch<'a>(
@@ -208,6 +225,28 @@ impl ReceivePort for LyingReceiver {
     }
 }
 
+/// A delivery that can't be snoozed.
+struct Sleepless(Mutex<Option<HeldBytes>>);
+
+impl SettleOnce for Sleepless {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+        let held = self.0.lock().unwrap().take().unwrap();
+        match how {
+            Settle::Ack => held.ack(),
+            Settle::Nack { delay: None, .. } => held.nack(),
+            Settle::Nack {
+                delay: Some(delay), ..
+            } => held.nack_after(delay),
+            Settle::Bury { reason } => held.bury_with(reason),
+            Settle::Snooze { .. } => Err(Unsupported::by_transport(Semantic::Snooze).into()),
+        }
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.0.lock().unwrap().as_ref().unwrap().extend(by)
+    }
+}
+
 fn holds(lie: Lie, semantic: Semantic) -> bool {
     let tests = promises();
     let of_semantic = |(name, _): &&(&str, Promise)| *name == promise_of(semantic);
@@ -215,8 +254,12 @@ fn holds(lie: Lie, semantic: Semantic) -> bool {
     catch_unwind(AssertUnwindSafe(|| promise(&lie))).is_ok()
 }
 
-/// Nobody notices if it says that it can't share memory, or notice deaths, and can: there is nothing to ask it for.
-const CAN_NOT_BE_ASKED_FOR: [Semantic; 2] = [Semantic::ZeroCopy, Semantic::DeathNoticed];
+/// A transport that has these and does not say so passes: there is nothing to ask it for.
+const CAN_NOT_BE_ASKED_FOR: [Semantic; 3] = [
+    Semantic::ZeroCopy,
+    Semantic::DeathNoticed,
+    Semantic::Reasons,
+];
 
 #[test]
 fn whoever_says_nothing_untrue_passes() {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use ipc_proto::Name;
 use ipc_queue::ShmQueue;
-use ipc_queue::transport::{OpenRequest, Transport};
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
 use ipc_shm::Namespace;
 
 /// Cargo builds examples before it runs tests, next to the folder that this test is in.
@@ -49,6 +49,7 @@ fn the_program_in_the_readme_works_between_two_processes() {
     let namespace = Namespace::in_folder(&root, "default").unwrap();
     let name = Name::new("jobs").unwrap();
     let request = OpenRequest {
+        mode: OpenMode::Open,
         payload: OpenRequest::ANY_PAYLOAD.to_owned(),
         ..OpenRequest::default()
     };
