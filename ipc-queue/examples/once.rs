@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipc_queue::{QueueOptions, SendOptions, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = "shm:orders";
+    let address = "shm:example-once";
     let queue = QueueOptions::new()
         .dedup_window(Duration::from_secs(3600))
         .open::<String>(address)?;
