@@ -59,12 +59,16 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
     let tasks = running.tasks().unwrap();
     let mut deaths: HashMap<MessageId, u8> = HashMap::new();
     wait_until("the end", || {
-        for holding in tasks.holdings().unwrap() {
+        // Removed: the run came to its end since the last look.
+        let Ok(holdings) = tasks.holdings() else {
+            return true;
+        };
+        for holding in holdings {
             if deaths.insert(holding.message, holding.attempt) != Some(holding.attempt) {
                 let _ = kill(pid_of(&holding), Signal::SIGKILL);
             }
         }
-        tasks.is_closed().unwrap()
+        tasks.is_closed().unwrap_or(true)
     });
     drop(tasks);
     let given_up = deaths.values().filter(|attempts| **attempts == 5).count();
