@@ -74,11 +74,12 @@ fn a_cluster_that_loses_a_server_in_the_middle_loses_nothing() {
     running.await_note("40 of 200");
     cluster.servers[0].kill();
     assert!(!running.said().contains("200 of 200"), "it was too fast");
-    let report = running.end().exact_report(FILES);
+    let ended = running.end();
+    let report = ended.exact_report(FILES);
     assert_eq!(report["distinct"], FILES);
     tree.check(&report["files"]);
     // Whoever could not reach it waited.
-    assert_eq!(sum(&report["workers"], "restarts"), 0, "{report}");
+    assert_eq!(sum(&report["workers"], "restarts"), 0, "{}", ended.stderr);
 }
 
 #[test]
