@@ -115,7 +115,9 @@ fn missing_memory_is_found_by_trying() {
 
 #[test]
 fn a_missing_proc_is_found() {
-    let script = "mount -t tmpfs x /proc; \"$0\" doctor --json";
+    let script = "mount -t tmpfs y /dev/shm; mount -t tmpfs x /proc; \
+                  \"$0\" doctor --json || code=$?; \
+                  test -z \"$(ls /dev/shm)\" || exit 9; exit $code";
     let Some(ended) = with_own_mounts("a missing /proc", script) else {
         return;
     };

@@ -106,10 +106,18 @@ impl Segment {
         header: &Header,
     ) -> Result<Self, CreateError> {
         clock::check()?;
-        let segment = build_patiently(namespace, name, header).inspect_err(|_| {
+        Self::create_in_folder(namespace, name, header).inspect_err(|_| {
             // The folders were made for it.
             namespace.remove_if_empty();
-        })?;
+        })
+    }
+
+    fn create_in_folder(
+        namespace: &Namespace,
+        name: &Name,
+        header: &Header,
+    ) -> Result<Self, CreateError> {
+        let segment = build_patiently(namespace, name, header)?;
         // The folder may be removed with its last segment between our opening and linking: again, then.
         const TRIES: usize = 100;
         for _ in 0..TRIES {
