@@ -273,7 +273,7 @@ fn a_typed_queue_is_sent_to_as_json_and_shown_as_json() {
         let receiver = jobs.receiver();
         let delivery = receiver.try_recv().unwrap();
         let (file, width) = ("a.png".to_owned(), 640);
-        assert_eq!(delivery.data(), Some(&Job { file, width }));
+        assert_eq!(delivery.data(), &Job { file, width });
         delivery.bury().unwrap();
         let letters = place.json(&["dlq", "ls", &queue]);
         assert_eq!(letters[0]["payload"]["value"]["file"], "a.png");
@@ -328,7 +328,7 @@ fn a_queue_of_texts_takes_and_shows_them_as_they_are() {
         );
         let receiver = texts.receiver();
         let delivery = receiver.try_recv().unwrap();
-        assert_eq!(delivery.data().map(String::as_str), Some("resize a.png"));
+        assert_eq!(delivery.data(), "resize a.png");
         delivery.nack_after(std::time::Duration::ZERO).unwrap();
         assert_eq!(place.text(&["recv", &queue]), "resize a.png\n");
     }

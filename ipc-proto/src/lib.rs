@@ -39,7 +39,7 @@ pub use codec::CodecError;
 pub use encoding::Encoding;
 pub use headers::{HeaderError, Headers};
 pub use id::{MessageId, SenderId, Timestamp};
-pub use message::{Kind, Message, UnknownKind};
+pub use message::{Kind, Message, Signal, UnknownKind};
 pub use name::{MAX_NAME_BYTES, Name, NameError};
 pub use payload::{PayloadName, PayloadShape};
 pub use priority::Priority;

@@ -21,6 +21,37 @@ pub enum Kind {
     Shutdown = 3,
 }
 
+/// A message without data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Signal {
+    /// "I am alive."
+    Heartbeat,
+    /// "Stop after this."
+    Shutdown,
+}
+
+impl Kind {
+    /// Returns the signal that a message of this kind is; `None` if it carries data.
+    #[must_use]
+    pub const fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Data | Self::Control => None,
+            Self::Heartbeat => Some(Signal::Heartbeat),
+            Self::Shutdown => Some(Signal::Shutdown),
+        }
+    }
+}
+
+impl From<Signal> for Kind {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Heartbeat => Self::Heartbeat,
+            Signal::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
 /// A number that names no [`Kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(

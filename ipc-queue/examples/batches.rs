@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut sum = 0;
     while let Ok(batch) = receiver.recv_batch(32, Wait::No) {
         for delivery in batch {
-            sum += delivery.data().copied().unwrap_or(0);
+            sum += *delivery.data();
             delivery.ack()?;
         }
     }

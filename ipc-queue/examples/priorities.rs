@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let receiver = queue.receiver();
     for _ in Priority::ALL {
         let delivery = receiver.recv()?;
-        println!("{}", delivery.data().map_or("", String::as_str)); // Urgent, High, Normal, Low
+        println!("{}", delivery.data()); // Urgent, High, Normal, Low
         delivery.ack()?;
     }
     remove(address)?;

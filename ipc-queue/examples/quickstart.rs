@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            println!("{:?}, attempt {}", job.data(), job.attempt());
+            println!("{}, attempt {}", job.data(), job.attempt());
             job.ack()?; // killed before this? then another worker gets the job
         }
     }

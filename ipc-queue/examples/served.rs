@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let receiver = jobs.receiver();
         loop {
             let job = receiver.recv()?;
-            println!("{:?}, attempt {}", job.data(), job.attempt());
+            println!("{}, attempt {}", job.data(), job.attempt());
             job.ack()?; // killed before this? then the connection ends, and another worker gets the job
         }
     }

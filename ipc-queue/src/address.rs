@@ -93,6 +93,39 @@ impl FromStr for Address {
     }
 }
 
+/// An address as functions that open queues take it: a text, or an [`Address`].
+pub trait ToAddress {
+    /// Returns the address.
+    ///
+    /// # Errors
+    /// [`QueueError::Address`] for a text that is not one.
+    fn to_address(&self) -> Result<Address, QueueError>;
+}
+
+impl ToAddress for str {
+    fn to_address(&self) -> Result<Address, QueueError> {
+        self.parse()
+    }
+}
+
+impl ToAddress for String {
+    fn to_address(&self) -> Result<Address, QueueError> {
+        self.parse()
+    }
+}
+
+impl ToAddress for Address {
+    fn to_address(&self) -> Result<Address, QueueError> {
+        Ok(self.clone())
+    }
+}
+
+impl<A: ToAddress + ?Sized> ToAddress for &A {
+    fn to_address(&self) -> Result<Address, QueueError> {
+        (**self).to_address()
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,7 +4,6 @@
 //! a try took is handed out by the same poll: a future holds no message between polls, and dropping it loses none.
 //! The handle is borrowed mutably, since it is one thread's at a time: so the future may wander between threads.
 
-use std::borrow::Borrow;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -17,9 +16,11 @@ use crate::bell::{Bell, Listener};
 use crate::bytes::{ByteReceiver, ByteSender};
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, SendError, SendFailure};
-use crate::held::{HeldBytes, HeldDelivery};
-use crate::queue::{self, Receiver, Sender};
+use crate::owned::{OwnedByteDelivery, OwnedDelivery};
+use crate::received::{Delivery, Incoming};
+use crate::receiver::{Receiver, without_signals};
 use crate::send_options::SendOptions;
+use crate::sender::{SendValue, Sender};
 use crate::transport::Wait;
 
 impl ByteReceiver {
@@ -29,13 +30,9 @@ impl ByteReceiver {
     ///
     /// # Errors
     /// As [`recv`](Self::recv); [`RecvError::Transport`] if the thread that wakes futures can't be started.
-    pub async fn recv_async(&mut self) -> Result<HeldBytes, RecvError> {
-        self.receive_async(|delivery| {
-            let payload = delivery.payload().to_vec();
-            delivery.check_whole()?;
-            Ok(HeldBytes::new(delivery.into_held(), payload))
-        })
-        .await
+    pub async fn recv_async(&mut self) -> Result<OwnedByteDelivery, RecvError> {
+        self.receive_async(|delivery| Ok(delivery.into_owned()))
+            .await
     }
 
     async fn receive_async<D>(
@@ -69,7 +66,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     ///
     /// let mut receiver = queue.receiver();
     /// let delivery = receiver.recv_async().await?;
-    /// assert_eq!(delivery.data(), Some(&42));
+    /// assert_eq!(*delivery.data(), 42);
     /// delivery.ack()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
@@ -79,14 +76,17 @@ impl<T: DeserializeOwned> Receiver<T> {
     ///
     /// # Errors
     /// As [`recv`](Self::recv); [`RecvError::Transport`] if the thread that wakes futures can't be started.
-    pub async fn recv_async(&mut self) -> Result<HeldDelivery<T>, RecvError> {
+    pub async fn recv_async(&mut self) -> Result<OwnedDelivery<T>, RecvError> {
         let encoding = self.encoding();
-        self.bytes_mut()
-            .receive_async(|bytes| {
-                let (bytes, message) = queue::decoded(bytes, encoding)?.into_parts();
-                Ok(HeldDelivery::new(bytes.into_held(), message))
-            })
-            .await
+        loop {
+            let receive = self.bytes_mut().receive_async(|bytes| {
+                let delivery = without_signals(Incoming::of(bytes, encoding)?)?;
+                Ok(delivery.map(Delivery::into_owned))
+            });
+            if let Some(delivery) = receive.await? {
+                return Ok(delivery);
+            }
+        }
     }
 }
 
@@ -128,25 +128,41 @@ impl ByteSender {
 }
 
 impl<T: Serialize> Sender<T> {
-    /// Sends when there is room, without blocking the thread; under any executor. Takes a `T` or a `&T`.
+    /// Sends a value when there is room, without blocking the thread; under any executor. Takes a
+    /// `T` or a `&T`.
     ///
-    /// Cancel-safe: dropped before it is ready, the future has sent nothing; but `value` is dropped with it.
+    /// Cancel-safe: dropped before it is ready, the future has sent nothing; but `value` is dropped
+    /// with it.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`SendFailure::Transport`] if the thread that wakes futures can't be started.
-    pub async fn send_async<V: Borrow<T>>(&mut self, value: V) -> Result<MessageId, SendError<V>> {
+    /// As [`send`](Self::send); [`SendFailure::Transport`] if the thread that wakes futures can't be
+    /// started.
+    pub async fn send_async<V: SendValue<T>>(
+        &mut self,
+        value: V,
+    ) -> Result<MessageId, SendError<V::Returned>> {
+        self.send_with_async(value, &SendOptions::new()).await
+    }
+
+    /// Sends a value with options when there is room, without blocking the thread. The options'
+    /// waiting time does not count: drop the future to give up.
+    ///
+    /// # Errors
+    /// As [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
+    pub async fn send_with_async<V: SendValue<T>>(
+        &mut self,
+        value: V,
+        options: &SendOptions,
+    ) -> Result<MessageId, SendError<V::Returned>> {
         // Taken out meanwhile: a borrow can't be kept across the wait.
         let mut payload = std::mem::take(&mut *self.bytes_mut().scratch());
         payload.clear();
-        let sent = match self.append(value.borrow(), &mut payload) {
-            Ok(()) => self.bytes_mut().send_async(&payload).await,
+        let sent = match self.append(value.value(), &mut payload) {
+            Ok(()) => self.bytes_mut().send_with_async(&payload, options).await,
             Err(error) => Err(error.into()),
         };
         *self.bytes_mut().scratch() = payload;
-        sent.map_err(|failure| SendError {
-            message: value,
-            failure,
-        })
+        sent.map_err(|failure| self.failed(value.into_returned(), failure))
     }
 }
 

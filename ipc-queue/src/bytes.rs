@@ -4,17 +4,22 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, MessageId};
+use ipc_proto::{Kind, MessageId, QueueSettings};
 
+use crate::address::ToAddress;
 use crate::bell::Bell;
+use crate::control::ControlError;
+use crate::controls::controls;
+use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, QueueError, RecvError, SendFailure};
+use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
 use crate::options::QueueOptions;
 use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
 use crate::shm::{ShmReceiver, ShmSender};
-use crate::transport::{ReceivePort, SendPort, Transport, Wait};
+use crate::stats::QueueStats;
+use crate::transport::{Holding, ReceivePort, SendPort, Transport, Wait};
 
 /// Memory for larger batches is had only when there are so many messages.
 const LARGE_BATCH: usize = 256;
@@ -41,18 +46,22 @@ pub struct ByteQueue {
     transport: Arc<dyn Transport>,
 }
 
-/// Sends byte strings. For one thread at a time: make one per thread.
+/// Sends byte strings. Belongs to one thread at a time: clone it for others.
 #[derive(Debug)]
 pub struct ByteSender {
     port: Out,
+    /// For clones.
+    transport: Arc<dyn Transport>,
     /// Where values are encoded, so that no user code runs while a place is held.
     scratch: RefCell<Vec<u8>>,
 }
 
-/// Receives byte strings. For one thread at a time: make one per thread.
+/// Receives byte strings. Belongs to one thread at a time: clone it for others.
 #[derive(Debug)]
 pub struct ByteReceiver {
     port: In,
+    /// For clones.
+    transport: Arc<dyn Transport>,
 }
 
 /// How a sender sends. Shared memory without a detour: it is a matter of nanoseconds.
@@ -76,7 +85,7 @@ impl ByteQueue {
     ///
     /// # Errors
     /// [`QueueError`], as [`Queue::open`](crate::Queue::open).
-    pub fn open(address: &str) -> Result<Self, QueueError> {
+    pub fn open(address: impl ToAddress) -> Result<Self, QueueError> {
         QueueOptions::new().open_bytes(address)
     }
 
@@ -89,25 +98,21 @@ impl ByteQueue {
     /// A handle for sending.
     #[must_use]
     pub fn sender(&self) -> ByteSender {
-        #[cfg(target_os = "linux")]
-        if let Some(queue) = self.transport.as_shm() {
-            return ByteSender::through(Out::Shm(queue.shm_sender()));
-        }
-        ByteSender::through(Out::Other(self.transport.sender()))
+        ByteSender::of(&self.transport)
     }
 
     /// A handle for receiving.
     #[must_use]
     pub fn receiver(&self) -> ByteReceiver {
-        #[cfg(target_os = "linux")]
-        if let Some(queue) = self.transport.as_shm() {
-            return ByteReceiver {
-                port: In::Shm(queue.shm_receiver()),
-            };
-        }
-        ByteReceiver {
-            port: In::Other(self.transport.receiver()),
-        }
+        ByteReceiver::of(&self.transport)
+    }
+
+    /// Returns the dead letters, oldest place first.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
+        self.transport.dead_letters()
     }
 
     /// Settings, statistics, dead letters, closing.
@@ -117,10 +122,13 @@ impl ByteQueue {
     }
 }
 
+controls!([] ByteQueue);
+
 impl ByteSender {
-    fn through(port: Out) -> Self {
+    fn of(transport: &Arc<dyn Transport>) -> Self {
         Self {
-            port,
+            port: Out::of(&**transport),
+            transport: Arc::clone(transport),
             scratch: RefCell::default(),
         }
     }
@@ -285,7 +293,46 @@ impl ByteSender {
     }
 }
 
+impl Out {
+    fn of(transport: &dyn Transport) -> Self {
+        #[cfg(target_os = "linux")]
+        if let Some(queue) = transport.as_shm() {
+            return Self::Shm(queue.shm_sender());
+        }
+        Self::Other(transport.sender())
+    }
+}
+
+impl In {
+    fn of(transport: &dyn Transport) -> Self {
+        #[cfg(target_os = "linux")]
+        if let Some(queue) = transport.as_shm() {
+            return Self::Shm(queue.shm_receiver());
+        }
+        Self::Other(transport.receiver())
+    }
+}
+
+impl Clone for ByteSender {
+    fn clone(&self) -> Self {
+        Self::of(&self.transport)
+    }
+}
+
+impl Clone for ByteReceiver {
+    fn clone(&self) -> Self {
+        Self::of(&self.transport)
+    }
+}
+
 impl ByteReceiver {
+    fn of(transport: &Arc<dyn Transport>) -> Self {
+        Self {
+            port: In::of(&**transport),
+            transport: Arc::clone(transport),
+        }
+    }
+
     /// The next message, however long it takes to come.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use ipc_proto::Name;
 #[cfg(target_os = "linux")]
 use ipc_shm::Namespace;
 
-use crate::address::{Address, BUILT_IN, without_secrets};
+use crate::address::{Address, BUILT_IN, ToAddress, without_secrets};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::QueueError;
 use crate::local::LocalQueue;
@@ -88,29 +88,42 @@ pub fn register(scheme: &str, connector: Arc<dyn Connector>) {
 ///
 /// # Errors
 /// [`ControlError`]: the queue was not removed, or whether it was is unknown.
-pub fn remove(address: &str) -> Result<bool, ControlError> {
-    let error = |error: QueueError| ControlFailure::from(error).of(address, ControlCall::Remove);
-    match address.parse().map_err(error)? {
-        Address::Local { name } => Ok(LocalQueue::remove(&name)),
-        Address::Shm { namespace, name } => remove_shm(&namespace, &name),
-        Address::Unix { path, timeout } => remove_unix(&path, timeout),
-        Address::Other { scheme, rest } => {
-            connector(address, &scheme).map_err(error)?.remove(&rest)
-        }
+pub fn remove(address: impl ToAddress) -> Result<bool, ControlError> {
+    let address = address.to_address().map_err(|error| {
+        let named = match &error {
+            QueueError::Address { address, .. } => address.clone(),
+            _ => String::new(),
+        };
+        ControlFailure::from(error).of(named, ControlCall::Remove)
+    })?;
+    match &address {
+        Address::Local { name } => Ok(LocalQueue::remove(name)),
+        Address::Shm { namespace, name } => remove_shm(namespace, name),
+        Address::Unix { path, timeout } => remove_unix(path, *timeout),
+        Address::Other { scheme, rest } => match connector(&address, scheme) {
+            Ok(connector) => connector.remove(rest),
+            Err(error) => {
+                let named = without_secrets(&address.to_string());
+                Err(ControlFailure::from(error).of(named, ControlCall::Remove))
+            }
+        },
     }
 }
 
 /// Opens whatever the address names.
-pub(crate) fn open(address: &str, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
-    match address.parse()? {
-        Address::Local { name } => Ok(Arc::new(LocalQueue::open(&name, request)?)),
-        Address::Shm { namespace, name } => open_shm(&namespace, &name, request),
-        Address::Unix { path, timeout } => open_unix(&path, timeout, request),
-        Address::Other { scheme, rest } => connector(address, &scheme)?.open(&rest, request),
+pub(crate) fn open(
+    address: &Address,
+    request: &OpenRequest,
+) -> Result<Arc<dyn Transport>, QueueError> {
+    match address {
+        Address::Local { name } => Ok(Arc::new(LocalQueue::open(name, request)?)),
+        Address::Shm { namespace, name } => open_shm(namespace, name, request),
+        Address::Unix { path, timeout } => open_unix(path, *timeout, request),
+        Address::Other { scheme, rest } => connector(address, scheme)?.open(rest, request),
     }
 }
 
-fn connector(address: &str, scheme: &str) -> Result<Arc<dyn Connector>, QueueError> {
+fn connector(address: &Address, scheme: &str) -> Result<Arc<dyn Connector>, QueueError> {
     let connectors = CONNECTORS.read().unwrap_or_else(PoisonError::into_inner);
     connectors.get(scheme).cloned().ok_or_else(|| {
         let known: Vec<&str> = BUILT_IN
@@ -118,7 +131,7 @@ fn connector(address: &str, scheme: &str) -> Result<Arc<dyn Connector>, QueueErr
             .chain(connectors.keys().map(String::as_str))
             .collect();
         QueueError::Address {
-            address: without_secrets(address),
+            address: without_secrets(&address.to_string()),
             reason: format!(
                 "there is no transport {scheme:?}; known are {}, and others when their crates were registered",
                 known.join(", ")

@@ -3,9 +3,10 @@
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A message past its attempt limit, or buried.
+/// A message past its attempt limit, or buried, with its payload: bytes, or what a typed queue
+/// [decodes](crate::Queue::dead_letters).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
+pub struct DeadLetter<P = Vec<u8>> {
     /// What to call it when requeueing or discarding it.
     pub id: DeadLetterId,
     /// Which message it was.
@@ -32,8 +33,30 @@ pub struct DeadLetter {
     pub error: String,
     /// Its headers.
     pub headers: Headers,
-    /// What it said.
-    pub payload: Vec<u8>,
+    /// Its payload.
+    pub payload: P,
+}
+
+impl<P> DeadLetter<P> {
+    /// The same with its payload changed.
+    pub(crate) fn map<Q>(self, change: impl FnOnce(P) -> Q) -> DeadLetter<Q> {
+        DeadLetter {
+            id: self.id,
+            message: self.message,
+            kind: self.kind,
+            sent_at: self.sent_at,
+            attempts: self.attempts,
+            reason: self.reason,
+            nacks: self.nacks,
+            expiries: self.expiries,
+            crashes: self.crashes,
+            last_worker: self.last_worker,
+            signal: self.signal,
+            error: self.error,
+            headers: self.headers,
+            payload: change(self.payload),
+        }
+    }
 }
 
 /// Names a dead letter while it is one.

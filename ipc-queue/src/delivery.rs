@@ -8,7 +8,8 @@ use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RecvError, SettleError};
-use crate::held::{Held, HeldBytes, SettleOnce};
+use crate::owned::{Held, OwnedByteDelivery, SettleOnce};
+use crate::settling::settling;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmDelivery;
 use crate::transport::Settle;
@@ -231,65 +232,6 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// Done: never to be delivered again.
-    ///
-    /// # Errors
-    /// [`SettleError::LeaseLost`] if the lease expired: the message was or will be somebody else's.
-    #[inline]
-    pub fn ack(self) -> Result<(), SettleError> {
-        self.settle(Settle::Ack)
-    }
-
-    /// The attempt failed: the message is delivered again after a delay that the queue's [`Backoff`](ipc_proto::Backoff)
-    /// says, to any receiver. It is a dead letter if this was its last attempt.
-    ///
-    /// # Errors
-    /// As [`ack`](Self::ack).
-    pub fn nack(self) -> Result<(), SettleError> {
-        self.nack_with(Nack::new())
-    }
-
-    /// As [`nack`](Self::nack), with a delay of the receiver's choice, in whole milliseconds, rounded up; zero: at once.
-    ///
-    /// # Errors
-    /// As [`ack`](Self::ack).
-    pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
-        self.nack_with(Nack::new().after(delay))
-    }
-
-    /// As [`nack`](Self::nack), with what went wrong, or a delay, or both.
-    ///
-    /// # Errors
-    /// As [`ack`](Self::ack).
-    pub fn nack_with(self, nack: Nack<'_>) -> Result<(), SettleError> {
-        self.settle(nack.into())
-    }
-
-    /// Puts the message off: it is delivered again after `delay`, in whole milliseconds, rounded up, and this delivery does
-    /// not count as an attempt.
-    ///
-    /// # Errors
-    /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport can't.
-    pub fn snooze(self, delay: Duration) -> Result<(), SettleError> {
-        self.settle(Settle::Snooze { delay })
-    }
-
-    /// Never to be delivered again, but kept as a dead letter.
-    ///
-    /// # Errors
-    /// As [`ack`](Self::ack).
-    pub fn bury(self) -> Result<(), SettleError> {
-        self.bury_with("")
-    }
-
-    /// As [`bury`](Self::bury), with what is wrong with the message, which the dead letter keeps.
-    ///
-    /// # Errors
-    /// As [`ack`](Self::ack).
-    pub fn bury_with(self, reason: &str) -> Result<(), SettleError> {
-        self.settle(Settle::Bury { reason })
-    }
-
     /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease time-out.
     ///
     /// # Errors
@@ -302,25 +244,20 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// The same with a copy of its payload, to be kept in another thread, or longer than its receiver.
+    /// The same delivery without a borrow of its receiver, to be kept in another thread, or longer
+    /// than its receiver. In shared memory the payload stays where it is.
     #[must_use = "dropped without `ack` the message is delivered again"]
-    pub fn hold(self) -> HeldBytes {
-        let payload = self.payload().to_vec();
-        HeldBytes::new(self.into_held(), payload)
-    }
-
-    /// Takes the right to settle it along, and leaves the payload.
-    pub(crate) fn into_held(self) -> Held {
+    pub fn into_owned(self) -> OwnedByteDelivery {
         #[cfg(target_os = "linux")]
         let (about, token, headers) = (self.about(), self.token(), self.headers());
         match self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => {
-                let mut held = Held::new(Box::new(delivery.into_held()), about, token);
+                let mut held = Held::new(Box::new(delivery.into_owned()), about, token);
                 held.set_headers(headers);
-                held
+                OwnedByteDelivery::new(held, Vec::new())
             }
-            Inner::Buffered(delivery, _) => delivery.held,
+            Inner::Buffered(delivery, _) => OwnedByteDelivery::new(delivery.held, delivery.payload),
         }
     }
 
@@ -338,3 +275,5 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 }
+
+settling!(['a] ByteDelivery<'a>);

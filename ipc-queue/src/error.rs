@@ -154,20 +154,32 @@ fn and_dead(dead: u64) -> String {
     }
 }
 
-/// A message that was not sent, and why.
+/// A value that was not sent, and why.
 #[derive(Error)]
-#[error("{failure}")]
+#[error("queue {queue:?}: {failure}")]
+#[non_exhaustive]
 pub struct SendError<T> {
-    /// The message, as it was given.
+    /// The queue's address, without credentials.
+    pub queue: String,
+    /// The value, if it was given by value; `()` if by reference.
     pub message: T,
-    /// Why.
+    /// The cause.
+    #[source]
     pub failure: SendFailure,
+}
+
+impl<T> SendError<T> {
+    /// Returns the value that was not sent.
+    pub fn into_inner(self) -> T {
+        self.message
+    }
 }
 
 /// Without the message, which need not be printable.
 impl<T> std::fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SendError")
+            .field("queue", &self.queue)
             .field("failure", &self.failure)
             .finish_non_exhaustive()
     }
@@ -202,6 +214,10 @@ pub enum RecvError {
     /// The queue is closed and everything in it was settled, save what this receiver's process holds.
     #[error("the queue is closed and drained")]
     Closed,
+    /// A [`Shutdown`](ipc_proto::Kind::Shutdown) message came, and was acknowledged. Only typed
+    /// receivers return this; [`recv_any`](crate::Receiver::recv_any) does not.
+    #[error("a shutdown message came: stop receiving")]
+    Shutdown,
     /// The queue was removed.
     #[error("the queue was removed; open it again")]
     Removed,

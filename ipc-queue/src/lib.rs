@@ -12,19 +12,25 @@ mod capability;
 pub mod conformance;
 mod connector;
 mod control;
+mod controls;
 mod dead_letter;
 mod delivery;
 mod error;
-mod held;
+mod iter;
 mod loan;
 mod local;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod options;
+mod owned;
 mod queue;
 #[cfg(target_os = "linux")]
 mod readiness;
+mod received;
+mod receiver;
 mod send_options;
+mod sender;
+mod settling;
 #[cfg(target_os = "linux")]
 pub mod shm;
 mod stats;
@@ -32,7 +38,7 @@ pub mod transport;
 #[cfg(target_os = "linux")]
 pub mod unix;
 
-pub use address::{Address, without_secrets};
+pub use address::{Address, ToAddress, without_secrets};
 pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};
@@ -43,14 +49,18 @@ pub use delivery::{About, ByteDelivery, Nack, Token};
 pub use error::{
     BatchFailure, DrainError, NoRoom, QueueError, RecvError, SendError, SendFailure, SettleError,
 };
-pub use held::{HeldBytes, HeldDelivery, SettleOnce};
+pub use iter::{IntoIter, Iter, TryIter};
 pub use loan::{Loan, PublishOnce};
 pub use local::LocalQueue;
 pub use options::QueueOptions;
-pub use queue::{Delivery, Queue, Receiver, Sender};
+pub use owned::{OwnedByteDelivery, OwnedDelivery, SettleOnce};
+pub use queue::Queue;
 #[cfg(target_os = "linux")]
 pub use readiness::Readiness;
+pub use received::{Delivery, Incoming};
+pub use receiver::Receiver;
 pub use send_options::{Key, SendOptions, WhenFull};
+pub use sender::{SendValue, Sender};
 #[cfg(target_os = "linux")]
 pub use shm::ShmQueue;
 pub use stats::QueueStats;
@@ -60,7 +70,7 @@ pub use unix::{UnixQueue, UnixServer};
 /// The types of messages that travel, and how queues are set up.
 pub use ipc_proto::{
     Backoff, CodecError, Encoding, HeaderError, Headers, Kind, Message, MessageId, Name,
-    PayloadName, Priority, QueueSettings, SenderId, Shape, ShapeError, Timestamp,
+    PayloadName, Priority, QueueSettings, SenderId, Shape, ShapeError, Signal, Timestamp,
 };
 
 /// The workspace's README: its program must compile.

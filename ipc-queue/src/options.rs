@@ -8,6 +8,7 @@ use ipc_proto::{Backoff, Encoding, PayloadName, QueueSettings, Shape};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::address::{Address, ToAddress, without_secrets};
 use crate::bytes::ByteQueue;
 use crate::connector;
 use crate::error::QueueError;
@@ -185,10 +186,11 @@ impl QueueOptions {
     /// [`QueueError`] says what stands in the way.
     pub fn open<T: Serialize + DeserializeOwned>(
         &self,
-        address: &str,
+        address: impl ToAddress,
     ) -> Result<Queue<T>, QueueError> {
         /// The queue may be removed and created by others meanwhile, more than once.
         const TRIES: usize = 10;
+        let address = &address.to_address()?;
         let mut tries = 0;
         loop {
             // First whatever is there: it has its encoding already.
@@ -213,11 +215,11 @@ impl QueueOptions {
     /// What the payloads of a queue of `T` are called.
     fn payload<T: DeserializeOwned>(
         &self,
-        address: &str,
+        address: &Address,
         encoding: Encoding,
     ) -> Result<PayloadName, QueueError> {
         let unavailable = |source| QueueError::Encoding {
-            name: address.to_owned(),
+            name: without_secrets(&address.to_string()),
             source,
         };
         encoding.check_available().map_err(unavailable)?;
@@ -232,7 +234,7 @@ impl QueueOptions {
     /// A queue that is open as one of `T`s, if it is one.
     fn typed<T: Serialize + DeserializeOwned>(
         &self,
-        address: &str,
+        address: &Address,
         queue: Arc<dyn Transport>,
     ) -> Result<Queue<T>, QueueError> {
         let found: Option<PayloadName> = queue.payload().and_then(|payload| payload.parse().ok());
@@ -251,9 +253,9 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`QueueError`] says what stands in the way.
-    pub fn open_bytes(&self, address: &str) -> Result<ByteQueue, QueueError> {
+    pub fn open_bytes(&self, address: impl ToAddress) -> Result<ByteQueue, QueueError> {
         let payload = self.type_name.as_deref().unwrap_or_default();
-        self.open_transport(address, self.mode, payload)
+        self.open_transport(&address.to_address()?, self.mode, payload)
             .map(ByteQueue::over)
     }
 
@@ -262,14 +264,18 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`QueueError`] says what stands in the way.
-    pub fn open_any(&self, address: &str) -> Result<ByteQueue, QueueError> {
-        self.open_transport(address, OpenMode::Open, OpenRequest::ANY_PAYLOAD)
-            .map(ByteQueue::over)
+    pub fn open_any(&self, address: impl ToAddress) -> Result<ByteQueue, QueueError> {
+        self.open_transport(
+            &address.to_address()?,
+            OpenMode::Open,
+            OpenRequest::ANY_PAYLOAD,
+        )
+        .map(ByteQueue::over)
     }
 
     fn open_transport(
         &self,
-        address: &str,
+        address: &Address,
         mode: OpenMode,
         payload: &str,
     ) -> Result<Arc<dyn Transport>, QueueError> {
@@ -336,7 +342,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::address::Address;
 
     #[test]
     fn type_names_lose_their_modules_only() {

@@ -13,7 +13,8 @@ use ipc_shm::Notifier;
 
 use crate::bell::{Bell, Listener};
 use crate::bytes::{ByteReceiver, ByteSender};
-use crate::queue::{Receiver, Sender};
+use crate::receiver::Receiver;
+use crate::sender::Sender;
 
 /// Becomes readable when it is time to look: a message may have come, or a place may be free.
 ///

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::error::SendFailure;
+use crate::transport::Wait;
 
 /// How a message is to be sent; the default is a plain `Data` message that goes at once.
 ///
@@ -21,11 +22,12 @@ use crate::error::SendFailure;
 /// let now = SendOptions::new().priority(Priority::Urgent).expires_in(Duration::from_secs(60));
 /// sender.send_with("at once".to_owned(), &now)?;
 /// let receiver = queue.receiver();
-/// assert_eq!(receiver.recv()?.data().map(String::as_str), Some("at once"));
+/// assert_eq!(receiver.recv()?.data(), "at once");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
+#[non_exhaustive]
 pub struct SendOptions {
     /// What the message is for.
     pub kind: Kind,
@@ -41,6 +43,9 @@ pub struct SendOptions {
     pub when_full: WhenFull,
     /// Named values that travel beside the payload.
     pub headers: Headers,
+    /// How long a send waits for room. Not a part of the message.
+    #[serde(skip)]
+    pub wait: Wait,
 }
 
 /// What to do when a queue is full.
@@ -142,6 +147,18 @@ impl SendOptions {
     /// All headers at once.
     pub fn headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// Waits for room for at most this long. Default: without limit.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.wait = Wait::at_most(timeout);
+        self
+    }
+
+    /// Waits for room as told.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
         self
     }
 

@@ -23,6 +23,7 @@ mod level;
 mod memory;
 #[cfg(test)]
 mod model;
+mod owned;
 mod patrol;
 mod payload;
 mod reason;

@@ -65,6 +65,13 @@ pub struct QueueStats {
 }
 
 impl QueueStats {
+    /// Returns the number of messages that are not settled now: ready, held, delayed, or just being
+    /// written.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.ready + self.writing + self.leased + self.delayed
+    }
+
     /// How many places are taken now.
     #[must_use]
     pub fn in_use(&self) -> u64 {

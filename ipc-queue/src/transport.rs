@@ -378,13 +378,14 @@ pub struct Holding {
 }
 
 /// How long to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
     /// Not at all.
     No,
     /// Until then.
     Until(Instant),
     /// For as long as it takes.
+    #[default]
     Forever,
 }
 

@@ -77,7 +77,7 @@ async fn a_descriptor_is_readable_whenever_there_is_something() {
     while next < MESSAGES {
         readiness.arm().unwrap();
         while let Ok(delivery) = receiver.try_recv() {
-            assert_eq!(delivery.data(), Some(&next));
+            assert_eq!(*delivery.data(), next);
             delivery.ack().unwrap();
             next += 1;
         }
@@ -104,7 +104,7 @@ fn pollster_receives_what_another_thread_sends() {
     let mut receiver = queue.receiver();
     for number in 0..MESSAGES {
         let delivery = pollster::block_on(receiver.recv_async()).unwrap();
-        assert_eq!(delivery.data(), Some(&number));
+        assert_eq!(*delivery.data(), number);
         delivery.ack().unwrap();
     }
     sending.join().unwrap();

@@ -11,8 +11,8 @@ use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
 use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
 use ipc_queue::{
     ByteDelivery, Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError,
-    HeldBytes, Loan, LocalQueue, Name, QueueError, QueueSettings, QueueStats, RecvError, Semantic,
-    SendFailure, SendOptions, SettleError, SettleOnce, Support, Unsupported,
+    Loan, LocalQueue, Name, OwnedByteDelivery, QueueError, QueueSettings, QueueStats, RecvError,
+    Semantic, SendFailure, SendOptions, SettleError, SettleOnce, Support, Unsupported,
 };
 
 /// What is untrue of a transport.
@@ -198,7 +198,7 @@ impl ReceivePort for LyingReceiver {
         }
         let (queue, about) = (delivery.token().queue, delivery.about());
         let payload = delivery.payload().to_vec();
-        let held = Mutex::new(Some(delivery.hold()));
+        let held = Mutex::new(Some(delivery.into_owned()));
         Ok(ByteDelivery::buffered(
             queue,
             about,
@@ -226,7 +226,7 @@ impl ReceivePort for LyingReceiver {
 }
 
 /// A delivery that can't be snoozed.
-struct Sleepless(Mutex<Option<HeldBytes>>);
+struct Sleepless(Mutex<Option<OwnedByteDelivery>>);
 
 impl SettleOnce for Sleepless {
     fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {

@@ -106,7 +106,7 @@ fn headers_fit_behind_the_largest_payload_also_while_the_pool_is_full() {
     let bytes = LARGEST + 1;
     assert_eq!(too_large, Err(SendFailure::TooLarge { bytes, most }));
     receiver.try_recv().unwrap().ack().unwrap();
-    let held = receiver.try_recv().unwrap().hold();
+    let held = receiver.try_recv().unwrap().into_owned();
     assert_eq!((held.about().id, held.payload()), (id, &payload[..]));
     assert_eq!(held.headers(), &options.headers);
     held.ack().unwrap();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, HeldBytes, RecvError};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, OwnedByteDelivery, RecvError};
 
 use super::dead_letters::renumbered;
 use super::owner::DYING;
@@ -59,12 +59,12 @@ impl Found {
         }
         let receiver = queue.receiver();
         // Held until all are read, so that each is read once.
-        let mut held: Vec<HeldBytes> = Vec::new();
+        let mut held: Vec<OwnedByteDelivery> = Vec::new();
         let deadline = Instant::now() + DYING;
         let mut others = 0;
         loop {
             match receiver.recv_within(Wait::No) {
-                Ok(delivery) => held.push(delivery.hold()),
+                Ok(delivery) => held.push(delivery.into_owned()),
                 Err(RecvError::Damaged(_)) => {}
                 Err(RecvError::Empty) => {
                     others = jobs.stats()?.leased.saturating_sub(held.len() as u64);
@@ -129,7 +129,7 @@ fn send_again(letter: &DeadLetter, shared: &Shared) -> bool {
     is_sent
 }
 
-fn as_letter(held: &HeldBytes) -> DeadLetter {
+fn as_letter(held: &OwnedByteDelivery) -> DeadLetter {
     let about = held.about();
     DeadLetter {
         id: DeadLetterId::new(0, 0),

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use ipc_proto::{Kind, codec};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteSender, HeldBytes, QueueError, RecvError, SendFailure, SettleError,
+    ByteDelivery, ByteQueue, ByteSender, OwnedByteDelivery, QueueError, RecvError, SendFailure,
+    SettleError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -88,7 +89,7 @@ pub(super) enum Ties {
 
 /// A message whose lease is renewed for as long as it is here.
 #[derive(Default)]
-struct Kept(Mutex<Option<HeldBytes>>);
+struct Kept(Mutex<Option<OwnedByteDelivery>>);
 
 /// What a thread's panic carries that ends it as a SIGKILL ends a process.
 struct ThreadKilled;
@@ -238,7 +239,7 @@ impl Handlers {
         let attempt = delivery.attempt();
         let (end, settled) = if worker.place.keep_alive.is_some() {
             let payload = delivery.payload().to_vec();
-            worker.kept.put(delivery.hold());
+            worker.kept.put(delivery.into_owned());
             let end = self.handle(worker, &payload, Hold::Kept, attempt)?;
             (end, worker.kept.settle(end))
         } else {
@@ -368,7 +369,7 @@ impl Ties {
 }
 
 impl Kept {
-    fn put(&self, held: HeldBytes) {
+    fn put(&self, held: OwnedByteDelivery) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
     }
 

@@ -1,6 +1,5 @@
 //! The promises about room, waiting, and the end of a queue.
 
-use std::ptr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -98,41 +97,41 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
     sender.try_send(&first).expect("a place");
     let (second, huge) = (content(2, 100), content(3, LARGEST as usize));
 
-    let full = sender.try_send(&second).expect_err("it is full");
-    assert!(ptr::eq(full.message, &second));
+    let full = sender.try_send(second.clone()).expect_err("it is full");
+    assert!(full.message == second);
     let refused = SendFailure::Full {
         capacity: 1,
         dead: 0,
     };
     assert_eq!(full.failure, refused);
     let late = sender
-        .send_timeout(&second, A_MOMENT)
+        .send_timeout(second.clone(), A_MOMENT)
         .expect_err("it stays full");
-    assert!(ptr::eq(late.message, &second));
+    assert!(late.message == second);
     assert!(
         matches!(late.failure, SendFailure::TimedOut { .. }),
         "{late}"
     );
     // Encoded, it is more than the largest.
-    let large = sender.send(&huge).expect_err("it does not fit");
-    assert!(ptr::eq(large.message, &huge));
+    let large = sender.send(huge.clone()).expect_err("it does not fit");
+    assert!(large.message == huge);
     assert!(
         matches!(large.failure, SendFailure::TooLarge { .. }),
         "{large}"
     );
     queue.close().unwrap();
-    let closed = sender.send(&second).expect_err("it is closed");
-    assert!(ptr::eq(closed.message, &second));
+    let closed = sender.send(second.clone()).expect_err("it is closed");
+    assert!(closed.message == second);
     assert_eq!(closed.failure, SendFailure::Closed);
 
     let receiver = queue.receiver();
     let delivery = receiver.try_recv().expect("the first was sent");
-    assert_eq!(delivery.data(), Some(&first));
+    assert_eq!(delivery.data(), &first);
     delivery.ack().expect("we hold it");
     assert_eq!(queue.transport().stats().unwrap().sent, 1);
     trial.remove();
-    let removed = sender.send(&second).expect_err("it is removed");
-    assert!(ptr::eq(removed.message, &second));
+    let removed = sender.send(second.clone()).expect_err("it is removed");
+    assert!(removed.message == second);
     assert_eq!(removed.failure, SendFailure::Removed);
 }
 

@@ -1,19 +1,13 @@
-//! Where blocked handles of a queue in shared memory sleep, as the doormen of [`bell`](crate::bell) see it, and deliveries
-//! that borrow nothing.
+//! Where blocked handles of a queue in shared memory sleep, as the doormen of [`bell`](crate::bell) see it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_shm::wait::{Event, Ticket};
 use ipc_shm::watch::{Running, Watched};
 
-use super::receiver::LevelReceiver;
-use super::ring::Lease;
 use super::{Hold, ITEMS, ROOM, Shared};
 use crate::bell::{Bell, Door};
-use crate::error::SettleError;
-use crate::held::SettleOnce;
-use crate::transport::Settle;
 
 /// One of a queue's events.
 #[derive(Debug)]
@@ -69,35 +63,5 @@ impl Door for ShmDoor {
     fn is_for_all(&self) -> bool {
         // As `tell_room`: who is rung may not be one for whom there is room.
         self.event == ROOM && self.shared.contents.levels.len() > 1
-    }
-}
-
-/// The right to settle what a receiver took. It counts and settles through a receiver of its own, in whichever thread.
-#[derive(Debug)]
-pub(crate) struct ShmHeld {
-    receiver: Mutex<LevelReceiver>,
-    lease: Lease,
-}
-
-impl ShmHeld {
-    pub(super) fn new(receiver: LevelReceiver, lease: Lease) -> Self {
-        Self {
-            receiver: Mutex::new(receiver),
-            lease,
-        }
-    }
-
-    fn receiver(&self) -> MutexGuard<'_, LevelReceiver> {
-        (self.receiver.lock()).unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl SettleOnce for ShmHeld {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
-        self.receiver().settle(&self.lease, how)
-    }
-
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
-        self.receiver().extend(&self.lease, by)
     }
 }

@@ -8,7 +8,8 @@
 //! 2. [`Readable`] owns a [`Lease`], made by the compare-and-swap to `LEASED(us)`. Nobody writes a payload after
 //!    its publication. The cell becomes free, and its bytes somebody else's, only when we settle or, after
 //!    the lease was lost, when our zombie mark goes: both consume the `Readable` first.
-//! 3. `at` and `len` were checked to lie in the mapping, which lives as long as the `Payloads` that both borrow.
+//! 3. `at` and `len` were checked to lie in the mapping, which lives as long as the `Payloads` that both borrow. An
+//!    [`OwnedReadable`] keeps the mapping itself.
 //! 4. A process that is killed loses its slices with everything else. A forked copy must not use what it
 //!    inherited: calling `fork` is `unsafe` for such reasons. Sending and settling refuse to work there.
 
@@ -71,6 +72,15 @@ pub(crate) struct Readable<'a> {
     _payloads: PhantomData<&'a Payloads>,
 }
 
+/// The same without a borrow: it keeps the mapping itself.
+#[derive(Debug)]
+pub(crate) struct OwnedReadable {
+    lease: Lease,
+    at: NonNull<u8>,
+    len: usize,
+    _mapping: Arc<Mapping>,
+}
+
 // SAFETY: whoever has it has the right to the bytes, in whichever thread.
 unsafe impl Send for Writable<'_> {}
 // SAFETY: a shared reference to it only reads the bytes, which nobody writes meanwhile.
@@ -79,6 +89,10 @@ unsafe impl Sync for Writable<'_> {}
 unsafe impl Send for Readable<'_> {}
 // SAFETY: as for `Writable`.
 unsafe impl Sync for Readable<'_> {}
+// SAFETY: as for `Writable`.
+unsafe impl Send for OwnedReadable {}
+// SAFETY: as for `Writable`.
+unsafe impl Sync for OwnedReadable {}
 
 /// A place that a header names and that does not exist, or is too small.
 #[derive(Debug)]
@@ -289,6 +303,27 @@ impl Readable<'_> {
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2), and it is mapped (3).
+        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
+    }
+
+    /// Hands the bytes over, with the lease. The caller forgets this one.
+    pub(super) fn hand_over(&self, payloads: &Payloads) -> OwnedReadable {
+        OwnedReadable {
+            lease: self.lease.hand_over(),
+            at: self.at,
+            len: self.len,
+            _mapping: Arc::clone(&payloads.mapping),
+        }
+    }
+}
+
+impl OwnedReadable {
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2), and `_mapping` keeps it mapped (3).
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 }

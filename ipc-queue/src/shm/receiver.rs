@@ -10,11 +10,11 @@ use ipc_proto::{Headers, Timestamp};
 use ipc_shm::clock;
 
 use super::cell::Body;
-use super::door::ShmHeld;
 use super::due::Due;
 use super::events;
 use super::level::Level;
 use super::memory::RingWord;
+use super::owned::OwnedShmDelivery;
 use super::payload::{BadPlace, Readable};
 use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER};
 use super::spin::Spin;
@@ -447,6 +447,14 @@ impl LevelReceiver {
         Ok(())
     }
 
+    #[inline]
+    pub(super) fn check_whole(&self) -> Result<(), RecvError> {
+        match self.shared.usable() {
+            Err(Gone::Truncated) => Err(RecvError::Truncated),
+            _ => Ok(()),
+        }
+    }
+
     fn delay(&self, lease: &Lease, delay: Duration) -> Settled {
         let due = Due::not_before(clock::monotonic().saturating_add(delay));
         self.shared.set_timed();
@@ -501,10 +509,7 @@ impl ShmDelivery<'_> {
     /// Whether what was read so far was the message, and not zeroes in its place.
     #[inline]
     pub(crate) fn check_whole(&self) -> Result<(), RecvError> {
-        match self.receiver.shared.usable() {
-            Err(Gone::Truncated) => Err(RecvError::Truncated),
-            _ => Ok(()),
-        }
+        self.receiver.check_whole()
     }
 
     pub(crate) fn queue_id(&self) -> u64 {
@@ -520,13 +525,13 @@ impl ShmDelivery<'_> {
         self.receiver.extend(self.payload.lease(), by)
     }
 
-    /// Takes the right to settle along, to any thread.
-    pub(crate) fn into_held(self) -> ShmHeld {
-        let lease = self.payload.lease().hand_over();
+    /// Takes the right to read and to settle along, to any thread.
+    pub(crate) fn into_owned(self) -> OwnedShmDelivery {
+        let payload = self.payload.hand_over(&self.receiver.level.payloads);
         let receiver = self.receiver.another();
         // Its drop would settle.
         mem::forget(self);
-        ShmHeld::new(receiver, lease)
+        OwnedShmDelivery::new(receiver, payload)
     }
 
     /// For once, and never dropped after.

@@ -212,6 +212,7 @@ impl From<RecvError> for RecvFailed {
             other @ (RecvError::Forked
             | RecvError::DescriptorLost { .. }
             | RecvError::Decode { .. }
+            | RecvError::Shutdown
             | RecvError::Transport(_)) => Self::Other(other.to_string()),
         }
     }

@@ -17,8 +17,8 @@ use super::wire::{Answer, Ask, Delivered, Side};
 use crate::bell::Bell;
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, RecvError, SendFailure, SettleError};
-use crate::held::SettleOnce;
 use crate::loan::{Loan, PublishOnce};
+use crate::owned::SettleOnce;
 use crate::send_options::SendOptions;
 use crate::transport::{ReceivePort, SendPort, Settle, Wait};
 

@@ -107,7 +107,7 @@ fn play_as<J: Job>(what: &str, address: &str) {
     loop {
         match receiver.recv() {
             Ok(job) => {
-                println!("\njob {}", job.data().unwrap().check());
+                println!("\njob {}", job.data().check());
                 job.ack().unwrap();
             }
             Err(RecvError::Closed) => return,

@@ -177,7 +177,7 @@ impl Operation for Typed {
     fn receive(&self) -> Result<()> {
         for _ in 0..ROUND {
             let delivery = self.receiver.recv()?;
-            ensure!(delivery.data().is_some(), "what was sent");
+            ensure!(delivery.data()[0] == u64::MAX, "what was sent");
             delivery.ack()?;
         }
         Ok(())

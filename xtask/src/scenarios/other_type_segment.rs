@@ -35,7 +35,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
 
     let receiver = numbers.receiver();
     let delivery = receiver.try_recv()?;
-    ensure!(delivery.data() == Some(&7), "the queue was disturbed");
+    ensure!(*delivery.data() == 7, "the queue was disturbed");
     delivery.ack()?;
     drop((receiver, numbers));
     ipc_queue::remove(&address)?;

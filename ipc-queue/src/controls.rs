@@ -1,0 +1,135 @@
+//! The control calls of a queue, the same for the typed queue and the queue of bytes.
+
+/// Gives a queue its control calls. The type has `fn transport(&self) -> &Arc<dyn Transport>`.
+macro_rules! controls {
+    ([$($generics:tt)*] $queue:ty) => {
+        impl<$($generics)*> $queue {
+            /// Returns the settings that the queue was created with.
+            #[must_use]
+            pub fn settings(&self) -> &QueueSettings {
+                self.transport().settings()
+            }
+
+            /// Returns counters since the queue was created, and what it holds now.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn stats(&self) -> Result<QueueStats, ControlError> {
+                self.transport().stats()
+            }
+
+            /// Returns the number of messages in the queue that are not dead letters: those that
+            /// wait, that are delayed, and that receivers hold. It may change at any time.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn len(&self) -> Result<u64, ControlError> {
+                self.stats().map(|stats| stats.unsettled())
+            }
+
+            /// Returns whether [`len`](Self::len) is zero.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn is_empty(&self) -> Result<bool, ControlError> {
+                self.len().map(|messages| messages == 0)
+            }
+
+            /// Closes the queue: it takes no more messages, and what is in it is still delivered.
+            /// Wakes all blocked calls.
+            ///
+            /// # Errors
+            /// [`ControlError`], as every call below: it did not happen, or whether it did is
+            /// unknown.
+            pub fn close(&self) -> Result<(), ControlError> {
+                self.transport().close()
+            }
+
+            /// Opens a closed queue again.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn reopen(&self) -> Result<(), ControlError> {
+                self.transport().reopen()
+            }
+
+            /// Returns whether the queue is closed.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn is_closed(&self) -> Result<bool, ControlError> {
+                self.transport().is_closed()
+            }
+
+            /// Delivers nothing more until [`resume`](Self::resume). What was delivered can be
+            /// settled, and sending goes on. The queue stays paused when all processes are gone.
+            ///
+            /// # Errors
+            /// [`ControlError`]; its cause is `Unsupported` if the transport can't pause.
+            pub fn pause(&self) -> Result<(), ControlError> {
+                self.transport().pause()
+            }
+
+            /// Delivers again.
+            ///
+            /// # Errors
+            /// As [`pause`](Self::pause).
+            pub fn resume(&self) -> Result<(), ControlError> {
+                self.transport().resume()
+            }
+
+            /// Returns whether the queue is paused.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn is_paused(&self) -> Result<bool, ControlError> {
+                self.transport().is_paused()
+            }
+
+            /// Drops all messages that wait to be delivered, delayed ones included, and returns
+            /// their number. Messages that a receiver holds and dead letters stay.
+            ///
+            /// # Errors
+            /// [`ControlError`]; its cause is `Unsupported` if the transport can't purge.
+            pub fn purge(&self) -> Result<u64, ControlError> {
+                self.transport().purge()
+            }
+
+            /// Closes the queue, then waits as told until every message in it is settled. Dead
+            /// letters stay.
+            ///
+            /// # Errors
+            /// [`DrainError::TimedOut`] says how many messages are left.
+            pub fn drain(&self, wait: Wait) -> Result<(), DrainError> {
+                self.transport().drain(wait)
+            }
+
+            /// Returns the present leases: which process holds which message.
+            ///
+            /// # Errors
+            /// [`ControlError`]; its cause is `Unsupported` if the transport can't say.
+            pub fn leases(&self) -> Result<Vec<Holding>, ControlError> {
+                self.transport().holdings()
+            }
+
+            /// Makes a dead letter an ordinary message again, in its own place, so also in a full
+            /// queue. `Ok(false)`: there is no such dead letter any more.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn requeue(&self, letter: DeadLetterId) -> Result<bool, ControlError> {
+                self.transport().requeue(letter)
+            }
+
+            /// Drops a dead letter. `Ok(false)`: there is no such dead letter any more.
+            ///
+            /// # Errors
+            /// [`ControlError`].
+            pub fn discard(&self, letter: DeadLetterId) -> Result<bool, ControlError> {
+                self.transport().discard(letter)
+            }
+        }
+    };
+}
+
+pub(crate) use controls;

@@ -1,0 +1,312 @@
+//! Deliveries that borrow nothing: they may be kept across `await` and settled in another thread.
+//!
+//! A delivery from [`recv`](crate::Receiver::recv) borrows its receiver, which belongs to one thread.
+//! These own the right to settle. In shared memory their payload is still read where the sender wrote
+//! it. Dropped unsettled, each returns its message to the queue. So a future that is dropped with a
+//! delivery inside loses nothing.
+
+use std::fmt::{self, Debug};
+use std::time::Duration;
+
+use ipc_proto::{Headers, Kind, MessageId, Timestamp};
+
+use crate::delivery::{About, Nack, Token};
+use crate::error::{RecvError, SettleError};
+use crate::settling::{settling, settling_async};
+use crate::transport::Settle;
+
+/// For transports: the right to end one delivery, from any thread, also when the handle that received it is gone.
+pub trait SettleOnce: Send + Sync {
+    /// Ends it. Called exactly once: a delivery that is dropped is a nack.
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if the lease expired before.
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError>;
+
+    /// Renews the lease.
+    ///
+    /// # Errors
+    /// [`SettleError::LeaseLost`] if it expired before.
+    fn extend(&self, by: Duration) -> Result<(), SettleError>;
+
+    /// Returns whether settling may wait for a server, so that an async caller must not do it in
+    /// its own thread.
+    fn may_block(&self) -> bool {
+        true
+    }
+
+    /// The payload, if the transport lets it be read where it lies.
+    fn payload(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Checks that what was read of the payload in place was what was sent.
+    ///
+    /// # Errors
+    /// [`RecvError::Truncated`].
+    fn check_whole(&self) -> Result<(), RecvError> {
+        Ok(())
+    }
+}
+
+/// The right to settle, with what is known of the message. Dropped, the message is given back.
+pub(crate) struct Held {
+    /// Taken when it is settled.
+    right: Option<Box<dyn SettleOnce>>,
+    about: About,
+    token: Token,
+    headers: Headers,
+}
+
+/// An end of a delivery that borrows nothing.
+pub(crate) enum OwnedSettle {
+    Ack,
+    Nack {
+        delay: Option<Duration>,
+        reason: String,
+    },
+    Snooze {
+        delay: Duration,
+    },
+    Bury {
+        reason: String,
+    },
+}
+
+/// A received byte string that borrows nothing. Dropped unsettled, it returns to the queue: a nack.
+///
+/// In shared memory its payload is read where the sender wrote it; elsewhere it is a copy.
+#[derive(Debug)]
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct OwnedByteDelivery {
+    held: Held,
+    /// Empty where the payload is read in place.
+    payload: Vec<u8>,
+}
+
+/// A received message that borrows nothing. Dropped unsettled, it returns to the queue: a nack.
+#[derive(Debug)]
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct OwnedDelivery<T> {
+    held: Held,
+    data: T,
+}
+
+impl Held {
+    pub(crate) fn new(right: Box<dyn SettleOnce>, about: About, token: Token) -> Self {
+        Self {
+            right: Some(right),
+            about,
+            token,
+            headers: Headers::new(),
+        }
+    }
+
+    pub(crate) fn set_headers(&mut self, headers: Headers) {
+        self.headers = headers;
+    }
+
+    pub(crate) fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    pub(crate) fn about(&self) -> About {
+        self.about
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Called once, at the end.
+    pub(crate) fn settle(&mut self, how: Settle<'_>) -> Result<(), SettleError> {
+        let right = self.right.take();
+        right.map_or(Err(SettleError::LeaseLost), |right| right.settle(how))
+    }
+
+    pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        let right = self.right.as_ref();
+        right.map_or(Err(SettleError::LeaseLost), |right| right.extend(by))
+    }
+
+    async fn settle_async(mut self, how: OwnedSettle) -> Result<(), SettleError> {
+        match &self.right {
+            Some(right) if right.may_block() => {
+                blocking::unblock(move || self.settle(how.borrowed())).await
+            }
+            _ => self.settle(how.borrowed()),
+        }
+    }
+
+    fn payload(&self) -> Option<&[u8]> {
+        self.right.as_ref().and_then(|right| right.payload())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(right) = self.right.take() {
+            // A lease that was lost has been given back already.
+            let _ = right.settle(Nack::new().into());
+        }
+    }
+}
+
+impl Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.token).finish()
+    }
+}
+
+impl OwnedSettle {
+    fn borrowed(&self) -> Settle<'_> {
+        match self {
+            Self::Ack => Settle::Ack,
+            Self::Nack { delay, reason } => Settle::Nack {
+                delay: *delay,
+                reason,
+            },
+            Self::Snooze { delay } => Settle::Snooze { delay: *delay },
+            Self::Bury { reason } => Settle::Bury { reason },
+        }
+    }
+}
+
+impl From<Settle<'_>> for OwnedSettle {
+    fn from(how: Settle<'_>) -> Self {
+        match how {
+            Settle::Ack => Self::Ack,
+            Settle::Nack { delay, reason } => Self::Nack {
+                delay,
+                reason: reason.to_owned(),
+            },
+            Settle::Snooze { delay } => Self::Snooze { delay },
+            Settle::Bury { reason } => Self::Bury {
+                reason: reason.to_owned(),
+            },
+        }
+    }
+}
+
+impl OwnedByteDelivery {
+    pub(crate) fn new(held: Held, payload: Vec<u8>) -> Self {
+        Self { held, payload }
+    }
+
+    /// The delivery of the value that its payload encodes.
+    pub(crate) fn with_data<T>(self, data: T) -> OwnedDelivery<T> {
+        OwnedDelivery {
+            held: self.held,
+            data,
+        }
+    }
+
+    /// The payload. It stays as it is while the delivery exists, also after its lease was lost.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.held.payload().unwrap_or(&self.payload)
+    }
+
+    /// Checks that what was read of the payload so far was what was sent. In shared memory it is not
+    /// if the queue's file was truncated meanwhile. Settling reports that too.
+    ///
+    /// # Errors
+    /// [`RecvError::Truncated`].
+    pub fn check_whole(&self) -> Result<(), RecvError> {
+        let right = self.held.right.as_ref();
+        right.map_or(Ok(()), |right| right.check_whole())
+    }
+}
+
+impl<T> OwnedDelivery<T> {
+    /// The value that was sent.
+    #[must_use]
+    pub fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// The value that was sent, to be changed in place.
+    #[must_use]
+    pub fn data_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+
+    /// Moves the value out. The rest is settled like any delivery.
+    #[must_use = "dropped without `ack` the message is delivered again"]
+    pub fn into_parts(self) -> (T, OwnedDelivery<()>) {
+        let rest = OwnedDelivery {
+            held: self.held,
+            data: (),
+        };
+        (self.data, rest)
+    }
+}
+
+/// What every owned delivery tells about its message.
+macro_rules! described {
+    ([$($generics:tt)*] $delivery:ty) => {
+        impl<$($generics)*> $delivery {
+            /// Everything known about the message, except its payload and its headers.
+            #[must_use]
+            pub fn about(&self) -> About {
+                self.held.about
+            }
+
+            /// The kind of the message.
+            #[must_use]
+            pub fn kind(&self) -> Kind {
+                self.held.about.kind
+            }
+
+            /// The message's id, the same at every delivery.
+            #[must_use]
+            pub fn id(&self) -> MessageId {
+                self.held.about.id
+            }
+
+            /// The time of sending, by the sender's clock.
+            #[must_use]
+            pub fn sent_at(&self) -> Timestamp {
+                self.held.about.sent_at
+            }
+
+            /// The number of this attempt, counted from 1.
+            #[must_use]
+            pub fn attempt(&self) -> u8 {
+                self.held.about.attempt
+            }
+
+            /// The fencing token of this delivery.
+            #[must_use]
+            pub fn token(&self) -> Token {
+                self.held.token
+            }
+
+            /// The headers of the message.
+            #[must_use]
+            pub fn headers(&self) -> &Headers {
+                self.held.headers()
+            }
+
+            /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues
+            /// without a lease time-out.
+            ///
+            /// # Errors
+            /// As [`ack`](Self::ack).
+            pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
+                self.held.extend(by)
+            }
+
+            fn settle(mut self, how: Settle<'_>) -> Result<(), SettleError> {
+                self.held.settle(how)
+            }
+        }
+    };
+}
+
+described!([] OwnedByteDelivery);
+described!([T] OwnedDelivery<T>);
+settling!([] OwnedByteDelivery);
+settling!([T] OwnedDelivery<T>);
+settling_async!([] OwnedByteDelivery);
+settling_async!([T] OwnedDelivery<T>);

@@ -1,0 +1,175 @@
+//! A typed message in the hands of its receiver.
+
+use std::fmt;
+use std::time::Duration;
+
+use ipc_proto::{CodecError, Encoding, Headers, Kind, MessageId, Signal, Timestamp};
+use serde::de::DeserializeOwned;
+
+use crate::delivery::{About, ByteDelivery, Nack, Token};
+use crate::error::{RecvError, SettleError};
+use crate::owned::OwnedDelivery;
+use crate::settling::settling;
+use crate::transport::Settle;
+
+/// A received message, until it is settled. Dropped unsettled, it returns to the queue: a nack.
+///
+/// ```
+/// use ipc_queue::Queue;
+///
+/// let queue = Queue::<String>::open("local:received")?;
+/// queue.sender().send("resize a.jpg".to_owned())?;
+///
+/// let receiver = queue.receiver();
+/// let job = receiver.recv()?;
+/// assert_eq!((job.data().as_str(), job.attempt()), ("resize a.jpg", 1));
+///
+/// // The value can be moved out; the rest is settled afterwards.
+/// let (path, job) = job.into_parts();
+/// assert_eq!(path.into_bytes().len(), 12);
+/// job.ack()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub struct Delivery<'a, T> {
+    data: T,
+    bytes: ByteDelivery<'a>,
+}
+
+/// What [`Receiver::recv_any`](crate::Receiver::recv_any) returns: a message or a signal.
+#[derive(Debug)]
+#[must_use = "dropped without `ack` the message is delivered again"]
+pub enum Incoming<'a, T> {
+    /// A message with a value: `Data` or `Control`.
+    Message(Delivery<'a, T>),
+    /// A message without one: `Heartbeat` or `Shutdown`.
+    Signal(Delivery<'a, Signal>),
+}
+
+impl<'a, T: DeserializeOwned> Incoming<'a, T> {
+    /// Decodes a message. One that is not a `T` goes back to the queue.
+    pub(crate) fn of(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvError> {
+        if let Some(data) = bytes.kind().signal() {
+            return Ok(Self::Signal(Delivery { data, bytes }));
+        }
+        let data = encoding.decode(bytes.payload());
+        bytes.check_whole()?;
+        match data {
+            Ok(data) => Ok(Self::Message(Delivery { data, bytes })),
+            Err(source) => Err(undecodable(bytes, source)),
+        }
+    }
+}
+
+/// Returns a message that can't be decoded to the queue: a receiver of another version may be able
+/// to read it.
+#[cold]
+fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvError {
+    let about = bytes.about();
+    // If the lease is lost already, the message comes again.
+    let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
+    RecvError::Decode {
+        id: about.id,
+        attempt: about.attempt,
+        source,
+    }
+}
+
+impl<'a, T> Delivery<'a, T> {
+    /// The value that was sent.
+    #[must_use]
+    pub fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// The value that was sent, to be changed in place. Changes stay in this process: a message
+    /// that comes again is as it was sent.
+    #[must_use]
+    pub fn data_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+
+    /// Moves the value out. The rest is settled like any delivery.
+    #[must_use = "dropped without `ack` the message is delivered again"]
+    pub fn into_parts(self) -> (T, Delivery<'a, ()>) {
+        let rest = Delivery {
+            data: (),
+            bytes: self.bytes,
+        };
+        (self.data, rest)
+    }
+
+    /// The same delivery without a borrow of its receiver: it can be kept, and settled in another
+    /// thread.
+    #[must_use = "dropped without `ack` the message is delivered again"]
+    pub fn into_owned(self) -> OwnedDelivery<T> {
+        self.bytes.into_owned().with_data(self.data)
+    }
+
+    /// Everything known about the message, except its payload and its headers.
+    #[must_use]
+    pub fn about(&self) -> About {
+        self.bytes.about()
+    }
+
+    /// The kind of the message.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.bytes.kind()
+    }
+
+    /// The message's id, the same at every delivery.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.bytes.id()
+    }
+
+    /// The time of sending, by the sender's clock.
+    #[must_use]
+    pub fn sent_at(&self) -> Timestamp {
+        self.about().sent_at
+    }
+
+    /// The number of this attempt, counted from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.bytes.attempt()
+    }
+
+    /// The fencing token of this delivery.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.bytes.token()
+    }
+
+    /// The headers of the message.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        self.bytes.headers()
+    }
+
+    /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a
+    /// lease time-out.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.bytes.extend(by)
+    }
+
+    #[inline]
+    fn settle(self, how: Settle<'_>) -> Result<(), SettleError> {
+        self.bytes.settle(how)
+    }
+}
+
+settling!(['a, T] Delivery<'a, T>);
+
+impl<T: fmt::Debug> fmt::Debug for Delivery<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("data", &self.data)
+            .field("about", &self.about())
+            .finish()
+    }
+}

@@ -1,0 +1,188 @@
+//! Receiving typed values.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{Encoding, Signal};
+use serde::de::DeserializeOwned;
+
+use crate::bytes::ByteReceiver;
+use crate::error::RecvError;
+use crate::received::{Delivery, Incoming};
+use crate::transport::Wait;
+
+/// Receives `T`s. Belongs to one thread at a time: clone it for others.
+///
+/// Each receive returns a message with a value. A `Heartbeat` is acknowledged and skipped. A
+/// `Shutdown` is acknowledged and returned as [`RecvError::Shutdown`], once, to the receiver that
+/// takes it. [`recv_any`](Self::recv_any) returns both like other messages.
+///
+/// ```
+/// use ipc_queue::Queue;
+///
+/// let queue = Queue::<u32>::open("local:numbered")?;
+/// queue.sender().send_batch([1, 2, 3])?;
+/// queue.close()?;
+///
+/// let receiver = queue.receiver();
+/// let mut sum = 0;
+/// for number in &receiver {
+///     sum += number.data();
+///     number.ack()?;
+/// }
+/// assert_eq!(sum, 6); // the loop ends when the queue is closed and drained
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Receiver<T> {
+    bytes: ByteReceiver,
+    encoding: Encoding,
+    payload: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Receiver<T> {
+    /// Blocks until there is a message, and returns it.
+    ///
+    /// # Errors
+    /// [`RecvError::Closed`] when the queue is closed and drained. [`RecvError::Decode`] for a
+    /// message that is not a `T`: it returns to the queue for other receivers, and the next call
+    /// goes on behind it. The others say that the queue can't be used.
+    pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::Forever)
+    }
+
+    /// Returns a message if there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
+    pub fn try_recv(&self) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::No)
+    }
+
+    /// Blocks until there is a message, for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::at_most(timeout))
+    }
+
+    /// Blocks until there is a message, but not longer than until `deadline`.
+    ///
+    /// # Errors
+    /// [`RecvError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<'_, T>, RecvError> {
+        self.recv_within(Wait::Until(deadline))
+    }
+
+    /// Returns the next messages, at most `most`: waits as told for the first, then takes what else
+    /// is there.
+    ///
+    /// Each is a delivery of its own, to be settled by itself. Other receivers can't take what this
+    /// one holds, so ask for no more than it can work on soon. Messages that are not `T`s return to
+    /// the queue, as with [`recv`](Self::recv), and are left out.
+    ///
+    /// # Errors
+    /// As the other receives, if there was not even a first message.
+    pub fn recv_batch(&self, most: usize, wait: Wait) -> Result<Vec<Delivery<'_, T>>, RecvError> {
+        let mut failure = None;
+        let mut batch = Vec::new();
+        loop {
+            for bytes in self.bytes.recv_batch(most, wait)? {
+                match Incoming::of(bytes, self.encoding).and_then(without_signals) {
+                    Ok(delivery) => batch.extend(delivery),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+            match failure {
+                Some(error) if batch.is_empty() => return Err(error),
+                None if batch.is_empty() && most > 0 => {}
+                _ => return Ok(batch),
+            }
+        }
+    }
+
+    /// Returns the next message or signal, waiting as told.
+    ///
+    /// ```
+    /// use ipc_queue::{Incoming, Queue, Signal, transport::Wait};
+    ///
+    /// let queue = Queue::<String>::open("local:signals")?;
+    /// queue.sender().send_signal(Signal::Shutdown)?;
+    /// let receiver = queue.receiver();
+    /// match receiver.recv_any(Wait::Forever)? {
+    ///     Incoming::Message(job) => job.ack()?,
+    ///     Incoming::Signal(signal) => {
+    ///         assert_eq!(*signal.data(), Signal::Shutdown);
+    ///         signal.ack()?;
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As the other receives, except [`RecvError::Shutdown`].
+    pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvError> {
+        Incoming::of(self.bytes.recv_within(wait)?, self.encoding)
+    }
+
+    pub(crate) fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
+        loop {
+            if let Some(delivery) = without_signals(self.recv_any(wait)?)? {
+                return Ok(delivery);
+            }
+        }
+    }
+}
+
+/// Acknowledges a signal. `None`: a heartbeat.
+pub(crate) fn without_signals<T>(
+    incoming: Incoming<'_, T>,
+) -> Result<Option<Delivery<'_, T>>, RecvError> {
+    let signal = match incoming {
+        Incoming::Message(delivery) => return Ok(Some(delivery)),
+        Incoming::Signal(signal) => signal,
+    };
+    let (signal, delivery) = signal.into_parts();
+    // If the lease is lost already, another receiver gets the signal.
+    let settled = delivery.ack();
+    match signal {
+        Signal::Shutdown if settled.is_ok() => Err(RecvError::Shutdown),
+        _ => Ok(None),
+    }
+}
+
+impl<T> Receiver<T> {
+    pub(crate) fn over(bytes: ByteReceiver, encoding: Encoding) -> Self {
+        Self {
+            bytes,
+            encoding,
+            payload: PhantomData,
+        }
+    }
+
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bytes(&self) -> &ByteReceiver {
+        &self.bytes
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut ByteReceiver {
+        &mut self.bytes
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Self::over(self.bytes.clone(), self.encoding)
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Receiver").field(&self.bytes).finish()
+    }
+}

@@ -1,0 +1,256 @@
+//! Sending typed values.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{CodecError, Encoding, Kind, MessageId, Signal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bytes::ByteSender;
+use crate::error::{BatchFailure, SendError, SendFailure};
+use crate::send_options::SendOptions;
+use crate::transport::Wait;
+
+/// Sends `T`s. Belongs to one thread at a time: clone it for others.
+pub struct Sender<T> {
+    bytes: ByteSender,
+    encoding: Encoding,
+    /// The queue's address, for errors.
+    queue: Arc<str>,
+    read_back: ReadBack,
+    /// Whether a value is still to be read back, to see that it can be.
+    is_unproved: Cell<bool>,
+    payload: PhantomData<fn(T)>,
+}
+
+type ReadBack = fn(Encoding, &[u8]) -> Result<(), CodecError>;
+
+/// A value that a [`Sender<T>`] takes: a `T`, which a failed send hands back, or a `&T`.
+pub trait SendValue<T> {
+    /// What a failed send hands back: the `T` itself, or nothing for a reference. So the error of
+    /// `send(&value)` borrows nothing, and `?` works everywhere.
+    type Returned;
+
+    /// The value to encode.
+    fn value(&self) -> &T;
+
+    /// What a failed send hands back.
+    fn into_returned(self) -> Self::Returned;
+}
+
+impl<T> SendValue<T> for T {
+    type Returned = T;
+
+    fn value(&self) -> &T {
+        self
+    }
+
+    fn into_returned(self) -> T {
+        self
+    }
+}
+
+impl<T> SendValue<T> for &T {
+    type Returned = ();
+
+    fn value(&self) -> &T {
+        self
+    }
+
+    fn into_returned(self) {}
+}
+
+impl<T: DeserializeOwned> Sender<T> {
+    pub(crate) fn over(bytes: ByteSender, encoding: Encoding, queue: Arc<str>) -> Self {
+        Self {
+            bytes,
+            encoding,
+            queue,
+            read_back: |encoding, bytes| encoding.decode::<T>(bytes).map(drop),
+            is_unproved: Cell::new(true),
+            payload: PhantomData,
+        }
+    }
+}
+
+impl<T: Serialize> Sender<T> {
+    /// Sends a value, waiting while the queue is full. Takes a `T` or a `&T`, and returns the
+    /// message's id: from then on the message is delivered until a receiver acknowledges it.
+    ///
+    /// # Errors
+    /// [`SendError`], which hands the `T` back, when the queue is closed or removed, or the value
+    /// can't be sent.
+    pub fn send<V: SendValue<T>>(&self, value: V) -> Result<MessageId, SendError<V::Returned>> {
+        self.send_plain(value, Wait::Forever)
+    }
+
+    /// Sends a value if there is room now.
+    ///
+    /// # Errors
+    /// [`SendFailure::Full`] or [`SendFailure::NoMemory`] if there is none; otherwise as
+    /// [`send`](Self::send).
+    pub fn try_send<V: SendValue<T>>(&self, value: V) -> Result<MessageId, SendError<V::Returned>> {
+        self.send_plain(value, Wait::No)
+    }
+
+    /// Sends a value, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`SendFailure::TimedOut`] if there was none; otherwise as [`send`](Self::send).
+    pub fn send_timeout<V: SendValue<T>>(
+        &self,
+        value: V,
+        timeout: Duration,
+    ) -> Result<MessageId, SendError<V::Returned>> {
+        self.send_plain(value, Wait::at_most(timeout))
+    }
+
+    /// Sends a value, waiting for room until `deadline`.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn send_deadline<V: SendValue<T>>(
+        &self,
+        value: V,
+        deadline: Instant,
+    ) -> Result<MessageId, SendError<V::Returned>> {
+        self.send_plain(value, Wait::Until(deadline))
+    }
+
+    /// Sends a value with a priority, a delay, a key, headers and so on. Waits for room as the
+    /// options say: without limit if they don't.
+    ///
+    /// If the queue remembers the options' key, nothing is sent, and the id of the message that was
+    /// sent with that key is returned.
+    ///
+    /// # Errors
+    /// As the other sends, and [`SendFailure::Unsupported`] when the queue does not support an
+    /// option.
+    pub fn send_with<V: SendValue<T>>(
+        &self,
+        value: V,
+        options: &SendOptions,
+    ) -> Result<MessageId, SendError<V::Returned>> {
+        let sent = self.encoded(value.value(), |bytes| {
+            self.bytes.send_with(bytes, options, options.wait)
+        });
+        sent.map_err(|failure| self.failed(value.into_returned(), failure))
+    }
+
+    /// Sends all values in their order, waiting for room whenever there is none. Cheaper than single
+    /// sends. Not atomic: receivers may see the first before the last is sent.
+    ///
+    /// # Errors
+    /// [`BatchFailure`] says how many were sent before the first that could not be. A value that
+    /// can't be encoded is found before any is sent.
+    pub fn send_batch<V: SendValue<T>>(
+        &self,
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<(), BatchFailure> {
+        let mut encoded = self.bytes.scratch();
+        encoded.clear();
+        let mut ends = vec![0];
+        for value in values {
+            let appended = self.append(value.value(), &mut encoded);
+            appended.map_err(|error| BatchFailure {
+                sent: 0,
+                failure: error.into(),
+            })?;
+            ends.push(encoded.len());
+        }
+        let parts = ends.windows(2);
+        let payloads: Vec<&[u8]> = parts.map(|ends| &encoded[ends[0]..ends[1]]).collect();
+        self.bytes.send_batch(&payloads)
+    }
+
+    /// Sends a message without a value, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError<()>> {
+        let sent = self.bytes.send_as(signal.into(), &[], Wait::Forever);
+        sent.map_err(|failure| self.failed((), failure))
+    }
+
+    fn send_plain<V: SendValue<T>>(
+        &self,
+        value: V,
+        wait: Wait,
+    ) -> Result<MessageId, SendError<V::Returned>> {
+        let sent = self.encoded(value.value(), |bytes| {
+            self.bytes.send_as(Kind::Data, bytes, wait)
+        });
+        sent.map_err(|failure| self.failed(value.into_returned(), failure))
+    }
+
+    #[cold]
+    pub(crate) fn failed<R>(&self, message: R, failure: SendFailure) -> SendError<R> {
+        SendError {
+            queue: self.queue.to_string(),
+            message,
+            failure,
+        }
+    }
+
+    fn encoded<R>(
+        &self,
+        value: &T,
+        send: impl FnOnce(&[u8]) -> Result<R, SendFailure>,
+    ) -> Result<R, SendFailure> {
+        let mut bytes = self.bytes.scratch();
+        bytes.clear();
+        self.append(value, &mut bytes)?;
+        send(&bytes)
+    }
+
+    /// Encodes behind what `bytes` holds. The first value is read back: a type that can't be is
+    /// refused when something of it is sent, and not by all who receive it.
+    pub(crate) fn append(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        let before = bytes.len();
+        self.encoding.append(value, bytes)?;
+        if self.is_unproved.get() {
+            (self.read_back)(self.encoding, &bytes[before..]).map_err(|error| {
+                CodecError::NotReadBack {
+                    given: std::any::type_name::<T>(),
+                    reason: error.to_string(),
+                }
+            })?;
+            self.is_unproved.set(false);
+        }
+        Ok(())
+    }
+}
+
+impl<T> Sender<T> {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bytes(&self) -> &ByteSender {
+        &self.bytes
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut ByteSender {
+        &mut self.bytes
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            encoding: self.encoding,
+            queue: Arc::clone(&self.queue),
+            read_back: self.read_back,
+            is_unproved: self.is_unproved.clone(),
+            payload: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(&self.bytes).finish()
+    }
+}

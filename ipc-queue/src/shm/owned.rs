@@ -1,0 +1,53 @@
+//! Deliveries of a queue in shared memory that borrow nothing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::payload::OwnedReadable;
+use super::receiver::LevelReceiver;
+use crate::error::{RecvError, SettleError};
+use crate::owned::SettleOnce;
+use crate::transport::Settle;
+
+/// The right to read what a receiver took, and to settle it. It counts and settles through a receiver
+/// of its own, in any thread.
+#[derive(Debug)]
+pub(crate) struct OwnedShmDelivery {
+    receiver: Mutex<LevelReceiver>,
+    payload: OwnedReadable,
+}
+
+impl OwnedShmDelivery {
+    pub(super) fn new(receiver: LevelReceiver, payload: OwnedReadable) -> Self {
+        Self {
+            receiver: Mutex::new(receiver),
+            payload,
+        }
+    }
+
+    fn receiver(&self) -> MutexGuard<'_, LevelReceiver> {
+        (self.receiver.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SettleOnce for OwnedShmDelivery {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+        self.receiver().settle(self.payload.lease(), how)
+    }
+
+    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        self.receiver().extend(self.payload.lease(), by)
+    }
+
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    fn payload(&self) -> Option<&[u8]> {
+        Some(self.payload.bytes())
+    }
+
+    fn check_whole(&self) -> Result<(), RecvError> {
+        self.receiver().check_whole()
+    }
+}
