@@ -199,7 +199,11 @@ impl<'a> ByteDelivery<'a> {
     /// What it is for.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.about().kind
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.kind(),
+            Inner::Buffered(delivery, _) => delivery.held.about().kind,
+        }
     }
 
     /// Which message it is; the same at every redelivery.

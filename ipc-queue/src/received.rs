@@ -52,10 +52,18 @@ impl<'a, T: DeserializeOwned> Incoming<'a, T> {
         if let Some(data) = bytes.kind().signal() {
             return Ok(Self::Signal(Delivery { data, bytes }));
         }
+        Delivery::decode(bytes, encoding).map(Self::Message)
+    }
+}
+
+impl<'a, T: DeserializeOwned> Delivery<'a, T> {
+    /// Decodes a message with a value. One that is not a `T` goes back to the queue.
+    #[inline]
+    pub(crate) fn decode(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvError> {
         let data = encoding.decode(bytes.payload());
         bytes.check_whole()?;
         match data {
-            Ok(data) => Ok(Self::Message(Delivery { data, bytes })),
+            Ok(data) => Ok(Self { data, bytes }),
             Err(source) => Err(undecodable(bytes, source)),
         }
     }

@@ -126,9 +126,13 @@ impl<T: DeserializeOwned> Receiver<T> {
         Incoming::of(self.bytes.recv_within(wait)?, self.encoding)
     }
 
-    pub(crate) fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
+    fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
         loop {
-            if let Some(delivery) = without_signals(self.recv_any(wait)?)? {
+            let bytes = self.bytes.recv_within(wait)?;
+            if bytes.kind().signal().is_none() {
+                return Delivery::decode(bytes, self.encoding);
+            }
+            if let Some(delivery) = without_signals(Incoming::of(bytes, self.encoding)?)? {
                 return Ok(delivery);
             }
         }

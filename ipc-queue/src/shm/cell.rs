@@ -221,12 +221,18 @@ impl<'a, W: Word> Cell<'a, W> {
         SenderId::new(self.words[SENDER].load(Relaxed))
     }
 
-    /// What the header says. A kind that there is none of reads as data.
+    /// The kind of the message. A number that is not a kind reads as data.
+    #[inline]
+    pub fn message_kind(self) -> Kind {
+        let kind = (self.words[CLAIM].load(Relaxed) >> KIND_SHIFT) as u8;
+        Kind::try_from(kind).unwrap_or_default()
+    }
+
+    /// What the header says besides where the payload is.
     #[inline]
     pub fn envelope(self) -> Envelope {
-        let kind = (self.words[CLAIM].load(Relaxed) >> KIND_SHIFT) as u8;
         Envelope {
-            kind: Kind::try_from(kind).unwrap_or_default(),
+            kind: self.message_kind(),
             id: MessageId::new(
                 self.sender(),
                 self.words[SEQUENCE].load(Relaxed) & SEQUENCE_MASK,

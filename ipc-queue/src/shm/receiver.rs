@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{iter, mem};
 
-use ipc_proto::{Headers, Timestamp};
+use ipc_proto::{Headers, Kind, Timestamp};
 use ipc_shm::clock;
 
 use super::cell::Body;
@@ -92,6 +92,22 @@ impl LevelReceiver {
     /// `None`: there is no message now, or `trouble` says why not.
     #[inline(never)]
     fn lease_at_once(&self) -> Option<Lease> {
+        let shared = &*self.shared;
+        match shared.usable() {
+            // Nothing to consider besides the cells.
+            Ok(flags) if flags & (PAUSED | TIMED | CLOSED) == 0 => {
+                let mut cursor = self.cursor.borrow_mut();
+                let lease = self.level.ring.take(shared.seat, &mut cursor)?;
+                self.spin.hit();
+                self.start(&lease);
+                Some(lease)
+            }
+            _ => self.lease_with_care(),
+        }
+    }
+
+    #[cold]
+    fn lease_with_care(&self) -> Option<Lease> {
         match self.try_take() {
             Ok(Some(lease)) => {
                 self.spin.hit();
@@ -179,7 +195,6 @@ impl LevelReceiver {
         self.level.ring.next_sent_at(&self.cursor.borrow())
     }
 
-    #[inline(always)]
     pub(super) fn try_take(&self) -> Result<Option<Lease>, RecvError> {
         let shared = &*self.shared;
         let flags = shared.usable()?;
@@ -491,6 +506,12 @@ impl ShmDelivery<'_> {
             attempt: self.attempt(),
             delivery: lease.lap_number(),
         }
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        let cell = (self.receiver.level.ring).cell(self.payload.lease().index());
+        cell.message_kind()
     }
 
     /// The headers of its message, which were checked when it was delivered.
