@@ -1,8 +1,8 @@
 //! `rm`: removes queues.
 
 use anyhow::{Error, Result};
-use ipc_queue::{Address, ShmQueue};
-use ipc_shm::Namespace;
+use ipc_queue::{Address, QueueError, ShmQueue};
+use ipc_shm::{Namespace, OpenError};
 use serde_json::json;
 
 use crate::address::{self, Subject};
@@ -32,7 +32,8 @@ fn remove(queue: &str, force: bool) -> Result<()> {
     let address = address::shared(queue)?;
     if !force {
         // A queue that can't be read can't be said to be empty.
-        let held = Subject::open(queue)?.stats()?.in_use();
+        let subject = Subject::open(queue).map_err(|error| with_force(queue, error))?;
+        let held = subject.stats()?.in_use();
         if held > 0 {
             return Err(Exit::Refused.error(format!(
                 "{queue} holds {held} messages: ipc rm --force {queue} removes it with them"
@@ -50,6 +51,19 @@ fn remove(queue: &str, force: bool) -> Result<()> {
         return Ok(());
     }
     Err(Exit::NotThere.error(format!("there is no queue {queue:?}")))
+}
+
+/// An error of a queue that can't be used, with the command that removes such a queue.
+fn with_force(queue: &str, error: Error) -> Error {
+    match error.downcast_ref::<QueueError>() {
+        Some(found @ QueueError::Open(cause))
+            if !matches!(cause, OpenError::ForeignOwner { .. }) =>
+        {
+            let exit = Exit::of(&error);
+            exit.error(format!("{found}: ipc rm --force {queue} removes it"))
+        }
+        _ => error,
+    }
 }
 
 /// Several failures as one, with the gravest one's code.

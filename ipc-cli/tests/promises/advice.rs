@@ -365,6 +365,48 @@ fn what_does_not_fit_into_memory_fits_when_it_is_smaller() {
 }
 
 #[test]
+fn a_file_size_limit_is_raised_as_told() {
+    let folder = Folder::new();
+    let create = |limit: &str| {
+        let mut shell = program("sh");
+        let line = format!("ulimit -S -f 100; {limit} exec \"$0\" create jobs");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_ipc")]);
+        Ended::of(shell.env("IPC_SHM_DIR", folder.0.path()))
+    };
+    advises(&create("").expect(1), "ulimit -f unlimited");
+    create("ulimit -f unlimited;").expect(0);
+}
+
+#[test]
+fn a_folder_of_another_user_is_avoided_as_told() {
+    let script = "mount -t tmpfs x /dev/shm; other=/dev/shm/ipc.$(id -u); mkdir -m 700 $other; \
+                  chown 12345 $other; \"$0\" create jobs || mkdir -m 700 /dev/shm/ours; \
+                  IPC_SHM_DIR=/dev/shm/ours \"$0\" create jobs";
+    let Some(ended) = with_own_mounts("another user's folder", script) else {
+        return;
+    };
+    assert_eq!(ended.code, 0, "{ended:?}");
+    advises(&ended, "belongs to user 12345");
+    advises(&ended, "set IPC_SHM_DIR to a folder of our own");
+}
+
+#[test]
+fn a_queue_whose_file_was_truncated_is_removed_as_told() {
+    for bytes in [0, 100, 4096] {
+        let folder = Folder::new();
+        folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+        let file = fs::File::options().write(true).open(folder.file("jobs"));
+        file.unwrap().set_len(bytes).unwrap();
+        let refused = folder.run(&["send", "jobs", "two"]).expect(1);
+        advises(&refused, "remove it");
+        let refused = folder.run(&["rm", "jobs"]).expect(1);
+        advises(&refused, "ipc rm --force jobs removes it");
+        folder.run(&["rm", "--force", "jobs"]).expect(0);
+        folder.run(&["send", "jobs", "two", "--create"]).expect(0);
+    }
+}
+
+#[test]
 fn what_a_dead_process_held_is_freed_by_repair() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);

@@ -71,7 +71,11 @@ pub enum CreateError {
         needed: u64,
     },
     /// This process may not make files of that size.
-    #[error("{name:?} needs {}, but files are limited to {} (ulimit -f)", Bytes(*needed), Bytes(*limit))]
+    #[error(
+        "{name:?} needs {}, but this process may not make files larger than {}: raise the limit \
+         (ulimit -f unlimited), or lower the capacity or the payload size",
+        Bytes(*needed), Bytes(*limit)
+    )]
     FileSizeLimit {
         /// What was to be created.
         name: String,
