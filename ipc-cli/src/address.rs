@@ -67,12 +67,12 @@ fn with_timeout(scheme: &str, rest: String, limit: Option<Duration>) -> String {
 /// that they can look and act when as many processes are attached as may be.
 pub fn open(queue: &str) -> Result<ByteQueue> {
     let options = QueueOptions::new().attach_as_tool();
-    Ok(options.open_any(&shared(queue)?.to_string())?)
+    Ok(options.open_any(shared(queue)?.to_string())?)
 }
 
 /// Opens a queue that exists, for as long as its messages come: as any other program does.
 pub fn open_to_stay(queue: &str) -> Result<ByteQueue> {
-    Ok(QueueOptions::new().open_any(&shared(queue)?.to_string())?)
+    Ok(QueueOptions::new().open_any(shared(queue)?.to_string())?)
 }
 
 /// Opens a queue that exists, or else creates it with `options`, whose settings an existing queue

@@ -45,7 +45,7 @@ fn remove(queue: &str, force: bool) -> Result<()> {
         Address::Shm { namespace, name } if force => {
             ShmQueue::remove_by_force(&Namespace::new(namespace.as_str())?, name)?
         }
-        address => ipc_queue::remove(&address.to_string())?,
+        address => ipc_queue::remove(address.to_string())?,
     };
     if is_removed {
         return Ok(());

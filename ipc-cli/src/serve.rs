@@ -70,7 +70,7 @@ fn open(what: &cli::Serve, address: &str, is_ours: bool) -> Result<ByteQueue> {
     if is_ours {
         return Ok(options.open_bytes(address)?);
     }
-    Ok(options.open_bytes(&address::shared(address)?.to_string())?)
+    Ok(options.open_bytes(address::shared(address)?.to_string())?)
 }
 
 fn options(what: &cli::Serve, address: Address) -> UnixServerOptions {

@@ -23,7 +23,7 @@ impl Place {
     fn make(&self) -> ByteQueue {
         let options = QueueOptions::new().capacity(8).attempt_limit(1);
         options
-            .open_bytes(&format!("shm:{}", self.queue()))
+            .open_bytes(format!("shm:{}", self.queue()))
             .unwrap()
     }
 
@@ -63,7 +63,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = ipc_queue::remove(&format!("shm:{}", self.queue()));
+        let _ = ipc_queue::remove(format!("shm:{}", self.queue()));
     }
 }
 
@@ -259,7 +259,7 @@ fn a_typed_queue_is_sent_to_as_json_and_shown_as_json() {
         let place = Place::new(encoding.as_str());
         let queue = place.queue();
         let options = QueueOptions::new().encoding(encoding).attempt_limit(1);
-        let jobs: Queue<Job> = options.open(&format!("shm:{queue}")).unwrap();
+        let jobs: Queue<Job> = options.open(format!("shm:{queue}")).unwrap();
         let sent = place.run(&["send", &queue, r#"{"file": "a.png", "width": 640}"#]);
         assert_eq!(sent.status.code(), Some(0), "{sent:?}");
         let text = place.run(&["send", &queue, "resize a.png"]);
@@ -288,7 +288,7 @@ fn a_postcard_queue_is_shown_with_its_shape_and_not_sent_to() {
     let place = Place::new("postcard");
     let queue = place.queue();
     let options = QueueOptions::new().encoding(Encoding::Postcard);
-    let jobs: Queue<Job> = options.open(&format!("shm:{queue}")).unwrap();
+    let jobs: Queue<Job> = options.open(format!("shm:{queue}")).unwrap();
     let (file, width) = ("a.png".to_owned(), 640);
     jobs.sender().send(Job { file, width }).unwrap();
     let sent = place.run(&["send", &queue, r#"{"file": "a.png", "width": 640}"#]);
@@ -315,7 +315,7 @@ fn a_queue_of_texts_takes_and_shows_them_as_they_are() {
         let place = Place::new(&format!("text-{encoding}"));
         let queue = place.queue();
         let options = QueueOptions::new().encoding(encoding);
-        let texts: Queue<String> = options.open(&format!("shm:{queue}")).unwrap();
+        let texts: Queue<String> = options.open(format!("shm:{queue}")).unwrap();
         assert!(
             place
                 .run(&["send", &queue, "resize a.png"])

@@ -125,7 +125,7 @@ fn a_queue_in_shared_memory_stays_when_its_server_ends() {
     server.end();
     let received = server.text(&["recv", &queue]);
     assert_eq!(received, "one\n");
-    assert!(ipc_queue::remove(&format!("shm:{queue}")).unwrap());
+    assert!(ipc_queue::remove(format!("shm:{queue}")).unwrap());
 }
 
 #[test]

@@ -35,6 +35,7 @@ const NOT_READ: u8 = 3;
 fn main() -> ExitCode {
     // Started as /proc/self/exe, a worker would be "exe" to `ps` and `top`.
     let _ = prctl::set_name(c"ipc-demo");
+    #[cfg(feature = "nats")]
     ipc_nats::register();
     task::handlers(premises::nodes_of_worker()).work_if_worker();
     let cli = Cli::parse();

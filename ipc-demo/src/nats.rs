@@ -10,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use ipc_nats::NatsAddress;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -156,8 +155,19 @@ pub fn address(servers: &str, pool: &str) -> Result<String> {
     let address = format!("{}/{pool}{options}", hosts.trim_end_matches('/'));
     let rest = address.strip_prefix("nats:");
     let rest = rest.with_context(|| format!("{:?} is not nats://HOST[:PORT]", shown(servers)))?;
-    NatsAddress::parse(rest)?;
+    check(rest)?;
     Ok(address)
+}
+
+#[cfg(feature = "nats")]
+fn check(rest: &str) -> Result<()> {
+    ipc_nats::NatsAddress::parse(rest)?;
+    Ok(())
+}
+
+#[cfg(not(feature = "nats"))]
+fn check(_: &str) -> Result<()> {
+    bail!("this build has no NATS client: build ipc-demo with --features nats")
 }
 
 /// An address as it may be shown to be typed elsewhere: without the login, which is not for

@@ -395,7 +395,7 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program)
     ipc_nats::register();
     let queue = QueueOptions::new()
         .capacity(2)
-        .open_bytes(&server.address("jobs"));
+        .open_bytes(server.address("jobs"));
     let queue = queue.expect("the server is there");
     let sender = queue.sender();
     sender.try_send(b"1").expect("a place");
@@ -439,7 +439,7 @@ fn a_full_queue_on_three_servers_goes_on(program: &Program) {
     ipc_nats::register();
     let queue = QueueOptions::new()
         .capacity(2)
-        .open_bytes(&cluster.address("jobs"))
+        .open_bytes(cluster.address("jobs"))
         .expect("the servers are there");
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let send = |payload: &[u8]| sender.try_send(payload).expect("a place");
@@ -471,7 +471,7 @@ fn a_queue_of_the_first_layout_is_used_as_it_is(program: &Program) {
     let address = NatsAddress::parse(&format!("//{}/jobs", server.host())).expect("an address");
     create_in_first_layout(&address, 2);
     ipc_nats::register();
-    let queue = ByteQueue::open(&server.address("jobs")).expect("it was created");
+    let queue = ByteQueue::open(server.address("jobs")).expect("it was created");
     let (sender, receiver) = (queue.sender(), queue.receiver());
     for _ in 0..3 {
         sender.try_send(b"1").expect("a place");
@@ -575,7 +575,7 @@ fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
             let created = NatsQueue::open(&address, &OpenRequest::default());
             was_cut = proxy.heal();
             if opens && (created.is_err() || was_cut) {
-                let queue = QueueOptions::new().open_bytes(&server.address("jobs"));
+                let queue = QueueOptions::new().open_bytes(server.address("jobs"));
                 let queue = queue.expect("the server is there");
                 queue.sender().try_send(b"carried").expect("a place");
                 let receiver = queue.receiver();

@@ -223,7 +223,7 @@ fn a_job_that_somebody_buried_is_answered() {
     sleeps.arg("1000");
     let pool = Pool::builder().workers(1).command(sleeps).start().unwrap();
     let ticket = pool.submit::<u64, u64>("square", &3).unwrap();
-    let jobs = ipc_queue::ByteQueue::open(&format!("{}.jobs", pool.address()));
+    let jobs = ipc_queue::ByteQueue::open(format!("{}.jobs", pool.address()));
     jobs.unwrap().receiver().recv().unwrap().bury().unwrap();
     let answer = wait(ticket);
     let Err(JobError::GivenUp { attempts: 1, why }) = answer else {

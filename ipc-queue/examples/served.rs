@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_else(|| "/run".into());
     let socket = PathBuf::from(folder).join("example-served.sock"); // in a folder that is ours alone
     if std::env::args().nth(1).as_deref() == Some("work") {
-        let jobs = Queue::<String>::open(&format!("unix:{}", socket.display()))?;
+        let jobs = Queue::<String>::open(format!("unix:{}", socket.display()))?;
         let receiver = jobs.receiver();
         loop {
             let job = receiver.recv()?;

@@ -28,13 +28,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = remove(&self.address());
+        let _ = remove(self.address());
     }
 }
 
 fn some_queue(place: &Place) -> ByteQueue {
     let options = QueueOptions::new().capacity(8).priorities(true);
-    let queue = options.open_bytes(&place.address()).unwrap();
+    let queue = options.open_bytes(place.address()).unwrap();
     let sender = queue.sender();
     let large = vec![7; 100_000];
     for (payload, priority) in [(&b"held"[..], Priority::Urgent), (b"small", Priority::Low)] {
@@ -111,7 +111,7 @@ fn a_queue_of_any_type_can_be_looked_at_and_one_that_is_not_there_can_not() {
         ("msgpack:order/2", 1)
     );
     let seen = inspector.waiting(1).remove(0).payload;
-    let as_bytes = QueueOptions::new().open_any(&place.address()).unwrap();
+    let as_bytes = QueueOptions::new().open_any(place.address()).unwrap();
     let receiver = as_bytes.receiver();
     let delivery = receiver.try_recv().unwrap();
     assert_eq!(delivery.payload(), seen);

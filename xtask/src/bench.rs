@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::cargo::{self, cargo};
+use xtask::cargo::{self, cargo};
 
 /// Everything is passed on.
 #[derive(Debug, Args)]
@@ -23,11 +23,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     // Not `--locked`: a crate that the workspace came to need must not stop the bench. What is locked stays so.
     let build = ["build", "--release", "--manifest-path", "bench/Cargo.toml"];
     cargo::run(cargo(&build).env("CARGO_TARGET_DIR", &target))?;
-    let args = match options.args.split_first() {
-        // `cargo xtask bench -- --quick` means the same as without.
-        Some((first, rest)) if first == "--" => rest,
-        _ => &options.args,
-    };
+    let args = cargo::passed_on(&options.args);
     // Replaced, not started: signals and the exit code are its own.
     let error = Command::new(target.join("release/bench")).args(args).exec();
     Err(error).context("starting the bench")

@@ -1,5 +1,6 @@
 //! Running cargo, and where the workspace is.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -49,13 +50,24 @@ pub fn output(command: &mut Command) -> Result<(bool, String)> {
     ))
 }
 
-/// Builds a binary of the workspace, optimised. Its path, wherever cargo was told to put it.
+/// Arguments for another program, with or without the `--` that people put before them.
+#[must_use]
+pub fn passed_on(args: &[OsString]) -> &[OsString] {
+    match args.split_first() {
+        Some((first, rest)) if first == "--" => rest,
+        _ => args,
+    }
+}
+
+/// Builds a binary of the workspace, optimised, while cargo shows how far it is. Its path, wherever
+/// cargo was told to put it.
 ///
 /// # Errors
 /// When it does not build.
-pub fn build(package: &str) -> Result<PathBuf> {
-    let mut build = cargo(&["build", "--release", "--quiet", "--package", package]);
+pub fn build(package: &str, options: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo(&["build", "--release", "--package", package]);
     build.args(["--bin", package, "--message-format=json-render-diagnostics"]);
+    build.args(options);
     let output = build
         .stderr(Stdio::inherit())
         .output()

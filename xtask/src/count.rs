@@ -16,8 +16,8 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::cargo;
-use crate::ending::end;
+use xtask::cargo;
+use xtask::ending::end;
 
 /// What to do with the figures.
 #[derive(Debug, Args)]
@@ -96,7 +96,7 @@ fn missing() -> Option<String> {
 }
 
 fn count_all() -> Result<Costs> {
-    let program = cargo::build(PROGRAM)?;
+    let program = cargo::build(PROGRAM, &[])?;
     let mut costs = Costs::new();
     for operation in OPERATIONS {
         for side in SIDES {

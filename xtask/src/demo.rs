@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::cargo;
+use xtask::cargo;
 
 /// Everything is passed on.
 #[derive(Debug, Args)]
@@ -23,12 +23,13 @@ pub struct Options {
 const NOT_OURS: [&str; 2] = ["target", ".git"];
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let program = cargo::build("ipc-demo")?;
-    let args = match options.args.split_first() {
-        // `cargo xtask demo -- --json` means the same as without.
-        Some((first, rest)) if first == "--" => rest,
-        _ => &options.args,
+    let args = cargo::passed_on(&options.args);
+    eprintln!("building the demonstration, which takes a minute or two the first time");
+    let features: &[&str] = match needs_nats(args) {
+        true => &[],
+        false => &["--no-default-features"],
     };
+    let program = cargo::build("ipc-demo", features)?;
     let mut demo = Command::new(program);
     demo.args(args);
     if !chooses_input(args) {
@@ -49,6 +50,12 @@ fn chooses_input(args: &[OsString]) -> bool {
     };
     let first = args.first().map(|arg| arg.to_string_lossy());
     first.is_some_and(|first| commands.contains(&&*first)) || args.iter().any(chooses)
+}
+
+/// Whether a run with these arguments goes through a NATS server: its client takes long to compile.
+fn needs_nats(args: &[OsString]) -> bool {
+    args.iter()
+        .any(|arg| arg.to_string_lossy().contains("nats"))
 }
 
 /// By their plain names in the workspace's own folder, by their full ones elsewhere.
@@ -72,6 +79,15 @@ fn own_files() -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_run_over_nats_compiles_its_client() {
+        let needs =
+            |args: &[&str]| needs_nats(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(!needs(&[]) && !needs(&["--transport", "unix"]));
+        assert!(needs(&["--transport", "nats"]) && needs(&["--transport=nats"]));
+        assert!(needs(&["host", "--at", "nats://server:4222/run"]));
+    }
 
     #[test]
     fn only_who_says_nothing_else_gets_the_workspaces_files() {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo::{self, cargo};
+use xtask::cargo::{self, cargo};
 
 /// Who must not depend on what, directly or not.
 const ABSENT: [(&str, &[&str]); 5] = [
@@ -53,7 +53,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
     ("ipc-queue", &["shm/payload.rs"]),
 ];
 
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "ipc-proto",
     "ipc-shm",
     "ipc-queue",
@@ -62,6 +62,7 @@ const CRATES: [&str; 8] = [
     "ipc-cli",
     "ipc-demo",
     "xtask",
+    "xtask/proofs",
 ];
 
 pub fn run() -> Result<ExitCode> {
@@ -170,7 +171,10 @@ fn check_unsafe() -> Result<()> {
 /// A process's number means nothing in another PID namespace, and little after the process ended.
 /// Locks and pidfds tell whether a process lives (`ipc-shm/src/liveness.rs`).
 fn check_liveness() -> Result<()> {
-    for package in CRATES.into_iter().filter(|package| *package != "xtask") {
+    for package in CRATES
+        .into_iter()
+        .filter(|package| !package.starts_with("xtask"))
+    {
         let source = cargo::root().join(package).join("src");
         for file in rust_files(&source)? {
             let text = std::fs::read_to_string(&file)

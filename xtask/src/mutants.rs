@@ -24,7 +24,7 @@ use list::Mutant;
 use report::{Line, Report};
 use trial::{Further, Targets};
 
-use crate::ending::end;
+use xtask::ending::end;
 
 /// What to try.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cargo::{self, cargo};
+use xtask::cargo::{self, cargo};
 
 /// A test makes it, since what is declared is asked of queues that are open; without this it checks.
 pub fn run() -> Result<ExitCode> {

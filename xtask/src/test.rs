@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::cargo::{self, cargo};
+use xtask::cargo::{self, cargo};
 
 /// What to run.
 #[derive(Debug, Args)]

@@ -194,7 +194,7 @@ fn other_settings_than_a_queue_has_are_had_by_moving_its_messages() {
         "8",
     ])
     .expect(0);
-    let moved = next_release.open_bytes(&format!("shm:{new}")).unwrap();
+    let moved = next_release.open_bytes(format!("shm:{new}")).unwrap();
     let receiver = moved.receiver();
     let delivery = receiver.try_recv().unwrap();
     assert_eq!(delivery.payload(), b"one");

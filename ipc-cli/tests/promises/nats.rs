@@ -11,7 +11,7 @@ use crate::proxy::{Fault, Proxy};
 /// A queue with two messages, on a server of the test's own.
 fn queue(server: &TestServer, name: &str) -> ByteQueue {
     let queue = QueueOptions::new()
-        .open_bytes(&server.address(name))
+        .open_bytes(server.address(name))
         .unwrap();
     for payload in [b"one", b"two"] {
         queue.sender().send(payload).unwrap();
@@ -21,7 +21,7 @@ fn queue(server: &TestServer, name: &str) -> ByteQueue {
 
 /// What is in the queue, asked without the proxy; `None` if there is none.
 fn stats(server: &TestServer, name: &str) -> Option<QueueStats> {
-    let queue = QueueOptions::new().open_any(&server.address(name)).ok()?;
+    let queue = QueueOptions::new().open_any(server.address(name)).ok()?;
     queue.transport().stats().ok()
 }
 
@@ -55,7 +55,7 @@ fn stall_each_in_turn(
         let args = [&[*subcommand, &at], options].concat();
         let ended = run(&[&args[..], &["--answer-timeout", "1s"]].concat());
         check(&ended, stats(server, &name));
-        let _ = ipc_queue::remove(&server.address(&name));
+        let _ = ipc_queue::remove(server.address(&name));
         if proxy.is_reached() {
             request += 1;
         } else if ended.code != 6 {

@@ -79,7 +79,7 @@ fn an_empty_key_is_refused_by_the_command_and_by_the_library() {
 fn text_for_a_rust_type_is_encoded_or_refused() {
     let place = Place::new("typed");
     let strings: Queue<String> = QueueOptions::new()
-        .open(&format!("shm:{}", place.name("jobs")))
+        .open(format!("shm:{}", place.name("jobs")))
         .unwrap();
     run(&["send", &place.name("jobs"), "resize a.png"]).expect(0);
     let receiver = strings.receiver();
@@ -105,7 +105,7 @@ fn a_bridge_creates_a_queue_that_programs_of_the_same_type_open() {
         .capacity(7)
         .lease(Duration::from_secs(9));
     let from: Queue<(u32, String)> = options
-        .open(&format!("shm:{}", place.name("jobs")))
+        .open(format!("shm:{}", place.name("jobs")))
         .unwrap();
     from.sender().send((1, "one".to_owned())).unwrap();
     run(&[
@@ -117,7 +117,7 @@ fn a_bridge_creates_a_queue_that_programs_of_the_same_type_open() {
     ])
     .expect(0);
     let to: Queue<(u32, String)> = options
-        .open(&format!("shm:{}", place.name("other")))
+        .open(format!("shm:{}", place.name("other")))
         .unwrap();
     let receiver = to.receiver();
     let delivery = receiver.try_recv().unwrap();

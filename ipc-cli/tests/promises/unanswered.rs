@@ -51,7 +51,7 @@ impl Served {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("unanswered-{}", NUMBER.fetch_add(1, Ordering::SeqCst));
         let queue = QueueOptions::new()
-            .open_bytes(&format!("local:{name}"))
+            .open_bytes(format!("local:{name}"))
             .unwrap();
         queue.sender().send(b"dead").unwrap();
         queue.receiver().recv().unwrap().bury().unwrap();

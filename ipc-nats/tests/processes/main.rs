@@ -147,7 +147,7 @@ fn a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed(program: &P
             delivery.ack().expect("we hold it");
         }
         ipc_nats::register();
-        let removed = ipc_queue::remove(&server.address("jobs"));
+        let removed = ipc_queue::remove(server.address("jobs"));
         assert!(removed.expect("the server is there"));
     }
 }

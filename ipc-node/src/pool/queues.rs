@@ -86,7 +86,7 @@ impl Queues {
             // What is at the address of the jobs is not ours.
             match served.first() {
                 Some(served) => drop(ipc_queue::remove(&served.own_address)),
-                None => drop(ipc_queue::remove(&place.answers())),
+                None => drop(ipc_queue::remove(place.answers())),
             }
         });
         let queues = Self {

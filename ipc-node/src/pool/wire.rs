@@ -136,8 +136,8 @@ impl Place {
     /// # Errors
     /// [`ControlError`] if one of them is still there, or may be.
     pub(super) fn remove_all(&self) -> Result<bool, ControlError> {
-        let jobs = ipc_queue::remove(&self.jobs());
-        let answers = ipc_queue::remove(&self.answers());
+        let jobs = ipc_queue::remove(self.jobs());
+        let answers = ipc_queue::remove(self.answers());
         Ok(jobs? | answers?)
     }
 }

@@ -57,7 +57,7 @@ fn shutdown_is_an_error_when_somebody_purged_a_job() {
     let staying: Ticket<()> = pool.submit("stay", &file).unwrap();
     said_in(Path::new(&file));
     let purged: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
-    let jobs = ipc_queue::ByteQueue::open(&format!("{}.jobs", pool.address())).unwrap();
+    let jobs = ipc_queue::ByteQueue::open(format!("{}.jobs", pool.address())).unwrap();
     assert_eq!(jobs.transport().purge().unwrap(), 1);
     fs::remove_file(&file).unwrap();
     let ended = pool.shutdown();

@@ -156,7 +156,7 @@ fn the_oldest_dead_letters_are_dropped_and_counted_when_there_are_too_many() {
 #[test]
 fn what_is_no_job_takes_no_place_of_the_queue_either() {
     let pool = pool(1).capacity(2).start().unwrap();
-    let jobs = ipc_queue::ByteQueue::open(&format!("{}.jobs", pool.address())).unwrap();
+    let jobs = ipc_queue::ByteQueue::open(format!("{}.jobs", pool.address())).unwrap();
     for _ in 0..2 {
         jobs.sender().send(b"\xff").unwrap();
     }

@@ -195,7 +195,7 @@ fn a_pool_in_another_pid_namespace_is_not_taken_for_dead() {
 #[test]
 fn a_queue_that_is_no_pools_is_not_removed_by_one_that_starts_there() {
     let address = address("foreign");
-    let queue = ipc_queue::ByteQueue::open(&format!("{address}.jobs")).unwrap();
+    let queue = ipc_queue::ByteQueue::open(format!("{address}.jobs")).unwrap();
     queue.sender().send(b"a message").unwrap();
     for _ in 0..2 {
         let refused = pool(1).at(&address).start();
@@ -204,5 +204,5 @@ fn a_queue_that_is_no_pools_is_not_removed_by_one_that_starts_there() {
     }
     assert_eq!(queue.receiver().recv().unwrap().payload(), b"a message");
     assert_eq!(files_of(&address).len(), 1);
-    ipc_queue::remove(&format!("{address}.jobs")).unwrap();
+    ipc_queue::remove(format!("{address}.jobs")).unwrap();
 }

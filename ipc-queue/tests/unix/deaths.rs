@@ -69,7 +69,7 @@ fn socket(folder: &Path) -> PathBuf {
 fn open(path: &Path) -> ByteQueue {
     let options = QueueOptions::new().mode(OpenMode::Open);
     options
-        .open_bytes(&format!("unix:{}", path.display()))
+        .open_bytes(format!("unix:{}", path.display()))
         .unwrap()
 }
 
@@ -318,7 +318,7 @@ pub fn role() {
         }
         "knock" => {
             let opened =
-                QueueOptions::new().open_bytes(&format!("unix:{}", socket(folder).display()));
+                QueueOptions::new().open_bytes(format!("unix:{}", socket(folder).display()));
             say(&opened.map_or_else(|error| error.to_string(), |_| "opened".to_owned()));
         }
         other => panic!("no role is called {other:?}"),

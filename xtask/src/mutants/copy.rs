@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use walkdir::WalkDir;
 
-use crate::cargo;
+use xtask::cargo;
 
 /// The copy, and where it is built. Both stay for the next time, which then has little to build.
 pub struct Copy {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::cargo;
+use xtask::cargo;
 
 /// Where the list is, in the workspace.
 const LIST: &str = "ipc-queue/mutants.toml";

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::copy::Copy;
 use super::list::{Check, Mutant};
-use crate::cargo::cargo;
+use xtask::cargo::cargo;
 
 /// What became of a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

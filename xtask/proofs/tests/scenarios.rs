@@ -13,7 +13,7 @@ const SLOW: [&str; 6] = [
 ];
 
 fn scenarios(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proofs"));
     command.arg("scenarios").args(args).output().unwrap()
 }
 

@@ -85,11 +85,11 @@ impl Stage {
         let namespace = Namespace::new(NAMESPACE)?;
         for name in ShmQueue::list(&namespace)? {
             let queue = options(OpenMode::Open)
-                .open_bytes(&address(name.as_str()))
+                .open_bytes(address(name.as_str()))
                 .with_context(|| format!("opening {name} once more"))?;
             until_free(&queue, 1).with_context(|| format!("queue {name}, in the end"))?;
             drop(queue);
-            ipc_queue::remove(&address(name.as_str()))?;
+            ipc_queue::remove(address(name.as_str()))?;
         }
         Ok(())
     }
@@ -122,12 +122,12 @@ pub fn settings() -> QueueSettings {
 pub fn create(settings: &QueueSettings) -> Result<ByteQueue, QueueError> {
     options(OpenMode::Create)
         .settings(settings.clone())
-        .open_bytes(&address(JOBS))
+        .open_bytes(address(JOBS))
 }
 
 /// Opens the queue, which exists.
 pub fn open() -> Result<ByteQueue, QueueError> {
-    options(OpenMode::Open).open_bytes(&address(JOBS))
+    options(OpenMode::Open).open_bytes(address(JOBS))
 }
 
 /// Sends these messages; there must be room for them soon.

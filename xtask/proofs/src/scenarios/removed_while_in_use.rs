@@ -58,7 +58,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
 fn remove_under(blocked: &mut [Puppet], times: &mut Times) -> Result<()> {
     let removed_at = Instant::now();
     ensure!(
-        ipc_queue::remove(&stage::address(stage::JOBS))?,
+        ipc_queue::remove(stage::address(stage::JOBS))?,
         "there was no queue"
     );
     for puppet in blocked {

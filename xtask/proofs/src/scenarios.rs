@@ -70,7 +70,7 @@ use serde_json::Value;
 use perform::perform;
 use stage::Stage;
 
-use crate::ending::end;
+use xtask::ending::end;
 
 /// Which scenarios, and how to tell about them.
 #[derive(Debug, Args)]

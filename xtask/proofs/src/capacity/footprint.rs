@@ -56,7 +56,7 @@ fn bytes_in(folder: &Path) -> Result<u64> {
 /// What one process has more for each queue that it opens, and how long creating and opening take.
 fn many(folder: &Path, figures: &mut Figures) -> Result<()> {
     let name = |number: usize| format!("shm:capacity/many-{number}");
-    let open = |number: usize| small().open_bytes(&name(number));
+    let open = |number: usize| small().open_bytes(name(number));
     let before = Possessions::now()?;
     let first = open(0)?;
     let one = Possessions::now()?;
@@ -70,7 +70,7 @@ fn many(folder: &Path, figures: &mut Figures) -> Result<()> {
     let opened = started.elapsed();
     drop((first, again));
     for number in 0..MANY {
-        ipc_queue::remove(&name(number))?;
+        ipc_queue::remove(name(number))?;
     }
     ensure!(bytes_in(folder)? == 0, "queues were left");
     one.add("a process's first queue", &before, 1, figures);

@@ -3,21 +3,13 @@
 use std::process::{Command, Output};
 
 fn sweep(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proofs"));
     command.arg("sweep").args(args).output().unwrap()
 }
 
 #[test]
 fn an_ack_killed_at_any_instruction_happened_or_did_not() {
-    let output = sweep(&[
-        "--as-built",
-        "--json",
-        "--quick",
-        "--op",
-        "ack",
-        "--state",
-        "chunked",
-    ]);
+    let output = sweep(&["--json", "--quick", "--op", "ack", "--state", "chunked"]);
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     let report: serde_json::Value = serde_json::from_str(&told).unwrap();

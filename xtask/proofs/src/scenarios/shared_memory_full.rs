@@ -65,7 +65,7 @@ fn when_full(stage: &Stage, folder: &Path) -> Result<serde_json::Value> {
     ensure!(free > 0, "nothing is free without the ballast");
     let other = stage::options(OpenMode::Create)
         .settings(stage::settings())
-        .open_bytes(&stage::address("other"))
+        .open_bytes(stage::address("other"))
         .context("with room for it")?;
     drop(other);
     Ok(json!({ "bytes": SIZE, "needed": needed, "messages": MESSAGES }))

@@ -60,7 +60,7 @@ fn owned_by_others(stage: &Stage) -> Result<()> {
     let file = stage.file_of(stage::JOBS);
     chown(&file, Some(STRANGER), None)?;
     let opened = stage::open().map(drop);
-    let removed = ipc_queue::remove(&stage::address(stage::JOBS));
+    let removed = ipc_queue::remove(stage::address(stage::JOBS));
     let is_foreign = |error: &QueueError| matches!(error, QueueError::Open(OpenError::ForeignOwner { owner, .. }) if *owner == STRANGER);
     ensure!(
         opened.as_ref().is_err_and(is_foreign),

@@ -7,7 +7,7 @@ use std::process::Command;
 
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap().to_owned()
+    here.ancestors().nth(2).unwrap().to_owned()
 }
 
 /// What a line of the document refers to.
@@ -17,7 +17,7 @@ fn references(line: &str) -> impl Iterator<Item = &str> {
 }
 
 fn scenarios() -> BTreeSet<String> {
-    let list = Command::new(env!("CARGO_BIN_EXE_xtask"))
+    let list = Command::new(env!("CARGO_BIN_EXE_proofs"))
         .args(["scenarios", "--list"])
         .output()
         .unwrap();

@@ -47,7 +47,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         fs::remove_file(&path).or_else(|_| fs::remove_dir(&path))?;
     }
     ensure!(fs::read(&other)? == before, "a link was followed");
-    ipc_queue::remove(&stage::address("other"))?;
+    ipc_queue::remove(stage::address("other"))?;
     folders(stage)?;
     Outcome::kept(json!({ "plants": PLANTS.len() + 1 }))
 }

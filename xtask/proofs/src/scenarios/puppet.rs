@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     say(&ready())?;
     while let Some(order) = orders.next()? {
         if let Order::Attach { queue } = order {
-            match stage::options(OpenMode::Open).open_bytes(&stage::address(&queue)) {
+            match stage::options(OpenMode::Open).open_bytes(stage::address(&queue)) {
                 Ok(queue) => {
                     attached(&queue, &mut orders)?;
                     drop(queue);
@@ -111,15 +111,15 @@ fn alone(order: Order) -> Result<Reply, String> {
     match order {
         Order::Create { queue, settings } => stage::options(OpenMode::Create)
             .settings(settings)
-            .open_bytes(&stage::address(&queue))
+            .open_bytes(stage::address(&queue))
             .map(drop)
             .map_err(shown)?,
         Order::ComeAndGo { queue, settings } => come_and_go(&queue, &settings)?,
         Order::Open { queue } => stage::options(OpenMode::OpenOrCreate)
-            .open_bytes(&stage::address(&queue))
+            .open_bytes(stage::address(&queue))
             .map(drop)
             .map_err(shown)?,
-        Order::Remove { queue } => ipc_queue::remove(&stage::address(&queue))
+        Order::Remove { queue } => ipc_queue::remove(stage::address(&queue))
             .map(drop)
             .map_err(shown)?,
         Order::Exec => {

@@ -28,23 +28,21 @@ mod stopping;
 mod survivor;
 mod tracee;
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cargo;
-use crate::ending::end;
 use operation::{OPERATIONS, Operation, State};
 use report::Report;
 use run::{Effort, Sweeper, Tally};
+use xtask::ending::end;
 
 /// What to sweep, and how thoroughly.
 #[derive(Debug, Args)]
@@ -60,10 +58,6 @@ pub struct Options {
     /// Within a minute: fewer recoveries are stepped, fewer processes really killed
     #[arg(long)]
     quick: bool,
-
-    /// Sweep this build, whatever it is
-    #[arg(long, hide = true)]
-    as_built: bool,
 
     /// How many sweep at once; as many as there are processors, if not said
     #[arg(long, value_name = "N")]
@@ -104,9 +98,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         report::list(&cases);
         return Ok(ExitCode::SUCCESS);
     }
-    if cfg!(debug_assertions) && !options.as_built {
-        return run_optimised();
-    }
     let started = Instant::now();
     let folder = tempfile::Builder::new()
         .prefix("ipc-sweep-")
@@ -114,16 +105,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let tallies = sweep_all(&cases, options, folder.path())?;
     let report = Report::new(tallies, options.quick, started.elapsed());
     end(options.json, &report, &report, report.is_clean())
-}
-
-/// What is released is swept; and it is a tenth of the instructions.
-fn run_optimised() -> Result<ExitCode> {
-    let program = cargo::build("xtask")?;
-    // Replaced, not started: signals and the exit code are its own.
-    let error = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .exec();
-    Err(error).context("starting the optimised sweep")
 }
 
 fn choose(options: &Options) -> Result<Vec<Case>> {

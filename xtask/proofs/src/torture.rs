@@ -36,7 +36,7 @@ use canary::{Canary, Measured};
 use orderly::Orderly;
 use verdict::Verdict;
 
-use crate::ending::end;
+use xtask::ending::end;
 
 /// How long and how hard.
 #[derive(Debug, Args)]

@@ -23,13 +23,13 @@ const LEASE: Duration = Duration::from_millis(300);
 pub fn play(stage: &Stage) -> Result<Outcome> {
     first_run(stage)?;
     if let Err(reason) = isolation::take(Own::Clock { ahead: AHEAD })? {
-        ipc_queue::remove(&stage::address(stage::JOBS))?;
+        ipc_queue::remove(stage::address(stage::JOBS))?;
         return Outcome::skipped(reason);
     }
     let mut later = stage.puppet()?;
     if later.count(&Order::Clock)? < AHEAD {
         drop(later);
-        ipc_queue::remove(&stage::address(stage::JOBS))?;
+        ipc_queue::remove(stage::address(stage::JOBS))?;
         return Outcome::skipped("this kernel does not start processes in a time namespace");
     }
     let mut times = Times::default();

@@ -21,7 +21,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         drop(stage::create(&stage::settings())?);
         std::fs::metadata(stage.file_of(stage::JOBS))?.len()
     };
-    ipc_queue::remove(&stage::address(stage::JOBS))?;
+    ipc_queue::remove(stage::address(stage::JOBS))?;
     let sizes = [
         0,
         1,
@@ -94,7 +94,7 @@ fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
         ensure!(end.success(), "it ended with {end}");
     }
     ensure!(
-        ipc_queue::remove(&stage::address(stage::JOBS))?,
+        ipc_queue::remove(stage::address(stage::JOBS))?,
         "not removed"
     );
     Ok(())
@@ -111,7 +111,7 @@ fn refused_and_removed(stage: &Stage, size: u64) -> Result<()> {
     let path = stage.file_of(stage::JOBS);
     File::options().write(true).open(&path)?.set_len(size)?;
     for mode in [OpenMode::Open, OpenMode::OpenOrCreate] {
-        let opened = stage::options(mode).open_bytes(&stage::address(stage::JOBS));
+        let opened = stage::options(mode).open_bytes(stage::address(stage::JOBS));
         match opened {
             Err(QueueError::Open(OpenError::Header {
                 source: HeaderError::TooShort { found, .. } | HeaderError::Size { found, .. },
@@ -123,7 +123,7 @@ fn refused_and_removed(stage: &Stage, size: u64) -> Result<()> {
     }
     ensure!(path.metadata()?.len() == size, "it was changed");
     ensure!(
-        ipc_queue::remove(&stage::address(stage::JOBS))?,
+        ipc_queue::remove(stage::address(stage::JOBS))?,
         "not removed"
     );
     ensure!(!path.exists(), "it is still there");

@@ -48,12 +48,12 @@ fn another_kind(stage: &Stage) -> Result<()> {
     drop(SharedBuffer::create(&namespace, "buffer", 4096)?);
     let file = stage.file_of("buffer");
     std::fs::rename(file.with_extension("buffer"), &file)?;
-    let opened = stage::options(OpenMode::OpenOrCreate).open_bytes(&stage::address("buffer"));
+    let opened = stage::options(OpenMode::OpenOrCreate).open_bytes(stage::address("buffer"));
     let told = matches!(&opened, Err(QueueError::Open(OpenError::Header {
         source: HeaderError::Kind { found, wanted: "queue" },
         ..
     })) if found == "buffer");
     ensure!(told, "a buffer as a queue: {opened:?}");
-    ensure!(ipc_queue::remove(&stage::address("buffer"))?, "not removed");
+    ensure!(ipc_queue::remove(stage::address("buffer"))?, "not removed");
     Ok(())
 }

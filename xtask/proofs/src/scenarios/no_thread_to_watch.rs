@@ -33,7 +33,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     alone.hear_delivery(0, 2)?;
     times.note("an expiry", held_at.elapsed())?;
     alone.dismiss()?;
-    ipc_queue::remove(&stage::address(stage::JOBS))?;
+    ipc_queue::remove(stage::address(stage::JOBS))?;
 
     drop(stage::create(&stage::settings())?);
     let (mut alone, mut victim) = (without_watcher(stage)?, without_watcher(stage)?);
@@ -45,7 +45,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     alone.hear_delivery(1, 2)?;
     times.note("a recovery", killed_at.elapsed())?;
     alone.dismiss()?;
-    ipc_queue::remove(&stage::address(stage::JOBS))?;
+    ipc_queue::remove(stage::address(stage::JOBS))?;
     Outcome::kept(json!({ "kills": 1, "noticed_ms": times.figures() }))
 }
 

@@ -1,0 +1,80 @@
+//! What a model can't prove is proved with real processes. One module per command of `cargo xtask`.
+#![forbid(unsafe_code)]
+
+mod capacity;
+mod scenarios;
+mod sweep;
+mod torture;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What is proved with real processes.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
+    Scenarios(scenarios::Options),
+    /// One scenario, in a process of its own
+    #[command(hide = true)]
+    ScenarioPlay(scenarios::Play),
+    /// One of the processes in a scenario
+    #[command(hide = true)]
+    ScenarioPuppet(scenarios::puppet::Options),
+    /// A worker of a scenario's pool
+    #[command(hide = true)]
+    ScenarioPoolWorker(scenarios::pool_worker::Worker),
+    /// A process in a scenario that has a pool
+    #[command(hide = true)]
+    ScenarioPoolSupervisor(scenarios::pool_worker::Supervisor),
+    /// Measure what one host does, over each transport, and what three servers do: the figures of docs/scaling.md
+    Capacity(capacity::Options),
+    /// The measurement
+    #[command(hide = true)]
+    CapacityMeasure(capacity::Options),
+    /// A process that sends or receives in it
+    #[command(hide = true)]
+    CapacityHand(capacity::hand::Task),
+    /// Kill each operation at every instruction that changes anything, and let a survivor judge
+    Sweep(sweep::Options),
+    /// The process that is stepped
+    #[command(hide = true)]
+    SweepActor(sweep::actor::Options),
+    /// A process that dies before the one that is stepped comes
+    #[command(hide = true)]
+    SweepPeer(sweep::dying::Options),
+    /// Kill, stop and continue senders and receivers at random, then account for every message
+    Torture(torture::Options),
+    /// One of the tortured
+    #[command(hide = true)]
+    TortureActor(torture::actor::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Scenarios(options) => scenarios::run(&options),
+        Command::ScenarioPlay(play) => scenarios::play(&play),
+        Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
+        Command::ScenarioPoolWorker(worker) => Ok(scenarios::pool_worker::work(&worker)),
+        Command::ScenarioPoolSupervisor(options) => scenarios::pool_worker::supervise(&options),
+        Command::Capacity(options) => capacity::run(&options),
+        Command::CapacityMeasure(options) => capacity::measure(&options),
+        Command::CapacityHand(task) => capacity::hand::work(&task),
+        Command::Sweep(options) => sweep::run(&options),
+        Command::SweepActor(options) => sweep::actor::run(&options),
+        Command::SweepPeer(options) => sweep::dying::run(&options),
+        Command::Torture(options) => torture::run(&options),
+        Command::TortureActor(options) => torture::actor::run(&options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
