@@ -281,7 +281,6 @@ fn delayed_messages_of_all_priorities_come() {
     let shm = Shm::new();
     let delayed = SendOptions::new().delay(Duration::from_millis(5));
     let queue = of_each_priority(&shm, b"later", &delayed);
-    assert_eq!(queue.transport().stats().unwrap().delayed, 4);
     let receiver = queue.receiver();
     for _ in Priority::ALL {
         receiver.recv().unwrap().ack().unwrap();
