@@ -22,9 +22,7 @@ impl Place {
 
     fn make(&self) -> ByteQueue {
         let options = QueueOptions::new().capacity(8).attempt_limit(1);
-        options
-            .open_bytes(format!("shm:{}", self.queue()))
-            .unwrap()
+        options.open_bytes(format!("shm:{}", self.queue())).unwrap()
     }
 
     fn run(&self, args: &[&str]) -> Output {

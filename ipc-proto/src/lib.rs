@@ -40,7 +40,7 @@ pub use encoding::Encoding;
 pub use headers::{HeaderError, Headers};
 pub use id::{MessageId, SenderId, Timestamp};
 pub use message::{Kind, Message, Signal, UnknownKind};
-pub use name::{MAX_NAME_BYTES, Name, NameError};
+pub use name::{MAX_NAME_BYTES, Name, NameError, shortened};
 pub use payload::{PayloadName, PayloadShape};
 pub use priority::Priority;
 pub use retry::Backoff;

@@ -130,6 +130,16 @@ impl fmt::Display for Name {
     }
 }
 
+/// Returns the beginning of a text: at most `most` bytes, cut between two characters.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -170,5 +180,12 @@ mod tests {
             let bytes = crate::codec::encode(&name).unwrap();
             prop_assert_eq!(crate::codec::decode::<Name>(&bytes).unwrap(), name);
         }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let cut = |most| shortened("aé𝄞", most);
+        let all: Vec<_> = (0..9).map(cut).collect();
+        assert_eq!(all, ["", "a", "a", "aé", "aé", "aé", "aé", "aé𝄞", "aé𝄞"]);
     }
 }

@@ -449,7 +449,7 @@ pub const MAX_REASON_BYTES: usize = 240;
 /// A reason as it is kept: its beginning, at most [`MAX_REASON_BYTES`].
 #[must_use]
 pub fn shorten_reason(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)]
+    ipc_proto::shortened(reason, MAX_REASON_BYTES)
 }
 
 /// For transports: the delay of a nack after the failure with this number, by the queue's settings unless the receiver

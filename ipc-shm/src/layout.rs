@@ -144,7 +144,7 @@ impl std::fmt::Display for PayloadType {
 
 /// The first `most` bytes of `name`, or up to three fewer.
 fn cut(name: &str, most: usize) -> &str {
-    &name[..name.floor_char_boundary(most)]
+    ipc_proto::shortened(name, most)
 }
 
 /// FNV-1a, 64 bits, never 0. <http://www.isthe.com/chongo/tech/comp/fnv/>

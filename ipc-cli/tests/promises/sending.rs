@@ -104,9 +104,7 @@ fn a_bridge_creates_a_queue_that_programs_of_the_same_type_open() {
     let options = QueueOptions::new()
         .capacity(7)
         .lease(Duration::from_secs(9));
-    let from: Queue<(u32, String)> = options
-        .open(format!("shm:{}", place.name("jobs")))
-        .unwrap();
+    let from: Queue<(u32, String)> = options.open(format!("shm:{}", place.name("jobs"))).unwrap();
     from.sender().send((1, "one".to_owned())).unwrap();
     run(&[
         "bridge",
