@@ -1,25 +1,31 @@
-//! Start it once without arguments to send, and with `work` in as many terminals as you like to work.
-use ipc_queue::Queue;
+//! Start it without arguments to send, and with `work` in as many terminals as you like to work.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use ipc_queue::{Queue, RecvError};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let jobs = Queue::<String>::open("shm:jobs")?; // any process, the same queue
-    if std::env::args().nth(1).as_deref() == Some("work") {
-        let receiver = jobs.receiver();
-        loop {
-            let job = match receiver.recv() {
-                Ok(job) => job, // slept while there was nothing to do
-                Err(error) if error.is_of_one_message() => {
-                    eprintln!("{error}"); // unreadable: given back for other workers; go on
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            println!("{}, attempt {}", job.data(), job.attempt());
-            job.ack()?; // killed before this? then another worker gets the job
+    if std::env::args().nth(1).as_deref() != Some("work") {
+        for n in 1..=10 {
+            jobs.sender().send(format!("job {n}"))?; // accepted: survives even our own kill -9
         }
+        return Ok(());
     }
-    for n in 1..=10 {
-        jobs.sender().send(format!("job {n}"))?; // accepted: survives even our own kill -9
+    let stop = Arc::new(AtomicBool::new(false)); // Ctrl-C: finish the job in hand, then leave
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
+    let receiver = jobs.receiver();
+    while !stop.load(Relaxed) {
+        match receiver.recv_timeout(Duration::from_millis(200)) {
+            Ok(job) => {
+                println!("{}, attempt {}", job.data(), job.attempt());
+                job.ack()?; // killed before this? then another worker gets the job
+            }
+            Err(RecvError::TimedOut { .. }) => {} // nothing to do yet
+            Err(error) if error.is_of_one_message() => eprintln!("{error}"), // not a String
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }
