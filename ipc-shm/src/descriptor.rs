@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -205,6 +206,70 @@ impl Notifier {
 impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
+    }
+}
+
+/// A connection whose descriptor is checked before it is used, and before it is closed: another
+/// socket that took its number gets none of its bytes.
+#[derive(Debug)]
+pub struct KeptSocket {
+    /// `None` only while this is dropped.
+    stream: Option<UnixStream>,
+    identity: FileIdentity,
+}
+
+impl KeptSocket {
+    /// Keeps a connection, under a high number.
+    ///
+    /// # Errors
+    /// The system does not say what the descriptor stands for.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        let stream = UnixStream::from(out_of_reach(stream.into()));
+        Ok(Self {
+            identity: FileIdentity::of(&fstat(&stream)?),
+            stream: Some(stream),
+        })
+    }
+
+    /// Returns the connection.
+    ///
+    /// # Errors
+    /// Something in this process closed its descriptor.
+    pub fn stream(&self) -> io::Result<&UnixStream> {
+        if self.is_intact() {
+            return Ok(self.unchecked());
+        }
+        Err(io::Error::other(format!(
+            "something in this process closed descriptor {}, a connection of a queue: open the queue \
+             again, and find the code that closes descriptors that are not its own",
+            self.unchecked().as_raw_fd()
+        )))
+    }
+
+    fn is_intact(&self) -> bool {
+        fstat(self.unchecked()).is_ok_and(|stat| FileIdentity::of(&stat) == self.identity)
+    }
+
+    fn unchecked(&self) -> &UnixStream {
+        self.stream.as_ref().expect("there until it is dropped")
+    }
+}
+
+/// Unchecked, to be waited for: a wait that ends for another file is followed by a check.
+impl AsFd for KeptSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.unchecked().as_fd()
+    }
+}
+
+impl Drop for KeptSocket {
+    fn drop(&mut self) {
+        let ours = self.is_intact();
+        let stream = self.stream.take();
+        if !ours {
+            // As in `Kept`.
+            let _ = stream.map(IntoRawFd::into_raw_fd);
+        }
     }
 }
 

@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use ipc_proto::{CodecError, codec};
+use ipc_shm::KeptSocket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -173,7 +173,7 @@ impl<'a> Carried<'a> {
 }
 
 /// Writes a first frame: without an envelope, so that every version can read its beginning.
-pub(super) fn write_raw<T: Serialize>(socket: &UnixStream, what: &T) -> Result<(), WireError> {
+pub(super) fn write_raw<T: Serialize>(socket: &KeptSocket, what: &T) -> Result<(), WireError> {
     let bytes = codec::encode(what)?;
     let length = (bytes.len() as u32).to_le_bytes();
     let mut slices = [IoSlice::new(&length), IoSlice::new(&bytes)];
@@ -182,7 +182,7 @@ pub(super) fn write_raw<T: Serialize>(socket: &UnixStream, what: &T) -> Result<(
 
 /// Writes a frame, blocking until the other side took it, or at least the kernel. `scratch` is only room.
 pub(super) fn write<T: Serialize>(
-    socket: &UnixStream,
+    socket: &KeptSocket,
     scratch: &mut Vec<u8>,
     id: u32,
     what: &T,
@@ -214,7 +214,7 @@ pub(super) fn write<T: Serialize>(
 
 /// Something that nobody expects.
 #[cfg(test)]
-pub(super) fn send_descriptor(socket: &UnixStream, descriptor: BorrowedFd<'_>) {
+pub(super) fn send_descriptor(socket: &KeptSocket, descriptor: BorrowedFd<'_>) {
     let envelope = Envelope {
         id: 9,
         body: Body::None,
@@ -227,7 +227,7 @@ pub(super) fn send_descriptor(socket: &UnixStream, descriptor: BorrowedFd<'_>) {
 }
 
 fn send_all(
-    socket: &UnixStream,
+    socket: &KeptSocket,
     mut slices: &mut [IoSlice<'_>],
     mut descriptor: Option<BorrowedFd<'_>>,
 ) -> Result<(), WireError> {
@@ -241,7 +241,8 @@ fn send_all(
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         let now = &slices[..slices.len().min(MOST_SLICES)];
-        match sendmsg(socket, now, &mut control, SendFlags::NOSIGNAL) {
+        let stream = socket.stream().map_err(WireError::io)?;
+        match sendmsg(stream, now, &mut control, SendFlags::NOSIGNAL) {
             Ok(sent) => {
                 // It goes with the first byte.
                 descriptor = None;
@@ -258,7 +259,7 @@ impl Reader {
     /// The next frame. `None`: it did not come in time; what came of it is kept.
     pub(super) fn read<T: DeserializeOwned>(
         &mut self,
-        socket: &UnixStream,
+        socket: &KeptSocket,
         until: Option<Instant>,
     ) -> Result<Option<Received<T>>, WireError> {
         loop {
@@ -275,7 +276,7 @@ impl Reader {
     /// The next frame as it is, which carries nothing: for the first one, which another version may have written.
     pub(super) fn read_raw(
         &mut self,
-        socket: &UnixStream,
+        socket: &KeptSocket,
         until: Option<Instant>,
     ) -> Result<Option<Vec<u8>>, WireError> {
         loop {
@@ -351,7 +352,7 @@ impl Reader {
     }
 
     /// Receives what there is, blocking until there is something.
-    pub(super) fn fill(&mut self, socket: &UnixStream) -> Result<(), WireError> {
+    pub(super) fn fill(&mut self, socket: &KeptSocket) -> Result<(), WireError> {
         let wanted = self.length()?.map_or(0, |bytes| LENGTH_BYTES + bytes);
         if self.buffer.len() < wanted.max(SMALL_BYTES) {
             self.buffer.resize(wanted.max(SMALL_BYTES), 0);
@@ -360,7 +361,8 @@ impl Reader {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut room = [IoSliceMut::new(&mut self.buffer[self.filled..])];
         let came = loop {
-            match recvmsg(socket, &mut room, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            let stream = socket.stream().map_err(WireError::io)?;
+            match recvmsg(stream, &mut room, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
                 came => break came.map_err(WireError::io)?,
             }
@@ -406,15 +408,21 @@ pub(super) fn wait_for<const N: usize>(
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
 
-    fn pair() -> (UnixStream, UnixStream) {
-        UnixStream::pair().unwrap()
+    fn pair() -> (KeptSocket, KeptSocket) {
+        let (here, there) = UnixStream::pair().unwrap();
+        (
+            KeptSocket::new(here).unwrap(),
+            KeptSocket::new(there).unwrap(),
+        )
     }
 
-    fn read(socket: &UnixStream) -> Result<Received<String>, WireError> {
+    fn read(socket: &KeptSocket) -> Result<Received<String>, WireError> {
         let read = Reader::default().read(socket, Some(Instant::now() + Duration::from_secs(60)));
         read.map(|frame| frame.expect("it came"))
     }
@@ -449,14 +457,17 @@ mod tests {
         let whole = rustix::io::read(&there, &mut bytes).unwrap();
         let mut reader = Reader::default();
         for byte in &bytes[..whole - 1] {
-            (&here).write_all(&[*byte]).unwrap();
+            here.stream().unwrap().write_all(&[*byte]).unwrap();
             let now = Some(Instant::now());
             assert!(reader.read::<String>(&there, now).unwrap().is_none());
         }
-        (&here).write_all(&bytes[whole - 1..whole]).unwrap();
+        here.stream()
+            .unwrap()
+            .write_all(&bytes[whole - 1..whole])
+            .unwrap();
         let frame = reader.read::<String>(&there, None).unwrap().unwrap();
         assert_eq!(frame.what, "what");
-        (&here).write_all(&bytes[..3]).unwrap();
+        here.stream().unwrap().write_all(&bytes[..3]).unwrap();
         drop(here);
         let end = reader.read::<String>(&there, None);
         assert_eq!(end.unwrap_err(), WireError::Cut);
@@ -466,7 +477,10 @@ mod tests {
     fn what_is_too_long_is_refused_before_it_comes() {
         let (here, there) = pair();
         for length in [MAX_FRAME_BYTES as u32 + 1, u32::MAX] {
-            (&here).write_all(&length.to_le_bytes()).unwrap();
+            here.stream()
+                .unwrap()
+                .write_all(&length.to_le_bytes())
+                .unwrap();
             let bytes = length as usize;
             assert_eq!(read(&there).unwrap_err(), WireError::TooLarge { bytes });
         }
@@ -483,7 +497,7 @@ mod tests {
             b"\0\0\0\0",
         ] {
             let (here, there) = pair();
-            (&here).write_all(garbage).unwrap();
+            here.stream().unwrap().write_all(garbage).unwrap();
             let refused = read(&there);
             assert!(
                 matches!(refused, Err(WireError::Nonsense(_))),
@@ -503,7 +517,10 @@ mod tests {
         };
         let bytes = codec::encode(&envelope).unwrap();
         let length = (bytes.len() as u32).to_le_bytes();
-        (&here).write_all(&[&length[..], &bytes].concat()).unwrap();
+        here.stream()
+            .unwrap()
+            .write_all(&[&length[..], &bytes].concat())
+            .unwrap();
         assert_eq!(read(&there).unwrap_err(), WireError::NoDescriptor);
     }
 
@@ -521,5 +538,28 @@ mod tests {
         let mut slices = [IoSlice::new(&length), IoSlice::new(&bytes)];
         send_all(&here, &mut slices, Some(sealed.as_fd())).unwrap();
         assert_eq!(read(&there).unwrap_err(), WireError::Descriptors);
+    }
+
+    #[test]
+    fn a_socket_that_took_the_number_of_ours_gets_no_frame_and_loses_no_byte() {
+        let ((here, _there), (other, its_peer)) = (pair(), pair());
+        let number = here.stream().unwrap().as_raw_fd();
+        // SAFETY: takes a number. That `here` relies on it is what is tested.
+        assert_eq!(
+            unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) },
+            number
+        );
+        write(&its_peer, &mut Vec::new(), 1, &"theirs", &Carried::None).unwrap();
+        let error = write(&here, &mut Vec::new(), 1, &"ours", &Carried::None).unwrap_err();
+        assert!(error.to_string().contains("closed descriptor"), "{error}");
+        let error = read(&here).unwrap_err();
+        assert!(error.to_string().contains(&number.to_string()), "{error}");
+        assert_eq!(read(&other).unwrap().what, "theirs");
+        drop(here);
+        // Ours was not closed in its stead.
+        // SAFETY: asks for a number's flags.
+        assert!(unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0);
+        // SAFETY: the number is the other socket's second one.
+        unsafe { libc::close(number) };
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_shm::Generation;
+use ipc_shm::{Generation, KeptSocket};
 
 use super::frame::{self, Carried, Reader, Received, WireError};
 use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
@@ -21,7 +21,7 @@ use crate::transport::Wait;
 /// A connection to a server.
 #[derive(Debug)]
 pub(super) struct Link {
-    socket: UnixStream,
+    socket: KeptSocket,
     answer_limit: Duration,
     /// Who connected: a forked child is somebody else, who would read our answers.
     /// A number would not do: a child may have its parent's, in another PID namespace.
@@ -82,7 +82,7 @@ impl Link {
         let wire = |error| NotConnected::Wire(WireError::io(error));
         socket.set_write_timeout(Some(answer_limit)).map_err(wire)?;
         let mut link = Self {
-            socket,
+            socket: KeptSocket::new(socket).map_err(wire)?,
             answer_limit,
             process: Generation::current(),
             scratch: Mutex::default(),
@@ -300,7 +300,9 @@ impl Link {
         let why = inbox.end.get_or_insert_with(|| error.to_string()).clone();
         self.came.notify_all();
         // Whatever comes of what was asked goes back.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        if let Ok(socket) = self.socket.stream() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         why
     }
 

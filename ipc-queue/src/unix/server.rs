@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ipc_shm::KeptSocket;
 use thiserror::Error;
 
 use super::failures::ControlFailed;
@@ -151,7 +152,7 @@ struct Connections {
 
 #[derive(Debug)]
 struct Open {
-    socket: Arc<UnixStream>,
+    socket: Arc<KeptSocket>,
     /// `None`: not started yet.
     thread: Option<JoinHandle<()>>,
 }
@@ -298,7 +299,9 @@ impl Drop for UnixServer {
         let open = std::mem::take(&mut shared.connections().open);
         let end = |how: Shutdown| {
             for open in open.values() {
-                let _ = open.socket.shutdown(how);
+                if let Ok(socket) = open.socket.stream() {
+                    let _ = socket.shutdown(how);
+                }
             }
         };
         end(Shutdown::Read);
@@ -371,6 +374,9 @@ impl Shared {
 
     /// Starts a thread for a connection, if it is one that we serve.
     fn admit(self: &Arc<Self>, socket: UnixStream) {
+        let Ok(socket) = KeptSocket::new(socket) else {
+            return;
+        };
         let socket = Arc::new(socket);
         if let Err(refusal) = self.try_admit(&socket) {
             // It fits into a new connection's buffer: this does not wait for anybody.
@@ -378,7 +384,7 @@ impl Shared {
         }
     }
 
-    fn try_admit(self: &Arc<Self>, socket: &Arc<UnixStream>) -> Result<(), Refusal> {
+    fn try_admit(self: &Arc<Self>, socket: &Arc<KeptSocket>) -> Result<(), Refusal> {
         let peer = rustix::net::sockopt::socket_peercred(socket);
         let peer = peer.map_err(|_| Refusal::NotOurs)?;
         let uid = peer.uid.as_raw();
@@ -413,7 +419,7 @@ impl Shared {
         }
     }
 
-    fn register(&self, socket: &Arc<UnixStream>) -> Result<u64, Refusal> {
+    fn register(&self, socket: &Arc<KeptSocket>) -> Result<u64, Refusal> {
         let mut connections = self.connections();
         if connections.open.len() >= self.max_connections {
             let most = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
@@ -437,7 +443,7 @@ impl Drop for Registered<'_> {
     }
 }
 
-fn refuse(socket: &UnixStream, refusal: Refusal) -> Result<(), WireError> {
+fn refuse(socket: &KeptSocket, refusal: Refusal) -> Result<(), WireError> {
     let greeting = Greeting::Refused(refusal);
     frame::write(socket, &mut Vec::new(), 0, &greeting, &Carried::None)
 }

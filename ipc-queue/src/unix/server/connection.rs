@@ -5,11 +5,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc_proto::codec;
+use ipc_shm::KeptSocket;
 
 use super::holders::Holder;
 use super::{Shared, refuse};
@@ -22,7 +22,7 @@ use crate::unix::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Pat
 /// A client's connection.
 pub(super) struct Connection<'s> {
     pub(super) shared: &'s Shared,
-    pub(super) socket: &'s UnixStream,
+    pub(super) socket: &'s KeptSocket,
     pub(super) holder: Holder,
     reader: Reader,
     scratch: Vec<u8>,
@@ -43,7 +43,7 @@ const HOLDINGS_IN_FRAME: usize = 256;
 impl<'s> Connection<'s> {
     pub(super) fn new(
         shared: &'s Shared,
-        socket: &'s UnixStream,
+        socket: &'s KeptSocket,
         pid: u32,
         connection: u64,
     ) -> Self {

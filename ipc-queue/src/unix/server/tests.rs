@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipc_proto::{Backoff, Name, QueueSettings};
 
+use ipc_shm::KeptSocket;
+
 use super::*;
 use crate::bytes::ByteQueue;
 use crate::error::{QueueError, RecvError};
@@ -30,7 +32,7 @@ struct Stage {
 
 /// A client that says what it likes.
 struct Rogue {
-    socket: UnixStream,
+    socket: KeptSocket,
     reader: Reader,
     last_id: u32,
 }
@@ -73,7 +75,7 @@ impl Stage {
 
     fn rogue(&self) -> Rogue {
         Rogue {
-            socket: UnixStream::connect(&self.path).unwrap(),
+            socket: KeptSocket::new(UnixStream::connect(&self.path).unwrap()).unwrap(),
             reader: Reader::default(),
             last_id: 0,
         }
@@ -179,8 +181,13 @@ fn garbage_is_refused_and_nobody_else_notices() {
     ];
     for garbage in garbage {
         let mut rogue = stage.rogue();
-        rogue.socket.write_all(garbage).unwrap();
-        rogue.socket.shutdown(Shutdown::Write).unwrap();
+        rogue.socket.stream().unwrap().write_all(garbage).unwrap();
+        rogue
+            .socket
+            .stream()
+            .unwrap()
+            .shutdown(Shutdown::Write)
+            .unwrap();
         let greeting = rogue.read::<Greeting>().unwrap();
         let refused = matches!(greeting, Greeting::Refused(Refusal::NotOurs));
         assert!(refused, "{greeting:?}");
@@ -192,11 +199,11 @@ fn garbage_is_refused_and_nobody_else_notices() {
             (b"\x05\0\0\0\x09aaaa", "version 9"),
             (b"\x03\0\0\0\x01\xff\xff", "makes no sense"),
         ] {
-            let mut rogue = stage.handle(match role {
+            let rogue = stage.handle(match role {
                 Ask::BecomeSender => Ask::BecomeSender,
                 _ => Ask::BecomeReceiver,
             });
-            rogue.socket.write_all(garbage).unwrap();
+            rogue.socket.stream().unwrap().write_all(garbage).unwrap();
             rogue.assert_hung_up_on(why);
             stage.assert_others_are_served();
         }
@@ -241,7 +248,7 @@ fn who_says_nothing_or_half_of_it_is_let_go_in_time() {
     let options = UnixServer::options().handshake_limit(Duration::from_secs(2));
     let stage = Stage::new(QueueSettings::default(), options);
     let (mut silent, mut halting) = (stage.rogue(), stage.rogue());
-    halting.socket.write_all(&[9, 0]).unwrap();
+    halting.socket.stream().unwrap().write_all(&[9, 0]).unwrap();
     stage.assert_others_are_served();
     for rogue in [&mut silent, &mut halting] {
         let greeting = rogue.read::<Greeting>().unwrap();
@@ -250,8 +257,8 @@ fn who_says_nothing_or_half_of_it_is_let_go_in_time() {
     }
     stage.await_connections(0);
     // Who has introduced themselves may take their time, and holds up nobody.
-    let mut halting = stage.handle(Ask::BecomeReceiver);
-    halting.socket.write_all(&[9, 0]).unwrap();
+    let halting = stage.handle(Ask::BecomeReceiver);
+    halting.socket.stream().unwrap().write_all(&[9, 0]).unwrap();
     stage.assert_others_are_served();
 }
 
@@ -409,10 +416,10 @@ fn the_end_of_a_server_is_an_error_for_whoever_waits() {
 fn a_socket_passes_nothing_on_that_was_not_asked_for() {
     // A descriptor too many with the first bytes: the stream is of no use, and the descriptor is closed.
     let stage = Stage::plain();
-    let mut rogue = stage.handle(Ask::BecomeSender);
+    let rogue = stage.handle(Ask::BecomeSender);
     let extra = Sealed::copy_of(b"abc").unwrap();
     frame::send_descriptor(&rogue.socket, extra.as_fd());
     let mut rest = Vec::new();
-    let _ = rogue.socket.read_to_end(&mut rest);
+    let _ = rogue.socket.stream().unwrap().read_to_end(&mut rest);
     stage.assert_others_are_served();
 }
