@@ -15,11 +15,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let pool = Pool::builder().workers(3).start()?;
     let naps = [300, 100, 200];
-    for (place, ms) in pool.map_unordered::<_, u64>("nap", naps)? {
+    for (place, ms) in pool.map_unordered::<_, u64>("nap", naps) {
         println!("number {place} slept for {} ms", ms?);
     }
     // `map` gives them in the order of the inputs instead.
-    for (nap, answer) in naps.into_iter().zip(pool.map::<_, u64>("nap", naps)?) {
+    for (nap, answer) in naps.into_iter().zip(pool.map::<_, u64>("nap", naps)) {
         assert_eq!(answer?, nap);
     }
     Ok(pool.shutdown()?)

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         std::thread::yield_now();
     }
-    for who in pool.map::<_, String>("who", [(); 20])? {
+    for who in pool.map::<_, String>("who", [(); 20]) {
         println!("{}", who?);
     }
     pool.shutdown()?; // the guests end with it

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let pool = Pool::builder().workers(4).start()?;
     let jobs: Vec<_> = (10..15).chain([0]).map(|b| (1000, b)).collect();
-    let results = pool.map::<_, i64>("divide", &jobs)?;
+    let results = pool.map::<_, i64>("divide", &jobs);
     for ((a, b), result) in jobs.iter().zip(results) {
         match result {
             Ok(quotient) => println!("{a} / {b} = {quotient}"),

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .threads(handlers)
         .workers(4)
         .start()?;
-    let squares = pool.map::<u64, u64>("square", 1..=10)?;
+    let squares = pool.map::<u64, u64>("square", 1..=10);
     let sum: u64 = squares.into_iter().sum::<Result<u64, _>>()?;
     println!("the first ten squares make {sum}");
     Ok(pool.shutdown()?)

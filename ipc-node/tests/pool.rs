@@ -2,6 +2,7 @@
 //!
 //! Workers are this test program again, as its test `worker`.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -51,6 +52,12 @@ fn handlers() -> Handlers {
         fs::write(file, "").map_err(|error| error.to_string())?;
         while !context.is_cancelled() {
             context.progress(1, 2);
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok::<_, String>(())
+    });
+    handlers.add("when there", |file: String, _: &Context<'_>| {
+        while !file.is_empty() && !Path::new(&file).exists() {
             thread::sleep(Duration::from_millis(1));
         }
         Ok::<_, String>(())
@@ -132,7 +139,7 @@ fn said_in(file: &Path) -> i32 {
 #[test]
 fn every_job_is_answered_by_what_its_handler_says() {
     let pool = pool(2).start().unwrap();
-    let squares = pool.map::<u64, u64>("square", 0..1000).unwrap();
+    let squares = pool.map::<u64, u64>("square", 0..1000);
     assert!(squares.into_iter().eq((0..1000).map(|n| Ok(n * n))));
     let failed = wait(pool.submit::<_, ()>("fail", &"no such image").unwrap());
     assert_eq!(
@@ -149,7 +156,6 @@ fn every_job_is_answered_by_what_its_handler_says() {
     assert!(said("cube", "").contains("no handler \"cube\""));
     let mut places: Vec<_> = pool
         .map_unordered::<u64, u64>("square", 0..100)
-        .unwrap()
         .map(|(place, square)| {
             assert_eq!(square, Ok((place * place) as u64));
             place
@@ -157,6 +163,58 @@ fn every_job_is_answered_by_what_its_handler_says() {
         .collect();
     places.sort_unstable();
     assert!(places.into_iter().eq(0..100));
+    pool.shutdown().unwrap();
+}
+
+#[test]
+fn a_map_takes_endless_inputs_as_it_gives_answers() {
+    let pool = pool(2).start().unwrap();
+    let taken = Cell::new(0);
+    let inputs = || (0_u64..).inspect(|_| taken.set(taken.get() + 1));
+    let mut squares = pool.map::<u64, u64>("square", inputs()).in_flight(10);
+    for n in 0..300 {
+        assert_eq!(squares.next(), Some(Ok(n * n)));
+        assert!(
+            taken.get() <= n + 11,
+            "{} inputs for {n} answers",
+            taken.get()
+        );
+    }
+    drop(squares);
+    taken.set(0);
+    let unordered = pool.map_unordered::<u64, u64>("square", inputs());
+    for (given, (place, square)) in unordered.take(300).enumerate() {
+        assert_eq!(square, Ok((place * place) as u64));
+        assert!(taken.get() <= given as u64 + 65);
+    }
+    pool.shutdown().unwrap();
+}
+
+#[test]
+fn the_first_answer_comes_while_others_are_being_worked_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("go").display().to_string();
+    let pool = pool(2).start().unwrap();
+    let inputs = [file.clone(), String::new()];
+    let mut answers = pool.map_unordered::<String, ()>("when there", inputs);
+    assert_eq!(answers.next(), Some((1, Ok(()))));
+    fs::write(&file, "").unwrap();
+    assert_eq!(answers.next(), Some((0, Ok(()))));
+    assert_eq!(answers.next(), None);
+    drop(answers);
+    pool.shutdown().unwrap();
+}
+
+#[test]
+fn a_map_that_is_dropped_cancels_what_it_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let never = folder.path().join("never").display().to_string();
+    let pool = pool(2).start().unwrap();
+    let inputs = [never.clone(), String::new(), never];
+    let mut answers = pool.map_unordered::<String, ()>("when there", inputs);
+    assert_eq!(answers.next(), Some((1, Ok(()))));
+    drop(answers);
+    // Would wait for the others for ever.
     pool.shutdown().unwrap();
 }
 
@@ -205,7 +263,7 @@ fn a_job_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done() {
     let poison: Vec<_> = (0..4)
         .map(|_| pool.submit::<_, ()>("die", &6).unwrap())
         .collect();
-    let squares = pool.map::<u64, u64>("square", 0..100).unwrap();
+    let squares = pool.map::<u64, u64>("square", 0..100);
     assert!(squares.into_iter().eq((0..100).map(|n| Ok(n * n))));
     for ticket in poison {
         let answer = wait(ticket);
@@ -362,7 +420,7 @@ fn a_worker_that_never_gets_ready_is_killed() {
 #[test]
 fn a_worker_is_replaced_after_its_number_of_jobs() {
     let pool = pool(1).max_jobs(3).start().unwrap();
-    let pids = pool.map::<(), u32>("pid", [(); 9]).unwrap();
+    let pids = pool.map::<(), u32>("pid", [(); 9]);
     let pids: Vec<_> = pids.into_iter().map(Result::unwrap).collect();
     for of_one in pids.chunks(3) {
         assert!(of_one.iter().all(|pid| *pid == of_one[0]), "{pids:?}");

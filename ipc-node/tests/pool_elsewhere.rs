@@ -87,7 +87,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn threads_do_what_processes_do() {
     let pool = threads("plain").workers(3).start().unwrap();
-    let squares = pool.map::<u64, u64>("square", 0..100).unwrap();
+    let squares = pool.map::<u64, u64>("square", 0..100);
     assert!(squares.into_iter().eq((0..100).map(|n| Ok(n * n))));
     pool.shutdown().unwrap();
     let left = ipc_queue::QueueOptions::new().mode(OpenMode::Open);

@@ -13,12 +13,11 @@ use ipc_proto::{Kind, codec};
 use ipc_queue::transport::Wait;
 use ipc_queue::{DeadLetter, DeadLetterId, SendFailure};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::ticket::{Canceller, Entry};
 use super::wire::{Job, LENGTH_BYTES};
-use super::{JobError, Pool, PoolError, Ticket, as_completed, dead_letters};
+use super::{Pool, PoolError, Ticket, dead_letters};
 
 /// A job that was not submitted, and why.
 #[derive(Error)]
@@ -263,51 +262,6 @@ impl Pool {
         let ended = self.shared.state().ended.clone();
         let reason = ended.unwrap_or_else(|| "it is draining".to_owned());
         PoolError::Ended { reason }
-    }
-
-    /// The results of the handler for each input, in the inputs' order. Waits for all.
-    ///
-    /// # Errors
-    /// As [`submit`](Self::submit), when not all could be submitted; those that were run on,
-    /// unwanted.
-    pub fn map<I: Serialize, O: DeserializeOwned>(
-        &self,
-        name: &str,
-        inputs: impl IntoIterator<Item = I>,
-    ) -> Result<Vec<Result<O, JobError>>, PoolError> {
-        let tickets = self.submit_all(name, inputs)?;
-        Ok(tickets.into_iter().map(Ticket::wait).collect())
-    }
-
-    /// The results of the handler for each input with the input's place, in the order in which they
-    /// come.
-    ///
-    /// # Errors
-    /// As [`map`](Self::map).
-    pub fn map_unordered<I: Serialize, O: DeserializeOwned>(
-        &self,
-        name: &str,
-        inputs: impl IntoIterator<Item = I>,
-    ) -> Result<impl Iterator<Item = (usize, Result<O, JobError>)>, PoolError> {
-        Ok(as_completed(self.submit_all(name, inputs)?))
-    }
-
-    fn submit_all<I: Serialize, O>(
-        &self,
-        name: &str,
-        inputs: impl IntoIterator<Item = I>,
-    ) -> Result<Vec<Ticket<O>>, PoolError> {
-        let mut tickets = Vec::new();
-        for input in inputs {
-            match self.submit(name, &input) {
-                Ok(ticket) => tickets.push(ticket),
-                Err(error) => {
-                    tickets.iter().for_each(Ticket::cancel);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(tickets)
     }
 
     /// The jobs that ended as dead letters, oldest first: each worker that had one died, or could

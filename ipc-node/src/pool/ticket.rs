@@ -63,6 +63,12 @@ pub enum JobError {
         /// Why.
         reason: String,
     },
+    /// It was not submitted by the [stream](super::Pool::map) that it belongs to.
+    #[error("the job was not submitted: {reason}")]
+    NotSubmitted {
+        /// Why, as [`PoolError`](super::PoolError) says it.
+        reason: String,
+    },
     /// The answer is no value of the ticket's type.
     #[error("the answer can't be read as the wanted type: {message}")]
     Decode {

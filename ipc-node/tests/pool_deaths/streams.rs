@@ -135,7 +135,7 @@ fn a_worker_that_returns_has_time_for_its_own_end() {
     command.env("POOL_TEST_FOLDER", folder.path());
     let pool = Pool::builder().workers(2).max_jobs(1).command(command);
     let pool = pool.start().unwrap();
-    let squares = pool.map::<u64, u64>("square", 0..4).unwrap();
+    let squares = pool.map::<u64, u64>("square", 0..4);
     assert!(squares.into_iter().eq((0..4).map(|n| Ok(n * n))));
     pool.shutdown().unwrap();
     let said = fs::read_dir(folder.path()).unwrap().count();

@@ -545,10 +545,8 @@ mod tests {
         let ((here, _there), (other, its_peer)) = (pair(), pair());
         let number = here.stream().unwrap().as_raw_fd();
         // SAFETY: takes a number. That `here` relies on it is what is tested.
-        assert_eq!(
-            unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) },
-            number
-        );
+        let taken = unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) };
+        assert_eq!(taken, number);
         write(&its_peer, &mut Vec::new(), 1, &"theirs", &Carried::None).unwrap();
         let error = write(&here, &mut Vec::new(), 1, &"ours", &Carried::None).unwrap_err();
         assert!(error.to_string().contains("closed descriptor"), "{error}");
@@ -556,9 +554,9 @@ mod tests {
         assert!(error.to_string().contains(&number.to_string()), "{error}");
         assert_eq!(read(&other).unwrap().what, "theirs");
         drop(here);
-        // Ours was not closed in its stead.
-        // SAFETY: asks for a number's flags.
-        assert!(unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0);
+        // SAFETY: asks for a number's flags: it was not closed.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        assert!(flags >= 0);
         // SAFETY: the number is the other socket's second one.
         unsafe { libc::close(number) };
     }

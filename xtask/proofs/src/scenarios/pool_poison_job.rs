@@ -14,7 +14,7 @@ const OTHERS: u64 = 100;
 pub fn play(_: &Stage) -> Result<Outcome> {
     let pool = pool(None).workers(2).attempt_limit(LIMIT).start()?;
     let poison = pool.submit::<_, ()>("crash", &())?;
-    let squares = pool.map::<u64, u64>("square", 0..OTHERS)?;
+    let squares = pool.map::<u64, u64>("square", 0..OTHERS);
     let right = squares.into_iter().eq((0..OTHERS).map(|n| Ok(n * n)));
     ensure!(right, "some other job suffered");
     let answer = wait(poison)?;

@@ -1,0 +1,245 @@
+//! Many jobs of one handler, as streams: inputs are taken as answers are, so memory is bounded and
+//! the inputs may be endless.
+//!
+//! A stream keeps some jobs in flight, enough for workers never to wait for the next. When it is
+//! asked for an answer, it first submits what it may, then waits. Nothing runs in the background:
+//! a stream that nobody asks submits nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use ipc_queue::SendFailure;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{JobError, OpenTickets, Pool, PoolError, SubmitError, Ticket};
+
+/// Number of jobs that a stream keeps in flight, unless it is [told](MapUnordered::in_flight)
+/// otherwise.
+const IN_FLIGHT: usize = 64;
+
+/// The inputs of a stream, and how they are submitted.
+struct Source<'p, Inputs: Iterator> {
+    pool: &'p Pool,
+    handler: String,
+    inputs: Inputs,
+    /// An input that was taken, and for which the queue of jobs had no room.
+    waiting: Option<Inputs::Item>,
+    in_flight: usize,
+    /// Whether no more inputs are to be taken.
+    is_over: bool,
+}
+
+/// What became of an attempt to submit the next input.
+enum Next<O> {
+    Submitted(Ticket<O>),
+    /// The queue of jobs has no room now.
+    NoRoom,
+    /// There is no input left.
+    NoInput,
+    Failed(JobError),
+}
+
+/// The answers to jobs in the order in which they come: [`Pool::map_unordered`].
+#[must_use = "a stream submits nothing until it is asked for answers"]
+pub struct MapUnordered<'p, Inputs: Iterator, O> {
+    source: Source<'p, Inputs>,
+    open: OpenTickets<O>,
+    /// The place of each open ticket's input.
+    places: HashMap<u64, usize>,
+    taken: usize,
+}
+
+/// The answers to jobs in the order of their inputs: [`Pool::map`].
+#[must_use = "a stream submits nothing until it is asked for answers"]
+pub struct Map<'p, Inputs: Iterator, O> {
+    source: Source<'p, Inputs>,
+    open: VecDeque<Result<Ticket<O>, JobError>>,
+}
+
+impl Pool {
+    /// Returns the answers of the handler `name` to each input, in the order of the inputs.
+    ///
+    /// The inputs may be endless: they are taken as the answers are, with at most 64 jobs
+    /// [in flight](Map::in_flight). Dropped before its end, the stream cancels those.
+    ///
+    /// An input that can't be submitted is answered with [`JobError::NotSubmitted`], and the stream
+    /// takes no more inputs.
+    pub fn map<I: Serialize, O: DeserializeOwned>(
+        &self,
+        name: &str,
+        inputs: impl IntoIterator<Item = I>,
+    ) -> Map<'_, impl Iterator<Item = I>, O> {
+        Map {
+            source: Source::new(self, name, inputs.into_iter()),
+            open: VecDeque::new(),
+        }
+    }
+
+    /// Returns the answers of the handler `name` to each input with the input's place, counted from
+    /// zero, in the order in which they come: the first as soon as it is there.
+    ///
+    /// Otherwise as [`map`](Self::map).
+    pub fn map_unordered<I: Serialize, O: DeserializeOwned>(
+        &self,
+        name: &str,
+        inputs: impl IntoIterator<Item = I>,
+    ) -> MapUnordered<'_, impl Iterator<Item = I>, O> {
+        MapUnordered {
+            source: Source::new(self, name, inputs.into_iter()),
+            open: OpenTickets::default(),
+            places: HashMap::new(),
+            taken: 0,
+        }
+    }
+}
+
+impl<'p, I: Serialize, Inputs: Iterator<Item = I>> Source<'p, Inputs> {
+    fn new(pool: &'p Pool, name: &str, inputs: Inputs) -> Self {
+        Self {
+            pool,
+            handler: name.to_owned(),
+            inputs,
+            waiting: None,
+            in_flight: IN_FLIGHT,
+            is_over: false,
+        }
+    }
+
+    /// Submits the next input. With nothing of the stream in flight it waits for room: then others
+    /// fill the queue, and no answer will tell when there is some.
+    fn submit_next<O>(&mut self, in_flight: usize) -> Next<O> {
+        let Some(input) = self.waiting.take().or_else(|| self.inputs.next()) else {
+            self.is_over = true;
+            return Next::NoInput;
+        };
+        let submitted = match in_flight {
+            0 => {
+                let submitted = self.pool.submit(&self.handler, &input);
+                submitted.map_err(|failure| SubmitError { input, failure })
+            }
+            _ => self.pool.try_submit(&self.handler, input),
+        };
+        match submitted {
+            Ok(ticket) => Next::Submitted(ticket),
+            Err(SubmitError {
+                input,
+                failure: PoolError::Send(SendFailure::Full { .. } | SendFailure::NoMemory { .. }),
+            }) => {
+                self.waiting = Some(input);
+                Next::NoRoom
+            }
+            Err(error) => {
+                self.is_over = true;
+                Next::Failed(JobError::NotSubmitted {
+                    reason: error.failure.to_string(),
+                })
+            }
+        }
+    }
+
+    fn may_submit(&self, in_flight: usize) -> bool {
+        let has_input = self.waiting.is_some() || !self.is_over;
+        has_input && in_flight < self.in_flight
+    }
+}
+
+impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> MapUnordered<'_, Inputs, O> {
+    /// Keeps at most so many jobs in flight, at least one.
+    pub fn in_flight(mut self, jobs: usize) -> Self {
+        self.source.in_flight = jobs.max(1);
+        self
+    }
+}
+
+impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> Map<'_, Inputs, O> {
+    /// Keeps at most so many jobs in flight, at least one.
+    pub fn in_flight(mut self, jobs: usize) -> Self {
+        self.source.in_flight = jobs.max(1);
+        self
+    }
+}
+
+impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> Iterator
+    for MapUnordered<'_, Inputs, O>
+{
+    type Item = (usize, Result<O, JobError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // What is there already goes first: an input may be slow to come.
+            if let Some(answered) = self.take_answer(Some(Duration::ZERO)) {
+                return Some(answered);
+            }
+            if !self.source.may_submit(self.open.len()) {
+                return self.take_answer(None);
+            }
+            match self.source.submit_next(self.open.len()) {
+                Next::Submitted(ticket) => {
+                    self.places.insert(ticket.number(), self.taken);
+                    self.taken += 1;
+                    self.open.push(ticket);
+                }
+                Next::NoRoom => return self.take_answer(None),
+                Next::NoInput => {}
+                Next::Failed(error) => return Some((self.taken, Err(error))),
+            }
+        }
+    }
+}
+
+impl<Inputs: Iterator, O: DeserializeOwned> MapUnordered<'_, Inputs, O> {
+    fn take_answer(&mut self, within: Option<Duration>) -> Option<(usize, Result<O, JobError>)> {
+        let (number, answer) = self.open.next(within)?;
+        Some((self.places.remove(&number)?, answer))
+    }
+}
+
+impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> Iterator
+    for Map<'_, Inputs, O>
+{
+    type Item = Result<O, JobError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.source.may_submit(self.open.len()) {
+            match self.source.submit_next(self.open.len()) {
+                Next::Submitted(ticket) => self.open.push_back(Ok(ticket)),
+                Next::NoRoom | Next::NoInput => break,
+                Next::Failed(error) => self.open.push_back(Err(error)),
+            }
+        }
+        self.open
+            .pop_front()?
+            .map_or_else(|error| Some(Err(error)), |ticket| Some(ticket.wait()))
+    }
+}
+
+impl<Inputs: Iterator, O> Drop for MapUnordered<'_, Inputs, O> {
+    fn drop(&mut self) {
+        self.open.iter().for_each(Ticket::cancel);
+    }
+}
+
+impl<Inputs: Iterator, O> Drop for Map<'_, Inputs, O> {
+    fn drop(&mut self) {
+        self.open.iter().flatten().for_each(Ticket::cancel);
+    }
+}
+
+impl<Inputs: Iterator, O> fmt::Debug for MapUnordered<'_, Inputs, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapUnordered")
+            .field("taken", &self.taken)
+            .field("in_flight", &self.open.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Inputs: Iterator, O> fmt::Debug for Map<'_, Inputs, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("in_flight", &self.open.len())
+            .finish_non_exhaustive()
+    }
+}
