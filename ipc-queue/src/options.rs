@@ -289,6 +289,35 @@ impl QueueOptions {
         connector::open(address, &request)
     }
 
+    /// `base` with the settings that were given, and a request that insists on these.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn over(&self, base: QueueSettings, payload: &str) -> OpenRequest {
+        let mut settings = base;
+        macro_rules! take {
+            ($($field:ident)*) => {$(
+                if self.given.contains(&stringify!($field)) {
+                    settings.$field = self.settings.$field.clone();
+                }
+            )*};
+        }
+        take!(capacity inline_bytes max_message_bytes pool_bytes attempt_limit crash_limit);
+        take!(expiry_limit backoff lease max_participants priorities ageing dedup_window);
+        take!(dedup_keys);
+        OpenRequest {
+            mode: OpenMode::OpenOrCreate,
+            settings,
+            insist_on: self.given.clone(),
+            payload: payload.to_owned(),
+            attach_as: AttachAs::Tool,
+        }
+    }
+
+    /// Whether this setting was given.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn gives(&self, field: &str) -> bool {
+        self.given.contains(&field)
+    }
+
     fn given(mut self, field: &'static str) -> Self {
         self.given.push(field);
         self
