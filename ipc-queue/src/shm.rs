@@ -236,6 +236,13 @@ impl ShmQueue {
         Ok(Segment::list(namespace, KIND)?)
     }
 
+    /// Where it is.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn place(&self) -> (Namespace, Name) {
+        let segment = self.shared.attachment.segment();
+        (segment.namespace().clone(), segment.name().clone())
+    }
+
     /// A handle for sending.
     #[must_use]
     pub fn shm_sender(&self) -> ShmSender {

@@ -248,9 +248,12 @@ pub enum SnapshotError {
 /// # Errors
 /// [`SnapshotError`]. If it is not `Unfinished`, the queue is as it was.
 pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
-    let place = Place::parse(queue)?;
+    save_from(&Place::parse(queue)?, file, wait)
+}
+
+pub(crate) fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
     let opened = match place.open_existing() {
-        Err(QueueError::NotFound { .. }) if is_of(file, &place) => return whole(file),
+        Err(QueueError::NotFound { .. }) if is_of(file, place) => return whole(file),
         opened => opened?,
     };
     let frozen = place.freeze(opened, wait)?;
@@ -276,7 +279,7 @@ pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError
             return Err(error);
         }
     }
-    match write(&frozen, &place, file) {
+    match write(&frozen, place, file) {
         Ok(end) => {
             place.remove(frozen)?;
             Ok(Moved {
@@ -307,7 +310,15 @@ pub fn restore(
     options: &QueueOptions,
     wait: Wait,
 ) -> Result<Moved, SnapshotError> {
-    let place = Place::parse(queue)?;
+    restore_to(&Place::parse(queue)?, file, options, wait)
+}
+
+pub(crate) fn restore_to(
+    place: &Place,
+    file: &Path,
+    options: &QueueOptions,
+    wait: Wait,
+) -> Result<Moved, SnapshotError> {
     let (head, end) = check_whole(file)?;
     let opened = place.open_or_create(options, &head.settings, &head.payload, end.keys)?;
     let is_the_saved_one = opened.id() == head.queue;
@@ -331,7 +342,7 @@ pub fn restore(
         (None, None) if is_the_saved_one => {
             frozen.thaw();
             return Err(SnapshotError::StillThere {
-                queue: place.address,
+                queue: place.address.clone(),
                 file: file.to_owned(),
             });
         }
@@ -343,7 +354,7 @@ pub fn restore(
                 (clock::wall().as_nanos()).saturating_sub(head.saved_at.as_nanos()),
             );
             let source = || Source::of_file(file);
-            match Sink::new(&frozen, &place, head.id, passed).fill(head.paused, source) {
+            match Sink::new(&frozen, place, head.id, passed).fill(head.paused, source) {
                 Ok(moved) => moved,
                 Err(error) => {
                     place.thaw_unless(frozen, frozen_for_good(&error) || restoring.is_some());
@@ -437,13 +448,24 @@ pub fn give_up(queue: &str, wait: Wait) -> Result<(), SnapshotError> {
 
 /// A queue in shared memory, by its name.
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
     namespace: Namespace,
     name: Name,
     address: String,
 }
 
 impl Place {
+    /// That of an opened queue, in whatever folder it is.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn of(queue: &ShmQueue) -> Self {
+        let (namespace, name) = queue.place();
+        Self {
+            address: queue.address(),
+            namespace,
+            name,
+        }
+    }
+
     fn parse(address: &str) -> Result<Self, SnapshotError> {
         let Address::Shm { namespace, name } = address.parse()? else {
             return Err(SnapshotError::Unsupported {

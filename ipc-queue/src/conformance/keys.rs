@@ -1,6 +1,7 @@
 //! The promises about what becomes of keys, and of a queue that is saved.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipc_proto::{MessageId, QueueSettings};
 
@@ -87,12 +88,16 @@ pub fn a_key_outlives_its_message(subject: &dyn Subject) {
         send(&sender, &SendOptions::new());
         send(&sender, &SendOptions::new());
         send(&sender, &SendOptions::new().when_full(WhenFull::DropOldest));
-        assert!(is_known(&sender, "oldest", oldest));
         while receiver.try_recv().map(|found| found.ack()).is_ok() {}
+        assert!(is_known(&sender, "oldest", oldest));
     }
     if has(Semantic::Expiry) {
         let brief = keyed("expired").expires_in(Duration::from_millis(1));
         let expired = send(&sender, &brief);
+        let sent_at = Instant::now();
+        while sent_at.elapsed() < Duration::from_millis(5) {
+            thread::yield_now();
+        }
         // Looked for until somebody dropped it.
         while transport.stats().unwrap().expired == 0 {
             assert!(receiver.recv_timeout(Duration::from_millis(5)).is_err());
@@ -104,7 +109,7 @@ pub fn a_key_outlives_its_message(subject: &dyn Subject) {
 /// See [`transport`](crate::transport).
 pub fn a_forgotten_key_can_be_sent_again(subject: &dyn Subject) {
     let trial = Trial::new(subject);
-    let Some(queue) = with_keys(&trial, 3) else {
+    let Some(queue) = with_keys(&trial, 5) else {
         return;
     };
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -190,7 +195,7 @@ pub fn a_saved_queue_comes_back_with_everything(_: &dyn Subject) {}
 #[cfg(target_os = "linux")]
 pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
     use crate::options::QueueOptions;
-    use crate::snapshot::{SnapshotError, restore, save};
+    use crate::snapshot::{Place, SnapshotError, move_queue, restore_to, save, save_from};
 
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(8));
@@ -199,16 +204,10 @@ pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
     let folder = std::env::temp_dir().join(format!("{}-{}", trial.name, std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join("saved");
-    let save = || save(&address, &file, Wait::at_most(Duration::from_secs(60)));
     queue.sender().send(b"first").unwrap();
     if !has {
-        let refused = save();
-        let moved = crate::snapshot::move_queue(
-            &address,
-            "shm:nowhere/else",
-            &QueueOptions::new(),
-            Wait::No,
-        );
+        let refused = save(&address, &file, Wait::No);
+        let moved = move_queue(&address, "shm:nowhere/else", &QueueOptions::new(), Wait::No);
         for refused in [refused, moved] {
             assert!(
                 matches!(
@@ -224,11 +223,18 @@ pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
         return;
     }
     queue.sender().send(&super::content(1, 5000)).unwrap();
+    let place = Place::of(
+        queue
+            .transport()
+            .as_shm()
+            .expect("only such queues have it"),
+    );
     drop(queue);
-    assert_eq!(save().expect("nobody has it").messages, 2);
+    let saved = save_from(&place, &file, Wait::No);
+    assert_eq!(saved.expect("nobody has it").messages, 2);
     assert!(!trial.remove(), "the queue is in the file now");
     let options = QueueOptions::new();
-    let restored = restore(&file, &address, &options, Wait::No);
+    let restored = restore_to(&place, &file, &options, Wait::No);
     assert_eq!(restored.expect("it is whole").messages, 2);
     let queue = trial.open();
     assert_eq!(*queue.transport().settings(), settings(8));
