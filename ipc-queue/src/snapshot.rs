@@ -190,8 +190,8 @@ pub enum SnapshotError {
     },
     /// Not everything has room in the queue.
     #[error(
-        "queue {queue:?} is too small: it has {has} {setting}, and {needed} are needed (nothing was moved; use a queue with \
-         larger {setting})"
+        "queue {queue:?} is too small: its setting {setting} is {has}, and {needed} are needed (nothing was moved; use a \
+         queue with a larger one)"
     )]
     TooSmall {
         /// The queue's address.
@@ -320,7 +320,8 @@ pub(crate) fn restore_to(
     wait: Wait,
 ) -> Result<Moved, SnapshotError> {
     let (head, end) = check_whole(file)?;
-    let opened = place.open_or_create(options, &head.settings, &head.payload, end.keys)?;
+    let (opened, origin) =
+        place.open_or_create(options, &head.settings, &head.payload, end.keys)?;
     let is_the_saved_one = opened.id() == head.queue;
     let frozen = place.freeze(opened, wait)?;
     let moved = match (frozen.restoring(), frozen.saving()) {
@@ -357,7 +358,8 @@ pub(crate) fn restore_to(
             match Sink::new(&frozen, place, head.id, passed).fill(head.paused, source) {
                 Ok(moved) => moved,
                 Err(error) => {
-                    place.thaw_unless(frozen, frozen_for_good(&error) || restoring.is_some());
+                    let stays = frozen_for_good(&error) || restoring.is_some();
+                    place.undo(frozen, stays, origin);
                     return Err(error);
                 }
             }
@@ -397,8 +399,8 @@ pub fn move_queue(
     let second = to
         .open_or_create(options, &settings, &payload, keys.len() as u64)
         .map_err(SnapshotError::from)
-        .and_then(|second| to.freeze(second, wait));
-    let second = match second {
+        .and_then(|(second, origin)| Ok((to.freeze(second, wait)?, origin)));
+    let (second, origin) = match second {
         Ok(second) => second,
         Err(error) => {
             from.thaw_unless(first, was_begun);
@@ -423,7 +425,7 @@ pub fn move_queue(
             Ok(moved) => moved,
             Err(error) => {
                 let stays = frozen_for_good(&error) || restoring.is_some();
-                to.thaw_unless(second, stays);
+                to.undo(second, stays, origin);
                 from.thaw_unless(first, stays || was_begun);
                 return Err(error);
             }
@@ -444,6 +446,13 @@ pub fn give_up(queue: &str, wait: Wait) -> Result<(), SnapshotError> {
     let opened = place.open_existing()?;
     place.freeze(opened, wait)?.thaw();
     Ok(())
+}
+
+/// Whether a queue was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Found,
+    Created,
 }
 
 /// A queue in shared memory, by its name.
@@ -498,14 +507,27 @@ impl Place {
         settings: &QueueSettings,
         payload: &str,
         keys: u64,
-    ) -> Result<ShmQueue, QueueError> {
+    ) -> Result<(ShmQueue, Origin), QueueError> {
         let mut request = options.over(settings.clone(), payload);
         if !options.gives("dedup_keys") && request.settings.dedup_window.is_some() {
             let keys = u32::try_from(keys).unwrap_or(u32::MAX);
             let keys = keys.min(QueueSettings::MAX_DEDUP_KEYS).next_power_of_two();
             request.settings.dedup_keys = request.settings.dedup_keys.max(keys);
         }
-        ShmQueue::open(&self.namespace, &self.name, &request)
+        loop {
+            for (mode, origin) in [
+                (OpenMode::Open, Origin::Found),
+                (OpenMode::Create, Origin::Created),
+            ] {
+                request.mode = mode;
+                match ShmQueue::open(&self.namespace, &self.name, &request) {
+                    Err(QueueError::NotFound { .. }) if origin == Origin::Found => {}
+                    // Created by another process just now.
+                    Err(QueueError::Exists { .. }) if origin == Origin::Created => {}
+                    opened => return Ok((opened?, origin)),
+                }
+            }
+        }
     }
 
     fn freeze(&self, queue: ShmQueue, wait: Wait) -> Result<Frozen, SnapshotError> {
@@ -522,6 +544,17 @@ impl Place {
     fn thaw_unless(&self, frozen: Frozen, stays: bool) {
         if !stays {
             frozen.thaw();
+        }
+    }
+
+    /// Leaves a queue that nothing was put into as it was found.
+    fn undo(&self, frozen: Frozen, stays: bool, origin: Origin) {
+        match origin {
+            Origin::Created if !stays => {
+                // Else an empty queue would be left, with settings that the next try may not want.
+                let _ = self.remove(frozen);
+            }
+            _ => self.thaw_unless(frozen, stays),
         }
     }
 
