@@ -447,6 +447,58 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
     }
 }
 
+/// Three messages in a file, of which the first is in the queue `other` already, as after a kill.
+fn cut_short(stage: &Stage) {
+    let queue = stage.open("q", QueueOptions::new());
+    queue.sender().send_batch(&[b"1", b"2", b"3"]).unwrap();
+    drop(queue);
+    stage.save("q").unwrap();
+    stage.open("other", QueueOptions::new());
+    let frozen = stage.frozen("other");
+    let mut reader = Reader::open(&stage.file()).unwrap();
+    frozen.begin_restoring(reader.head.id);
+    let Some(Frame::Message(first)) = reader.next().unwrap() else {
+        panic!("it begins with a message");
+    };
+    frozen.put(&first, Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_restore_that_was_cut_short_is_completed_in_order_and_without_doubles() {
+    let stage = Stage::new();
+    cut_short(&stage);
+    let moved = stage.restore("other", &QueueOptions::new()).unwrap();
+    assert_eq!((moved.messages, moved.known, moved.was_done), (2, 1, false));
+    let queue = ByteQueue::open(&stage.address("other")).unwrap();
+    let receiver = queue.receiver();
+    for expected in [b"1", b"2", b"3"] {
+        let delivery = receiver.try_recv().unwrap();
+        assert_eq!(delivery.payload(), expected);
+        delivery.ack().unwrap();
+    }
+    assert!(receiver.try_recv().is_err());
+}
+
+#[test]
+fn a_restore_that_was_cut_short_before_it_thawed_is_completed_by_thawing() {
+    let stage = Stage::new();
+    cut_short(&stage);
+    // As if killed behind the note that everything is in.
+    let frozen = stage.frozen("other");
+    let id = frozen.restoring().unwrap();
+    frozen.note_done(id);
+    drop(frozen);
+    assert!(
+        stage
+            .restore("other", &QueueOptions::new())
+            .unwrap()
+            .was_done
+    );
+    let queue = ByteQueue::open(&stage.address("other")).unwrap();
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 1);
+    queue.sender().send(b"it is open").unwrap();
+}
+
 #[test]
 fn a_file_that_another_save_wrote_is_not_overwritten() {
     let stage = Stage::new();
