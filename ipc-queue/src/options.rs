@@ -141,6 +141,11 @@ impl QueueOptions {
     }
 
     /// How many keys are remembered at once, at least; a power of two. Default 4,096. In shared memory each costs 96 bytes.
+    ///
+    /// Choose it for the window: at a steady rate of new keys, rate × window. With 10 new keys a second and a window of an
+    /// hour, 36,000, so 65,536. Where there is no place for a key, sending fails as
+    /// [`KeysFull`](crate::SendFailure::KeysFull); [`QueueStats::keys`](crate::QueueStats) says how many are remembered.
+    /// `nats:` keeps as many keys as come.
     pub fn dedup_keys(mut self, keys: u32) -> Self {
         self.settings.dedup_keys = keys;
         self.given("dedup_keys")

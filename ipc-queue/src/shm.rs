@@ -237,7 +237,6 @@ impl ShmQueue {
     }
 
     /// Where it is.
-    #[cfg(feature = "conformance")]
     pub(crate) fn place(&self) -> (Namespace, Name) {
         let segment = self.shared.attachment.segment();
         (segment.namespace().clone(), segment.name().clone())

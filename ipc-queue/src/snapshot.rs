@@ -251,7 +251,11 @@ pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError
     save_from(&Place::parse(queue)?, file, wait)
 }
 
-pub(crate) fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
+/// As [`save`], of a queue in any folder.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
     let opened = match place.open_existing() {
         Err(QueueError::NotFound { .. }) if is_of(file, place) => return whole(file),
         opened => opened?,
@@ -313,7 +317,11 @@ pub fn restore(
     restore_to(&Place::parse(queue)?, file, options, wait)
 }
 
-pub(crate) fn restore_to(
+/// As [`restore`], into a queue in any folder.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_to(
     place: &Place,
     file: &Path,
     options: &QueueOptions,
@@ -455,24 +463,30 @@ enum Origin {
     Created,
 }
 
-/// A queue in shared memory, by its name.
-#[derive(Debug)]
-pub(crate) struct Place {
+/// A queue in shared memory, by its name and the folder of its namespace.
+#[derive(Clone, Debug)]
+pub struct Place {
     namespace: Namespace,
     name: Name,
     address: String,
 }
 
 impl Place {
-    /// That of an opened queue, in whatever folder it is.
-    #[cfg(feature = "conformance")]
-    pub(crate) fn of(queue: &ShmQueue) -> Self {
-        let (namespace, name) = queue.place();
+    /// The queue `name` of a namespace.
+    #[must_use]
+    pub fn new(namespace: &Namespace, name: &Name) -> Self {
         Self {
-            address: queue.address(),
-            namespace,
-            name,
+            address: format!("shm:{}/{name}", namespace.name()),
+            namespace: namespace.clone(),
+            name: name.clone(),
         }
+    }
+
+    /// That of an opened queue.
+    #[must_use]
+    pub fn of(queue: &ShmQueue) -> Self {
+        let (namespace, name) = queue.place();
+        Self::new(&namespace, &name)
     }
 
     fn parse(address: &str) -> Result<Self, SnapshotError> {
@@ -482,13 +496,8 @@ impl Place {
                 source: Unsupported::by_transport(Semantic::Snapshot),
             });
         };
-        let address = format!("shm:{namespace}/{name}");
         let namespace = Namespace::new(namespace.as_str()).map_err(QueueError::from)?;
-        Ok(Self {
-            namespace,
-            name,
-            address,
-        })
+        Ok(Self::new(&namespace, &name))
     }
 
     fn open_existing(&self) -> Result<ShmQueue, QueueError> {
