@@ -72,7 +72,7 @@ impl Places {
 impl Drop for Places {
     fn drop(&mut self) {
         for name in ["a", "b"] {
-            let _ = ipc_queue::remove(&self.queue(name));
+            let _ = ipc_queue::remove(self.queue(name));
         }
     }
 }
@@ -126,7 +126,7 @@ fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_on
         .capacity(MESSAGES as u32)
         .priorities(true);
     let options = options.dedup_window(HOUR).dedup_keys(256);
-    let queue = options.open_bytes(&places.queue("a")).unwrap();
+    let queue = options.open_bytes(places.queue("a")).unwrap();
     fill(&queue);
     drop(queue);
     let before = places.contents("a");
@@ -180,7 +180,7 @@ fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_on
     }
     println!("{kills} were killed, {completed} came to their end before");
     // Its keys are remembered, and it can be used.
-    let queue = ByteQueue::open(&places.queue("a")).unwrap();
+    let queue = ByteQueue::open(places.queue("a")).unwrap();
     let stats = queue.transport().stats().unwrap();
     assert_eq!(
         (stats.keys, stats.in_use(), stats.paused),

@@ -36,7 +36,7 @@ impl Stage {
     }
 
     fn open(&self, name: &str, options: QueueOptions) -> ByteQueue {
-        options.open_bytes(&self.address(name)).unwrap()
+        options.open_bytes(self.address(name)).unwrap()
     }
 
     fn save(&self, name: &str) -> Result<Moved, SnapshotError> {
@@ -58,7 +58,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for name in ["q", "other"] {
-            let _ = crate::remove(&self.address(name));
+            let _ = crate::remove(self.address(name));
         }
     }
 }
@@ -302,7 +302,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     let refused = |options: QueueOptions| {
         let refused = stage.restore("other", &options).unwrap_err();
         assert!(stage.file().exists());
-        let is_there = crate::remove(&stage.address("other")).unwrap();
+        let is_there = crate::remove(stage.address("other")).unwrap();
         assert!(!is_there, "an empty queue is left");
         refused
     };
@@ -341,8 +341,8 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
             ..
         }
     ));
-    crate::remove(&stage.address("other")).unwrap();
-    let typed: crate::Queue<u32> = QueueOptions::new().open(&stage.address("other")).unwrap();
+    crate::remove(stage.address("other")).unwrap();
+    let typed: crate::Queue<u32> = QueueOptions::new().open(stage.address("other")).unwrap();
     drop(typed);
     let error = stage.restore("other", &QueueOptions::new()).unwrap_err();
     let differs = matches!(
@@ -400,14 +400,14 @@ fn a_snapshot_is_restored_once() {
     stage.save("q").unwrap();
     let copy = fs::read(stage.file()).unwrap();
     stage.restore("q", &QueueOptions::new()).unwrap();
-    let queue = ByteQueue::open(&stage.address("q")).unwrap();
+    let queue = ByteQueue::open(stage.address("q")).unwrap();
     queue.receiver().recv().unwrap().ack().unwrap();
     drop(queue);
     fs::write(stage.file(), &copy).unwrap();
     let again = stage.restore("q", &QueueOptions::new()).unwrap();
     assert_eq!((again.messages, again.was_done), (0, true));
     assert!(!stage.file().exists());
-    let queue = ByteQueue::open(&stage.address("q")).unwrap();
+    let queue = ByteQueue::open(stage.address("q")).unwrap();
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
@@ -423,7 +423,7 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
         let place = Place::parse(&stage.address("q")).unwrap();
         write(&frozen, &place, &stage.file()).unwrap();
         drop(frozen);
-        let queue = ByteQueue::open(&stage.address("q")).unwrap();
+        let queue = ByteQueue::open(stage.address("q")).unwrap();
         let transport = queue.transport();
         assert_eq!(queue.sender().try_send(b"no"), Err(SendFailure::Closed));
         for refused in [transport.resume(), transport.reopen()] {
@@ -440,7 +440,7 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
         };
         let moved = moved.unwrap();
         assert_eq!(moved.was_done, complete == "restore");
-        let queue = ByteQueue::open(&stage.address("q")).unwrap();
+        let queue = ByteQueue::open(stage.address("q")).unwrap();
         assert_eq!(queue.receiver().recv().unwrap().payload(), b"once");
         assert_eq!(queue.transport().stats().unwrap().in_use(), 1);
         assert!(!stage.file().exists());
@@ -469,7 +469,7 @@ fn a_restore_that_was_cut_short_is_completed_in_order_and_without_doubles() {
     cut_short(&stage);
     let moved = stage.restore("other", &QueueOptions::new()).unwrap();
     assert_eq!((moved.messages, moved.known, moved.was_done), (2, 1, false));
-    let queue = ByteQueue::open(&stage.address("other")).unwrap();
+    let queue = ByteQueue::open(stage.address("other")).unwrap();
     let receiver = queue.receiver();
     for expected in [b"1", b"2", b"3"] {
         let delivery = receiver.try_recv().unwrap();
@@ -494,7 +494,7 @@ fn a_restore_that_was_cut_short_before_it_thawed_is_completed_by_thawing() {
             .unwrap()
             .was_done
     );
-    let queue = ByteQueue::open(&stage.address("other")).unwrap();
+    let queue = ByteQueue::open(stage.address("other")).unwrap();
     assert_eq!(queue.transport().stats().unwrap().in_use(), 1);
     queue.sender().send(b"it is open").unwrap();
 }
@@ -511,7 +511,7 @@ fn a_file_that_another_save_wrote_is_not_overwritten() {
             Err(error) => assert!(matches!(error, SnapshotError::FileExists { .. }), "{error}"),
         }
     }
-    let queue = ByteQueue::open(&stage.address("q")).unwrap();
+    let queue = ByteQueue::open(stage.address("q")).unwrap();
     assert_eq!(queue.receiver().recv().unwrap().payload(), b"other");
 }
 
@@ -573,7 +573,7 @@ fn a_queue_with_more_keys_than_it_promised_is_restored_with_room_for_them() {
     drop((sender, receiver, queue));
     assert_eq!(stage.save("q").unwrap().keys, 70);
     assert_eq!(stage.restore("q", &QueueOptions::new()).unwrap().keys, 70);
-    let queue = ByteQueue::open(&stage.address("q")).unwrap();
+    let queue = ByteQueue::open(stage.address("q")).unwrap();
     assert_eq!(queue.transport().settings().dedup_keys, 128);
     assert_eq!(queue.transport().stats().unwrap().keys, 70);
 }
