@@ -81,7 +81,7 @@ impl Drop for Places {
 fn fill(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let send = |number: u64| {
-        let mut payload = vec![7; if number % 5 == 0 { 3000 } else { 20 }];
+        let mut payload = vec![7; if number.is_multiple_of(5) { 3000 } else { 20 }];
         payload[..8].copy_from_slice(&number.to_le_bytes());
         let mut options = SendOptions::new().key(number.to_string());
         match number % 6 {

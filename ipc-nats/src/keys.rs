@@ -166,7 +166,7 @@ impl Shared {
                 };
                 let (seq, claim) = self.lanes[lane].read_key(key, until).await?;
                 // Another message may have it by now.
-                if !claim.is_some_and(|claim| claim.id == id) {
+                if claim.is_none_or(|claim| claim.id != id) {
                     continue;
                 }
                 let over = Claim {
