@@ -1,4 +1,5 @@
-//! `ipc save`, `restore` and `move`, killed for real at random moments; and what docs/reboot.md says, done.
+//! `ipc save`, `restore` and `move`, killed for real at random moments; and what docs/reboot.md
+//! says, done.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -245,7 +246,8 @@ fn what_the_guide_to_reboots_says_works() {
         }
     }
     assert!(scripts >= 3, "{scripts}");
-    // The unit's commands, over a reboot: of a machine where the queue is, and of one where nothing is.
+    // The unit's commands, over a reboot: of a machine where the queue is, and of one where nothing
+    // is.
     let unit = |wanted: &str| {
         for (key, command) in units.iter().filter(|(key, _)| *key == wanted) {
             if command.contains("/usr/bin/ipc") {

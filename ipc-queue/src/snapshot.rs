@@ -1,7 +1,10 @@
-//! Saving a queue to a file, restoring it from there, and moving it: for a planned reboot, an upgrade, or other settings.
+//! Saving a queue to a file, restoring it from there, and moving it: for a planned reboot, an
+//! upgrade, or other settings.
 //!
-//! Everything goes along: messages with their ids, headers, attempts, priorities and kinds, delays and expiry, the keys that
-//! are remembered, and dead letters with their history and reasons. Nothing depends on how segments are laid out, so another
+//! Everything goes along: messages with their ids, headers, attempts, priorities and kinds, delays
+//! and expiry, the keys that
+//! are remembered, and dead letters with their history and reasons. Nothing depends on how segments
+//! are laid out, so another
 //! version of this crate, and a queue with other settings, can take it.
 //!
 //! ```
@@ -29,27 +32,40 @@
 //!
 //! # What holds
 //!
-//! - **Each takes the messages away from where they were.** A save ends with the removal of the queue, a restore with that of
+//! - **Each takes the messages away from where they were.** A save ends with the removal of the
+//!   queue, a restore with that of
 //!   the file, a move with that of the first queue. A copy that stays would be delivered twice.
-//! - **Killed at any moment, run it again.** Until then every message is in at least one of the two places, and the queues are
-//!   frozen: closed and paused, and [`reopen`](crate::transport::Transport::reopen) and `resume` are refused. Running the same
-//!   again completes it, and every message is there exactly once. [`give_up`] opens a frozen queue with what is in it.
-//! - **Nobody else may be attached**, not even idle: what another process holds can't be saved. Each waits for that as told, and
-//!   [`SnapshotError::InUse`] names the processes. What processes held that died is given back first, and that
+//! - **Killed at any moment, run it again.** Until then every message is in at least one of the two
+//!   places, and the queues are
+//!   frozen: closed and paused, and [`reopen`](crate::transport::Transport::reopen) and `resume`
+//!   are refused. Running the same
+//!   again completes it, and every message is there exactly once. [`give_up`] opens a frozen queue
+//!   with what is in it.
+//! - **Nobody else may be attached**, not even idle: what another process holds can't be saved.
+//!   Each waits for that as told, and
+//!   [`SnapshotError::InUse`] names the processes. What processes held that died is given back
+//!   first, and that
 //!   attempt counts. A process that attaches meanwhile finds the queue closed and paused.
-//! - **It is checked first, then moved.** A damaged file, a queue that is too small, lacks priorities or keys that are needed,
+//! - **It is checked first, then moved.** A damaged file, a queue that is too small, lacks
+//!   priorities or keys that are needed,
 //!   or is for other payloads: each is an error, and both sides are as they were.
-//! - **A snapshot is restored once.** A queue remembers the last six that were restored or moved into it; restoring one again only
+//! - **A snapshot is restored once.** A queue remembers the last six that were restored or moved
+//!   into it; restoring one again only
 //!   removes the file. A message whose id is in the queue already is not put in twice.
 //!
-//! What is left of delays, expiry and keys goes on while the machine is off, by the wall clock. If that was set back
-//! meanwhile, no time is taken off: a delay is never shorter than it was. If it was set forward, they end early.
-//! A queue that was paused is paused after a restore; one that was closed is open. Fencing tokens name the queue that they
+//! What is left of delays, expiry and keys goes on while the machine is off, by the wall clock. If
+//! that was set back
+//! meanwhile, no time is taken off: a delay is never shorter than it was. If it was set forward,
+//! they end early.
+//! A queue that was paused is paused after a restore; one that was closed is open. Fencing tokens
+//! name the queue that they
 //! are of, so those of the restored queue are not comparable with earlier ones.
 //!
-//! Only queues in shared memory can be saved: `nats:` and similar are kept by their servers, a `local:` queue
+//! Only queues in shared memory can be saved: `nats:` and similar are kept by their servers, a
+//! `local:` queue
 //! ends with its process, and a queue behind `unix:` is saved by its own address. The others are
-//! [`SnapshotError::Unsupported`]; a [`Bridge`](crate::Bridge) moves messages between any transports.
+//! [`SnapshotError::Unsupported`]; a [`Bridge`](crate::Bridge) moves messages between any
+//! transports.
 
 mod file;
 pub(crate) mod record;
@@ -89,7 +105,8 @@ pub struct Moved {
     pub was_done: bool,
 }
 
-/// Why a queue was not saved, restored or moved. One type for the three, which fail for the same reasons.
+/// Why a queue was not saved, restored or moved. One type for the three, which fail for the same
+/// reasons.
 ///
 /// Nothing was changed, except where it says otherwise.
 #[derive(Debug, Error)]
@@ -133,7 +150,8 @@ pub enum SnapshotError {
         /// Which operation.
         what: &'static str,
     },
-    /// The queue that the snapshot was taken of is still there, and was opened again since: what is in the snapshot may have been
+    /// The queue that the snapshot was taken of is still there, and was opened again since: what is
+    /// in the snapshot may have been
     /// delivered.
     #[error(
         "queue {queue:?} is the one that {} was taken of, and was used again since: what the file holds may have been \
@@ -294,20 +312,24 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
         }
         Err(error) => {
             file::remove_part(file);
-            // The file may have its name, if only its folder was not synced. Then the next save goes on.
+            // The file may have its name, if only its folder was not synced. Then the next save
+            // goes on.
             place.thaw_unless(frozen, was_begun.is_some() || file.exists());
             Err(error)
         }
     }
 }
 
-/// Puts everything in a file into a queue, then removes the file. A queue that does not exist is created, with the settings that
-/// the saved one had; those that `options` gives go before. A queue that exists must agree with those that are given.
+/// Puts everything in a file into a queue, then removes the file. A queue that does not exist is
+/// created, with the settings that
+/// the saved one had; those that `options` gives go before. A queue that exists must agree with
+/// those that are given.
 ///
 /// A new queue remembers at least as many keys as are in the file.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, the queue and the file are as they were.
+/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, the queue and the file are as they
+/// were.
 pub fn restore(
     file: &Path,
     queue: &str,
@@ -378,7 +400,8 @@ pub fn restore_to(
     Ok(moved)
 }
 
-/// Moves everything in a queue to another one, then removes the first. A second queue that does not exist is created, as by
+/// Moves everything in a queue to another one, then removes the first. A second queue that does not
+/// exist is created, as by
 /// [`restore`].
 ///
 /// # Errors
@@ -444,7 +467,8 @@ pub fn move_queue(
     Ok(moved)
 }
 
-/// Opens a queue that an operation left frozen, with whatever is in it. Messages that are also in the other place may be
+/// Opens a queue that an operation left frozen, with whatever is in it. Messages that are also in
+/// the other place may be
 /// delivered twice if the operation is run again after all.
 ///
 /// # Errors

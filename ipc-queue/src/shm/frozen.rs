@@ -1,11 +1,16 @@
-//! A queue in shared memory that one process has for itself, to take its content out or to put content in.
+//! A queue in shared memory that one process has for itself, to take its content out or to put
+//! content in.
 //!
-//! Freezing closes and pauses the queue and notes what it was before, all in one swap of the flags; then it looks whether
-//! another process is attached. A process that attaches takes its slot before it reads the flags, so of the two each
-//! sees the other (Dekker's argument), and who freezes and sees another thaws and tries again. So nobody else sends,
+//! Freezing closes and pauses the queue and notes what it was before, all in one swap of the flags;
+//! then it looks whether
+//! another process is attached. A process that attaches takes its slot before it reads the flags,
+//! so of the two each
+//! sees the other (Dekker's argument), and who freezes and sees another thaws and tries again. So
+//! nobody else sends,
 //! receives or settles while a queue is frozen by a process that lives.
 //!
-//! A process that dies leaves the queue frozen, for whoever runs the same operation again. Three kinds of marks in the
+//! A process that dies leaves the queue frozen, for whoever runs the same operation again. Three
+//! kinds of marks in the
 //! segment say what was under way:
 //!
 //! | mark | from | to | by | when |
@@ -15,8 +20,10 @@
 //! | done, six of them | older ids | id | the same | everything is in, before `restoring` is 0 again |
 //! | saving, restoring | id | 0 | the same | it thaws |
 //!
-//! The id is that of one snapshot and drawn at random. Every step can be repeated, and each is decided by one word:
-//! until an id is among those done, putting in goes on, and what is there already is known by its message id; from then
+//! The id is that of one snapshot and drawn at random. Every step can be repeated, and each is
+//! decided by one word:
+//! until an id is among those done, putting in goes on, and what is there already is known by its
+//! message id; from then
 //! on nothing is put in for it.
 
 use std::collections::HashSet;
@@ -50,7 +57,8 @@ const MARKS: usize = 8;
 /// Between two looks whether others are still attached.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The right to a queue's whole content. Dropped without [`thaw`](Self::thaw) the queue stays frozen.
+/// The right to a queue's whole content. Dropped without [`thaw`](Self::thaw) the queue stays
+/// frozen.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     queue: ShmQueue,
@@ -292,7 +300,8 @@ impl Frozen {
         self.sender.level(level).put(message, passed)
     }
 
-    /// Remembers a key, unless its time is over or it is remembered already. `false`: there is no place for it.
+    /// Remembers a key, unless its time is over or it is remembered already. `false`: there is no
+    /// place for it.
     pub(crate) fn put_key(&self, stored: StoredKey, passed: Duration) -> bool {
         let left = Duration::from_millis(stored.left_ms).saturating_sub(passed);
         let Some(keys) = &self.queue.shared.contents.keys else {
@@ -358,7 +367,8 @@ fn headers_room(geometry: &Geometry, free: impl Fn(std::ops::Range<u32>) -> u64)
 }
 
 impl ShmQueue {
-    /// The other processes that are attached, by their numbers; those that died are recovered first.
+    /// The other processes that are attached, by their numbers; those that died are recovered
+    /// first.
     fn others(&self) -> Vec<u32> {
         let shared = &self.shared;
         shared.look_around(&Running::default());
@@ -410,7 +420,8 @@ impl ShmQueue {
         shared.attachment.segment().notify_all();
     }
 
-    /// Refuses to open or to resume a queue that is frozen: what was moved already would be delivered twice.
+    /// Refuses to open or to resume a queue that is frozen: what was moved already would be
+    /// delivered twice.
     pub(super) fn check_not_frozen(&self, call: ControlCall) -> Result<(), ControlError> {
         let shared = &self.shared;
         if shared.flag().load(SeqCst) & FROZEN == 0 {

@@ -5,12 +5,16 @@
 //! frame: length: u32 | check: u64 | kind: u8, content
 //! ```
 //!
-//! Numbers are little-endian. The kinds are `H`, the [`Head`], which comes first; `M`, a message: its record, then its
-//! payload; `K`, a key; and `E`, the [`End`], which comes last. Records are in postcard, behind the byte of its version.
-//! A check is SipHash-2-4 of kind and content, keyed with the version and the frame's number: so a frame that is
+//! Numbers are little-endian. The kinds are `H`, the [`Head`], which comes first; `M`, a message:
+//! its record, then its
+//! payload; `K`, a key; and `E`, the [`End`], which comes last. Records are in postcard, behind the
+//! byte of its version.
+//! A check is SipHash-2-4 of kind and content, keyed with the version and the frame's number: so a
+//! frame that is
 //! damaged, missing, or in another's place is noticed. A file without its end was cut short.
 //!
-//! A file has its name only once it is complete: it is written under another one, synced, renamed, and then its folder
+//! A file has its name only once it is complete: it is written under another one, synced, renamed,
+//! and then its folder
 //! is synced. So whoever is killed leaves the former file or the new one.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,4 +1,5 @@
-//! A message and a key outside a queue: what a snapshot keeps of each, whatever the layout of segments is.
+//! A message and a key outside a queue: what a snapshot keeps of each, whatever the layout of
+//! segments is.
 
 use ipc_proto::{Headers, Kind, MessageId, Priority, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,10 @@
-//! Putting a message of another queue into this one, as it was there: with its id, its attempts and its state.
+//! Putting a message of another queue into this one, as it was there: with its id, its attempts and
+//! its state.
 //!
-//! Only for who has the queue for itself ([`Frozen`](crate::shm::Frozen)): the queue is closed for everybody else. The
-//! process may die between any two lines. Until the publishing swap the cell says `WRITING` and who, so recovery frees it
+//! Only for who has the queue for itself ([`Frozen`](crate::shm::Frozen)): the queue is closed for
+//! everybody else. The
+//! process may die between any two lines. Until the publishing swap the cell says `WRITING` and
+//! who, so recovery frees it
 //! and the message is only where it came from; after the swap it is whole.
 
 use std::time::Duration;
@@ -18,7 +21,8 @@ use crate::shm::{LETTERS, NotPut};
 use crate::snapshot::record::{StoredMessage, StoredState};
 
 impl LevelSender {
-    /// Puts a message in; its times are counted from now, on a clock that says `passed` less is left of them.
+    /// Puts a message in; its times are counted from now, on a clock that says `passed` less is
+    /// left of them.
     pub(in crate::shm) fn put(
         &self,
         message: &StoredMessage,
