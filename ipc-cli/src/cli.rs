@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,6 +38,7 @@ Examples:
   ipc top media                            watch a namespace
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc stat jobs --prometheus               for a scraper
+  ipc save jobs jobs.saved; ipc restore jobs.saved jobs --capacity 4096
   ipc serve jobs --at unix:/run/user/1000/jobs.sock
   ipc doctor --quiet                       for cron: prints only what is wrong
   source <(ipc completions bash)
@@ -97,6 +99,10 @@ pub enum Command {
     Resume {
         /// Address of the queue
         queue: String,
+        /// Open a queue that a save, restore or move left frozen, with what is in it. Messages that
+        /// are in the other place, too, are delivered twice if that is run again after all
+        #[arg(long)]
+        give_up: bool,
     },
     /// Close a queue, and wait until everything in it was settled
     Drain(Drain),
@@ -113,6 +119,23 @@ pub enum Command {
     /// Move messages from one queue to another, of any transports. A kill loses nothing: start it
     /// again
     Bridge(Bridge),
+    /// Write everything in a queue to a file, and remove the queue: for a reboot or an upgrade
+    ///
+    /// Nobody else may have the queue open. Killed at any moment, run it again.
+    Save(Save),
+    /// Put everything in a file into a queue, and remove the file
+    ///
+    /// A queue that does not exist is created with the settings that the saved one had, except
+    /// those that are given. Nobody else may have the queue open. Killed at any moment, run it
+    /// again.
+    Restore(Restore),
+    /// Move everything in a queue to another one, and remove the first: for other settings
+    ///
+    /// As save and restore, without a file. Nobody else may have either queue open. For queues in
+    /// use, and for other transports, there is bridge.
+    Move(Move),
+    /// Forget a key: a message with it is sent again as if none had been
+    Forget(Forget),
     /// Dead letters: messages that were given up
     #[command(subcommand)]
     Dlq(Dlq),
@@ -297,6 +320,54 @@ pub struct Bridge {
     /// Number of messages to hold at a time
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Save {
+    /// Address of the queue
+    pub queue: String,
+    /// File to write, on a disk that survives the reboot
+    pub file: PathBuf,
+    /// Wait this long for other processes to leave the queue
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// File that save wrote
+    pub file: PathBuf,
+    /// Address of the queue
+    pub queue: String,
+    /// Do nothing, and exit with 0, if there is no such file
+    #[arg(long)]
+    pub if_exists: bool,
+    /// Wait this long for other processes to leave the queue
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct Move {
+    /// Queue that is moved
+    pub from: String,
+    /// Queue that everything goes to; created if there is none
+    pub to: String,
+    /// Wait this long for other processes to leave the queues
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// Address of the queue
+    pub queue: String,
+    /// The key, as it was given to send
+    pub key: OsString,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 
 use anyhow::Error;
+use ipc_queue::snapshot::SnapshotError;
 use ipc_queue::{
     BridgeError, ControlError, ControlFailure, DrainError, QueueError, RecvError, Semantic,
     SendFailure, SettleError, Unsupported,
@@ -45,10 +46,10 @@ Exit codes:
   0      done
   1      failed; doctor: something is bad
   2      the command line is wrong; nothing was done
-  3      nothing there: no such queue, no such dead letter, no message
+  3      nothing there: no such queue, no such dead letter, key or snapshot, no message
   4      timed out: no room, or not drained in time
-  5      refused: messages would be lost, no permission, wrong type, closed or paused queue,
-         local: address
+  5      refused: messages would be lost, no permission, wrong type, closed, paused or frozen
+         queue, queue in use, local: address
   6      unreachable: the server did not answer, the outcome is unknown
   7      duplicate: a message with this key was sent before
   128+n  signal n asked for the end before the work was done
@@ -159,6 +160,7 @@ fn of_library(cause: &Cause) -> Option<Exit> {
         .or_else(|| cause.downcast_ref().map(of_drain))
         .or_else(|| cause.downcast_ref().map(of_control))
         .or_else(|| cause.downcast_ref().map(of_bridge))
+        .or_else(|| cause.downcast_ref().map(of_snapshot))
         .or_else(|| cause.downcast_ref().map(of_open))
         .or_else(|| cause.downcast_ref().map(of_create))
         .or_else(|| cause.downcast_ref().map(of_namespace))
@@ -275,6 +277,7 @@ fn of_control(error: &ControlError) -> Exit {
     match &error.failure {
         ControlFailure::Unsupported(_)
         | ControlFailure::Closed
+        | ControlFailure::Frozen { .. }
         | ControlFailure::Refused { .. } => Exit::Refused,
         ControlFailure::Removed => Exit::NotThere,
         ControlFailure::Unreachable { .. } => Exit::Unreachable,
@@ -290,6 +293,20 @@ fn of_bridge(error: &BridgeError) -> Exit {
         BridgeError::Send(failure) => of_send(failure),
         BridgeError::Settle(error) => of_settle(error),
         _ => Exit::Failed,
+    }
+}
+
+fn of_snapshot(error: &SnapshotError) -> Exit {
+    match error {
+        SnapshotError::Queue(error) => of_queue(error),
+        SnapshotError::Control(error) => of_control(error),
+        SnapshotError::Io { source, .. } => of_io(source),
+        SnapshotError::NoFile { .. } => Exit::NotThere,
+        SnapshotError::Same { .. } => Exit::Usage,
+        SnapshotError::Damaged { .. } | SnapshotError::Encode(_) | SnapshotError::NotPut { .. } => {
+            Exit::Failed
+        }
+        _ => Exit::Refused,
     }
 }
 

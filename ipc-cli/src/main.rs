@@ -27,6 +27,7 @@ mod serve;
 mod settings;
 mod show;
 mod signals;
+mod snapshot;
 mod stat;
 mod table;
 mod top;
@@ -80,10 +81,15 @@ fn run(command: Command, show: &Show) -> Result<()> {
         Command::Peek { queue, count } => peek::peek(&queue, count, show),
         Command::Bridge(what) => bridge::bridge(&what, show),
         Command::Pause { queue } => control::pause(&queue, show),
-        Command::Resume { queue } => control::resume(&queue, show),
+        Command::Resume { queue, give_up } if give_up => snapshot::give_up(&queue, show),
+        Command::Resume { queue, .. } => control::resume(&queue, show),
         Command::Drain(drain) => control::drain(&drain, show),
         Command::Reopen { queue } => control::reopen(&queue, show),
         Command::Purge { queue } => control::purge(&queue, show),
+        Command::Save(what) => snapshot::save(&what, show),
+        Command::Restore(what) => snapshot::restore(&what, show),
+        Command::Move(what) => snapshot::move_queue(&what, show),
+        Command::Forget(what) => snapshot::forget(&what, show),
         Command::Dlq(Dlq::Ls { queue }) => dlq::ls(&queue, show),
         Command::Dlq(Dlq::Show { queue, letter }) => dlq::show(&queue, &letter, show),
         Command::Dlq(Dlq::Requeue(which)) => dlq::requeue(&which, show),

@@ -70,7 +70,7 @@ const COUNTERS: [Figure; 16] = [
     }),
 ];
 
-const GAUGES: [Figure; 9] = [
+const GAUGES: [Figure; 10] = [
     ("ready", "Messages that wait.", |stats| stats.ready),
     ("leased", "Messages that a receiver holds.", |stats| {
         stats.leased
@@ -85,6 +85,7 @@ const GAUGES: [Figure; 9] = [
         "Messages done that may still be read.",
         |stats| stats.quarantined,
     ),
+    ("keys", "Keys remembered.", |stats| stats.keys),
     ("participants", "Processes attached.", |stats| {
         stats.participants
     }),

@@ -122,6 +122,12 @@ fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
         facts.push(("oldest", oldest.unwrap_or_default()));
     }
     facts.extend(settings::in_words(subject.settings()));
+    if let Some(window) = subject.settings().dedup_window {
+        let most = subject.settings().dedup_keys;
+        let window = show::time(window);
+        let keys = format!("{} remembered, of at least {most} in {window}", stats.keys);
+        facts.push(("keys", keys));
+    }
     facts.push(("now", now(stats)));
     facts.push(("since it was made", history(stats)));
     let losses = losses(stats);

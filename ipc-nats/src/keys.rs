@@ -29,6 +29,7 @@ use crate::lane::{Place, Trouble};
 use crate::record::{self, Record, State};
 use crate::repair::is_untouched;
 use crate::shared::Shared;
+use crate::steps::Steps;
 
 /// What a key's record says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +147,43 @@ impl Shared {
                 Err(trouble) => return Err(trouble),
             }
         }
+    }
+
+    /// Forgets a key whose message was sent, in each lane: its record then says that it was claimed before all windows, so the
+    /// next claim replaces it, and the message that had it finds another record than its own when it is settled.
+    pub(crate) async fn forget_key(
+        self: &Arc<Self>,
+        key: u64,
+        steps: &Steps,
+    ) -> Result<bool, Trouble> {
+        let mut forgotten = false;
+        for lane in 0..self.lanes.len() {
+            loop {
+                steps.read("read the record of the key");
+                let until = self.connection.soon();
+                let Verdict::Sent(id) = self.judge(lane, key, until).await? else {
+                    break;
+                };
+                let (seq, claim) = self.lanes[lane].read_key(key, until).await?;
+                // Another message may have it by now.
+                if claim.is_none_or(|claim| claim.id != id) {
+                    continue;
+                }
+                let over = Claim {
+                    id,
+                    since: 0,
+                    place: None,
+                };
+                steps.change("write the record of the key");
+                match self.lanes[lane].write_key(key, seq, &over, until).await {
+                    Ok(_) => forgotten = true,
+                    Err(Trouble::Changed) => continue,
+                    Err(trouble) => return Err(trouble),
+                }
+                break;
+            }
+        }
+        Ok(forgotten)
     }
 
     /// What became of the message that has this place. Settles it, if its sender can't any more.

@@ -9,7 +9,7 @@ use ipc_queue::transport::{
 };
 use ipc_queue::{
     Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
-    DrainError, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
+    DrainError, Key, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
 };
 
 use crate::address::{NatsAddress, storage};
@@ -513,6 +513,17 @@ impl Transport for NatsQueue {
             return Err(ControlFailure::Closed.of(self.address(), call));
         }
         self.control(call, async |steps| shared.requeue(id, steps).await)
+    }
+
+    fn forget(&self, key: Key) -> Result<bool, ControlError> {
+        let shared = &self.shared;
+        if shared.entry.settings.dedup_window.is_none() {
+            let missing = Unsupported::by_settings(Semantic::Deduplication);
+            return Err(ControlFailure::from(missing).of(self.address(), ControlCall::Forget));
+        }
+        self.control(ControlCall::Forget, async |steps| {
+            shared.forget_key(key.number(), steps).await
+        })
     }
 
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {

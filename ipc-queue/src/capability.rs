@@ -43,11 +43,13 @@ pub enum Semantic {
     Reasons,
     /// A delivery can be put off without losing an attempt.
     Snooze,
+    /// The queue can be saved to a file, restored from it, and moved: see [`snapshot`](crate::snapshot).
+    Snapshot,
 }
 
 impl Semantic {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ZeroCopy,
         Self::DeathNoticed,
         Self::Batches,
@@ -63,6 +65,7 @@ impl Semantic {
         Self::Headers,
         Self::Reasons,
         Self::Snooze,
+        Self::Snapshot,
     ];
 }
 
@@ -84,6 +87,7 @@ impl fmt::Display for Semantic {
             Self::Headers => "headers",
             Self::Reasons => "reasons of failures",
             Self::Snooze => "snoozing",
+            Self::Snapshot => "saving, restoring and moving",
         })
     }
 }

@@ -38,6 +38,7 @@ mod control;
 mod crowd;
 mod delivery;
 mod flow;
+mod keys;
 mod peers;
 mod proxy;
 mod retries;
@@ -53,6 +54,7 @@ pub use control::{
 };
 pub use delivery::*;
 pub use flow::*;
+pub use keys::*;
 pub use peers::*;
 pub use proxy::{Fault, Proxy};
 pub use retries::*;
@@ -130,6 +132,7 @@ pub const fn promise_of(semantic: Semantic) -> &'static str {
         Semantic::Headers => "headers_travel_with_their_message",
         Semantic::Reasons => "a_reason_is_kept_in_the_dead_letter",
         Semantic::Snooze => "a_snoozed_message_comes_back_without_losing_an_attempt",
+        Semantic::Snapshot => "a_saved_queue_comes_back_with_everything",
     }
 }
 
@@ -174,6 +177,9 @@ macro_rules! conformance_tests {
             an_expired_message_is_dropped_and_its_place_is_free
             urgent_messages_go_first_and_others_do_not_wait_for_ever
             a_key_is_sent_once_while_it_is_remembered
+            a_key_outlives_its_message
+            a_forgotten_key_can_be_sent_again
+            as_many_keys_are_remembered_as_the_queue_says
             a_token_grows_with_each_delivery
 
             headers_travel_with_their_message
@@ -187,6 +193,7 @@ macro_rules! conformance_tests {
             a_paused_queue_delivers_nothing_until_it_is_resumed
             a_purge_drops_what_waits_and_nothing_else
             a_queue_is_drained_when_everything_was_settled
+            a_saved_queue_comes_back_with_everything
 
             capacity_is_exact
             a_failed_send_hands_the_message_back

@@ -59,6 +59,10 @@ pub enum ControlCall {
     Discard,
     /// [`Transport::note_signal`](crate::transport::Transport::note_signal).
     NoteSignal,
+    /// [`Transport::forget`](crate::transport::Transport::forget).
+    Forget,
+    /// Having a queue for oneself, in a [`snapshot`](crate::snapshot).
+    Freeze,
     /// [`remove`](crate::remove()).
     Remove,
 }
@@ -73,6 +77,12 @@ pub enum ControlFailure {
     /// The queue is closed, and this call puts a message into it.
     #[error("the queue is closed and takes no message: reopen it first")]
     Closed,
+    /// The queue is being saved, restored or moved, or that was cut short.
+    #[error("the queue is frozen: {reason}")]
+    Frozen {
+        /// By what, and what to do.
+        reason: String,
+    },
     /// The queue was removed.
     #[error("the queue was removed; open it again")]
     Removed,
@@ -208,6 +218,8 @@ impl fmt::Display for ControlCall {
             Self::Requeue => "requeue a dead letter",
             Self::Discard => "discard a dead letter",
             Self::NoteSignal => "note a signal",
+            Self::Forget => "forget a key",
+            Self::Freeze => "freeze",
             Self::Remove => "remove",
         })
     }

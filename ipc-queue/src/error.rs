@@ -58,13 +58,16 @@ pub enum SendFailure {
         "the key is empty (is a variable unset?): give a key that tells messages apart, or none"
     )]
     EmptyKey,
-    /// As many keys as can be are remembered, where this one belongs.
+    /// The places where this key belongs are taken by others that were sent within the window.
     #[error(
-        "the queue remembers {keys} keys and has no place for this one: wait, or create the queue with more dedup_keys or a shorter dedup_window"
+        "the queue remembers {keys} keys, each for {window:?}, and has no place for this one: forget some (ipc forget), wait, or \
+         move its messages to a queue with more dedup_keys or a shorter dedup_window (ipc move)"
     )]
     KeysFull {
-        /// How many it remembers at most.
-        keys: u32,
+        /// The number of keys that it remembers now: at least its setting `dedup_keys`.
+        keys: u64,
+        /// For how long it remembers each: its setting `dedup_window`.
+        window: Duration,
     },
     /// The queue can't do what the message's options ask for.
     #[error(transparent)]

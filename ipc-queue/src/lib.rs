@@ -33,6 +33,8 @@ mod sender;
 mod settling;
 #[cfg(target_os = "linux")]
 pub mod shm;
+#[cfg(target_os = "linux")]
+pub mod snapshot;
 mod stats;
 pub mod transport;
 #[cfg(target_os = "linux")]

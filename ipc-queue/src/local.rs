@@ -25,7 +25,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{DrainError, NoRoom, QueueError, RecvError, SendFailure, SettleError};
 use crate::loan::{Loan, PublishOnce};
-use crate::send_options::SendOptions;
+use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 use crate::transport::{
     Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
@@ -290,6 +290,15 @@ impl Transport for LocalQueue {
         };
         self.shared.wake(&table, wake);
         Ok(true)
+    }
+
+    fn forget(&self, key: Key) -> Result<bool, ControlError> {
+        let mut table = self.usable(ControlCall::Forget)?;
+        let forgotten = table.forget(key).map_err(|missing| {
+            ControlFailure::from(missing).of(self.address(), ControlCall::Forget)
+        })?;
+        self.shared.wake(&table, Wake::Everybody);
+        Ok(forgotten)
     }
 
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {

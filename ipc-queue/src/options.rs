@@ -141,6 +141,11 @@ impl QueueOptions {
     }
 
     /// How many keys are remembered at once, at least; a power of two. Default 4,096. In shared memory each costs 96 bytes.
+    ///
+    /// Choose it for the window: at a steady rate of new keys, rate × window. With 10 new keys a second and a window of an
+    /// hour, 36,000, so 65,536. Where there is no place for a key, sending fails as
+    /// [`KeysFull`](crate::SendFailure::KeysFull); [`QueueStats::keys`](crate::QueueStats) says how many are remembered.
+    /// `nats:` keeps as many keys as come.
     pub fn dedup_keys(mut self, keys: u32) -> Self {
         self.settings.dedup_keys = keys;
         self.given("dedup_keys")
@@ -287,6 +292,35 @@ impl QueueOptions {
             attach_as: self.attach_as,
         };
         connector::open(address, &request)
+    }
+
+    /// `base` with the settings that were given, and a request that insists on these.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn over(&self, base: QueueSettings, payload: &str) -> OpenRequest {
+        let mut settings = base;
+        macro_rules! take {
+            ($($field:ident)*) => {$(
+                if self.given.contains(&stringify!($field)) {
+                    settings.$field = self.settings.$field.clone();
+                }
+            )*};
+        }
+        take!(capacity inline_bytes max_message_bytes pool_bytes attempt_limit crash_limit);
+        take!(expiry_limit backoff lease max_participants priorities ageing dedup_window);
+        take!(dedup_keys);
+        OpenRequest {
+            mode: OpenMode::OpenOrCreate,
+            settings,
+            insist_on: self.given.clone(),
+            payload: payload.to_owned(),
+            attach_as: AttachAs::Tool,
+        }
+    }
+
+    /// Whether this setting was given.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn gives(&self, field: &str) -> bool {
+        self.given.contains(&field)
     }
 
     fn given(mut self, field: &'static str) -> Self {

@@ -130,6 +130,10 @@ impl SendOptions {
     /// Sends it only if none of this key was sent within the queue's [window](crate::QueueOptions::dedup_window). 64
     /// bits of the bytes' hash are compared. An empty key is refused by the send, as
     /// [`SendFailure::EmptyKey`].
+    ///
+    /// The window begins with the send, and nothing that becomes of the message ends it: not an ack, a purge, an expiry, a
+    /// burial, a requeueing, a discard, or that it was dropped to make room. A loan that is dropped frees its key at once.
+    /// [`forget`](crate::transport::Transport::forget) frees the key of a message that was sent.
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key));
         self

@@ -15,6 +15,7 @@ mod contents;
 mod door;
 mod due;
 mod events;
+mod frozen;
 mod geometry;
 mod inspector;
 mod keys;
@@ -50,15 +51,17 @@ use ipc_shm::{
 };
 
 pub use by_priority::{ShmReceiver, ShmSender};
+pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
 pub(crate) use receiver::ShmDelivery;
 pub(crate) use sender::ShmLoan;
 
 use crate::bell::Listeners;
-use crate::capability::{Capabilities, Semantic};
+use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure};
+use crate::send_options::Key;
 use crate::stats::QueueStats;
 use crate::transport::{
     AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
@@ -92,6 +95,7 @@ const CAPABILITIES: Capabilities = Capabilities::none().natively([
     Semantic::Headers,
     Semantic::Reasons,
     Semantic::Snooze,
+    Semantic::Snapshot,
 ]);
 /// What queue segments are called: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
@@ -103,6 +107,12 @@ const TIMED: u64 = 1 << 2;
 const PAUSED: u64 = 1 << 3;
 /// In the segment's flags: there may be dead letters. Only for those who say why a queue is full.
 const LETTERS: u64 = 1 << 4;
+/// In the segment's flags: closed and paused while it is saved, restored or moved.
+const FROZEN: u64 = 1 << 5;
+/// In the segment's flags, with [`FROZEN`]: it was closed before.
+const WAS_CLOSED: u64 = 1 << 6;
+/// In the segment's flags, with [`FROZEN`]: it was paused before.
+const WAS_PAUSED: u64 = 1 << 7;
 /// The event that receivers wait for.
 const ITEMS: usize = 0;
 /// The event that senders wait for.
@@ -226,6 +236,12 @@ impl ShmQueue {
         Ok(Segment::list(namespace, KIND)?)
     }
 
+    /// Where it is.
+    pub(crate) fn place(&self) -> (Namespace, Name) {
+        let segment = self.shared.attachment.segment();
+        (segment.namespace().clone(), segment.name().clone())
+    }
+
     /// A handle for sending.
     #[must_use]
     pub fn shm_sender(&self) -> ShmSender {
@@ -284,6 +300,7 @@ impl Transport for ShmQueue {
 
     fn reopen(&self) -> Result<(), ControlError> {
         self.shared.check_usable(ControlCall::Reopen)?;
+        self.check_not_frozen(ControlCall::Reopen)?;
         let before = self.shared.flag().fetch_and(!CLOSED, Ordering::SeqCst);
         if before & CLOSED != 0 {
             events::reopened(&self.shared);
@@ -306,6 +323,7 @@ impl Transport for ShmQueue {
 
     fn resume(&self) -> Result<(), ControlError> {
         self.shared.check_usable(ControlCall::Resume)?;
+        self.check_not_frozen(ControlCall::Resume)?;
         let before = self.shared.flag().fetch_and(!PAUSED, Ordering::SeqCst);
         self.shared.items().notify_all();
         if before & PAUSED != 0 {
@@ -361,6 +379,19 @@ impl Transport for ShmQueue {
                 other => ControlFailure::NotSent(other),
             };
             failure.of(self.address(), ControlCall::Requeue)
+        })
+    }
+
+    fn forget(&self, key: Key) -> Result<bool, ControlError> {
+        let Some(keys) = &self.shared.contents.keys else {
+            let missing = Unsupported::by_settings(Semantic::Deduplication);
+            return Err(ControlFailure::from(missing).of(self.address(), ControlCall::Forget));
+        };
+        self.shared.answer(ControlCall::Forget, |shared| {
+            let now = u64::try_from(clock::monotonic().as_nanos()).unwrap_or(u64::MAX);
+            let forgotten = keys.forget(key.number(), now);
+            shared.tell_room();
+            forgotten
         })
     }
 

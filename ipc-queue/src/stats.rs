@@ -56,6 +56,9 @@ pub struct QueueStats {
     pub quarantined: u64,
     /// Chunks that hold payloads too large for their places, now. 0 where there are none.
     pub chunks_in_use: u64,
+    /// Keys that are remembered, now, of at least the setting `dedup_keys`. 0 where there are none, or where the transport keeps
+    /// as many as come.
+    pub keys: u64,
     /// Processes attached, now.
     pub participants: u64,
     /// Whether it delivers nothing, now.

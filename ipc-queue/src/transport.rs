@@ -56,6 +56,11 @@
 //!   of the next higher priority. Capacity holds for each priority.
 //! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
 //!   loan has it, and free again if that comes to nothing. A key without bytes is refused.
+//! - `a_key_outlives_its_message`: a key is remembered for the queue's window from the send on, whether its message is acked, purged,
+//!   buried, requeued, discarded, expired or dropped to make room for another.
+//! - `a_forgotten_key_can_be_sent_again`: after [`forget`](Transport::forget). A message with it that is still in the queue stays.
+//! - `as_many_keys_are_remembered_as_the_queue_says`: at least `dedup_keys` of them. If there is no place for another,
+//!   the send fails as `KeysFull`, and no key is forgotten early.
 //! - `a_token_grows_with_each_delivery`: everywhere.
 //!
 //! - `headers_travel_with_their_message`: through redelivery, as a dead letter, and when it is requeued.
@@ -72,6 +77,7 @@
 //! - `a_paused_queue_delivers_nothing_until_it_is_resumed`
 //! - `a_purge_drops_what_waits_and_nothing_else`
 //! - `a_queue_is_drained_when_everything_was_settled`: and takes nothing from the beginning.
+//! - `a_saved_queue_comes_back_with_everything`: see `snapshot`.
 //!
 //! Flow
 //! - `capacity_is_exact`: loans count, and leased, delayed and dead messages.
@@ -106,7 +112,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure};
 use crate::loan::Loan;
-use crate::send_options::SendOptions;
+use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 
 /// A queue, opened through some transport. Dropping it detaches; the queue stays.
@@ -254,6 +260,16 @@ pub trait Transport: Debug + Send + Sync {
     /// # Errors
     /// [`ControlError`].
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError>;
+
+    /// Forgets a key: a message with it is sent again as if none had been. `Ok(false)`: the queue does not remember the key, or a
+    /// message with it is just being sent. Messages that are in the queue stay.
+    ///
+    /// # Errors
+    /// [`ControlError`]; `Unsupported` if the transport has no keys, or this queue was created without.
+    fn forget(&self, key: Key) -> Result<bool, ControlError> {
+        let _ = key;
+        Err(self.unsupported(ControlCall::Forget, Semantic::Deduplication))
+    }
 
     /// Notes in a dead letter which signal ended its last receiver. Only the process that started that receiver learns the
     /// signal. `Ok(false)`: the letter is gone, ended otherwise, or the transport keeps no signals.

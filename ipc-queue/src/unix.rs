@@ -34,6 +34,7 @@ use crate::capability::Capabilities;
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError};
+use crate::send_options::Key;
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use client::{Client, Trouble, not_connected};
@@ -318,6 +319,10 @@ impl Transport for UnixQueue {
 
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
         self.flag(ControlCall::Discard, &Ask::Discard(id))
+    }
+
+    fn forget(&self, key: Key) -> Result<bool, ControlError> {
+        self.flag(ControlCall::Forget, &Ask::Forget(key))
     }
 
     fn note_signal(&self, id: DeadLetterId, signal: u8) -> Result<bool, ControlError> {

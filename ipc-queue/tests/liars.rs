@@ -255,10 +255,12 @@ fn holds(lie: Lie, semantic: Semantic) -> bool {
 }
 
 /// A transport that has these and does not say so passes: there is nothing to ask it for.
-const CAN_NOT_BE_ASKED_FOR: [Semantic; 3] = [
+const CAN_NOT_BE_ASKED_FOR: [Semantic; 4] = [
     Semantic::ZeroCopy,
     Semantic::DeathNoticed,
     Semantic::Reasons,
+    // Asked for by the queue's address.
+    Semantic::Snapshot,
 ];
 
 #[test]

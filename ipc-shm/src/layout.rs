@@ -181,7 +181,7 @@ pub enum HeaderError {
     },
     /// It was made by an incompatible version.
     #[error(
-        "it has ABI version {found}, this program uses {ABI_VERSION}: drain it with the old program, then remove it"
+        "it has ABI version {found}, this program uses {ABI_VERSION}: save it with the old version (ipc save) and restore it with the new one (ipc restore), or drain it with the old program and remove it"
     )]
     AbiVersion {
         /// Its version.
@@ -207,7 +207,7 @@ pub enum HeaderError {
     },
     /// The kind's own layout differs: made by another version of that kind's code.
     #[error(
-        "its layout is {found:#018x}, this program's {wanted:#018x}: drain it with the old program, then remove it"
+        "its layout is {found:#018x}, this program's {wanted:#018x}: save it with the old version (ipc save) and restore it with the new one (ipc restore), or drain it with the old program and remove it"
     )]
     Layout {
         /// Its hash.

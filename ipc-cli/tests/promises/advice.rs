@@ -544,3 +544,98 @@ fn commands_have_places_of_their_own_when_all_others_are_taken() {
         .run(&["create", "more", "--max-participants", "2"])
         .expect(0);
 }
+
+#[test]
+fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
+    let folder = Folder::new();
+    folder
+        .run(&[
+            "create",
+            "jobs",
+            "--dedup-window",
+            "1h",
+            "--dedup-keys",
+            "64",
+        ])
+        .expect(0);
+    let send = |queue: &str, key: &str| folder.run(&["send", queue, "x", "--key", key]);
+    let mut sent = 0;
+    let refused = loop {
+        match send("jobs", &format!("order {sent}")) {
+            Ended { code: 0, .. } => sent += 1,
+            refused => break refused.expect(4),
+        }
+    };
+    assert!(sent >= 64);
+    advises(&refused, &format!("{sent} keys, each for 3600s"));
+    for advice in ["ipc forget", "ipc move", "--dedup-window --dedup-keys"] {
+        advises(&refused, advice);
+    }
+    let new = format!("order {sent}");
+    // Forget some: all that may be in the way.
+    folder.run(&["forget", "jobs", "order 0"]).expect(0);
+    folder.run(&["forget", "jobs", "order 0"]).expect(3);
+    send("jobs", "order 0").expect(0);
+    let shown = folder.run(&["stat", "jobs"]).expect(0).out;
+    let keys = format!("{sent} remembered, of at least 64 in 1h");
+    assert!(shown.contains(&keys), "no {keys:?} in\n{shown}");
+    // Or move it.
+    folder
+        .run(&["move", "jobs", "more", "--dedup-keys", "1024"])
+        .expect(0);
+    send("more", &new).expect(0);
+    send("more", "order 1").expect(7);
+    let stat = folder.run(&["stat", "more", "--json"]).expect(0).json();
+    assert_eq!(stat["settings"]["dedup_keys"], 1024);
+}
+
+#[test]
+fn a_queue_that_is_too_small_is_named_with_what_is_needed() {
+    let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
+    let file = |name: &str| files.path().join(name).display().to_string();
+    let (saved, other) = (file("saved"), file("other"));
+    for text in ["one", "two", "three"] {
+        folder.run(&["send", "jobs", text, "--create"]).expect(0);
+    }
+    folder.run(&["save", "jobs", &saved]).expect(0);
+    folder.run(&["save", "jobs", &saved]).expect(0);
+    folder.run(&["save", "nothing", &other]).expect(3);
+    let restore = |options: &[&str]| folder.run(&[&["restore", &saved, "jobs"], options].concat());
+    let refused = restore(&["--capacity", "2"]).expect(5);
+    advises(&refused, "its setting capacity is 2, and 3 are needed");
+    advises(&refused, "--capacity");
+    restore(&["--type", "Other"]).expect(2);
+    restore(&["--capacity", "3"]).expect(0);
+    restore(&[]).expect(3);
+    restore(&["--if-exists"]).expect(0);
+    folder.run(&["recv", "jobs", "--count", "3"]).expect(0);
+}
+
+#[test]
+fn a_queue_in_use_is_saved_once_its_users_are_gone() {
+    let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
+    let saved = files.path().join("saved").display().to_string();
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    let mut receiver = ipc(&["recv", "jobs", "--follow"]);
+    let receiver = receiver.env("IPC_SHM_DIR", folder.0.path());
+    let receiver = Running::start(receiver.stdout(std::process::Stdio::null()));
+    wait_until("it is attached", || {
+        let stat = folder.run(&["stat", "jobs", "--json"]).expect(0).json();
+        stat["participants"] == 1 || stat["stats"]["participants"] == 1
+    });
+    let save = ["save", "jobs", &saved, "--timeout", "0s"];
+    let refused = folder.run(&save).expect(5);
+    advises(
+        &refused,
+        &format!("in use by process {}: stop it first", receiver.0.id()),
+    );
+    drop(receiver);
+    folder.run(&save).expect(0);
+    let refused = folder.run(&["save", "local:jobs", &saved]).expect(5);
+    advises(&refused, "shm:jobs");
+    let served = folder.run(&["save", "unix:/nowhere", &saved]).expect(5);
+    advises(&served, "save a served queue by its shm: address");
+    folder
+        .run(&["move", "nats://127.0.0.1/x", "shm:y"])
+        .expect(5);
+}

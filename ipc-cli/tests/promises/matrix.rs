@@ -159,6 +159,16 @@ const CASES: &[Case] = &[
     },
     act(&["purge", "QUEUE"], EMPTY),
     act(
+        &["move", "QUEUE", "OTHER"],
+        State {
+            exists: false,
+            ready: 0,
+            dead: 0,
+            other: Some(2),
+            ..BEFORE
+        },
+    ),
+    act(
         &["dlq", "requeue", "QUEUE", "LETTER"],
         State { dead: 0, ..THREE },
     ),

@@ -50,8 +50,10 @@ impl Keys {
             });
         }
         if self.known.len() >= self.most {
-            let keys = u32::try_from(self.most).unwrap_or(u32::MAX);
-            return Err(SendFailure::KeysFull { keys });
+            return Err(SendFailure::KeysFull {
+                keys: self.known.len() as u64,
+                window: self.window,
+            });
         }
         self.known.insert(key, Use::Now);
         Ok(())
@@ -61,6 +63,24 @@ impl Keys {
     pub(super) fn sent(&mut self, key: Key, by: MessageId, now: Instant) {
         let until = now.checked_add(self.window);
         self.known.insert(key, Use::Sent(by, until));
+    }
+
+    /// Forgets a key that was sent. `false`: it is not remembered, or just being sent.
+    pub(super) fn forget(&mut self, key: Key, now: Instant) -> bool {
+        let Some(Use::Sent(_, until)) = self.known.get(&key).copied() else {
+            return false;
+        };
+        self.known.remove(&key);
+        until.is_none_or(|until| now < until)
+    }
+
+    /// The number of keys that are remembered, or being sent.
+    pub(super) fn count(&self, now: Instant) -> u64 {
+        let counts = |used: &&Use| match used {
+            Use::Now => true,
+            Use::Sent(_, until) => until.is_none_or(|until| now < until),
+        };
+        self.known.values().filter(counts).count() as u64
     }
 
     /// Gives back a key that was taken: nothing was sent.
@@ -102,7 +122,11 @@ mod tests {
             keys.sent(key, id, start);
         }
         let third = keys.take(Key::of("three"), start);
-        assert_eq!(third, Err(SendFailure::KeysFull { keys: 2 }));
+        let full = SendFailure::KeysFull {
+            keys: 2,
+            window: WINDOW,
+        };
+        assert_eq!(third, Err(full));
         assert_eq!(keys.take(Key::of("three"), start + WINDOW), Ok(()));
     }
 }

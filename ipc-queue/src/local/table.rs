@@ -14,7 +14,7 @@ use crate::capability::{Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::delivery::About;
 use crate::error::{RecvError, SendFailure, SettleError};
-use crate::send_options::{SendOptions, WhenFull};
+use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, Settle, nack_delay, shorten_reason};
 
@@ -484,10 +484,19 @@ impl Table {
         stats.leased = self.leases.len() as u64;
         stats.delayed = self.delayed.len() as u64;
         stats.dead = self.dead.len() as u64;
+        let now = Instant::now();
+        stats.keys = self.keys.as_ref().map_or(0, |keys| keys.count(now));
         stats.participants = 1;
         stats.paused = self.paused;
         stats.closed = self.life >= Life::Closed;
         stats
+    }
+
+    /// Forgets a key; whether it was remembered.
+    pub(super) fn forget(&mut self, key: Key) -> Result<bool, Unsupported> {
+        let keys = self.keys.as_mut();
+        let keys = keys.ok_or(Unsupported::by_settings(Semantic::Deduplication))?;
+        Ok(keys.forget(key, Instant::now()))
     }
 
     pub(super) fn holdings(&self) -> Vec<Holding> {

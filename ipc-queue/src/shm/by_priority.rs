@@ -75,6 +75,14 @@ impl ShmSender {
         self.normal.id()
     }
 
+    /// The sender into the level of that number, which is below the number of levels.
+    pub(super) fn level(&self, number: usize) -> &LevelSender {
+        match number.checked_sub(1) {
+            None => &self.normal,
+            Some(other) => &self.others[other],
+        }
+    }
+
     /// Sends a copy of `payload`.
     ///
     /// # Errors

@@ -246,6 +246,18 @@ impl<'a, W: Word> Cell<'a, W> {
         Tally::of(self.words[TALLY].load(Acquire), self.claim(), state)
     }
 
+    /// Says how the deliveries of a message in another queue ended. Only for the claimer, after the envelope.
+    #[cold]
+    pub fn restore_tally(self, tally: Tally, deliveries: u8) {
+        let tally = Tally {
+            attempt: deliveries & ATTEMPT_MASK,
+            ..tally
+        };
+        if deliveries > 0 {
+            self.words[TALLY].store(tally.to_word(self.claim()), Relaxed);
+        }
+    }
+
     /// Notes how the delivery in this state of the cell ended, before the state says so. `false`:
     /// the cell is in another state by now, and nothing was noted.
     ///
@@ -426,7 +438,40 @@ const SIGNAL_SHIFT: u32 = 34;
 const CAUSE_SHIFT: u32 = 39;
 const HOLDER_SHIFT: u32 = 42;
 
+impl Cause {
+    /// As a number that is kept outside shared memory.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The cause of that number; `Unknown` if there is none.
+    pub const fn of_number(number: u8) -> Self {
+        match number {
+            1 => Self::Nack,
+            2 => Self::Expiry,
+            3 => Self::Crash,
+            4 => Self::Bury,
+            5 => Self::Snooze,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 impl Tally {
+    /// What another queue noted: `[nacks, expiries, crashes]`.
+    pub fn restored(counts: [u8; 3], last: Cause, holder: u32, signal: u8) -> Self {
+        let [nacks, expiries, crashes] = counts;
+        Self {
+            nacks,
+            expiries,
+            crashes,
+            last,
+            attempt: 0,
+            holder,
+            signal: signal.min(MOST_SIGNAL),
+        }
+    }
+
     /// What a word says of the message in this state.
     fn of(word: u64, claim: ClaimWord, state: State) -> Self {
         let tally = Self::from_word(word);
@@ -441,14 +486,10 @@ impl Tally {
     }
 
     fn from_word(word: u64) -> Self {
-        let last = match word >> CAUSE_SHIFT & 7 {
-            1 => Cause::Nack,
-            2 => Cause::Expiry,
-            3 => Cause::Crash,
-            4 => Cause::Bury,
-            5 => Cause::Snooze,
-            _ => return Self::default(),
-        };
+        let last = Cause::of_number((word >> CAUSE_SHIFT & 7) as u8);
+        if last == Cause::Unknown {
+            return Self::default();
+        }
         Self {
             nacks: (word >> NACKS_SHIFT) as u8,
             expiries: (word >> EXPIRIES_SHIFT) as u8,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc_proto::{MessageId, QueueSettings};
-use ipc_shm::{Member, Participants, Presence, Segment, View};
+use ipc_shm::{CACHE_LINE_BYTES, Member, Participants, Presence, Segment, View};
 
 use super::LETTERS;
 use super::events;
@@ -27,6 +27,8 @@ pub(crate) struct Contents {
     /// `None`: messages have no keys.
     pub(super) keys: Option<Keys<SegmentKeys>>,
     pub(super) counters: Counters,
+    /// Which saves and restores are under way or done: see `frozen`.
+    pub(super) marks: View<[AtomicU64; 8]>,
     flags: View<[AtomicU64; 1]>,
 }
 
@@ -56,6 +58,11 @@ impl Contents {
             levels: levels.map_err(|_| bounds())?,
             keys: keys.transpose().map_err(|_| bounds())?.map(Keys::new),
             counters: Counters::new(segment).map_err(|_| bounds())?,
+            marks: {
+                let at = header.body_offset + geometry::marks_at(header.slots());
+                let words = segment.mapping().words(at, CACHE_LINE_BYTES, 1);
+                words.map_err(|_| bounds())?.view(0)
+            },
             flags: segment.flag_view(),
             settings,
         })

@@ -7,6 +7,7 @@
 //! | from | to | by | when |
 //! |---|---|---|---|
 //! | anything | put off until t, delivery 0 | the claimer | before it publishes: the cell is its own |
+//! | anything | put off until t, delivery n | the claimer | the same, of a message that another queue delivered n times |
 //! | about an earlier delivery | the lease of D ends at t | who holds D | it took the message |
 //! | about an earlier delivery | the lease of D ends a lease from now | anybody | D has no note |
 //! | the lease of D ends at t | the lease of D ends at u | who holds D | it extends |
@@ -112,6 +113,23 @@ impl<M: Memory> Ring<M> {
         let cell = self.cell(claim.index());
         let tag = Tag::of(0, cell).of_delay();
         cell.due().store(at.to_word(tag), Release);
+    }
+
+    /// Notes the same of a message that was delivered so often before, in another queue.
+    pub fn note_delay_after(&self, claim: &Claim, deliveries: u8, at: Due) {
+        let cell = self.cell(claim.index());
+        let tag = Tag::of(deliveries, cell).of_delay();
+        cell.due().store(at.to_word(tag), Release);
+    }
+
+    /// Until when the message in this state is put off. `None`: it is not.
+    pub fn delayed_until(&self, index: u32, word: u64) -> Option<Due> {
+        let cell = self.cell(index);
+        let state = State::from_word(word);
+        let seen = cell.due().load(Acquire);
+        let tag = Tag::of(state.attempt, cell).of_delay();
+        let is_delayed = state.kind == CellKind::Delayed && Due::is_tagged(seen, tag);
+        is_delayed.then(|| Due::from_word(seen))
     }
 
     /// Whether this lease's holder, who asks, still has it.

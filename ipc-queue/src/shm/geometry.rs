@@ -3,6 +3,7 @@
 //! | what | bytes |
 //! |---|---|
 //! | counters: four lanes for each participant and tool | 4 × 64 each |
+//! | marks: which save or restore is under way, which are done | 64 |
 //! | with de-duplication, from a page boundary on: two slots for each key that is remembered at least | 8 each |
 //! | those slots' notes | 40 each |
 //!
@@ -34,7 +35,7 @@ use super::payload::MAX_TRAILER_BYTES;
 
 /// Changes whenever this file, the cell header or the meaning of a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 7: state headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons");
+    fingerprint(b"queue 8: state headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
 /// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine
 /// bits.
 pub const TOOL_SLOTS: u16 = 8;
@@ -142,7 +143,12 @@ impl KeyTable {
 }
 
 fn counter_bytes(settings: &QueueSettings) -> usize {
-    usize::from(settings.max_participants + TOOL_SLOTS) * LANES * CACHE_LINE_BYTES
+    marks_at(settings.max_participants + TOOL_SLOTS) + CACHE_LINE_BYTES
+}
+
+/// Where the marks lie in a segment's body (`shm/frozen.rs`): behind the counters of its `slots` slots.
+pub fn marks_at(slots: u16) -> usize {
+    usize::from(slots) * LANES * CACHE_LINE_BYTES
 }
 
 /// The levels of a queue with settings that were validated, and the size of its segment's body; `None` if it exceeds this

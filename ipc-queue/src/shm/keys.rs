@@ -21,6 +21,9 @@
 //! written by the dead one in that occupancy, nothing was published and the key is free; else it was. A
 //! message that moves to another cell takes its note along before it is published there.
 //!
+//! A key that is forgotten, or whose window is over, leaves its slot by one swap of the word: `Sent` to `Free` by whoever
+//! forgets it, `Sent` to `Claimed` by whoever needs the slot. What becomes of the message makes no difference to its key.
+//!
 //! The turn, counted up at each claim, tells the slot's uses apart: who read the notes of one can't take them for those of
 //! another, unless it slept through exactly a multiple of 2,048 of them. A slot's full key is among its notes; the 42 bits
 //! in the word decide only whom a claimer has to wait for.
@@ -282,6 +285,72 @@ impl<M: KeyMemory> Keys<M> {
         self.change(&mut held, freed);
     }
 
+    /// Forgets a key whose message was sent. `false`: it is not remembered, or just being sent.
+    ///
+    /// One swap of the word that was read around the notes, so it is this use of the slot that ends: who claims the slot
+    /// meanwhile makes the swap fail, and then the key's window was over.
+    pub fn forget(&self, key: u64, now: u64) -> bool {
+        let slots = self.buckets(key).into_iter().flat_map(Self::slots_of);
+        let mut forgotten = false;
+        for slot in slots {
+            let word = self.memory.word(slot);
+            let seen = word.load(SeqCst);
+            let is_sent = matches!(self.ask(slot, key, now), Known::Sent(_));
+            if is_sent && Slot::from_word(seen).used == Use::Sent {
+                let freed = Slot::from_word(seen).freed().to_word();
+                forgotten |= word.swap_if(seen, freed, SeqCst).is_ok();
+            }
+        }
+        forgotten
+    }
+
+    /// The keys that are remembered at a time: each with its message, and until when.
+    pub fn remembered(&self, now: u64) -> impl Iterator<Item = (u64, MessageId, u64)> {
+        (0..self.memory.slots()).filter_map(move |slot| {
+            let word = self.memory.word(slot);
+            let seen = word.load(SeqCst);
+            if Slot::from_word(seen).used != Use::Sent {
+                return None;
+            }
+            let [key, sender, sequence, until] = [KEY, SENDER, SEQUENCE, UNTIL]
+                .map(|note| self.memory.notes(slot)[note].load(Acquire));
+            let id = MessageId::new(SenderId::new(sender), sequence);
+            (word.load(SeqCst) == seen && until > now).then_some((key, id, until))
+        })
+    }
+
+    /// The number of keys that are remembered at a time, those that are just being sent included.
+    pub fn count(&self, now: u64) -> u64 {
+        let in_use = (0..self.memory.slots()).filter(|slot| {
+            let word = self.memory.word(*slot).load(SeqCst);
+            match Slot::from_word(word).used {
+                Use::Free => false,
+                Use::Claimed | Use::Placed => true,
+                Use::Sent => self.memory.notes(*slot)[UNTIL].load(Acquire) > now,
+            }
+        });
+        in_use.count() as u64
+    }
+
+    /// Remembers a key that another queue remembered. A kill before the last swap leaves a claimed slot, which recovery
+    /// frees.
+    pub fn restore(
+        &self,
+        me: Seat,
+        key: u64,
+        id: MessageId,
+        until: u64,
+        now: u64,
+    ) -> Result<(), Refused> {
+        let held = self.take(me, key, now)?;
+        let notes = self.memory.notes(held.slot);
+        notes[SENDER].store(id.sender.get(), Release);
+        notes[SEQUENCE].store(id.sequence, Release);
+        notes[UNTIL].store(until, Release);
+        self.sent(held);
+        Ok(())
+    }
+
     /// Settles the keys of `seat`, whose process is certainly gone; before its cells are freed. `false`: the seat is
     /// somebody else's by now, and all was done by others.
     ///
@@ -513,6 +582,43 @@ mod tests {
         for number in 0..sent {
             assert_eq!(keys.look_up(key(number), 0), Known::Sent(id(number)));
         }
+    }
+
+    #[test]
+    fn a_forgotten_key_is_free_and_its_place_too() {
+        let keys = table();
+        send(&keys, key(1), 1, 0).unwrap();
+        send(&keys, key(2), 2, 0).unwrap();
+        assert!(keys.forget(key(1), 0) && !keys.forget(key(1), 0));
+        assert!(!keys.forget(key(2), WINDOW), "its window is over");
+        assert_eq!(keys.look_up(key(1), 0), Known::Nothing);
+        assert_eq!(
+            (keys.look_up(key(2), 0), keys.count(0)),
+            (Known::Sent(id(2)), 1)
+        );
+        let held = keys.take(seat(0), key(1), 0).unwrap();
+        assert!(!keys.forget(key(1), 0), "somebody is about to send with it");
+        assert_eq!(keys.look_up(key(1), 0), Known::InUse);
+        keys.give_back(held);
+    }
+
+    #[test]
+    fn what_is_remembered_can_be_remembered_elsewhere() {
+        let (from, to) = (table(), table());
+        for number in 0..20 {
+            send(&from, key(number), number, number).unwrap();
+        }
+        let now = WINDOW + 10;
+        let remembered: Vec<_> = from.remembered(now).collect();
+        assert_eq!(remembered.len(), 9);
+        for (key, id, until) in remembered {
+            to.restore(seat(1), key, id, until, now).unwrap();
+            let again = to.restore(seat(1), key, id, until, now);
+            assert_eq!(again, Err(Refused::Sent(id)));
+        }
+        assert_eq!(to.look_up(key(10), now), Known::Nothing);
+        assert_eq!(to.look_up(key(11), now), Known::Sent(id(11)));
+        assert_eq!(to.look_up(key(11), WINDOW + 11), Known::Nothing);
     }
 
     #[test]

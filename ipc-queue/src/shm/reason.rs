@@ -22,7 +22,7 @@ use std::sync::atomic::{Ordering::SeqCst, fence};
 use super::cell::ClaimWord;
 use super::chunk::Tag;
 use super::memory::{Memory, REASON_WORDS, Word};
-use super::ring::{Lease, Ring};
+use super::ring::{Claim, Lease, Ring};
 use super::word::State;
 use crate::transport::MAX_REASON_BYTES;
 
@@ -81,6 +81,27 @@ impl<M: Memory> Ring<M> {
         let done = delivery | length | check(tag, lease.attempt(), bytes);
         // Release: publishes the text. Failed: somebody else has the message by now.
         let _ = meta.swap_if(writing, done, AcqRel);
+    }
+
+    /// Keeps what another queue knew to be wrong with a message, for its claimer, before it publishes. Nobody else writes there:
+    /// the slot is taken for this occupancy.
+    pub fn keep_restored_reason(&self, claim: &Claim, deliveries: u8, reason: &str) {
+        if reason.is_empty() || reason.len() > MAX_REASON_BYTES {
+            return;
+        }
+        let tag = self.tag_of(claim.index()).to_word();
+        let Some(slot) = self.take_reason_slot(claim.index(), tag) else {
+            return;
+        };
+        let bytes = reason.as_bytes();
+        for (word, chunk) in slot[TEXT..].iter().zip(bytes.chunks(8)) {
+            let mut text = [0; 8];
+            text[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(text), SeqCst);
+        }
+        let delivery = u64::from(deliveries) << DELIVERY_SHIFT;
+        let length = (bytes.len() as u64) << LENGTH_SHIFT;
+        slot[META].store(delivery | length | check(tag, deliveries, bytes), SeqCst);
     }
 
     /// What the last nack or the burial of the message in this state said; empty if nothing was

@@ -2,6 +2,7 @@
 
 mod batch;
 mod loans;
+mod restoring;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -279,7 +280,13 @@ impl LevelSender {
             Refused::Sent(of) => self.duplicate(of),
             Refused::InUse => Lack::Key,
             Refused::NoSlot => Lack::Over(SendFailure::KeysFull {
-                keys: self.shared.contents.settings.dedup_keys,
+                keys: keys.count(now),
+                window: self
+                    .shared
+                    .contents
+                    .settings
+                    .dedup_window
+                    .unwrap_or_default(),
             }),
         })
     }
@@ -725,7 +732,7 @@ impl LevelSender {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

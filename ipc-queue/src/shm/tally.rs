@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Participants, Segment, View, Words};
+use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Participants, Segment, View, Words, clock};
 
 use super::contents::Contents;
 use super::geometry::LANES;
@@ -167,6 +167,8 @@ impl Contents {
             .rings()
             .map(|ring| u64::from(ring.chunks_in_use()))
             .sum();
+        let now = super::sender::nanos(clock::monotonic());
+        stats.keys = self.keys.as_ref().map_or(0, |keys| keys.count(now));
         let flags = self.flag().load(Ordering::SeqCst);
         stats.paused = flags & PAUSED != 0;
         stats.closed = flags & CLOSED != 0;

@@ -37,7 +37,8 @@ pub(super) enum SendFailed {
     },
     KeyInUse,
     KeysFull {
-        keys: u32,
+        keys: u64,
+        window: Duration,
     },
     Unsupported(Lacking),
     TooLarge {
@@ -144,7 +145,7 @@ impl From<SendFailure> for SendFailed {
             },
             SendFailure::Duplicate { of } => Self::Duplicate { of },
             SendFailure::KeyInUse => Self::KeyInUse,
-            SendFailure::KeysFull { keys } => Self::KeysFull { keys },
+            SendFailure::KeysFull { keys, window } => Self::KeysFull { keys, window },
             SendFailure::Unsupported(what) => Self::Unsupported(what.into()),
             SendFailure::TooLarge { bytes, most } => Self::TooLarge {
                 bytes: bytes as u64,
@@ -182,7 +183,7 @@ impl From<SendFailed> for SendFailure {
             },
             SendFailed::Duplicate { of } => Self::Duplicate { of },
             SendFailed::KeyInUse => Self::KeyInUse,
-            SendFailed::KeysFull { keys } => Self::KeysFull { keys },
+            SendFailed::KeysFull { keys, window } => Self::KeysFull { keys, window },
             SendFailed::Unsupported(what) => Self::Unsupported(what.into()),
             SendFailed::TooLarge { bytes, most } => Self::TooLarge {
                 bytes: size(bytes),
@@ -294,6 +295,7 @@ impl From<ControlError> for ControlFailed {
             // The server's own: its client was not forked, and opened nothing.
             other @ (ControlFailure::Forked
             | ControlFailure::DescriptorLost { .. }
+            | ControlFailure::Frozen { .. }
             | ControlFailure::Open(_)) => Self::Refused {
                 reason: other.to_string(),
             },

@@ -274,6 +274,7 @@ impl UnixServerOptions {
         let capabilities = queue
             .capabilities()
             .with(Semantic::ZeroCopy, Support::Unsupported)
+            .with(Semantic::Snapshot, Support::Unsupported)
             // The kernel closes the connections of the dead.
             .natively([Semantic::DeathNoticed, Semantic::Batches]);
         Welcome {

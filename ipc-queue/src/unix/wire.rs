@@ -14,12 +14,12 @@ use super::failures::{ControlFailed, DrainFailed, RecvFailed, SendFailed, Settle
 use crate::capability::Capabilities;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::About;
-use crate::send_options::SendOptions;
+use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, Settle, Wait, shorten_reason};
 
 /// Changes with everything that is said here.
-pub(super) const PROTOCOL: u16 = 3;
+pub(super) const PROTOCOL: u16 = 4;
 pub(super) const MAGIC: [u8; 4] = *b"ipcq";
 
 /// What every version's `Hello` begins with.
@@ -145,6 +145,7 @@ pub(super) enum Ask {
         id: DeadLetterId,
         signal: u8,
     },
+    Forget(Key),
     Remove,
     /// Whether the queue was removed.
     IsRemoved,

@@ -44,7 +44,7 @@ mod over_shm {
 
     use crate::subject::{Served, Shm};
 
-    const PROMISES: [&str; 17] = [
+    const PROMISES: [&str; 20] = [
         "every_message_goes_to_exactly_one_receiver_at_a_time",
         "first_deliveries_keep_each_senders_order",
         "payloads_of_every_size_arrive_intact",
@@ -58,8 +58,11 @@ mod over_shm {
         "a_batch_is_sent_and_received_in_its_order",
         "urgent_messages_go_first_and_others_do_not_wait_for_ever",
         "a_key_is_sent_once_while_it_is_remembered",
+        "a_key_outlives_its_message",
+        "a_forgotten_key_can_be_sent_again",
         "a_loan_holds_a_place_until_it_is_published_or_dropped",
         "an_async_receiver_goes_on_when_a_message_comes",
+        "a_saved_queue_comes_back_with_everything",
         "a_closed_queue_takes_nothing_and_drains",
         "a_removed_queue_wakes_and_refuses_everybody",
     ];

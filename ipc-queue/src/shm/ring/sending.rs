@@ -263,6 +263,28 @@ impl<M: Memory> Ring<M> {
         self.publish_as(claim, delayed).0
     }
 
+    /// Publishes a message that was in another queue, as it was there: ready, delayed or dead, after so many deliveries. What is
+    /// not ready uses its position up.
+    #[cold]
+    pub fn publish_restored(&self, claim: Claim, kind: CellKind, deliveries: u8) -> Publication {
+        let out_of_turn = claim.place.is_out_of_turn();
+        let restored = |state: State| {
+            let state = State {
+                attempt: deliveries,
+                ..state.written_as(kind)
+            };
+            match kind {
+                CellKind::Ready => state,
+                _ => state.moved_on(),
+            }
+        };
+        let published = self.publish_as(claim, restored).0;
+        if out_of_turn && kind == CellKind::Ready {
+            self.stray();
+        }
+        published
+    }
+
     /// Publishes whatever lap the cell stands for; and at which one.
     fn publish_as(&self, claim: Claim, published: impl Fn(State) -> State) -> (Publication, Lap) {
         let mut claim = claim;

@@ -138,6 +138,7 @@ impl<'s> Connection<'s> {
             Ask::NoteSignal { id, signal } => {
                 Answer::Flag(queue.note_signal(*id, *signal).map_err(Into::into))
             }
+            Ask::Forget(key) => Answer::Flag(queue.forget(*key).map_err(Into::into)),
             Ask::Remove => Answer::Flag(self.shared.remove()),
             Ask::IsRemoved => Answer::Flag(Ok(self.shared.is_removed())),
             _ => return Err(WireError::Unasked("this connection is no handle")),

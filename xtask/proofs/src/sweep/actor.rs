@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipc_proto::{Name, QueueSettings};
-use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
+use ipc_queue::snapshot::{Place, save_from};
+use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
 use ipc_queue::{ByteQueue, QueueError, ShmQueue};
 use ipc_shm::{Namespace, watch};
 use nix::sys::prctl;
@@ -56,6 +57,7 @@ pub const ATTEMPT_LIMIT: u8 = 3;
 /// After this a signal ends whatever the operation waits for. Stepping takes a second or two.
 const PATIENCE_SECONDS: u32 = 300;
 const EXPECTATION: &str = "expectation.json";
+const SAVED_COPY: &str = "saved-copy";
 const NAMESPACE: &str = "sweep";
 const QUEUE: &str = "q";
 
@@ -96,6 +98,17 @@ pub fn namespace_in(segments: &Path) -> Result<Namespace> {
 /// The file of the queue in a folder of segments.
 pub fn file_in(segments: &Path) -> PathBuf {
     segments.join(NAMESPACE).join(format!("{QUEUE}.queue"))
+}
+
+/// A copy of what the actor restores, if it does: beside its folder of segments, or beside that of whoever looks at an
+/// image of it.
+pub fn saved_beside(segments: &Path) -> Option<PathBuf> {
+    let beside = segments.parent()?;
+    let copies = [
+        beside.join(SAVED_COPY),
+        beside.join("actor").join(SAVED_COPY),
+    ];
+    copies.into_iter().find(|copy| copy.exists())
 }
 
 pub fn queue_name() -> Name {
@@ -175,6 +188,19 @@ impl Play {
     /// Removes the queue.
     pub fn remove(&self) -> Result<bool> {
         Ok(ShmQueue::remove(&self.namespace, &queue_name())?)
+    }
+
+    /// Saves the queue, which nobody has open. The file, of which a copy is kept for whoever comes next.
+    pub fn save(&self) -> Result<PathBuf> {
+        let saved = self.folder.join("saved");
+        save_from(&self.place(), &saved, Wait::No)?;
+        fs::copy(&saved, self.folder.join(SAVED_COPY))?;
+        Ok(saved)
+    }
+
+    /// Where the queue is.
+    pub fn place(&self) -> Place {
+        Place::new(&self.namespace, &queue_name())
     }
 
     /// The queue's file.

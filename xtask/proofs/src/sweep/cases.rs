@@ -10,5 +10,6 @@ pub mod priorities;
 pub mod receiving;
 pub mod sending;
 pub mod settling;
+pub mod snapshots;
 pub mod switches;
 pub mod terms;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::actor::Play;
 use super::cases::{
     attaching, batches, clock, dead, files, letters, priorities, receiving, sending, settling,
-    switches, terms,
+    snapshots, switches, terms,
 };
 
 /// One thing that a process does, in all its states.
@@ -180,6 +180,16 @@ pub const OPERATIONS: &[Operation] = &[
         name: "purge",
         what: "what waits is dropped; the first ones, if it is cut short",
         states: terms::PURGE,
+    },
+    Operation {
+        name: "forget",
+        what: "a key is forgotten, and its message stays",
+        states: snapshots::FORGET,
+    },
+    Operation {
+        name: "restore",
+        what: "a queue is restored from a file; whoever comes next completes it",
+        states: snapshots::RESTORE,
     },
     Operation {
         name: "close",

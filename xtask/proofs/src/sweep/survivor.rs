@@ -1,6 +1,7 @@
 //! Whoever comes next: opens the queue, which recovers it, takes everything out, and checks that everything works
 //! and is free.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -8,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ipc_proto::Priority;
+use ipc_queue::snapshot::{Place, restore_to};
 use ipc_queue::transport::{OpenMode, Transport, Wait};
 use ipc_queue::{
-    ByteQueue, DeadLetter, DeadReason, QueueError, RecvError, SendFailure, SendOptions, ShmQueue,
+    ByteQueue, DeadLetter, DeadReason, QueueError, QueueOptions, RecvError, SendFailure,
+    SendOptions, ShmQueue,
 };
 
 use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
@@ -20,6 +23,7 @@ use super::outcome::{KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, keyed};
 ///
 /// An error says what does not work, or is not free.
 pub fn examine(segments: &Path) -> Result<Outcome> {
+    complete_restore(segments)?;
     let namespace = actor::namespace_in(segments)?;
     match actor::open(&namespace, OpenMode::Open) {
         Ok(queue) => witness(queue, segments),
@@ -35,7 +39,13 @@ pub fn examine(segments: &Path) -> Result<Outcome> {
 }
 
 /// The same, by one who was attached when the others died, or came to a queue that was recovered.
-pub fn witness(queue: ShmQueue, segments: &Path) -> Result<Outcome> {
+pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
+    if actor::saved_beside(segments).is_some() {
+        // Nobody may be attached.
+        drop(queue);
+        complete_restore(segments)?;
+        queue = actor::open(&actor::namespace_in(segments)?, OpenMode::Open)?;
+    }
     let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
     let (closed, paused) = (queue.is_closed()?, queue.is_paused()?);
     if paused {
@@ -69,6 +79,23 @@ pub fn witness(queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     let found = Outcome::of(messages);
     let found = if closed { found.closed() } else { found };
     Ok(if paused { found.paused() } else { found })
+}
+
+/// Runs a restore again that the dead were at.
+fn complete_restore(segments: &Path) -> Result<()> {
+    let Some(saved) = actor::saved_beside(segments) else {
+        return Ok(());
+    };
+    let again = segments.with_extension("again");
+    fs::copy(&saved, &again)?;
+    let place = Place::new(&actor::namespace_in(segments)?, &actor::queue_name());
+    restore_to(
+        &place,
+        &again,
+        &QueueOptions::new(),
+        Wait::at_most(PATIENCE),
+    )?;
+    Ok(())
 }
 
 /// Nothing takes longer than this to come.

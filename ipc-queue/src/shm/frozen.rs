@@ -1,0 +1,499 @@
+//! A queue in shared memory that one process has for itself, to take its content out or to put
+//! content in.
+//!
+//! Freezing closes and pauses the queue and notes what it was before, all in one swap of the flags;
+//! then it looks whether
+//! another process is attached. A process that attaches takes its slot before it reads the flags,
+//! so of the two each
+//! sees the other (Dekker's argument), and who freezes and sees another thaws and tries again. So
+//! nobody else sends,
+//! receives or settles while a queue is frozen by a process that lives.
+//!
+//! A process that dies leaves the queue frozen, for whoever runs the same operation again. Three
+//! kinds of marks in the
+//! segment say what was under way:
+//!
+//! | mark | from | to | by | when |
+//! |---|---|---|---|---|
+//! | saving | 0 | id | who has it for itself | before the first message is taken out |
+//! | restoring | 0 | id | the same | before the first message is put in |
+//! | done, six of them | older ids | id | the same | everything is in, before `restoring` is 0 again |
+//! | saving, restoring | id | 0 | the same | it thaws |
+//!
+//! The id is that of one snapshot and drawn at random. Every step can be repeated, and each is
+//! decided by one word:
+//! until an id is among those done, putting in goes on, and what is there already is known by its
+//! message id; from then
+//! on nothing is put in for it.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipc_proto::{MessageId, Priority, QueueSettings};
+use ipc_shm::watch::Running;
+use ipc_shm::{Presence, clock};
+
+use super::cell::Cause;
+use super::geometry::Geometry;
+use super::keys::Refused;
+use super::memory::Memory;
+use super::payload;
+use super::word::{CellKind, State};
+use super::{
+    CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority, sender,
+};
+use crate::control::{ControlCall, ControlError, ControlFailure};
+use crate::error::SendFailure;
+use crate::snapshot::record::{StoredKey, StoredMessage, StoredState};
+use crate::transport::{Transport, Wait};
+
+const SAVING: usize = 0;
+const RESTORING: usize = 1;
+/// The first of the marks of what is done; the latest first.
+const DONE: usize = 2;
+const MARKS: usize = 8;
+/// Between two looks whether others are still attached.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The right to a queue's whole content. Dropped without [`thaw`](Self::thaw) the queue stays
+/// frozen.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    queue: ShmQueue,
+    sender: ShmSender,
+    /// On the monotonic clock, when the queue was frozen here: what times left are counted from.
+    since: Duration,
+}
+
+/// Why a queue was not frozen.
+#[derive(Debug)]
+pub(crate) enum NotFrozen {
+    /// These processes are attached.
+    InUse(Vec<u32>),
+    /// The queue is gone.
+    Gone(ControlError),
+}
+
+/// Why a message was not put in.
+#[derive(Debug)]
+pub(crate) enum NotPut {
+    NoPlace,
+    NoMemory,
+    Failed(SendFailure),
+}
+
+impl Frozen {
+    /// Freezes a queue that was just opened here, once no other process is attached.
+    pub(crate) fn freeze(queue: ShmQueue, wait: Wait) -> Result<Self, NotFrozen> {
+        let shared = &queue.shared;
+        loop {
+            let mut others = queue.others();
+            if others.is_empty() {
+                (shared.check_usable(ControlCall::Freeze)).map_err(NotFrozen::Gone)?;
+                let was_frozen = queue.set_frozen();
+                others = queue.others();
+                if others.is_empty() {
+                    let since = clock::monotonic();
+                    let sender = queue.shm_sender();
+                    return Ok(Self {
+                        queue,
+                        sender,
+                        since,
+                    });
+                }
+                if !was_frozen {
+                    queue.unfreeze();
+                }
+            }
+            let over = match wait {
+                Wait::No => true,
+                Wait::Until(deadline) => Instant::now() >= deadline,
+                Wait::Forever => false,
+            };
+            if over {
+                return Err(NotFrozen::InUse(others));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &ShmQueue {
+        &self.queue
+    }
+
+    /// The snapshot that is being taken; a new one if none is.
+    pub(crate) fn begin_saving(&self) -> u64 {
+        match self.mark(SAVING) {
+            0 => {
+                let id = fastrand::u64(1..);
+                self.set_mark(SAVING, id);
+                id
+            }
+            id => id,
+        }
+    }
+
+    /// The snapshot that is being taken, if one is.
+    pub(crate) fn saving(&self) -> Option<u64> {
+        Some(self.mark(SAVING)).filter(|id| *id != 0)
+    }
+
+    /// The snapshot that is being put in, if one is.
+    pub(crate) fn restoring(&self) -> Option<u64> {
+        Some(self.mark(RESTORING)).filter(|id| *id != 0)
+    }
+
+    pub(crate) fn begin_restoring(&self, id: u64) {
+        self.set_mark(RESTORING, id);
+    }
+
+    /// Whether that snapshot is in, completely.
+    pub(crate) fn is_done(&self, id: u64) -> bool {
+        (DONE..MARKS).any(|mark| self.mark(mark) == id)
+    }
+
+    /// Says that a snapshot is in. A kill in between leaves an older one noted twice, or forgotten.
+    pub(crate) fn note_done(&self, id: u64) {
+        for mark in (DONE + 1..MARKS).rev() {
+            self.set_mark(mark, self.mark(mark - 1));
+        }
+        self.set_mark(DONE, id);
+    }
+
+    /// Whether it was paused before.
+    pub(crate) fn was_paused(&self) -> bool {
+        self.queue.shared.flag().load(SeqCst) & WAS_PAUSED != 0
+    }
+
+    /// Leaves it paused when it is thawed.
+    pub(crate) fn stay_paused(&self) {
+        self.queue.shared.flag().fetch_or(WAS_PAUSED, SeqCst);
+    }
+
+    /// Lets others use the queue, as open as it was before.
+    pub(crate) fn thaw(self) {
+        self.queue.unfreeze();
+    }
+
+    fn mark(&self, mark: usize) -> u64 {
+        self.queue.shared.contents.marks[mark].load(SeqCst)
+    }
+
+    fn set_mark(&self, mark: usize, id: u64) {
+        self.queue.shared.contents.marks[mark].store(id, SeqCst);
+    }
+
+    /// The messages, in the order in which they would be received; then the dead letters.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = Result<StoredMessage, ControlError>> {
+        let levels = 0..self.queue.shared.contents.levels.len();
+        levels.flat_map(move |level| {
+            let places = self.places(level).into_iter();
+            places.filter_map(move |(.., index)| self.message(level, index).transpose())
+        })
+    }
+
+    /// The ids of the messages.
+    pub(crate) fn ids(&self) -> HashSet<MessageId> {
+        let rings = self.queue.shared.rings();
+        let cells = rings.flat_map(|ring| (0..ring.cells()).map(move |index| ring.cell(index)));
+        let full = cells.filter(|cell| is_kept(State::from_word(cell.state().load(SeqCst)).kind));
+        full.map(|cell| cell.envelope().id).collect()
+    }
+
+    /// Where messages are, in order: dead ones last.
+    fn places(&self, level: usize) -> Vec<(bool, u64, u32)> {
+        let ring = &self.queue.shared.contents.levels[level].ring;
+        let mut places: Vec<_> = (0..ring.cells())
+            .filter_map(|index| {
+                let state = State::from_word(ring.cell(index).state().load(SeqCst));
+                let place = (state.kind == CellKind::Dead, state.lap.number(), index);
+                is_kept(state.kind).then_some(place)
+            })
+            .collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// The message in a cell; `None` if it expired meanwhile.
+    fn message(&self, number: usize, index: u32) -> Result<Option<StoredMessage>, ControlError> {
+        let level = &self.queue.shared.contents.levels[number];
+        let ring = &level.ring;
+        let cell = ring.cell(index);
+        loop {
+            let word = cell.state().load(SeqCst);
+            let state = State::from_word(word);
+            if !is_kept(state.kind) {
+                return Ok(None);
+            }
+            let (envelope, claim, tally) = (cell.envelope(), cell.claim(), cell.tally(state));
+            let left = |at: Duration| {
+                u64::try_from(at.saturating_sub(self.since).as_millis()).unwrap_or(u64::MAX)
+            };
+            let kept = match state.kind {
+                CellKind::Delayed => StoredState::Delayed {
+                    left_ms: (ring.delayed_until(index, word))
+                        .map_or(0, |due| left(due.since_boot())),
+                },
+                CellKind::Dead => StoredState::Dead,
+                _ => StoredState::Ready,
+            };
+            let expires_in_ms = cell
+                .expiry()
+                .map(|at_ms| left(Duration::from_millis(at_ms)));
+            let body = cell.body();
+            let (body, headers) = match body.before_headers() {
+                None => (body, Ok(Default::default())),
+                Some(body) => (body, level.payloads.headers(index, body)),
+            };
+            let payload = level
+                .payloads
+                .snapshot(index, body.chunk, body.len as usize);
+            let reason = ring.reason(index, claim, state);
+            // Time makes a delayed message ready, and drops one that nobody wanted, also here.
+            if cell.state().load(SeqCst) != word {
+                continue;
+            }
+            let (Ok(headers), Some(payload)) = (headers, payload) else {
+                let reason = format!("cell {index} names a payload or headers that are not there");
+                return Err(self.failed(ControlFailure::Damaged { reason }));
+            };
+            return Ok(Some(StoredMessage {
+                id: envelope.id,
+                kind: envelope.kind,
+                priority: by_priority::priority_of(number),
+                sent_at: envelope.sent_at,
+                state: kept,
+                expires_in_ms,
+                deliveries: claim.deliveries(state),
+                nacks: tally.nacks,
+                expiries: tally.expiries,
+                crashes: tally.crashes,
+                last_end: Cause::number(tally.last),
+                last_worker: tally.holder,
+                signal: tally.signal,
+                reason,
+                headers,
+                payload,
+            }));
+        }
+    }
+
+    /// The keys that are remembered.
+    pub(crate) fn keys(&self) -> Vec<StoredKey> {
+        let Some(keys) = &self.queue.shared.contents.keys else {
+            return Vec::new();
+        };
+        let since = sender::nanos(self.since);
+        let stored = |(key, id, until): (u64, MessageId, u64)| StoredKey {
+            key,
+            id,
+            left_ms: (until - since).div_ceil(1_000_000),
+        };
+        keys.remembered(since).map(stored).collect()
+    }
+
+    /// Puts a message in. `passed`: how much of the times that were left is over.
+    pub(crate) fn put(&self, message: &StoredMessage, passed: Duration) -> Result<(), NotPut> {
+        let level = self.level_of(message.priority);
+        self.sender.level(level).put(message, passed)
+    }
+
+    /// Remembers a key, unless its time is over or it is remembered already. `false`: there is no
+    /// place for it.
+    pub(crate) fn put_key(&self, stored: StoredKey, passed: Duration) -> bool {
+        let left = Duration::from_millis(stored.left_ms).saturating_sub(passed);
+        let Some(keys) = &self.queue.shared.contents.keys else {
+            return false;
+        };
+        if left.is_zero() {
+            return true;
+        }
+        let now = clock::monotonic();
+        let until = sender::nanos(now.saturating_add(left));
+        let seat = self.queue.shared.seat;
+        let put = keys.restore(seat, stored.key, stored.id, until, sender::nanos(now));
+        !matches!(put, Err(Refused::NoSlot))
+    }
+
+    /// What there is room for now.
+    pub(crate) fn room(&self) -> Room {
+        let contents = &self.queue.shared.contents;
+        let levels = contents.levels.iter().enumerate().map(|(number, level)| {
+            let geometry = level.payloads.geometry();
+            let free = |chunks: std::ops::Range<u32>| {
+                let tags = chunks.map(|chunk| level.ring.memory().chunk_tag(chunk).load(SeqCst));
+                tags.filter(|tag| level.ring.is_over(*tag)).count() as u64
+            };
+            let classes = geometry.classes.iter();
+            let sender = self.sender.level(number);
+            LevelRoom {
+                places: level.ring.count(CellKind::Free),
+                inline: [false, true].map(|headers| sender.inline_limit(headers)),
+                chunks: classes
+                    .map(|class| (class.chunk_bytes, free(class.chunks.clone())))
+                    .collect(),
+                for_headers: headers_room(geometry, free),
+            }
+        });
+        Room {
+            levels: levels.collect(),
+            settings: contents.settings.clone(),
+        }
+    }
+
+    fn level_of(&self, priority: Priority) -> usize {
+        let level = by_priority::level_of(priority);
+        if level < self.queue.shared.contents.levels.len() {
+            level
+        } else {
+            0
+        }
+    }
+
+    fn failed(&self, failure: ControlFailure) -> ControlError {
+        failure.of(self.queue.address(), ControlCall::Freeze)
+    }
+}
+
+fn is_kept(kind: CellKind) -> bool {
+    matches!(kind, CellKind::Ready | CellKind::Delayed | CellKind::Dead)
+}
+
+fn headers_room(geometry: &Geometry, free: impl Fn(std::ops::Range<u32>) -> u64) -> (usize, u64) {
+    let class = &geometry.for_headers;
+    (class.chunk_bytes, free(class.chunks.clone()))
+}
+
+impl ShmQueue {
+    /// The other processes that are attached, by their numbers; those that died are recovered
+    /// first.
+    fn others(&self) -> Vec<u32> {
+        let shared = &self.shared;
+        shared.look_around(&Running::default());
+        let ours = shared.attachment.member();
+        let slots = shared.attachment.participants().iter();
+        let others = slots.filter(|slot| slot.presence != Presence::Free && slot.member != ours);
+        others.map(|slot| slot.process.pid).collect()
+    }
+
+    /// Whether it was frozen already.
+    fn set_frozen(&self) -> bool {
+        let flag = self.shared.flag();
+        let mut seen = flag.load(SeqCst);
+        while seen & FROZEN == 0 {
+            let mut next = seen | FROZEN | CLOSED | PAUSED;
+            next |= [(CLOSED, WAS_CLOSED), (PAUSED, WAS_PAUSED)]
+                .into_iter()
+                .filter(|(now, _)| seen & now != 0)
+                .fold(0, |bits, (_, was)| bits | was);
+            // One swap: a kill leaves a queue that is not frozen, or one that says what it was.
+            match flag.compare_exchange(seen, next, SeqCst, SeqCst) {
+                Ok(_) => return false,
+                Err(changed) => seen = changed,
+            }
+        }
+        true
+    }
+
+    /// Makes a frozen queue what it was before. Only for who has it for itself.
+    fn unfreeze(&self) {
+        let shared = &self.shared;
+        for mark in [SAVING, RESTORING] {
+            shared.contents.marks[mark].store(0, SeqCst);
+        }
+        let flag = shared.flag();
+        let mut seen = flag.load(SeqCst);
+        while seen & FROZEN != 0 {
+            let mut next = seen & !(FROZEN | WAS_CLOSED | WAS_PAUSED);
+            for (was, bit) in [(WAS_CLOSED, CLOSED), (WAS_PAUSED, PAUSED)] {
+                if seen & was == 0 {
+                    next &= !bit;
+                }
+            }
+            match flag.compare_exchange(seen, next, SeqCst, SeqCst) {
+                Ok(_) => break,
+                Err(changed) => seen = changed,
+            }
+        }
+        shared.attachment.segment().notify_all();
+    }
+
+    /// Refuses to open or to resume a queue that is frozen: what was moved already would be
+    /// delivered twice.
+    pub(super) fn check_not_frozen(&self, call: ControlCall) -> Result<(), ControlError> {
+        let shared = &self.shared;
+        if shared.flag().load(SeqCst) & FROZEN == 0 {
+            return Ok(());
+        }
+        let is_restored = shared.contents.marks[RESTORING].load(SeqCst) != 0;
+        let reason = match (self.others().first(), is_restored) {
+            (Some(pid), _) => {
+                format!("process {pid} may be saving, restoring or moving it: wait for its end")
+            }
+            (None, true) => "a restore or a move into it was cut short: run the same ipc restore \
+                 or ipc move again"
+                .to_owned(),
+            (None, false) => "a save or a move of it was cut short: run the same ipc save or ipc \
+                 move again"
+                .to_owned(),
+        };
+        Err(ControlFailure::Frozen { reason }.of(self.address(), call))
+    }
+}
+
+/// Room for messages, to be used up in thought before anything is moved.
+#[derive(Debug)]
+pub(crate) struct Room {
+    levels: Vec<LevelRoom>,
+    pub(crate) settings: QueueSettings,
+}
+
+#[derive(Debug)]
+struct LevelRoom {
+    places: u64,
+    /// The most bytes in a cell: without headers, with them.
+    inline: [usize; 2],
+    /// Of each class, smallest first: the size of its chunks and how many are free.
+    chunks: Vec<(usize, u64)>,
+    for_headers: (usize, u64),
+}
+
+/// A setting of which a queue has too little for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooLittle {
+    MaxMessageBytes(u64),
+    Capacity,
+    PoolBytes,
+}
+
+impl Room {
+    /// Uses up the room of one message, as [`Frozen::put`] will.
+    pub(crate) fn take(&mut self, message: &StoredMessage) -> Result<(), TooLittle> {
+        let len = message.payload.len();
+        let settings = &self.settings;
+        let most = settings.max_message_bytes.max(settings.inline_bytes);
+        if len as u64 > u64::from(most) {
+            return Err(TooLittle::MaxMessageBytes(len as u64));
+        }
+        let trailer = match message.headers.is_empty() {
+            true => 0,
+            false => payload::trailer(&message.headers).len(),
+        };
+        let level = by_priority::level_of(message.priority);
+        let level = if level < self.levels.len() { level } else { 0 };
+        let level = &mut self.levels[level];
+        level.places = level.places.checked_sub(1).ok_or(TooLittle::Capacity)?;
+        let all = len + trailer;
+        if all <= level.inline[usize::from(trailer > 0)] {
+            return Ok(());
+        }
+        let fits = |(size, free): &&mut (usize, u64)| *size >= all && *free > 0;
+        let headers = Some(&mut level.for_headers).filter(|_| trailer > 0);
+        let chunk = level.chunks.iter_mut().find(fits);
+        let chunk = chunk.or_else(|| headers.filter(fits));
+        chunk.ok_or(TooLittle::PoolBytes)?.1 -= 1;
+        Ok(())
+    }
+}
