@@ -14,6 +14,7 @@ use super::job_process::{self, FirstRelease, Process, Release};
 use super::stage::{self, Stage};
 
 const JOBS: u64 = 1000;
+const KILLS: u64 = 4;
 const RELEASES: [Release; 3] = [Release::First, Release::Second, Release::Third];
 
 pub fn play(_: &Stage) -> Result<Outcome> {
@@ -47,10 +48,12 @@ pub fn play(_: &Stage) -> Result<Outcome> {
     }
     ensure!(done == (0..sent).collect(), "jobs are missing");
     let stats = jobs.queue().stats()?;
-    ensure!((stats.acked, stats.dead) == (sent, 0), "{stats:?}");
+    // A worker that is killed right after an ack has not counted it.
+    let is_well = stats.in_use() == 0 && stats.buried == 0 && stats.acked + KILLS >= sent;
+    ensure!(is_well, "{stats:?}");
     drop(jobs);
     ipc_queue::remove(&address)?;
-    Outcome::kept(json!({ "releases": RELEASES.len(), "jobs": sent, "kills": 4 }))
+    Outcome::kept(json!({ "releases": RELEASES.len(), "jobs": sent, "kills": KILLS }))
 }
 
 /// Waits until some more jobs are done, or none are left.
