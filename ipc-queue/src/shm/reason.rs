@@ -60,16 +60,18 @@ impl<M: Memory> Ring<M> {
             },
         };
         let meta = &slot[META];
-        let seen = meta.load(Acquire);
-        // Only now: what was seen was written by us, or by those who had the message before us.
-        if !self.is_held(lease) {
-            return;
-        }
         let delivery = u64::from(lease.attempt()) << DELIVERY_SHIFT;
-        let writing = delivery | WRITING << LENGTH_SHIFT | (fastrand::u64(..) & CHECK_MASK);
-        // Failed: somebody else has the message by now.
-        if meta.swap_if(seen, writing, SeqCst).is_err() {
-            return;
+        let writing = delivery | WRITING << LENGTH_SHIFT | number_of(tag, lease);
+        loop {
+            let seen = meta.load(Acquire);
+            // Only now: what was seen was written by us, or by those who had the message before us.
+            if !self.is_held(lease) {
+                return;
+            }
+            // Failed: a former holder, which was stopped before its swap, made it now.
+            if meta.swap_if(seen, writing, SeqCst).is_ok() {
+                break;
+            }
         }
         let bytes = reason.as_bytes();
         for (word, chunk) in slot[TEXT..].iter().zip(bytes.chunks(8)) {
@@ -129,6 +131,14 @@ impl<M: Memory> Ring<M> {
             self.is_over(seen) && take(seen, &slot[TAG])
         })
     }
+}
+
+/// Tells what a delivery writes from what others write, into this slot or when it was another
+/// message's.
+fn number_of(tag: u64, lease: &Lease) -> u64 {
+    let mut hasher = siphasher::sip::SipHasher24::new_with_keys(tag, lease.lap_number());
+    hasher.write(b"writing");
+    hasher.finish() & CHECK_MASK
 }
 
 fn check(tag: u64, delivery: u8, text: &[u8]) -> u64 {
