@@ -50,7 +50,8 @@ impl<M: Memory> Ring<M> {
             return; // There is none yet.
         }
         let tag = self.tag_of(lease.index()).to_word();
-        let own = self.reason_slot(lease.index(), |found| found == tag);
+        let mut slots = self.reason_slots(lease.index());
+        let own = slots.find(|slot| slot[TAG].load(Acquire) == tag);
         let slot = match own {
             Some(slot) => slot,
             None if reason.is_empty() => return,
@@ -89,8 +90,7 @@ impl<M: Memory> Ring<M> {
     /// said or kept. The caller looks again whether the message is still there.
     pub fn reason(&self, index: u32, claim: ClaimWord, state: State) -> String {
         let tag = Tag::of(index, claim.occupancy()).to_word();
-        let read = || {
-            let slot = self.reason_slot(index, |found| found == tag)?;
+        let read = |slot: &[M::Word; REASON_WORDS]| {
             let meta = slot[META].load(Acquire);
             let (delivery, length) = ((meta >> DELIVERY_SHIFT) as u8, meta >> LENGTH_SHIFT & 0xff);
             let words = slot[TEXT..].iter();
@@ -106,29 +106,33 @@ impl<M: Memory> Ring<M> {
             let is_whole = check(tag, delivery, &bytes) == meta & CHECK_MASK;
             String::from_utf8(bytes).ok().filter(|_| is_whole)
         };
-        read().unwrap_or_default()
+        // More than one, if a former holder was stopped before it took a slot, and took it now.
+        let mut own = self
+            .reason_slots(index)
+            .filter(|slot| slot[TAG].load(Acquire) == tag);
+        own.find_map(read).unwrap_or_default()
     }
 
-    fn reason_slot(
-        &self,
-        index: u32,
-        is_wanted: impl Fn(u64) -> bool,
-    ) -> Option<&[M::Word; REASON_WORDS]> {
+    /// The slots in which the reason of a message in this cell may lie.
+    fn reason_slots(&self, index: u32) -> impl Iterator<Item = &[M::Word; REASON_WORDS]> {
         let slots = self.memory().reasons();
-        let choice = (0..CHOICE.min(slots)).map(|step| (index % slots + step) % slots);
-        choice
-            .map(|slot| self.memory().reason(slot))
-            .find(|slot| is_wanted(slot[TAG].load(Acquire)))
+        let choice = (0..CHOICE.min(slots)).map(move |step| (index % slots + step) % slots);
+        choice.map(|slot| self.memory().reason(slot))
     }
 
     fn take_reason_slot(&self, index: u32, tag: u64) -> Option<&[M::Word; REASON_WORDS]> {
-        // As a chunk's: a tag that is over stays over.
-        let take = |seen: u64, slot: &M::Word| slot.swap_if(seen, tag, AcqRel).is_ok();
-        let slots = self.memory().reasons();
-        let choice = (0..CHOICE.min(slots)).map(|step| (index % slots + step) % slots);
-        choice.map(|slot| self.memory().reason(slot)).find(|slot| {
+        self.reason_slots(index).find(|slot| {
             let seen = slot[TAG].load(Acquire);
-            self.is_over(seen) && take(seen, &slot[TAG])
+            // Ours by now: a former holder of the message was stopped before it took it.
+            if seen == tag {
+                return true;
+            }
+            // As a chunk's: a tag that is over stays over.
+            self.is_over(seen)
+                && slot[TAG]
+                    .swap_if(seen, tag, AcqRel)
+                    .err()
+                    .is_none_or(|now| now == tag)
         })
     }
 }
