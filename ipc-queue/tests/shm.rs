@@ -128,6 +128,37 @@ fn more_ended_leases_than_a_cell_remembers_are_refused_at_creation() {
     assert!(refused.to_string().contains("expiry_limit"), "{refused}");
 }
 
+/// The number of a message's deliveries must stay below that at which they start over.
+#[test]
+fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
+    let shm = Shm::new();
+    let request = OpenRequest {
+        settings: QueueSettings {
+            lease: Some(Duration::from_millis(500)),
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let name = Name::new("read").unwrap();
+    let queue = ByteQueue::over(shm.open(&name, &request).unwrap());
+    let receiver = queue.receiver();
+    queue.sender().try_send(b"job").unwrap();
+    let lost = receiver.recv().unwrap();
+    let second = receiver.recv().unwrap();
+    second.extend(Duration::from_secs(3600)).unwrap();
+    second.snooze(Duration::ZERO).unwrap();
+    let third = receiver.recv().unwrap();
+    assert_eq!((lost.attempt(), third.attempt()), (1, 3));
+    // Once the first has let go, it does not count.
+    drop(lost);
+    third.extend(Duration::from_secs(3600)).unwrap();
+    third.snooze(Duration::ZERO).unwrap();
+    assert_eq!(receiver.recv().unwrap().attempt(), 3);
+    drop(receiver);
+    drop(queue);
+    shm.remove(&name).unwrap();
+}
+
 #[test]
 fn memory_is_waited_for_like_a_place() {
     let shm = Shm::new();
