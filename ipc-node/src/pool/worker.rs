@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use ipc_proto::{CodecError, Kind, codec};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteSender, Nack, OwnedByteDelivery, QueueError, RecvError, SendFailure,
-    SettleError,
+    ByteDelivery, ByteQueue, ByteSender, Nack, OwnedByteDelivery, QueueError, RecvError,
+    SendFailure, SettleError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -179,7 +179,7 @@ fn work<J: Job>(queue: &Queue<J>, database: Option<&Path>) -> Result<()> {
             job.nack_with(Nack::new().reason("the database is away"))?;
             continue;
         }
-        let number = job.data().context("a job")?.check().context("a job")?;
+        let number = job.data().check().context("a job")?;
         println!("done {number}");
         job.ack()?;
     }
