@@ -77,3 +77,8 @@ pub use ipc_proto::{
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The guide to workers: its programs must run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/worker.md")]
+struct WorkerGuide;
