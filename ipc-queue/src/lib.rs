@@ -23,6 +23,7 @@ mod local;
 pub mod metrics;
 mod options;
 mod owned;
+mod process;
 mod queue;
 #[cfg(target_os = "linux")]
 mod readiness;
@@ -54,6 +55,7 @@ pub use loan::{Loan, PublishOnce};
 pub use local::LocalQueue;
 pub use options::QueueOptions;
 pub use owned::{OwnedByteDelivery, OwnedDelivery, SettleOnce};
+pub use process::ThisProcess;
 pub use queue::Queue;
 #[cfg(target_os = "linux")]
 pub use readiness::Readiness;
