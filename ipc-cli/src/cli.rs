@@ -222,6 +222,10 @@ pub struct Send {
     /// Do not send it if a message with this key was sent lately: then exit with 7
     #[arg(long, conflicts_with = "lines")]
     pub key: Option<OsString>,
+    /// Header of the message, as NAME=VALUE; can be given several times. NAME has a-z, 0-9, '.', '_'
+    /// and '-'
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    pub headers: Vec<OsString>,
     /// Give up if there was no room for this long [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,

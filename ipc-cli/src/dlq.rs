@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::address::{self, Subject};
 use crate::cli::Which;
 use crate::exit::Exit;
+use crate::headers;
 use crate::payload::Payloads;
 use crate::remove::together;
 use crate::show::{self, Show};
@@ -57,10 +58,11 @@ fn in_words(letter: &DeadLetter, payloads: &Payloads) -> String {
         "" => String::new(),
         error => format!("error         {error}\n"),
     };
+    let headers = headers::in_lines(&letter.headers, "header        ");
     format!(
         "message       {}\nsent          {} ago\nwhy           {}\n\
          attempts      {}: {} given back, {} out of time, {} over which their worker died\n\
-         last held by  {}\n{error}bytes         {}\n\n{}",
+         last held by  {}\n{error}{headers}bytes         {}\n\n{}",
         letter.message,
         show::time(show::age(letter.sent_at)),
         why(letter.reason),
@@ -154,6 +156,7 @@ fn value(letter: &DeadLetter, payloads: &Payloads) -> Value {
         "last_worker": letter.last_worker,
         "signal": letter.signal,
         "error": letter.error,
+        "headers": headers::json(&letter.headers),
         "payload": payloads.json(&letter.payload),
     })
 }

@@ -14,6 +14,7 @@ mod create;
 mod dlq;
 mod doctor;
 mod exit;
+mod headers;
 mod ls;
 mod nodes;
 mod payload;

@@ -5,17 +5,20 @@ use ipc_queue::shm::Waiting;
 use serde_json::{Value, json};
 
 use crate::address;
+use crate::headers;
 use crate::payload::Payloads;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, plain};
 
-const COLUMNS: [Column; 6] = [
+/// Without the last column, if no message has headers.
+const COLUMNS: [Column; 7] = [
     ("message", 2),
     ("sent", 1),
     ("priority", 5),
     ("#attempts", 4),
     ("#bytes", 3),
     ("payload", 0),
+    ("headers", 6),
 ];
 
 pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
@@ -24,16 +27,21 @@ pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
     let waiting = inspector.waiting(most);
     let rows: Vec<_> = waiting.iter().map(|one| value(one, &payloads)).collect();
     show.rows(&rows, || {
-        let mut table = Table::new(&COLUMNS);
+        let any = waiting.iter().any(|message| !message.headers.is_empty());
+        let columns = COLUMNS.len() - usize::from(!any);
+        let mut table = Table::new(&COLUMNS[..columns]);
         for message in &waiting {
-            table.add(vec![
+            let mut row = vec![
                 plain(message.message),
                 plain(format!("{} ago", show::time(show::age(message.sent_at)))),
                 plain(format!("{:?}", message.priority).to_lowercase()),
                 plain(message.attempts),
                 plain(message.payload.len()),
                 plain(payloads.excerpt(&message.payload)),
-            ]);
+                plain(headers::in_a_line(&message.headers)),
+            ];
+            row.truncate(columns);
+            table.add(row);
         }
         table
     });
@@ -48,6 +56,7 @@ fn value(message: &Waiting, payloads: &Payloads) -> Value {
         "age_seconds": show::age(message.sent_at).as_secs_f64(),
         "attempts": message.attempts,
         "delayed": message.delayed,
+        "headers": headers::json(&message.headers),
         "payload": payloads.json(&message.payload),
     })
 }

@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
+use crate::headers;
 use crate::payload::Payloads;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
@@ -187,6 +188,7 @@ fn print(delivery: &ByteDelivery<'_>, payloads: &Payloads, show: &Show) -> io::R
         "message": delivery.id().to_string(),
         "kind": format!("{:?}", delivery.kind()),
         "attempt": delivery.attempt(),
+        "headers": headers::json(&delivery.headers()),
         "payload": payloads.json(payload),
     });
     show.payload(value.to_string().as_bytes())

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::address;
 use crate::cli::{self, Urgency};
 use crate::exit::Exit;
+use crate::headers;
 use crate::payload::Payloads;
 use crate::show::Show;
 
@@ -43,6 +44,10 @@ fn options(what: &cli::Send) -> Result<SendOptions> {
     }
     // Before a queue is created for it.
     options.check_key()?;
+    for header in &what.headers {
+        let (name, value) = headers::parse(header)?;
+        options = options.header(&name, value).map_err(headers::refused)?;
+    }
     Ok(options)
 }
 

@@ -188,6 +188,57 @@ fn dead_letters_are_listed_shown_sent_again_and_dropped() {
 }
 
 #[test]
+fn headers_are_sent_and_shown_wherever_messages_are() {
+    let place = Place::new("headers");
+    place.make();
+    let name = place.queue();
+    let send = |header: &str| place.run(&["send", &name, "one", "--header", header]);
+    let refused = [
+        ("tenant", "NAME=VALUE"),
+        ("Tenant=acme", "not a header name"),
+    ];
+    for (header, advice) in refused {
+        let output = send(header);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(advice), "{said}");
+    }
+    assert_eq!(place.json(&["stat", &name])["stats"]["sent"], 0);
+    let output = place.run(&[
+        "send",
+        &name,
+        "one",
+        "--header",
+        "tenant=acme",
+        "--header",
+        "trace=a=b",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let expected = serde_json::json!({ "tenant": "acme", "trace": "a=b" });
+    assert_eq!(place.json(&["peek", &name])[0]["headers"], expected);
+    let peeked = place.text(&["peek", &name]);
+    assert!(peeked.contains("tenant=acme trace=a=b"), "{peeked}");
+    // Its only attempt.
+    assert_eq!(place.json(&["recv", &name, "--nack"])["headers"], expected);
+    let letters = place.json(&["dlq", "ls", &name]);
+    assert_eq!(letters[0]["headers"], expected);
+    let letter = letters[0]["letter"].as_str().unwrap();
+    let shown = place.text(&["dlq", "show", &name, letter]);
+    for line in ["header        tenant=acme", "header        trace=a=b"] {
+        assert!(shown.lines().any(|shown| shown == line), "{shown}");
+    }
+    place.text(&["dlq", "requeue", &name, letter]);
+    assert_eq!(place.json(&["recv", &name])["headers"], expected);
+    // A message without headers has none, and takes no room for them.
+    place.text(&["send", &name, "two"]);
+    assert!(!place.text(&["peek", &name]).contains("headers"));
+    assert_eq!(
+        place.json(&["recv", &name])["headers"],
+        serde_json::json!({})
+    );
+}
+
+#[test]
 fn what_is_not_empty_is_removed_only_by_force() {
     let place = Place::new("rm");
     let queue = place.make();

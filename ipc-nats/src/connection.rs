@@ -16,6 +16,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
+use ipc_queue::ThisProcess;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
@@ -37,7 +38,7 @@ pub(crate) struct Connection {
     pub(crate) process: String,
     /// Says that this process lives, and holds the connection.
     presence: AbortHandle,
-    pid: u32,
+    made_by: ThisProcess,
 }
 
 /// Why the server did not do what it was asked.
@@ -83,11 +84,16 @@ type Connections = HashMap<Key, Weak<Connection>>;
 struct Key {
     servers: Vec<String>,
     options: NatsOptions,
-    /// A forked child needs its own.
-    pid: u32,
 }
 
 static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
+
+/// A connection, unless nobody has it any more or it is the parent's: a forked child needs its own.
+fn usable(connection: &Weak<Connection>) -> Option<Arc<Connection>> {
+    connection
+        .upgrade()
+        .filter(|connection| !connection.is_forked())
+}
 
 fn connections() -> MutexGuard<'static, Connections> {
     CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -150,14 +156,13 @@ impl Connection {
         let key = Key {
             servers: address.servers.clone(),
             options,
-            pid: std::process::id(),
         };
-        if let Some(connection) = connections().get(&key).and_then(Weak::upgrade) {
+        if let Some(connection) = connections().get(&key).and_then(usable) {
             return Ok(connection);
         }
         let made = Arc::new(Self::connect(&key.servers, &key.options).await?);
         let mut known = connections();
-        if let Some(connection) = known.get(&key).and_then(Weak::upgrade) {
+        if let Some(connection) = known.get(&key).and_then(usable) {
             return Ok(connection);
         }
         known.retain(|_, connection| connection.strong_count() > 0);
@@ -209,7 +214,7 @@ impl Connection {
             time: within,
             process,
             presence,
-            pid: std::process::id(),
+            made_by: ThisProcess::current(),
         })
     }
 
@@ -225,7 +230,7 @@ impl Connection {
 
     /// Whether this process is a forked copy of the one that connected: none of its threads were copied.
     pub(crate) fn is_forked(&self) -> bool {
-        self.pid != std::process::id()
+        !self.made_by.is_current()
     }
 
     /// Whether a process still has its connection, as far as its servers know. One that is cut off counts as dead: who acts on

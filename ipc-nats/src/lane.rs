@@ -29,7 +29,8 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType,
 };
 use bytes::Bytes;
-use ipc_proto::QueueSettings;
+use ipc_proto::{Headers, QueueSettings};
+use ipc_queue::transport::shorten_reason;
 use serde_json::json;
 
 use crate::connection::{Connection, Refusal, Stored, code};
@@ -329,14 +330,22 @@ impl Lane {
         let Some(found) = self.last(&self.places, &subject, until).await? else {
             return Ok(None);
         };
-        let record = Record::read(&found.headers).ok_or_else(|| self.strange(place))?;
+        let mut record = Record::read(&found.headers).ok_or_else(|| self.strange(place))?;
         let written_at = found.time.unix_timestamp_nanos();
         let key = key_in(&found.headers).unwrap_or(place).to_owned();
-        let content = Content::read(&found.headers, found.payload);
+        let read = Content::read(&found.headers, found.payload.clone());
+        // A dead letter can be discarded, also if its headers are damaged.
+        let content = read.unwrap_or_else(|_| {
+            if record.error.is_empty() {
+                let damaged = self.malformed(&key).to_string();
+                shorten_reason(&damaged).clone_into(&mut record.error);
+            }
+            Content::new(Headers::new(), found.payload)
+        });
         Ok(Some(Place {
             seq: found.sequence,
             record,
-            content: content.map_err(|_| self.malformed(&key))?,
+            content,
             key,
             written_at: u64::try_from(written_at).unwrap_or_default(),
         }))

@@ -1,13 +1,13 @@
 //! Receives: asks a work queue for the next message, then takes it by its record.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
 use futures_util::StreamExt;
 use futures_util::stream;
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{ReceivePort, Wait};
+use ipc_queue::transport::{ReceivePort, Wait, shorten_reason};
 use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvError};
 use tokio::sync::Mutex;
 
@@ -27,6 +27,8 @@ pub(crate) struct NatsReceiver {
     id: u64,
     /// Made when first needed. Only ever used by one thread at a time.
     puller: Mutex<Option<Puller>>,
+    /// An error about a message of a batch whose first messages were received: for the next call.
+    later: std::sync::Mutex<Option<RecvError>>,
 }
 
 /// A message that was taken.
@@ -53,7 +55,12 @@ impl NatsReceiver {
             shared: Arc::clone(shared),
             id: fastrand::u64(1..),
             puller: Mutex::default(),
+            later: std::sync::Mutex::default(),
         }
+    }
+
+    fn later(&self) -> std::sync::MutexGuard<'_, Option<RecvError>> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn receive(&self, wait: Wait) -> Result<Taken, RecvError> {
@@ -136,8 +143,20 @@ impl NatsReceiver {
         let came = came.map_err(|trouble| shared.recv_error(trouble))?;
         let takes = came.into_iter().map(|message| self.take(message));
         let taken: Vec<_> = stream::iter(takes).buffered(IN_FLIGHT).collect().await;
-        // One that could not be taken is handed out again in the server's time.
-        Ok(taken.into_iter().filter_map(Result::ok).flatten().collect())
+        let (mut batch, mut later) = (Vec::new(), None);
+        for taken in taken {
+            match taken {
+                Ok(taken) => batch.extend(taken),
+                // A dead letter by now. After any other error it is handed out again in the
+                // server's time.
+                Err(error) if error.is_of_one_message() => later = later.or(Some(error)),
+                Err(_) => {}
+            }
+        }
+        if later.is_some() {
+            *self.later() = later;
+        }
+        Ok(batch)
     }
 
     fn delivery(&self, taken: Taken) -> ByteDelivery<'_> {
@@ -255,7 +274,6 @@ impl NatsReceiver {
         let Some(handed) = Handed::read(&message, &shared.lanes) else {
             return Ok(None);
         };
-        let handed = handed?;
         let lane = &shared.lanes[handed.lane];
         let mut place = match handed.place() {
             Some(place) => Some(place),
@@ -335,8 +353,17 @@ impl NatsReceiver {
                 return Ok(None);
             }
         }
-        record.state = State::Leased;
         record.attempt = record.attempt.saturating_add(1);
+        if handed.is_damaged {
+            // Said once: it is a dead letter then, and not handed out again.
+            let damaged = lane.malformed(&held.key);
+            record.error = shorten_reason(&damaged.to_string()).to_owned();
+            shared
+                .bury(&held, record, DeadReason::Buried, until)
+                .await?;
+            return Err(damaged);
+        }
+        record.state = State::Leased;
         shared.connection.process.clone_into(&mut record.process);
         record.holder = Some(self.holder());
         held.seq = lane
@@ -379,7 +406,9 @@ struct Handed {
     lane: usize,
     key: String,
     reply: String,
+    /// Without headers, if these are damaged.
     content: Content,
+    is_damaged: bool,
     /// As the message was sent, with its record's sequence; not for a redelivery.
     first: Option<(u64, Record)>,
     /// The number that it was published with ([`Record::work`]).
@@ -388,7 +417,7 @@ struct Handed {
 
 impl Handed {
     /// `None`: it is not a message of one of these lanes.
-    fn read(message: &Message, lanes: &[Lane]) -> Option<Result<Self, Trouble>> {
+    fn read(message: &Message, lanes: &[Lane]) -> Option<Self> {
         let reply = message.reply.as_ref()?.to_string();
         let delivered = Delivered::read(&reply)?;
         let (stream, key) = message.subject.as_str().rsplit_once('.')?;
@@ -396,17 +425,18 @@ impl Handed {
         let headers = message.headers.as_ref()?;
         let sent = record::read_place(headers).zip(Record::read(headers));
         let work = sent.as_ref().map_or(0, |(_, record)| record.work);
-        let Ok(content) = Content::read(headers, message.payload.clone()) else {
-            return Some(Err(lanes[lane].malformed(key)));
-        };
-        Some(Ok(Self {
+        let read = Content::read(headers, message.payload.clone());
+        let is_damaged = read.is_err();
+        let bare = |_| Content::new(Headers::new(), message.payload.clone());
+        Some(Self {
             lane,
             key: key.to_owned(),
             reply,
-            content,
+            content: read.unwrap_or_else(bare),
+            is_damaged,
             first: sent.filter(|_| delivered.times == 1),
             work,
-        }))
+        })
     }
 
     /// The message's place, if it must be as it was when it was sent.
@@ -443,6 +473,9 @@ impl ReceivePort for NatsReceiver {
         if self.shared.connection.is_forked() {
             return Err(RecvError::Forked);
         }
+        if let Some(error) = self.later().take() {
+            return Err(error);
+        }
         let taken = block_on(self.receive(wait))?;
         Ok(self.delivery(taken))
     }
@@ -458,14 +491,17 @@ impl ReceivePort for NatsReceiver {
         }
         let before = into.len();
         into.push(self.recv(wait)?);
-        // The first one is there: what goes wrong with the others shows in the next call.
+        // The first one is there: which others are damaged is said by the next call. Everything else
+        // that goes wrong shows again.
         let more = block_on(self.receive_more(most - 1)).unwrap_or_default();
         into.extend(more.into_iter().map(|taken| self.delivery(taken)));
         // What the consumer did not know of yet.
-        while into.len() - before < most
-            && let Ok(delivery) = self.recv(Wait::No)
-        {
-            into.push(delivery);
+        while into.len() - before < most && self.later().is_none() {
+            match self.recv(Wait::No) {
+                Ok(delivery) => into.push(delivery),
+                Err(error) if error.is_of_one_message() => *self.later() = Some(error),
+                Err(_) => break,
+            }
         }
         Ok(())
     }

@@ -451,6 +451,7 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => RecvError::Removed,
+            Trouble::Damaged(what) => RecvError::Damaged(what),
             other => RecvError::Transport(other.to_string()),
         }
     }

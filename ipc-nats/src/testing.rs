@@ -108,6 +108,39 @@ pub fn streams(address: &NatsAddress) -> Vec<String> {
     })
 }
 
+/// Damages the headers of the last message that waits in the queue at this address, as another
+/// program could: names a header that is not there.
+///
+/// # Panics
+/// If it can't, or the server has other queues.
+pub fn damage_last_headers(address: &NatsAddress) {
+    let work = streams(address).into_iter();
+    let work = work.filter(|name| name.contains("-work-"));
+    block_on(async {
+        let connection = Connection::to(address).await.expect("the server is there");
+        for name in work {
+            let stream = connection.jetstream.get_stream(&name).await;
+            let stream = stream.expect("it was just listed");
+            let last = stream.cached_info().state.last_sequence;
+            let found = stream.get_raw_message(last).await.expect("it waits");
+            stream.delete_message(last).await.expect("it is there");
+            let mut headers = async_nats::HeaderMap::new();
+            for (name, values) in found.headers.iter() {
+                // The server would take the new message for the old one.
+                if name.to_string() != "Nats-Msg-Id" {
+                    let values = values.iter().cloned();
+                    values.for_each(|value| headers.append(name.clone(), value));
+                }
+            }
+            headers.insert("Ipc-Headers", "lost");
+            let jetstream = &connection.jetstream;
+            let sent = jetstream.publish_with_headers(found.subject, headers, found.payload);
+            let sent = sent.await.expect("the server takes it");
+            sent.await.expect("and says so");
+        }
+    });
+}
+
 /// Three servers that are one cluster.
 #[derive(Debug)]
 pub struct TestCluster {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_nats::testing::{Program, TestCluster, TestServer, create_in_first_layout, streams};
+use ipc_nats::testing::{
+    Program, TestCluster, TestServer, create_in_first_layout, damage_last_headers, streams,
+};
 use ipc_nats::{Answers, NatsAddress, NatsQueue, Nodes, Put};
 use ipc_queue::conformance::{Fault, Proxy};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
@@ -24,6 +26,7 @@ ipc_nats::on_each_server! {
     what_could_not_be_sent_takes_no_place_when_the_server_is_back
     a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing
     headers_travel_with_payloads_of_every_size_around_the_servers_limit
+    damaged_headers_are_an_error_once_and_then_a_dead_letter
     nothing_accepted_is_lost_when_connections_are_cut
     who_lost_a_message_while_it_was_stopped_can_not_ack_it
     a_killed_workers_message_comes_again_and_counts_as_a_crash
@@ -211,6 +214,43 @@ fn headers_travel_with_payloads_of_every_size_around_the_servers_limit(program: 
         delivery.ack().expect("we hold it");
     }
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+}
+
+fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
+    let server = TestServer::of(program);
+    let address = server.address("jobs");
+    let queue = open(&address);
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let options = SendOptions::new().header("tenant", "acme").unwrap();
+    let rest = address.strip_prefix("nats:").unwrap();
+    let damage = || damage_last_headers(&NatsAddress::parse(rest).unwrap());
+    let send = |payload: &[u8]| sender.send_with(payload, &options, Wait::No).unwrap();
+    // Alone; then behind one that is whole, in one batch.
+    send(b"damaged");
+    damage();
+    let damaged = receiver.recv_timeout(A_WHILE);
+    assert!(matches!(damaged, Err(RecvError::Damaged(_))), "{damaged:?}");
+    let [letter] = &queue.transport().dead_letters().unwrap()[..] else {
+        panic!("there is one");
+    };
+    assert_eq!(letter.payload, b"damaged");
+    assert!(letter.error.contains("headers"), "{}", letter.error);
+    assert!(queue.transport().discard(letter.id).unwrap());
+    send(b"whole");
+    send(b"damaged");
+    damage();
+    let mut batch = Vec::new();
+    while batch.is_empty() {
+        batch = receiver.recv_batch(2, Wait::at_most(A_WHILE)).unwrap();
+    }
+    assert_eq!((batch.len(), batch[0].payload()), (1, &b"whole"[..]));
+    let damaged = receiver.recv_timeout(A_WHILE).map(drop);
+    assert!(matches!(damaged, Err(RecvError::Damaged(_))), "{damaged:?}");
+    let next = receiver.try_recv().map(drop);
+    assert_eq!(next, Err(RecvError::Empty), "it is said once");
+    batch.into_iter().for_each(|whole| whole.ack().unwrap());
+    let stats = queue.transport().stats().unwrap();
+    assert_eq!((stats.in_use(), stats.dead), (1, 1));
 }
 
 /// Hands bytes on to a server, until it is told to cut all connections.

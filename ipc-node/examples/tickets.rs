@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("length: {}", length.wait()?);
     match parsed.wait_timeout(Duration::from_secs(10)) {
         Ok(Ok(number)) => println!("parsed: {number}"),
-        Ok(Err(JobError::Failed { message })) => println!("the handler says: {message}"),
+        Ok(Err(JobError::Failed { message, .. })) => println!("the handler says: {message}"),
         Ok(Err(error)) => println!("no result: {error}"),
         Err(ticket) => println!("ticket {} takes longer", ticket.number()), // and is still good
     }

@@ -31,6 +31,7 @@ mod program;
 mod queues;
 mod request;
 mod restart;
+mod retry;
 mod sigterm;
 mod state;
 mod status;
@@ -61,6 +62,7 @@ pub use map::{Map, MapUnordered};
 pub use owner::PoolOwner;
 pub use request::Request;
 pub use restart::{Backoff, Intensity, RestartPolicy};
+pub use retry::RetryPolicy;
 pub use status::{Loss, PoolStatus, WorkerStatus};
 pub use stream::{JobEvent, decode_answer};
 pub use submit::SubmitError;
@@ -114,7 +116,7 @@ impl Pool {
             keep_alive: builder.kept_alive(&address)?,
             address,
         };
-        let mut settings = builder.queue.clone();
+        let mut settings = builder.limits.retry.applied_to(builder.queue.clone());
         settings.lease = place.keep_alive.or(settings.lease);
         let (queues, found) = Queues::create(&place, &settings)?;
         let queues = Arc::new(queues);

@@ -145,11 +145,12 @@ fn every_job_is_answered_by_what_its_handler_says() {
     assert_eq!(
         failed,
         Err(JobError::Failed {
-            message: "no such image".to_owned()
+            message: "no such image".to_owned(),
+            attempts: 1,
         })
     );
     let said = |name: &str, input: &str| match wait(pool.submit::<_, ()>(name, &input).unwrap()) {
-        Err(JobError::Failed { message }) => message,
+        Err(JobError::Failed { message, .. }) => message,
         other => panic!("{other:?}"),
     };
     assert!(said("panic", "out of range").contains("out of range"));

@@ -23,6 +23,7 @@ mod local;
 pub mod metrics;
 mod options;
 mod owned;
+mod process;
 mod queue;
 #[cfg(target_os = "linux")]
 mod readiness;
@@ -56,6 +57,7 @@ pub use loan::{Loan, PublishOnce};
 pub use local::LocalQueue;
 pub use options::QueueOptions;
 pub use owned::{OwnedByteDelivery, OwnedDelivery, SettleOnce};
+pub use process::ThisProcess;
 pub use queue::Queue;
 #[cfg(target_os = "linux")]
 pub use readiness::Readiness;
@@ -79,3 +81,8 @@ pub use ipc_proto::{
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The guide to workers: its programs must run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/worker.md")]
+struct WorkerGuide;

@@ -24,6 +24,8 @@ enum Lie {
     Boasts(Semantic),
     /// It has what it says that it has not.
     Conceals(Semantic),
+    /// It never ends a lease for the last time: the message is neither delivered nor a dead letter.
+    LosesDead,
 }
 
 impl Lie {
@@ -73,7 +75,7 @@ impl Transport for Liar {
     fn capabilities(&self) -> Capabilities {
         let true_ones = self.queue.capabilities();
         match self.lie {
-            Lie::None => true_ones,
+            Lie::None | Lie::LosesDead => true_ones,
             Lie::Boasts(semantic) => true_ones.natively([semantic]),
             Lie::Conceals(semantic) => true_ones.with(semantic, Support::Unsupported),
         }
@@ -136,6 +138,9 @@ impl Transport for Liar {
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
         let mut letters = self.queue.dead_letters()?;
+        if matches!(self.lie, Lie::LosesDead) {
+            letters.clear();
+        }
         if self.lie.lacks(Semantic::Reasons) {
             letters.iter_mut().for_each(|letter| letter.error.clear());
         }
@@ -284,4 +289,13 @@ fn a_capability_that_is_there_and_not_declared_fails() {
         let expected = CAN_NOT_BE_ASKED_FOR.contains(&semantic);
         assert_eq!(passes, expected, "{semantic}");
     }
+}
+
+#[test]
+fn a_dead_letter_that_never_comes_is_not_waited_for_for_ever() {
+    let name = "leases_that_end_are_limited_by_themselves";
+    let mut all = promises().into_iter();
+    let (_, promise) = all.find(|(promise, _)| *promise == name).unwrap();
+    let kept = catch_unwind(AssertUnwindSafe(|| promise(&Lie::LosesDead)));
+    assert!(kept.is_err());
 }

@@ -129,6 +129,66 @@ fn more_ended_leases_than_a_cell_remembers_are_refused_at_creation() {
 }
 
 #[test]
+fn a_message_may_be_limited_to_one_lease() {
+    let shm = Shm::new();
+    let request = OpenRequest {
+        settings: QueueSettings {
+            lease: Some(Duration::from_millis(20)),
+            expiry_limit: 1,
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let name = Name::new("once").unwrap();
+    let queue = ByteQueue::over(shm.open(&name, &request).unwrap());
+    let receiver = queue.receiver();
+    queue.sender().try_send(b"job").unwrap();
+    let lost = receiver.recv().unwrap();
+    let again = receiver.recv_timeout(Duration::from_millis(500));
+    assert!(
+        matches!(again, Err(RecvError::TimedOut { .. })),
+        "{again:?}"
+    );
+    let letters = queue.transport().dead_letters().unwrap();
+    assert_eq!((letters.len(), letters[0].expiries), (1, 1));
+    drop((lost, again));
+    drop(receiver);
+    drop(queue);
+    shm.remove(&name).unwrap();
+}
+
+/// The number of a message's deliveries must stay below that at which they start over.
+#[test]
+fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
+    let shm = Shm::new();
+    let request = OpenRequest {
+        settings: QueueSettings {
+            lease: Some(Duration::from_millis(500)),
+            ..QueueSettings::default()
+        },
+        ..OpenRequest::default()
+    };
+    let name = Name::new("read").unwrap();
+    let queue = ByteQueue::over(shm.open(&name, &request).unwrap());
+    let receiver = queue.receiver();
+    queue.sender().try_send(b"job").unwrap();
+    let lost = receiver.recv().unwrap();
+    let second = receiver.recv().unwrap();
+    second.extend(Duration::from_secs(3600)).unwrap();
+    second.snooze(Duration::ZERO).unwrap();
+    let third = receiver.recv().unwrap();
+    assert_eq!((lost.attempt(), third.attempt()), (1, 3));
+    // Once the first has let go, it does not count.
+    drop(lost);
+    third.extend(Duration::from_secs(3600)).unwrap();
+    third.snooze(Duration::ZERO).unwrap();
+    assert_eq!(receiver.recv().unwrap().attempt(), 3);
+    drop(receiver);
+    drop(queue);
+    shm.remove(&name).unwrap();
+}
+
+#[test]
 fn memory_is_waited_for_like_a_place() {
     let shm = Shm::new();
     let queue = short_of_memory(&shm);

@@ -15,6 +15,7 @@ use super::leftovers::LeftoverJobs;
 use super::owner::{self, PoolOwner};
 use super::program::Program;
 use super::restart::{Backoff, Intensity, RestartPolicy};
+use super::retry::RetryPolicy;
 use super::worker::Handlers;
 use super::{Loss, Pool};
 
@@ -38,6 +39,7 @@ pub(super) struct Limits {
     pub max_memory: Option<u64>,
     pub sigterm_drains: bool,
     pub dead_letters: DeadLetterLimit,
+    pub retry: RetryPolicy,
 }
 
 /// Sets up a [`Pool`].
@@ -112,13 +114,9 @@ impl Default for PoolBuilder {
                 max_memory: None,
                 sigterm_drains: false,
                 dead_letters: DeadLetterLimit::default(),
+                retry: RetryPolicy::default(),
             },
-            queue: QueueSettings {
-                attempt_limit: 3,
-                crash_limit: 3,
-                backoff: ipc_queue::Backoff::None,
-                ..QueueSettings::default()
-            },
+            queue: QueueSettings::default(),
             namespace: "default".to_owned(),
             address: None,
             keep_alive: None,
@@ -162,7 +160,7 @@ impl PoolBuilder {
         self
     }
 
-    /// How long a job may take. Then its worker is killed, and the job is answered with
+    /// How long one attempt at a job may take. Then its worker is killed, and the job is answered with
     /// [`TimedOut`](super::JobError::TimedOut) and not tried again.
     pub fn job_timeout(mut self, time: Duration) -> Self {
         self.limits.job = Some(time);
@@ -176,9 +174,17 @@ impl PoolBuilder {
         self
     }
 
-    /// How many workers may die over a job, before it is a dead letter. Default 3.
-    pub fn attempt_limit(mut self, attempts: u8) -> Self {
-        (self.queue.attempt_limit, self.queue.crash_limit) = (attempts, attempts);
+    /// How often a job is tried again after an error, a panic or the death of its worker. Default:
+    /// after a death only.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.limits.retry = policy;
+        self
+    }
+
+    /// Number of workers that may die over a job before it is a dead letter. Default 3. The same as
+    /// [`RetryPolicy::crashes`].
+    pub fn attempt_limit(mut self, workers: u8) -> Self {
+        self.limits.retry = self.limits.retry.crashes(workers);
         self
     }
 
@@ -188,7 +194,8 @@ impl PoolBuilder {
         self
     }
 
-    /// How long jobs may take to be done when the pool drains. Then the workers are killed. Default 30 s.
+    /// How long jobs may take to be done when the pool drains, those included that wait to be
+    /// [tried again](Self::retry). Then the workers are killed. Default 30 s.
     pub fn drain_timeout(mut self, time: Duration) -> Self {
         self.limits.drain = time;
         self

@@ -129,6 +129,7 @@ mod tests {
     use ipc_proto::{Kind, MessageId, SenderId, Timestamp};
     use ipc_queue::DeadReason;
 
+    use super::super::retry::Attempts;
     use super::*;
 
     fn letter(payload: &[u8]) -> DeadLetter {
@@ -197,6 +198,10 @@ mod tests {
             ticket: 300,
             handler: "square".to_owned(),
             input: vec![3],
+            attempts: Attempts {
+                errors: 4,
+                panics: 2,
+            },
         };
         let mut payload = codec::encode(&job).unwrap();
         payload.extend_from_slice(b"content");
@@ -206,6 +211,7 @@ mod tests {
             (found.ticket, &found.handler[..], content),
             (1, "square", &b"content"[..])
         );
+        assert_eq!(found.attempts, job.attempts);
         assert_eq!(renumbered(b"\xff", 1), None);
     }
 }

@@ -74,6 +74,18 @@ pub(super) fn job_without_result(shared: &Shared, ticket: u64, error: &JobError)
     );
 }
 
+/// An attempt at a job failed, and the job is tried again later.
+pub(super) fn job_retries(shared: &Shared, ticket: u64, attempt: u8, error: &str) {
+    tracing::info!(
+        target: TARGET,
+        queue = shared.place.jobs(),
+        ticket,
+        attempt,
+        error,
+        "job is tried again"
+    );
+}
+
 pub(super) fn draining(shared: &Shared) {
     tracing::info!(target: TARGET, queue = shared.place.jobs(), "pool drains");
 }

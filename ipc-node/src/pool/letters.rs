@@ -129,6 +129,13 @@ impl Letters {
                 },
             };
         }
+        // Handlers failed and workers died, and the queue's limit was reached by both together.
+        if letter.reason == DeadReason::Nacked && !letter.error.is_empty() {
+            let message = letter.error.clone();
+            let error = JobError::Failed { message, attempts };
+            let signal = letter.signal;
+            return Explanation::Known { error, signal };
+        }
         let keep_alive = shared.place.keep_alive;
         let is_death = matches!(letter.reason, DeadReason::Crashed | DeadReason::Nacked)
             || (letter.reason == DeadReason::Expired && keep_alive.is_some());
@@ -173,7 +180,7 @@ fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
 
 /// What is known of how a job's last worker died.
 ///
-/// A worker never gives a job back: it acks or buries it. So a job that came back came back by a
+/// A worker that gives a job back says why. So a job that came back without a reason came back by a
 /// death.
 fn how_it_died(
     letter: &DeadLetter,

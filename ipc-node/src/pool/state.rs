@@ -213,8 +213,23 @@ impl Shared {
                     tell(ticket, done, of);
                 }
             }
-            What::Answered { ticket, answer } => {
-                self.hear_answer(&mut state, start, ticket, answer);
+            What::Answered {
+                ticket,
+                attempt,
+                answer,
+            } => self.hear_answer(&mut state, start, ticket, (attempt, answer)),
+            What::Retries {
+                ticket,
+                attempt,
+                why,
+            } => {
+                if let Some(worker) = worker {
+                    worker.running = None;
+                }
+                state.worked = true;
+                state.orphans.remove(&ticket);
+                drop(state);
+                super::events::job_retries(self, ticket, attempt, &why);
             }
             What::Skipped { ticket } => {
                 worker.into_iter().for_each(|worker| worker.running = None);
@@ -247,7 +262,7 @@ impl Shared {
         state: &mut State,
         start: u64,
         ticket: u64,
-        answer: Result<Vec<u8>, String>,
+        (attempts, answer): (u8, Result<Vec<u8>, String>),
     ) {
         if let Some(worker) = state.workers.get_mut(&start) {
             if let Some(running) = worker.running.take() {
@@ -258,7 +273,7 @@ impl Shared {
         state.worked = true;
         state.orphans.remove(&ticket);
         self.notices.done(ticket);
-        let answer = answer.map_err(|message| JobError::Failed { message });
+        let answer = answer.map_err(|message| JobError::Failed { message, attempts });
         self.tell_of_failure(ticket, &answer);
         let mut tickets = self.tickets.lock();
         let first = self.tickets.answer(&mut tickets, ticket, answer);

@@ -196,11 +196,13 @@ impl Pool {
     ) -> Result<impl FnOnce(u64) -> Result<(), PoolError>, PoolError> {
         let input = codec::encode(input).map_err(SendFailure::from)?;
         let handler = name.to_owned();
+        let attempts = self.shared.limits.retry.attempts();
         Ok(move |ticket| {
             let job = Job {
                 ticket,
                 handler,
                 input,
+                attempts,
             };
             send(&codec::encode(&job).map_err(SendFailure::from)?)
         })

@@ -19,10 +19,13 @@ use super::stream::{JobEvent, Stream};
 #[non_exhaustive]
 pub enum JobError {
     /// The handler said so, panicked, or is unknown to the worker.
-    #[error("the job failed: {message}")]
+    #[error("the job failed{}: {message}", at_attempt(*attempts))]
     Failed {
         /// What it said.
         message: String,
+        /// Number of attempts made, this last one included: see
+        /// [`RetryPolicy`](super::RetryPolicy).
+        attempts: u8,
     },
     /// Each worker that had it died. It is a dead letter now.
     #[error("each of the {attempts} workers that had the job died, the last of {}: {note}", signal_name(*signal))]
@@ -75,6 +78,13 @@ pub enum JobError {
         /// What is wrong.
         message: String,
     },
+}
+
+fn at_attempt(attempts: u8) -> String {
+    match attempts {
+        0 | 1 => String::new(),
+        more => format!(" at attempt {more}, and is not tried again"),
+    }
 }
 
 fn signal_name(signal: Option<i32>) -> String {

@@ -9,6 +9,8 @@ use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, ControlError, QueueError, QueueOptions};
 use serde::{Deserialize, Serialize};
 
+use super::retry::Attempts;
+
 /// The environment variable that makes a process a worker.
 pub(super) const PLACE: &str = "IPC_POOL_WORKER";
 /// Set in the numbers of those that another process than the pool's has started.
@@ -22,6 +24,7 @@ pub(super) struct Job {
     pub ticket: u64,
     pub handler: String,
     pub input: Vec<u8>,
+    pub attempts: Attempts,
 }
 
 /// What a worker says.
@@ -50,7 +53,14 @@ pub(super) enum What {
     },
     Answered {
         ticket: u64,
+        attempt: u8,
         answer: Result<Vec<u8>, String>,
+    },
+    /// The attempt failed, and the job is to be tried again.
+    Retries {
+        ticket: u64,
+        attempt: u8,
+        why: String,
     },
     /// It will not run this one: nobody wants it any more.
     Skipped {

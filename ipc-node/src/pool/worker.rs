@@ -5,6 +5,7 @@
 //! An answer is published before its job is acked. Killed in between, the worker leaves a job that runs again, and
 //! a second answer, which the pool drops.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::io::{self, PipeReader, Write};
@@ -15,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use ipc_proto::{Kind, codec};
+use ipc_proto::{CodecError, Kind, codec};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteSender, OwnedByteDelivery, QueueError, RecvError, SendFailure,
-    SettleError,
+    ByteDelivery, ByteQueue, ByteSender, Nack, OwnedByteDelivery, QueueError, RecvError,
+    SendFailure, SettleError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 use super::lifeline;
 use super::notices::{Inbox, Notices};
 use super::patience::{self, Patience};
+use super::retry::Attempts;
 use super::wire::{self, Job, PLACE, Place, Report, What};
 
 /// What a worker can do, by name. The same set in the program that has the pool and in its workers.
@@ -50,7 +52,7 @@ pub struct Handlers {
 /// The exit code of a program that panicked.
 const PANICKED: i32 = 101;
 
-type Run = dyn Fn(&[u8], &Context<'_>) -> Result<Vec<u8>, String> + Send + Sync;
+type Run = dyn Fn(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure> + Send + Sync;
 type Trouble = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a handler may ask and say about the job that it works on.
@@ -60,6 +62,18 @@ pub struct Context<'a> {
     ticket: u64,
     attempt: u8,
     content: &'a [u8],
+    is_final: Cell<bool>,
+}
+
+/// How an attempt at a job failed.
+#[derive(Debug)]
+enum Failure {
+    /// The job can't be begun, or its output not be sent: trying again would not help.
+    Unfit(String),
+    /// The handler's error.
+    Error(String),
+    /// The handler's panic.
+    Panic(String),
 }
 
 /// The right to a job's message.
@@ -95,10 +109,12 @@ struct Kept(Mutex<Option<OwnedByteDelivery>>);
 struct ThreadKilled;
 
 /// What becomes of a job's message.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum End {
     Ack,
     Bury,
+    /// It is to be tried again; with the reason.
+    Retry(String),
     /// It was the word to leave.
     Leave,
 }
@@ -113,7 +129,8 @@ impl Handlers {
     /// Handles jobs of this name with `run`, which gets the job's input, and what to ask and say meanwhile. Replaces what
     /// had the name before.
     ///
-    /// An error is the job's answer, and so is a panic; only a crash of the process is tried again.
+    /// An error is the job's answer, and so is a panic, unless the pool
+    /// [tries again](super::PoolBuilder::retry); a crash of the process is tried again.
     pub fn add<I, O, E>(
         &mut self,
         name: &str,
@@ -125,10 +142,10 @@ impl Handlers {
         E: Display,
     {
         let run = move |input: &[u8], context: &Context<'_>| {
-            let said = |error: &dyn Display| error.to_string();
-            let input = codec::decode(input).map_err(|error| said(&error))?;
-            let output = run(input, context).map_err(|error| said(&error))?;
-            codec::encode(&output).map_err(|error| said(&error))
+            let unfit = |error: CodecError| Failure::Unfit(error.to_string());
+            let input = codec::decode(input).map_err(unfit)?;
+            let output = run(input, context).map_err(|error| Failure::Error(error.to_string()))?;
+            codec::encode(&output).map_err(unfit)
         };
         self.by_name.insert(name.to_owned(), Box::new(run));
         self
@@ -241,12 +258,14 @@ impl Handlers {
             let payload = delivery.payload().to_vec();
             worker.kept.put(delivery.into_owned());
             let end = self.handle(worker, &payload, Hold::Kept, attempt)?;
-            (end, worker.kept.settle(end))
+            let settled = worker.kept.settle(&end);
+            (end, settled)
         } else {
             let hold = Hold::Lent(&delivery);
             let end = self.handle(worker, delivery.payload(), hold, attempt)?;
-            let settled = match end {
+            let settled = match &end {
                 End::Bury => delivery.bury(),
+                End::Retry(why) => delivery.nack_with(Nack::new().reason(why)),
                 _ => delivery.ack(),
             };
             (end, settled)
@@ -285,27 +304,60 @@ impl Handlers {
             ticket,
             attempt,
             content,
+            is_final: Cell::new(false),
         };
-        let answer = self.run(&job, &context);
-        worker.answer(ticket, answer)?;
+        let answer = match self.run(&job, &context) {
+            Ok(output) => Ok(output),
+            Err(failure) if failure.is_retried(job.attempts, &context) => {
+                let why = failure.into_message();
+                worker.say(What::Retries {
+                    ticket,
+                    attempt,
+                    why: why.clone(),
+                })?;
+                return Ok(End::Retry(why));
+            }
+            Err(failure) => Err(failure.into_message()),
+        };
+        worker.answer(ticket, attempt, answer)?;
         Ok(End::Ack)
     }
 
-    fn run(&self, job: &Job, context: &Context<'_>) -> Result<Vec<u8>, String> {
+    fn run(&self, job: &Job, context: &Context<'_>) -> Result<Vec<u8>, Failure> {
         let _span = super::events::span(job, context.attempt()).entered();
         let Some(run) = self.by_name.get(&job.handler) else {
             let name = &job.handler;
-            return Err(format!(
+            return Err(Failure::Unfit(format!(
                 "this worker has no handler {name:?}: add it before work_if_worker"
-            ));
+            )));
         };
         let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&job.input, context)));
         ran.unwrap_or_else(|panic| {
             if panic.is::<ThreadKilled>() {
                 panic::resume_unwind(panic);
             }
-            Err(format!("the handler panicked: {}", message_of(&*panic)))
+            let message = message_of(&*panic);
+            Err(Failure::Panic(format!("the handler panicked: {message}")))
         })
+    }
+}
+
+impl Failure {
+    /// Whether the job is tried again, rather than answered.
+    fn is_retried(&self, attempts: Attempts, context: &Context<'_>) -> bool {
+        let limit = match self {
+            Self::Unfit(_) => return false,
+            Self::Error(_) => attempts.errors,
+            Self::Panic(_) => attempts.panics,
+        };
+        let is_wanted = !context.worker.ties.said_unwanted(context.ticket);
+        context.attempt < limit && is_wanted && !context.is_final.get()
+    }
+
+    fn into_message(self) -> String {
+        match self {
+            Self::Unfit(message) | Self::Error(message) | Self::Panic(message) => message,
+        }
     }
 }
 
@@ -326,11 +378,20 @@ impl Worker {
     }
 
     /// An answer that the queue can't carry is said to be so.
-    fn answer(&self, ticket: u64, answer: Result<Vec<u8>, String>) -> Result<(), SendFailure> {
-        match self.say(What::Answered { ticket, answer }) {
+    fn answer(
+        &self,
+        ticket: u64,
+        attempt: u8,
+        answer: Result<Vec<u8>, String>,
+    ) -> Result<(), SendFailure> {
+        let answered = |answer| What::Answered {
+            ticket,
+            attempt,
+            answer,
+        };
+        match self.say(answered(answer)) {
             Err(error @ SendFailure::TooLarge { .. }) => {
-                let answer = Err(format!("the answer can't be sent: {error}"));
-                self.say(What::Answered { ticket, answer })
+                self.say(answered(Err(format!("the answer can't be sent: {error}"))))
             }
             said => said,
         }
@@ -379,11 +440,12 @@ impl Kept {
         let _ = held.as_ref().map(|held| held.extend(lease));
     }
 
-    fn settle(&self, end: End) -> Result<(), SettleError> {
+    fn settle(&self, end: &End) -> Result<(), SettleError> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (held, end) {
             (None, _) => Ok(()),
             (Some(held), End::Bury) => held.bury(),
+            (Some(held), End::Retry(why)) => held.nack_with(Nack::new().reason(why)),
             (Some(held), _) => held.ack(),
         }
     }
@@ -413,6 +475,11 @@ impl Context<'_> {
     pub fn is_cancelled(&self) -> bool {
         self.worker.die_if_killed();
         self.worker.ties.said_unwanted(self.ticket)
+    }
+
+    /// Says that trying again would not help: if this attempt fails, that is the job's answer.
+    pub fn do_not_retry(&self) {
+        self.is_final.set(true);
     }
 
     /// How often the job was begun, this time included.

@@ -7,6 +7,7 @@ mod full;
 mod orphans;
 mod other;
 mod owner;
+mod retries;
 mod streams;
 mod support;
 mod unreachable;

@@ -1,6 +1,7 @@
 //! Handlers, pools, and waiting.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -35,6 +36,36 @@ pub fn handlers() -> Handlers {
         Ok::<_, String>(())
     });
     add_those_with_children(&mut handlers);
+    // Does at each attempt what the list has at its place, and counts in the file how often it ran.
+    handlers.add(
+        "as planned",
+        |(file, plan): (String, Vec<String>), context: &Context<'_>| {
+            count_in(Path::new(&file));
+            let attempt = context.attempt();
+            match plan.get(usize::from(attempt) - 1).map(String::as_str) {
+                Some("error") => Err("the database is away".to_owned()),
+                Some("final") => {
+                    context.do_not_retry();
+                    Err("no such image".to_owned())
+                }
+                Some("panic") => panic!("out of range"),
+                Some("die") => {
+                    kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
+                    thread::park();
+                    Ok(attempt)
+                }
+                _ => Ok(attempt),
+            }
+        },
+    );
+    // An error until the file is there; counts in another how often it ran.
+    handlers.add("need", |(file, runs): (String, String), _: &Context<'_>| {
+        count_in(Path::new(&runs));
+        match Path::new(&file).exists() {
+            true => Ok(()),
+            false => Err("the database is away"),
+        }
+    });
     // Reports its process's number in the file and stays until the file is gone.
     handlers.add("stay", |file: String, _: &Context<'_>| {
         say_in(Path::new(&file), std::process::id());
@@ -121,6 +152,17 @@ pub fn say_in(file: &Path, number: u32) {
     let draft = file.with_extension("draft");
     fs::write(&draft, number.to_string()).expect("the folder is there");
     fs::rename(draft, file).expect("the folder is there");
+}
+
+fn count_in(file: &Path) {
+    let file = fs::File::options().append(true).create(true).open(file);
+    let written = file.and_then(|mut file| file.write_all(b"."));
+    written.expect("the folder is there");
+}
+
+/// How often a handler ran that counts in this file.
+pub fn runs_in(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |data| data.len())
 }
 
 /// The number in a file, once it is there.

@@ -12,6 +12,7 @@ mod explorer;
 mod judge;
 mod keys;
 mod ledger;
+mod reasons;
 mod scenarios;
 mod weak;
 mod world;

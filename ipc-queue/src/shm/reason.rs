@@ -50,7 +50,8 @@ impl<M: Memory> Ring<M> {
             return; // There is none yet.
         }
         let tag = self.tag_of(lease.index()).to_word();
-        let own = self.reason_slot(lease.index(), |found| found == tag);
+        let mut slots = self.reason_slots(lease.index());
+        let own = slots.find(|slot| slot[TAG].load(Acquire) == tag);
         let slot = match own {
             Some(slot) => slot,
             None if reason.is_empty() => return,
@@ -60,16 +61,18 @@ impl<M: Memory> Ring<M> {
             },
         };
         let meta = &slot[META];
-        let seen = meta.load(Acquire);
-        // Only now: what was seen was written by us, or by those who had the message before us.
-        if !self.is_held(lease) {
-            return;
-        }
         let delivery = u64::from(lease.attempt()) << DELIVERY_SHIFT;
-        let writing = delivery | WRITING << LENGTH_SHIFT | (fastrand::u64(..) & CHECK_MASK);
-        // Failed: somebody else has the message by now.
-        if meta.swap_if(seen, writing, SeqCst).is_err() {
-            return;
+        let writing = delivery | WRITING << LENGTH_SHIFT | number_of(tag, lease);
+        loop {
+            let seen = meta.load(Acquire);
+            // Only now: what was seen was written by us, or by those who had the message before us.
+            if !self.is_held(lease) {
+                return;
+            }
+            // Failed: a former holder, which was stopped before its swap, made it now.
+            if meta.swap_if(seen, writing, SeqCst).is_ok() {
+                break;
+            }
         }
         let bytes = reason.as_bytes();
         for (word, chunk) in slot[TEXT..].iter().zip(bytes.chunks(8)) {
@@ -108,8 +111,7 @@ impl<M: Memory> Ring<M> {
     /// said or kept. The caller looks again whether the message is still there.
     pub fn reason(&self, index: u32, claim: ClaimWord, state: State) -> String {
         let tag = Tag::of(index, claim.occupancy()).to_word();
-        let read = || {
-            let slot = self.reason_slot(index, |found| found == tag)?;
+        let read = |slot: &[M::Word; REASON_WORDS]| {
             let meta = slot[META].load(Acquire);
             let (delivery, length) = ((meta >> DELIVERY_SHIFT) as u8, meta >> LENGTH_SHIFT & 0xff);
             let words = slot[TEXT..].iter();
@@ -125,31 +127,43 @@ impl<M: Memory> Ring<M> {
             let is_whole = check(tag, delivery, &bytes) == meta & CHECK_MASK;
             String::from_utf8(bytes).ok().filter(|_| is_whole)
         };
-        read().unwrap_or_default()
+        // More than one, if a former holder was stopped before it took a slot, and took it now.
+        let mut own = self
+            .reason_slots(index)
+            .filter(|slot| slot[TAG].load(Acquire) == tag);
+        own.find_map(read).unwrap_or_default()
     }
 
-    fn reason_slot(
-        &self,
-        index: u32,
-        is_wanted: impl Fn(u64) -> bool,
-    ) -> Option<&[M::Word; REASON_WORDS]> {
+    /// The slots in which the reason of a message in this cell may lie.
+    fn reason_slots(&self, index: u32) -> impl Iterator<Item = &[M::Word; REASON_WORDS]> {
         let slots = self.memory().reasons();
-        let choice = (0..CHOICE.min(slots)).map(|step| (index % slots + step) % slots);
-        choice
-            .map(|slot| self.memory().reason(slot))
-            .find(|slot| is_wanted(slot[TAG].load(Acquire)))
+        let choice = (0..CHOICE.min(slots)).map(move |step| (index % slots + step) % slots);
+        choice.map(|slot| self.memory().reason(slot))
     }
 
     fn take_reason_slot(&self, index: u32, tag: u64) -> Option<&[M::Word; REASON_WORDS]> {
-        // As a chunk's: a tag that is over stays over.
-        let take = |seen: u64, slot: &M::Word| slot.swap_if(seen, tag, AcqRel).is_ok();
-        let slots = self.memory().reasons();
-        let choice = (0..CHOICE.min(slots)).map(|step| (index % slots + step) % slots);
-        choice.map(|slot| self.memory().reason(slot)).find(|slot| {
+        self.reason_slots(index).find(|slot| {
             let seen = slot[TAG].load(Acquire);
-            self.is_over(seen) && take(seen, &slot[TAG])
+            // Ours by now: a former holder of the message was stopped before it took it.
+            if seen == tag {
+                return true;
+            }
+            // As a chunk's: a tag that is over stays over.
+            self.is_over(seen)
+                && slot[TAG]
+                    .swap_if(seen, tag, AcqRel)
+                    .err()
+                    .is_none_or(|now| now == tag)
         })
     }
+}
+
+/// Tells what a delivery writes from what others write, into this slot or when it was another
+/// message's.
+fn number_of(tag: u64, lease: &Lease) -> u64 {
+    let mut hasher = siphasher::sip::SipHasher24::new_with_keys(tag, lease.lap_number());
+    hasher.write(b"writing");
+    hasher.finish() & CHECK_MASK
 }
 
 fn check(tag: u64, delivery: u8, text: &[u8]) -> u64 {

@@ -69,6 +69,33 @@ fn a_message_whose_receivers_always_die_becomes_a_dead_letter_with_its_reason() 
 }
 
 #[test]
+fn deaths_of_receivers_are_limited_by_themselves() {
+    let stage = Stage::new(&QueueSettings {
+        attempt_limit: 9,
+        crash_limit: 2,
+        ..settings(2)
+    });
+    let queue = stage.open();
+    queue.sender().try_send(&content(1, SMALL)).unwrap();
+    for (attempt, is_killed) in [(1, true), (2, false), (3, false), (4, true)] {
+        let mut holder = stage.puppet();
+        holder.tell("receive");
+        assert!(holder.hear().starts_with("blocking"));
+        holder.expect(&format!("got 1, attempt {attempt}"));
+        if is_killed {
+            holder.kill();
+        } else {
+            holder.act("nack", "done");
+        }
+    }
+    let letter = next_dead_letter(&queue);
+    assert_eq!((letter.attempts, letter.reason), (4, DeadReason::Crashed));
+    assert_eq!((letter.nacks, letter.crashes), (2, 2));
+    assert!(queue.transport().discard(letter.id).unwrap());
+    stage.assert_all_free(&queue);
+}
+
+#[test]
 fn sender_killed_while_holding_a_loan_leaves_the_place_free() {
     for len in [SMALL, LARGEST] {
         let stage = Stage::new(&settings(3));

@@ -7,6 +7,7 @@ mod events;
 mod forks;
 mod identity;
 mod metrics;
+mod reasons;
 mod stage;
 mod stops;
 mod storm;
@@ -27,6 +28,7 @@ fn role() {
         Some("sender") => storm::send_for_ever(&queue(), words.next().unwrap().parse().unwrap()),
         Some("cut") => truncated::be_cut(&queue(), words.next().unwrap()),
         Some("identity") => identity::play(queue(), words.next().unwrap()),
+        Some("reasons") => reasons::fail_for_ever(&queue()),
         Some("receiver") => storm::receive_for_ever(&queue()),
         _ => panic!("no role is called {role:?}"),
     }

@@ -44,7 +44,7 @@ mod over_shm {
 
     use crate::subject::{Served, Shm};
 
-    const PROMISES: [&str; 20] = [
+    const PROMISES: [&str; 25] = [
         "every_message_goes_to_exactly_one_receiver_at_a_time",
         "first_deliveries_keep_each_senders_order",
         "payloads_of_every_size_arrive_intact",
@@ -65,6 +65,11 @@ mod over_shm {
         "a_saved_queue_comes_back_with_everything",
         "a_closed_queue_takes_nothing_and_drains",
         "a_removed_queue_wakes_and_refuses_everybody",
+        "a_nack_waits_as_the_queues_policy_says",
+        "leases_that_end_are_limited_by_themselves",
+        "headers_travel_with_their_message",
+        "a_reason_is_kept_in_the_dead_letter",
+        "a_snoozed_message_comes_back_without_losing_an_attempt",
     ];
 
     #[test]

@@ -34,6 +34,9 @@ enum Command {
     /// A process in a scenario that has a pool
     #[command(hide = true)]
     ScenarioPoolSupervisor(scenarios::pool_worker::Supervisor),
+    /// A worker or sender of a scenario with typed queues
+    #[command(hide = true)]
+    ScenarioJobProcess(scenarios::job_process::Options),
     /// Measure what one host does, over each transport, and what three servers do: the figures of docs/scaling.md
     Capacity(capacity::Options),
     /// The measurement
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::ScenarioPuppet(options) => scenarios::puppet::run(&options),
         Command::ScenarioPoolWorker(worker) => Ok(scenarios::pool_worker::work(&worker)),
         Command::ScenarioPoolSupervisor(options) => scenarios::pool_worker::supervise(&options),
+        Command::ScenarioJobProcess(options) => scenarios::job_process::run(&options),
         Command::Capacity(options) => capacity::run(&options),
         Command::CapacityMeasure(options) => capacity::measure(&options),
         Command::CapacityHand(task) => capacity::hand::work(&task),

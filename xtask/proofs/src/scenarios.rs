@@ -6,6 +6,7 @@
 //! be left: no file, no process, no cell, chunk or slot in use.
 
 mod isolation;
+pub mod job_process;
 mod ledger;
 pub mod numbered;
 mod order;
@@ -29,6 +30,7 @@ mod frozen_worker_comes_back;
 mod frozen_worker_delays_nobody;
 mod hundred_attachments;
 mod no_thread_to_watch;
+mod one_minute_outage;
 mod other_pid_namespace;
 mod other_type_segment;
 mod pid_reuse;
@@ -48,6 +50,8 @@ mod pool_worker_killed_while_idle;
 mod pool_worker_killed_while_starting;
 mod recoverer_killed;
 mod removed_while_in_use;
+mod reordered_field;
+mod rolling_release;
 mod sender_killed_mid_send;
 mod shared_memory_full;
 mod shutdown_drains;
@@ -232,7 +236,7 @@ fn longest_name() -> usize {
         .unwrap_or(0)
 }
 
-const SCENARIOS: [Scenario; 40] = [
+const SCENARIOS: [Scenario; 43] = [
     Scenario {
         name: "worker-killed",
         promise: "a killed worker's message comes again, and whoever waits for it has it at once",
@@ -372,6 +376,21 @@ const SCENARIOS: [Scenario; 40] = [
         name: "no-thread-to-watch",
         promise: "where no thread can be started, blocked handles see to leases and deaths themselves",
         play: no_thread_to_watch::play,
+    },
+    Scenario {
+        name: "one-minute-outage",
+        promise: "jobs that fail for a minute are all done after it, with a queue's default settings",
+        play: one_minute_outage::play,
+    },
+    Scenario {
+        name: "rolling-release",
+        promise: "while a field is added, then removed, old and new programs share a queue and lose no job",
+        play: rolling_release::play,
+    },
+    Scenario {
+        name: "reordered-field",
+        promise: "a program whose type has its fields in another order can't open a postcard queue",
+        play: reordered_field::play,
     },
     Scenario {
         name: "pool-worker-killed-in-a-job",

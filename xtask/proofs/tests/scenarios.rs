@@ -3,13 +3,14 @@
 use std::process::{Command, Output};
 
 /// More than a second each: only in `cargo xtask scenarios` itself.
-const SLOW: [&str; 6] = [
+const SLOW: [&str; 7] = [
     "sender-killed-mid-send",
     "recoverer-killed",
     "shared-memory-full",
     "exec-in-the-middle",
     "hundred-attachments",
     "pool-lease",
+    "one-minute-outage",
 ];
 
 fn scenarios(args: &[&str]) -> Output {

@@ -104,6 +104,18 @@ fn redelivered_messages_are_found_and_their_cells_used_again() {
 }
 
 #[test]
+fn messages_snoozed_until_now_are_found() {
+    for cells in 1..=3 {
+        let actors = vec![
+            (0, sends(&[1, 2, 3])),
+            (1, vec![Take, Take, Snooze(0), Ack]),
+            (2, acks(2)),
+        ];
+        explore("snoozed until now", 1, Scenario::new(cells, actors));
+    }
+}
+
+#[test]
 fn abandoned_claims_leave_room() {
     for cells in 1..=3 {
         let actors = vec![

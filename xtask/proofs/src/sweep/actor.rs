@@ -169,15 +169,22 @@ impl Play {
 
     /// Makes a queue with priorities, and attaches.
     pub fn attach_with_priorities(&self) -> Result<ByteQueue> {
-        let request = OpenRequest {
-            mode: OpenMode::Create,
-            settings: QueueSettings {
-                priorities: true,
-                ..self.settings.clone()
-            },
-            ..OpenRequest::default()
-        };
-        let queue = ShmQueue::open(&self.namespace, &queue_name(), &request)?;
+        self.create(QueueSettings {
+            priorities: true,
+            ..self.settings.clone()
+        })
+    }
+
+    /// Makes a queue with a limit of crashes, and attaches.
+    pub fn attach_with_crash_limit(&self, crash_limit: u8) -> Result<ByteQueue> {
+        self.create(QueueSettings {
+            crash_limit,
+            ..self.settings.clone()
+        })
+    }
+
+    fn create(&self, settings: QueueSettings) -> Result<ByteQueue> {
+        let queue = open_with(&self.namespace, OpenMode::Create, settings)?;
         Ok(ByteQueue::over(Arc::new(queue) as Arc<dyn Transport>))
     }
 

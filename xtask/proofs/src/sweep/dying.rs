@@ -33,6 +33,10 @@ pub enum Dying {
     Receiver,
     /// Holds the chunked message 100.
     ChunkReceiver,
+    /// Holds the message that is there.
+    NextReceiver,
+    /// Holds message 1, which was given back once.
+    NackedReceiver,
     /// Holds message 1 for the last time.
     LastReceiver,
     /// Writes a message.
@@ -65,6 +69,7 @@ impl Dying {
             Self::Idle | Self::Sender | Self::ChunkSender | Self::Quarantine => vec![],
             Self::Receiver | Self::Zombie => vec![Message::comes(1, 2)],
             Self::ChunkReceiver => vec![Message::comes(FIRST_CHUNKED, 2)],
+            Self::NextReceiver | Self::NackedReceiver => vec![Message::comes(1, 3)],
             Self::LastReceiver => vec![Message::dead(1, 3, Crashed)],
             Self::Everything => vec![Message::comes(1, 2), Message::comes(2, 1)],
             Self::AllReceived => (1..=3).map(|number| Message::comes(number, 2)).collect(),
@@ -77,6 +82,12 @@ impl Dying {
             Self::Idle => Ok(()),
             Self::Receiver => hold(queue, 1),
             Self::ChunkReceiver => hold(queue, FIRST_CHUNKED),
+            Self::NextReceiver => receive(queue).map(kept),
+            Self::NackedReceiver => {
+                send(queue, [1])?;
+                receive(queue)?.nack()?;
+                receive(queue).map(kept)
+            }
             Self::LastReceiver => hold_for_the_last_time(queue),
             Self::Sender => loan(queue, 1).map(kept),
             Self::ChunkSender => loan(queue, FIRST_CHUNKED).map(kept),

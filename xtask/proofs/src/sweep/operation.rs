@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 
 use super::actor::Play;
 use super::cases::{
-    attaching, batches, clock, dead, files, letters, priorities, receiving, sending, settling,
-    snapshots, switches, terms,
+    attaching, batches, clock, dead, files, headed, letters, priorities, receiving, saying,
+    sending, settling, snapshots, snoozing, switches, terms,
 };
 
 /// One thing that a process does, in all its states.
@@ -36,18 +36,22 @@ impl State {
 
 /// In which operations a process is also stopped: those on messages, whose priorities and keys are
 /// others' business.
-const STOPPED: [&str; 16] = [
+const STOPPED: [&str; 20] = [
     "send-inline",
     "send-chunked",
     "send-delayed",
     "send-expiring",
+    "send-headed",
     "loan",
     "abandon",
     "publish",
     "receive",
     "ack",
     "nack",
+    "nack-saying",
+    "snooze",
     "bury",
+    "bury-saying",
     "discard",
     "requeue",
     "purge",
@@ -117,6 +121,11 @@ pub const OPERATIONS: &[Operation] = &[
         states: terms::EXPIRING,
     },
     Operation {
+        name: "send-headed",
+        what: "a message is sent with headers",
+        states: headed::SEND,
+    },
+    Operation {
         name: "drop-oldest",
         what: "a message is sent to a full queue, which drops its oldest first",
         states: terms::DROP_OLDEST,
@@ -160,6 +169,21 @@ pub const OPERATIONS: &[Operation] = &[
         name: "nack",
         what: "a delivery is given back, at once or with a delay",
         states: settling::NACK,
+    },
+    Operation {
+        name: "nack-saying",
+        what: "a delivery is given back with a reason",
+        states: saying::NACK,
+    },
+    Operation {
+        name: "snooze",
+        what: "a delivery is put off without an attempt",
+        states: snoozing::SNOOZE,
+    },
+    Operation {
+        name: "bury-saying",
+        what: "a delivery is made a dead letter with a reason",
+        states: saying::BURY,
     },
     Operation {
         name: "bury",
@@ -220,6 +244,11 @@ pub const OPERATIONS: &[Operation] = &[
         name: "recover",
         what: "somebody opens the queue of a dead process, or notices its death",
         states: dead::RECOVER,
+    },
+    Operation {
+        name: "crash-limit",
+        what: "a receiver of a message dies that others died over, or settles it",
+        states: dead::CRASH_LIMIT,
     },
     Operation {
         name: "register",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ipc_queue::{DeadReason, SendOptions};
+use ipc_queue::{DeadReason, Headers, SendOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::scenarios::numbered;
@@ -22,6 +22,38 @@ pub fn keyed(number: u64) -> SendOptions {
     SendOptions::new().key(format!("message {number}"))
 }
 
+/// Messages that are sent with headers: in their cell with them; in a chunk because of them; in a
+/// chunk anyway; and in one of the chunks that are there for headers only.
+pub const HEADED_INLINE: u64 = 71;
+pub const HEADED_FAR: u64 = 72;
+pub const HEADED_CHUNKED: u64 = 171;
+pub const HEADED_LARGEST: u64 = 172;
+
+/// The headers that a message with this number has; most have none.
+pub fn headers(number: u64) -> Headers {
+    let value = match number {
+        HEADED_INLINE | HEADED_CHUNKED => format!("{number}"),
+        HEADED_FAR | HEADED_LARGEST => format!("{number:0200}"),
+        _ => return Headers::new(),
+    };
+    let mut headers = Headers::new();
+    headers.insert("h", value).expect("a valid header");
+    headers
+}
+
+/// How a message is sent with the headers that its number makes.
+pub fn headed(number: u64) -> SendOptions {
+    SendOptions::new().headers(headers(number))
+}
+
+/// Reasons that receivers give, by their numbers. Number 0 stands for no reason.
+pub const REASONS: [&str; 3] = [
+    "",
+    "the database is away",
+    "a reason that is long enough to be written in many steps, \
+     each of which may be the last one of the process that writes it",
+];
+
 /// A message and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -29,6 +61,8 @@ pub struct Message {
     /// How often it was delivered, to the survivor at last unless it is dead.
     attempt: u8,
     dead: Option<DeadReason>,
+    /// Which of [`REASONS`] its dead letter has.
+    said: u8,
 }
 
 /// What is there, all of it.
@@ -64,6 +98,7 @@ impl Message {
             number,
             attempt,
             dead: None,
+            said: 0,
         }
     }
 
@@ -73,7 +108,13 @@ impl Message {
             number,
             attempt: attempts,
             dead: Some(reason),
+            said: 0,
         }
+    }
+
+    /// The same dead letter with one of [`REASONS`].
+    pub const fn saying(self, said: u8) -> Self {
+        Self { said, ..self }
     }
 
     pub const fn number(&self) -> u64 {
@@ -190,7 +231,11 @@ impl fmt::Display for Message {
         } = self;
         match self.dead {
             None => write!(f, "{number} at attempt {attempt}"),
-            Some(reason) => write!(f, "{number} dead after {attempt}, {reason:?}"),
+            Some(reason) => write!(
+                f,
+                "{number} dead after {attempt}, {reason:?}, reason {}",
+                self.said
+            ),
         }
     }
 }

@@ -156,7 +156,7 @@ impl Survivor {
                 drop(delivery);
                 self.take_everything()?;
             }
-        } else if delivery.bury().is_ok() {
+        } else if delivery.bury_with(&own_reason(number)).is_ok() {
             self.letters.push(number);
         } else {
             self.take_everything()?;
@@ -195,7 +195,8 @@ impl Survivor {
                 self.letters.swap_remove(index);
                 let counts = (letter.nacks, letter.expiries, letter.crashes);
                 let same = letter.reason == DeadReason::Buried
-                    && (letter.attempts, counts) == (1, (0, 0, 0));
+                    && (letter.attempts, counts) == (1, (0, 0, 0))
+                    && self.may_say(number, &letter.error);
                 ensure!(same, "a letter is another one: {letter:?}");
             }
             self.discarded += u64::from(self.queue.discard(letter.id)?);
@@ -219,6 +220,13 @@ impl Survivor {
         Ok(self.queue)
     }
 
+    /// A reason is whole, or damaged by one that was stopped while it wrote its own: then there is
+    /// none.
+    fn may_say(&self, number: u64, error: &str) -> bool {
+        let is_written = matches!(self.operation, "nack-saying" | "bury-saying");
+        error == own_reason(number) || is_written && error.is_empty()
+    }
+
     /// Nothing was lost, and nothing is there twice.
     fn balance(&self, stats: QueueStats) -> Result<()> {
         let gone = stats.acked + self.discarded + stats.expired + stats.purged + stats.overflowed;
@@ -232,6 +240,10 @@ impl Survivor {
         );
         Ok(())
     }
+}
+
+fn own_reason(number: u64) -> String {
+    format!("{number} is the survivor's own, which says so at some length")
 }
 
 /// Otherwise it looks when the next lease ends that it knows of, or in half a second.

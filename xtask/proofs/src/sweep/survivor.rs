@@ -12,12 +12,12 @@ use ipc_proto::Priority;
 use ipc_queue::snapshot::{Place, restore_to};
 use ipc_queue::transport::{OpenMode, Transport, Wait};
 use ipc_queue::{
-    ByteQueue, DeadLetter, DeadReason, QueueError, QueueOptions, RecvError, SendFailure,
+    ByteQueue, DeadLetter, DeadReason, Headers, QueueError, QueueOptions, RecvError, SendFailure,
     SendOptions, ShmQueue,
 };
 
 use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
-use super::outcome::{KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, keyed};
+use super::outcome::{KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, REASONS, headers, keyed};
 
 /// What is found in a folder of segments, all of whose processes are dead; afterwards nothing is there.
 ///
@@ -69,6 +69,7 @@ pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
         for priority in levels {
             check_room(&bytes, *priority)?;
         }
+        check_reasons(&bytes)?;
     }
     let namespace = actor::namespace_in(segments)?;
     check_slots(&namespace)?;
@@ -109,6 +110,7 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
         match receiver.recv_within(Wait::No) {
             Ok(delivery) => {
                 let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
+                check_headers(number, &delivery.headers())?;
                 messages.push(Message::comes(number, delivery.attempt()));
                 delivery.ack().context("acking")?;
             }
@@ -158,7 +160,21 @@ fn read_letter(letter: &DeadLetter) -> Result<Message> {
     let ends = letter.nacks + letter.expiries + letter.crashes + buried;
     let accounted = ends == letter.attempts;
     ensure!(accounted, "not every attempt is accounted for: {letter:?}");
-    Ok(Message::dead(number, letter.attempts, letter.reason))
+    check_headers(number, &letter.headers)?;
+    let said = REASONS.iter().position(|reason| *reason == letter.error);
+    let said = said.with_context(|| format!("nobody gave this reason: {letter:?}"))?;
+    let message = Message::dead(number, letter.attempts, letter.reason);
+    Ok(message.saying(u8::try_from(said)?))
+}
+
+/// A message has the headers that it was sent with, and no others.
+fn check_headers(number: u64, found: &Headers) -> Result<()> {
+    let expected = headers(number);
+    ensure!(
+        *found == expected,
+        "message {number} has the headers {found:?}, not {expected:?}"
+    );
+    Ok(())
 }
 
 /// The slots of the dead are freed last.
@@ -194,6 +210,21 @@ fn check_room(queue: &ByteQueue, priority: Priority) -> Result<()> {
     let expected: Vec<_> = numbers.map(|number| Message::comes(number, 1)).collect();
     let found = drain(queue)?;
     ensure!(found == expected, "{found:?} came of what was sent now");
+    Ok(())
+}
+
+/// There is room for the reason of every message.
+fn check_reasons(queue: &ByteQueue) -> Result<()> {
+    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let numbers = 1..=u64::from(CAPACITY);
+    for number in numbers.clone() {
+        sender.try_send(&Message::payload(number))?;
+        receiver.recv_within(Wait::No)?.bury_with(REASONS[2])?;
+    }
+    let letter = |number| Message::dead(number, 1, DeadReason::Buried).saying(2);
+    let expected = Outcome::of(numbers.map(letter));
+    let found = Outcome::of(drain(queue)?);
+    ensure!(found == expected, "reasons are not kept: {found}");
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! Recovering what dead processes held: when opening their queue, or when their death is noticed.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ipc_queue::transport::OpenMode;
+use ipc_queue::{ByteQueue, DeadReason};
 
 use crate::sweep::actor::Play;
 use crate::sweep::dying::Dying;
 use crate::sweep::operation::State;
-use crate::sweep::outcome::Outcome;
-use crate::sweep::scenery::kept;
+use crate::sweep::outcome::{Message, Outcome};
+use crate::sweep::scenery::{MOMENT, kept, receive};
 
 pub const RECOVER: &[State] = &[
     State::new("open-idle", |play| open_after(play, Dying::Idle)),
@@ -43,6 +44,56 @@ pub const RECOVER: &[State] = &[
     State::new("notice-quarantine", |play| notice(play, Dying::Quarantine)),
     State::new("notice-everything", |play| notice(play, Dying::Everything)),
 ];
+
+/// Two receivers may die over a message; the third attempt is the last one anyway.
+pub const CRASH_LIMIT: &[State] = &[
+    State::new("open-second", |play| {
+        kept(after_a_crash(play)?);
+        play.let_die(Dying::NextReceiver)?;
+        play.step(given_up(), given_up(), || play.open(OpenMode::Open))
+    }),
+    State::new("notice-second", |play| {
+        kept(after_a_crash(play)?);
+        play.let_die(Dying::NextReceiver)?;
+        play.step_watcher(given_up(), given_up())
+    }),
+    State::new("open-after-nack", |play| {
+        kept(play.attach_with_crash_limit(2)?);
+        play.let_die(Dying::NackedReceiver)?;
+        let same = || Outcome::of(Dying::NackedReceiver.leaves());
+        play.step(same(), same(), || play.open(OpenMode::Open))
+    }),
+    State::new("nack", |play| {
+        let delivery = receive(&after_a_crash(play)?)?;
+        let again = Outcome::of([Message::comes(1, 3)]);
+        play.step(given_up(), again, || delivery.nack())
+    }),
+    State::new("snooze", |play| {
+        let delivery = receive(&after_a_crash(play)?)?;
+        let again = Outcome::of([Message::comes(1, 2)]);
+        play.step(given_up(), again, || delivery.snooze(MOMENT))
+    }),
+    State::new("ack", |play| {
+        let delivery = receive(&after_a_crash(play)?)?;
+        play.step(given_up(), Outcome::of([]), || delivery.ack())
+    }),
+];
+
+/// A queue with a limit of two crashes, in which message 1 is ready after the first.
+fn after_a_crash(play: &Play) -> Result<ByteQueue> {
+    let queue = play.attach_with_crash_limit(2)?;
+    play.let_die(Dying::Receiver)?;
+    play.look()?;
+    ensure!(
+        queue.transport().stats()?.ready == 1,
+        "the message is not ready again"
+    );
+    Ok(queue)
+}
+
+fn given_up() -> Outcome {
+    Outcome::of([Message::dead(1, 2, DeadReason::Crashed)])
+}
 
 fn open_after(play: &Play, dying: Dying) -> Result<()> {
     play.let_die(dying)?;

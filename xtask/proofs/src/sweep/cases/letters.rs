@@ -6,8 +6,8 @@ use ipc_queue::{DeadLetterId, DeadReason};
 
 use crate::sweep::actor::{ATTEMPT_LIMIT, Play};
 use crate::sweep::operation::State;
-use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
-use crate::sweep::scenery::{Scenery, receive, send};
+use crate::sweep::outcome::{FIRST_CHUNKED, HEADED_LARGEST, Message, Outcome, REASONS, headed};
+use crate::sweep::scenery::{Scenery, loan_with, receive, send};
 
 pub const DISCARD: &[State] = &[
     State::new("one", |play| discard(play, 1)),
@@ -37,6 +37,29 @@ pub const REQUEUE: &[State] = &[
         let id = the_letter(&**transport)?;
         let letter = Message::dead(1, ATTEMPT_LIMIT, DeadReason::Nacked);
         let again = Message::comes(1, 1);
+        play.step(Outcome::of([letter]), Outcome::of([again]), || {
+            transport.requeue(id)
+        })
+    }),
+    State::new("with-reason", |play| {
+        let set = Scenery::OneReady.set(play)?;
+        receive(&set.queue)?.bury_with(REASONS[1])?;
+        let transport = set.queue.transport();
+        let id = the_letter(&**transport)?;
+        let letter = Message::dead(1, 1, DeadReason::Buried).saying(1);
+        let again = Message::comes(1, 1);
+        play.step(Outcome::of([letter]), Outcome::of([again]), || {
+            transport.requeue(id)
+        })
+    }),
+    State::new("headed", |play| {
+        let set = Scenery::Empty.set(play)?;
+        loan_with(&set.queue, HEADED_LARGEST, &headed(HEADED_LARGEST))?.publish()?;
+        receive(&set.queue)?.bury()?;
+        let transport = set.queue.transport();
+        let id = the_letter(&**transport)?;
+        let letter = Message::dead(HEADED_LARGEST, 1, DeadReason::Buried);
+        let again = Message::comes(HEADED_LARGEST, 1);
         play.step(Outcome::of([letter]), Outcome::of([again]), || {
             transport.requeue(id)
         })
