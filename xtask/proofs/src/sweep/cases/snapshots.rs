@@ -7,8 +7,8 @@ use ipc_queue::{DeadReason, Key, QueueOptions, SendOptions};
 
 use crate::sweep::actor::Play;
 use crate::sweep::operation::State;
-use crate::sweep::outcome::{FIRST_CHUNKED, Message, Outcome};
-use crate::sweep::scenery::{Scenery, loan_with, receive, send};
+use crate::sweep::outcome::{FIRST_CHUNKED, HEADED_INLINE, Message, Outcome, REASONS, headed};
+use crate::sweep::scenery::{Scenery, loan_with, send};
 
 pub const FORGET: &[State] = &[State::new("sent", |play| {
     let set = Scenery::Empty.set(play)?;
@@ -30,19 +30,21 @@ pub const RESTORE: &[State] = &[
 fn restore(play: &Play, prepare: fn(&Play) -> Result<()>) -> Result<()> {
     let set = Scenery::Empty.set(play)?;
     send(&set.queue, [1])?;
-    receive(&set.queue)?.bury_with("no use")?;
-    let keyed = SendOptions::new().key("key").header("trace", "x")?;
-    loan_with(&set.queue, 2, &keyed)?.publish()?;
-    receive(&set.queue)?.nack()?;
+    // Handles of its own, which go before the queue is saved: nothing else may be attached then.
+    let (sender, receiver) = (set.queue.sender(), set.queue.receiver());
+    receiver.try_recv()?.bury_with(REASONS[1])?;
+    let keyed = headed(HEADED_INLINE).key("key");
+    sender.send_with(&Message::payload(HEADED_INLINE), &keyed, Wait::No)?;
+    receiver.try_recv()?.nack()?;
     send(&set.queue, [FIRST_CHUNKED])?;
-    drop(set);
+    drop((sender, receiver, set));
     let file = play.save()?;
     prepare(play)?;
     let all = || {
         Outcome::of([
-            Message::comes(2, 2),
+            Message::comes(HEADED_INLINE, 2),
             Message::comes(FIRST_CHUNKED, 1),
-            Message::dead(1, 1, DeadReason::Buried),
+            Message::dead(1, 1, DeadReason::Buried).saying(1),
         ])
     };
     let (place, options) = (play.place(), QueueOptions::new());
