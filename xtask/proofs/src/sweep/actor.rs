@@ -57,7 +57,7 @@ pub const ATTEMPT_LIMIT: u8 = 3;
 /// After this a signal ends whatever the operation waits for. Stepping takes a second or two.
 const PATIENCE_SECONDS: u32 = 300;
 const EXPECTATION: &str = "expectation.json";
-const SAVED_COPY: &str = "saved-copy";
+pub const SAVED_COPY: &str = "saved-copy";
 const NAMESPACE: &str = "sweep";
 const QUEUE: &str = "q";
 
@@ -100,8 +100,8 @@ pub fn file_in(segments: &Path) -> PathBuf {
     segments.join(NAMESPACE).join(format!("{QUEUE}.queue"))
 }
 
-/// A copy of what the actor restores, if it does: beside its folder of segments, or beside that of whoever looks at an
-/// image of it.
+/// The copy of what the actor restores, if it does. It lies beside the actor's folder of segments, or
+/// beside the folder of a survivor that examines a snapshot.
 pub fn saved_beside(segments: &Path) -> Option<PathBuf> {
     let beside = segments.parent()?;
     let copies = [

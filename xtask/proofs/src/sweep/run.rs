@@ -347,8 +347,14 @@ impl<'a> Sweeper<'a> {
     /// A new folder for an actor, with a queue or none.
     fn prepare(&self, given: Option<&Snapshot>) -> Result<PathBuf> {
         let folder = self.folder.join("actor");
+        // What the dead were restoring is needed to complete it.
+        let saved_copy = folder.join(actor::SAVED_COPY);
+        let saved = given.and_then(|_| fs::read(&saved_copy).ok());
         remove(&folder)?;
         fs::create_dir(&folder)?;
+        if let Some(saved) = saved {
+            fs::write(&saved_copy, saved)?;
+        }
         if let Some(snapshot) = given {
             snapshot.restore(&folder.join(SEGMENTS))?;
         }
