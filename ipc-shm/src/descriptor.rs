@@ -264,9 +264,9 @@ impl AsFd for KeptSocket {
 
 impl Drop for KeptSocket {
     fn drop(&mut self) {
-        let ours = self.is_intact();
+        let number_was_taken = !self.is_intact();
         let stream = self.stream.take();
-        if !ours {
+        if number_was_taken {
             // As in `Kept`.
             let _ = stream.map(IntoRawFd::into_raw_fd);
         }
