@@ -14,8 +14,8 @@ use ipc_nats::{Answers, NatsAddress, NatsQueue, Nodes, Put};
 use ipc_queue::conformance::{Fault, Proxy};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, DeadReason, Kind, QueueError, QueueOptions, RecvError, SendFailure,
-    SendOptions,
+    Batch, ByteDelivery, ByteQueue, DeadReason, Kind, QueueError, QueueOptions, RecvError,
+    SendFailure, SendOptions,
 };
 
 const A_WHILE: Duration = Duration::from_secs(30);
@@ -239,7 +239,7 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
     send(b"whole");
     send(b"damaged");
     damage();
-    let mut batch = Vec::new();
+    let mut batch = Batch::new();
     while batch.is_empty() {
         batch = receiver.recv_batch(2, Wait::at_most(A_WHILE)).unwrap();
     }

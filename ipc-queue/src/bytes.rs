@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, MessageId, QueueSettings};
 
 use crate::address::ToAddress;
+use crate::batch::Batch;
 use crate::bell::Bell;
 use crate::control::ControlError;
 use crate::controls::controls;
@@ -398,18 +399,46 @@ impl ByteReceiver {
 
     /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
     ///
-    /// Each is a delivery of its own, to be settled by itself. What one receiver takes others can't: ask for no more
-    /// than it can work on soon.
+    /// Each is a delivery of its own; [`Batch::ack`] settles all at once. Other receivers can't take what this one
+    /// holds: ask for no more than it can work on soon. A batch may be shorter although more is there: in shared
+    /// memory it ends once its payloads have 64 KiB together, so that they stay in the processor's cache.
     ///
     /// # Errors
     /// As the other receives, if there was not even a first message.
-    pub fn recv_batch(&self, most: usize, wait: Wait) -> Result<Vec<ByteDelivery<'_>>, RecvError> {
-        let mut batch = Vec::with_capacity(most.min(LARGE_BATCH));
+    pub fn recv_batch(
+        &self,
+        most: usize,
+        wait: Wait,
+    ) -> Result<Batch<'_, ByteDelivery<'_>>, RecvError> {
+        let mut batch = Batch::with_capacity(most.min(LARGE_BATCH));
+        self.recv_batch_into(&mut batch, most, wait)?;
+        Ok(batch)
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), appended to a batch whose memory is used again.
+    ///
+    /// # Errors
+    /// As [`recv_batch`](Self::recv_batch).
+    pub fn recv_batch_into<'a>(
+        &'a self,
+        batch: &mut Batch<'a, ByteDelivery<'a>>,
+        most: usize,
+        wait: Wait,
+    ) -> Result<(), RecvError> {
+        self.recv_some(most, wait, batch)
+    }
+
+    /// Appends the next messages, at most `most`.
+    pub(crate) fn recv_some<'a>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<ByteDelivery<'a>>,
+    ) -> Result<(), RecvError> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            In::Shm(receiver) => receiver.recv_batch(most, wait, &mut batch)?,
-            In::Other(port) => port.recv_batch(most, wait, &mut batch)?,
+            In::Shm(receiver) => receiver.recv_batch(most, wait, into),
+            In::Other(port) => port.recv_batch(most, wait, into),
         }
-        Ok(batch)
     }
 }

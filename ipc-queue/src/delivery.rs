@@ -7,11 +7,11 @@ use std::time::Duration;
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{RecvError, SettleError};
+use crate::error::{BatchAckError, RecvError, SettleError};
 use crate::owned::{Held, OwnedByteDelivery, SettleOnce};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
-use crate::shm::ShmDelivery;
+use crate::shm::{Freed, ShmDelivery};
 use crate::transport::Settle;
 
 /// A received message, until it is settled. Dropped unsettled, it is given back: a nack.
@@ -281,3 +281,38 @@ impl<'a> ByteDelivery<'a> {
 }
 
 settling!(['a] ByteDelivery<'a>);
+
+/// Acknowledges all of them. Where memory is shared, several are counted and notified together.
+pub(crate) fn ack_all<'a>(
+    deliveries: impl Iterator<Item = ByteDelivery<'a>>,
+) -> Result<(), BatchAckError> {
+    let (mut acked, mut failed, mut first) = (0, 0, None);
+    #[cfg(target_os = "linux")]
+    let mut freed = Freed::default();
+    for mut delivery in deliveries {
+        let settled = match &mut delivery.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(shared) => {
+                let settled = shared.ack_in(&mut freed);
+                mem::forget(delivery);
+                settled
+            }
+            Inner::Buffered(buffered, _) => buffered.held.settle(Settle::Ack),
+        };
+        match settled {
+            Ok(()) => acked += 1,
+            Err(error) => {
+                failed += 1;
+                first = first.or(Some(error));
+            }
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some(first) => Err(BatchAckError {
+            acked,
+            failed,
+            first,
+        }),
+    }
+}

@@ -198,6 +198,19 @@ pub struct BatchFailure {
     pub failure: SendFailure,
 }
 
+/// A batch of which not every delivery could be acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[error("{acked} messages were acknowledged, {failed} were not; the first of these: {first}")]
+pub struct BatchAckError {
+    /// The number of messages that were acknowledged.
+    pub acked: usize,
+    /// The number of those that were not.
+    pub failed: usize,
+    /// Why the first was not.
+    pub first: SettleError,
+}
+
 /// Why nothing was received.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

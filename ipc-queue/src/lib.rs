@@ -4,6 +4,7 @@
 mod address;
 mod ageing;
 mod asynchronous;
+mod batch;
 pub mod bell;
 mod bridge;
 mod bytes;
@@ -42,6 +43,7 @@ pub mod transport;
 pub mod unix;
 
 pub use address::{Address, ToAddress, without_secrets};
+pub use batch::Batch;
 pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};
@@ -50,7 +52,8 @@ pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery, Nack, Token};
 pub use error::{
-    BatchFailure, DrainError, NoRoom, QueueError, RecvError, SendError, SendFailure, SettleError,
+    BatchAckError, BatchFailure, DrainError, NoRoom, QueueError, RecvError, SendError, SendFailure,
+    SettleError,
 };
 pub use iter::{IntoIter, Iter, TryIter};
 pub use loan::{Loan, PublishOnce};

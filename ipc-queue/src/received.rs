@@ -165,6 +165,12 @@ impl<'a, T> Delivery<'a, T> {
         self.bytes.extend(by)
     }
 
+    /// Drops the value, and keeps the right to settle.
+    #[inline]
+    pub(crate) fn into_bytes(self) -> ByteDelivery<'a> {
+        self.bytes
+    }
+
     #[inline]
     fn settle(self, how: Settle<'_>) -> Result<(), SettleError> {
         self.bytes.settle(how)

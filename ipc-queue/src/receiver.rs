@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Encoding, Signal};
 use serde::de::DeserializeOwned;
 
+use crate::batch::Batch;
 use crate::bytes::ByteReceiver;
 use crate::error::RecvError;
 use crate::received::{Delivery, Incoming};
@@ -78,26 +79,50 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// Returns the next messages, at most `most`: waits as told for the first, then takes what else
     /// is there.
     ///
-    /// Each is a delivery of its own, to be settled by itself. Other receivers can't take what this
-    /// one holds, so ask for no more than it can work on soon. Messages that are not `T`s return to
-    /// the queue, as with [`recv`](Self::recv), and are left out.
+    /// Each is a delivery of its own; [`Batch::ack`] settles all at once. Other receivers can't take
+    /// what this one holds, so ask for no more than it can work on soon. A batch may be shorter
+    /// although more is there: in shared memory it ends once its payloads have 64 KiB together, so
+    /// that they stay in the processor's cache. Messages that are not `T`s return to the queue, as
+    /// with [`recv`](Self::recv), and are left out.
     ///
     /// # Errors
     /// As the other receives, if there was not even a first message.
-    pub fn recv_batch(&self, most: usize, wait: Wait) -> Result<Vec<Delivery<'_, T>>, RecvError> {
+    pub fn recv_batch(
+        &self,
+        most: usize,
+        wait: Wait,
+    ) -> Result<Batch<'_, Delivery<'_, T>>, RecvError> {
+        let mut batch = Batch::new();
+        self.recv_batch_into(&mut batch, most, wait)?;
+        Ok(batch)
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), appended to a batch whose memory is used again.
+    ///
+    /// # Errors
+    /// As [`recv_batch`](Self::recv_batch). The batch is then as it was.
+    pub fn recv_batch_into<'a>(
+        &'a self,
+        batch: &mut Batch<'a, Delivery<'a, T>>,
+        most: usize,
+        wait: Wait,
+    ) -> Result<(), RecvError> {
+        let (deliveries, encoded) = batch.parts();
+        let before = deliveries.len();
         let mut failure = None;
-        let mut batch = Vec::new();
         loop {
-            for bytes in self.bytes.recv_batch(most, wait)? {
+            self.bytes.recv_some(most, wait, encoded)?;
+            for bytes in encoded.drain(..) {
                 match Incoming::of(bytes, self.encoding).and_then(without_signals) {
-                    Ok(delivery) => batch.extend(delivery),
+                    Ok(delivery) => deliveries.extend(delivery),
                     Err(error) => failure = failure.or(Some(error)),
                 }
             }
+            let is_empty = deliveries.len() == before;
             match failure {
-                Some(error) if batch.is_empty() => return Err(error),
-                None if batch.is_empty() && most > 0 => {}
-                _ => return Ok(batch),
+                Some(error) if is_empty => return Err(error),
+                None if is_empty && most > 0 => {}
+                _ => return Ok(()),
             }
         }
     }

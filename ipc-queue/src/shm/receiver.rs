@@ -1,10 +1,10 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::{iter, mem};
+use std::{mem, ptr};
 
 use ipc_proto::{Headers, Kind, Timestamp};
 use ipc_shm::clock;
@@ -16,7 +16,7 @@ use super::level::Level;
 use super::memory::RingWord;
 use super::owned::OwnedShmDelivery;
 use super::payload::{BadPlace, Readable};
-use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER};
+use super::ring::{Cursor, Few, Lease, SMALL_BYTES, Settled, Settlement, TOGETHER};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
@@ -36,7 +36,12 @@ pub(crate) struct LevelReceiver {
     lane: Lane,
     /// What the last look for a message came to, until a call returns it.
     trouble: RefCell<Option<RecvError>>,
+    /// Whether batches are taken one by one: the last payloads were large.
+    singly: Cell<bool>,
 }
+
+/// What makes a batch large: it still lies in the first caches of both sides.
+const LARGE_BATCH_BYTES: usize = 64 << 10;
 
 /// A message being read in shared memory. Dropped, it is given back.
 #[derive(Debug)]
@@ -66,6 +71,7 @@ impl LevelReceiver {
                 .counters
                 .take(shared.attachment.member(), Side::Receive),
             trouble: RefCell::default(),
+            singly: Cell::default(),
             level,
             shared,
         }
@@ -132,45 +138,84 @@ impl LevelReceiver {
         Ok(lease)
     }
 
-    /// Waits for the first message, then takes what else is there.
+    /// Waits for the first message, then takes what else is there, until the batch is large.
     pub(super) fn receive_some<'a>(
         &'a self,
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
     ) -> Result<(), RecvError> {
-        if most == 0 {
-            return Ok(());
-        }
-        into.push(self.receive(wait)?);
-        // First the leases, then what lies in the cells: as for a batch that is sent.
-        let mut leases = Vec::with_capacity((most - 1).min(TOGETHER));
-        let mut left = most - 1;
-        while left > 0 {
-            let together = left.min(TOGETHER);
-            self.level
-                .ring
-                .fetch_batch(RingWord::Head, &self.cursor.borrow(), together as u32);
-            leases.extend(iter::from_fn(|| self.lease_at_once()).take(together));
-            // If there is trouble the next call finds it, too, unless it is over by then.
-            self.trouble.take();
-            left = if leases.len() < together {
-                0
-            } else {
-                left - leases.len()
-            };
-            for lease in leases.drain(..) {
+        let before = into.len();
+        let mut bytes = 0;
+        while into.len() - before < most && bytes < LARGE_BATCH_BYTES {
+            let first_new = into.len();
+            for lease in self.take_together(most - (first_new - before)) {
                 match self.deliver(lease) {
                     Ok(delivery) => into.push(delivery),
                     // For the next call: what was taken comes first.
                     Err(error) => *self.trouble.borrow_mut() = Some(error),
                 }
             }
-            if self.trouble.borrow().is_some() {
-                break;
+            if into.len() == first_new {
+                // What is out of order, what takes care, and the first one if it has to be waited for.
+                let wait = if first_new == before { wait } else { Wait::No };
+                match self.receive(wait) {
+                    Ok(delivery) => into.push(delivery),
+                    Err(error) if first_new == before => return Err(error),
+                    Err(error) => {
+                        // The next call finds all others, too.
+                        if matches!(error, RecvError::Damaged(_)) {
+                            *self.trouble.borrow_mut() = Some(error);
+                        }
+                        break;
+                    }
+                }
             }
+            let mut largest = 0;
+            for delivery in &into[first_new..] {
+                bytes += delivery.payload().len();
+                largest = largest.max(delivery.payload().len());
+            }
+            self.singly.set(largest > SMALL_BYTES);
         }
         Ok(())
+    }
+
+    /// Takes a few messages in FIFO order, and starts their leases. None if there is anything to consider besides the
+    /// cells.
+    #[inline(always)]
+    fn take_together(&self, most: usize) -> Few<Lease> {
+        let shared = &*self.shared;
+        match shared.usable() {
+            Ok(flags) if flags & (PAUSED | TIMED | CLOSED) == 0 && !self.singly.get() => {}
+            _ => return Few::default(),
+        }
+        let ring = &self.level.ring;
+        let mut cursor = self.cursor.borrow_mut();
+        let leases = ring.take_batch(shared.seat, &mut cursor, most);
+        drop(cursor);
+        if !leases.is_empty() {
+            self.spin.hits(leases.len() as u32);
+            self.start_all(&leases);
+        }
+        leases
+    }
+
+    /// As [`start`](Self::start), for messages that were never delivered before.
+    #[inline(always)]
+    fn start_all(&self, leases: &Few<Lease>) {
+        let (shared, ring) = (&*self.shared, &self.level.ring);
+        if let Some(time) = shared.contents.settings.lease {
+            let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
+            leases
+                .iter()
+                .for_each(|lease| ring.start_lease(lease, ends_at));
+            shared.look_by(ends_at);
+        }
+        let bytes = |lease: &Lease| u64::from(ring.cell(lease.index()).body().len);
+        self.lane.add(Received::Messages, leases.len() as u64);
+        self.lane
+            .add(Received::Bytes, leases.iter().map(bytes).sum());
     }
 
     #[cold]
@@ -485,6 +530,63 @@ impl Drop for LevelReceiver {
             .contents
             .counters
             .give_back(&self.lane, Side::Receive);
+    }
+}
+
+/// Cells that were freed one after the other by the acks of a batch, and are counted and told of together.
+#[derive(Debug, Default)]
+pub(crate) struct Freed<'a> {
+    by: Option<&'a LevelReceiver>,
+    cells: u64,
+}
+
+impl<'a> Freed<'a> {
+    #[inline(always)]
+    fn add(&mut self, by: &'a LevelReceiver) {
+        if !self.by.is_some_and(|before| ptr::eq(before, by)) {
+            self.tell();
+            self.by = Some(by);
+        }
+        self.cells += 1;
+        // A sender that waits for room is not to wait for a long batch.
+        if self.cells == TOGETHER as u64 {
+            self.tell();
+        }
+    }
+
+    /// A sender that is woken and finds more room wakes the next.
+    #[inline(always)]
+    fn tell(&mut self) {
+        if let Some(by) = self.by.filter(|_| self.cells > 0) {
+            by.lane.add(Received::Acked, self.cells);
+            by.shared.tell_room();
+            by.shared.wake_if_closed();
+            self.cells = 0;
+        }
+    }
+}
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+impl<'a> ShmDelivery<'a> {
+    /// Acks, for once, and never dropped after. What it frees is yet to be told.
+    #[inline(always)]
+    pub(crate) fn ack_in(&self, freed: &mut Freed<'a>) -> Result<(), SettleError> {
+        let (receiver, lease) = (self.receiver, self.payload.lease());
+        if !receiver.shared.attachment.is_ours() {
+            return Err(receiver.not_ours());
+        }
+        match receiver.level.ring.ack(lease) {
+            Settled::Freed => {
+                freed.add(receiver);
+                Ok(())
+            }
+            other => receiver.settled(other, Received::Acked),
+        }
     }
 }
 

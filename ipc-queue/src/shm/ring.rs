@@ -23,6 +23,7 @@
 //! has the per-cell lap, but loses its way when a process dies between claim and publish; naming the owner in the
 //! same word is what makes that recoverable.
 
+mod batches;
 mod looking;
 mod receiving;
 mod sending;
@@ -37,6 +38,8 @@ use ipc_proto::QueueSettings;
 use super::cell::{Cell, Tally};
 use super::memory::{Memory, RingWord, Word};
 use super::word::{CellKind, Lap, Position, State};
+
+pub use batches::{Few, SMALL_BYTES, TOGETHER};
 
 /// The ring, on some memory.
 #[derive(Debug)]
@@ -394,22 +397,6 @@ impl<M: Memory> Ring<M> {
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
-    /// Has the next `count` cells fetched, which will be claimed or taken at once, in a batch.
-    #[inline]
-    pub fn fetch_batch(&self, which: RingWord, cursor: &Cursor, count: u32) {
-        if cursor.run < M::STREAM {
-            return;
-        }
-        let mut at = self.start(which, cursor);
-        for _ in 0..count.min(self.cells()) {
-            match which {
-                RingWord::Tail | RingWord::Spare => self.memory.fetch_to_fill(at.index()),
-                RingWord::Head | RingWord::Stray => self.memory.fetch_to_take(at.index()),
-            }
-            at = at.next(self.cells());
-        }
-    }
-
     /// The cell that is used `AHEAD` operations after the one at this position.
     #[inline(always)]
     fn ahead(&self, at: Position) -> u32 {
@@ -441,7 +428,5 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// How many messages of a batch are sent, or taken, together.
-pub const TOGETHER: usize = 8;
 /// How many cells ahead to fetch: four operations take as long as a cache line from the other process.
 const AHEAD: u32 = 4;

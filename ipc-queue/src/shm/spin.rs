@@ -1,43 +1,101 @@
 //! How eagerly a blocked handle looks again before it sleeps.
 //!
-//! Polling *is* the contention: who polls takes the cache line that the other side is about to write, and
+//! Polling *is* the contention: a handle that polls takes the cache line that the other side is about to write, and
 //! both run in lock-step. So the pause between two looks adapts. When a wait ends, count how many
 //! operations then succeed without waiting: two or more, and the pause doubles, for it let work batch up;
 //! just one, and it shrinks by a quarter. A stream settles at long pauses, a ping-pong at the shortest: none at all would
 //! take the line between a sender's claim and its publication.
+//!
+//! With fewer cores than handles, spinning keeps the other side off its core. So after a time the handle yields
+//! between two looks. The time for spinning adapts, too: it halves with each wait that spinning did not
+//! end, down to a few looks, and doubles with each that it ended, or could have ended: one that ended after
+//! yields in which nothing else ran.
 
 use std::cell::Cell;
-use std::hint;
 use std::time::{Duration, Instant};
+use std::{hint, thread};
 
-/// How long to look again and again before sleeping: about what a sleep and a wake-up cost.
+/// The most time to look again without yielding: about what a sleep and a wake-up cost.
 const BUDGET: Duration = Duration::from_micros(30);
+/// How often the budget is halved at most: then it is a few looks.
+const MOST_HALVINGS: u8 = 5;
+/// The time to look again with yields before sleeping: a wake-up of the other side fits in.
+const YIELDING: Duration = Duration::from_micros(60);
+/// A yield that took longer let something else run.
+const SWITCH: Duration = Duration::from_micros(2);
 /// In `pause` instructions, of some 15 ns each.
-const SHORTEST_PAUSE: u32 = 5;
-const LONGEST_PAUSE: u32 = 256;
+const SHORTEST_PAUSE: u16 = 5;
+const LONGEST_PAUSE: u16 = 256;
 /// Pauses between two readings of the clock.
-const UNTIMED: u32 = 32;
+const UNTIMED: u16 = 32;
 
 /// What a handle learned about its own waits.
 #[derive(Debug, Default)]
 pub struct Spin {
     /// Beyond the shortest.
-    pause: Cell<u32>,
+    pause: Cell<u16>,
     /// Operations since the last wait.
     streak: Cell<u32>,
+    /// How often the budget for spinning is halved.
+    halvings: Cell<u8>,
+}
+
+/// How the looks of a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// While spinning.
+    Spinning,
+    /// While yielding.
+    Yielding { let_others_run: bool },
+    /// In vain: the handle goes to sleep.
+    InVain,
 }
 
 impl Spin {
     /// Notes an operation that succeeded at once.
     #[inline]
     pub fn hit(&self) {
-        self.streak.set(self.streak.get().saturating_add(1));
+        self.hits(1);
+    }
+
+    /// Notes several.
+    #[inline]
+    pub fn hits(&self, count: u32) {
+        self.streak.set(self.streak.get().saturating_add(count));
     }
 
     /// Looks again for a while; what it found, or `None` when it is time to sleep.
     pub fn look<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
         self.adapt();
         let started = Instant::now();
+        if let Some(found) = self.look_spinning(started, &mut attempt) {
+            self.learn(Ended::Spinning);
+            return Some(found);
+        }
+        let mut let_others_run = false;
+        let mut before = Instant::now();
+        let end = before + YIELDING;
+        while before < end {
+            thread::yield_now();
+            let found = attempt();
+            let after = Instant::now();
+            let_others_run |= after - before > SWITCH;
+            if found.is_some() {
+                self.learn(Ended::Yielding { let_others_run });
+                return found;
+            }
+            before = after;
+        }
+        self.learn(Ended::InVain);
+        None
+    }
+
+    fn look_spinning<T>(
+        &self,
+        started: Instant,
+        attempt: &mut impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let budget = BUDGET / (1 << self.halvings.get());
         let mut untimed = 0;
         loop {
             (0..SHORTEST_PAUSE + self.pause.get()).for_each(|_| hint::spin_loop());
@@ -46,7 +104,7 @@ impl Spin {
             }
             untimed += SHORTEST_PAUSE + self.pause.get();
             if untimed >= UNTIMED {
-                if started.elapsed() > BUDGET {
+                if started.elapsed() > budget {
                     return None;
                 }
                 untimed = 0;
@@ -63,13 +121,27 @@ impl Spin {
         };
         self.pause.set(adapted);
     }
+
+    fn learn(&self, ended: Ended) {
+        let halvings = self.halvings.get();
+        self.halvings.set(match ended {
+            Ended::Spinning
+            | Ended::Yielding {
+                let_others_run: false,
+            } => halvings.saturating_sub(1),
+            Ended::Yielding {
+                let_others_run: true,
+            }
+            | Ended::InVain => (halvings + 1).min(MOST_HALVINGS),
+        });
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn after(waits: u32, hits_between: u32) -> u32 {
+    fn after(waits: u32, hits_between: u32) -> u16 {
         let spin = Spin::default();
         for _ in 0..waits {
             (0..hits_between).for_each(|_| spin.hit());
@@ -82,5 +154,24 @@ mod tests {
     fn a_stream_settles_at_long_pauses_and_a_ping_pong_at_none() {
         assert_eq!(after(100, 5), LONGEST_PAUSE);
         assert_eq!(after(100, 1), 0);
+    }
+
+    #[test]
+    fn waits_that_spinning_did_not_end_shorten_it_and_others_lengthen_it() {
+        let spin = Spin::default();
+        let learned = |ended, times| {
+            (0..times).for_each(|_| spin.learn(ended));
+            spin.halvings.get()
+        };
+        let shared = Ended::Yielding {
+            let_others_run: true,
+        };
+        let alone = Ended::Yielding {
+            let_others_run: false,
+        };
+        assert_eq!(learned(Ended::InVain, 2), 2);
+        assert_eq!(learned(shared, 9), MOST_HALVINGS);
+        assert_eq!(learned(alone, 1), MOST_HALVINGS - 1);
+        assert_eq!(learned(Ended::Spinning, 9), 0);
     }
 }

@@ -17,6 +17,8 @@ use crate::shm::word::{CellKind, Seat, State};
 pub enum Do {
     /// Claims a cell for this message, with a chunk if the scenario has chunks. No room: skips to the next.
     Claim(u8),
+    /// Claims cells for these two together, as far as they are free in FIFO order: to be published one after the other.
+    ClaimBoth(u8, u8),
     /// Publishes what was claimed, at the end if it was stepped over.
     Publish,
     /// Publishes what was claimed as a message that is put off to this time.
@@ -25,6 +27,8 @@ pub enum Do {
     Abandon,
     /// Takes a message, starts its lease if the scenario has leases.
     Take,
+    /// Takes two messages together, as far as they are ready in FIFO order. Without leases.
+    TakeBoth,
     /// Settles the message taken first.
     Ack,
     Nack,
@@ -108,6 +112,10 @@ pub struct Actor {
     /// Where `writing` is being moved to.
     target: Option<Writing>,
     reading: Vec<Reading>,
+    /// What is published next, of a batch.
+    behind: Option<Writing>,
+    /// Whether a message of the batch moved to the end, so that those behind it must, too.
+    moved: bool,
 }
 
 impl Actor {
@@ -198,10 +206,12 @@ impl Actor {
         };
         let finished = match what {
             Do::Claim(message) => self.claim(&turn, message),
+            Do::ClaimBoth(first, second) => self.claim_both(&turn, [first, second]),
             Do::Publish => self.publish(&turn),
             Do::PublishAt(to) => self.publish_at(&turn, to),
             Do::Abandon => self.abandon(&turn),
             Do::Take => self.take(&turn),
+            Do::TakeBoth => self.take_both(&turn),
             Do::Ack => self.settle(&turn, |lease| ring.ack(lease)),
             Do::Nack => self.settle(&turn, |lease| ring.settle(lease, Settlement::Nack)),
             Do::Bury => self.settle(&turn, |lease| ring.settle(lease, Settlement::Bury)),
@@ -292,6 +302,23 @@ impl Actor {
         true
     }
 
+    /// As `LevelSender::send_together`.
+    fn claim_both(&mut self, turn: &Turn<'_>, messages: [u8; 2]) -> bool {
+        let (ring, me) = (turn.ring, self.as_seat());
+        let claims = ring.claim_batch(me, Kind::Data, self.tail_cursor(ring), messages.len());
+        let mut places = claims.into_iter().zip(messages).map(|(claim, message)| {
+            turn.fill(claim.index(), message);
+            Writing {
+                claim,
+                message,
+                chunk: None,
+            }
+        });
+        self.writing = places.next();
+        self.behind = places.next();
+        true
+    }
+
     fn tail_cursor<M: Memory>(&mut self, ring: &Ring<M>) -> &mut Cursor {
         self.tail.get_or_insert_with(|| ring.cursor(RingWord::Tail))
     }
@@ -303,6 +330,11 @@ impl Actor {
             return true;
         };
         match self.stage {
+            // As `LevelSender::publish_behind`.
+            Stage::Begin if self.moved => {
+                self.stage = Stage::Relocate;
+                false
+            }
             Stage::Begin => match ring.publish(old.claim.clone()) {
                 Publication::SteppedOver(claim) => {
                     self.writing = Some(Writing { claim, ..old });
@@ -376,7 +408,8 @@ impl Actor {
         turn.insist(done, "a live sender's cell is its own");
         turn.world.live(|ledger, _| ledger.accepted(what.message));
         turn.announce();
-        self.writing = None;
+        self.moved = self.behind.is_some() && (self.moved || self.stage != Stage::Begin);
+        self.writing = self.behind.take();
         self.target = None;
         true
     }
@@ -430,6 +463,22 @@ impl Actor {
         });
         self.stage = Stage::Deliver;
         turn.rules.lease_ms.is_none()
+    }
+
+    /// As `LevelReceiver::take_together`.
+    fn take_both(&mut self, turn: &Turn<'_>) -> bool {
+        let (ring, me) = (turn.ring, self.as_seat());
+        let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
+        let taken_at = turn.world.ledger.borrow().now;
+        for lease in ring.take_batch(me, cursor, 2) {
+            let message = turn.message_in(lease.index());
+            self.reading.push(Reading {
+                lease,
+                message,
+                taken_at,
+            });
+        }
+        true
     }
 
     /// As `ShmReceiver::settle`.

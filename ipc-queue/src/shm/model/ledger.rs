@@ -128,7 +128,7 @@ impl Ledger {
         let mine_or_dead = mine || self.is_dead(was.owner);
         let allowed = match (was.kind, is.kind) {
             (Free, Writing) => lap >= 0 && is.owner == me && is.zombie.is_none(),
-            (Writing, Ready) => lap == 0 && mine && is.owner.is_none(),
+            (Writing, Ready) => lap >= 0 && mine && is.owner.is_none(),
             (Writing, Delayed) => lap == 1 && mine && is.owner.is_none(),
             (Writing, Free) => lap == 1 && mine_or_dead,
             (Ready, Free) => lap == 1 && was.zombie.is_none(),

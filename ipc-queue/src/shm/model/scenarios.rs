@@ -76,6 +76,54 @@ fn two_senders_and_two_receivers_share_a_ring() {
 }
 
 #[test]
+fn batches_are_sent_and_received_in_every_order() {
+    let both = vec![ClaimBoth(1, 2), Publish, Publish];
+    let takes = vec![TakeBoth, Ack, Ack, TakeBoth, Ack, Ack];
+    for cells in 1..=3 {
+        let actors = vec![(0, both.clone()), (1, takes.clone())];
+        check("batches", &Scenario::new(cells, actors).with_hints());
+        let single = [sends(&[3]), vec![Claim(4), Publish]].concat();
+        let actors = vec![
+            (0, both.clone()),
+            (1, single),
+            (2, acks(2)),
+            (3, takes.clone()),
+        ];
+        explore("batches and singles", 1, Scenario::new(cells, actors));
+    }
+}
+
+#[test]
+fn a_batch_of_which_a_message_was_stepped_over_keeps_its_order() {
+    for cells in 2..=4 {
+        let actors = vec![
+            (
+                0,
+                [vec![ClaimBoth(1, 2), Publish, Publish], sends(&[4])].concat(),
+            ),
+            (1, sends(&[3])),
+            (2, [[Take].repeat(3), [Ack].repeat(3)].concat()),
+        ];
+        explore("batch step over", 1, Scenario::new(cells, actors));
+    }
+}
+
+#[test]
+fn who_dies_in_a_batch_loses_nothing() {
+    let both = vec![ClaimBoth(1, 2), Publish, Publish];
+    let takes = vec![TakeBoth, Ack, Ack, TakeBoth, Ack, Ack];
+    for cells in 2..=3 {
+        let recovers = |seat| [vec![Recover(seat)], acks(2)].concat();
+        let actors = vec![(0, both.clone()), (1, acks(2)), (2, recovers(0))];
+        let scenario = Scenario::new(cells, actors).killing(1, &[0]);
+        explore("dead batch sender", 2, scenario);
+        let actors = vec![(0, sends(&[1, 2])), (1, takes.clone()), (2, recovers(1))];
+        let scenario = Scenario::new(cells, actors).killing(1, &[1]);
+        explore("dead batch receiver", 2, scenario);
+    }
+}
+
+#[test]
 fn a_stepped_over_message_moves_to_the_end() {
     for cells in 2..=3 {
         let actors = vec![

@@ -250,7 +250,12 @@ impl<M: Memory> Ring<M> {
     }
 
     #[inline(always)]
-    fn take_word(cell: Cell<'_, M::Word>, me: Seat, index: u32, word: u64) -> Option<Lease> {
+    pub(super) fn take_word(
+        cell: Cell<'_, M::Word>,
+        me: Seat,
+        index: u32,
+        word: u64,
+    ) -> Option<Lease> {
         let taken = State::from_word(word).taken_by(me);
         // Acquire: the header and the payload that the publication released.
         let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);

@@ -182,7 +182,7 @@ impl<M: Memory> Ring<M> {
 
     /// Claims a free cell; for a later lap than it stands for, if this handle claimed further on before.
     #[inline(always)]
-    fn claim_word(
+    pub(super) fn claim_word(
         cell: Cell<'_, M::Word>,
         me: Seat,
         index: u32,

@@ -5,11 +5,10 @@
 use ipc_proto::Kind;
 use ipc_shm::clock;
 
-use super::{Lack, LevelSender, Whence};
+use super::{LevelSender, Stamp, Whence};
 use crate::error::{BatchFailure, SendFailure};
-use crate::shm::memory::RingWord;
 use crate::shm::payload::Writable;
-use crate::shm::ring::TOGETHER;
+use crate::shm::ring::{Claim, Few, SMALL_BYTES, TOGETHER};
 use crate::transport::Wait;
 
 impl LevelSender {
@@ -20,83 +19,107 @@ impl LevelSender {
         wait: Wait,
     ) -> Result<(), BatchFailure> {
         let mut sent = 0;
-        let mut failure = None;
-        while sent < payloads.len() && failure.is_none() {
-            let before = sent;
-            failure = self.send_some(payloads, &mut sent, kind, wait).err();
-            let bytes = payloads[before..sent].iter().map(|payload| payload.len());
-            self.sent((sent - before) as u64, bytes.sum());
-        }
-        failure.map_or(Ok(()), |failure| Err(BatchFailure { sent, failure }))
-    }
-
-    /// Waits for the first place, then sends what there is room for: claims, then fills, then publishes. So the lines of many
-    /// cells are on their way at once, where a locked instruction between any two would wait for each.
-    fn send_some(
-        &self,
-        payloads: &[&[u8]],
-        sent: &mut usize,
-        kind: Kind,
-        wait: Wait,
-    ) -> Result<(), SendFailure> {
-        let payloads = &payloads[*sent..];
-        let payloads = &payloads[..payloads.len().min(TOGETHER)];
-        let mut places = Vec::with_capacity(payloads.len());
-        self.level
-            .ring
-            .fetch_batch(RingWord::Tail, &self.cursor.borrow(), payloads.len() as u32);
-        places.push(self.lend(payloads[0].len(), kind, wait)?);
-        let mut end = Ok(());
-        for payload in &payloads[1..] {
-            match self.try_lend(payload.len(), kind) {
-                Ok(place) => places.push(place),
-                Err(lack) => {
-                    end = match lack {
-                        Lack::Over(failure) => Err(failure),
-                        Lack::Place | Lack::Memory | Lack::Key => Ok(()),
-                    };
-                    break;
+        while let Some(payload) = payloads.get(sent) {
+            match self.send_together(&payloads[sent..], kind) {
+                // What is large goes alone: several claimed chunks would leave the cache before they are read. So does the first for which there is no room: for it we wait.
+                Ok(0) => match self.send(payload, kind, wait) {
+                    Ok(_) => sent += 1,
+                    Err(failure) => return Err(BatchFailure { sent, failure }),
+                },
+                Ok(more) => sent += more,
+                Err(BatchFailure {
+                    sent: more,
+                    failure,
+                }) => {
+                    let sent = sent + more;
+                    return Err(BatchFailure { sent, failure });
                 }
             }
         }
-        for (place, payload) in places.iter_mut().zip(payloads) {
-            place.bytes_mut().copy_from_slice(payload);
-        }
-        self.publish_all(places, sent, kind)?;
-        end
+        Ok(())
     }
 
-    /// Publishes in this order. Once one was stepped over, those behind it move to the end behind it.
-    fn publish_all(
+    /// Sends the first few small payloads, as far as cells are free in FIFO order: claims all, then
+    /// fills and publishes each. So the lines of many cells are on their way at once,
+    /// where a locked instruction between any two would wait for each.
+    fn send_together(&self, payloads: &[&[u8]], kind: Kind) -> Result<usize, BatchFailure> {
+        let most = self.most_inline.min(SMALL_BYTES);
+        let is_small = |payload: &&&[u8]| payload.len() <= most;
+        let count = payloads.iter().take(TOGETHER).take_while(is_small).count();
+        if count == 0 {
+            return Ok(0);
+        }
+        let (shared, ring) = (&*self.shared, &self.level.ring);
+        let mut cursor = self.cursor.borrow_mut();
+        let claims = ring.claim_batch(shared.seat, kind, &mut cursor, count);
+        if claims.is_empty() {
+            return Ok(0);
+        }
+        drop(cursor);
+        // Only now: see `claim_now`.
+        if !shared.is_open() {
+            claims.into_iter().for_each(|claim| self.give_back(claim));
+            return Ok(0);
+        }
+        self.spin.hits(claims.len() as u32);
+        self.fill_and_publish(claims, payloads, kind)
+    }
+
+    #[inline(always)]
+    fn fill_and_publish(
         &self,
-        places: Vec<Writable<'_>>,
-        sent: &mut usize,
+        claims: Few<Claim>,
+        payloads: &[&[u8]],
         kind: Kind,
-    ) -> Result<(), SendFailure> {
-        let now = clock::wall();
-        let mut places = places.into_iter();
+    ) -> Result<usize, BatchFailure> {
+        let count = claims.len();
+        let sent_at = clock::wall();
+        let mut bytes = 0;
         let mut whence = Whence::InTurn;
-        for place in &mut places {
-            let stamp = self.stamp(now);
-            let published = match whence {
-                Whence::InTurn => self.publish(place, kind, stamp),
-                Whence::AtEnd => {
-                    // It stays where it is if there is no room.
-                    self.describe(&place, stamp);
-                    let (chunk, len) = (place.chunk(), place.len());
-                    self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
+        // Where an error leaves the rest of the claims: given back.
+        let mut claims = claims.into_iter();
+        for (sent, payload) in payloads[..count].iter().enumerate() {
+            let Some(claim) = claims.next() else { break };
+            let stamp = self.stamp(sent_at);
+            let published = match self.writable(claim, None, payload.len()) {
+                Ok(mut place) => {
+                    place.bytes_mut().copy_from_slice(payload);
+                    self.publish_behind(place, kind, stamp, whence)
                 }
+                Err(lack) => Err(self.failure(lack)),
             };
             match published {
                 Ok(now) => whence = now,
                 Err(failure) => {
-                    places.for_each(|place| self.give_back(place.into_claim()));
-                    return Err(failure);
+                    claims.for_each(|claim| self.give_back(claim));
+                    self.sent(sent as u64, bytes);
+                    return Err(BatchFailure { sent, failure });
                 }
             }
-            *sent += 1;
+            bytes += payload.len();
         }
-        Ok(())
+        self.sent(count as u64, bytes);
+        Ok(count)
+    }
+
+    /// Publishes the next of a batch. Once one of it was stepped over, those behind it move to the end behind it.
+    #[inline(always)]
+    fn publish_behind(
+        &self,
+        place: Writable<'_>,
+        kind: Kind,
+        stamp: Stamp,
+        whence: Whence,
+    ) -> Result<Whence, SendFailure> {
+        match whence {
+            Whence::InTurn => self.publish(place, kind, stamp),
+            Whence::AtEnd => {
+                // It stays where it is if there is no room.
+                self.describe(&place, stamp);
+                let (chunk, len) = (place.chunk(), place.len());
+                self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
+            }
+        }
     }
 }
 
@@ -204,23 +227,20 @@ mod tests {
         let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
         let handle = queue.shm_sender();
         let sender = handle.at(0);
-        let places = [0, 1, 2].map(|number| {
-            let mut place = sender.lend(1, Kind::Data, Wait::No).unwrap();
-            place.bytes_mut()[0] = number;
-            place
-        });
+        let ring = &sender.level.ring;
+        let mut cursor = sender.cursor.borrow_mut();
+        let claims = ring.claim_batch(sender.shared.seat, Kind::Data, &mut cursor, 3);
+        drop(cursor);
+        let first = claims.iter().next().unwrap().index();
 
         // As a receiver that found something behind the second.
-        let cell = sender.level.ring.cell(places[0].claim().index()).state();
+        let cell = ring.cell(first).state();
         let word = cell.load(SeqCst);
         let over = State::from_word(word).stepped_over().to_word();
         cell.swap_if(word, over, SeqCst).unwrap();
-        let mut sent = 0;
-        sender
-            .publish_all(places.into(), &mut sent, Kind::Data)
-            .unwrap();
-
-        assert_eq!(sent, 3);
+        let payloads: [&[u8]; 3] = [&[0], &[1], &[2]];
+        let sent = sender.fill_and_publish(claims, &payloads, Kind::Data);
+        assert_eq!(sent, Ok(3));
         let receiver = queue.shm_receiver();
         for number in 0..3 {
             let delivery = receiver.receive(Wait::No).unwrap();

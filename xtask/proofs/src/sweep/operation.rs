@@ -161,6 +161,11 @@ pub const OPERATIONS: &[Operation] = &[
         states: batches::RECEIVE,
     },
     Operation {
+        name: "ack-batch",
+        what: "several messages are acknowledged at once",
+        states: batches::ACK,
+    },
+    Operation {
         name: "ack",
         what: "a delivery is acked",
         states: settling::ACK,

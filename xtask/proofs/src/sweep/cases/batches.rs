@@ -33,6 +33,14 @@ pub const RECEIVE: &[State] = &[
     }),
 ];
 
+pub const ACK: &[State] = &[
+    State::new("full", |play| ack(play, Scenery::Full, &[1, 2, 3])),
+    State::new("chunked", |play| ack(play, Scenery::NoChunk, &[100, 101])),
+    State::new("spare-place", |play| {
+        ack(play, Scenery::SparePlace, &[2, 3])
+    }),
+];
+
 /// There is room for so many of them.
 fn send(play: &Play, scenery: Scenery, numbers: &[u64], room: usize) -> Result<()> {
     let set = scenery.set(play)?;
@@ -59,4 +67,16 @@ fn receive(play: &Play, scenery: Scenery, numbers: &[u64]) -> Result<()> {
     play.step_in_parts((0..=numbers.len()).map(taken), || {
         receiver.recv_batch(numbers.len(), Wait::No)
     })
+}
+
+/// The first ones are gone, the others come again.
+fn ack(play: &Play, scenery: Scenery, numbers: &[u64]) -> Result<()> {
+    let set = scenery.set(play)?;
+    let acked = |count: usize| {
+        let left = numbers[count..].iter();
+        Outcome::of(left.map(|number| Message::comes(*number, 2)))
+    };
+    let receiver = Box::leak(Box::new(set.queue.receiver()));
+    let mut batch = receiver.recv_batch(numbers.len(), Wait::No)?;
+    play.step_in_parts((0..=numbers.len()).map(acked), || batch.ack())
 }
