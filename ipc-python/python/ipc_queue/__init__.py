@@ -1,0 +1,102 @@
+"""Work queues and worker pools between processes that survive `kill -9`.
+
+    import ipc_queue as ipc
+
+    jobs = ipc.Queue("shm:jobs")
+    jobs.put({"path": "a.jpg"})
+    for job in jobs:
+        with job:  # acknowledged at the end, given back at an exception
+            print(job.data)
+
+`ipc_queue.mp` has the queues of `multiprocessing`, and `ipc_queue.ProcessPoolExecutor` is the
+executor of `concurrent.futures`; neither hangs nor loses work when a process dies.
+"""
+
+from __future__ import annotations
+
+import os as _os
+
+from . import _ipc
+from ._ipc import Delivery
+from ._queue import DeadLetter, Holding, Queue, Stats, remove
+from .errors import (
+    BadAddress,
+    BadSettings,
+    Closed,
+    CodecDiffers,
+    Damaged,
+    DecodeError,
+    DescriptorLost,
+    Empty,
+    EmptyKey,
+    EncodeError,
+    Error,
+    Exists,
+    Forked,
+    Full,
+    JobTimedOut,
+    KeyInUse,
+    KeysFull,
+    LeaseLost,
+    NoDescriptors,
+    NoSpace,
+    NotDrained,
+    NotFound,
+    PoolEnded,
+    Removed,
+    Settled,
+    SettingsDiffer,
+    SystemRefused,
+    TooLarge,
+    TooManyProcesses,
+    Unreachable,
+    Unsupported,
+    WorkerDied,
+)
+from .executor import ProcessPoolExecutor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadAddress",
+    "BadSettings",
+    "Closed",
+    "CodecDiffers",
+    "Damaged",
+    "DeadLetter",
+    "DecodeError",
+    "Delivery",
+    "DescriptorLost",
+    "Empty",
+    "EmptyKey",
+    "EncodeError",
+    "Error",
+    "Exists",
+    "Forked",
+    "Full",
+    "Holding",
+    "JobTimedOut",
+    "KeyInUse",
+    "KeysFull",
+    "LeaseLost",
+    "NoDescriptors",
+    "NoSpace",
+    "NotDrained",
+    "NotFound",
+    "PoolEnded",
+    "ProcessPoolExecutor",
+    "Queue",
+    "Removed",
+    "Settled",
+    "SettingsDiffer",
+    "Stats",
+    "SystemRefused",
+    "TooLarge",
+    "TooManyProcesses",
+    "Unreachable",
+    "Unsupported",
+    "WorkerDied",
+    "remove",
+]
+
+_os.register_at_fork(before=_ipc.before_fork, after_in_child=_ipc.after_fork_in_child)
