@@ -23,7 +23,7 @@ use crate::waiting::{self, Limit, resume_watcher, seconds};
 const HANDLER: &str = "call";
 
 /// Worker processes that run pickled calls.
-#[pyclass(frozen, module = "ipc_queue._ipc")]
+#[pyclass(frozen, module = "ipc_queue._ipc", weakref)]
 pub struct RawPool {
     /// Taken when it is dropped.
     pool: Option<Arc<Pool>>,

@@ -15,7 +15,7 @@ use ipc_queue::{
     DrainError, Headers, HeldBytes, MessageId, Priority, QueueError, Readiness, RecvError,
     SendFailure, SendOptions, ShmQueue, WhenFull,
 };
-use ipc_shm::Namespace;
+use ipc_shm::{Namespace, ProcessIdentity};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -536,14 +536,20 @@ pub fn queues(py: Python<'_>, namespace: &str) -> PyResult<Vec<String>> {
     Ok(names.iter().map(|name| name.to_string()).collect())
 }
 
-/// Removes a queue that no process has open, by the kernel's locks.
+/// Removes a queue that no process but this one has open, by the kernel's locks.
 #[pyfunction]
 pub fn remove_unused(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
     let namespace = namespace_of(py, namespace)?;
     let name = Name::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))?;
     let inspector = Inspector::open(&namespace, &name);
     let inspector = inspector.map_err(|error| errors::of_open(py, &error))?;
-    if inspector.is_in_use() {
+    let us = ProcessIdentity::current();
+    let is_other = |process: &ProcessIdentity| *process != us;
+    let participants = inspector.participants();
+    if participants
+        .iter()
+        .any(|(participant, gone)| !gone && is_other(&participant.process))
+    {
         return Ok(false);
     }
     let removed = ShmQueue::remove(&namespace, &name);

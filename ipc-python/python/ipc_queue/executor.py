@@ -302,6 +302,8 @@ class _State:
             _fail(future, PoolEnded(reason or "the pool ended"))
         if self._folder is not None:
             self._folder.remove()
+        # Its memory goes with it.
+        self._pool = None
 
     def close(self, *, cancel_futures: bool = False) -> None:
         if self._owner != os.getpid():
@@ -374,24 +376,13 @@ def _listen(state: _State, pool: _ipc.RawPool) -> None:
             events = pool.events(_SLICE)
             for event in events:
                 state._hear(event)
-            events = event = None
-            if has_ended and not pool_has_more(pool, state):
+            if has_ended and not events:
                 break
-            if has_ended is False and pool.has_ended:
-                continue
         reason = pool.wait()
     except Exception as error:  # The pool is unusable: every future must hear of it.
         reason = str(error)
     finally:
         state._ended(reason)
-
-
-def pool_has_more(pool: _ipc.RawPool, state: _State) -> bool:
-    """Hear what is left of an ended pool. Whether there was something."""
-    events = pool.events(0.0)
-    for event in events:
-        state._hear(event)
-    return bool(events)
 
 
 def _answer(

@@ -57,7 +57,7 @@ class _Base(Generic[T]):
         }
         raw = _ipc.RawQueue(address, "create", "pickle", settings)
         self._attach(raw)
-        self._owned = _Owned(raw)
+        self._owned = _Owned(address)
         self._removal = util.Finalize(self, self._owned.remove, exitpriority=-10)
         _owned.add(self._owned)
 
@@ -251,22 +251,44 @@ class SimpleQueue(_Base[T]):
 class _Owned:
     """A queue that this process has created and is to remove."""
 
-    def __init__(self, raw: _ipc.RawQueue) -> None:
-        self._raw = raw
+    def __init__(self, address: str) -> None:
+        self._address = address
         # It was sent to another process, or a copy of this one has it: it stays until we exit.
         self.shared = False
         self.owner = os.getpid()
 
     def remove(self) -> None:
-        if self.owner != os.getpid() or (self.shared and not _is_exiting()):
+        if self.owner != os.getpid():
+            return
+        if self.shared and not _is_exiting():
+            _keep_until_exit(self)
             return
         with contextlib.suppress(Exception):
             # Those that others have open go with the sweep of the next process.
-            if self._raw.stats()["participants"] <= 1:
-                _ipc.remove(self._raw.address)
+            namespace, _, name = self._address.removeprefix("shm:").partition("/")
+            _ipc.remove_unused(namespace, name)
 
 
 _owned: weakref.WeakSet[_Owned] = weakref.WeakSet()
+
+
+# Queues without an object here that other processes may use; the process that they belong to.
+_kept: list[_Owned] = []
+_kept_by: list[int] = []
+
+
+def _keep_until_exit(owned: _Owned) -> None:
+    if _kept_by != [os.getpid()]:
+        _kept.clear()
+        _kept_by[:] = [os.getpid()]
+        # After multiprocessing has joined its processes.
+        util.Finalize(None, _remove_kept, exitpriority=-11)
+    _kept.append(owned)
+
+
+def _remove_kept() -> None:
+    while _kept:
+        _kept.pop().remove()
 
 
 def _mark_shared() -> None:
