@@ -181,7 +181,7 @@ def say_goodbye(path):
 
     atexit.register(Path(path).write_text, "goodbye")
     # Not flushed: only an orderly end does that.
-    kept.append(open(path + ".buffered", "w"))
+    kept.append(open(path + ".buffered", "w"))  # noqa: SIM115
     kept[-1].write("buffered")
 
 
@@ -300,5 +300,3 @@ def test_workers_end_with_a_killed_program_and_its_folder_is_swept(child, tmp_pa
     os.close(ended)
     with ProcessPoolExecutor(1) as pool:
         assert pool.submit(square, 3).result(timeout=60) == 9
-
-

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ipc, codecs
 from ._ipc import Delivery
 from .codecs import Codec
 from .errors import Closed, Empty, Full
 
+if TYPE_CHECKING:
+    import asyncio
+
 T = TypeVar("T")
-_Readable = Callable[[], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,14 +100,14 @@ class DeadLetter:
 class Queue(Generic[T]):
     """A queue that any process opens by its address.
 
-    Addresses are `shm:NAME` and `shm:NAMESPACE/NAME` (processes of this machine), `unix:/PATH` (with
-    the process that serves it there) and `local:NAME` (threads of this process).
+    Addresses are `shm:NAME` and `shm:NAMESPACE/NAME` (processes of this machine), `unix:/PATH`
+    (with the process that serves it there) and `local:NAME` (threads of this process).
 
     A message is delivered until it is acknowledged, whichever process is killed. All methods may be
     called from any thread, and in a forked copy of the process.
 
-    `codec` is `bytes`, `pickle`, `json` or `msgpack`. Without it, a queue that exists keeps its own,
-    and a new one has `pickle`. `type` is the record type of `json` or `msgpack` messages: a
+    `codec` is `bytes`, `pickle`, `json` or `msgpack`. Without it, a queue that exists keeps its
+    own, and a new one has `pickle`. `type` is the record type of `json` or `msgpack` messages: a
     dataclass, a `msgspec.Struct` or a pydantic model.
 
     `settings` are used to create the queue; one that exists must agree with them: `capacity`,
@@ -193,8 +194,8 @@ class Queue(Generic[T]):
         """Receive the next message. Waits for at most `timeout` seconds; 0 does not wait.
 
         The message is ours until it is settled: by `ack`, `nack`, `snooze` or `bury`, or at the end
-        of a `with` block. Raises `Empty` if there is none, and `Closed` when the queue is closed and
-        everything in it is settled.
+        of a `with` block. Raises `Empty` if there is none, and `Closed` when the queue is closed
+        and everything in it is settled.
         """
         return self.raw.get(timeout, self._decode)
 
@@ -225,9 +226,7 @@ class Queue(Generic[T]):
 
     async def get_async(self, timeout: float | None = None) -> Delivery:
         """Receive the next message without blocking the event loop. Uses no thread."""
-        return await _when_ready(
-            lambda: self.get(0), self.raw.recv_readiness, Empty, timeout
-        )
+        return await _when_ready(lambda: self.get(0), self.raw.recv_readiness, Empty, timeout)
 
     async def put_async(self, value: T, timeout: float | None = None, **options: Any) -> bool:
         """Send a message without blocking the event loop. Takes the options of `put`."""
@@ -336,17 +335,20 @@ def _options(
 
 
 async def _when_ready(
-    attempt: Callable[[], Any],
+    attempt: Callable[[], T],
     make_readiness: Callable[[], _ipc.RawReadiness],
     nothing: type[Exception],
     timeout: float | None,
-) -> Any:
+) -> T:
     """Call `attempt` until it does not raise `nothing`; between calls, wait for a descriptor."""
     try:
         return attempt()
     except nothing:
         if timeout == 0:
             raise
+    # Imported here: it takes as long as starting Python does.
+    import asyncio
+
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout
     readiness = make_readiness()

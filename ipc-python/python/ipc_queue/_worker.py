@@ -7,28 +7,21 @@ and buffers are flushed.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
 import traceback
+from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from pathlib import Path
 from typing import Any
 
 from . import _ipc
+from .errors import NotUnpickled
 
 # Arguments and results of more bytes than this travel in files of the pool's folder.
 SPILL_FROM = 64 << 10
 _INLINE, _SPILLED = b"\0", b"\1"
-
-
-class RemoteTraceback(Exception):
-    """The traceback of an exception that was raised in a worker."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class RemoteError:
@@ -46,7 +39,7 @@ class RemoteError:
 
 
 def _with_cause(error: BaseException, text: str) -> BaseException:
-    error.__cause__ = RemoteTraceback(text)
+    error.__cause__ = RemoteTraceback(text)  # type: ignore[arg-type]
     return error
 
 
@@ -70,7 +63,11 @@ def unpack(folder: Path, message: bytes, *, remove: bool = False) -> Any:
         body = path.read_bytes()
         if remove:
             path.unlink(missing_ok=True)
-    return pickle.loads(body)
+    try:
+        return pickle.loads(body)
+    except BaseException as error:
+        # Whatever its classes do when they are unpickled: it must not end this process.
+        raise NotUnpickled(f"{type(error).__name__}: {error}") from error
 
 
 def main() -> None:
@@ -82,7 +79,15 @@ def main() -> None:
     spawn.prepare(start["preparation"])
     initializer, arguments = pickle.loads(start["initializer"])
     if initializer is not None:
-        initializer(*arguments)
+        try:
+            initializer(*arguments)
+        except BaseException:
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
+            # What the executor tells the callers.
+            traceback.print_exc()
+            sys.exit(1)
 
     def call(message: bytes, _attempt: int) -> bytes:
         try:

@@ -1,7 +1,7 @@
 """How objects become messages: bytes, pickle, JSON and MessagePack.
 
-The name of a queue's encoding is kept with the queue, so every process uses the same one, and a Rust
-program reads what a Python program sends.
+The name of a queue's encoding is kept with the queue, so every process uses the same one, and a
+Rust program reads what a Python program sends.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Pickler(pickle.Pickler):
 
 
 class PickleCodec(Codec):
-    """Any Python object. Large buffers, such as arrays, are copied once, straight into the queue."""
+    """Any Python object. Large buffers, such as arrays, are copied once, into the queue."""
 
     name = "pickle"
     payload = "pickle"
@@ -113,7 +113,7 @@ class PickleCodec(Codec):
 
     def decode(self, message: Any) -> Any:
         with memoryview(message) as view:
-            if view[:1] != b"\0":
+            if view.nbytes == 0 or view[0] != 0:
                 return pickle.loads(view)
             return _unframed(view)
 
@@ -174,9 +174,9 @@ class _Structured(Codec):
         try:
             return self._dumps(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise EncodeError(f"{type(value).__name__} can't be sent as {self.name}: {error}") from (
-                error
-            )
+            raise EncodeError(
+                f"{type(value).__name__} can't be sent as {self.name}: {error}"
+            ) from (error)
 
     def decode(self, message: Any) -> Any:
         if len(message) == 0:
@@ -219,7 +219,7 @@ class MessagePackCodec(_Structured):
 
 
 def to_plain(value: Any) -> Any:
-    """Return a record as a dictionary. Accepts dataclasses, `msgspec.Struct` and pydantic models."""
+    """Return a dataclass, a `msgspec.Struct` or a pydantic model as a dictionary."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     fields = getattr(type(value), "__struct_fields__", None)
@@ -237,7 +237,7 @@ def to_type(value: Any, wanted: Any) -> Any:
     if wanted is None or wanted is Any or value is None:
         return value
     if hasattr(wanted, "__struct_fields__"):
-        import msgspec
+        import msgspec  # type: ignore[import-not-found, unused-ignore]
 
         return msgspec.convert(value, wanted)
     if hasattr(wanted, "model_validate"):
@@ -286,8 +286,8 @@ def of_queue(address: str, found: str, wanted: Codec | None, type_: Any) -> Code
         codec = named(name, type_, type_name)
     elif colon and name == "postcard":
         raise CodecDiffers(
-            f"queue {address!r} carries {found.partition('=')[0]!r}, which only a Rust program with "
-            "that type can read: create the queue with Encoding::MessagePack or Encoding::Json"
+            f"queue {address!r} carries {found.partition('=')[0]!r}, which only a Rust program "
+            "with that type can read: create the queue with Encoding::MessagePack or Encoding::Json"
         )
     else:
         codec = BytesCodec(found)

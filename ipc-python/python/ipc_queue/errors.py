@@ -160,5 +160,9 @@ class WorkerDied(Error, BrokenProcessPool):
     """The number of workers that had the function."""
 
 
+class NotUnpickled(Error, BrokenProcessPool):
+    """The function's arguments, or its result, could not be unpickled. The pool goes on."""
+
+
 class JobTimedOut(Error, TimeoutError):
     """The function took longer than the pool's `job_timeout`. Its worker was killed."""

@@ -11,9 +11,11 @@ import concurrent.futures
 import contextlib
 import fcntl
 import itertools
+import multiprocessing
 import os
-import pickle
+import select
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -31,7 +33,7 @@ _MAX_CALL = 2 * _worker.SPILL_FROM
 _MAX_WAITING = 4096
 _MEMORY = 32 << 20
 # How often the executor's thread looks whether the pool has ended.
-_SLICE = 0.5
+_SLICE = 0.1
 _FOLDER = "ipc-queue-pool-"
 # The pool ends by itself when all calls are done, however long they take.
 _FOREVER = 1e9
@@ -71,8 +73,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     Takes the arguments of `concurrent.futures.ProcessPoolExecutor`, and by name only:
 
-    - `attempts`: how many workers may die over a call before its future fails. With the default of 1
-      no function is run twice.
+    - `attempts`: how many workers may die over a call before its future fails. With the default of
+    1 no function is run twice.
     - `job_timeout`: how many seconds a call may take. Then its worker is killed, and its future
       raises `JobTimedOut`.
     - `max_memory`: how many bytes of memory a worker may use. Then it is killed.
@@ -122,6 +124,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         }
         given = {name: value for name, value in settings.items() if value is not None}
         self._max_workers = max_workers
+        self._mp_context = mp_context or multiprocessing.get_context("spawn")
         self._state = _State(max_workers, (initializer, initargs), given)
         # An executor that nobody has any more ends when its calls are done.
         self._finalizer = weakref.finalize(self, self._state.close)
@@ -148,7 +151,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             raise ValueError("chunksize must be >= 1.")
         if chunksize == 1 and not options:
             return super().map(fn, *iterables, timeout=timeout)
-        chunks = _chunks(zip(*iterables), chunksize)
+        chunks = _chunks(zip(*iterables, strict=False), chunksize)
         call = _RunChunk(fn)
         results = super().map(call, chunks, timeout=timeout, **options)
         return _flattened(results)
@@ -164,8 +167,70 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         """The workers now: their numbers in the pool and their process ids."""
         return self._state.workers()
 
+    # Names that are private in the standard library, and that programs use all the same.
+
+    @property
+    def _processes(self) -> dict[int, _Worker]:
+        return {pid: _Worker(pid) for _, pid in self.workers}
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread | None:
+        return self._state._thread
+
+    @property
+    def _call_queue(self) -> _NoQueue:
+        return _NoQueue()
+
+    @property
+    def _broken(self) -> str | bool:
+        return self._state._broken or False
+
     def __repr__(self) -> str:
         return f"<ProcessPoolExecutor with {self._max_workers} workers>"
+
+
+class _Worker:
+    """A worker's process, with the methods of `multiprocessing.Process`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._descriptor: int | None = os.pidfd_open(pid)
+        except OSError:  # It has ended.
+            self._descriptor = None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the process has ended."""
+        if self._descriptor is not None:
+            select.select([self._descriptor], [], [], timeout)
+
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._descriptor is not None and not select.select([self._descriptor], [], [], 0)[0]
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+class _NoQueue:
+    """Stands for a queue with a thread: there is none to wait for."""
+
+    def join_thread(self) -> None:
+        """Return at once."""
 
 
 class _State:
@@ -254,14 +319,13 @@ class _State:
         from multiprocessing import spawn, util
 
         folder = _Folder()
-        initializer = _dumps_for_spawn(self._initializer)
+        initializer = folder.dumps(self._initializer)
         preparation = spawn.get_preparation_data("ipc-worker")
         start = {"preparation": preparation, "initializer": initializer}
-        (folder.path / "start").write_bytes(_dumps_for_spawn(start))
+        (folder.path / "start").write_bytes(folder.dumps(start))
         package = str(Path(__file__).resolve().parent.parent)
         program = (
-            f"import sys; sys.path.append({package!r}); "
-            "from ipc_queue._worker import main; main()"
+            f"import sys; sys.path.append({package!r}); from ipc_queue._worker import main; main()"
         )
         flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", program, str(folder.path)]
@@ -332,6 +396,17 @@ class _State:
         return [] if pool is None else [(row[0], row[2]) for row in pool.workers()]
 
 
+class _Inherited:
+    """A descriptor that workers inherit, on its way to them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def detach(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+
 class _Folder:
     """The folder of a pool: what workers need to start, and large arguments and results.
 
@@ -340,9 +415,31 @@ class _Folder:
 
     def __init__(self) -> None:
         _sweep()
+        self._inherited: list[int] = []
         self.path = Path(tempfile.mkdtemp(prefix=_FOLDER))
         self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def dumps(self, value: Any) -> bytes:
+        """Pickle what each worker gets at its start: locks, pipes and the like may be in it."""
+        from multiprocessing import context
+        from multiprocessing.reduction import ForkingPickler
+
+        context.set_spawning_popen(self)  # type: ignore[arg-type]
+        try:
+            return bytes(ForkingPickler.dumps(value))
+        finally:
+            context.set_spawning_popen(None)
+
+    # What multiprocessing asks of the process that is being started.
+    DupFd = _Inherited
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        """Return a copy of a descriptor that all workers inherit."""
+        copy = os.dup(descriptor)
+        os.set_inheritable(copy, True)
+        self._inherited.append(copy)
+        return copy
 
     def remove_file(self, name: str | None) -> None:
         if name is not None:
@@ -351,7 +448,8 @@ class _Folder:
     def remove(self) -> None:
         if self._lock >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
+            for descriptor in (self._lock, *self._inherited):
+                os.close(descriptor)
             self._lock = -1
 
 
@@ -453,29 +551,6 @@ def _flattened(results: Iterator[list[Any]]) -> Iterator[Any]:
             yield chunk.pop()
 
 
-def _dumps_for_spawn(value: Any) -> bytes:
-    """Pickle what a new process gets at its start: locks and the like may be in it."""
-    from multiprocessing import context
-    from multiprocessing.reduction import ForkingPickler
-
-    context.set_spawning_popen(_Spawning())  # type: ignore[attr-defined]
-    try:
-        return bytes(ForkingPickler.dumps(value))
-    finally:
-        context.set_spawning_popen(None)  # type: ignore[attr-defined]
-
-
-class _Spawning:
-    """Stands for the process that is about to be started, of which nothing is known yet."""
-
-    def duplicate_for_child(self, descriptor: int) -> int:
-        raise pickle.PicklingError(
-            f"descriptor {descriptor} can't be sent to a worker: workers are started again and again"
-        )
-
-    DupFd = duplicate_for_child
-
-
 _shutting_down = False
 
 
@@ -494,4 +569,3 @@ try:
     threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 except (AttributeError, RuntimeError):
     atexit.register(_at_exit)
-

@@ -3,8 +3,8 @@
     from ipc_queue.mp import JoinableQueue, Queue, SimpleQueue
 
 A process that dies neither blocks the others nor takes messages with it, except one: an object that
-`Queue.get` has returned is that process's alone. `JoinableQueue` has no such gap: `task_done` is the
-acknowledgement, and what a dead process had not acknowledged comes to another.
+`Queue.get` has returned is that process's alone. `JoinableQueue` has no such gap: `task_done` is
+the acknowledgement, and what a dead process had not acknowledged comes to another.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class _Base(Generic[T]):
             warnings.warn(
                 f"put has waited for {_WARN_AFTER:.0f} s: the queue of {self._places} places and "
                 f"{self._raw.settings['pool_bytes']} bytes is full, and no process has received "
-                "from it yet. Give the queue a larger maxsize or memory, or start the receiver first",
+                "from it yet. Give the queue a larger maxsize or memory, or start the receiver "
+                "first",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -257,10 +258,10 @@ class _Owned:
         self.shared = False
         self.owner = os.getpid()
 
-    def remove(self) -> None:
+    def remove(self, *, now: bool = False) -> None:
         if self.owner != os.getpid():
             return
-        if self.shared and not _is_exiting():
+        if self.shared and not now and not _is_exiting():
             _keep_until_exit(self)
             return
         with contextlib.suppress(Exception):
@@ -287,8 +288,11 @@ def _keep_until_exit(owned: _Owned) -> None:
 
 
 def _remove_kept() -> None:
-    while _kept:
-        _kept.pop().remove()
+    kept = list(_kept)
+    _kept.clear()
+    _kept_by.clear()
+    for owned in kept:
+        owned.remove(now=True)
 
 
 def _mark_shared() -> None:
@@ -339,5 +343,3 @@ def _sweep() -> None:
             for name in _ipc.queues(namespace):
                 with contextlib.suppress(Exception):
                     _ipc.remove_unused(namespace, name)
-
-

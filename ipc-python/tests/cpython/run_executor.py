@@ -1,6 +1,7 @@
 """Run CPython's own tests of `concurrent.futures` on our executor.
 
-The tests come from the interpreter's `test` package, those of process pools under each start method.
+The tests come from the interpreter's `test` package, those of process pools under each start
+method.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def load() -> list[type[unittest.TestCase]]:
     cases = {}
     for module in modules:
         for name, case in vars(module).items():
-            if isinstance(case, type) and issubclass(case, unittest.TestCase):
-                if name.startswith("ProcessPool") and hasattr(case, "executor_type"):
-                    cases[name] = case
+            is_case = isinstance(case, type) and issubclass(case, unittest.TestCase)
+            if is_case and name.startswith("ProcessPool") and hasattr(case, "executor_type"):
+                cases[name] = case
     return list(cases.values())
 
 

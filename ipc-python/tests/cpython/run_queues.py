@@ -2,8 +2,8 @@
 
     python run_queues.py fork|spawn|forkserver
 
-The tests come from the interpreter's `test` package. Children import this file again, so it replaces
-the queues at import.
+The tests come from the interpreter's `test` package. Children import this file again, so it
+replaces the queues at import.
 """
 
 from __future__ import annotations
