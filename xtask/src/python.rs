@@ -45,6 +45,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for lint in lints {
         cargo::run(venv.command("ruff").args(lint))?;
     }
+    // A Rust program at the other end of the queues. With the features that the package has, so that
+    // the crates are built once.
+    let mut peer = cargo::cargo(&["build", "--release", "--quiet", "--package", "rust-peer"]);
+    cargo::run(peer.current_dir(&package))?;
     let mut develop = venv.command("maturin");
     cargo::run(develop.args(["develop", "--release", "--quiet"]))?;
     cargo::run(venv.python().args(["-m", "mypy"]))?;

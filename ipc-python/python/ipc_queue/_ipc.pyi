@@ -4,6 +4,8 @@ from typing import Any, Literal, Self, final
 
 from typing_extensions import Buffer
 
+__all__: list[str]
+
 @final
 class Delivery:
     """A message that this process holds until it is settled."""
