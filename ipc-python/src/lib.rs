@@ -2,9 +2,11 @@
 //!
 //! Python decides what things mean; this waits and moves bytes. Start with `queue.rs`.
 
+mod buffer;
 mod delivery;
 mod errors;
 mod msgpack;
+mod node;
 mod payload;
 mod pool;
 mod queue;
@@ -15,9 +17,13 @@ mod waiting;
 #[pyo3::pymodule]
 mod _ipc {
     #[pymodule_export]
+    use crate::buffer::{RawBuffer, remove_buffer};
+    #[pymodule_export]
     use crate::delivery::Delivery;
     #[pymodule_export]
     use crate::msgpack::{pack, unpack};
+    #[pymodule_export]
+    use crate::node::{RawNode, nodes};
     #[pymodule_export]
     use crate::pool::{RawPool, work};
     #[pymodule_export]

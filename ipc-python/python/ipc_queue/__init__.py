@@ -38,6 +38,7 @@ from .errors import (
     KeyInUse,
     KeysFull,
     LeaseLost,
+    LockTimedOut,
     NoDescriptors,
     NoSpace,
     NotDrained,
@@ -50,11 +51,13 @@ from .errors import (
     SystemRefused,
     TooLarge,
     TooManyProcesses,
+    Torn,
     Unreachable,
     Unsupported,
     WorkerDied,
 )
 from .executor import ProcessPoolExecutor
+from .shared import Node, NodeInfo, SharedBuffer, nodes
 
 __version__ = "0.1.0"
 
@@ -80,6 +83,9 @@ __all__ = [
     "KeyInUse",
     "KeysFull",
     "LeaseLost",
+    "LockTimedOut",
+    "Node",
+    "NodeInfo",
     "NoDescriptors",
     "NoSpace",
     "NotDrained",
@@ -91,13 +97,16 @@ __all__ = [
     "Removed",
     "Settled",
     "SettingsDiffer",
+    "SharedBuffer",
     "Stats",
     "SystemRefused",
     "TooLarge",
     "TooManyProcesses",
+    "Torn",
     "Unreachable",
     "Unsupported",
     "WorkerDied",
+    "nodes",
     "remove",
 ]
 

@@ -80,6 +80,14 @@ class LeaseLost(Error):
     """The lease expired: the message was, or will be, delivered again."""
 
 
+class Torn(Error):
+    """A process was killed while it wrote these bytes: write them anew, or accept them."""
+
+
+class LockTimedOut(Error, TimeoutError):
+    """Another process had the buffer's lock for too long."""
+
+
 class Settled(Error, ValueError):
     """The delivery is settled already."""
 

@@ -162,6 +162,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if wait:
             self._state.join()
 
+    def kill(self) -> None:
+        """End now: workers are killed, and open futures raise `PoolEnded`."""
+        self._state.kill()
+
     @property
     def workers(self) -> list[tuple[int, int]]:
         """The workers now: their numbers in the pool and their process ids."""
@@ -383,6 +387,16 @@ class _State:
         if pool is not None:
             with contextlib.suppress(Exception):
                 pool.close()
+
+    def kill(self) -> None:
+        if self._owner != os.getpid():
+            return
+        with self._lock:
+            self._closed = True
+            pool = self._pool
+        if pool is not None:
+            pool.kill()
+        self.join()
 
     def join(self) -> None:
         thread = self._thread
