@@ -23,7 +23,7 @@ mod _ipc {
     #[pymodule_export]
     use crate::msgpack::{pack, unpack};
     #[pymodule_export]
-    use crate::node::{RawNode, nodes};
+    use crate::node::{RawNode, nodes, remove_nodes};
     #[pymodule_export]
     use crate::pool::{RawPool, work};
     #[pymodule_export]

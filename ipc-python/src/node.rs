@@ -114,6 +114,19 @@ pub fn nodes(py: Python<'_>, namespace: &str, timeout: f64) -> PyResult<Vec<Row>
     Ok(nodes.unwrap_or_default().into_iter().map(row).collect())
 }
 
+/// Removes the table of a group that has no living members. `False`: there is none, or it has some.
+#[pyfunction]
+pub fn remove_nodes(py: Python<'_>, namespace: &str) -> PyResult<bool> {
+    let namespace = namespace_of(py, namespace)?;
+    let registry = Registry::look(&namespace);
+    let registry = registry.map_err(|error| errors::of_system(py, &error))?;
+    if registry.is_none_or(|registry| registry.anybody_there()) {
+        return Ok(false);
+    }
+    let removed = Registry::remove(&namespace);
+    removed.map_err(|error| errors::of_system(py, &error))
+}
+
 fn namespace_of(py: Python<'_>, name: &str) -> PyResult<Namespace> {
     Namespace::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))
 }

@@ -84,5 +84,7 @@ def test_a_killed_node_is_dead_and_one_that_left_has_left(name, child):
         assert node.health("nobody") is None
         assert {peer.name: peer.health for peer in node.peers()}[f"{name}-us"] == "alive"
         assert {peer.pid for peer in ipc.nodes(name)} >= {os.getpid()}
+        assert not ipc.remove_nodes(name)
     with pytest.raises(ipc.Closed):
         node.beat()
+    assert ipc.remove_nodes(name)

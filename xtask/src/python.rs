@@ -12,12 +12,13 @@ use clap::Args;
 use crate::cargo;
 
 /// What the package is built, checked and tested with.
-const TOOLS: [&str; 7] = [
+const TOOLS: [&str; 8] = [
     "maturin>=1.9,<2",
     "pytest>=8",
     "mypy>=1.11",
     "ruff>=0.6",
     "numpy",
+    "celery>=5.3",
     "kombu>=5.3",
     "joblib>=1.3",
 ];

@@ -57,7 +57,7 @@ from .errors import (
     WorkerDied,
 )
 from .executor import ProcessPoolExecutor
-from .shared import Node, NodeInfo, SharedBuffer, nodes
+from .shared import Node, NodeInfo, SharedBuffer, nodes, remove_nodes
 
 __version__ = "0.1.0"
 
@@ -108,6 +108,7 @@ __all__ = [
     "WorkerDied",
     "nodes",
     "remove",
+    "remove_nodes",
 ]
 
 _os.register_at_fork(before=_ipc.before_fork, after_in_child=_ipc.after_fork_in_child)

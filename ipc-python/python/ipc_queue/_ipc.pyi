@@ -4,7 +4,26 @@ from typing import Any, Literal, Self, final
 
 from typing_extensions import Buffer
 
-__all__: list[str]
+__all__ = [
+    "Delivery",
+    "RawBuffer",
+    "RawNode",
+    "RawPool",
+    "RawQueue",
+    "RawReadiness",
+    "after_fork_in_child",
+    "before_fork",
+    "namespaces",
+    "nodes",
+    "pack",
+    "queues",
+    "remove",
+    "remove_buffer",
+    "remove_nodes",
+    "remove_unused",
+    "unpack",
+    "work",
+]
 
 @final
 class Delivery:
@@ -160,9 +179,7 @@ class RawBuffer:
 class RawNode:
     """This process as a member of a group, under a name."""
 
-    def __new__(
-        cls, namespace: str, name: str, interval: float | None, timeout: float
-    ) -> Self: ...
+    def __new__(cls, namespace: str, name: str, interval: float | None, timeout: float) -> Self: ...
     def beat(self) -> None: ...
     def health(self, name: str, timeout: float) -> str | None: ...
     def peers(self) -> list[tuple[str, int, str, float, float]]: ...
@@ -170,6 +187,7 @@ class RawNode:
 
 def remove_buffer(namespace: str, name: str) -> bool: ...
 def nodes(namespace: str, timeout: float) -> list[tuple[str, int, str, float, float]]: ...
+def remove_nodes(namespace: str) -> bool: ...
 def work(call: Callable[[bytes, int], bytes]) -> int | None: ...
 def pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes: ...
 def unpack(bytes: Buffer) -> Any: ...

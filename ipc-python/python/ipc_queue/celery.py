@@ -6,8 +6,8 @@
     app = Celery("tasks", broker="ipc://tasks")
     ipc_queue.celery.configure(app)
 
-The queue `celery` of that program is the queue `shm:tasks/celery` of the command `ipc`. A message is
-acknowledged by the worker; what a killed worker had comes to another. `configure` sets late
+The queue `celery` of that program is the queue `shm:tasks/celery` of the command `ipc`. A message
+is acknowledged by the worker; what a killed worker had comes to another. `configure` sets late
 acknowledgements, without which Celery acknowledges a task before it runs.
 """
 
@@ -16,12 +16,11 @@ from __future__ import annotations
 import contextlib
 import re
 import select
-import socket
 import time
 from queue import Empty
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, virtual  # type: ignore[import-untyped]
+from kombu.transport import TRANSPORT_ALIASES, virtual
 
 from . import _ipc
 from ._ipc import Delivery
@@ -36,7 +35,7 @@ CAPACITY = 16_384
 _SLICE = 0.5
 
 
-class QoS(virtual.QoS):  # type: ignore[misc]
+class QoS(virtual.QoS):
     """Acknowledges in the queue, not in this process's memory."""
 
     def ack(self, delivery_tag: Any) -> None:
@@ -58,7 +57,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         self.channel.give_back()
 
 
-class Channel(virtual.Channel):  # type: ignore[misc]
+class Channel(virtual.Channel):
     """A channel whose queues are in shared memory."""
 
     QoS = QoS
@@ -168,7 +167,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 remove(opened.address)
 
 
-class Transport(virtual.Transport):  # type: ignore[misc]
+class Transport(virtual.Transport):
     """Messages in shared memory: `ipc://NAMESPACE`."""
 
     Channel = Channel
@@ -188,11 +187,12 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                return self.cycle.get(self._deliver, timeout=timeout)  # type: ignore[no-any-return]
+                self.cycle.get(self._deliver, timeout=timeout)
+                return
             except Empty:
                 left = _SLICE if deadline is None else deadline - time.monotonic()
                 if left <= 0:
-                    raise socket.timeout from None
+                    raise TimeoutError from None
                 self._wait(min(left, _SLICE))
 
     def _wait(self, timeout: float) -> None:

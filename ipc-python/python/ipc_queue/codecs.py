@@ -237,7 +237,7 @@ def to_type(value: Any, wanted: Any) -> Any:
     if wanted is None or wanted is Any or value is None:
         return value
     if hasattr(wanted, "__struct_fields__"):
-        import msgspec  # type: ignore[import-not-found, unused-ignore]
+        import msgspec
 
         return msgspec.convert(value, wanted)
     if hasattr(wanted, "model_validate"):

@@ -6,8 +6,8 @@
     with joblib.parallel_config(backend="ipc", n_jobs=4):
         joblib.Parallel()(joblib.delayed(work)(item) for item in items)
 
-With `attempts=2` in `parallel_config`, a batch whose worker died is run once more instead of failing
-the call.
+With `attempts=2` in `parallel_config`, a batch whose worker died is run once more instead of
+failing the call.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from joblib._parallel_backends import (  # type: ignore[import-untyped, unused-ignore]
+from joblib._parallel_backends import (
     AutoBatchingMixin,
     ParallelBackendBase,
 )
-from joblib.externals import cloudpickle  # type: ignore[import-untyped, unused-ignore]
-from joblib.parallel import register_parallel_backend  # type: ignore[import-untyped, unused-ignore]
+from joblib.parallel import register_parallel_backend
 
 from .executor import ProcessPoolExecutor
 
+try:
+    import cloudpickle
+except ModuleNotFoundError:  # Before 1.6, joblib brought its own.
+    from joblib.externals import cloudpickle
 
-class IpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+
+class IpcBackend(AutoBatchingMixin, ParallelBackendBase):
     """Runs batches in the workers of a `ProcessPoolExecutor`."""
 
     supports_retrieve_callback = True

@@ -1,4 +1,4 @@
-"""Shared memory under a lock that every process shares, and groups of processes that see who lives."""
+"""Shared memory under a lock that every process shares, and groups that see who lives."""
 
 from __future__ import annotations
 
@@ -147,6 +147,11 @@ class Node:
         trace: TracebackType | None,
     ) -> None:
         self.leave()
+
+
+def remove_nodes(namespace: str = "default") -> bool:
+    """Remove what is known of a group without living members. `False`: it has some, or is none."""
+    return _ipc.remove_nodes(namespace)
 
 
 def nodes(namespace: str = "default", timeout: float = 10.0) -> list[NodeInfo]:
