@@ -204,6 +204,24 @@ def test_a_shut_down_executor_takes_no_calls(pool):
         pool.submit(square, 3)
 
 
+def test_submit_waits_while_too_many_calls_wait(monkeypatch, tmp_path):
+    import ipc_queue.executor as executor
+
+    monkeypatch.setattr(executor, "_MAX_WAITING", 2)
+    with ProcessPoolExecutor(1) as pool:
+        stuck = pool.submit(wait_for_ever, tmp_path / "pid")
+        _wait_for(tmp_path / "pid")
+        # One place is the running call's.
+        waiting = [pool.submit(square, 2)]
+        thread = threading.Thread(target=lambda: waiting.append(pool.submit(square, 3)))
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        stuck.kill()
+        thread.join(60)
+        assert [future.result(timeout=60) for future in waiting] == [4, 9]
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="max_workers"):
         ProcessPoolExecutor(0)

@@ -111,6 +111,16 @@ def test_task_done_too_often_raises():
         mp.JoinableQueue().task_done()
 
 
+def test_a_place_is_free_after_task_done():
+    queue = mp.JoinableQueue(1)
+    queue.put(1)
+    assert queue.get() == 1
+    with pytest.raises(ipc.Full):
+        queue.put_nowait(2)
+    queue.task_done()
+    queue.put_nowait(2)
+
+
 def test_a_closed_queue_raises_value_error():
     queue = mp.Queue()
     queue.close()
