@@ -91,7 +91,7 @@ def receive_ours(codec: str, how: str, count: int, ready: Any, done: Any) -> Non
         else:
             for delivery in queue.get_many(32):
                 with delivery:
-                delivery.tobytes()
+                    delivery.tobytes()
                 left -= 1
     done.set()
 
