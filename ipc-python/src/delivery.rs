@@ -7,7 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ipc_queue::{About, HeldBytes, Nack, SettleError};
+use ipc_queue::{About, Nack, OwnedByteDelivery, SettleError};
 use pyo3::exceptions::{PyBufferError, PyStopIteration};
 use pyo3::ffi::Py_buffer;
 use pyo3::prelude::*;
@@ -40,13 +40,13 @@ pub struct Delivery {
 
 struct State {
     /// `None`: it is settled.
-    held: Option<HeldBytes>,
+    held: Option<OwnedByteDelivery>,
     /// How many views of its bytes there are.
     views: usize,
 }
 
 impl Delivery {
-    pub fn new(held: HeldBytes, decode: Option<Py<PyAny>>, origin: Origin) -> Self {
+    pub fn new(held: OwnedByteDelivery, decode: Option<Py<PyAny>>, origin: Origin) -> Self {
         let about = held.about();
         let held = Some(held);
         Self {
@@ -63,7 +63,11 @@ impl Delivery {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_held<T>(&self, py: Python<'_>, read: impl FnOnce(&HeldBytes) -> T) -> PyResult<T> {
+    fn with_held<T>(
+        &self,
+        py: Python<'_>,
+        read: impl FnOnce(&OwnedByteDelivery) -> T,
+    ) -> PyResult<T> {
         let state = self.state();
         let held = state.held.as_ref();
         held.map(read).ok_or_else(|| errors::settled(py))
@@ -72,7 +76,7 @@ impl Delivery {
     fn settle(
         &self,
         py: Python<'_>,
-        how: impl FnOnce(HeldBytes) -> Result<(), SettleError> + Send,
+        how: impl FnOnce(OwnedByteDelivery) -> Result<(), SettleError> + Send,
     ) -> PyResult<()> {
         let held = {
             let mut state = self.state();
@@ -102,7 +106,7 @@ impl Delivery {
             return Ok(());
         }
         if error.is_none() {
-            return self.settle(py, HeldBytes::ack);
+            return self.settle(py, OwnedByteDelivery::ack);
         }
         let name = error.get_type().name()?;
         let reason = format!("{name}: {}", error.str()?);
@@ -186,7 +190,7 @@ impl Delivery {
 
     /// The work is done: the message is never delivered again.
     fn ack(&self, py: Python<'_>) -> PyResult<()> {
-        self.settle(py, HeldBytes::ack)
+        self.settle(py, OwnedByteDelivery::ack)
     }
 
     /// The attempt failed: the message is delivered again, after `delay` seconds or as the queue's

@@ -12,7 +12,7 @@ use ipc_queue::shm::Inspector;
 use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, ByteSender, DeadLetter, DeadLetterId, DeadReason,
-    DrainError, Headers, HeldBytes, MessageId, Priority, QueueError, Readiness, RecvError,
+    DrainError, Headers, MessageId, OwnedByteDelivery, Priority, QueueError, Readiness, RecvError,
     SendFailure, SendOptions, ShmQueue, WhenFull,
 };
 use ipc_shm::{Namespace, ProcessIdentity};
@@ -113,22 +113,32 @@ impl RawQueue {
         py.detach(|| call(queue)).map_err(|error| raise(py, &error))
     }
 
-    fn receive(&self, py: Python<'_>, limit: Limit) -> PyResult<HeldBytes> {
+    fn receive(&self, py: Python<'_>, limit: Limit) -> PyResult<OwnedByteDelivery> {
         let opened = self.opened(py)?;
         match opened.receiver().try_recv() {
-            Ok(delivery) => return Ok(delivery.hold()),
+            Ok(delivery) => return Ok(delivery.into_owned()),
             Err(error) if !is_empty(&error) || limit.is_zero() => {
                 return Err(errors::of_recv(py, &error));
             }
             Err(_) => {}
         }
-        let attempt = |wait| opened.receiver().recv_within(wait).map(ByteDelivery::hold);
+        let attempt = |wait| {
+            opened
+                .receiver()
+                .recv_within(wait)
+                .map(ByteDelivery::into_owned)
+        };
         let started = Instant::now();
         let received = waiting::until(py, limit, attempt, is_empty)?;
         received.map_err(|error| errors::of_recv(py, &since(started, error)))
     }
 
-    fn delivery(&self, py: Python<'_>, held: HeldBytes, decode: &Option<Py<PyAny>>) -> Delivery {
+    fn delivery(
+        &self,
+        py: Python<'_>,
+        held: OwnedByteDelivery,
+        decode: &Option<Py<PyAny>>,
+    ) -> Delivery {
         let decode = decode.as_ref().map(|decode| decode.clone_ref(py));
         Delivery::new(held, decode, self.origin)
     }
@@ -296,11 +306,11 @@ impl RawQueue {
     ) -> PyResult<Vec<Delivery>> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
-        let attempt = |wait| -> Result<Vec<HeldBytes>, RecvError> {
+        let attempt = |wait| -> Result<Vec<OwnedByteDelivery>, RecvError> {
             let batch = opened
                 .receiver()
                 .recv_batch(most, at_once_if(limit, wait))?;
-            Ok(batch.into_iter().map(ByteDelivery::hold).collect())
+            Ok(batch.into_iter().map(ByteDelivery::into_owned).collect())
         };
         let started = Instant::now();
         let received = waiting::until(py, limit, attempt, is_empty)?;

@@ -8,8 +8,6 @@ mod lint;
 mod mutants;
 mod proofs;
 mod python;
-mod scenarios;
-mod sweep;
 mod table;
 mod test;
 mod tsan;

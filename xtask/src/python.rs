@@ -8,8 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-
-use crate::cargo;
+use xtask::cargo;
 
 /// What the package is built, checked and tested with.
 const TOOLS: [&str; 8] = [
