@@ -5,9 +5,9 @@ python pattern.py --kill   # the same, with a worker killed in the middle: nothi
 """
 
 import os
-import signal
 import subprocess
 import sys
+import time
 
 import ipc_queue as ipc
 
@@ -26,13 +26,15 @@ def worker(number: str) -> None:
 def coordinate() -> None:
     command = [sys.executable, __file__, "worker", NAME]
     workers = [subprocess.Popen([*command, str(number)]) for number in range(4)]
+    while [node.health for node in ipc.nodes(NAME)].count("alive") < 4:
+        time.sleep(0.01)
     tasks.put_many(range(100))
     squares = {}
     while len(squares) < 100:  # a task that was redone answers twice: the last one counts
         answer = results.take()
         squares[answer["n"]] = answer["square"]
         if len(squares) == 20 and "--kill" in sys.argv:
-            workers[0].send_signal(signal.SIGKILL)
+            workers[0].kill()
     print({node.name: node.health for node in ipc.nodes(NAME)})
     tasks.close()
     codes = [one.wait() for one in workers]

@@ -222,6 +222,30 @@ def test_submit_waits_while_too_many_calls_wait(monkeypatch, tmp_path):
         assert [future.result(timeout=60) for future in waiting] == [4, 9]
 
 
+def test_shutting_down_ends_a_submit_that_waits(monkeypatch, tmp_path):
+    import ipc_queue.executor as executor
+
+    monkeypatch.setattr(executor, "_MAX_WAITING", 1)
+    pool = ProcessPoolExecutor(1)
+    stuck = pool.submit(wait_for_ever, tmp_path / "pid")
+    _wait_for(tmp_path / "pid")
+    raised = []
+
+    def submit():
+        try:
+            pool.submit(square, 3)
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    pool.shutdown(wait=False)
+    thread.join(60)
+    assert raised == ["cannot schedule new futures after shutdown"]
+    stuck.kill()
+    pool.shutdown()
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="max_workers"):
         ProcessPoolExecutor(0)

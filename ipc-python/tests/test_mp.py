@@ -89,6 +89,27 @@ def test_what_cannot_be_pickled_raises_in_put():
     assert queue.empty()
 
 
+class Explosive:
+    def __reduce__(self):
+        return _explode, ()
+
+
+def _explode():
+    raise RuntimeError("it explodes")
+
+
+@pytest.mark.parametrize("kind", [mp.Queue, mp.JoinableQueue, mp.SimpleQueue])
+def test_what_cannot_be_unpickled_raises_once_in_get(kind):
+    queue = kind()
+    queue.put(Explosive())
+    queue.put("next")
+    with pytest.raises(RuntimeError, match="it explodes"):
+        queue.get()
+    assert queue.get() == "next"
+    letters = ipc.Queue(queue.address).raw.dead_letters()
+    assert [letter["error"] for letter in letters] == ["RuntimeError: it explodes"]
+
+
 def test_what_is_larger_than_the_memory_raises_in_put():
     queue = mp.Queue(memory=1 << 20)
     with pytest.raises(ipc.TooLarge) as raised:

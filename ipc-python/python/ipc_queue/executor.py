@@ -280,8 +280,10 @@ class _State:
                 job = pool.submit(body)
             except PoolEnded as error:
                 self._forget_submit()
-                self._broken = str(error)
                 folder.remove_file(spilled)
+                if self._closed:
+                    raise RuntimeError("cannot schedule new futures after shutdown") from error
+                self._broken = str(error)
                 raise
             except BaseException:
                 self._forget_submit()
@@ -376,9 +378,7 @@ class _State:
     def close(self, *, cancel_futures: bool = False) -> None:
         if self._owner != os.getpid():
             return
-        with self._lock:
-            self._closed = True
-            pool = self._pool
+        pool = self._begin_to_end()
         if cancel_futures:
             with self._table:
                 futures = [future for future, _ in self._futures.values()]
@@ -391,12 +391,20 @@ class _State:
     def kill(self) -> None:
         if self._owner != os.getpid():
             return
-        with self._lock:
-            self._closed = True
-            pool = self._pool
+        pool = self._begin_to_end()
         if pool is not None:
             pool.kill()
         self.join()
+
+    def _begin_to_end(self) -> _ipc.RawPool | None:
+        """Take no more calls. Return the pool, if it was started and has not ended."""
+        self._closed = True
+        if self._pool is None:
+            # It may be starting. If it runs, its lock is not waited for: who has it may wait for
+            # room in the queue of calls.
+            with self._lock:
+                pass
+        return self._pool
 
     def join(self) -> None:
         thread = self._thread

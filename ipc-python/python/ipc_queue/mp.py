@@ -124,6 +124,20 @@ class _Base(Generic[T]):
     def _receive(self, timeout: float | None) -> Delivery:
         return self._raw.get(timeout, self._codec.decode)
 
+    def _take(self, timeout: float | None) -> Any:
+        delivery = self._receive(timeout)
+        data = self._data(delivery)
+        delivery.ack()
+        return data
+
+    def _data(self, delivery: Delivery) -> Any:
+        """Return the object. One that can't be unpickled becomes a dead letter."""
+        try:
+            return delivery.data
+        except Exception as error:
+            delivery.bury(f"{type(error).__name__}: {error}")
+            raise
+
     def empty(self) -> bool:
         """Whether no message waits."""
         return self._raw.stats()["ready"] == 0  # type: ignore[no-any-return]
@@ -147,8 +161,7 @@ class Queue(_Base[T]):
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Receive an object. It is this process's from then on."""
         self._check_open()
-        with self._receive(_limit(block, timeout)) as delivery:
-            return delivery.data  # type: ignore[no-any-return]
+        return self._take(_limit(block, timeout))  # type: ignore[no-any-return]
 
     def put_nowait(self, obj: T) -> None:
         """Send an object if there is room now."""
@@ -195,7 +208,7 @@ class JoinableQueue(Queue[T]):
         self._check_open()
         self._forget_parents()
         delivery = self._receive(_limit(block, timeout))
-        data = delivery.data
+        data = self._data(delivery)
         self._unfinished.append(delivery)
         return data  # type: ignore[no-any-return]
 
@@ -241,8 +254,7 @@ class SimpleQueue(_Base[T]):
     def get(self) -> T:
         """Receive an object."""
         self._check_open()
-        with self._receive(None) as delivery:
-            return delivery.data  # type: ignore[no-any-return]
+        return self._take(None)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Use the queue no more in this process."""

@@ -57,12 +57,11 @@ fn work(jobs: &Queue<Job>, done: &Queue<Done>) -> Result<(), Box<dyn Error>> {
             Err(ipc_queue::RecvError::Closed) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let message = delivery.message();
-        let job = message.data.as_ref().ok_or("a job without data")?;
+        let job = delivery.data();
         sender.send(Done {
             path: job.path.clone(),
             pixels: u64::from(job.size.width) * u64::from(job.size.height),
-            attempt: message.attempt,
+            attempt: delivery.attempt(),
         })?;
         delivery.ack()?;
     }
@@ -90,7 +89,7 @@ fn send(jobs: &Queue<Job>) -> Result<(), Box<dyn Error>> {
 fn hold(jobs: &Queue<Job>) -> Result<(), Box<dyn Error>> {
     let receiver = jobs.receiver();
     let delivery = receiver.recv()?;
-    wait(&delivery.message().data.as_ref().ok_or("no data")?.path)
+    wait(&delivery.data().path)
 }
 
 fn wait(word: &str) -> Result<(), Box<dyn Error>> {
