@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,19 +18,28 @@ from typing import Any
 
 import pytest
 
-import ipc_queue as ipc
+# Places of their own, so that what other programs leave is not taken for ours.
+SHM = Path(tempfile.mkdtemp(prefix="ipc-python-test-", dir="/dev/shm"))
+os.environ["IPC_SHM_DIR"] = str(SHM)
+os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="ipc-python-test-")
 
-SHM = Path(os.environ.get("IPC_SHM_DIR", "/dev/shm"))
+import ipc_queue as ipc  # noqa: E402
+
 # Threads of the extension that live as long as the process.
 _LASTING = ("ipc-watch",)
 
 
+def pytest_unconfigure() -> None:
+    """Remove these places."""
+    for folder in (str(SHM), os.environ["TMPDIR"]):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _files() -> set[str]:
-    mine = SHM / f"ipc.{os.getuid()}"
     # A queue of `ipc_queue.mp` that was given to another process stays until its creator exits, as
     # a test in test_mp.py has it.
     ours = f"/py-{os.getpid()}-"
-    found = {str(path) for path in mine.rglob("*") if path.is_file()}
+    found = {str(path) for path in SHM.rglob("*") if path.is_file()}
     return {path for path in found if ours not in path}
 
 
