@@ -39,7 +39,7 @@ pub fn of_send(py: Python<'_>, failure: &SendFailure) -> PyErr {
             "TooLarge",
             vec![("bytes", size(*bytes)), ("most", size(*most))],
         ),
-        SendFailure::KeysFull { keys, .. } => ("KeysFull", vec![("keys", (*keys).into())]),
+        SendFailure::KeysFull { keys, .. } => ("KeysFull", vec![("keys", *keys)]),
         SendFailure::KeyInUse => ("KeyInUse", vec![]),
         SendFailure::EmptyKey => ("EmptyKey", vec![]),
         SendFailure::Unsupported(_) => ("Unsupported", vec![]),

@@ -112,12 +112,12 @@ fn append_int(value: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> PyResult<()> {
     if let Ok(number) = value.extract::<u64>() {
         match number {
             0..=0x7f => bytes.push(number as u8),
-            ..=0xff => bytes.extend([0xcc, number as u8]),
-            ..=0xffff => {
+            0x80..=0xff => bytes.extend([0xcc, number as u8]),
+            0x100..=0xffff => {
                 bytes.push(0xcd);
                 bytes.extend((number as u16).to_be_bytes());
             }
-            ..=0xffff_ffff => {
+            0x1_0000..=0xffff_ffff => {
                 bytes.push(0xce);
                 bytes.extend((number as u32).to_be_bytes());
             }

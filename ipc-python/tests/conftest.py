@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -23,16 +24,14 @@ SHM = Path(tempfile.mkdtemp(prefix="ipc-python-test-", dir="/dev/shm"))
 os.environ["IPC_SHM_DIR"] = str(SHM)
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="ipc-python-test-")
 
+# The first handler runs last: after those of multiprocessing.
+for folder in (str(SHM), os.environ["TMPDIR"]):
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
 import ipc_queue as ipc  # noqa: E402
 
 # Threads of the extension that live as long as the process.
 _LASTING = ("ipc-watch",)
-
-
-def pytest_unconfigure() -> None:
-    """Remove these places."""
-    for folder in (str(SHM), os.environ["TMPDIR"]):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _files() -> set[str]:

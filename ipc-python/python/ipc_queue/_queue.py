@@ -137,6 +137,7 @@ class Queue(Generic[T]):
         self.codec: Codec = codecs.of_queue(address, raw.payload or "", codec, type)
         self.raw = raw
         self._type = type
+        self._encode = self.codec.encode
         # Bytes need no call into Python.
         self._decode = None if isinstance(self.codec, codecs.BytesCodec) else self.codec.decode
 
@@ -169,12 +170,21 @@ class Queue(Generic[T]):
         `priority` (`low`, `normal`, `high`, `urgent`) needs a queue with `priorities`. `delay` and
         `expires_in` are in seconds. An object that can't be encoded raises here.
         """
-        body = self.codec.encode(value)
+        body = self._encode(value)
+        if (
+            key is None
+            and priority is None
+            and delay is None
+            and expires_in is None
+            and headers is None
+            and not drop_oldest
+        ):
+            if type(body) is not list:
+                self.raw.put(body, timeout)  # type: ignore[arg-type]
+                return True
+            return self.raw.put_parts(body, timeout)
         options = _options(key, priority, delay, expires_in, headers, drop_oldest)
-        if options is None and isinstance(body, (bytes, memoryview, bytearray)):
-            self.raw.put(body, timeout)
-            return True
-        parts = [body] if isinstance(body, (bytes, memoryview, bytearray)) else list(body)
+        parts = body if isinstance(body, list) else [body]
         return self.raw.put_parts(parts, timeout, options)
 
     def put_many(self, values: Iterable[T], timeout: float | None = None) -> None:
@@ -183,11 +193,8 @@ class Queue(Generic[T]):
         Not atomic: an exception says in `sent` how many were sent. All are encoded before the first
         is sent.
         """
-        bodies = [self.codec.encode(value) for value in values]
-        joined = [
-            body if isinstance(body, (bytes, memoryview, bytearray)) else b"".join(body)
-            for body in bodies
-        ]
+        bodies = [self._encode(value) for value in values]
+        joined = [b"".join(body) if isinstance(body, list) else body for body in bodies]
         self.raw.put_batch(joined, timeout)
 
     def get(self, timeout: float | None = None) -> Delivery:
@@ -210,8 +217,14 @@ class Queue(Generic[T]):
         """
         if self._decode is None:
             return self.raw.take(timeout)  # type: ignore[return-value]
-        with self.get(timeout) as delivery:
-            return delivery.data  # type: ignore[no-any-return]
+        delivery = self.raw.get(timeout, self._decode)
+        try:
+            data = delivery.data
+        except BaseException as error:
+            delivery.nack(f"{type(error).__name__}: {error}")
+            raise
+        delivery.ack()
+        return data  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Delivery]:
         """Receive messages until the queue is closed and everything in it is settled."""
@@ -321,7 +334,7 @@ def _options(
     expires_in: float | None,
     headers: Mapping[str, str | bytes] | None,
     drop_oldest: bool,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     given = {
         "key": key,
         "priority": priority,
@@ -330,8 +343,7 @@ def _options(
         "headers": headers and dict(headers),
         "drop_oldest": drop_oldest or None,
     }
-    options = {name: value for name, value in given.items() if value is not None}
-    return options or None
+    return {name: value for name, value in given.items() if value is not None}
 
 
 async def _when_ready(

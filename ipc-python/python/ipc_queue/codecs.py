@@ -16,13 +16,12 @@ import struct
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Sequence
 from typing import Any
 
 from . import _ipc
 from .errors import CodecDiffers, DecodeError, EncodeError
 
-Parts = Sequence["bytes | bytearray | memoryview"]
+Parts = list["bytes | memoryview"]
 
 # Buffers below this size are pickled in place: finding them again costs more than copying them.
 _OUT_OF_BAND_FROM = 16 << 10
@@ -41,7 +40,7 @@ class Codec:
     """The name that a queue of such messages keeps."""
 
     def encode(self, value: Any) -> bytes | Parts:
-        """Return the bytes of `value`, in one piece or several."""
+        """Return the bytes of `value`, in one piece or in a list of several."""
         raise NotImplementedError
 
     def decode(self, message: Any) -> Any:
@@ -58,7 +57,7 @@ class BytesCodec(Codec):
         self.payload = payload
 
     def encode(self, value: Any) -> Any:
-        if isinstance(value, (bytes, bytearray)):
+        if type(value) is bytes:
             return value
         try:
             return memoryview(value).cast("B")
@@ -113,16 +112,15 @@ class PickleCodec(Codec):
 
     def decode(self, message: Any) -> Any:
         with memoryview(message) as view:
-            if view.nbytes == 0 or view[0] != 0:
-                return pickle.loads(view)
-            return _unframed(view)
+            # A pickle begins with 0x80.
+            return _unframed(view) if view.nbytes and view[0] == 0 else pickle.loads(view)
 
 
-def _framed(body: bytes, buffers: list[memoryview]) -> list[bytes | memoryview]:
+def _framed(body: bytes, buffers: list[memoryview]) -> Parts:
     """Lay out a pickle and its buffers: a mark, sizes, the pickle, the aligned buffers."""
     sizes = [len(body), *(buffer.nbytes for buffer in buffers)]
     head = _FRAMED + struct.pack(f"<Q{len(sizes)}Q", len(buffers), *sizes)
-    parts: list[bytes | memoryview] = [head, body]
+    parts: Parts = [head, body]
     length = len(head) + len(body)
     for buffer in buffers:
         padding = -length % _ALIGNMENT

@@ -87,6 +87,11 @@ class _Base(Generic[T]):
     def _put(self, obj: T, timeout: float | None) -> None:
         body = self._codec.encode(obj)
         try:
+            # Mostly there is room.
+            self._send(body, 0)
+        except Full:
+            if timeout == 0:
+                raise
             self._put_within(body, timeout)
         except (Removed, NotFound) as error:
             raise ValueError(f"Queue {self!r} is closed: its creator ended") from error

@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = QueueOptions::new().encoding(encoding);
     let jobs: Queue<Job> = options.open(address)?;
     match &command[..] {
-        "work" => work(&jobs, &options.open(&format!("{address}-done"))?),
+        "work" => work(&jobs, &options.open(format!("{address}-done"))?),
         "send" => send(&jobs),
         _ => hold(&jobs),
     }
