@@ -45,9 +45,13 @@ def _with_cause(error: BaseException, text: str) -> BaseException:
 
 def pack(folder: Path, value: Any) -> tuple[bytes, str | None]:
     """Pickle a value. Return its bytes, or those of the name of a file that has them."""
-    from multiprocessing.reduction import ForkingPickler
+    try:
+        body = pickle.dumps(value, 5)
+    except Exception:
+        # What only multiprocessing can send, such as a connection: this takes longer.
+        from multiprocessing.reduction import ForkingPickler
 
-    body = ForkingPickler.dumps(value, 5)
+        body = bytes(ForkingPickler.dumps(value, 5))
     if len(body) <= SPILL_FROM:
         return _INLINE + body, None
     name = os.urandom(12).hex()
