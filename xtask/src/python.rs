@@ -164,6 +164,9 @@ impl Venv {
         let mut command = Command::new(self.bin().join(name));
         command.current_dir(package());
         command.env("VIRTUAL_ENV", &self.folder);
+        // As an activated environment: maturin looks for zig there.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.bin().display()));
         // Cargo runs us with its own idea of the compiler.
         command.env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
         command.env_remove("PYTHONHOME").env_remove("PYTHONPATH");
