@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -532,10 +533,9 @@ def _package_folder() -> str:
 
 def _pythons() -> list[str]:
     """This interpreter, and newer ones if there are some: only those warn."""
-    import glob
-
-    newer = glob.glob(os.path.expanduser("~/.pyenv/versions/3.1[2-9]*/bin/python3"))
-    return [sys.executable, *newer]
+    newer = [shutil.which(f"python3.{minor}") for minor in range(12, 16)]
+    runs = [path for path in newer if path and subprocess.call([path, "-c", ""]) == 0]
+    return [sys.executable, *runs]
 
 
 def test_ctrl_c_ends_every_blocking_call(address, child):
