@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import glob
 import os
 import pickle
 import shutil
@@ -534,7 +535,11 @@ def _package_folder() -> str:
 def _pythons() -> list[str]:
     """This interpreter, and newer ones if there are some: only those warn."""
     newer = [shutil.which(f"python3.{minor}") for minor in range(12, 16)]
-    runs = [path for path in newer if path and subprocess.call([path, "-c", ""]) == 0]
+    if pyenv := shutil.which("pyenv"):
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
+        newer += glob.glob(f"{root}/versions/3.1[2-9].*/bin/python3")
+    quiet = {"stderr": subprocess.DEVNULL}
+    runs = [path for path in newer if path and subprocess.call([path, "-c", ""], **quiet) == 0]
     return [sys.executable, *runs]
 
 
