@@ -31,7 +31,7 @@ def connection(namespace):
         yield connection
 
 
-def test_messages_come_once_and_in_order(connection):
+def test_messages_come_once_and_in_order(connection, namespace):
     queue = connection.SimpleQueue("jobs")
     for n in range(10):
         queue.put({"n": n})
@@ -42,6 +42,7 @@ def test_messages_come_once_and_in_order(connection):
         message.ack()
     with pytest.raises(queue.Empty):
         queue.get(block=False)
+    assert ipc_queue.Queue(f"shm:{namespace}/jobs").stats().unsettled == 0
     queue.close()
 
 
