@@ -13,8 +13,8 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -59,6 +59,7 @@ pub fn watch(subject: Weak<dyn Watched>) {
     loop {
         let watcher = watcher();
         watcher.subjects().append(&mut subjects);
+        watcher.resume();
         watcher.nudge();
         if !watcher.is_deaf.load(Ordering::SeqCst) {
             return;
@@ -74,6 +75,31 @@ pub fn is_running() -> bool {
     watcher().runs.load(Ordering::Relaxed)
 }
 
+/// Ends this process's watcher thread, and waits for that: for programs that are about to fork and
+/// must have one thread then.
+///
+/// Meanwhile, blocked handles look for deaths by themselves, every half second.
+/// [`resume`] starts the thread again, and so does [`watch`].
+pub fn pause() {
+    let Some(watcher) = current().filter(|watcher| watcher.generation.is_current()) else {
+        return;
+    };
+    // Locked until the thread has ended, so that no one resumes in between.
+    let mut thread = watcher.thread();
+    watcher.is_paused.store(true, Ordering::SeqCst);
+    watcher.nudge();
+    if let Some(thread) = thread.take() {
+        let _ = thread.join();
+    }
+}
+
+/// Starts the thread again that [`pause`] ended.
+pub fn resume() {
+    if let Some(watcher) = current().filter(|watcher| watcher.generation.is_current()) {
+        watcher.resume();
+    }
+}
+
 /// Makes the watcher look again now: peers came or went.
 pub fn nudge() {
     watcher().nudge();
@@ -85,17 +111,28 @@ struct Watcher {
     generation: Generation,
     subjects: Mutex<Vec<Weak<dyn Watched>>>,
     wake: Option<Arc<Notifier>>,
-    /// Raised by its thread, once.
+    /// Raised and lowered by its thread.
     runs: AtomicBool,
+    /// Raised by [`pause`]: the thread is to end. Lowered by whoever starts the next one.
+    is_paused: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
     /// Raised, once, by whoever finds that `wake` was closed by other code: another watcher takes
     /// over.
     is_deaf: AtomicBool,
 }
 
+static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The watcher that was made last, perhaps by the process that this one was forked from.
+fn current() -> Option<&'static Watcher> {
+    let current = CURRENT.load(Ordering::Acquire);
+    // SAFETY: null, or a leaked box that is never freed and only ever shared.
+    unsafe { current.as_ref() }
+}
+
 /// The watcher of this process. A forked child makes its own and forgets its parent's; so does a
 /// process whose watcher can't be woken any more, but it keeps the subjects.
 fn watcher() -> &'static Watcher {
-    static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
     loop {
         let current = CURRENT.load(Ordering::Acquire);
         // SAFETY: null, or a leaked box that is never freed and only ever shared.
@@ -128,6 +165,8 @@ impl Watcher {
             subjects: Mutex::new(Vec::new()),
             wake: Notifier::new().ok(),
             runs: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
+            thread: Mutex::default(),
             is_deaf: AtomicBool::new(false),
         }
     }
@@ -148,12 +187,29 @@ impl Watcher {
         let started = thread::Builder::new()
             .name("ipc-watch".to_owned())
             .spawn(|| self.run());
-        if let Err(error) = started {
-            events::nobody_watches(&error);
+        match started {
+            Ok(thread) => *self.thread() = Some(thread),
+            Err(error) => events::nobody_watches(&error),
         }
         if let Ok(before) = before {
             let _ = before.thread_set_mask();
         }
+    }
+
+    /// Starts the thread if it was paused.
+    fn resume(&'static self) {
+        if !self.is_paused.load(Ordering::SeqCst) {
+            return;
+        }
+        let thread = self.thread();
+        if self.is_paused.swap(false, Ordering::SeqCst) {
+            drop(thread);
+            self.start();
+        }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nudge(&self) {
@@ -171,7 +227,7 @@ impl Watcher {
         }
     }
 
-    fn subjects(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Watched>>> {
+    fn subjects(&self) -> MutexGuard<'_, Vec<Weak<dyn Watched>>> {
         self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,6 +236,10 @@ impl Watcher {
         let mut running = Running::default();
         // Its subjects, also those that came since, are the next one's.
         while !self.is_deaf.load(Ordering::SeqCst) {
+            if self.is_paused.load(Ordering::SeqCst) {
+                self.runs.store(false, Ordering::Relaxed);
+                return;
+            }
             let live: Vec<Arc<dyn Watched>> = {
                 let mut subjects = self.subjects();
                 subjects.retain(|subject| subject.strong_count() > 0);
@@ -309,6 +369,24 @@ mod tests {
             seen: Mutex::new(sender),
         };
         (Arc::new(subject), receiver)
+    }
+
+    #[test]
+    fn a_paused_watcher_has_no_thread_and_a_resumed_one_sees_deaths() {
+        let (subject, seen) = subject();
+        let watching: Weak<dyn Watched> = Arc::downgrade(&subject) as _;
+        watch(watching);
+        while !is_running() {
+            thread::yield_now();
+        }
+        pause();
+        // Other tests of this process may watch something, which resumes it.
+        let mut child = subject.child.lock().unwrap().take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        resume();
+        while !seen.recv().unwrap() && subject.peer.pidfd().is_ok() {}
+        assert!(current().is_some_and(|watcher| watcher.thread().is_some()));
     }
 
     #[test]

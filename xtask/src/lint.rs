@@ -67,9 +67,13 @@ const CRATES: [&str; 9] = [
 
 pub fn run() -> Result<ExitCode> {
     cargo::run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    // No members of the workspace, and not compiled here: the bench depends on the peers, the fuzz targets on a
-    // nightly compiler.
-    for manifest in ["bench/Cargo.toml", "fuzz/Cargo.toml"] {
+    // No members of the workspace, and not compiled here: the bench depends on the peers, the fuzz
+    // targets on a nightly compiler, and the Python package on PyO3.
+    for manifest in [
+        "bench/Cargo.toml",
+        "fuzz/Cargo.toml",
+        "ipc-python/Cargo.toml",
+    ] {
         cargo::run(&mut cargo(&[
             "fmt",
             "--all",

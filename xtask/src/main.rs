@@ -7,6 +7,7 @@ mod demo;
 mod lint;
 mod mutants;
 mod proofs;
+mod python;
 mod table;
 mod test;
 mod tsan;
@@ -35,6 +36,8 @@ enum Command {
     Table,
     /// Make small wrong changes, one at a time, and see that each is caught by a test
     Mutants(mutants::Options),
+    /// Build the Python package, install it under target/, check it and run its tests
+    Python(python::Options),
     /// Look for data races between threads on one queue (needs a nightly compiler)
     Tsan,
     /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Table => table::run(),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Python(options) => python::run(&options),
         Command::Tsan => tsan::run(),
         Command::Scenarios(options) => proofs::run("scenarios", &options),
         Command::Count(options) => count::run(&options),

@@ -1,0 +1,387 @@
+"""The queue: what most programs use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import _ipc, codecs
+from ._ipc import Delivery
+from .codecs import Codec
+from .errors import Closed, Empty, Full
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stats:
+    """What a queue has done since it was created, and what it holds now."""
+
+    sent: int
+    bytes_sent: int
+    refused: int
+    received: int
+    bytes_received: int
+    redelivered: int
+    acked: int
+    nacked: int
+    buried: int
+    expiries: int
+    crashes: int
+    leases_lost: int
+    expired: int
+    purged: int
+    overflowed: int
+    duplicates: int
+    ready: int
+    writing: int
+    leased: int
+    delayed: int
+    dead: int
+    quarantined: int
+    chunks_in_use: int
+    participants: int
+    paused: bool
+    closed: bool
+
+    @property
+    def unsettled(self) -> int:
+        """The number of messages that are neither settled nor dead letters."""
+        return self.ready + self.writing + self.leased + self.delayed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holding:
+    """A message that a process holds now."""
+
+    holder: str
+    pid: int
+    message: str
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DeadLetter:
+    """A message that is not delivered any more, and why."""
+
+    id: tuple[int, int]
+    message: str
+    sent_at: float
+    attempts: int
+    reason: str
+    nacks: int
+    expiries: int
+    crashes: int
+    last_worker: int | None
+    signal: int | None
+    error: str
+    headers: dict[str, bytes]
+    payload: bytes
+    _queue: Queue[Any] = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def data(self) -> Any:
+        """The content, decoded."""
+        return self._queue.codec.decode(self.payload)
+
+    def requeue(self) -> bool:
+        """Make it a message again. `False`: the letter is gone."""
+        return self._queue.raw.requeue(self.id)
+
+    def discard(self) -> bool:
+        """Drop it. `False`: the letter is gone."""
+        return self._queue.raw.discard(self.id)
+
+
+class Queue(Generic[T]):
+    """A queue that any process opens by its address.
+
+    Addresses are `shm:NAME` and `shm:NAMESPACE/NAME` (processes of this machine), `unix:/PATH`
+    (with the process that serves it there) and `local:NAME` (threads of this process).
+
+    A message is delivered until it is acknowledged, whichever process is killed. All methods may be
+    called from any thread, and in a forked copy of the process.
+
+    `codec` is `bytes`, `pickle`, `json` or `msgpack`. Without it, a queue that exists keeps its
+    own, and a new one has `pickle`. `type` is the record type of `json` or `msgpack` messages: a
+    dataclass, a `msgspec.Struct` or a pydantic model.
+
+    `settings` are used to create the queue; one that exists must agree with them: `capacity`,
+    `max_message_bytes`, `pool_bytes`, `inline_bytes`, `lease`, `attempt_limit`, `crash_limit`,
+    `expiry_limit`, `backoff`, `priorities`, `ageing`, `dedup_window`, `dedup_keys` and
+    `max_participants`. Times are in seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        codec: str | Codec | None = None,
+        type: Any = None,
+        type_name: str | None = None,
+        mode: str = "open or create",
+        **settings: Any,
+    ) -> None:
+        if isinstance(codec, str):
+            codec = codecs.named(codec, type, type_name)
+        # A queue that exists is opened whatever it carries, and compared afterwards.
+        created_as = (codec or codecs.PickleCodec()).payload
+        if mode == "create":
+            raw = _ipc.RawQueue(address, "create", created_as, settings)
+        else:
+            raw = _open(address, mode, created_as, settings)
+        self.codec: Codec = codecs.of_queue(address, raw.payload or "", codec, type)
+        self.raw = raw
+        self._type = type
+        self._encode = self.codec.encode
+        # Bytes need no call into Python.
+        self._decode = None if isinstance(self.codec, codecs.BytesCodec) else self.codec.decode
+
+    @property
+    def address(self) -> str:
+        """The address that the queue was opened by."""
+        return self.raw.address
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the queue was created with."""
+        return self.raw.settings
+
+    def put(
+        self,
+        value: T,
+        timeout: float | None = None,
+        *,
+        key: str | bytes | None = None,
+        priority: str | None = None,
+        delay: float | None = None,
+        expires_in: float | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        drop_oldest: bool = False,
+    ) -> bool:
+        """Send a message. Once this returns, the message survives the death of every process.
+
+        Waits while the queue is full, for at most `timeout` seconds; 0 does not wait. `key` needs a
+        queue with `dedup_window`: the result is `False` if a message with the key was sent before.
+        `priority` (`low`, `normal`, `high`, `urgent`) needs a queue with `priorities`. `delay` and
+        `expires_in` are in seconds. An object that can't be encoded raises here.
+        """
+        body = self._encode(value)
+        if (
+            key is None
+            and priority is None
+            and delay is None
+            and expires_in is None
+            and headers is None
+            and not drop_oldest
+        ):
+            if type(body) is not list:
+                self.raw.put(body, timeout)  # type: ignore[arg-type]
+                return True
+            return self.raw.put_parts(body, timeout)
+        options = _options(key, priority, delay, expires_in, headers, drop_oldest)
+        parts = body if isinstance(body, list) else [body]
+        return self.raw.put_parts(parts, timeout, options)
+
+    def put_many(self, values: Iterable[T], timeout: float | None = None) -> None:
+        """Send messages in their order, at a lower price than one by one.
+
+        Not atomic: an exception says in `sent` how many were sent. All are encoded before the first
+        is sent.
+        """
+        bodies = [self._encode(value) for value in values]
+        joined = [b"".join(body) if isinstance(body, list) else body for body in bodies]
+        self.raw.put_batch(joined, timeout)
+
+    def get(self, timeout: float | None = None) -> Delivery:
+        """Receive the next message. Waits for at most `timeout` seconds; 0 does not wait.
+
+        The message is ours until it is settled: by `ack`, `nack`, `snooze` or `bury`, or at the end
+        of a `with` block. Raises `Empty` if there is none, and `Closed` when the queue is closed
+        and everything in it is settled.
+        """
+        return self.raw.get(timeout, self._decode)
+
+    def get_many(self, most: int, timeout: float | None = None) -> list[Delivery]:
+        """Receive up to `most` messages: waits for the first, then takes what else is there."""
+        return self.raw.get_batch(most, timeout, self._decode)
+
+    def take(self, timeout: float | None = None) -> T:
+        """Receive the next message and acknowledge it at once. Return its content.
+
+        For programs that accept to lose what they were working on when they are killed.
+        """
+        if self._decode is None:
+            return self.raw.take(timeout)  # type: ignore[return-value]
+        delivery = self.raw.get(timeout, self._decode)
+        try:
+            data = delivery.data
+        except BaseException as error:
+            delivery.nack(f"{type(error).__name__}: {error}")
+            raise
+        delivery.ack()
+        return data  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Receive messages until the queue is closed and everything in it is settled."""
+        while True:
+            try:
+                delivery = self.get()
+            except Closed:
+                return
+            yield delivery
+            # Not kept while the next one is waited for.
+            del delivery
+
+    async def get_async(self, timeout: float | None = None) -> Delivery:
+        """Receive the next message without blocking the event loop. Uses no thread."""
+        return await _when_ready(lambda: self.get(0), self.raw.recv_readiness, Empty, timeout)
+
+    async def put_async(self, value: T, timeout: float | None = None, **options: Any) -> bool:
+        """Send a message without blocking the event loop. Takes the options of `put`."""
+        return await _when_ready(
+            lambda: self.put(value, 0, **options), self.raw.send_readiness, Full, timeout
+        )
+
+    async def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Receive messages until the queue is closed and everything in it is settled."""
+        while True:
+            try:
+                delivery = await self.get_async()
+            except Closed:
+                return
+            yield delivery
+            del delivery
+
+    def close(self) -> None:
+        """Take no more messages. What is in the queue is still delivered."""
+        self.raw.close()
+
+    def reopen(self) -> None:
+        """Take messages again."""
+        self.raw.reopen()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the queue takes no more messages."""
+        return self.raw.is_closed()
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume` is called, in whichever process."""
+        self.raw.pause()
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self.raw.resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the queue delivers nothing."""
+        return self.raw.is_paused()
+
+    def purge(self) -> int:
+        """Drop all messages that wait. Return their number."""
+        return self.raw.purge()
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Close the queue, then wait until everything in it is settled."""
+        self.raw.drain(timeout)
+
+    def stats(self) -> Stats:
+        """Return counters, and what the queue holds now."""
+        return Stats(**self.raw.stats())
+
+    def qsize(self) -> int:
+        """Return the number of messages that wait to be delivered."""
+        return self.raw.stats()["ready"]  # type: ignore[no-any-return]
+
+    def holdings(self) -> list[Holding]:
+        """Return the present leases: which process holds which message."""
+        return [Holding(*holding) for holding in self.raw.holdings()]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that are not delivered any more, oldest place first."""
+        return [DeadLetter(**letter, _queue=self) for letter in self.raw.dead_letters()]
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.address!r} of {self.codec.payload or 'bytes'}>"
+
+    def __reduce__(self) -> Any:
+        return _unpickle, (self.address, self.codec.name, self._type)
+
+
+def remove(address: str) -> bool:
+    """Remove a queue with everything in it. `False`: there is none."""
+    return _ipc.remove(address)
+
+
+def _open(address: str, mode: str, created_as: str, settings: dict[str, Any]) -> _ipc.RawQueue:
+    return _ipc.RawQueue(address, mode, created_as, settings, any_payload=True)
+
+
+def _unpickle(address: str, codec: str, type_: Any) -> Queue[Any]:
+    return Queue(address, codec=codec if type_ is None else None, type=type_, mode="open")
+
+
+def _options(
+    key: str | bytes | None,
+    priority: str | None,
+    delay: float | None,
+    expires_in: float | None,
+    headers: Mapping[str, str | bytes] | None,
+    drop_oldest: bool,
+) -> dict[str, Any]:
+    given = {
+        "key": key,
+        "priority": priority,
+        "delay": delay,
+        "expires_in": expires_in,
+        "headers": headers and dict(headers),
+        "drop_oldest": drop_oldest or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def _when_ready(
+    attempt: Callable[[], T],
+    make_readiness: Callable[[], _ipc.RawReadiness],
+    nothing: type[Exception],
+    timeout: float | None,
+) -> T:
+    """Call `attempt` until it does not raise `nothing`; between calls, wait for a descriptor."""
+    try:
+        return attempt()
+    except nothing:
+        if timeout == 0:
+            raise
+    # Imported here: it takes as long as starting Python does.
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    readiness = make_readiness()
+    descriptor = readiness.fileno()
+    while True:
+        # First arm it, then look: what comes after the look makes it readable.
+        readiness.arm()
+        try:
+            return attempt()
+        except nothing:
+            if deadline is not None and loop.time() >= deadline:
+                raise
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(descriptor, _set, readable)
+        try:
+            left = None if deadline is None else max(0.0, deadline - loop.time())
+            await asyncio.wait([readable], timeout=left)
+        finally:
+            loop.remove_reader(descriptor)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

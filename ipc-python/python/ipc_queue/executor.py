@@ -1,0 +1,593 @@
+"""An executor with the methods of `concurrent.futures.ProcessPoolExecutor`.
+
+A worker's death fails one future, at once and with the reason; the pool goes on. Running calls can
+be ended alone, by `Future.kill` or by `job_timeout`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import contextlib
+import fcntl
+import itertools
+import multiprocessing
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+from . import _ipc, _worker
+from .errors import JobTimedOut, PoolEnded, WorkerDied
+
+# The largest call in the queue: larger ones are in files.
+_MAX_CALL = 2 * _worker.SPILL_FROM
+_MAX_WAITING = 4096
+_MEMORY = 32 << 20
+# How often the executor's thread looks whether the pool has ended.
+_SLICE = 0.1
+_FOLDER = "ipc-queue-pool-"
+# The pool ends by itself when all calls are done, however long they take.
+_FOREVER = 1e9
+
+_live: weakref.WeakSet[_State] = weakref.WeakSet()
+
+
+class Future(concurrent.futures.Future):  # type: ignore[type-arg]
+    """A future whose call can be ended while it runs."""
+
+    _end: Callable[[], None] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not begun."""
+        cancelled = super().cancel()
+        if cancelled and self._end is not None:
+            end, self._end = self._end, None
+            end()
+        return cancelled
+
+    def kill(self) -> bool:
+        """End the call, even if it runs: its worker is killed, and another takes its place.
+
+        The future then raises `CancelledError`. `False`: the call is done already.
+        """
+        if self.cancel():
+            return True
+        if self.done():
+            return False
+        if self._end is not None:
+            self._end()
+        return True
+
+
+class ProcessPoolExecutor(concurrent.futures.Executor):
+    """Runs functions in worker processes.
+
+    Takes the arguments of `concurrent.futures.ProcessPoolExecutor`, and by name only:
+
+    - `attempts`: how many workers may die over a call before its future fails. With the default of
+    1 no function is run twice.
+    - `job_timeout`: how many seconds a call may take. Then its worker is killed, and its future
+      raises `JobTimedOut`.
+    - `max_memory`: how many bytes of memory a worker may use. Then it is killed.
+    - `startup_timeout`: how many seconds a worker may take to start.
+
+    Workers are new programs, never forks, whatever `mp_context` says. They are started at the first
+    `submit`.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        attempts: int = 1,
+        job_timeout: float | None = None,
+        max_memory: int | None = None,
+        startup_timeout: float = 60.0,
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0))
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            start_method = getattr(mp_context, "get_start_method", lambda **_: None)
+            if mp_context is not None and start_method(allow_none=False) == "fork":
+                raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method")
+        settings = {
+            "max_jobs": max_tasks_per_child or 0,
+            "attempts": attempts,
+            "job_timeout": job_timeout,
+            "max_memory": max_memory,
+            "startup_timeout": startup_timeout,
+            "grace": 0.0,
+            "drain_timeout": _FOREVER,
+            "capacity": _MAX_WAITING,
+            "message_bytes": (_MAX_CALL, _MEMORY),
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        self._max_workers = max_workers
+        self._mp_context = mp_context or multiprocessing.get_context("spawn")
+        self._state = _State(max_workers, (initializer, initargs), given)
+        # An executor that nobody has any more ends when its calls are done.
+        self._finalizer = weakref.finalize(self, self._state.close)
+        self._finalizer.atexit = False
+        _live.add(self._state)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run `fn(*args, **kwargs)` in a worker.
+
+        Waits while more than 4,096 calls wait for workers.
+        """
+        return self._state.submit(fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """Run `fn` for each item, in batches of `chunksize`. Return the results in order."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if chunksize == 1 and not options:
+            return super().map(fn, *iterables, timeout=timeout)
+        chunks = _chunks(zip(*iterables, strict=False), chunksize)
+        call = _RunChunk(fn)
+        results = super().map(call, chunks, timeout=timeout, **options)
+        return _flattened(results)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls. With `wait`, wait until all are done and the workers have ended."""
+        self._state.close(cancel_futures=cancel_futures)
+        if wait:
+            self._state.join()
+
+    def kill(self) -> None:
+        """End now: workers are killed, and open futures raise `PoolEnded`."""
+        self._state.kill()
+
+    @property
+    def workers(self) -> list[tuple[int, int]]:
+        """The workers now: their numbers in the pool and their process ids."""
+        return self._state.workers()
+
+    # Names that are private in the standard library, and that programs use all the same.
+
+    @property
+    def _processes(self) -> dict[int, _Worker]:
+        return {pid: _Worker(pid) for _, pid in self.workers}
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread | None:
+        return self._state._thread
+
+    @property
+    def _call_queue(self) -> _NoQueue:
+        return _NoQueue()
+
+    @property
+    def _broken(self) -> str | bool:
+        return self._state._broken or False
+
+    def __repr__(self) -> str:
+        return f"<ProcessPoolExecutor with {self._max_workers} workers>"
+
+
+class _Worker:
+    """A worker's process, with the methods of `multiprocessing.Process`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._descriptor: int | None = os.pidfd_open(pid)
+        except OSError:  # It has ended.
+            self._descriptor = None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the process has ended."""
+        if self._descriptor is not None:
+            select.select([self._descriptor], [], [], timeout)
+
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._descriptor is not None and not select.select([self._descriptor], [], [], 0)[0]
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+class _NoQueue:
+    """Stands for a queue with a thread: there is none to wait for."""
+
+    def join_thread(self) -> None:
+        """Return at once."""
+
+
+class _State:
+    """What an executor and its thread share. The thread does not keep the executor alive."""
+
+    def __init__(
+        self, workers: int, initializer: tuple[Any, tuple[Any, ...]], settings: dict[str, Any]
+    ) -> None:
+        self._workers = workers
+        self._initializer = initializer
+        self._settings = settings
+        self._lock = threading.Lock()
+        # Guards the table only: the executor's thread takes it while others submit.
+        self._table = threading.Lock()
+        self._owner = os.getpid()
+        self._pool: _ipc.RawPool | None = None
+        self._folder: _Folder | None = None
+        self._thread: threading.Thread | None = None
+        self._futures: dict[int, tuple[Future, str | None]] = {}
+        # Events that came before `submit` had put its future into the table.
+        self._early: dict[int, list[Any]] = {}
+        self._submitting = 0
+        self._closed = False
+        self._broken: str | None = None
+
+    def submit(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future:
+        with self._lock:
+            self._check_open()
+            if self._pool is None:
+                self._start()
+            pool, folder = self._pool, self._folder
+            assert pool is not None and folder is not None
+            future = Future()
+            try:
+                body, spilled = _worker.pack(folder.path, (fn, args, kwargs))
+            except BaseException as error:
+                # As the standard library's: what can't be pickled fails its future.
+                future.set_exception(error)
+                return future
+            with self._table:
+                self._submitting += 1
+            try:
+                job = pool.submit(body)
+            except PoolEnded as error:
+                self._forget_submit()
+                folder.remove_file(spilled)
+                if self._closed:
+                    raise RuntimeError("cannot schedule new futures after shutdown") from error
+                self._broken = str(error)
+                raise
+            except BaseException:
+                self._forget_submit()
+                folder.remove_file(spilled)
+                raise
+            weak_pool = weakref.ref(pool)
+
+            def end() -> None:
+                if (pool := weak_pool()) is not None:
+                    with contextlib.suppress(Exception):
+                        pool.cancel(job)
+
+            future._end = end
+            with self._table:
+                self._submitting -= 1
+                self._futures[job] = (future, spilled)
+                early = self._early.pop(job, ())
+                if not self._submitting:
+                    self._early.clear()
+            for event in early:
+                self._hear(event)
+            return future
+
+    def _forget_submit(self) -> None:
+        with self._table:
+            self._submitting -= 1
+
+    def _check_open(self) -> None:
+        if self._owner != os.getpid():
+            raise RuntimeError("this executor was made before the fork: make another one here")
+        if self._broken is not None:
+            raise PoolEnded(self._broken)
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _shutting_down:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _start(self) -> None:
+        from multiprocessing import spawn, util
+
+        folder = _Folder()
+        initializer = folder.dumps(self._initializer)
+        preparation = spawn.get_preparation_data("ipc-worker")
+        start = {"preparation": preparation, "initializer": initializer}
+        (folder.path / "start").write_bytes(folder.dumps(start))
+        package = str(Path(__file__).resolve().parent.parent)
+        program = (
+            f"import sys; sys.path.append({package!r}); from ipc_queue._worker import main; main()"
+        )
+        flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        command = [sys.executable, *flags, "-c", program, str(folder.path)]
+        self._pool = _ipc.RawPool(self._workers, command, self._settings)
+        self._folder = folder
+        self._thread = threading.Thread(
+            target=_listen, args=(self, self._pool), name="ipc-executor", daemon=True
+        )
+        self._thread.start()
+
+    def _hear(self, event: Any) -> None:
+        """Take in what became of a job."""
+        job, what, detail, signal, attempts = event
+        with self._table:
+            known = self._futures.get(job)
+            if known is None:
+                if self._submitting:
+                    self._early.setdefault(job, []).append(event)
+                return
+            if what != "begun":
+                del self._futures[job]
+        future, spilled = known
+        if what == "begun":
+            with contextlib.suppress(Exception):
+                future.set_running_or_notify_cancel()
+            return
+        folder = self._folder
+        assert folder is not None
+        folder.remove_file(spilled)
+        _answer(future, folder, what, detail, signal, attempts)
+
+    def _ended(self, reason: str | None) -> None:
+        """The pool is gone: no more events come."""
+        self._broken = self._broken or (None if self._closed and not reason else reason)
+        with self._table:
+            left, self._futures = list(self._futures.values()), {}
+        for future, _ in left:
+            _fail(future, PoolEnded(reason or "the pool ended"))
+        if self._folder is not None:
+            self._folder.remove()
+        # Its memory goes with it.
+        self._pool = None
+
+    def close(self, *, cancel_futures: bool = False) -> None:
+        if self._owner != os.getpid():
+            return
+        pool = self._begin_to_end()
+        if cancel_futures:
+            with self._table:
+                futures = [future for future, _ in self._futures.values()]
+            for future in futures:
+                future.cancel()
+        if pool is not None:
+            with contextlib.suppress(Exception):
+                pool.close()
+
+    def kill(self) -> None:
+        if self._owner != os.getpid():
+            return
+        pool = self._begin_to_end()
+        if pool is not None:
+            pool.kill()
+        self.join()
+
+    def _begin_to_end(self) -> _ipc.RawPool | None:
+        """Take no more calls. Return the pool, if it was started and has not ended."""
+        self._closed = True
+        if self._pool is None:
+            # It may be starting. If it runs, its lock is not waited for: who has it may wait for
+            # room in the queue of calls.
+            with self._lock:
+                pass
+        return self._pool
+
+    def join(self) -> None:
+        thread = self._thread
+        if thread is None or self._owner != os.getpid():
+            return
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def workers(self) -> list[tuple[int, int]]:
+        pool = self._pool
+        return [] if pool is None else [(row[0], row[2]) for row in pool.workers()]
+
+
+class _Inherited:
+    """A descriptor that workers inherit, on its way to them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def detach(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+
+class _Folder:
+    """The folder of a pool: what workers need to start, and large arguments and results.
+
+    Its lock is held as long as its process lives, so others remove what a killed one left.
+    """
+
+    def __init__(self) -> None:
+        _sweep()
+        self._inherited: list[int] = []
+        self.path = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def dumps(self, value: Any) -> bytes:
+        """Pickle what each worker gets at its start: locks, pipes and the like may be in it."""
+        from multiprocessing import context
+        from multiprocessing.reduction import ForkingPickler
+
+        context.set_spawning_popen(self)  # type: ignore[arg-type]
+        try:
+            return bytes(ForkingPickler.dumps(value))
+        finally:
+            context.set_spawning_popen(None)
+
+    # What multiprocessing asks of the process that is being started.
+    DupFd = _Inherited
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        """Return a copy of a descriptor that all workers inherit."""
+        copy = os.dup(descriptor)
+        os.set_inheritable(copy, True)
+        self._inherited.append(copy)
+        return copy
+
+    def remove_file(self, name: str | None) -> None:
+        if name is not None:
+            (self.path / name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            for descriptor in (self._lock, *self._inherited):
+                os.close(descriptor)
+            self._lock = -1
+
+
+def _sweep() -> None:
+    """Remove the folders that killed processes left."""
+    for path in Path(tempfile.gettempdir()).glob(_FOLDER + "*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _listen(state: _State, pool: _ipc.RawPool) -> None:
+    """The executor's thread: hears what becomes of jobs until the pool has ended."""
+    reason = None
+    try:
+        while True:
+            has_ended = pool.has_ended
+            events = pool.events(_SLICE)
+            for event in events:
+                state._hear(event)
+            if has_ended and not events:
+                break
+        reason = pool.wait()
+    except Exception as error:  # The pool is unusable: every future must hear of it.
+        reason = str(error)
+    finally:
+        state._ended(reason)
+
+
+def _answer(
+    future: Future, folder: _Folder, what: str, detail: Any, signal: int | None, attempts: int
+) -> None:
+    future._end = None
+    if what == "done":
+        try:
+            is_result, value = _worker.unpack(folder.path, detail, remove=True)
+        except BaseException as error:
+            _fail(future, error)
+            return
+        if not is_result:
+            _fail(future, value)
+        elif _begin(future):
+            future.set_result(value)
+    elif what == "died":
+        died = WorkerDied(
+            "A process in the process pool was terminated abruptly while the future was running "
+            f"or pending: {detail}"
+        )
+        died.signal, died.attempts = signal, attempts
+        _fail(future, died)
+    elif what == "timed out":
+        _fail(future, JobTimedOut(detail))
+    elif what == "cancelled":
+        _fail(future, CancelledError(detail))
+    elif what == "ended":
+        _fail(future, PoolEnded(detail))
+    else:
+        _fail(future, RuntimeError(detail))
+
+
+def _begin(future: Future) -> bool:
+    """Make a future a running one, unless it was cancelled."""
+    if future.running():
+        return True
+    try:
+        return future.set_running_or_notify_cancel()
+    except Exception:  # It is done already.
+        return False
+
+
+def _fail(future: Future, error: BaseException) -> None:
+    if _begin(future):
+        future.set_exception(error)
+
+
+class _RunChunk:
+    """Calls a function for each item of a chunk."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+
+    def __call__(self, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
+        return [self.fn(*args) for args in chunk]
+
+
+def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    while chunk := tuple(itertools.islice(items, size)):
+        yield chunk
+
+
+def _flattened(results: Iterator[list[Any]]) -> Iterator[Any]:
+    for chunk in results:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+_shutting_down = False
+
+
+def _at_exit() -> None:
+    global _shutting_down
+    _shutting_down = True
+    states = list(_live)
+    for state in states:
+        state.close()
+    for state in states:
+        state.join()
+
+
+# Before Python joins its own threads: what was submitted is done first.
+try:
+    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+except (AttributeError, RuntimeError):
+    atexit.register(_at_exit)

@@ -1,0 +1,159 @@
+"""Shared memory under a lock that every process shares, and groups that see who lives."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import TracebackType
+from typing import Any, Self
+
+from . import _ipc
+
+
+class SharedBuffer:
+    """Bytes that several processes share by a name.
+
+    Each read and each write is atomic. If a process is killed in the middle of a write, reading the
+    bytes that it was writing raises `Torn` until they are written anew.
+
+    With `size` the buffer is made if there is none; without it, there must be one.
+
+        counters = SharedBuffer("counters", 64)
+        counters[0:8] = (7).to_bytes(8, "little")
+        print(counters[0:8], bytes(counters))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: int | None = None,
+        *,
+        namespace: str = "default",
+        timeout: float = 5.0,
+    ) -> None:
+        self.name = name
+        self.namespace = namespace
+        self._timeout = timeout
+        self._raw = _ipc.RawBuffer(namespace, name, size, timeout)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Return a copy of `size` bytes at `offset`; of all behind it, without `size`."""
+        return self._raw.read(offset, len(self) - offset if size is None else size)
+
+    def write(self, data: Any, offset: int = 0) -> None:
+        """Copy anything that exports bytes, such as an array, to `offset`."""
+        self._raw.write(offset, memoryview(data).cast("B"))
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop = self._range(part)
+        return self.read(start, stop - start)
+
+    def __setitem__(self, part: slice, data: Any) -> None:
+        start, stop = self._range(part)
+        view = memoryview(data).cast("B")
+        if view.nbytes != stop - start:
+            raise ValueError(f"{view.nbytes} bytes do not fit into {stop - start}")
+        self._raw.write(start, view)
+
+    def __bytes__(self) -> bytes:
+        return self.read()
+
+    def __buffer__(self, flags: int, /) -> memoryview:
+        """Return a snapshot of all bytes, read-only (from Python 3.12 on)."""
+        return memoryview(self.read())
+
+    def accept_torn(self) -> tuple[int, int] | None:
+        """Take bytes whose writer was killed half-way as they are. Return which they were."""
+        return self._raw.accept_torn()
+
+    def users(self) -> list[int]:
+        """Return the process ids of those that use the buffer now."""
+        return self._raw.users()
+
+    def remove(self) -> bool:
+        """Remove the buffer. Those that use it go on with what they have."""
+        return _ipc.remove_buffer(self.namespace, self.name)
+
+    def _range(self, part: slice) -> tuple[int, int]:
+        start, stop, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError("a slice of a shared buffer has no step")
+        return start, max(start, stop)
+
+    def __reduce__(self) -> Any:
+        return _connect, (self.name, self.namespace, self._timeout)
+
+
+def _connect(name: str, namespace: str, timeout: float) -> SharedBuffer:
+    return SharedBuffer(name, namespace=namespace, timeout=timeout)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What is known of a member of a group."""
+
+    name: str
+    pid: int
+    health: str
+    """`alive`; `stale`: it has not beaten in time; `dead`: its process ended; `left`."""
+    joined_ago: float
+    last_beat_ago: float
+
+
+class Node:
+    """This process as a member of a group, by a name that no other member has.
+
+    Its heartbeat is beaten by a thread every `interval` seconds. With `interval=None` only `beat`
+    beats, so that a process that hangs is found out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        namespace: str = "default",
+        interval: float | None = 5.0,
+        timeout: float = 10.0,
+    ) -> None:
+        self.name = name
+        self._timeout = timeout
+        self._raw = _ipc.RawNode(namespace, name, interval, timeout)
+
+    def beat(self) -> None:
+        """Say that this process is well."""
+        self._raw.beat()
+
+    def health(self, name: str, timeout: float | None = None) -> str | None:
+        """Return the health of a member: see `NodeInfo`. `None`: no member had the name."""
+        return self._raw.health(name, self._timeout if timeout is None else timeout)
+
+    def peers(self) -> list[NodeInfo]:
+        """Return the members of the group, this one included."""
+        return [NodeInfo(*row) for row in self._raw.peers()]
+
+    def leave(self) -> None:
+        """Leave the group."""
+        self._raw.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+
+def remove_nodes(namespace: str = "default") -> bool:
+    """Remove what is known of a group without living members. `False`: it has some, or is none."""
+    return _ipc.remove_nodes(namespace)
+
+
+def nodes(namespace: str = "default", timeout: float = 10.0) -> list[NodeInfo]:
+    """Return the members of a group, without being one."""
+    return [NodeInfo(*row) for row in _ipc.nodes(namespace, timeout)]

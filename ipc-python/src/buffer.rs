@@ -1,0 +1,132 @@
+//! Plain shared memory under a lock that every process shares.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipc_shm::{AccessError, LockError, Namespace, SharedBuffer};
+use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors;
+use crate::payload::Payload;
+use crate::waiting::{resume_watcher, seconds};
+
+/// Bytes that several processes share. Each read and each write is atomic.
+#[pyclass(frozen, module = "ipc_queue._ipc")]
+pub struct RawBuffer {
+    buffer: SharedBuffer,
+    /// The lock between processes does not keep this process's threads from waiting for themselves.
+    turn: Mutex<()>,
+}
+
+impl RawBuffer {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl RawBuffer {
+    /// Connects to a buffer, or makes one if `size` is given.
+    #[new]
+    #[pyo3(signature = (namespace, name, size = None, timeout = 5.0))]
+    fn new(
+        py: Python<'_>,
+        namespace: &str,
+        name: &str,
+        size: Option<usize>,
+        timeout: f64,
+    ) -> PyResult<Self> {
+        resume_watcher();
+        let timeout: Duration = seconds(timeout)?;
+        let namespace = Namespace::new(namespace)
+            .map_err(|error| errors::new(py, "BadAddress", &error, &[]))?;
+        let opened = py.detach(|| match size {
+            Some(size) => {
+                SharedBuffer::open_or_create(&namespace, name, size).map(|(buffer, _)| buffer)
+            }
+            None => SharedBuffer::connect(&namespace, name),
+        });
+        let mut buffer = opened.map_err(|error| errors::of_buffer(py, &error))?;
+        buffer.set_timeout(timeout);
+        let turn = Mutex::new(());
+        Ok(Self { buffer, turn })
+    }
+
+    fn __len__(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// A copy of `size` bytes at `offset`.
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        offset: usize,
+        size: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let read = py.detach(|| {
+            let _turn = self.turn();
+            self.buffer.read_to_vec(offset, size)
+        });
+        let bytes = read.map_err(|error| of_access(py, &error))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Copies bytes to `offset`. Nobody sees a part of them.
+    fn write(&self, py: Python<'_>, offset: usize, bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        let payload = Payload::of(bytes)?;
+        let bytes = payload.bytes();
+        let written = py.detach(|| {
+            let _turn = self.turn();
+            self.buffer.write_at(offset, bytes)
+        });
+        written.map_err(|error| of_access(py, &error))
+    }
+
+    /// Takes bytes whose writer was killed half-way as they are; which they were.
+    fn accept_torn(&self, py: Python<'_>) -> PyResult<Option<(usize, usize)>> {
+        let accepted = py.detach(|| {
+            let _turn = self.turn();
+            self.buffer.accept_torn()
+        });
+        let range = accepted.map_err(|error| of_lock(py, &error))?;
+        Ok(range.map(|range| (range.start, range.end)))
+    }
+
+    /// The process ids of those that use the buffer now.
+    fn users(&self) -> Vec<u32> {
+        let users = self.buffer.users().into_iter();
+        users.map(|user| user.process.pid).collect()
+    }
+}
+
+/// Removes a buffer. `False`: there is none.
+#[pyfunction]
+pub fn remove_buffer(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
+    let namespace =
+        Namespace::new(namespace).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let removed = SharedBuffer::remove(&namespace, name);
+    removed.map_err(|error| errors::of_buffer(py, &error))
+}
+
+fn of_access(py: Python<'_>, error: &AccessError) -> PyErr {
+    match error {
+        AccessError::OutOfRange { .. } => PyIndexError::new_err(error.to_string()),
+        AccessError::Torn { .. } => errors::new(py, "Torn", error, &[]),
+        AccessError::Lock(error) => of_lock(py, error),
+        other => errors::new(py, "Error", other, &[]),
+    }
+}
+
+fn of_lock(py: Python<'_>, error: &LockError) -> PyErr {
+    let name = match error {
+        LockError::TimedOut { .. } => "LockTimedOut",
+        LockError::Removed { .. } | LockError::Deleted { .. } => "Removed",
+        LockError::ForkedChild { .. } => "Forked",
+        LockError::DescriptorLost { .. } => "DescriptorLost",
+        LockError::Truncated { .. } | LockError::Damaged { .. } => "Damaged",
+        _ => "Error",
+    };
+    errors::new(py, name, error, &[])
+}

@@ -1,0 +1,243 @@
+//! The errors of the Rust crates as Python exceptions.
+//!
+//! The classes are in `ipc_queue/errors.py`, since most have a base among Python's own exceptions.
+//! Their texts are the Rust errors' texts; figures are attributes.
+
+use std::fmt::Display;
+
+use ipc_node::pool::PoolError;
+use ipc_queue::{
+    BatchFailure, ControlError, ControlFailure, DrainError, QueueError, RecvError, SendFailure,
+    SettleError,
+};
+use ipc_shm::{BufferError, CreateError, JoinError, OpenError};
+use pyo3::prelude::*;
+
+/// An instance of the class `name` of `ipc_queue.errors`, with attributes.
+pub fn new(py: Python<'_>, name: &str, text: &dyn Display, facts: &[(&str, u64)]) -> PyErr {
+    let made = || -> PyResult<PyErr> {
+        let class = py.import("ipc_queue.errors")?.getattr(name)?;
+        let error = class.call1((text.to_string(),))?;
+        for (fact, value) in facts {
+            error.setattr(*fact, value)?;
+        }
+        Ok(PyErr::from_value(error))
+    };
+    made().unwrap_or_else(|error| error)
+}
+
+pub fn of_send(py: Python<'_>, failure: &SendFailure) -> PyErr {
+    let size = |bytes: usize| bytes as u64;
+    let (name, facts): (&str, Vec<(&str, u64)>) = match failure {
+        SendFailure::Full { capacity, dead } => (
+            "Full",
+            vec![("capacity", (*capacity).into()), ("dead", *dead)],
+        ),
+        SendFailure::TimedOut { dead, .. } => ("Full", vec![("dead", *dead)]),
+        SendFailure::NoMemory { bytes } => ("Full", vec![("bytes", size(*bytes))]),
+        SendFailure::TooLarge { bytes, most } => (
+            "TooLarge",
+            vec![("bytes", size(*bytes)), ("most", size(*most))],
+        ),
+        SendFailure::KeysFull { keys, .. } => ("KeysFull", vec![("keys", *keys)]),
+        SendFailure::KeyInUse => ("KeyInUse", vec![]),
+        SendFailure::EmptyKey => ("EmptyKey", vec![]),
+        SendFailure::Unsupported(_) => ("Unsupported", vec![]),
+        SendFailure::Closed => ("Closed", vec![]),
+        SendFailure::Removed | SendFailure::Deleted => ("Removed", vec![]),
+        SendFailure::Forked => ("Forked", vec![]),
+        SendFailure::Truncated | SendFailure::Damaged(_) => ("Damaged", vec![]),
+        SendFailure::DescriptorLost { .. } => ("DescriptorLost", vec![]),
+        SendFailure::Transport(_) => ("Unreachable", vec![]),
+        _ => ("Error", vec![]),
+    };
+    new(py, name, failure, &facts)
+}
+
+pub fn of_batch(py: Python<'_>, failure: &BatchFailure) -> PyErr {
+    let error = of_send(py, &failure.failure);
+    let said = error.value(py).setattr("sent", failure.sent);
+    said.err().unwrap_or(error)
+}
+
+pub fn of_recv(py: Python<'_>, error: &RecvError) -> PyErr {
+    let name = match error {
+        RecvError::Empty | RecvError::TimedOut { .. } | RecvError::Paused => "Empty",
+        RecvError::Closed => "Closed",
+        RecvError::Removed | RecvError::Deleted => "Removed",
+        RecvError::Forked => "Forked",
+        RecvError::Truncated | RecvError::Damaged(_) => "Damaged",
+        RecvError::DescriptorLost { .. } => "DescriptorLost",
+        RecvError::Decode { .. } => "DecodeError",
+        RecvError::Transport(_) => "Unreachable",
+        _ => "Error",
+    };
+    new(py, name, error, &[])
+}
+
+pub fn of_settle(py: Python<'_>, error: &SettleError) -> PyErr {
+    let name = match error {
+        SettleError::LeaseLost => "LeaseLost",
+        SettleError::Unsupported(_) => "Unsupported",
+        SettleError::Truncated => "Damaged",
+        SettleError::Forked => "Forked",
+        SettleError::Deleted => "Removed",
+        SettleError::DescriptorLost { .. } => "DescriptorLost",
+        SettleError::Transport(_) => "Unreachable",
+        _ => "Error",
+    };
+    new(py, name, error, &[])
+}
+
+pub fn of_control(py: Python<'_>, error: &ControlError) -> PyErr {
+    if let Some(open) = error.open_error() {
+        return of_open(py, open);
+    }
+    let name = match &error.failure {
+        ControlFailure::Unsupported(_) => "Unsupported",
+        ControlFailure::Closed => "Closed",
+        ControlFailure::Removed | ControlFailure::Deleted => "Removed",
+        ControlFailure::DescriptorLost { .. } => "DescriptorLost",
+        ControlFailure::Forked => "Forked",
+        ControlFailure::Truncated | ControlFailure::Damaged { .. } => "Damaged",
+        ControlFailure::Unreachable { .. } => "Unreachable",
+        _ => "Error",
+    };
+    new(py, name, error, &[])
+}
+
+pub fn of_drain(py: Python<'_>, error: &DrainError) -> PyErr {
+    match error {
+        DrainError::TimedOut { left, .. } => new(py, "NotDrained", error, &[("left", *left)]),
+        DrainError::Control(error) => of_control(py, error),
+        _ => new(py, "Error", error, &[]),
+    }
+}
+
+pub fn of_open(py: Python<'_>, error: &QueueError) -> PyErr {
+    let name = match error {
+        QueueError::Create(error) => return of_create(py, error),
+        QueueError::Open(error) => return of_segment(py, error),
+        QueueError::Join(error) => return of_join(py, error),
+        QueueError::NotFound { .. } => "NotFound",
+        QueueError::Exists { .. } => "Exists",
+        QueueError::SettingsDiffer { .. } => "SettingsDiffer",
+        QueueError::PayloadDiffers { .. }
+        | QueueError::ShapeDiffers { .. }
+        | QueueError::Encoding { .. } => "CodecDiffers",
+        QueueError::Address { .. } | QueueError::Name(_) => "BadAddress",
+        QueueError::Settings(_) => "BadSettings",
+        QueueError::Unsupported(_) => "Unsupported",
+        QueueError::Geometry { .. } => "Damaged",
+        QueueError::Transport(_) => "Unreachable",
+        _ => "Error",
+    };
+    new(py, name, error, &[])
+}
+
+fn of_create(py: Python<'_>, error: &CreateError) -> PyErr {
+    match error {
+        CreateError::NoSpace { free, needed, .. } => new(
+            py,
+            "NoSpace",
+            error,
+            &[("free", *free), ("needed", *needed)],
+        ),
+        CreateError::MemoryLimit {
+            available, needed, ..
+        } => {
+            let facts = [("free", *available), ("needed", *needed)];
+            new(py, "NoSpace", error, &facts)
+        }
+        CreateError::FileSizeLimit { limit, needed, .. } => new(
+            py,
+            "NoSpace",
+            error,
+            &[("free", *limit), ("needed", *needed)],
+        ),
+        CreateError::Exists { .. } => new(py, "Exists", error, &[]),
+        other => of_system(py, other),
+    }
+}
+
+fn of_segment(py: Python<'_>, error: &OpenError) -> PyErr {
+    match error {
+        OpenError::NotFound { .. } => new(py, "NotFound", error, &[]),
+        OpenError::Truncated { .. } | OpenError::Header { .. } => new(py, "Damaged", error, &[]),
+        other => of_system(py, other),
+    }
+}
+
+fn of_join(py: Python<'_>, error: &JoinError) -> PyErr {
+    match error {
+        JoinError::Full {
+            slots, attached, ..
+        } => {
+            let facts = [("slots", (*slots).into()), ("attached", (*attached).into())];
+            new(py, "TooManyProcesses", error, &facts)
+        }
+        JoinError::ForkedChild { .. } => new(py, "Forked", error, &[]),
+        other => of_system(py, other),
+    }
+}
+
+/// What the system refuses: descriptors that ran out have a class of their own.
+pub fn of_system(py: Python<'_>, error: &(dyn std::error::Error + 'static)) -> PyErr {
+    let code = os_code(error);
+    // EMFILE, ENFILE.
+    if matches!(code, Some(23 | 24)) {
+        let text = format!("{error}: close files, or raise the limit (ulimit -n)");
+        return new(py, "NoDescriptors", &text, &[]);
+    }
+    // ENOSPC.
+    if code == Some(28) {
+        return new(py, "NoSpace", &error, &[]);
+    }
+    new(py, "SystemRefused", &error, &[])
+}
+
+/// The system's error number, wherever in the chain it is.
+fn os_code(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    // Some errors keep only the text of their cause.
+    let text = error.to_string();
+    let known = [(24, "Too many open files"), (24, "EMFILE"), (28, "ENOSPC")];
+    let found = known.iter().find(|(_, words)| text.contains(words));
+    found.map(|(code, _)| *code)
+}
+
+pub fn of_buffer(py: Python<'_>, error: &BufferError) -> PyErr {
+    match error {
+        BufferError::Create(error) => of_create(py, error),
+        BufferError::Open(error) => of_segment(py, error),
+        BufferError::Join(error) => of_join(py, error),
+        BufferError::Name(_) => new(py, "BadAddress", error, &[]),
+        BufferError::OtherLength { .. } => new(py, "SettingsDiffer", error, &[]),
+        BufferError::TooLong { .. } => new(py, "NoSpace", error, &[]),
+        BufferError::TooManyProcesses { .. } => new(py, "TooManyProcesses", error, &[]),
+        other => of_system(py, other),
+    }
+}
+
+pub fn of_pool(py: Python<'_>, error: &PoolError) -> PyErr {
+    match error {
+        PoolError::Queue(error) => of_open(py, error),
+        PoolError::Control(error) => of_control(py, error),
+        PoolError::Send(failure) => of_send(py, failure),
+        PoolError::Ended { .. } => new(py, "PoolEnded", error, &[]),
+        PoolError::System(error) => of_system(py, error),
+        other => new(py, "Error", other, &[]),
+    }
+}
+
+/// A settled delivery that is used again.
+pub fn settled(py: Python<'_>) -> PyErr {
+    let text = "this delivery is settled: its message is not ours any more";
+    new(py, "Settled", &text, &[])
+}

@@ -1,0 +1,33 @@
+//! The extension module of the Python package `ipc-queue`: handles, deliveries, waiting, the pool.
+//!
+//! Python decides what things mean; this waits and moves bytes. Start with `queue.rs`.
+
+mod buffer;
+mod delivery;
+mod errors;
+mod msgpack;
+mod node;
+mod payload;
+mod pool;
+mod queue;
+mod settings;
+mod view;
+mod waiting;
+
+#[pyo3::pymodule]
+mod _ipc {
+    #[pymodule_export]
+    use crate::buffer::{RawBuffer, remove_buffer};
+    #[pymodule_export]
+    use crate::delivery::Delivery;
+    #[pymodule_export]
+    use crate::msgpack::{pack, unpack};
+    #[pymodule_export]
+    use crate::node::{RawNode, nodes, remove_nodes};
+    #[pymodule_export]
+    use crate::pool::{RawPool, work};
+    #[pymodule_export]
+    use crate::queue::{RawQueue, RawReadiness, namespaces, queues, remove, remove_unused};
+    #[pymodule_export]
+    use crate::waiting::{after_fork_in_child, before_fork};
+}

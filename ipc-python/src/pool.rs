@@ -1,0 +1,267 @@
+//! The supervised pool of worker processes, as the executor uses it.
+//!
+//! No callbacks: one that wants the interpreter's lock under the pool's lock would deadlock with a
+//! thread that submits. The executor's own thread asks for events instead.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_node::pool::{
+    Handlers, JobError, JobEvent, Pool, PoolBuilder, RestartPolicy, decode_answer,
+};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use serde_bytes::{ByteBuf, Bytes};
+
+use crate::errors;
+use crate::payload::Payload;
+use crate::waiting::{self, Limit, resume_watcher, seconds};
+
+/// The name of the only handler: it runs a pickled call.
+const HANDLER: &str = "call";
+
+/// Worker processes that run pickled calls.
+#[pyclass(frozen, module = "ipc_queue._ipc", weakref)]
+pub struct RawPool {
+    /// Taken when it is dropped.
+    pool: Option<Arc<Pool>>,
+    /// Which copy of the process started it.
+    forks: u64,
+}
+
+/// What became of a job, for Python: `(job, what, text, signal, attempts)` or `(job, "done", bytes)`.
+type Event<'py> = (u64, &'static str, Py<PyAny>, Option<i32>, u8);
+
+impl RawPool {
+    fn pool(&self, py: Python<'_>) -> PyResult<&Arc<Pool>> {
+        resume_watcher();
+        if self.forks != waiting::forks() {
+            let text = "this process was forked from the one that has the pool: make another one";
+            return Err(errors::new(py, "Forked", &text, &[]));
+        }
+        let pool = self.pool.as_ref();
+        pool.ok_or_else(|| errors::new(py, "PoolEnded", &"the pool ended", &[]))
+    }
+}
+
+#[pymethods]
+impl RawPool {
+    /// Starts workers with a command.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        workers: usize,
+        command: Vec<String>,
+        settings: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        resume_watcher();
+        let mut program = Command::new(&command[0]);
+        program.args(&command[1..]);
+        let mut builder = Pool::builder().workers(workers);
+        for (name, value) in settings {
+            builder = with_setting(builder, &mut program, &name.extract::<String>()?, &value)?;
+        }
+        let builder = builder.command(program);
+        let started = py.detach(|| builder.start());
+        let pool = started.map_err(|error| errors::of_pool(py, &error))?;
+        Ok(Self {
+            pool: Some(Arc::new(pool)),
+            forks: waiting::forks(),
+        })
+    }
+
+    /// Submits a call and returns its number.
+    #[pyo3(signature = (call, timeout = None))]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        call: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<u64> {
+        let limit = Limit::new(timeout)?;
+        let pool = self.pool(py)?;
+        let payload = Payload::of(call)?;
+        let input = Bytes::new(payload.bytes());
+        let is_full = |error: &ipc_node::pool::PoolError| {
+            use ipc_queue::SendFailure::{Full, NoMemory, TimedOut};
+            let ipc_node::pool::PoolError::Send(failure) = error else {
+                return false;
+            };
+            matches!(failure, Full { .. } | NoMemory { .. } | TimedOut { .. })
+        };
+        let attempt = |wait| pool.submit_streamed(HANDLER, &input, wait);
+        let submitted = waiting::until(py, limit, attempt, is_full)?;
+        submitted.map_err(|error| errors::of_pool(py, &error))
+    }
+
+    /// What became of jobs since this was last asked. Waits for at most `timeout` seconds.
+    fn events<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Vec<Event<'py>>> {
+        let pool = self.pool(py)?;
+        let time = seconds(timeout)?;
+        let events = py.detach(|| pool.job_events(time));
+        events
+            .into_iter()
+            .map(|event| to_python(py, event))
+            .collect()
+    }
+
+    /// Makes a job unwanted. A worker that has it is killed after the pool's grace.
+    fn cancel(&self, py: Python<'_>, job: u64) -> PyResult<()> {
+        let pool = self.pool(py)?;
+        py.detach(|| pool.cancel(job));
+        Ok(())
+    }
+
+    /// The workers: `(number, name, pid, ready, job, jobs done)`.
+    #[expect(clippy::type_complexity, reason = "a row for Python")]
+    fn workers(&self, py: Python<'_>) -> PyResult<Vec<(u64, String, u32, bool, Option<u64>, u64)>> {
+        let workers = self.pool(py)?.workers().into_iter();
+        let rows = workers.map(|worker| {
+            let job = worker.job.map(|(job, _)| job);
+            let name = worker.name;
+            (
+                worker.number,
+                name,
+                worker.pid,
+                worker.ready,
+                job,
+                worker.jobs_done,
+            )
+        });
+        Ok(rows.collect())
+    }
+
+    fn kill_worker(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        self.pool(py)?.kill_worker(number);
+        Ok(())
+    }
+
+    /// Takes no more jobs, and ends when those that there are are done.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let pool = self.pool(py)?;
+        let closed = py.detach(|| pool.close());
+        closed.map_err(|error| errors::of_control(py, &error))
+    }
+
+    /// Kills the workers. Open jobs are answered.
+    fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        self.pool(py)?.handle().kill();
+        Ok(())
+    }
+
+    #[getter]
+    fn has_ended(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.pool(py)?.has_ended())
+    }
+
+    #[getter]
+    fn address(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.pool(py)?.address().to_owned())
+    }
+
+    /// Waits until the pool has ended. Why it ended, if not as it should.
+    fn wait(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let pool = self.pool(py)?;
+        let handle = pool.handle();
+        let ended = py.detach(|| handle.wait());
+        Ok(ended.err().map(|error| error.to_string()))
+    }
+}
+
+impl Drop for RawPool {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.take() else {
+            return;
+        };
+        if self.forks != waiting::forks() {
+            // Its threads are not here, and its workers are the parent's.
+            std::mem::forget(pool);
+            return;
+        }
+        Python::attach(|py| py.detach(|| drop(pool)));
+    }
+}
+
+fn with_setting(
+    builder: PoolBuilder,
+    program: &mut Command,
+    name: &str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<PoolBuilder> {
+    let time = || -> PyResult<Duration> { seconds(value.extract()?) };
+    Ok(match name {
+        "max_jobs" => builder.max_jobs(value.extract()?),
+        "job_timeout" => builder.job_timeout(time()?),
+        "attempts" => builder.attempt_limit(value.extract()?),
+        "capacity" => builder.capacity(value.extract()?),
+        "message_bytes" => {
+            let (largest, all) = value.extract()?;
+            builder.message_bytes(largest, all)
+        }
+        "startup_timeout" => builder.startup_timeout(time()?),
+        "grace" => builder.grace(time()?),
+        "drain_timeout" => builder.drain_timeout(time()?),
+        "max_memory" => builder.max_memory_bytes(value.extract()?),
+        "namespace" => builder.namespace(&value.extract::<String>()?),
+        "restart" if value.extract::<bool>()? => builder,
+        "restart" => builder.restart(RestartPolicy::Never),
+        "environment" => {
+            program.envs(value.extract::<Vec<(String, String)>>()?);
+            builder
+        }
+        other => {
+            return Err(PyTypeError::new_err(format!(
+                "no setting {other:?} of a pool"
+            )));
+        }
+    })
+}
+
+fn to_python<'py>(py: Python<'py>, event: JobEvent) -> PyResult<Event<'py>> {
+    let text =
+        |text: String| -> PyResult<Py<PyAny>> { Ok(text.into_pyobject(py)?.into_any().unbind()) };
+    let (job, answer) = match event {
+        JobEvent::Begun { job } => return Ok((job, "begun", py.None(), None, 0)),
+        JobEvent::Answered { job, answer } => (job, answer),
+        _ => return Ok((0, "unknown", py.None(), None, 0)),
+    };
+    let error = match decode_answer::<ByteBuf>(answer) {
+        Ok(answer) => {
+            let bytes = PyBytes::new(py, &answer).into_any().unbind();
+            return Ok((job, "done", bytes, None, 0));
+        }
+        Err(error) => error,
+    };
+    let (what, signal, attempts) = match &error {
+        JobError::Failed { .. } | JobError::Decode { .. } => ("failed", None, 0),
+        JobError::Crashed {
+            signal, attempts, ..
+        } => ("died", *signal, *attempts),
+        JobError::GivenUp { attempts, .. } => ("died", None, *attempts),
+        JobError::TimedOut { .. } => ("timed out", None, 0),
+        JobError::Cancelled => ("cancelled", None, 0),
+        JobError::Expired { .. } => ("cancelled", None, 0),
+        _ => ("ended", None, 0),
+    };
+    Ok((job, what, text(error.to_string())?, signal, attempts))
+}
+
+/// In a process that a pool started, runs calls until the pool ends, and returns the exit code that
+/// the process is to end with. `None`: this is not a worker.
+#[pyfunction]
+pub fn work(py: Python<'_>, call: Py<PyAny>) -> Option<i32> {
+    let mut handlers = Handlers::new();
+    handlers.add(HANDLER, move |input: ByteBuf, context| {
+        Python::attach(|py| -> Result<ByteBuf, String> {
+            let input = PyBytes::new(py, &input);
+            let answered = call.call1(py, (input, context.attempt()));
+            let answer = answered.map_err(|error| error.to_string())?;
+            let answer = answer.bind(py);
+            let payload = Payload::of(answer).map_err(|error| error.to_string())?;
+            Ok(ByteBuf::from(payload.bytes()))
+        })
+    });
+    py.detach(|| handlers.work_to_end())
+}

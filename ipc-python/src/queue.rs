@@ -1,0 +1,715 @@
+//! A queue of bytes, for any thread of any process that is forked from the one that opened it.
+//!
+//! A handle belongs to one thread, so each thread has its own. A forked copy of the process opens
+//! the queue anew at its first operation: what it inherited is its parent's.
+
+use std::cell::OnceCell;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipc_queue::Name;
+use ipc_queue::shm::Inspector;
+use ipc_queue::transport::Wait;
+use ipc_queue::{
+    ByteDelivery, ByteQueue, ByteReceiver, ByteSender, DeadLetter, DeadLetterId, DeadReason,
+    DrainError, Headers, MessageId, OwnedByteDelivery, Priority, QueueError, Readiness, RecvError,
+    SendFailure, SendOptions, ShmQueue, WhenFull,
+};
+use ipc_shm::{Namespace, ProcessIdentity};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use thread_local::ThreadLocal;
+
+use crate::delivery::{Delivery, Origin};
+use crate::errors;
+use crate::payload::{DETACH_FROM, Payload};
+use crate::settings::{self, Wanted};
+use crate::waiting::{self, Limit, resume_watcher, seconds};
+
+/// A queue that is open.
+#[pyclass(frozen, module = "ipc_queue._ipc", name = "RawQueue")]
+pub struct RawQueue {
+    address: String,
+    wanted: Wanted,
+    opened: Opened,
+    origin: Origin,
+}
+
+/// A queue as one process opened it.
+struct Opened {
+    queue: ByteQueue,
+    /// Which copy of the process did.
+    forks: u64,
+    handles: ThreadLocal<Handles>,
+    /// The same queue as a forked copy of the process opened it.
+    successor: OnceLock<Box<Opened>>,
+}
+
+/// One thread's handles. Each is made when it is needed.
+#[derive(Default)]
+struct Handles {
+    sender: OnceCell<ByteSender>,
+    receiver: OnceCell<ByteReceiver>,
+}
+
+/// A descriptor that is readable when it is time to look at the queue.
+#[pyclass(frozen, module = "ipc_queue._ipc")]
+pub struct RawReadiness {
+    readiness: Mutex<Readiness>,
+}
+
+impl Opened {
+    fn new(queue: ByteQueue) -> Self {
+        Self {
+            queue,
+            forks: waiting::forks(),
+            handles: ThreadLocal::new(),
+            successor: OnceLock::new(),
+        }
+    }
+
+    fn sender(&self) -> &ByteSender {
+        let handles = self.handles.get_or_default();
+        handles.sender.get_or_init(|| self.queue.sender())
+    }
+
+    fn receiver(&self) -> &ByteReceiver {
+        let handles = self.handles.get_or_default();
+        handles.receiver.get_or_init(|| self.queue.receiver())
+    }
+}
+
+impl RawQueue {
+    /// The queue as this process has opened it.
+    #[inline]
+    fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
+        resume_watcher();
+        let mut opened = &self.opened;
+        while opened.forks != waiting::forks() {
+            opened = match opened.successor.get() {
+                Some(successor) => successor,
+                None => {
+                    let queue = py
+                        .detach(|| self.wanted.reopening().open(&self.address))
+                        .map_err(|error| errors::of_open(py, &error))?;
+                    opened
+                        .successor
+                        .get_or_init(|| Box::new(Opened::new(queue)))
+                }
+            };
+        }
+        Ok(opened)
+    }
+
+    /// Runs a control call without the interpreter's lock: it may ask a server.
+    fn control<T: Send, E: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&ByteQueue) -> Result<T, E> + Send,
+        raise: impl FnOnce(Python<'_>, &E) -> PyErr,
+    ) -> PyResult<T> {
+        let queue = &self.opened(py)?.queue;
+        py.detach(|| call(queue)).map_err(|error| raise(py, &error))
+    }
+
+    fn receive(&self, py: Python<'_>, limit: Limit) -> PyResult<OwnedByteDelivery> {
+        let opened = self.opened(py)?;
+        match opened.receiver().try_recv() {
+            Ok(delivery) => return Ok(delivery.into_owned()),
+            Err(error) if !is_empty(&error) || limit.is_zero() => {
+                return Err(errors::of_recv(py, &error));
+            }
+            Err(_) => {}
+        }
+        let attempt = |wait| {
+            opened
+                .receiver()
+                .recv_within(wait)
+                .map(ByteDelivery::into_owned)
+        };
+        let started = Instant::now();
+        let received = waiting::until(py, limit, attempt, is_empty)?;
+        received.map_err(|error| errors::of_recv(py, &since(started, error)))
+    }
+
+    fn delivery(
+        &self,
+        py: Python<'_>,
+        held: OwnedByteDelivery,
+        decode: &Option<Py<PyAny>>,
+    ) -> Delivery {
+        let decode = decode.as_ref().map(|decode| decode.clone_ref(py));
+        Delivery::new(held, decode, self.origin)
+    }
+}
+
+#[pymethods]
+impl RawQueue {
+    /// Opens a queue, or creates it.
+    #[new]
+    #[pyo3(signature = (
+        address, mode = "open or create", payload = "", settings = None, any_payload = false
+    ))]
+    fn new(
+        py: Python<'_>,
+        address: String,
+        mode: &str,
+        payload: &str,
+        settings: Option<&Bound<'_, PyDict>>,
+        any_payload: bool,
+    ) -> PyResult<Self> {
+        resume_watcher();
+        let wanted = Wanted::new(mode, payload, any_payload, settings)?;
+        let queue = py
+            .detach(|| wanted.open(&address))
+            .map_err(|error: QueueError| errors::of_open(py, &error))?;
+        Ok(Self {
+            address,
+            origin: Origin {
+                in_memory: queue.transport().as_shm().is_some(),
+                forks: waiting::forks(),
+            },
+            opened: Opened::new(queue),
+            wanted,
+        })
+    }
+
+    #[getter]
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The name of the queue's payloads: `pickle`, `msgpack:Job` and so on; empty for bytes.
+    #[getter]
+    fn payload(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let transport = self.opened(py)?.queue.transport();
+        Ok(transport.payload().map(str::to_owned))
+    }
+
+    #[getter]
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings::to_dict(py, self.opened(py)?.queue.transport().settings())
+    }
+
+    /// Sends a copy of some bytes.
+    #[pyo3(signature = (payload, timeout = None))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        payload: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let limit = Limit::new(timeout)?;
+        let opened = self.opened(py)?;
+        let payload = Payload::of(payload)?;
+        let bytes = payload.bytes();
+        if bytes.len() <= DETACH_FROM {
+            match opened.sender().try_send(bytes) {
+                Ok(_) => return Ok(()),
+                Err(failure) if !is_full(&failure) || limit.is_zero() => {
+                    return Err(errors::of_send(py, &failure));
+                }
+                Err(_) => {}
+            }
+        }
+        let kind = ipc_queue::Kind::Data;
+        let attempt = |wait| {
+            opened
+                .sender()
+                .send_as(kind, bytes, at_once_if(limit, wait))
+        };
+        let sent = waiting::until(py, limit, attempt, is_full)?;
+        sent.map(drop)
+            .map_err(|failure| errors::of_send(py, &failure))
+    }
+
+    /// Sends one message made of several pieces of bytes, with options. `False`: a message of its
+    /// key was sent before.
+    #[pyo3(signature = (parts, timeout = None, options = None))]
+    fn put_parts(
+        &self,
+        py: Python<'_>,
+        parts: Vec<Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        let limit = Limit::new(timeout)?;
+        let options = send_options(options)?;
+        let opened = self.opened(py)?;
+        let parts: Vec<Payload<'_>> = parts.iter().map(Payload::of).collect::<PyResult<_>>()?;
+        let parts: Vec<&[u8]> = parts.iter().map(Payload::bytes).collect();
+        let attempt = |wait| {
+            let wait = at_once_if(limit, wait);
+            send_parts(opened.sender(), &parts, &options, wait)
+        };
+        let started = Instant::now();
+        match waiting::until(py, limit, attempt, is_full)? {
+            Ok(_) => Ok(true),
+            Err(SendFailure::Duplicate { .. }) => Ok(false),
+            Err(failure) => Err(errors::of_send(py, &not_sent_since(started, failure))),
+        }
+    }
+
+    /// Sends many messages in their order. An error says in `sent` how many were.
+    #[pyo3(signature = (payloads, timeout = None))]
+    fn put_batch(
+        &self,
+        py: Python<'_>,
+        payloads: Vec<Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let limit = Limit::new(timeout)?;
+        let opened = self.opened(py)?;
+        let payloads: Vec<Payload<'_>> =
+            payloads.iter().map(Payload::of).collect::<PyResult<_>>()?;
+        let payloads: Vec<&[u8]> = payloads.iter().map(Payload::bytes).collect();
+        let sent = Mutex::new(0);
+        let kind = ipc_queue::Kind::Data;
+        let attempt = |wait| {
+            let mut done = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = at_once_if(limit, wait);
+            let outcome = opened
+                .sender()
+                .send_batch_as(kind, &payloads[*done..], wait);
+            outcome.map_err(|mut failure| {
+                *done += failure.sent;
+                failure.sent = *done;
+                failure
+            })
+        };
+        let is_full = |failure: &ipc_queue::BatchFailure| is_full(&failure.failure);
+        let outcome = waiting::until(py, limit, attempt, is_full)?;
+        outcome.map_err(|failure| errors::of_batch(py, &failure))
+    }
+
+    /// The next message. Its `data` is what `decode` makes of the delivery.
+    #[pyo3(signature = (timeout = None, decode = None))]
+    fn get(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+        decode: Option<Py<PyAny>>,
+    ) -> PyResult<Delivery> {
+        let held = self.receive(py, Limit::new(timeout)?)?;
+        Ok(self.delivery(py, held, &decode))
+    }
+
+    /// The next messages, at most `most`: waits for the first, then takes what else is there.
+    #[pyo3(signature = (most, timeout = None, decode = None))]
+    fn get_batch(
+        &self,
+        py: Python<'_>,
+        most: usize,
+        timeout: Option<f64>,
+        decode: Option<Py<PyAny>>,
+    ) -> PyResult<Vec<Delivery>> {
+        let limit = Limit::new(timeout)?;
+        let opened = self.opened(py)?;
+        let attempt = |wait| -> Result<Vec<OwnedByteDelivery>, RecvError> {
+            let batch = opened
+                .receiver()
+                .recv_batch(most, at_once_if(limit, wait))?;
+            Ok(batch.into_iter().map(ByteDelivery::into_owned).collect())
+        };
+        let started = Instant::now();
+        let received = waiting::until(py, limit, attempt, is_empty)?;
+        let batch = received.map_err(|error| errors::of_recv(py, &since(started, error)))?;
+        let deliveries = batch
+            .into_iter()
+            .map(|held| self.delivery(py, held, &decode));
+        Ok(deliveries.collect())
+    }
+
+    /// The bytes of the next message, which is acked.
+    #[pyo3(signature = (timeout = None))]
+    fn take<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyBytes>> {
+        let limit = Limit::new(timeout)?;
+        let opened = self.opened(py)?;
+        match opened.receiver().try_recv() {
+            Ok(delivery) => {
+                let bytes = PyBytes::new(py, delivery.payload());
+                delivery
+                    .check_whole()
+                    .map_err(|error| errors::of_recv(py, &error))?;
+                delivery
+                    .ack()
+                    .map_err(|error| errors::of_settle(py, &error))?;
+                return Ok(bytes);
+            }
+            Err(error) if !is_empty(&error) || limit.is_zero() => {
+                return Err(errors::of_recv(py, &error));
+            }
+            Err(_) => {}
+        }
+        let held = self.receive(py, limit)?;
+        let bytes = PyBytes::new(py, held.payload());
+        held.check_whole()
+            .map_err(|error| errors::of_recv(py, &error))?;
+        held.ack().map_err(|error| errors::of_settle(py, &error))?;
+        Ok(bytes)
+    }
+
+    /// A descriptor that is readable when there may be a message.
+    fn recv_readiness(&self, py: Python<'_>) -> PyResult<RawReadiness> {
+        let readiness = self.opened(py)?.receiver().readiness();
+        RawReadiness::new(py, readiness)
+    }
+
+    /// A descriptor that is readable when there may be room.
+    fn send_readiness(&self, py: Python<'_>) -> PyResult<RawReadiness> {
+        let readiness = self.opened(py)?.sender().readiness();
+        RawReadiness::new(py, readiness)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.control(py, |queue| queue.transport().close(), errors::of_control)
+    }
+
+    fn reopen(&self, py: Python<'_>) -> PyResult<()> {
+        self.control(py, |queue| queue.transport().reopen(), errors::of_control)
+    }
+
+    fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
+        self.control(
+            py,
+            |queue| queue.transport().is_closed(),
+            errors::of_control,
+        )
+    }
+
+    fn pause(&self, py: Python<'_>) -> PyResult<()> {
+        self.control(py, |queue| queue.transport().pause(), errors::of_control)
+    }
+
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        self.control(py, |queue| queue.transport().resume(), errors::of_control)
+    }
+
+    fn is_paused(&self, py: Python<'_>) -> PyResult<bool> {
+        self.control(
+            py,
+            |queue| queue.transport().is_paused(),
+            errors::of_control,
+        )
+    }
+
+    fn purge(&self, py: Python<'_>) -> PyResult<u64> {
+        self.control(py, |queue| queue.transport().purge(), errors::of_control)
+    }
+
+    /// Closes the queue, then waits until all messages in it are settled.
+    #[pyo3(signature = (timeout = None))]
+    fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let limit = Limit::new(timeout)?;
+        let transport = self.opened(py)?.queue.transport();
+        let is_time_out = |error: &DrainError| matches!(error, DrainError::TimedOut { .. });
+        let attempt = |wait| transport.drain(at_once_if(limit, wait));
+        let drained = waiting::until(py, limit, attempt, is_time_out)?;
+        drained.map_err(|error| errors::of_drain(py, &error))
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.control(py, |queue| queue.transport().stats(), errors::of_control)?;
+        let dict = PyDict::new(py);
+        let figures = [
+            ("sent", stats.sent),
+            ("bytes_sent", stats.bytes_sent),
+            ("refused", stats.refused),
+            ("received", stats.received),
+            ("bytes_received", stats.bytes_received),
+            ("redelivered", stats.redelivered),
+            ("acked", stats.acked),
+            ("nacked", stats.nacked),
+            ("buried", stats.buried),
+            ("expiries", stats.expiries),
+            ("crashes", stats.crashes),
+            ("leases_lost", stats.leases_lost),
+            ("expired", stats.expired),
+            ("purged", stats.purged),
+            ("overflowed", stats.overflowed),
+            ("duplicates", stats.duplicates),
+            ("ready", stats.ready),
+            ("writing", stats.writing),
+            ("leased", stats.leased),
+            ("delayed", stats.delayed),
+            ("dead", stats.dead),
+            ("quarantined", stats.quarantined),
+            ("chunks_in_use", stats.chunks_in_use),
+            ("participants", stats.participants),
+        ];
+        for (name, value) in figures {
+            dict.set_item(name, value)?;
+        }
+        dict.set_item("paused", stats.paused)?;
+        dict.set_item("closed", stats.closed)?;
+        Ok(dict)
+    }
+
+    /// The present leases: `(holder, pid, message, attempt)`.
+    fn holdings(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, String, u8)>> {
+        let holdings =
+            self.control(py, |queue| queue.transport().holdings(), errors::of_control)?;
+        let holdings = holdings.into_iter();
+        let tuples = holdings.map(|h| (h.holder, h.pid, h.message.to_string(), h.attempt));
+        Ok(tuples.collect())
+    }
+
+    /// The dead letters, as dictionaries.
+    fn dead_letters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let letters = self.control(
+            py,
+            |queue| queue.transport().dead_letters(),
+            errors::of_control,
+        )?;
+        letters
+            .iter()
+            .map(|letter| letter_dict(py, letter))
+            .collect()
+    }
+
+    fn requeue(&self, py: Python<'_>, id: (u64, u64)) -> PyResult<bool> {
+        let id = DeadLetterId::new(id.0, id.1);
+        self.control(
+            py,
+            |queue| queue.transport().requeue(id),
+            errors::of_control,
+        )
+    }
+
+    fn discard(&self, py: Python<'_>, id: (u64, u64)) -> PyResult<bool> {
+        let id = DeadLetterId::new(id.0, id.1);
+        self.control(
+            py,
+            |queue| queue.transport().discard(id),
+            errors::of_control,
+        )
+    }
+}
+
+impl RawReadiness {
+    fn new(py: Python<'_>, made: std::io::Result<Readiness>) -> PyResult<Self> {
+        let readiness = made.map_err(|error| errors::of_system(py, &error))?;
+        Ok(Self {
+            readiness: Mutex::new(readiness),
+        })
+    }
+}
+
+#[pymethods]
+impl RawReadiness {
+    fn fileno(&self) -> i32 {
+        use std::os::fd::AsRawFd;
+        let readiness = self.readiness.lock();
+        readiness
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_raw_fd()
+    }
+
+    /// Makes it unreadable until there is something new. Look once more after this.
+    fn arm(&self, py: Python<'_>) -> PyResult<()> {
+        let mut readiness = self
+            .readiness
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        readiness
+            .arm()
+            .map_err(|error| errors::of_system(py, &error))
+    }
+}
+
+/// Removes a queue with everything in it. `False`: there is none.
+#[pyfunction]
+pub fn remove(py: Python<'_>, address: &str) -> PyResult<bool> {
+    resume_watcher();
+    let removed = py.detach(|| ipc_queue::remove(address));
+    removed.map_err(|error| errors::of_control(py, &error))
+}
+
+/// The namespaces in shared memory whose names begin with `prefix`.
+#[pyfunction]
+pub fn namespaces(py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
+    // Any namespace knows its siblings.
+    let any = namespace_of(py, "default")?;
+    let siblings = py.detach(|| any.siblings());
+    let siblings = siblings.map_err(|error| errors::of_system(py, &error))?;
+    let names = siblings.iter().map(|sibling| sibling.name().to_string());
+    Ok(names.filter(|name| name.starts_with(prefix)).collect())
+}
+
+/// The queues in a namespace in shared memory.
+#[pyfunction]
+pub fn queues(py: Python<'_>, namespace: &str) -> PyResult<Vec<String>> {
+    let namespace = namespace_of(py, namespace)?;
+    let names = py.detach(|| ShmQueue::list(&namespace));
+    let names = names.map_err(|error| errors::of_open(py, &error))?;
+    Ok(names.iter().map(|name| name.to_string()).collect())
+}
+
+/// Removes a queue that no process but this one has open, by the kernel's locks.
+#[pyfunction]
+pub fn remove_unused(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
+    let namespace = namespace_of(py, namespace)?;
+    let name = Name::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))?;
+    let inspector = Inspector::open(&namespace, &name);
+    let inspector = inspector.map_err(|error| errors::of_open(py, &error))?;
+    let us = ProcessIdentity::current();
+    let is_other = |process: &ProcessIdentity| *process != us;
+    let participants = inspector.participants();
+    if participants
+        .iter()
+        .any(|(participant, gone)| !gone && is_other(&participant.process))
+    {
+        return Ok(false);
+    }
+    let removed = ShmQueue::remove(&namespace, &name);
+    removed.map_err(|error| errors::of_control(py, &error))
+}
+
+fn namespace_of(py: Python<'_>, name: &str) -> PyResult<Namespace> {
+    Namespace::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))
+}
+
+fn is_empty(error: &RecvError) -> bool {
+    use RecvError::{Empty, Paused, TimedOut};
+    matches!(error, Empty | Paused | TimedOut { .. })
+}
+
+fn is_full(failure: &SendFailure) -> bool {
+    use SendFailure::{Full, KeyInUse, NoMemory, TimedOut};
+    matches!(
+        failure,
+        Full { .. } | NoMemory { .. } | KeyInUse | TimedOut { .. }
+    )
+}
+
+/// A time-out of the last slice as one of the whole wait.
+fn since(started: Instant, error: RecvError) -> RecvError {
+    match error {
+        RecvError::TimedOut { .. } => RecvError::TimedOut {
+            waited: started.elapsed(),
+        },
+        other => other,
+    }
+}
+
+/// The same, of a send.
+fn not_sent_since(started: Instant, failure: SendFailure) -> SendFailure {
+    match failure {
+        SendFailure::TimedOut { missing, dead, .. } => SendFailure::TimedOut {
+            waited: started.elapsed(),
+            missing,
+            dead,
+        },
+        other => other,
+    }
+}
+
+/// A limit of zero is not a time-out but a question: its answer is another error.
+fn at_once_if(limit: Limit, wait: Wait) -> Wait {
+    if limit.is_zero() { Wait::No } else { wait }
+}
+
+/// Writes all parts into one loan.
+fn send_parts(
+    sender: &ByteSender,
+    parts: &[&[u8]],
+    options: &SendOptions,
+    wait: Wait,
+) -> Result<MessageId, SendFailure> {
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut loan = sender.loan_with(length, options, wait)?;
+    let mut rest = &mut loan[..];
+    for part in parts {
+        let (place, behind) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+    loan.publish()
+}
+
+fn send_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SendOptions> {
+    let mut options = SendOptions::new();
+    for (name, value) in given.into_iter().flatten() {
+        let time = || -> PyResult<Duration> { seconds(value.extract()?) };
+        options = match &name.extract::<String>()?[..] {
+            "priority" => options.priority(priority(&value)?),
+            "delay" => options.delay(time()?),
+            "expires_in" => options.expires_in(time()?),
+            "key" => match value.cast::<PyString>() {
+                Ok(text) => options.key(text.to_cow()?.as_bytes()),
+                Err(_) => options.key(Payload::of(&value)?.bytes()),
+            },
+            "headers" => {
+                options.headers = headers(value.cast::<PyDict>()?)?;
+                options
+            }
+            "drop_oldest" if value.extract()? => {
+                options.when_full = WhenFull::DropOldest;
+                options
+            }
+            "drop_oldest" => options,
+            other => return Err(PyTypeError::new_err(format!("no option {other:?}"))),
+        };
+    }
+    Ok(options)
+}
+
+fn priority(value: &Bound<'_, PyAny>) -> PyResult<Priority> {
+    Ok(match &value.extract::<String>()?[..] {
+        "low" => Priority::Low,
+        "normal" => Priority::Normal,
+        "high" => Priority::High,
+        "urgent" => Priority::Urgent,
+        other => {
+            let text = format!("priority {other:?}: \"low\", \"normal\", \"high\" or \"urgent\"");
+            return Err(PyValueError::new_err(text));
+        }
+    })
+}
+
+fn headers(given: &Bound<'_, PyDict>) -> PyResult<Headers> {
+    let mut headers = Headers::new();
+    for (name, value) in given {
+        let name: String = name.extract()?;
+        let inserted = match value.cast::<PyString>() {
+            Ok(text) => headers.insert(&name, text.to_cow()?.as_bytes()),
+            Err(_) => headers.insert(&name, Payload::of(&value)?.bytes()),
+        };
+        inserted.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    }
+    Ok(headers)
+}
+
+pub fn headers_dict<'py>(py: Python<'py>, headers: &Headers) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in headers.iter() {
+        dict.set_item(name, PyBytes::new(py, value))?;
+    }
+    Ok(dict)
+}
+
+fn letter_dict<'py>(py: Python<'py>, letter: &DeadLetter) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let reason = match letter.reason {
+        DeadReason::Nacked => "nacked",
+        DeadReason::Expired => "expired",
+        DeadReason::Crashed => "crashed",
+        DeadReason::Buried => "buried",
+        _ => "unknown",
+    };
+    dict.set_item("id", letter.id.parts())?;
+    dict.set_item("message", letter.message.to_string())?;
+    dict.set_item("sent_at", letter.sent_at.as_nanos() as f64 / 1e9)?;
+    dict.set_item("attempts", letter.attempts)?;
+    dict.set_item("reason", reason)?;
+    dict.set_item("nacks", letter.nacks)?;
+    dict.set_item("expiries", letter.expiries)?;
+    dict.set_item("crashes", letter.crashes)?;
+    dict.set_item("last_worker", letter.last_worker)?;
+    dict.set_item("signal", letter.signal)?;
+    dict.set_item("error", &letter.error)?;
+    dict.set_item("headers", headers_dict(py, &letter.headers)?)?;
+    dict.set_item("payload", PyBytes::new(py, &letter.payload))?;
+    Ok(dict)
+}

@@ -1,0 +1,168 @@
+//! Settings of queues: keyword arguments in Python, `QueueOptions` in Rust.
+
+use std::time::Duration;
+
+use ipc_queue::transport::OpenMode;
+use ipc_queue::{Backoff, ByteQueue, QueueError, QueueOptions, QueueSettings};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyInt};
+
+use crate::waiting::seconds;
+
+/// What a Python program wants of the queue that it opens.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    options: QueueOptions,
+    mode: OpenMode,
+    /// The name of the payloads of a queue that is created.
+    payload: String,
+    /// Whether an existing queue may have any payloads.
+    any_payload: bool,
+}
+
+impl Wanted {
+    pub fn new(
+        mode: &str,
+        payload: &str,
+        any_payload: bool,
+        settings: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let mode = match mode {
+            "open" => OpenMode::Open,
+            "create" => OpenMode::Create,
+            "open or create" => OpenMode::OpenOrCreate,
+            other => {
+                let text = format!("mode {other:?}: \"open\", \"create\" or \"open or create\"");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let mut options = QueueOptions::new();
+        for (name, value) in settings.into_iter().flatten() {
+            options = with_setting(options, &name.extract::<String>()?, &value)?;
+        }
+        Ok(Self {
+            options,
+            mode,
+            any_payload,
+            payload: payload.to_owned(),
+        })
+    }
+
+    /// Opens whatever is there first: it has its payloads' name already. Creates the queue under the
+    /// name that is wanted only if there is none.
+    pub fn open(&self, address: &str) -> Result<ByteQueue, QueueError> {
+        /// The queue may be removed and created by others meanwhile, more than once.
+        const TRIES: usize = 10;
+        let named = || self.options.clone().type_name(&self.payload);
+        if !self.any_payload {
+            return named().mode(self.mode).open_bytes(address);
+        }
+        let mut tries = 0;
+        loop {
+            if self.mode != OpenMode::Create {
+                match self.options.open_any(address) {
+                    Err(QueueError::NotFound { .. }) if self.mode == OpenMode::OpenOrCreate => {}
+                    opened => return opened,
+                }
+            }
+            tries += 1;
+            match named().mode(self.mode).open_bytes(address) {
+                // Created by another process just now.
+                Err(QueueError::PayloadDiffers { .. }) if tries < TRIES => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// The same, for another process: it opens what this one has created.
+    pub fn reopening(&self) -> Self {
+        Self {
+            mode: OpenMode::Open,
+            any_payload: true,
+            ..self.clone()
+        }
+    }
+}
+
+fn with_setting(
+    options: QueueOptions,
+    name: &str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<QueueOptions> {
+    let time = || -> PyResult<Duration> { seconds(value.extract()?) };
+    Ok(match name {
+        "capacity" => options.capacity(value.extract()?),
+        "inline_bytes" => options.inline_bytes(value.extract()?),
+        "max_message_bytes" => options.max_message_bytes(value.extract()?),
+        "pool_bytes" => options.pool_bytes(value.extract()?),
+        "attempt_limit" => options.attempt_limit(value.extract()?),
+        "crash_limit" => options.crash_limit(value.extract()?),
+        "expiry_limit" => options.expiry_limit(value.extract()?),
+        "backoff" => options.backoff(backoff(value)?),
+        "lease" => options.lease(time()?),
+        "max_participants" => options.max_participants(value.extract()?),
+        "priorities" => options.priorities(value.extract()?),
+        "ageing" => options.ageing(time()?),
+        "dedup_window" => options.dedup_window(time()?),
+        "dedup_keys" => options.dedup_keys(value.extract()?),
+        other => {
+            let known = QueueSettings::default().fields().map(|(field, _)| field);
+            let text = format!("no setting {other:?} (there are: {})", known.join(", "));
+            return Err(PyTypeError::new_err(text));
+        }
+    })
+}
+
+/// 0 or a number of seconds, `(first, most)` for a delay that doubles, or a list of delays.
+fn backoff(value: &Bound<'_, PyAny>) -> PyResult<Backoff> {
+    if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
+        let delay = seconds(value.extract()?)?;
+        return Ok(if delay.is_zero() {
+            Backoff::None
+        } else {
+            Backoff::Fixed(delay)
+        });
+    }
+    if let Ok((first, most)) = value.extract::<(f64, f64)>()
+        && value.is_instance_of::<pyo3::types::PyTuple>()
+    {
+        let (first, most) = (seconds(first)?, seconds(most)?);
+        return Ok(Backoff::Exponential { first, most });
+    }
+    let delays: Vec<f64> = value.extract()?;
+    let delays = delays.into_iter().map(seconds);
+    Ok(Backoff::List(delays.collect::<PyResult<_>>()?))
+}
+
+/// The settings of an open queue.
+pub fn to_dict<'py>(py: Python<'py>, settings: &QueueSettings) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let time = |time: Duration| time.as_secs_f64();
+    dict.set_item("capacity", settings.capacity)?;
+    dict.set_item("inline_bytes", settings.inline_bytes)?;
+    dict.set_item("max_message_bytes", settings.max_message_bytes)?;
+    dict.set_item("pool_bytes", settings.pool_bytes)?;
+    dict.set_item("attempt_limit", settings.attempt_limit)?;
+    dict.set_item("crash_limit", settings.crash_limit)?;
+    dict.set_item("expiry_limit", settings.expiry_limit)?;
+    let backoff = match &settings.backoff {
+        Backoff::None => 0_f64.into_pyobject(py)?.into_any(),
+        Backoff::Fixed(delay) => time(*delay).into_pyobject(py)?.into_any(),
+        Backoff::Exponential { first, most } => {
+            (time(*first), time(*most)).into_pyobject(py)?.into_any()
+        }
+        Backoff::List(delays) => {
+            let delays: Vec<f64> = delays.iter().copied().map(time).collect();
+            delays.into_pyobject(py)?.into_any()
+        }
+    };
+    dict.set_item("backoff", backoff)?;
+    dict.set_item("lease", settings.lease.map(time))?;
+    dict.set_item("max_participants", settings.max_participants)?;
+    dict.set_item("priorities", settings.priorities)?;
+    dict.set_item("ageing", time(settings.ageing))?;
+    dict.set_item("dedup_window", settings.dedup_window.map(time))?;
+    dict.set_item("dedup_keys", settings.dedup_keys)?;
+    Ok(dict)
+}
