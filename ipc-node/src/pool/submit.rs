@@ -107,7 +107,7 @@ impl Pool {
     }
 
     /// The same for a job that nobody wants any more if no worker has begun with it in `time`:
-    /// [`JobError::Expired`].
+    /// [`JobError::Expired`](super::JobError::Expired).
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
