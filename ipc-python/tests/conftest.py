@@ -116,12 +116,19 @@ def address() -> Iterator[str]:
     ipc.remove(name)
 
 
+# Ctrl-C as a terminal has it: whatever started the tests may ignore it.
+CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+# Nothing takes longer, in seconds.
+PATIENCE = 120
+
+
 class Child:
     """A Python program in a process of its own."""
 
     def __init__(self, program: str, *arguments: str, executable: str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [executable, "-c", textwrap.dedent(program), *arguments],
+            [executable, "-c", CTRL_C + textwrap.dedent(program), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -131,7 +138,11 @@ class Child:
     def line(self) -> str:
         """The next line that it prints."""
         assert self.process.stdout is not None
+        limit = threading.Timer(PATIENCE, self.process.kill)
+        limit.start()
         line = self.process.stdout.readline()
+        limit.cancel()
+        limit.join()
         if not line:
             _, errors = self.process.communicate(timeout=60)
             raise AssertionError(f"the child said nothing and ended: {errors}")
@@ -150,7 +161,7 @@ class Child:
 
     def end(self) -> str:
         """Wait for its end. Return what else it printed."""
-        out, errors = self.process.communicate(timeout=120)
+        out, errors = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, errors
         return out
 
