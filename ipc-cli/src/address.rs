@@ -24,7 +24,7 @@ pub fn whole(queue: &str) -> String {
     }
 }
 
-/// How long a server may take to answer a request, if the user said so. Set once, before any
+/// Time that a server has to answer a request, if the user gave one. Set once, before any
 /// address is used.
 static ANSWER_TIMEOUT: OnceLock<Duration> = OnceLock::new();
 
@@ -185,7 +185,7 @@ pub fn inspect(queue: &str) -> Result<Box<Inspector>> {
     }
 }
 
-/// What is in the folder of this user's namespaces.
+/// Returns this user's namespaces, and what else is in their folder.
 pub fn siblings() -> Result<Siblings> {
     let any = Namespace::new(DEFAULT)?;
     any.siblings_and_skipped().context("looking for namespaces")

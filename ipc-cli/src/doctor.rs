@@ -99,7 +99,8 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     }
 }
 
-/// What lies among the namespaces: a folder that can't be used may hold queues.
+/// Returns the finding about an entry beside the namespaces: a folder that can't be used may hold
+/// queues.
 fn skipped(skipped: &Skipped) -> Finding {
     let about = skipped.path.display().to_string();
     let grade = match &skipped.reason {
@@ -154,7 +155,7 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     findings.extend(look_at_nodes(namespace));
 }
 
-/// How to get rid of what is in the place of a queue and can't be used.
+/// Returns the command that removes an unusable file in the place of a queue.
 fn removal(about: &str, error: &QueueError) -> String {
     match error {
         QueueError::Open(OpenError::NotAFile { path }) if holds_something(path) => {

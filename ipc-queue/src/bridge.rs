@@ -374,7 +374,7 @@ fn answers_at_once(failure: &SendFailure) -> bool {
 mod tests {
     use std::sync::atomic::AtomicU64;
 
-    use ipc_proto::Kind;
+    use ipc_proto::{Headers, Kind};
 
     use super::*;
     use crate::options::QueueOptions;
@@ -412,34 +412,36 @@ mod tests {
         assert_eq!(from.transport().stats().unwrap().acked, 200);
     }
 
-    #[test]
-    fn headers_are_carried() {
-        let (from, to) = (queue(QueueOptions::new()), queue(QueueOptions::new()));
+    /// A closed queue of a message with headers, which are returned, and one without.
+    fn with_and_without_headers() -> (ByteQueue, Headers) {
+        let from = queue(QueueOptions::new());
         let options = SendOptions::new().header("traceparent", "00-1-2-01");
         let options = options.unwrap();
         let sender = from.sender();
         sender.send_with(b"with", &options, Wait::No).unwrap();
         sender.send(b"without").unwrap();
         from.transport().close().unwrap();
+        (from, options.headers)
+    }
+
+    #[test]
+    fn headers_are_carried() {
+        let (from, headers) = with_and_without_headers();
+        let to = queue(QueueOptions::new());
         let bridge = Bridge::new(from, to.clone());
         assert!(bridge.carries_headers());
         let carried = run_to_the_end(&bridge);
         assert_eq!((carried.messages, carried.without_headers), (2, 0));
         let receiver = to.receiver();
-        assert_eq!(receiver.try_recv().unwrap().headers(), options.headers);
+        assert_eq!(receiver.try_recv().unwrap().headers(), headers);
         assert!(receiver.try_recv().unwrap().headers().is_empty());
     }
 
     /// As to a queue whose transport has none.
     #[test]
     fn headers_that_the_other_queue_does_not_take_are_left_behind_and_counted() {
-        let (from, to) = (queue(QueueOptions::new()), queue(QueueOptions::new()));
-        let options = SendOptions::new().header("traceparent", "00-1-2-01");
-        let options = options.unwrap();
-        let sender = from.sender();
-        sender.send_with(b"with", &options, Wait::No).unwrap();
-        sender.send(b"without").unwrap();
-        from.transport().close().unwrap();
+        let (from, _) = with_and_without_headers();
+        let to = queue(QueueOptions::new());
         let bridge = Bridge {
             headers: false,
             ..Bridge::new(from, to.clone())

@@ -13,7 +13,7 @@ use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use crate::delivery::{About, Nack, Token};
 use crate::error::{RecvError, SettleError};
 use crate::settling::{settling, settling_async};
-use crate::transport::Settle;
+use crate::transport::{OwnedSettle, Settle};
 
 /// For transports: the right to end one delivery, from any thread, also when the handle that received it is gone.
 pub trait SettleOnce: Send + Sync {
@@ -56,21 +56,6 @@ pub(crate) struct Held {
     about: About,
     token: Token,
     headers: Headers,
-}
-
-/// An end of a delivery that borrows nothing.
-pub(crate) enum OwnedSettle {
-    Ack,
-    Nack {
-        delay: Option<Duration>,
-        reason: String,
-    },
-    Snooze {
-        delay: Duration,
-    },
-    Bury {
-        reason: String,
-    },
 }
 
 /// A received byte string that borrows nothing. Dropped unsettled, it returns to the queue: a nack.
@@ -132,9 +117,9 @@ impl Held {
     async fn settle_async(mut self, how: OwnedSettle) -> Result<(), SettleError> {
         match &self.right {
             Some(right) if right.may_block() => {
-                blocking::unblock(move || self.settle(how.borrowed())).await
+                blocking::unblock(move || self.settle(how.as_settle())).await
             }
-            _ => self.settle(how.borrowed()),
+            _ => self.settle(how.as_settle()),
         }
     }
 
@@ -155,36 +140,6 @@ impl Drop for Held {
 impl Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Held").field(&self.token).finish()
-    }
-}
-
-impl OwnedSettle {
-    fn borrowed(&self) -> Settle<'_> {
-        match self {
-            Self::Ack => Settle::Ack,
-            Self::Nack { delay, reason } => Settle::Nack {
-                delay: *delay,
-                reason,
-            },
-            Self::Snooze { delay } => Settle::Snooze { delay: *delay },
-            Self::Bury { reason } => Settle::Bury { reason },
-        }
-    }
-}
-
-impl From<Settle<'_>> for OwnedSettle {
-    fn from(how: Settle<'_>) -> Self {
-        match how {
-            Settle::Ack => Self::Ack,
-            Settle::Nack { delay, reason } => Self::Nack {
-                delay,
-                reason: reason.to_owned(),
-            },
-            Settle::Snooze { delay } => Self::Snooze { delay },
-            Settle::Bury { reason } => Self::Bury {
-                reason: reason.to_owned(),
-            },
-        }
     }
 }
 

@@ -459,6 +459,53 @@ pub enum Settle<'r> {
     },
 }
 
+/// A [`Settle`] that borrows nothing: for another thread, or for a server. Reasons are shortened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OwnedSettle {
+    Ack,
+    Nack {
+        delay: Option<Duration>,
+        reason: String,
+    },
+    Snooze {
+        delay: Duration,
+    },
+    Bury {
+        reason: String,
+    },
+}
+
+impl From<Settle<'_>> for OwnedSettle {
+    fn from(how: Settle<'_>) -> Self {
+        let kept = |reason| shorten_reason(reason).to_owned();
+        match how {
+            Settle::Ack => Self::Ack,
+            Settle::Nack { delay, reason } => Self::Nack {
+                delay,
+                reason: kept(reason),
+            },
+            Settle::Snooze { delay } => Self::Snooze { delay },
+            Settle::Bury { reason } => Self::Bury {
+                reason: kept(reason),
+            },
+        }
+    }
+}
+
+impl OwnedSettle {
+    pub(crate) fn as_settle(&self) -> Settle<'_> {
+        match self {
+            Self::Ack => Settle::Ack,
+            Self::Nack { delay, reason } => Settle::Nack {
+                delay: *delay,
+                reason,
+            },
+            Self::Snooze { delay } => Settle::Snooze { delay: *delay },
+            Self::Bury { reason } => Settle::Bury { reason },
+        }
+    }
+}
+
 /// The longest reason of a failure that is kept, in bytes; longer ones are shortened.
 pub const MAX_REASON_BYTES: usize = 240;
 

@@ -7,6 +7,7 @@ use serde::de::{
     self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
     Visitor,
 };
+use serde::forward_to_deserialize_any;
 
 /// Which sample is given at which place of a run: the digits of a number that is counted up, the
 /// last place first.
@@ -195,13 +196,7 @@ impl<'de> de::Deserializer<'de> for Producer<'_> {
         Err(Failed::new("values of any type"))
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        self.deserialize_any(visitor)
-    }
-
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        self.deserialize_any(visitor)
-    }
+    forward_to_deserialize_any! { identifier ignored_any }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
         visitor.visit_unit()

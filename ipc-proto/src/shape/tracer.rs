@@ -5,6 +5,7 @@ use serde::de::{
     self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
+use serde::forward_to_deserialize_any;
 
 use super::producer::{Choices, Failed, Producer, sample};
 use super::{Node, ShapeError, UNIT};
@@ -159,13 +160,7 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
         Err(Failed::new("values of any type"))
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        self.deserialize_any(visitor)
-    }
-
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        self.deserialize_any(visitor)
-    }
+    forward_to_deserialize_any! { identifier ignored_any }
 
     fn deserialize_unit<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Failed> {
         self.note(|| UNIT);

@@ -16,7 +16,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::About;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, Settle, Wait, shorten_reason};
+use crate::transport::{Holding, OwnedSettle, Wait};
 
 /// Changes with everything that is said here.
 pub(super) const PROTOCOL: u16 = 4;
@@ -186,7 +186,7 @@ pub(super) enum Ask {
     },
     Settle {
         ticket: u64,
-        how: End,
+        how: OwnedSettle,
     },
     Extend {
         ticket: u64,
@@ -234,53 +234,6 @@ pub(super) enum Answer {
     Ring,
     /// Why the connection is closed now. Answers nothing.
     Violation(String),
-}
-
-/// A [`Settle`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum End {
-    Ack,
-    Nack {
-        delay: Option<Duration>,
-        reason: String,
-    },
-    Snooze {
-        delay: Duration,
-    },
-    Bury {
-        reason: String,
-    },
-}
-
-impl From<Settle<'_>> for End {
-    fn from(how: Settle<'_>) -> Self {
-        let kept = |reason| shorten_reason(reason).to_owned();
-        match how {
-            Settle::Ack => Self::Ack,
-            Settle::Nack { delay, reason } => Self::Nack {
-                delay,
-                reason: kept(reason),
-            },
-            Settle::Snooze { delay } => Self::Snooze { delay },
-            Settle::Bury { reason } => Self::Bury {
-                reason: kept(reason),
-            },
-        }
-    }
-}
-
-impl End {
-    pub(super) fn as_settle(&self) -> Settle<'_> {
-        match self {
-            Self::Ack => Settle::Ack,
-            Self::Nack { delay, reason } => Settle::Nack {
-                delay: *delay,
-                reason,
-            },
-            Self::Snooze { delay } => Settle::Snooze { delay: *delay },
-            Self::Bury { reason } => Settle::Bury { reason },
-        }
-    }
 }
 
 /// A message that was received.

@@ -2,7 +2,9 @@
 //! attempt limit.
 
 use ipc_queue::transport::Wait;
-use ipc_queue::{Backoff, DeadReason, Encoding, Queue, QueueOptions, RecvError, Semantic};
+use ipc_queue::{
+    Backoff, ByteQueue, DeadReason, Encoding, Queue, QueueOptions, RecvError, Semantic,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Place;
@@ -25,6 +27,13 @@ fn options() -> QueueOptions {
         .type_name("Job")
         .attempt_limit(3)
         .backoff(Backoff::None)
+}
+
+/// The queue of `Old` jobs at a place, and the same as bytes.
+fn opened(place: &Place) -> (Queue<Old>, ByteQueue) {
+    let queue = QueueOptions::new().type_name("Job").open(&place.address);
+    let bytes = QueueOptions::new().open_any(&place.address);
+    (queue.unwrap(), bytes.unwrap())
 }
 
 #[test]
@@ -56,11 +65,7 @@ fn an_undecodable_message_goes_to_a_receiver_that_can_read_it() {
 fn an_undecodable_message_is_buried_at_the_attempt_limit_with_the_decoding_error() {
     for mut place in Place::all() {
         place.create::<Old>(&options());
-        let queue: Queue<Old> = QueueOptions::new()
-            .type_name("Job")
-            .open(&place.address)
-            .unwrap();
-        let bytes = QueueOptions::new().open_any(&place.address).unwrap();
+        let (queue, bytes) = opened(&place);
         let id = bytes.sender().send(b"resize a.png").unwrap();
         let (id_of, receiver) = (id, queue.receiver());
         for expected in 1..=3 {
@@ -85,11 +90,7 @@ fn an_undecodable_message_is_buried_at_the_attempt_limit_with_the_decoding_error
 fn a_batch_leaves_out_what_it_cannot_read_and_gives_it_back() {
     for mut place in Place::all() {
         place.create::<Old>(&options());
-        let queue: Queue<Old> = QueueOptions::new()
-            .type_name("Job")
-            .open(&place.address)
-            .unwrap();
-        let bytes = QueueOptions::new().open_any(&place.address).unwrap();
+        let (queue, bytes) = opened(&place);
         let file = || "a.png".to_owned();
         queue
             .sender()

@@ -366,16 +366,22 @@ fn one_that_lost_its_lease_never_says_the_reason_of_the_next() {
     assert!(kept > 100 && disturbed > 10, "{kept} kept, {disturbed} not");
 }
 
+/// Three messages are held, the first by participant 1, the others by 3. The reason of the last, and
+/// any of the first, begin at the first slot, which the last has.
+fn first_slot_taken(world: &Arc<World>) -> (Ring<Views>, Lease, Lease) {
+    (0..3).for_each(|_| send(world));
+    let others = world.ring(3, None);
+    let [lease, _, last] = [1, 3, 3].map(|seat| take(&others, seat).expect("it was sent"));
+    others.keep_reason(&last, "in the first slot");
+    let _ = others.look_at_clock(at(5), LEASE);
+    (others, lease, last)
+}
+
 #[test]
 fn a_slot_taken_too_late_hides_no_reason() {
     for i in 0.. {
-        // The last cell's reasons, and the first one's, begin at the first slot.
         let world = World::new(3, 2);
-        (0..3).for_each(|_| send(&world));
-        let others = world.ring(3, None);
-        let [lease, _, last] = [1, 3, 3].map(|seat| take(&others, seat).expect("it was sent"));
-        others.keep_reason(&last, "in the first slot");
-        let _ = others.look_at_clock(at(5), LEASE);
+        let (others, lease, last) = first_slot_taken(&world);
         let late = move |ring: &Ring<Views>| {
             let _ = bury(ring, &lease, LATE);
         };
@@ -390,11 +396,7 @@ fn a_slot_taken_too_late_hides_no_reason() {
     }
     for i in 0.. {
         let world = World::new(3, 2);
-        (0..3).for_each(|_| send(&world));
-        let others = world.ring(3, None);
-        let [lease, _, last] = [1, 3, 3].map(|seat| take(&others, seat).expect("it was sent"));
-        others.keep_reason(&last, "in the first slot");
-        let _ = others.look_at_clock(at(5), LEASE);
+        let (others, lease, last) = first_slot_taken(&world);
         let late = move |ring: &Ring<Views>| {
             let _ = bury(ring, &lease, LATE);
         };
