@@ -200,6 +200,11 @@ impl Shared {
             let written =
                 self.lanes[lane].write(&key, 0, record, Content::default(), self.until(wait));
             match written.await {
+                // Closed while the record was on its way: the place may have become free only after that.
+                Ok(seq) if self.life() == Life::Closed => {
+                    self.withdraw(lane, key, seq);
+                    return Err(SendFailure::Closed);
+                }
                 Ok(seq) => return Ok((key, seq)),
                 // Somebody has that place.
                 Err(Trouble::Changed) if guesses < GUESSES => {
