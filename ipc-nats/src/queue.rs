@@ -198,10 +198,10 @@ impl NatsQueue {
         ask: impl AsyncFnOnce(&Steps) -> Result<R, Trouble>,
     ) -> Result<R, ControlError> {
         if self.shared.connection.is_forked() {
-            return Err(ControlFailure::Forked.of(self.address(), call));
+            return Err(Unavailable::Forked.into().of(self.address(), call));
         }
         if self.shared.life() == Life::Removed {
-            return Err(ControlFailure::Removed.of(self.address(), call));
+            return Err(Unavailable::Removed.into().of(self.address(), call));
         }
         let steps = Steps::new();
         block_on(ask(&steps)).map_err(|trouble| {

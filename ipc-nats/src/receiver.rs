@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{ReceivePort, Wait, shorten_reason};
-use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvError};
+use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvPortError};
 use tokio::sync::Mutex;
 
 use crate::content::Content;
@@ -28,7 +28,7 @@ pub(crate) struct NatsReceiver {
     /// Made when first needed. Only ever used by one thread at a time.
     puller: Mutex<Option<Puller>>,
     /// An error about a message of a batch whose first messages were received: for the next call.
-    later: std::sync::Mutex<Option<RecvError>>,
+    later: std::sync::Mutex<Option<RecvPortError>>,
 }
 
 /// A message that was taken.
@@ -59,11 +59,11 @@ impl NatsReceiver {
         }
     }
 
-    fn later(&self) -> std::sync::MutexGuard<'_, Option<RecvError>> {
+    fn later(&self) -> std::sync::MutexGuard<'_, Option<RecvPortError>> {
         self.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn receive(&self, wait: Wait) -> Result<Taken, RecvError> {
+    async fn receive(&self, wait: Wait) -> Result<Taken, RecvPortError> {
         let shared = &self.shared;
         let mut puller = self.puller.lock().await;
         if puller.is_none() {
@@ -74,7 +74,7 @@ impl NatsReceiver {
         let started = Instant::now();
         loop {
             if shared.life() == Life::Removed {
-                return Err(RecvError::Removed);
+                return Err(Unavailable::Removed.into());
             }
             let (control, items) = (shared.control.count(), shared.items.count());
             let time = time_left(wait, started);
@@ -90,13 +90,13 @@ impl NatsReceiver {
                 }
             }
             if shared.life() == Life::Closed && self.is_drained(self.shared.until(wait)).await? {
-                return Err(RecvError::Closed);
+                return Err(RecvFailure::Closed);
             }
             let deadline = match time {
                 Ok(deadline) => deadline,
-                Err(None) if shared.is_paused() => return Err(RecvError::Paused),
-                Err(None) => return Err(RecvError::Empty),
-                Err(Some(waited)) => return Err(RecvError::TimedOut { waited }),
+                Err(None) if shared.is_paused() => return Err(RecvPortError::Paused),
+                Err(None) => return Err(RecvPortError::Empty),
+                Err(Some(waited)) => return Err(RecvPortError::TimedOut { waited }),
             };
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let limit = |slice: Duration| left.map_or(slice, |left| left.min(slice));
@@ -127,7 +127,7 @@ impl NatsReceiver {
 
     /// At most `most` messages that are there now, in their order: one question for all, then each
     /// is leased, several at a time. With several lanes none.
-    async fn receive_more(&self, most: usize) -> Result<Vec<Taken>, RecvError> {
+    async fn receive_more(&self, most: usize) -> Result<Vec<Taken>, RecvPortError> {
         let shared = &self.shared;
         let [lane] = &shared.lanes[..] else {
             return Ok(Vec::new());
@@ -170,7 +170,7 @@ impl NatsReceiver {
     }
 
     /// What came in after an earlier call had given up.
-    async fn late(&self, puller: &mut Puller) -> Result<Option<Taken>, RecvError> {
+    async fn late(&self, puller: &mut Puller) -> Result<Option<Taken>, RecvPortError> {
         if self.shared.is_paused() {
             return Ok(None);
         }
@@ -187,7 +187,7 @@ impl NatsReceiver {
         lane: usize,
         answer: Result<Answer, Trouble>,
         wait: Wait,
-    ) -> Result<Option<Taken>, RecvError> {
+    ) -> Result<Option<Taken>, RecvPortError> {
         let shared = &self.shared;
         match answer.map_err(|trouble| shared.recv_error(trouble))? {
             Answer::Message(message) => self.take(*message).await,
@@ -210,7 +210,7 @@ impl NatsReceiver {
         puller: &mut Puller,
         exactly: bool,
         until: Instant,
-    ) -> Result<Option<Taken>, RecvError> {
+    ) -> Result<Option<Taken>, RecvPortError> {
         let shared = &self.shared;
         let patience = Instant::now() + HANDED_OUT_WITHIN;
         let mut within = None;
@@ -255,14 +255,14 @@ impl NatsReceiver {
             .any(|(_, place)| place.record.state == State::Ready && !place.record.is_delayed(now)))
     }
 
-    async fn is_drained(&self, until: Instant) -> Result<bool, RecvError> {
+    async fn is_drained(&self, until: Instant) -> Result<bool, RecvPortError> {
         let left = self.shared.left(Some(self.id), until).await;
         let left = left.map_err(|trouble| self.shared.recv_error(trouble))?;
         Ok(left == 0)
     }
 
     /// Takes a message that the work queue handed out, if its record agrees.
-    async fn take(&self, message: Message) -> Result<Option<Taken>, RecvError> {
+    async fn take(&self, message: Message) -> Result<Option<Taken>, RecvPortError> {
         let taken = self.try_take(message).await;
         taken.map_err(|trouble| self.shared.recv_error(trouble))
     }
@@ -469,9 +469,9 @@ impl Shared {
 }
 
 impl ReceivePort for NatsReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         if self.shared.connection.is_forked() {
-            return Err(RecvError::Forked);
+            return Err(Unavailable::Forked.into());
         }
         if let Some(error) = self.later().take() {
             return Err(error);
@@ -485,7 +485,7 @@ impl ReceivePort for NatsReceiver {
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         if most == 0 {
             return Ok(());
         }

@@ -54,7 +54,7 @@ impl NatsSender {
 
     fn check(&self, len: usize) -> Result<(), SendFailure> {
         if self.shared.connection.is_forked() {
-            return Err(SendFailure::Forked);
+            return Err(Unavailable::Forked.into());
         }
         let settings = &self.shared.entry.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
@@ -70,7 +70,7 @@ impl NatsSender {
 
     /// The id of a message that was sent, or may have been, is used up.
     fn use_up(&self, sent: &Result<MessageId, SendFailure>) {
-        if matches!(sent, Ok(_) | Err(SendFailure::Transport(_))) {
+        if matches!(sent, Ok(_) | Err(Unavailable::transport(_))) {
             self.sequence.set(self.sequence.get() + 1);
         }
     }
@@ -137,12 +137,12 @@ impl PublishOnce for NatsPlace<'_> {
         let NatsPlace { sender, ticket } = self;
         let shared = &sender.shared;
         let lent = shared.loans().remove(ticket);
-        let lent = lent.ok_or_else(|| SendFailure::Transport("no such loan".to_owned()))?;
+        let lent = lent.ok_or_else(|| Unavailable::transport("no such loan".to_owned()))?;
         if shared.connection.is_forked() {
-            return Err(SendFailure::Forked);
+            return Err(Unavailable::Forked.into());
         }
         if shared.life() == Life::Removed {
-            return Err(SendFailure::Removed);
+            return Err(Unavailable::Removed.into());
         }
         let known = lent.keyed.map(|(id, _)| id);
         let id = known.unwrap_or_else(|| sender.next_id());
@@ -191,7 +191,7 @@ impl Shared {
         let mut guesses = 0;
         loop {
             match self.life() {
-                Life::Removed => return Err(SendFailure::Removed),
+                Life::Removed => return Err(Unavailable::Removed.into()),
                 Life::Closed => return Err(SendFailure::Closed),
                 Life::Open => {}
             }

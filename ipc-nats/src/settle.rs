@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc_queue::transport::{Settle, nack_delay, shorten_reason};
-use ipc_queue::{DeadReason, SettleError, SettleOnce};
+use ipc_queue::{DeadReason, SettleFailure, SettleOnce};
 
 use crate::content::Content;
 use crate::lane::Trouble;
@@ -34,13 +34,13 @@ impl Shared {
         self: &Arc<Self>,
         ticket: u64,
         how: Settle<'_>,
-    ) -> Result<(), SettleError> {
+    ) -> Result<(), SettleFailure> {
         if self.connection.is_forked() {
-            return Err(SettleError::Forked);
+            return Err(Unavailable::Forked.into());
         }
         let Some(mut held) = self.held().remove(&ticket) else {
             self.counts.add(|counts| counts.leases_lost += 1);
-            return Err(SettleError::LeaseLost);
+            return Err(SettleFailure::LeaseLost);
         };
         let end = match how {
             Settle::Ack => End::Ack,
@@ -60,15 +60,15 @@ impl Shared {
             (Ok(()), End::Ack) => counts.acked += 1,
             (Ok(()), End::Nack(_) | End::Snooze(_)) => counts.nacked += 1,
             (Ok(()), End::Bury) => counts.buried += 1,
-            (Err(SettleError::LeaseLost), _) => counts.leases_lost += 1,
+            (Err(SettleFailure::LeaseLost), _) => counts.leases_lost += 1,
             _ => {}
         });
         ended
     }
 
-    pub(crate) fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError> {
+    pub(crate) fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleFailure> {
         let mut table = self.held();
-        let held = table.get_mut(&ticket).ok_or(SettleError::LeaseLost)?;
+        let held = table.get_mut(&ticket).ok_or(SettleFailure::LeaseLost)?;
         if held.ends_at.is_some() {
             // Beyond what the clock can say is never.
             held.ends_at = Instant::now().checked_add(by);
@@ -79,7 +79,7 @@ impl Shared {
     }
 
     /// Ends a delivery that was taken out of the table.
-    pub(crate) async fn end(self: &Arc<Self>, held: Held, end: End) -> Result<(), SettleError> {
+    pub(crate) async fn end(self: &Arc<Self>, held: Held, end: End) -> Result<(), SettleFailure> {
         if self.life() == Life::Removed {
             return Err(self.settle_error(Trouble::Gone));
         }
@@ -229,11 +229,11 @@ pub(crate) struct NatsHeld {
 }
 
 impl SettleOnce for NatsHeld {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         self.shared.settle(self.ticket, how)
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         self.shared.extend(self.ticket, by)
     }
 }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::bell::Listeners;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ControlFailure, RecvError, SendFailure, SendOptions, SettleError};
+use ipc_queue::{ControlFailure, RecvPortError, SendFailure, SendOptions, SettleFailure};
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
@@ -442,26 +442,26 @@ impl Shared {
     pub(crate) fn send_failure(&self, trouble: Trouble) -> SendFailure {
         self.note(&trouble);
         match trouble {
-            Trouble::Gone => SendFailure::Removed,
-            other => SendFailure::Transport(other.to_string()),
+            Trouble::Gone => Unavailable::Removed.into(),
+            other => Unavailable::transport(other.to_string()),
         }
     }
 
-    pub(crate) fn recv_error(&self, trouble: Trouble) -> RecvError {
+    pub(crate) fn recv_error(&self, trouble: Trouble) -> RecvPortError {
         self.note(&trouble);
         match trouble {
-            Trouble::Gone => RecvError::Removed,
-            Trouble::Damaged(what) => RecvError::Damaged(what),
-            other => RecvError::Transport(other.to_string()),
+            Trouble::Gone => Unavailable::Removed.into(),
+            Trouble::Damaged(what) => RecvFailure::damaged(what),
+            other => Unavailable::transport(other.to_string()),
         }
     }
 
-    pub(crate) fn settle_error(&self, trouble: Trouble) -> SettleError {
+    pub(crate) fn settle_error(&self, trouble: Trouble) -> SettleFailure {
         self.note(&trouble);
         match trouble {
-            Trouble::Changed => SettleError::LeaseLost,
-            Trouble::Gone => SettleError::Transport("the queue was removed".to_owned()),
-            other => SettleError::Transport(other.to_string()),
+            Trouble::Changed => SettleFailure::LeaseLost,
+            Trouble::Gone => Unavailable::transport("the queue was removed".to_owned()),
+            other => Unavailable::transport(other.to_string()),
         }
     }
 

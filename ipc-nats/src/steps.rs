@@ -40,7 +40,7 @@ impl Steps {
     /// The cause of an error that ends the call here.
     pub(crate) fn failure(&self, trouble: Trouble) -> ControlFailure {
         match (trouble, self.changes.get()) {
-            (Trouble::Gone, _) => ControlFailure::Removed,
+            (Trouble::Gone, _) => Unavailable::Removed.into(),
             (Trouble::Damaged(reason), false) => ControlFailure::Damaged { reason },
             (Trouble::Refused(reason), false) => ControlFailure::Refused { reason },
             (trouble, changes) => ControlFailure::Unreachable {

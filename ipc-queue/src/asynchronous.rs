@@ -8,14 +8,16 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use ipc_proto::{Kind, MessageId};
+use ipc_proto::MessageId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bell::{Bell, Listener};
 use crate::bytes::{ByteReceiver, ByteSender};
 use crate::delivery::ByteDelivery;
-use crate::error::{RecvError, SendError, SendFailure};
+use crate::error::{
+    RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, Unavailable,
+};
 use crate::owned::{OwnedByteDelivery, OwnedDelivery};
 use crate::received::{Delivery, Incoming};
 use crate::receiver::{Receiver, without_signals};
@@ -29,28 +31,29 @@ impl ByteReceiver {
     /// Cancel-safe: dropped before it is ready, the future has taken nothing; what it gave and nobody settles goes back.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); [`RecvError::Transport`] if the thread that wakes futures can't be started.
+    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't be
+    /// started.
     pub async fn recv_async(&mut self) -> Result<OwnedByteDelivery, RecvError> {
-        self.receive_async(|delivery| Ok(delivery.into_owned()))
+        let received = self.receive_async(|delivery| Ok(delivery.into_owned()));
+        received
             .await
+            .map_err(|error| error.into_recv(self.queue()))
     }
 
     async fn receive_async<D>(
         &mut self,
-        mut own: impl FnMut(ByteDelivery<'_>) -> Result<D, RecvError>,
-    ) -> Result<D, RecvError> {
+        mut own: impl FnMut(ByteDelivery<'_>) -> Result<D, RecvFailure>,
+    ) -> Result<D, RecvPortError> {
         let receiver = self;
         let mut waiting = Waiting::default();
         poll_fn(move |context| {
-            let attempt = || match receiver.try_recv() {
-                Err(RecvError::Empty | RecvError::Paused) => None,
-                taken => Some(taken.and_then(&mut own)),
+            let attempt = || match receiver.port_recv(Wait::No) {
+                Err(RecvPortError::Empty | RecvPortError::Paused) => None,
+                taken => Some(taken.and_then(|delivery| Ok(own(delivery)?))),
             };
             let more = || receiver.has_more();
             let polled = waiting.poll(context, || receiver.bell(), attempt, more);
-            polled.map(|received| {
-                received.unwrap_or_else(|e| Err(RecvError::Transport(no_thread(&e))))
-            })
+            polled.map(|received| received.unwrap_or_else(|e| Err(no_thread(&e).into())))
         })
         .await
     }
@@ -75,7 +78,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// Cancel-safe: dropped before it is ready, the future has taken nothing; what it gave and nobody settles goes back.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); [`RecvError::Transport`] if the thread that wakes futures can't be started.
+    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't be
+    /// started.
     pub async fn recv_async(&mut self) -> Result<OwnedDelivery<T>, RecvError> {
         let encoding = self.encoding();
         loop {
@@ -83,8 +87,10 @@ impl<T: DeserializeOwned> Receiver<T> {
                 let delivery = without_signals(Incoming::of(bytes, encoding)?)?;
                 Ok(delivery.map(Delivery::into_owned))
             });
-            if let Some(delivery) = receive.await? {
-                return Ok(delivery);
+            match receive.await {
+                Ok(Some(delivery)) => return Ok(delivery),
+                Ok(None) => {}
+                Err(error) => return Err(error.into_recv(self.bytes_mut().queue())),
             }
         }
     }
@@ -97,13 +103,14 @@ impl ByteSender {
     /// the queue's statistics.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`SendFailure::Transport`] if the thread that wakes futures can't be started.
-    pub async fn send_async(&mut self, payload: &[u8]) -> Result<MessageId, SendFailure> {
-        self.send_with_async(payload, &SendOptions::new().kind(Kind::Data))
-            .await
+    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't be
+    /// started.
+    pub async fn send_async(&mut self, payload: &[u8]) -> Result<MessageId, SendError> {
+        self.send_with_async(payload, &SendOptions::new()).await
     }
 
-    /// Sends a copy with options when there is room.
+    /// Sends a copy with options when there is room. The options' waiting time does not count: drop
+    /// the future to give up.
     ///
     /// # Errors
     /// As [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
@@ -111,17 +118,27 @@ impl ByteSender {
         &mut self,
         payload: &[u8],
         options: &SendOptions,
+    ) -> Result<MessageId, SendError> {
+        let sent = self.port_send_async(payload, options).await;
+        sent.map_err(|failure| failure.of(self.queue()))
+    }
+
+    async fn port_send_async(
+        &mut self,
+        payload: &[u8],
+        options: &SendOptions,
     ) -> Result<MessageId, SendFailure> {
+        let options = options.clone().wait(Wait::No);
         let sender = self;
         let mut waiting = Waiting::default();
         poll_fn(move |context| {
-            let attempt = || match sender.send_with(payload, options, Wait::No) {
-                Err(failure) if is_lack(&failure) => None,
-                sent => Some(sent),
+            let attempt = || match sender.port_send_with(payload, &options) {
+                Err(error) if may_pass(&error) => None,
+                sent => Some(sent.map_err(SendPortError::into_failure)),
             };
             let more = || sender.has_more();
             let polled = waiting.poll(context, || sender.bell(), attempt, more);
-            polled.map(|sent| sent.unwrap_or_else(|e| Err(SendFailure::Transport(no_thread(&e)))))
+            polled.map(|sent| sent.unwrap_or_else(|e| Err(no_thread(&e).into())))
         })
         .await
     }
@@ -135,7 +152,7 @@ impl<T: Serialize> Sender<T> {
     /// with it.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`SendFailure::Transport`] if the thread that wakes futures can't be
+    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't be
     /// started.
     pub async fn send_async<V: SendValue<T>>(
         &mut self,
@@ -158,11 +175,14 @@ impl<T: Serialize> Sender<T> {
         let mut payload = std::mem::take(&mut *self.bytes_mut().scratch());
         payload.clear();
         let sent = match self.append(value.value(), &mut payload) {
-            Ok(()) => self.bytes_mut().send_with_async(&payload, options).await,
+            Ok(()) => self.bytes_mut().port_send_async(&payload, options).await,
             Err(error) => Err(error.into()),
         };
         *self.bytes_mut().scratch() = payload;
-        sent.map_err(|failure| self.failed(value.into_returned(), failure))
+        sent.map_err(|failure| {
+            let error = failure.of(self.bytes_mut().queue());
+            error.with(value.into_returned())
+        })
     }
 }
 
@@ -200,14 +220,15 @@ impl Waiting {
 }
 
 /// Whether waiting may help.
-pub(crate) fn is_lack(failure: &SendFailure) -> bool {
-    use SendFailure::{Full, KeyInUse, KeysFull, NoMemory};
+pub(crate) fn may_pass(error: &SendPortError) -> bool {
     matches!(
-        failure,
-        Full { .. } | NoMemory { .. } | KeyInUse | KeysFull { .. }
+        error,
+        SendPortError::NoRoom { .. } | SendPortError::Failed(SendFailure::KeysFull { .. })
     )
 }
 
-fn no_thread(error: &io::Error) -> String {
-    format!("can't start the thread that wakes futures: {error}")
+fn no_thread(error: &io::Error) -> Unavailable {
+    Unavailable::transport(format!(
+        "can't start the thread that wakes futures: {error}"
+    ))
 }

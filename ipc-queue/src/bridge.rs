@@ -22,7 +22,10 @@ use thiserror::Error;
 use crate::bytes::{ByteQueue, ByteSender};
 use crate::capability::Semantic;
 use crate::delivery::ByteDelivery;
-use crate::error::{RecvError, SendFailure, SettleError};
+use crate::error::{
+    RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
+    SettleFailure, Unavailable,
+};
 use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
@@ -106,7 +109,7 @@ pub enum BridgeError {
     Recv(#[from] RecvError),
     /// Nothing can be sent to the other queue any more.
     #[error("sending to the other queue: {0}")]
-    Send(#[from] SendFailure),
+    Send(#[from] SendError),
     /// What was received can't be settled.
     #[error("settling in the first queue: {0}")]
     Settle(#[from] SettleError),
@@ -178,15 +181,26 @@ impl Bridge {
             carried: Carried::default(),
         };
         while !stop.load(Ordering::Relaxed) {
-            match receiver.recv_batch(self.batch, Wait::at_most(PAUSE)) {
-                Ok(batch) => trip.carry(batch.into())?,
-                Err(RecvError::TimedOut { .. } | RecvError::Empty) => {}
-                Err(RecvError::Closed) if until == Until::Drained => break,
-                Err(RecvError::Closed | RecvError::Paused) => thread::sleep(PAUSE),
-                Err(error @ (RecvError::Transport(_) | RecvError::Damaged(_))) => {
-                    trip.wait_because(&error.to_string());
+            let mut batch = Vec::new();
+            let received = receiver.port_recv_batch(self.batch, Wait::at_most(PAUSE), &mut batch);
+            let failure = match received {
+                Ok(()) => {
+                    trip.carry(batch.into())?;
+                    continue;
                 }
-                Err(over) => return Err(over.into()),
+                Err(RecvPortError::Failed(failure)) => failure,
+                Err(RecvPortError::Paused) => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(RecvPortError::TimedOut { .. } | RecvPortError::Empty) => continue,
+            };
+            match failure {
+                RecvFailure::Closed if until == Until::Drained => break,
+                RecvFailure::Closed => thread::sleep(PAUSE),
+                RecvFailure::Unavailable(Unavailable::Transport { .. })
+                | RecvFailure::Damaged { .. } => trip.wait_because(&failure.to_string()),
+                over => return Err(over.of(receiver.queue()).into()),
             }
         }
         Ok(trip.carried)
@@ -221,24 +235,27 @@ impl<N: FnMut(Note)> Trip<'_, N> {
                 self.extend(&held);
                 extended_at = Instant::now();
             }
-            let failure = match self.publish(first, slice) {
+            let error = match self.publish(first, slice) {
                 Ok(()) => {
                     let first = held.pop_front();
                     first.map_or(Ok(()), |first| self.end(first.ack()))?;
                     continue;
                 }
-                Err(failure) => failure,
+                Err(error) => error,
             };
-            if is_this_ones(&failure) {
+            if let SendPortError::Failed(why) = &error
+                && is_this_ones(why)
+            {
+                let why = why.clone();
                 let id = first.id();
                 let first = held.pop_front();
                 first.map_or(Ok(()), |first| self.end(first.bury()))?;
                 self.carried.buried += 1;
-                (self.note)(Note::Buried { id, why: failure });
+                (self.note)(Note::Buried { id, why });
                 continue;
             }
-            if !is_passing(&failure) {
-                return Err(failure.into());
+            if !is_passing(&error) {
+                return Err(error.into_send(self.sender.queue(), ()).into());
             }
             if self.stop.load(Ordering::Relaxed) {
                 let since = *stopping_since.get_or_insert_with(Instant::now);
@@ -249,10 +266,10 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             }
             if !said_why {
                 said_why = true;
-                let why = failure.to_string();
+                let why = error.to_string();
                 (self.note)(Note::Waiting { why });
             }
-            if answers_at_once(&failure) {
+            if answers_at_once(&error) {
                 thread::sleep(slice.min(PAUSE));
             }
         }
@@ -273,8 +290,13 @@ impl<N: FnMut(Note)> Trip<'_, N> {
     }
 
     /// Publishes one, or finds that it was.
-    fn publish(&mut self, delivery: &ByteDelivery<'_>, slice: Duration) -> Result<(), SendFailure> {
-        let mut options = SendOptions::new().kind(delivery.kind());
+    fn publish(
+        &mut self,
+        delivery: &ByteDelivery<'_>,
+        slice: Duration,
+    ) -> Result<(), SendPortError> {
+        let wait = Wait::at_most(slice);
+        let mut options = SendOptions::new().kind(delivery.kind()).wait(wait);
         if self.bridge.keys {
             options = options.key(self.key(delivery.id()));
         }
@@ -284,10 +306,9 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             options = options.headers(headers);
         }
         let payload = delivery.payload();
-        let wait = Wait::at_most(slice);
-        let mut loan = match self.sender.loan_with(payload.len(), &options, wait) {
+        let mut loan = match self.sender.port_loan_with(payload.len(), &options) {
             Ok(loan) => loan,
-            Err(SendFailure::Duplicate { .. }) => {
+            Err(SendPortError::Failed(SendFailure::Duplicate { .. })) => {
                 self.carried.known += 1;
                 return Ok(());
             }
@@ -295,16 +316,16 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         };
         loan.copy_from_slice(payload);
         if let Err(error) = delivery.check_whole() {
-            return Err(SendFailure::Damaged(error.to_string()));
+            return Err(SendFailure::damaged(error.to_string()).into());
         }
-        match loan.publish() {
+        match loan.publish_port() {
             Ok(_) => {
                 self.carried.messages += 1;
                 self.carried.bytes += payload.len() as u64;
                 self.carried.without_headers += u64::from(loses_headers);
             }
             Err(SendFailure::Duplicate { .. }) => self.carried.known += 1,
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(failure.into()),
         }
         Ok(())
     }
@@ -329,14 +350,15 @@ impl<N: FnMut(Note)> Trip<'_, N> {
     }
 
     fn end(&mut self, settled: Result<(), SettleError>) -> Result<(), SettleError> {
-        match settled {
-            Ok(()) => Ok(()),
+        use SettleFailure::{LeaseLost, Unavailable as Lost};
+        let Err(error) = settled else { return Ok(()) };
+        match error.failure {
             // It comes again, and is known by its key then.
-            Err(SettleError::LeaseLost | SettleError::Transport(_)) => {
+            LeaseLost | Lost(Unavailable::Transport { .. }) => {
                 self.carried.lost += 1;
                 Ok(())
             }
-            Err(over) => Err(over),
+            _ => Err(error),
         }
     }
 
@@ -356,18 +378,17 @@ fn is_this_ones(failure: &SendFailure) -> bool {
 }
 
 /// Whether waiting may help.
-fn is_passing(failure: &SendFailure) -> bool {
-    use SendFailure::{Full, KeyInUse, KeysFull, NoMemory, TimedOut, Transport};
-    matches!(
-        failure,
-        Full { .. } | NoMemory { .. } | TimedOut { .. } | KeyInUse | KeysFull { .. } | Transport(_)
-    )
+fn is_passing(error: &SendPortError) -> bool {
+    matches!(error, SendPortError::NoRoom { .. }) || answers_at_once(error)
 }
 
 /// Whether it may be said without having waited.
-fn answers_at_once(failure: &SendFailure) -> bool {
-    use SendFailure::{KeyInUse, KeysFull, Transport};
-    matches!(failure, KeyInUse | KeysFull { .. } | Transport(_))
+fn answers_at_once(error: &SendPortError) -> bool {
+    use SendFailure::{KeysFull, Unavailable as Lost};
+    matches!(
+        error,
+        SendPortError::Failed(KeysFull { .. } | Lost(Unavailable::Transport { .. }))
+    )
 }
 
 #[cfg(test)]

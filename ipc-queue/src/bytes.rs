@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, MessageId, QueueSettings};
+use ipc_proto::{Kind, MessageId, QueueSettings, Signal};
 
 use crate::address::ToAddress;
 use crate::batch::Batch;
@@ -13,7 +13,11 @@ use crate::control::ControlError;
 use crate::controls::controls;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure};
+use crate::error::{
+    BatchPortError, BatchSendError, DrainError, QueueError, RecvError, RecvPortError,
+    RecvTimeoutError, SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
 use crate::loan::Loan;
 use crate::options::QueueOptions;
 use crate::send_options::SendOptions;
@@ -142,47 +146,149 @@ impl ByteSender {
         }
     }
 
-    /// Sends a copy, waiting for as long as the queue is full.
+    /// Sends a copy of `payload`, waiting while the queue is full, and returns the message's id.
     ///
     /// # Errors
-    /// [`SendFailure`] when the queue is closed or removed, or the payload too large.
+    /// [`SendError`] when the queue is closed or removed, or the payload too large.
     #[inline(always)]
-    pub fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
-        self.send_as(Kind::Data, payload, Wait::Forever)
+    pub fn send(&self, payload: &[u8]) -> Result<MessageId, SendError> {
+        let sent = self.port_send(payload, Wait::Forever);
+        sent.map_err(|error| error.into_send(self.queue(), ()))
     }
 
-    /// Sends a copy if there is room now.
+    /// Sends a copy of `payload` if there is room now.
     ///
     /// # Errors
-    /// [`SendFailure::Full`] or `NoMemory` if there is none; else as [`send`](Self::send).
+    /// [`TrySendError::Full`] or [`TrySendError::NoMemory`] if there is none; otherwise as
+    /// [`send`](Self::send).
     #[inline(always)]
-    pub fn try_send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
-        self.send_as(Kind::Data, payload, Wait::No)
+    pub fn try_send(&self, payload: &[u8]) -> Result<MessageId, TrySendError> {
+        let sent = self.port_send(payload, Wait::No);
+        sent.map_err(|error| error.into_try_send(self.queue(), ()))
     }
 
-    /// Sends a copy, waiting at most `timeout` for room.
+    /// Sends a copy of `payload`, waiting for room for at most `timeout`.
     ///
     /// # Errors
-    /// [`SendFailure::TimedOut`] if there was none; else as [`send`](Self::send).
+    /// [`SendTimeoutError::TimedOut`] if there was none; otherwise as [`send`](Self::send).
     pub fn send_timeout(
         &self,
         payload: &[u8],
         timeout: Duration,
-    ) -> Result<MessageId, SendFailure> {
-        self.send_as(Kind::Data, payload, Wait::at_most(timeout))
+    ) -> Result<MessageId, SendTimeoutError> {
+        let sent = self.port_send(payload, Wait::at_most(timeout));
+        sent.map_err(|error| error.into_send_timeout(self.queue(), ()))
     }
 
-    /// Sends a copy as a message of any kind.
+    /// Sends a copy of `payload`, waiting for room until `deadline`.
     ///
     /// # Errors
-    /// As the other sends, depending on `wait`.
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn send_deadline(
+        &self,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<MessageId, SendTimeoutError> {
+        let sent = self.port_send(payload, Wait::Until(deadline));
+        sent.map_err(|error| error.into_send_timeout(self.queue(), ()))
+    }
+
+    /// Sends a copy of `payload` with a priority, a delay, a key, headers and so on. Waits for room
+    /// as the options say: without limit if they don't.
+    ///
+    /// If the queue remembers the options' key, nothing is sent, and the id of the message that was
+    /// sent with that key is returned.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue does
+    /// not support an option.
+    pub fn send_with(
+        &self,
+        payload: &[u8],
+        options: &SendOptions,
+    ) -> Result<MessageId, SendTimeoutError> {
+        let sent = self.port_send_with(payload, options);
+        sent.map_err(|error| error.into_send_timeout(self.queue(), ()))
+    }
+
+    /// Sends copies of all `payloads` in their order, waiting for room whenever there is none.
+    ///
+    /// Cheaper than single sends. Not atomic: receivers may see the first before the last is sent.
+    ///
+    /// # Errors
+    /// [`BatchSendError`] has the number of payloads that were sent before the first that could not
+    /// be.
+    pub fn send_batch(&self, payloads: &[&[u8]]) -> Result<(), BatchSendError> {
+        let sent = self.port_send_batch(payloads, Kind::Data, Wait::Forever);
+        sent.map_err(|failed| BatchSendError {
+            queue: self.queue(),
+            sent: failed.sent,
+            failure: failed.error.into_failure(),
+        })
+    }
+
+    /// Sends a message without a payload, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError> {
+        let sent = self.port_send_as(signal.into(), &[], Wait::Forever);
+        sent.map_err(|error| error.into_send(self.queue(), ()))
+    }
+
+    /// Returns memory for `len` bytes and a place in the queue, waiting while there is none.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
     #[inline(always)]
-    pub fn send_as(
+    pub fn loan(&self, len: usize) -> Result<Loan<'_>, SendError> {
+        let lent = self.port_loan(len, Wait::Forever);
+        lent.map_err(|error| error.into_send(self.queue(), ()))
+    }
+
+    /// Returns memory for `len` bytes and a place in the queue, if there is one now.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    #[inline(always)]
+    pub fn try_loan(&self, len: usize) -> Result<Loan<'_>, TrySendError> {
+        let lent = self.port_loan(len, Wait::No);
+        lent.map_err(|error| error.into_try_send(self.queue(), ()))
+    }
+
+    /// Returns memory for a message with a priority, a delay, a key, headers and so on. Waits for
+    /// room as the options say: without limit if they don't.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with), and [`SendFailure::Duplicate`] for a key that the queue
+    /// remembers.
+    pub fn loan_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+    ) -> Result<Loan<'_>, SendTimeoutError> {
+        let lent = self.port_loan_with(len, options);
+        lent.map_err(|error| error.into_send_timeout(self.queue(), ()))
+    }
+
+    /// The queue's address, without credentials, for errors.
+    #[cold]
+    pub(crate) fn queue(&self) -> String {
+        self.transport.address()
+    }
+
+    #[inline(always)]
+    pub(crate) fn port_send(&self, payload: &[u8], wait: Wait) -> Result<MessageId, SendPortError> {
+        self.port_send_as(Kind::Data, payload, wait)
+    }
+
+    #[inline(always)]
+    fn port_send_as(
         &self,
         kind: Kind,
         payload: &[u8],
         wait: Wait,
-    ) -> Result<MessageId, SendFailure> {
+    ) -> Result<MessageId, SendPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
             Out::Shm(sender) => sender.send(payload, kind, wait),
@@ -190,94 +296,49 @@ impl ByteSender {
         }
     }
 
-    /// Sends a copy with a priority, a delay, a key and so on. A message that was sent before, by its key, counts as sent:
-    /// its id is returned.
-    ///
-    /// # Errors
-    /// As [`send_as`](Self::send_as), and [`SendFailure::Unsupported`] when the queue does not have what is asked for.
-    pub fn send_with(
+    pub(crate) fn port_send_with(
         &self,
         payload: &[u8],
         options: &SendOptions,
-        wait: Wait,
-    ) -> Result<MessageId, SendFailure> {
-        match self.loan_with(payload.len(), options, wait) {
+    ) -> Result<MessageId, SendPortError> {
+        if options.first_semantic().is_none() {
+            return self.port_send_as(options.kind, payload, options.wait);
+        }
+        match self.port_loan_with(payload.len(), options) {
             Ok(mut loan) => {
                 loan.copy_from_slice(payload);
-                loan.publish()
+                Ok(loan.publish_port()?)
             }
-            Err(SendFailure::Duplicate { of }) => Ok(of),
-            Err(failure) => Err(failure),
+            Err(SendPortError::Failed(SendFailure::Duplicate { of })) => Ok(of),
+            Err(error) => Err(error),
         }
     }
 
-    /// Sends copies of all `payloads` in their order, waiting for room whenever there is none.
-    ///
-    /// Cheaper than one by one. Not atomic: receivers may see the first before the last is sent.
-    ///
-    /// # Errors
-    /// [`BatchFailure`] says how many were sent before the first that could not be.
-    pub fn send_batch(&self, payloads: &[&[u8]]) -> Result<(), BatchFailure> {
-        self.send_batch_as(Kind::Data, payloads, Wait::Forever)
-    }
-
-    /// Sends a batch of messages of any kind, waiting as told for each that there is no room for.
-    ///
-    /// # Errors
-    /// As [`send_batch`](Self::send_batch).
-    pub fn send_batch_as(
+    pub(crate) fn port_send_batch(
         &self,
-        kind: Kind,
         payloads: &[&[u8]],
+        kind: Kind,
         wait: Wait,
-    ) -> Result<(), BatchFailure> {
+    ) -> Result<(), BatchPortError> {
         self.port().send_batch(payloads, kind, wait)
     }
 
-    /// Memory for `len` bytes and a place in the queue, waiting for as long as there is none.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
     #[inline(always)]
-    pub fn loan(&self, len: usize) -> Result<Loan<'_>, SendFailure> {
-        self.loan_as(Kind::Data, len, Wait::Forever)
-    }
-
-    /// Memory for `len` bytes and a place in the queue, if there is one now.
-    ///
-    /// # Errors
-    /// As [`try_send`](Self::try_send).
-    #[inline(always)]
-    pub fn try_loan(&self, len: usize) -> Result<Loan<'_>, SendFailure> {
-        self.loan_as(Kind::Data, len, Wait::No)
-    }
-
-    /// Memory for a message of any kind.
-    ///
-    /// # Errors
-    /// As the other loans, depending on `wait`.
-    #[inline(always)]
-    pub fn loan_as(&self, kind: Kind, len: usize, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+    fn port_loan(&self, len: usize, wait: Wait) -> Result<Loan<'_>, SendPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            Out::Shm(sender) => sender.lend(len, kind, wait),
-            Out::Other(port) => port.loan(len, kind, wait),
+            Out::Shm(sender) => sender.lend(len, Kind::Data, wait),
+            Out::Other(port) => port.loan(len, Kind::Data, wait),
         }
     }
 
-    /// Memory for a message with a priority, a delay, a key and so on.
-    ///
-    /// # Errors
-    /// As [`loan_as`](Self::loan_as), [`SendFailure::Unsupported`] when the queue does not have what is asked for,
-    /// [`SendFailure::Duplicate`] for a key that it remembers, and [`SendFailure::EmptyKey`] for one without bytes.
-    pub fn loan_with(
+    pub(crate) fn port_loan_with(
         &self,
         len: usize,
         options: &SendOptions,
-        wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         options.check_key()?;
-        self.port().loan_with(len, options, wait)
+        self.port().loan_with(len, options, options.wait)
     }
 
     pub(crate) fn bell(&self) -> Bell {
@@ -334,46 +395,60 @@ impl ByteReceiver {
         }
     }
 
-    /// The next message, however long it takes to come.
+    /// Blocks until there is a message, and returns it.
     ///
     /// # Errors
-    /// [`RecvError`] when the queue is closed and drained, or removed.
+    /// [`RecvError`] when the queue is closed and drained, or cannot be used.
     #[inline(always)]
     pub fn recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
-        self.recv_within(Wait::Forever)
+        let received = self.port_recv(Wait::Forever);
+        received.map_err(|error| error.into_recv(self.queue()))
     }
 
-    /// The next message, if there is one.
+    /// Returns a message if there is one.
     ///
     /// # Errors
-    /// [`RecvError::Empty`] if there is none; else as [`recv`](Self::recv).
+    /// [`TryRecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
     #[inline(always)]
-    pub fn try_recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
-        self.recv_within(Wait::No)
+    pub fn try_recv(&self) -> Result<ByteDelivery<'_>, TryRecvError> {
+        let received = self.port_recv(Wait::No);
+        received.map_err(|error| error.into_try_recv(|| self.queue()))
     }
 
-    /// The next message, if it comes within `timeout`.
+    /// Blocks until there is a message, for at most `timeout`.
     ///
     /// # Errors
-    /// [`RecvError::TimedOut`] if it does not; else as [`recv`](Self::recv).
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<ByteDelivery<'_>, RecvError> {
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.recv_within(Wait::at_most(timeout))
     }
 
-    /// The next message, if it comes before `deadline`.
+    /// Blocks until there is a message, but not longer than until `deadline`.
     ///
     /// # Errors
-    /// [`RecvError::TimedOut`] if it does not; else as [`recv`](Self::recv).
-    pub fn recv_deadline(&self, deadline: Instant) -> Result<ByteDelivery<'_>, RecvError> {
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.recv_within(Wait::Until(deadline))
     }
 
-    /// The next message, waiting as told.
+    /// Returns the next message, waiting as told.
     ///
     /// # Errors
-    /// As the other receives, depending on `wait`.
+    /// As [`recv_timeout`](Self::recv_timeout): a receiver told not to wait has waited for no time.
     #[inline(always)]
-    pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
+        let received = self.port_recv(wait);
+        received.map_err(|error| error.into_recv_timeout(self.queue()))
+    }
+
+    /// The queue's address, without credentials, for errors.
+    #[cold]
+    pub(crate) fn queue(&self) -> String {
+        self.transport.address()
+    }
+
+    #[inline(always)]
+    pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
             In::Shm(receiver) => receiver.receive(wait),
@@ -409,7 +484,7 @@ impl ByteReceiver {
         &self,
         most: usize,
         wait: Wait,
-    ) -> Result<Batch<'_, ByteDelivery<'_>>, RecvError> {
+    ) -> Result<Batch<'_, ByteDelivery<'_>>, RecvTimeoutError> {
         let mut batch = Batch::with_capacity(most.min(LARGE_BATCH));
         self.recv_batch_into(&mut batch, most, wait)?;
         Ok(batch)
@@ -424,17 +499,18 @@ impl ByteReceiver {
         batch: &mut Batch<'a, ByteDelivery<'a>>,
         most: usize,
         wait: Wait,
-    ) -> Result<(), RecvError> {
-        self.recv_some(most, wait, batch)
+    ) -> Result<(), RecvTimeoutError> {
+        let received = self.port_recv_batch(most, wait, batch);
+        received.map_err(|error| error.into_recv_timeout(self.queue()))
     }
 
     /// Appends the next messages, at most `most`.
-    pub(crate) fn recv_some<'a>(
+    pub(crate) fn port_recv_batch<'a>(
         &'a self,
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
             In::Shm(receiver) => receiver.recv_batch(most, wait, into),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::capability::Unsupported;
-use crate::error::{QueueError, SendFailure};
+use crate::error::{QueueError, SendFailure, Unavailable};
 
 /// A control call that did not happen, or of which the outcome is unknown.
 #[derive(Clone, Debug, Error)]
@@ -83,35 +83,9 @@ pub enum ControlFailure {
         /// By what, and what to do.
         reason: String,
     },
-    /// The queue was removed.
-    #[error("the queue was removed; open it again")]
-    Removed,
-    /// The queue's file was deleted, or moved away, by something other than this library.
-    #[error(
-        "the queue's file was deleted or moved by something other than this library, with what was in it: keep \
-         cleaners away from its folder (systemd: RemoveIPC=no), and open it again"
-    )]
-    Deleted,
-    /// Something in this process closed the descriptor of the queue's file. Others may go on.
-    #[error(
-        "something in this process closed descriptor {descriptor}, the file of queue {queue:?}: open the queue again, \
-         and find the code that closes descriptors that are not its own"
-    )]
-    DescriptorLost {
-        /// The queue's name.
-        queue: String,
-        /// The number that the descriptor had.
-        descriptor: i32,
-    },
-    /// This process is a forked copy of the one that opened the queue.
-    #[error("this process was forked from the one that opened the queue: open it again here")]
-    Forked,
-    /// The queue's file was cut short from outside; what was in it is lost.
-    #[error(
-        "the queue's shared memory was cut short from outside and its content is lost; remove \
-         the queue and create it anew"
-    )]
-    Truncated,
+    /// The queue cannot be used by this process, or not now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     /// The server did not answer.
     #[error("no answer to {request:?} after {waited:.1?}: {reason}; {outcome}")]
     Unreachable {

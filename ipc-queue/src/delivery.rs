@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{BatchAckError, RecvError, SettleError};
+use crate::error::{BatchAckError, RecvError, RecvFailure, SettleError, SettleFailure};
 use crate::owned::{Held, OwnedByteDelivery, SettleOnce};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
@@ -173,17 +173,36 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// Whether what was read of the payload so far was what was sent. Only where memory is shared can it turn out not to
-    /// be: when its file was cut short from outside meanwhile. Settling says so, too.
+    /// Checks that what was read of the payload so far was what was sent. In shared memory it is not
+    /// if the queue's file was truncated meanwhile. Settling reports that too.
     ///
     /// # Errors
-    /// [`RecvError::Truncated`].
+    /// [`Unavailable::Truncated`](crate::Unavailable::Truncated).
+    #[inline]
     pub fn check_whole(&self) -> Result<(), RecvError> {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.check_whole(),
+            Inner::Shm(delivery) => {
+                let checked = delivery.check_whole();
+                checked.map_err(|cause| RecvFailure::from(cause).of(self.queue()))
+            }
             Inner::Buffered(..) => Ok(()),
         }
+    }
+
+    /// The queue's address, without credentials, for errors.
+    #[cold]
+    pub(crate) fn queue(&self) -> String {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(delivery) => delivery.queue(),
+            Inner::Buffered(delivery, _) => delivery.held.queue(),
+        }
+    }
+
+    #[cold]
+    fn not_settled(&self, failure: SettleFailure) -> SettleError {
+        failure.of(self.queue(), self.id())
     }
 
     /// What else is known of it.
@@ -243,7 +262,10 @@ impl<'a> ByteDelivery<'a> {
     pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.extend(by),
+            Inner::Shm(delivery) => {
+                let extended = delivery.extend(by);
+                extended.map_err(|failure| self.not_settled(failure))
+            }
             Inner::Buffered(delivery, _) => delivery.held.extend(by),
         }
     }
@@ -272,6 +294,7 @@ impl<'a> ByteDelivery<'a> {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => {
                 let settled = delivery.settle(how);
+                let settled = settled.map_err(|failure| self.not_settled(failure));
                 mem::forget(self);
                 settled
             }
@@ -294,6 +317,7 @@ pub(crate) fn ack_all<'a>(
             #[cfg(target_os = "linux")]
             Inner::Shm(shared) => {
                 let settled = shared.ack_in(&mut freed);
+                let settled = settled.map_err(|failure| delivery.not_settled(failure));
                 mem::forget(delivery);
                 settled
             }

@@ -8,11 +8,10 @@ use serde::de::DeserializeOwned;
 
 use crate::bytes::ByteReceiver;
 use crate::delivery::ByteDelivery;
-use crate::error::RecvError;
+use crate::error::{RecvError, RecvFailure, TryRecvError};
 use crate::owned::{OwnedByteDelivery, OwnedDelivery};
 use crate::received::Delivery;
 use crate::receiver::Receiver;
-use crate::transport::Wait;
 
 /// A blocking iterator over the messages of a receiver: [`Receiver::iter`].
 #[derive(Debug)]
@@ -37,15 +36,18 @@ pub struct IntoIter<R> {
 
 /// Why an iterator ended.
 #[derive(Debug, Default)]
-struct End(Option<RecvError>);
+struct End(Option<TryRecvError>);
 
 impl End {
     /// Receives until there is a message or a reason to end.
-    fn next<D>(&mut self, mut receive: impl FnMut() -> Result<D, RecvError>) -> Option<D> {
+    fn next<D, E: Into<TryRecvError>>(
+        &mut self,
+        mut receive: impl FnMut() -> Result<D, E>,
+    ) -> Option<D> {
         while self.0.is_none() {
-            match receive() {
+            match receive().map_err(Into::into) {
                 Ok(delivery) => return Some(delivery),
-                Err(error) if error.is_of_one_message() => {
+                Err(error) if error.failure().is_some_and(RecvFailure::is_of_one_message) => {
                     tracing::warn!(target: "ipc_queue", %error, "message skipped");
                 }
                 Err(error) => self.0 = Some(error),
@@ -58,9 +60,12 @@ impl End {
     }
 
     fn error(&self) -> Option<&RecvError> {
-        use RecvError::{Closed, Empty, Paused, Shutdown};
-        let error = self.0.as_ref();
-        error.filter(|error| !matches!(error, Closed | Empty | Paused | Shutdown))
+        use RecvFailure::{Closed, Shutdown};
+        let error = match self.0.as_ref()? {
+            TryRecvError::Failed(error) => error,
+            _ => return None,
+        };
+        (!matches!(error.failure, Closed | Shutdown)).then_some(error)
     }
 }
 
@@ -112,7 +117,7 @@ impl<'a> Iterator for Iter<'a, ByteReceiver> {
     type Item = ByteDelivery<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.end.next(|| self.receiver.recv_within(Wait::Forever))
+        self.end.next(|| self.receiver.recv())
     }
 }
 
@@ -120,7 +125,7 @@ impl<'a> Iterator for TryIter<'a, ByteReceiver> {
     type Item = ByteDelivery<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.end.next(|| self.receiver.recv_within(Wait::No))
+        self.end.next(|| self.receiver.try_recv())
     }
 }
 
@@ -128,7 +133,7 @@ impl Iterator for IntoIter<ByteReceiver> {
     type Item = OwnedByteDelivery;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let receive = || self.receiver.recv_within(Wait::Forever);
+        let receive = || self.receiver.recv();
         self.end.next(|| receive().map(ByteDelivery::into_owned))
     }
 }

@@ -52,8 +52,9 @@ pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery, Nack, Token};
 pub use error::{
-    BatchAckError, BatchFailure, DrainError, NoRoom, QueueError, RecvError, SendError, SendFailure,
-    SettleError,
+    BatchAckError, BatchSendError, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
+    RecvTimeoutError, SendError, SendFailure, SendTimeoutError, SettleError, SettleFailure,
+    TryRecvError, TrySendError, Unavailable,
 };
 pub use iter::{IntoIter, Iter, TryIter};
 pub use loan::{Loan, PublishOnce};

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use ipc_proto::MessageId;
 
-use crate::error::SendFailure;
+use crate::error::{SendError, SendFailure};
 #[cfg(target_os = "linux")]
 use crate::shm::ShmLoan;
 
@@ -19,6 +19,9 @@ pub trait PublishOnce: Debug {
 
     /// Takes the place back.
     fn abandon(&self);
+
+    /// The queue's address, without credentials, for errors.
+    fn queue(&self) -> String;
 }
 
 /// Memory for one payload, and a place in the queue for it. Dropped unpublished, it leaves nothing.
@@ -58,23 +61,33 @@ impl<'a> Loan<'a> {
         Self(Inner::Shm(loan))
     }
 
-    /// Sends what was written.
+    /// Sends what was written, and returns the message's id.
     ///
     /// # Errors
-    /// Never `Full`: the loan held a place; nor `Closed`: it was lent before. [`SendFailure::Removed`] when the queue
-    /// is gone, `Forked` in a forked child, and the transport's own trouble.
+    /// [`SendError`] when the queue was removed, in a forked child, or when the transport fails.
     #[inline(always)]
-    pub fn publish(self) -> Result<MessageId, SendFailure> {
+    pub fn publish(self) -> Result<MessageId, SendError> {
         match self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(loan) => loan.publish(),
+            Inner::Shm(loan) => {
+                let sender = loan.sender();
+                loan.publish()
+                    .map_err(|failure| failure.of(sender.address()))
+            }
             Inner::Buffered(mut loan) => {
                 let bytes = std::mem::take(&mut loan.bytes);
                 let place = loan.place.take();
                 let place = place.expect("a loan is published once, by value");
-                place.publish(bytes)
+                let published = place.publish(bytes);
+                published.map_err(|failure| failure.of(place.queue()))
             }
         }
+    }
+
+    /// As [`publish`](Self::publish), for ports, whose handle names the queue.
+    #[inline(always)]
+    pub(crate) fn publish_port(self) -> Result<MessageId, SendFailure> {
+        self.publish().map_err(|error| error.failure)
     }
 }
 

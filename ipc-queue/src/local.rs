@@ -23,7 +23,9 @@ use crate::capability::{Capabilities, Semantic};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{DrainError, NoRoom, QueueError, RecvError, SendFailure, SettleError};
+use crate::error::{
+    DrainError, QueueError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
+};
 use crate::loan::{Loan, PublishOnce};
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
@@ -31,7 +33,7 @@ use crate::transport::{
     Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
 };
 use door::{LocalHeld, Side};
-use table::{Life, Table, Wake};
+use table::{Lack, Life, Table, Wake};
 
 /// A queue among threads.
 #[derive(Clone, Debug)]
@@ -138,7 +140,7 @@ impl LocalQueue {
     fn usable(&self, call: ControlCall) -> Result<MutexGuard<'_, Table>, ControlError> {
         let table = self.shared.table();
         if table.life == Life::Removed {
-            return Err(ControlFailure::Removed.of(self.address(), call));
+            return Err(ControlFailure::from(Unavailable::Removed).of(self.address(), call));
         }
         Ok(table)
     }
@@ -200,7 +202,7 @@ impl Transport for LocalQueue {
     }
 
     fn address(&self) -> String {
-        format!("local:{}", self.shared.name)
+        self.shared.address()
     }
 
     fn close(&self) -> Result<(), ControlError> {
@@ -253,14 +255,14 @@ impl Transport for LocalQueue {
             self.shared.wake(&table, wake);
             let left = table.left();
             if table.life == Life::Removed {
-                let removed = ControlFailure::Removed;
+                let removed = ControlFailure::from(Unavailable::Removed);
                 return Err(removed.of(self.address(), ControlCall::Drain).into());
             } else if left == 0 {
                 return Ok(());
             }
             let until = time_left(wait, started).map_err(|time_up| DrainError::TimedOut {
                 queue: self.address(),
-                waited: time_up.waited(),
+                waited: time_up.waited().unwrap_or_default(),
                 left,
             })?;
             let until = until.into_iter().chain(next).min();
@@ -312,18 +314,22 @@ impl Transport for LocalQueue {
 }
 
 impl Shared {
+    fn address(&self) -> String {
+        format!("local:{}", self.name)
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, ticket: u64, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, ticket: u64, how: Settle<'_>) -> Result<(), SettleFailure> {
         let mut table = self.table();
         let wake = table.settle(ticket, how)?;
         self.wake(&table, wake);
         Ok(())
     }
 
-    fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleError> {
+    fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleFailure> {
         let mut table = self.table();
         let wake = table.extend(ticket, by)?;
         self.wake(&table, wake);
@@ -404,10 +410,11 @@ enum TimeUp {
 }
 
 impl TimeUp {
-    fn waited(self) -> Duration {
+    /// How long it was waited; `None`: not at all.
+    fn waited(self) -> Option<Duration> {
         match self {
-            Self::AtOnce => Duration::ZERO,
-            Self::After(waited) => waited,
+            Self::AtOnce => None,
+            Self::After(waited) => Some(waited),
         }
     }
 }
@@ -418,29 +425,29 @@ impl SendPort for LocalSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         let settings = &self.shared.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
         if len > most {
-            return Err(SendFailure::TooLarge { bytes: len, most });
+            return Err(SendFailure::TooLarge { bytes: len, most }.into());
         }
         let started = Instant::now();
         let mut table = self.shared.table();
         loop {
             let (wake, next) = table.look_at_clock(Instant::now());
             self.shared.wake(&table, wake);
-            let failure = match table.lend(options) {
+            let lack = match table.lend(options) {
                 Ok(ticket) => {
                     let sender = self;
                     return Ok(Loan::buffered(len, LocalPlace { sender, ticket }));
                 }
-                Err(failure) => failure,
+                Err(lack) => lack,
             };
-            let dead = match failure {
-                SendFailure::Full { dead, .. } => dead,
-                SendFailure::KeyInUse | SendFailure::KeysFull { .. } => 0,
-                over => return Err(over),
-            };
+            if let Lack::Failed(failure) = &lack
+                && !matches!(failure, SendFailure::KeysFull { .. })
+            {
+                return Err(failure.clone().into());
+            }
             match time_left(wait, started) {
                 Ok(until) => {
                     let until = until.into_iter().chain(next).min();
@@ -448,16 +455,13 @@ impl SendPort for LocalSender {
                 }
                 Err(time_up) => {
                     table.counts.refused += 1;
-                    return Err(match (time_up, &failure) {
-                        (TimeUp::After(waited), SendFailure::Full { .. }) => {
-                            let missing = NoRoom::Places;
-                            SendFailure::TimedOut {
-                                waited,
-                                missing,
-                                dead,
-                            }
-                        }
-                        _ => failure,
+                    return Err(match lack {
+                        Lack::Failed(failure) => failure.into(),
+                        Lack::Room(missing) => SendPortError::NoRoom {
+                            missing,
+                            waited: time_up.waited(),
+                            dead: table.count_dead(),
+                        },
                     });
                 }
             }
@@ -490,10 +494,14 @@ impl PublishOnce for LocalPlace<'_> {
         let wake = table.abandon(self.ticket);
         shared.wake(&table, wake);
     }
+
+    fn queue(&self) -> String {
+        self.sender.shared.address()
+    }
 }
 
 impl ReceivePort for LocalReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         let started = Instant::now();
         let mut table = self.shared.table();
         loop {
@@ -511,9 +519,9 @@ impl ReceivePort for LocalReceiver {
             }
             let until = match time_left(wait, started) {
                 Ok(until) => until,
-                Err(TimeUp::AtOnce) if table.paused => return Err(RecvError::Paused),
-                Err(TimeUp::AtOnce) => return Err(RecvError::Empty),
-                Err(TimeUp::After(waited)) => return Err(RecvError::TimedOut { waited }),
+                Err(TimeUp::AtOnce) if table.paused => return Err(RecvPortError::Paused),
+                Err(TimeUp::AtOnce) => return Err(RecvPortError::Empty),
+                Err(TimeUp::After(waited)) => return Err(RecvPortError::TimedOut { waited }),
             };
             let until = until.into_iter().chain(next).min();
             table = self.shared.sleep_for_item(table, until);

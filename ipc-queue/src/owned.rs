@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
 use crate::delivery::{About, Nack, Token};
-use crate::error::{RecvError, SettleError};
+use crate::error::{RecvError, RecvFailure, SettleError, SettleFailure, Unavailable};
 use crate::settling::{settling, settling_async};
 use crate::transport::{OwnedSettle, Settle};
 
@@ -20,14 +20,14 @@ pub trait SettleOnce: Send + Sync {
     /// Ends it. Called exactly once: a delivery that is dropped is a nack.
     ///
     /// # Errors
-    /// [`SettleError::LeaseLost`] if the lease expired before.
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError>;
+    /// [`SettleFailure::LeaseLost`] if the lease expired before.
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure>;
 
     /// Renews the lease.
     ///
     /// # Errors
-    /// [`SettleError::LeaseLost`] if it expired before.
-    fn extend(&self, by: Duration) -> Result<(), SettleError>;
+    /// [`SettleFailure::LeaseLost`] if it expired before.
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure>;
 
     /// Returns whether settling may wait for a server, so that an async caller must not do it in
     /// its own thread.
@@ -43,10 +43,13 @@ pub trait SettleOnce: Send + Sync {
     /// Checks that what was read of the payload in place was what was sent.
     ///
     /// # Errors
-    /// [`RecvError::Truncated`].
-    fn check_whole(&self) -> Result<(), RecvError> {
+    /// [`Unavailable::Truncated`].
+    fn check_whole(&self) -> Result<(), Unavailable> {
         Ok(())
     }
+
+    /// The queue's address, without credentials, for errors.
+    fn queue(&self) -> String;
 }
 
 /// The right to settle, with what is known of the message. Dropped, the message is given back.
@@ -106,12 +109,24 @@ impl Held {
     /// Called once, at the end.
     pub(crate) fn settle(&mut self, how: Settle<'_>) -> Result<(), SettleError> {
         let right = self.right.take();
-        right.map_or(Err(SettleError::LeaseLost), |right| right.settle(how))
+        let settled = match &right {
+            Some(right) => right.settle(how),
+            None => Err(SettleFailure::LeaseLost),
+        };
+        settled.map_err(|failure| failure.of(queue_of(right.as_ref()), self.about.id))
     }
 
     pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
-        let right = self.right.as_ref();
-        right.map_or(Err(SettleError::LeaseLost), |right| right.extend(by))
+        let extended = match &self.right {
+            Some(right) => right.extend(by),
+            None => Err(SettleFailure::LeaseLost),
+        };
+        extended.map_err(|failure| failure.of(self.queue(), self.about.id))
+    }
+
+    /// The queue's address, without credentials, for errors.
+    pub(crate) fn queue(&self) -> String {
+        queue_of(self.right.as_ref())
     }
 
     async fn settle_async(mut self, how: OwnedSettle) -> Result<(), SettleError> {
@@ -126,6 +141,10 @@ impl Held {
     fn payload(&self) -> Option<&[u8]> {
         self.right.as_ref().and_then(|right| right.payload())
     }
+}
+
+fn queue_of(right: Option<&Box<dyn SettleOnce>>) -> String {
+    right.map(|right| right.queue()).unwrap_or_default()
 }
 
 impl Drop for Held {
@@ -166,10 +185,11 @@ impl OwnedByteDelivery {
     /// if the queue's file was truncated meanwhile. Settling reports that too.
     ///
     /// # Errors
-    /// [`RecvError::Truncated`].
+    /// [`Unavailable::Truncated`].
     pub fn check_whole(&self) -> Result<(), RecvError> {
         let right = self.held.right.as_ref();
-        right.map_or(Ok(()), |right| right.check_whole())
+        let checked = right.map_or(Ok(()), |right| right.check_whole());
+        checked.map_err(|cause| RecvFailure::from(cause).of(self.held.queue()))
     }
 }
 

@@ -64,8 +64,7 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// Returns a handle for sending.
     #[must_use]
     pub fn sender(&self) -> Sender<T> {
-        let queue = self.transport().address().into();
-        Sender::over(self.bytes.sender(), self.encoding, queue)
+        Sender::over(self.bytes.sender(), self.encoding)
     }
 
     /// Returns a handle for receiving.

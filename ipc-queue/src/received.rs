@@ -7,7 +7,7 @@ use ipc_proto::{CodecError, Encoding, Headers, Kind, MessageId, Signal, Timestam
 use serde::de::DeserializeOwned;
 
 use crate::delivery::{About, ByteDelivery, Nack, Token};
-use crate::error::{RecvError, SettleError};
+use crate::error::{RecvFailure, SettleError};
 use crate::owned::OwnedDelivery;
 use crate::settling::settling;
 use crate::transport::Settle;
@@ -48,7 +48,7 @@ pub enum Incoming<'a, T> {
 
 impl<'a, T: DeserializeOwned> Incoming<'a, T> {
     /// Decodes a message. One that is not a `T` goes back to the queue.
-    pub(crate) fn of(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvError> {
+    pub(crate) fn of(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvFailure> {
         if let Some(data) = bytes.kind().signal() {
             return Ok(Self::Signal(Delivery { data, bytes }));
         }
@@ -59,9 +59,9 @@ impl<'a, T: DeserializeOwned> Incoming<'a, T> {
 impl<'a, T: DeserializeOwned> Delivery<'a, T> {
     /// Decodes a message with a value. One that is not a `T` goes back to the queue.
     #[inline]
-    pub(crate) fn decode(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvError> {
+    pub(crate) fn decode(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvFailure> {
         let data = encoding.decode(bytes.payload());
-        bytes.check_whole()?;
+        bytes.check_whole().map_err(|error| error.failure)?;
         match data {
             Ok(data) => Ok(Self { data, bytes }),
             Err(source) => Err(undecodable(bytes, source)),
@@ -72,11 +72,11 @@ impl<'a, T: DeserializeOwned> Delivery<'a, T> {
 /// Returns a message that can't be decoded to the queue: a receiver of another version may be able
 /// to read it.
 #[cold]
-fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvError {
+fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
     let about = bytes.about();
     // If the lease is lost already, the message comes again.
     let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
-    RecvError::Decode {
+    RecvFailure::Decode {
         id: about.id,
         attempt: about.attempt,
         source,

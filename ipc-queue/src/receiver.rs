@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::Batch;
 use crate::bytes::ByteReceiver;
-use crate::error::RecvError;
+use crate::error::{RecvError, RecvFailure, RecvPortError, RecvTimeoutError, TryRecvError};
 use crate::received::{Delivery, Incoming};
 use crate::transport::Wait;
 
 /// Receives `T`s. Belongs to one thread at a time: clone it for others.
 ///
 /// Each receive returns a message with a value. A `Heartbeat` is acknowledged and skipped. A
-/// `Shutdown` is acknowledged and returned as [`RecvError::Shutdown`], once, to the receiver that
+/// `Shutdown` is acknowledged and returned as [`RecvFailure::Shutdown`], once, to the receiver that
 /// takes it. [`recv_any`](Self::recv_any) returns both like other messages.
 ///
 /// ```
@@ -45,34 +45,36 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// Blocks until there is a message, and returns it.
     ///
     /// # Errors
-    /// [`RecvError::Closed`] when the queue is closed and drained. [`RecvError::Decode`] for a
+    /// [`RecvFailure::Closed`] when the queue is closed and drained. [`RecvFailure::Decode`] for a
     /// message that is not a `T`: it returns to the queue for other receivers, and the next call
     /// goes on behind it. The others say that the queue can't be used.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
-        self.recv_within(Wait::Forever)
+        let received = self.port_recv(Wait::Forever);
+        received.map_err(|error| error.into_recv(self.bytes.queue()))
     }
 
     /// Returns a message if there is one.
     ///
     /// # Errors
-    /// [`RecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
-    pub fn try_recv(&self) -> Result<Delivery<'_, T>, RecvError> {
-        self.recv_within(Wait::No)
+    /// [`TryRecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
+    pub fn try_recv(&self) -> Result<Delivery<'_, T>, TryRecvError> {
+        let received = self.port_recv(Wait::No);
+        received.map_err(|error| error.into_try_recv(|| self.bytes.queue()))
     }
 
     /// Blocks until there is a message, for at most `timeout`.
     ///
     /// # Errors
-    /// [`RecvError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<'_, T>, RecvError> {
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         self.recv_within(Wait::at_most(timeout))
     }
 
     /// Blocks until there is a message, but not longer than until `deadline`.
     ///
     /// # Errors
-    /// [`RecvError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
-    pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<'_, T>, RecvError> {
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         self.recv_within(Wait::Until(deadline))
     }
 
@@ -91,7 +93,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         &self,
         most: usize,
         wait: Wait,
-    ) -> Result<Batch<'_, Delivery<'_, T>>, RecvError> {
+    ) -> Result<Batch<'_, Delivery<'_, T>>, RecvTimeoutError> {
         let mut batch = Batch::new();
         self.recv_batch_into(&mut batch, most, wait)?;
         Ok(batch)
@@ -106,12 +108,22 @@ impl<T: DeserializeOwned> Receiver<T> {
         batch: &mut Batch<'a, Delivery<'a, T>>,
         most: usize,
         wait: Wait,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvTimeoutError> {
+        let received = self.port_recv_batch(batch, most, wait);
+        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+    }
+
+    fn port_recv_batch<'a>(
+        &'a self,
+        batch: &mut Batch<'a, Delivery<'a, T>>,
+        most: usize,
+        wait: Wait,
+    ) -> Result<(), RecvPortError> {
         let (deliveries, encoded) = batch.parts();
         let before = deliveries.len();
         let mut failure = None;
         loop {
-            self.bytes.recv_some(most, wait, encoded)?;
+            self.bytes.port_recv_batch(most, wait, encoded)?;
             for bytes in encoded.drain(..) {
                 match Incoming::of(bytes, self.encoding).and_then(without_signals) {
                     Ok(delivery) => deliveries.extend(delivery),
@@ -120,7 +132,7 @@ impl<T: DeserializeOwned> Receiver<T> {
             }
             let is_empty = deliveries.len() == before;
             match failure {
-                Some(error) if is_empty => return Err(error),
+                Some(failure) if is_empty => return Err(failure.into()),
                 None if is_empty && most > 0 => {}
                 _ => return Ok(()),
             }
@@ -146,16 +158,23 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// ```
     ///
     /// # Errors
-    /// As the other receives, except [`RecvError::Shutdown`].
-    pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvError> {
-        Incoming::of(self.bytes.recv_within(wait)?, self.encoding)
+    /// As [`recv_timeout`](Self::recv_timeout), except [`RecvFailure::Shutdown`].
+    pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvTimeoutError> {
+        let received = self.bytes.port_recv(wait);
+        let decoded = received.and_then(|bytes| Ok(Incoming::of(bytes, self.encoding)?));
+        decoded.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
     }
 
-    fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvError> {
+    fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvTimeoutError> {
+        let received = self.port_recv(wait);
+        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+    }
+
+    fn port_recv(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvPortError> {
         loop {
-            let bytes = self.bytes.recv_within(wait)?;
+            let bytes = self.bytes.port_recv(wait)?;
             if bytes.kind().signal().is_none() {
-                return Delivery::decode(bytes, self.encoding);
+                return Ok(Delivery::decode(bytes, self.encoding)?);
             }
             if let Some(delivery) = without_signals(Incoming::of(bytes, self.encoding)?)? {
                 return Ok(delivery);
@@ -167,7 +186,7 @@ impl<T: DeserializeOwned> Receiver<T> {
 /// Acknowledges a signal. `None`: a heartbeat.
 pub(crate) fn without_signals<T>(
     incoming: Incoming<'_, T>,
-) -> Result<Option<Delivery<'_, T>>, RecvError> {
+) -> Result<Option<Delivery<'_, T>>, RecvFailure> {
     let signal = match incoming {
         Incoming::Message(delivery) => return Ok(Some(delivery)),
         Incoming::Signal(signal) => signal,
@@ -176,7 +195,7 @@ pub(crate) fn without_signals<T>(
     // If the lease is lost already, another receiver gets the signal.
     let settled = delivery.ack();
     match signal {
-        Signal::Shutdown if settled.is_ok() => Err(RecvError::Shutdown),
+        Signal::Shutdown if settled.is_ok() => Err(RecvFailure::Shutdown),
         _ => Ok(None),
     }
 }

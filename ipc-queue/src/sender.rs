@@ -3,15 +3,16 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{CodecError, Encoding, Kind, MessageId, Signal};
+use ipc_proto::{CodecError, Encoding, MessageId, Signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bytes::ByteSender;
-use crate::error::{BatchFailure, SendError, SendFailure};
+use crate::error::{
+    BatchSendError, SendError, SendFailure, SendPortError, SendTimeoutError, TrySendError,
+};
 use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
@@ -19,8 +20,6 @@ use crate::transport::Wait;
 pub struct Sender<T> {
     bytes: ByteSender,
     encoding: Encoding,
-    /// The queue's address, for errors.
-    queue: Arc<str>,
     read_back: ReadBack,
     /// Whether a value is still to be read back, to see that it can be.
     is_unproved: Cell<bool>,
@@ -65,11 +64,10 @@ impl<T> SendValue<T> for &T {
 }
 
 impl<T: DeserializeOwned> Sender<T> {
-    pub(crate) fn over(bytes: ByteSender, encoding: Encoding, queue: Arc<str>) -> Self {
+    pub(crate) fn over(bytes: ByteSender, encoding: Encoding) -> Self {
         Self {
             bytes,
             encoding,
-            queue,
             read_back: |encoding, bytes| encoding.decode::<T>(bytes).map(drop),
             is_unproved: Cell::new(true),
             payload: PhantomData,
@@ -85,28 +83,33 @@ impl<T: Serialize> Sender<T> {
     /// [`SendError`], which hands the `T` back, when the queue is closed or removed, or the value
     /// can't be sent.
     pub fn send<V: SendValue<T>>(&self, value: V) -> Result<MessageId, SendError<V::Returned>> {
-        self.send_plain(value, Wait::Forever)
+        let sent = self.send_plain(value.value(), Wait::Forever);
+        sent.map_err(|error| error.into_send(self.bytes.queue(), value.into_returned()))
     }
 
     /// Sends a value if there is room now.
     ///
     /// # Errors
-    /// [`SendFailure::Full`] or [`SendFailure::NoMemory`] if there is none; otherwise as
+    /// [`TrySendError::Full`] or [`TrySendError::NoMemory`] if there is none; otherwise as
     /// [`send`](Self::send).
-    pub fn try_send<V: SendValue<T>>(&self, value: V) -> Result<MessageId, SendError<V::Returned>> {
-        self.send_plain(value, Wait::No)
+    pub fn try_send<V: SendValue<T>>(
+        &self,
+        value: V,
+    ) -> Result<MessageId, TrySendError<V::Returned>> {
+        let sent = self.send_plain(value.value(), Wait::No);
+        sent.map_err(|error| error.into_try_send(self.bytes.queue(), value.into_returned()))
     }
 
     /// Sends a value, waiting for room for at most `timeout`.
     ///
     /// # Errors
-    /// [`SendFailure::TimedOut`] if there was none; otherwise as [`send`](Self::send).
+    /// [`SendTimeoutError::TimedOut`] if there was none; otherwise as [`send`](Self::send).
     pub fn send_timeout<V: SendValue<T>>(
         &self,
         value: V,
         timeout: Duration,
-    ) -> Result<MessageId, SendError<V::Returned>> {
-        self.send_plain(value, Wait::at_most(timeout))
+    ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
+        self.send_until(value, Wait::at_most(timeout))
     }
 
     /// Sends a value, waiting for room until `deadline`.
@@ -117,8 +120,8 @@ impl<T: Serialize> Sender<T> {
         &self,
         value: V,
         deadline: Instant,
-    ) -> Result<MessageId, SendError<V::Returned>> {
-        self.send_plain(value, Wait::Until(deadline))
+    ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
+        self.send_until(value, Wait::Until(deadline))
     }
 
     /// Sends a value with a priority, a delay, a key, headers and so on. Waits for room as the
@@ -128,35 +131,36 @@ impl<T: Serialize> Sender<T> {
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// As the other sends, and [`SendFailure::Unsupported`] when the queue does not support an
-    /// option.
+    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue does
+    /// not support an option.
     pub fn send_with<V: SendValue<T>>(
         &self,
         value: V,
         options: &SendOptions,
-    ) -> Result<MessageId, SendError<V::Returned>> {
+    ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
         let sent = self.encoded(value.value(), |bytes| {
-            self.bytes.send_with(bytes, options, options.wait)
+            self.bytes.port_send_with(bytes, options)
         });
-        sent.map_err(|failure| self.failed(value.into_returned(), failure))
+        sent.map_err(|error| error.into_send_timeout(self.bytes.queue(), value.into_returned()))
     }
 
     /// Sends all values in their order, waiting for room whenever there is none. Cheaper than single
     /// sends. Not atomic: receivers may see the first before the last is sent.
     ///
     /// # Errors
-    /// [`BatchFailure`] says how many were sent before the first that could not be. A value that
-    /// can't be encoded is found before any is sent.
+    /// [`BatchSendError`] has the number of values that were sent before the first that could not be.
+    /// A value that can't be encoded is found before any is sent.
     pub fn send_batch<V: SendValue<T>>(
         &self,
         values: impl IntoIterator<Item = V>,
-    ) -> Result<(), BatchFailure> {
+    ) -> Result<(), BatchSendError> {
         let mut encoded = self.bytes.scratch();
         encoded.clear();
         let mut ends = vec![0];
         for value in values {
             let appended = self.append(value.value(), &mut encoded);
-            appended.map_err(|error| BatchFailure {
+            appended.map_err(|error| BatchSendError {
+                queue: self.bytes.queue(),
                 sent: 0,
                 failure: error.into(),
             })?;
@@ -171,39 +175,33 @@ impl<T: Serialize> Sender<T> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError<()>> {
-        let sent = self.bytes.send_as(signal.into(), &[], Wait::Forever);
-        sent.map_err(|failure| self.failed((), failure))
+    pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError> {
+        self.bytes.send_signal(signal)
     }
 
-    fn send_plain<V: SendValue<T>>(
+    fn send_until<V: SendValue<T>>(
         &self,
         value: V,
         wait: Wait,
-    ) -> Result<MessageId, SendError<V::Returned>> {
-        let sent = self.encoded(value.value(), |bytes| {
-            self.bytes.send_as(Kind::Data, bytes, wait)
-        });
-        sent.map_err(|failure| self.failed(value.into_returned(), failure))
+    ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
+        let sent = self.send_plain(value.value(), wait);
+        sent.map_err(|error| error.into_send_timeout(self.bytes.queue(), value.into_returned()))
     }
 
-    #[cold]
-    pub(crate) fn failed<R>(&self, message: R, failure: SendFailure) -> SendError<R> {
-        SendError {
-            queue: self.queue.to_string(),
-            message,
-            failure,
-        }
+    #[inline]
+    fn send_plain(&self, value: &T, wait: Wait) -> Result<MessageId, SendPortError> {
+        self.encoded(value, |bytes| self.bytes.port_send(bytes, wait))
     }
 
+    #[inline]
     fn encoded<R>(
         &self,
         value: &T,
-        send: impl FnOnce(&[u8]) -> Result<R, SendFailure>,
-    ) -> Result<R, SendFailure> {
+        send: impl FnOnce(&[u8]) -> Result<R, SendPortError>,
+    ) -> Result<R, SendPortError> {
         let mut bytes = self.bytes.scratch();
         bytes.clear();
-        self.append(value, &mut bytes)?;
+        self.append(value, &mut bytes).map_err(SendFailure::from)?;
         send(&bytes)
     }
 
@@ -241,7 +239,6 @@ impl<T> Clone for Sender<T> {
         Self {
             bytes: self.bytes.clone(),
             encoding: self.encoding,
-            queue: Arc::clone(&self.queue),
             read_back: self.read_back,
             is_unproved: self.is_unproved.clone(),
             payload: PhantomData,

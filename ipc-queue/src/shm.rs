@@ -39,7 +39,7 @@ mod word;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Name, QueueSettings};
@@ -60,7 +60,7 @@ use crate::bell::Listeners;
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{DrainError, QueueError, SendFailure};
+use crate::error::{DrainError, QueueError, SendFailure, Unavailable};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
 use crate::transport::{
@@ -75,7 +75,6 @@ use patrol::Patrol;
 use recovery::Changed;
 use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
-use waiting::LostDescriptor;
 use word::{CellKind, Seat};
 
 /// What every queue in shared memory can do.
@@ -144,8 +143,6 @@ pub(crate) struct Shared {
     patrol: Mutex<Patrol>,
     /// How many [`Hold`]s there are.
     holds: AtomicUsize,
-    /// Set by whoever first says that this process lost its descriptor.
-    lost_descriptor: OnceLock<&'static LostDescriptor>,
 }
 
 /// Keeps this process attached, as long as there is one.
@@ -195,7 +192,6 @@ impl ShmQueue {
             next_look: AtomicU64::new(u64::MAX),
             patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),
-            lost_descriptor: OnceLock::new(),
         }));
         let subject: Arc<dyn Watched> = Arc::clone(&shared.0) as _;
         watch::watch(Arc::downgrade(&subject));
@@ -369,13 +365,8 @@ impl Transport for ShmQueue {
         requeued.map_err(|failure| {
             let failure = match failure {
                 SendFailure::Closed => ControlFailure::Closed,
-                SendFailure::Removed => ControlFailure::Removed,
-                SendFailure::Deleted => ControlFailure::Deleted,
-                SendFailure::DescriptorLost { queue, descriptor } => {
-                    ControlFailure::DescriptorLost { queue, descriptor }
-                }
-                SendFailure::Truncated => ControlFailure::Truncated,
-                SendFailure::Damaged(reason) => ControlFailure::Damaged { reason },
+                SendFailure::Unavailable(cause) => cause.into(),
+                SendFailure::Damaged { reason } => ControlFailure::Damaged { reason },
                 other => ControlFailure::NotSent(other),
             };
             failure.of(self.address(), ControlCall::Requeue)
@@ -453,14 +444,20 @@ impl Shared {
     fn check_usable(&self, call: ControlCall) -> Result<(), ControlError> {
         match self.usable() {
             Ok(_) => Ok(()),
-            Err(gone) => Err(ControlFailure::from(gone).of(self.address(), call)),
+            Err(gone) => {
+                let failure = ControlFailure::from(Unavailable::from(gone));
+                Err(failure.of(self.address(), call))
+            }
         }
     }
 
     fn has_flag(&self, flag: u64, call: ControlCall) -> Result<bool, ControlError> {
         match self.usable() {
             Ok(flags) => Ok(flags & flag != 0),
-            Err(gone) => Err(ControlFailure::from(gone).of(self.address(), call)),
+            Err(gone) => {
+                let failure = ControlFailure::from(Unavailable::from(gone));
+                Err(failure.of(self.address(), call))
+            }
         }
     }
 

@@ -86,7 +86,7 @@ use self::record::{StoredKey, StoredMessage};
 use crate::address::Address;
 use crate::capability::{Semantic, Unsupported};
 use crate::control::ControlError;
-use crate::error::{QueueError, SendFailure};
+use crate::error::{NoRoom, QueueError, SendPortError, Unavailable};
 use crate::options::QueueOptions;
 use crate::shm::{Frozen, NotFrozen, NotPut, Room, ShmQueue, TooLittle};
 use crate::transport::{AttachAs, OpenMode, OpenRequest, Transport, Wait};
@@ -257,7 +257,7 @@ pub enum SnapshotError {
         /// The queue's address.
         queue: String,
         /// Why.
-        source: SendFailure,
+        source: SendPortError,
     },
 }
 
@@ -757,22 +757,29 @@ impl<'a> Sink<'a> {
             .map_err(|error| SnapshotError::NotPut {
                 queue: self.place.address.clone(),
                 source: match error {
-                    NotPut::NoPlace => SendFailure::Full {
+                    NotPut::NoPlace => self.no_room(NoRoom::Places {
                         capacity: self.frozen.queue().settings().capacity,
-                        dead: 0,
-                    },
-                    NotPut::NoMemory => SendFailure::NoMemory {
-                        bytes: message.payload.len(),
-                    },
-                    NotPut::Failed(failure) => failure,
+                    }),
+                    NotPut::NoMemory => self.no_room(NoRoom::Memory {
+                        bytes: message.payload.len() as u64,
+                    }),
+                    NotPut::Failed(failure) => failure.into(),
                 },
             })
+    }
+
+    fn no_room(&self, missing: NoRoom) -> SendPortError {
+        SendPortError::NoRoom {
+            missing,
+            waited: None,
+            dead: 0,
+        }
     }
 
     fn not_put(&self, reason: String) -> SnapshotError {
         SnapshotError::NotPut {
             queue: self.place.address.clone(),
-            source: SendFailure::Transport(reason),
+            source: Unavailable::transport(reason).into(),
         }
     }
 

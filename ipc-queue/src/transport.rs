@@ -110,7 +110,7 @@ use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, DrainError, QueueError, RecvError, SendFailure};
+use crate::error::{BatchPortError, DrainError, QueueError, RecvPortError, SendPortError};
 use crate::loan::Loan;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
@@ -293,20 +293,20 @@ pub trait SendPort: Debug + Send {
     /// Memory for a payload of `len` bytes, and a place in the queue for it.
     ///
     /// # Errors
-    /// [`SendFailure::Full`] or `NoMemory` with [`Wait::No`], `TimedOut` with a deadline; [`SendFailure::Unsupported`] for
-    /// options that the transport has not, and [`SendFailure::Duplicate`] for a key that the queue remembers.
+    /// [`SendPortError::NoRoom`] when the wait is over; [`SendFailure::Unsupported`] for options that the
+    /// transport does not support, and [`SendFailure::Duplicate`] for a key that the queue remembers.
     fn loan_with(
         &self,
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure>;
+    ) -> Result<Loan<'_>, SendPortError>;
 
     /// As [`loan_with`](Self::loan_with), for a message of that kind and no other options.
     ///
     /// # Errors
     /// As `loan_with`, but for what is said of options.
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
 
@@ -314,20 +314,20 @@ pub trait SendPort: Debug + Send {
     ///
     /// # Errors
     /// As [`loan`](Self::loan) and [`Loan::publish`].
-    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         let mut loan = self.loan(payload.len(), kind, wait)?;
         loan.copy_from_slice(payload);
-        loan.publish()
+        Ok(loan.publish_port()?)
     }
 
     /// Sends copies of all `payloads`, in their order; waits as told for each that there is no room for.
     ///
     /// # Errors
-    /// [`BatchFailure`] says how many were sent before the first that could not be.
-    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+    /// [`BatchPortError`] says how many were sent before the first that could not be.
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
         for (sent, payload) in payloads.iter().enumerate() {
             self.send(payload, kind, wait)
-                .map_err(|failure| BatchFailure { sent, failure })?;
+                .map_err(|error| BatchPortError { sent, error })?;
         }
         Ok(())
     }
@@ -348,8 +348,8 @@ pub trait ReceivePort: Debug + Send {
     /// The next message.
     ///
     /// # Errors
-    /// [`RecvError::Empty`] with [`Wait::No`], `TimedOut` with a deadline.
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError>;
+    /// [`RecvPortError::Empty`] with [`Wait::No`], `TimedOut` with a deadline.
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError>;
 
     /// Appends the next messages, at most `most`: waits as told for the first, then takes what else is there.
     ///
@@ -360,7 +360,7 @@ pub trait ReceivePort: Debug + Send {
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         if most > 0 {
             into.push(self.recv(wait)?);
         }

@@ -209,7 +209,7 @@ impl Transport for UnixQueue {
     }
 
     fn address(&self) -> String {
-        format!("unix:{}", self.client.path.display())
+        self.client.address()
     }
 
     fn close(&self) -> Result<(), ControlError> {

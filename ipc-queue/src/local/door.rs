@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::table::Wake;
 use crate::bell::{Bell, Door};
-use crate::error::SettleError;
+use crate::error::SettleFailure;
 use crate::owned::SettleOnce;
 use crate::transport::Settle;
 
@@ -76,11 +76,15 @@ pub(super) struct LocalHeld {
 }
 
 impl SettleOnce for LocalHeld {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         self.shared.settle(self.ticket, how)
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         self.shared.extend(self.ticket, by)
+    }
+
+    fn queue(&self) -> String {
+        self.shared.address()
     }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::MessageId;
 
-use crate::error::SendFailure;
+use super::table::Lack;
+use crate::error::{NoRoom, SendFailure};
 use crate::send_options::Key;
 
 /// What is known of keys.
@@ -34,12 +35,12 @@ impl Keys {
     }
 
     /// Takes a key for a loan.
-    pub(super) fn take(&mut self, key: Key, now: Instant) -> Result<(), SendFailure> {
+    pub(super) fn take(&mut self, key: Key, now: Instant) -> Result<(), Lack> {
         let remembered = |until: Option<Instant>| until.is_none_or(|until| now < until);
         match self.known.get(&key) {
-            Some(Use::Now) => return Err(SendFailure::KeyInUse),
+            Some(Use::Now) => return Err(Lack::Room(NoRoom::Key)),
             Some(Use::Sent(of, until)) if remembered(*until) => {
-                return Err(SendFailure::Duplicate { of: *of });
+                return Err(SendFailure::Duplicate { of: *of }.into());
             }
             _ => {}
         }
@@ -50,10 +51,9 @@ impl Keys {
             });
         }
         if self.known.len() >= self.most {
-            return Err(SendFailure::KeysFull {
-                keys: self.known.len() as u64,
-                window: self.window,
-            });
+            let keys = self.known.len() as u64;
+            let window = self.window;
+            return Err(SendFailure::KeysFull { keys, window }.into());
         }
         self.known.insert(key, Use::Now);
         Ok(())
@@ -103,11 +103,11 @@ mod tests {
         let mut keys = Keys::new(WINDOW, 64);
         let key = Key::of("one");
         assert_eq!(keys.take(key, start), Ok(()));
-        assert_eq!(keys.take(key, start), Err(SendFailure::KeyInUse));
+        assert_eq!(keys.take(key, start), Err(Lack::Room(NoRoom::Key)));
         keys.sent(key, id, start);
         let before_its_end = start + WINDOW - Duration::from_millis(1);
         let again = keys.take(key, before_its_end);
-        assert_eq!(again, Err(SendFailure::Duplicate { of: id }));
+        assert_eq!(again, Err(SendFailure::Duplicate { of: id }.into()));
         assert_eq!(keys.take(key, start + WINDOW), Ok(()));
         keys.give_back(key);
         assert_eq!(keys.take(key, start), Ok(()));

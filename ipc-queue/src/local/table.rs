@@ -13,7 +13,7 @@ use crate::ageing;
 use crate::capability::{Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::delivery::About;
-use crate::error::{RecvError, SendFailure, SettleError};
+use crate::error::{NoRoom, RecvFailure, RecvPortError, SendFailure, SettleFailure, Unavailable};
 use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, Settle, nack_delay, shorten_reason};
@@ -45,6 +45,20 @@ struct Lease {
     /// The name of the thread that received it.
     thread: String,
     ends_at: Option<Instant>,
+}
+
+/// What a message lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// Waiting may help.
+    Room(NoRoom),
+    Failed(SendFailure),
+}
+
+impl From<SendFailure> for Lack {
+    fn from(failure: SendFailure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// How far a queue has come. A closed queue can be opened again, a removed one stays removed.
@@ -132,21 +146,22 @@ impl Table {
     // --- sending ---------------------------------------------------------------------------------
 
     /// Lends a place, under a ticket.
-    pub(super) fn lend(&mut self, options: &SendOptions) -> Result<u64, SendFailure> {
+    pub(super) fn lend(&mut self, options: &SendOptions) -> Result<u64, Lack> {
         match self.life {
-            Life::Removed => return Err(SendFailure::Removed),
-            Life::Closed => return Err(SendFailure::Closed),
+            Life::Removed => return Err(SendFailure::from(Unavailable::Removed).into()),
+            Life::Closed => return Err(SendFailure::Closed.into()),
             Life::Open => {}
         }
         if !self.priorities && options.priority != Priority::default() {
-            return Err(Unsupported::by_settings(Semantic::Priorities).into());
+            return Err(SendFailure::from(Unsupported::by_settings(Semantic::Priorities)).into());
         }
         self.check_room(options)?;
         if let Some(key) = options.key {
             let keys = self.keys.as_mut();
-            let keys = keys.ok_or(Unsupported::by_settings(Semantic::Deduplication))?;
+            let missing = || Unsupported::by_settings(Semantic::Deduplication);
+            let keys = keys.ok_or_else(|| SendFailure::from(missing()))?;
             let taken = keys.take(key, Instant::now());
-            let duplicate = matches!(taken, Err(SendFailure::Duplicate { .. }));
+            let duplicate = matches!(taken, Err(Lack::Failed(SendFailure::Duplicate { .. })));
             self.counts.duplicates += u64::from(duplicate);
             taken?;
         }
@@ -156,7 +171,7 @@ impl Table {
     }
 
     /// Whether there is a place; makes one if `options` says so, and if it can.
-    fn check_room(&mut self, options: &SendOptions) -> Result<(), SendFailure> {
+    fn check_room(&mut self, options: &SendOptions) -> Result<(), Lack> {
         if self.in_use(options.priority) < u64::from(self.settings.capacity) {
             return Ok(());
         }
@@ -166,10 +181,13 @@ impl Table {
             self.counts.overflowed += 1;
             return Ok(());
         }
-        Err(SendFailure::Full {
+        Err(Lack::Room(NoRoom::Places {
             capacity: self.settings.capacity,
-            dead: self.dead.len() as u64,
-        })
+        }))
+    }
+
+    pub(super) fn count_dead(&self) -> u64 {
+        self.dead.len() as u64
     }
 
     /// How many places of this priority are taken.
@@ -194,10 +212,10 @@ impl Table {
         payload: Vec<u8>,
     ) -> Result<Wake, SendFailure> {
         let Some(options) = self.loans.remove(&ticket) else {
-            return Err(SendFailure::Transport("no such loan".to_owned()));
+            return Err(Unavailable::transport("no such loan").into());
         };
         if self.life == Life::Removed {
-            return Err(SendFailure::Removed);
+            return Err(Unavailable::Removed.into());
         }
         let now = Instant::now();
         if let (Some(key), Some(keys)) = (options.key, &mut self.keys) {
@@ -252,13 +270,13 @@ impl Table {
     // --- receiving -------------------------------------------------------------------------------
 
     /// Delivers the next message, if one is ready.
-    pub(super) fn take(&mut self, holder: u64) -> Result<Option<(Taken, Wake)>, RecvError> {
+    pub(super) fn take(&mut self, holder: u64) -> Result<Option<(Taken, Wake)>, RecvPortError> {
         if self.life == Life::Removed {
-            return Err(RecvError::Removed);
+            return Err(Unavailable::Removed.into());
         }
         let Some(mut item) = self.most_urgent() else {
             if self.life == Life::Closed && self.is_drained_for(holder) {
-                return Err(RecvError::Closed);
+                return Err(RecvFailure::Closed.into());
             }
             return Ok(None);
         };
@@ -341,10 +359,10 @@ impl Table {
 
     // --- settling --------------------------------------------------------------------------------
 
-    pub(super) fn settle(&mut self, ticket: u64, how: Settle<'_>) -> Result<Wake, SettleError> {
+    pub(super) fn settle(&mut self, ticket: u64, how: Settle<'_>) -> Result<Wake, SettleFailure> {
         let Some(Lease { mut item, .. }) = self.leases.remove(&ticket) else {
             self.counts.leases_lost += 1;
-            return Err(SettleError::LeaseLost);
+            return Err(SettleFailure::LeaseLost);
         };
         let wake = match how {
             Settle::Ack => {
@@ -372,8 +390,11 @@ impl Table {
         Ok(wake)
     }
 
-    pub(super) fn extend(&mut self, ticket: u64, by: Duration) -> Result<Wake, SettleError> {
-        let lease = self.leases.get_mut(&ticket).ok_or(SettleError::LeaseLost)?;
+    pub(super) fn extend(&mut self, ticket: u64, by: Duration) -> Result<Wake, SettleFailure> {
+        let lease = self
+            .leases
+            .get_mut(&ticket)
+            .ok_or(SettleFailure::LeaseLost)?;
         if lease.ends_at.is_some() {
             // Beyond what the clock can say is never.
             lease.ends_at = Instant::now().checked_add(by);

@@ -17,7 +17,7 @@ use crate::ageing;
 use crate::bell::Bell;
 use crate::capability::{Semantic, Unsupported};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, RecvError, SendFailure};
+use crate::error::{BatchPortError, RecvPortError, SendFailure, SendPortError};
 use crate::loan::Loan;
 use crate::send_options::SendOptions;
 use crate::transport::{ReceivePort, SendPort, Wait};
@@ -88,13 +88,18 @@ impl ShmSender {
     /// # Errors
     /// As [`SendPort::loan`].
     #[inline(always)]
-    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         self.normal.send(payload, kind, wait)
     }
 
     /// As [`SendPort::loan`].
     #[inline(always)]
-    pub(crate) fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+    pub(crate) fn lend(
+        &self,
+        len: usize,
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<Loan<'_>, SendPortError> {
         self.normal.loan(len, kind, wait)
     }
 
@@ -119,7 +124,7 @@ impl Clone for ShmSender {
 }
 
 impl SendPort for ShmSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendFailure> {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendPortError> {
         self.lend(len, kind, wait)
     }
 
@@ -128,20 +133,22 @@ impl SendPort for ShmSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
-        options.check(super::CAPABILITIES)?;
+    ) -> Result<Loan<'_>, SendPortError> {
+        options
+            .check(super::CAPABILITIES)
+            .map_err(SendFailure::from)?;
         let level = level_of(options.priority);
         if level > self.others.len() {
-            return Err(Unsupported::by_settings(Semantic::Priorities).into());
+            return Err(SendFailure::from(Unsupported::by_settings(Semantic::Priorities)).into());
         }
         self.at(level).loan_with(len, options, wait)
     }
 
-    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         self.send(payload, kind, wait)
     }
 
-    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
         self.normal.send_all(payloads, kind, wait)
     }
 
@@ -167,7 +174,7 @@ impl ShmReceiver {
 
     /// The next message.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         if self.others.is_empty() {
             self.normal.receive(wait)
         } else {
@@ -176,7 +183,7 @@ impl ShmReceiver {
     }
 
     #[inline(never)]
-    fn receive_most_urgent(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn receive_most_urgent(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         let (level, lease) = match self.try_take()? {
             Some(taken) => {
                 self.spin.hit();
@@ -193,7 +200,7 @@ impl ShmReceiver {
         self.levels().any(LevelReceiver::has_more)
     }
 
-    fn wait_for_item(&self, wait: Wait) -> Result<(&LevelReceiver, Lease), RecvError> {
+    fn wait_for_item(&self, wait: Wait) -> Result<(&LevelReceiver, Lease), RecvPortError> {
         let attempt = || self.try_take().transpose();
         let more = || self.has_more();
         let shared = &*self.shared;
@@ -202,7 +209,7 @@ impl ShmReceiver {
     }
 
     /// Takes from the level that comes first of those that have something.
-    fn try_take(&self) -> Result<Option<(&LevelReceiver, Lease)>, RecvError> {
+    fn try_take(&self) -> Result<Option<(&LevelReceiver, Lease)>, RecvPortError> {
         for priority in self.order() {
             let level = self.at(level_of(priority));
             if let Some(lease) = level.try_take()? {
@@ -240,7 +247,7 @@ impl Clone for ShmReceiver {
 }
 
 impl ReceivePort for ShmReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         self.receive(wait)
     }
 
@@ -249,7 +256,7 @@ impl ReceivePort for ShmReceiver {
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         if self.others.is_empty() {
             return self.normal.receive_some(most, wait, into);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::payload::OwnedReadable;
 use super::receiver::LevelReceiver;
-use crate::error::{RecvError, SettleError};
+use crate::error::{SettleFailure, Unavailable};
 use crate::owned::SettleOnce;
 use crate::transport::Settle;
 
@@ -31,11 +31,11 @@ impl OwnedShmDelivery {
 }
 
 impl SettleOnce for OwnedShmDelivery {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         self.receiver().settle(self.payload.lease(), how)
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         self.receiver().extend(self.payload.lease(), by)
     }
 
@@ -47,7 +47,11 @@ impl SettleOnce for OwnedShmDelivery {
         Some(self.payload.bytes())
     }
 
-    fn check_whole(&self) -> Result<(), RecvError> {
+    fn check_whole(&self) -> Result<(), Unavailable> {
         self.receiver().check_whole()
+    }
+
+    fn queue(&self) -> String {
+        self.receiver().queue()
     }
 }

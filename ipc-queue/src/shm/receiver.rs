@@ -23,7 +23,7 @@ use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
 use crate::delivery::Nack;
 use crate::delivery::{About, ByteDelivery};
-use crate::error::{RecvError, SettleError};
+use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::transport::{Settle, Wait, nack_delay, shorten_reason};
 
 /// Receives from one level of a queue in shared memory.
@@ -35,7 +35,7 @@ pub(crate) struct LevelReceiver {
     spin: Spin,
     lane: Lane,
     /// What the last look for a message came to, until a call returns it.
-    trouble: RefCell<Option<RecvError>>,
+    trouble: RefCell<Option<RecvPortError>>,
     /// Whether batches are taken one by one: the last payloads were large.
     singly: Cell<bool>,
 }
@@ -82,7 +82,7 @@ impl LevelReceiver {
     /// Inlined into the receiving program, so that the delivery is made where it stays, of two registers: a copy of
     /// one just written by a callee would wait until its parts are in the cache.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         match self.lease_at_once() {
             Some(lease) => self.deliver(lease),
             None => self.receive_later(wait),
@@ -90,7 +90,7 @@ impl LevelReceiver {
     }
 
     #[cold]
-    fn receive_later(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn receive_later(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         let lease = self.lease_later(wait)?;
         self.deliver(lease)
     }
@@ -129,7 +129,7 @@ impl LevelReceiver {
     }
 
     #[cold]
-    fn lease_later(&self, wait: Wait) -> Result<Lease, RecvError> {
+    fn lease_later(&self, wait: Wait) -> Result<Lease, RecvPortError> {
         if let Some(error) = self.trouble.take() {
             return Err(error);
         }
@@ -144,7 +144,7 @@ impl LevelReceiver {
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         let before = into.len();
         let mut bytes = 0;
         while into.len() - before < most && bytes < LARGE_BATCH_BYTES {
@@ -164,7 +164,7 @@ impl LevelReceiver {
                     Err(error) if first_new == before => return Err(error),
                     Err(error) => {
                         // The next call finds all others, too.
-                        if matches!(error, RecvError::Damaged(_)) {
+                        if matches!(&error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
                             *self.trouble.borrow_mut() = Some(error);
                         }
                         break;
@@ -219,7 +219,7 @@ impl LevelReceiver {
     }
 
     #[cold]
-    fn wait_for_item(&self, wait: Wait) -> Result<Lease, RecvError> {
+    fn wait_for_item(&self, wait: Wait) -> Result<Lease, RecvPortError> {
         let attempt = || self.try_take().transpose();
         let more = || self.has_more();
         let waited = self
@@ -240,7 +240,7 @@ impl LevelReceiver {
         self.level.ring.next_sent_at(&self.cursor.borrow())
     }
 
-    pub(super) fn try_take(&self) -> Result<Option<Lease>, RecvError> {
+    pub(super) fn try_take(&self) -> Result<Option<Lease>, RecvPortError> {
         let shared = &*self.shared;
         let flags = shared.usable()?;
         if flags & PAUSED != 0 {
@@ -256,7 +256,7 @@ impl LevelReceiver {
             }
             None if flags & CLOSED != 0 && shared.is_drained(Some(shared.seat)) => {
                 shared.usable()?;
-                Err(RecvError::Closed)
+                Err(RecvFailure::Closed.into())
             }
             taken => Ok(taken),
         }
@@ -271,7 +271,7 @@ impl LevelReceiver {
 
     /// Drops a message that nobody wanted in time, and those like it behind it.
     #[cold]
-    fn try_take_next(&self, unwanted: Lease) -> Result<Option<Lease>, RecvError> {
+    fn try_take_next(&self, unwanted: Lease) -> Result<Option<Lease>, RecvPortError> {
         let shared = &*self.shared;
         let mut unwanted = Some(unwanted);
         while let Some(lease) = unwanted.take() {
@@ -318,7 +318,7 @@ impl LevelReceiver {
     }
 
     #[inline(always)]
-    pub(super) fn deliver(&self, lease: Lease) -> Result<ByteDelivery<'_>, RecvError> {
+    pub(super) fn deliver(&self, lease: Lease) -> Result<ByteDelivery<'_>, RecvPortError> {
         let cell = self.level.ring.cell(lease.index());
         let body = cell.body();
         // No sender: zeroes in the message's place, if not damage.
@@ -338,7 +338,7 @@ impl LevelReceiver {
 
     /// Of a message with headers the place looks like one that does not exist: see [`Body`].
     #[cold]
-    fn before_headers(&self, lease: Lease, bad: BadPlace) -> Result<Readable<'_>, RecvError> {
+    fn before_headers(&self, lease: Lease, bad: BadPlace) -> Result<Readable<'_>, RecvPortError> {
         let body = self.level.ring.cell(lease.index()).body();
         let Some(body) = body.before_headers() else {
             return Err(self.bury_damaged(&lease, bad.reason));
@@ -352,12 +352,12 @@ impl LevelReceiver {
         readable.map_err(|(lease, bad)| self.bury_damaged(&lease, bad.reason))
     }
 
-    fn check(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
+    fn check(&self, lease: &Lease, body: Body) -> Result<(), RecvPortError> {
         self.shared.usable()?;
         self.check_chunk(lease, body)
     }
 
-    fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvError> {
+    fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvPortError> {
         match body.chunk {
             Some(chunk)
                 if chunk < self.level.payloads.geometry().chunks()
@@ -374,17 +374,19 @@ impl LevelReceiver {
     }
 
     #[cold]
-    fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvError {
+    fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvPortError {
         events::damaged(&self.shared, lease.index(), &reason);
         self.level.ring.keep_reason(lease, shorten_reason(&reason));
         let settled = self.level.ring.settle(lease, Settlement::Bury);
         let _ = self.settled(settled, Received::Buried);
-        let damaged = |_| RecvError::Damaged(reason);
-        self.shared.usable().map_or_else(RecvError::from, damaged)
+        let damaged = |_| RecvFailure::damaged(reason).into();
+        self.shared
+            .usable()
+            .map_or_else(RecvPortError::from, damaged)
     }
 
     #[inline(always)]
-    fn ack(&self, lease: &Lease) -> Result<(), SettleError> {
+    fn ack(&self, lease: &Lease) -> Result<(), SettleFailure> {
         let shared = &*self.shared;
         if !shared.attachment.is_ours() {
             return Err(self.not_ours());
@@ -401,7 +403,7 @@ impl LevelReceiver {
     }
 
     #[inline(never)]
-    pub(super) fn settle(&self, lease: &Lease, how: Settle<'_>) -> Result<(), SettleError> {
+    pub(super) fn settle(&self, lease: &Lease, how: Settle<'_>) -> Result<(), SettleFailure> {
         let ring = &self.level.ring;
         if !self.shared.attachment.is_ours() {
             return Err(self.not_ours());
@@ -445,7 +447,7 @@ impl LevelReceiver {
     }
 
     /// Counts a settlement as `what`, unless the lease had been lost, and wakes whom it concerns.
-    fn settled(&self, settled: Settled, what: Received) -> Result<(), SettleError> {
+    fn settled(&self, settled: Settled, what: Received) -> Result<(), SettleFailure> {
         let shared = &*self.shared;
         let lost = matches!(settled, Settled::LeaseLost | Settled::Over);
         self.lane.add(if lost { Received::Lost } else { what }, 1);
@@ -475,23 +477,27 @@ impl LevelReceiver {
     /// In a forked copy the lease is the parent's. Where the descriptor was lost it comes back when
     /// the queue is let go.
     #[cold]
-    fn not_ours(&self) -> SettleError {
+    fn not_ours(&self) -> SettleFailure {
         match self.shared.why_not_ours() {
-            Gone::DescriptorLost(lost) => lost.into(),
-            Gone::Deleted => SettleError::Deleted,
-            _ => SettleError::Forked,
+            gone @ (Gone::DescriptorLost { .. } | Gone::Deleted) => Unavailable::from(gone).into(),
+            _ => Unavailable::Forked.into(),
         }
+    }
+
+    /// The queue's address, for errors.
+    pub(super) fn queue(&self) -> String {
+        self.shared.address()
     }
 
     #[cold]
-    fn lost(&self) -> SettleError {
+    fn lost(&self) -> SettleFailure {
         match self.shared.usable() {
-            Err(Gone::Truncated) => SettleError::Truncated,
-            _ => SettleError::LeaseLost,
+            Err(Gone::Truncated) => Unavailable::Truncated.into(),
+            _ => SettleFailure::LeaseLost,
         }
     }
 
-    pub(super) fn extend(&self, lease: &Lease, by: Duration) -> Result<(), SettleError> {
+    pub(super) fn extend(&self, lease: &Lease, by: Duration) -> Result<(), SettleFailure> {
         let shared = &*self.shared;
         if !shared.attachment.is_ours() {
             return Err(self.not_ours());
@@ -508,9 +514,9 @@ impl LevelReceiver {
     }
 
     #[inline]
-    pub(super) fn check_whole(&self) -> Result<(), RecvError> {
+    pub(super) fn check_whole(&self) -> Result<(), Unavailable> {
         match self.shared.usable() {
-            Err(Gone::Truncated) => Err(RecvError::Truncated),
+            Err(Gone::Truncated) => Err(Unavailable::Truncated),
             _ => Ok(()),
         }
     }
@@ -575,7 +581,7 @@ impl Drop for Freed<'_> {
 impl<'a> ShmDelivery<'a> {
     /// Acks, for once, and never dropped after. What it frees is yet to be told.
     #[inline(always)]
-    pub(crate) fn ack_in(&self, freed: &mut Freed<'a>) -> Result<(), SettleError> {
+    pub(crate) fn ack_in(&self, freed: &mut Freed<'a>) -> Result<(), SettleFailure> {
         let (receiver, lease) = (self.receiver, self.payload.lease());
         if !receiver.shared.attachment.is_ours() {
             return Err(receiver.not_ours());
@@ -631,8 +637,13 @@ impl ShmDelivery<'_> {
 
     /// Whether what was read so far was the message, and not zeroes in its place.
     #[inline]
-    pub(crate) fn check_whole(&self) -> Result<(), RecvError> {
+    pub(crate) fn check_whole(&self) -> Result<(), Unavailable> {
         self.receiver.check_whole()
+    }
+
+    /// The queue's address, for errors.
+    pub(crate) fn queue(&self) -> String {
+        self.receiver.queue()
     }
 
     pub(crate) fn queue_id(&self) -> u64 {
@@ -644,7 +655,7 @@ impl ShmDelivery<'_> {
         self.receiver.level.ring.attempts(self.payload.lease())
     }
 
-    pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         self.receiver.extend(self.payload.lease(), by)
     }
 
@@ -659,7 +670,7 @@ impl ShmDelivery<'_> {
 
     /// For once, and never dropped after.
     #[inline]
-    pub(crate) fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    pub(crate) fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         match how {
             Settle::Ack => self.receiver.ack(self.payload.lease()),
             other => self.receiver.settle(self.payload.lease(), other),

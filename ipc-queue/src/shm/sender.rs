@@ -23,7 +23,7 @@ use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
 use crate::capability::{Semantic, Unsupported};
-use crate::error::{NoRoom, SendFailure};
+use crate::error::{NoRoom, SendFailure, SendPortError, Unavailable};
 use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::transport::Wait;
 
@@ -113,6 +113,12 @@ impl LevelSender {
         }
     }
 
+    /// The queue's address, for errors.
+    #[cold]
+    pub(crate) fn address(&self) -> String {
+        self.shared.address()
+    }
+
     /// The number that this handle's messages bear.
     pub(super) fn id(&self) -> SenderId {
         self.id
@@ -128,7 +134,7 @@ impl LevelSender {
         payload: &[u8],
         kind: Kind,
         wait: Wait,
-    ) -> Result<MessageId, SendFailure> {
+    ) -> Result<MessageId, SendPortError> {
         match self.try_lend(payload.len(), kind) {
             Ok(place) => {
                 self.spin.hit();
@@ -145,7 +151,7 @@ impl LevelSender {
         kind: Kind,
         wait: Wait,
         lack: Lack,
-    ) -> Result<MessageId, SendFailure> {
+    ) -> Result<MessageId, SendPortError> {
         let place = self.wait_for_room(payload.len(), kind, wait, lack)?;
         self.send_in(place, payload, kind)
     }
@@ -156,7 +162,7 @@ impl LevelSender {
         mut place: Writable<'_>,
         payload: &[u8],
         kind: Kind,
-    ) -> Result<MessageId, SendFailure> {
+    ) -> Result<MessageId, SendPortError> {
         place.bytes_mut().copy_from_slice(payload);
         let stamp = self.stamp(clock::wall());
         self.publish(place, kind, stamp)?;
@@ -172,7 +178,7 @@ impl LevelSender {
         self.lane.add(Sent::Bytes, bytes as u64);
     }
 
-    fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Writable<'_>, SendFailure> {
+    fn lend(&self, len: usize, kind: Kind, wait: Wait) -> Result<Writable<'_>, SendPortError> {
         match self.try_lend(len, kind) {
             Ok(place) => {
                 self.spin.hit();
@@ -189,7 +195,7 @@ impl LevelSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Writable<'_>, SendFailure> {
+    ) -> Result<Writable<'_>, SendPortError> {
         let try_lend = || self.try_lend_for(len, options);
         try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
     }
@@ -221,7 +227,7 @@ impl LevelSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Writable<'_>, SendFailure> {
+    ) -> Result<Writable<'_>, SendPortError> {
         self.try_lend_dropping(len, options).or_else(|lack| {
             self.wait_until_lent(len, wait, lack, || self.try_lend_for(len, options))
         })
@@ -244,9 +250,11 @@ impl LevelSender {
         options: &SendOptions,
         key: Key,
         wait: Wait,
-    ) -> Result<(Writable<'_>, HeldKey), SendFailure> {
+    ) -> Result<(Writable<'_>, HeldKey), SendPortError> {
         let Some(keys) = &self.shared.contents.keys else {
-            return Err(Unsupported::by_settings(Semantic::Deduplication).into());
+            return Err(
+                SendFailure::from(Unsupported::by_settings(Semantic::Deduplication)).into(),
+            );
         };
         let try_lend = || self.try_lend_keyed(keys, len, options, key);
         try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
@@ -331,7 +339,7 @@ impl LevelSender {
         kind: Kind,
         wait: Wait,
         lack: Lack,
-    ) -> Result<Writable<'_>, SendFailure> {
+    ) -> Result<Writable<'_>, SendPortError> {
         self.wait_until_lent(len, wait, lack, || self.try_lend(len, kind))
     }
 
@@ -341,19 +349,21 @@ impl LevelSender {
         wait: Wait,
         lack: Lack,
         try_lend: impl Fn() -> Result<T, Lack>,
-    ) -> Result<T, SendFailure> {
+    ) -> Result<T, SendPortError> {
         if let Lack::Over(failure) = lack {
-            return Err(failure);
+            return Err(failure.into());
         }
         let missing = |lack: &Lack| match lack {
             Lack::Memory => NoRoom::Memory { bytes: len as u64 },
             Lack::Key => NoRoom::Key,
-            Lack::Place | Lack::Over(_) => NoRoom::Places,
+            Lack::Place | Lack::Over(_) => NoRoom::Places {
+                capacity: self.level.ring.cells(),
+            },
         };
         let last = Cell::new(missing(&lack));
         let attempt = || match try_lend() {
             Ok(lent) => Some(Ok(lent)),
-            Err(Lack::Over(failure)) => Some(Err(failure)),
+            Err(Lack::Over(failure)) => Some(Err(failure.into())),
             Err(lack) => {
                 last.set(missing(&lack));
                 None
@@ -365,18 +375,10 @@ impl LevelSender {
             .wait_for(self.shared.room(), wait, &self.spin, attempt, more);
         waited.unwrap_or_else(|waited| {
             self.lane.add(Sent::Refused, 1);
-            Err(match (waited, lack) {
-                (Some(waited), _) => SendFailure::TimedOut {
-                    waited,
-                    missing: last.get(),
-                    dead: self.shared.dead(),
-                },
-                (None, Lack::Memory) => SendFailure::NoMemory { bytes: len },
-                (None, Lack::Key) => SendFailure::KeyInUse,
-                (None, _) => SendFailure::Full {
-                    capacity: self.level.ring.cells(),
-                    dead: self.shared.dead(),
-                },
+            Err(SendPortError::NoRoom {
+                missing: last.get(),
+                waited,
+                dead: self.shared.dead(),
             })
         })
     }
@@ -470,7 +472,7 @@ impl LevelSender {
             Ok(place) => Ok(place),
             Err((claim, bad)) => {
                 self.give_back(claim);
-                Err(Lack::Over(SendFailure::Damaged(bad.reason)))
+                Err(Lack::Over(SendFailure::damaged(bad.reason)))
             }
         }
     }
@@ -666,7 +668,7 @@ impl LevelSender {
         let all = match body {
             Some(body) if chunk.is_none() => {
                 let trailer = self.level.payloads.trailer_bytes(old.index(), body);
-                len + trailer.map_err(|bad| SendFailure::Damaged(bad.reason))?
+                len + trailer.map_err(|bad| SendFailure::damaged(bad.reason))?
             }
             _ => len,
         };
@@ -727,8 +729,9 @@ impl LevelSender {
     #[cold]
     fn lost(&self) -> SendFailure {
         let reason = "a cell that was being written is somebody else's";
-        let damaged = |_| SendFailure::Damaged(reason.to_owned());
-        self.shared.usable().map_or_else(SendFailure::from, damaged)
+        let damaged = |_| SendFailure::damaged(reason);
+        let gone = |gone| SendFailure::from(Unavailable::from(gone));
+        self.shared.usable().map_or_else(gone, damaged)
     }
 }
 

@@ -14,7 +14,7 @@ use ipc_shm::{DELETED, FileLoss, REMOVED, TRUNCATED};
 use super::spin::Spin;
 use super::{CLOSED, PAUSED, Shared};
 use crate::control::{ControlCall, ControlFailure};
-use crate::error::{DrainError, RecvError, SendFailure, SettleError};
+use crate::error::{DrainError, RecvPortError, SendFailure, Unavailable};
 use crate::transport::Wait;
 
 /// Why a queue can't be used any more, if so.
@@ -24,69 +24,27 @@ pub(crate) enum Gone {
     Deleted,
     Truncated,
     Forked,
-    /// Never freed: it happens once in the life of an opened queue, if at all, and this must stay
-    /// small.
-    DescriptorLost(&'static LostDescriptor),
+    /// Other code of this process closed it.
+    DescriptorLost {
+        descriptor: i32,
+    },
 }
 
-/// A descriptor that other code of this process closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LostDescriptor {
-    queue: String,
-    descriptor: i32,
-}
-
-impl From<&LostDescriptor> for SettleError {
-    fn from(lost: &LostDescriptor) -> Self {
-        Self::DescriptorLost {
-            queue: lost.queue.clone(),
-            descriptor: lost.descriptor,
-        }
-    }
-}
-
-impl From<Gone> for SendFailure {
+impl From<Gone> for Unavailable {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Removed => Self::Removed,
             Gone::Deleted => Self::Deleted,
             Gone::Truncated => Self::Truncated,
             Gone::Forked => Self::Forked,
-            Gone::DescriptorLost(lost) => Self::DescriptorLost {
-                queue: lost.queue.clone(),
-                descriptor: lost.descriptor,
-            },
+            Gone::DescriptorLost { descriptor } => Self::DescriptorLost { descriptor },
         }
     }
 }
 
-impl From<Gone> for RecvError {
+impl From<Gone> for RecvPortError {
     fn from(gone: Gone) -> Self {
-        match gone {
-            Gone::Removed => Self::Removed,
-            Gone::Deleted => Self::Deleted,
-            Gone::Truncated => Self::Truncated,
-            Gone::Forked => Self::Forked,
-            Gone::DescriptorLost(lost) => Self::DescriptorLost {
-                queue: lost.queue.clone(),
-                descriptor: lost.descriptor,
-            },
-        }
-    }
-}
-
-impl From<Gone> for ControlFailure {
-    fn from(gone: Gone) -> Self {
-        match gone {
-            Gone::Removed => Self::Removed,
-            Gone::Deleted => Self::Deleted,
-            Gone::Truncated => Self::Truncated,
-            Gone::Forked => Self::Forked,
-            Gone::DescriptorLost(lost) => Self::DescriptorLost {
-                queue: lost.queue.clone(),
-                descriptor: lost.descriptor,
-            },
-        }
+        Unavailable::from(gone).into()
     }
 }
 
@@ -120,13 +78,7 @@ impl Shared {
         let attachment = &self.attachment;
         match attachment.loss().filter(|_| attachment.is_this_process()) {
             None => Gone::Forked,
-            Some(FileLoss::Descriptor(descriptor)) => {
-                let lost = || {
-                    let queue = attachment.segment().name().to_string();
-                    &*Box::leak(Box::new(LostDescriptor { queue, descriptor }))
-                };
-                Gone::DescriptorLost(self.lost_descriptor.get_or_init(lost))
-            }
+            Some(FileLoss::Descriptor(descriptor)) => Gone::DescriptorLost { descriptor },
             // The only other one: it was moved away.
             Some(_) => Gone::Deleted,
         }
@@ -141,16 +93,18 @@ impl Shared {
         match self.usable() {
             Ok(flags) if flags & CLOSED == 0 => Ok(()),
             Ok(_) => Err(SendFailure::Closed),
-            Err(gone) => Err(gone.into()),
+            Err(gone) => Err(Unavailable::from(gone).into()),
         }
     }
 
     /// Why nothing was received: how long it was waited for, if at all.
-    pub(super) fn nothing_came(&self, waited: Option<Duration>) -> RecvError {
+    pub(super) fn nothing_came(&self, waited: Option<Duration>) -> RecvPortError {
         match waited {
-            Some(waited) => RecvError::TimedOut { waited },
-            None if matches!(self.usable(), Ok(flags) if flags & PAUSED != 0) => RecvError::Paused,
-            None => RecvError::Empty,
+            Some(waited) => RecvPortError::TimedOut { waited },
+            None if matches!(self.usable(), Ok(flags) if flags & PAUSED != 0) => {
+                RecvPortError::Paused
+            }
+            None => RecvPortError::Empty,
         }
     }
 
@@ -158,7 +112,7 @@ impl Shared {
     pub(super) fn wait_until_drained(&self, wait: Wait) -> Result<(), DrainError> {
         let look = || match self.usable() {
             Err(gone) => {
-                let failure = ControlFailure::from(gone);
+                let failure = ControlFailure::from(Unavailable::from(gone));
                 let error = failure.of(self.address(), ControlCall::Drain);
                 Some(Err(error.into()))
             }

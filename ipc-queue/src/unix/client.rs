@@ -9,7 +9,7 @@ use super::frame::{Carried, Received, WireError};
 use super::link::{Link, Lost, NotConnected};
 use super::wire::{Answer, Ask, Welcome};
 use crate::control::{ControlFailure, Outcome};
-use crate::error::{QueueError, RecvError, SendFailure};
+use crate::error::{QueueError, Unavailable};
 use crate::transport::Wait;
 
 /// One opening of a served queue.
@@ -50,6 +50,11 @@ impl Client {
             home: Mutex::new(Arc::new(first)),
             doors: Doors::default(),
         }
+    }
+
+    /// The queue's address.
+    pub(super) fn address(&self) -> String {
+        format!("unix:{}", self.path.display())
     }
 
     /// The largest payload.
@@ -165,8 +170,8 @@ impl Trouble {
     /// The control call's failure, after it waited for so long for an answer to `request`.
     pub(super) fn into_failure(self, request: &str, waited: Duration) -> ControlFailure {
         match self {
-            Self::Removed => ControlFailure::Removed,
-            Self::Forked => ControlFailure::Forked,
+            Self::Removed => Unavailable::Removed.into(),
+            Self::Forked => Unavailable::Forked.into(),
             Self::Connection { reason, outcome } => ControlFailure::Unreachable {
                 request: request.to_owned(),
                 waited,
@@ -180,8 +185,8 @@ impl Trouble {
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Removed => write!(f, "{}", SendFailure::Removed),
-            Self::Forked => write!(f, "{}", SendFailure::Forked),
+            Self::Removed => Unavailable::Removed.fmt(f),
+            Self::Forked => Unavailable::Forked.fmt(f),
             Self::Connection {
                 reason,
                 outcome: Outcome::NotDone,
@@ -213,25 +218,17 @@ impl From<WireError> for Trouble {
     }
 }
 
-macro_rules! troubles {
-    ($($error:ident)*) => {
-        $(
-            impl From<Trouble> for $error {
-                fn from(trouble: Trouble) -> Self {
-                    match trouble {
-                        Trouble::Removed => Self::Removed,
-                        Trouble::Forked => Self::Forked,
-                        connection => Self::Transport(connection.to_string()),
-                    }
-                }
-            }
-        )*
-    };
+impl From<Trouble> for Unavailable {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Removed => Self::Removed,
+            Trouble::Forked => Self::Forked,
+            connection @ Trouble::Connection { .. } => Self::transport(connection.to_string()),
+        }
+    }
 }
 
-troubles!(SendFailure RecvError);
-
-impl From<Lost> for SendFailure {
+impl From<Lost> for Unavailable {
     fn from(lost: Lost) -> Self {
         Trouble::from(lost).into()
     }

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Semantic, Unsupported};
 use crate::control::{ControlError, ControlFailure, Outcome};
-use crate::error::{DrainError, NoRoom, RecvError, SendFailure, SettleError};
+use crate::error::{
+    DrainError, NoRoom, RecvFailure, RecvPortError, SendFailure, SendPortError, SettleFailure,
+    Unavailable,
+};
 
 /// An [`Unsupported`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,25 +20,26 @@ pub(super) struct Lacking {
     by_settings: bool,
 }
 
-/// A [`SendFailure`].
+/// An [`Unavailable`] of the queue, not of the process that serves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum QueueGone {
+    Removed,
+    Deleted,
+    Truncated,
+    Other(String),
+}
+
+/// A [`SendPortError`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SendFailed {
-    Full {
-        capacity: u32,
-        dead: u64,
-    },
-    NoMemory {
-        bytes: u64,
-    },
-    TimedOut {
-        waited: Duration,
+    NoRoom {
         missing: NoRoom,
+        waited: Option<Duration>,
         dead: u64,
     },
     Duplicate {
         of: MessageId,
     },
-    KeyInUse,
     KeysFull {
         keys: u64,
         window: Duration,
@@ -46,35 +50,27 @@ pub(super) enum SendFailed {
         most: u64,
     },
     Closed,
-    Removed,
-    Deleted,
-    Truncated,
     Damaged(String),
-    Other(String),
+    Gone(QueueGone),
 }
 
-/// A [`RecvError`].
+/// A [`RecvPortError`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum RecvFailed {
     Empty,
     TimedOut { waited: Duration },
     Paused,
     Closed,
-    Removed,
-    Deleted,
-    Truncated,
     Damaged(String),
-    Other(String),
+    Gone(QueueGone),
 }
 
-/// A [`SettleError`].
+/// A [`SettleFailure`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SettleFailed {
     Unsupported(Lacking),
     LeaseLost,
-    Deleted,
-    Truncated,
-    Other(String),
+    Gone(QueueGone),
 }
 
 /// A [`DrainError`].
@@ -89,9 +85,7 @@ pub(super) enum DrainFailed {
 pub(super) enum ControlFailed {
     Unsupported(Lacking),
     Closed,
-    Removed,
-    Deleted,
-    Truncated,
+    Gone(QueueGone),
     Unreachable {
         request: String,
         waited: Duration,
@@ -127,24 +121,52 @@ impl From<Lacking> for Unsupported {
     }
 }
 
+impl From<Unavailable> for QueueGone {
+    fn from(cause: Unavailable) -> Self {
+        match cause {
+            Unavailable::Removed => Self::Removed,
+            Unavailable::Deleted => Self::Deleted,
+            Unavailable::Truncated => Self::Truncated,
+            // The server's own: its client was not forked and has lost no descriptor.
+            Unavailable::Forked
+            | Unavailable::DescriptorLost { .. }
+            | Unavailable::Transport { .. } => Self::Other(format!("the server says: {cause}")),
+        }
+    }
+}
+
+impl From<QueueGone> for Unavailable {
+    fn from(gone: QueueGone) -> Self {
+        match gone {
+            QueueGone::Removed => Self::Removed,
+            QueueGone::Deleted => Self::Deleted,
+            QueueGone::Truncated => Self::Truncated,
+            QueueGone::Other(reason) => Self::Transport { reason },
+        }
+    }
+}
+
+impl From<SendPortError> for SendFailed {
+    fn from(error: SendPortError) -> Self {
+        match error {
+            SendPortError::NoRoom {
+                missing,
+                waited,
+                dead,
+            } => Self::NoRoom {
+                missing,
+                waited,
+                dead,
+            },
+            SendPortError::Failed(failure) => failure.into(),
+        }
+    }
+}
+
 impl From<SendFailure> for SendFailed {
     fn from(failure: SendFailure) -> Self {
         match failure {
-            SendFailure::Full { capacity, dead } => Self::Full { capacity, dead },
-            SendFailure::NoMemory { bytes } => Self::NoMemory {
-                bytes: bytes as u64,
-            },
-            SendFailure::TimedOut {
-                waited,
-                missing,
-                dead,
-            } => Self::TimedOut {
-                waited,
-                missing,
-                dead,
-            },
             SendFailure::Duplicate { of } => Self::Duplicate { of },
-            SendFailure::KeyInUse => Self::KeyInUse,
             SendFailure::KeysFull { keys, window } => Self::KeysFull { keys, window },
             SendFailure::Unsupported(what) => Self::Unsupported(what.into()),
             SendFailure::TooLarge { bytes, most } => Self::TooLarge {
@@ -152,16 +174,28 @@ impl From<SendFailure> for SendFailed {
                 most: most as u64,
             },
             SendFailure::Closed => Self::Closed,
-            SendFailure::Removed => Self::Removed,
-            SendFailure::Deleted => Self::Deleted,
-            SendFailure::Truncated => Self::Truncated,
-            SendFailure::Damaged(what) => Self::Damaged(what),
-            // The server's own: its client has neither forked nor lost anything.
-            other @ (SendFailure::Forked
-            | SendFailure::DescriptorLost { .. }
-            | SendFailure::EmptyKey
-            | SendFailure::Encode(_)
-            | SendFailure::Transport(_)) => Self::Other(other.to_string()),
+            SendFailure::Damaged { reason } => Self::Damaged(reason),
+            SendFailure::Unavailable(cause) => Self::Gone(cause.into()),
+            other @ (SendFailure::EmptyKey | SendFailure::Encode(_)) => {
+                Self::Gone(QueueGone::Other(other.to_string()))
+            }
+        }
+    }
+}
+
+impl From<SendFailed> for SendPortError {
+    fn from(failed: SendFailed) -> Self {
+        match failed {
+            SendFailed::NoRoom {
+                missing,
+                waited,
+                dead,
+            } => Self::NoRoom {
+                missing,
+                waited,
+                dead,
+            },
+            other => Self::Failed(other.into()),
         }
     }
 }
@@ -170,19 +204,11 @@ impl From<SendFailed> for SendFailure {
     fn from(failed: SendFailed) -> Self {
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         match failed {
-            SendFailed::Full { capacity, dead } => Self::Full { capacity, dead },
-            SendFailed::NoMemory { bytes } => Self::NoMemory { bytes: size(bytes) },
-            SendFailed::TimedOut {
-                waited,
-                missing,
-                dead,
-            } => Self::TimedOut {
-                waited,
-                missing,
-                dead,
-            },
+            // Where a port does not wait for room, as when it publishes a loan.
+            SendFailed::NoRoom { missing, .. } => {
+                Unavailable::transport(missing.to_string()).into()
+            }
             SendFailed::Duplicate { of } => Self::Duplicate { of },
-            SendFailed::KeyInUse => Self::KeyInUse,
             SendFailed::KeysFull { keys, window } => Self::KeysFull { keys, window },
             SendFailed::Unsupported(what) => Self::Unsupported(what.into()),
             SendFailed::TooLarge { bytes, most } => Self::TooLarge {
@@ -190,73 +216,60 @@ impl From<SendFailed> for SendFailure {
                 most: size(most),
             },
             SendFailed::Closed => Self::Closed,
-            SendFailed::Removed => Self::Removed,
-            SendFailed::Deleted => Self::Deleted,
-            SendFailed::Truncated => Self::Truncated,
-            SendFailed::Damaged(what) => Self::Damaged(what),
-            SendFailed::Other(what) => Self::Transport(what),
+            SendFailed::Damaged(reason) => Self::Damaged { reason },
+            SendFailed::Gone(gone) => Self::Unavailable(gone.into()),
         }
     }
 }
 
-impl From<RecvError> for RecvFailed {
-    fn from(error: RecvError) -> Self {
-        match error {
-            RecvError::Empty => Self::Empty,
-            RecvError::TimedOut { waited } => Self::TimedOut { waited },
-            RecvError::Paused => Self::Paused,
-            RecvError::Closed => Self::Closed,
-            RecvError::Removed => Self::Removed,
-            RecvError::Deleted => Self::Deleted,
-            RecvError::Truncated => Self::Truncated,
-            RecvError::Damaged(what) => Self::Damaged(what),
-            other @ (RecvError::Forked
-            | RecvError::DescriptorLost { .. }
-            | RecvError::Decode { .. }
-            | RecvError::Shutdown
-            | RecvError::Transport(_)) => Self::Other(other.to_string()),
+impl From<RecvPortError> for RecvFailed {
+    fn from(error: RecvPortError) -> Self {
+        let failure = match error {
+            RecvPortError::Empty => return Self::Empty,
+            RecvPortError::TimedOut { waited } => return Self::TimedOut { waited },
+            RecvPortError::Paused => return Self::Paused,
+            RecvPortError::Failed(failure) => failure,
+        };
+        match failure {
+            RecvFailure::Closed => Self::Closed,
+            RecvFailure::Damaged { reason } => Self::Damaged(reason),
+            RecvFailure::Unavailable(cause) => Self::Gone(cause.into()),
+            other @ (RecvFailure::Decode { .. } | RecvFailure::Shutdown) => {
+                Self::Gone(QueueGone::Other(other.to_string()))
+            }
         }
     }
 }
 
-impl From<RecvFailed> for RecvError {
+impl From<RecvFailed> for RecvPortError {
     fn from(failed: RecvFailed) -> Self {
         match failed {
             RecvFailed::Empty => Self::Empty,
             RecvFailed::TimedOut { waited } => Self::TimedOut { waited },
             RecvFailed::Paused => Self::Paused,
-            RecvFailed::Closed => Self::Closed,
-            RecvFailed::Removed => Self::Removed,
-            RecvFailed::Deleted => Self::Deleted,
-            RecvFailed::Truncated => Self::Truncated,
-            RecvFailed::Damaged(what) => Self::Damaged(what),
-            RecvFailed::Other(what) => Self::Transport(what),
+            RecvFailed::Closed => RecvFailure::Closed.into(),
+            RecvFailed::Damaged(reason) => RecvFailure::Damaged { reason }.into(),
+            RecvFailed::Gone(gone) => Unavailable::from(gone).into(),
         }
     }
 }
 
-impl From<SettleError> for SettleFailed {
-    fn from(error: SettleError) -> Self {
-        match error {
-            SettleError::Unsupported(what) => Self::Unsupported(what.into()),
-            SettleError::LeaseLost => Self::LeaseLost,
-            SettleError::Deleted => Self::Deleted,
-            SettleError::Truncated => Self::Truncated,
-            other @ (SettleError::Forked
-            | SettleError::DescriptorLost { .. }
-            | SettleError::Transport(_)) => Self::Other(other.to_string()),
+impl From<SettleFailure> for SettleFailed {
+    fn from(failure: SettleFailure) -> Self {
+        match failure {
+            SettleFailure::Unsupported(what) => Self::Unsupported(what.into()),
+            SettleFailure::LeaseLost => Self::LeaseLost,
+            SettleFailure::Unavailable(cause) => Self::Gone(cause.into()),
         }
     }
 }
 
-impl From<SettleFailed> for SettleError {
+impl From<SettleFailed> for SettleFailure {
     fn from(failed: SettleFailed) -> Self {
         match failed {
             SettleFailed::Unsupported(what) => Self::Unsupported(what.into()),
             SettleFailed::LeaseLost => Self::LeaseLost,
-            SettleFailed::Deleted => Self::Deleted,
-            SettleFailed::Truncated => Self::Truncated,
-            SettleFailed::Other(what) => Self::Transport(what),
+            SettleFailed::Gone(gone) => Self::Unavailable(gone.into()),
         }
     }
 }
@@ -275,9 +288,9 @@ impl From<ControlError> for ControlFailed {
         match error.failure {
             ControlFailure::Unsupported(what) => Self::Unsupported(what.into()),
             ControlFailure::Closed => Self::Closed,
-            ControlFailure::Removed => Self::Removed,
-            ControlFailure::Deleted => Self::Deleted,
-            ControlFailure::Truncated => Self::Truncated,
+            ControlFailure::Unavailable(
+                cause @ (Unavailable::Removed | Unavailable::Deleted | Unavailable::Truncated),
+            ) => Self::Gone(cause.into()),
             ControlFailure::Unreachable {
                 request,
                 waited,
@@ -293,8 +306,7 @@ impl From<ControlError> for ControlFailed {
             ControlFailure::Damaged { reason } => Self::Damaged { reason },
             ControlFailure::NotSent(failure) => Self::NotSent(failure.into()),
             // The server's own: its client was not forked, and opened nothing.
-            other @ (ControlFailure::Forked
-            | ControlFailure::DescriptorLost { .. }
+            other @ (ControlFailure::Unavailable(_)
             | ControlFailure::Frozen { .. }
             | ControlFailure::Open(_)) => Self::Refused {
                 reason: other.to_string(),
@@ -308,9 +320,7 @@ impl From<ControlFailed> for ControlFailure {
         match failed {
             ControlFailed::Unsupported(what) => Self::Unsupported(what.into()),
             ControlFailed::Closed => Self::Closed,
-            ControlFailed::Removed => Self::Removed,
-            ControlFailed::Deleted => Self::Deleted,
-            ControlFailed::Truncated => Self::Truncated,
+            ControlFailed::Gone(gone) => Self::Unavailable(gone.into()),
             ControlFailed::Unreachable {
                 request,
                 waited,

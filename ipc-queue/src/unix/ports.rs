@@ -16,7 +16,9 @@ use super::link::{Link, Lost};
 use super::wire::{Answer, Ask, Delivered, Side};
 use crate::bell::Bell;
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchFailure, RecvError, SendFailure, SettleError};
+use crate::error::{
+    BatchPortError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
+};
 use crate::loan::{Loan, PublishOnce};
 use crate::owned::SettleOnce;
 use crate::send_options::SendOptions;
@@ -41,12 +43,14 @@ pub(super) struct UnixReceiver(Port);
 /// The right to fill one place, over the connection that it was lent by.
 #[derive(Debug)]
 struct UnixPlace {
+    client: Arc<Client>,
     link: Arc<Link>,
     loan: u64,
 }
 
 /// The right to settle one delivery, over the connection that it came by.
 struct UnixHeld {
+    client: Arc<Client>,
     link: Arc<Link>,
     ticket: u64,
 }
@@ -110,7 +114,7 @@ impl UnixSender {
         payload: &[u8],
         options: SendOptions,
         wait: Wait,
-    ) -> Result<MessageId, SendFailure> {
+    ) -> Result<MessageId, SendPortError> {
         self.check_size(payload.len())?;
         let ask = Ask::Send {
             options,
@@ -118,9 +122,14 @@ impl UnixSender {
         };
         let payload = [payload];
         let carried = carried(&payload)?;
-        match self.0.call(&ask, &carried, wait)?.what {
+        match self
+            .0
+            .call(&ask, &carried, wait)
+            .map_err(Unavailable::from)?
+            .what
+        {
             Answer::Sent(sent) => Ok(sent?),
-            _ => Err(Trouble::nonsense().into()),
+            _ => Err(nonsense().into()),
         }
     }
 
@@ -144,14 +153,19 @@ impl UnixSender {
     }
 
     /// Sends what fits into one frame; how many were sent.
-    fn send_some(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<usize, BatchFailure> {
+    fn send_some(
+        &self,
+        payloads: &[&[u8]],
+        kind: Kind,
+        wait: Wait,
+    ) -> Result<usize, BatchPortError> {
         let fitting = Self::fitting(payloads);
         if fitting < 2 {
             let options = SendOptions::new().kind(kind);
             let sent = self.send_with(payloads[0], options, wait);
             return match sent {
                 Ok(_) => Ok(1),
-                Err(failure) => Err(BatchFailure { sent: 0, failure }),
+                Err(error) => Err(BatchPortError { sent: 0, error }),
             };
         }
         let now = &payloads[..fitting];
@@ -160,24 +174,31 @@ impl UnixSender {
             patience: wait.into(),
             lengths: now.iter().map(|payload| payload.len() as u32).collect(),
         };
-        let nothing = |failure| BatchFailure { sent: 0, failure };
+        let nothing = |error| BatchPortError { sent: 0, error };
         let answer = self.0.call(&ask, &Carried::Inline(now), wait);
-        match answer.map_err(|trouble| nothing(trouble.into()))?.what {
+        match answer
+            .map_err(|trouble| nothing(Unavailable::from(trouble).into()))?
+            .what
+        {
             Answer::SentBatch { sent, failure } => match failure {
                 None => Ok(fitting),
-                Some(failure) => Err(BatchFailure {
+                Some(failure) => Err(BatchPortError {
                     sent: sent as usize,
-                    failure: failure.into(),
+                    error: failure.into(),
                 }),
             },
-            _ => Err(nothing(Trouble::nonsense().into())),
+            _ => Err(nothing(nonsense().into())),
         }
     }
 }
 
+fn nonsense() -> Unavailable {
+    Trouble::nonsense().into()
+}
+
 fn carried<'a>(payload: &'a [&'a [u8]; 1]) -> Result<Carried<'a>, SendFailure> {
     Carried::of(payload).map_err(|error| {
-        SendFailure::Transport(format!("no memory for a payload to hand over: {error}"))
+        Unavailable::transport(format!("no memory for a payload to hand over: {error}")).into()
     })
 }
 
@@ -187,7 +208,7 @@ impl SendPort for UnixSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         self.check_size(len)?;
         let ask = Ask::Lend {
             bytes: len as u64,
@@ -198,26 +219,26 @@ impl SendPort for UnixSender {
             let answer = link.call(&ask, &Carried::None, wait)?;
             Ok((Arc::clone(link), answer.what))
         });
-        match lent? {
+        match lent.map_err(Unavailable::from)? {
             (link, Answer::Lent(lent)) => {
-                let loan = lent?;
-                Ok(Loan::buffered(len, UnixPlace { link, loan }))
+                let (loan, client) = (lent?, Arc::clone(&self.0.client));
+                Ok(Loan::buffered(len, UnixPlace { client, link, loan }))
             }
-            _ => Err(Trouble::nonsense().into()),
+            _ => Err(nonsense().into()),
         }
     }
 
-    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         self.send_with(payload, SendOptions::new().kind(kind), wait)
     }
 
-    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchFailure> {
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
         let mut sent = 0;
         while sent < payloads.len() {
             let now = self.send_some(&payloads[sent..], kind, wait);
-            sent += now.map_err(|failure| BatchFailure {
-                sent: sent + failure.sent,
-                ..failure
+            sent += now.map_err(|failed| BatchPortError {
+                sent: sent + failed.sent,
+                ..failed
             })?;
         }
         Ok(())
@@ -239,7 +260,7 @@ impl UnixReceiver {
         most: usize,
         wait: Wait,
         mut take: impl FnMut(ByteDelivery<'a>),
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         let ask = Ask::Receive {
             most: u32::try_from(most).unwrap_or(u32::MAX),
             patience: wait.into(),
@@ -257,12 +278,12 @@ impl UnixReceiver {
                     true
                 }
                 _ => {
-                    end = Err(Trouble::nonsense().into());
+                    end = Err(nonsense().into());
                     true
                 }
             })
         });
-        received?;
+        received.map_err(Unavailable::from)?;
         end
     }
 
@@ -271,17 +292,19 @@ impl UnixReceiver {
         link: &Arc<Link>,
         list: &[Delivered],
         payload: Payload,
-    ) -> Result<impl Iterator<Item = ByteDelivery<'a>>, RecvError> {
+    ) -> Result<impl Iterator<Item = ByteDelivery<'a>>, RecvPortError> {
         let client = &self.0.client;
         let payload = payload.into_bytes(client.most_bytes().max(MAX_INLINE_BYTES));
-        let bytes = payload.map_err(|error| RecvError::Transport(error.to_string()))?;
-        let payloads = split(bytes, list).map_err(Trouble::from)?;
+        let bytes = payload.map_err(|error| Unavailable::transport(error.to_string()))?;
+        let payloads =
+            split(bytes, list).map_err(|error| Unavailable::from(Trouble::from(error)))?;
         let list = list.to_vec();
         Ok(list
             .into_iter()
             .zip(payloads)
             .map(move |(delivered, payload)| {
                 let held = UnixHeld {
+                    client: Arc::clone(client),
                     link: Arc::clone(link),
                     ticket: delivered.ticket,
                 };
@@ -310,10 +333,10 @@ fn split(mut bytes: Vec<u8>, list: &[Delivered]) -> Result<Vec<Vec<u8>>, WireErr
 }
 
 impl ReceivePort for UnixReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         let mut received = None;
         self.receive(1, wait, |delivery| received = Some(delivery))?;
-        received.ok_or_else(|| Trouble::nonsense().into())
+        received.ok_or_else(|| nonsense().into())
     }
 
     fn recv_batch<'a>(
@@ -321,7 +344,7 @@ impl ReceivePort for UnixReceiver {
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         if most == 0 {
             return Ok(());
         }
@@ -338,9 +361,14 @@ impl PublishOnce for UnixPlace {
         let payload = [&payload[..]];
         let carried = carried(&payload)?;
         let ask = Ask::Publish { loan: self.loan };
-        match self.link.call(&ask, &carried, Wait::No)?.what {
+        match self
+            .link
+            .call(&ask, &carried, Wait::No)
+            .map_err(Unavailable::from)?
+            .what
+        {
             Answer::Sent(sent) => Ok(sent?),
-            _ => Err(Trouble::nonsense().into()),
+            _ => Err(nonsense().into()),
         }
     }
 
@@ -349,34 +377,43 @@ impl PublishOnce for UnixPlace {
         let ask = Ask::Abandon { loan: self.loan };
         let _ = self.link.call(&ask, &Carried::None, Wait::No);
     }
+
+    fn queue(&self) -> String {
+        self.client.address()
+    }
 }
 
 impl SettleOnce for UnixHeld {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         let ticket = self.ticket;
         let how = how.into();
         self.ask(&Ask::Settle { ticket, how })
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         let ticket = self.ticket;
         self.ask(&Ask::Extend { ticket, by })
+    }
+
+    fn queue(&self) -> String {
+        self.client.address()
     }
 }
 
 impl UnixHeld {
-    fn ask(&self, ask: &Ask) -> Result<(), SettleError> {
+    fn ask(&self, ask: &Ask) -> Result<(), SettleFailure> {
         match self.link.call(ask, &Carried::None, Wait::No) {
             Ok(answer) => match answer.what {
                 Answer::Settled(settled) => Ok(settled?),
-                _ => Err(SettleError::Transport(Trouble::nonsense().to_string())),
+                _ => Err(nonsense().into()),
             },
-            Err(Lost::Forked) => Err(SettleError::Forked),
+            Err(Lost::Forked) => Err(Unavailable::Forked.into()),
             // The lease ended with the connection.
-            Err(Lost::Before(_)) => Err(SettleError::LeaseLost),
-            Err(Lost::Meanwhile(why)) => Err(SettleError::Transport(format!(
+            Err(Lost::Before(_)) => Err(SettleFailure::LeaseLost),
+            Err(Lost::Meanwhile(why)) => Err(Unavailable::transport(format!(
                 "whether the message was settled is not known: {why}"
-            ))),
+            ))
+            .into()),
         }
     }
 }

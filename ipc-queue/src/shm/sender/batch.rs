@@ -6,7 +6,7 @@ use ipc_proto::Kind;
 use ipc_shm::clock;
 
 use super::{LevelSender, Stamp, Whence};
-use crate::error::{BatchFailure, SendFailure};
+use crate::error::{BatchPortError, SendFailure};
 use crate::shm::payload::Writable;
 use crate::shm::ring::{Claim, Few, SMALL_BYTES, TOGETHER};
 use crate::transport::Wait;
@@ -17,22 +17,19 @@ impl LevelSender {
         payloads: &[&[u8]],
         kind: Kind,
         wait: Wait,
-    ) -> Result<(), BatchFailure> {
+    ) -> Result<(), BatchPortError> {
         let mut sent = 0;
         while let Some(payload) = payloads.get(sent) {
             match self.send_together(&payloads[sent..], kind) {
                 // What is large goes alone: several claimed chunks would leave the cache before they are read. So does the first for which there is no room: for it we wait.
                 Ok(0) => match self.send(payload, kind, wait) {
                     Ok(_) => sent += 1,
-                    Err(failure) => return Err(BatchFailure { sent, failure }),
+                    Err(error) => return Err(BatchPortError { sent, error }),
                 },
                 Ok(more) => sent += more,
-                Err(BatchFailure {
-                    sent: more,
-                    failure,
-                }) => {
+                Err(BatchPortError { sent: more, error }) => {
                     let sent = sent + more;
-                    return Err(BatchFailure { sent, failure });
+                    return Err(BatchPortError { sent, error });
                 }
             }
         }
@@ -42,7 +39,7 @@ impl LevelSender {
     /// Sends the first few small payloads, as far as cells are free in FIFO order: claims all, then
     /// fills and publishes each. So the lines of many cells are on their way at once,
     /// where a locked instruction between any two would wait for each.
-    fn send_together(&self, payloads: &[&[u8]], kind: Kind) -> Result<usize, BatchFailure> {
+    fn send_together(&self, payloads: &[&[u8]], kind: Kind) -> Result<usize, BatchPortError> {
         let most = self.most_inline.min(SMALL_BYTES);
         let is_small = |payload: &&&[u8]| payload.len() <= most;
         let count = payloads.iter().take(TOGETHER).take_while(is_small).count();
@@ -71,7 +68,7 @@ impl LevelSender {
         claims: Few<Claim>,
         payloads: &[&[u8]],
         kind: Kind,
-    ) -> Result<usize, BatchFailure> {
+    ) -> Result<usize, BatchPortError> {
         let count = claims.len();
         let sent_at = clock::wall();
         let mut bytes = 0;
@@ -93,7 +90,8 @@ impl LevelSender {
                 Err(failure) => {
                     claims.for_each(|claim| self.give_back(claim));
                     self.sent(sent as u64, bytes);
-                    return Err(BatchFailure { sent, failure });
+                    let error = failure.into();
+                    return Err(BatchPortError { sent, error });
                 }
             }
             bytes += payload.len();
@@ -131,7 +129,7 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
-    use crate::error::RecvError;
+    use crate::error::RecvPortError;
     use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
     use crate::shm::memory::Word;
@@ -202,7 +200,10 @@ mod tests {
                 .publish_described(place_then, Kind::Data, stamp)
                 .unwrap();
             let damaged = receiver.receive(Wait::No).map(drop);
-            assert!(matches!(damaged, Err(RecvError::Damaged(_))), "{damaged:?}");
+            assert!(
+                matches!(damaged, Err(RecvFailure::damaged(_))),
+                "{damaged:?}"
+            );
             let letter = queue.dead_letters().unwrap().remove(0);
             let expected = format!("cell {index} has headers that can't be decoded");
             assert_eq!(letter.error, expected);

@@ -4,7 +4,7 @@ use ipc_proto::{Kind, MessageId};
 use ipc_shm::clock;
 
 use super::{Lack, LevelSender, Terms};
-use crate::error::SendFailure;
+use crate::error::{SendFailure, SendPortError, Unavailable};
 use crate::loan::Loan;
 use crate::send_options::{SendOptions, WhenFull};
 use crate::shm::payload::Writable;
@@ -32,7 +32,7 @@ impl LevelSender {
         len: usize,
         kind: Kind,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         match self.try_lend(len, kind) {
             Ok(payload) => {
                 self.spin.hit();
@@ -49,7 +49,7 @@ impl LevelSender {
         kind: Kind,
         wait: Wait,
         lack: Lack,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         let payload = self.wait_for_room(len, kind, wait, lack)?;
         Ok(self.loan_of(payload, kind))
     }
@@ -70,7 +70,7 @@ impl LevelSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         let (payload, key) = match (options.key, options.when_full) {
             (Some(key), _) => {
                 let (payload, held) = self.lend_keyed(len, options, key, wait)?;
@@ -97,7 +97,11 @@ impl LevelSender {
     }
 }
 
-impl ShmLoan<'_> {
+impl<'a> ShmLoan<'a> {
+    pub(crate) fn sender(&self) -> &'a LevelSender {
+        self.sender
+    }
+
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.payload.as_ref().map_or(&[], Writable::bytes)
@@ -121,7 +125,7 @@ impl ShmLoan<'_> {
             if !matches!(gone, Gone::Forked | Gone::Truncated) {
                 sender.give_back(payload.into_claim());
             }
-            return Err(gone.into());
+            return Err(Unavailable::from(gone).into());
         }
         let len = payload.len();
         let id = match self.terms.take() {

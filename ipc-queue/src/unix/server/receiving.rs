@@ -8,7 +8,7 @@ use super::connection::{Connection, Event};
 use crate::bell::Listener;
 use crate::control::ControlError;
 use crate::delivery::ByteDelivery;
-use crate::error::{RecvError, SettleError};
+use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::readiness::Ringer;
 use crate::transport::{ReceivePort, Wait};
 use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
@@ -73,13 +73,13 @@ impl<'p> Receiving<'p, '_, '_> {
                     let message = delivery.id();
                     let settled = delivery.settle(how.as_settle());
                     self.let_go(message);
-                    settled
+                    settled.map_err(|error| error.failure)
                 }
-                None => Err(SettleError::LeaseLost),
+                None => Err(SettleFailure::LeaseLost),
             },
             Ask::Extend { ticket, by } => match self.held.get(&ticket) {
-                Some(delivery) => delivery.extend(by),
-                None => Err(SettleError::LeaseLost),
+                Some(delivery) => delivery.extend(by).map_err(|error| error.failure),
+                None => Err(SettleFailure::LeaseLost),
             },
             _ => return Err(WireError::Unasked("this connection is a receiver")),
         };
@@ -93,7 +93,7 @@ impl<'p> Receiving<'p, '_, '_> {
         }
         let since = Instant::now();
         match self.try_receive() {
-            Err(RecvError::Empty | RecvError::Paused) if patience != Patience::None => {}
+            Err(RecvPortError::Empty | RecvPortError::Paused) if patience != Patience::None => {}
             tried => return self.answer_tried(id, most, tried),
         }
         let until = match Wait::from(patience) {
@@ -121,7 +121,7 @@ impl<'p> Receiving<'p, '_, '_> {
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
         match self.try_receive() {
-            Err(RecvError::Empty | RecvError::Paused) => Ok(()),
+            Err(RecvPortError::Empty | RecvPortError::Paused) => Ok(()),
             tried => self.stop_waiting(tried),
         }
     }
@@ -132,43 +132,45 @@ impl<'p> Receiving<'p, '_, '_> {
         let waited = self.waiting.as_ref().map(|waiting| waiting.since.elapsed());
         let waited = waited.unwrap_or_default();
         self.stop_waiting(match tried {
-            Err(RecvError::Empty | RecvError::Paused) => Err(RecvError::TimedOut { waited }),
+            Err(RecvPortError::Empty | RecvPortError::Paused) => {
+                Err(RecvPortError::TimedOut { waited })
+            }
             tried => tried,
         })
     }
 
     fn stop_waiting(
         &mut self,
-        tried: Result<ByteDelivery<'p>, RecvError>,
+        tried: Result<ByteDelivery<'p>, RecvPortError>,
     ) -> Result<(), WireError> {
         let Some(waiting) = self.waiting.take() else {
             return Ok(());
         };
         match tried {
-            Err(RecvError::TimedOut { .. }) => drop(waiting.listener),
+            Err(RecvPortError::TimedOut { .. }) => drop(waiting.listener),
             _ => waiting.listener.found(self.port.has_more()),
         }
         self.answer_tried(waiting.id, waiting.most, tried)
     }
 
-    fn try_receive(&self) -> Result<ByteDelivery<'p>, RecvError> {
+    fn try_receive(&self) -> Result<ByteDelivery<'p>, RecvPortError> {
         // Twice: what another one gives back after the first look, and before it is asked who holds something, is there
         // for the second.
         for _ in 0..2 {
             let received = self.port.recv(Wait::No);
-            if received.as_ref().err() != Some(&RecvError::Closed) {
+            if received.as_ref().err() != Some(&RecvFailure::Closed.into()) {
                 return received;
             }
             if self.others_hold()? {
-                return Err(RecvError::Empty);
+                return Err(RecvPortError::Empty);
             }
         }
-        Err(RecvError::Closed)
+        Err(RecvFailure::Closed.into())
     }
 
     /// Whether anybody else has anything that may still come back. The queue may take all clients for one process, the
     /// server, which need not wait for itself; but one of them may die.
-    fn others_hold(&self) -> Result<bool, RecvError> {
+    fn others_hold(&self) -> Result<bool, RecvPortError> {
         let shared = self.connection.shared;
         // First: what is returned after the look wakes us.
         let connection = self.connection.holder.connection;
@@ -179,12 +181,12 @@ impl<'p> Receiving<'p, '_, '_> {
             .values()
             .map(|held| (held.id(), held.attempt()))
             .collect();
-        let not_answered = |error: ControlError| RecvError::Transport(error.to_string());
+        let not_answered = |error: ControlError| Unavailable::transport(error.to_string());
         let holdings = match shared.queue.holdings() {
             Ok(holdings) => holdings,
             // A queue that can't say does not take us for one either: it knows its receivers.
             Err(error) if error.is_unsupported() => Vec::new(),
-            Err(error) => return Err(not_answered(error)),
+            Err(error) => return Err(not_answered(error).into()),
         };
         let mut held = holdings
             .iter()
@@ -199,7 +201,7 @@ impl<'p> Receiving<'p, '_, '_> {
         &mut self,
         id: u32,
         most: u32,
-        tried: Result<ByteDelivery<'p>, RecvError>,
+        tried: Result<ByteDelivery<'p>, RecvPortError>,
     ) -> Result<(), WireError> {
         match tried {
             Ok(first) => self.hand_over(id, most, first),

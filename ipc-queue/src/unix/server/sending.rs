@@ -7,9 +7,9 @@ use std::time::Instant;
 use ipc_proto::{Kind, MessageId};
 
 use super::connection::{Connection, Event};
-use crate::asynchronous::is_lack;
+use crate::asynchronous::may_pass;
 use crate::bell::Listener;
-use crate::error::{NoRoom, SendFailure};
+use crate::error::{SendFailure, SendPortError, Unavailable};
 use crate::loan::Loan;
 use crate::readiness::Ringer;
 use crate::send_options::SendOptions;
@@ -134,7 +134,7 @@ impl Sending<'_, '_, '_> {
             Ok(answer) => return self.connection.answer(id, &answer, &Carried::None),
             Err(failure) => failure,
         };
-        if patience == Patience::None || !is_lack(&failure) {
+        if patience == Patience::None || !may_pass(&failure) {
             let answer = want.failed(failure);
             return self.connection.answer(id, &answer, &Carried::None);
         }
@@ -162,7 +162,7 @@ impl Sending<'_, '_, '_> {
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
         match self.attempt(&mut waiting.want) {
-            Err(failure) if is_lack(&failure) => {
+            Err(failure) if may_pass(&failure) => {
                 self.waiting = Some(waiting);
                 Ok(())
             }
@@ -177,24 +177,12 @@ impl Sending<'_, '_, '_> {
         };
         let waited = waiting.since.elapsed();
         let tried = self.attempt(&mut waiting.want);
-        let tried = tried.map_err(|failure| match failure {
-            SendFailure::Full { dead, .. } => SendFailure::TimedOut {
-                waited,
-                missing: NoRoom::Places,
+        let tried = tried.map_err(|error| match error {
+            SendPortError::NoRoom { missing, dead, .. } => SendPortError::NoRoom {
+                missing,
+                waited: Some(waited),
                 dead,
             },
-            SendFailure::NoMemory { bytes } => {
-                let stats = self.connection.shared.queue.stats();
-                // For the error's text only.
-                let dead = stats.map_or(0, |stats| stats.dead);
-                let bytes = bytes as u64;
-                let missing = NoRoom::Memory { bytes };
-                SendFailure::TimedOut {
-                    waited,
-                    missing,
-                    dead,
-                }
-            }
             other => other,
         });
         self.stop_waiting(waiting, tried)
@@ -203,10 +191,10 @@ impl Sending<'_, '_, '_> {
     fn stop_waiting(
         &mut self,
         waiting: Waiting,
-        tried: Result<Answer, SendFailure>,
+        tried: Result<Answer, SendPortError>,
     ) -> Result<(), WireError> {
         match tried {
-            Err(SendFailure::TimedOut { .. }) => drop(waiting.listener),
+            Err(SendPortError::NoRoom { .. }) => drop(waiting.listener),
             _ => waiting.listener.found(self.port.has_more()),
         }
         let answer = tried.unwrap_or_else(|failure| waiting.want.failed(failure));
@@ -214,7 +202,7 @@ impl Sending<'_, '_, '_> {
     }
 
     /// Does it if there is room.
-    fn attempt(&mut self, want: &mut Want) -> Result<Answer, SendFailure> {
+    fn attempt(&mut self, want: &mut Want) -> Result<Answer, SendPortError> {
         match want {
             Want::Send { options, payload } => Ok(Answer::Sent(Ok(self.send(options, payload)?))),
             Want::Lend { bytes, options } => {
@@ -234,21 +222,21 @@ impl Sending<'_, '_, '_> {
         }
     }
 
-    fn send(&self, options: &SendOptions, payload: &Payload) -> Result<MessageId, SendFailure> {
+    fn send(&self, options: &SendOptions, payload: &Payload) -> Result<MessageId, SendPortError> {
         if let (None, Payload::Inline(bytes)) = (options.first_semantic(), payload) {
             return self.port.send(bytes, options.kind, Wait::No);
         }
         let mut loan = self.port.loan_with(payload.len(), options, Wait::No)?;
         fill(&mut loan, payload)?;
-        loan.publish()
+        Ok(loan.publish_port()?)
     }
 
     fn publish(&mut self, loan: u64, payload: &Payload) -> Result<MessageId, SendFailure> {
         let Some(mut loan) = self.loans.remove(&loan) else {
-            return Err(SendFailure::Transport("there is no such loan".to_owned()));
+            return Err(Unavailable::transport("there is no such loan").into());
         };
         let filled = fill(&mut loan, payload);
-        let published = filled.and_then(|()| loan.publish());
+        let published = filled.and_then(|()| loan.publish_port());
         self.connection.shared.holders.returned();
         published
     }
@@ -257,17 +245,18 @@ impl Sending<'_, '_, '_> {
 fn fill(loan: &mut Loan<'_>, payload: &Payload) -> Result<(), SendFailure> {
     if loan.len() != payload.len() {
         let (lent, came) = (loan.len(), payload.len());
-        return Err(SendFailure::Transport(format!(
-            "{came} bytes came for a loan of {lent}"
-        )));
+        let reason = format!("{came} bytes came for a loan of {lent}");
+        return Err(Unavailable::transport(reason).into());
     }
     let copied = payload.copy_to(loan);
-    copied.map_err(|error| SendFailure::Transport(format!("the payload can't be read: {error}")))
+    copied.map_err(|error| {
+        Unavailable::transport(format!("the payload can't be read: {error}")).into()
+    })
 }
 
 impl Want {
-    fn failed(&self, failure: SendFailure) -> Answer {
-        let failed = SendFailed::from(failure);
+    fn failed(&self, error: SendPortError) -> Answer {
+        let failed = SendFailed::from(error);
         match self {
             Self::Send { .. } => Answer::Sent(Err(failed)),
             Self::Lend { .. } => Answer::Lent(Err(failed)),
@@ -300,7 +289,7 @@ impl Batch {
     }
 
     /// Sends what is left, as far as there is room.
-    fn send(&mut self, port: &dyn SendPort) -> Result<(), SendFailure> {
+    fn send(&mut self, port: &dyn SendPort) -> Result<(), SendPortError> {
         let mut rest = &self.bytes[..];
         let mut payloads = Vec::with_capacity(self.lengths.len());
         for length in &self.lengths {
@@ -316,7 +305,7 @@ impl Batch {
             }
             Err(failed) => {
                 self.sent += failed.sent;
-                Err(failed.failure)
+                Err(failed.error)
             }
         }
     }
