@@ -156,7 +156,7 @@ impl<'q> Outgoing<'q> {
                 Some(Duration::ZERO) => Wait::No,
                 left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
             };
-            match self.sender.loan_with(bytes, self.options, wait) {
+            match self.sender.loan_with(bytes, &self.options.clone().wait(wait)) {
                 Err(SendFailure::TimedOut { .. }) if wait != Wait::No => {}
                 lent => return lent,
             }

@@ -238,7 +238,7 @@ fn headers_travel_from_a_queue_over_a_server_to_another_queue() {
     let sender = from.sender();
     for number in 0..MESSAGES {
         let with = SendOptions::new().headers(headers(number));
-        sender.send_with(&[number], &with, Wait::No).unwrap();
+        sender.send_with(&[number], &with.clone().wait(Wait::No)).unwrap();
     }
     for (from, to) in [(&from, &middle), (&middle, &to)] {
         from.transport().close().unwrap();

@@ -190,7 +190,7 @@ fn headers_travel_with_payloads_of_every_size_around_the_servers_limit(program: 
         2 * LIMIT,
     ] {
         let payload = vec![7; len];
-        let sent = sender.send_with(&payload, &options, Wait::No);
+        let sent = sender.send_with(&payload, &options.clone().wait(Wait::No));
         let id = sent.expect("there is a place");
         let same = |delivery: &ByteDelivery<'_>| {
             assert_eq!(
@@ -224,7 +224,7 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
     let options = SendOptions::new().header("tenant", "acme").unwrap();
     let rest = address.strip_prefix("nats:").unwrap();
     let damage = || damage_last_headers(&NatsAddress::parse(rest).unwrap());
-    let send = |payload: &[u8]| sender.send_with(payload, &options, Wait::No).unwrap();
+    let send = |payload: &[u8]| sender.send_with(payload, &options.clone().wait(Wait::No)).unwrap();
     // Alone; then behind one that is whole, in one batch.
     send(b"damaged");
     damage();
@@ -398,7 +398,7 @@ fn a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_heade
     let queue = options.open_bytes(&address).expect("the server is there");
     let options = SendOptions::new().header("tenant", "a");
     let options = options.expect("this is a header");
-    let sent = queue.sender().send_with(b"poison", &options, Wait::No);
+    let sent = queue.sender().send_with(b"poison", &options.clone().wait(Wait::No));
     sent.expect("there is a place");
     let holdings = || queue.transport().holdings().expect("it can say");
     for attempt in 1..=2 {

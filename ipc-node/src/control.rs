@@ -200,7 +200,7 @@ impl Registry {
             }
             Err(error) => return Err(error.into()),
         };
-        match inbox.sender().send_as(Kind::Control, payload, Wait::No) {
+        match inbox.sender().send_with(payload, &SendOptions::new().kind(Kind::Control).wait(Wait::No)) {
             Ok(_) => Ok(()),
             Err(SendFailure::Full { capacity, .. }) => Err(ControlError::Full {
                 node: node(),

@@ -265,7 +265,7 @@ impl Pool {
         let sender = self.shared.queues.jobs.sender();
         for _ in 0..self.shared.limits.workers {
             // Who gets none sees that the queue is closed.
-            let _ = sender.send_as(Kind::Shutdown, &[], Wait::No);
+            let _ = sender.send_with(&[], &SendOptions::new().kind(Kind::Shutdown).wait(Wait::No));
         }
         self.close()
     }

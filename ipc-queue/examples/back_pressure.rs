@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use ipc_queue::{QueueOptions, SendFailure, remove};
+use ipc_queue::{QueueOptions, TrySendError, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = "shm:example-back-pressure";
@@ -13,10 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     sender.send("two".to_owned())?;
 
     let refused = sender.try_send("three".to_owned()).expect_err("it is full");
-    assert!(matches!(refused.failure, SendFailure::Full { .. }));
-    let message = refused.message; // handed back: nothing is lost, nothing is copied
+    assert!(matches!(refused, TrySendError::Full { capacity: 2, .. }));
+    let message = refused.into_inner(); // returned: nothing is lost, nothing is copied
     let late = sender.send_timeout(message, Duration::from_millis(20));
-    let message = late.expect_err("nobody receives").message;
+    let message = late.expect_err("nothing is received").into_inner();
 
     thread::scope(|scope| {
         let waiting = scope.spawn(|| queue.sender().send(message)); // until there is room

@@ -3,7 +3,7 @@
 use std::thread;
 
 use ipc_queue::transport::Wait;
-use ipc_queue::{Queue, RecvError, remove};
+use ipc_queue::{Queue, TryRecvError, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = "shm:example-control";
@@ -11,7 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let control = queue.transport();
     queue.sender().send_batch(1..=10)?;
     control.pause()?; // for everybody, at once
-    assert_eq!(queue.receiver().try_recv().err(), Some(RecvError::Paused));
+    assert_eq!(
+        queue.receiver().try_recv().err(),
+        Some(TryRecvError::Paused)
+    );
     println!("purged {}", control.purge()?);
     queue.sender().send_batch(11..=20)?; // sending goes on
     control.resume()?;

@@ -1,6 +1,6 @@
 //! A message that nobody can handle is put aside, looked at, and sent again: `cargo run -p ipc-queue --example dead_letters`.
 
-use ipc_queue::{QueueOptions, RecvError, remove};
+use ipc_queue::{QueueOptions, TryRecvError, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = "shm:example-dead-letters";
@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     queue.sender().send("too hard".to_owned())?;
     receiver.recv()?.nack()?; // given back: it comes again
     receiver.recv()?.nack()?; // once too often
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     for letter in queue.transport().dead_letters()? {
         println!(
             "{} was {:?} after {} attempts",

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use ipc_queue::{QueueOptions, SettleError, remove};
+use ipc_queue::{QueueOptions, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = "shm:example-lease";
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         delivery.attempt()
     );
     delivery.ack()?;
-    assert_eq!(hung.ack(), Err(SettleError::LeaseLost));
+    assert!(hung.ack().unwrap_err().is_lease_lost());
     remove(address)?;
     Ok(())
 }

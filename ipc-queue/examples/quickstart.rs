@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use ipc_queue::{Queue, RecvError};
+use ipc_queue::{Queue, RecvTimeoutError};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let jobs = Queue::<String>::open("shm:jobs")?; // any process, the same queue
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{}, attempt {}", job.data(), job.attempt());
                 job.ack()?; // killed before this? then another worker gets the job
             }
-            Err(RecvError::TimedOut { .. }) => {} // nothing to do yet
+            Err(RecvTimeoutError::TimedOut { .. }) => {} // nothing to do yet
             Err(error) if error.is_of_one_message() => eprintln!("{error}"), // not a String
             Err(error) => return Err(error.into()),
         }

@@ -418,7 +418,9 @@ mod tests {
         let kinds = [Kind::Data, Kind::Control, Kind::Heartbeat, Kind::Shutdown];
         for number in 0..200_u8 {
             let kind = kinds[usize::from(number) % 4];
-            from.sender().send_as(kind, &[number], Wait::No).unwrap();
+            from.sender()
+                .send_with(&[number], &SendOptions::new().kind(kind).wait(Wait::No))
+                .unwrap();
         }
         from.transport().close().unwrap();
         let carried = run_to_the_end(&Bridge::new(from.clone(), to.clone()).batch(7));
@@ -439,7 +441,9 @@ mod tests {
         let options = SendOptions::new().header("traceparent", "00-1-2-01");
         let options = options.unwrap();
         let sender = from.sender();
-        sender.send_with(b"with", &options, Wait::No).unwrap();
+        sender
+            .send_with(b"with", &options.clone().wait(Wait::No))
+            .unwrap();
         sender.send(b"without").unwrap();
         from.transport().close().unwrap();
         (from, options.headers)

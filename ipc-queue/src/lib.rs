@@ -47,7 +47,7 @@ pub use batch::Batch;
 pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
 pub use capability::{Capabilities, Semantic, Support, Unsupported};
-pub use connector::{Connector, register, remove};
+pub use connector::remove;
 pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::{About, ByteDelivery, Nack, Token};
@@ -57,10 +57,10 @@ pub use error::{
     TryRecvError, TrySendError, Unavailable,
 };
 pub use iter::{IntoIter, Iter, TryIter};
-pub use loan::{Loan, PublishOnce};
+pub use loan::Loan;
 pub use local::LocalQueue;
 pub use options::QueueOptions;
-pub use owned::{OwnedByteDelivery, OwnedDelivery, SettleOnce};
+pub use owned::{OwnedByteDelivery, OwnedDelivery};
 pub use process::ThisProcess;
 pub use queue::Queue;
 #[cfg(target_os = "linux")]

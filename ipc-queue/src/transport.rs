@@ -110,10 +110,15 @@ use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
-use crate::error::{BatchPortError, DrainError, QueueError, RecvPortError, SendPortError};
+use crate::error::{DrainError, QueueError};
 use crate::loan::Loan;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
+
+pub use crate::connector::{Connector, register};
+pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
+pub use crate::loan::PublishOnce;
+pub use crate::owned::SettleOnce;
 
 /// A queue, opened through some transport. Dropping it detaches; the queue stays.
 pub trait Transport: Debug + Send + Sync {

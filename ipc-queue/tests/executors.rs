@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ipc_queue::{Queue, RecvError};
+use ipc_queue::Queue;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -36,7 +36,7 @@ async fn every_message_reaches_one_of_many_tokio_tasks_that_keep_it_across_await
                             delivery.ack().unwrap();
                             acked.fetch_add(1, Ordering::SeqCst);
                         }
-                        Err(RecvError::Closed) => return,
+                        Err(error) if error.is_closed() => return,
                         Err(error) => panic!("{error}"),
                     }
                 }

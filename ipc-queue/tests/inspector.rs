@@ -39,7 +39,9 @@ fn some_queue(place: &Place) -> ByteQueue {
     let large = vec![7; 100_000];
     for (payload, priority) in [(&b"held"[..], Priority::Urgent), (b"small", Priority::Low)] {
         let options = SendOptions::new().priority(priority);
-        sender.send_with(payload, &options, Wait::No).unwrap();
+        sender
+            .send_with(payload, &options.clone().wait(Wait::No))
+            .unwrap();
     }
     sender.send(&large).unwrap();
     sender.send(b"buried").unwrap();

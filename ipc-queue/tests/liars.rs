@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
-use ipc_queue::transport::{Holding, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait};
+use ipc_queue::transport::{
+    Holding, OpenRequest, ReceivePort, RecvPortError, SendPort, SendPortError, Settle, SettleOnce,
+    Transport, Wait,
+};
 use ipc_queue::{
     ByteDelivery, Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError,
-    Loan, LocalQueue, Name, OwnedByteDelivery, QueueError, QueueSettings, QueueStats, RecvError,
-    Semantic, SendFailure, SendOptions, SettleError, SettleOnce, Support, Unsupported,
+    Loan, LocalQueue, Name, OwnedByteDelivery, QueueError, QueueSettings, QueueStats, Semantic,
+    SendFailure, SendOptions, SettleFailure, Support, Unsupported,
 };
 
 /// What is untrue of a transport.
@@ -177,9 +180,9 @@ impl SendPort for LyingSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
+    ) -> Result<Loan<'_>, SendPortError> {
         if let Some(semantic) = options.first_semantic() {
-            self.lie.refuse(semantic)?;
+            self.lie.refuse(semantic).map_err(SendFailure::from)?;
         }
         self.port.loan_with(len, options, wait)
     }
@@ -196,7 +199,7 @@ struct LyingReceiver {
 }
 
 impl ReceivePort for LyingReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         let delivery = self.port.recv(wait)?;
         if !self.lie.lacks(Semantic::Snooze) {
             return Ok(delivery);
@@ -217,7 +220,7 @@ impl ReceivePort for LyingReceiver {
         most: usize,
         wait: Wait,
         into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvError> {
+    ) -> Result<(), RecvPortError> {
         let most = match self.lie.lacks(Semantic::Batches) {
             true => 1,
             false => most,
@@ -234,21 +237,30 @@ impl ReceivePort for LyingReceiver {
 struct Sleepless(Mutex<Option<OwnedByteDelivery>>);
 
 impl SettleOnce for Sleepless {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         let held = self.0.lock().unwrap().take().unwrap();
-        match how {
+        let settled = match how {
             Settle::Ack => held.ack(),
             Settle::Nack { delay: None, .. } => held.nack(),
             Settle::Nack {
                 delay: Some(delay), ..
             } => held.nack_after(delay),
             Settle::Bury { reason } => held.bury_with(reason),
-            Settle::Snooze { .. } => Err(Unsupported::by_transport(Semantic::Snooze).into()),
-        }
+            Settle::Snooze { .. } => {
+                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            }
+        };
+        settled.map_err(|error| error.failure)
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
-        self.0.lock().unwrap().as_ref().unwrap().extend(by)
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
+        let held = self.0.lock().unwrap();
+        let extended = held.as_ref().unwrap().extend(by);
+        extended.map_err(|error| error.failure)
+    }
+
+    fn queue(&self) -> String {
+        "lying".to_owned()
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use ipc_proto::{Kind, Name, QueueSettings};
-use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
-use ipc_queue::{RecvError, ShmQueue};
+use ipc_queue::transport::{OpenMode, OpenRequest, RecvPortError, Transport, Wait};
+use ipc_queue::{RecvFailure, ShmQueue};
 use ipc_shm::Namespace;
 
 const SENDERS: u64 = 2;
@@ -56,7 +56,7 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
                 loop {
                     let delivery = match receiver.recv(Wait::Forever) {
                         Ok(delivery) => delivery,
-                        Err(RecvError::Closed) => return,
+                        Err(RecvPortError::Failed(RecvFailure::Closed)) => return,
                         Err(error) => panic!("{error}"),
                     };
                     let (number, rest) = delivery.payload().split_at(8);

@@ -161,7 +161,7 @@ pub fn clear_up(namespace: &Namespace) {
 fn carry(queue: &ByteQueue) -> Result<()> {
     queue
         .sender()
-        .send_as(ipc_queue::Kind::Data, b"trial", Wait::No)?;
+        .send_with(b"trial", &SendOptions::new().kind(ipc_queue::Kind::Data).wait(Wait::No))?;
     let receiver = queue.receiver();
     let delivery = receiver.try_recv()?;
     ensure!(

@@ -205,19 +205,19 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: 
     let mut other = Other::start(&address);
     assert_eq!(other.asked("loan with the key"), "lent");
     let (sender, keyed) = (queue.sender(), SendOptions::new().key("the one"));
-    let taken = sender.send_with(b"one", &keyed, Wait::No);
+    let taken = sender.send_with(b"one", &keyed.clone().wait(Wait::No));
     assert_eq!(taken, Err(SendFailure::KeyInUse));
     drop(other);
     let deadline = Instant::now() + A_WHILE;
     let first = loop {
-        match sender.send_with(b"one", &keyed, Wait::No) {
+        match sender.send_with(b"one", &keyed.clone().wait(Wait::No)) {
             // Until the server has noticed, too.
             Err(SendFailure::KeyInUse) => assert!(Instant::now() < deadline, "it is not free"),
             other => break other,
         }
     };
     assert!(first.is_ok(), "{first:?}");
-    assert_eq!(sender.send_with(b"two", &keyed, Wait::No), first);
+    assert_eq!(sender.send_with(b"two", &keyed.clone().wait(Wait::No)), first);
     assert_eq!(queue.transport().stats().unwrap().in_use(), 1);
 }
 
@@ -262,7 +262,7 @@ fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its
         kill_while_sending(&server, cut, "send with the key for ever");
         let (sender, keyed) = (queue.sender(), SendOptions::new().key("the one"));
         wait_until("the key is free, or known", || {
-            match sender.send_with(b"again", &keyed, Wait::No) {
+            match sender.send_with(b"again", &keyed.clone().wait(Wait::No)) {
                 Err(SendFailure::KeyInUse) => false,
                 sent => sent.is_ok() || panic!("{sent:?}"),
             }

@@ -105,7 +105,7 @@ fn obey_if_told_to() {
                 "lent".to_owned()
             }
             "loan with the key" => {
-                let loan = sender.loan_with(3, &keyed, Wait::No);
+                let loan = sender.loan_with(3, &keyed.clone().wait(Wait::No));
                 loans.push(loan.expect("the key is free"));
                 "lent".to_owned()
             }
@@ -123,7 +123,7 @@ fn obey_if_told_to() {
                 panic!("the wire is cut: {sent:?}")
             }
             "send with the key for ever" => {
-                let sent = sender.send_with(b"for ever", &keyed, Wait::Forever);
+                let sent = sender.send_with(b"for ever", &keyed);
                 panic!("the wire is cut: {sent:?}")
             }
             "give up soon" => {

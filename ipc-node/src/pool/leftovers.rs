@@ -122,7 +122,7 @@ fn send_again(letter: &DeadLetter, shared: &Shared) -> bool {
     };
     shared.tickets.adopt(ticket);
     let sender = shared.queues.jobs.sender();
-    let is_sent = sender.send_as(letter.kind, &job, Wait::No).is_ok();
+    let is_sent = sender.send_with(&job, &SendOptions::new().kind(letter.kind).wait(Wait::No)).is_ok();
     if !is_sent {
         shared.tickets.lock().remove(&ticket);
     }

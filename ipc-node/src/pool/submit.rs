@@ -137,7 +137,7 @@ impl Pool {
     ) -> Result<Ticket<O>, PoolError> {
         let send = |job: &[u8]| -> Result<(), PoolError> {
             let sender = self.shared.queues.jobs.sender();
-            let mut loan = sender.loan_as(Kind::Data, job.len() + room + LENGTH_BYTES, wait)?;
+            let mut loan = sender.loan_with(job.len() + room + LENGTH_BYTES, &SendOptions::new().wait(wait))?;
             let (head, rest) = loan.split_at_mut(job.len());
             head.copy_from_slice(job);
             let (content, length) = rest.split_at_mut(room);
@@ -171,7 +171,7 @@ impl Pool {
 
     pub(super) fn send(&self, job: &[u8], wait: Wait) -> Result<(), PoolError> {
         let sender = self.shared.queues.jobs.sender();
-        sender.send_as(Kind::Data, job, wait)?;
+        sender.send_with(job, &SendOptions::new().wait(wait))?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use ipc_proto::Kind;
 use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::capability::Semantic;
-use crate::error::{BatchFailure, RecvError, SendFailure};
+use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError};
 use crate::transport::Wait;
 
 /// Message number `number`, of a size that fits its place, or not, by turns.
@@ -20,10 +20,11 @@ fn send(
     queue: &ByteQueue,
     numbers: impl Iterator<Item = u64>,
     wait: Wait,
-) -> Result<(), BatchFailure> {
+) -> Result<(), BatchPortError> {
     let messages: Vec<_> = numbers.map(message).collect();
     let payloads: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-    queue.sender().send_batch_as(Kind::Data, &payloads, wait)
+    let port = queue.transport().sender();
+    port.send_batch(&payloads, Kind::Data, wait)
 }
 
 /// The numbers of the next messages, acked.
@@ -63,10 +64,8 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
             .expect("nothing asked for")
             .is_empty()
     );
-    assert_eq!(
-        receiver.recv_batch(3, Wait::No).err(),
-        Some(RecvError::Empty)
-    );
+    let nothing = receiver.recv_batch(3, Wait::No);
+    assert!(nothing.unwrap_err().is_timeout());
     send(&queue, 0..0, Wait::No).expect("nothing to send");
 
     send(&queue, 20..23, Wait::No).expect("places for all");
@@ -113,16 +112,23 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let full = send(&queue, 0..5, Wait::No).expect_err("three places");
-    let failure = SendFailure::Full {
-        capacity: 3,
+    let error = SendPortError::NoRoom {
+        missing: NoRoom::Places { capacity: 3 },
+        waited: None,
         dead: 0,
     };
-    assert_eq!(full, BatchFailure { sent: 3, failure });
+    assert_eq!(full, BatchPortError { sent: 3, error });
     let late = send(&queue, 5..7, Wait::at_most(Duration::from_millis(2)));
     let late = late.expect_err("no place at all");
     assert_eq!(late.sent, 0);
     assert!(
-        matches!(late.failure, SendFailure::TimedOut { .. }),
+        matches!(
+            late.error,
+            SendPortError::NoRoom {
+                waited: Some(_),
+                ..
+            }
+        ),
         "{late}"
     );
     assert_eq!(receive(&queue.receiver(), 3), [0, 1, 2]);
@@ -137,11 +143,11 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
         bytes: huge.len(),
         most: LARGEST as usize,
     };
-    assert_eq!(large, BatchFailure { sent: 1, failure });
+    assert_eq!((large.sent, large.failure), (1, failure));
     assert_eq!(receive(&queue.receiver(), 3), [7]);
     queue.transport().close().unwrap();
     let closed = send(&queue, 8..9, Wait::Forever).expect_err("it is closed");
-    let failure = SendFailure::Closed;
-    assert_eq!(closed, BatchFailure { sent: 0, failure });
+    let error = SendFailure::Closed.into();
+    assert_eq!(closed, BatchPortError { sent: 0, error });
     assert_eq!(queue.transport().stats().unwrap().sent, 4);
 }

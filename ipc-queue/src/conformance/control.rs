@@ -8,7 +8,7 @@ use super::{Subject, Trial, settings};
 use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
 use crate::control::{ControlCall, ControlError, ControlFailure};
-use crate::error::{DrainError, SendFailure};
+use crate::error::{DrainError, SendFailure, Unavailable};
 use crate::stats::QueueStats;
 use crate::transport::{Transport, Wait};
 
@@ -59,7 +59,10 @@ pub fn a_closed_queue_can_be_opened_again(subject: &dyn Subject) {
     sender.try_send(b"before").expect("there is room");
     for _ in 0..2 {
         queue.transport().close().expect("it is ours");
-        assert_eq!(sender.try_send(b""), Err(SendFailure::Closed));
+        assert_eq!(
+            sender.try_send(b"").unwrap_err().failure(),
+            Some(&SendFailure::Closed)
+        );
         other.transport().reopen().expect("it exists");
         assert!(!queue.transport().is_closed().expect("it exists"));
         sender.try_send(b"after").expect("it takes messages again");
@@ -288,7 +291,10 @@ fn interrupted(subject: &dyn Subject, case: &Case, fault: Fault, requests: u32) 
 }
 
 fn is_removed(error: &ControlError) -> bool {
-    matches!(error.failure, ControlFailure::Removed)
+    matches!(
+        error.failure,
+        ControlFailure::Unavailable(Unavailable::Removed)
+    )
 }
 
 /// Puts two messages and a dead letter in; returns the letter.

@@ -7,7 +7,6 @@ use ipc_proto::QueueSettings;
 
 use super::{Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::ByteQueue;
-use crate::error::RecvError;
 
 /// Who works on a queue, and how.
 pub(super) struct Crowd {
@@ -123,7 +122,7 @@ impl Crowd {
         loop {
             let delivery = match port.recv() {
                 Ok(delivery) => delivery,
-                Err(RecvError::Closed) => return receipts,
+                Err(error) if error.is_closed() => return receipts,
                 Err(error) => panic!("{error}"),
             };
             let number = number_in(delivery.payload());

@@ -11,7 +11,8 @@ use super::{INLINE, LARGEST, Subject, Trial, content, number_in, rounds, setting
 use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
 use crate::delivery::{About, ByteDelivery};
-use crate::error::{QueueError, RecvError};
+use crate::error::{QueueError, TryRecvError};
+use crate::send_options::SendOptions;
 use crate::transport::{OpenMode, OpenRequest, Wait};
 
 /// Nobody has a message while another one holds it, and of several receivers one gets it.
@@ -208,7 +209,11 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let kinds = [Kind::Data, Kind::Control, Kind::Heartbeat, Kind::Shutdown];
     for payload in [&b""[..], b"something"] {
-        let ids = kinds.map(|kind| sender.send_as(kind, payload, Wait::No).expect("a place"));
+        let ids = kinds.map(|kind| {
+            sender
+                .send_with(payload, &SendOptions::new().kind(kind).wait(Wait::No))
+                .expect("a place")
+        });
         for (one, next) in ids.iter().zip(&ids[1..]) {
             let expected = MessageId::new(one.sender, one.sequence + 1);
             assert_eq!(*next, expected, "a sender counts its messages");
@@ -235,7 +240,9 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
             again.ack().expect("we hold it");
         }
     }
-    let loan = sender.loan_as(Kind::Control, 0, Wait::No).expect("a place");
+    let loan = sender
+        .loan_with(0, &SendOptions::new().kind(Kind::Control).wait(Wait::No))
+        .expect("a place");
     loan.publish().expect("the loan held a place");
     let delivery = receiver.try_recv().expect("it was sent");
     assert_eq!(delivery.kind(), Kind::Control);
@@ -313,7 +320,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
         .expect("a place");
     assert_eq!(
         receiver.try_recv().expect_err("nothing here"),
-        RecvError::Empty
+        TryRecvError::Empty
     );
 
     // Removed, the name is free for a new one.

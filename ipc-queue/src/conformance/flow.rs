@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Encoding, Kind, QueueSettings};
+use ipc_proto::{Encoding, QueueSettings};
 
 use super::walk::{Focus, walk};
 use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings, walks};
 use crate::bytes::ByteSender;
-use crate::error::{RecvError, SendFailure};
+use crate::error::{
+    RecvFailure, RecvTimeoutError, SendFailure, SendTimeoutError, TryRecvError, TrySendError,
+    Unavailable,
+};
 use crate::queue::Queue;
+use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
 /// A send succeeds exactly if fewer messages than the queue's capacity are in it, whatever they are doing there
@@ -72,8 +76,7 @@ fn fill(sender: &ByteSender, capacity: u32) -> u32 {
         match sender.try_send(b"one more") {
             Ok(_) => taken += 1,
             Err(failure) => {
-                let full =
-                    matches!(failure, SendFailure::Full { capacity: said, .. } if said == capacity);
+                let full = matches!(failure, TrySendError::Full { capacity: said, .. } if said == capacity);
                 assert!(full, "{failure}");
                 return taken;
             }
@@ -98,20 +101,23 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
     let (second, huge) = (content(2, 100), content(3, LARGEST as usize));
 
     let full = sender.try_send(second.clone()).expect_err("it is full");
-    assert!(full.message == second);
-    let refused = SendFailure::Full {
-        capacity: 1,
-        dead: 0,
-    };
-    assert_eq!(full.failure, refused);
+    assert!(
+        matches!(
+            &full,
+            TrySendError::Full {
+                capacity: 1,
+                dead: 0,
+                ..
+            }
+        ),
+        "{full}"
+    );
+    assert!(full.into_inner() == second);
     let late = sender
         .send_timeout(second.clone(), A_MOMENT)
         .expect_err("it stays full");
-    assert!(late.message == second);
-    assert!(
-        matches!(late.failure, SendFailure::TimedOut { .. }),
-        "{late}"
-    );
+    assert!(late.is_timeout(), "{late}");
+    assert!(late.into_inner() == second);
     // Encoded, it is more than the largest.
     let large = sender.send(huge.clone()).expect_err("it does not fit");
     assert!(large.message == huge);
@@ -132,7 +138,7 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
     trial.remove();
     let removed = sender.send(second.clone()).expect_err("it is removed");
     assert!(removed.message == second);
-    assert_eq!(removed.failure, SendFailure::Removed);
+    assert_eq!(removed.failure, Unavailable::Removed.into());
 }
 
 /// At once, whether or not there is a place, and however long the sender would wait for one.
@@ -151,8 +157,11 @@ pub fn too_large_a_payload_is_refused_with_the_limit(subject: &dyn Subject) {
         let sender = queue.sender();
         let refused = |wait: Wait| {
             for bytes in [most + 1, most + 2, 4 * most, usize::MAX] {
-                let refused = sender.loan_as(Kind::Data, bytes, wait).map(drop);
-                assert_eq!(refused, Err(SendFailure::TooLarge { bytes, most }));
+                let refused = sender
+                    .loan_with(bytes, &SendOptions::new().wait(wait))
+                    .map(drop);
+                let large = SendFailure::TooLarge { bytes, most };
+                assert_eq!(refused.unwrap_err().failure(), Some(&large));
             }
         };
         refused(Wait::No);
@@ -190,7 +199,7 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
                     u64::from(capacity)
                 );
                 assert_eq!(fill(&trial.open().sender(), capacity), 0);
-                assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+                assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
 
                 drop(loans.pop());
                 let other = queue.sender();
@@ -455,25 +464,28 @@ pub fn every_blocking_call_keeps_its_deadline(subject: &dyn Subject) {
         let deadline = Instant::now() + wait;
         let nothing = receiver.recv_deadline(deadline).expect_err("it is empty");
         assert!(Instant::now() >= deadline);
-        assert!(matches!(nothing, RecvError::TimedOut { .. }), "{nothing}");
+        assert!(
+            matches!(nothing, RecvTimeoutError::TimedOut { .. }),
+            "{nothing}"
+        );
     }
     let past = Instant::now();
     sender
-        .send_as(Kind::Data, b"1", Wait::Until(past))
+        .send_with(b"1", &SendOptions::new().wait(Wait::Until(past)))
         .expect("a place is there");
     for wait in waits {
         let deadline = Instant::now() + wait;
-        let full = sender.send_as(Kind::Data, b"2", Wait::Until(deadline));
+        let full = sender.send_with(b"2", &SendOptions::new().wait(Wait::Until(deadline)));
         assert!(Instant::now() >= deadline);
         assert!(
-            matches!(full, Err(SendFailure::TimedOut { .. })),
+            matches!(full, Err(SendTimeoutError::TimedOut { .. })),
             "{full:?}"
         );
         let full = sender
-            .loan_as(Kind::Data, 5000, Wait::Until(deadline))
+            .loan_with(5000, &SendOptions::new().wait(Wait::Until(deadline)))
             .map(drop);
         assert!(
-            matches!(full, Err(SendFailure::TimedOut { .. })),
+            matches!(full, Err(SendTimeoutError::TimedOut { .. })),
             "{full:?}"
         );
     }
@@ -499,10 +511,13 @@ fn a_deadline_is_kept_while_others_are_busy(subject: &dyn Subject) {
         scope.spawn(|| {
             let _alarm = trial.alarm();
             let (sender, receiver) = (queue.sender(), queue.receiver());
-            while !matches!(
-                sender.try_send(b"mine"),
-                Err(SendFailure::Closed | SendFailure::Removed)
-            ) {
+            let is_over = |failure: &SendFailure| {
+                [SendFailure::Closed, Unavailable::Removed.into()].contains(failure)
+            };
+            while !sender
+                .try_send(b"mine")
+                .is_err_and(|error| error.failure().is_some_and(is_over))
+            {
                 if let Ok(delivery) = receiver.try_recv() {
                     delivery.ack().expect("we hold it");
                 }
@@ -549,8 +564,11 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
         other.transport().is_closed().unwrap() && trial.open().transport().is_closed().unwrap()
     );
     for wait in [Wait::No, Wait::at_most(HOUR), Wait::Forever] {
-        let refused = other.sender().send_as(Kind::Data, b"more", wait);
-        assert_eq!(refused, Err(SendFailure::Closed));
+        let refused = other
+            .sender()
+            .send_with(b"more", &SendOptions::new().wait(wait));
+        let refused = refused.expect_err("it is closed");
+        assert_eq!(refused.failure(), Some(&SendFailure::Closed));
     }
 
     let second = receiver.recv().expect("it was sent");
@@ -564,10 +582,10 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     third.ack().expect("we hold it");
     // What is on loan, and what another one holds, may still come.
     let not_yet = |receiver: &crate::ByteReceiver| {
-        assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+        assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
         let nothing = receiver.recv_timeout(A_MOMENT);
         assert!(
-            matches!(nothing, Err(RecvError::TimedOut { .. })),
+            matches!(nothing, Err(RecvTimeoutError::TimedOut { .. })),
             "{nothing:?}"
         );
     };
@@ -581,15 +599,18 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     fourth.ack().expect("we hold it");
     not_yet(&receiver);
     // The holder itself need not wait for itself.
-    assert_eq!(holder.recv().err(), Some(RecvError::Closed));
+    assert_eq!(holder.recv().unwrap_err().failure, RecvFailure::Closed);
     held.nack().expect("we hold it");
     let first = receiver.recv().expect("it was given back");
     assert_eq!((number_in(first.payload()), first.attempt()), (1, 2));
-    assert_eq!(receiver.recv().err(), Some(RecvError::Closed));
+    assert_eq!(receiver.recv().unwrap_err().failure, RecvFailure::Closed);
     first.ack().expect("we hold it");
     for receiver in [receiver, holder, trial.open().receiver()] {
-        assert_eq!(receiver.try_recv().err(), Some(RecvError::Closed));
-        assert_eq!(receiver.recv().err(), Some(RecvError::Closed));
+        assert_eq!(
+            receiver.try_recv().unwrap_err().failure(),
+            Some(&RecvFailure::Closed)
+        );
+        assert_eq!(receiver.recv().unwrap_err().failure, RecvFailure::Closed);
     }
     everybody_blocked_goes_on_at_the_end(subject);
 }
@@ -609,7 +630,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
         let blocked_sender = || {
             let _alarm = trial.alarm();
             let refused = trial.open().sender().send(b"more");
-            assert_eq!(refused, Err(SendFailure::Closed));
+            assert_eq!(refused.unwrap_err().failure, SendFailure::Closed);
         };
         let blocked_receiver = || {
             let _alarm = trial.alarm();
@@ -619,7 +640,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
                 assert_eq!((number_in(delivery.payload()), delivery.attempt()), (1, 2));
                 delivery.ack().expect("we hold it");
             }
-            assert_eq!(receiver.recv().err(), Some(RecvError::Closed));
+            assert_eq!(receiver.recv().unwrap_err().failure, RecvFailure::Closed);
         };
         let held = receiver.recv().expect("it was sent");
         thread::scope(|scope| {
@@ -647,14 +668,14 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
                     if let Ok(again) = other.recv() {
                         let third = trial.open();
                         let end = third.receiver().recv().map(drop);
-                        assert_eq!(end, Err(RecvError::Closed));
+                        assert_eq!(end.unwrap_err().failure, RecvFailure::Closed);
                         drop(again);
                     }
                 }
             }
         });
         let end = trial.open().receiver().recv().map(drop);
-        assert_eq!(end, Err(RecvError::Closed));
+        assert_eq!(end.unwrap_err().failure, RecvFailure::Closed);
     }
     a_loan_given_up_is_the_end(subject);
 }
@@ -671,7 +692,7 @@ fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
                 scope.spawn(|| {
                     let _alarm = trial.alarm();
                     let end = trial.open().receiver().recv().map(drop);
-                    assert_eq!(end, Err(RecvError::Closed));
+                    assert_eq!(end.unwrap_err().failure, RecvFailure::Closed);
                 });
             }
             let _alarm = trial.alarm();
@@ -701,11 +722,11 @@ pub fn a_removed_queue_wakes_and_refuses_everybody(subject: &dyn Subject) {
             for (receiver, sender) in receivers.iter().zip(&senders) {
                 scope.spawn(|| {
                     let end = receiver.receiver().recv().map(drop);
-                    assert_eq!(end, Err(RecvError::Removed));
+                    assert_eq!(end.unwrap_err().failure, Unavailable::Removed.into());
                 });
                 scope.spawn(|| {
                     let end = sender.sender().send(b"more");
-                    assert_eq!(end, Err(SendFailure::Removed));
+                    assert_eq!(end.unwrap_err().failure, Unavailable::Removed.into());
                 });
             }
             for _ in 0..round {
@@ -728,23 +749,28 @@ fn what_was_under_way_ends(subject: &dyn Subject) {
     let held = receiver.try_recv().expect("it was sent");
     assert!(trial.remove());
     let [published, dropped] = loans;
-    assert_eq!(published.publish(), Err(SendFailure::Removed));
+    assert_eq!(
+        published.publish().unwrap_err().failure,
+        Unavailable::Removed.into()
+    );
     drop(dropped);
     // What was received can be read to the end.
     assert_eq!(number_in(held.payload()), 1);
     drop(held);
     for wait in [Wait::No, Wait::at_most(HOUR), Wait::Forever] {
-        assert_eq!(
-            receiver.recv_within(wait).map(drop),
-            Err(RecvError::Removed)
-        );
-        let refused = sender.send_as(Kind::Data, b"more", wait);
-        assert_eq!(refused, Err(SendFailure::Removed));
+        let end = receiver.recv_within(wait).expect_err("it is removed");
+        assert_eq!(end.failure(), Some(&Unavailable::Removed.into()));
+        let refused = sender.send_with(b"more", &SendOptions::new().wait(wait));
+        let refused = refused.expect_err("it is removed");
+        assert_eq!(refused.failure(), Some(&Unavailable::Removed.into()));
     }
     let new = trial.create(&settings(4));
-    assert_eq!(new.receiver().try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(new.receiver().try_recv().err(), Some(TryRecvError::Empty));
     new.sender().try_send(b"anew").expect("a place");
-    assert_eq!(old.receiver().try_recv().err(), Some(RecvError::Removed));
+    assert_eq!(
+        old.receiver().try_recv().unwrap_err().failure(),
+        Some(&Unavailable::Removed.into())
+    );
 }
 
 /// Every message sent is acked, in a place, or was a letter that was dropped; every delivery was acked, given

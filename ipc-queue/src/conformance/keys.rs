@@ -38,17 +38,19 @@ fn with_keys(trial: &Trial<'_>, capacity: u32) -> Option<ByteQueue> {
 }
 
 fn send(sender: &ByteSender, options: &SendOptions) -> MessageId {
-    let sent = sender.send_with(b"keyed", options, Wait::No);
+    let sent = sender.send_with(b"keyed", &options.clone().wait(Wait::No));
     sent.expect("there is room")
 }
 
 /// Whether a message with this key is a duplicate of that one.
 fn is_known(sender: &ByteSender, key: &str, of: MessageId) -> bool {
-    let again = sender.loan_with(3, &SendOptions::new().key(key), Wait::No);
-    match again.map(drop) {
-        Err(SendFailure::Duplicate { of: found }) => found == of,
-        Ok(()) => false,
-        Err(other) => panic!("{key}: {other}"),
+    let again = sender.loan_with(3, &SendOptions::new().key(key).wait(Wait::No));
+    let Err(error) = again.map(drop) else {
+        return false;
+    };
+    match error.failure() {
+        Some(SendFailure::Duplicate { of: found }) => *found == of,
+        _ => panic!("{key}: {error}"),
     }
 }
 
@@ -118,7 +120,7 @@ pub fn a_forgotten_key_can_be_sent_again(subject: &dyn Subject) {
     let forget = || transport.forget(Key::of("one")).unwrap();
     assert!(!forget(), "nothing is known of it");
     // While a loan has it there is nothing to forget.
-    let loan = sender.loan_with(3, &one, Wait::No).unwrap();
+    let loan = sender.loan_with(3, &one.clone().wait(Wait::No)).unwrap();
     assert!(!forget());
     drop(loan);
     let first = send(&sender, &one);
@@ -153,7 +155,7 @@ pub fn as_many_keys_are_remembered_as_the_queue_says(subject: &dyn Subject) {
     let mut sent = Vec::new();
     let full = loop {
         let key = SendOptions::new().key(name(sent.len()));
-        match sender.loan_with(5, &key, Wait::No) {
+        match sender.loan_with(5, &key.clone().wait(Wait::No)) {
             Ok(loan) => sent.push(loan.publish().unwrap()),
             Err(full) => break Some(full),
         }
@@ -176,7 +178,8 @@ pub fn as_many_keys_are_remembered_as_the_queue_says(subject: &dyn Subject) {
         return;
     };
     let keys = sent.len() as u64;
-    assert_eq!(full, SendFailure::KeysFull { keys, window: LONG });
+    let expected = SendFailure::KeysFull { keys, window: LONG };
+    assert_eq!(full.failure(), Some(&expected));
     assert_eq!(queue.transport().stats().unwrap().keys, keys);
     // Its advice: with those forgotten that are not needed, it goes on.
     for number in 0..sent.len() {

@@ -10,7 +10,7 @@ use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::{ByteDelivery, Nack};
-use crate::error::{RecvError, SendFailure, SettleError};
+use crate::error::{SendFailure, SettleFailure, TryRecvError};
 use crate::send_options::SendOptions;
 use crate::transport::{MAX_REASON_BYTES, Wait};
 
@@ -86,7 +86,7 @@ pub fn headers_travel_with_their_message(subject: &dyn Subject) {
     }
     for len in [0, 10, 5000] {
         let payload = super::content(1, len);
-        let sent = sender.send_with(&payload, &options, Wait::No);
+        let sent = sender.send_with(&payload, &options.clone().wait(Wait::No));
         let id = sent.expect("there is room");
         sender.try_send(b"without").expect("there is room");
         let same = |delivery: &ByteDelivery<'_>| {
@@ -161,8 +161,8 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
     queue.sender().try_send(b"not yet").expect("there is room");
     if !queue.transport().capabilities().has(Semantic::Snooze) {
         let delivery = receiver.try_recv().expect("it was sent");
-        match delivery.snooze(SHORT) {
-            Err(SettleError::Unsupported(what)) => assert_eq!(what.semantic, Semantic::Snooze),
+        match delivery.snooze(SHORT).map_err(|error| error.failure) {
+            Err(SettleFailure::Unsupported(what)) => assert_eq!(what.semantic, Semantic::Snooze),
             other => panic!("{other:?}"),
         }
         return;
@@ -175,7 +175,7 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
         let snoozed_at = Instant::now();
         delivery.snooze(SHORT).expect("we hold it");
         let early = receiver.try_recv().map(drop);
-        assert!(snoozed_at.elapsed() >= SHORT || early == Err(RecvError::Empty));
+        assert!(snoozed_at.elapsed() >= SHORT || early == Err(TryRecvError::Empty));
     }
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
     let delivery = receiver.recv().expect("it comes again");
@@ -198,9 +198,13 @@ fn refuses(queue: &ByteQueue, options: &SendOptions, semantic: Semantic) -> bool
     if queue.transport().capabilities().has(semantic) {
         return false;
     }
-    match queue.sender().send_with(b"", options, Wait::No) {
-        Err(SendFailure::Unsupported(what)) => assert_eq!(what.semantic, semantic),
-        other => panic!("{other:?}"),
+    let sent = queue
+        .sender()
+        .send_with(b"", &options.clone().wait(Wait::No));
+    let refused = sent.expect_err("the transport does not declare it");
+    match refused.failure() {
+        Some(SendFailure::Unsupported(what)) => assert_eq!(what.semantic, semantic),
+        _ => panic!("{refused:?}"),
     }
     true
 }

@@ -11,7 +11,8 @@ use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::control::ControlFailure;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::ByteDelivery;
-use crate::error::{RecvError, SendFailure, SettleError};
+use crate::error::{RecvTimeoutError, SettleError, TryRecvError, TrySendError, Unavailable};
+use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
 /// An acked message is never delivered again, to anybody, and leaves its place.
@@ -36,14 +37,14 @@ pub fn an_acked_message_is_gone(subject: &dyn Subject) {
             );
             assert_eq!(
                 (here.err(), there),
-                (Some(RecvError::Empty), Some(RecvError::Empty))
+                (Some(TryRecvError::Empty), Some(TryRecvError::Empty))
             );
             assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
         }
     }
     drop((sender, receiver, queue));
     let later = trial.open().receiver().try_recv().err();
-    assert_eq!(later, Some(RecvError::Empty));
+    assert_eq!(later, Some(TryRecvError::Empty));
 }
 
 /// It is the same message, except for the attempt, which counts from 1; also if somebody else gets it.
@@ -55,9 +56,10 @@ pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject)
     let queue = trial.create(&settings(3));
     let receivers = [queue.receiver(), queue.receiver(), trial.open().receiver()];
     for len in [10, 5000] {
-        let sent = queue
-            .sender()
-            .send_as(Kind::Control, &content(1, len), Wait::No);
+        let sent = queue.sender().send_with(
+            &content(1, len),
+            &SendOptions::new().kind(Kind::Control).wait(Wait::No),
+        );
         let id = sent.expect("a place");
         let mut sent_at = None;
         for (attempt, receiver) in (1..5).zip(receivers.iter().cycle()) {
@@ -122,7 +124,7 @@ pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
     // Much later: the rest of the test goes on without it.
     sender.try_send(&content(1, 10)).expect("a place");
     give_back_after(&receiver, Duration::MAX);
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     assert_eq!(queue.transport().stats().unwrap().delayed, 1);
 
     sender.try_send(&content(2, 5000)).expect("a place");
@@ -152,7 +154,7 @@ fn poll(receiver: &ByteReceiver) -> ByteDelivery<'_> {
     loop {
         match receiver.try_recv() {
             Ok(delivery) => return delivery,
-            Err(RecvError::Empty) => thread::yield_now(),
+            Err(TryRecvError::Empty) => thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     }
@@ -182,7 +184,10 @@ fn a_sleeper_gets_what_was_delayed(subject: &dyn Subject) {
             due = Instant::now() + DELAY;
             delivery.nack_after(DELAY).expect("we hold it");
         }
-        assert_eq!(receiver.recv().err(), Some(RecvError::Removed));
+        assert_eq!(
+            receiver.recv().unwrap_err().failure,
+            Unavailable::Removed.into()
+        );
     };
     thread::scope(|scope| {
         scope.spawn(play);
@@ -214,9 +219,10 @@ pub fn a_message_past_its_attempt_limit_is_a_dead_letter(subject: &dyn Subject) 
                 ..settings(2)
             });
             let receiver = queue.receiver();
-            let sent = queue
-                .sender()
-                .send_as(Kind::Control, &content(1, len), Wait::No);
+            let sent = queue.sender().send_with(
+                &content(1, len),
+                &SendOptions::new().kind(Kind::Control).wait(Wait::No),
+            );
             let id = sent.expect("a place");
             for attempt in 1..=limit {
                 let delivery = receiver.try_recv().expect("its attempts are not used up");
@@ -228,7 +234,7 @@ pub fn a_message_past_its_attempt_limit_is_a_dead_letter(subject: &dyn Subject) 
                     _ => delivery.nack().expect("we hold it"),
                 }
             }
-            assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+            assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
             let letter = the_dead_letter(&queue);
             assert_eq!((letter.message, letter.kind), (id, Kind::Control));
             assert_eq!(
@@ -266,7 +272,7 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
     let third = receiver.try_recv().expect("it was sent");
     assert_eq!(number_in(third.payload()), 3);
     third.ack().expect("we hold it");
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     // Everybody sees it.
     let letter = the_dead_letter(&trial.open());
     assert_eq!((letter.message, letter.sent_at), (about.id, about.sent_at));
@@ -290,7 +296,10 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             });
             let (sender, receiver) = (queue.sender(), queue.receiver());
             let make = || {
-                let sent = sender.send_as(Kind::Control, &content(1, len), Wait::No);
+                let sent = sender.send_with(
+                    &content(1, len),
+                    &SendOptions::new().kind(Kind::Control).wait(Wait::No),
+                );
                 sent.expect("a place");
                 kill(&receiver, reason);
                 let letter = the_dead_letter(&queue);
@@ -316,7 +325,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             // In its own place: there is no other.
             sender.try_send(b"in the way").expect("a place");
             let full = sender.try_send(b"").expect_err("there is no place");
-            assert!(matches!(full, SendFailure::Full { .. }), "{full}");
+            assert!(matches!(full, TrySendError::Full { .. }), "{full}");
             let other = receiver.try_recv().expect("it was sent");
             assert!(trial.open().transport().requeue(letter.id).unwrap());
             assert!(!transport.requeue(letter.id).unwrap(), "it is gone");
@@ -363,16 +372,16 @@ fn kill(receiver: &ByteReceiver, reason: DeadReason) {
 /// If the subject breaks the promise.
 pub fn an_expired_lease_is_lost_and_the_message_comes_again(subject: &dyn Subject) {
     const LEASE: Duration = Duration::from_millis(20);
-    type End = fn(ByteDelivery<'_>) -> Result<(), SettleError>;
+    type End = fn(ByteDelivery<'_>) -> bool;
     let ends: [End; 6] = [
-        |delivery| delivery.ack(),
-        |delivery| delivery.nack(),
-        |delivery| delivery.nack_after(HOUR),
-        |delivery| delivery.bury(),
-        |delivery| delivery.extend(HOUR),
+        |delivery| is_lost(delivery.ack()),
+        |delivery| is_lost(delivery.nack()),
+        |delivery| is_lost(delivery.nack_after(HOUR)),
+        |delivery| is_lost(delivery.bury()),
+        |delivery| is_lost(delivery.extend(HOUR)),
         |delivery| {
             drop(delivery);
-            Err(SettleError::LeaseLost)
+            true
         },
     ];
     for len in [10, 5000] {
@@ -382,6 +391,10 @@ pub fn an_expired_lease_is_lost_and_the_message_comes_again(subject: &dyn Subjec
         undisturbed(|| read_on_after_the_lease(subject, LEASE, len));
         a_lease_that_ends_with_the_last_attempt(subject, LEASE, len);
     }
+}
+
+fn is_lost(settled: Result<(), SettleError>) -> bool {
+    settled.is_err_and(|error| error.is_lease_lost())
 }
 
 /// Repeats a trial until it was not disturbed: a slow machine may lose a lease that the trial needed.
@@ -406,7 +419,7 @@ fn lose_a_lease(
     subject: &dyn Subject,
     lease: Duration,
     len: usize,
-    end: fn(ByteDelivery<'_>) -> Result<(), SettleError>,
+    ends_lost: fn(ByteDelivery<'_>) -> bool,
 ) -> Result<(), SettleError> {
     let trial = Trial::new(subject);
     let queue = leased(&trial, lease, 5);
@@ -425,8 +438,8 @@ fn lose_a_lease(
     assert_eq!((kept.attempt(), kept.id()), (2, lost.id()));
     assert_eq!(number_in(lost.payload()), number_in(kept.payload()));
 
-    assert_eq!(end(lost), Err(SettleError::LeaseLost));
-    assert_eq!(loser.try_recv().err(), Some(RecvError::Empty));
+    assert!(ends_lost(lost));
+    assert_eq!(loser.try_recv().err(), Some(TryRecvError::Empty));
     kept.ack().expect("an hour is not over");
     let stats = queue.transport().stats().unwrap();
     assert_eq!((stats.in_use(), stats.leases_lost, stats.acked), (0, 1, 1));
@@ -456,7 +469,7 @@ fn read_on_after_the_lease(
     let sent = full(&sender);
     assert!((2..=3).contains(&sent), "{sent} of 3 places");
     assert_eq!(number_in(lost.payload()), 1, "nobody wrote what we read");
-    assert_eq!(lost.ack(), Err(SettleError::LeaseLost));
+    assert!(lost.ack().unwrap_err().is_lease_lost());
     assert_eq!(sent + full(&sender), 3, "nobody reads any more");
     Ok(())
 }
@@ -470,7 +483,7 @@ fn a_lease_that_ends_with_the_last_attempt(subject: &dyn Subject, lease: Duratio
     while queue.transport().dead_letters().unwrap().is_empty() {
         let nothing = other.recv_timeout(Duration::from_millis(1));
         assert!(
-            matches!(nothing, Err(RecvError::TimedOut { .. })),
+            matches!(nothing, Err(RecvTimeoutError::TimedOut { .. })),
             "{nothing:?}"
         );
     }
@@ -478,7 +491,7 @@ fn a_lease_that_ends_with_the_last_attempt(subject: &dyn Subject, lease: Duratio
     assert_eq!((letter.attempts, letter.reason), (1, DeadReason::Expired));
     assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 1, 0));
     assert_eq!(letter.payload, content(1, len));
-    assert_eq!(lost.ack(), Err(SettleError::LeaseLost));
+    assert!(lost.ack().unwrap_err().is_lease_lost());
     assert!(queue.transport().discard(letter.id).unwrap());
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
@@ -504,7 +517,7 @@ pub fn an_extended_lease_is_kept(subject: &dyn Subject) {
     let other = queue.receiver();
     let nothing = other.recv_timeout(LEASE);
     assert!(
-        matches!(nothing, Err(RecvError::TimedOut { .. })),
+        matches!(nothing, Err(RecvTimeoutError::TimedOut { .. })),
         "{nothing:?}"
     );
     delivery.ack().expect("there is no lease to lose");
@@ -526,7 +539,7 @@ fn extend_a_lease(
     if extension >= HOUR {
         let nothing = other.recv_timeout(5 * lease);
         assert!(
-            matches!(nothing, Err(RecvError::TimedOut { .. })),
+            matches!(nothing, Err(RecvTimeoutError::TimedOut { .. })),
             "{nothing:?}"
         );
         delivery.ack().expect("an hour is not over");
@@ -540,7 +553,7 @@ fn extend_a_lease(
         "extended by {extension:?}, it ended after {waited:?}"
     );
     assert_eq!(again.attempt(), 2);
-    assert_eq!(delivery.ack(), Err(SettleError::LeaseLost));
+    assert!(delivery.ack().unwrap_err().is_lease_lost());
     again.ack().expect("an hour is not over");
     Ok(())
 }

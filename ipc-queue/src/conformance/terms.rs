@@ -9,7 +9,10 @@ use super::control::expect_unsupported;
 use super::{Subject, Trial, settings};
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::capability::Semantic;
-use crate::error::{DrainError, QueueError, RecvError, SendFailure};
+use crate::error::{
+    DrainError, NoRoom, QueueError, RecvTimeoutError, SendFailure, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
 use crate::send_options::{SendOptions, WhenFull};
 use crate::transport::{OpenRequest, Wait};
 
@@ -29,13 +32,20 @@ const LONG: Duration = Duration::from_secs(3600);
 fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
     let has = queue.transport().capabilities().has(semantic);
     if !has {
-        let refused = queue.sender().send_with(b"no", options, Wait::No);
+        let refused = queue
+            .sender()
+            .send_with(b"no", &options.clone().wait(Wait::No));
         assert!(
-            matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == semantic),
+            lacks(&refused, semantic),
             "{semantic} is not among its capabilities, and yet: {refused:?}"
         );
     }
     has
+}
+
+fn lacks<T>(refused: &Result<T, SendTimeoutError>, semantic: Semantic) -> bool {
+    let failure = refused.as_ref().err().and_then(SendTimeoutError::failure);
+    matches!(failure, Some(SendFailure::Unsupported(what)) if what.semantic == semantic)
 }
 
 /// A queue that could not do what its settings say must not come to be.
@@ -51,7 +61,7 @@ fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Seman
     );
 }
 
-fn said(receiver: &ByteReceiver) -> Result<Vec<u8>, RecvError> {
+fn said(receiver: &ByteReceiver) -> Result<Vec<u8>, TryRecvError> {
     let delivery = receiver.try_recv()?;
     let said = delivery.payload().to_vec();
     delivery.ack().expect("we hold it");
@@ -59,7 +69,7 @@ fn said(receiver: &ByteReceiver) -> Result<Vec<u8>, RecvError> {
 }
 
 fn send(sender: &ByteSender, payload: &[u8], options: &SendOptions) {
-    let sent = sender.send_with(payload, options, Wait::No);
+    let sent = sender.send_with(payload, &options.clone().wait(Wait::No));
     sent.expect("there is room");
 }
 
@@ -89,8 +99,8 @@ pub fn a_delayed_message_comes_not_before_its_time(subject: &dyn Subject) {
         send(&sender, b"", &much_later);
     }
     let full = sender.try_send(b"one more");
-    assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert!(matches!(full, Err(TrySendError::Full { .. })), "{full:?}");
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
 }
 
 /// See [`transport`](crate::transport).
@@ -110,19 +120,19 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
     send(&sender, b"unwanted", &soon);
     // Blocked until what nobody receives is dropped.
     let lasting = SendOptions::new().expires_in(LONG);
-    let sent = sender.send_with(b"lasting", &lasting, Wait::Forever);
+    let sent = sender.send_with(b"lasting", &lasting);
     sent.expect("there is room then");
     assert!(sent_at.elapsed() >= short, "it was dropped early");
     held.ack().expect("it is ours");
     assert_eq!(said(&receiver), Ok(b"lasting".to_vec()));
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
 
     // Given back after its time it is not delivered again.
     send(&sender, b"late", &soon);
     let late = receiver.try_recv().expect("it is there");
     thread::sleep(2 * short);
     late.nack().expect("it is ours");
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
     let stats = queue.transport().stats().unwrap();
     assert_eq!((stats.expired, stats.in_use()), (2, 0));
 }
@@ -137,9 +147,11 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
     };
     let plain = trial.create(&settings(2));
     let urgent = SendOptions::new().priority(Priority::Urgent);
-    let refused = plain.sender().send_with(b"no", &urgent, Wait::No);
+    let refused = plain
+        .sender()
+        .send_with(b"no", &urgent.clone().wait(Wait::No));
     assert!(
-        matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == Semantic::Priorities),
+        lacks(&refused, Semantic::Priorities),
         "a queue without priorities has none: {refused:?}"
     );
     trial.remove();
@@ -157,8 +169,8 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
     }
     for priority in Priority::ALL {
         let options = SendOptions::new().priority(priority);
-        let full = sender.send_with(b"", &options, Wait::No);
-        assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+        let full = sender.send_with(b"", &options.clone().wait(Wait::No));
+        assert!(full.unwrap_err().is_timeout());
     }
     for priority in Priority::ALL.into_iter().rev() {
         for turn in [b"1", b"2"] {
@@ -166,7 +178,7 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
             assert_eq!(said(&receiver), Ok(next), "{priority:?}");
         }
     }
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
     // A blocked receiver wakes for each.
     for priority in Priority::ALL {
         thread::scope(|scope| {
@@ -193,9 +205,11 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let keyed = SendOptions::new().key("order 17");
     let plain = trial.create(&settings(8));
-    let refused = plain.sender().send_with(b"no", &keyed, Wait::No);
+    let refused = plain
+        .sender()
+        .send_with(b"no", &keyed.clone().wait(Wait::No));
     assert!(
-        matches!(&refused, Err(SendFailure::Unsupported(what)) if what.semantic == Semantic::Deduplication),
+        lacks(&refused, Semantic::Deduplication),
         "a queue without keys has none: {refused:?}"
     );
     trial.remove();
@@ -210,22 +224,44 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
     let queue = trial.create(&with_keys);
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let empty = SendOptions::new().key("");
-    let refused = sender.send_with(b"no", &empty, Wait::No);
-    assert_eq!(refused, Err(SendFailure::EmptyKey));
+    let refused = sender.send_with(b"no", &empty.clone().wait(Wait::No));
+    assert_eq!(refused.unwrap_err().failure(), Some(&SendFailure::EmptyKey));
     // While a loan has it nobody else can have it; and it is free again when that comes to nothing.
-    let loan = sender.loan_with(3, &keyed, Wait::No).expect("a place");
-    let taken = queue.sender().send_with(b"two", &keyed, Wait::No);
-    assert_eq!(taken, Err(SendFailure::KeyInUse));
+    let loan = sender
+        .loan_with(3, &keyed.clone().wait(Wait::No))
+        .expect("a place");
+    let taken = queue
+        .sender()
+        .send_with(b"two", &keyed.clone().wait(Wait::No));
+    assert!(
+        matches!(
+            taken,
+            Err(SendTimeoutError::TimedOut {
+                missing: NoRoom::Key,
+                ..
+            })
+        ),
+        "{taken:?}"
+    );
     drop(loan);
-    let first = sender.send_with(b"one", &keyed, Wait::No);
+    let first = sender.send_with(b"one", &keyed.clone().wait(Wait::No));
     // Again, from another handle, and after it was received.
-    assert_eq!(queue.sender().send_with(b"two", &keyed, Wait::No), first);
+    assert_eq!(
+        queue
+            .sender()
+            .send_with(b"two", &keyed.clone().wait(Wait::No)),
+        first
+    );
     assert_eq!(said(&receiver), Ok(b"one".to_vec()));
-    assert_eq!(sender.send_with(b"two", &keyed, Wait::No), first);
+    assert_eq!(
+        sender.send_with(b"two", &keyed.clone().wait(Wait::No)),
+        first
+    );
     let of = first.expect("it was sent");
-    let lent = sender.loan_with(3, &keyed, Wait::No).map(drop);
-    assert_eq!(lent, Err(SendFailure::Duplicate { of }));
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    let lent = sender.loan_with(3, &keyed.clone().wait(Wait::No)).map(drop);
+    let duplicate = SendFailure::Duplicate { of };
+    assert_eq!(lent.unwrap_err().failure(), Some(&duplicate));
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
     assert_eq!(queue.transport().stats().unwrap().duplicates, 3);
     // Others are others.
     for number in 0..32 {
@@ -297,8 +333,8 @@ pub fn a_full_queue_drops_the_oldest_if_told_to(subject: &dyn Subject) {
         send(&sender, b"held", &dropping);
         held.push(receiver.try_recv().expect("it is there"));
     }
-    let full = sender.send_with(b"", &dropping, Wait::No);
-    assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+    let full = sender.send_with(b"", &dropping.clone().wait(Wait::No));
+    assert!(full.unwrap_err().is_timeout());
 }
 
 /// See [`transport`](crate::transport).
@@ -321,10 +357,10 @@ pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject
         trial.open().transport().is_paused().unwrap(),
         "it is the queue that is paused"
     );
-    assert_eq!(said(&receiver), Err(RecvError::Paused));
+    assert_eq!(said(&receiver), Err(TryRecvError::Paused));
     let waited = receiver.recv_timeout(short);
     assert!(
-        matches!(waited, Err(RecvError::TimedOut { .. })),
+        matches!(waited, Err(RecvTimeoutError::TimedOut { .. })),
         "{waited:?}"
     );
     sender.try_send(b"meanwhile").expect("sending goes on");
@@ -345,7 +381,7 @@ pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject
     });
     drop(alarm);
     assert!(!transport.is_paused().unwrap());
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
 }
 
 /// See [`transport`](crate::transport).
@@ -378,7 +414,7 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
         waiting += 1;
     }
     assert_eq!(transport.purge().unwrap(), waiting);
-    assert_eq!(said(&receiver), Err(RecvError::Empty));
+    assert_eq!(said(&receiver), Err(TryRecvError::Empty));
     held.ack().expect("it was not dropped");
     let stats = transport.stats().unwrap();
     assert_eq!((stats.purged, stats.dead, stats.in_use()), (waiting, 1, 1));
@@ -420,7 +456,10 @@ pub fn a_queue_is_drained_when_everything_was_settled(subject: &dyn Subject) {
         matches!(left, Err(DrainError::TimedOut { left: 1, .. })),
         "{left:?}"
     );
-    assert_eq!(sender.try_send(b""), Err(SendFailure::Closed));
+    assert_eq!(
+        sender.try_send(b"").unwrap_err().failure(),
+        Some(&SendFailure::Closed)
+    );
     let alarm = trial.alarm();
     thread::scope(|scope| {
         let other = trial.open();

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use ipc_proto::{Kind, MessageId, QueueSettings};
+use ipc_proto::{MessageId, QueueSettings};
 
 use super::{Subject, Trial, content, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::delivery::ByteDelivery;
-use crate::error::{RecvError, SendFailure};
+use crate::error::{TryRecvError, TrySendError};
 use crate::loan::Loan;
 use crate::stats::QueueStats;
 
@@ -104,12 +104,12 @@ impl<'q> Walk<'q> {
     }
 
     /// Whether the queue gave a place, and was right about it.
-    fn judge<T>(&self, answer: Result<T, SendFailure>) -> Option<T> {
+    fn judge<T>(&self, answer: Result<T, TrySendError>) -> Option<T> {
         let right = answer.is_ok() == self.has_place();
         let (seed, used) = (self.seed, self.in_use());
         match &answer {
             Ok(_) => {}
-            Err(SendFailure::Full { capacity, .. }) => {
+            Err(TrySendError::Full { capacity, .. }) => {
                 assert_eq!(*capacity, self.settings.capacity);
             }
             Err(other) => panic!("{other}"),
@@ -167,7 +167,7 @@ impl<'q> Walk<'q> {
         let seed = self.seed;
         let delivery = match receiver.try_recv() {
             Ok(delivery) => delivery,
-            Err(RecvError::Empty) => {
+            Err(TryRecvError::Empty) => {
                 assert!(
                     self.ready.is_empty() || self.focus != Focus::Messages,
                     "seed {seed}: {} messages are ready, and a receiver was told that there are none",
@@ -289,11 +289,7 @@ impl<'q> Walk<'q> {
         self.compare();
         for _ in 0..=self.settings.capacity {
             let message = self.message();
-            if let Some(id) = self.judge(self.senders[0].send_as(
-                Kind::Data,
-                &message,
-                crate::transport::Wait::No,
-            )) {
+            if let Some(id) = self.judge(self.senders[0].try_send(&message)) {
                 self.accepted(id, message);
             }
         }

@@ -126,7 +126,7 @@ mod tests {
             keys: 2,
             window: WINDOW,
         };
-        assert_eq!(third, Err(full));
+        assert_eq!(third, Err(full.into()));
         assert_eq!(keys.take(Key::of("three"), start + WINDOW), Ok(()));
     }
 }

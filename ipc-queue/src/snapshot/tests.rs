@@ -7,6 +7,7 @@ use ipc_proto::{Backoff, Kind};
 use super::*;
 use crate::bytes::ByteQueue;
 use crate::delivery::Nack;
+use crate::error::SendFailure;
 use crate::send_options::SendOptions;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -77,7 +78,9 @@ fn full() -> QueueOptions {
 fn fill(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let send = |payload: &[u8], options: SendOptions| {
-        sender.send_with(payload, &options, Wait::No).unwrap();
+        sender
+            .send_with(payload, &options.clone().wait(Wait::No))
+            .unwrap();
     };
     let new = SendOptions::new;
     send(b"dead", new().kind(Kind::Control).header("a", "b").unwrap());
@@ -160,9 +163,15 @@ fn everything_survives_a_save_and_a_restore_into_other_settings() {
     assert_eq!(letters[0].error, "the database is away");
     assert_eq!(letters[0].headers.get("a"), Some(&b"b"[..]));
     let again = SendOptions::new().key("tried");
-    let again = queue.sender().loan_with(1, &again, Wait::No).map(drop);
+    let again = queue
+        .sender()
+        .loan_with(1, &again.clone().wait(Wait::No))
+        .map(drop);
     assert!(
-        matches!(again, Err(SendFailure::Duplicate { .. })),
+        matches!(
+            again.as_ref().unwrap_err().failure(),
+            Some(SendFailure::Duplicate { .. })
+        ),
         "{again:?}"
     );
     let receiver = queue.receiver();
@@ -205,7 +214,7 @@ fn a_delay_goes_on_by_the_wall_clock_and_never_ends_early() {
     let delayed = SendOptions::new().delay(HOUR);
     queue
         .sender()
-        .send_with(b"late", &delayed, Wait::No)
+        .send_with(b"late", &delayed.clone().wait(Wait::No))
         .unwrap();
     drop(queue);
     let first = stage.frozen("q");
@@ -295,7 +304,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     let keyed = SendOptions::new().key("one").priority(Priority::High);
     queue
         .sender()
-        .send_with(b"keyed", &keyed, Wait::No)
+        .send_with(b"keyed", &keyed.clone().wait(Wait::No))
         .unwrap();
     drop(queue);
     stage.save("q").unwrap();
@@ -425,7 +434,10 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
         drop(frozen);
         let queue = ByteQueue::open(stage.address("q")).unwrap();
         let transport = queue.transport();
-        assert_eq!(queue.sender().try_send(b"no"), Err(SendFailure::Closed));
+        assert_eq!(
+            queue.sender().try_send(b"no").unwrap_err().failure(),
+            Some(&SendFailure::Closed)
+        );
         for refused in [transport.resume(), transport.reopen()] {
             let failure = refused.unwrap_err().failure;
             let is_frozen = matches!(failure, crate::ControlFailure::Frozen { .. });
@@ -566,7 +578,9 @@ fn a_queue_with_more_keys_than_it_promised_is_restored_with_room_for_them() {
     let mut keys = 0;
     while keys < 70 && started.elapsed() < HOUR {
         let keyed = SendOptions::new().key(format!("order {keys}"));
-        sender.send_with(b"keyed", &keyed, Wait::No).unwrap();
+        sender
+            .send_with(b"keyed", &keyed.clone().wait(Wait::No))
+            .unwrap();
         receiver.recv().unwrap().ack().unwrap();
         keys += 1;
     }

@@ -12,9 +12,12 @@ use std::{panic, process, thread};
 
 use ipc_proto::{Kind, Name, QueueSettings};
 use ipc_queue::shm::Inspector;
-use ipc_queue::transport::{OpenMode, OpenRequest, SendPort, Settle, Transport, Wait};
+use ipc_queue::transport::{
+    OpenMode, OpenRequest, RecvPortError, SendPort, SendPortError, Settle, Transport, Wait,
+};
 use ipc_queue::{
-    Priority, QueueError, RecvError, SendFailure, SendOptions, SettleError, ShmQueue, WhenFull,
+    Priority, QueueError, RecvFailure, SendFailure, SendOptions, SettleError, SettleFailure,
+    ShmQueue, Unavailable, WhenFull,
 };
 use ipc_shm::Namespace;
 
@@ -180,12 +183,13 @@ impl Image {
 }
 
 /// One of each priority, with a key, and wanted for a while.
-fn send_with_everything(sender: &dyn SendPort) -> Result<(), SendFailure> {
+fn send_with_everything(sender: &dyn SendPort) -> Result<(), SendPortError> {
     for (number, priority) in (0_u8..).zip(Priority::ALL) {
         let options = SendOptions::new().priority(priority).key([number]);
         let options = options.expires_in(Duration::from_secs(3600));
         let len = if number % 2 == 0 { 10 } else { 1000 };
-        sender.loan_with(len, &options, Wait::No)?.publish()?;
+        let loan = sender.loan_with(len, &options, Wait::No)?;
+        loan.publish().map_err(|error| error.failure)?;
     }
     Ok(())
 }
@@ -210,6 +214,11 @@ impl Image {
         let _ = (inspector.participants(), inspector.payload_type());
         let _ = (inspector.is_removed(), inspector.id(), inspector.bytes());
     }
+}
+
+fn is_end(cause: &Unavailable) -> bool {
+    use Unavailable::{Deleted, Removed, Truncated};
+    matches!(cause, Removed | Deleted | Truncated)
 }
 
 /// Everything one does with a queue; every loop is bounded by more than the queue can hold.
@@ -237,14 +246,19 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
                     Settle::Nack { delay, .. } => delivery.nack_after(delay.unwrap_or_default()),
                 };
                 let settled = extended.and(settled);
-                let is_lost =
-                    |error| matches!(error, SettleError::LeaseLost | SettleError::Truncated);
+                let is_lost = |error: SettleError| {
+                    [SettleFailure::LeaseLost, Unavailable::Truncated.into()]
+                        .contains(&error.failure)
+                };
                 assert!(settled.is_ok() || settled.is_err_and(is_lost));
             }
-            Err(RecvError::Damaged(reason)) => assert!(!reason.is_empty()),
-            Err(RecvError::Empty) => break,
-            Err(RecvError::Paused | RecvError::Closed) => break,
-            Err(RecvError::Removed | RecvError::Deleted | RecvError::Truncated) => break,
+            Err(RecvPortError::Empty | RecvPortError::Paused) => break,
+            Err(RecvPortError::Failed(failure)) => match failure {
+                RecvFailure::Damaged { reason } => assert!(!reason.is_empty()),
+                RecvFailure::Closed => break,
+                RecvFailure::Unavailable(cause) if is_end(&cause) => break,
+                other => panic!("{other}"),
+            },
             Err(other) => panic!("{other}"),
         }
     }
@@ -264,11 +278,14 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
                 meanwhile();
                 sent += usize::from(loan.publish().is_ok());
             }
-            Err(SendFailure::Full { .. } | SendFailure::NoMemory { .. }) => {}
-            Err(SendFailure::TooLarge { .. }) => assert!(len > most),
-            Err(SendFailure::Closed | SendFailure::Removed) => break,
-            Err(SendFailure::Deleted | SendFailure::Truncated) => break,
-            Err(SendFailure::Damaged(reason)) => assert!(!reason.is_empty()),
+            Err(SendPortError::Failed(failure)) => match failure {
+                SendFailure::TooLarge { .. } => assert!(len > most),
+                SendFailure::Closed => break,
+                SendFailure::Unavailable(cause) if is_end(&cause) => break,
+                SendFailure::Damaged { reason } => assert!(!reason.is_empty()),
+                other => panic!("{other}"),
+            },
+            Err(SendPortError::NoRoom { .. }) => {}
             Err(other) => panic!("{other}"),
         }
     }
@@ -279,7 +296,9 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
         for options in [options, dropping] {
             match sender.loan_with(1, &options, Wait::No) {
                 Ok(loan) => drop(loan.publish()),
-                Err(SendFailure::Damaged(reason)) => assert!(!reason.is_empty()),
+                Err(SendPortError::Failed(SendFailure::Damaged { reason })) => {
+                    assert!(!reason.is_empty());
+                }
                 Err(_) => {} // It has neither, or the key is known, in use, or has no slot.
             }
         }

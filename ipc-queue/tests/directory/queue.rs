@@ -9,13 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_queue::transport::{
-    OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait, nack_delay,
+    OpenRequest, PublishOnce, ReceivePort, RecvPortError, SendPort, SendPortError, Settle,
+    SettleOnce, Transport, Wait, nack_delay,
 };
 use ipc_queue::{
     About, ByteDelivery, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter,
-    DeadLetterId, DeadReason, Headers, Loan, MessageId, NoRoom, PublishOnce, QueueError,
-    QueueSettings, QueueStats, RecvError, Semantic, SendFailure, SendOptions, SenderId,
-    SettleError, SettleOnce, Support, Unsupported,
+    DeadLetterId, DeadReason, Headers, Loan, MessageId, NoRoom, QueueError, QueueSettings,
+    QueueStats, RecvFailure, Semantic, SendFailure, SendOptions, SenderId, SettleFailure, Support,
+    Unavailable, Unsupported,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -176,7 +177,7 @@ impl DirectoryQueue {
 
 fn not_done(trouble: Trouble) -> ControlFailure {
     match trouble {
-        Trouble::Removed => ControlFailure::Removed,
+        Trouble::Removed => Unavailable::Removed.into(),
         Trouble::Io(error) => ControlFailure::Refused {
             reason: format!("the queue's folder: {error}"),
         },
@@ -260,12 +261,12 @@ impl SendPort for DirectorySender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
-        options.check(CAPABILITIES)?;
+    ) -> Result<Loan<'_>, SendPortError> {
+        options.check(CAPABILITIES).map_err(SendFailure::from)?;
         let settings = &self.folder.about.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
         if len > most {
-            return Err(SendFailure::TooLarge { bytes: len, most });
+            return Err(SendFailure::TooLarge { bytes: len, most }.into());
         }
         let lent = poll(wait, || self.try_lend(options).transpose());
         let place = match lent {
@@ -305,26 +306,23 @@ impl DirectorySender {
     /// What its messages bear. A sender that could not make its file can't send.
     fn id(&self) -> Result<u64, SendFailure> {
         let presence = self.presence.as_ref();
-        let presence = presence.map_err(|why| SendFailure::Transport(format!("{why:?}")))?;
+        let presence = presence.map_err(|why| Unavailable::transport(format!("{why:?}")))?;
         Ok(presence.id)
     }
 
-    fn refuse(&self, waited: Option<Duration>) -> SendFailure {
+    fn refuse(&self, waited: Option<Duration>) -> SendPortError {
         let mut contents = match self.folder.contents() {
             Ok(contents) => contents,
-            Err(trouble) => return not_sent(trouble),
+            Err(trouble) => return not_sent(trouble).into(),
         };
         let dead = |entry: &&Entry| matches!(entry.state, State::Dead(_));
         let dead = contents.entries.iter().filter(dead).count() as u64;
         let _ = contents.count(|counts| counts.refused += 1);
         let capacity = self.folder.about.settings.capacity;
-        match waited {
-            None => SendFailure::Full { capacity, dead },
-            Some(waited) => SendFailure::TimedOut {
-                waited,
-                missing: NoRoom::Places,
-                dead,
-            },
+        SendPortError::NoRoom {
+            missing: NoRoom::Places { capacity },
+            waited,
+            dead,
         }
     }
 }
@@ -334,7 +332,7 @@ impl PublishOnce for DirectoryPlace<'_> {
         let written = (&self.file).write_all(&payload);
         let mut contents = self.sender.folder.contents().map_err(not_sent)?;
         let place = contents.by_token(State::Writing, self.token);
-        let place = place.ok_or_else(|| SendFailure::Transport("its file is gone".to_owned()))?;
+        let place = place.ok_or_else(|| Unavailable::transport("its file is gone"))?;
         if let Err(error) = written {
             let _ = contents.delete(place);
             return Err(io_not_sent(error));
@@ -368,17 +366,21 @@ impl PublishOnce for DirectoryPlace<'_> {
             let _ = contents.delete(place);
         }
     }
+
+    fn queue(&self) -> String {
+        self.sender.folder.address()
+    }
 }
 
 fn not_sent(trouble: Trouble) -> SendFailure {
     match trouble {
-        Trouble::Removed => SendFailure::Removed,
+        Trouble::Removed => Unavailable::Removed.into(),
         Trouble::Io(error) => io_not_sent(error),
     }
 }
 
 fn io_not_sent(error: io::Error) -> SendFailure {
-    SendFailure::Transport(format!("the queue's folder: {error}"))
+    Unavailable::transport(format!("the queue's folder: {error}")).into()
 }
 
 // --- receiving -------------------------------------------------------------------------------------------------------
@@ -398,24 +400,24 @@ struct DirectoryHeld {
 }
 
 impl ReceivePort for DirectoryReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvError> {
+    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         match poll(wait, || self.try_recv().transpose()) {
             Ok(received) => received,
-            Err(None) => Err(RecvError::Empty),
-            Err(Some(waited)) => Err(RecvError::TimedOut { waited }),
+            Err(None) => Err(RecvPortError::Empty),
+            Err(Some(waited)) => Err(RecvPortError::TimedOut { waited }),
         }
     }
 }
 
 impl DirectoryReceiver {
     /// `Ok(None)`: nothing is ready.
-    fn try_recv(&self) -> Result<Option<ByteDelivery<'_>>, RecvError> {
+    fn try_recv(&self) -> Result<Option<ByteDelivery<'_>>, RecvPortError> {
         let mut contents = self.folder.contents().map_err(|trouble| match trouble {
-            Trouble::Removed => RecvError::Removed,
+            Trouble::Removed => Unavailable::Removed,
             Trouble::Io(error) => not_received(error),
         })?;
         let presence = self.presence.as_ref();
-        let presence = presence.map_err(|why| RecvError::Transport(format!("{why:?}")))?;
+        let presence = presence.map_err(|why| Unavailable::transport(format!("{why:?}")))?;
         let next = |contents: &Contents<'_>| {
             let mut entries = contents.entries.iter().copied();
             entries.find(|entry| entry.state == State::Ready)
@@ -425,12 +427,12 @@ impl DirectoryReceiver {
             ready = next(&contents);
         }
         match ready {
-            Some(entry) => self
-                .take(presence, &mut contents, entry)
-                .map(Some)
-                .map_err(not_received),
+            Some(entry) => {
+                let taken = self.take(presence, &mut contents, entry);
+                Ok(Some(taken.map_err(not_received)?))
+            }
             None if contents.is_closed() && is_all_theirs(&contents, presence.id) => {
-                Err(RecvError::Closed)
+                Err(RecvFailure::Closed.into())
             }
             None => Ok(None),
         }
@@ -487,11 +489,11 @@ fn is_all_theirs(contents: &Contents<'_>, holder: u64) -> bool {
 }
 
 impl SettleOnce for DirectoryHeld {
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleError> {
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         let mut contents = self.folder.contents().map_err(not_settled)?;
         let Some(entry) = contents.by_token(State::Leased, self.token) else {
             let _ = contents.count(|counts| counts.leases_lost += 1);
-            return Err(SettleError::LeaseLost);
+            return Err(SettleFailure::LeaseLost);
         };
         let settled = match how {
             Settle::Ack => contents.delete(entry),
@@ -517,25 +519,29 @@ impl SettleOnce for DirectoryHeld {
         counted.map_err(|error| not_settled(Trouble::Io(error)))
     }
 
-    fn extend(&self, by: Duration) -> Result<(), SettleError> {
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         let mut contents = self.folder.contents().map_err(not_settled)?;
         let entry = contents.by_token(State::Leased, self.token);
-        let entry = entry.ok_or(SettleError::LeaseLost)?;
+        let entry = entry.ok_or(SettleFailure::LeaseLost)?;
         if entry.due == 0 {
             return Ok(());
         }
         let extended = contents.change(entry, |entry| entry.due = after(by));
         extended.map_err(|error| not_settled(Trouble::Io(error)))
     }
+
+    fn queue(&self) -> String {
+        self.folder.address()
+    }
 }
 
-fn not_received(error: io::Error) -> RecvError {
-    RecvError::Transport(format!("the queue's folder: {error}"))
+fn not_received(error: io::Error) -> Unavailable {
+    Unavailable::transport(format!("the queue's folder: {error}"))
 }
 
-fn not_settled(trouble: Trouble) -> SettleError {
+fn not_settled(trouble: Trouble) -> SettleFailure {
     match trouble {
-        Trouble::Removed => SettleError::LeaseLost,
-        Trouble::Io(error) => SettleError::Transport(format!("the queue's folder: {error}")),
+        Trouble::Removed => SettleFailure::LeaseLost,
+        Trouble::Io(error) => Unavailable::transport(format!("the queue's folder: {error}")).into(),
     }
 }

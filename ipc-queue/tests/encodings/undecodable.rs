@@ -3,7 +3,8 @@
 
 use ipc_queue::transport::Wait;
 use ipc_queue::{
-    Backoff, ByteQueue, DeadReason, Encoding, Queue, QueueOptions, RecvError, Semantic,
+    Backoff, ByteQueue, DeadReason, Encoding, Queue, QueueOptions, RecvError, RecvFailure,
+    Semantic, TryRecvError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +46,12 @@ fn an_undecodable_message_goes_to_a_receiver_that_can_read_it() {
         let new: Queue<New> = named.open(&place.address).unwrap();
         new.sender().send(New { id: 7 }).unwrap();
         match old.receiver().try_recv() {
-            Err(error @ RecvError::Decode { attempt: 1, .. }) => {
-                assert!(error.is_of_one_message());
+            Err(error) => {
+                let decode = matches!(
+                    error.failure(),
+                    Some(RecvFailure::Decode { attempt: 1, .. })
+                );
+                assert!(decode && error.is_of_one_message(), "{error}");
                 assert!(
                     error.to_string().contains("missing field `file`"),
                     "{error}"
@@ -70,13 +75,16 @@ fn an_undecodable_message_is_buried_at_the_attempt_limit_with_the_decoding_error
         let (id_of, receiver) = (id, queue.receiver());
         for expected in 1..=3 {
             match receiver.try_recv() {
-                Err(RecvError::Decode { id, attempt, .. }) => {
+                Err(TryRecvError::Failed(RecvError {
+                    failure: RecvFailure::Decode { id, attempt, .. },
+                    ..
+                })) => {
                     assert_eq!((id, attempt), (id_of, expected), "{}", place.address);
                 }
                 other => panic!("{}: {other:?}", place.address),
             }
         }
-        assert!(matches!(receiver.try_recv(), Err(RecvError::Empty)));
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)));
         let transport = queue.transport();
         let letter = transport.dead_letters().unwrap().remove(0);
         assert_eq!((letter.reason, letter.attempts), (DeadReason::Nacked, 3));
@@ -117,7 +125,10 @@ fn a_batch_leaves_out_what_it_cannot_read_and_gives_it_back() {
         // A batch of nothing else says so.
         let error = receiver.recv_batch(3, Wait::No).unwrap_err();
         assert!(
-            matches!(error, RecvError::Decode { attempt: 2, .. }),
+            matches!(
+                error.failure(),
+                Some(RecvFailure::Decode { attempt: 2, .. })
+            ),
             "{error}"
         );
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Output, Stdio};
 
-use ipc_queue::{Encoding, Queue, QueueError, QueueOptions, RecvError};
+use ipc_queue::{Encoding, Queue, QueueError, QueueOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ fn play_as<J: Job>(what: &str, address: &str) {
                 println!("\njob {}", job.data().check());
                 job.ack().unwrap();
             }
-            Err(RecvError::Closed) => return,
+            Err(error) if error.is_closed() => return,
             Err(error) => panic!("{error}"),
         }
     }

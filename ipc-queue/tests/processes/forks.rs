@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipc_queue::conformance::{content, number_in};
-use ipc_queue::{ByteQueue, ControlFailure, RecvError, SendFailure, SettleError};
+use ipc_queue::{ByteQueue, ControlFailure, SendFailure, Unavailable};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -32,18 +32,32 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     loan.copy_from_slice(&content(3, LARGEST));
 
     let (held, loan) = in_forked_copy((held, loan), |(held, loan)| {
-        let refused = || Err(SendFailure::Forked);
-        assert_eq!(sender.try_send(b"not ours"), refused());
-        assert_eq!(sender.send(b"not ours"), refused());
-        assert_eq!(sender.try_loan(LARGEST).map(drop), Err(SendFailure::Forked));
-        assert_eq!(loan.publish(), refused());
-        assert_eq!(receiver.try_recv().err(), Some(RecvError::Forked));
-        assert_eq!(receiver.recv().err(), Some(RecvError::Forked));
-        assert_eq!(held.extend(HOUR), Err(SettleError::Forked));
-        assert_eq!(held.ack(), Err(SettleError::Forked));
+        let forked = SendFailure::from(Unavailable::Forked);
+        let refused = sender.try_send(b"not ours").unwrap_err();
+        assert_eq!(refused.failure(), Some(&forked));
+        assert_eq!(sender.send(b"not ours").unwrap_err().failure, forked);
+        let refused = sender.try_loan(LARGEST).map(drop).unwrap_err();
+        assert_eq!(refused.failure(), Some(&forked));
+        assert_eq!(loan.publish().unwrap_err().failure, forked);
+        assert_eq!(
+            receiver.try_recv().unwrap_err().failure(),
+            Some(&Unavailable::Forked.into())
+        );
+        assert_eq!(
+            receiver.recv().unwrap_err().failure,
+            Unavailable::Forked.into()
+        );
+        assert_eq!(
+            held.extend(HOUR).unwrap_err().failure,
+            Unavailable::Forked.into()
+        );
+        assert_eq!(held.ack().unwrap_err().failure, Unavailable::Forked.into());
         let requeued = queue.transport().requeue(letter.id);
         let refused = requeued.unwrap_err().failure;
-        assert!(matches!(refused, ControlFailure::Forked));
+        assert!(matches!(
+            refused,
+            ControlFailure::Unavailable(Unavailable::Forked)
+        ));
         // Opened here, it is ours as well.
         let ours = open();
         assert_eq!(stats(&ours).participants, 2);

@@ -13,8 +13,8 @@ use ipc_queue::conformance::number_in;
 use ipc_queue::shm::Inspector;
 use ipc_queue::transport::{AttachAs, OpenMode, OpenRequest, Wait};
 use ipc_queue::{
-    ByteQueue, ControlFailure, DrainError, Name, NoRoom, QueueError, QueueSettings, RecvError,
-    SendFailure, SendOptions, SettleError, ShmQueue,
+    ByteQueue, ControlFailure, DrainError, Name, NoRoom, QueueError, QueueSettings, RecvFailure,
+    SendFailure, SendOptions, SendTimeoutError, ShmQueue, TryRecvError, TrySendError, Unavailable,
 };
 use ipc_shm::{JoinError, Namespace};
 
@@ -59,10 +59,10 @@ fn lose_descriptor(queue: ByteQueue) {
     let loan = sender.loan(SMALL).unwrap();
     let descriptor = lose();
     let control = |error: ipc_queue::ControlError| match error.failure {
-        ControlFailure::DescriptorLost { descriptor, queue } => (queue, descriptor),
+        ControlFailure::Unavailable(cause) => cause,
         other => panic!("{other}"),
     };
-    let wanted = ("jobs".to_owned(), descriptor);
+    let wanted = Unavailable::DescriptorLost { descriptor };
     // At most a slice later, by this process's watcher.
     let error = loop {
         match queue.transport().stats() {
@@ -75,26 +75,18 @@ fn lose_descriptor(queue: ByteQueue) {
         text.contains(&format!("descriptor {descriptor}")) && text.contains("open the queue again")
     );
     assert_eq!(control(error), wanted);
-    let queue_name = || "jobs".to_owned();
-    let send = SendFailure::DescriptorLost {
-        queue: queue_name(),
-        descriptor,
-    };
-    let receive = RecvError::DescriptorLost {
-        queue: queue_name(),
-        descriptor,
-    };
-    let settle = SettleError::DescriptorLost {
-        queue: queue_name(),
-        descriptor,
-    };
-    assert_eq!(sender.try_send(b"x"), Err(send.clone()));
-    assert_eq!(sender.send(b"x"), Err(send.clone()));
-    assert_eq!(sender.send(&[1; LARGEST]), Err(send.clone()));
-    assert_eq!(loan.publish(), Err(send));
-    assert_eq!(receiver.try_recv().err(), Some(receive.clone()));
-    assert_eq!(receiver.recv().err(), Some(receive));
-    assert_eq!(held.ack(), Err(settle));
+    let send = SendFailure::from(wanted.clone());
+    let receive = RecvFailure::from(wanted.clone());
+    let refused = sender.try_send(b"x").unwrap_err();
+    assert_eq!(refused.failure(), Some(&send));
+    let refused = sender.send(b"x").unwrap_err();
+    assert!(refused.queue.ends_with("/jobs"), "{refused}");
+    assert_eq!(refused.failure, send);
+    assert_eq!(sender.send(&[1; LARGEST]).unwrap_err().failure, send);
+    assert_eq!(loan.publish().unwrap_err().failure, send);
+    assert_eq!(receiver.try_recv().unwrap_err().failure(), Some(&receive));
+    assert_eq!(receiver.recv().unwrap_err().failure, receive);
+    assert_eq!(held.ack().unwrap_err().failure, wanted.clone().into());
     match queue.transport().drain(Wait::No) {
         Err(DrainError::Control(error)) => assert_eq!(control(error), wanted),
         other => panic!("{other:?}"),
@@ -150,8 +142,10 @@ fn lose_descriptor_while_blocked(queue: &ByteQueue) {
         });
         let error = receiver.recv().unwrap_err();
         let descriptor = descriptor.join().unwrap();
-        let queue = "jobs".to_owned();
-        assert_eq!(error, RecvError::DescriptorLost { queue, descriptor });
+        assert_eq!(
+            error.failure,
+            Unavailable::DescriptorLost { descriptor }.into()
+        );
     });
     say("told");
 }
@@ -203,7 +197,7 @@ fn wait_while_it_is_deleted(queue: &ByteQueue) {
     let receiver = queue.receiver();
     say(&format!("blocking {}", nix::unistd::gettid()));
     let error = receiver.recv().unwrap_err();
-    assert_eq!(error, RecvError::Deleted);
+    assert_eq!(error.failure, Unavailable::Deleted.into());
     assert!(error.to_string().contains("RemoveIPC"), "{error}");
     say("deleted");
 }
@@ -213,13 +207,14 @@ fn try_while_it_is_deleted(queue: &ByteQueue) {
     say("ready");
     let error = loop {
         match sender.try_send(b"x") {
-            Ok(_) | Err(SendFailure::Full { .. }) => thread::yield_now(),
+            Ok(_) | Err(TrySendError::Full { .. }) => thread::yield_now(),
             Err(error) => break error,
         }
     };
-    assert_eq!(error, SendFailure::Deleted);
+    assert_eq!(error.failure(), Some(&Unavailable::Deleted.into()));
     let error = queue.transport().stats().unwrap_err();
-    assert!(matches!(error.failure, ControlFailure::Deleted), "{error}");
+    let deleted = ControlFailure::Unavailable(Unavailable::Deleted);
+    assert_eq!(error.failure.to_string(), deleted.to_string());
     say("deleted");
 }
 
@@ -259,10 +254,12 @@ fn use_in_time_namespace(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     // Not wanted after an hour, which is not over; and the other one is not due.
     expect_message(&receiver, 1, 1).ack().unwrap();
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     let soon = SendOptions::new().delay(Duration::from_millis(1));
     let content = ipc_queue::conformance::content(3, SMALL);
-    sender.send_with(&content, &soon, Wait::No).unwrap();
+    sender
+        .send_with(&content, &soon.clone().wait(Wait::No))
+        .unwrap();
     say("sent");
     listen();
 }
@@ -283,15 +280,19 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     let content = |number| ipc_queue::conformance::content(number, SMALL);
     let expiring = SendOptions::new().expires_in(HOUR);
     let delayed = SendOptions::new().delay(HOUR);
-    sender.send_with(&content(1), &expiring, Wait::No).unwrap();
-    sender.send_with(&content(2), &delayed, Wait::No).unwrap();
+    sender
+        .send_with(&content(1), &expiring.clone().wait(Wait::No))
+        .unwrap();
+    sender
+        .send_with(&content(2), &delayed.clone().wait(Wait::No))
+        .unwrap();
     let mut command = Command::new("unshare");
     command.args(flags).arg(std::env::current_exe().unwrap());
     let mut there = stage.start_by(command, "identity clock");
     there.expect("sent");
     // Not in eleven days.
     expect_message(&receiver, 3, 1).ack().unwrap();
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     assert_eq!(stats(&queue).delayed, 1);
     let end = there.end();
     assert!(end.success(), "{end}");
@@ -366,7 +367,7 @@ fn a_send_that_timed_out_says_whether_places_or_payload_memory_were_missing() {
     };
     let bytes = LARGEST as u64;
     assert!(
-        matches!(full, SendFailure::TimedOut { missing: NoRoom::Memory { bytes: b }, .. } if b == bytes),
+        matches!(full, SendTimeoutError::TimedOut { missing: NoRoom::Memory { bytes: b }, .. } if b == bytes),
         "{full}"
     );
     assert!(full.to_string().contains("pool_bytes"), "{full}");
@@ -375,8 +376,8 @@ fn a_send_that_timed_out_says_whether_places_or_payload_memory_were_missing() {
     assert!(
         matches!(
             full,
-            SendFailure::TimedOut {
-                missing: NoRoom::Places,
+            SendTimeoutError::TimedOut {
+                missing: NoRoom::Places { .. },
                 ..
             }
         ),

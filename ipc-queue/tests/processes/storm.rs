@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ipc_queue::conformance::{content, number_in};
-use ipc_queue::{ByteQueue, QueueSettings, RecvError};
+use ipc_queue::{ByteQueue, QueueSettings, RecvTimeoutError};
 
 use crate::stage::{LARGEST, Puppet, Stage, say, settings, stats};
 
@@ -117,7 +117,7 @@ pub fn receive_for_ever(queue: &ByteQueue) -> ! {
     loop {
         let delivery = match receiver.recv_timeout(Duration::from_millis(2)) {
             Ok(delivery) => delivery,
-            Err(RecvError::TimedOut { .. }) => {
+            Err(RecvTimeoutError::TimedOut { .. }) => {
                 // Or the dead would take all places.
                 discard_letters(queue);
                 continue;
@@ -231,7 +231,7 @@ fn drain(queue: &ByteQueue, mut got: impl FnMut(u64)) {
                     got(number);
                 }
             }
-            Err(RecvError::TimedOut { .. }) => {
+            Err(RecvTimeoutError::TimedOut { .. }) => {
                 let now = stats(queue);
                 if now.in_use() == now.dead {
                     return;

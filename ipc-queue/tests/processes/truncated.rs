@@ -4,7 +4,7 @@
 use std::fs::File;
 
 use ipc_queue::{
-    ByteQueue, ByteReceiver, ByteSender, ControlFailure, RecvError, SendFailure, SettleError,
+    ByteDelivery, ByteQueue, ByteReceiver, ByteSender, ControlFailure, SendFailure, Unavailable,
 };
 
 use crate::stage::{LARGEST, Puppet, Stage, listen, say, settings};
@@ -24,10 +24,22 @@ pub fn be_cut(queue: &ByteQueue, doing: &str) {
         other => panic!("nobody does {other:?}"),
     }
     // And from now on, whatever is tried.
-    assert_eq!(sender.try_send(b"x"), Err(SendFailure::Truncated));
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Truncated));
-    assert_eq!(sender.send(b"x"), Err(SendFailure::Truncated));
-    assert_eq!(receiver.recv().err(), Some(RecvError::Truncated));
+    assert_eq!(
+        sender.try_send(b"x").unwrap_err().failure(),
+        Some(&Unavailable::Truncated.into())
+    );
+    assert_eq!(
+        receiver.try_recv().unwrap_err().failure(),
+        Some(&Unavailable::Truncated.into())
+    );
+    assert_eq!(
+        sender.send(b"x").unwrap_err().failure,
+        Unavailable::Truncated.into()
+    );
+    assert_eq!(
+        receiver.recv().unwrap_err().failure,
+        Unavailable::Truncated.into()
+    );
     let transport = queue.transport();
     let outcomes = [
         transport.stats().map(drop),
@@ -38,14 +50,18 @@ pub fn be_cut(queue: &ByteQueue, doing: &str) {
     ];
     for outcome in outcomes {
         let failure = outcome.unwrap_err().failure;
-        assert!(matches!(failure, ControlFailure::Truncated), "{failure}");
+        let truncated = ControlFailure::Unavailable(Unavailable::Truncated);
+        assert_eq!(failure.to_string(), truncated.to_string());
     }
     say("truncated");
 }
 
 fn receive(receiver: &ByteReceiver) {
     say(&format!("blocking {}", nix::unistd::gettid()));
-    assert_eq!(receiver.recv().err(), Some(RecvError::Truncated));
+    assert_eq!(
+        receiver.recv().unwrap_err().failure,
+        Unavailable::Truncated.into()
+    );
 }
 
 fn work(sender: &ByteSender, receiver: &ByteReceiver) {
@@ -54,23 +70,29 @@ fn work(sender: &ByteSender, receiver: &ByteReceiver) {
     loop {
         match sender.send(&payload) {
             Ok(_) => {}
-            Err(SendFailure::Truncated) => return,
+            Err(error) if error.failure == Unavailable::Truncated.into() => return,
             Err(other) => panic!("{other}"),
         }
         let delivery = match receiver.recv() {
             Ok(delivery) => delivery,
-            Err(RecvError::Truncated) => return,
+            Err(error) if error.failure == Unavailable::Truncated.into() => return,
             Err(other) => panic!("{other}"),
         };
         let was_whole = delivery.payload() == payload;
-        assert!(was_whole || delivery.check_whole() == Err(RecvError::Truncated));
+        assert!(was_whole || is_truncated(&delivery));
         match delivery.ack() {
             // Then what was read before was the message.
             Ok(()) => assert!(was_whole),
-            Err(SettleError::Truncated) => return,
+            Err(error) if error.failure == Unavailable::Truncated.into() => return,
             Err(other) => panic!("{other}"),
         }
     }
+}
+
+fn is_truncated(delivery: &ByteDelivery<'_>) -> bool {
+    delivery
+        .check_whole()
+        .is_err_and(|error| error.failure == Unavailable::Truncated.into())
 }
 
 fn lend(sender: &ByteSender) {
@@ -80,7 +102,10 @@ fn lend(sender: &ByteSender) {
     listen();
     loan.fill(2);
     assert!(loan.iter().all(|byte| *byte == 2));
-    assert_eq!(loan.publish(), Err(SendFailure::Truncated));
+    assert_eq!(
+        loan.publish().unwrap_err().failure,
+        Unavailable::Truncated.into()
+    );
 }
 
 fn read(sender: &ByteSender, receiver: &ByteReceiver) {
@@ -92,8 +117,11 @@ fn read(sender: &ByteSender, receiver: &ByteReceiver) {
     say("ready");
     listen();
     assert!(delivery.payload().iter().all(|byte| [0, 3].contains(byte)));
-    assert_eq!(delivery.check_whole(), Err(RecvError::Truncated));
-    assert_eq!(delivery.ack(), Err(SettleError::Truncated));
+    assert!(is_truncated(&delivery));
+    assert_eq!(
+        delivery.ack().unwrap_err().failure,
+        Unavailable::Truncated.into()
+    );
     drop(other);
 }
 
@@ -102,7 +130,11 @@ fn nothing(queue: &ByteQueue) {
     say("ready");
     listen();
     let sender = queue.sender();
-    while sender.try_send(b"x") != Err(SendFailure::Truncated) {
+    let truncated = SendFailure::from(Unavailable::Truncated);
+    while !sender
+        .try_send(b"x")
+        .is_err_and(|error| error.failure() == Some(&truncated))
+    {
         std::thread::yield_now();
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use ipc_queue::RecvError;
+use ipc_queue::RecvTimeoutError;
 use nix::unistd::Pid;
 
 use crate::stage::{SMALL, Stage, settings};
@@ -79,7 +79,7 @@ fn a_hundred_futures_that_wait_cost_one_thread_and_are_not_polled_meanwhile() {
     let blocked = queue.receiver();
     let nothing = blocked.recv_timeout(Duration::from_secs(1));
     assert!(
-        matches!(nothing, Err(RecvError::TimedOut { .. })),
+        matches!(nothing, Err(RecvTimeoutError::TimedOut { .. })),
         "{nothing:?}"
     );
     assert_eq!(threads_called("ipc-doorman"), 1);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use ipc_queue::conformance::{content, number_in};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
 use ipc_queue::{
-    ByteQueue, LocalQueue, Name, QueueOptions, RecvError, SendFailure, SettleError, ShmQueue,
-    UnixServer,
+    ByteQueue, LocalQueue, Name, QueueOptions, RecvFailure, SendFailure, SettleFailure, ShmQueue,
+    TryRecvError, Unavailable, UnixServer,
 };
 use ipc_shm::Namespace;
 use nix::sys::prctl::set_pdeathsig;
@@ -132,7 +132,7 @@ fn a_client_killed_with_a_lease_gives_it_back_at_once() {
         let id = queue.sender().send(&content(number, len)).unwrap();
         let mut client = stage.start("hold");
         assert_eq!(client.hear(), format!("got {number}, attempt 1"));
-        assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+        assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
         // Who has it is the client, not the server.
         let holdings = queue.transport().holdings().unwrap();
         assert_eq!((holdings.len(), holdings[0].pid), (1, client.child.id()));
@@ -195,33 +195,50 @@ fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
         }
         server.kill();
         let ended = waiting.join().unwrap();
-        assert!(matches!(ended, Err(RecvError::Transport(_))), "{ended:?}");
+        let ended = ended.unwrap_err();
+        assert!(
+            matches!(&ended.failure, RecvFailure::Unavailable(cause) if is_lost(cause)),
+            "{ended:?}"
+        );
     });
     let settled = held.ack();
-    let lost = matches!(
-        settled,
-        Err(SettleError::LeaseLost | SettleError::Transport(_))
-    );
+    let settled = settled.unwrap_err();
+    let lost = match &settled.failure {
+        SettleFailure::LeaseLost => true,
+        SettleFailure::Unavailable(cause) => is_lost(cause),
+        _ => false,
+    };
     assert!(lost, "{settled:?}");
-    let refused = sender.send(b"more");
+    let refused = sender.send(b"more").unwrap_err();
     assert!(
-        matches!(refused, Err(SendFailure::Transport(_))),
+        matches!(&refused.failure, SendFailure::Unavailable(cause) if is_lost(cause)),
         "{refused:?}"
     );
-    let refused = receiver.try_recv().map(drop);
+    let refused = receiver.try_recv().map(drop).unwrap_err();
     assert!(
-        matches!(refused, Err(RecvError::Transport(_))),
+        matches!(refused.failure(), Some(RecvFailure::Unavailable(cause)) if is_lost(cause)),
         "{refused:?}"
     );
 
     // Its socket is stale: the next one takes its place, with another queue.
     let mut next = stage.start("serve local");
     assert_eq!(next.hear(), "serving");
-    assert_eq!(sender.send(b"more"), Err(SendFailure::Removed));
-    assert_eq!(receiver.try_recv().err(), Some(RecvError::Removed));
+    assert_eq!(
+        sender.send(b"more").unwrap_err().failure,
+        Unavailable::Removed.into()
+    );
+    assert_eq!(
+        receiver.try_recv().unwrap_err().failure(),
+        Some(&Unavailable::Removed.into())
+    );
     stage.open().sender().send(b"anew").unwrap();
     next.kill();
     std::fs::remove_file(stage.socket()).unwrap();
+}
+
+/// The connection ended.
+fn is_lost(cause: &Unavailable) -> bool {
+    matches!(cause, Unavailable::Transport { .. })
 }
 
 #[test]
@@ -240,7 +257,7 @@ fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
     let mut server = stage.start("serve shm");
     assert_eq!(server.hear(), "serving");
     // What was held was lost with the connection; the handles go on over new ones.
-    assert_eq!(held.ack(), Err(SettleError::LeaseLost));
+    assert!(held.ack().unwrap_err().is_lease_lost());
     sender.send(&content(4, 16)).unwrap();
     let mut got: Vec<_> = (0..4)
         .map(|_| {

@@ -129,7 +129,7 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
-    use crate::error::RecvPortError;
+    use crate::error::{RecvFailure, RecvPortError};
     use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
     use crate::shm::memory::Word;
@@ -201,7 +201,10 @@ mod tests {
                 .unwrap();
             let damaged = receiver.receive(Wait::No).map(drop);
             assert!(
-                matches!(damaged, Err(RecvFailure::damaged(_))),
+                matches!(
+                    damaged,
+                    Err(RecvPortError::Failed(RecvFailure::Damaged { .. }))
+                ),
                 "{damaged:?}"
             );
             let letter = queue.dead_letters().unwrap().remove(0);

@@ -10,7 +10,7 @@ use ipc_shm::KeptSocket;
 
 use super::*;
 use crate::bytes::ByteQueue;
-use crate::error::{QueueError, RecvPortError, Unavailable};
+use crate::error::{QueueError, RecvFailure, TryRecvError, Unavailable};
 use crate::local::LocalQueue;
 use crate::send_options::SendOptions;
 use crate::transport::{OpenRequest, Settle, Wait};
@@ -342,7 +342,7 @@ fn what_a_vanished_client_had_is_there_again_at_once() {
         rogue.ask(&Ask::Receive { most: 1, patience }, &Carried::None);
         let taken = rogue.hear().unwrap();
         assert!(matches!(taken.what, Answer::Deliveries { .. }));
-        assert_eq!(receiver.try_recv().err(), Some(RecvPortError::Empty));
+        assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
         drop(rogue);
         if attempt == 4 {
             let delivery = receiver.recv_timeout(PATIENCE).unwrap();
@@ -403,7 +403,11 @@ fn the_end_of_a_server_is_an_error_for_whoever_waits() {
         }
         drop(stage.server.take());
         let ended = waiting.join().unwrap();
-        assert!(matches!(ended, Unavailable::transport(_)), "{ended:?}");
+        let lost = matches!(
+            ended.failure().unwrap(),
+            RecvFailure::Unavailable(Unavailable::Transport { .. })
+        );
+        assert!(lost, "{ended:?}");
         assert!(draining.join().unwrap().is_err());
         assert!(held.ack().is_err());
         assert!(sender.try_send(b"more").is_err());

@@ -299,7 +299,7 @@ impl Hands<'_> {
         for number in numbers {
             let mut loan = self
                 .sender
-                .loan_as(Kind::Data, bytes, wait(wait_ms))
+                .loan_with(bytes, &SendOptions::new().wait(wait(wait_ms)))
                 .map_err(shown)?;
             numbered::write(&mut loan, number);
             loan.publish().map_err(shown)?;

@@ -176,7 +176,7 @@ pub fn loan_with(queue: &ByteQueue, number: u64, options: &SendOptions) -> Resul
     let sender = Box::leak(Box::new(queue.sender()));
     let payload = Message::payload(number);
     let mut loan = sender
-        .loan_with(payload.len(), options, Wait::No)
+        .loan_with(payload.len(), &options.clone().wait(Wait::No))
         .context("asking for a loan")?;
     loan.copy_from_slice(&payload);
     Ok(loan)

@@ -136,7 +136,7 @@ impl Survivor {
             true => SendOptions::new().delay(HOUR),
             false => SendOptions::new(),
         };
-        match sender.send_with(&payload, &options, Wait::No) {
+        match sender.send_with(&payload, &options.clone().wait(Wait::No)) {
             Err(SendFailure::Full { .. }) => return Ok(Room::None),
             sent => sent.context("sending one more")?,
         };

@@ -140,7 +140,7 @@ fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
     let sender = queue.sender();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let lent = sender.loan_with(0, &keyed(number), Wait::No);
+        let lent = sender.loan_with(0, &keyed(number).wait(Wait::No));
         match lent.map(drop) {
             Err(SendFailure::Duplicate { .. }) if came => return Ok(()),
             Ok(()) if !came => return Ok(()),
@@ -194,16 +194,16 @@ fn check_free(queue: &ShmQueue) -> Result<()> {
 fn check_room(queue: &ByteQueue, priority: Priority) -> Result<()> {
     let (sender, options) = (queue.sender(), SendOptions::new().priority(priority));
     let loans: Vec<_> = (0..CHUNKS)
-        .map(|_| sender.loan_with(LARGEST as usize, &options, Wait::No))
+        .map(|_| sender.loan_with(LARGEST as usize, &options.clone().wait(Wait::No)))
         .collect::<Result<_, _>>()
         .context("taking all chunks")?;
     drop(loans);
     let numbers = 1..=u64::from(CAPACITY);
     for number in numbers.clone() {
-        let sent = sender.send_with(&Message::payload(number), &options, Wait::No);
+        let sent = sender.send_with(&Message::payload(number), &options.clone().wait(Wait::No));
         sent.context("filling all places")?;
     }
-    match sender.send_with(&Message::payload(0), &options, Wait::No) {
+    match sender.send_with(&Message::payload(0), &options.clone().wait(Wait::No)) {
         Err(SendFailure::Full { .. }) => {}
         other => bail!("a full queue says {other:?}"),
     }

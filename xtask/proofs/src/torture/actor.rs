@@ -105,7 +105,7 @@ impl Queues {
     fn send_one(&self, log: &mut Log) -> Result<Goes> {
         let lent = self
             .sender
-            .loan_with(payload::random_size(), &options(), wait());
+            .loan_with(payload::random_size(), &options().wait(wait()));
         let mut loan = match lent {
             Ok(loan) => loan,
             Err(failure) => return not_now(failure),
@@ -180,7 +180,7 @@ fn send_with(
     options: &SendOptions,
     wait: Wait,
 ) -> Result<MessageId, SendFailure> {
-    let mut loan = sender.loan_with(payload.len(), options, wait)?;
+    let mut loan = sender.loan_with(payload.len(), &options.clone().wait(wait))?;
     loan.copy_from_slice(payload);
     loan.publish()
 }

@@ -49,7 +49,7 @@ fn one_with(play: &Play, scenery: Scenery, number: u64, options: SendOptions) ->
     let content = || set.content.iter().copied();
     let with = content().chain([Message::comes(number, 1)]);
     play.step(Outcome::of(content()), Outcome::of(with), || {
-        sender.send_with(&payload, &options, Wait::No)
+        sender.send_with(&payload, &options.clone().wait(Wait::No))
     })
 }
 

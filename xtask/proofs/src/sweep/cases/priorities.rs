@@ -146,7 +146,7 @@ fn send_into(play: &Play, number: u64, options: SendOptions) -> Result<()> {
     let (sender, payload) = (queue.sender(), Message::payload(number));
     let after = content.iter().copied().chain([Message::comes(number, 1)]);
     play.step(Outcome::of(content.clone()), Outcome::of(after), || {
-        sender.send_with(&payload, &options, Wait::No)
+        sender.send_with(&payload, &options.clone().wait(Wait::No))
     })
 }
 
@@ -175,7 +175,7 @@ fn drop_oldest_low(play: &Play) -> Result<()> {
     ];
     let (sender, payload) = (queue.sender(), Message::payload(NEW));
     let dropping = low.when_full(WhenFull::DropOldest);
-    play.step_in_parts(parts, || sender.send_with(&payload, &dropping, Wait::No))
+    play.step_in_parts(parts, || sender.send_with(&payload, &dropping.clone().wait(Wait::No)))
 }
 
 const FIRST_LOW: u64 = 10;

@@ -67,7 +67,7 @@ pub const KEYED: &[State] = &[
         let same = || Outcome::of([Message::comes(KEYED_INLINE, 1)]);
         let (sender, options) = (set.queue.sender(), keyed(KEYED_INLINE));
         play.step(same(), same(), || {
-            sender.send_with(&Message::payload(NEW), &options, Wait::No)
+            sender.send_with(&Message::payload(NEW), &options.clone().wait(Wait::No))
         })
     }),
     State::new("in-use", |play| {
@@ -76,7 +76,7 @@ pub const KEYED: &[State] = &[
         let nothing = || Outcome::of([]);
         let (sender, options) = (set.queue.sender(), keyed(KEYED_INLINE));
         play.step(nothing(), nothing(), || {
-            sender.send_with(&Message::payload(NEW), &options, Wait::No)
+            sender.send_with(&Message::payload(NEW), &options.clone().wait(Wait::No))
         })
     }),
     State::new("abandoned", |play| {
@@ -128,7 +128,7 @@ fn put_off(set: &Set, play: &Play, number: u64) -> Result<()> {
         .chain([Message::comes(number, 1)]);
     let (before, after) = (Outcome::of(set.content.clone()), Outcome::of(with));
     play.step(before, after, || {
-        sender.send_with(&payload, &later, Wait::No)
+        sender.send_with(&payload, &later.clone().wait(Wait::No))
     })
 }
 
@@ -155,7 +155,7 @@ fn send_with(set: &Set, play: &Play, number: u64, options: SendOptions) -> Resul
     let content = || set.content.iter().copied();
     let with = content().chain([Message::comes(number, 1)]);
     play.step(Outcome::of(content()), Outcome::of(with), || {
-        sender.send_with(&payload, &options, Wait::No)
+        sender.send_with(&payload, &options.clone().wait(Wait::No))
     })
 }
 
@@ -194,7 +194,7 @@ fn drop_oldest_with(
         Outcome::of(others.clone()),
         with(Message::comes(number, 1)),
     ];
-    play.step_in_parts(parts, || sender.send_with(&payload, &dropping, Wait::No))
+    play.step_in_parts(parts, || sender.send_with(&payload, &dropping.clone().wait(Wait::No)))
 }
 
 /// From the first cell on.
