@@ -9,8 +9,9 @@ use std::io;
 use anyhow::Error;
 use ipc_queue::snapshot::SnapshotError;
 use ipc_queue::{
-    BridgeError, ControlError, ControlFailure, DrainError, QueueError, RecvError, Semantic,
-    SendFailure, SettleError, Unsupported,
+    BridgeError, ControlError, ControlFailure, DrainError, QueueError, RecvFailure,
+    RecvTimeoutError, Semantic, SendFailure, SendTimeoutError, SettleFailure, Unavailable,
+    Unsupported,
 };
 use ipc_shm::{CreateError, NamespaceError, OpenError};
 
@@ -155,7 +156,9 @@ type Cause = dyn std::error::Error + 'static;
 fn of_library(cause: &Cause) -> Option<Exit> {
     None.or_else(|| cause.downcast_ref().map(of_queue))
         .or_else(|| cause.downcast_ref().map(of_send))
+        .or_else(|| cause.downcast_ref().map(of_send_timeout))
         .or_else(|| cause.downcast_ref().map(of_recv))
+        .or_else(|| cause.downcast_ref().map(of_recv_timeout))
         .or_else(|| cause.downcast_ref().map(of_settle))
         .or_else(|| cause.downcast_ref().map(of_drain))
         .or_else(|| cause.downcast_ref().map(of_control))
@@ -230,37 +233,48 @@ fn of_io(error: &io::Error) -> Exit {
 
 fn of_send(failure: &SendFailure) -> Exit {
     match failure {
-        SendFailure::Full { .. }
-        | SendFailure::NoMemory { .. }
-        | SendFailure::TimedOut { .. }
-        | SendFailure::KeyInUse
-        | SendFailure::KeysFull { .. } => Exit::TimedOut,
+        SendFailure::KeysFull { .. } => Exit::TimedOut,
         SendFailure::Duplicate { .. } => Exit::Duplicate,
         SendFailure::EmptyKey => Exit::Usage,
         SendFailure::Unsupported(_) | SendFailure::TooLarge { .. } | SendFailure::Closed => {
             Exit::Refused
         }
-        SendFailure::Removed => Exit::NotThere,
-        SendFailure::Transport(_) => Exit::Unreachable,
+        SendFailure::Unavailable(cause) => of_unavailable(cause),
         _ => Exit::Failed,
     }
 }
 
-fn of_recv(error: &RecvError) -> Exit {
+fn of_send_timeout(error: &SendTimeoutError) -> Exit {
     match error {
-        RecvError::Empty
-        | RecvError::TimedOut { .. }
-        | RecvError::Paused
-        | RecvError::Closed
-        | RecvError::Removed => Exit::NotThere,
-        RecvError::Transport(_) => Exit::Unreachable,
+        SendTimeoutError::TimedOut { .. } => Exit::TimedOut,
+        SendTimeoutError::Failed(error) => of_send(&error.failure),
         _ => Exit::Failed,
     }
 }
 
-fn of_settle(error: &SettleError) -> Exit {
-    match error {
-        SettleError::Transport(_) => Exit::Unreachable,
+fn of_recv(failure: &RecvFailure) -> Exit {
+    match failure {
+        RecvFailure::Closed => Exit::NotThere,
+        RecvFailure::Unavailable(cause) => of_unavailable(cause),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_recv_timeout(error: &RecvTimeoutError) -> Exit {
+    error.failure().map_or(Exit::NotThere, of_recv)
+}
+
+fn of_settle(failure: &SettleFailure) -> Exit {
+    match failure {
+        SettleFailure::Unavailable(Unavailable::Transport { .. }) => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_unavailable(cause: &Unavailable) -> Exit {
+    match cause {
+        Unavailable::Removed => Exit::NotThere,
+        Unavailable::Transport { .. } => Exit::Unreachable,
         _ => Exit::Failed,
     }
 }
@@ -279,7 +293,7 @@ fn of_control(error: &ControlError) -> Exit {
         | ControlFailure::Closed
         | ControlFailure::Frozen { .. }
         | ControlFailure::Refused { .. } => Exit::Refused,
-        ControlFailure::Removed => Exit::NotThere,
+        ControlFailure::Unavailable(cause) => of_unavailable(cause),
         ControlFailure::Unreachable { .. } => Exit::Unreachable,
         ControlFailure::NotSent(failure) => of_send(failure),
         ControlFailure::Open(error) => of_queue(error),
@@ -289,9 +303,9 @@ fn of_control(error: &ControlError) -> Exit {
 
 fn of_bridge(error: &BridgeError) -> Exit {
     match error {
-        BridgeError::Recv(error) => of_recv(error),
-        BridgeError::Send(failure) => of_send(failure),
-        BridgeError::Settle(error) => of_settle(error),
+        BridgeError::Recv(error) => of_recv(&error.failure),
+        BridgeError::Send(error) => of_send(&error.failure),
+        BridgeError::Settle(error) => of_settle(&error.failure),
         _ => Exit::Failed,
     }
 }

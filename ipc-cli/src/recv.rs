@@ -5,12 +5,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteDelivery, ByteReceiver, RecvError};
+use ipc_queue::{
+    ByteDelivery, ByteReceiver, RecvFailure, RecvTimeoutError, TryRecvError, Unavailable,
+};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, stat};
 use serde_json::json;
@@ -108,6 +109,14 @@ struct Incoming<'r> {
     end: &'r EndSignals,
 }
 
+/// Whether nothing will come any more.
+fn is_over(failure: &RecvFailure) -> bool {
+    matches!(
+        failure,
+        RecvFailure::Closed | RecvFailure::Unavailable(Unavailable::Removed)
+    )
+}
+
 impl<'r> Incoming<'r> {
     fn next(&self) -> Result<Next<'r>> {
         let timeout = self.what.timeout;
@@ -125,16 +134,23 @@ impl<'r> Incoming<'r> {
                 Some(Duration::ZERO) => Wait::No,
                 left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
             };
-            match self.receiver.recv_within(wait) {
+            let received = match wait {
+                Wait::No => match self.receiver.try_recv() {
+                    Err(TryRecvError::Empty) => {
+                        return Ok(Next::Over(self.in_time("no message came")));
+                    }
+                    Err(TryRecvError::Paused) => return Ok(Next::Over(self.paused())),
+                    Err(TryRecvError::Failed(error)) => Err(RecvTimeoutError::Failed(error)),
+                    Err(error) => return Err(error.into()),
+                    Ok(delivery) => Ok(delivery),
+                },
+                wait => self.receiver.recv_within(wait),
+            };
+            match received {
                 Ok(delivery) => return Ok(Next::Message(delivery)),
-                Err(RecvError::TimedOut { .. }) => {}
-                Err(RecvError::Empty) => return Ok(Next::Over(self.in_time("no message came"))),
-                Err(RecvError::Paused) if wait == Wait::No => {
-                    return Ok(Next::Over(self.paused()));
-                }
-                Err(RecvError::Paused) => thread::sleep(SLICE),
-                Err(over @ (RecvError::Closed | RecvError::Removed)) => {
-                    return Ok(Next::Over(over.to_string()));
+                Err(RecvTimeoutError::TimedOut { .. }) => {}
+                Err(error) if error.failure().is_some_and(is_over) => {
+                    return Ok(Next::Over(error.to_string()));
                 }
                 Err(error) => return Err(error.into()),
             }

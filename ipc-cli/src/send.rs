@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use ipc_proto::MessageId;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, ByteSender, Loan, QueueOptions, SendFailure, SendOptions};
+use ipc_queue::{
+    ByteQueue, ByteSender, Loan, QueueOptions, SendFailure, SendOptions, SendTimeoutError,
+};
 use serde_json::json;
 
 use crate::address;
@@ -130,22 +132,25 @@ impl<'q> Outgoing<'q> {
         };
         let published = self.loan(payload.len()).and_then(|mut loan| {
             loan.copy_from_slice(&payload);
-            loan.publish()
+            loan.publish().map_err(SendTimeoutError::Failed)
         });
         let queue = &self.what.queue;
-        match published {
-            Ok(id) => Ok(Sent::New(id)),
-            Err(SendFailure::Duplicate { of }) => Ok(Sent::Before(of)),
-            Err(SendFailure::Closed) => Err(Exit::Refused.error(format!(
+        let error = match published {
+            Ok(id) => return Ok(Sent::New(id)),
+            Err(error) => error,
+        };
+        match error.failure() {
+            Some(SendFailure::Duplicate { of }) => Ok(Sent::Before(*of)),
+            Some(SendFailure::Closed) => Err(Exit::Refused.error(format!(
                 "{queue} is closed and takes no messages until ipc reopen {queue}"
             ))),
-            Err(failure) => Err(failure).with_context(|| format!("sending to {queue}")),
+            _ => Err(error).with_context(|| format!("sending to {queue}")),
         }
     }
 
     /// Waits for room in slices: the server of a served queue has to answer each, so that one that
     /// hangs is noticed.
-    fn loan(&self, bytes: usize) -> Result<Loan<'_>, SendFailure> {
+    fn loan(&self, bytes: usize) -> Result<Loan<'_>, SendTimeoutError> {
         const SLICE: Duration = Duration::from_secs(1);
         let timeout = self.what.timeout;
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
@@ -156,8 +161,11 @@ impl<'q> Outgoing<'q> {
                 Some(Duration::ZERO) => Wait::No,
                 left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
             };
-            match self.sender.loan_with(bytes, &self.options.clone().wait(wait)) {
-                Err(SendFailure::TimedOut { .. }) if wait != Wait::No => {}
+            match self
+                .sender
+                .loan_with(bytes, &self.options.clone().wait(wait))
+            {
+                Err(error) if error.is_timeout() && wait != Wait::No => {}
                 lent => return lent,
             }
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipc_nats::testing::{TestCluster, TestServer};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, Headers, QueueOptions, QueueSettings, RecvError, SendOptions, Until};
+use ipc_queue::{ByteQueue, Headers, QueueOptions, QueueSettings, SendOptions, Until};
 use serde_json::Value;
 
 /// How long anything may take before the test counts as stuck. Says nothing about speed.
@@ -89,7 +89,7 @@ fn receive_all(queue: &ByteQueue) -> HashMap<u32, u32> {
                 *came.entry(number_in(delivery.payload())).or_default() += 1;
                 delivery.ack().unwrap();
             }
-            Err(RecvError::Closed) => return came,
+            Err(error) if error.is_closed() => return came,
             Err(error) => panic!("{} came, then: {error}", came.len()),
         }
     }
@@ -238,7 +238,9 @@ fn headers_travel_from_a_queue_over_a_server_to_another_queue() {
     let sender = from.sender();
     for number in 0..MESSAGES {
         let with = SendOptions::new().headers(headers(number));
-        sender.send_with(&[number], &with.clone().wait(Wait::No)).unwrap();
+        sender
+            .send_with(&[number], &with.clone().wait(Wait::No))
+            .unwrap();
     }
     for (from, to) in [(&from, &middle), (&middle, &to)] {
         from.transport().close().unwrap();

@@ -91,7 +91,9 @@ fn fill(queue: &ByteQueue) {
             3 => options = options.header("trace", b"x").unwrap().expires_in(HOUR),
             _ => {}
         }
-        sender.send_with(&payload, &options.clone().wait(Wait::No)).unwrap();
+        sender
+            .send_with(&payload, &options.clone().wait(Wait::No))
+            .unwrap();
     };
     let of_kind = |kind| (0..MESSAGES).filter(move |number| number % 6 == kind);
     for number in of_kind(5) {
@@ -189,8 +191,12 @@ fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_on
     );
     for number in [0, MESSAGES - 1] {
         let keyed = SendOptions::new().key(number.to_string());
-        let again = queue.sender().loan_with(1, &keyed.clone().wait(Wait::No)).map(drop);
-        let is_known = matches!(again, Err(SendFailure::Duplicate { .. }));
+        let again = queue
+            .sender()
+            .loan_with(1, &keyed.clone().wait(Wait::No))
+            .map(drop);
+        let failure = again.as_ref().err().and_then(|error| error.failure());
+        let is_known = matches!(failure, Some(SendFailure::Duplicate { .. }));
         assert!(is_known, "{number}: {again:?}");
     }
     assert!(queue.transport().forget(Key::of("0")).unwrap());

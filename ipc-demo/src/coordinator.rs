@@ -12,7 +12,7 @@ use ipc_node::pool::{
 };
 use ipc_node::{Health, Node, Registry};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ControlError, QueueStats, SendFailure};
+use ipc_queue::{ControlError, QueueStats, SendError, SendFailure, Unavailable};
 
 use crate::chronicle::Chronicle;
 use crate::doom::Doom;
@@ -221,7 +221,10 @@ impl Run<'_> {
             };
             match self.submit(job) {
                 Ok(()) => self.outage.over(),
-                Err(PoolError::Send(SendFailure::Transport(why))) => {
+                Err(PoolError::Send(SendError {
+                    failure: SendFailure::Unavailable(why @ Unavailable::Transport { .. }),
+                    ..
+                })) => {
                     match self.outage.failed(Instant::now()) {
                         Advice::GiveUp => bail!("submitting a task: {why}"),
                         Advice::TellAndRetry => self.audience.note(&format!("waiting: {why}")),
@@ -230,7 +233,7 @@ impl Run<'_> {
                     self.backlog.push(job);
                     break;
                 }
-                Err(PoolError::Send(SendFailure::Full { .. } | SendFailure::NoMemory { .. })) => {
+                Err(PoolError::NoRoom { .. }) => {
                     self.backlog.push(job);
                     break;
                 }

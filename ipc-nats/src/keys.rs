@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc_proto::MessageId;
-use ipc_queue::{SendFailure, SendOptions};
+use ipc_queue::transport::SendPortError;
+use ipc_queue::{NoRoom, SendFailure, SendOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
@@ -72,7 +73,7 @@ impl Shared {
     /// Takes the key for a message that has the place `place` already; `None`: it has no key.
     ///
     /// # Errors
-    /// [`SendFailure::Duplicate`], or `KeyInUse`. The place is the caller's to give back.
+    /// [`SendFailure::Duplicate`], or [`NoRoom::Key`]. The place is the caller's to give back.
     pub(crate) async fn claim(
         self: &Arc<Self>,
         lane: usize,
@@ -80,7 +81,7 @@ impl Shared {
         id: MessageId,
         place: &str,
         until: Instant,
-    ) -> Result<Option<Keyed>, SendFailure> {
+    ) -> Result<Option<Keyed>, SendPortError> {
         let Some(key) = options.key.map(|key| key.number()) else {
             return Ok(None);
         };
@@ -96,7 +97,7 @@ impl Shared {
             match written {
                 Ok(claim) => return Ok(Some(Keyed { key, claim, since })),
                 Err(Trouble::Changed) => {}
-                Err(trouble) => return Err(self.send_failure(trouble)),
+                Err(trouble) => return Err(self.send_failure(trouble).into()),
             }
         }
     }
@@ -107,17 +108,21 @@ impl Shared {
         lane: usize,
         options: &SendOptions,
         until: Instant,
-    ) -> Result<u64, SendFailure> {
+    ) -> Result<u64, SendPortError> {
         let Some(key) = options.key else {
             return Ok(0);
         };
         let verdict = self.judge(lane, key.number(), until).await;
         match verdict.map_err(|trouble| self.send_failure(trouble))? {
             Verdict::Free(seq) => Ok(seq),
-            Verdict::InUse => Err(SendFailure::KeyInUse),
+            Verdict::InUse => Err(SendPortError::NoRoom {
+                missing: NoRoom::Key,
+                waited: None,
+                dead: 0,
+            }),
             Verdict::Sent(of) => {
                 self.counts.add(|counts| counts.duplicates += 1);
-                Err(SendFailure::Duplicate { of })
+                Err(SendFailure::Duplicate { of }.into())
             }
         }
     }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::QueueSettings;
 use ipc_queue::transport::{
-    Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+    Connector, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
 };
 use ipc_queue::{
-    Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
-    DrainError, Key, QueueError, QueueStats, Semantic, Support, Unsupported, without_secrets,
+    Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, DrainError,
+    Key, QueueError, QueueStats, Semantic, Support, Unavailable, Unsupported, without_secrets,
 };
 
 use crate::address::{NatsAddress, storage};
@@ -46,7 +46,7 @@ pub fn register() {
 /// The same, with a login, TLS settings or a time-out for all addresses that do not say it
 /// themselves.
 pub fn register_with(options: NatsOptions) {
-    ipc_queue::register("nats", Arc::new(Nats { options }));
+    ipc_queue::transport::register("nats", Arc::new(Nats { options }));
 }
 
 #[derive(Debug)]
@@ -198,10 +198,10 @@ impl NatsQueue {
         ask: impl AsyncFnOnce(&Steps) -> Result<R, Trouble>,
     ) -> Result<R, ControlError> {
         if self.shared.connection.is_forked() {
-            return Err(Unavailable::Forked.into().of(self.address(), call));
+            return Err(ControlFailure::from(Unavailable::Forked).of(self.address(), call));
         }
         if self.shared.life() == Life::Removed {
-            return Err(Unavailable::Removed.into().of(self.address(), call));
+            return Err(ControlFailure::from(Unavailable::Removed).of(self.address(), call));
         }
         let steps = Steps::new();
         block_on(ask(&steps)).map_err(|trouble| {
@@ -442,8 +442,7 @@ impl Transport for NatsQueue {
     }
 
     fn address(&self) -> String {
-        let shared = &self.shared;
-        format!("nats://{}/{}", shared.connection.servers, shared.name)
+        self.shared.address()
     }
 
     fn close(&self) -> Result<(), ControlError> {

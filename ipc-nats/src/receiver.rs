@@ -7,8 +7,8 @@ use async_nats::Message;
 use futures_util::StreamExt;
 use futures_util::stream;
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{ReceivePort, Wait, shorten_reason};
-use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvPortError};
+use ipc_queue::transport::{ReceivePort, RecvPortError, Wait, shorten_reason};
+use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvFailure, Unavailable};
 use tokio::sync::Mutex;
 
 use crate::content::Content;
@@ -90,7 +90,7 @@ impl NatsReceiver {
                 }
             }
             if shared.life() == Life::Closed && self.is_drained(self.shared.until(wait)).await? {
-                return Err(RecvFailure::Closed);
+                return Err(RecvFailure::Closed.into());
             }
             let deadline = match time {
                 Ok(deadline) => deadline,
@@ -149,7 +149,9 @@ impl NatsReceiver {
                 Ok(taken) => batch.extend(taken),
                 // A dead letter by now. After any other error it is handed out again in the
                 // server's time.
-                Err(error) if error.is_of_one_message() => later = later.or(Some(error)),
+                Err(RecvPortError::Failed(failure)) if failure.is_of_one_message() => {
+                    later = later.or(Some(failure.into()));
+                }
                 Err(_) => {}
             }
         }
@@ -499,7 +501,9 @@ impl ReceivePort for NatsReceiver {
         while into.len() - before < most && self.later().is_none() {
             match self.recv(Wait::No) {
                 Ok(delivery) => into.push(delivery),
-                Err(error) if error.is_of_one_message() => *self.later() = Some(error),
+                Err(RecvPortError::Failed(failure)) if failure.is_of_one_message() => {
+                    *self.later() = Some(failure.into());
+                }
                 Err(_) => break,
             }
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{SendPort, Wait};
-use ipc_queue::{Loan, NoRoom, PublishOnce, Semantic, SendFailure, SendOptions, Unsupported};
+use ipc_queue::transport::{PublishOnce, SendPort, SendPortError, Wait};
+use ipc_queue::{Loan, NoRoom, Semantic, SendFailure, SendOptions, Unavailable, Unsupported};
 
 use crate::content::Content;
 use crate::door;
@@ -69,11 +69,17 @@ impl NatsSender {
     }
 
     /// The id of a message that was sent, or may have been, is used up.
-    fn use_up(&self, sent: &Result<MessageId, SendFailure>) {
-        if matches!(sent, Ok(_) | Err(Unavailable::transport(_))) {
-            self.sequence.set(self.sequence.get() + 1);
-        }
+    fn use_up_id(&self) {
+        self.sequence.set(self.sequence.get() + 1);
     }
+}
+
+/// Whether a message may have been sent although an error says otherwise.
+fn is_unknown(failure: &SendFailure) -> bool {
+    matches!(
+        failure,
+        SendFailure::Unavailable(Unavailable::Transport { .. })
+    )
 }
 
 impl SendPort for NatsSender {
@@ -82,8 +88,9 @@ impl SendPort for NatsSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendFailure> {
-        options.check(NatsQueue::CAPABILITIES)?;
+    ) -> Result<Loan<'_>, SendPortError> {
+        let checked = options.check(NatsQueue::CAPABILITIES);
+        checked.map_err(SendFailure::from)?;
         self.check(len)?;
         let lane = self.shared.lane_for(options)?;
         let (key, seq, keyed) = match options.key {
@@ -116,14 +123,21 @@ impl SendPort for NatsSender {
     }
 
     /// Without a loan: two questions to the server instead of three.
-    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendFailure> {
+    fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         self.check(payload.len())?;
         let options = SendOptions::new().kind(kind);
         let lane = self.shared.lane_for(&options)?;
         let id = self.next_id();
         let content = Content::new(Headers::new(), Bytes::copy_from_slice(payload));
         let sent = block_on(self.shared.send(lane, id, content, &options, wait));
-        self.use_up(&sent);
+        let may_be_sent = match &sent {
+            Ok(_) => true,
+            Err(SendPortError::Failed(failure)) => is_unknown(failure),
+            Err(_) => false,
+        };
+        if may_be_sent {
+            self.use_up_id();
+        }
         sent
     }
 
@@ -137,7 +151,7 @@ impl PublishOnce for NatsPlace<'_> {
         let NatsPlace { sender, ticket } = self;
         let shared = &sender.shared;
         let lent = shared.loans().remove(ticket);
-        let lent = lent.ok_or_else(|| Unavailable::transport("no such loan".to_owned()))?;
+        let lent = lent.ok_or_else(|| Unavailable::transport("no such loan"))?;
         if shared.connection.is_forked() {
             return Err(Unavailable::Forked.into());
         }
@@ -147,8 +161,12 @@ impl PublishOnce for NatsPlace<'_> {
         let known = lent.keyed.map(|(id, _)| id);
         let id = known.unwrap_or_else(|| sender.next_id());
         let sent = block_on(shared.publish_loan(lent, id, payload.into()));
-        if known.is_none() {
-            sender.use_up(&sent);
+        let may_be_sent = match &sent {
+            Ok(_) => true,
+            Err(failure) => is_unknown(failure),
+        };
+        if known.is_none() && may_be_sent {
+            sender.use_up_id();
         }
         sent
     }
@@ -159,6 +177,10 @@ impl PublishOnce for NatsPlace<'_> {
         if let Some(lent) = lent.filter(|_| !shared.connection.is_forked()) {
             block_on(shared.abandon(&lent));
         }
+    }
+
+    fn queue(&self) -> String {
+        self.sender.shared.address()
     }
 }
 
@@ -186,13 +208,13 @@ impl Shared {
         record: &Record,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<(String, u64), SendFailure> {
+    ) -> Result<(String, u64), SendPortError> {
         let started = Instant::now();
         let mut guesses = 0;
         loop {
             match self.life() {
                 Life::Removed => return Err(Unavailable::Removed.into()),
-                Life::Closed => return Err(SendFailure::Closed),
+                Life::Closed => return Err(SendFailure::Closed.into()),
                 Life::Open => {}
             }
             let heard = self.room.count();
@@ -203,7 +225,7 @@ impl Shared {
                 // Closed while the record was on its way: the place may have become free only after that.
                 Ok(seq) if self.life() == Life::Closed => {
                     self.withdraw(lane, key, seq);
-                    return Err(SendFailure::Closed);
+                    return Err(SendFailure::Closed.into());
                 }
                 Ok(seq) => return Ok((key, seq)),
                 // Somebody has that place.
@@ -214,7 +236,7 @@ impl Shared {
                 Err(Trouble::Full | Trouble::Changed) => {}
                 Err(trouble) => {
                     self.forget(lane, key);
-                    return Err(self.send_failure(trouble));
+                    return Err(self.send_failure(trouble).into());
                 }
             }
             let room = self.look_for_room(lane, options, self.until(wait)).await;
@@ -227,16 +249,12 @@ impl Shared {
                 Ok(deadline) => deadline,
                 Err(waited) => {
                     self.counts.add(|counts| counts.refused += 1);
-                    return Err(match waited {
-                        Some(waited) => SendFailure::TimedOut {
-                            waited,
-                            missing: NoRoom::Places,
-                            dead: room.dead,
-                        },
-                        None => SendFailure::Full {
+                    return Err(SendPortError::NoRoom {
+                        missing: NoRoom::Places {
                             capacity: self.entry.settings.capacity,
-                            dead: room.dead,
                         },
+                        waited,
+                        dead: room.dead,
                     });
                 }
             };
@@ -255,7 +273,7 @@ impl Shared {
         id: MessageId,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<(String, u64, Option<Keyed>), SendFailure> {
+    ) -> Result<(String, u64, Option<Keyed>), SendPortError> {
         self.check_key(lane, options, self.until(wait)).await?;
         let record = self.record(State::Writing, options.kind);
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
@@ -275,13 +293,14 @@ impl Shared {
         content: Content,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<MessageId, SendFailure> {
+    ) -> Result<MessageId, SendPortError> {
         let mut record = self.fresh(id, options, &content);
         let (key, seq) = self.take_place(lane, &record, options, wait).await?;
         let since = Instant::now();
         record.sent_at = Timestamp::from(SystemTime::now());
-        self.give_work(lane, &key, seq, record, content, since, self.until(wait))
-            .await
+        let until = self.until(wait);
+        let given = self.give_work(lane, &key, seq, record, content, since, until);
+        Ok(given.await?)
     }
 
     pub(crate) async fn publish_loan(

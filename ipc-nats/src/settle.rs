@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_queue::transport::{Settle, nack_delay, shorten_reason};
-use ipc_queue::{DeadReason, SettleFailure, SettleOnce};
+use ipc_queue::transport::{Settle, SettleOnce, nack_delay, shorten_reason};
+use ipc_queue::{DeadReason, SettleFailure, Unavailable};
 
 use crate::content::Content;
 use crate::lane::Trouble;
@@ -235,5 +235,9 @@ impl SettleOnce for NatsHeld {
 
     fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
         self.shared.extend(self.ticket, by)
+    }
+
+    fn queue(&self) -> String {
+        self.shared.address()
     }
 }

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::bell::Listeners;
-use ipc_queue::transport::Wait;
-use ipc_queue::{ControlFailure, RecvPortError, SendFailure, SendOptions, SettleFailure};
+use ipc_queue::transport::{RecvPortError, Wait};
+use ipc_queue::{
+    ControlFailure, RecvFailure, SendFailure, SendOptions, SettleFailure, Unavailable,
+};
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
@@ -197,6 +199,11 @@ impl Shared {
         ));
         spawn(watch(Arc::downgrade(&shared)));
         shared
+    }
+
+    /// The queue's address, without credentials.
+    pub(crate) fn address(&self) -> String {
+        format!("nats://{}/{}", self.connection.servers, self.name)
     }
 
     /// Until when the server may take to answer.
@@ -443,7 +450,7 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => Unavailable::Removed.into(),
-            other => Unavailable::transport(other.to_string()),
+            other => Unavailable::transport(other.to_string()).into(),
         }
     }
 
@@ -451,8 +458,8 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Gone => Unavailable::Removed.into(),
-            Trouble::Damaged(what) => RecvFailure::damaged(what),
-            other => Unavailable::transport(other.to_string()),
+            Trouble::Damaged(what) => RecvFailure::Damaged { reason: what }.into(),
+            other => Unavailable::transport(other.to_string()).into(),
         }
     }
 
@@ -460,8 +467,8 @@ impl Shared {
         self.note(&trouble);
         match trouble {
             Trouble::Changed => SettleFailure::LeaseLost,
-            Trouble::Gone => Unavailable::transport("the queue was removed".to_owned()),
-            other => Unavailable::transport(other.to_string()),
+            Trouble::Gone => Unavailable::Removed.into(),
+            other => Unavailable::transport(other.to_string()).into(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use ipc_queue::{ControlFailure, Outcome};
+use ipc_queue::{ControlFailure, Outcome, Unavailable};
 
 use crate::lane::Trouble;
 

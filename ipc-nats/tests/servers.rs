@@ -14,8 +14,9 @@ use ipc_nats::{Answers, NatsAddress, NatsQueue, Nodes, Put};
 use ipc_queue::conformance::{Fault, Proxy};
 use ipc_queue::transport::{OpenRequest, Transport, Wait};
 use ipc_queue::{
-    Batch, ByteDelivery, ByteQueue, DeadReason, Kind, QueueError, QueueOptions, RecvError,
-    SendFailure, SendOptions,
+    Batch, ByteDelivery, ByteQueue, DeadReason, Kind, QueueError, QueueOptions, RecvFailure,
+    RecvTimeoutError, SendFailure, SendOptions, SendTimeoutError, TryRecvError, TrySendError,
+    Unavailable,
 };
 
 const A_WHILE: Duration = Duration::from_secs(30);
@@ -116,14 +117,16 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &
     let (sender, receiver) = (queue.sender(), queue.receiver());
     server.kill();
     let failure = sender.send_timeout(b"lost", Duration::from_secs(1));
-    let said = matches!(&failure, Err(SendFailure::Transport(why)) if why.contains(&server.host()));
-    assert!(said, "{failure:?}");
+    let failure = failure.unwrap_err();
+    assert!(is_lost(failure.failure()), "{failure:?}");
+    assert!(failure.to_string().contains(&server.host()), "{failure}");
     let nothing = receiver.recv_timeout(Duration::from_secs(1)).err();
-    let said = matches!(
-        nothing,
-        Some(RecvError::Transport(_) | RecvError::TimedOut { .. })
+    let nothing = nothing.expect("it is away");
+    let lost = matches!(
+        nothing.failure(),
+        None | Some(RecvFailure::Unavailable(Unavailable::Transport { .. }))
     );
-    assert!(said, "{nothing:?}");
+    assert!(lost, "{nothing:?}");
     server.restart();
     sender.send_timeout(b"found", A_WHILE).expect("it is back");
     let delivery = receiver.recv_timeout(A_WHILE).expect("it was sent");
@@ -131,12 +134,20 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &
     delivery.ack().expect("we hold it");
 }
 
+/// Whether the server did not answer.
+fn is_lost(failure: Option<&SendFailure>) -> bool {
+    matches!(
+        failure,
+        Some(SendFailure::Unavailable(Unavailable::Transport { .. }))
+    )
+}
+
 fn what_could_not_be_sent_takes_no_place_when_the_server_is_back(program: &Program) {
     let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     server.kill();
     let failure = queue.sender().send_timeout(b"lost", Duration::from_secs(1));
-    assert!(matches!(failure, Err(SendFailure::Transport(_))));
+    assert!(is_lost(failure.unwrap_err().failure()));
     server.restart();
     // Behind what the client still had to say.
     queue
@@ -224,12 +235,17 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
     let options = SendOptions::new().header("tenant", "acme").unwrap();
     let rest = address.strip_prefix("nats:").unwrap();
     let damage = || damage_last_headers(&NatsAddress::parse(rest).unwrap());
-    let send = |payload: &[u8]| sender.send_with(payload, &options.clone().wait(Wait::No)).unwrap();
+    let send = |payload: &[u8]| {
+        sender
+            .send_with(payload, &options.clone().wait(Wait::No))
+            .unwrap()
+    };
     // Alone; then behind one that is whole, in one batch.
     send(b"damaged");
     damage();
     let damaged = receiver.recv_timeout(A_WHILE);
-    assert!(matches!(damaged, Err(RecvError::Damaged(_))), "{damaged:?}");
+    let damaged = damaged.unwrap_err();
+    assert!(damaged.is_of_one_message(), "{damaged:?}");
     let [letter] = &queue.transport().dead_letters().unwrap()[..] else {
         panic!("there is one");
     };
@@ -245,9 +261,10 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
     }
     assert_eq!((batch.len(), batch[0].payload()), (1, &b"whole"[..]));
     let damaged = receiver.recv_timeout(A_WHILE).map(drop);
-    assert!(matches!(damaged, Err(RecvError::Damaged(_))), "{damaged:?}");
+    let damaged = damaged.unwrap_err();
+    assert!(damaged.is_of_one_message(), "{damaged:?}");
     let next = receiver.try_recv().map(drop);
-    assert_eq!(next, Err(RecvError::Empty), "it is said once");
+    assert_eq!(next, Err(TryRecvError::Empty), "it is said once");
     batch.into_iter().for_each(|whole| whole.ack().unwrap());
     let stats = queue.transport().stats().unwrap();
     assert_eq!((stats.in_use(), stats.dead), (1, 1));
@@ -398,7 +415,9 @@ fn a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_heade
     let queue = options.open_bytes(&address).expect("the server is there");
     let options = SendOptions::new().header("tenant", "a");
     let options = options.expect("this is a header");
-    let sent = queue.sender().send_with(b"poison", &options.clone().wait(Wait::No));
+    let sent = queue
+        .sender()
+        .send_with(b"poison", &options.clone().wait(Wait::No));
     sent.expect("there is a place");
     let holdings = || queue.transport().holdings().expect("it can say");
     for attempt in 1..=2 {
@@ -420,7 +439,7 @@ fn a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_heade
         assert!(Instant::now() < deadline, "it is no dead letter");
         let nothing = receiver.recv_timeout(Duration::from_millis(200)).err();
         assert!(
-            matches!(nothing, Some(RecvError::TimedOut { .. })),
+            matches!(nothing, Some(RecvTimeoutError::TimedOut { .. })),
             "{nothing:?}"
         );
     }
@@ -444,7 +463,7 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program)
     let held = receiver.recv().expect("it was sent");
     let full = sender.send_timeout(b"3", Duration::from_millis(50));
     assert!(
-        matches!(full, Err(SendFailure::TimedOut { .. })),
+        matches!(full, Err(SendTimeoutError::TimedOut { .. })),
         "{full:?}"
     );
     // Longer than the server waits for a word of a holder.
@@ -452,7 +471,7 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program)
     other.recv().expect("the second").ack().expect("we hold it");
     let nothing = other.recv_timeout(Duration::from_secs(7)).err();
     assert!(
-        matches!(nothing, Some(RecvError::TimedOut { .. })),
+        matches!(nothing, Some(RecvTimeoutError::TimedOut { .. })),
         "{nothing:?}"
     );
     held.ack().expect("we still hold it");
@@ -483,7 +502,7 @@ fn a_full_queue_on_three_servers_goes_on(program: &Program) {
         .expect("the servers are there");
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let send = |payload: &[u8]| sender.try_send(payload).expect("a place");
-    let full = || matches!(sender.try_send(b"3"), Err(SendFailure::Full { .. }));
+    let full = || matches!(sender.try_send(b"3"), Err(TrySendError::Full { .. }));
     send(b"1");
     send(b"2");
     assert!(full());
@@ -517,7 +536,7 @@ fn a_queue_of_the_first_layout_is_used_as_it_is(program: &Program) {
         sender.try_send(b"1").expect("a place");
         sender.try_send(b"2").expect("a place");
         let full = sender.try_send(b"3");
-        assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+        assert!(matches!(full, Err(TrySendError::Full { .. })), "{full:?}");
         receiver.recv().expect("one").ack().expect("we hold it");
         receiver.recv().expect("two").bury().expect("we hold it");
         let letters = queue.transport().dead_letters().unwrap();

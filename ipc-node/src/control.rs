@@ -13,7 +13,11 @@ use std::time::Duration;
 
 use ipc_proto::{Kind, Name, QueueSettings, codec};
 use ipc_queue::transport::{OpenMode, OpenRequest, Wait};
-use ipc_queue::{ByteQueue, ByteReceiver, QueueError, RecvError, SendFailure, ShmQueue};
+use ipc_queue::{
+    ByteDelivery, ByteQueue, ByteReceiver, CodecError, QueueError, RecvError, RecvFailure,
+    RecvTimeoutError, SendError, SendFailure, SendOptions, SendTimeoutError, ShmQueue,
+    TryRecvError, Unavailable,
+};
 use ipc_shm::{Attachment, Member, Namespace};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,7 +77,10 @@ pub enum ControlError {
     Listening,
     /// The message can't be sent.
     #[error("the control message can't be sent: {0}")]
-    Send(#[from] SendFailure),
+    Send(#[from] SendError),
+    /// The message has no encoding.
+    #[error(transparent)]
+    Encode(#[from] CodecError),
     /// The inbox can't be made or used.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -88,33 +95,41 @@ impl<T: DeserializeOwned> Inbox<T> {
     /// The next control message. Waits as long as it takes.
     ///
     /// # Errors
-    /// [`RecvError::Damaged`] for one that is no `T`, which is gone then; `Removed` when somebody removed the inbox.
+    /// [`RecvFailure::Decode`] for a message that is not a `T`, which is gone then;
+    /// [`Unavailable::Removed`] when the inbox was removed.
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.recv_within(Wait::Forever)
+        self.decoded(self.receiver.recv()?)
     }
 
     /// The next control message, if there is one.
     ///
     /// # Errors
-    /// Also [`RecvError::Empty`].
-    pub fn try_recv(&self) -> Result<T, RecvError> {
-        self.recv_within(Wait::No)
+    /// Also [`TryRecvError::Empty`].
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        Ok(self.decoded(self.receiver.try_recv()?)?)
     }
 
     /// The next control message, if it comes in time.
     ///
     /// # Errors
-    /// Also [`RecvError::TimedOut`].
-    pub fn recv_timeout(&self, time: Duration) -> Result<T, RecvError> {
-        self.recv_within(Wait::at_most(time))
+    /// Also [`RecvTimeoutError::TimedOut`].
+    pub fn recv_timeout(&self, time: Duration) -> Result<T, RecvTimeoutError> {
+        Ok(self.decoded(self.receiver.recv_timeout(time)?)?)
     }
 
-    fn recv_within(&self, wait: Wait) -> Result<T, RecvError> {
-        let delivery = self.receiver.recv_within(wait)?;
+    fn decoded(&self, delivery: ByteDelivery<'_>) -> Result<T, RecvError> {
         let told = codec::decode(delivery.payload());
-        // Whoever dies over it has no use for it any more.
+        let (id, attempt) = (delivery.id(), delivery.attempt());
+        // Not delivered again: a process that dies over it has no use for it any more.
         let _ = delivery.ack();
-        told.map_err(|error| RecvError::Damaged(error.to_string()))
+        told.map_err(|source| {
+            let failure = RecvFailure::Decode {
+                id,
+                attempt,
+                source,
+            };
+            failure.of(self.name.to_string())
+        })
     }
 }
 
@@ -154,7 +169,7 @@ impl Registry {
     /// # Errors
     /// [`ControlError`] says why it is not in the node's inbox.
     pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
-        let payload = codec::encode(what).map_err(SendFailure::from)?;
+        let payload = codec::encode(what)?;
         let mut present = self.present().into_iter();
         let found = present.find(|(name, _)| name == node);
         let (_, member) = found.ok_or_else(|| ControlError::NoSuchNode {
@@ -166,7 +181,7 @@ impl Registry {
     /// Tells every node. Never blocks, and never waits behind data.
     ///
     /// # Errors
-    /// [`ControlError::Send`] if it has no encoding; what became of it at each node is in the answer.
+    /// [`ControlError::Encode`] if it has no encoding; what became of it at each node is in the answer.
     pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
         self.tell_all_but(None, what)
     }
@@ -176,7 +191,7 @@ impl Registry {
         ours: Option<Member>,
         what: &T,
     ) -> Result<Told, ControlError> {
-        let payload = codec::encode(what).map_err(SendFailure::from)?;
+        let payload = codec::encode(what)?;
         self.remove_orphans();
         let mut told = Told::default();
         for (node, member) in self.present() {
@@ -200,14 +215,19 @@ impl Registry {
             }
             Err(error) => return Err(error.into()),
         };
-        match inbox.sender().send_with(payload, &SendOptions::new().kind(Kind::Control).wait(Wait::No)) {
+        let options = SendOptions::new().kind(Kind::Control).wait(Wait::No);
+        match inbox.sender().send_with(payload, &options) {
             Ok(_) => Ok(()),
-            Err(SendFailure::Full { capacity, .. }) => Err(ControlError::Full {
+            Err(SendTimeoutError::Failed(error)) => match error.failure {
+                SendFailure::Unavailable(Unavailable::Removed) => {
+                    Err(ControlError::NotListening { node: node() })
+                }
+                _ => Err(error.into()),
+            },
+            Err(_) => Err(ControlError::Full {
                 node: node(),
-                unread: capacity,
+                unread: UNREAD,
             }),
-            Err(SendFailure::Removed) => Err(ControlError::NotListening { node: node() }),
-            Err(failure) => Err(failure.into()),
         }
     }
 

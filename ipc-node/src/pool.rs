@@ -51,7 +51,7 @@ use std::time::Instant;
 
 use ipc_proto::Kind;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ControlError, QueueStats};
+use ipc_queue::{ControlError, QueueStats, SendOptions};
 
 pub use builder::{PoolBuilder, PoolError};
 pub use dead_letters::DeadLetterLimit;
@@ -265,7 +265,8 @@ impl Pool {
         let sender = self.shared.queues.jobs.sender();
         for _ in 0..self.shared.limits.workers {
             // Who gets none sees that the queue is closed.
-            let _ = sender.send_with(&[], &SendOptions::new().kind(Kind::Shutdown).wait(Wait::No));
+            let shutdown = SendOptions::new().kind(Kind::Shutdown).wait(Wait::No);
+            let _ = sender.send_with(&[], &shutdown);
         }
         self.close()
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipc_node::{ControlError, Node, Registry};
 use ipc_queue::transport::{OpenMode, OpenRequest};
-use ipc_queue::{ByteQueue, Name, QueueSettings, RecvError, SendFailure, ShmQueue};
+use ipc_queue::{ByteQueue, Name, QueueSettings, ShmQueue, TryRecvError, TrySendError};
 use ipc_shm::Namespace;
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +124,7 @@ fn control_reaches_every_node_or_a_named_one_and_does_not_wait_behind_data() {
         data.sender().try_send(b"work").unwrap();
     }
     let full = data.sender().try_send(b"more work");
-    assert!(matches!(full, Err(SendFailure::Full { .. })), "{full:?}");
+    assert!(matches!(full, Err(TrySendError::Full { .. })), "{full:?}");
     data.transport().pause().unwrap();
     let node = Node::join(&namespace(folder.path()), "coordinator").unwrap();
     let mut others = ["one", "two", "three"].map(|name| Other::start(folder.path(), name));
@@ -164,7 +164,7 @@ fn who_took_over_a_dead_nodes_name_gets_nothing_of_what_that_was_told() {
         "{deaf:?}"
     );
     let inbox = node.inbox::<Word>().unwrap();
-    assert_eq!(inbox.try_recv(), Err(RecvError::Empty));
+    assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
     registry.tell("worker", &Word::Stop).unwrap();
     assert_eq!(inbox.recv_timeout(PATIENCE), Ok(Word::Stop));
     let twice = node.inbox::<Word>();

@@ -206,7 +206,7 @@ fn content_arrives_as_it_was_written_however_much_of_its_room_was_needed() {
         let too_large = submit(1 << 30, b"");
         let refused = matches!(
             too_large,
-            Err(PoolError::Send(SendFailure::TooLarge { .. }))
+            Err(PoolError::Send(ref error)) if matches!(error.failure, SendFailure::TooLarge { .. })
         );
         assert!(refused, "{too_large:?}");
         let unreadable = |_: &mut [u8]| Err(io::Error::other("unreadable"));

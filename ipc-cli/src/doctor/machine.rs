@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ipc_queue::shm::Inspector;
-use ipc_queue::transport::{OpenMode, Wait};
+use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
 use ipc_shm::Namespace;
 use nix::sys::resource::{Resource, getrlimit};
@@ -159,9 +159,7 @@ pub fn clear_up(namespace: &Namespace) {
 }
 
 fn carry(queue: &ByteQueue) -> Result<()> {
-    queue
-        .sender()
-        .send_with(b"trial", &SendOptions::new().kind(ipc_queue::Kind::Data).wait(Wait::No))?;
+    queue.sender().try_send(b"trial")?;
     let receiver = queue.receiver();
     let delivery = receiver.try_recv()?;
     ensure!(

@@ -70,8 +70,10 @@ fn an_empty_key_is_refused_by_the_command_and_by_the_library() {
     assert!(ended.error().contains("the key is empty"), "{ended:?}");
     assert!(place.look("other").is_none());
     let options = SendOptions::new().key("");
-    let refused = queue.sender().send_with(b"invoice", &options.clone().wait(Wait::No));
-    assert_eq!(refused, Err(SendFailure::EmptyKey));
+    let refused = queue
+        .sender()
+        .send_with(b"invoice", &options.clone().wait(Wait::No));
+    assert_eq!(refused.unwrap_err().failure(), Some(&SendFailure::EmptyKey));
     assert_eq!(place.look("jobs").unwrap().stats().sent, 0);
 }
 

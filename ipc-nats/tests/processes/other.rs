@@ -96,10 +96,13 @@ fn obey_if_told_to() {
                     delivery.ack().expect("we hold it");
                     text
                 }
-                Err(error) => format!("{error:?}"),
+                Err(error) => format!("{:?}", error.failure),
             },
             "try_recv" => format!("{:?}", receiver.try_recv().map(drop).unwrap_err()),
-            "send" => format!("{:?}", sender.try_send(b"no").unwrap_err()),
+            "send" => match sender.try_send(b"no").unwrap_err().failure() {
+                Some(failure) => format!("{failure:?}"),
+                None => "no room".to_owned(),
+            },
             "loan" => {
                 loans.push(sender.try_loan(3).expect("a place"));
                 "lent".to_owned()

@@ -8,9 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use ipc_proto::codec;
-use ipc_queue::RecvError;
 
-use super::patience::Patience;
+use super::patience::{Patience, may_pass};
 use super::state::Shared;
 use super::wire::Report;
 
@@ -35,9 +34,11 @@ pub(super) fn read(shared: &Shared) {
                     doubtful.insert(id);
                 }
             }
-            Err(RecvError::TimedOut { .. }) if shared.state().ended.is_some() => return,
-            Err(RecvError::TimedOut { .. } | RecvError::Damaged(_)) => {}
-            Err(RecvError::Transport(_)) if shared.state().ended.is_none() => thread::sleep(PAUSE),
+            Err(error) if error.is_timeout() && shared.state().ended.is_some() => return,
+            Err(error) if error.is_timeout() || error.is_of_one_message() => {}
+            Err(error) if may_pass(&error) && shared.state().ended.is_none() => {
+                thread::sleep(PAUSE);
+            }
             Err(error) => {
                 let mut state = shared.state();
                 if state.ended.is_none() {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ipc_proto::{Name, NameError};
 use ipc_queue::unix::ServeError;
-use ipc_queue::{Address, QueueError, QueueSettings};
+use ipc_queue::{
+    Address, CodecError, NoRoom, QueueError, QueueSettings, SendError, SendTimeoutError,
+};
 use thiserror::Error;
 
 use super::dead_letters::DeadLetterLimit;
@@ -90,9 +92,32 @@ pub enum PoolError {
     /// One of its queues did not answer.
     #[error(transparent)]
     Control(#[from] ipc_queue::ControlError),
+    /// The queue of jobs was full, for as long as the call was told to wait.
+    #[error("no room for the job within {waited:.1?}: {missing}")]
+    NoRoom {
+        /// How long the call waited; zero if it was told not to.
+        waited: Duration,
+        /// What was missing at the end.
+        missing: NoRoom,
+    },
+    /// The input, or an answer, has no encoding.
+    #[error(transparent)]
+    Encode(#[from] CodecError),
     /// The job can't be sent.
     #[error("the job can't be sent: {0}")]
-    Send(#[from] ipc_queue::SendFailure),
+    Send(#[from] SendError),
+}
+
+impl From<SendTimeoutError> for PoolError {
+    fn from(error: SendTimeoutError) -> Self {
+        match error {
+            SendTimeoutError::TimedOut {
+                waited, missing, ..
+            } => Self::NoRoom { waited, missing },
+            SendTimeoutError::Failed(error) => Self::Send(error),
+            other => Self::System(std::io::Error::other(other)),
+        }
+    }
 }
 
 /// As many workers as there are processors; a death over a job is tried twice more; workers get a minute to start, and half a minute
@@ -241,7 +266,7 @@ impl PoolBuilder {
 
     /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`,
     /// `unix:/FOLDER/POOL`, where this process serves it for as long as the pool lasts, or what
-    /// another crate's transport has [registered](ipc_queue::register), here and in the workers.
+    /// another crate's transport has [registered](ipc_queue::transport::register), here and in the workers.
     /// Its queues are at `POOL.jobs` and `POOL.answers` there. Default: one of its own in shared
     /// memory.
     ///

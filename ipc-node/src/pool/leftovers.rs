@@ -11,7 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, OwnedByteDelivery, RecvError};
+use ipc_queue::{
+    DeadLetter, DeadLetterId, DeadReason, OwnedByteDelivery, SendOptions, TryRecvError,
+};
 
 use super::dead_letters::renumbered;
 use super::owner::DYING;
@@ -63,10 +65,10 @@ impl Found {
         let deadline = Instant::now() + DYING;
         let mut others = 0;
         loop {
-            match receiver.recv_within(Wait::No) {
+            match receiver.try_recv() {
                 Ok(delivery) => held.push(delivery.into_owned()),
-                Err(RecvError::Damaged(_)) => {}
-                Err(RecvError::Empty) => {
+                Err(error) if error.is_of_one_message() => {}
+                Err(TryRecvError::Empty) => {
                     others = jobs.stats()?.leased.saturating_sub(held.len() as u64);
                     if others == 0 || Instant::now() >= deadline {
                         break;
@@ -74,7 +76,7 @@ impl Found {
                     thread::sleep(PAUSE);
                 }
                 // All was settled, but for what this process holds.
-                Err(RecvError::Closed) => break,
+                Err(error) if error.is_closed() => break,
                 Err(error) => return Err(io::Error::other(error).into()),
             }
         }
@@ -122,7 +124,9 @@ fn send_again(letter: &DeadLetter, shared: &Shared) -> bool {
     };
     shared.tickets.adopt(ticket);
     let sender = shared.queues.jobs.sender();
-    let is_sent = sender.send_with(&job, &SendOptions::new().kind(letter.kind).wait(Wait::No)).is_ok();
+    let is_sent = sender
+        .send_with(&job, &SendOptions::new().kind(letter.kind).wait(Wait::No))
+        .is_ok();
     if !is_sent {
         shared.tickets.lock().remove(&ticket);
     }

@@ -9,7 +9,6 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use ipc_queue::SendFailure;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -125,7 +124,7 @@ impl<'p, I: Serialize, Inputs: Iterator<Item = I>> Source<'p, Inputs> {
             Ok(ticket) => Next::Submitted(ticket),
             Err(SubmitError {
                 input,
-                failure: PoolError::Send(SendFailure::Full { .. } | SendFailure::NoMemory { .. }),
+                failure: PoolError::NoRoom { .. },
             }) => {
                 self.waiting = Some(input);
                 Next::NoRoom

@@ -7,8 +7,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_queue::transport::Wait;
+use ipc_queue::{RecvFailure, RecvTimeoutError, Unavailable};
 
 use super::wire::Place;
+
+/// Whether a queue that did not answer may answer again.
+pub(super) fn may_pass(error: &RecvTimeoutError) -> bool {
+    matches!(
+        error.failure(),
+        Some(RecvFailure::Unavailable(Unavailable::Transport { .. }))
+    )
+}
 
 /// Since when a queue does not answer.
 #[derive(Debug)]

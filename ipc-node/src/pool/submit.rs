@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Kind, codec};
+use ipc_proto::codec;
 use ipc_queue::transport::Wait;
-use ipc_queue::{DeadLetter, DeadLetterId, SendFailure};
+use ipc_queue::{DeadLetter, DeadLetterId, SendFailure, SendOptions, Unavailable};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -25,8 +25,7 @@ use super::{Pool, PoolError, Ticket, dead_letters};
 pub struct SubmitError<I> {
     /// The job's input, as it was given.
     pub input: I,
-    /// Why. A full queue is [`PoolError::Send`] with [`SendFailure::Full`], `NoMemory` or
-    /// `TimedOut`.
+    /// Why. A full queue is [`PoolError::NoRoom`].
     pub failure: PoolError,
 }
 
@@ -37,6 +36,14 @@ impl<I> fmt::Debug for SubmitError<I> {
             .field("failure", &self.failure)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the queue of jobs is closed or gone.
+fn is_end(failure: &SendFailure) -> bool {
+    matches!(
+        failure,
+        SendFailure::Closed | SendFailure::Unavailable(Unavailable::Removed)
+    )
 }
 
 impl Pool {
@@ -56,16 +63,15 @@ impl Pool {
     /// Submits a job if the queue has room for it now.
     ///
     /// # Errors
-    /// [`SubmitError`] hands the input back; a full queue is [`SendFailure::Full`] or `NoMemory`.
+    /// [`SubmitError`] hands the input back; a full queue is [`PoolError::NoRoom`].
     ///
     /// # Examples
     /// ```no_run
     /// # use ipc_node::pool::{Pool, PoolError, SubmitError};
-    /// # use ipc_queue::SendFailure;
     /// # let pool = Pool::builder().start()?;
     /// match pool.try_submit::<u64, u64>("square", 7) {
     ///     Ok(ticket) => println!("{}", ticket.wait()?),
-    ///     Err(SubmitError { input, failure: PoolError::Send(SendFailure::Full { .. }) }) => {
+    ///     Err(SubmitError { input, failure: PoolError::NoRoom { .. } }) => {
     ///         println!("{input} has to wait");
     ///     }
     ///     Err(error) => return Err(error.into()),
@@ -83,7 +89,7 @@ impl Pool {
     /// Submits a job; waits for at most `time` while the queue is full.
     ///
     /// # Errors
-    /// [`SubmitError`] hands the input back; a queue that stayed full is [`SendFailure::TimedOut`].
+    /// [`SubmitError`] hands the input back; a queue that stayed full is [`PoolError::NoRoom`].
     pub fn submit_timeout<I: Serialize, O>(
         &self,
         name: &str,
@@ -137,7 +143,10 @@ impl Pool {
     ) -> Result<Ticket<O>, PoolError> {
         let send = |job: &[u8]| -> Result<(), PoolError> {
             let sender = self.shared.queues.jobs.sender();
-            let mut loan = sender.loan_with(job.len() + room + LENGTH_BYTES, &SendOptions::new().wait(wait))?;
+            let mut loan = sender.loan_with(
+                job.len() + room + LENGTH_BYTES,
+                &SendOptions::new().wait(wait),
+            )?;
             let (head, rest) = loan.split_at_mut(job.len());
             head.copy_from_slice(job);
             let (content, length) = rest.split_at_mut(room);
@@ -194,7 +203,7 @@ impl Pool {
         input: &I,
         send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
     ) -> Result<impl FnOnce(u64) -> Result<(), PoolError>, PoolError> {
-        let input = codec::encode(input).map_err(SendFailure::from)?;
+        let input = codec::encode(input)?;
         let handler = name.to_owned();
         let attempts = self.shared.limits.retry.attempts();
         Ok(move |ticket| {
@@ -204,7 +213,7 @@ impl Pool {
                 input,
                 attempts,
             };
-            send(&codec::encode(&job).map_err(SendFailure::from)?)
+            send(&codec::encode(&job)?)
         })
     }
 
@@ -239,7 +248,7 @@ impl Pool {
         if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
             self.shared.tickets.lock().remove(&number);
             return Err(match error {
-                PoolError::Send(SendFailure::Closed | SendFailure::Removed) => self.why_ended(),
+                PoolError::Send(error) if is_end(&error.failure) => self.why_ended(),
                 other => other,
             });
         }

@@ -18,15 +18,16 @@ use std::time::Duration;
 
 use ipc_proto::{CodecError, Kind, codec};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteSender, Nack, OwnedByteDelivery, QueueError, RecvError,
-    SendFailure, SettleError,
+    ByteDelivery, ByteQueue, ByteSender, Nack, OwnedByteDelivery, QueueError, SendFailure,
+    SendTimeoutError, SettleError, SettleFailure, Unavailable,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::builder::PoolError;
 use super::lifeline;
 use super::notices::{Inbox, Notices};
-use super::patience::{self, Patience};
+use super::patience::{self, Patience, may_pass};
 use super::retry::Attempts;
 use super::wire::{self, Job, PLACE, Place, Report, What};
 
@@ -154,7 +155,7 @@ impl Handlers {
     /// In a process that a pool started, works until the pool ends, and does not return. In any other, returns at once.
     ///
     /// Call it first in `main`, before anything is started or opened. What is no transport of `ipc-queue`'s own is to be
-    /// [registered](ipc_queue::register) before it.
+    /// [registered](ipc_queue::transport::register) before it.
     pub fn work_if_worker(&self) {
         if let Some(code) = self.work_to_end() {
             process::exit(code);
@@ -228,14 +229,18 @@ impl Handlers {
         loop {
             let delivery = match receiver.recv_within(patience.wait()) {
                 Ok(delivery) => delivery,
-                Err(RecvError::TimedOut { .. }) => {
+                Err(error) if error.is_timeout() => {
                     patience.relieve();
                     continue;
                 }
-                Err(RecvError::Transport(_)) if patience.pause() => continue,
-                Err(RecvError::Closed) => return Ok(()),
-                Err(RecvError::Removed) if worker.outlives_its_pool() => return Ok(()),
-                Err(RecvError::Removed) => lifeline::end_with_all(),
+                Err(error) if may_pass(&error) && patience.pause() => continue,
+                Err(error) if error.is_closed() => return Ok(()),
+                Err(error) if error.failure() == Some(&Unavailable::Removed.into()) => {
+                    if worker.outlives_its_pool() {
+                        return Ok(());
+                    }
+                    lifeline::end_with_all()
+                }
                 Err(error) => return Err(error.into()),
             };
             worker.die_if_killed();
@@ -270,12 +275,13 @@ impl Handlers {
             };
             (end, settled)
         };
-        match settled {
-            // Too slow without a sign of life: somebody else has it, or had it.
-            Ok(()) | Err(SettleError::LeaseLost) => Ok(end),
-            // Or will have, if that was not heard. Whoever asks next learns whether the queue is gone.
-            Err(SettleError::Transport(_)) => Ok(end),
-            Err(error) => Err(error.into()),
+        let Err(error) = settled else { return Ok(end) };
+        match error.failure {
+            // Too slow without a sign of life: another worker has the job, had it, or will have it.
+            SettleFailure::LeaseLost
+            // The next request tells whether the queue is gone.
+            | SettleFailure::Unavailable(Unavailable::Transport { .. }) => Ok(end),
+            _ => Err(error.into()),
         }
     }
 
@@ -362,7 +368,7 @@ impl Failure {
 }
 
 impl Worker {
-    fn say(&self, what: What) -> Result<(), SendFailure> {
+    fn say(&self, what: What) -> Result<(), PoolError> {
         let report = Report {
             start: self.place.start,
             what,
@@ -371,8 +377,8 @@ impl Worker {
         loop {
             match self.answers.send_timeout(&report, patience::LIMIT) {
                 // Full: the pool is slow, or stopped.
-                Err(SendFailure::TimedOut { .. }) => {}
-                said => return said.map(drop),
+                Err(SendTimeoutError::TimedOut { .. }) => {}
+                said => return Ok(said.map(drop)?),
             }
         }
     }
@@ -383,14 +389,16 @@ impl Worker {
         ticket: u64,
         attempt: u8,
         answer: Result<Vec<u8>, String>,
-    ) -> Result<(), SendFailure> {
+    ) -> Result<(), PoolError> {
         let answered = |answer| What::Answered {
             ticket,
             attempt,
             answer,
         };
         match self.say(answered(answer)) {
-            Err(error @ SendFailure::TooLarge { .. }) => {
+            Err(PoolError::Send(error))
+                if matches!(error.failure, SendFailure::TooLarge { .. }) =>
+            {
                 self.say(answered(Err(format!("the answer can't be sent: {error}"))))
             }
             said => said,

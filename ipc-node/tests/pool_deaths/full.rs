@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipc_node::pool::{DeadLetterLimit, JobError, Pool, PoolError, SubmitError, Ticket};
-use ipc_queue::{DeadReason, SendFailure};
+use ipc_queue::DeadReason;
 
 use crate::support::{PATIENCE, pool, say_in, until, wait};
 
@@ -73,13 +73,13 @@ fn a_full_queue_hands_the_job_back_at_once_or_when_the_time_is_up() {
     let Err(SubmitError { input: 3, failure }) = refused else {
         panic!("{refused:?}");
     };
-    let is_full = matches!(failure, PoolError::Send(SendFailure::Full { .. }));
+    let is_full = matches!(failure, PoolError::NoRoom { .. });
     assert!(is_full, "{failure:?}");
     let refused = pool.submit_timeout::<_, u64>("square", 3_u64, Duration::from_millis(10));
     let Err(SubmitError { input: 3, failure }) = refused else {
         panic!("{refused:?}");
     };
-    let is_late = matches!(failure, PoolError::Send(SendFailure::TimedOut { .. }));
+    let is_late = matches!(failure, PoolError::NoRoom { .. });
     assert!(is_late, "{failure:?}");
     until("it stays", || std::fs::remove_file(&file).is_ok());
     let ticket = pool.submit_timeout::<_, u64>("square", 3_u64, PATIENCE);
@@ -127,7 +127,7 @@ fn a_dead_letter_that_finds_the_queue_full_stays_one() {
     let _staying = pool.submit::<_, ()>("stay", &file).unwrap();
     let letters = pool.dead_letters();
     let refused = pool.requeue_dead_letter::<()>(letters[0].id);
-    let is_full = matches!(refused, Err(PoolError::Send(SendFailure::Full { .. })));
+    let is_full = matches!(refused, Err(PoolError::NoRoom { .. }));
     assert!(is_full, "{refused:?}");
     assert_eq!(pool.dead_letters(), letters);
 }

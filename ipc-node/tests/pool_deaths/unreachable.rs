@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipc_node::pool::{Pool, PoolBuilder, PoolError, Ticket};
-use ipc_queue::transport::{OpenRequest, ReceivePort, SendPort, Transport};
+use ipc_queue::transport::{Connector, OpenRequest, ReceivePort, SendPort, Transport, register};
 use ipc_queue::{
-    Capabilities, Connector, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
-    LocalQueue, Name, Outcome, QueueError, QueueSettings, QueueStats,
+    Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, LocalQueue,
+    Name, Outcome, QueueError, QueueSettings, QueueStats,
 };
 
 use crate::support::{PATIENCE, handlers, said_in, until, wait};
@@ -125,7 +125,7 @@ fn distant(scheme: &str) -> (PoolBuilder, Arc<AtomicBool>) {
     let connection = Connection {
         is_silent: Arc::clone(&is_silent),
     };
-    ipc_queue::register(scheme, Arc::new(connection));
+    register(scheme, Arc::new(connection));
     let pool = Pool::builder()
         .at(&format!("{scheme}:pool-behind-{scheme}"))
         .threads(handlers())

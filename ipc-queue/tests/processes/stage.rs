@@ -388,7 +388,7 @@ pub fn puppet(queue: &ByteQueue) {
         };
         match settled {
             Ok(()) => say("done"),
-            Err(error) => say(&format!("{error:?}")),
+            Err(error) => say(&format!("{:?}", error.failure)),
         }
     }
 }

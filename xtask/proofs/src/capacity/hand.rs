@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, ByteReceiver, QueueOptions, RecvError, UnixServer};
+use ipc_queue::{ByteQueue, ByteReceiver, QueueOptions, UnixServer};
 use nix::sys::prctl;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
@@ -177,7 +177,7 @@ fn receive(task: &Task) -> Result<Account> {
                 delivery.ack()?;
                 took
             }
-            Err(RecvError::TimedOut { .. }) => break,
+            Err(error) if error.is_timeout() => break,
             Err(error) => return Err(error.into()),
         };
         shift.done(|| stamp.unwrap_or_default());

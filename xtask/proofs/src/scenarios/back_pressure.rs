@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use ipc_proto::QueueSettings;
 use ipc_queue::transport::OpenMode;
-use ipc_queue::{Queue, SendFailure};
+use ipc_queue::{Queue, TrySendError};
 use serde_json::json;
 
 use super::order::Order;
@@ -36,25 +36,26 @@ fn the_message_comes_back() -> Result<()> {
         sender.try_send(number.to_string())?;
     }
     let refused = sender.try_send("too many".to_owned()).unwrap_err();
-    ensure!(
-        refused.message == "too many",
-        "got back {:?}",
-        refused.message
+    let full = matches!(
+        refused,
+        TrySendError::Full {
+            capacity: CAPACITY,
+            dead: 0,
+            ..
+        }
     );
-    let full = SendFailure::Full {
-        capacity: CAPACITY,
-        dead: 0,
-    };
-    ensure!(refused.failure == full, "{:?}", refused.failure);
+    ensure!(full, "{refused:?}");
+    let returned = refused.into_inner();
+    ensure!(returned == "too many", "got back {returned:?}");
 
     let started = Instant::now();
     let late = sender
         .send_timeout("too late".to_owned(), DEADLINE)
         .unwrap_err();
     let waited = started.elapsed();
-    ensure!(late.message == "too late", "got back {:?}", late.message);
-    let timed_out = matches!(late.failure, SendFailure::TimedOut { .. });
-    ensure!(timed_out, "{:?}", late.failure);
+    ensure!(late.is_timeout(), "{late:?}");
+    let returned = late.into_inner();
+    ensure!(returned == "too late", "got back {returned:?}");
     ensure!((DEADLINE..PROMPT).contains(&waited), "waited {waited:?}");
 
     // A message in hands counts as long as it is not settled.
@@ -78,8 +79,11 @@ fn memory_runs_out(stage: &Stage) -> Result<()> {
     })?;
     stage::send(&queue, 0..3, CHUNKED)?;
     let refused = queue.sender().try_send(&numbered::message(3, CHUNKED));
-    let wanted = SendFailure::NoMemory { bytes: CHUNKED };
-    ensure!(refused.as_ref() == Err(&wanted), "{refused:?}");
+    let bytes = CHUNKED as u64;
+    ensure!(
+        matches!(refused, Err(TrySendError::NoMemory { bytes: b, .. }) if b == bytes),
+        "{refused:?}"
+    );
     // What needs no chunk still goes.
     stage::send(&queue, [3], INLINE)?;
     ensure!(stage::drain(&queue)? == [0, 1, 2, 3], "other messages");

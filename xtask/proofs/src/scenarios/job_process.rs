@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use ipc_queue::{Encoding, Nack, Queue, QueueOptions, RecvError};
+use ipc_queue::{Encoding, Nack, Queue, QueueOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +172,7 @@ fn work<J: Job>(queue: &Queue<J>, database: Option<&Path>) -> Result<()> {
     loop {
         let job = match receiver.recv() {
             Ok(job) => job,
-            Err(RecvError::Closed) => return Ok(()),
+            Err(error) if error.is_closed() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         if database.is_some_and(|file| !file.exists()) {

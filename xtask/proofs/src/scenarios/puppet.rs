@@ -17,7 +17,7 @@ use clap::Args;
 use fork::Fork;
 use ipc_proto::QueueSettings;
 use ipc_queue::transport::{OpenMode, Wait};
-use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Kind, Loan, QueueError};
+use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Loan, QueueError, SendOptions};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;

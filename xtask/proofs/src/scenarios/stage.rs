@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use ipc_proto::QueueSettings;
-use ipc_queue::transport::{OpenMode, Wait};
-use ipc_queue::{ByteQueue, QueueError, QueueOptions, QueueStats, RecvError, ShmQueue};
+use ipc_queue::transport::OpenMode;
+use ipc_queue::{ByteQueue, QueueError, QueueOptions, QueueStats, ShmQueue};
 use ipc_shm::Namespace;
 use serde_json::{Value, json};
 
@@ -167,13 +167,13 @@ pub fn drain(queue: &ByteQueue) -> Result<Vec<u64>> {
     let receiver = queue.receiver();
     let mut numbers = Vec::new();
     loop {
-        match receiver.recv_within(Wait::No) {
+        match receiver.try_recv() {
             Ok(delivery) => {
                 let number = numbered::read(delivery.payload()).map_err(|error| anyhow!(error))?;
                 numbers.push(number);
                 delivery.ack()?;
             }
-            Err(RecvError::Empty | RecvError::Closed) => return Ok(numbers),
+            Err(error) if error.is_empty() || error.is_closed() => return Ok(numbers),
             Err(error) => return Err(error).context("draining"),
         }
     }

@@ -84,11 +84,11 @@ fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
             }
         };
         times.note("telling", cut_at.elapsed())?;
-        ensure!(refusal == "Truncated", "it was told {refusal}");
+        ensure!(refusal.contains("Truncated"), "it was told {refusal}");
         // Again, whatever it tries.
         for order in [Order::send(9..10, INLINE), Order::RECEIVE] {
             let refusal = puppet.refused(&order)?;
-            ensure!(refusal == "Truncated", "then it was told {refusal}");
+            ensure!(refusal.contains("Truncated"), "then it was told {refusal}");
         }
         let end = puppet.dismiss()?;
         ensure!(end.success(), "it ended with {end}");

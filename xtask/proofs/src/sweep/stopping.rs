@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use ipc_queue::transport::{OpenMode, Transport, Wait};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteReceiver, DeadReason, QueueStats, SendFailure, SendOptions,
-    ShmQueue,
+    ByteDelivery, ByteQueue, ByteReceiver, DeadReason, QueueStats, SendOptions, ShmQueue,
 };
 use ipc_shm::watch;
 
@@ -137,7 +136,7 @@ impl Survivor {
             false => SendOptions::new(),
         };
         match sender.send_with(&payload, &options.clone().wait(Wait::No)) {
-            Err(SendFailure::Full { .. }) => return Ok(Room::None),
+            Err(error) if error.is_timeout() => return Ok(Room::None),
             sent => sent.context("sending one more")?,
         };
         if put_off {

@@ -12,8 +12,8 @@ use ipc_proto::Priority;
 use ipc_queue::snapshot::{Place, restore_to};
 use ipc_queue::transport::{OpenMode, Transport, Wait};
 use ipc_queue::{
-    ByteQueue, DeadLetter, DeadReason, Headers, QueueError, QueueOptions, RecvError, SendFailure,
-    SendOptions, ShmQueue,
+    ByteQueue, DeadLetter, DeadReason, Headers, QueueError, QueueOptions, SendFailure, SendOptions,
+    ShmQueue, TryRecvError,
 };
 
 use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
@@ -107,15 +107,15 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match receiver.recv_within(Wait::No) {
+        match receiver.try_recv() {
             Ok(delivery) => {
                 let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
                 check_headers(number, &delivery.headers())?;
                 messages.push(Message::comes(number, delivery.attempt()));
                 delivery.ack().context("acking")?;
             }
-            Err(RecvError::Closed) => break,
-            Err(RecvError::Empty) => {
+            Err(error) if error.is_closed() => break,
+            Err(TryRecvError::Empty) => {
                 let stats = queue.transport().stats()?;
                 if stats.in_use() == stats.dead {
                     break;
@@ -141,14 +141,17 @@ fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let lent = sender.loan_with(0, &keyed(number).wait(Wait::No));
-        match lent.map(drop) {
-            Err(SendFailure::Duplicate { .. }) if came => return Ok(()),
-            Ok(()) if !came => return Ok(()),
-            // A witness may have taken the message before its watcher had seen to what the dead held.
-            Err(SendFailure::KeyInUse) if Instant::now() < deadline => {
+        let said = lent.map(drop);
+        let failure = said.as_ref().err().and_then(|error| error.failure());
+        match (&said, failure) {
+            (_, Some(SendFailure::Duplicate { .. })) if came => return Ok(()),
+            (Ok(()), _) if !came => return Ok(()),
+            // A witness may have taken the message before its watcher had recovered what the dead
+            // process held.
+            (Err(error), _) if error.is_timeout() && Instant::now() < deadline => {
                 thread::sleep(Duration::from_micros(100));
             }
-            other => bail!("message {number} came: {came}; its key says {other:?}"),
+            _ => bail!("message {number} came: {came}; its key says {said:?}"),
         }
     }
 }
@@ -204,7 +207,7 @@ fn check_room(queue: &ByteQueue, priority: Priority) -> Result<()> {
         sent.context("filling all places")?;
     }
     match sender.send_with(&Message::payload(0), &options.clone().wait(Wait::No)) {
-        Err(SendFailure::Full { .. }) => {}
+        Err(error) if error.is_timeout() => {}
         other => bail!("a full queue says {other:?}"),
     }
     let expected: Vec<_> = numbers.map(|number| Message::comes(number, 1)).collect();

@@ -9,10 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::shm::ShmSender;
-use ipc_queue::transport::{OpenMode, SendPort, Transport, Wait};
-use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteReceiver, RecvError, SendFailure, SendOptions, SettleError,
-};
+use ipc_queue::transport::{OpenMode, SendPort, SendPortError, Transport, Wait};
+use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, SendFailure, SendOptions};
 use ipc_shm::Namespace;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -105,7 +103,7 @@ impl Queues {
     fn send_one(&self, log: &mut Log) -> Result<Goes> {
         let lent = self
             .sender
-            .loan_with(payload::random_size(), &options().wait(wait()));
+            .loan_with(payload::random_size(), &options(), wait());
         let mut loan = match lent {
             Ok(loan) => loan,
             Err(failure) => return not_now(failure),
@@ -132,13 +130,15 @@ impl Queues {
         payload::fill(&mut payload, key);
         let id = match send_with(&self.sender, &payload, &options, wait()) {
             Ok(id) => id,
-            Err(SendFailure::Duplicate { .. }) if !ours => return Ok(Goes::On),
-            Err(failure) => return not_now(failure),
+            Err(SendPortError::Failed(SendFailure::Duplicate { .. })) if !ours => {
+                return Ok(Goes::On);
+            }
+            Err(error) => return not_now(error),
         };
         log.note(Event::Accepted, id, 0)?;
         match send_with(&self.sender, &payload, &options, Wait::No) {
-            Err(SendFailure::Duplicate { of }) if of == id => Ok(Goes::On),
-            Err(SendFailure::Closed) => Ok(Goes::Over),
+            Err(SendPortError::Failed(SendFailure::Duplicate { of })) if of == id => Ok(Goes::On),
+            Err(SendPortError::Failed(SendFailure::Closed)) => Ok(Goes::Over),
             other => bail!("message {id:?} was sent with a key, and again: {other:?}"),
         }
     }
@@ -154,7 +154,7 @@ impl Queues {
         let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
         let (sent, failure) = match self.batches.send_batch(&payloads, Kind::Data, wait()) {
             Ok(()) => (payloads.len(), None),
-            Err(cut) => (cut.sent, Some(cut.failure)),
+            Err(cut) => (cut.sent, Some(cut.error)),
         };
         for _ in 0..sent {
             let id = MessageId::new(self.batches.id(), self.batched);
@@ -167,8 +167,8 @@ impl Queues {
     fn send_too_large(&self) -> Result<Goes> {
         let len = payload::LARGEST as usize + fastrand::usize(1..1000);
         match self.sender.loan(len, Kind::Data, Wait::No).map(drop) {
-            Err(SendFailure::TooLarge { .. }) => Ok(Goes::On),
-            Err(SendFailure::Closed) => Ok(Goes::Over),
+            Err(SendPortError::Failed(SendFailure::TooLarge { .. })) => Ok(Goes::On),
+            Err(SendPortError::Failed(SendFailure::Closed)) => Ok(Goes::Over),
             other => bail!("{len} bytes are too many, but: {other:?}"),
         }
     }
@@ -179,10 +179,10 @@ fn send_with(
     payload: &[u8],
     options: &SendOptions,
     wait: Wait,
-) -> Result<MessageId, SendFailure> {
-    let mut loan = sender.loan_with(payload.len(), &options.clone().wait(wait))?;
+) -> Result<MessageId, SendPortError> {
+    let mut loan = sender.loan_with(payload.len(), options, wait)?;
     loan.copy_from_slice(payload);
-    loan.publish()
+    Ok(loan.publish().map_err(|error| error.failure)?)
 }
 
 fn wait() -> Wait {
@@ -203,11 +203,12 @@ fn options() -> SendOptions {
     }
 }
 
-fn not_now(failure: SendFailure) -> Result<Goes> {
-    match failure {
-        SendFailure::TimedOut { .. } | SendFailure::KeysFull { .. } => Ok(Goes::On),
-        SendFailure::Closed => Ok(Goes::Over),
-        failure => Err(failure).context("a message was refused"),
+fn not_now(error: SendPortError) -> Result<Goes> {
+    match error {
+        SendPortError::NoRoom { .. } => Ok(Goes::On),
+        SendPortError::Failed(SendFailure::KeysFull { .. }) => Ok(Goes::On),
+        SendPortError::Failed(SendFailure::Closed) => Ok(Goes::Over),
+        error => Err(error).context("a message was refused"),
     }
 }
 
@@ -216,8 +217,8 @@ fn receive(receiver: &ByteReceiver, log: &mut Log) -> Result<()> {
         let most = if fastrand::u32(..20) == 0 { 4 } else { 1 };
         let batch = match receiver.recv_batch(most, wait()) {
             Ok(batch) => batch,
-            Err(RecvError::TimedOut { .. }) => continue,
-            Err(RecvError::Closed) => return Ok(()),
+            Err(error) if error.is_timeout() => continue,
+            Err(error) if error.is_closed() => return Ok(()),
             Err(error) => return Err(error).context("nothing was received"),
         };
         for delivery in batch {
@@ -253,7 +254,8 @@ fn settle(delivery: ByteDelivery<'_>, log: &mut Log) -> Result<()> {
         chance => {
             if chance < 20 {
                 match delivery.extend(Duration::from_millis(200)) {
-                    Ok(()) | Err(SettleError::LeaseLost) => {}
+                    Ok(()) => {}
+                    Err(error) if error.is_lease_lost() => {}
                     Err(error) => return Err(error).context("a lease was not extended"),
                 }
             }
@@ -270,7 +272,8 @@ fn settle(delivery: ByteDelivery<'_>, log: &mut Log) -> Result<()> {
         }
     };
     match settled {
-        Ok(()) | Err(SettleError::LeaseLost) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if error.is_lease_lost() => Ok(()),
         Err(error) => bail!("a delivery was not settled: {error}"),
     }
 }

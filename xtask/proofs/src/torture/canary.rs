@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipc_proto::{Kind, Name};
-use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
-use ipc_queue::{RecvError, SendFailure, ShmQueue};
+use ipc_queue::ShmQueue;
+use ipc_queue::transport::{OpenMode, OpenRequest, RecvPortError, SendPortError, Transport, Wait};
 use ipc_shm::Namespace;
 
 use super::{BOUND, QUEUE, Role};
@@ -129,12 +129,12 @@ fn measure(
             match turn {
                 Role::HoldRoom => match sender.loan(8, Kind::Data, wait) {
                     Ok(loan) => drop(loan),
-                    Err(SendFailure::TimedOut { .. }) => measured.hung += 1,
+                    Err(SendPortError::NoRoom { .. }) => measured.hung += 1,
                     Err(failure) => return Err(failure).context("the canary"),
                 },
                 _ => match receiver.recv(wait) {
                     Ok(delivery) => delivery.ack()?,
-                    Err(RecvError::TimedOut { .. }) => measured.hung += 1,
+                    Err(RecvPortError::TimedOut { .. }) => measured.hung += 1,
                     Err(error) => return Err(error).context("the canary"),
                 },
             }

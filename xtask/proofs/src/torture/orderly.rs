@@ -10,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
 use ipc_queue::shm::ShmSender;
-use ipc_queue::transport::{OpenMode, OpenRequest, SendPort, Transport, Wait};
-use ipc_queue::{RecvError, SendFailure, ShmQueue};
+use ipc_queue::transport::{
+    OpenMode, OpenRequest, RecvPortError, SendPort, SendPortError, Transport, Wait,
+};
+use ipc_queue::{RecvFailure, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 
 use super::payload;
@@ -49,7 +51,7 @@ impl Orderly {
                             came.note(delivery.id());
                             delivery.ack()?;
                         }
-                        Err(RecvError::Closed) => return Ok(came),
+                        Err(RecvPortError::Failed(RecvFailure::Closed)) => return Ok(came),
                         Err(error) => return Err(error).context("receiving in order"),
                     }
                 }
@@ -94,7 +96,9 @@ pub fn send(sender: &ShmSender) -> Result<Option<MessageId>> {
     let wait = Wait::at_most(Duration::from_millis(fastrand::u64(..5)));
     let mut loan = match sender.loan(fastrand::usize(..=64), Kind::Data, wait) {
         Ok(loan) => loan,
-        Err(SendFailure::TimedOut { .. } | SendFailure::Closed) => return Ok(None),
+        Err(SendPortError::NoRoom { .. } | SendPortError::Failed(SendFailure::Closed)) => {
+            return Ok(None);
+        }
         Err(failure) => return Err(failure).context("a loan was refused"),
     };
     payload::fill(&mut loan, fastrand::u64(..));

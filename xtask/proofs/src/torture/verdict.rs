@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipc_proto::MessageId;
-use ipc_queue::transport::{Transport, Wait};
-use ipc_queue::{RecvError, ShmQueue};
+use ipc_queue::transport::{RecvPortError, Transport, Wait};
+use ipc_queue::{RecvFailure, ShmQueue};
 use serde::Serialize;
 
 use super::log::{self, Event, Record};
@@ -194,7 +194,7 @@ fn drain(queue: &ShmQueue, mut dead: HashSet<MessageId>) -> Result<Left> {
                 ready.insert(delivery.id());
                 delivery.ack()?;
             }
-            Err(RecvError::Closed) => break,
+            Err(RecvPortError::Failed(RecvFailure::Closed)) => break,
             Err(error) => return Err(error).context("draining"),
         }
     }

@@ -50,9 +50,9 @@ fn send(play: &Play, scenery: Scenery, numbers: &[u64], room: usize) -> Result<(
     };
     let payloads: Vec<_> = numbers.iter().map(|n| Message::payload(*n)).collect();
     let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
-    let sender = set.queue.sender();
+    let sender = set.queue.transport().sender();
     play.step_in_parts((0..=room).map(sent), || {
-        sender.send_batch_as(Kind::Data, &payloads, Wait::No)
+        sender.send_batch(&payloads, Kind::Data, Wait::No)
     })
 }
 

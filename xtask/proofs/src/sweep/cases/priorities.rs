@@ -175,7 +175,9 @@ fn drop_oldest_low(play: &Play) -> Result<()> {
     ];
     let (sender, payload) = (queue.sender(), Message::payload(NEW));
     let dropping = low.when_full(WhenFull::DropOldest);
-    play.step_in_parts(parts, || sender.send_with(&payload, &dropping.clone().wait(Wait::No)))
+    play.step_in_parts(parts, || {
+        sender.send_with(&payload, &dropping.clone().wait(Wait::No))
+    })
 }
 
 const FIRST_LOW: u64 = 10;

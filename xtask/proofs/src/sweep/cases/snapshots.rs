@@ -34,7 +34,10 @@ fn restore(play: &Play, prepare: fn(&Play) -> Result<()>) -> Result<()> {
     let (sender, receiver) = (set.queue.sender(), set.queue.receiver());
     receiver.try_recv()?.bury_with(REASONS[1])?;
     let keyed = headed(HEADED_INLINE).key("key");
-    sender.send_with(&Message::payload(HEADED_INLINE), &keyed.clone().wait(Wait::No))?;
+    sender.send_with(
+        &Message::payload(HEADED_INLINE),
+        &keyed.clone().wait(Wait::No),
+    )?;
     receiver.try_recv()?.nack()?;
     send(&set.queue, [FIRST_CHUNKED])?;
     drop((sender, receiver, set));

@@ -194,7 +194,9 @@ fn drop_oldest_with(
         Outcome::of(others.clone()),
         with(Message::comes(number, 1)),
     ];
-    play.step_in_parts(parts, || sender.send_with(&payload, &dropping.clone().wait(Wait::No)))
+    play.step_in_parts(parts, || {
+        sender.send_with(&payload, &dropping.clone().wait(Wait::No))
+    })
 }
 
 /// From the first cell on.

@@ -1,0 +1,96 @@
+//! Errors of settling deliveries, and of draining.
+
+use std::time::Duration;
+
+use ipc_proto::MessageId;
+use thiserror::Error;
+
+use super::Unavailable;
+use crate::capability::Unsupported;
+use crate::control::ControlError;
+
+/// A delivery that was not settled.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("queue {queue:?}: message {message}: {failure}")]
+#[non_exhaustive]
+pub struct SettleError {
+    /// The queue's address, without credentials.
+    pub queue: String,
+    /// The message.
+    pub message: MessageId,
+    /// The cause.
+    #[source]
+    pub failure: SettleFailure,
+}
+
+/// The cause of a [`SettleError`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SettleFailure {
+    /// The transport cannot settle a delivery in this way.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The lease expired: another receiver has the message, had it, or will get it. Whatever was
+    /// done for it may be done again.
+    #[error("the lease was lost: the message was, or will be, delivered again")]
+    LeaseLost,
+    /// The queue cannot be used by this process, or not now. After
+    /// [`Truncated`](Unavailable::Truncated), what was read of the message may have been zeroes, and
+    /// it is not delivered again.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl SettleFailure {
+    /// The error of this failure of `message` in `queue`.
+    #[cold]
+    pub(crate) fn of(self, queue: String, message: MessageId) -> SettleError {
+        SettleError {
+            queue,
+            message,
+            failure: self,
+        }
+    }
+}
+
+impl SettleError {
+    /// Whether the lease expired before: the message is delivered again, or was.
+    #[must_use]
+    pub fn is_lease_lost(&self) -> bool {
+        self.failure == SettleFailure::LeaseLost
+    }
+}
+
+/// A batch of which not every delivery could be acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[error("{acked} messages were acknowledged, {failed} were not; the first of these: {first}")]
+pub struct BatchAckError {
+    /// The number of messages that were acknowledged.
+    pub acked: usize,
+    /// The number of messages that were not.
+    pub failed: usize,
+    /// Why the first of them was not.
+    #[source]
+    pub first: SettleError,
+}
+
+/// A queue that was not drained.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// The time was up. The queue is closed.
+    #[error("queue {queue:?}: {left} messages were left after {waited:?}")]
+    TimedOut {
+        /// The queue's address, without credentials.
+        queue: String,
+        /// How long the call waited.
+        waited: Duration,
+        /// The number of messages that were not settled then, including delayed messages and those
+        /// being written.
+        left: u64,
+    },
+    /// The queue could not be closed, or its content could not be asked for.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
