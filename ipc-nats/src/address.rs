@@ -1,4 +1,9 @@
-//! `nats://[user:password@]host[:port][,host2[:port]…]/queue[?replicas=3][&storage=memory][&tls=required]…`
+//! Addresses:
+//!
+//! ```text
+//! nats://[user:password@]host[:port][,host2[:port]…]/queue
+//!     [?replicas=3][&storage=memory][&tls=required]…
+//! ```
 
 use std::fmt;
 
@@ -9,16 +14,16 @@ use ipc_queue::{QueueError, without_secrets};
 
 use crate::options::NatsOptions;
 
-/// Where a queue is, how to get there, and how to keep the queue if it is to be created.
+/// The servers of a queue, how to reach them, and how to store the queue if it is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsAddress {
-    /// `host:port`, at least one; those of one cluster. Without a login.
+    /// `host:port`, at least one; all belong to one cluster. Without a login.
     pub servers: Vec<String>,
-    /// What the queue is called.
+    /// The queue's name.
     pub name: Name,
-    /// On how many servers each message is kept, 1 to 5. Only for a queue that is created.
+    /// The number of servers that keep each message, 1 to 5. Only for a queue that is created.
     pub replicas: usize,
-    /// Whether messages are kept in the servers' memory only. Only for a queue that is created.
+    /// `true`: messages are kept only in the servers' memory. Only for a queue that is created.
     pub in_memory: bool,
     /// Login, TLS and time-out.
     pub options: NatsOptions,
@@ -31,7 +36,7 @@ const FORM_OF_LOGIN: &str = "a login is USER:PASSWORD@ or TOKEN@; write %2F for 
     %2C for a comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
 
 impl NatsAddress {
-    /// Reads what follows `nats:` in an address.
+    /// Parses the part of an address after `nats:`.
     ///
     /// # Errors
     /// [`QueueError::Address`] says what is wrong with it.
@@ -158,7 +163,7 @@ fn decoded(text: &str) -> Option<String> {
     decoded.ok().map(|text| text.into_owned())
 }
 
-/// As it is written, without what only matters to whoever creates it.
+/// The address without the parts that matter only to the creator.
 impl fmt::Display for NatsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "nats://{}/{}", self.servers.join(","), self.name)

@@ -1,8 +1,9 @@
-//! Results, of which for each key the first counts.
+//! Results: for each key the first one counts.
 //!
-//! Work is done at least once, so sometimes twice. Whoever has done it puts what came of it here before acking the job: a
-//! stream that keeps one message for each subject and refuses the next. The first answer wins, for everybody, for ever
-//! (or for as long as answers are kept), and whoever comes second is told what it was.
+//! Work is done at least once, so sometimes twice. A worker puts its result here before it acks the
+//! job. The results are in a stream that keeps one message for each subject and refuses the next.
+//! The first answer wins, for all processes, for ever (or for as long as answers are kept). A later
+//! put returns the first answer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,29 +36,29 @@ pub struct Answers {
     stream: String,
 }
 
-/// What became of an answer.
+/// The outcome of [`Answers::put`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// It is the answer.
+    /// This answer is the first.
     First,
-    /// There was one.
+    /// There was an answer already.
     Late {
-        /// What it says.
+        /// The first answer.
         first: Vec<u8>,
     },
 }
 
-/// Why answers can't be had.
+/// Why answers can't be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// The time was up and there was no answer.
+    /// No answer came before the deadline.
     #[error("no answer came in {waited:?}")]
     TimedOut {
-        /// How long we waited.
+        /// The time waited.
         waited: Duration,
     },
-    /// The server's trouble.
+    /// An error of the server.
     #[error("{0}")]
     Server(String),
 }
@@ -65,7 +66,8 @@ pub enum AnswerError {
 const LOOKS_EVERY: Duration = Duration::from_millis(50);
 
 impl Answers {
-    /// Opens the answers of that name, or creates them: kept for so long, `None` for ever. (An existing one keeps its time.)
+    /// Opens the answers with that name, or creates them. New answers are kept for `keep`, or for
+    /// ever if it is `None`; existing ones keep their time.
     ///
     /// # Errors
     /// [`AnswerError::Server`].
@@ -96,10 +98,11 @@ impl Answers {
         })
     }
 
-    /// Puts an answer; whether it is the first. Any bytes can be a key.
+    /// Puts an answer, and returns whether it is the first. Any bytes can be a key.
     ///
     /// # Errors
-    /// [`AnswerError::Server`]: whether it was put is not known; putting it again is safe.
+    /// [`AnswerError::Server`]: it is not known whether the answer was put. Putting it again is
+    /// safe.
     pub fn put(&self, key: impl AsRef<[u8]>, answer: &[u8]) -> Result<Put, AnswerError> {
         let subject = self.subject(key.as_ref());
         block_on(async {
@@ -121,7 +124,7 @@ impl Answers {
                     "the first answer was just forgotten: put it again".to_owned(),
                 ));
             };
-            // Perhaps ours, and the word of it got lost.
+            // The stored answer may be this one, if the server's reply to an earlier try was lost.
             Ok(if first.1 == mine {
                 Put::First
             } else {
@@ -139,10 +142,11 @@ impl Answers {
         Ok(found.map(|(answer, _)| answer))
     }
 
-    /// The answer, when there is one.
+    /// Blocks until there is an answer, and returns it.
     ///
     /// # Errors
-    /// [`AnswerError::TimedOut`] if it does not come in time, with [`Wait::No`] if it is not there.
+    /// [`AnswerError::TimedOut`] if it does not come in time; with [`Wait::No`], if it is not
+    /// there.
     pub fn wait(&self, key: impl AsRef<[u8]>, wait: Wait) -> Result<Vec<u8>, AnswerError> {
         let subject = self.subject(key.as_ref());
         let started = Instant::now();
@@ -165,7 +169,7 @@ impl Answers {
         })
     }
 
-    /// Removes all answers of that name; `false` if there were none.
+    /// Removes all answers with that name; `false` if there were none.
     ///
     /// # Errors
     /// [`AnswerError::Server`].
@@ -183,7 +187,7 @@ impl Answers {
         format!("{}.k{hex}", self.stream)
     }
 
-    /// The answer, and whose it is.
+    /// The answer, and the id of the put that stored it.
     async fn find(&self, subject: &str) -> Result<Option<(Vec<u8>, String)>, AnswerError> {
         let stream = self
             .connection
@@ -206,7 +210,7 @@ impl Answers {
     }
 }
 
-/// Tells one put from another of the same words.
+/// The header that distinguishes two puts of the same bytes.
 const MINE: &str = "Ipc-Put";
 
 impl fmt::Debug for Answers {

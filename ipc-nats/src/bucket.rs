@@ -1,4 +1,5 @@
-//! Key-value buckets, made here and not by the client, which asks the server more than 2.9 can answer.
+//! Key-value buckets, created here: the client's own creation makes requests that servers 2.9 can't
+//! answer.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use crate::address::NatsAddress;
 use crate::connection::Connection;
 
-/// The bucket of that name; made as `address` says if there is none, its values forgotten after `keep`; zero: never.
+/// Opens the bucket with that name, or creates it as `address` says. Its values are forgotten after
+/// `keep`; zero: never.
 pub(crate) async fn open(
     connection: &Connection,
     bucket: &str,
@@ -30,11 +32,11 @@ pub(crate) async fn open(
         discard: DiscardPolicy::New,
         allow_rollup: true,
         deny_delete: true,
-        // Only the leader may answer: what others say may be old.
+        // Only the leader may answer: the data of other servers may be old.
         allow_direct: false,
         ..Config::default()
     };
-    // If somebody else made it meanwhile, it is there.
+    // If another process created it meanwhile, it exists.
     let made = jetstream.create_stream(config).await;
     let store = jetstream.get_key_value(bucket).await;
     store.map_err(|error| match made {

@@ -1,7 +1,8 @@
-//! A connection to a server or a cluster, shared by all that this process does there.
+//! A connection to a server or a cluster, shared by all users in this process.
 //!
-//! The client reconnects by itself, for ever, to whichever server of the cluster answers. A request is asked again until an
-//! answer comes or its time is up: so everything asked here must bear being done twice, or say when it was.
+//! The client reconnects by itself, for ever, to any server of the cluster that answers. A request
+//! is repeated until an answer comes or its time is up. So each request here must be safe to
+//! repeat, or report that it was repeated.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,60 +27,59 @@ use crate::lane::Trouble;
 use crate::options::NatsOptions;
 use crate::runtime::spawn;
 
-/// A connection.
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
-    /// The servers as they were given.
+    /// The servers, as given.
     pub(crate) servers: String,
-    /// How long an operation that does not wait for others may take.
+    /// The time limit of an operation that does not wait for others.
     pub(crate) time: Duration,
-    /// Names this process, among all that ever were.
+    /// A name of this process, unique among all processes ever.
     pub(crate) process: String,
-    /// Says that this process lives, and holds the connection.
+    /// The task that answers for this process, and holds the connection.
     presence: AbortHandle,
     made_by: ThisProcess,
 }
 
-/// Why the server did not do what it was asked.
+/// Why the server did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Nothing there listens to this: the stream is gone, or JetStream is off or has no quorum.
+    /// No subscriber: the stream is gone, or JetStream is off or has no quorum.
     NobodyListens,
-    /// It says no.
+    /// The server returned an error.
     Error {
-        /// NATS's number for it.
+        /// NATS's number of the error.
         code: u64,
         text: String,
     },
-    /// It does not answer.
+    /// The server does not answer.
     Silent(String),
 }
 
-/// Numbers of errors, as in `server/errors.json` of nats-server.
+/// Error numbers, as in `server/errors.json` of nats-server.
 pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u64 = 10037;
     pub(crate) const NO_SUCH_SEQUENCE: u64 = 10043;
-    /// Among other things because there is no such message, if the stream is in a file.
+    /// One of its causes: the message does not exist, and the stream is in a file.
     pub(crate) const DELETE_FAILED: u64 = 10057;
     pub(crate) const NO_STREAM: u64 = 10059;
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
-    /// Full, among other things.
+    /// One of its causes: the stream is full.
     pub(crate) const STORE_FAILED: u64 = 10077;
     pub(crate) const NOT_ENABLED: u64 = 10076;
     pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
 }
 
-/// How long one request may take before it is asked again, at most.
+/// The longest time that one request may take before it is repeated.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a server that has just lost its leader is left alone.
+/// The pause before the next request to a server that has just lost its leader.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a write of the same subject is left to end.
+/// The pause that lets another write of the same subject end.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
 
 type Connections = HashMap<Key, Weak<Connection>>;
 
-/// What has a connection of its own.
+/// Connections with the same key are shared.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     servers: Vec<String>,
@@ -88,7 +88,8 @@ struct Key {
 
 static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
 
-/// A connection, unless nobody has it any more or it is the parent's: a forked child needs its own.
+/// The connection, unless it has no users any more or belongs to the parent: a forked child needs
+/// its own.
 fn usable(connection: &Weak<Connection>) -> Option<Arc<Connection>> {
     connection
         .upgrade()
@@ -112,7 +113,7 @@ struct Said {
     description: String,
 }
 
-/// The answer to a publish.
+/// The server's answer to a publish.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Stored {
     #[serde(default)]
@@ -120,17 +121,17 @@ pub(crate) struct Stored {
 }
 
 impl Refusal {
-    /// Whether there are as many messages as may be.
+    /// Returns whether the stream has as many messages as it may have.
     pub(crate) fn is_full(&self) -> bool {
         self.is_store_failure("maximum messages exceeded")
     }
 
-    /// Whether there is a message of that subject, and may be only one.
+    /// Returns whether the subject has a message and may have only one.
     pub(crate) fn is_full_for_subject(&self) -> bool {
         self.is_store_failure("maximum messages per subject exceeded")
     }
 
-    /// Whether there is no such message, or not any more.
+    /// Returns whether the message does not exist, or no longer exists.
     pub(crate) fn is_no_message(&self) -> bool {
         let Self::Error { code, text } = self else {
             return false;
@@ -150,7 +151,7 @@ impl Refusal {
 }
 
 impl Connection {
-    /// Connects, or finds the connection that there is.
+    /// Connects, or returns the existing connection.
     pub(crate) async fn to(address: &NatsAddress) -> Result<Arc<Self>, String> {
         let options = address.options.clone().or(NatsOptions::from_env()?);
         let key = Key {
@@ -179,7 +180,7 @@ impl Connection {
             .map_err(|error| format!("{label} is no address of a server: {error}"))?;
         let within = options.time();
         let count = servers.len();
-        // A name may stand for two addresses.
+        // A name may resolve to two addresses.
         let is_name = |server: &ServerAddr| server.host().parse::<IpAddr>().is_err();
         let attempts = addresses
             .iter()
@@ -218,23 +219,24 @@ impl Connection {
         })
     }
 
-    /// How long one request may take before it is asked again.
+    /// The time that one request may take before it is repeated.
     fn patience(&self) -> Duration {
         PATIENCE.min(self.time)
     }
 
-    /// Until when an operation that does not wait for others may take.
+    /// The deadline of an operation that does not wait for others.
     pub(crate) fn soon(&self) -> Instant {
         Instant::now() + self.time
     }
 
-    /// Whether this process is a forked copy of the one that connected: none of its threads were copied.
+    /// Returns whether this process is a forked copy of the one that connected. A copy has none of
+    /// its threads.
     pub(crate) fn is_forked(&self) -> bool {
         !self.made_by.is_current()
     }
 
-    /// Whether a process still has its connection, as far as its servers know. One that is cut off counts as dead: who acts on
-    /// this must be able to do so to one who lives.
+    /// Returns whether a process still has its connection, as far as its servers know. A process
+    /// that is cut off counts as dead, so the caller's action must be safe for a live process too.
     pub(crate) async fn lives(&self, process: &str) -> bool {
         if process == self.process {
             return true;
@@ -244,7 +246,8 @@ impl Connection {
         !asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
     }
 
-    /// Asks until there is an answer, or until then. Also says whether it was asked more than once.
+    /// Repeats a request until there is an answer, or until the deadline. Also returns whether the
+    /// request was repeated.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         subject: &str,
@@ -262,7 +265,7 @@ impl Connection {
                 Err(Refusal::Error { code, .. }) if is_in_flight(*code) => SHORT_PAUSE,
                 Err(Refusal::Error { code, .. }) if is_passing(*code) => PAUSE,
                 Err(Refusal::Error { .. }) => return (answer, again),
-                // Whether it is for now or for good the caller finds out.
+                // The caller finds out whether this is temporary.
                 Err(Refusal::NobodyListens) => return (answer, again),
                 Err(Refusal::Silent(_)) => PAUSE,
             };
@@ -296,7 +299,7 @@ impl Connection {
         answer(&message.payload)
     }
 
-    /// Deletes a stream, if there is one.
+    /// Deletes a stream, if it exists.
     pub(crate) async fn delete_stream(&self, name: &str, until: Instant) -> Result<(), Trouble> {
         let subject = format!("$JS.API.STREAM.DELETE.{name}");
         let (answer, _) = self
@@ -311,7 +314,7 @@ impl Connection {
     pub(crate) fn trouble(&self, refusal: &Refusal) -> Trouble {
         match refusal {
             Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
-            // The same answer may come from a cluster that is just electing a leader.
+            // A cluster that is electing a leader may give the same answer.
             Refusal::Error { code, .. } if is_passing(*code) || is_in_flight(*code) => {
                 Trouble::Server(self.explain(refusal))
             }
@@ -320,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// What to tell a user of trouble.
+    /// The message to the user about a refusal.
     pub(crate) fn explain(&self, refusal: &Refusal) -> String {
         let servers = &self.servers;
         match refusal {
@@ -351,19 +354,19 @@ impl fmt::Debug for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A forked copy has no thread that would hear of it.
+        // A forked copy has no thread that would receive it.
         if !self.is_forked() {
             self.presence.abort();
         }
     }
 }
 
-/// Where a process can be asked whether it lives.
+/// The subject on which a process answers whether it lives.
 fn presence(process: &str) -> String {
     format!("ipc-alive.{process}")
 }
 
-/// Answers whoever asks whether this process lives, for as long as it has this connection.
+/// Answers the question whether this process lives, for as long as it has this connection.
 async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, String> {
     let asked = client.subscribe(presence(process)).await;
     let mut asked = asked.map_err(|error| error.to_string())?;
@@ -377,8 +380,7 @@ async fn answer_for(client: &Client, process: &str) -> Result<AbortHandle, Strin
     }))
 }
 
-/// The pause before an attempt to connect to one of so many servers: none until each was tried
-/// once.
+/// The pause before an attempt to connect to one of `servers`: none until each was tried once.
 fn delay_before(attempt: usize, servers: usize) -> Duration {
     let rounds_over = attempt.saturating_sub(servers).min(25);
     Duration::from_millis(20 * rounds_over as u64)
@@ -411,7 +413,7 @@ fn why_not_connected(servers: &str, options: &NatsOptions, error: &ConnectError)
     }
 }
 
-/// What an error says, and those behind it if that is more.
+/// The text of an error, with its sources if they add anything.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -425,10 +427,12 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The shortest time that a request is given, whatever is left: time for an answer that is on its way.
+/// The shortest time that a request gets, even if less is left: enough for an answer that is on its
+/// way.
 const LEAST: Duration = Duration::from_millis(250);
 
-/// Whether asking again may help: the cluster is just electing a leader, or the store is being moved.
+/// Returns whether repeating may help: the cluster is electing a leader, or the store is being
+/// moved.
 fn is_passing(code: u64) -> bool {
     const NOT_AVAILABLE: u64 = 10008;
     const NO_QUORUM: u64 = 10009;
@@ -436,8 +440,8 @@ fn is_passing(code: u64) -> bool {
     matches!(code, NOT_AVAILABLE | NO_QUORUM | OFFLINE)
 }
 
-/// Whether a cluster is storing another write of the same subject, or the same message: perhaps our
-/// own, asked for before. Servers before 2.11 do not say so.
+/// Returns whether a cluster is storing another write of the same subject, or the same message.
+/// That may be an earlier try of this request. Servers before 2.11 do not report this.
 fn is_in_flight(code: u64) -> bool {
     const SAME_MESSAGE: u64 = 10158;
     const SAME_SUBJECT: u64 = 10164;

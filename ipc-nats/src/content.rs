@@ -1,12 +1,13 @@
-//! What a message carries: a payload, and headers as headers of the NATS message with the payload.
+//! The content of a message: a payload, and headers, which are headers of the NATS message with the
+//! payload.
 //!
 //! | header | value |
 //! |---|---|
 //! | `Ipc-Headers` | the names, in their order, separated by commas; absent if there are none |
-//! | `Ipc-Header-NAME` | the header's value; `%` and what is not visible ASCII as `%XX` |
+//! | `Ipc-Header-NAME` | the header's value; `%` and each byte that is not visible ASCII as `%XX` |
 //!
-//! The message in the work queue has them until the message is acked; the record of a dead letter
-//! has them, too. All other records have neither headers nor a payload.
+//! The message in the work queue has them until the message is acked. The record of a dead letter
+//! has them as well. All other records have neither headers nor a payload.
 
 use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
@@ -16,11 +17,11 @@ use ipc_proto::Headers;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) headers: Headers,
-    /// Empty if it lies in the object store.
+    /// Empty if the payload is in the object store.
     pub(crate) payload: Bytes,
 }
 
-/// The headers of a NATS message that are not the encoding of a message's headers.
+/// A NATS message's headers are not a valid encoding of a message's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -59,9 +60,9 @@ impl Content {
         Ok(Self::new(read, payload))
     }
 
-    /// The most bytes that a NATS message needs for it.
+    /// The most bytes that a NATS message needs for this content.
     pub(crate) fn most_bytes(&self) -> usize {
-        // For each header: its name twice, and what stands around it.
+        // For each header: its name twice, and the bytes around it.
         const AROUND: usize = PREFIX.len() + 5;
         let header = |(name, value): (&str, &[u8])| 2 * name.len() + 3 * value.len() + AROUND;
         self.payload.len() + self.headers.iter().map(header).sum::<usize>()

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipc_queue::QueueStats;
 
-/// What this process did to a queue, since it first opened it.
+/// The counts of what this process did to a queue since it first opened it.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(Mutex<QueueStats>);
 

@@ -52,7 +52,7 @@ impl Shared {
         })
     }
 
-    /// The dead letter's place, if it is still the one that is meant.
+    /// The place of the dead letter with this id, if the letter is still there.
     async fn find(&self, id: DeadLetterId) -> Result<Option<(usize, Place)>, Trouble> {
         let until = self.connection.soon();
         let (place, version) = id.parts();
@@ -68,10 +68,9 @@ impl Shared {
 
     /// Makes a dead letter ready again, at its own place.
     ///
-    /// First the work queue gets the payload again, with the letter's sequence as its number, then
-    /// the record changes. If this process is killed in between, the receiver that is handed the
-    /// payload finds the letter of that number and takes it. So there is always a work message for
-    /// a record that is ready.
+    /// First the work queue gets the payload again, with the letter's sequence as its number. Then
+    /// the record changes. If this process is killed in between, the receiver that gets the payload
+    /// finds the letter with that number and takes it. So a ready record always has a work message.
     pub(crate) async fn requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
         let requeued = self.try_requeue(id, steps).await?;
         if requeued {
@@ -89,7 +88,7 @@ impl Shared {
         let until = self.connection.soon();
         let mut record = place.record.requeued(place.seq);
         self.connection.process.clone_into(&mut record.process);
-        // It is there if another process was killed at this point, or is at it now.
+        // It is there if another process was killed at this point, or is at this point now.
         steps.read("look for its message in the work queue");
         if !lane.has_work(key, record.work, until).await? {
             steps.change("give it to the work queue");
@@ -107,7 +106,7 @@ impl Shared {
         }
     }
 
-    /// Whether a letter that is not there any more was requeued, and not discarded.
+    /// Returns whether a letter that no longer exists was requeued, and not discarded.
     async fn was_requeued(
         &self,
         lane: &Lane,
@@ -118,7 +117,8 @@ impl Shared {
         if let Some(found) = lane.read(key, until).await? {
             return Ok(found.record.work == work);
         }
-        // Acked since, which takes its work message too, or discarded.
+        // Either the requeued message was acked since, which also removes its work message, or the
+        // letter was discarded.
         let was_discarded = lane.has_work(key, work, until).await?;
         if was_discarded {
             lane.drop_work(key).await;

@@ -1,11 +1,12 @@
-//! Which queues there are: a key-value bucket with one entry for each.
+//! The directory of queues: a key-value bucket with one entry for each.
 //!
-//! The entry is written first, which decides who creates a name; then the queue's streams are made,
-//! which are named by a number drawn for it; then the entry says that they are made. A creation
-//! that was cut off is completed by the next process that opens the queue. A removal first marks
-//! the entry, which decides it, and takes the entry out when the streams are deleted; one that was
-//! cut off is completed by the next removal or creation. A name that is used again is another
-//! queue.
+//! A creation first writes the entry, which decides which process creates the name. Then it makes
+//! the queue's streams, named by a number drawn for the queue. Then the entry says that they are
+//! made. The next process that opens the queue completes an interrupted creation.
+//!
+//! A removal first marks the entry, which decides the removal. It deletes the entry after the
+//! streams. The next removal or creation completes an interrupted removal. A name that is used
+//! again is another queue.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -21,26 +22,26 @@ use crate::connection::Connection;
 use crate::lane::Layout;
 use crate::steps::Steps;
 
-/// What is known of a queue.
+/// The directory's data about a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     version: u32,
     /// The queue's number.
     pub(crate) id: u64,
     pub(crate) settings: QueueSettings,
-    /// What it carries.
+    /// The name of its payloads' type.
     pub(crate) payload: String,
-    /// On how many servers it is kept.
+    /// The number of servers that keep it.
     pub(crate) replicas: usize,
-    /// Whether in their memory only.
+    /// `true`: it is kept only in their memory.
     pub(crate) in_memory: bool,
     pub(crate) closed: bool,
     pub(crate) paused: bool,
-    /// Its streams are there. Until then whoever opens the queue makes those that are missing.
+    /// Its streams exist. Before that, each process that opens the queue makes the missing ones.
     #[serde(default = "yes")]
     pub(crate) made: bool,
-    /// The queue is gone, and its streams are being deleted: by whoever meets this entry, if the
-    /// process that began was cut off.
+    /// The queue is removed, and its streams are being deleted. If the remover was interrupted, the
+    /// next process that finds this entry deletes them.
     #[serde(default)]
     pub(crate) removed: bool,
 }
@@ -51,7 +52,7 @@ const COUNTED: u32 = 1;
 const BUCKET: &str = "ipc-queues";
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Entries of earlier versions were written when the streams were there.
+/// Earlier versions wrote an entry only when the streams existed.
 fn yes() -> bool {
     true
 }
@@ -112,12 +113,12 @@ impl Entry {
 pub(crate) struct Directory {
     store: Store,
     servers: String,
-    /// How long a server, once connected, may take to say what there is.
+    /// The time that a server, once connected, may take to answer.
     time: Duration,
 }
 
 impl Directory {
-    /// The directory; made as `address` says, if there is none.
+    /// Opens the directory, or creates it as `address` says.
     pub(crate) async fn of(connection: &Connection, address: &NatsAddress) -> Result<Self, String> {
         let servers = connection.servers.clone();
         let store = bucket::open(connection, BUCKET, address, Duration::ZERO).await;
@@ -154,14 +155,14 @@ impl Directory {
         Ok(found.filter(|(entry, _)| !entry.removed))
     }
 
-    /// The same, also of a queue that is being removed.
+    /// The same, including a queue that is being removed.
     pub(crate) async fn entry(&self, name: &str) -> Result<Option<(Entry, u64)>, String> {
         let until = Instant::now() + self.time;
         let found = loop {
             match self.store.entry(key(name)).await {
                 Ok(found) => break found,
                 Err(error) if Instant::now() >= until => return Err(self.explain(&error)),
-                // A cluster that elects a leader answers nobody for a while.
+                // A cluster that is electing a leader does not answer for a while.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         };
@@ -173,12 +174,12 @@ impl Directory {
         }
     }
 
-    /// Enters a new queue. `false`: there is one of that name.
+    /// Enters a new queue. `false`: a queue with that name exists.
     pub(crate) async fn add(&self, name: &str, entry: &Entry) -> Result<bool, String> {
         match self.store.create(key(name), entry.bytes()).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
-            // If the answer was lost.
+            // The answer may have been lost.
             Err(error) => match self.find(name).await {
                 Ok(Some(found)) => Ok(found.id == entry.id),
                 _ => Err(self.explain(&error)),
@@ -186,7 +187,8 @@ impl Directory {
         }
     }
 
-    /// Changes the entry of the queue with this number; returns it with its revision. `None`: it is gone.
+    /// Changes the entry of the queue with this number, and returns it with its revision. `None`:
+    /// it is gone.
     pub(crate) async fn change(
         &self,
         name: &str,
@@ -211,13 +213,14 @@ impl Directory {
                 Ok(revision) => return Ok(Some((entry, revision))),
                 Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
                 Err(error) if Instant::now() >= until => return Err(self.explain(&error)),
-                // Perhaps it was changed, and the answer was lost.
+                // The entry may have been changed, and the answer lost.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    /// Marks the queue as removed, or finds it marked; what its entry says. `None`: there is none.
+    /// Marks the queue as removed, or finds it marked, and returns its entry. `None`: there is no
+    /// such queue.
     pub(crate) async fn mark_removed(
         &self,
         name: &str,
@@ -236,14 +239,14 @@ impl Directory {
                     .await?
                     .is_none_or(|(now, _)| now.id != entry.id)
             {
-                // Another process removed it, and was quicker.
+                // Another process removed it first.
                 return Ok(None);
             }
         }
         Ok(Some(entry))
     }
 
-    /// Takes the entry of a queue out that was removed, and of which nothing is left.
+    /// Deletes the entry of a removed queue whose streams are gone.
     pub(crate) async fn forget(&self, name: &str, id: u64) -> Result<(), String> {
         let found = self.entry(name).await?;
         let Some((_, revision)) = found.filter(|(entry, _)| entry.removed && entry.id == id) else {
@@ -254,14 +257,14 @@ impl Directory {
         let Err(error) = deleted.await else {
             return Ok(());
         };
-        // If the answer was lost, or another process was quicker.
+        // The answer may have been lost, or another process was faster.
         match self.entry(name).await? {
             Some((_, now)) if now == revision => Err(self.explain(&error)),
             _ => Ok(()),
         }
     }
 
-    /// Changes of an entry, beginning with what it says now.
+    /// Changes of an entry, beginning with its present content.
     pub(crate) async fn watch(&self, name: &str) -> Result<kv::Watch, String> {
         let watch = self.store.watch_with_history(key(name)).await;
         watch.map_err(|error| self.explain(&error))
@@ -278,7 +281,7 @@ impl fmt::Debug for Directory {
     }
 }
 
-/// What a watch came upon; `None`: the queue is gone.
+/// The entry that a watch delivered; `None`: the queue is gone.
 pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
     match entry.operation {
         kv::Operation::Put => {
@@ -295,7 +298,7 @@ fn explain(servers: &str, error: &dyn fmt::Display) -> String {
     )
 }
 
-/// Keys and names of streams may not contain every dot that a name may.
+/// Replaces dots: keys and names of streams may not contain every dot that a name may.
 pub(crate) fn key(name: &str) -> String {
     name.replace('.', "=")
 }

@@ -1,6 +1,7 @@
-//! Where those who wait sleep, as the doormen of [`ipc_queue::bell`] see it.
+//! The wait queues of this transport, as the notifier threads of [`ipc_queue::bell`] see them.
 //!
-//! Who blocks for a message waits for the server's answer; a doorman, which wakes futures, for word that there may be one.
+//! A handle that blocks for a message waits for the server's answer. A notifier thread, which wakes
+//! futures, waits for the news that there may be a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl Door for NatsDoor {
         self.event().sleep_for(heard, limit);
     }
 
-    /// All who sleep here are told at once: there is nothing to pass on.
+    /// All that sleep here are woken at once: there is nothing to pass on.
     fn pass_on(&self) {}
 
     fn look_around(&self) {}

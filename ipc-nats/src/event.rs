@@ -1,4 +1,4 @@
-//! Something that happens again and again, for those who wait for the next time.
+//! A repeated event, for tasks and threads that wait for its next occurrence.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::runtime::block_on;
 
-/// How often something happened.
+/// The number of times that it happened.
 #[derive(Debug)]
 pub(crate) struct Event(watch::Sender<u32>);
 
@@ -19,18 +19,18 @@ impl Event {
         *self.0.borrow()
     }
 
-    /// It happened: wakes all who wait.
+    /// Counts one occurrence, and wakes all waiters.
     pub(crate) fn notify(&self) {
         self.0.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Until it happened more often than `heard`.
+    /// Waits until it has happened more often than `heard`.
     pub(crate) async fn after(&self, heard: u32) {
-        // The sender is ours, so this ends with the condition only.
+        // This value owns the sender, so the wait ends only with the condition.
         let _ = self.0.subscribe().wait_for(|count| *count != heard).await;
     }
 
-    /// Sleeps until it happened more often than `heard`, at most for so long.
+    /// Sleeps until it has happened more often than `heard`, for at most `limit`.
     pub(crate) fn sleep_for(&self, heard: u32, limit: Duration) {
         let _ = block_on(async { tokio::time::timeout(limit, self.after(heard)).await });
     }

@@ -1,8 +1,9 @@
-//! Keeps leases: tells the server that messages are still held, and gives back what is held too long.
+//! Keeps leases: tells the server that messages are still held, and returns those that are held too
+//! long.
 //!
-//! One task for each opened queue. The server hands a message out again when it has not heard of it for
-//! [`ack_wait`]; so a holder that dies, or is cut off, loses it then, and one that lives keeps it for as
-//! long as its lease says.
+//! One task for each opened queue. The server hands a message out again when it has not heard of it
+//! for [`ack_wait`]. So a holder that dies, or is cut off, loses the message then. One that lives
+//! keeps it for as long as its lease says.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::settle::End;
 use crate::shared::{Held, Shared};
 
 const PROGRESS: &str = "+WPI";
-/// Looks at least so often, so that it ends when the queue is not open any more.
+/// The longest pause, so that the task ends when the queue is no longer open.
 const SLICE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn keep(shared: Weak<Shared>, changed: Arc<Notify>) {
@@ -32,7 +33,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, changed: Arc<Notify>) {
     }
 }
 
-/// Does what is due; and when the next is.
+/// Does everything that is due, and returns when the next thing is.
 async fn look(queue: &Arc<Shared>) -> Option<Instant> {
     let wait = ack_wait(&queue.entry.settings);
     let now = Instant::now();
@@ -64,13 +65,13 @@ async fn look(queue: &Arc<Shared>) -> Option<Instant> {
     }
     renew_loans(queue).await;
     for held in expired {
-        // If it fails, the server hands the message out again in its time.
+        // If this fails, the server hands the message out again in time.
         let _ = queue.end(held, End::Expire).await;
     }
     next
 }
 
-/// Says of places on loan that their lender lives.
+/// Confirms, for places on loan, that their lender lives.
 async fn renew_loans(queue: &Arc<Shared>) {
     let now = Instant::now();
     let mut due = Vec::new();
@@ -103,7 +104,7 @@ async fn renew_loans(queue: &Arc<Shared>) {
     }
 }
 
-/// When the server must hear of it again; `None`: not any more.
+/// When the server needs the next sign of life; `None`: never again.
 fn tell_at(held: &Held, wait: Duration) -> Option<Instant> {
     let forgotten_at = held.told_at + wait;
     let needed = held

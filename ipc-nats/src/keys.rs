@@ -1,21 +1,22 @@
-//! Keys: that a message is sent once while its key is remembered.
+//! De-duplication keys: a message is sent once while its key is remembered.
 //!
-//! A key's record is a *claim*: which message has it, since when, and that message's place. What became of the message its place
-//! says, and when that is gone, the claim: whoever takes a message out of the queue that was accepted (acks it, drops it) first
-//! writes into its claim that it was *settled*. So
+//! A key's record is a *claim*: the message that has the key, the time of the claim, and the
+//! message's place. The place says what happened to the message. When the place is gone, the claim
+//! says it: a process that takes an accepted message out of the queue (by an ack or a drop) first
+//! writes into its claim that it was *settled*. So:
 //!
 //! | the claim says | the place | means |
 //! |---|---|---|
 //! | settled | any | it was sent |
 //! | a place | received before, or in the work queue | it was sent |
-//! | a place | on loan, or not in the work queue yet | somebody is about to send it; nobody any more, if that process is dead |
+//! | a place | on loan, or not in the work queue yet | its sender is about to send it; if that process is dead, it was not sent |
 //! | a place | gone | it was never sent: its sender withdrew, or died and was cleared away |
 //!
-//! and there is no instruction after which a killed process leaves a key of which nobody knows whether its message was sent.
-//! Each change names the sequence that it replaces, here as there.
+//! So a killed process never leaves a key for which it is unknown whether its message was sent.
+//! Each change names the sequence that it replaces, as for places.
 //!
-//! JetStream's own `Nats-Msg-Id` can't do this: a server forgets the ids of messages that were acked when it starts again, it
-//! takes a message that was withdrawn for sent, and does not say which message has an id.
+//! JetStream's own `Nats-Msg-Id` can't do this. A server that starts again forgets the ids of acked
+//! messages. It counts a withdrawn message as sent. It does not say which message has an id.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,18 +33,18 @@ use crate::repair::is_untouched;
 use crate::shared::Shared;
 use crate::steps::Steps;
 
-/// What a key's record says.
+/// The content of a key's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
-    /// Which message has it.
+    /// The message that has the key.
     id: MessageId,
-    /// Since when, in nanoseconds since 1970.
+    /// The time of the claim, in nanoseconds since 1970.
     since: u64,
     /// Its place; `None`: it was sent and settled.
     place: Option<String>,
 }
 
-/// What a message's record says of its key.
+/// The part of a message's record that concerns its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Keyed {
     key: u64,
@@ -52,15 +53,15 @@ pub(crate) struct Keyed {
     since: u64,
 }
 
-/// Whether a key can be had.
+/// The answer to a request for a key.
 enum Verdict {
-    /// By whoever replaces the record of this sequence.
+    /// Free: a claim replaces the record with this sequence.
     Free(u64),
     InUse,
     Sent(MessageId),
 }
 
-/// What became of a message whose place is still there.
+/// The fate of a message whose place still exists.
 enum Fate {
     Sent,
     /// Its sender is about to send it.
@@ -70,10 +71,11 @@ enum Fate {
 }
 
 impl Shared {
-    /// Takes the key for a message that has the place `place` already; `None`: it has no key.
+    /// Claims the key for a message that already has the place `place`; `None`: the message has no
+    /// key.
     ///
     /// # Errors
-    /// [`SendFailure::Duplicate`], or [`NoRoom::Key`]. The place is the caller's to give back.
+    /// [`SendFailure::Duplicate`], or [`NoRoom::Key`]. The caller must return the place.
     pub(crate) async fn claim(
         self: &Arc<Self>,
         lane: usize,
@@ -102,7 +104,8 @@ impl Shared {
         }
     }
 
-    /// Which record a claim would replace; before a place is taken for a message that nobody wants.
+    /// Checks which record a claim would replace, before a place is taken for a message that would
+    /// be refused.
     pub(crate) async fn check_key(
         self: &Arc<Self>,
         lane: usize,
@@ -154,8 +157,9 @@ impl Shared {
         }
     }
 
-    /// Forgets a key whose message was sent, in each lane: its record then says that it was claimed before all windows, so the
-    /// next claim replaces it, and the message that had it finds another record than its own when it is settled.
+    /// Forgets a key whose message was sent, in each priority stream. The key's record then has a
+    /// claim older than all windows, so the next claim replaces it. The message that had the key
+    /// finds a record that is not its own when it is settled.
     pub(crate) async fn forget_key(
         self: &Arc<Self>,
         key: u64,
@@ -170,7 +174,7 @@ impl Shared {
                     break;
                 };
                 let (seq, claim) = self.lanes[lane].read_key(key, until).await?;
-                // Another message may have it by now.
+                // Another message may have the key by now.
                 if claim.is_none_or(|claim| claim.id != id) {
                     continue;
                 }
@@ -191,7 +195,8 @@ impl Shared {
         Ok(forgotten)
     }
 
-    /// What became of the message that has this place. Settles it, if its sender can't any more.
+    /// Finds the fate of the message that has this place. Settles the place if its sender no longer
+    /// can.
     async fn judge_place(
         self: &Arc<Self>,
         lane: usize,
@@ -208,8 +213,8 @@ impl Shared {
             return Ok(Fate::InUse);
         }
         if is_filled {
-            // Its sender may just withdraw it, or give it to the work queue: from here on it can't do the one, and
-            // looks whether it did the other.
+            // The sender may be about to withdraw the message, or to publish it to the work queue.
+            // From here on it can't withdraw. The check below finds whether it has published.
             let record = &place.record;
             let written =
                 self.lanes[lane].write(&place.key, place.seq, record, Content::default(), until);
@@ -224,8 +229,9 @@ impl Shared {
         }
     }
 
-    /// Whether a message that was just given to the work queue was accepted: nobody took its place `seq` back in between,
-    /// believing this process dead.
+    /// Returns whether a message that was just published to the work queue was accepted. It was not
+    /// if another process took its place `seq` back in between, because it took this process for
+    /// dead.
     pub(crate) async fn is_accepted(
         &self,
         lane: usize,
@@ -242,7 +248,7 @@ impl Shared {
             if !is_waiting || found.seq == seq {
                 return Ok(true);
             }
-            // Somebody judges it, and may have looked before it was in the work queue.
+            // Another process judges it, and may have checked before it was in the work queue.
             let written =
                 self.lanes[lane].write(place, found.seq, record, Content::default(), until);
             match written.await {
@@ -266,7 +272,8 @@ impl Shared {
         Ok(claim.is_some_and(|claim| claim.id == record.id && claim.place.is_none()))
     }
 
-    /// Notes that a message was sent and is about to go. Before its place goes.
+    /// Notes that a message was sent and is about to leave the queue. Called before its place is
+    /// deleted.
     pub(crate) async fn settle_key(
         &self,
         lane: usize,
@@ -286,13 +293,14 @@ impl Shared {
             .write_key(keyed.key, keyed.claim, &settled, until)
             .await
         {
-            // Settled before by one who did not come to drop it; or the window is over, and another message has the key.
+            // Another process settled it before but did not drop the message; or the window is
+            // over, and another message has the key.
             Ok(_) | Err(Trouble::Changed) => Ok(()),
             Err(trouble) => Err(trouble),
         }
     }
 
-    /// Whether a key that was claimed then is forgotten.
+    /// Returns whether a key claimed at that time is forgotten.
     fn is_over(&self, since: u64) -> bool {
         let window = self.entry.settings.dedup_window.unwrap_or(Duration::ZERO);
         u128::from(record::now().saturating_sub(since)) >= window.as_nanos()

@@ -1,17 +1,19 @@
-//! One lane of a queue: its places and its work, two streams.
+//! One priority stream of a queue (code: `Lane`): its places and its work, two streams of the
+//! server.
 //!
-//! *Places*: as many numbered subjects as the queue's capacity, each with at most one record: that
-//! of the message which has the place. A place is taken by writing a record where there is none, so
-//! the number of messages can't exceed the capacity. A record is replaced or deleted by its
-//! sequence only, so whoever comes second is refused: that is what acks and leases are decided on.
+//! *Places*: as many numbered subjects as the queue's capacity. Each has at most one record: that
+//! of the message which has the place. A sender takes a place by writing a record where there is
+//! none, so the number of messages can't exceed the capacity. A record is replaced or deleted only
+//! by its sequence, so the second of two writers is refused. Acks and leases are decided by that.
 //! The stream has no limit of its own: a full replicated stream of nats-server 2.12 and later also
 //! refuses a write that only replaces a record, such as a lease.
 //!
-//! *Work*: a work queue of the payloads, one consumer for all receivers. It says who gets what
-//! next, and hands out again what the dead had; losing its word delays, doubling it does no harm.
+//! *Work*: a work queue of the payloads, with one consumer for all receivers. It says which
+//! receiver gets what next, and hands out again what the dead had. A lost hand-out causes a delay,
+//! and a double one does no harm.
 //!
 //! A message's *key* is `PLACE-DRAWN`: the number of its place and a random number, both in
-//! hexadecimal. So a place tells its present message from all that had it before.
+//! hexadecimal. So the present message of a place differs from all earlier ones.
 
 mod delivered;
 mod keys;
@@ -50,11 +52,11 @@ pub(crate) struct Lane {
     vacancies: Option<Vacancies>,
 }
 
-/// How the capacity of a queue is kept.
+/// The way in which the capacity of a queue is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// By the server, which refuses a record too many. Queues of the first version; a key is a
-    /// random number only.
+    /// By the server, which refuses one record too many. For queues of the first version, where a
+    /// key is only a random number.
     Counted,
     /// By the numbers of the places.
     Numbered,
@@ -68,7 +70,7 @@ pub(crate) struct Place {
     pub(crate) record: Record,
     /// Of a dead letter; otherwise nothing.
     pub(crate) content: Content,
-    /// When the record was written, by the server's clock, in nanoseconds since 1970. 0: nobody knows.
+    /// When the record was written, by the server's clock, in nanoseconds since 1970. 0: unknown.
     pub(crate) written_at: u64,
 }
 
@@ -77,15 +79,15 @@ pub(crate) struct Place {
 pub(crate) enum Trouble {
     /// There is no free place.
     Full,
-    /// Somebody else changed the record first.
+    /// Another process changed the record first.
     Changed,
     /// The queue was removed.
     Gone,
-    /// The server did not answer; what to tell the user.
+    /// The server did not answer; the message to the user.
     Server(String),
-    /// The server said no; what to tell the user.
+    /// The server refused; the message to the user.
     Refused(String),
-    /// A record makes no sense; what to tell the user.
+    /// A record is invalid; the message to the user.
     Damaged(String),
 }
 
@@ -108,14 +110,15 @@ const CONSUMER: &str = "receivers";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The key of a record's message.
 const KEY: &str = "Ipc-Key";
-/// When nothing listens, how long until it is tried again.
+/// The pause before a retry when there is no subscriber.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a retried publish is recognized.
+/// The time for which a retried publish is recognized.
 const RECOGNIZED_FOR: Duration = Duration::from_secs(120);
 
-/// How long after the death of whoever held a message the server hands it out again.
+/// The time after which the server hands out a message whose holder died.
 ///
-/// Also the time that a holder which is cut off from the server has to come back. Longer leases are waited for.
+/// Also the time within which a holder that is cut off from the server must come back. A longer
+/// lease runs to its end.
 pub(crate) fn ack_wait(settings: &QueueSettings) -> Duration {
     settings
         .lease
@@ -123,7 +126,7 @@ pub(crate) fn ack_wait(settings: &QueueSettings) -> Duration {
 }
 
 const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
-/// A holder that lives gives back what it held too long by itself, on time: the server must not come first.
+/// A live holder returns what it held too long by itself, on time: the server must not be first.
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl Lane {
@@ -191,9 +194,10 @@ impl Lane {
             durable_name: Some(CONSUMER.to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ack_wait(settings),
-            // Attempts are counted in the records: a message that the server gave up would stay for ever.
+            // Attempts are counted in the records. A message whose attempts the server counts as
+            // used up would stay for ever.
             max_deliver: -1,
-            // Whatever is leased or delayed must not keep the rest from being delivered.
+            // Leased or delayed messages must not keep the rest from being delivered.
             max_ack_pending: i64::from(settings.capacity) + 1000,
             max_waiting: 1 << 16,
             ..pull::Config::default()
@@ -213,7 +217,7 @@ impl Lane {
         text
     }
 
-    /// Deletes its streams, those that there are.
+    /// Deletes those of its streams that exist.
     pub(crate) async fn delete(&self, until: Instant) -> Result<(), Trouble> {
         for stream in [&self.work, &self.places, &self.keys] {
             self.connection.delete_stream(stream, until).await?;
@@ -232,21 +236,21 @@ impl Lane {
         }
     }
 
-    /// Takes note that another process freed the place of this key.
+    /// Notes that another process freed the place of this key.
     pub(crate) fn freed(&self, key: &str) {
         if let (Some(vacancies), Some(place)) = (&self.vacancies, place_number(key)) {
             vacancies.freed(place);
         }
     }
 
-    /// Takes note of which places are taken.
+    /// Notes which places are taken.
     pub(crate) fn learn(&self, places: &[Place]) {
         if let Some(vacancies) = &self.vacancies {
             vacancies.learn(places.iter().filter_map(|place| place_number(&place.key)));
         }
     }
 
-    /// The place of this number, as keys have it.
+    /// The text of this place number in keys.
     pub(crate) fn place_name(&self, number: u64) -> String {
         match self.vacancies {
             Some(_) => format!("{number:x}"),
@@ -254,12 +258,13 @@ impl Lane {
         }
     }
 
-    /// Where the record of a key is.
+    /// The subject of the record of a key.
     fn place_subject(&self, key: &str) -> String {
         format!("{}.{}", self.places, place_of(key))
     }
 
-    /// Replaces the record whose sequence is `expected`; 0: takes a new place. The new one's sequence.
+    /// Replaces the record whose sequence is `expected`; 0: takes a new place. Returns the new
+    /// record's sequence.
     pub(crate) async fn write(
         &self,
         key: &str,
@@ -282,7 +287,7 @@ impl Lane {
             Err((refusal, _)) if refusal.is_full() => Err(Trouble::Full),
             Err((Refusal::Error { code, .. }, again)) if code == code::WRONG_LAST_SEQUENCE => {
                 if again {
-                    // Perhaps we did it ourselves, and the answer was lost.
+                    // An earlier try may have written it, if the answer was lost.
                     let found = self.read(key, until).await?;
                     if let Some(place) = found.filter(|place| place.record == *record) {
                         return Ok(place.seq);
@@ -294,7 +299,7 @@ impl Lane {
         }
     }
 
-    /// Deletes the record of this sequence. `false`: it was changed or deleted before.
+    /// Deletes the record with this sequence. `false`: it was changed or deleted before.
     pub(crate) async fn erase(&self, key: &str, seq: u64, until: Instant) -> Result<bool, Trouble> {
         let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.places);
         let question = json!({ "seq": seq, "no_erase": true }).to_string();
@@ -307,7 +312,7 @@ impl Lane {
                 Ok(true)
             }
             Err((refusal, again)) if refusal.is_no_message() => {
-                // Perhaps we did it ourselves, and the answer was lost.
+                // An earlier try may have deleted it, if the answer was lost.
                 Ok(again && self.read(key, until).await?.is_none())
             }
             Err((refusal, _)) => Err(self.trouble(&refusal)),
@@ -320,7 +325,7 @@ impl Lane {
         Ok(found.filter(|found| found.key == key))
     }
 
-    /// The record at this place, whichever message has it.
+    /// The record at this place, of any message.
     pub(crate) async fn read_place(
         &self,
         place: &str,
@@ -334,7 +339,7 @@ impl Lane {
         let written_at = found.time.unix_timestamp_nanos();
         let key = key_in(&found.headers).unwrap_or(place).to_owned();
         let read = Content::read(&found.headers, found.payload.clone());
-        // A dead letter can be discarded, also if its headers are damaged.
+        // A dead letter can be discarded even if its headers are damaged.
         let content = read.unwrap_or_else(|_| {
             if record.error.is_empty() {
                 let damaged = self.malformed(&key).to_string();
@@ -367,7 +372,7 @@ impl Lane {
         ))
     }
 
-    /// Who keeps the stream of its places.
+    /// The servers that keep the stream of its places.
     #[cfg(feature = "test-server")]
     pub(crate) async fn cluster(&self) -> Option<async_nats::jetstream::stream::ClusterInfo> {
         let jetstream = &self.connection.jetstream;
@@ -377,7 +382,7 @@ impl Lane {
 
     // --- work ------------------------------------------------------------------------------------
 
-    /// Gives a message to the work queue, whose record has the sequence `place`.
+    /// Publishes a message, whose record has the sequence `place`, to the work queue.
     pub(crate) async fn publish(
         &self,
         key: &str,
@@ -387,7 +392,7 @@ impl Lane {
         until: Instant,
     ) -> Result<(), Trouble> {
         let mut headers = HeaderMap::new();
-        // A publish that is tried again is not stored twice.
+        // A repeated publish is not stored twice.
         let id = match record.work {
             0 => key.to_owned(),
             work => format!("{key}-{work}"),
@@ -405,8 +410,7 @@ impl Lane {
             .map_err(|(refusal, _)| self.trouble(&refusal))
     }
 
-    /// Whether a message is in the work queue, published as the one with this number
-    /// ([`Record::work`]).
+    /// Returns whether a message is in the work queue under this number ([`Record::work`]).
     pub(crate) async fn has_work(
         &self,
         key: &str,
@@ -419,9 +423,11 @@ impl Lane {
         Ok(record.is_some_and(|record| record.work == work))
     }
 
-    /// Takes a message whose record is gone out of the work queue. If that fails, whoever receives it drops it.
+    /// Deletes a message whose record is gone from the work queue. If that fails, the next receiver
+    /// of it drops it.
     ///
-    /// By its sequence: a purge by subject makes the consumers of 2.9 forget messages that come after it.
+    /// By its sequence: a purge by subject makes the consumers of 2.9 forget messages that come
+    /// after it.
     pub(crate) async fn drop_work(&self, key: &str) {
         let subject = format!("{}.{key}", self.work);
         let until = self.connection.soon();
@@ -436,19 +442,20 @@ impl Lane {
         }
     }
 
-    /// Whether that is the stream of its work.
+    /// Returns whether that is the stream of its work.
     pub(crate) fn is_work(&self, stream: &str) -> bool {
         self.work == stream
     }
 
-    /// Where to ask for the next message.
+    /// The subject on which the next message is requested.
     pub(crate) fn next_subject(&self) -> String {
         format!("$JS.API.CONSUMER.MSG.NEXT.{}.{CONSUMER}", self.work)
     }
 
     // --- both ------------------------------------------------------------------------------------
 
-    /// The last message of a subject, asked for until there is an answer, or until then.
+    /// The last message of a subject. Repeats the request until there is an answer, or until the
+    /// deadline.
     async fn last(
         &self,
         stream: &str,
@@ -474,7 +481,7 @@ impl Lane {
         }
     }
 
-    /// As [`Connection::ask`], and finds out whether the queue is gone when nobody listens.
+    /// Like [`Connection::ask`], but checks whether the queue is gone when there is no subscriber.
     async fn ask<T: serde::de::DeserializeOwned>(
         &self,
         subject: &str,
@@ -505,7 +512,7 @@ impl Lane {
         }
     }
 
-    /// Whether the streams are still there.
+    /// Checks that the streams still exist.
     pub(crate) async fn check_alive(&self, until: Instant) -> Result<(), Trouble> {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.places);
         let asked = self.connection.ask(&subject, None, Bytes::new(), until);
@@ -524,12 +531,12 @@ fn key_in(headers: &HeaderMap) -> Option<&str> {
     headers.get(KEY).map(|key| key.as_str())
 }
 
-/// The part of a key that says which place it is.
+/// The part of a key that names the place.
 pub(crate) fn place_of(key: &str) -> &str {
     key.split_once('-').map_or(key, |(place, _)| place)
 }
 
-/// `None` for a key that is a random number only.
+/// `None` for a key that is only a random number.
 fn place_number(key: &str) -> Option<u32> {
     let (place, _) = key.split_once('-')?;
     u32::from_str_radix(place, 16).ok()

@@ -1,7 +1,8 @@
-//! Who is there, over machines: each process beats in a key-value bucket.
+//! The processes of a group, across machines: each beats in a key-value bucket.
 //!
-//! A beat says only that a process was alive and reached the server when it was written. Nothing is decided by it here: a
-//! message comes back when its lease ends or its holder has been silent for the server's ack wait.
+//! A beat only says that a process was alive and reached the server when it was written. It decides
+//! nothing: a message comes back when its lease ends or its holder has been silent for the server's
+//! ack wait.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +20,13 @@ use crate::connection::Connection;
 use crate::directory;
 use crate::runtime::{block_on, spawn};
 
-/// The processes of one group, on whatever machines.
+/// The processes of one group, on any machines.
 #[derive(Clone)]
 pub struct Nodes {
     store: Store,
 }
 
-/// This process's membership. Dropped, it leaves.
+/// This process's membership. Dropping it leaves the group.
 pub struct Membership {
     store: Store,
     key: String,
@@ -33,27 +34,27 @@ pub struct Membership {
     stays: Option<Arc<()>>,
 }
 
-/// A process that was heard of.
+/// A process that has beaten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// What it calls itself.
+    /// Its name.
     pub name: String,
     /// Its machine.
     pub host: String,
-    /// Its number there.
+    /// Its process number there.
     pub pid: u32,
-    /// How long ago it beat last, by the server's clock and this machine's.
+    /// The time since its last beat, by the server's clock and this machine's.
     pub last_beat: Duration,
 }
 
-/// Why membership can't be had.
+/// Why an operation on a group failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NodesError {
-    /// That is no name.
+    /// The name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The server's trouble.
+    /// An error of the server.
     #[error("{0}")]
     Server(String),
 }
@@ -65,13 +66,13 @@ struct Beat {
     pid: u32,
 }
 
-/// How often a process beats, unless told otherwise.
+/// The default interval between beats.
 const BEATS_EVERY: Duration = Duration::from_secs(1);
-/// After how long without a beat a process is forgotten.
+/// A process without a beat for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Nodes {
-    /// The group of that name, made if there is none.
+    /// Opens the group with that name, or creates it.
     ///
     /// # Errors
     /// [`NodesError::Server`].
@@ -86,7 +87,8 @@ impl Nodes {
         Ok(Self { store })
     }
 
-    /// Joins under a name, and beats once a second until the membership is dropped. Several may have one name.
+    /// Joins under a name, and beats once a second until the membership is dropped. Several
+    /// processes may have one name.
     ///
     /// # Errors
     /// [`NodesError`].
@@ -94,7 +96,7 @@ impl Nodes {
         self.join_beating(name, BEATS_EVERY)
     }
 
-    /// Joins, and beats that often.
+    /// Joins, and beats at this interval.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -126,14 +128,14 @@ impl Nodes {
                 if stays.as_ref().is_none_or(|stays| stays.strong_count() == 0) {
                     return;
                 }
-                // One that fails is missed, and the next tries again.
+                // A failed beat is skipped; the next one tries again.
                 let _ = store.put(&key, beat.clone()).await;
             }
         });
         Ok(membership)
     }
 
-    /// Everybody who was heard of within the last hour and did not leave.
+    /// All processes that have beaten within the last hour and did not leave.
     ///
     /// # Errors
     /// [`NodesError::Server`].
@@ -157,7 +159,7 @@ impl Nodes {
         nodes.map_err(NodesError::Server)
     }
 
-    /// Those who beat within `timeout`.
+    /// The processes that have beaten within `timeout`.
     ///
     /// # Errors
     /// As [`list`](Self::list).
@@ -181,7 +183,7 @@ fn node(entry: &kv::Entry) -> Option<Node> {
     })
 }
 
-/// What this machine is called.
+/// The name of this machine.
 fn host() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
     read.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
@@ -196,7 +198,7 @@ fn trouble(error: &dyn fmt::Display) -> String {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.stays = None;
-        // If it fails, the others see the beats end.
+        // If this fails, the others see the beats end.
         let _ = block_on(self.store.delete(&self.key));
     }
 }

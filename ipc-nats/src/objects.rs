@@ -10,11 +10,11 @@ use crate::lane::Trouble;
 use crate::record::Record;
 use crate::shared::Shared;
 
-/// What records and subjects may need of a message.
+/// The bytes of a message reserved for records and subjects.
 const HEADROOM: usize = 8 * 1024;
 
 impl Shared {
-    /// The payload's length, if it is too large for a message that has the headers, too.
+    /// The payload's length, if it is too large for a message that also has the headers.
     pub(crate) fn needs_object(&self, content: &Content) -> Option<u64> {
         let most = self
             .connection
@@ -24,7 +24,7 @@ impl Shared {
         (content.most_bytes() > most).then_some(content.payload.len() as u64)
     }
 
-    /// Stores the payload if its record says so; what is left to go with the message.
+    /// Stores the payload if the record says so, and returns what is left to go with the message.
     pub(crate) async fn store(
         &self,
         _: usize,
@@ -42,7 +42,7 @@ impl Shared {
         Ok(Content::new(content.headers, Bytes::new()))
     }
 
-    /// The payload, from where it lies.
+    /// Fetches the payload from where it is stored.
     pub(crate) async fn fetch(
         &self,
         _: usize,
@@ -62,7 +62,7 @@ impl Shared {
         Ok(bytes)
     }
 
-    /// Deletes what a message that is gone had in the object store.
+    /// Deletes the stored object of a message that is gone.
     pub(crate) async fn drop_object(&self, _: usize, key: &str, record: &Record) {
         if record.object.is_some()
             && let Ok(bucket) = self.bucket().await

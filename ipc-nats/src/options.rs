@@ -1,8 +1,8 @@
 //! How a server is reached: login, TLS and time-out.
 //!
-//! What an address says comes first, then what the program says, then the environment. A login is
-//! taken as a whole from one of them. Secrets are never printed: `Debug` and errors name the kind
-//! of a login only.
+//! The address has precedence, then the program's options, then the environment. A login is taken
+//! as a whole from one of them. Secrets are never printed: `Debug` and errors name only the kind of
+//! login.
 
 use std::fmt;
 use std::fs;
@@ -45,11 +45,11 @@ enum Login {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Tls {
     Required,
-    /// The server says nothing before the handshake.
+    /// TLS begins at once, before any message of the server.
     First,
 }
 
-/// How long an operation that does not wait for others may take, unless said otherwise.
+/// The default time limit of an operation that does not wait for others.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl NatsOptions {
@@ -59,12 +59,12 @@ impl NatsOptions {
         Self::default()
     }
 
-    /// What the environment says: `NATS_CREDS` and `NATS_NKEY` (files), `NATS_USER` with
+    /// Options from the environment: `NATS_CREDS` and `NATS_NKEY` (files), `NATS_USER` with
     /// `NATS_PASSWORD`, `NATS_TOKEN`; `NATS_CA`, `NATS_CERT` with `NATS_KEY` (files), `NATS_TLS`
     /// (`required` or `first`); `NATS_TIMEOUT`.
     ///
     /// # Errors
-    /// The name of the variable that makes no sense, and why.
+    /// The name of the invalid variable, and the reason.
     pub fn from_env() -> Result<Self, String> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -145,7 +145,7 @@ impl NatsOptions {
         }
     }
 
-    /// Uses TLS also where the server does not ask for it, and fails where it has none.
+    /// Uses TLS even where the server does not ask for it, and fails where the server has none.
     #[must_use]
     pub fn require_tls(self) -> Self {
         Self {
@@ -186,10 +186,10 @@ impl NatsOptions {
         }
     }
 
-    /// How long connecting may take, and each request of an operation that does not wait for
+    /// The time limit for connecting, and for each request of an operation that does not wait for
     /// others. A call of several requests may take several times that.
     ///
-    /// Not zero: a zero is taken for a millisecond.
+    /// Must not be zero: zero counts as one millisecond.
     #[must_use]
     pub fn timeout(self, time: Duration) -> Self {
         Self {
@@ -198,7 +198,7 @@ impl NatsOptions {
         }
     }
 
-    /// What is not said here is taken from `others`.
+    /// Fills in missing options from `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
         Self {
@@ -210,7 +210,8 @@ impl NatsOptions {
         }
     }
 
-    /// Sets what an address says after its question mark. `Err`: what is wrong, without the value.
+    /// Sets an option from the part of an address after the question mark. `Err`: the fault,
+    /// without the value.
     pub(crate) fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
         let path = || PathBuf::from(value);
         match (option, value) {
@@ -233,7 +234,7 @@ impl NatsOptions {
         Ok(())
     }
 
-    /// Whether a certificate comes with its key.
+    /// Checks that a certificate comes with its key.
     pub(crate) fn check(&self) -> Result<(), String> {
         let is_half = |(one, other): &(PathBuf, PathBuf)| {
             one.as_os_str().is_empty() || other.as_os_str().is_empty()
@@ -265,7 +266,7 @@ impl NatsOptions {
         }
     }
 
-    /// The same for the client.
+    /// Converts these options for the client.
     pub(crate) fn apply(&self, options: ConnectOptions) -> Result<ConnectOptions, String> {
         let mut options = match &self.login {
             None => options,
@@ -308,14 +309,14 @@ fn read(what: &str, path: &Path) -> Result<String, String> {
         .map_err(|error| format!("can't read the {what} file {path:?}: {error}"))
 }
 
-/// The seed in a file, which may be decorated as in a credentials file.
+/// The seed in a file, which may have the frame of a credentials file.
 fn seed_in(text: &str) -> String {
     let lines = text.lines().map(str::trim);
     let seed = lines.clone().find(|line| line.starts_with("SU"));
     seed.unwrap_or(text.trim()).to_owned()
 }
 
-/// Names no secret.
+/// Prints no secret.
 impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsOptions")

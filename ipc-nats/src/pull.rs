@@ -1,7 +1,7 @@
-//! Asks a work queue's consumer for messages.
+//! Requests messages from a work queue's consumer.
 //!
-//! A receiver has one inbox for all answers. What comes in after its receiver gave up waiting stays there and is what the
-//! next look finds first; a handle that is dropped gives it back.
+//! A receiver has one inbox for all answers. A message that arrives after its receiver stopped
+//! waiting stays there, and the next receive finds it first. A dropped handle returns it.
 
 use std::time::{Duration, Instant};
 
@@ -19,19 +19,19 @@ pub(crate) struct Puller {
     asked: u64,
 }
 
-/// What came of asking.
+/// The answer to a request for a message.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Message(Box<Message>),
-    /// Nothing in the time that was given.
+    /// No message came within the given time.
     Nothing,
-    /// The consumer does not answer, or is not there now.
+    /// The consumer does not answer, or is away.
     Silence,
 }
 
-/// How much longer than the server said it would take its answer may take.
+/// The extra time that the server's answer may take beyond the time it was given.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long the next of several messages may take. What comes later is found by the next look.
+/// The time within which the next of several messages must come. The next receive finds later ones.
 const NEXT_WITHIN: Duration = Duration::from_millis(20);
 
 impl Puller {
@@ -46,7 +46,7 @@ impl Puller {
         })
     }
 
-    /// Something that came in late.
+    /// A message that arrived late.
     pub(crate) fn late(&mut self) -> Option<Message> {
         loop {
             let arrived = self.arrivals.next().now_or_never()??;
@@ -56,8 +56,8 @@ impl Puller {
         }
     }
 
-    /// Asks for at most `most` of the messages that are there now. Some may be missing: those that
-    /// the consumer does not count, or sends late.
+    /// Requests at most `most` of the messages that are available now. Some may be missing: those
+    /// that the consumer does not count, or sends late.
     pub(crate) async fn ask_many(
         &mut self,
         lane: &Lane,
@@ -82,7 +82,7 @@ impl Puller {
             let delivered = arrived.reply.as_ref().and_then(|to| Delivered::read(to));
             match (arrived.status, delivered) {
                 (None, Some(delivered)) => {
-                    // The server says nothing after the last one.
+                    // The server sends nothing after the last message.
                     let is_last = delivered.pending == 0 && arrived.subject.as_str() == reply;
                     came.push(arrived);
                     if is_last {
@@ -96,7 +96,7 @@ impl Puller {
         Ok(came)
     }
 
-    /// Asks for one message, to come within that time; `None`: now.
+    /// Requests one message, to come within that time; `None`: now.
     pub(crate) async fn ask(
         &mut self,
         lane: &Lane,
@@ -126,7 +126,7 @@ impl Puller {
             };
             match arrived.status {
                 None if arrived.reply.is_some() => return Ok(Answer::Message(Box::new(arrived))),
-                // Of an earlier question.
+                // The answer to an earlier request.
                 _ if arrived.subject.as_str() != reply => {}
                 Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => return Ok(Answer::Nothing),
                 _ => return Ok(Answer::Silence),

@@ -31,7 +31,7 @@ pub struct NatsQueue {
     shared: Arc<Shared>,
 }
 
-/// Lets addresses that begin with `nats://` be opened in this process.
+/// Lets this process open addresses that begin with `nats://`.
 ///
 /// ```no_run
 /// ipc_nats::register();
@@ -43,8 +43,8 @@ pub fn register() {
     register_with(NatsOptions::new());
 }
 
-/// The same, with a login, TLS settings or a time-out for all addresses that do not say it
-/// themselves.
+/// Like [`register`], with a login, TLS settings or a time-out for all addresses that do not set
+/// them.
 pub fn register_with(options: NatsOptions) {
     ipc_queue::transport::register("nats", Arc::new(Nats { options }));
 }
@@ -76,11 +76,11 @@ impl Connector for Nats {
     }
 }
 
-/// How often one who waits for a queue to drain looks if nobody tells it.
+/// The interval at which a call that waits for a queue to drain checks by itself.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 
 impl NatsQueue {
-    /// What every queue over NATS can do.
+    /// The features of every queue over NATS.
     pub const CAPABILITIES: Capabilities = Capabilities::none()
         .natively([Semantic::Holdings, Semantic::Headers, Semantic::Reasons])
         .with(Semantic::Delay, Support::Emulated)
@@ -95,8 +95,8 @@ impl NatsQueue {
     /// Opens the queue, or creates it, as `request` says.
     ///
     /// # Errors
-    /// [`QueueError`] when it must not exist and does, or the other way round, or differs; `Transport` when the server does
-    /// not answer or can't keep it.
+    /// [`QueueError`] if the queue exists and must not, does not exist and must, or differs.
+    /// `Transport` if the server does not answer or can't store the queue.
     pub fn open(address: &NatsAddress, request: &OpenRequest) -> Result<Self, QueueError> {
         request.settings.validate()?;
         block_on(Self::open_async(address, request))
@@ -120,7 +120,7 @@ impl NatsQueue {
                 }
                 check(name, &entry, request)?;
                 if !entry.made {
-                    // Whether it is made now, or was removed, the next look says.
+                    // The next lookup shows whether it is made now, or was removed.
                     complete_creation(&connection, &directory, name, &entry).await?;
                     continue;
                 }
@@ -164,7 +164,8 @@ impl NatsQueue {
     /// Removes the queue with everything in it; `Ok(false)` if there was none.
     ///
     /// # Errors
-    /// [`ControlError`] when the server does not answer. Removing the queue again completes a removal that was cut off.
+    /// [`ControlError`] if the server does not answer. Removing the queue again completes an
+    /// interrupted removal.
     pub fn remove(address: &NatsAddress) -> Result<bool, ControlError> {
         let steps = Steps::new();
         let removed = block_on(Self::remove_async(address, &steps));
@@ -229,7 +230,7 @@ impl NatsQueue {
         entry.ok_or(Trouble::Gone)
     }
 
-    /// Waits until everything in a queue that was closed is settled.
+    /// Waits until everything in a closed queue is settled.
     async fn drain_async(&self, wait: Wait) -> Result<(), DrainError> {
         let shared = &self.shared;
         let started = Instant::now();
@@ -260,7 +261,7 @@ impl NatsQueue {
         }
     }
 
-    /// Message by message: one that is cut off has dropped some, and the next drops the rest.
+    /// Message by message: an interrupted purge has dropped some, and the next one drops the rest.
     async fn purge_async(&self, steps: &Steps) -> Result<u64, Trouble> {
         let shared = &self.shared;
         let mut purged = 0;
@@ -330,8 +331,7 @@ fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
     }
 }
 
-/// Writes the entry and makes the streams. `false`: there is another queue of that name, or there
-/// was.
+/// Writes the entry and makes the streams. `false`: another queue of that name exists, or existed.
 async fn create(
     connection: &Arc<Connection>,
     directory: &Directory,
@@ -344,7 +344,7 @@ async fn create(
     }
     let created = complete_creation(connection, directory, name, entry).await;
     if created.is_err() {
-        // Unless another process has completed it meanwhile.
+        // Another process may have completed it meanwhile.
         let steps = Steps::new();
         let give_up = |entry: &mut Entry| entry.removed = !entry.made;
         let given_up = directory.change(name, entry.id, give_up, &steps).await;
@@ -357,8 +357,8 @@ async fn create(
     created
 }
 
-/// Makes the streams of a queue that are not there yet, and says so in its entry. `false`: the
-/// queue was removed meanwhile.
+/// Makes the missing streams of a queue, and notes that in its entry. `false`: the queue was
+/// removed meanwhile.
 async fn complete_creation(
     connection: &Arc<Connection>,
     directory: &Directory,
@@ -382,15 +382,15 @@ async fn complete_creation(
     Ok(false)
 }
 
-/// Of a queue that was removed while it was created. What is left takes room on the server, and
-/// harms nobody.
+/// Deletes the streams of a queue that was removed while it was created. If some remain, they take
+/// room on the server, and do no other harm.
 async fn delete(lanes: &[crate::lane::Lane], until: Instant) {
     for lane in lanes {
         let _ = lane.delete(until).await;
     }
 }
 
-/// Deletes what a queue consists of that was marked as removed, and then its entry.
+/// Deletes the parts of a queue that was marked as removed, and then its entry.
 async fn complete_removal(
     connection: &Arc<Connection>,
     directory: &Directory,

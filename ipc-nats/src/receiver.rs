@@ -1,4 +1,4 @@
-//! Receives: asks a work queue for the next message, then takes it by its record.
+//! Receiving: requests the next message from a work queue, then takes it by its record.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,15 +23,16 @@ use crate::shared::{Held, Life, Shared, Side, time_left};
 #[derive(Debug)]
 pub(crate) struct NatsReceiver {
     shared: Arc<Shared>,
-    /// Tells its deliveries from those of other receivers.
+    /// Distinguishes its deliveries from those of other receivers.
     id: u64,
-    /// Made when first needed. Only ever used by one thread at a time.
+    /// Created at first use. Only one thread uses it at a time.
     puller: Mutex<Option<Puller>>,
-    /// An error about a message of a batch whose first messages were received: for the next call.
+    /// An error about a message of a batch whose first messages were received. The next call
+    /// returns it.
     later: std::sync::Mutex<Option<RecvPortError>>,
 }
 
-/// A message that was taken.
+/// A received message.
 struct Taken {
     ticket: u64,
     about: About,
@@ -39,14 +40,16 @@ struct Taken {
     payload: Vec<u8>,
 }
 
-/// How long one question to the consumer stands.
+/// The lifetime of one request to the consumer.
 const SLICE: Duration = Duration::from_secs(5);
-/// How often a receiver looks whether a closed queue is drained, or a paused one resumed, if nobody tells it.
+/// The interval at which a receiver checks by itself whether a closed queue is drained, or a paused
+/// one resumed.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
-/// How long a message that is ready may take to be handed out, before a look that does not wait finds nothing.
+/// The time that handing out a ready message may take before a receive that does not wait finds
+/// nothing.
 const HANDED_OUT_WITHIN: Duration = Duration::from_millis(500);
 const SHORTLY: Duration = Duration::from_millis(5);
-/// How many messages of a batch are leased at the same time.
+/// The number of messages of a batch that are leased at the same time.
 const IN_FLIGHT: usize = 32;
 
 impl NatsReceiver {
@@ -81,7 +84,7 @@ impl NatsReceiver {
             if let Some(taken) = self.late(puller).await? {
                 return Ok(taken);
             }
-            // With several lanes there is no one question that all would answer.
+            // With several priority streams there is no single request that all would answer.
             let looks = time.is_err() || shared.lanes.len() > 1;
             if looks && !shared.is_paused() {
                 let exactly = time.is_err();
@@ -125,8 +128,8 @@ impl NatsReceiver {
         }
     }
 
-    /// At most `most` messages that are there now, in their order: one question for all, then each
-    /// is leased, several at a time. With several lanes none.
+    /// At most `most` available messages, in their order. One request for all, then each is leased,
+    /// several at a time. With several priority streams none.
     async fn receive_more(&self, most: usize) -> Result<Vec<Taken>, RecvPortError> {
         let shared = &self.shared;
         let [lane] = &shared.lanes[..] else {
@@ -147,8 +150,8 @@ impl NatsReceiver {
         for taken in taken {
             match taken {
                 Ok(taken) => batch.extend(taken),
-                // A dead letter by now. After any other error it is handed out again in the
-                // server's time.
+                // It is a dead letter by now. After any other error the server hands it out again
+                // in time.
                 Err(RecvPortError::Failed(failure)) if failure.is_of_one_message() => {
                     later = later.or(Some(failure.into()));
                 }
@@ -171,7 +174,7 @@ impl NatsReceiver {
         delivery.with_headers(taken.headers)
     }
 
-    /// What came in after an earlier call had given up.
+    /// A message that arrived after an earlier call stopped waiting.
     async fn late(&self, puller: &mut Puller) -> Result<Option<Taken>, RecvPortError> {
         if self.shared.is_paused() {
             return Ok(None);
@@ -205,8 +208,8 @@ impl NatsReceiver {
         }
     }
 
-    /// The next message that is there now. `exactly`: if there is none, that is the truth, and not just what the consumer
-    /// knows, which may be a little behind.
+    /// The next available message. With `exactly`, "none" is exact. Without it, "none" is what the
+    /// consumer knows, which may lag a little.
     async fn look(
         &self,
         puller: &mut Puller,
@@ -244,7 +247,7 @@ impl NatsReceiver {
         }
     }
 
-    /// The lanes in the order in which to look.
+    /// The priority streams, in the order in which to try them.
     fn order(&self) -> Vec<usize> {
         (0..self.shared.lanes.len()).rev().collect()
     }
@@ -263,7 +266,7 @@ impl NatsReceiver {
         Ok(left == 0)
     }
 
-    /// Takes a message that the work queue handed out, if its record agrees.
+    /// Takes a message from the work queue, if its record agrees.
     async fn take(&self, message: Message) -> Result<Option<Taken>, RecvPortError> {
         let taken = self.try_take(message).await;
         taken.map_err(|trouble| self.shared.recv_error(trouble))
@@ -283,7 +286,7 @@ impl NatsReceiver {
         };
         loop {
             let Some(found) = place else {
-                // It was acked, or dropped, and the word of it got lost.
+                // It was acked, or dropped, and the message that said so was lost.
                 shared.finish_work(&handed.reply, "+ACK").await;
                 return Ok(None);
             };
@@ -311,7 +314,7 @@ impl NatsReceiver {
         } = place;
         let now = record::now();
         if record.state == State::Dead && seq == handed.work {
-            // Whoever requeued it was killed before it could say so in the record.
+            // Its requeuer was killed before it could write that into the record.
             record = record.requeued(seq);
         }
         if record.state == State::Dead || record.work != handed.work {
@@ -357,7 +360,7 @@ impl NatsReceiver {
         }
         record.attempt = record.attempt.saturating_add(1);
         if handed.is_damaged {
-            // Said once: it is a dead letter then, and not handed out again.
+            // Reported once: then it is a dead letter, and not handed out again.
             let damaged = lane.malformed(&held.key);
             record.error = shorten_reason(&damaged.to_string()).to_owned();
             shared
@@ -403,7 +406,7 @@ impl NatsReceiver {
     }
 }
 
-/// What the work queue handed out.
+/// A message that the work queue handed out.
 struct Handed {
     lane: usize,
     key: String,
@@ -411,14 +414,14 @@ struct Handed {
     /// Without headers, if these are damaged.
     content: Content,
     is_damaged: bool,
-    /// As the message was sent, with its record's sequence; not for a redelivery.
+    /// The record as sent, with its sequence; `None` for a redelivery.
     first: Option<(u64, Record)>,
-    /// The number that it was published with ([`Record::work`]).
+    /// The number under which it was published ([`Record::work`]).
     work: u64,
 }
 
 impl Handed {
-    /// `None`: it is not a message of one of these lanes.
+    /// `None`: it does not belong to these priority streams.
     fn read(message: &Message, lanes: &[Lane]) -> Option<Self> {
         let reply = message.reply.as_ref()?.to_string();
         let delivered = Delivered::read(&reply)?;
@@ -441,7 +444,7 @@ impl Handed {
         })
     }
 
-    /// The message's place, if it must be as it was when it was sent.
+    /// The message's place, if its record must be as it was when it was sent.
     fn place(&self) -> Option<Place> {
         let (seq, record) = self.first.clone()?;
         Some(Place {
@@ -455,7 +458,7 @@ impl Handed {
 }
 
 impl Shared {
-    /// How the delivery ended whose holder did not end it; notes that in the record.
+    /// The way in which a delivery ended that its holder did not end; notes that in the record.
     async fn how_it_ended(&self, record: &mut Record) -> DeadReason {
         let is_ours = record.process == self.connection.process;
         if is_ours {
@@ -493,11 +496,11 @@ impl ReceivePort for NatsReceiver {
         }
         let before = into.len();
         into.push(self.recv(wait)?);
-        // The first one is there: which others are damaged is said by the next call. Everything else
-        // that goes wrong shows again.
+        // The first message is received. The next call reports which others are damaged. Any other
+        // error will occur again.
         let more = block_on(self.receive_more(most - 1)).unwrap_or_default();
         into.extend(more.into_iter().map(|taken| self.delivery(taken)));
-        // What the consumer did not know of yet.
+        // Messages that the consumer did not know of yet.
         while into.len() - before < most && self.later().is_none() {
             match self.recv(Wait::No) {
                 Ok(delivery) => into.push(delivery),

@@ -1,14 +1,15 @@
-//! What a place's record says: the whole truth about one message.
+//! The record of a place: the whole truth about one message.
 //!
-//! | state | means | who changes it, to what |
+//! | state | means | changed by, into |
 //! |---|---|---|
 //! | `Writing` | on loan to a sender | its sender: `Ready`, or gone |
-//! | `Ready` | waits to be delivered, from `due` on | a receiver: `Leased`; whoever sees it expired, purges or overflows it: gone |
+//! | `Ready` | waits to be delivered, from `due` on | a receiver: `Leased`; a process that finds it expired, purges it or drops it to make room: gone |
 //! | `Leased` | a receiver has it | its receiver: gone, `Ready` or `Dead`; the next receiver, when the server hands the message out again: `Leased` or `Dead` |
-//! | `Dead` | a dead letter; the record carries its payload and its headers | a process that discards it: gone; one that requeues it: `Ready`; a receiver that is handed what was published to requeue it: `Leased` |
+//! | `Dead` | a dead letter; the record carries its payload and its headers | a process that discards it: gone; one that requeues it: `Ready`; a receiver that gets what was published to requeue it: `Leased` |
 //!
-//! Each change names the record's sequence that it replaces or deletes, and the server refuses it if another change came
-//! first. So exactly one of two that settle the same delivery succeeds, whatever they believe about leases.
+//! Each change names the sequence of the record that it replaces or deletes. The server refuses it
+//! if another change came first. So of two processes that settle the same delivery exactly one
+//! succeeds, whatever they believe about leases.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::Keyed;
 
-/// What is known of a message besides its payload.
+/// The data about a message besides its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) state: State,
@@ -28,33 +29,33 @@ pub(crate) struct Record {
     pub(crate) id: MessageId,
     pub(crate) kind: Kind,
     pub(crate) sent_at: Timestamp,
-    /// Not to be delivered before then, in nanoseconds since 1970. 0: at once.
+    /// The earliest time of delivery, in nanoseconds since 1970. 0: at once.
     #[serde(default)]
     pub(crate) due: u64,
-    /// Not wanted from then on. 0: wanted for ever.
+    /// The time of expiry, in nanoseconds since 1970. 0: never.
     #[serde(default)]
     pub(crate) expires: u64,
     pub(crate) attempt: u8,
     pub(crate) nacks: u8,
     pub(crate) expiries: u8,
     pub(crate) crashes: u8,
-    /// Who has it, or had it last.
+    /// The receiver that has it, or had it last.
     #[serde(default)]
     pub(crate) holder: Option<Holder>,
     #[serde(default)]
     pub(crate) reason: Option<DeadReason>,
-    /// What the last nack or the burial said went wrong.
+    /// The reason from the last nack or burial.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) error: String,
-    /// How long the payload is, if it lies in the object store.
+    /// The length of the payload, if it is in the object store.
     #[serde(default)]
     pub(crate) object: Option<u64>,
     /// Its key, if it has one.
     #[serde(default)]
     pub(crate) keyed: Option<Keyed>,
-    /// The number of its message in the work queue. 0: the one that it was sent with; otherwise the
-    /// sequence of the dead letter for which it was published again. What the work queue hands out
-    /// under another number is a leftover.
+    /// The number of its message in the work queue. 0: the one with which it was sent. Otherwise it
+    /// is the sequence of the dead letter for which it was published again. A work message with
+    /// another number is a leftover.
     #[serde(default)]
     pub(crate) work: u64,
 }
@@ -102,7 +103,7 @@ impl Record {
         }
     }
 
-    /// The record of this dead letter, which has this sequence, once it is requeued.
+    /// The record of this dead letter after a requeue. `seq` is its sequence now.
     pub(crate) fn requeued(&self, seq: u64) -> Self {
         Self {
             id: self.id,
@@ -114,7 +115,7 @@ impl Record {
         }
     }
 
-    /// `delivery`: the sequence of the record that says so.
+    /// `delivery`: the sequence of the record of this delivery.
     pub(crate) fn about(&self, delivery: u64) -> About {
         About {
             kind: self.kind,
@@ -157,7 +158,8 @@ pub(crate) fn now() -> u64 {
     Timestamp::from(SystemTime::now()).as_nanos()
 }
 
-/// So long from now; 0 stands for "never" and "at once" alike, so never is the last moment there is.
+/// The time after this duration from now. 0 means "never" or "at once", so the result for "never"
+/// is the last possible moment.
 pub(crate) fn after(time: Duration) -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let then = since.unwrap_or_default().saturating_add(time);

@@ -1,4 +1,4 @@
-//! Makes room: drops what nobody wants any more, and what dead senders left.
+//! Makes room: drops expired messages, and frees the places of dead senders.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,30 +10,31 @@ use crate::lane::{Place, Trouble};
 use crate::record::{self, Record, State};
 use crate::shared::Shared;
 
-/// After how long without a sign a place that was never filled is taken back. Longer than a sender trusts in its place, and
-/// than a lender is silent, by more than clocks should differ.
+/// The time without a sign of life after which a place that was never filled is taken back. It is
+/// longer than a sender trusts its place, and than a lender is silent, by more than clocks should
+/// differ.
 pub(crate) fn given_up_after() -> Duration {
     Duration::from_millis(GIVEN_UP_AFTER_MS.load(Ordering::Relaxed))
 }
 
 /// Only tests change it.
 pub(crate) static GIVEN_UP_AFTER_MS: AtomicU64 = AtomicU64::new(30_000);
-/// Until then a server may not have heard yet that a process in a cluster is there.
+/// Before that, a server may not know yet that a process in a cluster is connected.
 const KNOWN_AFTER: Duration = Duration::from_millis(500);
 
-/// What a look for room came to.
+/// The result of a search for room.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    /// Whether there may be some now.
+    /// There may be room now.
     pub(crate) made: bool,
-    /// How many places dead letters take.
+    /// The number of places that dead letters take.
     pub(crate) dead: u64,
-    /// When there may be some, because something expires.
+    /// The time until there may be room, because something expires.
     pub(crate) soon: Option<Duration>,
 }
 
 impl Shared {
-    /// Looks for places that can be taken back, in a lane that is full.
+    /// Searches a full priority stream for places that can be taken back.
     pub(crate) async fn look_for_room(
         self: &Arc<Self>,
         lane: usize,
@@ -41,7 +42,7 @@ impl Shared {
         until: Instant,
     ) -> Result<Room, Trouble> {
         let (taken, places) = self.lanes[lane].count_and_list(until).await?;
-        // Before anything is freed below, which is noted as free when it is.
+        // This must precede the changes below: each place freed there is noted as free.
         self.lanes[lane].learn(&places);
         let mut room = Room::default();
         let now = record::now();
@@ -106,7 +107,8 @@ impl Shared {
             State::Writing if self.is_given_up(place).await => {
                 self.take_back(lane, place, until).await
             }
-            // Its sender may be giving it to the work queue, and would not notice: it trusts in its place for a while.
+            // Its sender may be publishing it to the work queue, and would not notice: it trusts
+            // its place for a while.
             State::Ready if is_untouched(&place.record) && is_old(place, given_up_after()) => {
                 if self.lanes[lane].has_work(&place.key, 0, until).await? {
                     return Ok(false);
@@ -117,13 +119,14 @@ impl Shared {
         }
     }
 
-    /// Whether the sender that has a place has gone: its process is not connected, or its keeper would have said so.
+    /// Returns whether the sender that has a place is gone: its process is not connected, or its
+    /// keeper would have renewed the place.
     pub(crate) async fn is_given_up(&self, place: &Place) -> bool {
         is_old(place, given_up_after())
             || is_old(place, KNOWN_AFTER) && !self.connection.lives(&place.record.process).await
     }
 
-    /// Drops a message that waits. `false`: somebody was quicker.
+    /// Drops a waiting message. `false`: another process was faster.
     pub(crate) async fn drop_message(
         self: &Arc<Self>,
         lane: usize,
@@ -134,7 +137,7 @@ impl Shared {
         self.take_back(lane, place, until).await
     }
 
-    /// Frees a place with what is in it. `false`: somebody was quicker.
+    /// Frees a place with its content. `false`: another process was faster.
     pub(crate) async fn take_back(
         self: &Arc<Self>,
         lane: usize,
@@ -150,14 +153,14 @@ impl Shared {
     }
 }
 
-/// Whether a record was written longer ago than that.
+/// Returns whether a record was written longer ago than `time`.
 fn is_old(place: &Place, time: Duration) -> bool {
     u128::from(record::now().saturating_sub(place.written_at)) > time.as_nanos()
 }
 
-/// Whether no receiver ever had the message.
+/// Returns whether no receiver ever had the message.
 pub(crate) fn is_untouched(record: &Record) -> bool {
-    // A snoozed message has no attempts, and had a holder.
+    // A snoozed message has no attempts, but had a holder.
     record.attempt == 0 && record.holder.is_none() && record.work == 0
 }
 
@@ -172,7 +175,7 @@ mod tests {
     fn a_snoozed_message_is_known_to_have_been_received() {
         let mut record = Record::new(State::Ready, "process", Kind::Data);
         assert!(is_untouched(&record));
-        // As it is after its first delivery was snoozed.
+        // As it is after a snooze of its first delivery.
         record.holder = Some(Holder {
             name: String::new(),
             pid: 1,

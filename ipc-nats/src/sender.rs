@@ -1,4 +1,5 @@
-//! Sends: takes a place, which the server refuses when the queue is full, then gives the payload to the work queue.
+//! Sending: takes a place, which the server refuses when the queue is full, then publishes the
+//! payload to the work queue.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::shared::{Lent, Life, Shared, Side, time_left};
 pub(crate) struct NatsSender {
     shared: Arc<Shared>,
     id: SenderId,
-    /// The next message's.
+    /// The sequence of the next message.
     sequence: Cell<u64>,
 }
 
@@ -34,13 +35,14 @@ struct NatsPlace<'a> {
     ticket: u64,
 }
 
-/// How often a sender looks for room if nobody tells it.
+/// The interval at which a sender looks for room by itself.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
-/// How many places a sender tries before it reads which are free.
+/// The number of places that a sender tries before it reads which are free.
 const GUESSES: u32 = 2;
-/// How long it is tried to take back what may have been sent.
+/// The time for which the withdrawal of a message that may have been sent is tried.
 const WITHDRAWS_FOR: Duration = Duration::from_secs(60);
-/// A place whose sender died is taken back after a while: one who took longer than this looks whether it still has it.
+/// The place of a dead sender is taken back after a while. A sender that took longer than this
+/// checks whether it still has its place.
 const SURE_FOR: Duration = Duration::from_secs(4);
 
 impl NatsSender {
@@ -68,7 +70,7 @@ impl NatsSender {
         MessageId::new(self.id, self.sequence.get())
     }
 
-    /// The id of a message that was sent, or may have been, is used up.
+    /// Uses up the id of a message that was sent, or may have been.
     fn use_up_id(&self) {
         self.sequence.set(self.sequence.get() + 1);
     }
@@ -122,7 +124,7 @@ impl SendPort for NatsSender {
         Ok(Loan::buffered(len, NatsPlace { sender, ticket }))
     }
 
-    /// Without a loan: two questions to the server instead of three.
+    /// Sends without a loan: two requests to the server instead of three.
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         self.check(payload.len())?;
         let options = SendOptions::new().kind(kind);
@@ -185,7 +187,7 @@ impl PublishOnce for NatsPlace<'_> {
 }
 
 impl Shared {
-    /// Which lane a message goes to.
+    /// The priority stream for a message.
     pub(crate) fn lane_for(&self, options: &SendOptions) -> Result<usize, SendFailure> {
         let settings = &self.entry.settings;
         if !settings.priorities && options.priority != Priority::default() {
@@ -201,7 +203,8 @@ impl Shared {
         })
     }
 
-    /// Takes a place for `record`, waiting as told while there is none; its key and its record's sequence.
+    /// Takes a place for `record`, and waits for one as `wait` says. Returns its key and its
+    /// record's sequence.
     pub(crate) async fn take_place(
         self: &Arc<Self>,
         lane: usize,
@@ -222,13 +225,14 @@ impl Shared {
             let written =
                 self.lanes[lane].write(&key, 0, record, Content::default(), self.until(wait));
             match written.await {
-                // Closed while the record was on its way: the place may have become free only after that.
+                // Closed while the record was on its way: the place may have become free only after
+                // that.
                 Ok(seq) if self.life() == Life::Closed => {
                     self.withdraw(lane, key, seq);
                     return Err(SendFailure::Closed.into());
                 }
                 Ok(seq) => return Ok((key, seq)),
-                // Somebody has that place.
+                // Another message has that place.
                 Err(Trouble::Changed) if guesses < GUESSES => {
                     guesses += 1;
                     continue;
@@ -266,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// The same for a message with a key, which is taken too.
+    /// The same for a message with a key, which is also claimed.
     async fn take_keyed_place(
         self: &Arc<Self>,
         lane: usize,
@@ -321,7 +325,7 @@ impl Shared {
                 Ok(seq) => break seq,
                 Err(trouble) => trouble,
             };
-            // The keeper may just have renewed it.
+            // The keeper may have just renewed it.
             let ours = self.our_loan(&lent, until).await;
             place = match ours {
                 Some(seq) if trouble == Trouble::Changed && seq != place => seq,
@@ -350,7 +354,7 @@ impl Shared {
         self.tell_of_room(lent.lane, &lent.key).await;
     }
 
-    /// The sequence that a loan's record has now, if it is still that.
+    /// The present sequence of a loan's record, if it still is that loan's.
     async fn our_loan(&self, lent: &Lent, until: Instant) -> Option<u64> {
         let place = self.lanes[lent.lane].read(&lent.key, until).await.ok()??;
         (place.record.state == State::Writing).then_some(place.seq)
@@ -372,7 +376,8 @@ impl Shared {
         }
     }
 
-    /// Gives a message to the work queue that has a place since `since`. Accepted when that succeeds.
+    /// Publishes a message that has had its place since `since` to the work queue. On success the
+    /// message is accepted.
     #[expect(clippy::too_many_arguments, reason = "what a message is")]
     async fn give_work(
         self: &Arc<Self>,
@@ -412,14 +417,15 @@ impl Shared {
             self.tell(Side::Items).await;
         }
         if record.expires != 0 {
-            // Who waits for room may have to look earlier now.
+            // Senders that wait for room may have to check earlier now.
             self.room.notify();
         }
         Ok(record.id)
     }
 
-    /// Takes a place back of which nobody knows whether it was taken: what was asked of a server that was away is asked again by the
-    /// client when it is back. The work queue never had its message, so nobody can hold it.
+    /// Takes back a place for which it is unknown whether it was taken. The client repeats requests
+    /// to a server that was away when the server is back. The work queue never had the message, so
+    /// no receiver can hold it.
     fn forget(self: &Arc<Self>, lane: usize, key: String) {
         const LOOKS: usize = 3;
         const PAUSE: Duration = Duration::from_secs(1);
@@ -438,12 +444,13 @@ impl Shared {
         });
     }
 
-    /// Takes a message back of which nobody knows whether the work queue has it: without its place nobody receives it.
+    /// Takes back a message for which it is unknown whether the work queue has it. Without its
+    /// place no receiver gets it.
     fn withdraw(self: &Arc<Self>, lane: usize, key: String, seq: u64) {
         let shared = Arc::clone(self);
         spawn(async move {
             let records = &shared.lanes[lane];
-            // Otherwise it is somebody else's: received, or judged to have been sent.
+            // Otherwise it belongs to another process: received, or judged as sent.
             let until = Instant::now() + WITHDRAWS_FOR;
             let erased = records.erase(&key, seq, until).await;
             if erased == Ok(true) {

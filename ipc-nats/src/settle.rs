@@ -1,4 +1,4 @@
-//! How deliveries end. The record decides; the work queue is told afterwards.
+//! The ends of deliveries. The record decides; the work queue is informed afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::shared::{Held, Life, Shared, Side};
 pub(crate) enum End {
     Ack,
     Nack(Duration),
-    /// Put off, without counting an attempt.
+    /// Delayed, without counting an attempt.
     Snooze(Duration),
     Bury,
     /// Its holder held it too long.
     Expire,
 }
 
-/// The longest that the server is asked to keep a message back; then it is asked again.
+/// The longest delay that the server is asked for; after that the request is repeated.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
 const ACK: &str = "+ACK";
@@ -70,7 +70,7 @@ impl Shared {
         let mut table = self.held();
         let held = table.get_mut(&ticket).ok_or(SettleFailure::LeaseLost)?;
         if held.ends_at.is_some() {
-            // Beyond what the clock can say is never.
+            // A time that the clock can't represent counts as never.
             held.ends_at = Instant::now().checked_add(by);
         }
         drop(table);
@@ -78,7 +78,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends a delivery that was taken out of the table.
+    /// Ends a delivery that was removed from the table.
     pub(crate) async fn end(self: &Arc<Self>, held: Held, end: End) -> Result<(), SettleFailure> {
         if self.life() == Life::Removed {
             return Err(self.settle_error(Trouble::Gone));
@@ -124,7 +124,7 @@ impl Shared {
         Ok(())
     }
 
-    /// To be delivered again, unless it was delivered often enough.
+    /// Lets the message be delivered again, unless its attempts are used up.
     async fn again(
         self: &Arc<Self>,
         held: &Held,
@@ -139,7 +139,7 @@ impl Shared {
         self.put_off(held, record, delay, until).await
     }
 
-    /// To be delivered again after the delay.
+    /// Lets the message be delivered again after the delay.
     async fn put_off(
         self: &Arc<Self>,
         held: &Held,
@@ -169,7 +169,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a message reached one of the queue's limits, and is a dead letter.
+    /// Returns whether a message reached one of the queue's limits, and is a dead letter.
     pub(crate) fn is_enough(&self, record: &Record) -> bool {
         let settings = &self.entry.settings;
         record.attempt >= settings.attempt_limit
@@ -198,7 +198,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a message out of the work queue. Its record says so already: whoever gets it all the same drops it.
+    /// Removes a message from the work queue. Its record already says so: a receiver that still
+    /// gets it drops it.
     async fn finish(&self, held: &Held, word: &'static str) {
         self.finish_work(&held.reply, word).await;
     }
@@ -208,7 +209,8 @@ impl Shared {
         let _ = client.publish(reply.to_owned(), word.into()).await;
     }
 
-    /// Gives a message back to the work queue. If that is lost, the server finds out in its time.
+    /// Returns a message to the work queue. If this request is lost, the server hands the message
+    /// out in time.
     pub(crate) async fn give_back(&self, reply: &str, delay: Duration) {
         let word = if delay.is_zero() {
             "-NAK".to_owned()
@@ -222,7 +224,7 @@ impl Shared {
     }
 }
 
-/// The right to settle what a receiver took.
+/// The right to settle a delivery.
 pub(crate) struct NatsHeld {
     pub(crate) shared: Arc<Shared>,
     pub(crate) ticket: u64,

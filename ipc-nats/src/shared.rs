@@ -1,4 +1,4 @@
-//! A queue as one process has it open, once however often it is opened.
+//! A queue as opened by one process: one shared state for all its openings.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -37,41 +37,41 @@ pub(crate) struct Shared {
     pub(crate) lanes: Vec<Lane>,
     life: AtomicU8,
     paused: AtomicBool,
-    /// Of the directory's entry, as far as it is known.
+    /// The known revision of the directory's entry.
     revision: Mutex<u64>,
     pub(crate) counts: Counts,
     /// A message may be ready.
     pub(crate) items: Event,
     /// A place may be free.
     pub(crate) room: Event,
-    /// The queue was closed, paused, resumed or removed; or, closed, came closer to its end.
+    /// The queue was closed, paused, resumed or removed; or, if closed, came closer to its end.
     pub(crate) control: Event,
     held: Mutex<HashMap<u64, Held>>,
     loans: Mutex<HashMap<u64, Lent>>,
     tickets: AtomicU64,
-    /// What is held changed: for the keeper.
+    /// Held messages changed: for the keeper.
     pub(crate) changed: Arc<Notify>,
-    /// Who listens for items, for room, without sleeping.
+    /// The waiters without a thread, for items and for room.
     pub(crate) listeners: [Arc<Listeners>; 2],
-    /// Whether others' items, and room, are heard of.
+    /// Set when other processes' items, and room, are received.
     hears: [AtomicBool; 2],
 }
 
-/// A message that a receiver of this process has.
+/// A message that a receiver of this process holds.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) lane: usize,
     pub(crate) key: String,
-    /// Of its record.
+    /// The sequence of its record.
     pub(crate) seq: u64,
     pub(crate) record: Record,
-    /// As it came from the work queue.
+    /// The content as it came from the work queue.
     pub(crate) content: Content,
-    /// Where the server wants to hear of it.
+    /// The subject on which the server expects news of it.
     pub(crate) reply: String,
     /// `None`: never, while this process lives.
     pub(crate) ends_at: Option<Instant>,
-    /// When the server last heard of it.
+    /// The time of the last sign of life to the server.
     pub(crate) told_at: Instant,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Lent {
     pub(crate) key: String,
     pub(crate) seq: u64,
     pub(crate) options: SendOptions,
-    /// Its message's id and what it has of its key, if it has one.
+    /// Its message's id and the data about its key, if it has one.
     pub(crate) keyed: Option<(MessageId, Keyed)>,
     pub(crate) since: Instant,
 }
@@ -93,7 +93,7 @@ pub(crate) enum Side {
     Room = 1,
 }
 
-/// How far a queue has come. A closed queue can be opened again, a removed one stays removed.
+/// The life stage of a queue. A closed queue can be reopened, a removed one stays removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Life {
     Open = 0,
@@ -101,11 +101,11 @@ pub(crate) enum Life {
     Removed = 2,
 }
 
-/// The least that a server is given to answer, however little time is left.
+/// The shortest time that a server gets to answer, however little is left.
 const LEAST: Duration = Duration::from_millis(500);
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// By the queue's number and the connection's address.
+/// Keyed by the queue's number and the connection's address.
 type Opened = HashMap<(u64, usize), Weak<Shared>>;
 
 static OPENED: LazyLock<Mutex<Opened>> = LazyLock::new(Mutex::default);
@@ -114,14 +114,14 @@ fn opened() -> MutexGuard<'static, Opened> {
     OPENED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// This process's openings of the queue with this number, over whichever connections.
+/// This process's openings of the queue with this number, over any connection.
 pub(crate) fn find(id: u64) -> Vec<Arc<Shared>> {
     let opened = opened();
     let of_it = opened.iter().filter(|((queue, _), _)| *queue == id);
     of_it.filter_map(|(_, shared)| shared.upgrade()).collect()
 }
 
-/// The lanes of a queue.
+/// The priority streams of a queue.
 pub(crate) fn lanes(connection: &Arc<Connection>, name: &str, entry: &Entry) -> Vec<Lane> {
     let count = if entry.settings.priorities {
         Priority::COUNT
@@ -137,7 +137,8 @@ pub(crate) fn lanes(connection: &Arc<Connection>, name: &str, entry: &Entry) -> 
         .collect()
 }
 
-/// Until when to wait, or `None`: for ever. `Err`: no longer; after how long, if it was waited for at all.
+/// The deadline of a wait, or `None`: for ever. `Err`: the time is over, with the time waited, if
+/// there was a wait.
 pub(crate) fn time_left(wait: Wait, started: Instant) -> Result<Option<Instant>, Option<Duration>> {
     let now = Instant::now();
     match wait {
@@ -149,7 +150,7 @@ pub(crate) fn time_left(wait: Wait, started: Instant) -> Result<Option<Instant>,
 }
 
 impl Shared {
-    /// The queue of this entry, as this process has it open.
+    /// The queue of this entry, as opened by this process.
     pub(crate) fn attach(
         connection: &Arc<Connection>,
         directory: &Directory,
@@ -206,7 +207,7 @@ impl Shared {
         format!("nats://{}/{}", self.connection.servers, self.name)
     }
 
-    /// Until when the server may take to answer.
+    /// The deadline for the server's answer.
     pub(crate) fn until(&self, wait: Wait) -> Instant {
         let now = Instant::now();
         match wait {
@@ -228,16 +229,16 @@ impl Shared {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Takes over what the directory says; `None`: the queue is gone.
+    /// Applies the directory's entry; `None`: the queue is gone.
     ///
-    /// What an older revision said is out of date.
+    /// An older revision is ignored.
     pub(crate) fn learn(&self, entry: Option<&(Entry, u64)>) {
         let entry = entry.filter(|(entry, _)| entry.id == self.entry.id);
         let Some((entry, revision)) = entry else {
             self.set_life(Life::Removed);
             return;
         };
-        // Held until it is taken over: one that is late must not undo what a later one said.
+        // Held until the entry is applied: a late update must not undo a later one.
         let mut known = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
         if *known > *revision {
             return;
@@ -268,7 +269,7 @@ impl Shared {
         }
     }
 
-    /// Closes the queue here or opens it again, unless it is removed.
+    /// Closes the queue in this process or opens it again, unless it is removed.
     fn set_closed(&self, closed: bool) {
         let (from, to) = match closed {
             true => (Life::Open as u8, Life::Closed as u8),
@@ -290,12 +291,12 @@ impl Shared {
 
     // --- telling ---------------------------------------------------------------------------------
 
-    /// There may be something for those who wait on this side, here and elsewhere.
+    /// Informs waiters on this side, in this process and in others, that there may be something.
     pub(crate) async fn tell(&self, side: Side) {
         self.tell_with(side, Bytes::new()).await;
     }
 
-    /// The place of this key is free.
+    /// Reports that the place of this key is free.
     pub(crate) async fn tell_of_room(&self, lane: usize, key: &str) {
         self.tell_with(Side::Room, format!("{lane} {key}").into())
             .await;
@@ -309,12 +310,12 @@ impl Shared {
         if self.life() == Life::Closed {
             self.control.notify();
         }
-        // Where nobody listens the server drops it.
+        // Without a subscriber, the server drops it.
         let subject = self.subject(side);
         let _ = self.connection.client.publish(subject, what).await;
     }
 
-    /// Takes note of the place that another process says is free, if it says which.
+    /// Notes the place that another process reports as free, if it names one.
     fn note_room(&self, said: &[u8]) {
         let said = std::str::from_utf8(said).unwrap_or_default();
         if let Some((lane, key)) = said.split_once(' ')
@@ -331,7 +332,7 @@ impl Shared {
         format!("ipc-told.{:016x}.{}", self.entry.id, side as usize)
     }
 
-    /// Hears from now on what others tell those who wait on this side.
+    /// From now on, receives what other processes report to waiters on this side.
     pub(crate) async fn hear(self: &Arc<Self>, side: Side) {
         if self.hears[side as usize].swap(true, Ordering::SeqCst) {
             return;
@@ -357,7 +358,7 @@ impl Shared {
         });
     }
 
-    /// Tells of an item when its time comes.
+    /// Reports an item when its time comes.
     pub(crate) fn tell_later(self: &Arc<Self>, after: Duration) {
         let shared = Arc::downgrade(self);
         spawn(async move {
@@ -388,7 +389,7 @@ impl Shared {
         Record::new(state, &self.connection.process, kind)
     }
 
-    /// Every place of every lane, with the lane.
+    /// Every place of every priority stream, with the index of the stream.
     pub(crate) async fn places(&self, until: Instant) -> Result<Vec<(usize, Place)>, Trouble> {
         let mut all = Vec::new();
         for (index, lane) in self.lanes.iter().enumerate() {
@@ -398,7 +399,8 @@ impl Shared {
         Ok(all)
     }
 
-    /// How many messages may still have to be delivered or settled, besides those that the receiver `but` holds.
+    /// The number of messages that may still have to be delivered or settled, except those that the
+    /// receiver `but` holds.
     pub(crate) async fn left(
         self: &Arc<Self>,
         but: Option<u64>,
@@ -422,7 +424,7 @@ impl Shared {
             };
             let left = places.iter().filter(|(_, place)| is_left(&place.record));
             let left = left.count() as u64;
-            // What was changed while we read may not be in the list.
+            // Changes made during the reading may not be in the list.
             if left > 0 || self.last_changes(until).await? == before {
                 return Ok(left);
             }
@@ -439,7 +441,7 @@ impl Shared {
 
     // --- troubles --------------------------------------------------------------------------------
 
-    /// Takes note that the queue is gone, if that is the trouble.
+    /// Notes that the queue is gone, if that is the trouble.
     fn note(&self, trouble: &Trouble) {
         if *trouble == Trouble::Gone {
             self.set_life(Life::Removed);
@@ -472,14 +474,14 @@ impl Shared {
         }
     }
 
-    /// Of a control call that came this far.
+    /// The failure of a control call at these steps.
     pub(crate) fn control_failure(&self, steps: &Steps, trouble: Trouble) -> ControlFailure {
         self.note(&trouble);
         steps.failure(trouble)
     }
 }
 
-/// Follows what the directory says, until nobody here has the queue open.
+/// Follows the directory's entry, until this process no longer has the queue open.
 async fn watch(shared: Weak<Shared>) {
     const PAUSE: Duration = Duration::from_millis(200);
     loop {
@@ -519,7 +521,8 @@ async fn next_or_gone(
         quiet = quiet.wrapping_add(1);
         match tokio::time::timeout(LOOKS_EVERY, watch.next()).await {
             Ok(next) => return next,
-            // Who tells us may have been on a server that died, which takes the client long to find out.
+            // The connection that reports changes may have been to a server that died. The client
+            // takes long to detect that.
             Err(_) if quiet.is_multiple_of(QUIET) => shared.upgrade()?.look_up().await,
             Err(_) if shared.strong_count() == 0 => return None,
             Err(_) => {}

@@ -1,4 +1,4 @@
-//! How far a control call has come: what its error says if an answer is missing.
+//! The progress of a control call: the content of its error if an answer is missing.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -11,9 +11,9 @@ use crate::lane::Trouble;
 #[derive(Debug)]
 pub(crate) struct Steps {
     started: Instant,
-    /// What was asked last.
+    /// The last request.
     request: Cell<&'static str>,
-    /// Whether something was asked that changes the queue.
+    /// Set if a request that changes the queue was made.
     changes: Cell<bool>,
 }
 
@@ -31,7 +31,7 @@ impl Steps {
         self.request.set(request);
     }
 
-    /// The next request changes something, perhaps also after the call has given up.
+    /// The next request changes something, perhaps even after the call has given up.
     pub(crate) fn change(&self, request: &'static str) {
         self.request.set(request);
         self.changes.set(true);

@@ -1,9 +1,10 @@
-//! Starts servers for tests: on free ports of 127.0.0.1, with folders of their own, killed when dropped, and also when this
-//! process ends in whatever way: each is watched by a shell that waits for the end of a pipe.
+//! Starts servers for tests, on free ports of 127.0.0.1, with folders of their own. A server is
+//! killed when it is dropped, and when this process ends in any way: a shell that waits for the end
+//! of a pipe watches each server.
 //!
 //! Needs a program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
-//! [`Program::found`] says where it is looked for. The tests of this crate run against two of them,
-//! if there are two.
+//! [`Program::found`] documents where it is searched for. The tests of this crate run against two
+//! of them, if there are two.
 
 mod program;
 
@@ -37,12 +38,12 @@ pub struct TestServer {
     folder: TempDir,
 }
 
-/// The file in its folder that says which process it is.
+/// The file in its folder with its process number.
 const PID: &str = "pid";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Whether there is a `nats-server`. If not, says so, once, so that a test which returns then is
-/// seen to have been skipped.
+/// Returns whether a `nats-server` is installed. If not, prints that once, so that a test which
+/// returns then is seen to be skipped.
 #[must_use]
 pub fn is_installed() -> bool {
     let program = std::env::current_exe().unwrap_or_default();
@@ -74,13 +75,13 @@ macro_rules! on_each_server {
     };
 }
 
-/// From now on this process takes back the place of a silent sender after so long, and not after 30 s.
+/// From now on this process takes back the place of a silent sender after `time`, instead of 30 s.
 pub fn take_back_after(time: Duration) {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     GIVEN_UP_AFTER_MS.store(ms, Ordering::Relaxed);
 }
 
-/// Creates a queue as the first version of this crate did, with so many places.
+/// Creates a queue as the first version of this crate did, with this capacity.
 ///
 /// # Panics
 /// If it can't be created.
@@ -96,7 +97,7 @@ pub fn create_in_first_layout(address: &NatsAddress, capacity: u32) {
 /// The streams of the server at this address, without that of the directory.
 ///
 /// # Panics
-/// If it does not say.
+/// If the server does not answer.
 #[must_use]
 pub fn streams(address: &NatsAddress) -> Vec<String> {
     block_on(async {
@@ -109,7 +110,7 @@ pub fn streams(address: &NatsAddress) -> Vec<String> {
 }
 
 /// Damages the headers of the last message that waits in the queue at this address, as another
-/// program could: names a header that is not there.
+/// program could: names a header that does not exist.
 ///
 /// # Panics
 /// If it can't, or the server has other queues.
@@ -141,10 +142,10 @@ pub fn damage_last_headers(address: &NatsAddress) {
     });
 }
 
-/// Three servers that are one cluster.
+/// A cluster of three servers.
 #[derive(Debug)]
 pub struct TestCluster {
-    /// Each can be killed and started again by itself.
+    /// Each can be killed and restarted by itself.
     pub servers: Vec<TestServer>,
 }
 
@@ -158,7 +159,7 @@ impl TestCluster {
         Self::of(Program::found().first().expect("a nats-server"))
     }
 
-    /// The same, of this program.
+    /// Like [`start`](Self::start), with this program.
     ///
     /// # Panics
     /// If they do not start.
@@ -204,8 +205,8 @@ impl TestCluster {
         format!("nats://{}/{queue}?replicas=3", self.hosts())
     }
 
-    /// Which of the servers leads the stream that says what this queue's messages are: nothing goes on without it. `None`
-    /// while there is none.
+    /// The index of the server that leads the stream of this queue's records. The queue can't go on
+    /// without it. `None` while there is none.
     #[must_use]
     pub fn leader_of(&self, queue: &str) -> Option<usize> {
         let leader = self.cluster_of(queue)?.leader?;
@@ -213,7 +214,7 @@ impl TestCluster {
         self.servers.iter().position(is_it)
     }
 
-    /// Whether all servers have all that is in that stream.
+    /// Returns whether all servers have all messages of that stream.
     #[must_use]
     pub fn is_whole(&self, queue: &str) -> bool {
         let cluster = self.cluster_of(queue);
@@ -235,7 +236,7 @@ impl TestCluster {
         })
     }
 
-    /// A cluster that has just met answers nobody.
+    /// A cluster that has just formed does not answer.
     fn wait_for_leader(&self) {
         let deadline = Instant::now() + 2 * STARTS_WITHIN;
         let address = format!("//{}/is-there-a-leader?replicas=3", self.hosts());
@@ -262,7 +263,7 @@ impl TestServer {
         Self::of(Program::found().first().expect("a nats-server"))
     }
 
-    /// The same, of this program.
+    /// Like [`start`](Self::start), with this program.
     ///
     /// # Panics
     /// If it does not start.
@@ -271,7 +272,7 @@ impl TestServer {
         Self::start_with(program, &[])
     }
 
-    /// The same, with more arguments.
+    /// Like [`of`](Self::of), with more arguments.
     ///
     /// # Panics
     /// If it does not start.
@@ -279,7 +280,7 @@ impl TestServer {
     pub fn start_with(program: &Program, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the server");
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        // Somebody else may take the port in between.
+        // Another process may take the port in between.
         let tries = (0..5).find_map(|_| {
             let port = free_port();
             let child = spawn(program, port, &args, folder.path());
@@ -301,25 +302,26 @@ impl TestServer {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The address of a queue there.
+    /// The address of a queue on this server.
     #[must_use]
     pub fn address(&self, queue: &str) -> String {
         format!("nats://{}/{queue}", self.host())
     }
 
-    /// Its process, which [`kill`](Self::kill) ends. `None` if it has not written that down yet.
+    /// Its process number, which [`kill`](Self::kill) uses. `None` if the server has not written it
+    /// yet.
     #[must_use]
     pub fn process(&self) -> Option<u32> {
         let text = std::fs::read_to_string(self.folder.path().join(PID)).ok()?;
         text.trim().parse().ok()
     }
 
-    /// Kills it, with SIGKILL. What it stored stays.
+    /// Kills the server with SIGKILL. Its store stays.
     pub fn kill(&mut self) {
         end(&mut self.child);
     }
 
-    /// Starts it again, on the same port with what it stored.
+    /// Restarts the server, on the same port and store.
     ///
     /// # Panics
     /// If it does not start.
@@ -337,7 +339,7 @@ impl Drop for TestServer {
     }
 }
 
-/// Kills the server when its input ends, which the kernel sees to.
+/// Kills the server when its input ends, which the kernel guarantees.
 const WATCH: &str =
     r#""$@" </dev/null >/dev/null 2>&1 & server=$!; read -r _; kill -9 $server; wait $server"#;
 

@@ -1,15 +1,15 @@
-//! What the server says of a delivery.
+//! The server's data about a delivery.
 
-/// What the server says of a delivery, in the subject that acks go to.
+/// The server's data about a delivery, from the subject that acks go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Delivered {
-    /// How often it was, this time included.
+    /// The number of deliveries of the message, including this one.
     pub(crate) times: u64,
-    /// The message's, in its stream.
+    /// The message's sequence in its stream.
     pub(crate) seq: u64,
     /// When it was stored, by the server's clock, in nanoseconds since 1970.
     pub(crate) written_at: u64,
-    /// How many come after it.
+    /// The number of messages after it.
     pub(crate) pending: u64,
 }
 

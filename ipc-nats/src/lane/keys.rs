@@ -1,4 +1,5 @@
-//! The stream of a lane's keys: one record for each, changed by compare-and-swap as those of places are.
+//! The stream of the keys of a priority stream: one record for each, changed by compare-and-swap
+//! like those of places.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,12 @@ use super::{EXPECTED, Lane, RECOGNIZED_FOR, Trouble};
 use crate::connection::{Refusal, Stored, code};
 use crate::keys::Claim;
 
-/// Records outlive the window by more than clocks should differ: their own times say when they are over.
+/// Records outlive the window by more than clocks should differ: the times in them say when they
+/// are over.
 const MARGIN: Duration = Duration::from_secs(30);
 
 impl Lane {
-    /// The stream, if the queue has keys; like the others otherwise.
+    /// The configuration of the stream, if the queue has keys; the rest is as in `others`.
     pub(super) fn keys_config(&self, settings: &QueueSettings, others: Config) -> Option<Config> {
         let window = settings.dedup_window?;
         Some(Config {
@@ -26,7 +28,7 @@ impl Lane {
         })
     }
 
-    /// What a key's record says, and its sequence; 0 if there is none.
+    /// The content of a key's record, and its sequence; 0 if there is none.
     pub(crate) async fn read_key(
         &self,
         key: u64,
@@ -41,7 +43,8 @@ impl Lane {
         Ok((found.sequence, Some(claim)))
     }
 
-    /// Replaces the record whose sequence is `expected`; 0: there is none. The new one's sequence.
+    /// Replaces the record whose sequence is `expected`; 0: there is none. Returns the new record's
+    /// sequence.
     pub(crate) async fn write_key(
         &self,
         key: u64,
@@ -57,7 +60,7 @@ impl Lane {
         match stored.await {
             Ok((stored, _)) => Ok(stored.seq),
             Err((Refusal::Error { code, .. }, _)) if code == code::WRONG_LAST_SEQUENCE => {
-                // Perhaps we did it ourselves, and the answer was lost.
+                // An earlier try may have written it, if the answer was lost.
                 match self.read_key(key, until).await? {
                     (seq, Some(found)) if found == *claim => Ok(seq),
                     _ => Err(Trouble::Changed),

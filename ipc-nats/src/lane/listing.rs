@@ -1,7 +1,8 @@
-//! Reads all records of a lane, through a consumer that lives for as long as that takes.
+//! Reads all records of a priority stream, through a consumer that lives for as long as that takes.
 //!
-//! What was there all the time is in the list. What was changed meanwhile may be missing: who must
-//! know that nothing is left compares [`last_change`](Lane::last_change) before and after.
+//! A record that existed all the time is in the list. A record that was changed meanwhile may be
+//! missing. A caller that must know that nothing is left compares
+//! [`last_change`](Lane::last_change) before and after.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -27,12 +28,11 @@ struct State {
     last_seq: u64,
 }
 
-/// How long to wait for the next record before it counts as deleted.
+/// The time to wait for the next record before it counts as deleted.
 const NEXT_WITHIN: Duration = Duration::from_millis(200);
 
 impl Lane {
-    /// All places that are taken, oldest change first, each once; without the contents of dead
-    /// letters.
+    /// All taken places, oldest change first, each once; without the contents of dead letters.
     pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
         Ok(self.count_and_list(until).await?.1)
     }
@@ -50,7 +50,7 @@ impl Lane {
             if let Some(places) = self.read_up_to(state.last_seq, until).await? {
                 return Ok((state.messages, places));
             }
-            // What was to come was deleted, or the server was away.
+            // The missing records were deleted, or the server was away.
             if Instant::now() >= until {
                 let servers = &self.connection.servers;
                 let text =
@@ -60,7 +60,8 @@ impl Lane {
         }
     }
 
-    /// Tells one state of the records from any later one, deletions aside.
+    /// A number that distinguishes the state of the records from any later one, except for
+    /// deletions.
     pub(crate) async fn last_change(&self, until: Instant) -> Result<u64, Trouble> {
         Ok(self.state(until).await?.last_seq)
     }
@@ -72,7 +73,7 @@ impl Lane {
         Ok(info.state)
     }
 
-    /// The records up to that sequence; `None`: they did not all come.
+    /// The records up to that sequence; `None`: some did not arrive.
     async fn read_up_to(
         &self,
         last_seq: u64,
@@ -114,12 +115,12 @@ impl Lane {
             }
         }
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.places, made.name);
-        // Nobody waits for it, and it would go by itself.
+        // No answer is needed, and the consumer would also end by itself.
         let _ = client.publish(subject, Bytes::new()).await;
         Ok(is_whole.then(|| latest(places)))
     }
 
-    /// The record in a message, and how many come after it.
+    /// The record in a message, and the number of messages after it.
     fn place_in(&self, message: &Message) -> Result<Option<(Place, u64)>, Trouble> {
         let reply = message.reply.as_ref();
         let Some(delivered) = reply.and_then(|reply| Delivered::read(reply)) else {
@@ -140,7 +141,7 @@ impl Lane {
     }
 }
 
-/// Of records of the same place the last one: the others were replaced while the list was read.
+/// Keeps the last record of each place: the others were replaced while the list was read.
 fn latest(mut places: Vec<Place>) -> Vec<Place> {
     let mut seen = HashSet::new();
     places.reverse();

@@ -1,7 +1,7 @@
-//! Which of a lane's numbered places may be free: where a sender tries first.
+//! The numbered places that may be free: where a sender tries first.
 //!
-//! Only hints. The server decides, by refusing to write a place that is taken. A lost hint costs a
-//! sender a reading of all records, a wrong one costs a request.
+//! These are only hints. The server decides, by refusing to write a place that is taken. A lost
+//! hint costs a sender a reading of all records, a wrong one costs a request.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct Hints {
     next: u32,
 }
 
-/// More are not remembered: they are found again by reading the records.
+/// The most places that are remembered. Others are found again by reading the records.
 const MOST: usize = 4096;
 
 impl Vacancies {
@@ -36,7 +36,7 @@ impl Vacancies {
         }
     }
 
-    /// The place that a sender should try.
+    /// The place that a sender should try next.
     pub(crate) fn guess(&self) -> u32 {
         let mut hints = self.lock();
         if let Some(place) = hints.free.pop_front() {
@@ -47,7 +47,7 @@ impl Vacancies {
         place
     }
 
-    /// Takes note that a place was freed.
+    /// Notes that a place was freed.
     pub(crate) fn freed(&self, place: u32) {
         let mut hints = self.lock();
         if place < self.capacity && hints.free.len() < MOST {
@@ -55,7 +55,7 @@ impl Vacancies {
         }
     }
 
-    /// Replaces all hints by what the records say: these places are taken, the others are free.
+    /// Replaces all hints from the records: these places are taken, the others are free.
     pub(crate) fn learn(&self, taken: impl Iterator<Item = u32>) {
         let taken: std::collections::HashSet<u32> = taken.collect();
         let mut hints = self.lock();

@@ -13,7 +13,7 @@ pub struct Program {
     pub(super) path: PathBuf,
 }
 
-/// Which of the programs found a suite of tests runs against.
+/// A choice among the programs found, for a suite of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Which {
     /// The one on the path, usually the distribution's.
@@ -35,7 +35,7 @@ const SKIPPED: &str = "IPC_SKIPPED_SUITES";
 static FOUND: LazyLock<Vec<Program>> = LazyLock::new(find);
 
 impl Program {
-    /// The programs of this machine: that of `NATS_SERVER` only, if it is set; otherwise the one on
+    /// The programs of this machine. If `NATS_SERVER` is set, only that one. Otherwise the one on
     /// the path, followed by those of `IPC_NATS_SERVERS`, a list of programs or folders. Without
     /// that list, a server in `target/nats-server-current` is used.
     #[must_use]
@@ -46,7 +46,7 @@ impl Program {
     /// Its version, such as `[2, 9, 10]`.
     ///
     /// # Panics
-    /// If it does not say so.
+    /// If it does not print its version.
     #[must_use]
     pub fn version(&self) -> Vec<u32> {
         let said = Command::new(&self.path).arg("--version").output();
@@ -59,8 +59,8 @@ impl Program {
         numbers.collect()
     }
 
-    /// The program for a suite of tests. If it is missing, says once for each suite that it was
-    /// skipped, also where the output of tests is captured.
+    /// The program for a suite of tests. If it is missing, prints once for each suite that it was
+    /// skipped, even where the output of tests is captured.
     #[must_use]
     pub fn get(which: Which, suite: &str) -> Option<Self> {
         let found = FOUND.get(which as usize);
@@ -95,7 +95,7 @@ fn find() -> Vec<Program> {
         .collect()
 }
 
-/// The program that is this file, or in this folder.
+/// The program at this path, or in this folder.
 fn program_at(path: &Path) -> Option<Program> {
     let named = path.join(NAME);
     let candidates = [path, &named];
