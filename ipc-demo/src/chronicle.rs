@@ -1,4 +1,4 @@
-//! Notes down what happened when, for the timeline.
+//! Records the events of a run with their times, for the timeline.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use ipc_node::pool::Loss;
 use crate::task::{self, Outcome};
 use crate::timeline::{self, Kill, Redelivery, TaskSpan, Timeline};
 
-/// The events of a run, in seconds since its begin.
+/// The events of a run, in seconds since its start.
 #[derive(Debug)]
 pub(crate) struct Chronicle {
     timeline: Timeline,
-    /// Since 1970.
+    /// The start of the run, since 1970.
     began: Duration,
 }
 
 impl Chronicle {
-    /// Of a run that begins now.
+    /// The chronicle of a run that starts now.
     pub(crate) fn begin() -> Self {
         Self {
             timeline: Timeline::default(),
@@ -24,7 +24,7 @@ impl Chronicle {
         }
     }
 
-    /// An answer came for the task called `what`.
+    /// Notes an answer for the task called `what`.
     pub(crate) fn answered(&mut self, outcome: &Outcome, what: String) {
         let (start_s, end_s) = (self.seconds(outcome.began), self.seconds(outcome.ended));
         let worker = outcome.worker.clone();
@@ -44,7 +44,7 @@ impl Chronicle {
         });
     }
 
-    /// A worker died just now, perhaps over the task called `what`.
+    /// Notes that a worker died just now, perhaps with the task called `what`.
     pub(crate) fn lost(&mut self, loss: &Loss, what: Option<String>) {
         let at_s = self.seconds(task::now());
         if let Some(((_, time), what)) = loss.job.zip(what) {

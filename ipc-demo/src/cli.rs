@@ -1,4 +1,4 @@
-//! What the command line means.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,14 @@ use ipc_demo::premises::Transport;
 
 /// Fingerprints files with a coordinator and worker processes that may be killed at any moment.
 ///
-/// Each file is a task; its content goes to a worker through shared memory; the worker answers with what
-/// `LC_ALL=C wc` and `sha256sum` print. Workers that die are replaced and their tasks done again: the report
-/// is exact whatever happens. Ctrl-C finishes what was begun; a second one stops at once.
+/// Each file is a task. Its content goes to a worker through shared memory. The worker answers with
+/// the output of `LC_ALL=C wc` and `sha256sum`. Workers that die are replaced, and their tasks are
+/// done again, so the report is always exact. Ctrl-C finishes the tasks that have begun; a second
+/// one stops at once.
 ///
-/// With --transport nats everything goes through a NATS server instead: one of the run's own on this host (it needs the program
-/// nats-server), or with --at one that you have, or a cluster. Then workers on other hosts can help: the run says how.
+/// With --transport nats everything goes through a NATS server. By default the run starts one on
+/// this host, which needs the program nats-server. With --at it uses a server or a cluster of
+/// yours. Then workers on other hosts can help: the run prints the command.
 #[derive(Debug, Parser)]
 #[command(name = "ipc-demo", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -26,7 +28,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Work for a run that is going on, with workers of your own, perhaps on another host
+    /// Lend workers to a run in progress, perhaps on another host
     Host(HostOptions),
     /// Become the NATS server of a run
     #[command(name = nats::COMMAND, hide = true)]
@@ -39,11 +41,11 @@ pub struct RunOptions {
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "simulate")]
     pub input: Vec<PathBuf>,
 
-    /// Instead of files, run N made-up tasks of 100 ms each
+    /// Instead of files, run N simulated tasks of 100 ms each
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub simulate: Option<u32>,
 
-    /// How many workers
+    /// Number of workers
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=60))]
     pub workers: u8,
 
@@ -51,12 +53,12 @@ pub struct RunOptions {
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=200))]
     pub kill_workers: u8,
 
-    /// What the messages travel over
+    /// Transport of the messages
     #[arg(long, value_enum, default_value_t)]
     pub transport: Transport,
 
-    /// For --transport nats: the server to use, nats://HOST:PORT, or a cluster's, nats://HOST:PORT,HOST:PORT?replicas=3; by
-    /// default one of the run's own
+    /// For --transport nats: the server to use, nats://HOST:PORT, or a cluster,
+    /// nats://HOST:PORT,HOST:PORT?replicas=3; by default the run starts its own
     #[arg(long, value_name = "URL", value_parser = servers)]
     pub at: Option<String>,
 
@@ -64,22 +66,23 @@ pub struct RunOptions {
     #[arg(long)]
     pub json: bool,
 
-    /// Draw who worked on what when
+    /// Draw a timeline of all workers and tasks into this file
     #[arg(long, value_name = "FILE.svg")]
     pub timeline: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct HostOptions {
-    /// The run's address: what a run over NATS says, or shm:demo-PID/run, with the number of the coordinator's process
+    /// Address of the run: printed by a run over NATS; otherwise shm:demo-PID/run, where PID is the
+    /// coordinator's process
     #[arg(long, value_name = "ADDRESS")]
     pub at: String,
 
-    /// How many workers
+    /// Number of workers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=60))]
     pub workers: u8,
 
-    /// What to call the workers, with a number behind; by default after this process
+    /// Name of the workers, followed by a number; by default made from this process
     #[arg(long)]
     pub name: Option<String>,
 }
@@ -89,7 +92,7 @@ pub struct ServerOptions {
     /// The process of the run
     pub parent: i32,
 
-    /// Where to keep things
+    /// Folder for the server's files
     pub folder: PathBuf,
 }
 
@@ -107,14 +110,14 @@ Exit codes:
   3    a file or folder could not be read, or there was no file: the report has the others
   130  interrupted";
 
-/// Something that NATS servers may be at.
+/// Checks that the text can be the address of NATS servers.
 fn servers(text: &str) -> Result<String, String> {
     nats::address(text, "run").map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
 
 impl RunOptions {
-    /// What clap can't know: options that do not go together. The program ends if they don't.
+    /// Rejects combinations of options that clap can't check. Ends the program if there is one.
     pub fn check(&self) {
         if self.at.is_some() && self.transport != Transport::Nats {
             let text = "--at names NATS servers: it goes with '--transport nats' only";

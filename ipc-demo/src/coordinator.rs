@@ -1,4 +1,4 @@
-//! The coordinator: hands out tasks, collects answers, and reports. Workers are the pool's.
+//! The coordinator: hands out tasks, collects answers, and reports. The pool manages the workers.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -26,22 +26,22 @@ use crate::source::{self, Done, Job, Step};
 use crate::tally::Tally;
 use crate::task::{self, Outcome, Task};
 
-/// What the coordinator is called among the nodes.
+/// The coordinator's name among the nodes.
 pub const COORDINATOR: &str = "coordinator";
-/// How many deliveries a task gets, besides those that end as planned.
+/// The number of deliveries of a task, besides those that end with a planned kill.
 const ATTEMPTS: u8 = 5;
-/// So many workers that die before they have anything to do, and workers can't work here.
+/// If this many workers die before they have a task, workers can't work here.
 const FALSE_STARTS: usize = 50;
-/// How many tasks may be with the pool at once.
+/// The most tasks that may be with the pool at once.
 const WINDOW: usize = 256;
 /// The largest part of a file that is one task.
 ///
-/// With what else is in its message it is no more than a NATS server takes as one.
+/// With the rest of its message it is at most what a NATS server accepts as one message.
 pub const PART_BYTES: usize = (1 << 20) - 12 * 1024;
-/// How much content may be with the pool at once. Only a server elsewhere has memory for more.
+/// The most content that may be with the pool at once. Only a server elsewhere has memory for more.
 const WINDOW_BYTES: usize = 16 << 20;
 
-/// Runs a plan in a namespace of its own and removes the namespace afterwards, whatever happens.
+/// Runs a plan in a namespace of its own, and always removes the namespace afterwards.
 ///
 /// # Errors
 /// When queues can't be made, workers can't be started, or the system refuses something.
@@ -49,7 +49,8 @@ pub fn run(plan: Plan, interrupts: &Interrupts, audience: &mut dyn Audience) -> 
     for note in premises::remove_dead_runs()? {
         audience.note(&note);
     }
-    // The namespace is ours once we are its coordinator, and to be removed from then on, also by a panic.
+    // Once this process is the coordinator, the namespace is its own. From then on the namespace
+    // must be removed, even after a panic.
     let (namespace, node) = premises::join_own()?;
     let premises = Premises::new(plan.transport, plan.at.as_deref(), namespace)?;
     let mut finished = run_in(&premises, &node, plan, interrupts, audience)?;
@@ -101,14 +102,14 @@ fn run_in(
     run.hand_out_and_collect()?;
     run.dismiss(plan.ending)?;
     let elapsed = started.elapsed();
-    // Only now: workers count what they sent after they sent it.
+    // Only now: workers count a message after they sent it.
     let stats = run.pool.stats()?;
     Ok(run.finish(stats, elapsed))
 }
 
-/// A pool that gives tasks up later, by the deaths that are planned, and workers as well.
+/// A pool that tolerates the planned deaths before it gives up tasks or workers.
 fn patient(pool: PoolBuilder, deaths: u8) -> PoolBuilder {
-    // A delivery that ends with a planned kill is an attempt like any other.
+    // A delivery that ends with a planned kill is an ordinary attempt.
     pool.attempt_limit(deaths.saturating_add(ATTEMPTS))
         .intensity(Intensity {
             deaths: FALSE_STARTS,
@@ -120,19 +121,19 @@ fn patient(pool: PoolBuilder, deaths: u8) -> PoolBuilder {
         })
 }
 
-/// Whether the user wants to stop.
+/// The user's request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stopping {
     No,
-    /// When the workers have finished what they began.
+    /// Stops when the workers have finished what they began.
     Soon,
     Now,
 }
 
-/// A job's part that is with the pool.
+/// A part of a job that is with the pool.
 struct Part {
     job: usize,
-    /// Whether the content ended with it.
+    /// Set if the content ended with this part.
     is_last: bool,
     bytes: usize,
 }
@@ -142,10 +143,10 @@ struct Run<'a> {
     jobs: Vec<Job>,
     /// Jobs with a part to be submitted, the next one last.
     backlog: Vec<usize>,
-    /// How many jobs came to an end, well or not.
+    /// The number of jobs that ended, successfully or not.
     done: usize,
     open: OpenTickets<Outcome>,
-    /// By ticket.
+    /// Keyed by ticket.
     parts: HashMap<u64, Part>,
     workers: Roster,
     dead_lettered: u64,
@@ -163,7 +164,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn hand_out_and_collect(&mut self) -> Result<()> {
-        // Short enough for a prompt kill, and for a second try at a full queue.
+        // Short enough for a prompt kill, and for a retry at a full queue.
         const PATIENCE: Duration = Duration::from_millis(20);
         while !self.is_complete() {
             let mut wait = PATIENCE;
@@ -175,7 +176,7 @@ impl Run<'_> {
                 Stopping::Now => return Ok(()),
             }
             if let Err(error) = self.premises.check() {
-                // Now: without its server nothing ends quickly.
+                // At once: without its server nothing ends quickly.
                 self.audience.note(&format!("{error}; ending"));
                 return Err(error);
             }
@@ -209,7 +210,8 @@ impl Run<'_> {
         self.stopping
     }
 
-    /// Submits parts until there is no room for more. `false`: there may be, but the time was up.
+    /// Submits parts until there is no room for more. `false`: the time was up, and there may be
+    /// room.
     fn hand_out(&mut self, time: Duration) -> Result<bool> {
         let until = Instant::now() + time;
         while self.has_window() {
@@ -258,7 +260,8 @@ impl Run<'_> {
             deaths: self.doom.deaths_of(index),
         };
         let (mut content, known_bytes) = job.content()?;
-        // One more than is known, to see the end; and what is said to be empty may not be (`/proc`).
+        // One byte more than is known, to detect the end. A file that claims to be empty may not be
+        // (`/proc`).
         let room = usize::try_from(known_bytes)
             .unwrap_or(PART_BYTES)
             .saturating_add(1)
@@ -283,7 +286,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Cancels what no worker has begun.
+    /// Cancels all tasks that no worker has begun.
     fn take_back(&mut self) {
         let waiting = self.open.iter().filter(|ticket| !ticket.is_begun());
         waiting.for_each(Ticket::cancel);
@@ -343,7 +346,7 @@ impl Run<'_> {
         self.audience.progress(self.done, self.jobs.len());
     }
 
-    /// Kills whoever is in the middle of a task that is to be killed over.
+    /// Kills each worker that is in the middle of a task chosen for a kill.
     fn carry_out_kills(&mut self) {
         if self.doom.is_pending() {
             for victim in self.doom.victims(&self.pool.workers()) {
@@ -363,7 +366,7 @@ impl Run<'_> {
         }
     }
 
-    /// Tells the workers that it is over and waits for them, but not for ever.
+    /// Tells the workers to end, and waits for them for a limited time.
     fn dismiss(&mut self, ending: Ending) -> Result<(), ControlError> {
         const PATIENCE: Duration = Duration::from_secs(10);
         self.workers.seen(&self.pool.workers());
@@ -386,7 +389,7 @@ impl Run<'_> {
     }
 
     fn finish(self, (tasks, results): (QueueStats, QueueStats), elapsed: Duration) -> Finished {
-        // Whoever is left is killed.
+        // The remaining workers are killed.
         drop(self.pool);
         let nodes = Registry::open(self.premises.namespace())
             .map(|registry| registry.nodes(Duration::from_secs(10)))

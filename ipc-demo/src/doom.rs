@@ -1,7 +1,8 @@
-//! The tasks over which workers are to be killed.
+//! The tasks over which workers are killed.
 //!
-//! Such a task takes long until it was killed over as often as planned, so whoever holds it meanwhile is in
-//! the middle of it for certain. Decides who is to die and when; the killing is the pool's.
+//! Such a task takes long until it was killed as often as planned. So its worker is certainly in
+//! the middle of it meanwhile. This module decides which worker dies and when; the pool does the
+//! killing.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,18 +11,18 @@ use ipc_node::pool::WorkerStatus;
 
 use crate::source::Job;
 
-/// Who is to die over what.
+/// The planned kills.
 #[derive(Debug)]
 pub(crate) struct Doom {
-    /// How often each chosen job's first part is to be killed over, until it is submitted.
+    /// The number of times that each chosen job's first part will be killed, until it is submitted.
     chosen: HashMap<usize, u8>,
-    /// How often yet those submitted are, by ticket.
+    /// The number of kills still to come for each submitted task, by ticket.
     pending: HashMap<u64, u8>,
-    /// Workers that were told to die.
+    /// Workers that have been told to die.
     dying: HashSet<u64>,
 }
 
-/// For how long a victim is left alone, so that it is in the middle of its task.
+/// The time for which a victim is left alone, so that it is in the middle of its task.
 const MIDDLE: Duration = Duration::from_millis(5);
 
 impl Doom {
@@ -31,7 +32,7 @@ impl Doom {
             .filter(|job| jobs[*job].result().is_none())
             .collect();
         fastrand::shuffle(&mut open);
-        // A file that can't be read comes to no worker.
+        // A file that can't be read never reaches a worker.
         let readable = open.iter().filter(|job| jobs[**job].content().is_ok());
         let victims: Vec<&usize> = readable.take(kills).collect();
         let mut chosen: HashMap<usize, u8> = HashMap::new();
@@ -46,29 +47,29 @@ impl Doom {
         }
     }
 
-    /// How often the job that is killed over most often is.
+    /// The highest number of kills of one job.
     pub(crate) fn most_deaths(&self) -> u8 {
         self.chosen.values().copied().max().unwrap_or(0)
     }
 
-    /// How often the job is to be killed over, when it is submitted next.
+    /// The number of kills for this job at its next submission.
     pub(crate) fn deaths_of(&self, job: usize) -> u8 {
         self.chosen.get(&job).copied().unwrap_or(0)
     }
 
-    /// It was submitted.
+    /// Notes that the job was submitted.
     pub(crate) fn submitted(&mut self, job: usize, ticket: u64) {
         if let Some(deaths) = self.chosen.remove(&job) {
             self.pending.insert(ticket, deaths);
         }
     }
 
-    /// Whether somebody is to die over something that was submitted.
+    /// Returns whether a worker is still to die over a submitted task.
     pub(crate) fn is_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Who is to be killed now. Guests are not ours to kill.
+    /// The workers to kill now. Remote workers are not this process's to kill.
     pub(crate) fn victims(&mut self, workers: &[WorkerStatus]) -> Vec<u64> {
         let mut victims = Vec::new();
         for worker in workers.iter().filter(|worker| !worker.is_guest) {

@@ -1,12 +1,12 @@
 //! Lines, words, bytes and SHA-256 of a byte stream, interruptible at every byte.
 //!
-//! [`Progress`] is the whole state of the work, small and serialisable: it travels with each part of a
-//! large file, so any worker can do any part. A worker may die at any moment: its part is done again
-//! from the same `Progress`, with the same result, because nothing outside of it was changed.
+//! [`Progress`] is the whole state of the work, small and serialisable. It travels with each part
+//! of a large file, so any worker can do any part. A worker may die at any moment. Its part is done
+//! again from the same `Progress`, with the same result, because nothing outside of it was changed.
 //!
-//! Counts as GNU coreutils 9.1 does in the C locale (`src/wc.c`, the branch for single-byte locales).
-//! Does not read files, and does not tell whether parts come in the right order: that is the sender's
-//! business.
+//! Counts as GNU coreutils 9.1 does in the C locale (`src/wc.c`, the branch for single-byte
+//! locales). Does not read files, and does not check the order of the parts: the sender must keep
+//! it.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 
-/// How far the fingerprinting of one byte stream has come.
+/// The state of fingerprinting one byte stream.
 ///
 /// `Progress::default()` is the start of a stream. Equal values have seen streams of equal length,
 /// counts and hash, however these were cut into parts. Serialised with postcard it takes 109 to 136
@@ -41,21 +41,21 @@ pub struct Progress {
     lines: u64,
     words: u64,
     bytes: u64,
-    /// Whether the word that the last byte belongs to has been counted.
+    /// Set if the word that the last byte belongs to has been counted.
     in_word: bool,
     hasher: Hasher,
 }
 
-/// What `LC_ALL=C wc` and `sha256sum` say of a byte stream.
+/// The output of `LC_ALL=C wc` and `sha256sum` for a byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// How many `\n` there are; a last line without one is not counted.
+    /// The number of `\n`; a last line without one is not counted.
     pub lines: u64,
-    /// How many runs of bytes between whitespace have a printable byte among them.
+    /// The number of runs of bytes between whitespace with at least one printable byte.
     pub words: u64,
-    /// How many bytes there are.
+    /// The number of bytes.
     pub bytes: u64,
-    /// The hash of all of them.
+    /// The hash of all bytes.
     pub sha256: Sha256Sum,
 }
 
@@ -64,7 +64,7 @@ pub struct Fingerprint {
 pub struct Sha256Sum(pub [u8; 32]);
 
 impl Progress {
-    /// Takes the next bytes of the stream into account, any number of them.
+    /// Processes the next bytes of the stream, any number of them.
     pub fn update(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         self.hasher.0.update(bytes);
@@ -81,12 +81,13 @@ impl Progress {
         }
     }
 
-    /// How many bytes have been taken into account: the offset of the next part.
+    /// The number of bytes processed so far: the offset of the next part.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Without branches: text has a word boundary every few bytes, which no processor predicts.
+    /// Counts without branches: text has a word boundary every few bytes, which no processor
+    /// predicts.
     fn count(&mut self, bytes: &[u8]) {
         let (mut lines, mut words, mut in_word) = (0, 0, u32::from(self.in_word));
         for &byte in bytes {
@@ -148,16 +149,16 @@ impl<'de> Deserialize<'de> for Hasher {
     }
 }
 
-/// What a byte does to the word it stands in; each field is 0 or 1.
+/// The effect of a byte on the word around it; each field is 0 or 1.
 #[derive(Clone, Copy)]
 struct Class {
-    /// After it, we are in a word.
+    /// After this byte, the position is inside a word.
     starts: u32,
-    /// If we were in a word, we still are.
+    /// If the position was inside a word, it still is.
     keeps: u32,
 }
 
-/// Every byte in the C locale. What is neither printable nor whitespace leaves everything as it is.
+/// Every byte in the C locale. A byte that is neither printable nor whitespace changes nothing.
 const CLASSES: [Class; 256] = {
     let mut classes = [Class {
         starts: 0,
@@ -263,7 +264,8 @@ mod tests {
         }
     }
 
-    /// Bytes of every kind, half of the blocks with far more words and whitespace than chance gives.
+    /// Bytes of every kind; half of the blocks have far more words and whitespace than chance
+    /// gives.
     fn stream(max_blocks: usize) -> impl Strategy<Value = Vec<u8>> {
         let block = (any::<bool>(), any::<u128>()).prop_map(|(wordy, random)| {
             let telling = b" \t\n\x0b\x0c\r!~az\x00\x08\x0e\x7f\x80\xff";
@@ -303,7 +305,7 @@ mod tests {
         progress.words
     }
 
-    /// The same definition, said in another way.
+    /// The same definition, in another form.
     fn words_by_splitting(bytes: &[u8]) -> u64 {
         let runs = bytes.split(|byte| byte.is_ascii_whitespace() || *byte == 0x0b);
         runs.filter(|run| run.iter().any(u8::is_ascii_graphic))
@@ -318,7 +320,7 @@ mod tests {
             if !as_9_1 {
                 let note =
                     "note: this wc counts non-printable words, unlike coreutils 9.1: not compared";
-                // Past the capture of the test harness, which would hide it.
+                // Bypasses the capture of the test harness, which would hide it.
                 let _ = writeln!(std::io::stderr(), "{note}");
             }
             as_9_1

@@ -1,11 +1,12 @@
-//! From the paths somebody gave to the files there are to fingerprint.
+//! Finds the files to fingerprint at the given paths.
 //!
-//! Folders are walked as `find PATH -type f` walks them: symbolic links inside are not followed, and
-//! neither they nor fifos, sockets and devices are files. A path that was given itself is taken at its
-//! word: a link is followed, and what is neither file nor folder is a problem to report.
+//! Folders are walked as `find PATH -type f` walks them. Symbolic links inside are not followed;
+//! links, fifos, sockets and devices are not files. A path that was given itself is treated
+//! differently: a link is followed, and anything else than a file or a folder is a problem to
+//! report.
 //!
-//! Nothing is opened but folders, and nothing here fails: the world may change while it is looked at, so
-//! a path that cannot be read becomes an [`Input`] that says why, and the rest is found all the same.
+//! Only folders are opened, and nothing here fails, because paths may change during the walk. A
+//! path that can't be read becomes an [`Input`] with the reason, and the rest is still found.
 
 use std::fs::{self, FileType, Metadata};
 use std::io;
@@ -14,22 +15,22 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-/// A file to fingerprint, or a path that cannot be, and why.
+/// A file to fingerprint, or a path that can't be, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// The path as given, or the folder as given and the way from there. Not necessarily UTF-8.
     pub path: PathBuf,
-    /// How long the file was when it was found, or why it cannot be read.
+    /// The length of the file when it was found, or why it can't be read.
     ///
-    /// May lag, and is zero for files the kernel makes up (`/proc`): fit for a progress bar, not for
-    /// deciding where a file ends.
+    /// May be out of date, and is zero for files that the kernel makes up (`/proc`). Fit for a
+    /// progress bar, not for finding the end of a file.
     pub bytes_hint: Result<u64, String>,
 }
 
 /// The files at and under `paths`, in the order of `paths`.
 ///
-/// Those under one folder come in the byte order of their paths, as from `LC_ALL=C sort`. A file that is
-/// reached twice is listed twice, as by `wc`.
+/// Files under one folder come in the byte order of their paths, as from `LC_ALL=C sort`. A file
+/// that is reached twice is listed twice, as by `wc`.
 ///
 /// ```
 /// use ipc_demo::input::find;
@@ -76,7 +77,7 @@ fn inside(folder: &Path) -> Vec<Input> {
     inputs
 }
 
-/// `None` for the folders themselves, and for whatever `find -type f` would not name.
+/// `None` for the folders themselves, and for everything that `find -type f` would not list.
 fn from_walk(folder: &Path, entry: walkdir::Result<DirEntry>) -> Option<Input> {
     match entry {
         Ok(entry) if !entry.file_type().is_file() => None,
@@ -240,7 +241,7 @@ mod tests {
         let folder = sample();
         let locked = folder.path().join("a");
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
-        // Nothing is unreadable for root; the walk's errors are covered by the test above.
+        // Root can read everything; the test above covers the walk's errors.
         let expected = if fs::read_dir(&locked).is_ok() { 0 } else { 1 };
         let found = find([folder.path()]);
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();

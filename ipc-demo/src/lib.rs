@@ -1,14 +1,19 @@
 //! The demonstration: a coordinator, workers, and files to fingerprint.
 //!
-//! The coordinator submits every file as a job to a pool, a worker answers with what `LC_ALL=C wc` and `sha256sum` would
-//! print, and the coordinator reports. Workers are processes that know nothing but an address (or threads, with the
-//! `local` transport); they may be killed at any moment, and the report stays exact.
+//! The coordinator submits every file as a job to a pool. A worker answers with the output that
+//! `LC_ALL=C wc` and `sha256sum` would print, and the coordinator reports. Workers are processes
+//! that know only an address (or threads, with the `local` transport). They may be killed at any
+//! moment, and the report stays exact.
 //!
-//! The pure half, tested by calling it: [`input`] finds the files, [`fingerprint`] is the work, [`report`]
-//! says what came out, [`timeline`] draws who did what when, and who died doing it. The other half:
-//! [`task`] is what travels and what is done about it, [`plan`] what a run is to be, [`premises`] where it is, [`nats`] a server for it,
-//! [`coordinator`] hands out and collects; `doom` says who dies, `roster`, `chronicle` and `tally` note who did what, `outage` bears with
-//! a server that is away. Starting workers, seeing them die, replacing them and trying their jobs again is the pool's business.
+//! The pure half is tested by calling it: [`input`] finds the files, [`fingerprint`] is the work,
+//! [`report`] states the results, and [`timeline`] draws which worker did what when, and which died
+//! doing it.
+//!
+//! The other half: [`task`] is what travels and what is done with it. [`plan`] describes a run,
+//! [`premises`] its place, [`nats`] a server for it. [`coordinator`] hands out and collects. `doom`
+//! selects the workers to kill. `roster`, `chronicle` and `tally` note which worker did what.
+//! `outage` handles a server that is away. The pool starts workers, sees them die, replaces them
+//! and retries their jobs.
 #![forbid(unsafe_code)]
 
 mod chronicle;

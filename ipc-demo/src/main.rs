@@ -27,13 +27,13 @@ use signal_hook::iterator::Signals;
 use cli::{Cli, Command, HostOptions, RunOptions};
 use show::Show;
 
-/// What the shell expects of a program ended by Ctrl-C.
+/// The exit code that the shell expects of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
-/// An input could not be read, or there was none.
+/// The exit code if an input could not be read, or there was none.
 const NOT_READ: u8 = 3;
 
 fn main() -> ExitCode {
-    // Started as /proc/self/exe, a worker would be "exe" to `ps` and `top`.
+    // A worker is started as /proc/self/exe, so `ps` and `top` would show it as "exe".
     let _ = prctl::set_name(c"ipc-demo");
     #[cfg(feature = "nats")]
     ipc_nats::register();
@@ -56,7 +56,7 @@ fn run(options: &RunOptions) -> Result<ExitCode> {
     options.check();
     let interrupts = Interrupts::default();
     count_signals(&interrupts)?;
-    // Before the work: it would be a pity to find out after it.
+    // Before the work, so that an unwritable file fails at once.
     let mut timeline = options.timeline.as_deref().map(create).transpose()?;
     let mut show = Show::new(options);
     let finished = coordinator::run(plan(options), &interrupts, &mut show)?;
@@ -124,7 +124,7 @@ fn plan(options: &RunOptions) -> Plan {
     }
 }
 
-/// Says on stdout what came of it.
+/// Prints the result on stdout.
 fn tell(options: &RunOptions, finished: &Finished) -> Result<()> {
     let mut text = if options.json {
         finished.report.to_json()? + "\n"
@@ -135,7 +135,7 @@ fn tell(options: &RunOptions, finished: &Finished) -> Result<()> {
         text += &report::nodes_to_text(&finished.nodes, Look::of_stdout());
     }
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads it has read enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing the report"),
     }
@@ -155,7 +155,8 @@ fn count_signals(interrupts: &Interrupts) -> Result<()> {
     Ok(())
 }
 
-/// A server that does not answer would keep us from taking anything away. Workers, and a server of our own, end with this process.
+/// Ends the process even if a server that does not answer blocks the clean-up. Workers, and the
+/// run's own server, end with this process.
 fn end_at_any_rate() {
     const AT_ONCE: Duration = Duration::from_secs(5);
     thread::sleep(AT_ONCE);
@@ -163,7 +164,7 @@ fn end_at_any_rate() {
     process::exit(INTERRUPTED.into());
 }
 
-/// Lends workers to another's run, for as long as it goes on.
+/// Lends workers to another process's run, until that run ends.
 fn host(options: &HostOptions) -> Result<()> {
     let nodes = premises::nodes_of_run(&options.at);
     let own_name = || format!("host{}", process::id());

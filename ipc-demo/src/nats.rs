@@ -1,6 +1,7 @@
-//! NATS servers for a run: those that are given, or one of its own, on a free port of 127.0.0.1.
+//! NATS servers for a run: the given ones, or one of its own, on a free port of 127.0.0.1.
 //!
-//! Its own is killed with the run, and by the kernel if the run is. What it stores lies in the run's folder, and is removed with it.
+//! The run's own server is killed with the run, and by the kernel if the run is killed. Its store
+//! is in the run's folder, and is removed with the folder.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -16,28 +17,28 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 use serde::Deserialize;
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     url: String,
 }
 
-/// What the server writes down of its ports.
+/// The server's record of its ports.
 #[derive(Deserialize)]
 struct Ports {
     nats: Vec<String>,
 }
 
 const PROGRAM: &str = "nats-server";
-/// How this program is told to become the server.
+/// The subcommand that makes this program become the server.
 pub const COMMAND: &str = "nats-server";
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
-/// What it writes to its standard error, in its folder.
+/// The file in its folder with its standard error.
 const LOG: &str = "log";
 
 impl Server {
-    /// Starts one that keeps its things in `folder`, and waits until it listens.
+    /// Starts a server that keeps its files in `folder`, and waits until it listens.
     ///
     /// # Errors
     /// When there is no such program, or it does not start.
@@ -54,7 +55,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Ctrl-C is not for it.
+            // Ctrl-C must not reach the server.
             .process_group(0)
             .spawn()
             .context("starting a NATS server")?;
@@ -88,13 +89,13 @@ impl Server {
         }
     }
 
-    /// Whether it still runs.
+    /// Checks that it still runs.
     ///
     /// # Errors
     /// When it has ended.
     pub fn check(&self) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
-        // It stays to be reaped when dropped.
+        // The process is reaped later, on drop.
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let how = match waitid(Id::Pid(pid), look) {
             Ok(WaitStatus::StillAlive) => return Ok(()),
@@ -104,7 +105,8 @@ impl Server {
         bail!("the run's own {PROGRAM} ended ({how}), and all tasks with it: start the run again")
     }
 
-    /// The address there of the pool of that name, which lasts as long as the server.
+    /// The address of the pool of that name on this server. It is valid as long as the server
+    /// lives.
     #[must_use]
     pub fn address(&self, pool: &str) -> String {
         format!("{}/{pool}?storage=memory", self.url)
@@ -134,7 +136,7 @@ fn listening(ports: &Path) -> Option<String> {
 /// # Errors
 /// When that process has ended already, or there is no such program.
 pub fn become_server(parent: i32, folder: &Path) -> Result<()> {
-    // The signal comes when the *thread* that started us ends: it is the main one.
+    // The signal comes when the *thread* that started this process ends: it is the main one.
     prctl::set_pdeathsig(Signal::SIGKILL).context("arming the parent-death signal")?;
     ensure!(getppid().as_raw() == parent, "the run has ended already");
     let error = Command::new(PROGRAM)
@@ -146,10 +148,11 @@ pub fn become_server(parent: i32, folder: &Path) -> Result<()> {
     Err(error).with_context(|| format!("starting {PROGRAM}"))
 }
 
-/// The address of the pool of that name at these servers: `nats://HOST[:PORT][,HOST[:PORT]][?OPTIONS]`.
+/// The address of the pool of that name at these servers:
+/// `nats://HOST[:PORT][,HOST[:PORT]][?OPTIONS]`.
 ///
 /// # Errors
-/// When that is no address of servers.
+/// When `servers` is not an address of servers.
 pub fn address(servers: &str, pool: &str) -> Result<String> {
     let (hosts, options) = servers.split_at(servers.find('?').unwrap_or(servers.len()));
     let address = format!("{}/{pool}{options}", hosts.trim_end_matches('/'));
@@ -170,8 +173,8 @@ fn check(_: &str) -> Result<()> {
     bail!("this build has no NATS client: build ipc-demo with --features nats")
 }
 
-/// An address as it may be shown to be typed elsewhere: without the login, which is not for
-/// everybody to see.
+/// An address as it may be displayed, for typing elsewhere: without the login, which must stay
+/// private.
 #[must_use]
 pub fn shown(address: &str) -> String {
     let (place, options) = address.split_at(address.find('?').unwrap_or(address.len()));

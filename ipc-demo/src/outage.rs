@@ -1,15 +1,16 @@
-//! A server that can't be reached for a while: it is started again, or its cluster elects another leader.
+//! A server that can't be reached for a while: it is restarted, or its cluster elects another
+//! leader.
 
 use std::time::{Duration, Instant};
 
-/// Since when nothing could be sent.
+/// The time since which nothing could be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outage(Option<Instant>);
 
-/// What to do about it.
+/// The reaction to a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advice {
-    /// It has just begun: say so, and try again.
+    /// The outage has just begun: report it, and retry.
     TellAndRetry,
     Retry,
     GiveUp,
@@ -19,12 +20,12 @@ pub(crate) enum Advice {
 const LONGEST: Duration = Duration::from_secs(30);
 
 impl Outage {
-    /// It is over.
+    /// Notes that the outage is over.
     pub(crate) fn over(&mut self) {
         self.0 = None;
     }
 
-    /// Something could not be sent.
+    /// Notes that a send failed.
     pub(crate) fn failed(&mut self, now: Instant) -> Advice {
         match self.0 {
             None => {

@@ -1,4 +1,4 @@
-//! What a run is to be, who wants to know how it goes, and what it came to.
+//! The plan of a run, its audience, and its result.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -10,33 +10,33 @@ use crate::report::Report;
 use crate::source::Job;
 use crate::timeline::Timeline;
 
-/// What a run is to be.
+/// The plan of a run.
 #[derive(Debug)]
 pub struct Plan {
-    /// What is to be done.
+    /// The jobs to do.
     pub jobs: Vec<Job>,
-    /// How many workers do it.
+    /// The number of workers.
     pub workers: usize,
-    /// How many of them are killed in the middle of a task.
+    /// The number of workers that are killed in the middle of a task.
     pub kills: usize,
-    /// What the messages travel over.
+    /// The transport of the messages.
     pub transport: Transport,
-    /// Where the NATS servers are; `None`: one of the run's own.
+    /// The addresses of the NATS servers; `None`: one of the run's own.
     pub at: Option<String>,
-    /// Whether workers get a `Shutdown` message each at the end, or find the queue closed.
+    /// The way in which workers learn of the end.
     pub ending: Ending,
 }
 
-/// How the workers learn that it is over.
+/// The way in which workers learn of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The queue is closed: each goes when it is drained.
+    /// The queue is closed: each worker ends when it is drained.
     Close,
-    /// One `Shutdown` message for each.
+    /// One `Shutdown` message for each worker.
     Shutdown,
 }
 
-/// Somebody who wants to know how it goes.
+/// A listener that follows the progress of a run.
 pub trait Audience {
     /// A job was done.
     fn progress(&mut self, done: usize, all: usize);
@@ -44,20 +44,21 @@ pub trait Audience {
     fn note(&mut self, text: &str);
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Finished {
     /// The figures.
     pub report: Report,
-    /// Who did what when.
+    /// Which worker did what when.
     pub timeline: Timeline,
     /// The jobs with their results.
     pub jobs: Vec<Job>,
     /// Every node's statistics.
     pub nodes: Vec<NodeInfo>,
-    /// Whether it was interrupted: jobs are missing.
+    /// Set if the run was interrupted: jobs are missing.
     pub interrupted: bool,
 }
 
-/// How often the user asked to stop: once, and what was begun is finished; twice, and it is not.
+/// The number of times that the user asked to stop. After one, tasks that have begun are finished;
+/// after two, they are not.
 pub type Interrupts = Arc<AtomicUsize>;

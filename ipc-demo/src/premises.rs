@@ -1,6 +1,6 @@
-//! Where a run is: the namespace of its nodes, and the address of its pool.
+//! The place of a run: the namespace of its nodes, and the address of its pool.
 //!
-//! Whoever dies leaves a namespace behind that the next run removes: see [`remove_dead_runs`].
+//! A killed run leaves a namespace behind that the next run removes: see [`remove_dead_runs`].
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ use ipc_shm::Namespace;
 use crate::coordinator::COORDINATOR;
 use crate::{nats, task};
 
-/// What the messages travel over.
+/// The transport of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
     /// Threads of one process.
@@ -26,43 +26,44 @@ pub enum Transport {
     /// Processes that share memory.
     #[default]
     Shm,
-    /// Processes that share nothing but sockets, at which the coordinator serves its queues.
+    /// Processes that share only sockets, at which the coordinator serves its queues.
     Unix,
-    /// Processes, perhaps of several hosts, that share nothing but a NATS server.
+    /// Processes, perhaps of several hosts, that share only a NATS server.
     Nats,
 }
 
-/// A run's namespace and address, with everything that is there. Removed when dropped.
+/// A run's namespace and address, with all of their content. Removed when dropped.
 #[derive(Debug)]
 pub struct Premises {
     transport: Transport,
     namespace: Namespace,
     address: String,
-    /// If the run has one of its own.
+    /// The run's own server, if there is one.
     server: Option<nats::Server>,
     is_removed: bool,
 }
 
 /// The prefix of every namespace of a run.
 const PREFIX: &str = "demo-";
-/// Longer than a run takes from its first file to its joining.
+/// Longer than the time between a run's first file and its joining.
 const BEGINNING: Duration = Duration::from_secs(60);
-/// How many others may have runs by the number of this process.
+/// The most other runs with this process's number.
 const MOST_TURNS: u32 = 100;
-/// What a run's pool is called in the run's folder.
+/// The name of a run's pool in the run's folder.
 const POOL: &str = "run";
-/// The folder there of a NATS server of its own.
+/// The folder of a NATS server of the run's own.
 const SERVER: &str = "nats";
-/// A NATS server doesn't see a worker die, but that nothing is heard of it.
+/// A NATS server detects a worker's death only by this long a silence.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Tells a worker in which namespace it is a node.
+/// The environment variable with a worker's namespace of nodes.
 const NODES: &str = "IPC_DEMO_NODES";
 
 impl Premises {
-    /// Those of the coordinator of `namespace`, whose they are from now on; for NATS `at` these servers, or one of its own.
+    /// The premises of the coordinator of `namespace`, which now own the namespace. With NATS, they
+    /// use the servers `at`, or a server of their own.
     ///
     /// # Errors
-    /// When a NATS server can't be started, or that is none.
+    /// When a NATS server can't be started, or `at` is not an address of servers.
     pub fn new(transport: Transport, at: Option<&str>, namespace: Namespace) -> Result<Self> {
         let mut server = None;
         let address = locate(transport, at, &namespace, &mut server)
@@ -76,25 +77,25 @@ impl Premises {
         })
     }
 
-    /// Where the nodes are.
+    /// The namespace of the nodes.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// What the messages travel over.
+    /// The transport of the messages.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// Where the pool is.
+    /// The address of the pool.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Whether all that is of the run's own is well.
+    /// Checks that all parts of the run's own are well.
     ///
     /// # Errors
     /// When its NATS server has ended.
@@ -102,7 +103,7 @@ impl Premises {
         self.server.as_ref().map_or(Ok(()), nats::Server::check)
     }
 
-    /// How the pool is to be started there, with so many workers.
+    /// A builder for the pool there, with this number of workers.
     pub fn pool(&self, workers: usize) -> PoolBuilder {
         let builder = Pool::builder().at(&self.address).workers(workers);
         let nodes = Some(&self.namespace);
@@ -113,13 +114,13 @@ impl Premises {
         }
     }
 
-    /// Removes everything. What is left all the same: nothing, unless something is wrong.
+    /// Removes everything. Returns what is still left: nothing, unless something is wrong.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn remove(mut self) -> Result<Vec<String>> {
         self.is_removed = true;
-        // The pool has ended, and should have taken them with it.
+        // The pool has ended, and should have removed them.
         let mut left = queues(&self.address).to_vec();
         left.retain(|queue| exists(queue));
         left.extend(self.clear()?);
@@ -128,7 +129,7 @@ impl Premises {
 
     fn clear(&mut self) -> Result<Vec<String>> {
         match self.server.take() {
-            // With all that it has.
+            // With its whole store.
             Some(server) => {
                 drop(server);
                 remove_folder(&self.namespace)
@@ -141,13 +142,13 @@ impl Premises {
 impl Drop for Premises {
     fn drop(&mut self) {
         if !self.is_removed {
-            // Something failed before this; whoever hears of it need not hear of this, too.
+            // An earlier failure led here; its report is enough.
             let _ = self.clear();
         }
     }
 }
 
-/// Where the pool is to be; a server that was started for it.
+/// The address of the pool, and the server that was started for it.
 fn locate(
     transport: Transport,
     at: Option<&str>,
@@ -156,11 +157,11 @@ fn locate(
 ) -> Result<String> {
     let run = namespace.name();
     Ok(match (transport, at) {
-        // Names of this process's threads: the run is in the name.
+        // These names belong to this process's threads: the run is in the name.
         (Transport::Local, _) => format!("local:{run}"),
         (Transport::Shm, _) => format!("shm:{run}/{POOL}"),
         (Transport::Unix, _) => format!("unix:{}/{POOL}", namespace.path().display()),
-        // Elsewhere a process of our number may have a run there, too.
+        // On another host, a process with the same number may also have a run there.
         (Transport::Nats, Some(servers)) => {
             nats::address(servers, &format!("{run}-{:08x}", fastrand::u32(..)))?
         }
@@ -173,8 +174,8 @@ fn locate(
 
 /// Becomes the coordinator of a namespace for this process's run.
 ///
-/// Another container that shares the memory may have a process of our number, with a run of its
-/// own: the first to join has the name, and the next takes another.
+/// Another container that shares the memory may have a process with this number, with a run of its
+/// own. The first to join has the name, and the next one takes another.
 ///
 /// # Errors
 /// When the table of nodes can't be made or used.
@@ -189,7 +190,7 @@ pub fn join_own() -> Result<(Namespace, Node)> {
     unreachable!("the loop returns")
 }
 
-/// The namespace that this process's run has, if nobody else has it.
+/// The namespace of this process's run, if no other run has it.
 ///
 /// # Errors
 /// Never: the name is valid.
@@ -202,7 +203,7 @@ pub fn namespace_of_run(turn: u32) -> Result<Namespace> {
     Ok(Namespace::new(&name)?)
 }
 
-/// This program again, as a worker that is a node of that namespace.
+/// A command that starts this program as a worker, which is a node of that namespace.
 #[must_use]
 pub fn worker(nodes: Option<&Namespace>) -> Command {
     // Not `current_exe`: after a rebuild its path says "(deleted)".
@@ -214,13 +215,13 @@ pub fn worker(nodes: Option<&Namespace>) -> Command {
     command
 }
 
-/// Where this worker is a node, if it is one.
+/// The namespace in which this worker is a node, if it is one.
 #[must_use]
 pub fn nodes_of_worker() -> Option<Namespace> {
     Namespace::new(&std::env::var(NODES).ok()?).ok()
 }
 
-/// Where the nodes are of the run at that address, if it shares memory with us.
+/// The namespace of the nodes of the run at that address, if it shares memory with this process.
 #[must_use]
 pub fn nodes_of_run(address: &str) -> Option<Namespace> {
     match address.parse() {
@@ -229,7 +230,7 @@ pub fn nodes_of_run(address: &str) -> Option<Namespace> {
     }
 }
 
-/// Removes what runs left behind whose processes are all gone: they were killed. What there is to say of that.
+/// Removes what killed runs left behind, whose processes are all gone. Returns a report of that.
 ///
 /// # Errors
 /// When the folder of all runs can't be used.
@@ -246,15 +247,16 @@ pub fn remove_dead_runs() -> Result<Vec<String>> {
     Ok(runs.filter(is_of_a_run).filter_map(removed).collect())
 }
 
-/// Becomes the coordinator of a run that nobody is left of. Nobody else does while this is kept.
+/// Becomes the coordinator of a run without live processes. No other process does while this is
+/// kept.
 fn claim(run: &Namespace) -> Option<Node> {
     let registry = Registry::open(run).ok()?;
-    // A helper may be finishing a task.
+    // A remote worker may be finishing a task.
     if registry.anybody_there() {
         return None;
     }
-    // Nobody ever joined a run that is just beginning. If it is taken for a dead one, it still runs,
-    // under another name: its coordinator and we can't both have this one.
+    // A run that is just beginning has no nodes yet. If it is taken for a dead one, it still runs,
+    // under another name: its coordinator and this process can't both have this one.
     if registry.nodes(Duration::MAX).is_empty() && !is_old(run) {
         return None;
     }
@@ -272,7 +274,8 @@ fn is_of_a_run(namespace: &Namespace) -> bool {
     rest.is_some_and(|rest| rest.split('-').all(is_number))
 }
 
-/// Removes the queues, what else is in the folder, and the table of nodes: as many of them as possible. What is left all the same.
+/// Removes the queues, the rest of the folder, and the table of nodes: as many of them as possible.
+/// Returns what is still left.
 fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
     let removed = Pool::remove(address);
     let left = remove_folder(namespace)?;
@@ -281,7 +284,7 @@ fn remove(namespace: &Namespace, address: &str) -> Result<Vec<String>> {
 }
 
 fn remove_folder(namespace: &Namespace) -> Result<Vec<String>> {
-    // What a server stored, and sockets of a run that was killed. Mostly there are none.
+    // The store of a server, and sockets of a killed run. Mostly there are none.
     let _ = fs::remove_dir_all(namespace.path().join(SERVER));
     for socket in queues(POOL) {
         let _ = fs::remove_file(namespace.path().join(socket));
@@ -296,7 +299,7 @@ fn remove_folder(namespace: &Namespace) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Where the queues are of the pool at that address.
+/// The queues of the pool at that address.
 fn queues(address: &str) -> [String; 2] {
     let (path, options) = address.split_at(address.find('?').unwrap_or(address.len()));
     ["jobs", "answers"].map(|queue| format!("{path}.{queue}{options}"))

@@ -1,8 +1,7 @@
-//! What a run came to: one object in JSON for programs, tables and sentences for people.
+//! The result of a run: one JSON object for programs, tables and sentences for people.
 //!
-//! This file has the facts and their JSON, `text` the form for people. Only says what it is told. Whether the
-//! numbers add up (as many files as tasks, nothing completed twice) is for the coordinator to find out and
-//! for tests to doubt.
+//! This file has the facts and their JSON, `text` the form for people. It does not check the
+//! numbers (as many files as tasks, nothing completed twice): the coordinator and the tests do.
 
 mod text;
 
@@ -13,61 +12,62 @@ use serde::{Serialize, Serializer};
 pub use self::text::{Look, nodes_to_text};
 use crate::fingerprint::Fingerprint;
 
-/// Everything there is to say about a run.
+/// All facts about a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// How many tasks there were to do.
+    /// The number of tasks.
     pub tasks: u64,
-    /// How many tasks came to an end, each counted once. All of them, unless the run was interrupted.
+    /// The number of tasks that ended, each counted once. All of them, unless the run was
+    /// interrupted.
     pub completed: u64,
-    /// How many different tasks have a worker's result; the rest have a problem instead.
+    /// The number of different tasks with a worker's result; the rest have a problem instead.
     pub distinct: u64,
-    /// How often a task was delivered again, because whoever held it was killed or let go.
+    /// The number of repeated deliveries, because a worker was killed or returned its task.
     pub redelivered: u64,
-    /// How many tasks were given up, after too many attempts.
+    /// The number of tasks that were given up after too many attempts.
     pub dead_lettered: u64,
-    /// Who worked, in the order they were named.
+    /// The workers, in the order of their names.
     pub workers: Vec<WorkerReport>,
-    /// What went over the queues.
+    /// The traffic of the queues.
     pub stats: Transfer,
     /// One entry per file, in the order the files were found.
     pub files: Vec<FileReport>,
-    /// How long it took, in seconds.
+    /// The duration of the run, in seconds.
     pub elapsed_s: f64,
-    /// What the run left behind and should not have: the names of queues, segments, files.
+    /// The names of queues, segments and files that the run should have removed.
     pub leaked: Vec<String>,
 }
 
 /// One worker, through all of its restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WorkerReport {
-    /// What it is called; a restarted worker keeps its name.
+    /// Its name; a restarted worker keeps it.
     pub name: String,
-    /// The process that bore the name last.
+    /// The last process with this name.
     pub pid: u32,
-    /// How many tasks it completed.
+    /// The number of tasks it completed.
     pub completed: u64,
-    /// How often it was started again.
+    /// The number of restarts.
     pub restarts: u64,
 }
 
-/// What went over the queues, all processes taken together.
+/// The traffic of the queues, for all processes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Transfer {
     /// Messages handed to a queue.
     pub messages_sent: u64,
-    /// Messages taken from a queue, redelivered ones each time.
+    /// Messages taken from a queue; each redelivery counts.
     pub messages_received: u64,
     /// The payloads of the messages sent.
     pub bytes_transferred: u64,
-    /// Sends and receives that failed, timeouts not counted.
+    /// Failed sends and receives, without time-outs.
     pub errors: u64,
 }
 
-/// What became of one file.
+/// The result for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReport {
-    /// Its path, as [`input`](crate::input) gave it.
+    /// Its path, as in [`input`](crate::input).
     pub path: PathBuf,
     /// Its fingerprint, or why it has none.
     pub outcome: Result<Fingerprint, String>,
@@ -76,12 +76,12 @@ pub struct FileReport {
 impl Report {
     /// One object, on several lines, with the fields of this type under their own names.
     ///
-    /// An entry of `files` has `path` and either `bytes`, `lines`, `words` and `sha256`, or `error`.
-    /// Bytes of a path that are not UTF-8 appear as U+FFFD.
+    /// An entry of `files` has `path` and either `bytes`, `lines`, `words` and `sha256`, or
+    /// `error`. Bytes of a path that are not UTF-8 appear as U+FFFD.
     ///
     /// # Errors
     ///
-    /// None that is known of: every field has a form in JSON.
+    /// No error is known: every field has a form in JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
     }
@@ -158,7 +158,7 @@ mod tests {
     pub(super) const SHA256: &str =
         "2750c740c3d2eacf348e4da3c3d2e0812f63adcb996c5fb367187d65104d0da5";
 
-    /// Two files done, one of them on the second attempt, and one gone.
+    /// Two files done, one of them at the second attempt, and one gone.
     pub(super) fn sample() -> Report {
         let mut progress = Progress::default();
         progress.update(b"ab cd\n");

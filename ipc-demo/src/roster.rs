@@ -1,15 +1,15 @@
-//! Who works, and what each has completed, whoever comes in whose place.
+//! The workers, and what each has completed, across all of its processes.
 
 use ipc_node::pool::{Loss, WorkerStatus};
 
 use crate::report::WorkerReport;
 
-/// The pool's own workers, then its guests, in the order in which they were heard of.
+/// The pool's own workers, then its remote workers, in the order in which they were first heard of.
 #[derive(Debug)]
 pub(crate) struct Roster(Vec<WorkerReport>);
 
 impl Roster {
-    /// Of so many workers that the pool calls by their numbers.
+    /// A roster of this many workers, which the pool calls by their numbers.
     pub(crate) fn new(workers: usize) -> Self {
         let mut roster = Self(Vec::new());
         for number in 1..=workers {
@@ -18,23 +18,23 @@ impl Roster {
         roster
     }
 
-    /// How many there are.
+    /// The number of workers.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// A worker completed a job.
+    /// Notes that a worker completed a job.
     pub(crate) fn completed(&mut self, worker: &str) {
         self.named(worker).completed += 1;
     }
 
-    /// A worker died and is replaced.
+    /// Notes that a worker died and is replaced.
     pub(crate) fn lost(&mut self, loss: &Loss) {
         let worker = self.named(&loss.worker);
         (worker.pid, worker.restarts) = (loss.pid, worker.restarts + 1);
     }
 
-    /// These are there now.
+    /// Notes the present workers.
     pub(crate) fn seen(&mut self, workers: &[WorkerStatus]) {
         for worker in workers {
             self.named(&worker.name).pid = worker.pid;

@@ -1,4 +1,4 @@
-//! How a run looks while it goes on: a bar on a terminal, lines elsewhere. All of it on stderr.
+//! The display of a run in progress: a bar on a terminal, lines elsewhere. All of it on stderr.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -11,14 +11,14 @@ use crate::cli::RunOptions;
 /// Shows progress.
 pub struct Show {
     bar: Option<ProgressBar>,
-    /// A line is printed whenever so many more are done.
+    /// A line is printed each time this many more tasks are done.
     every: Every,
     last_line: usize,
 }
 
 #[derive(Clone, Copy)]
 enum Every {
-    /// So many tasks.
+    /// This number of tasks.
     Tasks(usize),
     /// A tenth of all.
     Tenth,
@@ -49,7 +49,7 @@ impl Show {
     }
 }
 
-/// The run is over, one way or another.
+/// The run has ended in some way.
 impl Drop for Show {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
@@ -76,13 +76,14 @@ impl Audience for Show {
     }
 }
 
-/// Nobody may be listening any more: that is no reason to stop, or to panic as `eprintln` does.
+/// If stderr is closed, that is not a reason to stop, or to panic as `eprintln` does.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn bar() -> ProgressBar {
-    // Not as wide as a terminal of 80 columns, or the `^C` that it shows would push the bar to the next line.
+    // Narrower than a terminal of 80 columns, because the `^C` that it shows would push the bar to
+    // the next line.
     let template = "{bar:30.cyan} {pos}/{len} tasks, {rate}/s, {eta} left";
     let style = ProgressStyle::with_template(template).map(|style| {
         style.with_key(

@@ -1,7 +1,8 @@
-//! Where tasks come from, and what their answers make of them.
+//! The jobs of a run, and the effect of answers on them.
 //!
-//! A job is a file or a made-up task. A file larger than the largest message is sent part by part: each part
-//! carries the fingerprint so far, so any worker can do it, and do it again if another died over it.
+//! A job is a file or a simulated task. A file larger than the largest message is sent part by
+//! part. Each part carries the fingerprint so far. So any worker can do it, and do it again if
+//! another died over it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,7 +16,7 @@ use crate::fingerprint::{Fingerprint, Progress};
 use crate::input::Input;
 use crate::task::{Answer, Work};
 
-/// One thing to be done.
+/// One job.
 #[derive(Debug)]
 pub struct Job {
     source: Source,
@@ -30,21 +31,21 @@ enum Source {
 
 #[derive(Debug)]
 enum State {
-    /// Some parts are left.
+    /// Some parts remain.
     Open(Progress),
     Done(Result<Done, String>),
 }
 
-/// What a job came to.
+/// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
     /// A file's fingerprint.
     Fingerprint(Fingerprint),
-    /// A made-up task's result.
+    /// A simulated task's result.
     Text(String),
 }
 
-/// What an answer did for its job.
+/// The effect of an answer on its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The job is done.
@@ -54,7 +55,7 @@ pub enum Step {
 }
 
 impl Job {
-    /// Fingerprints a file.
+    /// A job that fingerprints a file.
     #[must_use]
     pub fn file(input: Input) -> Self {
         let (bytes_hint, state) = match input.bytes_hint {
@@ -70,7 +71,7 @@ impl Job {
         }
     }
 
-    /// Takes some time and answers with a text.
+    /// A job that takes some time and answers with a text.
     #[must_use]
     pub fn simulated(text: String, takes: Duration) -> Self {
         Self {
@@ -79,7 +80,7 @@ impl Job {
         }
     }
 
-    /// What people call it.
+    /// Its name for people.
     #[must_use]
     pub fn name(&self) -> String {
         match &self.source {
@@ -97,7 +98,7 @@ impl Job {
         }
     }
 
-    /// What it came to, once it did.
+    /// Its result, once there is one.
     #[must_use]
     pub fn result(&self) -> Option<&Result<Done, String>> {
         match &self.state {
@@ -106,12 +107,12 @@ impl Job {
         }
     }
 
-    /// Gives up.
+    /// Gives the job up.
     pub fn fail(&mut self, reason: String) {
         self.state = State::Done(Err(reason));
     }
 
-    /// What a worker is to do with the next part.
+    /// The work for the next part.
     #[must_use]
     pub fn work(&self) -> Work {
         match (&self.source, &self.state) {
@@ -120,7 +121,7 @@ impl Job {
         }
     }
 
-    /// How long that takes at least.
+    /// The shortest time that this takes.
     #[must_use]
     pub fn at_least(&self) -> Duration {
         match &self.source {
@@ -129,10 +130,10 @@ impl Job {
         }
     }
 
-    /// The next part's content, from its beginning, and how long it is at most, as far as is known.
+    /// The next part's content, from its beginning, and its greatest length, as far as is known.
     ///
     /// # Errors
-    /// What the system says about the file.
+    /// The system's error about the file.
     pub fn content(&self) -> io::Result<(Box<dyn Read + '_>, u64)> {
         match (&self.source, &self.state) {
             (Source::Simulated { text, .. }, _) => {
@@ -150,7 +151,7 @@ impl Job {
         }
     }
 
-    /// Takes the answer to its present part in; `is_last`: there is no other.
+    /// Applies the answer to its present part; `is_last`: there is no other.
     pub fn answered(&mut self, answer: Answer, is_last: bool) -> Step {
         let done = match answer {
             Answer::Text(text) => Done::Text(text),
@@ -165,10 +166,10 @@ impl Job {
     }
 }
 
-/// Reads until `room` is full, or the content ends. How much that was.
+/// Reads until `room` is full, or the content ends. Returns the number of bytes.
 ///
 /// # Errors
-/// What `from` says.
+/// An error of `from`.
 pub fn read_fully(from: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < room.len() {
@@ -182,7 +183,8 @@ pub fn read_fully(from: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// A file that was found may be something else by now: a fifo, say, on which opening and reading could hang.
+/// A file that was found may be something else by now, such as a fifo, on which opening and reading
+/// could hang.
 fn open(path: &Path) -> io::Result<File> {
     let at_once = OFlag::O_NONBLOCK.bits();
     let file = File::options()

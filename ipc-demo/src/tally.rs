@@ -1,13 +1,13 @@
-//! What the coordinator itself saw travel.
+//! The traffic that the coordinator itself saw.
 //!
-//! Most transports keep one set of books for all processes. Over a network each process only knows what it did itself, and then what
-//! came back says what must have happened elsewhere.
+//! Most transports keep one set of counters for all processes. Over a network each process knows
+//! only its own part. The answers then show what must have happened elsewhere.
 
 use ipc_queue::QueueStats;
 
 use crate::report::Transfer;
 
-/// How often tasks were delivered whose end is known.
+/// The number of deliveries of tasks whose end is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     deliveries: u64,
@@ -15,18 +15,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A task came to its end at this attempt.
+    /// Notes that a task ended at this attempt.
     pub(crate) fn ended(&mut self, attempt: u8) {
         self.deliveries += u64::from(attempt);
         self.redeliveries += u64::from(attempt.saturating_sub(1));
     }
 
-    /// How often a task was delivered again.
+    /// The number of repeated deliveries.
     pub(crate) fn redelivered(&self, tasks: &QueueStats) -> u64 {
         tasks.redelivered.max(self.redeliveries)
     }
 
-    /// What went over the two queues, with these errors.
+    /// The traffic of the two queues, with these errors.
     pub(crate) fn transfer(
         &self,
         tasks: &QueueStats,
@@ -34,7 +34,7 @@ impl Tally {
         errors: u64,
     ) -> Transfer {
         Transfer {
-            // What was received was sent.
+            // A received message was also sent.
             messages_sent: tasks.sent + answers.sent.max(answers.received),
             messages_received: tasks.received.max(self.deliveries) + answers.received,
             bytes_transferred: tasks.bytes_sent + answers.bytes_sent.max(answers.bytes_received),

@@ -1,4 +1,4 @@
-//! What travels between the coordinator and its workers, and what a worker does about it.
+//! The messages between the coordinator and its workers, and the work itself.
 //!
 //! A file's content travels beside its task, read straight into the memory that the worker reads.
 
@@ -14,21 +14,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Progress;
 
-/// What a worker is to do.
+/// A worker's task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// What to do with the content.
+    /// The work on the content.
     pub work: Work,
-    /// How long it takes at least.
+    /// The shortest time that it takes.
     pub at_least: Duration,
-    /// How often it is to be killed over. It takes very long until it was.
+    /// The number of planned kills. The task takes very long until they have happened.
     pub deaths: u8,
 }
 
-/// What to do with a task's content.
+/// The work on a task's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
-    /// Go on with the fingerprint of a file, from what its earlier parts gave.
+    /// Continue the fingerprint of a file, from the state after its earlier parts.
     Fingerprint(Progress),
     /// Answer with `processed_` and the content.
     Echo,
@@ -37,41 +37,42 @@ pub enum Work {
 /// A worker's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What came of it.
+    /// The result.
     pub answer: Answer,
-    /// Which worker did it.
+    /// The worker that did it.
     pub worker: String,
-    /// When it began, since 1970: workers may be on other hosts.
+    /// The time of its start, since 1970: workers may be on other hosts.
     pub began: Duration,
-    /// When it was done.
+    /// The time of its end.
     pub ended: Duration,
-    /// How often the task had been delivered.
+    /// The number of deliveries of the task.
     pub attempt: u8,
 }
 
 impl Outcome {
-    /// How long it is as a message.
+    /// Its length as a message.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
         codec::encode(self).map_or(0, |bytes| bytes.len())
     }
 }
 
-/// What came of a task.
+/// The result of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// What is known of the file up to here.
+    /// The state of the file's fingerprint so far.
     Fingerprint(Progress),
-    /// The text asked for.
+    /// The requested text.
     Text(String),
 }
 
-/// The name of the one thing that workers can do.
+/// The name of the only handler.
 pub const HANDLER: &str = "task";
-/// How long a task takes that is to be killed over: longer than any kill takes to come.
+/// The duration of a task that will be killed: longer than any kill takes to come.
 const LONG: Duration = Duration::from_secs(10);
 
-/// What workers can do. In the table of nodes of that namespace, if one is given, they say who they are and count what they did.
+/// The workers' handlers. If a namespace is given, workers join its table of nodes and count what
+/// they did.
 #[must_use]
 pub fn handlers(nodes: Option<Namespace>) -> Handlers {
     let mut handlers = Handlers::new();
@@ -81,7 +82,7 @@ pub fn handlers(nodes: Option<Namespace>) -> Handlers {
     handlers
 }
 
-/// How long since 1970.
+/// The time since 1970.
 #[must_use]
 pub fn now() -> Duration {
     SystemTime::now()
@@ -112,7 +113,7 @@ fn work(task: Task, context: &Context<'_>) -> Result<Outcome, String> {
     })
 }
 
-/// Takes as long as the task is to take.
+/// Waits for as long as the task should take.
 fn linger(at_least: Duration, context: &Context<'_>) -> Result<(), String> {
     const LOOK: Duration = Duration::from_millis(5);
     let until = Instant::now() + at_least;
@@ -128,7 +129,7 @@ fn linger(at_least: Duration, context: &Context<'_>) -> Result<(), String> {
     }
 }
 
-/// Has this worker's node count what it does. A worker without one works, too.
+/// Lets this worker's node count what it does. A worker without a node also works.
 fn as_node(
     nodes: Option<&Namespace>,
     context: &Context<'_>,

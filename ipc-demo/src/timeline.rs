@@ -1,11 +1,11 @@
-//! Who did which task when, and who died doing it, as a picture.
+//! A picture of a run: which worker did which task when, and which died doing it.
 //!
-//! A [`Timeline`] collects what happened, in any order, and draws one lane per worker: a bar for each
-//! task, a cross where the worker was killed, a mark where somebody else's task was delivered to it
-//! again. This file has the events and what belongs to which lane; the drawing is in `svg`, on top of
-//! `scale` and `pen`.
+//! A [`Timeline`] collects events, in any order, and draws one lane per worker. A bar is a task. A
+//! cross shows that the worker was killed. A mark shows that a task of another worker was delivered
+//! to it again. This file has the events and assigns them to lanes; the drawing is in `svg`, on top
+//! of `scale` and `pen`.
 //!
-//! Takes no time itself: all times are seconds since whatever moment the caller calls zero.
+//! Reads no clock: all times are seconds since the caller's zero.
 
 mod pen;
 mod scale;
@@ -14,7 +14,7 @@ mod svg;
 use std::collections::BTreeMap;
 use std::io;
 
-/// What happened during a run.
+/// The events of a run.
 ///
 /// ```
 /// use ipc_demo::timeline::{Kill, Outcome, Redelivery, TaskSpan, Timeline};
@@ -40,49 +40,49 @@ pub struct Timeline {
     redeliveries: Vec<Redelivery>,
 }
 
-/// One delivery of a task to a worker, from when it was taken to when the worker was done with it.
+/// One delivery of a task to a worker, from its start to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskSpan {
     /// The name of the worker.
     pub worker: String,
-    /// When it took the task, in seconds.
+    /// The time at which it took the task, in seconds.
     pub start_s: f64,
-    /// When it acknowledged or lost the task, in seconds.
+    /// The time at which it acknowledged or lost the task, in seconds.
     pub end_s: f64,
-    /// What the task was, for instance a path. Of a path, only the last part is drawn.
+    /// The name of the task, such as a path. Of a path, only the last part is drawn.
     pub what: String,
-    /// How it ended.
+    /// The way in which it ended.
     pub outcome: Outcome,
 }
 
-/// How a worker's time with a task ended.
+/// The way in which a worker's time with a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The worker did it and said so.
+    /// The worker did it and acknowledged it.
     Acked,
-    /// The worker was killed or let go while it held the task.
+    /// The worker was killed or returned the task.
     Lost,
 }
 
 /// The end of a worker's process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kill {
-    /// The name of the worker, which its next process may bear again.
+    /// The name of the worker; its next process may have the same name.
     pub worker: String,
-    /// When, in seconds.
+    /// The time, in seconds.
     pub at_s: f64,
     /// The process that was killed.
     pub pid: u32,
 }
 
-/// The moment a task that was lost before came to a worker again.
+/// The moment at which a lost task came to a worker again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redelivery {
     /// The name of the worker that got it this time.
     pub worker: String,
-    /// When, in seconds.
+    /// The time, in seconds.
     pub at_s: f64,
-    /// What the task was. Not drawn: the bar under the mark bears its name, if there is room.
+    /// The name of the task. Not drawn: the bar under the mark has it, if there is room.
     pub what: String,
 }
 
@@ -102,19 +102,20 @@ impl Timeline {
         self.redeliveries.push(redelivery);
     }
 
-    /// An SVG document under this title. Needs no fonts here: the viewer's sans-serif is used.
+    /// An SVG document under this title. It needs no fonts here: the viewer's sans-serif is used.
     ///
-    /// Tasks too short to be told apart are drawn as one bar, so the document grows with the workers and
-    /// with what went wrong, not with the tasks. A task that was lost is never too small to be seen.
+    /// Tasks that are too short to be distinguished are drawn as one bar. So the document grows
+    /// with the number of workers and failures, not with the number of tasks. A lost task is never
+    /// too small to be seen.
     ///
     /// # Errors
     ///
-    /// What the drawing library reports; nothing is known to make it.
+    /// An error of the drawing library; none is known.
     pub fn to_svg(&self, title: &str) -> io::Result<String> {
         svg::draw(self, title).map_err(|error| io::Error::other(error.to_string()))
     }
 
-    /// How many tasks ended like this.
+    /// The number of tasks that ended this way.
     fn count(&self, outcome: Outcome) -> usize {
         self.tasks
             .iter()
@@ -122,7 +123,7 @@ impl Timeline {
             .count()
     }
 
-    /// When the last thing happened.
+    /// The time of the last event.
     fn end_s(&self) -> f64 {
         let ends = self.tasks.iter().map(|task| task.end_s.max(task.start_s));
         let marks = self.redeliveries.iter().map(|redelivery| redelivery.at_s);
@@ -133,7 +134,7 @@ impl Timeline {
             .fold(0.0, f64::max)
     }
 
-    /// What happened to each worker, `worker-2` before `worker-10`.
+    /// The events of each worker, `worker-2` before `worker-10`.
     fn lanes(&self) -> Vec<Lane<'_>> {
         let mut lanes = BTreeMap::new();
         for task in &self.tasks {
@@ -151,7 +152,7 @@ impl Timeline {
     }
 }
 
-/// What happened to one worker.
+/// The events of one worker.
 struct Lane<'a> {
     worker: &'a str,
     tasks: Vec<&'a TaskSpan>,
@@ -179,8 +180,8 @@ impl<'a> Lane<'a> {
             .count()
     }
 
-    /// The tasks as bars, in order. Where one ends less than `gap_s` before the next of the same outcome,
-    /// and either is shorter than `thin_s`, they become one bar.
+    /// The tasks as bars, in order. Neighbours of the same outcome become one bar if they are less
+    /// than `gap_s` apart, and either is shorter than `thin_s`.
     fn bars(&self, gap_s: f64, thin_s: f64) -> Vec<Bar<'a>> {
         let mut bars: Vec<Bar<'a>> = self.tasks.iter().map(|task| Bar::of(task)).collect();
         bars.sort_by(|a, b| a.start_s.total_cmp(&b.start_s));
@@ -196,7 +197,7 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// One task, or several that are too short to be told apart.
+/// One task, or several that are too short to be distinguished.
 #[derive(Debug, PartialEq)]
 struct Bar<'a> {
     start_s: f64,

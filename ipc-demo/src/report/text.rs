@@ -1,6 +1,6 @@
-//! The form of a report for people: tables where there is little, totals where there is much.
+//! The form of a report for people: tables for little data, totals for much.
 //!
-//! Does not write anywhere; [`Look::of_stdout`] is the only function that asks where the text will go.
+//! Does not write anywhere; only [`Look::of_stdout`] asks where the text will go.
 
 use std::env;
 use std::fmt::{self, Write};
@@ -16,18 +16,18 @@ use ipc_node::NodeInfo;
 use super::{Report, Transfer};
 use crate::fingerprint::Fingerprint;
 
-/// How text is to look.
+/// The appearance of the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// Tables are folded to fit; `None` for as wide as they need to be.
+    /// The width that tables must fit; `None`: no limit.
     pub width_columns: Option<u16>,
-    /// Whether escape codes may be used.
+    /// Allows escape codes.
     pub coloured: bool,
 }
 
 impl Look {
-    /// What suits standard output: as wide as its terminal, and in colour unless `NO_COLOR` is set.
-    /// For a file or a pipe it is [`Look::default`], neither folded nor coloured.
+    /// The appearance for standard output: as wide as its terminal, and in colour unless `NO_COLOR`
+    /// is set. For a file or a pipe it is [`Look::default`], neither folded nor coloured.
     pub fn of_stdout() -> Self {
         if !io::stdout().is_terminal() {
             return Self::default();
@@ -77,7 +77,7 @@ impl Report {
                     .chain([sha256, Cell::new(shown(path))]),
             );
         }
-        // On a narrow terminal the hash is folded in the middle, not into slivers.
+        // On a narrow terminal the hash is folded in the middle, not into tiny pieces.
         let needed: u16 = table
             .column_max_content_widths()
             .iter()
@@ -223,7 +223,7 @@ pub fn nodes_to_text(nodes: &[NodeInfo], look: Look) -> String {
     format!("\n{table}\n")
 }
 
-/// How many files, and how many problems, are worth listing one by one on a screen.
+/// The number of files, and of problems, that are listed one by one.
 const LISTED: usize = 20;
 
 /// One line below the header, and blanks between the columns.
@@ -235,7 +235,7 @@ const PADDING: u16 = 2;
 fn table(look: Look, header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);
-    // The look was decided by the caller, who may be writing to somewhere else than standard output.
+    // The caller chose the appearance, and may write elsewhere than to standard output.
     table.force_no_tty();
     if look.coloured {
         table.enforce_styling();
@@ -269,7 +269,8 @@ fn shown(path: &Path) -> String {
     without_controls(&path.to_string_lossy())
 }
 
-/// File names may contain escape codes, and so may errors that quote them: not to a terminal.
+/// File names may contain escape codes, and so may errors that quote them. They must not reach a
+/// terminal.
 fn without_controls(text: &str) -> String {
     let escaped = |c: char| {
         if c.is_control() {

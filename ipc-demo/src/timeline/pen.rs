@@ -1,7 +1,7 @@
-//! The signs, words and colours a timeline is drawn with.
+//! The signs, words and colours of a timeline.
 //!
-//! The colours are told apart by people who confuse red and green, and the signs differ in shape too.
-//! Sizes of text are estimates: there are no fonts here to measure, only in whatever shows the SVG.
+//! People who confuse red and green can distinguish the colours, and the signs also differ in
+//! shape. Sizes of text are estimates: there are no fonts here to measure, only in the viewer.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub(super) fn bar(area: &Area, corners: [(i32, i32); 2], colour: &RGBColor) -> D
     area.draw(&Rectangle::new(corners, colour.filled()))
 }
 
-/// Dark on a white rim, to be seen on every ground.
+/// Dark on a white rim, to be visible on every ground.
 pub(super) fn cross(area: &Area, center: (i32, i32), radius: i32) -> Drawn {
     area.draw(&Cross::new(center, radius + 1, WHITE.stroke_width(5)))?;
     area.draw(&Cross::new(center, radius, INK.stroke_width(2)))
@@ -34,7 +34,7 @@ pub(super) fn arrow(area: &Area, tip: (i32, i32), radius: i32) -> Drawn {
     area.draw(&Polygon::new(corners, REDELIVERED))
 }
 
-/// In the sans-serif of whoever shows the picture; `anchor` is the part of the words that is placed.
+/// In the viewer's sans-serif; `anchor` is the part of the words that is placed.
 pub(super) fn font(size: f64, colour: &'static RGBColor, anchor: HPos) -> TextStyle<'static> {
     TextStyle::from(("sans-serif", size).into_font())
         .color(colour)
@@ -48,7 +48,8 @@ pub(super) fn words(area: &Area, at: (i32, i32), font: &TextStyle, words: &str) 
     area.draw_text(&words, font, at)
 }
 
-/// About how wide the viewer will draw it. plotters makes letters smaller than the size it is given.
+/// An estimate of its width in the viewer. plotters makes letters smaller than the size it is
+/// given.
 pub(super) fn width_of(words: &str, size: f64) -> i32 {
     (words.chars().count() as f64 * size / 1.24 * 0.58).ceil() as i32
 }

@@ -1,6 +1,7 @@
-//! Where in the picture things are: from seconds and lanes to whole pixels.
+//! The layout of the picture: from seconds and lanes to whole pixels.
 //!
-//! Decides, too, what there is room for. The same for all lanes, so that they can be compared.
+//! It also decides what there is room for. It is the same for all lanes, so that they can be
+//! compared.
 
 use super::Lane;
 
@@ -10,9 +11,10 @@ pub(super) struct Scale {
     pub(super) end_s: f64,
     lanes: i32,
     pub(super) lane_height: i32,
-    /// Whether most bars have room for a gap to the next. If few had, those would mean nothing.
+    /// Set if most bars have room for a gap to the next. If few had, those gaps would mean nothing.
     pub(super) has_gaps: bool,
-    /// Whether most bars have room for the name of their task. If few had, those would only distract.
+    /// Set if most bars have room for the name of their task. If few had, those names would only
+    /// distract.
     pub(super) has_names: bool,
 }
 
@@ -47,7 +49,7 @@ impl Scale {
         TOP + index as i32 * self.lane_height
     }
 
-    /// The upper part of a lane is for marks, the rest, but for a margin, for bars.
+    /// The upper part of a lane is for marks; the rest, except for a margin, is for bars.
     pub(super) fn bar_top(&self, index: usize) -> i32 {
         self.lane_top(index) + self.lane_height * 2 / 5
     }
@@ -72,18 +74,18 @@ impl Scale {
 
 pub(super) const WIDTH: u32 = 1200;
 pub(super) const PLOT_WIDTH: i32 = WIDTH as i32 - LEFT - RIGHT;
-/// Beside the plot: for the names of the workers.
+/// The margin for the names of the workers.
 pub(super) const LEFT: i32 = 150;
-/// Beside the plot: for what each worker did.
+/// The margin for what each worker did.
 pub(super) const RIGHT: i32 = 140;
-/// Above the lanes: for title and legend.
+/// The margin for title and legend.
 pub(super) const TOP: i32 = 88;
-/// Below the lanes: for the axis.
+/// The margin for the axis.
 pub(super) const BOTTOM: i32 = 50;
 
 /// A lane of this height has room for words within.
 const ROOMY: usize = 36;
-/// The width from which on a bar can spare a pixel.
+/// The width from which a bar can spare a pixel.
 const GAP_WORTHY_PIXELS: usize = 6;
-/// What the name of a file tends to need.
+/// The usual width of a file's name.
 const USUAL_NAME_PIXELS: usize = 60;

@@ -1,7 +1,7 @@
 //! The drawing of a timeline: title and legend, lanes with bars and marks, an axis in seconds.
 //!
-//! plotters draws the axis and writes the SVG; everything else is placed here in whole pixels, because
-//! that is what its SVG is made of. Where things are is in `scale`, how they look in `pen`.
+//! plotters draws the axis and writes the SVG. Everything else is placed here in whole pixels,
+//! because its SVG consists of them. Positions are in `scale`, appearance in `pen`.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -65,7 +65,7 @@ fn legend(area: &Area, timeline: &Timeline) -> Drawn {
     Ok(())
 }
 
-/// A ground under every other lane, to follow it by.
+/// A ground under every other lane, to guide the eye.
 fn stripes(area: &Area, scale: &Scale, lanes: usize) -> Drawn {
     (0..lanes).step_by(2).try_for_each(|index| {
         let top = scale.lane_top(index);
@@ -101,7 +101,7 @@ fn axis(area: &Area, scale: &Scale) -> Drawn {
         .draw()
 }
 
-/// Who it is, and what it did in all.
+/// The worker's name, and its totals.
 fn labels(area: &Area, scale: &Scale, index: usize, lane: &Lane) -> Drawn {
     let size = if scale.is_roomy() { 16.0 } else { 13.0 };
     let y = scale.bar_middle(index);
@@ -121,14 +121,14 @@ fn labels(area: &Area, scale: &Scale, index: usize, lane: &Lane) -> Drawn {
 
 fn bars(area: &Area, scale: &Scale, index: usize, lane: &Lane) -> Drawn {
     let half_pixel_s = scale.seconds_per_pixel() / 2.0;
-    // Without gaps between them all bars that touch look like one, unless rounding tears them apart.
+    // Without gaps all touching bars look like one, unless rounding separates them.
     let thin_s = if scale.has_gaps {
         half_pixel_s
     } else {
         f64::INFINITY
     };
     let mut bars = lane.bars(half_pixel_s, thin_s);
-    // The lost ones last: they may be narrow, and must not disappear under their neighbours.
+    // Lost tasks last: they may be narrow, and must not disappear under their neighbours.
     bars.sort_by_key(|task| task.outcome == Outcome::Lost);
     bars.iter()
         .try_for_each(|task| task_bar(area, scale, index, task))
@@ -140,7 +140,7 @@ fn task_bar(area: &Area, scale: &Scale, index: usize, task: &Bar) -> Drawn {
         Outcome::Lost => (&LOST, 3),
     };
     let (left, end) = (scale.x(task.start_s), scale.x(task.end_s));
-    // A pixel is left free, so that one task after another looks like two.
+    // One pixel is left free, so that two successive tasks look like two.
     let right = (end - i32::from(scale.has_gaps)).max(left + min_width);
     let (top, bottom) = (scale.bar_top(index), scale.bar_bottom(index));
     bar(area, [(left, top), (right, bottom)], colour)?;
@@ -173,7 +173,7 @@ fn marks(area: &Area, scale: &Scale, index: usize, lane: &Lane) -> Drawn {
     }
 }
 
-/// The process ids above the crosses, as far as they do not run into each other.
+/// The process ids above the crosses, as far as they do not overlap.
 fn pids(area: &Area, scale: &Scale, index: usize, kills: &[&Kill]) -> Drawn {
     let y = scale.lane_top(index).midpoint(scale.bar_top(index));
     let mut kills = kills.to_vec();
@@ -304,7 +304,7 @@ mod tests {
         assert!(timeline.to_svg("Nonsense").is_ok());
     }
 
-    /// Four workers, of whom one is killed in the middle of the run.
+    /// Four workers, one of which is killed in the middle of the run.
     fn run(tasks: u32) -> Timeline {
         let mut timeline = Timeline::default();
         for i in 0..tasks {
