@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds the bench, which lies outside of the workspace, and runs it.
+//! `cargo xtask bench`: builds the bench, which is outside of the workspace, and runs it.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use clap::Args;
 
 use xtask::cargo::{self, cargo};
 
-/// Everything is passed on.
+/// All options are passed on.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
@@ -20,11 +20,12 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<ExitCode> {
     let target = cargo::root().join("target/bench");
-    // Not `--locked`: a crate that the workspace came to need must not stop the bench. What is locked stays so.
+    // Not `--locked`: a new dependency of the workspace must not stop the bench. Locked versions
+    // stay locked.
     let build = ["build", "--release", "--manifest-path", "bench/Cargo.toml"];
     cargo::run(cargo(&build).env("CARGO_TARGET_DIR", &target))?;
     let args = cargo::passed_on(&options.args);
-    // Replaced, not started: signals and the exit code are its own.
+    // This process becomes the bench, so signals and the exit code are the bench's own.
     let error = Command::new(target.join("release/bench")).args(args).exec();
     Err(error).context("starting the bench")
 }

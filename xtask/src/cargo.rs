@@ -1,4 +1,4 @@
-//! Running cargo, and where the workspace is.
+//! Running cargo, and finding the workspace.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end for what it prints. Whether it succeeded, and its stdout.
+/// Runs a command to its end, and captures its output. Returns whether it succeeded, and its
+/// stdout.
 ///
 /// # Errors
 /// When it can't be started.
@@ -50,7 +51,7 @@ pub fn output(command: &mut Command) -> Result<(bool, String)> {
     ))
 }
 
-/// Arguments for another program, with or without the `--` that people put before them.
+/// The arguments for another program, without the `--` that may precede them.
 #[must_use]
 pub fn passed_on(args: &[OsString]) -> &[OsString] {
     match args.split_first() {
@@ -59,8 +60,8 @@ pub fn passed_on(args: &[OsString]) -> &[OsString] {
     }
 }
 
-/// Builds a binary of the workspace, optimised, while cargo shows how far it is. Its path, wherever
-/// cargo was told to put it.
+/// Builds an optimised binary of the workspace, while cargo shows its progress. Returns the
+/// binary's path, in whatever target folder cargo uses.
 ///
 /// # Errors
 /// When it does not build.

@@ -1,10 +1,11 @@
-//! `cargo xtask count`: how many instructions an operation takes, and how many locked ones.
+//! `cargo xtask count`: the number of instructions of an operation, and of locked ones.
 //!
-//! Times can't guard against regressions where others use the machine, too; instructions are the same each time. The program
-//! `counted` does an operation some thousand times under callgrind, which counts on one thread, and only in
-//! the function that was asked for. Locked instructions are what it calls bus events.
+//! Times can't guard against regressions on a machine with other users; instruction counts are the
+//! same each time. The program `counted` performs an operation some thousand times under callgrind.
+//! callgrind counts on one thread, and only in the requested function. It calls locked instructions
+//! bus events.
 //!
-//! What each may take is in `counted/instructions.toml`, and `tests/instructions.rs` holds it to that.
+//! The limits are in `counted/instructions.toml`, and `tests/instructions.rs` enforces them.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
@@ -19,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use xtask::cargo;
 use xtask::ending::end;
 
-/// What to do with the figures.
+/// The use of the figures.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Make them the ones that count from now on, also in the documentation
+    /// Make these figures the new limits, also in the documentation
     #[arg(long)]
     write: bool,
 
@@ -31,7 +32,7 @@ pub struct Options {
     json: bool,
 }
 
-/// What one message takes.
+/// The cost of one message.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cost {
@@ -39,15 +40,15 @@ struct Cost {
     locked: f64,
 }
 
-/// By operation, then by side.
+/// Keyed by operation, then by side.
 type Costs = BTreeMap<String, BTreeMap<String, Cost>>;
 
-/// What was counted, and what it may be.
+/// The counts, and their limits.
 #[derive(Debug, Serialize)]
 struct Report {
     counted: Costs,
     known: Costs,
-    /// What takes more than it may.
+    /// The costs above their limits.
     exceeded: Vec<String>,
 }
 
@@ -58,7 +59,7 @@ const MARK: &str = "<!-- count -->";
 const END: &str = "<!-- end -->";
 const OPERATIONS: [&str; 6] = ["inline", "leased", "loaned", "chunked", "batch", "typed"];
 const SIDES: [&str; 2] = ["send", "receive"];
-/// How much more than known is no regression: compilers differ.
+/// The tolerated growth: compilers differ.
 const SLACK: f64 = 1.1;
 const HEADER: &str = "# What a message takes on x86-64, by operation and side: instructions, and locked ones among them.\n\
     # Written by `cargo xtask count --write`. A test lets each take a tenth more.\n";
@@ -79,7 +80,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     end(options.json, &report, &report, is_well)
 }
 
-/// Why nothing can be counted here.
+/// The reason why nothing can be counted here.
 fn missing() -> Option<String> {
     if cfg!(not(target_arch = "x86_64")) {
         return Some(format!("{KNOWN} is about another processor"));

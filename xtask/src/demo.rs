@@ -10,7 +10,7 @@ use clap::Args;
 
 use xtask::cargo;
 
-/// Everything is passed on.
+/// All options are passed on.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
@@ -19,7 +19,7 @@ pub struct Options {
     args: Vec<OsString>,
 }
 
-/// Folders that are no files of the workspace's own.
+/// Folders whose files are not the workspace's own.
 const NOT_OURS: [&str; 2] = ["target", ".git"];
 
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -35,11 +35,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !chooses_input(args) {
         demo.arg("--input").args(own_files()?);
     }
-    // Replaced, not started: signals and the exit code are its own.
+    // This process becomes the demonstration, so signals and the exit code are its own.
     Err(demo.exec()).context("starting the demonstration")
 }
 
-/// Whether these arguments say what to work on, or want no work at all.
+/// Returns whether these arguments choose an input, or ask for no work at all.
 fn chooses_input(args: &[OsString]) -> bool {
     let commands = ["host", "help"];
     let options = ["--input", "--simulate", "--help", "-h", "--version", "-V"];
@@ -52,13 +52,14 @@ fn chooses_input(args: &[OsString]) -> bool {
     first.is_some_and(|first| commands.contains(&&*first)) || args.iter().any(chooses)
 }
 
-/// Whether a run with these arguments goes through a NATS server: its client takes long to compile.
+/// Returns whether a run with these arguments goes through a NATS server: its client takes long to
+/// compile.
 fn needs_nats(args: &[OsString]) -> bool {
     args.iter()
         .any(|arg| arg.to_string_lossy().contains("nats"))
 }
 
-/// By their plain names in the workspace's own folder, by their full ones elsewhere.
+/// The workspace's own files: relative paths in its own folder, absolute ones elsewhere.
 fn own_files() -> Result<Vec<PathBuf>> {
     let here = std::env::current_dir().context("finding the current folder")?;
     let root = if here == cargo::root() {

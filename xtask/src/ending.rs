@@ -1,4 +1,5 @@
-//! How a command that checks something ends: it says what it found, to people or to programs, and whether that is well.
+//! The end of a command that checks something: its report, for people or programs, and its exit
+//! code.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -6,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-/// Prints `text`, or with `--json` the same as `data`, one JSON value. A failure unless all is well.
+/// Prints `text`, or with `--json` the same data as one JSON value. Returns a failure unless all is
+/// well.
 pub fn end(
     json: bool,
     data: &impl Serialize,

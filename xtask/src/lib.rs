@@ -1,4 +1,4 @@
-//! What the commands of this workspace share, for those that lie in crates of their own.
+//! Code that commands in crates of their own share with this one.
 #![forbid(unsafe_code)]
 
 pub mod cargo;

@@ -1,7 +1,8 @@
-//! `cargo xtask lint`: formatting, lints, docs, and that the layers are what ARCHITECTURE.md says.
+//! `cargo xtask lint`: checks formatting, lints, docs, and that the layers are as in
+//! ARCHITECTURE.md.
 //!
-//! The layering checks assert absences: what a crate must not depend on, where `unsafe` must not
-//! be, and that nothing asks by a process's number whether it lives.
+//! The layering checks assert absences. They check what a crate must not depend on, where `unsafe`
+//! must not be, and that no code asks by a process's number whether it lives.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use xtask::cargo::{self, cargo};
 
-/// Who must not depend on what, directly or not.
+/// The crates that each crate must not depend on, directly or not.
 const ABSENT: [(&str, &[&str]); 5] = [
     (
         "ipc-proto",
@@ -67,7 +68,7 @@ const CRATES: [&str; 9] = [
 
 pub fn run() -> Result<ExitCode> {
     cargo::run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    // No members of the workspace, and not compiled here: the bench depends on the peers, the fuzz
+    // Not members of the workspace, and not compiled here. The bench depends on the peers, the fuzz
     // targets on a nightly compiler, and the Python package on PyO3.
     for manifest in [
         "bench/Cargo.toml",
@@ -113,7 +114,8 @@ pub fn run() -> Result<ExitCode> {
 
 fn check_absences() -> Result<()> {
     for (package, unwanted) in ABSENT {
-        // One tree, then look for names: `cargo tree -i` fails alike for "absent" and for "mistyped".
+        // One tree, then a search for names: `cargo tree -i` fails in the same way for "absent" and
+        // for "mistyped".
         let tree = [
             "tree",
             "--package",
@@ -173,7 +175,7 @@ fn check_unsafe() -> Result<()> {
 }
 
 /// A process's number means nothing in another PID namespace, and little after the process ended.
-/// Locks and pidfds tell whether a process lives (`ipc-shm/src/liveness.rs`).
+/// Locks and pidfds show whether a process lives (`ipc-shm/src/liveness.rs`).
 fn check_liveness() -> Result<()> {
     for package in CRATES
         .into_iter()
@@ -199,8 +201,8 @@ fn check_liveness() -> Result<()> {
     Ok(())
 }
 
-/// The first call in `code` that asks by number whether a process lives: the null signal, or a look
-/// for `/proc/<pid>`.
+/// The first call in `code` that asks by number whether a process lives: the null signal, or a
+/// check of `/proc/<pid>`.
 fn liveness_by_number(code: &str) -> Option<String> {
     let code: String = code
         .lines()
@@ -212,7 +214,7 @@ fn liveness_by_number(code: &str) -> Option<String> {
         .find_map(|name| {
             calls(&code, name).into_iter().find(|call| {
                 let last = arguments(call).pop().unwrap_or_default();
-                // `kill(self)` and the like name no process.
+                // `kill(self)` and the like have no process number.
                 arguments(call).len() > 1 && ["None", "0", "Option::None"].contains(&&last[..])
             })
         });
@@ -249,7 +251,7 @@ fn calls(code: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// The arguments of a call, as they are written.
+/// The arguments of a call, as written.
 fn arguments(call: &str) -> Vec<String> {
     let inner = call.split_once('(').map_or("", |(_, rest)| rest);
     let inner = inner.strip_suffix(')').unwrap_or(inner);
@@ -270,7 +272,7 @@ fn arguments(call: &str) -> Vec<String> {
     trimmed.filter(|part| !part.is_empty()).collect()
 }
 
-/// In two pieces, or this file would find itself.
+/// In two pieces, so that the check does not find this file.
 const KEYWORD: &str = concat!("un", "safe");
 
 fn uses_unsafe(line: &str) -> bool {
@@ -295,7 +297,7 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The program in the README is the one in `examples/`, which is compiled and run by a test.
+/// Checks that the program in the README is the one in `examples/`, which a test compiles and runs.
 fn check_quickstart() -> Result<()> {
     let read = |path: &str| {
         std::fs::read_to_string(cargo::root().join(path)).with_context(|| format!("reading {path}"))

@@ -1,4 +1,4 @@
-//! `cargo xtask COMMAND`: what there is to do with this workspace. One module per command.
+//! `cargo xtask COMMAND`: the commands of this workspace. One module per command.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What there is to do with this workspace.
+/// The commands of this workspace.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -34,19 +34,21 @@ enum Command {
     Lint,
     /// Write the README's table of transports and what each can do
     Table,
-    /// Make small wrong changes, one at a time, and see that each is caught by a test
+    /// Make small wrong changes, one at a time, and check that a test catches each
     Mutants(mutants::Options),
     /// Build the Python package, install it under target/, check it and run its tests
     Python(python::Options),
     /// Look for data races between threads on one queue (needs a nightly compiler)
     Tsan,
-    /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
+    /// Run integration scenarios with real processes, each of which may be killed, stopped or
+    /// starved
     Scenarios(proofs::Options),
     /// Count the instructions that a message takes (needs valgrind)
     Count(count::Options),
     /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
     Bench(bench::Options),
-    /// Measure what one host does, over each transport, and what three servers do: the figures of docs/scaling.md
+    /// Measure one host, over each transport, and one and three NATS servers: the figures of
+    /// docs/scaling.md
     Capacity(proofs::Options),
     /// Kill each operation at every instruction that changes anything, and let a survivor judge
     Sweep(proofs::Options),

@@ -1,11 +1,12 @@
-//! `cargo xtask mutants`: small wrong changes of the code, each of which some check must catch.
+//! `cargo xtask mutants`: small wrong changes of the code, each of which a check must catch.
 //!
-//! A test that can't fail is worse than none. The list (`ipc-queue/mutants.toml`) says of each change what would go
-//! wrong and which test is to notice it. Each is made in a copy of the workspace, one at a time, and the named
-//! tests are run there. A mutant that they let pass is tried with all other tests of their target; one that passes these,
-//! too, has survived: a check is missing.
+//! A test that can't fail is worse than none. For each change the list (`ipc-queue/mutants.toml`)
+//! says what would go wrong and which test must fail. Each change is made in a copy of the
+//! workspace, one at a time, and the named tests are run there. A mutant that passes them is tried
+//! with all other tests of their target. One that also passes these has survived: a check is
+//! missing.
 //!
-//! Does not look for mutants by itself.
+//! Does not generate mutants by itself.
 
 mod copy;
 mod list;
@@ -26,18 +27,19 @@ use trial::{Further, Targets};
 
 use xtask::ending::end;
 
-/// What to try.
+/// The mutants to try, and the way to report.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Only mutants whose name contains one of these
     #[arg(value_name = "PART")]
     filters: Vec<String>,
 
-    /// Say which mutants there are, and whether each still applies
+    /// List the mutants, and whether each still applies
     #[arg(long)]
     list: bool,
 
-    /// If the tests that the list names let one pass, leave it at that: quicker while the list is written
+    /// Stop after the tests that the list names, even if they let a mutant pass: faster while the
+    /// list is written
     #[arg(long)]
     named_only: bool,
 
@@ -63,7 +65,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 fn choose(options: &Options) -> Result<Vec<Mutant>> {
     let all = list::load()?;
-    // Of all, whichever are to be tried: a list is repaired at once, or it rots.
+    // All mutants are checked, even those that are not tried: otherwise the list would go stale.
     list::check(&all)?;
     let wanted = |mutant: &Mutant| {
         let named = |part: &String| mutant.name.contains(part.as_str());
@@ -104,7 +106,7 @@ fn try_all(
         let verdict = targets.try_one(copy, &mutant.caught_by, options.further());
         copy.write(&mutant.file, &original)?;
         let line = Line::new(mutant, verdict?, started.elapsed());
-        // Where no bar is to be seen, each.
+        // Without a visible bar, each result is printed.
         if !line.verdict.is_as_expected() || bar.is_hidden() && !options.json {
             let (seconds, done) = (bar.elapsed().as_secs(), lines.len() + 1);
             bar.suspend(|| eprintln!("{seconds:4} s  {done}/{}  {line}", mutants.len()));

@@ -1,6 +1,7 @@
 //! `cargo xtask scenarios`, `sweep`, `torture` and `capacity`: builds the crate `proofs`, optimised, and runs it.
 //!
-//! It lies apart so that the other commands need not wait until its many dependencies are compiled.
+//! The crate is separate so that the other commands need not wait until its many dependencies are
+//! compiled.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use xtask::cargo;
 
-/// Everything is passed on.
+/// All options are passed on.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
@@ -23,7 +24,7 @@ pub struct Options {
 /// When the crate does not build or can't be started.
 pub fn run(command: &str, options: &Options) -> Result<ExitCode> {
     let program = cargo::build("proofs", &[])?;
-    // Replaced, not started: signals and the exit code are its own.
+    // This process becomes the program, so signals and the exit code are its own.
     let error = Command::new(program)
         .arg(command)
         .args(cargo::passed_on(&options.args))

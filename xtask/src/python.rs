@@ -1,7 +1,7 @@
 //! `cargo xtask python`: builds the Python package, installs it under `target/`, and runs its tests.
 //!
-//! The package is not a member of the workspace, and this crate does not depend on PyO3: all is done
-//! by `maturin`, which `pip` brings into a virtual environment of its own.
+//! The package is not a member of the workspace, and this crate does not depend on PyO3. `maturin`
+//! does all of it; `pip` installs `maturin` into a virtual environment of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use xtask::cargo;
 
-/// What the package is built, checked and tested with.
+/// The tools that build, check and test the package.
 const TOOLS: [&str; 8] = [
     "maturin>=1.9,<2",
     "pytest>=8",
@@ -45,8 +45,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for lint in lints {
         cargo::run(venv.command("ruff").args(lint))?;
     }
-    // A Rust program at the other end of the queues. With the features that the package has, so that
-    // the crates are built once.
+    // A Rust program at the other end of the queues. It has the package's features, so that the
+    // crates are built once.
     let mut peer = cargo::cargo(&["build", "--release", "--quiet", "--package", "rust-peer"]);
     cargo::run(peer.current_dir(&package))?;
     let mut develop = venv.command("maturin");
@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     cargo::run(stubs.arg("--ignore-unused-allowlist"))?;
     if !options.no_tests {
         venv.download_sources();
-        // With the reasons of what is skipped.
+        // With the reasons of skipped tests.
         cargo::run(
             venv.python()
                 .args(["-m", "pytest", "-rs"])
@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Wheels that run wherever glibc 2.17 or later does.
+/// Builds wheels that run on any system with glibc 2.17 or later.
 fn wheels(venv: &Venv) -> Result<ExitCode> {
     let mut zig = venv.python();
     cargo::run(zig.args(["-m", "pip", "install", "--quiet", "ziglang"]))?;
@@ -100,7 +100,7 @@ struct Venv {
 }
 
 impl Venv {
-    /// The one of the last time, if it is of the same interpreter and has the same tools.
+    /// The environment of the last run, if it has the same interpreter and the same tools.
     fn make() -> Result<Self> {
         let python = std::env::var("IPC_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let version = "import sys; assert sys.version_info >= (3, 11), sys.version; \
@@ -129,7 +129,8 @@ impl Venv {
         Ok(venv)
     }
 
-    /// Sources of packages whose tests are not in their wheels. Without them, those are skipped.
+    /// Downloads the sources of packages whose tests are not in their wheels. Without them, those
+    /// tests are skipped.
     fn download_sources(&self) {
         let folder = cargo::root().join("target/python/sources");
         if folder.exists() {
@@ -159,15 +160,15 @@ impl Venv {
         self.command("python")
     }
 
-    /// A program of the environment, in the package's folder.
+    /// A program of the environment, run in the package's folder.
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin().join(name));
         command.current_dir(package());
         command.env("VIRTUAL_ENV", &self.folder);
-        // As an activated environment: maturin looks for zig there.
+        // As in an activated environment: maturin looks for zig there.
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.bin().display()));
-        // Cargo runs us with its own idea of the compiler.
+        // Cargo runs this program with its own choice of compiler.
         command.env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
         command.env_remove("PYTHONHOME").env_remove("PYTHONPATH");
         command

@@ -1,4 +1,4 @@
-//! `cargo xtask table`: writes the README's table of transports and what each can do.
+//! `cargo xtask table`: writes the README's table of the transports' features.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use xtask::cargo::{self, cargo};
 
-/// A test makes it, since what is declared is asked of queues that are open; without this it checks.
+/// A test does it, because the declarations come from open queues. Without this variable the test
+/// checks the table.
 pub fn run() -> Result<ExitCode> {
     let mut test = cargo(&["test", "--package", "ipc-cli", "--test", "table"]);
     cargo::run(test.env("IPC_WRITE_TABLE", "yes"))?;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test, and nothing left behind.
+//! `cargo xtask test`: runs every test, and checks that nothing is left behind.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use clap::Args;
 
 use xtask::cargo::{self, cargo};
 
-/// What to run.
+/// The tests to run.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Only tests whose name contains this
@@ -17,7 +17,7 @@ pub struct Options {
 }
 
 const SHARED_MEMORY: &str = "/dev/shm";
-/// Where a suite that is skipped adds a line (`ipc_nats::testing`).
+/// The variable that names the file to which each skipped suite adds a line (`ipc_nats::testing`).
 const SKIPPED: &str = "IPC_SKIPPED_SUITES";
 
 pub fn run(options: &Options) -> Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! `cargo xtask tsan`: threads on one queue, under ThreadSanitizer.
 //!
-//! Needs a nightly compiler, and says so if there is none. The standard library stays as it is, without
-//! instrumentation: what it does with locks and channels of its own is seen only through the C library.
+//! Needs a nightly compiler, and says so if there is none. The standard library stays as it is,
+//! without instrumentation. ThreadSanitizer sees its locks and channels only through the C library.
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -26,10 +26,10 @@ pub fn run() -> Result<ExitCode> {
     let mut test = Command::new("rustup");
     test.args(["run", "nightly", "cargo", "test", "--package", "ipc-queue"]);
     test.args(["--test", "threads", "--target", host]);
-    // A folder of its own: with other flags everything would be built anew each time.
+    // A folder of its own: with other flags cargo would rebuild everything each time.
     test.args(["--target-dir", "target/tsan"]);
     test.current_dir(cargo::root());
-    // Cargo runs us with its own idea of the compiler.
+    // Cargo runs this program with its own choice of compiler.
     test.env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
     test.env("RUSTFLAGS", FLAGS);
     let suppressed = cargo::root().join("xtask/tsan.supp");

@@ -1,4 +1,4 @@
-//! What a message costs, where no clock can tell: in instructions.
+//! The cost of a message in instructions, which does not depend on a clock.
 
 use std::process::Command;
 

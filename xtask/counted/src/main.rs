@@ -1,7 +1,7 @@
-//! Does one operation some thousand times. `cargo xtask count` runs this under callgrind, which counts the instructions in
-//! [`measured_send`] or [`measured_receive`] and nowhere else.
+//! Performs one operation some thousand times. `cargo xtask count` runs this under callgrind, which
+//! counts the instructions in [`measured_send`] or [`measured_receive`] and nowhere else.
 //!
-//! Depends on nothing but the queue, so that it builds quickly. Queues lie where `IPC_SHM_DIR` says.
+//! Depends only on the queue, so that it builds quickly. Its queues are where `IPC_SHM_DIR` says.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
@@ -20,7 +20,7 @@ const BATCH: usize = 32;
 const SMALL: usize = 64;
 const ADDRESS: &str = "shm:counted/q";
 
-/// Something done `ROUND` times.
+/// An operation that is performed `ROUND` times.
 trait Operation {
     fn send(&self) -> Result<()>;
     fn receive(&self) -> Result<()>;
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         bail!("which operation?");
     };
     let operation = operation(name)?;
-    // What is done once, is not counted: first looks, pages.
+    // One-time work is not counted: first calls, first touches of pages.
     operation.send()?;
     operation.receive()?;
     for _ in 0..ROUNDS {
@@ -43,7 +43,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Ends in its own way, or the compiler would make it and the next one the same function, or the call a jump.
+/// Its end differs from that of the next function. Otherwise the compiler would merge the two, or
+/// turn the call into a jump.
 #[inline(never)]
 fn measured_send(operation: &dyn Operation) -> Result<()> {
     let done = operation.send();
@@ -64,7 +65,8 @@ fn operation(name: &str) -> Result<Box<dyn Operation>> {
     Ok(match name {
         "inline" => Box::new(bytes(options, SMALL)?),
         "leased" => Box::new(bytes(options.lease(Duration::from_secs(60)), SMALL)?),
-        // Just beyond the cell: what is counted is the chunk, not the copy, which is another code on each processor.
+        // Just too large for the cell. So the chunk is counted, but hardly the copy, whose code
+        // differs between processors.
         "chunked" => Box::new(bytes(options.max_message_bytes(4096), 2 * SMALL)?),
         "loaned" => Box::new(Loaned(bytes(options, SMALL)?)),
         "batch" => Box::new(Batched(bytes(options, SMALL)?)),
@@ -108,7 +110,7 @@ impl Operation for Bytes {
     }
 }
 
-/// Sent by loan.
+/// Sends by loan.
 struct Loaned(Bytes);
 
 impl Operation for Loaned {
@@ -126,7 +128,7 @@ impl Operation for Loaned {
     }
 }
 
-/// Many a call.
+/// Sends many messages in one call.
 struct Batched(Bytes);
 
 impl Operation for Batched {
@@ -149,7 +151,7 @@ impl Operation for Batched {
     }
 }
 
-/// Encoded and decoded.
+/// Encodes and decodes.
 struct Typed {
     sender: Sender<[u64; 8]>,
     receiver: Receiver<[u64; 8]>,

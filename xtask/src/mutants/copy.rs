@@ -1,4 +1,4 @@
-//! A copy of the workspace, to be broken.
+//! A copy of the workspace, for the mutants.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use walkdir::WalkDir;
 
 use xtask::cargo;
 
-/// The copy, and where it is built. Both stay for the next time, which then has little to build.
+/// The copy, and its build folder. Both stay for the next run, which then has little to build.
 pub struct Copy {
     folder: PathBuf,
     /// Locked while this process uses the copy.
@@ -18,7 +18,7 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Brings the copy up to date, whatever state somebody left it in.
+    /// Brings the copy up to date, from any state.
     ///
     /// # Errors
     /// When another process uses it, or the workspace can't be read.
@@ -42,12 +42,12 @@ impl Copy {
         self.folder.join("workspace")
     }
 
-    /// Cargo's target folder for it.
+    /// Cargo's target folder for the copy.
     pub fn target(&self) -> PathBuf {
         self.folder.join("build")
     }
 
-    /// A file for what tests print.
+    /// A file for the output of tests.
     pub fn output(&self) -> PathBuf {
         self.folder.join("output")
     }
@@ -64,7 +64,7 @@ impl Copy {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// Files that are right already are left alone: cargo builds again what was touched.
+    /// Unchanged files are not written: cargo rebuilds what was touched.
     fn update(&self) -> Result<()> {
         let wanted = files(cargo::root())?;
         for file in &wanted {
@@ -86,7 +86,7 @@ impl Copy {
     }
 }
 
-/// All files under `folder` that are not made from others.
+/// All files under `folder` that are not generated.
 fn files(folder: &Path) -> Result<HashSet<PathBuf>> {
     let made = [OsStr::new("target"), OsStr::new(".git")];
     let entries = WalkDir::new(folder)

@@ -1,4 +1,4 @@
-//! The list of mutants, and whether each still applies.
+//! The list of mutants, and the check that each still applies.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use xtask::cargo;
 
-/// Where the list is, in the workspace.
+/// The path of the list in the workspace.
 const LIST: &str = "ipc-queue/mutants.toml";
 
 #[derive(Debug, Deserialize)]
@@ -21,39 +21,39 @@ struct List {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mutant {
-    /// Which one.
+    /// The name of the mutant.
     pub name: String,
     /// The file, in the workspace.
     pub file: PathBuf,
-    /// What stands in it, once.
+    /// The text to replace, which occurs once.
     find: String,
-    /// Which of several places, from 1, if it stands there more than once.
+    /// The number of the occurrence, from 1, if there is more than one.
     nth: Option<usize>,
-    /// What stands there instead.
+    /// The new text.
     replace: String,
-    /// What would go wrong.
+    /// The harm it would do.
     pub why: String,
-    /// What is to notice.
+    /// The tests that must fail.
     pub caught_by: Check,
 }
 
-/// Tests that are to notice a mutant.
+/// The tests that must catch a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// The package whose tests they are.
+    /// The package of the tests.
     pub package: String,
-    /// Which of its test targets; the library's own, if not said.
+    /// The test target; `None`: the library's own tests.
     pub target: Option<String>,
     /// Parts of their names; no other tests run at first.
     pub tests: Vec<String>,
 }
 
 impl Mutant {
-    /// The file's text with the change made.
+    /// The file's text with the change.
     ///
     /// # Errors
-    /// When the change does not apply: the code became another, and the list has to follow.
+    /// When the change does not apply: the code has changed, and the list must follow.
     pub fn apply(&self, text: &str) -> Result<String> {
         let places: Vec<usize> = text.match_indices(&self.find).map(|(at, _)| at).collect();
         let at = match (self.nth, &places[..]) {
@@ -75,7 +75,7 @@ impl Mutant {
 /// All mutants.
 ///
 /// # Errors
-/// When the list is no list of mutants.
+/// When the list is invalid.
 pub fn load() -> Result<Vec<Mutant>> {
     let path = cargo::root().join(LIST);
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -83,10 +83,10 @@ pub fn load() -> Result<Vec<Mutant>> {
     Ok(list.mutant)
 }
 
-/// Checks that each mutant applies to the sources as they are, changes them, and has a name of its own.
+/// Checks that each mutant applies to the present sources, changes them, and has a unique name.
 ///
 /// # Errors
-/// Naming every one that does not.
+/// Names every mutant that does not.
 pub fn check(mutants: &[Mutant]) -> Result<()> {
     let mut names = HashSet::new();
     let mut complaints: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! What became of the mutants, for people and programs.
+//! The results for the mutants, for people and programs.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::list::Mutant;
 use super::trial::Verdict;
 
-/// What became of all.
+/// All results.
 #[derive(Debug, Serialize)]
 pub struct Report {
     seconds: f64,
@@ -18,7 +18,7 @@ pub struct Report {
     mutants: Vec<Line>,
 }
 
-/// What became of one.
+/// The result for one mutant.
 #[derive(Debug, Serialize)]
 pub struct Line {
     name: String,
@@ -57,7 +57,7 @@ impl Report {
         }
     }
 
-    /// Whether each was caught.
+    /// Returns whether each mutant was caught.
     pub fn is_clean(&self) -> bool {
         self.caught == self.mutants.len()
     }
@@ -117,7 +117,7 @@ fn first(by: &[String]) -> String {
     }
 }
 
-/// Each mutant's name and harm.
+/// Prints each mutant's name and harm.
 pub fn list(mutants: &[Mutant]) {
     for Mutant { name, why, .. } in mutants {
         println!("{name}: {why}");

@@ -1,4 +1,4 @@
-//! Running tests on the copy, and what they say of a mutant.
+//! Running tests on the copy, and their verdict on a mutant.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,19 +15,19 @@ use super::copy::Copy;
 use super::list::{Check, Mutant};
 use xtask::cargo::cargo;
 
-/// What became of a mutant.
+/// The verdict on a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "verdict", content = "by")]
 pub enum Verdict {
-    /// By the tests that were to catch it: these failed.
+    /// Caught by the tests that should catch it; the names of those that failed.
     Caught(Vec<String>),
-    /// By the tests that were to catch it: they did not come to an end.
+    /// Caught by the tests that should catch it: they did not end.
     CaughtHanging,
-    /// Only by other tests.
+    /// Caught only by other tests.
     CaughtElsewhere(Vec<String>),
-    /// By nothing.
+    /// Caught by no test.
     Survived,
-    /// It does not compile: no mutant.
+    /// The change does not compile, so it is not a mutant.
     DoesNotCompile,
 }
 
@@ -37,22 +37,23 @@ impl Verdict {
     }
 }
 
-/// Whether a mutant that the named tests let pass is tried with all others of their target.
+/// The choice whether a mutant that passes the named tests is tried with all others of their
+/// target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Further {
     No,
     Yes,
 }
 
-/// How a run of tests ended.
+/// The end of a run of tests.
 enum Ran {
     Passed,
-    /// These failed.
+    /// These tests failed.
     Failed(Vec<String>),
     Hung,
 }
 
-/// The targets whose tests are run, and how long their tests take without any mutant.
+/// The targets whose tests are run, and the time that their tests take without a mutant.
 pub struct Targets(HashMap<Target, Duration>);
 
 /// A package's test target; `None` is its library.
@@ -63,7 +64,7 @@ fn target_of(check: &Check) -> Target {
 }
 
 impl Targets {
-    /// Makes sure that all tests pass without a mutant, and that those that are to catch one exist.
+    /// Checks that all tests pass without a mutant, and that the named tests exist.
     pub fn without_mutants(copy: &Copy, mutants: &[Mutant]) -> Result<Self> {
         let mut filters: HashMap<Target, Vec<String>> = HashMap::new();
         for mutant in mutants {
@@ -120,9 +121,9 @@ impl Targets {
     }
 }
 
-/// However busy the machine is, tests without a mutant end within this.
+/// The time limit of tests without a mutant, on the busiest machine.
 const WITHOUT_MUTANT: Duration = Duration::from_secs(20 * 60);
-/// What is added to three times what the tests take without a mutant.
+/// The time added to three times the duration without a mutant.
 const SLOWEST_START: Duration = Duration::from_secs(30);
 
 /// Builds a test target of the copy. `None`: it does not compile.
@@ -134,7 +135,7 @@ fn build(copy: &Copy, (package, name): &Target) -> Result<Option<PathBuf>> {
     };
     build.arg("--message-format=json").arg("--target-dir");
     build.arg(copy.target()).current_dir(copy.workspace());
-    // Built once for each mutant, and then run for seconds.
+    // Each mutant is built once, and then its tests run for seconds.
     build.env("CARGO_INCREMENTAL", "1");
     for setting in [
         "profile.test.package.ipc-queue.opt-level=1",
@@ -160,7 +161,7 @@ fn build(copy: &Copy, (package, name): &Target) -> Result<Option<PathBuf>> {
     built.map(Some)
 }
 
-/// Runs those tests whose names contain one of `filters`, or all.
+/// Runs the tests whose names contain one of `filters`, or all.
 fn run(
     copy: &Copy,
     tests: &Path,
@@ -176,7 +177,7 @@ fn run(
     let started = Instant::now();
     let mut running = command.spawn().context("starting tests")?;
     loop {
-        // One that failed is enough, whatever the others are at.
+        // One failure is enough, even if other tests still run.
         let status = running.try_wait()?;
         let failed = failed(&fs::read_to_string(copy.output()).unwrap_or_default());
         let hangs = started.elapsed() > limit;
@@ -194,7 +195,7 @@ fn run(
     }
 }
 
-/// The tests that failed, according to what was printed so far.
+/// The failed tests in the output so far.
 fn failed(said: &str) -> Vec<String> {
     let failed = said.lines().filter_map(|line| {
         let rest = line.strip_prefix("test ")?;
