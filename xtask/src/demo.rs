@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: builds the demonstration and runs it, by default on the workspace's own files.
+//! `cargo xtask demo`: builds the demonstration and runs it, by default on the workspace's own
+//! files.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

@@ -26,7 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the demonstration: fingerprint files with worker processes (`cargo xtask demo -- --help` for its options)
+    /// Run the demonstration: fingerprint files with worker processes (`cargo xtask demo -- --help`
+    /// for its options)
     Demo(demo::Options),
     /// Run every test, and check that none leaves anything behind
     Test(test::Options),
@@ -45,7 +46,8 @@ enum Command {
     Scenarios(proofs::Options),
     /// Count the instructions that a message takes (needs valgrind)
     Count(count::Options),
-    /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its options)
+    /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its
+    /// options)
     Bench(bench::Options),
     /// Measure one host, over each transport, and one and three NATS servers: the figures of
     /// docs/scaling.md

@@ -1,4 +1,5 @@
-//! `cargo xtask python`: builds the Python package, installs it under `target/`, and runs its tests.
+//! `cargo xtask python`: builds the Python package, installs it under `target/`, and runs its
+//! tests.
 //!
 //! The package is not a member of the workspace, and this crate does not depend on PyO3. `maturin`
 //! does all of it; `pip` installs `maturin` into a virtual environment of its own.
