@@ -1,8 +1,9 @@
-//! `cargo xtask capacity`: what one host does over each transport, and what one and three servers do on this machine. The
-//! figures of docs/scaling.md, which it writes there itself with `--docs`.
+//! `cargo xtask capacity`: measures one host over each transport, and one and three servers on this
+//! machine. With `--docs` it writes its figures into docs/scaling.md.
 //!
-//! Everything is measured through the public queues, between processes, as a median of repetitions; servers are real ones on
-//! 127.0.0.1 and share the cores with their clients. Rates are what this machine gave then; `bench` is for comparing.
+//! Everything is measured through the public queues, between processes, as a median of repetitions.
+//! Servers are real ones on 127.0.0.1 and share the cores with their clients. The rates are those
+//! of this machine at that time; `bench` is for comparisons.
 
 mod figures;
 mod footprint;
@@ -22,7 +23,7 @@ use figures::Figures;
 use place::Place;
 use traffic::Crew;
 
-/// What to measure.
+/// The parts to measure.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Only this part
@@ -37,26 +38,26 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     docs: Option<PathBuf>,
 
-    /// How often each thing is measured
+    /// Number of repetitions of each measurement
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Queues in shared memory, and one that is served at a socket
+    /// Queues in shared memory, and one served at a socket
     Host,
     /// One NATS server
     Server,
     /// Three NATS servers as one cluster
     Cluster,
-    /// The same, when one of them is killed
+    /// The cluster, when one of its servers is killed
     Silence,
 }
 
 const PARTS: [Part; 4] = [Part::Host, Part::Server, Part::Cluster, Part::Silence];
 
-/// Measures in another process, with its queues in a folder that goes when it ends.
+/// Measures in another process, with its queues in a folder that is removed at its end.
 pub fn run(options: &Options) -> Result<ExitCode> {
     ensure!(
         !cfg!(debug_assertions),
@@ -69,7 +70,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     measure
         .arg("capacity-measure")
         .args(["--repeat", &options.repeat.to_string()])
-        // Below, since it goes with its last file.
+        // A subfolder, because it goes with its last file.
         .env("IPC_SHM_DIR", folder.path().join("shm"));
     if let Some(part) = options.only {
         measure.args(["--only", &part.name()]);
@@ -136,7 +137,7 @@ const TWO_TO_TWO: Crew = Crew {
     receivers: 2,
     bytes: 64,
 };
-/// A handle has one question under way, so a server needs some before its cores are busy.
+/// A handle has one request under way, so a server needs several handles before its cores are busy.
 const FOUR_TO_FOUR: Crew = Crew {
     senders: 4,
     receivers: 4,

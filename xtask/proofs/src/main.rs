@@ -1,4 +1,5 @@
-//! What a model can't prove is proved with real processes. One module per command of `cargo xtask`.
+//! Proofs with real processes, for what a model can't prove. One module per command of
+//! `cargo xtask`.
 #![forbid(unsafe_code)]
 
 mod capacity;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What is proved with real processes.
+/// Proofs with real processes.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -20,29 +21,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Play integration scenarios with real processes, each of which may be killed, stopped or starved
+    /// Run integration scenarios with real processes, each of which may be killed, stopped or
+    /// starved
     Scenarios(scenarios::Options),
     /// One scenario, in a process of its own
     #[command(hide = true)]
     ScenarioPlay(scenarios::Play),
-    /// One of the processes in a scenario
+    /// A child process of a scenario
     #[command(hide = true)]
     ScenarioPuppet(scenarios::puppet::Options),
     /// A worker of a scenario's pool
     #[command(hide = true)]
     ScenarioPoolWorker(scenarios::pool_worker::Worker),
-    /// A process in a scenario that has a pool
+    /// A process of a scenario that has a pool
     #[command(hide = true)]
     ScenarioPoolSupervisor(scenarios::pool_worker::Supervisor),
     /// A worker or sender of a scenario with typed queues
     #[command(hide = true)]
     ScenarioJobProcess(scenarios::job_process::Options),
-    /// Measure what one host does, over each transport, and what three servers do: the figures of docs/scaling.md
+    /// Measure one host, over each transport, and one and three NATS servers: the figures of
+    /// docs/scaling.md
     Capacity(capacity::Options),
-    /// The measurement
+    /// The process that measures
     #[command(hide = true)]
     CapacityMeasure(capacity::Options),
-    /// A process that sends or receives in it
+    /// A measured process that sends or receives
     #[command(hide = true)]
     CapacityHand(capacity::hand::Task),
     /// Kill each operation at every instruction that changes anything, and let a survivor judge
@@ -50,12 +53,12 @@ enum Command {
     /// The process that is stepped
     #[command(hide = true)]
     SweepActor(sweep::actor::Options),
-    /// A process that dies before the one that is stepped comes
+    /// A process that dies before the stepped one starts
     #[command(hide = true)]
     SweepPeer(sweep::dying::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
-    /// One of the tortured
+    /// A process that is killed and stopped at random
     #[command(hide = true)]
     TortureActor(torture::actor::Options),
 }

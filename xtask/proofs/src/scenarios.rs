@@ -1,9 +1,11 @@
-//! `cargo xtask scenarios`: promises, each kept in front of an audience: real processes, killed, stopped or starved.
+//! `cargo xtask scenarios`: shows that promises hold when real processes are killed, stopped or
+//! starved.
 //!
-//! Each scenario is a file, named after its promise. It plays in a process of its own (`scenario-play`), which starts
-//! the others ([`puppet`]), in a folder of its own ([`stage`]); so one that hangs, crashes or takes a namespace for
-//! itself harms no other. Whoever is left when it ends is killed with its process group. Afterwards nothing may
-//! be left: no file, no process, no cell, chunk or slot in use.
+//! Each scenario is a file, named after its promise. It runs in a process of its own
+//! (`scenario-play`), in a folder of its own ([`stage`]), and starts the other processes
+//! ([`puppet`]). So a scenario that hangs, crashes or takes a namespace for itself harms no other.
+//! When it ends, the remaining processes of its process group are killed. Afterwards nothing may be
+//! left: no file, no process, no cell, chunk or slot in use.
 
 mod isolation;
 pub mod job_process;
@@ -76,13 +78,13 @@ use stage::Stage;
 
 use xtask::ending::end;
 
-/// Which scenarios, and how to tell about them.
+/// The scenarios to run, and the way to report.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Which; all, if none is named
+    /// Names of scenarios; all, if none is given
     names: Vec<String>,
 
-    /// Say which there are, and what each promises
+    /// List the scenarios, and what each promises
     #[arg(long)]
     list: bool,
 
@@ -91,7 +93,7 @@ pub struct Options {
     json: bool,
 }
 
-/// What a process is told that plays one scenario.
+/// The arguments of a process that runs one scenario.
 #[derive(Debug, Args)]
 pub struct Play {
     name: String,
@@ -105,16 +107,16 @@ struct Scenario {
     play: fn(&Stage) -> Result<Outcome>,
 }
 
-/// How a scenario ended that is not broken.
+/// The end of a scenario that did not break.
 #[derive(Debug, Serialize, Deserialize)]
 enum Outcome {
-    /// The promise was kept. What was counted and measured.
+    /// The promise held. The value has the counts and measurements.
     Kept(Value),
-    /// It can't be played here, and why.
+    /// The scenario can't run here, with the reason.
     Skipped(String),
 }
 
-/// What became of one scenario.
+/// The result of one scenario.
 #[derive(Debug, Serialize)]
 struct Report {
     name: &'static str,
@@ -140,7 +142,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // Whoever a killed process leaves behind becomes our child.
+    // The children of a killed process become children of this one.
     prctl::set_child_subreaper(true)?;
     let started = Instant::now();
     let mut reports = Vec::new();
@@ -156,9 +158,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     end(options.json, &reports, text, broken == 0)
 }
 
-/// Plays one scenario, here.
+/// Runs one scenario in this process.
 pub fn play(play: &Play) -> Result<ExitCode> {
-    // The director plays one after the other from its main thread, which lives as long as it does.
+    // The parent runs one scenario after the other from its main thread, which lives as long as the
+    // parent.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let scenario = choose(std::slice::from_ref(&play.name))?[0];
     let stage = Stage::new(play.folder.clone());

@@ -1,13 +1,16 @@
-//! `cargo xtask torture`: kills, stops and continues senders and receivers at random, then does the accounts.
+//! `cargo xtask torture`: kills, stops and continues senders and receivers at random, then checks
+//! the accounts.
 //!
-//! What is sent has all priorities, delays, expiries and keys, alone and in batches. Dropping the oldest and purging are left
-//! out, since they drop what the accounts would miss; the sweep has them.
+//! The messages have all priorities, delays, expiries and keys, alone and in batches. Dropping the
+//! oldest and purging are left out, because the accounts would miss the dropped messages. The sweep
+//! covers these.
 //!
-//! Every actor is a process. It keeps a log in a file of its own (`log`), which outlives it: a sender notes a
-//! message when `send` returned `Ok`, a receiver notes what it is about to ack and, when `ack` returned `Ok`, that
-//! it did. In the end the queue is drained and the logs are compared with what came out (`verdict`):
-//! nothing accepted is lost, nothing is acked twice, nothing is damaged, everything is free again. Order is watched on a
-//! queue of its own (`orderly`), where it is promised.
+//! Every actor is a process. It keeps a log in a file of its own (`log`), which outlives it. A
+//! sender notes a message when `send` returned `Ok`. A receiver notes what it is about to ack and,
+//! when `ack` returned `Ok`, that it did. In the end the queue is drained and the logs are compared
+//! with its content (`verdict`). Nothing accepted may be lost, acked twice or damaged, and
+//! everything must be free again. Order is checked on a queue of its own (`orderly`), where it is
+//! promised.
 
 pub mod actor;
 mod canary;
@@ -38,22 +41,23 @@ use verdict::Verdict;
 
 use xtask::ending::end;
 
-/// How long and how hard.
+/// The duration and the intensity.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// For how long
+    /// Duration in seconds
     #[arg(long, default_value_t = 10, value_name = "S")]
     seconds: u64,
 
-    /// Stop after so many kills, if that comes first
+    /// Stop after this many kills, if that comes first
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
 
-    /// How many senders and receivers, half of each
+    /// Number of senders and receivers, half of each
     #[arg(long, default_value_t = 6, value_name = "P", value_parser = clap::value_parser!(u16).range(2..=40))]
     processes: u16,
 
-    /// What chance is drawn from: the same seed makes the same decisions, not the same interleaving
+    /// Seed of the random decisions: the same seed makes the same decisions, but not the same
+    /// interleaving
     #[arg(long, value_name = "X")]
     seed: Option<u64>,
 
@@ -62,21 +66,21 @@ pub struct Options {
     json: bool,
 }
 
-/// Which half an actor belongs to.
+/// The kinds of actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
     /// Sends.
     Send,
     /// Receives.
     Receive,
-    /// Holds the canary's message.
+    /// Holds the message of the canary.
     Hold,
-    /// Holds the canary's places.
+    /// Holds the places of the canary.
     HoldRoom,
 }
 
 impl Role {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     fn name(self) -> &'static str {
         match self {
             Self::Send => "send",
@@ -87,11 +91,11 @@ impl Role {
     }
 }
 
-/// A process that hangs for longer than this after all trouble is over counts as hung.
+/// A process that takes longer than this after all trouble is over counts as hung.
 pub const BOUND: Duration = Duration::from_secs(10);
 /// A lease that stopped receivers exceed.
 const LEASE: Duration = Duration::from_millis(150);
-/// How long a key is remembered: longer than anybody is stopped.
+/// The window of keys: longer than any stop.
 const WINDOW: Duration = Duration::from_secs(3);
 const QUEUE: &str = "torture";
 
@@ -120,7 +124,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     end(options.json, &verdict, text.trim_end(), verdict.is_clean())
 }
 
-/// The queue, the actors, and what was done to them.
+/// The queue, the actors, and what happened to them.
 struct Field {
     folder: PathBuf,
     namespace: Namespace,
@@ -186,7 +190,7 @@ impl Field {
         Ok(Actor { role, child })
     }
 
-    /// One bad thing, and a moment for it to matter.
+    /// Does one harmful thing, and gives it time to matter.
     fn make_trouble(&mut self) -> Result<()> {
         self.check_for_failures()?;
         self.clear_dead_letters()?;
@@ -205,7 +209,7 @@ impl Field {
         Ok(())
     }
 
-    /// An actor ends by itself only when it found something wrong.
+    /// An actor ends by itself only if it found a fault.
     fn check_for_failures(&mut self) -> Result<()> {
         for actor in &mut self.actors {
             if let Some(status) = actor.child.try_wait()? {
@@ -240,7 +244,7 @@ impl Field {
         Ok(())
     }
 
-    /// Nothing in the queue names the killed for long.
+    /// Waits until the queue no longer names the killed processes.
     fn await_recovery(&mut self, killed: &[u32]) -> Result<()> {
         let deadline = Instant::now() + BOUND;
         while self
@@ -258,7 +262,8 @@ impl Field {
         Ok(())
     }
 
-    /// Stops an actor for a time that may exceed its lease. It may be killed meanwhile, as any other.
+    /// Stops an actor for a time that may exceed its lease. It may be killed meanwhile, like any
+    /// other.
     fn stop_for_a_while(&mut self) {
         let victim = &self.actors[fastrand::usize(..self.actors.len())].child;
         let pid = Pid::from_raw(i32::try_from(victim.id()).expect("process numbers fit"));
@@ -266,8 +271,8 @@ impl Field {
         let time = Duration::from_millis(fastrand::u64(1..longest));
         if kill(pid, Signal::SIGSTOP).is_ok() {
             self.stops += 1;
-            // Continued whatever becomes of us; a number that was reused meanwhile is ours all the same, and
-            // continuing a running process does nothing.
+            // It continues even if this process fails. A number that was reused meanwhile still
+            // belongs to a child of this run, and continuing a running process does nothing.
             thread::spawn(move || {
                 thread::sleep(time);
                 let _ = kill(pid, Signal::SIGCONT);
@@ -275,7 +280,7 @@ impl Field {
         }
     }
 
-    /// Ends the trouble, drains the queue, and does the accounts.
+    /// Ends the trouble, drains the queue, and checks the accounts.
     fn settle(mut self, seed: u64, mut canary: Measured) -> Result<Verdict> {
         self.queue.close()?;
         let deadline = Instant::now() + BOUND;
@@ -311,7 +316,7 @@ fn queue_name() -> Name {
     Name::new(QUEUE).expect("a valid name")
 }
 
-/// Small, so that it is full and empty all the time; every path of payloads is used.
+/// Small, so that it is often full and often empty; every path of payloads is used.
 fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
     let request = OpenRequest {
         mode,

@@ -1,4 +1,4 @@
-//! What was measured: of each thing the median of its repetitions, the least and the most.
+//! The measurements: of each the median of its repetitions, the minimum and the maximum.
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::hand::Account;
 use super::place::Place;
 
-/// Everything of one part.
+/// All figures of one part.
 #[derive(Debug, Default)]
 pub struct Figures(Vec<Figure>);
 
@@ -24,7 +24,7 @@ struct Figure {
     values: Vec<f64>,
 }
 
-/// A figure as it is shown.
+/// A figure as it is displayed.
 #[derive(Debug, Serialize)]
 pub struct Row {
     at: &'static str,
@@ -55,7 +55,7 @@ impl Figures {
         }
     }
 
-    /// How long half of them took, and all but one in a hundred.
+    /// The median of the times, and the 99th percentile.
     pub fn add_times(&mut self, place: &Place, what: &str, account: &Account) {
         for (unit, value) in [("µs, p50", account.half_us), ("µs, p99", account.most_us)] {
             if let Some(value) = value {
@@ -85,7 +85,7 @@ impl Figure {
     }
 }
 
-/// Three digits that mean something, and no more than one can read.
+/// Three significant digits, and no more than a reader needs.
 fn short(value: f64) -> String {
     let digits = match value {
         value if value < 10.0 => 2,
@@ -183,7 +183,7 @@ impl fmt::Display for Markdown<'_> {
     }
 }
 
-/// On what it was measured.
+/// A description of the machine.
 pub fn machine() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

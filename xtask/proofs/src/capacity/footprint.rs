@@ -1,4 +1,5 @@
-//! What queues in shared memory take besides time: bytes, descriptors, threads, and how long making and opening one takes.
+//! The cost of queues in shared memory besides time: bytes, descriptors, threads, and the time of
+//! creating and opening one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,16 +12,16 @@ use super::figures::Figures;
 
 const AT: &str = "shm";
 const QUEUE: &str = "shm:capacity/sizes";
-/// How many queues one process opens.
+/// The number of queues that one process opens.
 const MANY: usize = 100;
 
-/// Of a process that had no queue yet.
+/// Measures in a process that has not had a queue before.
 pub fn measure(folder: &Path, figures: &mut Figures) -> Result<()> {
     many(folder, figures)?;
     sizes(folder, figures)
 }
 
-/// The segment's bytes, for some settings.
+/// The size of the segment, for some settings.
 fn sizes(folder: &Path, figures: &mut Figures) -> Result<()> {
     let all_seats = QueueOptions::new().max_participants(503);
     let settings = [
@@ -53,7 +54,7 @@ fn bytes_in(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// What one process has more for each queue that it opens, and how long creating and opening take.
+/// The cost to a process of each queue that it opens, and the time of creating and opening.
 fn many(folder: &Path, figures: &mut Figures) -> Result<()> {
     let name = |number: usize| format!("shm:capacity/many-{number}");
     let open = |number: usize| small().open_bytes(name(number));
@@ -81,7 +82,7 @@ fn many(folder: &Path, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel counts for this process.
+/// The kernel's counts for this process.
 struct Possessions {
     descriptors: usize,
     threads: usize,

@@ -1,6 +1,8 @@
-//! One of the processes that are measured: sends, receives, answers or serves for as long as it is told, then says what it did.
+//! A measured child process (code: `Hand`): sends, receives, answers or serves for a given time,
+//! then reports.
 //!
-//! It opens its queues, says that it is ready, waits for a line, works, and prints one line. Dies with whoever started it.
+//! It opens its queues, prints that it is ready, waits for a line, works, and prints one line. It
+//! dies with the process that started it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -19,20 +21,20 @@ use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// What one of them does.
+/// The work of one child.
 #[derive(Clone, Debug, Args)]
 pub struct Task {
     pub role: Role,
     /// The queue that it sends to or receives from
     pub address: String,
-    /// The queue that answers come back through, or the socket that is served
+    /// The queue for answers, or the socket to serve at
     #[arg(default_value = "")]
     pub other: String,
     #[arg(long, default_value_t = 64)]
     pub bytes: usize,
     #[arg(long, default_value_t = 0)]
     pub for_ms: u64,
-    /// Between two sends; if there is one, each message's way is timed
+    /// Pause between two sends; if not zero, the time of each message is measured
     #[arg(long, default_value_t = 0)]
     pub pause_us: u64,
 }
@@ -47,19 +49,19 @@ pub enum Role {
     Serve,
 }
 
-/// What one of them did, from the word to begin until its last look at the clock.
+/// The report of one child, from its start to its last reading of the clock.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Account {
     pub messages: u64,
     pub seconds: f64,
     pub cpu_seconds: f64,
-    /// How long sends, ways or round trips took, where they were timed: half of them less than that.
+    /// The median time of sends, transfers or round trips, if measured.
     pub half_us: Option<f64>,
-    /// 99 of 100 of them.
+    /// The 99th percentile of these times.
     pub most_us: Option<f64>,
 }
 
-/// One of them as its parent sees it. Killed when dropped.
+/// A child as its parent sees it. Killed when dropped.
 #[derive(Debug)]
 pub struct Hand {
     child: Child,
@@ -67,14 +69,16 @@ pub struct Hand {
     said: BufReader<ChildStdout>,
 }
 
-/// Reading the clock for each message would cost a fast queue some of its speed.
+/// The number of messages between two readings of the clock. Reading it for each message would slow
+/// down a fast queue.
 const BETWEEN_LOOKS: u64 = 16;
-/// How long after the end receivers make room for senders that are in the middle of a send.
+/// The time after the end in which receivers make room for senders that are in the middle of a
+/// send.
 const GRACE: Duration = Duration::from_millis(250);
 const READY: &str = "ready";
 
 impl Hand {
-    /// Starts one, and waits until it has opened its queues.
+    /// Starts a child, and waits until it has opened its queues.
     pub fn start(task: &Task) -> Result<Self> {
         let role = task.role.to_possible_value().context("a visible value")?;
         let mut child = Command::new("/proc/self/exe")
@@ -99,13 +103,13 @@ impl Hand {
         self.child.id()
     }
 
-    /// Lets it begin.
+    /// Lets it start its work.
     pub fn go(&mut self) -> Result<()> {
         let tell = self.tell.as_mut().context("it still listens")?;
         Ok(tell.write_all(b"go\n")?)
     }
 
-    /// Waits for its end, and what it says then.
+    /// Waits for its end, and returns its report.
     pub fn account(mut self) -> Result<Account> {
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("a measured process says {line:?}"))
@@ -125,7 +129,7 @@ impl Drop for Hand {
     }
 }
 
-/// Is one of those processes.
+/// Runs as such a child.
 pub fn work(task: &Task) -> Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     ipc_nats::register();
@@ -144,7 +148,7 @@ fn serve(task: &Task) -> Result<ExitCode> {
     let queue = QueueOptions::new().open_bytes(&task.address)?;
     let _server = UnixServer::bind(&task.other, Arc::clone(queue.transport()))?;
     println!("{READY}");
-    // Until nobody needs it any more.
+    // Until its parent no longer needs it.
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -213,7 +217,7 @@ fn answer(task: &Task) -> Result<Account> {
     let (receiver, sender) = (open(&task.address)?.receiver(), open(&task.other)?.sender());
     let shift = Shift::begin(task)?;
     let last = shift.end_at + GRACE;
-    // Until nobody asks any more.
+    // Until no more requests come.
     while let Ok(question) = receiver.recv_within(Wait::Until(last)) {
         sender.send(question.payload())?;
         question.ack()?;
@@ -225,7 +229,7 @@ fn open(address: &str) -> Result<ByteQueue> {
     ByteQueue::open(address).with_context(|| format!("opening {address}"))
 }
 
-/// The time in which one of them works.
+/// The working time of one child.
 struct Shift {
     begun_at: Instant,
     end_at: Instant,
@@ -237,7 +241,7 @@ struct Shift {
 }
 
 impl Shift {
-    /// Says that all is ready, and waits for the word.
+    /// Reports that everything is ready, and waits for the start.
     fn begin(task: &Task) -> Result<Self> {
         println!("{READY}");
         std::io::stdin().read_line(&mut String::new())?;
@@ -253,7 +257,8 @@ impl Shift {
         })
     }
 
-    /// Whether there is time for another message. Now and then it looks at the clock, and notes how far it came.
+    /// Returns whether there is time for another message. Now and then it reads the clock and
+    /// records the progress.
     fn goes_on(&mut self) -> Result<bool> {
         if !self.done.is_multiple_of(BETWEEN_LOOKS) {
             return Ok(true);
@@ -283,14 +288,14 @@ impl Shift {
     }
 }
 
-/// The processor time of this process, all its threads'.
+/// The processor time of this process, with all its threads.
 fn own_cpu() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(us as f64 / 1e6)
 }
 
-/// Nanoseconds, on a clock that is the same in every process.
+/// Nanoseconds on a clock that is the same in every process.
 fn now() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
     u64::try_from(Duration::from(now).as_nanos()).expect("centuries to go")

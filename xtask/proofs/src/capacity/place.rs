@@ -1,4 +1,4 @@
-//! Where queues are that are measured, and which processes serve them.
+//! The places of measured queues, and the processes that serve them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::hand::{Hand, Role, Task};
 
-/// Over which transport, and kept how.
+/// A transport, with its storage.
 #[derive(Debug)]
 pub enum Place {
     Shm,
@@ -28,7 +28,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Spot {
     pub address: String,
-    /// Whose processor time it takes besides that of those who send and receive.
+    /// The servers whose processor time counts, besides that of senders and receivers.
     servers: Vec<u32>,
     _served: Option<Hand>,
     _queue: Option<ByteQueue>,
@@ -74,12 +74,13 @@ impl Place {
         }
     }
 
-    /// Whether others than senders and receivers take processor time.
+    /// Returns whether processes other than senders and receivers use processor time.
     pub fn has_servers(&self) -> bool {
         !matches!(self, Self::Shm)
     }
 
-    /// Makes a queue there, of default settings, but over NATS with room for all that is sent.
+    /// Creates a queue there, with default settings. Over NATS it has room for everything that is
+    /// sent.
     pub fn queue(&self) -> Result<Spot> {
         let name = format!("capacity-{}", MADE.fetch_add(1, Ordering::Relaxed));
         match self {
@@ -139,7 +140,7 @@ impl Spot {
 impl Drop for Spot {
     fn drop(&mut self) {
         if self._queue.is_some() {
-            // A server that is gone has no queue any more.
+            // A dead server has no queue any more.
             let _ = ipc_queue::remove(&self.address);
         }
     }
@@ -148,7 +149,8 @@ impl Drop for Spot {
 fn cpu_of(process: u32) -> Result<f64> {
     let per_second = sysconf(SysconfVar::CLK_TCK)?.context("clock ticks")?;
     let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // Behind the program's name, which may have spaces: utime and stime are the 12th and 13th.
+    // The fields after the program's name, which may contain spaces: utime and stime are the 12th
+    // and 13th.
     let (_, rest) = text.rsplit_once(')').context("a process's state")?;
     let mut fields = rest.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();

@@ -1,7 +1,8 @@
-//! How long a cluster says nothing when the server is killed that leads the stream which says what a queue's messages are.
+//! The silence of a cluster after a kill of the server that leads the stream of the queue's
+//! records.
 //!
-//! One process sends a message, receives it and acks it, again and again. Silence is the longest time between two acks
-//! around the kill.
+//! One process sends a message, receives it and acks it, again and again. The silence is the
+//! longest time between two acks around the kill.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,12 @@ use ipc_queue::{ByteQueue, QueueOptions};
 use super::figures::Figures;
 use super::place::CLUSTER;
 
-/// How many acks show that a cluster works.
+/// The number of acks that show that a cluster works.
 const ENOUGH: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUEUE: &str = "silence";
 
-/// What the one who works sees.
+/// The progress of the working process.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     acks: u64,
@@ -61,7 +62,7 @@ pub fn measure(kills: u32, figures: &mut Figures) -> Result<()> {
 fn work(queue: &ByteQueue, seen: &Mutex<Seen>, stop: &AtomicBool) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     while !stop.load(Ordering::Relaxed) {
-        // What could not be sent or acked is tried again, or comes again.
+        // A failed send or ack is repeated, or the message comes again.
         if sender.send_timeout(b"on", PATIENCE).is_err() {
             continue;
         }
@@ -72,7 +73,7 @@ fn work(queue: &ByteQueue, seen: &Mutex<Seen>, stop: &AtomicBool) {
     }
 }
 
-/// Kills the leader, waits until all goes on, and lets the server come back.
+/// Kills the leader, waits until work continues, and restarts the server.
 fn kill_leader(cluster: &mut TestCluster, seen: &Mutex<Seen>) -> Result<Duration> {
     let acks = Seen::lock(seen).acks;
     wait_until("messages are acked", || {

@@ -1,4 +1,5 @@
-//! What queues at some place take: streams, sending and receiving apart, single messages at low load, round trips.
+//! The throughput of queues at a place: streams, sending and receiving apart, single messages at
+//! low load, round trips.
 
 use anyhow::Result;
 
@@ -6,7 +7,7 @@ use super::figures::Figures;
 use super::hand::{Account, Hand, Role, Task};
 use super::place::{Place, Spot};
 
-/// How many send, how many receive, and how much each time.
+/// The number of senders and receivers, and the size of their messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Crew {
     pub senders: usize,
@@ -15,7 +16,7 @@ pub struct Crew {
 }
 
 const FOR_MS: u64 = 700;
-/// Low load: the next message comes long after the last was settled.
+/// Low load: the next message comes long after the last one was settled.
 const PAUSE_US: u64 = 5000;
 
 /// Sends and receives at the same time.
@@ -50,7 +51,7 @@ pub fn stream(place: &Place, crew: Crew, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Sends while nobody receives, then receives what is there.
+/// Sends without receivers, then receives everything.
 pub fn apart(place: &Place, crew: Crew, figures: &mut Figures) -> Result<()> {
     let spot = place.queue()?;
     let parts = [
@@ -115,7 +116,7 @@ fn hire(count: usize, task: &Task) -> Result<Vec<Hand>> {
     (0..count).map(|_| Hand::start(task)).collect()
 }
 
-/// Lets all begin, and waits for all. What each did, and the servers' processor time.
+/// Starts all children, and waits for them. Returns their reports, and the servers' processor time.
 fn play(spot: &Spot, mut hands: Vec<Hand>) -> Result<(Vec<Account>, f64)> {
     let before = spot.cpu()?;
     for hand in &mut hands {

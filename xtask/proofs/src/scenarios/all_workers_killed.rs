@@ -1,6 +1,7 @@
 //! With all workers killed at once, nothing is lost and nothing is acked twice.
 //!
-//! The queue is filled up, workers begin, and all are killed in the middle of their loops, several times over.
+//! The queue is full, workers start, and all are killed in the middle of their loops, several
+//! times.
 
 use anyhow::Result;
 use ipc_proto::QueueSettings;
@@ -52,7 +53,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     }))
 }
 
-/// Sends until the queue is full. The number after the last one sent.
+/// Sends until the queue is full. Returns the number after the last one sent.
 fn fill_up(queue: &ByteQueue, next: u64) -> u64 {
     let sender = queue.sender();
     let sends = |number: &u64| sender.try_send(&numbered::message(*number, INLINE)).is_ok();

@@ -1,7 +1,7 @@
 //! A full queue blocks until the deadline or refuses, and hands the message back.
 //!
-//! Places run out, and memory for payloads runs out. A blocked sender goes on when there is room, and a slow receiver
-//! loses nothing.
+//! First places run out, then payload memory. A blocked sender continues when there is room, and a
+//! slow receiver loses nothing.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ fn the_message_comes_back() -> Result<()> {
     ensure!(returned == "too late", "got back {returned:?}");
     ensure!((DEADLINE..PROMPT).contains(&waited), "waited {waited:?}");
 
-    // A message in hands counts as long as it is not settled.
+    // A held message counts until it is settled.
     let receiver = queue.receiver();
     let held = receiver.try_recv()?;
     ensure!(
@@ -84,7 +84,7 @@ fn memory_runs_out(stage: &Stage) -> Result<()> {
         matches!(refused, Err(TrySendError::NoMemory { bytes: b, .. }) if b == bytes),
         "{refused:?}"
     );
-    // What needs no chunk still goes.
+    // A message without a chunk still goes.
     stage::send(&queue, [3], INLINE)?;
     ensure!(stage::drain(&queue)? == [0, 1, 2, 3], "other messages");
     drop(queue);
@@ -111,7 +111,7 @@ fn a_slow_receiver_gets_everything(stage: &Stage) -> Result<Times> {
     for number in 0..MESSAGES {
         stage::take_this(&queue, number, 1)?;
         if number % 100 == 0 {
-            // As slow as it gets: the sender has filled the queue before we go on.
+            // The slowest receiver: the sender has filled the queue before it goes on.
             let full = |stats: &ipc_queue::QueueStats| stats.ready == u64::from(CAPACITY);
             stage::until_stats(&queue, "the queue is full", full)?;
         }

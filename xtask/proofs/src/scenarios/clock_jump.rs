@@ -1,9 +1,9 @@
-//! A clock that stands anywhere, or is ahead in the second of two runs, loses nothing and changes
-//! no delay.
+//! A clock with any value, or one that is ahead in the second of two runs, loses nothing and
+//! changes no delay.
 //!
-//! The wall clock can't be set safely, and nothing but a message's time of sending comes from it. The monotonic clock is
-//! what leases and delays go by: the second run plays in a time namespace where it is ten years ahead, which the queue
-//! takes out again.
+//! The wall clock can't be set safely, and only a message's time of sending comes from it. Leases
+//! and delays go by the monotonic clock. The second run is in a time namespace where that clock is
+//! ten years ahead; the queue subtracts the difference.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "ahead_s": AHEAD, "waited_ms": times.figures() }))
 }
 
-/// Leaves one message that is delayed, one that a dead process held, and one that is ready.
+/// Leaves one delayed message, one that a dead process held, and one ready message.
 fn first_run(stage: &Stage) -> Result<()> {
     let mut first = stage.stranger()?;
     first.perform(Order::Create {
@@ -58,7 +58,7 @@ fn first_run(stage: &Stage) -> Result<()> {
     first.kill().map(drop)
 }
 
-/// Leases and delays are as long as ever.
+/// Leases and delays have their usual length.
 fn second_run(stage: &Stage, later: &mut Puppet, times: &mut Times) -> Result<()> {
     let mut frozen = stage.puppet()?;
     later.send(5..6, INLINE)?;

@@ -1,6 +1,6 @@
-//! Messages and unfinished leases outlive who sent them, and wait for the next one.
+//! Messages and unfinished leases outlive their sender, and wait for the next one.
 //!
-//! We are not attached ourselves: whatever is done for the dead, the puppets do.
+//! This process is not attached itself: the children do all recovery.
 
 use anyhow::Result;
 use ipc_proto::QueueSettings;
@@ -24,7 +24,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     coordinator.send(0..MESSAGES, INLINE)?;
     quick.hold(0, 1)?;
     slow.hold(1, 1)?;
-    // The coordinator itself has a message and a loan in its hands when it dies.
+    // The coordinator itself holds a message and a loan when it dies.
     coordinator.hold(2, 1)?;
     coordinator.lend(MESSAGES, INLINE)?;
     coordinator.kill()?;
@@ -40,7 +40,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "messages": MESSAGES, "kills": 2, "complete_after_ms": time }))
 }
 
-/// Waits until that is what the queue holds. How long, in milliseconds.
+/// Waits until the queue holds this. Returns the time, in milliseconds.
 fn await_counts(puppet: &mut Puppet, ready: u64, leased: u64) -> Result<f64> {
     let time = stage::until("everything is where it should be", || {
         let stats = puppet.stats()?;

@@ -1,7 +1,7 @@
-//! A queue is there as a whole or not at all, whoever is killed while making or removing it.
+//! A queue exists as a whole or not at all, even if processes that create or remove it are killed.
 //!
-//! Two processes make and remove the same queue in a loop and are killed at random. Whatever they leave, the next one
-//! opens it or makes it, and can remove it.
+//! Two processes create and remove the same queue in a loop and are killed at random. In every case
+//! the next process opens or creates the queue, and can remove it.
 
 use std::fs;
 use std::thread;
@@ -29,7 +29,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             })?;
             ensure!(maker.hear().is_ok(), "it never made one");
         }
-        // Not to wait for anything, but to strike at any moment.
+        // Not a wait for something: the kill comes at a random moment.
         thread::sleep(Duration::from_micros(fastrand::u64(..3_000)));
         makers.iter_mut().try_for_each(Puppet::strike)?;
         for maker in &mut makers {
@@ -41,7 +41,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "kills": 2 * ROUNDS, "found": found }))
 }
 
-/// Uses what the killed left, or a new one. Whether they left one.
+/// Uses the queue that the killed processes left, or a new one. Returns whether they left one.
 fn next_one_goes_on(stage: &Stage, round: u64) -> Result<bool> {
     let files = fs::read_dir(stage.file_of(JOBS).with_file_name("")).map_or(0, Iterator::count);
     let left = match stage::open() {

@@ -1,7 +1,8 @@
-//! Signals neither cut a wait short, nor make it longer, nor lose anything.
+//! Signals do not shorten a wait, lengthen it, or lose anything.
 //!
-//! A process gets a signal every few microseconds and handles it. Safe code can only install handlers with
-//! `SA_RESTART`; the calls that wait here (a futex and a poll, with a time-out) end with `EINTR` all the same.
+//! A process gets and handles a signal every few microseconds. Safe code can only install handlers
+//! with `SA_RESTART`. But the calls that wait here (a futex and a poll, with a time-out) still end
+//! with `EINTR`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -20,7 +21,7 @@ use super::stage::{self, CHUNKED, INLINE, PROMPT, Stage};
 
 const DEADLINE: Duration = Duration::from_millis(200);
 const MESSAGES: u64 = 1_000;
-/// What creating a queue in the storm has to reserve: more than fits between two signals.
+/// The memory that creating a queue in the storm must reserve: more than fits between two signals.
 const POOL: u64 = 64 << 20;
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
@@ -47,7 +48,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
 fn bombard(target: Pid, over: &AtomicBool, signals: &AtomicU64) {
     while !over.load(Ordering::Relaxed) && kill(target, Signal::SIGUSR1).is_ok() {
         signals.fetch_add(1, Ordering::Relaxed);
-        // Room for the target to get anywhere at all between two signals.
+        // Time for the target to make progress between two signals.
         let next = Instant::now() + Duration::from_micros(20);
         while Instant::now() < next {
             std::hint::spin_loop();

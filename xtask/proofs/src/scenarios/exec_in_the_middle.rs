@@ -1,6 +1,6 @@
-//! A process that becomes another program counts as gone, and may come again.
+//! A process that becomes another program counts as gone, and may attach again.
 //!
-//! Its number and start time stay the same, and it does not end: only the kernel's lock tells.
+//! Its number and start time stay the same, and it does not end: only the kernel's lock shows it.
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
-//! A limit on file sizes is an error with figures, and existing queues go on.
+//! A limit on file sizes is an error with figures, and existing queues continue.
 //!
-//! The limit must not end the process either, which is what it does to one that writes past it.
+//! The limit must not end the process either, as it does when a process writes past it.
 
 use anyhow::{Result, ensure};
 use serde_json::json;

@@ -1,6 +1,7 @@
-//! Files and folders of others, or open to others, are refused.
+//! Files and folders of other users, or open to other users, are refused.
 //!
-//! What belongs to somebody else, seen by us; and what is ours, seen by somebody else.
+//! This covers both directions: this process sees another user's files, and another user sees this
+//! process's files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -87,9 +88,9 @@ fn owned_by_others(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Another user neither opens, nor removes, nor replaces what is ours. How often it was refused.
+/// Another user can't open, remove or replace this process's files. Returns the number of refusals.
 fn seen_by_others(stage: &Stage) -> Result<usize> {
-    // As far as the folder of the queues anybody may come, as in /dev/shm.
+    // Every user may enter as far as the folder of the queues, as in /dev/shm.
     fs::set_permissions(stage.folder(), Permissions::from_mode(0o711))?;
     let mut stranger = stage.stranger()?;
     stranger.perform(Order::BecomeUser { uid: STRANGER })?;
@@ -112,7 +113,7 @@ fn seen_by_others(stage: &Stage) -> Result<usize> {
     Ok(orders.len())
 }
 
-/// The error that speaks of the folder, wherever it is.
+/// The error about the folder, wherever it is in the chain.
 fn namespace_error(opened: &Result<(), QueueError>) -> Option<&NamespaceError> {
     match opened {
         Err(QueueError::Open(OpenError::Namespace(error)) | QueueError::Namespace(error)) => {

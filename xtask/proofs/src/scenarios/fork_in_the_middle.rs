@@ -1,7 +1,8 @@
-//! A forked child can do nothing in its parent's name, nor hide its parent's death.
+//! A forked child can do nothing in its parent's name, and can't hide its parent's death.
 //!
-//! A process with messages and loans in its hands forks. The child tries everything with what it inherited, then opens
-//! the queue as a process of its own, and lives on when its parent is killed.
+//! A process that holds messages and loans forks. The child tries everything with what it
+//! inherited. Then it opens the queue as a process of its own, and lives on when its parent is
+//! killed.
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -1,8 +1,8 @@
-//! A lease lost is lost, but the memory stays untouched until its reader lets go.
+//! A lost lease stays lost, but the memory stays untouched until its reader lets go.
 //!
-//! A worker is stopped past the end of its lease. Another does the work; meanwhile everything else in the
-//! queue is used over and over. When the first goes on, its payload is whole, and its ack is refused. If it is
-//! killed instead, its memory is free as well.
+//! A worker is stopped past the end of its lease. Another does the work. Meanwhile everything else
+//! in the queue is used again and again. When the first worker continues, its payload is whole, and
+//! its ack is refused. If it is killed instead, its memory is freed as well.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     )
 }
 
-/// A stopped puppet whose message was done by another.
+/// Returns a stopped child whose message was processed by another.
 fn lose_a_lease(stage: &Stage, queue: &ByteQueue, times: &mut Times) -> Result<Puppet> {
     stage::send(queue, [1], CHUNKED)?;
     let mut frozen = stage.puppet()?;

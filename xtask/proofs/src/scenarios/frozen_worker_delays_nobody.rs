@@ -1,7 +1,7 @@
-//! Stopped processes, wherever they stand, cost the others nothing.
+//! Processes stopped at any point cost the others nothing.
 //!
-//! First one stopped with a message and one with a loan in its hands; then two that are stopped in the middle of their
-//! loops, at whichever instruction, over and over.
+//! First one process is stopped with a message and one with a loan. Then two processes are stopped
+//! in the middle of their loops, at any instruction, again and again.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use super::stage::{self, CHUNKED, INLINE, Stage, Times};
 
 const MESSAGES: u64 = 500;
 const STOPS: u64 = 50;
-/// Ours, beside those of looping puppets.
+/// The first number of this process's messages, beside those of looping children.
 const OURS: u64 = 1 << 40;
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
@@ -70,7 +70,8 @@ fn anywhere(stage: &Stage, queue: &ByteQueue, times: &mut Times) -> Result<()> {
         worker.freeze()?;
         sender.freeze()?;
         let started = Instant::now();
-        // Those who stand still are never in the way; what they have put in before comes first.
+        // The stopped processes are never in the way; the messages that they sent before come
+        // first.
         stage::drain(queue)?;
         stage::send(queue, [number], INLINE)?;
         ensure!(stage::drain(queue)?.contains(&number), "ours did not come");

@@ -1,7 +1,7 @@
-//! One process too many is told so, and the slots of the killed are free at once.
+//! One process too many gets an error, and the slots of the killed are free at once.
 //!
-//! As many processes as there are slots, each with a message in its hands, are killed all together; then as many come
-//! again. Nobody else is attached.
+//! As many processes as there are slots, each with a message, are killed all together. Then as many
+//! attach again. No other process is attached.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     for (number, puppet) in (0..).zip(&mut all) {
         puppet.hold(number, 1)?;
     }
-    // Stopped first, so that none of them recovers another.
+    // All are stopped first, so that none of them recovers another.
     all.iter_mut().try_for_each(Puppet::freeze)?;
     all.iter_mut().try_for_each(Puppet::strike)?;
     for puppet in &mut all {

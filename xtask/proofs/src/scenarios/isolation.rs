@@ -1,5 +1,5 @@
-//! Namespaces of this process's own, where the machine permits: to have a full file system, an adjustable
-//! clock, or numbers of processes, that nobody else sees.
+//! Namespaces of this process's own, where the machine permits: for a full file system, an
+//! adjustable clock, or process numbers, that no other process sees.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getgid, getuid};
 
-/// What to have for oneself.
+/// The kind of namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
     /// Mounts, at once.
     Mounts,
-    /// Numbers of processes, for processes started from now on, the first of which must outlive the others. No threads
-    /// can be started any more.
+    /// Process numbers, for processes started from now on; the first must outlive the others. No
+    /// more threads can be started.
     Pids,
-    /// A monotonic clock that is so many seconds ahead, for processes started from now on.
+    /// A monotonic clock that is this many seconds ahead, for processes started from now on.
     Clock { ahead: u64 },
 }
 
-/// Takes what is wanted; the inner error says why the machine does not give it.
+/// Takes the namespace. The inner error says why the machine does not allow it.
 pub fn take(own: Own) -> Result<Result<(), String>> {
     let wanted = match own {
         Own::Mounts => CloneFlags::CLONE_NEWNS,
@@ -46,7 +46,7 @@ pub fn take(own: Own) -> Result<Result<(), String>> {
     Ok(Ok(()))
 }
 
-/// Who is not root may be it among themselves. Needs to be the only thread.
+/// A user other than root may be root in a namespace of its own. This needs to be the only thread.
 fn take_as_user(wanted: CloneFlags) -> Result<nix::Result<()>> {
     let (uid, gid) = (getuid(), getgid());
     if let Err(errno) = unshare(wanted | CloneFlags::CLONE_NEWUSER) {
@@ -71,12 +71,12 @@ pub fn mount_small(folder: &Path, bytes: u64) -> Result<()> {
     .context("mounting a tmpfs")
 }
 
-/// Undoes it.
+/// Unmounts it.
 pub fn unmount(folder: &Path) -> Result<()> {
     umount(folder).context("unmounting")
 }
 
-/// For a process in a new PID namespace: a `/proc` that knows the same numbers as it.
+/// Mounts a `/proc` with this process's own numbers, for a process in a new PID namespace.
 pub fn mount_own_proc() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     keep_mounts_to_ourselves()?;

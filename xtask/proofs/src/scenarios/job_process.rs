@@ -12,7 +12,7 @@ use ipc_queue::{Encoding, Nack, Queue, QueueOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What such a process does.
+/// The work of such a process.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     #[arg(long)]
@@ -29,18 +29,18 @@ pub struct Options {
     #[arg(long, default_value_t = 0)]
     jobs: u64,
 
-    /// Jobs fail while this file is not there
+    /// Fail jobs while this file does not exist
     #[arg(long)]
     database: Option<PathBuf>,
 }
 
-/// Which release of the program it is.
+/// The releases of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Release {
     First,
-    /// Has one field more.
+    /// Has one more field.
     Second,
-    /// Has another field less.
+    /// Has one field less.
     Third,
     /// The first one, with its fields in another order.
     Reordered,
@@ -49,7 +49,7 @@ pub enum Release {
 /// A job of one release.
 trait Job: Serialize + DeserializeOwned {
     fn new(n: u64) -> Self;
-    /// The number, if everything else says the same.
+    /// Its number, if all other fields match it.
     fn check(&self) -> Result<u64>;
 }
 
@@ -166,7 +166,7 @@ fn run_as<J: Job>(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The worker of the README, with something that may fail.
+/// The worker of the README, with work that may fail.
 fn work<J: Job>(queue: &Queue<J>, database: Option<&Path>) -> Result<()> {
     let receiver = queue.receiver();
     loop {
@@ -185,7 +185,7 @@ fn work<J: Job>(queue: &Queue<J>, database: Option<&Path>) -> Result<()> {
     }
 }
 
-/// How all releases open the queue.
+/// The options with which all releases open the queue.
 fn release_of() -> QueueOptions {
     QueueOptions::new().type_name("Job")
 }
@@ -213,13 +213,13 @@ impl FirstRelease for Queue<First> {
     }
 }
 
-/// Such a process. Killed when dropped.
+/// A process of a release. Killed when dropped.
 pub struct Process {
     child: Child,
 }
 
 impl Process {
-    /// A worker of a release, whose jobs fail while the file is not there.
+    /// A worker of a release, whose jobs fail while the file does not exist.
     pub fn worker(release: Release, address: &str, database: Option<&Path>) -> Result<Self> {
         let mut command = command(release, address);
         if let Some(file) = database {
@@ -244,21 +244,21 @@ impl Process {
     /// Waits until it has opened the queue.
     pub fn await_ready(&mut self) -> Result<()> {
         let stdout = self.child.stdout.as_mut().context("it has an output")?;
-        // One byte at a time: the rest is read in the end.
+        // One byte at a time: the rest is read at the end.
         let mut line = String::new();
         BufReader::with_capacity(1, stdout).read_line(&mut line)?;
         ensure!(line == "ready\n", "it is not ready: {line:?}");
         Ok(())
     }
 
-    /// Kills it with SIGKILL. The jobs that it did by then.
+    /// Kills it with SIGKILL. Returns the jobs that it had done.
     pub fn kill(mut self) -> Result<BTreeSet<u64>> {
         self.child.kill()?;
         self.child.wait()?;
         self.done()
     }
 
-    /// Waits until it ends, which must be well. The jobs that it did.
+    /// Waits until it ends, which must be a success. Returns the jobs that it did.
     pub fn end(mut self) -> Result<BTreeSet<u64>> {
         let done = self.done();
         let status = self.child.wait()?;
@@ -266,7 +266,7 @@ impl Process {
         done
     }
 
-    /// Waits until it ends with an error. What it says.
+    /// Waits until it ends with an error, and returns the error.
     pub fn fail(mut self) -> Result<String> {
         let status = self.child.wait()?;
         ensure!(!status.success(), "it ended well");

@@ -6,17 +6,17 @@ use anyhow::{Result, ensure};
 
 use super::order::Reply;
 
-/// What became of which message.
+/// The known fate of each message.
 #[derive(Default)]
 pub struct Ledger {
-    /// How many acks of it were reported as accepted.
+    /// The number of its acks that were reported as accepted.
     acks: BTreeMap<u64, u64>,
-    /// Messages whose ack was perhaps accepted: the worker did not live to say so.
+    /// Messages whose ack may have been accepted: the worker died before it reported that.
     uncertain: BTreeSet<u64>,
 }
 
 impl Ledger {
-    /// Enters what one worker said from its beginning to its end.
+    /// Enters all replies of one worker.
     pub fn enter(&mut self, replies: &[Reply]) {
         let mut settling = None;
         for reply in replies {
@@ -39,7 +39,7 @@ impl Ledger {
         }
     }
 
-    /// Of all messages sent each was acked once; of the uncertain ones at most once.
+    /// Checks that each sent message was acked once, and each uncertain one at most once.
     pub fn check(&self, sent: impl IntoIterator<Item = u64>) -> Result<()> {
         let mut wanted = BTreeSet::new();
         for number in sent {

@@ -1,6 +1,7 @@
-//! Where no thread can be started to watch, blocked handles see to leases and deaths themselves.
+//! Where no watcher thread can be started, blocked handles handle leases and deaths themselves.
 //!
-//! A process has no memory for another stack. Nobody else is there to look at the clock, or at its peer's pidfd.
+//! A process has no memory for another stack. No other process checks deadlines, or the pidfd of
+//! its peer.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "kills": 1, "noticed_ms": times.figures() }))
 }
 
-/// Attached, with a single thread.
+/// A child that is attached, with a single thread.
 fn without_watcher(stage: &Stage) -> Result<Puppet> {
     let mut puppet = stage.stranger()?;
     puppet.perform(Order::LimitMemory { more: MORE })?;

@@ -1,8 +1,7 @@
 //! Jobs outlast an outage of a minute, with the default settings of a queue.
 //!
-//! Two workers give each job back while what they need is away. Jobs come all the
-//! while. This scenario really takes a minute, and the time of the last
-//! back-off after it.
+//! Two workers return each job while a resource is away. Jobs arrive all the time. This scenario
+//! really takes a minute, plus the time of the last back-off.
 
 use std::fs;
 use std::thread;
@@ -17,7 +16,7 @@ use super::job_process::{self, Process, Release};
 use super::stage::{self, Stage};
 
 const OUTAGE: Duration = Duration::from_secs(60);
-/// What may pass between the end of the outage and the last job's next attempt.
+/// The longest time between the end of the outage and the last job's next attempt.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// Jobs sent in each second of the outage.
 const PER_SECOND: u64 = 5;

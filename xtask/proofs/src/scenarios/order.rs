@@ -1,4 +1,4 @@
-//! What a puppet can be told, and what it says: one JSON value a line.
+//! The orders for a child process (code: puppet), and its replies: one JSON value per line.
 
 use std::ops::Range;
 
@@ -6,19 +6,20 @@ use ipc_proto::QueueSettings;
 use ipc_queue::QueueStats;
 use serde::{Deserialize, Serialize};
 
-/// What a puppet is told to do. It says one [`Reply`] when that is done, unless noted.
+/// An order for a child. It sends one [`Reply`] when it is done, unless noted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Attach to the queue of that name and stay attached.
     Attach { queue: String },
-    /// Give everything back and leave the queue.
+    /// Return everything and leave the queue.
     Detach,
     /// Create a queue and leave it again.
     Create {
         queue: String,
         settings: QueueSettings,
     },
-    /// Create and remove a queue for ever, as far as others let it; says [`Reply::Done`] once it was made.
+    /// Create and remove a queue for ever, as far as others allow; reply [`Reply::Done`] once it
+    /// was made.
     ComeAndGo {
         queue: String,
         settings: QueueSettings,
@@ -28,13 +29,14 @@ pub enum Order {
     /// Remove a queue.
     Remove { queue: String },
 
-    /// Send these messages, waiting for room as long as `wait_ms` says each time.
+    /// Send these messages, waiting for room for `wait_ms` each time.
     Send {
         numbers: Range<u64>,
         bytes: usize,
         wait_ms: Option<u64>,
     },
-    /// Send messages, numbered from `first`, of each of these sizes in turn; says [`Reply::Sent`] after each.
+    /// Send messages, numbered from `first`, of these sizes in rotation; reply [`Reply::Sent`]
+    /// after each.
     SendForever { first: u64, sizes: Vec<usize> },
     /// Take a loan, write a message into it, and keep it.
     Lend { number: u64, bytes: usize },
@@ -42,47 +44,50 @@ pub enum Order {
     Publish,
     /// Receive one message and keep it.
     Receive { wait_ms: Option<u64> },
-    /// Receive so many messages and keep them.
+    /// Receive this number of messages and keep them.
     Hoard { count: usize },
-    /// Receive so many messages and ack each. Says which.
+    /// Receive this number of messages and ack each. Reply with their numbers.
     Consume { count: usize },
-    /// Receive and ack until the queue says otherwise; says [`Reply::Settling`] and [`Reply::Acked`] for each.
+    /// Receive and ack until the queue ends it; reply [`Reply::Settling`] and [`Reply::Acked`] for
+    /// each.
     WorkForever,
-    /// Read the oldest message held once more.
+    /// Read the oldest held message again.
     Check,
-    /// Ack the oldest message held.
+    /// Ack the oldest held message.
     Ack,
-    /// Give the oldest message held back, to come again after a while.
+    /// Return the oldest held message with a delay.
     NackAfter { delay_ms: u64 },
-    /// Say how the queue is.
+    /// Reply with the queue's statistics.
     Stats,
 
-    /// Fork. The child tries everything and says [`Reply::Child`]; the parent says nothing. The child stays.
+    /// Fork. The child tries everything and replies [`Reply::Child`]; the parent does not reply.
+    /// The child stays.
     Fork,
-    /// Become another program, which is a puppet, too; says [`Reply::Ready`] once more.
+    /// Become another program, which is also a child process for orders; reply [`Reply::Ready`]
+    /// once more.
     Exec,
-    /// From now on handle SIGUSR1 and do nothing about it.
+    /// From now on handle SIGUSR1 and ignore it.
     CatchSignals,
-    /// Allow files of so many bytes.
+    /// Limit the size of files to this.
     LimitFileSize { bytes: u64 },
-    /// Allow so many open files more than there are.
+    /// Allow this many more open files.
     LimitOpenFiles { more: u64 },
-    /// No more address space than that beyond what is in use: no thread gets its stack.
+    /// Allow only this much more address space: no thread gets its stack.
     LimitMemory { more: u64 },
-    /// Allow as much again as may be.
+    /// Raise all limits as far as possible.
     LiftLimits,
-    /// Say how many open files there are.
+    /// Reply with the number of open files.
     CountOpenFiles,
     /// Become another user.
     BecomeUser { uid: u32 },
-    /// Make the next process of this PID namespace follow that number.
+    /// Make the next process of this PID namespace get the number after this one.
     SetLastPid { pid: u32 },
-    /// Say how long ago the machine started.
+    /// Reply with the time since the machine started.
     Clock,
 }
 
 impl Order {
-    /// Send these messages, waiting for room as long as it takes.
+    /// Send these messages, waiting for room without a limit.
     pub const fn send(numbers: Range<u64>, bytes: usize) -> Self {
         Self::Send {
             numbers,
@@ -91,14 +96,14 @@ impl Order {
         }
     }
 
-    /// Receive one message and keep it, waiting as long as it takes.
+    /// Receive one message and keep it, waiting without a limit.
     pub const RECEIVE: Self = Self::Receive { wait_ms: None };
 }
 
-/// What a puppet says.
+/// A reply of a child.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// It is there. Its number in its own PID namespace.
+    /// It has started. The number is its own in its PID namespace.
     Ready { pid: u32 },
     /// Done as ordered.
     Done,
@@ -114,11 +119,11 @@ pub enum Reply {
     Settling(u64),
     /// The ack was accepted.
     Acked(u64),
-    /// How the queue is.
+    /// The queue's statistics.
     Stats(QueueStats),
-    /// How many.
+    /// A number of things.
     Count(u64),
-    /// What a forked child experienced: what it tried, and what came of it.
+    /// The experience of a forked child: what it tried, and the results.
     Child {
         pid: i32,
         answers: Vec<(String, String)>,

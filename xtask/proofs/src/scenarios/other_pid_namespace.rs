@@ -1,7 +1,7 @@
 //! Deaths are noticed across PID namespaces, in both directions.
 //!
-//! Some puppets live in a PID namespace of their own, as in a container, with a `/proc` of their own or with ours, which
-//! does not know them.
+//! Some children are in a PID namespace of their own, as in a container. Their `/proc` is their
+//! own, or that of the first namespace, which does not know their numbers.
 
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use super::puppeteer::Puppet;
 use super::stage::{self, CHUNKED, Stage, Times};
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
-    // Who is not root becomes it among themselves by this, and so do all that are started from now on.
+    // A user other than root becomes root in a namespace by this, and so do all processes started
+    // from now on.
     if let Err(reason) = isolation::take(Own::Mounts)? {
         return Outcome::skipped(reason);
     }
@@ -48,7 +49,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "kills": 4, "recovery_ms": times.figures() }))
 }
 
-/// The survivor gets what the victim held.
+/// The survivor gets the victim's message.
 fn notices(survivor: &mut Puppet, victim: &mut Puppet, times: &mut Times) -> Result<()> {
     survivor.send(1..2, CHUNKED)?;
     victim.hold(1, 1)?;

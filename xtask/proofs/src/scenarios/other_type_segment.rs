@@ -1,6 +1,6 @@
 //! A queue of another type, other settings or another kind is refused by name.
 //!
-//! And who works with it all the while is not disturbed.
+//! A process that uses the queue meanwhile is not disturbed.
 
 use anyhow::{Result, ensure};
 use ipc_queue::transport::OpenMode;

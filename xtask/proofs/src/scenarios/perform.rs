@@ -1,4 +1,4 @@
-//! Has one scenario played in a process of its own, sees to it that it ends, and clears the stage.
+//! Runs one scenario in a process of its own, ensures that it ends, and cleans up.
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,12 +19,12 @@ use super::{Outcome, Report, Scenario};
 
 /// A scenario that takes longer is broken.
 const LIMIT: Duration = Duration::from_secs(60);
-/// But for this one, which waits for longer than that.
+/// Except for this one, which waits for longer than that.
 const SLOWEST: (&str, Duration) = ("one-minute-outage", Duration::from_secs(180));
-/// What processes that were left alone may take to die.
+/// The time that remaining processes may take to die.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
-/// Has one scenario played in a process of its own, and clears the stage.
+/// Runs one scenario in a process of its own, and cleans up.
 pub fn perform(scenario: &'static Scenario) -> Result<Report> {
     let folder = tempfile::Builder::new()
         .prefix("ipc-scenario-")
@@ -88,7 +88,7 @@ fn await_end(player: &mut Child, limit: Duration) -> Result<ExitStatus> {
     }
 }
 
-/// Reaps whoever is left of a process group. An error if anybody has to be killed.
+/// Reaps the remaining processes of a process group. An error if one must be killed.
 fn clear(group: Pid) -> Result<()> {
     let everybody = Pid::from_raw(-group.as_raw());
     let started = Instant::now();
@@ -109,7 +109,7 @@ fn clear(group: Pid) -> Result<()> {
     Ok(())
 }
 
-/// What the process says that played.
+/// The result that the scenario's process reports.
 fn judge(player: &mut Child, status: ExitStatus) -> Result<Outcome> {
     let (mut said, mut complaint) = (String::new(), String::new());
     if let Some(stdout) = &mut player.stdout {

@@ -1,7 +1,7 @@
-//! A dead process is not taken for alive because another has its number.
+//! A dead process is not taken for alive because another process has its number.
 //!
-//! In a PID namespace of our own, where the next number can be chosen. The dead one forked before it died, so that
-//! its locks live on: only the start time tells the two apart.
+//! The scenario runs in a PID namespace of its own, where the next number can be chosen. The dead
+//! process forked before it died, so its locks live on: only the start time distinguishes the two.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     let mut survivor = attached_inmate(stage)?;
     survivor.consume(0..2)?;
     times.note("a redelivery", attached_at.elapsed())?;
-    // The namesake is a process like any other.
+    // The process with the same number is an ordinary process.
     namesake.attach()?;
     namesake.send(3..4, CHUNKED)?;
     survivor.consume(3..4)?;

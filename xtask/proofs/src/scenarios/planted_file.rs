@@ -1,6 +1,6 @@
-//! Whatever is no file in a queue's place is refused, not followed or waited for.
+//! Anything in a queue's place that is not a file is refused, not followed or waited for.
 //!
-//! And it is left as it was: it may be somebody's.
+//! It also stays as it was: it may belong to another program.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -34,7 +34,7 @@ const PLANTS: [(&str, Plant); 5] = [
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
     let other = stage.file_of("other");
-    // By somebody who is gone: nobody changes it meanwhile.
+    // Created by a process that is gone: it does not change meanwhile.
     let mut creator = stage.stranger()?;
     let (queue, settings) = ("other".to_owned(), stage::settings());
     creator.perform(Order::Create { queue, settings })?;
@@ -79,7 +79,7 @@ fn refused(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A link in the place of the folder is refused, too, though it leads to a good one.
+/// A link in the place of the folder is also refused, even if its target is good.
 fn folders(stage: &Stage) -> Result<()> {
     let target = stage.folder().join("target");
     fs::DirBuilder::new().mode(0o700).create(&target)?;

@@ -1,6 +1,6 @@
-//! A message that kills every worker is put aside after its limit, with the reason.
+//! A message that kills every worker becomes a dead letter after its limit, with the reason.
 //!
-//! The others get past it all the while, and it can be sent once more.
+//! The other messages pass it all the while, and it can be requeued.
 
 use anyhow::{Context, Result, ensure};
 use ipc_proto::QueueSettings;
@@ -26,7 +26,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         stage::until_stats(&queue, "the worker is gone", |stats| {
             stats.leased == 0 && stats.participants == 1
         })?;
-        // Whoever is well is served, before and after.
+        // The good messages are delivered, before and after.
         if attempt == LIMIT {
             stage::send(&queue, [1], INLINE)?;
             stage::take_this(&queue, 1, 1)?;

@@ -1,4 +1,4 @@
-//! A pool waits for its own workers only: how the program's other children ended stays the program's to learn.
+//! A pool waits only for its own workers: the program itself learns how its other children ended.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

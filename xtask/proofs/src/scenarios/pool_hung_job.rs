@@ -1,4 +1,5 @@
-//! A hung job of a pool is ended with its worker when its time is up, is not tried again, and harms no other.
+//! A hung job of a pool is ended with its worker when its time is up, is not retried, and harms no
+//! other job.
 
 use std::time::Duration;
 

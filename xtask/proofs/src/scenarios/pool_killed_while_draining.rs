@@ -1,5 +1,5 @@
-//! A pool that is killed because it drains for too long leaves no worker behind: what an outer time-out that is shorter
-//! than the pool's comes to.
+//! A pool that is killed because it drains for too long leaves no worker behind. This happens if an
+//! outer time-out is shorter than the pool's.
 
 use std::fs;
 use std::process::Command;
@@ -36,6 +36,6 @@ pub fn play(_: &Stage) -> Result<Outcome> {
         supervisor.wait()?;
         until("the worker ends", || is_gone(worker).then_some(()))?;
     }
-    // That nothing is left is looked at after every scenario.
+    // After every scenario there is a check that nothing is left.
     Outcome::kept(json!({ "kills": ROUNDS }))
 }

@@ -1,4 +1,5 @@
-//! A pool's worker that says that it works keeps its job, however long that takes; one that hangs loses it to another.
+//! A pool's worker that reports progress keeps its job, however long that takes; one that hangs
+//! loses it to another.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A pool's worker that uses more memory than it may is killed, its job says why, and the next worker goes on.
+//! A pool's worker that exceeds its memory limit is killed, its job reports why, and the next
+//! worker continues.
 
 use anyhow::{Result, ensure};
 use ipc_node::pool::JobError;

@@ -1,4 +1,4 @@
-//! Workers are the program that the pool runs, also after its file was replaced or removed, as by a rebuild.
+//! Workers run the pool's program, even after its file was replaced or removed, as by a rebuild.
 
 use std::fs;
 use std::process::Command;

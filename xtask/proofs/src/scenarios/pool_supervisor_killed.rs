@@ -1,4 +1,4 @@
-//! Workers end with the process that has the pool, also if it is killed, and leave nothing in shared memory.
+//! Workers end with the pool's process, even if it is killed, and leave nothing in shared memory.
 
 use std::process::Command;
 
@@ -24,6 +24,6 @@ pub fn play(_: &Stage) -> Result<Outcome> {
         supervisor.wait()?;
         until("the worker ends", || is_gone(worker).then_some(()))?;
     }
-    // That nothing is left is looked at after every scenario.
+    // After every scenario there is a check that nothing is left.
     Outcome::kept(json!({ "kills": ROUNDS }))
 }

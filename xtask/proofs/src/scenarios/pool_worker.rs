@@ -1,4 +1,4 @@
-//! A pool's worker, and a process that has a pool, for the scenarios about pools.
+//! A pool's worker, and a process with a pool, for the scenarios about pools.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,26 +12,26 @@ use serde::de::DeserializeOwned;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a worker is told.
+/// The arguments of a worker.
 #[derive(Debug, Args)]
 pub struct Worker {
-    /// If this file is not there, makes it and never gets ready
+    /// If this file does not exist, create it and never become ready
     #[arg(long)]
     hesitate: Option<PathBuf>,
 }
 
-/// What a process is told that has a pool whose only worker is at work, until it is killed.
+/// The arguments of a process with a pool, whose only worker works until it is killed.
 #[derive(Debug, Args)]
 pub struct Supervisor {
-    /// Where the worker says its number
+    /// File for the worker's process number
     #[arg(long)]
     file: PathBuf,
 
-    /// Its workers are the program that it is, whatever became of the file
+    /// Start workers from the running program, even if its file was replaced
     #[arg(long)]
     again: bool,
 
-    /// SIGTERM drains it
+    /// Drain on SIGTERM
     #[arg(long)]
     drains: bool,
 }
@@ -69,14 +69,14 @@ fn handlers() -> Handlers {
         "hang",
         |file: PathBuf, _: &Context<'_>| -> Result<(), String> { hang(&file) },
     );
-    // Hangs unless the file is there, which it makes.
+    // Hangs unless the file exists; creates it.
     handlers.add("hang once", |file: PathBuf, context: &Context<'_>| {
         if !file.exists() {
             hang(&file);
         }
         Ok::<_, String>(context.attempt())
     });
-    // Works for so long, and says all the while that it does.
+    // Works for this time, and reports progress all the while.
     handlers.add("report", |time: Duration, context: &Context<'_>| {
         let started = Instant::now();
         while started.elapsed() < time {
@@ -99,7 +99,7 @@ fn handlers() -> Handlers {
     handlers
 }
 
-/// Says its number in the file, whole or not at all, and stays.
+/// Writes its number into the file, whole or not at all, and stays.
 fn hang(file: &Path) -> ! {
     let draft = file.with_extension("draft");
     let said = fs::write(&draft, process::id().to_string()).and_then(|()| fs::rename(&draft, file));
@@ -119,20 +119,20 @@ pub fn pool(hesitate: Option<&Path>) -> PoolBuilder {
     Pool::builder().workers(1).command(command)
 }
 
-/// The answer to a job, which comes.
+/// The answer to a job, which must come.
 pub fn wait<T: DeserializeOwned>(ticket: Ticket<T>) -> Result<Result<T, JobError>> {
     let answer = ticket.wait_timeout(PATIENCE);
     answer.map_err(|_| anyhow!("no answer in {PATIENCE:?}"))
 }
 
-/// The pool is well: it does another job.
+/// Checks that the pool works: it does another job.
 pub fn does_its_work(pool: &Pool) -> Result<()> {
     let square = wait(pool.submit::<u64, u64>("square", &3)?)?;
     ensure!(square == Ok(9), "3 squared is {square:?}");
     Ok(())
 }
 
-/// Looks again and again until it is so.
+/// Checks again and again until it holds.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -144,21 +144,21 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     }
 }
 
-/// The number that a process says in a file.
+/// The number that a process wrote into a file.
 pub fn said_in(file: &Path) -> Result<i32> {
     until("a process says its number", || {
         fs::read_to_string(file).ok()?.parse().ok()
     })
 }
 
-/// A fresh place for a file, and what is to be kept for as long as it is used.
+/// A fresh path for a file, and the folder that must be kept while it is used.
 pub fn file() -> Result<(tempfile::TempDir, PathBuf)> {
     let folder = tempfile::tempdir().context("a folder")?;
     let file = folder.path().join("said");
     Ok((folder, file))
 }
 
-/// Ended, though perhaps nobody has asked how.
+/// Returns whether the process has ended, even if it was not reaped.
 pub fn is_gone(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")

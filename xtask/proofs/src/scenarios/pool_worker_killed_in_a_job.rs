@@ -1,4 +1,5 @@
-//! A pool's worker that is killed over a job costs that job an attempt; another does it, and the caller never notices.
+//! A pool's worker that is killed in a job costs that job an attempt; another does it, and the
+//! caller never notices.
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};

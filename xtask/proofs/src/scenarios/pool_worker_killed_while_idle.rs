@@ -1,4 +1,4 @@
-//! A pool's worker that is killed while it waits for a job is replaced, and no job suffers.
+//! A pool's worker that is killed while it waits for a job is replaced, and no job is affected.
 
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +9,7 @@ use super::Outcome;
 use super::pool_worker::{does_its_work, pool, until};
 use super::stage::Stage;
 
-/// Fewer than the pool's patience with workers that die without a job.
+/// Fewer than the pool tolerates of workers that die without a job.
 const ROUNDS: u64 = 4;
 
 pub fn play(_: &Stage) -> Result<Outcome> {

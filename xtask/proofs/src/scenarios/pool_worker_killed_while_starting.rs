@@ -1,4 +1,4 @@
-//! A pool's worker that is killed before it was ready is replaced, and the job that waits for it is done.
+//! A pool's worker that is killed before it is ready is replaced, and the waiting job is done.
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};

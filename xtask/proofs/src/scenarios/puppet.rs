@@ -1,7 +1,8 @@
-//! A process that does what it is told on stdin, one order a line, until it is killed or stdin ends.
+//! A child process (code: puppet) that obeys orders from stdin, one per line, until it is killed or
+//! stdin ends.
 //!
-//! All processes in scenarios are puppets, so that a scenario reads as the story that it is. Anything may be done to a
-//! puppet at any time. It dies with the process that started it.
+//! All processes in scenarios are such children, so a scenario reads as a story. A child may be
+//! killed or stopped at any time. It dies with the process that started it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Lines, StdinLock, Write};
@@ -26,16 +27,16 @@ use nix::unistd::{Gid, Uid, pause, setresgid, setresuid};
 use super::order::{Order, Reply};
 use super::{isolation, numbered, stage};
 
-/// How a puppet starts.
+/// The arguments of a child.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Mount a `/proc` of its own: it is in a PID namespace of its own
+    /// Mount a `/proc` of its own, for a child in its own PID namespace
     #[arg(long)]
     own_proc: bool,
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    // A stage starts puppets from its main thread, which lives as long as it does.
+    // A fixture starts children from its main thread, which lives as long as the process.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if options.own_proc
         && let Err(error) = isolation::mount_own_proc()
@@ -77,7 +78,7 @@ impl Orders {
     }
 }
 
-/// In one write, so that it is said wholly or not at all.
+/// One write, so that the reply is written wholly or not at all.
 fn say(reply: &Reply) -> Result<()> {
     let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
@@ -106,7 +107,7 @@ fn wait(millis: Option<u64>) -> Wait {
     })
 }
 
-/// What needs no queue.
+/// Obeys an order that needs no queue.
 fn alone(order: Order) -> Result<Reply, String> {
     match order {
         Order::Create { queue, settings } => stage::options(OpenMode::Create)
@@ -146,7 +147,7 @@ fn alone(order: Order) -> Result<Reply, String> {
         Order::SetLastPid { pid } => {
             std::fs::write("/proc/sys/kernel/ns_last_pid", pid.to_string()).map_err(shown)?;
         }
-        // As this process's time namespace has it, not as queues do.
+        // In this process's time namespace, unlike the times in queues.
         Order::Clock => {
             let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
             let seconds = now.map_err(shown)?.tv_sec();
@@ -175,13 +176,13 @@ fn come_and_go(queue: &str, settings: &QueueSettings) -> Result<(), String> {
     }
 }
 
-/// Lowers a limit, or raises it as far as may be.
+/// Lowers a limit, or raises it as far as possible.
 fn limit(resource: Resource, to: u64) -> Result<(), String> {
     let (_, most) = getrlimit(resource).map_err(shown)?;
     setrlimit(resource, to.min(most), most).map_err(shown)
 }
 
-/// How many bytes of addresses we use.
+/// The size of this process's address space, in bytes.
 fn address_space() -> Result<u64, String> {
     let sizes = std::fs::read_to_string("/proc/self/statm").map_err(shown)?;
     let pages = sizes.split(' ').next().and_then(|pages| pages.parse().ok());
@@ -193,7 +194,7 @@ fn address_space() -> Result<u64, String> {
         .ok_or_else(|| format!("no sizes: {sizes}"))
 }
 
-/// The numbers of our open files.
+/// The numbers of this process's open files.
 fn open_files() -> Result<BTreeSet<u64>, String> {
     let folder = Path::new("/proc/self/fd");
     let names: Vec<_> = std::fs::read_dir(folder)
@@ -205,7 +206,7 @@ fn open_files() -> Result<BTreeSet<u64>, String> {
     Ok(still_open.filter_map(|name| name.parse().ok()).collect())
 }
 
-/// The limit under which so many more files can be opened: it is on their numbers.
+/// The limit that allows this many more open files. The limit is on their numbers.
 fn limit_for(open: &BTreeSet<u64>, more: u64) -> u64 {
     let mut free = (0..).filter(|number| !open.contains(number));
     (0..=more).fold(0, |_, _| free.next().unwrap_or(0))
@@ -233,7 +234,7 @@ fn attached(queue: &ByteQueue, orders: &mut Orders) -> Result<()> {
     Ok(())
 }
 
-/// What an attached puppet works with.
+/// The state of an attached child.
 struct Hands<'a> {
     queue: &'a ByteQueue,
     sender: &'a ByteSender,
@@ -243,7 +244,7 @@ struct Hands<'a> {
 }
 
 impl Hands<'_> {
-    /// `None`: nothing is left to say.
+    /// `None`: there is no reply to send.
     fn obey(&mut self, order: Order) -> Result<Option<Reply>, String> {
         match order {
             Order::Send {
@@ -355,7 +356,8 @@ impl Hands<'_> {
         }
     }
 
-    /// Tries everything with what was inherited, then opens the queue as a process of its own, and stays.
+    /// Tries everything with what was inherited, then opens the queue as a process of its own, and
+    /// stays.
     fn be_a_child(&mut self) -> Result<(), String> {
         let mut answers = vec![
             ("send", shown(self.sender.try_send(&[0; 8]))),
@@ -391,7 +393,8 @@ impl Hands<'_> {
     }
 }
 
-/// The number of a message; or that its file was cut short while it was read, which explains any damage.
+/// The number of a message. Or the error that its file was truncated while it was read, which
+/// explains any damage.
 fn number_in(delivery: &ByteDelivery<'_>) -> Result<u64, String> {
     let number = numbered::read(delivery.payload());
     delivery.check_whole().map_err(shown)?;

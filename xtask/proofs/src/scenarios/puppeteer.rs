@@ -1,4 +1,5 @@
-//! A puppet as the scenario sees it: orders go in, replies come out, and anything may be done to it in between.
+//! A child process (code: `Puppet`) as the scenario sees it: it takes orders, sends replies, and
+//! may be killed or stopped in between.
 
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
@@ -13,10 +14,10 @@ use nix::unistd::Pid;
 use super::order::{Order, Reply};
 use super::stage::{JOBS, expect, until};
 
-/// A process that does what it is told. Killed when dropped.
+/// A process that obeys orders. Killed when dropped.
 pub struct Puppet {
     child: Child,
-    /// `None` when there will be no more.
+    /// `None` when no more orders will come.
     orders: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
     /// Its number in its own PID namespace.
@@ -24,7 +25,7 @@ pub struct Puppet {
 }
 
 impl Puppet {
-    /// Starts one with these further arguments.
+    /// Starts a child with these further arguments.
     pub fn start(args: &[&str]) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("scenario-puppet")
@@ -43,7 +44,7 @@ impl Puppet {
         Ok(puppet)
     }
 
-    /// Its number in our PID namespace.
+    /// Its number in this process's PID namespace.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("process numbers fit"))
     }
@@ -54,7 +55,7 @@ impl Puppet {
         self.perform(Order::Attach { queue })
     }
 
-    /// Gives an order and does not wait for the reply.
+    /// Gives an order without waiting for the reply.
     pub fn tell(&mut self, order: &Order) -> Result<()> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
@@ -64,7 +65,7 @@ impl Puppet {
             .with_context(|| format!("telling {order:?}"))
     }
 
-    /// The next reply, whenever it comes.
+    /// Waits for the next reply.
     pub fn hear(&mut self) -> Result<Reply> {
         self.hear_outcome()?
             .map_err(|error| anyhow!("a puppet failed: {error}"))
@@ -76,19 +77,19 @@ impl Puppet {
         self.hear().with_context(|| format!("{order:?}"))
     }
 
-    /// Has an order carried out of which there is nothing to report.
+    /// Gives an order whose reply must be [`Reply::Done`].
     pub fn perform(&mut self, order: Order) -> Result<()> {
         self.ask(&order).map(drop)
     }
 
-    /// Gives an order that must fail. How it did.
+    /// Gives an order that must fail, and returns the error.
     pub fn refused(&mut self, order: &Order) -> Result<String> {
         self.tell(order)?;
         self.hear_refusal()
             .with_context(|| format!("refusing {order:?}"))
     }
 
-    /// The next reply, which must be a failure.
+    /// Waits for the next reply, which must be a failure.
     pub fn hear_refusal(&mut self) -> Result<String> {
         match self.hear_outcome()? {
             Err(error) => Ok(error),
@@ -96,7 +97,7 @@ impl Puppet {
         }
     }
 
-    /// The next reply, whether or not it is a failure.
+    /// Waits for the next reply, success or failure.
     pub fn hear_outcome(&mut self) -> Result<Result<Reply, String>> {
         match self.next_reply()? {
             Some(Reply::Failed(error)) => Ok(Err(error)),
@@ -111,7 +112,7 @@ impl Puppet {
         self.wait_until_blocked()
     }
 
-    /// Waits until it sleeps until something happens in a queue.
+    /// Waits until it sleeps in a queue.
     pub fn wait_until_blocked(&self) -> Result<()> {
         let call = format!("/proc/{}/syscall", self.child.id());
         let asleep = format!("{} ", nix::libc::SYS_futex);
@@ -121,25 +122,25 @@ impl Puppet {
         .map(drop)
     }
 
-    /// Has it receive and hold a message, which must be this one, delivered so often.
+    /// Lets it receive and hold a message, which must be this one, at this attempt.
     pub fn hold(&mut self, number: u64, attempt: u8) -> Result<()> {
         self.tell(&Order::Receive { wait_ms: None })?;
         self.hear_delivery(number, attempt)
     }
 
-    /// The next reply, which must be that it holds this message, delivered so often.
+    /// Waits for the next reply, which must be that it holds this message, at this attempt.
     pub fn hear_delivery(&mut self, number: u64, attempt: u8) -> Result<()> {
         expect("a delivery", self.hear()?, Reply::Got { number, attempt })
     }
 
-    /// Has it receive and ack so many messages, which must be these, in any order.
+    /// Lets it receive and ack this many messages, which must be these, in any order.
     pub fn consume(&mut self, numbers: Range<u64>) -> Result<()> {
         let count = usize::try_from(numbers.end - numbers.start)?;
         self.tell(&Order::Consume { count })?;
         self.hear_consumed(numbers)
     }
 
-    /// The next reply, which must be that it has acked these messages, in any order.
+    /// Waits for the next reply, which must be that it has acked these messages, in any order.
     pub fn hear_consumed(&mut self, numbers: Range<u64>) -> Result<()> {
         let Reply::Consumed(mut found) = self.hear()? else {
             bail!("it consumed nothing");
@@ -148,12 +149,12 @@ impl Puppet {
         expect("consumed", found, numbers.collect())
     }
 
-    /// Has it send these messages, for which there must be room.
+    /// Lets it send these messages, for which there must be room.
     pub fn send(&mut self, numbers: Range<u64>, bytes: usize) -> Result<()> {
         self.perform(Order::send(numbers, bytes))
     }
 
-    /// Has it take a loan and keep it.
+    /// Lets it take a loan and keep it.
     pub fn lend(&mut self, number: u64, bytes: usize) -> Result<()> {
         self.perform(Order::Lend { number, bytes })
     }
@@ -169,7 +170,7 @@ impl Puppet {
         }
     }
 
-    /// Waits until it sees nothing in use, but for the slots of so many processes.
+    /// Waits until it sees nothing in use, except for the slots of this many processes.
     pub fn await_free(&mut self, participants: u64) -> Result<()> {
         until("everything is free", || {
             let stats = self.stats()?;
@@ -179,7 +180,7 @@ impl Puppet {
         .map(drop)
     }
 
-    /// What it counts.
+    /// The number in its reply.
     pub fn count(&mut self, order: &Order) -> Result<u64> {
         match self.ask(order)? {
             Reply::Count(count) => Ok(count),
@@ -187,7 +188,7 @@ impl Puppet {
         }
     }
 
-    /// Waits until it is there again after becoming another program.
+    /// Waits until it is ready again after it became another program.
     pub fn await_ready(&mut self) -> Result<()> {
         match self.hear()? {
             Reply::Ready { pid } => self.own_pid = pid,
@@ -196,18 +197,18 @@ impl Puppet {
         Ok(())
     }
 
-    /// Kills it where it stands and reaps it. What it still said.
+    /// Kills it at once and reaps it. Returns its last replies.
     pub fn kill(&mut self) -> Result<Vec<Reply>> {
         self.strike()?;
         self.bury()
     }
 
-    /// Kills it where it stands.
+    /// Kills it at once.
     pub fn strike(&mut self) -> Result<()> {
         Ok(self.child.kill()?)
     }
 
-    /// Reaps it after it was killed. What it still said.
+    /// Reaps it after it was killed. Returns its last replies.
     pub fn bury(&mut self) -> Result<Vec<Reply>> {
         self.reap()?;
         let mut said = Vec::new();
@@ -217,19 +218,19 @@ impl Puppet {
         Ok(said)
     }
 
-    /// Reaps it after it was killed, when it left a child that may still speak.
+    /// Reaps it after it was killed, when it left a child that may still reply.
     pub fn reap(&mut self) -> Result<()> {
         self.child.wait()?;
         Ok(())
     }
 
-    /// Lets it come to its own end, by giving no more orders.
+    /// Lets it end by itself, by giving no more orders.
     pub fn dismiss(&mut self) -> Result<ExitStatus> {
         self.orders = None;
         Ok(self.child.wait()?)
     }
 
-    /// Stops it where it stands; it has stopped when this returns.
+    /// Stops it at once; it has stopped when this returns.
     pub fn freeze(&mut self) -> Result<()> {
         kill(self.pid(), Signal::SIGSTOP)?;
         match waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED))? {
@@ -238,7 +239,7 @@ impl Puppet {
         }
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     pub fn thaw(&mut self) -> Result<()> {
         Ok(kill(self.pid(), Signal::SIGCONT)?)
     }

@@ -1,7 +1,8 @@
-//! Whoever is killed while it recovers the dead, the last survivor gets everything.
+//! If processes are killed while they recover the dead, the last survivor gets everything.
 //!
-//! Several processes with many messages and loans in their hands are killed at once; two that then recover them are
-//! killed a little later, at random. The last one was stopped meanwhile, and has to go on where they died.
+//! Several processes with many messages and loans are killed at once. Two that then recover them
+//! are killed a little later, at random. The last one was stopped meanwhile, and must continue
+//! where they died.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use super::stage::{self, INLINE, Stage, Times};
 const ROUNDS: u64 = 100;
 const VICTIMS: usize = 2;
 const RECOVERERS: usize = 2;
-/// How much each victim holds: so many that recovering takes a while.
+/// The number that each victim holds: enough to make recovery take a while.
 const MESSAGES: usize = 300;
 const LOANS: usize = 8;
 
@@ -34,7 +35,8 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         let first = round * 1_000_000;
         let mut victims = victims(stage, first)?;
         let mut recoverers = [stage.puppet()?, stage.puppet()?];
-        // Asleep in `recv` when it is stopped, so that its own watcher is at work as soon as it goes on.
+        // Asleep in `recv` when it is stopped, so that its own watcher works as soon as it
+        // continues.
         let count = VICTIMS * MESSAGES;
         survivor.tell_and_block(&Order::Consume { count })?;
         survivor.freeze()?;
@@ -42,7 +44,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             victim.strike()?;
         }
         for recoverer in &mut recoverers {
-            // Not to wait for anything, but to strike at any moment of a recovery.
+            // Not a wait for something: the kill comes at a random moment of a recovery.
             thread::sleep(Duration::from_micros(fastrand::u64(..2_500)));
             recoverer.strike()?;
         }
@@ -60,7 +62,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     }))
 }
 
-/// Puppets that hold all there is.
+/// Children that hold everything.
 fn victims(stage: &Stage, first: u64) -> Result<Vec<Puppet>> {
     let mut victims = Vec::new();
     for nth in 0..VICTIMS {

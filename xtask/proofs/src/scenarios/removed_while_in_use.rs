@@ -1,6 +1,6 @@
-//! Who is blocked in a queue that is removed wakes and is told so.
+//! A process that is blocked in a queue wakes when the queue is removed, and gets the error.
 //!
-//! What they still have in their hands stays valid, and the name can be used anew at once.
+//! What it still holds stays valid, and the name can be used again at once.
 
 use std::time::Instant;
 
@@ -42,7 +42,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
 
     let new = stage::create(&settings)?;
     holder.perform(Order::Check)?;
-    // Whether these two succeed is of no consequence to anybody; that they return is.
+    // It does not matter whether these two succeed; they must return.
     for (puppet, order) in [(&mut holder, Order::Ack), (&mut lender, Order::Publish)] {
         puppet.tell(&order)?;
         let _ = puppet.hear_outcome()?;
@@ -54,7 +54,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "woken_ms": times.figures() }))
 }
 
-/// Removes the queue. All of these wake and are told so.
+/// Removes the queue. All of these wake and get the error.
 fn remove_under(blocked: &mut [Puppet], times: &mut Times) -> Result<()> {
     let removed_at = Instant::now();
     ensure!(

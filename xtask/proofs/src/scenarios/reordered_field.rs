@@ -1,7 +1,7 @@
 //! A release whose type has the same fields in another order is refused by a postcard queue.
 //!
 //! Postcard writes no names: the fields would be swapped without a trace. The old release's worker
-//! goes on meanwhile.
+//! continues meanwhile.
 
 use anyhow::{Result, ensure};
 use ipc_queue::Encoding;

@@ -1,7 +1,7 @@
 //! Two releases of a program share a queue, twice: a field is added, then another is removed.
 //!
-//! Workers of the old release are killed with SIGKILL while those of the new one are at work, and
-//! senders of the old release go on after that. Each job is decoded as what it was sent as.
+//! Workers of the old release are killed with SIGKILL while those of the new one work. Senders of
+//! the old release continue after that. Each job is decoded as it was sent.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub fn play(_: &Stage) -> Result<Outcome> {
         let [old, new] = *pair else { continue };
         let senders = [send(old)?, send(new)?];
         for place in &mut workers {
-            // Both releases are at work.
+            // Both releases work.
             let mut next = worker(new)?;
             next.await_ready()?;
             until_more_is_done(&*jobs)?;

@@ -1,7 +1,8 @@
-//! A killed sender leaves neither half a message nor a place or memory in use.
+//! A killed sender leaves no half message, and no place or memory in use.
 //!
-//! Killed with a loan in its hands, in a queue that has room for one message only; then killed again and again
-//! in the middle of a loop of sends: what it saw accepted is there, whole and in order, and at most one more.
+//! First it is killed with a loan, in a queue that has room for one message only. Then it is killed
+//! again and again in the middle of a loop of sends. Everything that it saw accepted is there,
+//! whole and in order, and at most one more message.
 
 use anyhow::{Result, ensure};
 use ipc_proto::QueueSettings;

@@ -1,7 +1,7 @@
-//! No memory is an error with figures, and existing queues go on.
+//! Missing memory is an error with figures, and existing queues continue.
 //!
-//! In a small file system of our own. What a queue will ever need is reserved when it is created: pages that are
-//! touched for the first time when the file system is full are there.
+//! The scenario runs in a small file system of its own. Everything that a queue will ever need is
+//! reserved when it is created. So pages that are first touched when the file system is full exist.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -55,7 +55,7 @@ fn when_full(stage: &Stage, folder: &Path) -> Result<serde_json::Value> {
         free < needed && needed > 8 << 20,
         "{free} B free, needs {needed} B"
     );
-    // Somebody who comes now finds the queue as good as ever.
+    // A new process finds the queue in order.
     let mut newcomer = stage.puppet()?;
     use_everything(&queue, &mut newcomer)?;
     drop(newcomer);
@@ -71,7 +71,8 @@ fn when_full(stage: &Stage, folder: &Path) -> Result<serde_json::Value> {
     Ok(json!({ "bytes": SIZE, "needed": needed, "messages": MESSAGES }))
 }
 
-/// Creating a queue fails for lack of memory. What is free and what is needed, as the error says.
+/// Creating a queue must fail for lack of memory. Returns the free and the needed memory, as the
+/// error says.
 fn refused(settings: &QueueSettings) -> Result<(u64, u64)> {
     let address = stage::address("too-large");
     let created = stage::options(OpenMode::OpenOrCreate)
@@ -96,7 +97,7 @@ fn use_everything(queue: &ByteQueue, newcomer: &mut Puppet) -> Result<()> {
     stage::until_free(queue, 2)
 }
 
-/// Takes all memory there is.
+/// Takes all memory.
 fn fill(path: &Path) -> Result<()> {
     let mut file = File::create(path)?;
     let block = [0; 4096];

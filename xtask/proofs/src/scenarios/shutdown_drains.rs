@@ -1,6 +1,6 @@
-//! A closed queue is drained to the last message, also if its worker is killed.
+//! A closed queue is drained to the last message, even if its worker is killed.
 //!
-//! Only when all is done do those who wait hear that it is closed.
+//! The waiters learn that it is closed only when everything is done.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! What scenarios share: a private folder for queues, who plays, waiting for something to become true, and
-//! the check that nothing is left.
+//! The fixture that scenarios share (code: `Stage`): a private folder for queues, child processes,
+//! waiting for conditions, and the check that nothing is left.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -16,19 +16,19 @@ use serde_json::{Value, json};
 use super::numbered;
 use super::puppeteer::Puppet;
 
-/// What "within milliseconds" must come to even on the slowest machine.
+/// The limit for "within milliseconds" even on the slowest machine.
 pub const PROMPT: Duration = Duration::from_secs(5);
-/// The queue that most scenarios are about.
+/// The queue of most scenarios.
 pub const JOBS: &str = "jobs";
-/// Payload sizes for [`settings`]: one that travels in its cell, one that needs a chunk.
+/// Payload sizes for [`settings`]: one that fits its cell, one that needs a chunk.
 pub const INLINE: usize = 48;
 pub const CHUNKED: usize = 2000;
-/// The variable that puts all queues below the stage's folder, also those of puppets.
+/// The variable that puts all queues below the fixture's folder, including those of children.
 pub const FOLDER_VARIABLE: &str = "IPC_SHM_DIR";
 
 const NAMESPACE: &str = "stage";
 
-/// Where a scenario plays.
+/// The place of a scenario.
 pub struct Stage {
     folder: PathBuf,
 }
@@ -38,12 +38,12 @@ impl Stage {
         Self { folder }
     }
 
-    /// A folder on shared memory for whatever the scenario needs; it cleans up there itself.
+    /// A folder in shared memory for the scenario's own files; the scenario cleans up there itself.
     pub fn folder(&self) -> &PathBuf {
         &self.folder
     }
 
-    /// The folder of the IPC files, as far as it exists.
+    /// The folder of the IPC files, which may not exist yet.
     pub fn ipc_folder(&self) -> PathBuf {
         self.folder.join("ipc")
     }
@@ -54,25 +54,26 @@ impl Stage {
         folder.join(format!("{queue}.queue"))
     }
 
-    /// A puppet that is attached to the queue.
+    /// A child that is attached to the queue.
     pub fn puppet(&self) -> Result<Puppet> {
         let mut puppet = self.stranger()?;
         puppet.attach()?;
         Ok(puppet)
     }
 
-    /// A puppet that is not attached to anything.
+    /// A child that is not attached to anything.
     pub fn stranger(&self) -> Result<Puppet> {
         Puppet::start(&[])
     }
 
-    /// A puppet in the PID namespace that [`isolation`](super::isolation) took, with a `/proc` of its own.
+    /// A child in the PID namespace that [`isolation`](super::isolation) took, with a `/proc` of
+    /// its own.
     pub fn inmate(&self) -> Result<Puppet> {
         Puppet::start(&["--own-proc"])
     }
 
-    /// Checks that every queue is empty and has room for everything, and removes it; then there must be no
-    /// file left. All puppets are gone by now.
+    /// Checks that every queue is empty and has room for everything, and removes it. Then no file
+    /// may be left. All children are gone by now.
     pub fn check_nothing_left(&self) -> Result<()> {
         self.check_queues()?;
         let left = self.ipc_folder();
@@ -80,7 +81,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The same, but for the folder.
+    /// The same, without the check of the folder.
     pub fn check_queues(&self) -> Result<()> {
         let namespace = Namespace::new(NAMESPACE)?;
         for name in ShmQueue::list(&namespace)? {
@@ -104,7 +105,7 @@ pub fn options(mode: OpenMode) -> QueueOptions {
     QueueOptions::new().mode(mode)
 }
 
-/// Small, so that everything runs out soon; never dead-letters by accident.
+/// Small, so that everything runs out soon; it never makes dead letters by accident.
 pub fn settings() -> QueueSettings {
     QueueSettings {
         capacity: 8,
@@ -125,7 +126,7 @@ pub fn create(settings: &QueueSettings) -> Result<ByteQueue, QueueError> {
         .open_bytes(address(JOBS))
 }
 
-/// Opens the queue, which exists.
+/// Opens the queue, which must exist.
 pub fn open() -> Result<ByteQueue, QueueError> {
     options(OpenMode::Open).open_bytes(address(JOBS))
 }
@@ -147,12 +148,12 @@ pub fn expect<T: PartialEq + Debug>(what: &str, found: T, wanted: T) -> Result<(
     Ok(())
 }
 
-/// Receives and acks a message, which must come soon and be this one, delivered so often.
+/// Receives and acks a message, which must come soon and be this one, at this attempt.
 pub fn take_this(queue: &ByteQueue, number: u64, attempt: u8) -> Result<()> {
     expect("received", take(queue)?, (number, attempt))
 }
 
-/// Receives and acks one message, which must come soon. Its number and attempt.
+/// Receives and acks one message, which must come soon. Returns its number and attempt.
 pub fn take(queue: &ByteQueue) -> Result<(u64, u8)> {
     let receiver = queue.receiver();
     let delivery = receiver.recv_timeout(PROMPT).context("receiving")?;
@@ -162,7 +163,7 @@ pub fn take(queue: &ByteQueue) -> Result<(u64, u8)> {
     Ok((number, attempt))
 }
 
-/// Receives and acks all messages that are ready. Their numbers.
+/// Receives and acks all ready messages. Returns their numbers.
 pub fn drain(queue: &ByteQueue) -> Result<Vec<u64>> {
     let receiver = queue.receiver();
     let mut numbers = Vec::new();
@@ -179,7 +180,7 @@ pub fn drain(queue: &ByteQueue) -> Result<Vec<u64>> {
     }
 }
 
-/// Waits until something is true, which must be soon. How long it took.
+/// Waits until the condition holds, which must be soon. Returns the time it took.
 pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let started = Instant::now();
     while !holds()? {
@@ -199,7 +200,7 @@ pub fn until_stats(
     until(what, || Ok(holds(&stats()?))).with_context(|| format!("{:?}", stats()))
 }
 
-/// Waits until nothing of the queue is in use, but for the slots of so many processes.
+/// Waits until nothing of the queue is in use, except for the slots of this many processes.
 pub fn until_free(queue: &ByteQueue, participants: u64) -> Result<()> {
     until_stats(queue, "everything is free", |stats| {
         let free = stats.in_use() == 0 && stats.chunks_in_use == 0;
@@ -208,7 +209,7 @@ pub fn until_free(queue: &ByteQueue, participants: u64) -> Result<()> {
     .map(drop)
 }
 
-/// Times taken, for figures.
+/// Measured times, for figures.
 #[derive(Default)]
 pub struct Times(Vec<Duration>);
 
@@ -220,7 +221,7 @@ impl Times {
         Ok(())
     }
 
-    /// The median and the longest, in milliseconds.
+    /// The median and the maximum, in milliseconds.
     pub fn figures(mut self) -> Value {
         self.0.sort_unstable();
         let millis = |time: Option<&Duration>| {

@@ -1,6 +1,7 @@
-//! After a run of which nobody is left, the next finds everything, and all else free.
+//! After a run whose processes are all dead, the next run finds everything, and the rest is free.
 //!
-//! Everybody is killed in the middle of everything, and nobody looks on. What is left must not depend on anybody alive.
+//! All processes are killed in the middle of their work, and no other process is attached. So the
+//! recovery can't depend on a live process.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use super::stage::{self, CHUNKED, INLINE, Stage};
 
 const RUNS: u64 = 10;
 const MESSAGES: u64 = 20;
-/// Numbers of loans, which nobody may ever receive.
+/// The numbers of loans, which must never be received.
 const UNSENT: u64 = 1_000_000;
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
@@ -29,7 +30,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         let first = run * 1_000;
         let (accepted, killed) = dead_run(stage, first)?;
         kills += killed;
-        // From here on somebody new.
+        // From here on this is a new process.
         let queue = stage::open()?;
         stage::until_stats(&queue, "all is there and else all is free", |stats| {
             let ready = stats.ready + stats.delayed;
@@ -51,7 +52,8 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "runs": RUNS, "kills": kills }))
 }
 
-/// A run that ends in the middle. How many messages were accepted, from `first` on, and how many were killed.
+/// A run that ends in the middle. Returns the number of accepted messages, from `first` on, and of
+/// kills.
 fn dead_run(stage: &Stage, first: u64) -> Result<(u64, u64)> {
     let mut all = vec![stage.puppet()?];
     all[0].send(first..first + MESSAGES, CHUNKED)?;

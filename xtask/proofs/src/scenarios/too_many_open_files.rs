@@ -1,6 +1,7 @@
-//! Out of descriptors, opening fails and leaks nothing, and open queues go on.
+//! Without free descriptors, opening fails and leaks nothing, and open queues continue.
 //!
-//! Whoever gets in, however few descriptors it has, can do everything: also notice a death and wait for a time.
+//! A process that does attach can do everything, however few descriptors it has. It can also notice
+//! a death and wait for a time.
 
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ use super::stage::{self, INLINE, Stage, Times};
 const ENOUGH: u64 = 12;
 
 pub fn play(stage: &Stage) -> Result<Outcome> {
-    // Not attached ourselves: whoever is short of descriptors has to do everything alone.
+    // This process does not stay attached: the process without descriptors must do everything
+    // alone.
     drop(stage::create(&stage::settings())?);
     let mut times = Times::default();
     let mut needed = None;
@@ -31,7 +33,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     Outcome::kept(json!({ "descriptors_needed": needed, "recovery_ms": times.figures() }))
 }
 
-/// Whether a process with so few descriptors can attach.
+/// Returns whether a process with this few descriptors can attach.
 fn attach_with(stage: &Stage, more: u64, times: &mut Times) -> Result<bool> {
     let mut puppet = stage.stranger()?;
     let before = puppet.count(&Order::CountOpenFiles)?;
@@ -89,7 +91,7 @@ fn do_everything(stage: &Stage, puppet: &mut Puppet, times: &mut Times) -> Resul
     puppet.ack()
 }
 
-/// Whether it is the system's EMFILE, in an error that says what was tried.
+/// Returns whether the error is the system's EMFILE and says what was tried.
 fn says_so(error: &str) -> bool {
     error.contains("code: 24") || error.contains("EMFILE")
 }

@@ -1,7 +1,7 @@
-//! A file cut or grown while nobody had it open is refused, and can be removed. Cut while processes use it, it is
-//! an error in each of them, whatever they are doing.
+//! A file that was truncated or extended while no process had it open is refused, and can be
+//! removed. If it is truncated while processes use it, each of them gets an error in any call.
 //!
-//! Never a SIGBUS, which would end the process.
+//! There is never a SIGBUS that ends the process.
 
 use std::fs::File;
 use std::time::Instant;
@@ -40,7 +40,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         refused_and_removed(stage, size).with_context(|| format!("{size} of {whole} bytes"))?;
     }
     let mut times = Times::default();
-    // Nothing left; a part of the header's page; that, and half a page.
+    // An empty file; a part of the header's page; that page and half of the next.
     let cuts = [0, 2048, 4096 + 2048];
     for size in cuts {
         told(stage, size, &mut times).with_context(|| format!("cut to {size}, in use"))?;
@@ -50,9 +50,9 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     }))
 }
 
-/// Cuts the file while four processes use it. Each is told so and lives.
+/// Truncates the file while four processes use it. Each gets the error and lives.
 fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
-    // By others: what we have mapped we would have to let go before the next file.
+    // In other processes: this one would have to unmap the file before the next one.
     let settings = stage::settings();
     let create = |queue: &str| Order::Create {
         queue: queue.to_owned(),
@@ -85,7 +85,7 @@ fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
         };
         times.note("telling", cut_at.elapsed())?;
         ensure!(refusal.contains("Truncated"), "it was told {refusal}");
-        // Again, whatever it tries.
+        // Again, for every call.
         for order in [Order::send(9..10, INLINE), Order::RECEIVE] {
             let refusal = puppet.refused(&order)?;
             ensure!(refusal.contains("Truncated"), "then it was told {refusal}");
@@ -101,7 +101,7 @@ fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
 }
 
 fn refused_and_removed(stage: &Stage, size: u64) -> Result<()> {
-    // By others: we ourselves may have it mapped for a moment longer.
+    // In other processes: this one may have it mapped for a moment longer.
     let mut creator = stage.stranger()?;
     let (queue, settings) = (stage::JOBS.to_owned(), stage::settings());
     creator.perform(Order::Create { queue, settings })?;

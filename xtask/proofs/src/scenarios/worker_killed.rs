@@ -1,6 +1,6 @@
-//! A killed worker's message comes again, and whoever waits for it has it at once.
+//! A killed worker's message comes again, and a waiting worker has it at once.
 //!
-//! A worker takes a message and is killed while another is asleep in `recv`, over and over.
+//! A worker takes a message and is killed while another is asleep in `recv`, again and again.
 
 use std::time::Instant;
 

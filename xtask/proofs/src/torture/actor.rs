@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use super::log::{Event, Log};
 use super::{QUEUE, Role, canary, open_queue, orderly, payload};
 
-/// What the tormentor tells an actor.
+/// The arguments of an actor.
 #[derive(Debug, Args)]
 pub struct Options {
     role: Role,
@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    // The tormentor starts actors from its main thread, which lives as long as it does.
+    // The parent starts actors from its main thread, which lives as long as the parent.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     fastrand::seed(options.seed);
     let namespace = Namespace::in_folder(&options.folder, QUEUE)?;
@@ -61,17 +61,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a sender sends into.
+/// The queues of a sender.
 struct Queues {
-    /// The tormented one.
+    /// The queue under torture.
     sender: ShmSender,
-    /// The same, for batches: only its own numbers tell which messages a batch was.
+    /// The same, for batches: only the numbers of this handle show which messages a batch was.
     batches: ShmSender,
     batched: u64,
     orderly: ShmSender,
 }
 
-/// From one of a batch's messages to the next: the other levels have the numbers between.
+/// The step from one of a batch's messages to the next: the other priorities have the numbers
+/// between.
 const STEP: u64 = Priority::COUNT as u64;
 
 /// Sends until the queue is closed.
@@ -92,7 +93,7 @@ fn send(mut queues: Queues, log: &mut Log) -> Result<()> {
     }
 }
 
-/// Whether there is anything to be sent yet.
+/// The choice whether a sender continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goes {
     On,
@@ -117,7 +118,8 @@ impl Queues {
         Ok(Goes::On)
     }
 
-    /// With a key that others may use, too; or one of our own, which must then be taken.
+    /// With a key that others may also use; or one of this sender's own, which must then be
+    /// accepted.
     fn send_keyed(&self, log: &mut Log) -> Result<Goes> {
         let ours = fastrand::bool();
         let key = if ours {
@@ -189,7 +191,7 @@ fn wait() -> Wait {
     Wait::at_most(Duration::from_millis(fastrand::u64(..50)))
 }
 
-/// Mostly nothing special.
+/// Mostly without options.
 fn options() -> SendOptions {
     let options = match fastrand::u32(..4) {
         0 => SendOptions::new().priority(Priority::ALL[fastrand::usize(..Priority::COUNT)]),
@@ -197,7 +199,7 @@ fn options() -> SendOptions {
     };
     match fastrand::u32(..40) {
         0 => options.delay(Duration::from_millis(fastrand::u64(1..20))),
-        // Wanted for longer than it can lie there.
+        // The expiry is later than it can stay in the queue.
         1 => options.expires_in(Duration::from_secs(3600)),
         _ => options,
     }
@@ -259,7 +261,7 @@ fn settle(delivery: ByteDelivery<'_>, log: &mut Log) -> Result<()> {
                     Err(error) => return Err(error).context("a lease was not extended"),
                 }
             }
-            // Read to the end: whoever else has it by now must not have changed it.
+            // Read to the end: another holder must not have changed it.
             if !payload::is_whole(delivery.payload()) {
                 log.note(Event::Corrupt, id, attempt)?;
             }

@@ -1,8 +1,11 @@
-//! How soon a blocked process goes on when the one that it waits for is killed: measured all through a run.
+//! The delay after which a blocked process continues when the one that it waits for is killed,
+//! measured throughout a run.
 //!
-//! A queue of its own. By turns a holder takes its one message, and we are blocked in `recv`; or a holder takes all
-//! places, and we are blocked in `send`. The holder is killed, and the time from the SIGKILL until we have the message, or a
-//! place, is what the promise speaks of. It contains the end of the killed process, our wake-up, and the whole recovery.
+//! It uses a queue of its own. In turns, a holder takes its one message while this process is
+//! blocked in `recv`, or a holder takes all places while this process is blocked in `send`. The
+//! holder is killed. The promise concerns the time from the SIGKILL until this process has the
+//! message, or a place. It contains the end of the killed process, the wake-up, and the whole
+//! recovery.
 
 use std::io::Read;
 use std::path::Path;
@@ -26,12 +29,12 @@ pub struct Canary {
     thread: JoinHandle<Result<Measured>>,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 pub struct Measured {
     /// From each SIGKILL until the blocked receiver had the message, or the blocked sender a place.
     pub times: Vec<Duration>,
-    /// How often it did not get it within the bound.
+    /// The number of times that it did not get it within the bound.
     pub hung: u64,
 }
 
@@ -56,7 +59,7 @@ impl Canary {
     }
 }
 
-/// Takes the message, says so, and waits to be killed.
+/// Takes the message, reports it, and waits to be killed.
 pub fn hold(namespace: &Namespace) -> Result<()> {
     let queue = open(namespace, OpenMode::Open)?;
     let receiver = queue.receiver();
@@ -119,7 +122,7 @@ fn measure(
         }
         let mut holder = start_holder(folder, turn)?;
         let killed_at = thread::scope(|scope| -> Result<Instant> {
-            // Killed from another thread, a little later, so that we are asleep by then.
+            // Killed from another thread, a little later, so that this one is asleep by then.
             let killer = scope.spawn(|| {
                 thread::sleep(Duration::from_millis(fastrand::u64(1..5)));
                 let now = Instant::now();

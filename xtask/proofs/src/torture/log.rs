@@ -1,6 +1,7 @@
-//! What an actor noted, in a file that outlives it.
+//! The records of an actor, in a file that outlives it.
 //!
-//! One record, one `write` to a file on a tmpfs: killed before it, nothing is noted; killed after it, all is.
+//! One record is one `write` to a file on a tmpfs. An actor that is killed before it has recorded
+//! nothing; one that is killed after it has recorded all of it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,12 +9,12 @@ use std::path::Path;
 
 use ipc_proto::{MessageId, SenderId};
 
-/// Something that happened to a message.
+/// An event in the life of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// `send` returned `Ok`.
     Accepted,
-    /// A delivery came, for the attempt-th time.
+    /// A delivery came, with this attempt.
     Received,
     /// `ack` or `bury` is about to be called.
     Settling,
@@ -21,7 +22,7 @@ pub enum Event {
     Acked,
     /// `bury` returned `Ok`.
     Buried,
-    /// The payload was not what was sent.
+    /// The payload differed from what was sent.
     Corrupt,
     /// `send` into the orderly queue returned `Ok`.
     Ordered,
@@ -68,7 +69,7 @@ impl Log {
     }
 }
 
-/// All records of a log, in order. A last one that is cut short was never written.
+/// All records of a log, in order. A truncated last one was never written.
 pub fn read(path: &Path) -> io::Result<Vec<Record>> {
     let bytes = std::fs::read(path)?;
     Ok(bytes.chunks_exact(RECORD_BYTES).filter_map(parse).collect())

@@ -1,7 +1,8 @@
-//! Order, where it is promised: a queue beside the tormented one, in which nothing is given back, delayed or lost.
+//! Order, where it is promised: a second queue, in which nothing is returned, delayed or lost.
 //!
-//! Every sender sends into it, too, and may be killed or stopped at it. We are its only receiver, and live: so each
-//! sender's messages must come complete and in the order of its sends, whatever befell it and the others.
+//! Every sender also sends into it, and may be killed or stopped while it does. This process is its
+//! only receiver, and lives. So each sender's messages must come complete and in the order of its
+//! sends, whatever happens to the senders.
 
 use std::collections::HashMap;
 use std::thread::{self, JoinHandle};
@@ -25,14 +26,14 @@ pub struct Orderly {
     thread: JoinHandle<Result<Came>>,
 }
 
-/// What came.
+/// The received messages.
 #[derive(Debug, Default)]
 pub struct Came {
-    /// How many of each sender.
+    /// The number of messages of each sender.
     counts: HashMap<SenderId, u64>,
-    /// Messages that came before or after their turn, or twice.
+    /// Messages that came too early, too late, or twice.
     pub out_of_order: u64,
-    /// Payloads that were not what was sent.
+    /// Payloads that differed from what was sent.
     pub corrupt: u64,
 }
 
@@ -63,7 +64,7 @@ impl Orderly {
         })
     }
 
-    /// Once no sender is left.
+    /// Called when no sender is left.
     pub fn finish(self) -> Result<Came> {
         self.queue.close()?;
         let came = match self.thread.join() {
@@ -79,19 +80,19 @@ impl Orderly {
 impl Came {
     fn note(&mut self, id: MessageId) {
         let next = self.counts.entry(id.sender).or_default();
-        // Every number that a sender uses it publishes, unless it dies over it.
+        // A sender publishes every number that it uses, unless it dies in between.
         self.out_of_order += u64::from(id.sequence != *next);
         *next = (id.sequence + 1).max(*next);
     }
 
-    /// Whether a message that a send accepted came.
+    /// Returns whether an accepted message came.
     pub fn has(&self, id: MessageId) -> bool {
         let count = self.counts.get(&id.sender);
         count.is_some_and(|count| id.sequence < *count)
     }
 }
 
-/// Sends one, if there is room soon. `None`: there was none.
+/// Sends one message, if there is room soon. `None`: there was none.
 pub fn send(sender: &ShmSender) -> Result<Option<MessageId>> {
     let wait = Wait::at_most(Duration::from_millis(fastrand::u64(..5)));
     let mut loan = match sender.loan(fastrand::usize(..=64), Kind::Data, wait) {

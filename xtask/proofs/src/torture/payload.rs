@@ -1,6 +1,6 @@
-//! Payloads that tell whether they are whole.
+//! Payloads that show whether they are whole.
 
-/// The largest payload that the queue takes, in bytes.
+/// The queue's largest payload, in bytes.
 pub const LARGEST: u32 = 64 * 1024;
 const CHECKSUM_BYTES: usize = 4;
 
@@ -16,7 +16,7 @@ pub fn fill(payload: &mut [u8], key: u64) {
     payload[body..].copy_from_slice(&checksum);
 }
 
-/// Whether `payload` is as [`fill`] made it.
+/// Returns whether `payload` is as [`fill`] made it.
 pub fn is_whole(payload: &[u8]) -> bool {
     let Some(body) = payload.len().checked_sub(CHECKSUM_BYTES) else {
         return payload.iter().all(|byte| *byte == tiny(payload.len()));
@@ -24,12 +24,12 @@ pub fn is_whole(payload: &[u8]) -> bool {
     crc32fast::hash(&payload[..body]).to_le_bytes() == payload[body..]
 }
 
-/// What payloads too short for a checksum consist of.
+/// The byte that fills payloads too short for a checksum.
 fn tiny(len: usize) -> u8 {
     0x5a ^ u8::try_from(len).unwrap_or(0)
 }
 
-/// A size: mostly inline, sometimes in a chunk, now and then the largest.
+/// A random size: mostly inline, sometimes in a chunk, now and then the largest.
 pub fn random_size() -> usize {
     match fastrand::u32(..100) {
         0..5 => fastrand::usize(..5),

@@ -1,4 +1,4 @@
-//! The accounts: what was accepted, and what became of it.
+//! The accounts: the accepted messages, and their fate.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -14,37 +14,38 @@ use serde::Serialize;
 use super::log::{self, Event, Record};
 use super::orderly::Came;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Verdict {
     seed: u64,
     kills: u64,
     stops: u64,
-    /// Messages that a send accepted, as far as the sender lived to note it.
+    /// Messages that a send accepted, if the sender lived to note it.
     accepted: u64,
-    /// Deliveries whose ack was accepted, as far as the receiver lived to note it.
+    /// Deliveries whose ack was accepted, if the receiver lived to note it.
     acked: u64,
     /// Dead letters, buried or past the limit.
     dead_lettered: u64,
     redelivered: u64,
-    /// Accepted, and nowhere.
+    /// Accepted messages that are nowhere.
     lost: u64,
-    /// Payloads that were not what was sent.
+    /// Payloads that differed from what was sent.
     corrupt: u64,
     /// Messages of which two deliveries were acked.
     double_acked: u64,
-    /// In the orderly queue: messages that did not come in the order of their sends, or not at all.
+    /// In the orderly queue: messages that came out of order, or not at all.
     out_of_order: u64,
-    /// How many kinds of things were not free in the end: cells, chunks, slots, files.
+    /// The number of kinds of things that were not free in the end: cells, chunks, slots, files.
     leaked: u64,
-    /// Which.
+    /// Descriptions of these leaks.
     leaks: Vec<String>,
     /// Processes that did not end, and deaths that were not noticed, within the bound.
     hung: u64,
     recovery_ms: Recovery,
 }
 
-/// From a SIGKILL until a receiver that was blocked had the killed one's message, or a sender its place. See `canary`.
+/// The time from a SIGKILL until a blocked receiver had the killed one's message, or a sender its
+/// place. See `canary`.
 #[derive(Debug, Default, Serialize)]
 struct Recovery {
     p50: f64,
@@ -53,7 +54,8 @@ struct Recovery {
 }
 
 impl Verdict {
-    /// Reads the logs, and takes what is left out of the queue, which is closed and has nobody else attached.
+    /// Reads the logs, and takes the remaining content out of the queue, which is closed and has no
+    /// other participant.
     pub fn reach(
         folder: &Path,
         queue: &ShmQueue,
@@ -120,7 +122,7 @@ impl Verdict {
         }
     }
 
-    /// Whether every promise was kept.
+    /// Returns whether every promise was kept.
     pub fn is_clean(&self) -> bool {
         let gone_wrong = [
             self.lost,
@@ -179,7 +181,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What was still in the queue.
+/// The remaining content of the queue.
 struct Left {
     dead: HashSet<MessageId>,
     ready: HashSet<MessageId>,
@@ -209,7 +211,8 @@ fn drain(queue: &ShmQueue, mut dead: HashSet<MessageId>) -> Result<Left> {
 #[derive(Default)]
 struct Accounts {
     accepted: HashSet<MessageId>,
-    /// About to be acked or buried, by somebody who perhaps did not live to say that it was.
+    /// Messages about to be acked or buried, by a receiver that may have died before it noted the
+    /// result.
     settling: HashSet<MessageId>,
     buried: HashSet<MessageId>,
     acks: HashMap<MessageId, u64>,
