@@ -1,19 +1,20 @@
-//! `cargo xtask sweep`: kills every operation at every instruction that matters.
+//! `cargo xtask sweep`: kills every operation at every instruction that changes anything.
 //!
-//! A real process performs one operation under ptrace, an instruction at a time (`actor`, `tracee`). After
-//! each instruction that changed the segment or its folder, a copy of both is given to a survivor (`snapshot`,
-//! `survivor`): nobody holds the stepped process's locks on the copy, so by the kernel's account that process is dead.
-//! The survivor opens the queue, which recovers it, takes everything out, and finds what there was before the
-//! operation or what there was to be after it, never anything else; and everything is free. Then the
-//! recovery itself is stepped from these snapshots, and judged by the same measure. A sample is confirmed with a
-//! real SIGKILL at that very instruction, every other one before the eyes of a survivor who is attached.
+//! A real process performs one operation under ptrace, one instruction at a time (`actor`,
+//! `tracee`). After each instruction that changed the segment or its folder, a survivor gets a copy
+//! of both (`snapshot`, `survivor`). No process holds the stepped process's locks on the copy, so
+//! the kernel's locks say that it is dead. The survivor opens the queue, which recovers it, and
+//! takes everything out. It must find the content from before the operation or from after it, never
+//! anything else, and everything must be free. Then the recovery itself is stepped from these
+//! snapshots, and judged in the same way. A sample is confirmed with a real SIGKILL at that very
+//! instruction, every second one with an attached survivor.
 //!
 //! A stepped process is also stopped at one of its instructions while a survivor works on, until
-//! all leases and delays are over and other messages lie where those were that it was about; then
-//! it goes on, and must change nothing of them (`stopping`).
+//! all leases and delays are over and other messages are in its cells. Then it continues, and must
+//! not change these messages (`stopping`).
 //!
-//! But for that, one operation is stepped at a time while nobody else does anything: other
-//! interleavings are the model's (`ipc-queue/src/shm/model`), other deaths the torture's.
+//! Otherwise one operation is stepped at a time while no other process is active. The model covers
+//! other interleavings (`ipc-queue/src/shm/model`), the torture other deaths.
 
 pub mod actor;
 mod cases;
@@ -44,7 +45,7 @@ use report::Report;
 use run::{Effort, Sweeper, Tally};
 use xtask::ending::end;
 
-/// What to sweep, and how thoroughly.
+/// The operations to sweep, and the thoroughness.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Only this operation
@@ -55,15 +56,15 @@ pub struct Options {
     #[arg(long, value_name = "NAME", requires = "op")]
     state: Option<String>,
 
-    /// Within a minute: fewer recoveries are stepped, fewer processes really killed
+    /// Take about two minutes: step fewer recoveries, kill fewer processes for real
     #[arg(long)]
     quick: bool,
 
-    /// How many sweep at once; as many as there are processors, if not said
+    /// Number of threads that sweep; by default the number of processors
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 
-    /// Say which operations there are, and from which states
+    /// List the operations and their states
     #[arg(long)]
     list: bool,
 
@@ -72,13 +73,14 @@ pub struct Options {
     json: bool,
 }
 
-/// Everything that can be.
+/// The full effort.
 const FULL: Effort = Effort {
     recoveries: usize::MAX,
     kills: 20,
     stops: 40,
 };
-/// Within a minute: every state is stepped, but only of each operation's first one also what comes after.
+/// The effort of `--quick`: every state is stepped, with few kills and stops. Recoveries are
+/// stepped only for each operation's first state.
 const QUICK: Effort = Effort {
     recoveries: 0,
     kills: 1,
@@ -189,7 +191,7 @@ fn work(
         }
         tallies.push((index, tally));
         bar.inc(1);
-        // Where no bar is to be seen, each.
+        // Without a visible bar, each result is printed.
         if bar.is_hidden() && !options.json {
             let (seconds, done) = (bar.elapsed().as_secs(), bar.position());
             eprintln!(

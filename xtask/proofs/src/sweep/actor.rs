@@ -1,8 +1,9 @@
-//! The process that is stepped: it prepares a queue, then performs one operation between two marks.
+//! The stepped process: it prepares a queue, then performs one operation between two marks.
 //!
-//! The marks are signals that it sends to itself, and which its tracer keeps from it. Whatever it holds when the
-//! operation ends is left as it is: it is killed there. Its `ipc-watch` thread exists but runs only when the
-//! tracer lets it ([`Play::look`], [`Play::step_watcher`]), so nothing else changes the segment meanwhile.
+//! The marks are signals that it sends to itself, and that its tracer does not deliver. What it
+//! holds when the operation ends stays as it is: it is killed there. Its `ipc-watch` thread exists
+//! but runs only when the tracer lets it ([`Play::look`], [`Play::step_watcher`]). So nothing else
+//! changes the segment meanwhile.
 
 use std::fs;
 use std::mem::ManuallyDrop;
@@ -27,48 +28,49 @@ use super::dying::{self, Dying};
 use super::operation;
 use super::outcome::{Expectation, Outcome, Stepped};
 
-/// What an actor is told.
+/// The arguments of an actor.
 #[derive(Debug, Args)]
 pub struct Options {
     operation: String,
     state: String,
     #[arg(long)]
     folder: PathBuf,
-    /// How long leases last; so long that none ends by itself, if not said
+    /// Length of leases in milliseconds; by default so long that none ends by itself
     #[arg(long)]
     lease_ms: Option<u64>,
 }
 
-/// The operation begins; `expectation.json` says what is stepped.
+/// The operation begins; `expectation.json` says which thread is stepped.
 pub const BEGIN: Signal = Signal::SIGUSR1;
 /// The operation is over.
 pub const END: Signal = Signal::SIGUSR2;
-/// The watcher is to look, until it sleeps again.
+/// The watcher must run until it sleeps again.
 pub const LOOK: Signal = Signal::SIGURG;
-/// The folder of the segments, in the actor's.
+/// The folder of the segments, in the actor's folder.
 pub const SEGMENTS: &str = "shm";
-/// How many messages the queue holds, how large they are, and how many of the largest there can be.
+/// The queue's capacity. The next constants are the largest message in bytes and the number of
+/// chunks.
 pub const CAPACITY: u32 = 3;
 pub const LARGEST: u32 = 1536;
 pub const CHUNKS: usize = 2;
 pub const PARTICIPANTS: u16 = 4;
-/// How often a message is delivered before it is a dead letter.
+/// The number of deliveries before a message is a dead letter.
 pub const ATTEMPT_LIMIT: u8 = 3;
-/// After this a signal ends whatever the operation waits for. Stepping takes a second or two.
+/// After this time a signal ends any wait of the operation. Stepping takes a second or two.
 const PATIENCE_SECONDS: u32 = 300;
 const EXPECTATION: &str = "expectation.json";
 pub const SAVED_COPY: &str = "saved-copy";
 const NAMESPACE: &str = "sweep";
 const QUEUE: &str = "q";
 
-/// An actor's part.
+/// The context of an actor.
 pub struct Play {
     folder: PathBuf,
     namespace: Namespace,
     settings: QueueSettings,
 }
 
-/// Steps, as told on the command line.
+/// Runs the operation that the command line names.
 pub fn run(options: &Options) -> Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     ptrace::traceme().context("asking to be traced")?;
@@ -84,7 +86,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     bail!("{} {} has no end", options.operation, options.state)
 }
 
-/// What the actor in this folder is about to do.
+/// The expectation of the actor in this folder.
 pub fn read_expectation(folder: &Path) -> Result<Expectation> {
     let told = fs::read(folder.join(EXPECTATION)).context("reading what the actor expects")?;
     Ok(serde_json::from_slice(&told)?)
@@ -100,8 +102,8 @@ pub fn file_in(segments: &Path) -> PathBuf {
     segments.join(NAMESPACE).join(format!("{QUEUE}.queue"))
 }
 
-/// The copy of what the actor restores, if it does. It lies beside the actor's folder of segments, or
-/// beside the folder of a survivor that examines a snapshot.
+/// The copy of the file that the actor restores, if it does. It is beside the actor's folder of
+/// segments, or beside the folder of a survivor that examines a snapshot.
 pub fn saved_beside(segments: &Path) -> Option<PathBuf> {
     let beside = segments.parent()?;
     let copies = [
@@ -125,7 +127,7 @@ pub fn settings() -> QueueSettings {
         attempt_limit: ATTEMPT_LIMIT,
         crash_limit: 250,
         backoff: ipc_queue::Backoff::None,
-        // Ends only when told to: `extend` may also shorten it.
+        // It ends only on request: `extend` may also shorten it.
         lease: Some(Duration::from_secs(3600)),
         max_participants: PARTICIPANTS,
         dedup_window: Some(Duration::from_secs(3600)),
@@ -167,7 +169,7 @@ impl Play {
         Ok(ByteQueue::over(queue))
     }
 
-    /// Makes a queue with priorities, and attaches.
+    /// Creates a queue with priorities, and attaches.
     pub fn attach_with_priorities(&self) -> Result<ByteQueue> {
         self.create(QueueSettings {
             priorities: true,
@@ -175,7 +177,7 @@ impl Play {
         })
     }
 
-    /// Makes a queue with a limit of crashes, and attaches.
+    /// Creates a queue with a limit of crashes, and attaches.
     pub fn attach_with_crash_limit(&self, crash_limit: u8) -> Result<ByteQueue> {
         self.create(QueueSettings {
             crash_limit,
@@ -197,7 +199,8 @@ impl Play {
         Ok(ShmQueue::remove(&self.namespace, &queue_name())?)
     }
 
-    /// Saves the queue, which nobody has open. The file, of which a copy is kept for whoever comes next.
+    /// Saves the queue, which no process has open. Returns the file, of which a copy is kept for
+    /// the survivor.
     pub fn save(&self) -> Result<PathBuf> {
         let saved = self.folder.join("saved");
         save_from(&self.place(), &saved, Wait::No)?;
@@ -205,7 +208,7 @@ impl Play {
         Ok(saved)
     }
 
-    /// Where the queue is.
+    /// The place of the queue.
     pub fn place(&self) -> Place {
         Place::new(&self.namespace, &queue_name())
     }
@@ -225,8 +228,8 @@ impl Play {
         self.step_in_parts([before, after], operation)
     }
 
-    /// Performs an operation on several messages, step by step: what there is before, between its parts, and after.
-    /// Does not return.
+    /// Performs an operation on several messages, step by step. The arguments are the content
+    /// before it, between its parts, and after it. Does not return.
     pub fn step_in_parts<T>(
         &self,
         outcomes: impl IntoIterator<Item = Outcome>,
@@ -239,7 +242,7 @@ impl Play {
         bail!("nobody traces this process")
     }
 
-    /// Has the watcher look, step by step. Does not return.
+    /// Lets the watcher run, step by step. Does not return.
     pub fn step_watcher(&self, before: Outcome, after: Outcome) -> Result<()> {
         self.expect([before, after], Stepped::Watcher)?;
         watch::nudge();
@@ -247,14 +250,14 @@ impl Play {
         bail!("nobody traces this process")
     }
 
-    /// Lets the watcher look now, unstepped.
+    /// Lets the watcher run now, without stepping.
     pub fn look(&self) -> Result<()> {
         watch::nudge();
         raise(LOOK)?;
         Ok(())
     }
 
-    /// Has another process come, take what it is to take, and be killed.
+    /// Starts another process, which takes something from the queue and is killed.
     pub fn let_die(&self, dying: Dying) -> Result<()> {
         let mut peer = Command::new("/proc/self/exe")
             .arg("sweep-peer")

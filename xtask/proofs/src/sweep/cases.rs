@@ -1,4 +1,5 @@
-//! The operations themselves, as an actor performs them, with what must be before and after.
+//! The operations themselves, as an actor performs them, with the expected content before and
+//! after.
 
 pub mod attaching;
 pub mod batches;

@@ -16,7 +16,7 @@ use super::cases::priorities::send_one_of_each;
 use super::outcome::{FIRST_CHUNKED, KEYED_INLINE, Message, keyed};
 use super::scenery::{expire_unwatched, kept, loan, loan_with, receive, send};
 
-/// What a peer is told.
+/// The arguments of a peer.
 #[derive(Debug, Args)]
 pub struct Options {
     dying: Dying,
@@ -24,7 +24,7 @@ pub struct Options {
     folder: PathBuf,
 }
 
-/// What a peer does before it is killed. It finds the queue empty, or makes it.
+/// The actions of a peer before it is killed. It finds the queue empty, or creates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dying {
     /// Attaches.
@@ -33,9 +33,9 @@ pub enum Dying {
     Receiver,
     /// Holds the chunked message 100.
     ChunkReceiver,
-    /// Holds the message that is there.
+    /// Holds the only message.
     NextReceiver,
-    /// Holds message 1, which was given back once.
+    /// Holds message 1, which was returned once.
     NackedReceiver,
     /// Holds message 1 for the last time.
     LastReceiver,
@@ -49,20 +49,21 @@ pub enum Dying {
     Quarantine,
     /// Holds message 1, and writes another; 2 is ready.
     Everything,
-    /// Holds all messages there can be.
+    /// Holds as many messages as there can be.
     AllReceived,
-    /// In each of four levels: holds the first message, and writes another, the urgent one with a key.
+    /// In each of the four priority rings: holds the first message, and writes another, the urgent
+    /// one with a key.
     EachLevel,
 }
 
 impl Dying {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// What is in the queue once its death was dealt with.
+    /// The content of the queue after its death was recovered.
     pub fn leaves(self) -> Vec<Message> {
         use ipc_queue::DeadReason::Crashed;
         match self {
@@ -121,7 +122,7 @@ impl Dying {
     }
 }
 
-/// Does what it is to do, says so, and waits to be killed.
+/// Performs its actions, reports that, and waits to be killed.
 pub fn run(options: &Options) -> Result<ExitCode> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let queue = Play::new(&options.folder)?.attach()?;
@@ -131,7 +132,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     wait_for_the_end()
 }
 
-/// Waits until the peer with this output did what it was to do.
+/// Waits until the peer with this output has performed its actions.
 pub fn await_ready(output: Option<&mut impl Read>) -> Result<()> {
     let output = output.context("the peer has no output")?;
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Which operations are swept, and from which states.
+//! The swept operations, and their states.
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,7 @@ use super::cases::{
     sending, settling, snapshots, snoozing, switches, terms,
 };
 
-/// One thing that a process does, in all its states.
+/// An operation of a process, in all its states.
 #[derive(Debug)]
 pub struct Operation {
     pub name: &'static str,
@@ -16,7 +16,7 @@ pub struct Operation {
     pub states: &'static [State],
 }
 
-/// Where an operation begins, and the operation from there.
+/// The state in which an operation begins, and the operation from there.
 #[derive(Debug)]
 pub struct State {
     pub name: &'static str,
@@ -34,8 +34,8 @@ impl State {
     }
 }
 
-/// In which operations a process is also stopped: those on messages, whose priorities and keys are
-/// others' business.
+/// The operations in which a process is also stopped: those on messages. Other operations cover
+/// priorities and keys.
 const STOPPED: [&str; 20] = [
     "send-inline",
     "send-chunked",
@@ -60,18 +60,18 @@ const STOPPED: [&str; 20] = [
 ];
 
 impl Operation {
-    /// Whether the process that performs it is stopped in it, too.
+    /// Returns whether the process is also stopped in this operation.
     pub fn is_stopped(&self) -> bool {
         STOPPED.contains(&self.name)
     }
 }
 
-/// How a survivor begins: for sweeping recoveries of what others left.
+/// The start of a survivor, for sweeping recoveries.
 pub const RECOVERY: (&str, &str) = ("recovery", "given");
 
 const GIVEN: State = State::new(RECOVERY.1, dead::recover_given);
 
-/// The state of that name.
+/// The state with that name.
 pub fn find_state(operation: &str, state: &str) -> Result<&'static State> {
     if (operation, state) == RECOVERY {
         return Ok(&GIVEN);
@@ -81,7 +81,7 @@ pub fn find_state(operation: &str, state: &str) -> Result<&'static State> {
     found.with_context(|| format!("operation {operation:?} has no state {state:?}; see --list"))
 }
 
-/// The operation of that name.
+/// The operation with that name.
 pub fn find(name: &str) -> Result<&'static Operation> {
     let found = OPERATIONS.iter().find(|operation| operation.name == name);
     found.with_context(|| {
@@ -93,7 +93,7 @@ pub fn find(name: &str) -> Result<&'static Operation> {
     })
 }
 
-/// All of them.
+/// All operations.
 pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "send-inline",

@@ -1,4 +1,5 @@
-//! What a survivor finds: which messages, delivered how often or dead of what, or no queue at all.
+//! The findings of a survivor: the messages, with their deliveries or causes of death, or no queue
+//! at all.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenarios::numbered;
 
-/// Payload sizes: one that travels in its cell, one that needs a chunk.
+/// Payload sizes: one that fits its cell, one that needs a chunk.
 pub const INLINE: usize = 40;
 pub const CHUNKED: usize = 1500;
 /// Messages with this number or a higher one are chunked.
@@ -17,13 +18,14 @@ pub const FIRST_CHUNKED: u64 = 100;
 pub const KEYED_INLINE: u64 = 70;
 pub const KEYED_CHUNKED: u64 = 170;
 
-/// How a message is sent with the key that its number makes.
+/// The options of a message with the key that its number makes.
 pub fn keyed(number: u64) -> SendOptions {
     SendOptions::new().key(format!("message {number}"))
 }
 
-/// Messages that are sent with headers: in their cell with them; in a chunk because of them; in a
-/// chunk anyway; and in one of the chunks that are there for headers only.
+/// Messages that are sent with headers. The first is in its cell with them, the second in a chunk
+/// because of them, the third in a chunk anyway. The last is in one of the chunks that are only for
+/// payloads with headers.
 pub const HEADED_INLINE: u64 = 71;
 pub const HEADED_FAR: u64 = 72;
 pub const HEADED_CHUNKED: u64 = 171;
@@ -41,12 +43,12 @@ pub fn headers(number: u64) -> Headers {
     headers
 }
 
-/// How a message is sent with the headers that its number makes.
+/// The options of a message with the headers that its number makes.
 pub fn headed(number: u64) -> SendOptions {
     SendOptions::new().headers(headers(number))
 }
 
-/// Reasons that receivers give, by their numbers. Number 0 stands for no reason.
+/// Reasons that receivers give, by their numbers. Number 0 means no reason.
 pub const REASONS: [&str; 3] = [
     "",
     "the database is away",
@@ -54,18 +56,18 @@ pub const REASONS: [&str; 3] = [
      each of which may be the last one of the process that writes it",
 ];
 
-/// A message and what becomes of it.
+/// A message and its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     number: u64,
-    /// How often it was delivered, to the survivor at last unless it is dead.
+    /// The number of its deliveries; the last one is to the survivor, unless it is dead.
     attempt: u8,
     dead: Option<DeadReason>,
-    /// Which of [`REASONS`] its dead letter has.
+    /// The index of its dead letter's reason in [`REASONS`].
     said: u8,
 }
 
-/// What is there, all of it.
+/// The whole content of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     exists: bool,
@@ -74,17 +76,18 @@ pub struct Outcome {
     messages: Vec<Message>,
 }
 
-/// What there must be at the beginning, at the end, and, one of these, after a death at any instruction between.
+/// The content that must be found before the operation and after it. After a death at any
+/// instruction between, it must be one of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expectation {
     pub before: Outcome,
     pub after: Outcome,
-    /// What else may be, of an operation on several messages, which is done in parts.
+    /// Other allowed contents, for an operation on several messages, which is done in parts.
     pub between: Vec<Outcome>,
     pub stepped: Stepped,
 }
 
-/// Which thread of the actor is stepped.
+/// The stepped thread of the actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stepped {
     Main,
@@ -102,7 +105,7 @@ impl Message {
         }
     }
 
-    /// A dead letter after so many deliveries.
+    /// A dead letter after this many deliveries.
     pub const fn dead(number: u64, attempts: u8, reason: DeadReason) -> Self {
         Self {
             number,
@@ -121,13 +124,13 @@ impl Message {
         self.number
     }
 
-    /// Its payload, which its number tells.
+    /// The payload that its number makes.
     pub fn payload(number: u64) -> Vec<u8> {
         let chunked = number >= FIRST_CHUNKED;
         numbered::message(number, if chunked { CHUNKED } else { INLINE })
     }
 
-    /// The number of a message whose every byte is right.
+    /// The number of a message. Every byte of it must be right.
     pub fn number_of(payload: &[u8]) -> Result<u64, String> {
         let number = numbered::read(payload)?;
         if payload == Self::payload(number) {
@@ -180,15 +183,15 @@ impl Outcome {
 }
 
 impl Expectation {
-    /// Whether this may be after a death between the beginning and the end.
+    /// Returns whether this outcome is allowed after a death between the beginning and the end.
     pub fn allows(&self, outcome: &Outcome) -> bool {
         *outcome == self.before || *outcome == self.after || self.between.contains(outcome)
     }
 }
 
 impl Expectation {
-    /// Whether this may be left of the operation's messages by a survivor that took and acked what
-    /// it could.
+    /// Returns whether a survivor that took and acked what it could may leave this of the
+    /// operation's messages.
     pub fn could_leave(&self, outcome: &Outcome) -> bool {
         let numbers: Vec<_> = outcome.messages.iter().map(Message::number).collect();
         let known = |number: &u64| self.numbers().any(|known| known == *number);

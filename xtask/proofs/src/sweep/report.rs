@@ -1,4 +1,4 @@
-//! What a sweep came to, for people and programs.
+//! The result of a sweep, for people and programs.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Report {
     real_kills: u64,
     stops: u64,
     violations: usize,
-    /// What was violated, each enough to see it again.
+    /// The violations, each with enough data to repeat it.
     found: Vec<String>,
     by_operation: Vec<Line>,
 }
@@ -122,7 +122,7 @@ impl fmt::Display for Report {
 /// One line below the header, and blanks between the columns.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('═'));
 
-/// How many violations are shown; all are in the JSON.
+/// The number of violations that are displayed; all are in the JSON.
 const SHOWN: usize = 20;
 
 impl Report {
@@ -153,7 +153,7 @@ impl Line {
     }
 }
 
-/// Says what can be swept.
+/// Lists what can be swept.
 pub fn list(cases: &[Case]) {
     let mut last = "";
     for (operation, state) in cases {

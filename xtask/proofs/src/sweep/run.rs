@@ -1,5 +1,5 @@
-//! Sweeps one operation from one state: steps it, and lets a survivor judge each change; then the same with the
-//! survivor's recovery; then a few real kills.
+//! Sweeps one operation from one state. It steps the operation, and lets a survivor judge each
+//! change. Then it does the same with the survivor's recovery, and then a few real kills.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -20,19 +20,19 @@ use super::stopping::{self, Survivor};
 use super::survivor;
 use super::tracee::{Step, Tracee};
 
-/// How thorough a sweep is.
+/// The thoroughness of a sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Of how many snapshots of one operation and state the recovery is stepped too.
+    /// The number of snapshots per operation and state whose recovery is also stepped.
     pub recoveries: usize,
-    /// How many real kills for each operation and state.
+    /// The number of real kills for each operation and state.
     pub kills: usize,
-    /// At how many instructions of each operation and state the process is stopped, if it is at
-    /// all.
+    /// The number of instructions of each operation and state at which the process is stopped, for
+    /// operations with stops.
     pub stops: usize,
 }
 
-/// What sweeping came to.
+/// The counts of a sweep.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tally {
     pub states: u64,
@@ -46,13 +46,14 @@ pub struct Tally {
 /// Sweeps, in a folder of its own.
 pub struct Sweeper<'a> {
     folder: PathBuf,
-    /// The snapshots that were examined, with what was expected of them.
+    /// The examined snapshots, with their expectations.
     examined: &'a Mutex<HashSet<u64>>,
     tally: Tally,
 }
 
-/// Where to stop: so many instructions after so many accesses to what is watched. Not counted from
-/// the beginning, as how many there are until the first access may differ from one run to the next.
+/// The place of a stop: this many instructions after this many accesses to the watched words. It is
+/// not counted from the beginning, because the number of instructions until the first access may
+/// differ between runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     accesses: usize,
@@ -68,7 +69,7 @@ impl Place {
     }
 }
 
-/// Right before and right after each of these.
+/// The places right before and right after each of these accesses.
 fn around(accesses: &[u64]) -> impl Iterator<Item = Place> {
     let earlier = [0].into_iter().chain(accesses.iter().copied());
     let apart = accesses
@@ -83,15 +84,16 @@ fn around(accesses: &[u64]) -> impl Iterator<Item = Place> {
     })
 }
 
-/// A snapshot that was different from the one before, and when.
+/// A snapshot that differs from the one before, and its place.
 struct Change {
     instruction: u64,
     snapshot: Snapshot,
 }
 
-/// So many violations of one operation from one state, and the rest of its snapshots are not examined.
+/// After this many violations of one operation from one state, the rest of its snapshots is not
+/// examined.
 const ENOUGH: usize = 10;
-/// Whatever does not end by then is taken to be in a loop.
+/// An operation that does not end within this many steps counts as a loop.
 const LONGEST: u64 = 3_000_000;
 
 impl<'a> Sweeper<'a> {
@@ -104,7 +106,7 @@ impl<'a> Sweeper<'a> {
         })
     }
 
-    /// Everything about one operation from one state.
+    /// Sweeps one operation from one state completely.
     pub fn sweep(&mut self, operation: &Operation, state: &State, effort: Effort) -> Result<Tally> {
         let name = format!("{} {}", operation.name, state.name);
         let swept = self.sweep_all(operation, state, &name, effort);
@@ -141,8 +143,8 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// After which instructions to stop: right before and right after those that access the first
-    /// cell's state and time. Where that can't be found out, anywhere.
+    /// The instructions after which to stop: right before and right after the accesses to the first
+    /// cell's state and deadline. Where these can't be found out, any instruction.
     fn stops(&self, operation: &Operation, state: &State, count: usize) -> Result<Vec<Place>> {
         let (mut tracee, _survivor, _) = self.start_for_survivor(operation, state, 0)?;
         tracee.watch(&stopping::watched_words(&self.folder)?)?;
@@ -219,7 +221,8 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// Steps from the beginning to the end. What there was first, and after each change.
+    /// Steps from the beginning to the end. Returns the snapshot at the beginning, and after each
+    /// change.
     fn step_through(
         &mut self,
         operation: &str,
@@ -247,7 +250,8 @@ impl<'a> Sweeper<'a> {
         Ok((changes, expectation))
     }
 
-    /// The first snapshot must be exactly what is expected before, the last what is expected after.
+    /// Checks that the first snapshot is exactly as expected before the operation, and the last as
+    /// expected after it.
     fn judge_ends(
         &mut self,
         name: &str,
@@ -276,7 +280,7 @@ impl<'a> Sweeper<'a> {
             if !self.is_new(&change.snapshot, expectation) {
                 continue;
             }
-            // Each may take long to show, and more of them would not say more.
+            // Each may take long to show, and more of them would add nothing.
             if self.tally.violations.len() >= ENOUGH {
                 return Ok(());
             }
@@ -301,15 +305,15 @@ impl<'a> Sweeper<'a> {
         new
     }
 
-    /// What a survivor makes of it. The inner error is the survivor's.
+    /// A survivor's findings. The inner error is the survivor's.
     fn examine(&self, snapshot: &Snapshot) -> Result<Result<Outcome>> {
         let folder = self.folder.join("survivor");
         snapshot.restore(&folder).context("restoring a snapshot")?;
         Ok(survivor::examine(&folder))
     }
 
-    /// Runs to change number `index` again, and kills there: before others come, or before the eyes of one who is
-    /// there.
+    /// Runs to change number `index` again, and kills there. The survivor attaches afterwards, or
+    /// is attached before.
     fn kill_at(
         &mut self,
         operation: &Operation,
@@ -326,7 +330,7 @@ impl<'a> Sweeper<'a> {
             left -= usize::from(observer.look()?);
         }
         let instruction = tracee.instructions();
-        // Not where there is no queue, or no slot left.
+        // Not if there is no queue, or no slot left.
         let namespace = actor::namespace_in(&segments)?;
         let watched = index % 2 == 1;
         let witness = watched.then(|| actor::open(&namespace, OpenMode::Open).ok());
@@ -347,7 +351,7 @@ impl<'a> Sweeper<'a> {
     /// A new folder for an actor, with a queue or none.
     fn prepare(&self, given: Option<&Snapshot>) -> Result<PathBuf> {
         let folder = self.folder.join("actor");
-        // What the dead were restoring is needed to complete it.
+        // The file that the dead process was restoring is needed to complete the restore.
         let saved_copy = folder.join(actor::SAVED_COPY);
         let saved = given.and_then(|_| fs::read(&saved_copy).ok());
         remove(&folder)?;
@@ -389,7 +393,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Up to `count` of `0..len`, spread evenly, the first and the last among them.
+/// Up to `count` of `0..len`, spread evenly, with the first and the last.
 fn spread(len: usize, count: usize) -> Vec<usize> {
     match (len, count) {
         (_, 0) | (0, _) => vec![],

@@ -1,4 +1,4 @@
-//! What is in the queue when an operation begins.
+//! The content of the queue when an operation begins.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use super::outcome::{FIRST_CHUNKED, Message};
 pub struct Set {
     pub queue: ByteQueue,
     pub peer: ByteQueue,
-    /// What a survivor finds, if nothing else happens than the actor's death.
+    /// A survivor's findings if nothing else happens than the actor's death.
     pub content: Vec<Message>,
 }
 
-/// A situation. Messages have numbers from 1 on in the order of their sending; chunked ones from 100 on.
+/// A situation. Messages have numbers from 1 in the order of their sending; chunked ones from 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenery {
     /// Nothing was ever sent.
@@ -39,17 +39,17 @@ pub enum Scenery {
     PeerHolds,
     /// The peer writes; 2 is ready behind.
     PeerWrites,
-    /// 1 was given back with a delay.
+    /// 1 was returned with a delay.
     Delayed,
     /// 1 was buried.
     Letter,
-    /// 1 was given back.
+    /// 1 was returned.
     GivenBack,
-    /// 1 was given back twice.
+    /// 1 was returned twice.
     GivenBackTwice,
-    /// 2 and 3 are ready; the free cell is one that senders do not come to in turn.
+    /// 2 and 3 are ready; the free cell is one that senders do not reach in FIFO order.
     SparePlace,
-    /// Somebody was asleep waiting for a message, or seems to be.
+    /// A process was asleep waiting for a message, or appears to be.
     Awaited,
     /// The peer's lease of 1 expired, and it may still be reading.
     Expired,
@@ -146,7 +146,7 @@ impl Scenery {
     }
 }
 
-/// Short, and over once waited for.
+/// Short, and over after a wait of the same length.
 pub const MOMENT: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -160,13 +160,13 @@ pub fn send(queue: &ByteQueue, numbers: impl IntoIterator<Item = u64>) -> Result
     Ok(())
 }
 
-/// Receives a message, which is there, for as long as this process lives.
+/// Receives a message, which must be there, for as long as this process lives.
 pub fn receive(queue: &ByteQueue) -> Result<ByteDelivery<'static>> {
     let receiver = Box::leak(Box::new(queue.receiver()));
     receiver.recv_within(Wait::No).context("receiving")
 }
 
-/// A place for this message, for as long as this process lives.
+/// Takes a place for this message, for as long as this process lives.
 pub fn loan(queue: &ByteQueue, number: u64) -> Result<Loan<'static>> {
     loan_with(queue, number, &SendOptions::new())
 }
@@ -182,25 +182,25 @@ pub fn loan_with(queue: &ByteQueue, number: u64, options: &SendOptions) -> Resul
     Ok(loan)
 }
 
-/// Never dropped.
+/// Leaks a value, so that it is never dropped.
 pub fn kept<T>(held: T) {
     std::mem::forget(held);
 }
 
-/// A message that comes and goes.
+/// Sends a message and acks it.
 pub fn pass(queue: &ByteQueue) -> Result<()> {
     send(queue, [99])?;
     Ok(receive(queue)?.ack()?)
 }
 
-/// Ends a lease soon.
+/// Ends a lease: shortens it, and waits until it is over.
 pub fn shorten(delivery: &ByteDelivery<'_>) -> Result<()> {
     delivery.extend(MOMENT)?;
     thread::sleep(3 * MOMENT);
     Ok(())
 }
 
-/// Message 1 was received, and its lease expired, in a process whose watcher runs by itself.
+/// Receives message 1 and lets its lease expire, in a process whose watcher runs by itself.
 pub fn expire_unwatched(queue: &ByteQueue) -> Result<()> {
     let held = receive(queue)?;
     shorten(&held)?;

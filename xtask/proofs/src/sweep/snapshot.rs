@@ -1,4 +1,5 @@
-//! What a death at this instruction leaves to others: the folder, and the segment in it, byte for byte.
+//! What a death at this instruction leaves to others: the folder, and the segment in it, byte for
+//! byte.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -8,21 +9,21 @@ use std::path::{Path, PathBuf};
 
 use super::actor;
 
-/// What is in a folder of segments.
+/// The content of a folder of segments.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Snapshot {
-    /// How many of the folders exist: none, the root, the namespace's in it.
+    /// The number of folders that exist: none, the root, and in it the namespace's.
     folders: u8,
     /// The content of the queue's file.
     file: Option<Vec<u8>>,
 }
 
-/// Looks at a folder of segments again and again.
+/// Reads a folder of segments again and again.
 #[derive(Debug)]
 pub struct Observer {
     segments: PathBuf,
     path: PathBuf,
-    /// Open, and which it is.
+    /// The open file, and its inode.
     file: Option<(File, u64)>,
     seen: Snapshot,
     buffer: Vec<u8>,
@@ -41,12 +42,12 @@ impl Observer {
         Ok(observer)
     }
 
-    /// What it saw last.
+    /// The last snapshot.
     pub fn seen(&self) -> &Snapshot {
         &self.seen
     }
 
-    /// Whether anything changed since the last look.
+    /// Takes a new snapshot, and returns whether anything changed.
     pub fn look(&mut self) -> io::Result<bool> {
         let folders_changed = self.look_at_folders()?;
         let Some((file, _)) = &self.file else {
@@ -82,7 +83,8 @@ impl Observer {
 }
 
 impl Snapshot {
-    /// Makes `segments` like this. Nobody has the file open, so all who are attached in it are dead.
+    /// Makes `segments` like this snapshot. No process has the file open, so all participants in it
+    /// are dead.
     pub fn restore(&self, segments: &Path) -> io::Result<()> {
         if segments.exists() {
             fs::remove_dir_all(segments)?;
@@ -104,7 +106,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Where and how the segment differs from what it was, for people.
+    /// Describes for people where and how the segment differs from an earlier one.
     pub fn difference(&self, earlier: &Self) -> String {
         let (Some(new), Some(old)) = (&self.file, &earlier.file) else {
             let describe = |snapshot: &Self| match (&snapshot.file, snapshot.folders) {

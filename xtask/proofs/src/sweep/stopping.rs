@@ -1,10 +1,10 @@
-//! A survivor at work while the stepped process is stopped, and what must come of it.
+//! A survivor that works while the stepped process is stopped, and the required result.
 //!
-//! It takes what it can until every lease and delay of the stopped process's is over, and keeps the
-//! messages for an hour, or acks them, in turn. Where there is room then, it has messages of its
-//! own in every state in which a late change could hurt them: held for an hour, put off by an hour,
-//! dead. When the stopped process has gone on and ended its operation, all of these must be as they
-//! were, and the queue's books must balance.
+//! It takes what it can until every lease and delay of the stopped process is over. It keeps the
+//! messages for an hour, or acks them, alternately. Where there is room then, it has messages of
+//! its own in every state in which a late change could hurt them: held for an hour, delayed by an
+//! hour, dead. When the stopped process has continued and ended its operation, all of these must be
+//! unchanged, and the queue's counters must balance.
 
 use std::fs;
 use std::path::Path;
@@ -23,14 +23,14 @@ use super::actor;
 use super::outcome::{Expectation, Message};
 use super::scenery::MOMENT;
 
-/// How long leases last, other than where nobody is stopped.
+/// The length of leases; longer where no process is stopped.
 pub const LEASE: Duration = Duration::from_millis(30);
 const HOUR: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Its own messages have numbers from this on.
+/// The first number of its own messages.
 const OWN: u64 = 80;
 
-/// Who works on.
+/// The process that works on.
 pub struct Survivor {
     operation: &'static str,
     queue: ShmQueue,
@@ -43,23 +43,23 @@ pub struct Survivor {
     delayed: u64,
     letters: Vec<u64>,
     discarded: u64,
-    /// How many messages it took, more or less.
+    /// The number of messages it took, approximately.
     taken: u64,
 }
 
-/// Whether there was a place for one more message.
+/// The answer whether there was a place for one more message.
 enum Room {
     Found,
     None,
 }
 
 impl Survivor {
-    /// Attaches. Before a watcher looks, it takes what is ready. It acks every other message, which
-    /// ones is by `seed`.
+    /// Attaches. In `expire` it first takes what is ready, before a watcher runs. It acks every
+    /// second message; `seed` chooses which.
     pub fn attach(segments: &Path, operation: &'static str, seed: u64) -> Result<Self> {
         let queue = actor::open(&actor::namespace_in(segments)?, OpenMode::Open)?;
         let bytes = ByteQueue::over(Arc::new(queue.clone()) as Arc<dyn Transport>);
-        // Deliveries borrow it. One for each stop: the sweep ends soon.
+        // Deliveries borrow it. One leak for each stop: the sweep ends soon.
         let receiver: &'static ByteReceiver = Box::leak(Box::new(bytes.receiver()));
         let mut survivor = Self {
             operation,
@@ -76,14 +76,14 @@ impl Survivor {
         if operation == "expire" {
             survivor.early = std::iter::from_fn(|| receiver.recv_within(Wait::No).ok()).collect();
             for delivery in &survivor.early {
-                // Lost already, on a slow machine: it comes again.
+                // On a slow machine it is lost already, and comes again.
                 let _ = delivery.extend(HOUR);
             }
         }
         Ok(survivor)
     }
 
-    /// Works on while the other is stopped.
+    /// Works on while the other process is stopped.
     pub fn work_on(&mut self) -> Result<()> {
         for delivery in self.early.drain(..) {
             let _ = delivery.ack();
@@ -96,7 +96,7 @@ impl Survivor {
         Ok(())
     }
 
-    /// Until nothing is left that waits, or that the stopped one holds by a lease.
+    /// Takes messages until none is left that waits, or that the stopped process holds by a lease.
     fn take_everything(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
@@ -114,7 +114,7 @@ impl Survivor {
             if stats.ready + stats.delayed == 0 && stats.leased == self.held.len() as u64 {
                 return Ok(());
             }
-            // What it extended itself it keeps.
+            // It keeps what it extended itself.
             if self.operation == "extend" && started.elapsed() > 3 * LEASE {
                 return Ok(());
             }
@@ -126,7 +126,7 @@ impl Survivor {
         }
     }
 
-    /// Has one message more, in one of three states.
+    /// Adds one message, in one of three states.
     fn occupy(&mut self, number: u64) -> Result<Room> {
         let sender = self.bytes.sender();
         let payload = Message::payload(number);
@@ -151,7 +151,7 @@ impl Survivor {
             if delivery.extend(HOUR).is_ok() {
                 self.held.push(delivery);
             } else {
-                // On a slow machine: away with it, when it comes again.
+                // On a slow machine the lease was lost: the message is settled when it comes again.
                 drop(delivery);
                 self.take_everything()?;
             }
@@ -163,11 +163,11 @@ impl Survivor {
         Ok(Room::Found)
     }
 
-    /// After the other ended its operation: time goes by, and nothing of what was done meanwhile
-    /// may have changed.
+    /// Called after the other process ended its operation. Lets time pass, and checks that nothing
+    /// done meanwhile has changed.
     pub fn judge(mut self, expectation: &Expectation) -> Result<ShmQueue> {
         let until = Instant::now() + 3 * LEASE;
-        // What the other left comes, and only that.
+        // The messages that the other process left come, and only those.
         loop {
             while let Ok(delivery) = self.receiver.recv_within(Wait::No) {
                 let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
@@ -207,7 +207,7 @@ impl Survivor {
         );
         let stats = self.queue.stats()?;
         let purged = self.queue.purge()?;
-        // Who was stopped in a purge goes on with it.
+        // A process that was stopped in a purge continues it.
         let is_purge = self.operation == "purge" && purged < self.delayed;
         let same = purged == self.delayed || is_purge;
         ensure!(
@@ -219,14 +219,14 @@ impl Survivor {
         Ok(self.queue)
     }
 
-    /// A reason is whole, or damaged by one that was stopped while it wrote its own: then there is
-    /// none.
+    /// A reason is whole. Or a process that was stopped while it wrote its own reason damaged it:
+    /// then there is none.
     fn may_say(&self, number: u64, error: &str) -> bool {
         let is_written = matches!(self.operation, "nack-saying" | "bury-saying");
         error == own_reason(number) || is_written && error.is_empty()
     }
 
-    /// Nothing was lost, and nothing is there twice.
+    /// Checks that nothing was lost, and nothing is there twice.
     fn balance(&self, stats: QueueStats) -> Result<()> {
         let gone = stats.acked + self.discarded + stats.expired + stats.purged + stats.overflowed;
         let there = stats.in_use() - stats.writing - stats.quarantined;
@@ -245,14 +245,14 @@ fn own_reason(number: u64) -> String {
     format!("{number} is the survivor's own, which says so at some length")
 }
 
-/// Otherwise it looks when the next lease ends that it knows of, or in half a second.
+/// Otherwise it runs when the next known lease ends, or after half a second.
 fn let_watcher_look() {
     watch::nudge();
     thread::sleep(MOMENT);
 }
 
-/// Where the first cell's state and time are in the queue's file: found by sending a message, which
-/// fills that cell's header.
+/// The positions of the first cell's state and deadline in the queue's file. They are found by
+/// sending a message, which fills that cell's header.
 pub fn watched_words(folder: &Path) -> Result<[u64; 2]> {
     const LINE: usize = 64;
     const TIME: u64 = 6 * 8;

@@ -1,5 +1,5 @@
-//! Whoever comes next: opens the queue, which recovers it, takes everything out, and checks that everything works
-//! and is free.
+//! The next process: opens the queue, which recovers it, takes everything out, and checks that
+//! everything works and is free.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,8 @@ use ipc_queue::{
 use super::actor::{self, CAPACITY, CHUNKS, LARGEST, PARTICIPANTS};
 use super::outcome::{KEYED_CHUNKED, KEYED_INLINE, Message, Outcome, REASONS, headers, keyed};
 
-/// What is found in a folder of segments, all of whose processes are dead; afterwards nothing is there.
+/// Finds the content of a folder of segments whose processes are all dead. Afterwards the folder is
+/// empty.
 ///
 /// An error says what does not work, or is not free.
 pub fn examine(segments: &Path) -> Result<Outcome> {
@@ -38,10 +39,10 @@ pub fn examine(segments: &Path) -> Result<Outcome> {
     }
 }
 
-/// The same, by one who was attached when the others died, or came to a queue that was recovered.
+/// The same, for a process that was attached when the others died, or came to a recovered queue.
 pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     if actor::saved_beside(segments).is_some() {
-        // Nobody may be attached.
+        // No process may be attached.
         drop(queue);
         complete_restore(segments)?;
         queue = actor::open(&actor::namespace_in(segments)?, OpenMode::Open)?;
@@ -53,7 +54,7 @@ pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     }
     let messages = drain(&bytes)?;
     if closed {
-        // Nothing can be sent any more, also by us.
+        // The queue is closed: nothing can be sent any more, also not by this process.
         check_free(&queue)?;
     } else {
         for number in [KEYED_INLINE, KEYED_CHUNKED] {
@@ -82,7 +83,7 @@ pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     Ok(if paused { found.paused() } else { found })
 }
 
-/// Runs a restore again that the dead were at.
+/// Repeats a restore that the dead processes were at.
 fn complete_restore(segments: &Path) -> Result<()> {
     let Some(saved) = actor::saved_beside(segments) else {
         return Ok(());
@@ -99,7 +100,7 @@ fn complete_restore(segments: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Nothing takes longer than this to come.
+/// The longest time that anything may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
@@ -121,7 +122,7 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
                     break;
                 }
                 ensure!(Instant::now() < deadline, "stuck: {stats:?}");
-                // Something is delayed.
+                // A message is delayed.
                 thread::sleep(Duration::from_micros(100));
             }
             Err(error) => return Err(error).context("receiving"),
@@ -135,7 +136,7 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// A key is remembered exactly if its message came; otherwise it can be sent with.
+/// Checks that a key is remembered exactly if its message came; otherwise the key can be used.
 fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
     let sender = queue.sender();
     let deadline = Instant::now() + PATIENCE;
@@ -146,8 +147,8 @@ fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
         match (&said, failure) {
             (_, Some(SendFailure::Duplicate { .. })) if came => return Ok(()),
             (Ok(()), _) if !came => return Ok(()),
-            // A witness may have taken the message before its watcher had recovered what the dead
-            // process held.
+            // This process may have taken the message before its watcher recovered the dead one's
+            // key.
             (Err(error), _) if error.is_timeout() && Instant::now() < deadline => {
                 thread::sleep(Duration::from_micros(100));
             }
@@ -156,7 +157,7 @@ fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
     }
 }
 
-/// A dead letter, of which every delivery is accounted for.
+/// Reads a dead letter, and checks that every delivery is accounted for.
 fn read_letter(letter: &DeadLetter) -> Result<Message> {
     let number = Message::number_of(&letter.payload).map_err(|e| anyhow!(e))?;
     let buried = u8::from(letter.reason == DeadReason::Buried);
@@ -170,7 +171,7 @@ fn read_letter(letter: &DeadLetter) -> Result<Message> {
     Ok(message.saying(u8::try_from(said)?))
 }
 
-/// A message has the headers that it was sent with, and no others.
+/// Checks that a message has the headers that it was sent with, and no others.
 fn check_headers(number: u64, found: &Headers) -> Result<()> {
     let expected = headers(number);
     ensure!(
@@ -193,7 +194,8 @@ fn check_free(queue: &ShmQueue) -> Result<()> {
     Ok(())
 }
 
-/// Of this priority as many of the largest messages as there are chunks, then as many small ones as there are places.
+/// Sends, with this priority, as many of the largest messages as there are chunks, then as many
+/// small ones as there are places.
 fn check_room(queue: &ByteQueue, priority: Priority) -> Result<()> {
     let (sender, options) = (queue.sender(), SendOptions::new().priority(priority));
     let loans: Vec<_> = (0..CHUNKS)
@@ -216,7 +218,7 @@ fn check_room(queue: &ByteQueue, priority: Priority) -> Result<()> {
     Ok(())
 }
 
-/// There is room for the reason of every message.
+/// Checks that there is room for the reason of every message.
 fn check_reasons(queue: &ByteQueue) -> Result<()> {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let numbers = 1..=u64::from(CAPACITY);
@@ -231,7 +233,7 @@ fn check_reasons(queue: &ByteQueue) -> Result<()> {
     Ok(())
 }
 
-/// Every slot can be taken.
+/// Checks that every slot can be taken.
 fn check_slots(namespace: &ipc_shm::Namespace) -> Result<()> {
     let others: Vec<_> = (1..PARTICIPANTS)
         .map(|_| actor::open(namespace, OpenMode::Open))

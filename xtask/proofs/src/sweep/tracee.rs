@@ -1,7 +1,9 @@
-//! An actor under ptrace: run to where its operation begins, then an instruction at a time.
+//! An actor under ptrace: it runs to the beginning of its operation, then one instruction at a
+//! time.
 //!
-//! Its threads are traced from their first instruction. All but the one that is stepped stay stopped, so what
-//! changes is that one's doing. The actor dies with its tracer, and is killed when the `Tracee` is dropped.
+//! Its threads are traced from their first instruction. All except the stepped one stay stopped, so
+//! each change is the stepped thread's. The actor dies with its tracer, and is killed when the
+//! `Tracee` is dropped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,11 +28,12 @@ pub struct Tracee {
     main: Pid,
     watcher: Option<Watcher>,
     stepped: Stepped,
-    /// The folder of the segments, while no segment is mapped: only system calls can change one.
+    /// The folder of the segments, while no segment is mapped: then only system calls can change
+    /// one.
     unmapped: Option<PathBuf>,
     /// The folder of the segments.
     segments: PathBuf,
-    /// Whether words of the segment are watched.
+    /// Set if words of the segment are watched.
     is_watching: bool,
     instructions: u64,
 }
@@ -39,20 +42,21 @@ pub struct Tracee {
 #[derive(Clone, Copy)]
 struct Watcher {
     thread: Pid,
-    /// Stopped by us; otherwise told to step, and asleep in a system call, after which it stops.
+    /// Set if the tracer stopped it. Otherwise it was told to step, is asleep in a system call, and
+    /// stops after that.
     stopped: bool,
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// One instruction more, or, while no segment is mapped, one system call.
+    /// One more instruction, or, while no segment is mapped, one more system call.
     Done,
     /// The operation is over.
     End,
 }
 
-/// How far to go.
+/// The size of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
     Instruction,
@@ -69,11 +73,11 @@ impl Pace {
     }
 }
 
-/// So long a system call may take before a thread counts as hung.
+/// A system call that takes longer than this counts as hung.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Tracee {
-    /// Starts an actor and runs it to where its operation begins.
+    /// Starts an actor and runs it to the beginning of its operation.
     ///
     /// Only the calling thread may step it.
     pub fn start(operation: &str, state: &str, folder: &Path) -> Result<(Self, Expectation)> {
@@ -125,12 +129,12 @@ impl Tracee {
         Ok((tracee, expectation))
     }
 
-    /// How many instructions of the operation were stepped so far.
+    /// The number of instructions of the operation that were stepped so far.
     pub fn instructions(&self) -> u64 {
         self.instructions
     }
 
-    /// One instruction more; but on to the next system call while no segment is mapped.
+    /// Steps one instruction; while no segment is mapped, runs to the next system call.
     pub fn step(&mut self) -> Result<Step> {
         if self.unmapped.is_some() && self.stepped == Stepped::Main {
             let step = self.step_main(Pace::SystemCall)?;
@@ -144,7 +148,7 @@ impl Tracee {
         }
     }
 
-    /// Goes on to the end of the operation, not step by step.
+    /// Runs to the end of the operation, without stepping.
     pub fn run_on(&mut self) -> Result<()> {
         let pace = Pace::SystemCall;
         loop {
@@ -161,7 +165,7 @@ impl Tracee {
     /// Kills the actor where it is, and waits until it is gone.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("killing the actor")?;
-        // Threads of a traced process are reaped by their tracer, the first of them last.
+        // The tracer of a process must reap its threads, the main one last.
         if let Some(watcher) = self.watcher.take() {
             while !matches!(
                 wait_for(watcher.thread),
@@ -172,15 +176,15 @@ impl Tracee {
         Ok(())
     }
 
-    /// Watches these words of the segment, at most two, from now on, for
-    /// [`accessed`](Self::accessed): if this processor can.
+    /// From now on watches these words of the segment, at most two, for
+    /// [`accessed`](Self::accessed). It does so only if this processor can.
     pub fn watch(&mut self, words: &[u64]) -> Result<()> {
         let Some(segments) = self.segments.to_str().map(str::to_owned) else {
             return Ok(());
         };
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.main))?;
         let mappings = maps.lines().filter(|line| line.contains(&segments));
-        // One for each that is attached; those of its own queue and its peer come last.
+        // There is one mapping for each attachment; those of its own queue and its peer come last.
         let mut starts: Vec<u64> = mappings
             .filter_map(|line| u64::from_str_radix(line.split_once('-')?.0, 16).ok())
             .collect();
@@ -193,7 +197,8 @@ impl Tracee {
         Ok(())
     }
 
-    /// Whether the last instruction accessed a watched word; not for after the operation's end.
+    /// Returns whether the last instruction accessed a watched word. Must not be used after the
+    /// operation's end.
     pub fn accessed(&self) -> Result<bool> {
         if !self.is_watching {
             return Ok(false);
@@ -271,7 +276,7 @@ impl Tracee {
         }
     }
 
-    /// The end is where it falls asleep.
+    /// The end is the point at which it falls asleep.
     fn step_watcher(&mut self, pace: Pace) -> Result<Step> {
         let watcher = self.watcher.as_mut().context("the actor has no watcher")?;
         if watcher.stopped {
@@ -293,7 +298,7 @@ impl Tracee {
                     other => bail!("the actor's watcher ended: {other:?}"),
                 };
             }
-            // What was asleep before is to wake first.
+            // A thread that was asleep before must first wake.
             if was_stopped && is_asleep(self.main, watcher.thread)? {
                 return Ok(Step::End);
             }
@@ -304,7 +309,7 @@ impl Tracee {
 
 impl Drop for Tracee {
     fn drop(&mut self) {
-        // Gone already, if it was killed.
+        // It is gone already, if it was killed.
         let _ = self.kill();
     }
 }
@@ -326,7 +331,8 @@ fn is_asleep(process: Pid, thread: Pid) -> Result<bool> {
 
 /// Prepares the calling thread, number `number` of several, for stepping.
 pub fn prepare_thread(number: usize) -> Result<()> {
-    // On one processor with its actor: handing over to another one takes several times as long.
+    // On one processor with its actor: handing over to another processor takes several times as
+    // long.
     let permitted = sched_getaffinity(Pid::from_raw(0))?;
     let processors =
         (0..CpuSet::count()).filter(|processor| permitted.is_set(*processor) == Ok(true));
@@ -334,15 +340,15 @@ pub fn prepare_thread(number: usize) -> Result<()> {
     let mut ours = CpuSet::new();
     ours.set(processors[number % processors.len()])?;
     sched_setaffinity(Pid::from_raw(0), &ours)?;
-    // Addresses that are the same in each run, so that a step's number means the same. Where that is refused, it may be
-    // off by a few.
+    // Addresses that are the same in each run, so that a step's number means the same. Where this
+    // is refused, it may differ by a few.
     if let Ok(persona) = personality::get() {
         let _ = personality::set(persona | Persona::ADDR_NO_RANDOMIZE);
     }
     Ok(())
 }
 
-/// The processor's own breakpoints for data, in the debug registers of a thread that is stopped.
+/// The processor's own breakpoints for data, in the debug registers of a stopped thread.
 #[cfg(target_arch = "x86_64")]
 mod watchpoints {
     use std::mem::offset_of;

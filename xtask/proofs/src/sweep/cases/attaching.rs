@@ -81,7 +81,7 @@ fn register(play: &Play, content: &[Message]) -> Result<()> {
     play.step(same(), same(), || play.open(OpenMode::Open))
 }
 
-/// Detaches, with what it forgot to give back.
+/// Detaches without returning what it holds.
 fn unregister(play: &Play, forget: fn(&ByteQueue) -> Result<Vec<Message>>) -> Result<()> {
     let queue = play.attach()?;
     let content = forget(&queue)?;

@@ -1,4 +1,5 @@
-//! Several messages at once: a death in between leaves the first ones done, and the others not.
+//! Several messages at once: after a death in between, the first ones are done, and the others are
+//! not.
 
 use anyhow::Result;
 use ipc_proto::Kind;
@@ -41,7 +42,7 @@ pub const ACK: &[State] = &[
     }),
 ];
 
-/// There is room for so many of them.
+/// Sends these messages, of which `room` fit.
 fn send(play: &Play, scenery: Scenery, numbers: &[u64], room: usize) -> Result<()> {
     let set = scenery.set(play)?;
     let sent = |count: usize| {

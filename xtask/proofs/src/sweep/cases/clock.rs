@@ -1,4 +1,4 @@
-//! Leases and delays: renewing them, and ending them in time.
+//! Leases and delays: extending them, and ending them in time.
 
 use std::thread;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub const EXTEND: &[State] = &[
 ];
 
 pub const EXPIRE: &[State] = &[
-    // Where it is stopped, a survivor has all of them, and settles them while it is.
+    // Where it is stopped, a survivor has all of them, and settles them meanwhile.
     State::new("nothing", |play| {
         let set = Scenery::Full.set(play)?;
         let same = || Outcome::of(set.content.clone());
@@ -55,7 +55,7 @@ pub const EXPIRE: &[State] = &[
     UNWANTED,
 ];
 
-/// How a lease stands.
+/// The state of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lease {
     Good,
@@ -89,7 +89,7 @@ fn expire(play: &Play, scenery: Scenery, content: &[Message]) -> Result<()> {
     play.step_watcher(same(), same())
 }
 
-/// Whether a lease ended in time or with its holder's death is told apart by the dead letter only.
+/// Only the dead letter shows whether a lease ended in time or with its holder's death.
 fn expire_last_attempt(play: &Play) -> Result<()> {
     let set = Scenery::GivenBackTwice.set(play)?;
     let delivery = receive(&set.peer)?;

@@ -45,7 +45,7 @@ pub const RECOVER: &[State] = &[
     State::new("notice-everything", |play| notice(play, Dying::Everything)),
 ];
 
-/// Two receivers may die over a message; the third attempt is the last one anyway.
+/// Two receivers may die with a message; the third attempt is the last one anyway.
 pub const CRASH_LIMIT: &[State] = &[
     State::new("open-second", |play| {
         kept(after_a_crash(play)?);
@@ -108,7 +108,7 @@ fn notice(play: &Play, dying: Dying) -> Result<()> {
     play.step_watcher(same(), same())
 }
 
-/// Of whatever lies in the folder: the tracer knows what.
+/// Recovers the given content of the folder: the tracer knows what it is.
 pub fn recover_given(play: &Play) -> Result<()> {
     let unknown = Outcome::absent;
     play.step(unknown(), unknown(), || play.open(OpenMode::Open))

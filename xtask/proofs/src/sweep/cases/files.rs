@@ -1,4 +1,4 @@
-//! Queues that come and go.
+//! Queues that are created and removed.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -84,7 +84,7 @@ fn remove(play: &Play, before: Outcome) -> Result<()> {
     play.step(before, Outcome::absent(), || play.remove())
 }
 
-/// As if a remover had been killed before it took the name away.
+/// As if a remover had been killed before it unlinked the name.
 fn half_remove(play: &Play) -> Result<()> {
     drop(Scenery::OneReady.set(play)?);
     let path = play.file();

@@ -1,4 +1,4 @@
-//! What becomes of dead letters.
+//! Requeuing and discarding dead letters.
 
 use anyhow::{Context, Result};
 use ipc_queue::transport::Transport;

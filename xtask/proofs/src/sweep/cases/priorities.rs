@@ -1,4 +1,5 @@
-//! A queue with priorities: four rings in one segment, all of which a recovery, a purge or a watcher has to see to.
+//! A queue with priorities: four rings in one segment. A recovery, a purge or a watcher must
+//! process all of them.
 
 use anyhow::{Context, Result};
 use ipc_proto::Priority;
@@ -44,7 +45,7 @@ pub const PRIORITIES: &[State] = &[
     State::new("receive-batch", |play| {
         let (queue, content) = one_of_each(play)?;
         let receiver = queue.receiver();
-        // Most urgent first, and what has the highest number is most urgent.
+        // Most urgent first; the message with the highest number is most urgent.
         let taken = |count: u64| {
             let attempt = |number| if number + count > 4 { 2 } else { 1 };
             Outcome::of((1..=4).map(|number| Message::comes(number, attempt(number))))
@@ -78,7 +79,7 @@ pub const PRIORITIES: &[State] = &[
     }),
     State::new("purge", |play| {
         let (queue, _) = one_of_each(play)?;
-        // The levels in the order in which they lie in the segment.
+        // The priority rings in the order of their position in the segment.
         let order = [2, 1, 3, 4];
         let left = |gone: usize| Outcome::of(order[gone..].iter().map(|n| Message::comes(*n, 1)));
         let transport = queue.transport();
@@ -135,7 +136,7 @@ fn one_of_each(play: &Play) -> Result<(ByteQueue, Vec<Message>)> {
     Ok((queue, content.collect()))
 }
 
-/// The content with something else, or nothing, in the place of the most urgent message.
+/// The content with another message, or none, in the place of the most urgent one.
 fn with_first(content: &[Message], first: Option<Message>) -> Outcome {
     let others = content.iter().copied().filter(|one| one.number() != 4);
     Outcome::of(others.chain(first))
@@ -150,7 +151,7 @@ fn send_into(play: &Play, number: u64, options: SendOptions) -> Result<()> {
     })
 }
 
-/// Of its own level only: the others' messages stay.
+/// Only of its own priority ring: the messages of the others stay.
 fn drop_oldest_low(play: &Play) -> Result<()> {
     let queue = open(play)?;
     send(&queue, [1])?;
@@ -182,7 +183,7 @@ fn drop_oldest_low(play: &Play) -> Result<()> {
 
 const FIRST_LOW: u64 = 10;
 
-/// The most urgent message, which becomes `then`.
+/// Settles the most urgent message, which becomes `then`.
 fn settle<T>(
     play: &Play,
     then: Option<Message>,

@@ -1,6 +1,6 @@
 //! Nack and bury with a reason.
 //!
-//! A reason is visible in dead letters only, so most states end in one: by the settlement, or by
+//! A reason is visible only in dead letters. So most states end in one: by the settlement, or by
 //! the actor's death in its last attempt.
 
 use anyhow::Result;
@@ -43,7 +43,7 @@ pub const BURY: &[State] = &[
         bury(play, &set, FIRST_CHUNKED, 1, 2)
     }),
     State::new("full", |play| {
-        // Others' reasons lie beside it.
+        // Reasons of other messages are beside it.
         let set = Scenery::Empty.set(play)?;
         send(&set.queue, 2..=3)?;
         for _ in 2..=3 {
@@ -80,7 +80,7 @@ fn nack(delivery: ByteDelivery<'_>, reason: usize) -> Result<(), ipc_queue::Sett
     delivery.nack_with(Nack::new().reason(REASONS[reason]))
 }
 
-/// The actor holds 1 for the last time, after it was given back twice with these reasons.
+/// The actor holds 1 for the last time, after it was returned twice with these reasons.
 fn nack_last(play: &Play, earlier: [usize; 2], reason: usize) -> Result<()> {
     let set = Scenery::OneReady.set(play)?;
     for reason in earlier {
@@ -89,7 +89,7 @@ fn nack_last(play: &Play, earlier: [usize; 2], reason: usize) -> Result<()> {
     let delivery = receive(&set.queue)?;
     let dead =
         |why, said: usize| Outcome::of([Message::dead(1, ATTEMPT_LIMIT, why).saying(said as u8)]);
-    // Killed in the middle it leaves the former reason, none, or the new one.
+    // After a kill in the middle, the letter has the former reason, none, or the new one.
     let parts = [
         dead(DeadReason::Crashed, earlier[1]),
         dead(DeadReason::Crashed, 0),

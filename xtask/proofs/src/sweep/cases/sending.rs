@@ -11,7 +11,7 @@ use crate::sweep::scenery::{Scenery, loan, receive, send};
 /// The message that is sent.
 const NEW: u64 = 50;
 const NEW_CHUNKED: u64 = 150;
-/// The first of those that only take places.
+/// The first of the messages that only fill places.
 const FILLING: u64 = 60;
 
 pub const INLINE: &[State] = &[
@@ -96,7 +96,7 @@ fn send_one(play: &Play, scenery: Scenery, number: u64) -> Result<()> {
     send_into(play, &set.queue, &set.content, number)
 }
 
-/// The ring comes round to a cell that it can't wait for, and there is room behind.
+/// The ring reaches an occupied cell, and there is room behind it.
 fn past(play: &Play, scenery: Scenery, number: u64) -> Result<()> {
     let set = scenery.set(play)?;
     let mut content = set.content;

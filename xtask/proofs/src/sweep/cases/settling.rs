@@ -94,7 +94,7 @@ impl Held {
         Ok(Self { delivery, number })
     }
 
-    /// What becomes of it if it is not acked: it comes again, or is dead.
+    /// Its fate without an ack: it comes again, or is dead.
     fn given_back(&self, dead: Option<DeadReason>) -> Message {
         let attempt = self.delivery.attempt();
         match dead {
@@ -103,7 +103,7 @@ impl Held {
         }
     }
 
-    /// It is settled, and becomes `then`; the rest stays.
+    /// Settles it, so that it becomes `then`; the rest stays.
     fn settle<T>(
         self,
         play: &Play,
@@ -115,7 +115,7 @@ impl Held {
         play.step(before, after, || settlement(self.delivery))
     }
 
-    /// Before it is settled, when its lease ends with the actor's death, and after.
+    /// The content before the settlement, when its lease ends with the actor's death, and after it.
     fn outcomes(&self, rest: &[Message], then: Option<Message>) -> (Outcome, Outcome) {
         let was_last = self.delivery.attempt() == ATTEMPT_LIMIT;
         let crashed = self.given_back(was_last.then_some(DeadReason::Crashed));

@@ -1,4 +1,4 @@
-//! Keys that are forgotten, and queues that are restored.
+//! Forgetting keys, and restoring queues.
 
 use anyhow::Result;
 use ipc_queue::snapshot::restore_to;
@@ -19,7 +19,7 @@ pub const FORGET: &[State] = &[State::new("sent", |play| {
     })
 })];
 
-/// Whatever the kill left, restoring again completes it.
+/// Restoring again completes every interrupted restore.
 pub const RESTORE: &[State] = &[
     State::new("absent", |play| restore(play, |_| Ok(()))),
     State::new("exists", |play| {
@@ -30,7 +30,7 @@ pub const RESTORE: &[State] = &[
 fn restore(play: &Play, prepare: fn(&Play) -> Result<()>) -> Result<()> {
     let set = Scenery::Empty.set(play)?;
     send(&set.queue, [1])?;
-    // Handles of its own, which go before the queue is saved: nothing else may be attached then.
+    // Separate handles, which are dropped before the save: nothing else may be attached then.
     let (sender, receiver) = (set.queue.sender(), set.queue.receiver());
     receiver.try_recv()?.bury_with(REASONS[1])?;
     let keyed = headed(HEADED_INLINE).key("key");

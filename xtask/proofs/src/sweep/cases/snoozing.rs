@@ -1,4 +1,4 @@
-//! Putting a delivery off without an attempt.
+//! Delaying a delivery without an attempt.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub const SNOOZE: &[State] = &[
         play.step(with(2), with(1), || delivery.snooze(MOMENT))
     }),
     State::new("expired-before", |play| {
-        // While somebody may still be reading it, it is a nack.
+        // While a former holder may still be reading, it is a nack.
         let set = Scenery::Expired.set(play)?;
         let delivery = receive(&set.queue)?;
         let same = || Outcome::of([Message::comes(1, 3)]);
@@ -63,7 +63,7 @@ fn snooze(play: &Play, scenery: Scenery, delay: Duration) -> Result<()> {
     snooze_next(play, &scenery.set(play)?, delay)
 }
 
-/// The only message is put off.
+/// Snoozes the only message.
 fn snooze_next(play: &Play, set: &Set, delay: Duration) -> Result<()> {
     let delivery = receive(&set.queue)?;
     let number = Message::number_of(delivery.payload()).map_err(Error::msg)?;

@@ -1,4 +1,5 @@
-//! Messages put off, messages with keys, and messages dropped: to make room, by a purge, or because nobody wanted them in time.
+//! Delayed messages, messages with keys, and dropped messages: dropped to make room, by a purge, or
+//! because they expired.
 
 use std::thread;
 use std::time::Duration;
@@ -42,7 +43,8 @@ pub const EXPIRING: &[State] = &[
     }),
 ];
 
-/// Afterwards a message is there exactly if its key is remembered: the survivor asks (`survivor::check_key`).
+/// Afterwards a message is there exactly if its key is remembered: the survivor checks this
+/// (`survivor::check_key`).
 pub const KEYED: &[State] = &[
     State::new("empty", |play| {
         send_keyed(&Scenery::Empty.set(play)?, play, KEYED_INLINE)
@@ -113,7 +115,7 @@ pub const UNWANTED: State = State::new("unwanted", |play| {
         loan_with(&set.queue, number, &soon)?.publish()?;
     }
     thread::sleep(3 * MOMENT);
-    // Whoever finds it first drops it.
+    // The first process that finds it drops it.
     let none = || Outcome::of([]);
     play.step_watcher(none(), none())
 });
@@ -172,7 +174,7 @@ fn drop_oldest(play: &Play, scenery: Scenery, oldest: u64, number: u64) -> Resul
     drop_oldest_with(play, scenery, oldest, number, SendOptions::new())
 }
 
-/// The oldest is received, for nobody, before it goes.
+/// The oldest message is received, without a user, before it goes.
 fn drop_oldest_with(
     play: &Play,
     scenery: Scenery,
