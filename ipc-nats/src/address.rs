@@ -23,7 +23,7 @@ pub struct NatsAddress {
     pub name: Name,
     /// The number of servers that keep each message, 1 to 5. Only for a queue that is created.
     pub replicas: usize,
-    /// `true`: messages are kept only in the servers' memory. Only for a queue that is created.
+    /// Keeps messages only in the servers' memory. Only for a queue that is created.
     pub in_memory: bool,
     /// Login, TLS and time-out.
     pub options: NatsOptions,

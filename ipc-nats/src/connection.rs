@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     pub(crate) servers: String,
     /// The time limit of an operation that does not wait for others.
     pub(crate) time: Duration,
-    /// A name of this process, unique among all processes ever.
+    /// A name for this process that no other process ever has.
     pub(crate) process: String,
     /// The task that answers for this process, and holds the connection.
     presence: AbortHandle,

@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     pub(crate) payload: String,
     /// The number of servers that keep it.
     pub(crate) replicas: usize,
-    /// `true`: it is kept only in their memory.
+    /// Keeps the queue only in their memory.
     pub(crate) in_memory: bool,
     pub(crate) closed: bool,
     pub(crate) paused: bool,

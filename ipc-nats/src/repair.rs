@@ -10,9 +10,9 @@ use crate::lane::{Place, Trouble};
 use crate::record::{self, Record, State};
 use crate::shared::Shared;
 
-/// The time without a sign of life after which a place that was never filled is taken back. It is
-/// longer than a sender trusts its place, and than a lender is silent, by more than clocks should
-/// differ.
+/// The time without a sign of life after which a place that was never filled is taken back. It
+/// exceeds the time for which a sender trusts its place, and the longest silence of a live lender,
+/// by more than clocks should differ.
 pub(crate) fn given_up_after() -> Duration {
     Duration::from_millis(GIVEN_UP_AFTER_MS.load(Ordering::Relaxed))
 }
@@ -137,7 +137,7 @@ impl Shared {
         self.take_back(lane, place, until).await
     }
 
-    /// Frees a place with its content. `false`: another process was faster.
+    /// Frees a place and its content. `false`: another process was faster.
     pub(crate) async fn take_back(
         self: &Arc<Self>,
         lane: usize,

@@ -1,4 +1,4 @@
-//! Code that commands in crates of their own share with this one.
+//! Code shared with the commands that are in separate crates.
 #![forbid(unsafe_code)]
 
 pub mod cargo;

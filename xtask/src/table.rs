@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use xtask::cargo::{self, cargo};
 
-/// A test does it, because the declarations come from open queues. Without this variable the test
-/// checks the table.
+/// A test does it, because the declarations come from open queues. Without `IPC_WRITE_TABLE` the
+/// test only checks the table.
 pub fn run() -> Result<ExitCode> {
     let mut test = cargo(&["test", "--package", "ipc-cli", "--test", "table"]);
     cargo::run(test.env("IPC_WRITE_TABLE", "yes"))?;

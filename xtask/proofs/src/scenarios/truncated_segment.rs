@@ -52,7 +52,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
 
 /// Truncates the file while four processes use it. Each gets the error and lives.
 fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
-    // In other processes: this one would have to unmap the file before the next one.
+    // In other processes: this one would have to unmap the file before it could use the next one.
     let settings = stage::settings();
     let create = |queue: &str| Order::Create {
         queue: queue.to_owned(),

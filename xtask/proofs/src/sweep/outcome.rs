@@ -130,7 +130,7 @@ impl Message {
         numbered::message(number, if chunked { CHUNKED } else { INLINE })
     }
 
-    /// The number of a message. Every byte of it must be right.
+    /// The number of a message. Every byte of the payload must be right.
     pub fn number_of(payload: &[u8]) -> Result<u64, String> {
         let number = numbered::read(payload)?;
         if payload == Self::payload(number) {

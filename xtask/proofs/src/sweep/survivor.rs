@@ -136,7 +136,7 @@ fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// Checks that a key is remembered exactly if its message came; otherwise the key can be used.
+/// Checks that a key is remembered if and only if its message came; otherwise the key can be used.
 fn check_key(queue: &ByteQueue, number: u64, came: bool) -> Result<()> {
     let sender = queue.sender();
     let deadline = Instant::now() + PATIENCE;

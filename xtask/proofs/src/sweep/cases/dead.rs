@@ -108,7 +108,7 @@ fn notice(play: &Play, dying: Dying) -> Result<()> {
     play.step_watcher(same(), same())
 }
 
-/// Recovers the given content of the folder: the tracer knows what it is.
+/// Recovers the queue that the tracer put into the folder.
 pub fn recover_given(play: &Play) -> Result<()> {
     let unknown = Outcome::absent;
     play.step(unknown(), unknown(), || play.open(OpenMode::Open))

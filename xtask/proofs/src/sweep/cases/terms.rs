@@ -43,7 +43,7 @@ pub const EXPIRING: &[State] = &[
     }),
 ];
 
-/// Afterwards a message is there exactly if its key is remembered: the survivor checks this
+/// Afterwards a message exists if and only if its key is remembered: the survivor checks this
 /// (`survivor::check_key`).
 pub const KEYED: &[State] = &[
     State::new("empty", |play| {
