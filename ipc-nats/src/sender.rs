@@ -76,7 +76,7 @@ impl NatsSender {
     }
 }
 
-/// Whether a message may have been sent although an error says otherwise.
+/// Returns whether a message may have been sent in spite of this failure.
 fn is_unknown(failure: &SendFailure) -> bool {
     matches!(
         failure,
