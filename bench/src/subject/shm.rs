@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions,
-    Receiver as TypedReceiver, RecvError, Sender as TypedSender,
+    Receiver as TypedReceiver, Sender as TypedSender, TryRecvError,
 };
 
 use super::waiting::{Adaptive, Waiting};
@@ -180,7 +180,7 @@ impl BytesOut {
         let mut found = None;
         self.waiting.until(|| {
             found = match self.receiver.try_recv() {
-                Err(RecvError::Empty) => None,
+                Err(TryRecvError::Empty) => None,
                 received => Some(received),
             };
             found.is_some()

@@ -318,7 +318,7 @@ fn a_queue_full_of_dead_letters_says_so_and_drops_none() {
     );
     let said = refused.unwrap_err().to_string();
     assert!(
-        said.contains("3 dead letters") && said.contains("requeue or discard"),
+        said.contains("3 dead letters") && said.contains("requeued or discarded"),
         "{said}"
     );
     // The signal is for who started the receiver to say, and stays with the letter.

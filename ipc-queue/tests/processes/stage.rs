@@ -370,7 +370,7 @@ pub fn puppet(queue: &ByteQueue) {
                             say(&format!("got {number}, attempt {}", delivery.attempt()));
                             delivery.ack().unwrap();
                         }
-                        Err(error) => break say(&error.to_string()),
+                        Err(error) => break say(&error.failure.to_string()),
                     }
                 }
                 continue;
