@@ -7,8 +7,8 @@ use async_nats::Message;
 use futures_util::StreamExt;
 use futures_util::stream;
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{ReceivePort, RecvPortError, Wait, shorten_reason};
-use ipc_queue::{About, ByteDelivery, DeadReason, Headers, RecvFailure, Unavailable};
+use ipc_queue::transport::{PortDelivery, ReceivePort, RecvPortError, Wait, shorten_reason};
+use ipc_queue::{About, DeadReason, Headers, RecvFailure, Unavailable};
 use tokio::sync::Mutex;
 
 use crate::content::Content;
@@ -164,13 +164,13 @@ impl NatsReceiver {
         Ok(batch)
     }
 
-    fn delivery(&self, taken: Taken) -> ByteDelivery<'_> {
+    fn delivery(&self, taken: Taken) -> PortDelivery {
         let right = NatsHeld {
             shared: Arc::clone(&self.shared),
             ticket: taken.ticket,
         };
         let queue = self.shared.entry.id;
-        let delivery = ByteDelivery::buffered(queue, taken.about, taken.payload, right);
+        let delivery = PortDelivery::new(queue, taken.about, taken.payload, right);
         delivery.with_headers(taken.headers)
     }
 
@@ -474,7 +474,7 @@ impl Shared {
 }
 
 impl ReceivePort for NatsReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         if self.shared.connection.is_forked() {
             return Err(Unavailable::Forked.into());
         }
@@ -485,11 +485,11 @@ impl ReceivePort for NatsReceiver {
         Ok(self.delivery(taken))
     }
 
-    fn recv_batch<'a>(
-        &'a self,
+    fn recv_batch(
+        &self,
         most: usize,
         wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
+        into: &mut Vec<PortDelivery>,
     ) -> Result<(), RecvPortError> {
         if most == 0 {
             return Ok(());

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{PublishOnce, SendPort, SendPortError, Wait};
-use ipc_queue::{Loan, NoRoom, Semantic, SendFailure, SendOptions, Unavailable, Unsupported};
+use ipc_queue::transport::{PortLoan, PublishOnce, SendPort, SendPortError, Wait};
+use ipc_queue::{NoRoom, Semantic, SendFailure, SendOptions, Unavailable, Unsupported};
 
 use crate::content::Content;
 use crate::door;
@@ -90,7 +90,7 @@ impl SendPort for NatsSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<PortLoan<'_>, SendPortError> {
         let checked = options.check(NatsQueue::CAPABILITIES);
         checked.map_err(SendFailure::from)?;
         self.check(len)?;
@@ -121,7 +121,7 @@ impl SendPort for NatsSender {
         };
         self.shared.loans().insert(ticket, lent);
         let sender = self;
-        Ok(Loan::buffered(len, NatsPlace { sender, ticket }))
+        Ok(PortLoan::new(len, NatsPlace { sender, ticket }))
     }
 
     /// Sends without a loan: two requests to the server instead of three.

@@ -65,7 +65,9 @@ fn works(address: &NatsAddress, secret: &str) {
     sent.expect("a place");
     let receiver = queue.receiver();
     let delivery = receiver.recv(ipc_queue::transport::Wait::No);
-    delivery.expect("it was sent").ack().expect("we hold it");
+    let delivery = delivery.expect("it was sent");
+    let acked = delivery.settle(ipc_queue::transport::Settle::Ack);
+    acked.expect("we hold it");
     shows_no(secret, address);
     let shown = format!("{queue:?}");
     assert!(secret.is_empty() || !shown.contains(secret), "{shown}");

@@ -22,7 +22,7 @@ use crate::loan::Loan;
 use crate::options::QueueOptions;
 use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
-use crate::shm::{ShmReceiver, ShmSender};
+use crate::shm::{ShmQueue, ShmReceiver, ShmSender};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, ReceivePort, SendPort, Transport, Wait};
 
@@ -283,7 +283,7 @@ impl ByteSender {
     }
 
     #[inline(always)]
-    fn port_send_as(
+    pub(crate) fn port_send_as(
         &self,
         kind: Kind,
         payload: &[u8],
@@ -327,8 +327,8 @@ impl ByteSender {
     fn port_loan(&self, len: usize, wait: Wait) -> Result<Loan<'_>, SendPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            Out::Shm(sender) => sender.lend(len, Kind::Data, wait),
-            Out::Other(port) => port.loan(len, Kind::Data, wait),
+            Out::Shm(sender) => Ok(sender.lend(len, Kind::Data, wait)?.into()),
+            Out::Other(port) => Ok(port.loan(len, Kind::Data, wait)?.into()),
         }
     }
 
@@ -338,7 +338,11 @@ impl ByteSender {
         options: &SendOptions,
     ) -> Result<Loan<'_>, SendPortError> {
         options.check_key()?;
-        self.port().loan_with(len, options, options.wait)
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            Out::Shm(sender) => Ok(sender.lend_with(len, options, options.wait)?.into()),
+            Out::Other(port) => Ok(port.loan_with(len, options, options.wait)?.into()),
+        }
     }
 
     pub(crate) fn bell(&self) -> Bell {
@@ -358,7 +362,7 @@ impl ByteSender {
 impl Out {
     fn of(transport: &dyn Transport) -> Self {
         #[cfg(target_os = "linux")]
-        if let Some(queue) = transport.as_shm() {
+        if let Some(queue) = transport.downcast_ref::<ShmQueue>() {
             return Self::Shm(queue.shm_sender());
         }
         Self::Other(transport.sender())
@@ -368,7 +372,7 @@ impl Out {
 impl In {
     fn of(transport: &dyn Transport) -> Self {
         #[cfg(target_os = "linux")]
-        if let Some(queue) = transport.as_shm() {
+        if let Some(queue) = transport.downcast_ref::<ShmQueue>() {
             return Self::Shm(queue.shm_receiver());
         }
         Self::Other(transport.receiver())
@@ -451,8 +455,8 @@ impl ByteReceiver {
     pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            In::Shm(receiver) => receiver.receive(wait),
-            In::Other(port) => port.recv(wait),
+            In::Shm(receiver) => Ok(receiver.receive(wait)?.into()),
+            In::Other(port) => Ok(port.recv(wait)?.into()),
         }
     }
 
@@ -513,8 +517,13 @@ impl ByteReceiver {
     ) -> Result<(), RecvPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            In::Shm(receiver) => receiver.recv_batch(most, wait, into),
-            In::Other(port) => port.recv_batch(most, wait, into),
+            In::Shm(receiver) => receiver.receive_batch(most, wait, into),
+            In::Other(port) => {
+                let mut received = Vec::new();
+                let end = port.recv_batch(most, wait, &mut received);
+                into.extend(received.into_iter().map(ByteDelivery::from));
+                end
+            }
         }
     }
 }

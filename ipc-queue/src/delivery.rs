@@ -8,7 +8,8 @@ use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BatchAckError, RecvError, RecvFailure, SettleError, SettleFailure};
-use crate::owned::{Held, OwnedByteDelivery, SettleOnce};
+use crate::owned::OwnedByteDelivery;
+use crate::port::PortDelivery;
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
 use crate::shm::{Freed, ShmDelivery};
@@ -26,14 +27,7 @@ pub struct ByteDelivery<'a>(Inner<'a>);
 enum Inner<'a> {
     #[cfg(target_os = "linux")]
     Shm(ShmDelivery<'a>),
-    Buffered(Box<Buffered>, PhantomData<&'a ()>),
-}
-
-/// A delivery of a transport that copies.
-#[derive(Debug)]
-struct Buffered {
-    held: Held,
-    payload: Vec<u8>,
+    Port(Box<PortDelivery>, PhantomData<&'a ()>),
 }
 
 /// What is known of a delivered message besides its payload.
@@ -115,43 +109,21 @@ impl<'r> From<Nack<'r>> for Settle<'r> {
     }
 }
 
-impl<'a> ByteDelivery<'a> {
-    /// For transports: a delivery, by the queue of that [number](crate::transport::Transport::id), of a payload that was
-    /// copied. `right` is told how it ends, by whichever thread, also when the handle that received it is gone.
-    pub fn buffered(
-        queue: u64,
-        about: About,
-        payload: Vec<u8>,
-        right: impl SettleOnce + 'static,
-    ) -> Self {
-        let token = Token {
-            queue,
-            message: about.id,
-            delivery: about.delivery,
-        };
-        let held = Held::new(Box::new(right), about, token);
-        Self(Inner::Buffered(
-            Box::new(Buffered { held, payload }),
-            PhantomData,
-        ))
+impl From<PortDelivery> for ByteDelivery<'_> {
+    fn from(delivery: PortDelivery) -> Self {
+        Self(Inner::Port(Box::new(delivery), PhantomData))
     }
+}
 
-    /// For transports: the same, with the headers that its message has.
-    pub fn with_headers(mut self, headers: Headers) -> Self {
-        match &mut self.0 {
-            #[cfg(target_os = "linux")]
-            Inner::Shm(_) => {}
-            Inner::Buffered(delivery, _) => delivery.held.set_headers(headers),
-        }
-        self
-    }
-
-    #[cfg(target_os = "linux")]
-    #[inline]
-    pub(crate) fn shm(delivery: ShmDelivery<'a>) -> Self {
+#[cfg(target_os = "linux")]
+impl<'a> From<ShmDelivery<'a>> for ByteDelivery<'a> {
+    #[inline(always)]
+    fn from(delivery: ShmDelivery<'a>) -> Self {
         Self(Inner::Shm(delivery))
     }
+}
 
+impl<'a> ByteDelivery<'a> {
     /// What it says.
     #[inline]
     #[must_use]
@@ -159,7 +131,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.payload(),
-            Inner::Buffered(delivery, _) => &delivery.payload,
+            Inner::Port(delivery, _) => delivery.payload(),
         }
     }
 
@@ -169,7 +141,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.headers(),
-            Inner::Buffered(delivery, _) => delivery.held.headers().clone(),
+            Inner::Port(delivery, _) => delivery.headers().clone(),
         }
     }
 
@@ -186,7 +158,10 @@ impl<'a> ByteDelivery<'a> {
                 let checked = delivery.check_whole();
                 checked.map_err(|cause| RecvFailure::from(cause).of(self.queue()))
             }
-            Inner::Buffered(..) => Ok(()),
+            Inner::Port(delivery, _) => {
+                let checked = delivery.check_whole();
+                checked.map_err(|cause| RecvFailure::from(cause).of(self.queue()))
+            }
         }
     }
 
@@ -196,7 +171,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.queue(),
-            Inner::Buffered(delivery, _) => delivery.held.queue(),
+            Inner::Port(delivery, _) => delivery.queue(),
         }
     }
 
@@ -211,7 +186,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.about(),
-            Inner::Buffered(delivery, _) => delivery.held.about(),
+            Inner::Port(delivery, _) => delivery.about(),
         }
     }
 
@@ -221,7 +196,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.kind(),
-            Inner::Buffered(delivery, _) => delivery.held.about().kind,
+            Inner::Port(delivery, _) => delivery.about().kind,
         }
     }
 
@@ -237,7 +212,7 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.attempt(),
-            Inner::Buffered(delivery, _) => delivery.held.about().attempt,
+            Inner::Port(delivery, _) => delivery.about().attempt,
         }
     }
 
@@ -251,7 +226,7 @@ impl<'a> ByteDelivery<'a> {
                 message: self.id(),
                 delivery: delivery.delivery(),
             },
-            Inner::Buffered(delivery, _) => delivery.held.token(),
+            Inner::Port(delivery, _) => delivery.token(),
         }
     }
 
@@ -266,7 +241,7 @@ impl<'a> ByteDelivery<'a> {
                 let extended = delivery.extend(by);
                 extended.map_err(|failure| self.not_settled(failure))
             }
-            Inner::Buffered(delivery, _) => delivery.held.extend(by),
+            Inner::Port(delivery, _) => delivery.extend(by),
         }
     }
 
@@ -274,17 +249,11 @@ impl<'a> ByteDelivery<'a> {
     /// than its receiver. In shared memory the payload stays where it is.
     #[must_use = "dropped without `ack` the message is delivered again"]
     pub fn into_owned(self) -> OwnedByteDelivery {
-        #[cfg(target_os = "linux")]
-        let (about, token, headers) = (self.about(), self.token(), self.headers());
-        match self.0 {
+        OwnedByteDelivery::new(match self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => {
-                let mut held = Held::new(Box::new(delivery.into_owned()), about, token);
-                held.set_headers(headers);
-                OwnedByteDelivery::new(held, Vec::new())
-            }
-            Inner::Buffered(delivery, _) => OwnedByteDelivery::new(delivery.held, delivery.payload),
-        }
+            Inner::Shm(delivery) => delivery.into_port(),
+            Inner::Port(delivery, _) => *delivery,
+        })
     }
 
     /// By reference until the end: a copy of a delivery just made would wait for its parts to be written.
@@ -298,7 +267,7 @@ impl<'a> ByteDelivery<'a> {
                 mem::forget(self);
                 settled
             }
-            Inner::Buffered(delivery, _) => delivery.held.settle(how),
+            Inner::Port(..) => self.into_owned().settle(how),
         }
     }
 }
@@ -312,8 +281,8 @@ pub(crate) fn ack_all<'a>(
     let (mut acked, mut failed, mut first) = (0, 0, None);
     #[cfg(target_os = "linux")]
     let mut freed = Freed::default();
-    for mut delivery in deliveries {
-        let settled = match &mut delivery.0 {
+    for delivery in deliveries {
+        let settled = match &delivery.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(shared) => {
                 let settled = shared.ack_in(&mut freed);
@@ -321,7 +290,7 @@ pub(crate) fn ack_all<'a>(
                 mem::forget(delivery);
                 settled
             }
-            Inner::Buffered(buffered, _) => buffered.held.settle(Settle::Ack),
+            Inner::Port(..) => delivery.settle(Settle::Ack),
         };
         match settled {
             Ok(()) => acked += 1,

@@ -24,6 +24,7 @@ mod local;
 pub mod metrics;
 mod options;
 mod owned;
+mod port;
 mod process;
 mod queue;
 #[cfg(target_os = "linux")]

@@ -1,28 +1,13 @@
 //! The right to write one message where it will be read.
 
-use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 
 use ipc_proto::MessageId;
 
 use crate::error::{SendError, SendFailure};
+use crate::port::PortLoan;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmLoan;
-
-/// For transports: the right to fill one place, as it was lent. Exactly one of its methods is called, once.
-pub trait PublishOnce: Debug {
-    /// Accepts what was written.
-    ///
-    /// # Errors
-    /// Not `Full`: the loan held a place; see [`Loan::publish`].
-    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure>;
-
-    /// Takes the place back.
-    fn abandon(&self);
-
-    /// The queue's address, without credentials, for errors.
-    fn queue(&self) -> String;
-}
 
 /// Memory for one payload, and a place in the queue for it. Dropped unpublished, it leaves nothing.
 ///
@@ -35,32 +20,24 @@ pub struct Loan<'a>(Inner<'a>);
 enum Inner<'a> {
     #[cfg(target_os = "linux")]
     Shm(ShmLoan<'a>),
-    Buffered(Box<Buffered<'a>>),
+    Port(Box<PortLoan<'a>>),
 }
 
-/// A loan of a transport that copies: an ordinary buffer.
-#[derive(Debug)]
-struct Buffered<'a> {
-    /// Taken when it is published.
-    place: Option<Box<dyn PublishOnce + 'a>>,
-    bytes: Vec<u8>,
-}
-
-impl<'a> Loan<'a> {
-    /// For transports: a loan of an ordinary buffer of `len` bytes, for `place`, which gets it back.
-    pub fn buffered(len: usize, place: impl PublishOnce + 'a) -> Self {
-        Self(Inner::Buffered(Box::new(Buffered {
-            place: Some(Box::new(place)),
-            bytes: vec![0; len],
-        })))
+impl<'a> From<PortLoan<'a>> for Loan<'a> {
+    fn from(loan: PortLoan<'a>) -> Self {
+        Self(Inner::Port(Box::new(loan)))
     }
+}
 
-    #[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")]
+impl<'a> From<ShmLoan<'a>> for Loan<'a> {
     #[inline(always)]
-    pub(crate) fn shm(loan: ShmLoan<'a>) -> Self {
+    fn from(loan: ShmLoan<'a>) -> Self {
         Self(Inner::Shm(loan))
     }
+}
 
+impl Loan<'_> {
     /// Sends what was written, and returns the message's id.
     ///
     /// # Errors
@@ -74,13 +51,7 @@ impl<'a> Loan<'a> {
                 loan.publish()
                     .map_err(|failure| failure.of(sender.address()))
             }
-            Inner::Buffered(mut loan) => {
-                let bytes = std::mem::take(&mut loan.bytes);
-                let place = loan.place.take();
-                let place = place.expect("a loan is published once, by value");
-                let published = place.publish(bytes);
-                published.map_err(|failure| failure.of(place.queue()))
-            }
+            Inner::Port(loan) => loan.publish(),
         }
     }
 
@@ -99,7 +70,7 @@ impl Deref for Loan<'_> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(loan) => loan.bytes(),
-            Inner::Buffered(loan) => &loan.bytes,
+            Inner::Port(loan) => loan,
         }
     }
 }
@@ -110,15 +81,7 @@ impl DerefMut for Loan<'_> {
         match &mut self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(loan) => loan.bytes_mut(),
-            Inner::Buffered(loan) => &mut loan.bytes,
-        }
-    }
-}
-
-impl Drop for Buffered<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            place.abandon();
+            Inner::Port(loan) => loan,
         }
     }
 }

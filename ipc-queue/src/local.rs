@@ -22,11 +22,10 @@ use crate::bell::{Bell, Listeners};
 use crate::capability::{Capabilities, Semantic};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::delivery::ByteDelivery;
 use crate::error::{
     DrainError, QueueError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
-use crate::loan::{Loan, PublishOnce};
+use crate::port::{PortDelivery, PortLoan, PublishOnce};
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 use crate::transport::{
@@ -425,7 +424,7 @@ impl SendPort for LocalSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<PortLoan<'_>, SendPortError> {
         let settings = &self.shared.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
         if len > most {
@@ -439,7 +438,7 @@ impl SendPort for LocalSender {
             let lack = match table.lend(options) {
                 Ok(ticket) => {
                     let sender = self;
-                    return Ok(Loan::buffered(len, LocalPlace { sender, ticket }));
+                    return Ok(PortLoan::new(len, LocalPlace { sender, ticket }));
                 }
                 Err(lack) => lack,
             };
@@ -501,7 +500,7 @@ impl PublishOnce for LocalPlace<'_> {
 }
 
 impl ReceivePort for LocalReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         let started = Instant::now();
         let mut table = self.shared.table();
         loop {
@@ -514,7 +513,7 @@ impl ReceivePort for LocalReceiver {
                     ticket: taken.ticket,
                 };
                 let queue = self.shared.id;
-                let delivery = ByteDelivery::buffered(queue, taken.about, taken.payload, right);
+                let delivery = PortDelivery::new(queue, taken.about, taken.payload, right);
                 return Ok(delivery.with_headers(taken.headers));
             }
             let until = match time_left(wait, started) {

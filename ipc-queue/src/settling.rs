@@ -84,7 +84,7 @@ macro_rules! settling_async {
             /// # Errors
             /// As [`ack`](Self::ack).
             pub async fn ack_async(self) -> Result<(), SettleError> {
-                self.held.settle_async(OwnedSettle::Ack).await
+                settle_async(self.held, OwnedSettle::Ack).await
             }
 
             /// As [`nack_with`](Self::nack_with), without blocking the thread while a server
@@ -93,7 +93,7 @@ macro_rules! settling_async {
             /// # Errors
             /// As [`ack`](Self::ack).
             pub async fn nack_async(self, nack: Nack<'_>) -> Result<(), SettleError> {
-                self.held.settle_async(Settle::from(nack).into()).await
+                settle_async(self.held, Settle::from(nack).into()).await
             }
 
             /// As [`snooze`](Self::snooze), without blocking the thread while a server answers.
@@ -101,7 +101,7 @@ macro_rules! settling_async {
             /// # Errors
             /// As [`snooze`](Self::snooze).
             pub async fn snooze_async(self, delay: Duration) -> Result<(), SettleError> {
-                self.held.settle_async(Settle::Snooze { delay }.into()).await
+                settle_async(self.held, Settle::Snooze { delay }.into()).await
             }
 
             /// As [`bury_with`](Self::bury_with), without blocking the thread while a server
@@ -110,7 +110,7 @@ macro_rules! settling_async {
             /// # Errors
             /// As [`ack`](Self::ack).
             pub async fn bury_async(self, reason: &str) -> Result<(), SettleError> {
-                self.held.settle_async(Settle::Bury { reason }.into()).await
+                settle_async(self.held, Settle::Bury { reason }.into()).await
             }
         }
     };

@@ -268,10 +268,6 @@ impl Transport for ShmQueue {
         Some(self.shared.attachment.segment().header().payload.name())
     }
 
-    fn as_shm(&self) -> Option<&ShmQueue> {
-        Some(self)
-    }
-
     fn sender(&self) -> Box<dyn SendPort> {
         Box::new(self.shm_sender())
     }

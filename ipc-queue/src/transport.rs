@@ -99,6 +99,7 @@
 //!   plus what is in the queue now, loans aside;
 //!   received is acked, nacked, buried, lost, plus leased now.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
@@ -109,19 +110,16 @@ use crate::bell::Bell;
 use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::delivery::ByteDelivery;
 use crate::error::{DrainError, QueueError};
-use crate::loan::Loan;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 
 pub use crate::connector::{Connector, register};
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
-pub use crate::loan::PublishOnce;
-pub use crate::owned::SettleOnce;
+pub use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
 
 /// A queue, opened through some transport. Dropping it detaches; the queue stays.
-pub trait Transport: Debug + Send + Sync {
+pub trait Transport: Any + Debug + Send + Sync {
     /// What the queue was created with.
     fn settings(&self) -> &QueueSettings;
 
@@ -147,14 +145,6 @@ pub trait Transport: Debug + Send + Sync {
     fn payload(&self) -> Option<&str> {
         None
     }
-
-    /// This crate's own transport in shared memory, if it is that.
-    #[cfg(target_os = "linux")]
-    #[doc(hidden)]
-    fn as_shm(&self) -> Option<&crate::ShmQueue> {
-        None
-    }
-
     /// The queue's address, as errors and logs name it: without credentials.
     fn address(&self) -> String;
 
@@ -292,7 +282,16 @@ pub trait Transport: Debug + Send + Sync {
     }
 }
 
-/// Sends. Only [`loan_with`](Self::loan_with) must be written: [`Loan::buffered`] makes one of an ordinary buffer, and
+impl dyn Transport {
+    /// Returns this transport as a `T`, if it is one.
+    #[must_use]
+    pub fn downcast_ref<T: Transport>(&self) -> Option<&T> {
+        let any: &dyn Any = self;
+        any.downcast_ref()
+    }
+}
+
+/// Sends. Only [`loan_with`](Self::loan_with) must be written: [`PortLoan::new`] makes one of an ordinary buffer, and
 /// [`SendOptions::check`] refuses what the transport has not.
 pub trait SendPort: Debug + Send {
     /// Memory for a payload of `len` bytes, and a place in the queue for it.
@@ -305,24 +304,24 @@ pub trait SendPort: Debug + Send {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError>;
+    ) -> Result<PortLoan<'_>, SendPortError>;
 
     /// As [`loan_with`](Self::loan_with), for a message of that kind and no other options.
     ///
     /// # Errors
     /// As `loan_with`, but for what is said of options.
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendPortError> {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan<'_>, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
 
     /// Sends a copy of `payload`.
     ///
     /// # Errors
-    /// As [`loan`](Self::loan) and [`Loan::publish`].
+    /// As [`loan`](Self::loan) and [`PortLoan::publish`].
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         let mut loan = self.loan(payload.len(), kind, wait)?;
         loan.copy_from_slice(payload);
-        Ok(loan.publish_port()?)
+        loan.publish().map_err(|error| error.failure.into())
     }
 
     /// Sends copies of all `payloads`, in their order; waits as told for each that there is no room for.
@@ -348,23 +347,23 @@ pub trait SendPort: Debug + Send {
     }
 }
 
-/// Receives. Only [`recv`](Self::recv) must be written: [`ByteDelivery::buffered`] makes a delivery of a copied payload.
+/// Receives. Only [`recv`](Self::recv) must be written: [`PortDelivery::new`] makes a delivery of a copied payload.
 pub trait ReceivePort: Debug + Send {
     /// The next message.
     ///
     /// # Errors
     /// [`RecvPortError::Empty`] with [`Wait::No`], `TimedOut` with a deadline.
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError>;
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError>;
 
     /// Appends the next messages, at most `most`: waits as told for the first, then takes what else is there.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), if there was not even a first.
-    fn recv_batch<'a>(
-        &'a self,
+    fn recv_batch(
+        &self,
         most: usize,
         wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
+        into: &mut Vec<PortDelivery>,
     ) -> Result<(), RecvPortError> {
         if most > 0 {
             into.push(self.recv(wait)?);

@@ -9,13 +9,13 @@ use std::time::Duration;
 use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
 use ipc_queue::transport::{
-    Holding, OpenRequest, ReceivePort, RecvPortError, SendPort, SendPortError, Settle, SettleOnce,
-    Transport, Wait,
+    Holding, OpenRequest, PortDelivery, PortLoan, ReceivePort, RecvPortError, SendPort,
+    SendPortError, Settle, SettleOnce, Transport, Wait,
 };
 use ipc_queue::{
-    ByteDelivery, Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError,
-    Loan, LocalQueue, Name, OwnedByteDelivery, QueueError, QueueSettings, QueueStats, Semantic,
-    SendFailure, SendOptions, SettleFailure, Support, Unsupported,
+    Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError, LocalQueue,
+    Name, QueueError, QueueSettings, QueueStats, Semantic, SendFailure, SendOptions, SettleFailure,
+    Support, Unsupported,
 };
 
 /// What is untrue of a transport.
@@ -180,7 +180,7 @@ impl SendPort for LyingSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<PortLoan<'_>, SendPortError> {
         if let Some(semantic) = options.first_semantic() {
             self.lie.refuse(semantic).map_err(SendFailure::from)?;
         }
@@ -199,27 +199,22 @@ struct LyingReceiver {
 }
 
 impl ReceivePort for LyingReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         let delivery = self.port.recv(wait)?;
         if !self.lie.lacks(Semantic::Snooze) {
             return Ok(delivery);
         }
         let (queue, about) = (delivery.token().queue, delivery.about());
         let payload = delivery.payload().to_vec();
-        let held = Mutex::new(Some(delivery.into_owned()));
-        Ok(ByteDelivery::buffered(
-            queue,
-            about,
-            payload,
-            Sleepless(held),
-        ))
+        let held = Mutex::new(Some(delivery));
+        Ok(PortDelivery::new(queue, about, payload, Sleepless(held)))
     }
 
-    fn recv_batch<'a>(
-        &'a self,
+    fn recv_batch(
+        &self,
         most: usize,
         wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
+        into: &mut Vec<PortDelivery>,
     ) -> Result<(), RecvPortError> {
         let most = match self.lie.lacks(Semantic::Batches) {
             true => 1,
@@ -234,23 +229,15 @@ impl ReceivePort for LyingReceiver {
 }
 
 /// A delivery that can't be snoozed.
-struct Sleepless(Mutex<Option<OwnedByteDelivery>>);
+struct Sleepless(Mutex<Option<PortDelivery>>);
 
 impl SettleOnce for Sleepless {
     fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         let held = self.0.lock().unwrap().take().unwrap();
-        let settled = match how {
-            Settle::Ack => held.ack(),
-            Settle::Nack { delay: None, .. } => held.nack(),
-            Settle::Nack {
-                delay: Some(delay), ..
-            } => held.nack_after(delay),
-            Settle::Bury { reason } => held.bury_with(reason),
-            Settle::Snooze { .. } => {
-                return Err(Unsupported::by_transport(Semantic::Snooze).into());
-            }
-        };
-        settled.map_err(|error| error.failure)
+        if let Settle::Snooze { .. } = how {
+            return Err(Unsupported::by_transport(Semantic::Snooze).into());
+        }
+        held.settle(how).map_err(|error| error.failure)
     }
 
     fn extend(&self, by: Duration) -> Result<(), SettleFailure> {

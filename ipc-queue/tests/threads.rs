@@ -1,12 +1,13 @@
 //! Several threads on the handles of one queue, in one mapping: what a race detector can follow.
 #![cfg(target_os = "linux")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use ipc_proto::{Kind, Name, QueueSettings};
-use ipc_queue::transport::{OpenMode, OpenRequest, RecvPortError, Transport, Wait};
-use ipc_queue::{RecvFailure, ShmQueue};
+use ipc_proto::{Name, QueueSettings};
+use ipc_queue::transport::{OpenMode, OpenRequest};
+use ipc_queue::{ByteQueue, ShmQueue};
 use ipc_shm::Namespace;
 
 const SENDERS: u64 = 2;
@@ -36,6 +37,7 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
         ..OpenRequest::default()
     };
     let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
+    let queue = ByteQueue::over(Arc::new(queue));
     let (count, sum) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         let senders = [(); SENDERS as usize].map(|()| {
@@ -43,7 +45,7 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
                 let sender = queue.sender();
                 for number in 0..MESSAGES {
                     let len = if number % 3 == 0 { 400 } else { 40 };
-                    let mut loan = sender.loan(len, Kind::Data, Wait::Forever).unwrap();
+                    let mut loan = sender.loan(len).unwrap();
                     loan.fill(number as u8);
                     loan[..8].copy_from_slice(&number.to_le_bytes());
                     loan.publish().unwrap();
@@ -54,9 +56,9 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
             scope.spawn(|| {
                 let receiver = queue.receiver();
                 loop {
-                    let delivery = match receiver.recv(Wait::Forever) {
+                    let delivery = match receiver.recv() {
                         Ok(delivery) => delivery,
-                        Err(RecvPortError::Failed(RecvFailure::Closed)) => return,
+                        Err(error) if error.is_closed() => return,
                         Err(error) => panic!("{error}"),
                     };
                     let (number, rest) = delivery.payload().split_at(8);

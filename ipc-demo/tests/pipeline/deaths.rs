@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use ipc_proto::codec;
-use ipc_queue::transport::{Holding, Transport, Wait};
+use ipc_queue::transport::{Holding, Settle, Transport, Wait};
 use ipc_queue::{MessageId, ShmQueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -190,7 +190,7 @@ fn bury_one(running: &Running) -> Option<usize> {
     let delivery = receiver.recv(Wait::Forever).ok()?;
     // Tickets are numbered from 1, in the order of the files.
     let (ticket, _) = codec::decode_prefix::<u64>(delivery.payload()).unwrap();
-    delivery.bury().unwrap();
+    delivery.settle(Settle::Bury { reason: "" }).unwrap();
     Some(ticket as usize - 1)
 }
 

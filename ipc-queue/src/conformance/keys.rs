@@ -229,7 +229,7 @@ pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
     let place = Place::of(
         queue
             .transport()
-            .as_shm()
+            .downcast_ref()
             .expect("only such queues have it"),
     );
     drop(queue);

@@ -9,7 +9,7 @@ use super::Shared;
 use super::table::Wake;
 use crate::bell::{Bell, Door};
 use crate::error::SettleFailure;
-use crate::owned::SettleOnce;
+use crate::port::SettleOnce;
 use crate::transport::Settle;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

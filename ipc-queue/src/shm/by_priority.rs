@@ -9,16 +9,15 @@ use std::time::{Duration, SystemTime};
 use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
 
 use super::Hold;
-use super::receiver::LevelReceiver;
+use super::receiver::{LevelReceiver, ShmDelivery};
 use super::ring::Lease;
-use super::sender::LevelSender;
+use super::sender::{LevelSender, ShmLoan, ShmPlace};
 use super::spin::Spin;
 use crate::ageing;
 use crate::bell::Bell;
 use crate::capability::{Semantic, Unsupported};
-use crate::delivery::ByteDelivery;
 use crate::error::{BatchPortError, RecvPortError, SendFailure, SendPortError};
-use crate::loan::Loan;
+use crate::port::{PortDelivery, PortLoan};
 use crate::send_options::SendOptions;
 use crate::transport::{ReceivePort, SendPort, Wait};
 
@@ -99,8 +98,25 @@ impl ShmSender {
         len: usize,
         kind: Kind,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<ShmLoan<'_>, SendPortError> {
         self.normal.loan(len, kind, wait)
+    }
+
+    /// As [`SendPort::loan_with`].
+    pub(crate) fn lend_with(
+        &self,
+        len: usize,
+        options: &SendOptions,
+        wait: Wait,
+    ) -> Result<ShmLoan<'_>, SendPortError> {
+        let checked = options.check(super::CAPABILITIES);
+        checked.map_err(SendFailure::from)?;
+        let level = level_of(options.priority);
+        if level > self.others.len() {
+            let missing = Unsupported::by_settings(Semantic::Priorities);
+            return Err(SendFailure::from(missing).into());
+        }
+        self.at(level).loan_with(len, options, wait)
     }
 
     /// Whether there may be room behind what was claimed last.
@@ -124,24 +140,14 @@ impl Clone for ShmSender {
 }
 
 impl SendPort for ShmSender {
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<Loan<'_>, SendPortError> {
-        self.lend(len, kind, wait)
-    }
-
     fn loan_with(
         &self,
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
-        options
-            .check(super::CAPABILITIES)
-            .map_err(SendFailure::from)?;
-        let level = level_of(options.priority);
-        if level > self.others.len() {
-            return Err(SendFailure::from(Unsupported::by_settings(Semantic::Priorities)).into());
-        }
-        self.at(level).loan_with(len, options, wait)
+    ) -> Result<PortLoan<'_>, SendPortError> {
+        let loan = self.lend_with(len, options, wait)?;
+        Ok(PortLoan::new(len, ShmPlace::new(loan)))
     }
 
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
@@ -174,7 +180,7 @@ impl ShmReceiver {
 
     /// The next message.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         if self.others.is_empty() {
             self.normal.receive(wait)
         } else {
@@ -183,7 +189,7 @@ impl ShmReceiver {
     }
 
     #[inline(never)]
-    fn receive_most_urgent(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         let (level, lease) = match self.try_take()? {
             Some(taken) => {
                 self.spin.hit();
@@ -193,6 +199,24 @@ impl ShmReceiver {
         };
         level.start(&lease);
         level.deliver(lease)
+    }
+
+    /// As [`ReceivePort::recv_batch`].
+    pub(crate) fn receive_batch<'a, D: From<ShmDelivery<'a>>>(
+        &'a self,
+        most: usize,
+        wait: Wait,
+        into: &mut Vec<D>,
+    ) -> Result<(), RecvPortError> {
+        if self.others.is_empty() {
+            return self.normal.receive_some(most, wait, into);
+        }
+        if most > 0 {
+            into.push(self.receive(wait)?.into());
+        }
+        let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
+        into.extend(more.take(most.saturating_sub(1)).map(D::from));
+        Ok(())
     }
 
     /// Whether there may be a message behind the ones found last.
@@ -247,25 +271,8 @@ impl Clone for ShmReceiver {
 }
 
 impl ReceivePort for ShmReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
-        self.receive(wait)
-    }
-
-    fn recv_batch<'a>(
-        &'a self,
-        most: usize,
-        wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
-    ) -> Result<(), RecvPortError> {
-        if self.others.is_empty() {
-            return self.normal.receive_some(most, wait, into);
-        }
-        if most > 0 {
-            into.push(self.receive(wait)?);
-        }
-        let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
-        into.extend(more.take(most.saturating_sub(1)));
-        Ok(())
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
+        Ok(self.receive(wait)?.into_port())
     }
 
     fn bell(&self) -> Bell {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::payload::OwnedReadable;
 use super::receiver::LevelReceiver;
 use crate::error::{SettleFailure, Unavailable};
-use crate::owned::SettleOnce;
+use crate::port::SettleOnce;
 use crate::transport::Settle;
 
 /// The right to read what a receiver took, and to settle it. It counts and settles through a receiver

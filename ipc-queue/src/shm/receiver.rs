@@ -21,9 +21,10 @@ use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
+use crate::delivery::About;
 use crate::delivery::Nack;
-use crate::delivery::{About, ByteDelivery};
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
+use crate::port::PortDelivery;
 use crate::transport::{Settle, Wait, nack_delay, shorten_reason};
 
 /// Receives from one level of a queue in shared memory.
@@ -82,7 +83,7 @@ impl LevelReceiver {
     /// Inlined into the receiving program, so that the delivery is made where it stays, of two registers: a copy of
     /// one just written by a callee would wait until its parts are in the cache.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         match self.lease_at_once() {
             Some(lease) => self.deliver(lease),
             None => self.receive_later(wait),
@@ -90,7 +91,7 @@ impl LevelReceiver {
     }
 
     #[cold]
-    fn receive_later(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         let lease = self.lease_later(wait)?;
         self.deliver(lease)
     }
@@ -139,19 +140,26 @@ impl LevelReceiver {
     }
 
     /// Waits for the first message, then takes what else is there, until the batch is large.
-    pub(super) fn receive_some<'a>(
+    pub(super) fn receive_some<'a, D: From<ShmDelivery<'a>>>(
         &'a self,
         most: usize,
         wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
+        into: &mut Vec<D>,
     ) -> Result<(), RecvPortError> {
         let before = into.len();
         let mut bytes = 0;
         while into.len() - before < most && bytes < LARGE_BATCH_BYTES {
             let first_new = into.len();
+            let mut largest = 0;
+            let mut add = |delivery: ShmDelivery<'a>, into: &mut Vec<D>| {
+                let len = delivery.payload().len();
+                bytes += len;
+                largest = largest.max(len);
+                into.push(delivery.into());
+            };
             for lease in self.take_together(most - (first_new - before)) {
                 match self.deliver(lease) {
-                    Ok(delivery) => into.push(delivery),
+                    Ok(delivery) => add(delivery, into),
                     // For the next call: what was taken comes first.
                     Err(error) => *self.trouble.borrow_mut() = Some(error),
                 }
@@ -160,7 +168,7 @@ impl LevelReceiver {
                 // What is out of order, what takes care, and the first one if it has to be waited for.
                 let wait = if first_new == before { wait } else { Wait::No };
                 match self.receive(wait) {
-                    Ok(delivery) => into.push(delivery),
+                    Ok(delivery) => add(delivery, into),
                     Err(error) if first_new == before => return Err(error),
                     Err(error) => {
                         // The next call finds all others, too.
@@ -170,11 +178,6 @@ impl LevelReceiver {
                         break;
                     }
                 }
-            }
-            let mut largest = 0;
-            for delivery in &into[first_new..] {
-                bytes += delivery.payload().len();
-                largest = largest.max(delivery.payload().len());
             }
             self.singly.set(largest > SMALL_BYTES);
         }
@@ -318,7 +321,7 @@ impl LevelReceiver {
     }
 
     #[inline(always)]
-    pub(super) fn deliver(&self, lease: Lease) -> Result<ByteDelivery<'_>, RecvPortError> {
+    pub(super) fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvPortError> {
         let cell = self.level.ring.cell(lease.index());
         let body = cell.body();
         // No sender: zeroes in the message's place, if not damage.
@@ -330,10 +333,10 @@ impl LevelReceiver {
             Ok(payload) => payload,
             Err((lease, bad)) => self.before_headers(lease, bad)?,
         };
-        Ok(ByteDelivery::shm(ShmDelivery {
+        Ok(ShmDelivery {
             receiver: self,
             payload,
-        }))
+        })
     }
 
     /// Of a message with headers the place looks like one that does not exist: see [`Body`].
@@ -659,8 +662,14 @@ impl ShmDelivery<'_> {
         self.receiver.extend(self.payload.lease(), by)
     }
 
+    /// The same delivery without a borrow of its receiver.
+    pub(crate) fn into_port(self) -> PortDelivery {
+        let (queue, about, headers) = (self.queue_id(), self.about(), self.headers());
+        PortDelivery::new(queue, about, Vec::new(), self.into_owned()).with_headers(headers)
+    }
+
     /// Takes the right to read and to settle along, to any thread.
-    pub(crate) fn into_owned(self) -> OwnedShmDelivery {
+    fn into_owned(self) -> OwnedShmDelivery {
         let payload = self.payload.hand_over(&self.receiver.level.payloads);
         let receiver = self.receiver.another();
         // Its drop would settle.

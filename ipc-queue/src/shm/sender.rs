@@ -28,6 +28,7 @@ use crate::send_options::{Key, SendOptions, WhenFull};
 use crate::transport::Wait;
 
 pub(crate) use loans::ShmLoan;
+pub(in crate::shm) use loans::ShmPlace;
 
 /// Sends into one level of a queue in shared memory.
 #[derive(Debug)]

@@ -15,12 +15,10 @@ use super::frame::{Carried, MAX_INLINE_BYTES, Payload, Received, WireError};
 use super::link::{Link, Lost};
 use super::wire::{Answer, Ask, Delivered, Side};
 use crate::bell::Bell;
-use crate::delivery::ByteDelivery;
 use crate::error::{
     BatchPortError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
-use crate::loan::{Loan, PublishOnce};
-use crate::owned::SettleOnce;
+use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
 use crate::send_options::SendOptions;
 use crate::transport::{ReceivePort, SendPort, Settle, Wait};
 
@@ -208,7 +206,7 @@ impl SendPort for UnixSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<PortLoan<'_>, SendPortError> {
         self.check_size(len)?;
         let ask = Ask::Lend {
             bytes: len as u64,
@@ -222,7 +220,7 @@ impl SendPort for UnixSender {
         match lent.map_err(Unavailable::from)? {
             (link, Answer::Lent(lent)) => {
                 let (loan, client) = (lent?, Arc::clone(&self.0.client));
-                Ok(Loan::buffered(len, UnixPlace { client, link, loan }))
+                Ok(PortLoan::new(len, UnixPlace { client, link, loan }))
             }
             _ => Err(nonsense().into()),
         }
@@ -255,11 +253,11 @@ impl UnixReceiver {
     }
 
     /// Receives up to `most`, through all frames that the answer has.
-    fn receive<'a>(
-        &'a self,
+    fn receive(
+        &self,
         most: usize,
         wait: Wait,
-        mut take: impl FnMut(ByteDelivery<'a>),
+        mut take: impl FnMut(PortDelivery),
     ) -> Result<(), RecvPortError> {
         let ask = Ask::Receive {
             most: u32::try_from(most).unwrap_or(u32::MAX),
@@ -287,12 +285,12 @@ impl UnixReceiver {
         end
     }
 
-    fn deliveries<'a>(
+    fn deliveries(
         &self,
         link: &Arc<Link>,
         list: &[Delivered],
         payload: Payload,
-    ) -> Result<impl Iterator<Item = ByteDelivery<'a>>, RecvPortError> {
+    ) -> Result<impl Iterator<Item = PortDelivery>, RecvPortError> {
         let client = &self.0.client;
         let payload = payload.into_bytes(client.most_bytes().max(MAX_INLINE_BYTES));
         let bytes = payload.map_err(|error| Unavailable::transport(error.to_string()))?;
@@ -308,7 +306,7 @@ impl UnixReceiver {
                     link: Arc::clone(link),
                     ticket: delivered.ticket,
                 };
-                ByteDelivery::buffered(client.welcome.id, delivered.about, payload, held)
+                PortDelivery::new(client.welcome.id, delivered.about, payload, held)
                     .with_headers(delivered.headers)
             }))
     }
@@ -333,17 +331,17 @@ fn split(mut bytes: Vec<u8>, list: &[Delivered]) -> Result<Vec<Vec<u8>>, WireErr
 }
 
 impl ReceivePort for UnixReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         let mut received = None;
         self.receive(1, wait, |delivery| received = Some(delivery))?;
         received.ok_or_else(|| nonsense().into())
     }
 
-    fn recv_batch<'a>(
-        &'a self,
+    fn recv_batch(
+        &self,
         most: usize,
         wait: Wait,
-        into: &mut Vec<ByteDelivery<'a>>,
+        into: &mut Vec<PortDelivery>,
     ) -> Result<(), RecvPortError> {
         if most == 0 {
             return Ok(());

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
 use std::{panic, process, thread};
@@ -13,11 +14,12 @@ use std::{panic, process, thread};
 use ipc_proto::{Kind, Name, QueueSettings};
 use ipc_queue::shm::Inspector;
 use ipc_queue::transport::{
-    OpenMode, OpenRequest, RecvPortError, SendPort, SendPortError, Settle, Transport, Wait,
+    OpenMode, OpenRequest, SendPort, SendPortError, Settle, Transport, Wait,
 };
 use ipc_queue::{
-    Priority, QueueError, RecvFailure, SendFailure, SendOptions, SettleError, SettleFailure,
-    ShmQueue, Unavailable, WhenFull,
+    ByteQueue, Priority, QueueError, RecvFailure, SendError, SendFailure, SendOptions,
+    SendTimeoutError, SettleError, SettleFailure, ShmQueue, TryRecvError, TrySendError,
+    Unavailable, WhenFull,
 };
 use ipc_shm::Namespace;
 
@@ -121,14 +123,8 @@ impl Image {
         };
         [10, 10, 1000, 1000, 10].into_iter().for_each(send);
         let settle = |how: Settle| {
-            receiver.recv(Wait::No).map(|delivery| match how {
-                Settle::Ack => delivery.ack().unwrap(),
-                Settle::Bury { .. } => delivery.bury().unwrap(),
-                Settle::Snooze { delay } => delivery.snooze(delay).unwrap(),
-                Settle::Nack { delay, .. } => {
-                    delivery.nack_after(delay.unwrap_or_default()).unwrap()
-                }
-            })
+            let received = receiver.recv(Wait::No);
+            received.map(|delivery| delivery.settle(how).unwrap())
         };
         settle(Settle::Ack).unwrap();
         settle(Settle::Bury { reason: "" }).unwrap();
@@ -224,14 +220,15 @@ fn is_end(cause: &Unavailable) -> bool {
 /// Everything one does with a queue; every loop is bounded by more than the queue can hold.
 fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> Use {
     const BOUND: usize = 4 * CAPACITY as usize;
-    let (sender, receiver) = (queue.sender(), queue.receiver());
+    let bytes = ByteQueue::over(Arc::new(queue.clone()));
+    let (sender, receiver) = (bytes.sender(), bytes.receiver());
     let settings = queue.settings().clone();
     let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
     let _ = (queue.stats(), queue.holdings());
     let mut received = 0;
     for _ in 0..BOUND {
         meanwhile();
-        match receiver.recv(Wait::No) {
+        match receiver.try_recv() {
             Ok(delivery) => {
                 meanwhile();
                 // Reads every byte, wherever it claims to be.
@@ -252,8 +249,8 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
                 };
                 assert!(settled.is_ok() || settled.is_err_and(is_lost));
             }
-            Err(RecvPortError::Empty | RecvPortError::Paused) => break,
-            Err(RecvPortError::Failed(failure)) => match failure {
+            Err(error) if error.is_empty() => break,
+            Err(TryRecvError::Failed(error)) => match error.failure {
                 RecvFailure::Damaged { reason } => assert!(!reason.is_empty()),
                 RecvFailure::Closed => break,
                 RecvFailure::Unavailable(cause) if is_end(&cause) => break,
@@ -272,20 +269,20 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     let mut sent = 0;
     for len in [0, 64, 65, most].into_iter().cycle().take(BOUND) {
         meanwhile();
-        match sender.loan(len, Kind::Data, Wait::No) {
+        match sender.try_loan(len) {
             Ok(mut loan) => {
                 loan.fill(1);
                 meanwhile();
                 sent += usize::from(loan.publish().is_ok());
             }
-            Err(SendPortError::Failed(failure)) => match failure {
+            Err(TrySendError::Failed(error)) => match error.failure {
                 SendFailure::TooLarge { .. } => assert!(len > most),
                 SendFailure::Closed => break,
                 SendFailure::Unavailable(cause) if is_end(&cause) => break,
                 SendFailure::Damaged { reason } => assert!(!reason.is_empty()),
                 other => panic!("{other}"),
             },
-            Err(SendPortError::NoRoom { .. }) => {}
+            Err(error) if error.is_full() => {}
             Err(other) => panic!("{other}"),
         }
     }
@@ -294,11 +291,12 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
         let options = SendOptions::new().priority(priority).key([9]);
         let dropping = options.clone().when_full(WhenFull::DropOldest);
         for options in [options, dropping] {
-            match sender.loan_with(1, &options, Wait::No) {
+            match sender.loan_with(1, &options.wait(Wait::No)) {
                 Ok(loan) => drop(loan.publish()),
-                Err(SendPortError::Failed(SendFailure::Damaged { reason })) => {
-                    assert!(!reason.is_empty());
-                }
+                Err(SendTimeoutError::Failed(SendError {
+                    failure: SendFailure::Damaged { reason },
+                    ..
+                })) => assert!(!reason.is_empty()),
                 Err(_) => {} // It has neither, or the key is known, in use, or has no slot.
             }
         }
@@ -308,7 +306,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     meanwhile();
     let _ = (queue.stats(), queue.holdings());
     // May time out if a damaged cell looks as if a message were still on its way.
-    let _ = receiver.recv(Wait::at_most(Duration::ZERO));
+    let _ = receiver.recv_timeout(Duration::ZERO);
     Use::Worked {
         received,
         sent,

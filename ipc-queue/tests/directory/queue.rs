@@ -9,14 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_queue::transport::{
-    OpenRequest, PublishOnce, ReceivePort, RecvPortError, SendPort, SendPortError, Settle,
-    SettleOnce, Transport, Wait, nack_delay,
+    OpenRequest, PortDelivery, PortLoan, PublishOnce, ReceivePort, RecvPortError, SendPort,
+    SendPortError, Settle, SettleOnce, Transport, Wait, nack_delay,
 };
 use ipc_queue::{
-    About, ByteDelivery, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter,
-    DeadLetterId, DeadReason, Headers, Loan, MessageId, NoRoom, QueueError, QueueSettings,
-    QueueStats, RecvFailure, Semantic, SendFailure, SendOptions, SenderId, SettleFailure, Support,
-    Unavailable, Unsupported,
+    About, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
+    DeadReason, Headers, MessageId, NoRoom, QueueError, QueueSettings, QueueStats, RecvFailure,
+    Semantic, SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable, Unsupported,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -261,7 +260,7 @@ impl SendPort for DirectorySender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<PortLoan<'_>, SendPortError> {
         options.check(CAPABILITIES).map_err(SendFailure::from)?;
         let settings = &self.folder.about.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
@@ -273,7 +272,7 @@ impl SendPort for DirectorySender {
             Ok(place) => place?,
             Err(waited) => return Err(self.refuse(waited)),
         };
-        Ok(Loan::buffered(len, place))
+        Ok(PortLoan::new(len, place))
     }
 }
 
@@ -400,7 +399,7 @@ struct DirectoryHeld {
 }
 
 impl ReceivePort for DirectoryReceiver {
-    fn recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+    fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         match poll(wait, || self.try_recv().transpose()) {
             Ok(received) => received,
             Err(None) => Err(RecvPortError::Empty),
@@ -411,7 +410,7 @@ impl ReceivePort for DirectoryReceiver {
 
 impl DirectoryReceiver {
     /// `Ok(None)`: nothing is ready.
-    fn try_recv(&self) -> Result<Option<ByteDelivery<'_>>, RecvPortError> {
+    fn try_recv(&self) -> Result<Option<PortDelivery>, RecvPortError> {
         let mut contents = self.folder.contents().map_err(|trouble| match trouble {
             Trouble::Removed => Unavailable::Removed,
             Trouble::Io(error) => not_received(error),
@@ -443,7 +442,7 @@ impl DirectoryReceiver {
         presence: &Arc<Presence>,
         contents: &mut Contents<'_>,
         entry: Entry,
-    ) -> io::Result<ByteDelivery<'_>> {
+    ) -> io::Result<PortDelivery> {
         let payload = fs::read(self.folder.file(&entry))?;
         let token = fastrand::u64(..);
         contents.change(entry, |entry| {
@@ -470,7 +469,7 @@ impl DirectoryReceiver {
             token,
             _presence: Arc::clone(presence),
         };
-        Ok(ByteDelivery::buffered(
+        Ok(PortDelivery::new(
             self.folder.about.id,
             about,
             payload,

@@ -129,6 +129,7 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
+    use crate::delivery::ByteDelivery;
     use crate::error::{RecvFailure, RecvPortError};
     use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
@@ -154,7 +155,7 @@ mod tests {
         let options = SendOptions::new().header("a", "value").unwrap();
         for len in [0, 10, 5000] {
             let mut loan = sender.loan_with(len, &options, Wait::No).unwrap();
-            loan.fill(7);
+            loan.bytes_mut().fill(7);
             // As a receiver that found something behind it.
             let ring = &sender.level.ring;
             let is_written = |index: &u32| {
@@ -170,7 +171,7 @@ mod tests {
             let delivery = receiver.receive(Wait::No).unwrap();
             assert_eq!(delivery.payload(), vec![7; len]);
             assert_eq!(delivery.headers(), options.headers);
-            delivery.ack().unwrap();
+            ByteDelivery::from(delivery).ack().unwrap();
         }
         assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }
@@ -249,7 +250,7 @@ mod tests {
         for number in 0..3 {
             let delivery = receiver.receive(Wait::No).unwrap();
             assert_eq!(delivery.payload(), [number]);
-            delivery.ack().unwrap();
+            ByteDelivery::from(delivery).ack().unwrap();
         }
         assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }

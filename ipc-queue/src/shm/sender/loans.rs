@@ -1,11 +1,13 @@
 //! Lending places to be written where they will be read.
 
+use std::cell::RefCell;
+
 use ipc_proto::{Kind, MessageId};
 use ipc_shm::clock;
 
 use super::{Lack, LevelSender, Terms};
 use crate::error::{SendFailure, SendPortError, Unavailable};
-use crate::loan::Loan;
+use crate::port::PublishOnce;
 use crate::send_options::{SendOptions, WhenFull};
 use crate::shm::payload::Writable;
 use crate::shm::waiting::Gone;
@@ -32,7 +34,7 @@ impl LevelSender {
         len: usize,
         kind: Kind,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<ShmLoan<'_>, SendPortError> {
         match self.try_lend(len, kind) {
             Ok(payload) => {
                 self.spin.hit();
@@ -49,19 +51,19 @@ impl LevelSender {
         kind: Kind,
         wait: Wait,
         lack: Lack,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<ShmLoan<'_>, SendPortError> {
         let payload = self.wait_for_room(len, kind, wait, lack)?;
         Ok(self.loan_of(payload, kind))
     }
 
     #[inline(always)]
-    fn loan_of<'a>(&'a self, payload: Writable<'a>, kind: Kind) -> Loan<'a> {
-        Loan::shm(ShmLoan {
+    fn loan_of<'a>(&'a self, payload: Writable<'a>, kind: Kind) -> ShmLoan<'a> {
+        ShmLoan {
             sender: self,
             kind,
             terms: None,
             payload: Some(payload),
-        })
+        }
     }
 
     /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.
@@ -70,7 +72,7 @@ impl LevelSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<Loan<'_>, SendPortError> {
+    ) -> Result<ShmLoan<'_>, SendPortError> {
         let (payload, key) = match (options.key, options.when_full) {
             (Some(key), _) => {
                 let (payload, held) = self.lend_keyed(len, options, key, wait)?;
@@ -88,12 +90,12 @@ impl LevelSender {
             key,
             has_headers: !options.headers.is_empty(),
         };
-        Ok(Loan::shm(ShmLoan {
+        Ok(ShmLoan {
             sender: self,
             kind: options.kind,
             terms: (terms != Terms::default()).then(|| Box::new(terms)),
             payload: Some(payload),
-        }))
+        })
     }
 }
 
@@ -138,6 +140,39 @@ impl<'a> ShmLoan<'a> {
         };
         sender.sent(1, len);
         Ok(id)
+    }
+}
+
+/// A loan through a port, whose payload is written elsewhere and copied.
+#[derive(Debug)]
+pub(in crate::shm) struct ShmPlace<'a> {
+    sender: &'a LevelSender,
+    /// Taken when it is published or abandoned.
+    loan: RefCell<Option<ShmLoan<'a>>>,
+}
+
+impl<'a> ShmPlace<'a> {
+    pub(in crate::shm) fn new(loan: ShmLoan<'a>) -> Self {
+        Self {
+            sender: loan.sender,
+            loan: RefCell::new(Some(loan)),
+        }
+    }
+}
+
+impl PublishOnce for ShmPlace<'_> {
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
+        let mut loan = self.loan.take().expect("a loan is published once");
+        loan.bytes_mut().copy_from_slice(&payload);
+        loan.publish()
+    }
+
+    fn abandon(&self) {
+        drop(self.loan.take());
+    }
+
+    fn queue(&self) -> String {
+        self.sender.address()
     }
 }
 

@@ -6,22 +6,24 @@ use std::time::Instant;
 
 use super::connection::{Connection, Event};
 use crate::bell::Listener;
+use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::control::ControlError;
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::readiness::Ringer;
-use crate::transport::{ReceivePort, Wait};
+use crate::transport::Wait;
 use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
 use crate::unix::wire::{Answer, Ask, Delivered, Patience};
 
 /// Serves it until it ends; then what the client had is given back.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
-    let port = connection.shared.queue.receiver();
+    let queue = ByteQueue::over(Arc::clone(&connection.shared.queue));
+    let port = queue.receiver();
     let ringer = Ringer::new().map_err(WireError::io)?;
     connection.answer(id, &Answer::Done, &Carried::None)?;
     let mut receiving = Receiving {
         connection,
-        port: &*port,
+        port: &port,
         ringer,
         held: HashMap::new(),
         last_ticket: 0,
@@ -32,7 +34,7 @@ pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), Wire
 
 struct Receiving<'p, 'c, 's> {
     connection: &'c mut Connection<'s>,
-    port: &'p dyn ReceivePort,
+    port: &'p ByteReceiver,
     ringer: Arc<Ringer>,
     held: HashMap<u64, ByteDelivery<'p>>,
     last_ticket: u64,
@@ -157,7 +159,7 @@ impl<'p> Receiving<'p, '_, '_> {
         // Twice: what another one gives back after the first look, and before it is asked who holds something, is there
         // for the second.
         for _ in 0..2 {
-            let received = self.port.recv(Wait::No);
+            let received = self.port.port_recv(Wait::No);
             if received.as_ref().err() != Some(&RecvFailure::Closed.into()) {
                 return received;
             }
@@ -221,7 +223,7 @@ impl<'p> Receiving<'p, '_, '_> {
             let mut bytes = first.payload().len();
             let mut batch = vec![first];
             while next.is_none() && left > 0 {
-                let Ok(delivery) = self.port.recv(Wait::No) else {
+                let Ok(delivery) = self.port.port_recv(Wait::No) else {
                     left = 0;
                     break;
                 };

@@ -9,23 +9,25 @@ use ipc_proto::{Kind, MessageId};
 use super::connection::{Connection, Event};
 use crate::asynchronous::may_pass;
 use crate::bell::Listener;
+use crate::bytes::{ByteQueue, ByteSender};
 use crate::error::{SendFailure, SendPortError, Unavailable};
 use crate::loan::Loan;
 use crate::readiness::Ringer;
 use crate::send_options::SendOptions;
-use crate::transport::{SendPort, Wait};
+use crate::transport::Wait;
 use crate::unix::failures::SendFailed;
 use crate::unix::frame::{Carried, Payload, WireError};
 use crate::unix::wire::{Answer, Ask, Patience};
 
 /// Serves it until it ends; then the places that the client had are free.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
-    let port = connection.shared.queue.sender();
+    let queue = ByteQueue::over(Arc::clone(&connection.shared.queue));
+    let port = queue.sender();
     let ringer = Ringer::new().map_err(WireError::io)?;
     connection.answer(id, &Answer::Done, &Carried::None)?;
     let mut sending = Sending {
         connection,
-        port: &*port,
+        port: &port,
         ringer,
         loans: HashMap::new(),
         last_loan: 0,
@@ -36,7 +38,7 @@ pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), Wire
 
 struct Sending<'p, 'c, 's> {
     connection: &'c mut Connection<'s>,
-    port: &'p dyn SendPort,
+    port: &'p ByteSender,
     ringer: Arc<Ringer>,
     loans: HashMap<u64, Loan<'p>>,
     last_loan: u64,
@@ -206,7 +208,8 @@ impl Sending<'_, '_, '_> {
         match want {
             Want::Send { options, payload } => Ok(Answer::Sent(Ok(self.send(options, payload)?))),
             Want::Lend { bytes, options } => {
-                let loan = self.port.loan_with(*bytes, options, Wait::No)?;
+                let options = options.clone().wait(Wait::No);
+                let loan = self.port.port_loan_with(*bytes, &options)?;
                 self.last_loan += 1;
                 self.loans.insert(self.last_loan, loan);
                 Ok(Answer::Lent(Ok(self.last_loan)))
@@ -224,9 +227,10 @@ impl Sending<'_, '_, '_> {
 
     fn send(&self, options: &SendOptions, payload: &Payload) -> Result<MessageId, SendPortError> {
         if let (None, Payload::Inline(bytes)) = (options.first_semantic(), payload) {
-            return self.port.send(bytes, options.kind, Wait::No);
+            return self.port.port_send_as(options.kind, bytes, Wait::No);
         }
-        let mut loan = self.port.loan_with(payload.len(), options, Wait::No)?;
+        let options = options.clone().wait(Wait::No);
+        let mut loan = self.port.port_loan_with(payload.len(), &options)?;
         fill(&mut loan, payload)?;
         Ok(loan.publish_port()?)
     }
@@ -289,7 +293,7 @@ impl Batch {
     }
 
     /// Sends what is left, as far as there is room.
-    fn send(&mut self, port: &dyn SendPort) -> Result<(), SendPortError> {
+    fn send(&mut self, port: &ByteSender) -> Result<(), SendPortError> {
         let mut rest = &self.bytes[..];
         let mut payloads = Vec::with_capacity(self.lengths.len());
         for length in &self.lengths {
@@ -298,7 +302,7 @@ impl Batch {
             rest = behind;
         }
         let left = &payloads[self.sent..];
-        match port.send_batch(left, self.kind, Wait::No) {
+        match port.port_send_batch(left, self.kind, Wait::No) {
             Ok(()) => {
                 self.sent = self.lengths.len();
                 Ok(())

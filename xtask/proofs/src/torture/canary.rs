@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ipc_proto::{Kind, Name};
 use ipc_queue::ShmQueue;
-use ipc_queue::transport::{OpenMode, OpenRequest, RecvPortError, SendPortError, Transport, Wait};
+use ipc_queue::transport::{
+    OpenMode, OpenRequest, RecvPortError, SendPortError, Settle, Transport, Wait,
+};
 use ipc_shm::Namespace;
 
 use super::{BOUND, QUEUE, Role};
@@ -136,7 +138,7 @@ fn measure(
                     Err(failure) => return Err(failure).context("the canary"),
                 },
                 _ => match receiver.recv(wait) {
-                    Ok(delivery) => delivery.ack()?,
+                    Ok(delivery) => delivery.settle(Settle::Ack)?,
                     Err(RecvPortError::TimedOut { .. }) => measured.hung += 1,
                     Err(error) => return Err(error).context("the canary"),
                 },

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
 use ipc_queue::shm::ShmSender;
 use ipc_queue::transport::{
-    OpenMode, OpenRequest, RecvPortError, SendPort, SendPortError, Transport, Wait,
+    OpenMode, OpenRequest, RecvPortError, SendPort, SendPortError, Settle, Transport, Wait,
 };
 use ipc_queue::{RecvFailure, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
@@ -49,8 +49,8 @@ impl Orderly {
                     match receiver.recv(Wait::Forever) {
                         Ok(delivery) => {
                             came.corrupt += u64::from(!payload::is_whole(delivery.payload()));
-                            came.note(delivery.id());
-                            delivery.ack()?;
+                            came.note(delivery.about().id);
+                            delivery.settle(Settle::Ack)?;
                         }
                         Err(RecvPortError::Failed(RecvFailure::Closed)) => return Ok(came),
                         Err(error) => return Err(error).context("receiving in order"),

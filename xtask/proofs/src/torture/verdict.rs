@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipc_proto::MessageId;
-use ipc_queue::transport::{RecvPortError, Transport, Wait};
+use ipc_queue::transport::{RecvPortError, Settle, Transport, Wait};
 use ipc_queue::{RecvFailure, ShmQueue};
 use serde::Serialize;
 
@@ -193,8 +193,8 @@ fn drain(queue: &ShmQueue, mut dead: HashSet<MessageId>) -> Result<Left> {
     loop {
         match receiver.recv(Wait::at_most(super::BOUND)) {
             Ok(delivery) => {
-                ready.insert(delivery.id());
-                delivery.ack()?;
+                ready.insert(delivery.about().id);
+                delivery.settle(Settle::Ack)?;
             }
             Err(RecvPortError::Failed(RecvFailure::Closed)) => break,
             Err(error) => return Err(error).context("draining"),

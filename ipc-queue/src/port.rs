@@ -1,0 +1,260 @@
+//! What ports hand out: deliveries and loans that know nothing of any transport.
+//!
+//! A transport implements [`SettleOnce`] and [`PublishOnce`] for what it keeps of a delivery and of a
+//! loan. Each is told exactly once how it ends, by whichever thread, also after the handle is gone.
+
+use std::fmt::{self, Debug};
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use ipc_proto::{Headers, MessageId};
+
+use crate::delivery::{About, Nack, Token};
+use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailable};
+use crate::transport::Settle;
+
+/// The right to settle one delivery, from any thread, also when the handle that received it is gone.
+pub trait SettleOnce: Send + Sync {
+    /// Settles it. Called exactly once: a delivery that is dropped is a nack.
+    ///
+    /// # Errors
+    /// [`SettleFailure::LeaseLost`] if the lease expired before.
+    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure>;
+
+    /// Renews the lease.
+    ///
+    /// # Errors
+    /// [`SettleFailure::LeaseLost`] if it expired before.
+    fn extend(&self, by: Duration) -> Result<(), SettleFailure>;
+
+    /// Returns whether settling may wait for a server, so that an async caller must not do it in
+    /// its own thread.
+    fn may_block(&self) -> bool {
+        true
+    }
+
+    /// The payload, if the transport lets it be read where it lies.
+    fn payload(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Checks that what was read of the payload in place was what was sent.
+    ///
+    /// # Errors
+    /// [`Unavailable::Truncated`].
+    fn check_whole(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    /// The queue's address, without credentials, for errors.
+    fn queue(&self) -> String;
+}
+
+/// The right to fill one place that was lent. Exactly one of `publish` and `abandon` is called, once.
+pub trait PublishOnce: Debug {
+    /// Accepts what was written.
+    ///
+    /// # Errors
+    /// [`SendFailure`]. The loan held a place, so there is always room.
+    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure>;
+
+    /// Takes the place back.
+    fn abandon(&self);
+
+    /// The queue's address, without credentials, for errors.
+    fn queue(&self) -> String;
+}
+
+/// A delivery as a [`ReceivePort`](crate::transport::ReceivePort) returns it. Dropped unsettled, it
+/// returns to the queue: a nack.
+#[must_use = "dropped unsettled, the message is delivered again"]
+pub struct PortDelivery {
+    /// Taken when it is settled.
+    right: Option<Box<dyn SettleOnce>>,
+    about: About,
+    token: Token,
+    headers: Headers,
+    /// Empty where the payload is read in place.
+    payload: Vec<u8>,
+}
+
+/// A loan as a [`SendPort`](crate::transport::SendPort) returns it: memory for one payload, and a
+/// place in the queue. Dropped unpublished, it leaves nothing.
+#[derive(Debug)]
+#[must_use = "dropped unpublished, it sends nothing"]
+pub struct PortLoan<'a> {
+    /// Taken when it is published.
+    place: Option<Box<dyn PublishOnce + 'a>>,
+    bytes: Vec<u8>,
+}
+
+impl PortDelivery {
+    /// A delivery by the queue of this [number](crate::transport::Transport::id). `right` is told how
+    /// it ends. `payload` is empty if `right` has the payload.
+    pub fn new(
+        queue: u64,
+        about: About,
+        payload: Vec<u8>,
+        right: impl SettleOnce + 'static,
+    ) -> Self {
+        let token = Token {
+            queue,
+            message: about.id,
+            delivery: about.delivery,
+        };
+        Self {
+            right: Some(Box::new(right)),
+            about,
+            token,
+            headers: Headers::new(),
+            payload,
+        }
+    }
+
+    /// The same, with the headers of its message.
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The payload. It stays as it is while the delivery exists, also after its lease was lost.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        let right = self.right.as_ref();
+        right
+            .and_then(|right| right.payload())
+            .unwrap_or(&self.payload)
+    }
+
+    /// Everything known about the message, except its payload and its headers.
+    #[must_use]
+    pub fn about(&self) -> About {
+        self.about
+    }
+
+    /// The fencing token of this delivery.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The headers of the message.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Settles the message.
+    ///
+    /// # Errors
+    /// [`SettleFailure::LeaseLost`] if the lease expired before.
+    pub fn settle(mut self, how: Settle<'_>) -> Result<(), SettleError> {
+        let right = self.right.take();
+        let settled = match &right {
+            Some(right) => right.settle(how),
+            None => Err(SettleFailure::LeaseLost),
+        };
+        settled.map_err(|failure| failure.of(queue_of(right.as_deref()), self.about.id))
+    }
+
+    /// Renews the lease: it ends no earlier than `by` from now.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
+        let extended = match &self.right {
+            Some(right) => right.extend(by),
+            None => Err(SettleFailure::LeaseLost),
+        };
+        extended.map_err(|failure| failure.of(self.queue(), self.about.id))
+    }
+
+    /// Checks that what was read of the payload so far was what was sent.
+    ///
+    /// # Errors
+    /// [`Unavailable::Truncated`].
+    pub fn check_whole(&self) -> Result<(), Unavailable> {
+        let right = self.right.as_ref();
+        right.map_or(Ok(()), |right| right.check_whole())
+    }
+
+    /// The queue's address, without credentials, for errors.
+    pub(crate) fn queue(&self) -> String {
+        queue_of(self.right.as_deref())
+    }
+
+    pub(crate) fn may_block(&self) -> bool {
+        self.right.as_ref().is_some_and(|right| right.may_block())
+    }
+
+    /// The same delivery without a copied payload, whose content has been decoded.
+    pub(crate) fn without_payload(mut self) -> Self {
+        self.payload = Vec::new();
+        self
+    }
+}
+
+fn queue_of(right: Option<&dyn SettleOnce>) -> String {
+    right.map(SettleOnce::queue).unwrap_or_default()
+}
+
+impl Drop for PortDelivery {
+    fn drop(&mut self) {
+        if let Some(right) = self.right.take() {
+            // A lease that was lost has been returned already.
+            let _ = right.settle(Nack::new().into());
+        }
+    }
+}
+
+impl Debug for PortDelivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortDelivery")
+            .field("about", &self.about)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> PortLoan<'a> {
+    /// A loan of an ordinary buffer of `len` bytes, for `place`, which gets it back.
+    pub fn new(len: usize, place: impl PublishOnce + 'a) -> Self {
+        Self {
+            place: Some(Box::new(place)),
+            bytes: vec![0; len],
+        }
+    }
+
+    /// Sends what was written, and returns the message's id.
+    ///
+    /// # Errors
+    /// [`SendError`] when the queue was removed, in a forked child, or when the transport fails.
+    pub fn publish(mut self) -> Result<MessageId, SendError> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let place = self.place.take();
+        let place = place.expect("a loan is published once, by value");
+        let published = place.publish(bytes);
+        published.map_err(|failure| failure.of(place.queue()))
+    }
+}
+
+impl Deref for PortLoan<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for PortLoan<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for PortLoan<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.abandon();
+        }
+    }
+}
