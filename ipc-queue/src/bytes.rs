@@ -405,8 +405,7 @@ impl ByteReceiver {
     /// [`RecvError`] when the queue is closed and drained, or cannot be used.
     #[inline(always)]
     pub fn recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
-        let received = self.port_recv(Wait::Forever);
-        received.map_err(|error| error.into_recv(self.queue()))
+        self.receive(Wait::Forever, |error| error.into_recv(self.queue()))
     }
 
     /// Returns a message if there is one.
@@ -415,8 +414,7 @@ impl ByteReceiver {
     /// [`TryRecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
     #[inline(always)]
     pub fn try_recv(&self) -> Result<ByteDelivery<'_>, TryRecvError> {
-        let received = self.port_recv(Wait::No);
-        received.map_err(|error| error.into_try_recv(|| self.queue()))
+        self.receive(Wait::No, |error| error.into_try_recv(|| self.queue()))
     }
 
     /// Blocks until there is a message, for at most `timeout`.
@@ -441,8 +439,7 @@ impl ByteReceiver {
     /// As [`recv_timeout`](Self::recv_timeout): a receiver told not to wait has waited for no time.
     #[inline(always)]
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
-        let received = self.port_recv(wait);
-        received.map_err(|error| error.into_recv_timeout(self.queue()))
+        self.receive(wait, |error| error.into_recv_timeout(self.queue()))
     }
 
     /// The queue's address, without credentials, for errors.
@@ -453,10 +450,26 @@ impl ByteReceiver {
 
     #[inline(always)]
     pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
+        self.receive(wait, |error| error)
+    }
+
+    /// In one match, so that a delivery is made where it stays.
+    #[inline(always)]
+    fn receive<E>(
+        &self,
+        wait: Wait,
+        failed: impl FnOnce(RecvPortError) -> E,
+    ) -> Result<ByteDelivery<'_>, E> {
         match &self.port {
             #[cfg(target_os = "linux")]
-            In::Shm(receiver) => Ok(receiver.receive(wait)?.into()),
-            In::Other(port) => Ok(port.recv(wait)?.into()),
+            In::Shm(receiver) => match receiver.receive(wait) {
+                Ok(delivery) => Ok(delivery.into()),
+                Err(error) => Err(failed(error)),
+            },
+            In::Other(port) => match port.recv(wait) {
+                Ok(delivery) => Ok(delivery.into()),
+                Err(error) => Err(failed(error)),
+            },
         }
     }
 
