@@ -1,8 +1,8 @@
-//! A value that refuses to be encoded where its encoding would lose something without an error.
+//! A serializer wrapper that refuses values which their encoding would silently change.
 //!
-//! It hands everything on to the encoding's own serializer, and looks at what is only to be seen
-//! there: a field that postcard leaves out and then misses, a number for which JSON has no form, an
-//! option in an option.
+//! It forwards everything to the encoding's own serializer. It checks what only a serializer sees:
+//! a skipped field, which postcard would later miss; a number that JSON cannot represent; an option
+//! within an option.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,13 +14,13 @@ use serde::ser::{
 
 use crate::Encoding;
 
-/// What an encoding would lose.
+/// The rules of one encoding, and the first rule that a value broke.
 pub(crate) struct Rules {
     encoding: Encoding,
     broken: Cell<Option<Broken>>,
 }
 
-/// What would have been lost.
+/// The rule that a value broke.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Broken {
     Skipped(&'static str),
@@ -66,9 +66,9 @@ impl fmt::Display for Broken {
         match self {
             Self::Skipped(field) => write!(
                 f,
-                "it leaves out the field {field:?} (skip_serializing_if), which postcard can't: \
-                 remove that attribute, or create the queue with Encoding::MessagePack or \
-                 Encoding::Json"
+                "postcard can't leave out a field, and {field:?} is skipped \
+                 (skip_serializing_if): remove that attribute, or create the queue with \
+                 Encoding::MessagePack or Encoding::Json"
             ),
             Self::NotFinite => f.write_str(
                 "JSON has no form for a number that is infinite or not a number: create the queue \
@@ -82,7 +82,7 @@ impl fmt::Display for Broken {
     }
 }
 
-/// A value, and what holds for it.
+/// A value together with the rules of its encoding.
 pub(crate) struct Value<'v, T: ?Sized> {
     value: &'v T,
     rules: &'v Rules,
@@ -110,7 +110,7 @@ impl<T: Serialize + ?Sized> Serialize for Value<'_, T> {
     }
 }
 
-/// An encoding's serializer, and what is looked at.
+/// An encoding's serializer together with the rules to check.
 struct Faithful<'r, S> {
     inner: S,
     rules: &'r Rules,
@@ -128,7 +128,7 @@ impl<S: Serializer> Faithful<'_, S> {
     }
 }
 
-/// What has parts.
+/// The serializer of a compound value: a sequence, a map, a struct.
 struct Parts<'r, C> {
     inner: C,
     rules: &'r Rules,
@@ -320,7 +320,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
         Ok(Parts { inner, rules })
     }
 
-    /// Without a text in between.
+    /// Forwarded, so that the encoding can write the value without an intermediate `String`.
     #[inline]
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.inner.collect_str(value)
