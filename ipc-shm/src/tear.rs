@@ -5,8 +5,9 @@
 //!
 //! | words | from | to | when |
 //! |---|---|---|---|
+//! | writing | empty | the range | before its first byte changes |
 //! | writing | the range | empty | after its last byte changed, and after `torn` was trimmed |
-//! | torn | any | union with `writing` | by the next holder if set; it then empties `writing` |
+//! | torn | any | union with `writing` | by the next holder, which then empties `writing` |
 //! | torn | any | the rest of it | after a write that covers all of it, or one end |
 //! | torn | any | empty | when a caller accepts the bytes as they are |
 //!
@@ -16,7 +17,6 @@
 //! need are cleared by writing them.
 //!
 //! This module does not copy bytes, and does not lock.
-//! Does not copy anything, nor lock.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
