@@ -52,9 +52,11 @@ pub struct QueueSettings {
     /// A message that waited this long is delivered before new ones of the next higher priority.
     /// After twice this time it is delivered before new ones of the priority above that. 1 ms to 1
     /// year.
-    pub ageing: Duration,
+    // The alias reads settings that a NATS server stores under the former name.
+    #[serde(alias = "ageing")]
+    pub aging: Duration,
     /// The time for which a message's key is remembered, so that the message is not sent twice.
-    /// `None`: messages have no keys. 1 ms to 1 year, rounded to milliseconds.
+    /// `None`: messages have no keys. 1 ms to 1 year, in whole milliseconds.
     pub dedup_window: Option<Duration>,
     /// The minimum number of keys that are remembered at once. 64 to 16,777,216, a power of two.
     pub dedup_keys: u32,
@@ -105,7 +107,7 @@ impl QueueSettings {
             ("lease", format!("{:?}", self.lease)),
             ("max_participants", self.max_participants.to_string()),
             ("priorities", self.priorities.to_string()),
-            ("ageing", format!("{:?}", self.ageing)),
+            ("aging", format!("{:?}", self.aging)),
             ("dedup_window", format!("{:?}", self.dedup_window)),
             ("dedup_keys", self.dedup_keys.to_string()),
         ]
@@ -156,7 +158,7 @@ impl QueueSettings {
         )?;
         for (field, time) in [
             ("lease (in ms)", self.lease),
-            ("ageing (in ms)", Some(self.ageing)),
+            ("aging (in ms)", Some(self.aging)),
             ("dedup_window (in ms)", self.dedup_window),
         ] {
             let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -212,7 +214,7 @@ impl Default for QueueSettings {
             lease: None,
             max_participants: 256,
             priorities: false,
-            ageing: Duration::from_secs(10),
+            aging: Duration::from_secs(10),
             dedup_window: None,
             dedup_keys: 4096,
         }
@@ -285,10 +287,23 @@ mod tests {
         assert!(refused(|s| s.backoff = Backoff::List(Vec::new())).contains("list"));
         assert!(refused(|s| s.max_participants = 504).contains("max_participants"));
         assert!(refused(|s| s.lease = Some(Duration::from_micros(5))).contains("lease"));
-        assert!(refused(|s| s.ageing = Duration::ZERO).contains("ageing"));
+        assert!(refused(|s| s.aging = Duration::ZERO).contains("aging"));
         assert!(refused(|s| s.dedup_window = Some(Duration::ZERO)).contains("dedup_window"));
         assert!(refused(|s| s.dedup_keys = 63).contains("dedup_keys"));
         assert!(refused(|s| s.dedup_keys = 65).contains("power of two"));
+    }
+
+    #[cfg(feature = "json")]
+    #[test]
+    fn settings_stored_under_a_former_name_are_read() {
+        let settings = QueueSettings::default();
+        let text = serde_json::to_string(&settings).unwrap();
+        let former = text.replace("\"aging\"", "\"ageing\"");
+        assert_ne!(text, former);
+        assert_eq!(
+            serde_json::from_str::<QueueSettings>(&former).unwrap(),
+            settings
+        );
     }
 
     #[test]
