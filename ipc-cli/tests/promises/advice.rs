@@ -387,7 +387,7 @@ fn a_folder_of_another_user_is_avoided_as_told() {
     };
     assert_eq!(ended.code, 0, "{ended:?}");
     advises(&ended, "belongs to user 12345");
-    advises(&ended, "set IPC_SHM_DIR to a folder of our own");
+    advises(&ended, "set IPC_SHM_DIR to a folder of user");
 }
 
 #[test]
