@@ -60,7 +60,7 @@ fn live(
     every: Duration,
     end: &EndSignals,
 ) -> Result<()> {
-    /// The time between two checks if `top` has to stop.
+    /// The time between two checks for a request to stop.
     const SLICE: Duration = Duration::from_millis(100);
     loop {
         terminal.draw(|frame| picture::draw(frame, watch.view()))?;

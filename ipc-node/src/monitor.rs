@@ -8,8 +8,8 @@ use ipc_proto::{Message, SenderId};
 /// Remembers when the last message of each sender arrived.
 ///
 /// Every message is a sign of life; a `Heartbeat` has no other purpose. Without shared memory a
-/// dead sender cannot be told from a slow one. So the monitor only tells if a message arrived in
-/// time. It reads no clock: the caller passes the time.
+/// dead sender cannot be told from a slow one. So the monitor only reports whether a message
+/// arrived in time. It reads no clock: the caller passes the time.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Events for `tracing`. They are rare: none is on a path taken for each message. All of them are
-//! listed here with their fields. Without a subscriber, which is up to the program, they go
-//! nowhere.
+//! listed here with their fields. The program decides on a subscriber; without one the events are
+//! dropped.
 
 use std::io;
 

@@ -210,7 +210,7 @@ impl Entry {
             len: self.len.load(Ordering::SeqCst),
             mark: (mark != NO_MARK).then_some(mark),
         };
-        // The fields above are read before the version is read again.
+        // Keeps the second read of the version after the reads of the fields.
         fence(Ordering::SeqCst);
         let unchanged = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
         let inside = address.checked_sub(range.start)? < range.len;

@@ -1,12 +1,12 @@
-//! Decides if a process is gone, based on facts from the kernel only, never on a time-out.
+//! Decides whether a process is gone, from facts of the kernel only, never by a time-out.
 //!
 //! Either of two facts is enough:
 //!
 //! - The open-file-description lock on the byte of its membership is free. The kernel frees the
 //!   lock when the last copy of the descriptor is closed, so at exit and at `exec`, in any PID
 //!   namespace. A forked child that outlives its parent keeps the lock.
-//! - From the same PID namespace: its pidfd is readable (it ended, reaped or not), or no such
-//!   process exists, or another process now has the number, as its start time shows.
+//! - From the same PID namespace: its pidfd is readable (it ended, reaped or not), or no process
+//!   has its number. The same holds if another process has the number, as its start time shows.
 //!
 //! In all other cases the process counts as alive, even if it is stopped or its state is unknown.
 
@@ -96,7 +96,7 @@ pub enum NoPidfd {
     Unwatchable,
 }
 
-/// Returns `true` if the process that locked `byte` of `file`, through another descriptor than
+/// Returns `true` if the process that locked `byte` of `file`, through a descriptor other than
 /// ours, is certainly gone.
 ///
 /// Reading `/proc` and opening a pidfd costs about fifty times as much as checking the lock. That
@@ -175,7 +175,7 @@ fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
 /// counted from its end.
 ///
 /// Returns `None` in a time namespace that shifts the time since boot. Some kernels also shift this
-/// field, so the same process would have different start times in different namespaces, and would
+/// field. The same process would then have different start times in different namespaces, and would
 /// seem to be two processes.
 fn start_ticks(pid: u32) -> Option<u64> {
     if clock::is_boottime_shifted() {

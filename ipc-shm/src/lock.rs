@@ -10,8 +10,8 @@
 //!
 //! Every change is a compare-and-swap of the exact word, and a membership is never reused. So only
 //! one of several waiters inherits the lock, and a holder that is gone cannot come back. A holder
-//! is a process. Its threads exclude each other by the same word: a thread that finds its own
-//! process there waits as for any other, but does not check if that process is alive.
+//! is a process. Its threads exclude each other by the same word. A thread that finds its own
+//! process there waits as for any other, but does not check whether that process is alive.
 //!
 //! The holder may die at any moment. It may also be stopped; then the others wait. They take the
 //! lock only if the kernel says that the holder is gone (see `liveness`).
@@ -397,8 +397,8 @@ impl LockGuard<'_> {
         self.inherited
     }
 
-    /// Fails if the segment's file is known to be truncated. Called after a read or a write, it
-    /// tells if that used shared memory.
+    /// Fails if the segment's file is known to be truncated. Success after a read or a write means
+    /// that it used shared memory.
     ///
     /// # Errors
     /// [`LockError::Truncated`].

@@ -240,7 +240,7 @@ impl Mapping {
     ///
     /// # Safety
     /// While the slice lives, no other code, in this process or another, reads or writes these
-    /// bytes, and none of them is handed out as an atomic word.
+    /// bytes. None of them is handed out as an atomic word.
     #[expect(
         clippy::mut_from_ref,
         reason = "exclusive by the caller's promise, not by this borrow"

@@ -106,7 +106,7 @@ pub struct Participant {
     pub beats: u64,
 }
 
-/// The state in a slot's first word. Only the kernel knows if a `Live` process still runs.
+/// The state in a slot's first word. Only the kernel knows whether a `Live` process still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// The slot has no owner.

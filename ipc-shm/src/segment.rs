@@ -93,7 +93,7 @@ pub struct SystemError {
     pub source: io::Error,
 }
 
-/// Tells if a call created what it opened.
+/// The origin of an opened segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     /// It existed before.
@@ -116,7 +116,7 @@ impl Segment {
     /// Opens or creates the segment of that name.
     ///
     /// Of several processes that do this at the same time, one creates the segment and all get the
-    /// same one. The returned flag tells if this call created it.
+    /// same one. The second value says whether this call created it.
     ///
     /// # Errors
     /// As [`open`](Self::open) and [`create`](Self::create), except `NotFound` and `Exists`.
@@ -192,8 +192,8 @@ impl Segment {
     /// Returns `true` if its file was truncated while mapped. Everything written to it now may be
     /// lost.
     ///
-    /// Once `true`, it stays `true`. Called *after* a change, it tells if the change can have
-    /// reached others: a change in private zeroes is made after the flag is set.
+    /// Once `true`, it stays `true`. Check it *after* a change: if it is then `false`, the change
+    /// was made in shared memory, because the flag is set before private zeroes can be written.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.flags().load(Ordering::SeqCst) & TRUNCATED != 0
@@ -209,8 +209,9 @@ impl Segment {
     /// [watcher](crate::watch).
     ///
     /// Sets a flag for all processes if the file is too short, has lost its first word, or was
-    /// deleted by other code. Not noticed: a file that was truncated inside its body and extended
-    /// again, if no process touched the missing part; and a deleted file that has a second name.
+    /// deleted by other code. It does not notice a file that was truncated inside its body and
+    /// extended again, if no process touched the missing part. Nor does it notice a deleted file
+    /// that has a second name.
     ///
     /// # Errors
     /// [`FileLoss`], if only this process is affected. Nothing is then concluded from the file, and
@@ -272,8 +273,7 @@ impl Segment {
     }
 
     /// Returns the flags of the segment and of its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and
-    /// 63 ([`TRUNCATED`]) belong to the segment. Any process sets bits; none clears a segment's
-    /// bit.
+    /// 63 ([`TRUNCATED`]) belong to the segment. Any process may set these three; none clears them.
     #[must_use]
     pub fn flags(&self) -> &AtomicU64 {
         self.word(layout::FLAGS)

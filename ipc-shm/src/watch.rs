@@ -109,7 +109,7 @@ pub fn nudge() {
 }
 
 const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
-/// Interval of the checks while some peers have no pidfd.
+/// The interval of the checks while some peers have no pidfd.
 
 struct Watcher {
     generation: Generation,

@@ -44,7 +44,7 @@ static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 /// this one.
 pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
     LazyLock::force(&GROUP);
-    // Decides only how long to wait. The lock tells if the pool is gone.
+    // Decides only how long to wait. The lock shows whether the pool is gone.
     let pool = getppid();
     let pipe = io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;

@@ -117,7 +117,7 @@ fn lose_descriptor(namespace: &Namespace) {
     assert_lost(&buffer, number);
     say("lost");
     listen();
-    // This is the error's advice.
+    // Follows the error's advice.
     let again = connect(namespace);
     again.write_at(0, b"again").unwrap();
     drop(buffer);
@@ -241,7 +241,7 @@ fn use_while_it_goes(namespace: &Namespace) {
     };
     assert!(matches!(error, LockError::Deleted { .. }), "{error}");
     assert!(error.to_string().contains("RemoveIPC"), "{error}");
-    // This is the error's advice. The name is free now, or belongs to a new buffer.
+    // Follows the error's advice. The name is free now, or belongs to a new buffer.
     match SharedBuffer::connect(namespace, "b") {
         Err(BufferError::Open(OpenError::NotFound { .. })) => {}
         Ok(other) => assert_eq!(other.read_to_vec(0, 3).unwrap(), b"new"),

@@ -493,8 +493,8 @@ fn fork_into_pid_namespace() {
     let (child, ()) = in_forked_child((), |()| {
         let child = ProcessIdentity::current();
         assert_eq!(child.pid, 1);
-        // The child sees its parent's `/proc`, which knows it by another number. So it cannot tell
-        // its namespace.
+        // The child sees its parent's `/proc`, which knows it by another number. So it cannot
+        // identify its own namespace.
         assert_eq!(child.pid_namespace, 0);
     });
     assert_ended_well(child);
@@ -549,8 +549,8 @@ fn killed_creators_leave_complete_buffers_or_nothing() {
             creator.expect("again");
             assert_whole_if_there(namespace);
         }
-        // A random moment within a round, which takes about ten thousand times as long as one
-        // iteration.
+        // Kills at a random moment within a round. A round takes about ten thousand times as long
+        // as one iteration of this loop.
         (0..fastrand::u32(0..30_000)).for_each(|_| std::hint::spin_loop());
         creator.kill();
         assert_whole_if_there(namespace);
