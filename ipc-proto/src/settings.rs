@@ -118,29 +118,7 @@ impl QueueSettings {
     /// # Errors
     /// [`SettingsError`] names the first invalid field.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check(
-            "capacity",
-            self.capacity.into(),
-            1,
-            Self::MAX_CAPACITY.into(),
-        )?;
-        check(
-            "inline_bytes",
-            self.inline_bytes.into(),
-            0,
-            Self::MAX_INLINE_BYTES.into(),
-        )?;
-        let (given, most) = (
-            self.max_message_bytes.into(),
-            Self::MAX_MESSAGE_BYTES.into(),
-        );
-        check("max_message_bytes", given, 0, most)?;
-        if self.max_message_bytes > self.inline_bytes {
-            // The pool must have room for one message of the maximum size, or that message could
-            // never be sent.
-            let least = self.max_message_bytes.into();
-            check("pool_bytes", self.pool_bytes, least, 1 << 40)?;
-        }
+        self.check_sizes()?;
         for (field, limit) in [
             ("attempt_limit", self.attempt_limit),
             ("crash_limit", self.crash_limit),
@@ -165,6 +143,37 @@ impl QueueSettings {
             let (least, most) = (millis(Self::MIN_LEASE), millis(Self::MAX_LEASE));
             time.map_or(Ok(()), |time| check(field, millis(time), least, most))?;
         }
+        self.check_keys()
+    }
+
+    fn check_sizes(&self) -> Result<(), SettingsError> {
+        check(
+            "capacity",
+            self.capacity.into(),
+            1,
+            Self::MAX_CAPACITY.into(),
+        )?;
+        check(
+            "inline_bytes",
+            self.inline_bytes.into(),
+            0,
+            Self::MAX_INLINE_BYTES.into(),
+        )?;
+        let (given, most) = (
+            self.max_message_bytes.into(),
+            Self::MAX_MESSAGE_BYTES.into(),
+        );
+        check("max_message_bytes", given, 0, most)?;
+        if self.max_message_bytes > self.inline_bytes {
+            // The pool must have room for one message of the maximum size, or that message could
+            // never be sent.
+            let least = self.max_message_bytes.into();
+            check("pool_bytes", self.pool_bytes, least, 1 << 40)?;
+        }
+        Ok(())
+    }
+
+    fn check_keys(&self) -> Result<(), SettingsError> {
         check(
             "dedup_keys",
             self.dedup_keys.into(),

@@ -108,8 +108,8 @@ pub fn nudge() {
     watcher().nudge();
 }
 
-const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
 /// The interval of the checks while some peers have no pidfd.
+const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
 
 struct Watcher {
     generation: Generation,
@@ -125,8 +125,8 @@ struct Watcher {
     is_unreachable: AtomicBool,
 }
 
-static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
 /// The newest watcher. Written by [`watcher`] only. Its Release publishes the new `Watcher`.
+static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Returns the newest watcher. It may be a copy from the process that this one was forked from.
 fn current() -> Option<&'static Watcher> {

@@ -1,5 +1,5 @@
 //! A number is not an identity. These tests cover closed and reused descriptors, clocks and users
-//! of other namespaces, names deleted by other code, and limits of memory cgroups.
+//! of other namespaces, and names deleted by other code.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -41,7 +41,6 @@ pub fn run_role(namespace: &Namespace, role: &str) {
         }
         "odd folder" => odd_folder(),
         "madvise refused" => madvise_refused(namespace),
-        "small group" => small_group(namespace),
         other => panic!("no role is called {other:?}"),
     }
 }
@@ -59,7 +58,7 @@ fn outcome(result: Result<SharedBuffer, BufferError>) -> String {
     }
 }
 
-fn skip(test: &str, why: &str) {
+pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {}", why.trim());
 }
 
@@ -555,85 +554,4 @@ fn a_buffer_works_where_the_kernel_refuses_madvise() {
     let mut peer = scratch.start("identity madvise refused");
     peer.expect("done");
     assert!(peer.end().success());
-}
-
-// --- Memory ---
-
-const MIB: u64 = 1 << 20;
-
-/// Runs in a memory cgroup of 8 MiB.
-fn small_group(namespace: &Namespace) {
-    let error = SharedBuffer::create(namespace, "b", 16 << 20).unwrap_err();
-    let BufferError::Create(CreateError::MemoryLimit {
-        limit,
-        available,
-        needed,
-        ..
-    }) = &error
-    else {
-        panic!("{error}")
-    };
-    assert!(
-        *limit == 8 * MIB && *available <= 8 * MIB && *needed > 16 * MIB,
-        "{error}"
-    );
-    assert!(error.to_string().contains("allows 8.0 MiB"), "{error}");
-    let small = SharedBuffer::create(namespace, "b", 1 << 20).unwrap();
-    small.write_at(0, &vec![1; 1 << 20]).unwrap();
-    say("done");
-}
-
-/// A memory cgroup, removed when dropped.
-struct Group(PathBuf);
-
-impl Group {
-    fn new() -> Result<Self, String> {
-        let name = format!("ipc-shm-test-{}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (root, limit) = if v1.is_dir() {
-            (v1, "memory.limit_in_bytes")
-        } else {
-            (Path::new("/sys/fs/cgroup"), "memory.max")
-        };
-        let group = root.join(name);
-        fs::create_dir(&group).map_err(|error| format!("{}: {error}", group.display()))?;
-        let group = Self(group);
-        fs::write(group.0.join(limit), (8 * MIB).to_string())
-            .map_err(|error| format!("{limit}: {error}"))?;
-        Ok(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Repeats until the kernel has released the process that was in the group.
-        while let Err(error) = fs::remove_dir(&self.0) {
-            if error.kind() != std::io::ErrorKind::ResourceBusy {
-                break;
-            }
-            thread::yield_now();
-        }
-    }
-}
-
-#[test]
-fn a_buffer_larger_than_the_memory_cgroup_is_refused_with_figures() {
-    let group = match Group::new() {
-        Ok(group) => group,
-        Err(why) => {
-            let test = "a_buffer_larger_than_the_memory_cgroup_is_refused_with_figures";
-            return skip(test, &why);
-        }
-    };
-    let scratch = Scratch::new();
-    let mut command = Command::new("sh");
-    let enter = "echo $$ > \"$0\" && exec \"$@\"";
-    command
-        .args(["-c", enter])
-        .arg(group.0.join("cgroup.procs"));
-    command.arg(std::env::current_exe().unwrap());
-    let mut peer = scratch.start_by(command, "identity small group");
-    peer.expect("done");
-    let end = peer.end();
-    assert!(end.success(), "{end}");
 }

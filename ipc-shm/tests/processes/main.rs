@@ -1,10 +1,11 @@
 //! Tests with real processes that are killed, stopped and forked.
 
+mod creating;
 mod identity;
 mod support;
 mod truncated;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -12,12 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_shm::{
-    AccessError, Attachment, BufferError, BufferGuard, CreateError, Created, Expected, Header,
-    Inherited, JoinError, Kind, LockError, Namespace, OpenError, Participant, PayloadType,
-    ProcessIdentity, Segment, SharedBuffer,
+    AccessError, Attachment, BufferError, BufferGuard, Expected, Header, Inherited, JoinError,
+    Kind, LockError, Namespace, Participant, PayloadType, ProcessIdentity, Segment, SharedBuffer,
 };
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -36,15 +35,16 @@ fn role() {
         "hold" => hold(&namespace),
         "connect" => connect_and_wait(&namespace),
         "write for ever" => write_for_ever(&namespace),
-        "create and remove" => create_and_remove(&namespace),
+        "create and remove" => creating::create_and_remove(&namespace),
         "count" => count_for_ever(&namespace),
         "lock and fork" => lock_and_fork(&namespace),
         "fork and use" => fork_and_use(&namespace),
         "fork two" => fork_two(&namespace),
         "join in fork" => join_in_fork(&namespace),
         "fork into pid namespace" => fork_into_pid_namespace(),
-        "fill memory" => fill_memory(&namespace),
-        "limit files" => limit_files(&namespace),
+        "fill memory" => creating::fill_memory(&namespace),
+        "limit files" => creating::limit_files(&namespace),
+        "small group" => creating::small_group(&namespace),
         other => match other.split_once(' ') {
             Some(("cut", doing)) => truncated::run_role(&namespace, doing),
             Some(("identity", role)) => identity::run_role(&namespace, role),
@@ -509,143 +509,4 @@ fn a_child_forked_into_a_pid_namespace_does_not_report_its_parents() {
             .end()
             .success()
     );
-}
-
-// --- Creating ---
-
-fn create_and_remove(namespace: &Namespace) {
-    loop {
-        say("again");
-        drop(SharedBuffer::create(namespace, "b", 10_000).unwrap());
-        // Returns `false` if the test opened the buffer after the flag was set and finished the
-        // removal.
-        SharedBuffer::remove(namespace, "b").unwrap();
-    }
-}
-
-/// Asserts that there is a complete buffer or none.
-fn assert_whole_if_there(namespace: &Namespace) {
-    let bytes = match SharedBuffer::connect(namespace, "b") {
-        Ok(buffer) => buffer.read_to_vec(0, 10_000),
-        Err(BufferError::Open(OpenError::NotFound { .. })) => return,
-        Err(error) => panic!("an incomplete buffer: {error}"),
-    };
-    match bytes {
-        Ok(bytes) => assert_eq!(bytes, [0; 10_000]),
-        Err(error) => assert!(
-            matches!(error, AccessError::Lock(LockError::Removed { .. })),
-            "{error}"
-        ),
-    }
-}
-
-#[test]
-fn killed_creators_leave_complete_buffers_or_nothing() {
-    let scratch = Scratch::new();
-    let namespace = &scratch.namespace;
-    for _ in 0..200 {
-        let mut creator = scratch.start("create and remove");
-        for _ in 0..fastrand::u32(1..10) {
-            creator.expect("again");
-            assert_whole_if_there(namespace);
-        }
-        // Kills at a random moment within a round. A round takes about ten thousand times as long
-        // as one iteration of this loop.
-        (0..fastrand::u32(0..30_000)).for_each(|_| std::hint::spin_loop());
-        creator.kill();
-        assert_whole_if_there(namespace);
-        SharedBuffer::remove(namespace, "b").unwrap();
-        assert_eq!(SharedBuffer::list(namespace).unwrap(), []);
-        assert!(scratch.is_empty(), "the folders are left");
-    }
-}
-
-/// Runs on a file system of 1 MiB.
-fn fill_memory(namespace: &Namespace) {
-    full_file_system_is_an_error(namespace);
-    makers_share_memory_for_one(namespace);
-}
-
-/// Several processes create one buffer. Memory reserved by one is missing for the others, but all
-/// get the buffer.
-fn makers_share_memory_for_one(namespace: &Namespace) {
-    for _ in 0..10 {
-        let make = || SharedBuffer::open_or_create(namespace, "most", 600 << 10).unwrap();
-        let made = thread::scope(|scope| {
-            [(); 3]
-                .map(|()| scope.spawn(make))
-                .map(|maker| maker.join().unwrap())
-        });
-        let makers = made.iter().filter(|(_, created)| *created == Created::Yes);
-        assert_eq!(makers.count(), 1);
-        SharedBuffer::remove(namespace, "most").unwrap();
-    }
-}
-
-fn full_file_system_is_an_error(namespace: &Namespace) {
-    const MIB: u64 = 1 << 20;
-    let error = SharedBuffer::create(namespace, "huge", 8 << 20).unwrap_err();
-    let BufferError::Create(CreateError::NoSpace { free, needed, .. }) = &error else {
-        panic!("{error}")
-    };
-    assert!(
-        (MIB / 2..=MIB).contains(free) && *needed > 8 * MIB,
-        "{error}"
-    );
-    let figures = "has 1.0 MiB free, \"huge\" needs 8.0 MiB";
-    assert!(error.to_string().contains(figures), "{error}");
-
-    let half = SharedBuffer::create(namespace, "half", 512 << 10).unwrap();
-    let filler = File::create(namespace.path().join("filler")).unwrap();
-    let mut filled = 0;
-    while filler.write_at(&[1; 4096], filled).is_ok() {
-        filled += 4096;
-    }
-    let error = SharedBuffer::create(namespace, "more", 1).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            BufferError::Create(CreateError::NoSpace { free: 0, .. })
-        ),
-        "{error}"
-    );
-    // Its memory was never touched before, but it is reserved: no SIGBUS.
-    half.write_at(0, &vec![7; 512 << 10]).unwrap();
-    let other = SharedBuffer::connect(namespace, "half").unwrap();
-    assert_eq!(other.read_to_vec(0, 512 << 10).unwrap(), vec![7; 512 << 10]);
-    drop(filler);
-    fs::remove_file(namespace.path().join("filler")).unwrap();
-    SharedBuffer::create(namespace, "more", 1).unwrap();
-    for name in ["half", "more"] {
-        assert!(SharedBuffer::remove(namespace, name).unwrap());
-    }
-}
-
-#[test]
-fn a_full_file_system_is_an_error_with_figures_and_never_a_crash() {
-    let mut command = match unshare(&["--mount"]) {
-        Ok(command) => command,
-        Err(why) => return println!("skipped: {why}"),
-    };
-    let scratch = Scratch::new();
-    let mount = "mount -t tmpfs -o size=1m,mode=0700 none \"$0\" && exec \"$@\"";
-    command.args(["sh", "-c", mount]).arg(scratch.path());
-    command.arg(std::env::current_exe().unwrap());
-    assert!(scratch.start_by(command, "fill memory").end().success());
-}
-
-fn limit_files(namespace: &Namespace) {
-    const LIMIT: u64 = 64 << 10;
-    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, LIMIT).unwrap();
-    let error = SharedBuffer::create(namespace, "b", 64 << 10).unwrap_err();
-    let BufferError::Create(CreateError::FileSizeLimit { limit, needed, .. }) = &error else {
-        panic!("{error}")
-    };
-    assert!(*limit == LIMIT && *needed > LIMIT, "{error}");
-    SharedBuffer::create(namespace, "b", 8 << 10).unwrap();
-}
-
-#[test]
-fn a_limit_on_file_sizes_is_an_error_with_figures() {
-    assert!(Scratch::new().start("limit files").end().success());
 }
