@@ -129,7 +129,7 @@ impl<S: Serializer> Faithful<'_, S> {
 }
 
 /// The serializer of a compound value: a sequence, a map, a struct.
-struct Parts<'r, C> {
+struct Compound<'r, C> {
     inner: C,
     rules: &'r Rules,
 }
@@ -146,13 +146,13 @@ macro_rules! handed_on {
 impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Parts<'r, S::SerializeSeq>;
-    type SerializeTuple = Parts<'r, S::SerializeTuple>;
-    type SerializeTupleStruct = Parts<'r, S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Parts<'r, S::SerializeTupleVariant>;
-    type SerializeMap = Parts<'r, S::SerializeMap>;
-    type SerializeStruct = Parts<'r, S::SerializeStruct>;
-    type SerializeStructVariant = Parts<'r, S::SerializeStructVariant>;
+    type SerializeSeq = Compound<'r, S::SerializeSeq>;
+    type SerializeTuple = Compound<'r, S::SerializeTuple>;
+    type SerializeTupleStruct = Compound<'r, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Compound<'r, S::SerializeTupleVariant>;
+    type SerializeMap = Compound<'r, S::SerializeMap>;
+    type SerializeStruct = Compound<'r, S::SerializeStruct>;
+    type SerializeStructVariant = Compound<'r, S::SerializeStructVariant>;
 
     handed_on! {
         serialize_bool(bool);
@@ -251,14 +251,14 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_seq(len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_tuple(len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -269,7 +269,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_tuple_struct(name, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -284,14 +284,14 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
         let inner = self
             .inner
             .serialize_tuple_variant(name, index, variant, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_map(len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -302,7 +302,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     ) -> Result<Self::SerializeStruct, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_struct(name, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -317,7 +317,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
         let inner = self
             .inner
             .serialize_struct_variant(name, index, variant, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     /// Forwarded, so that the encoding can write the value without an intermediate `String`.
@@ -334,7 +334,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
 
 macro_rules! elements {
     ($($part:ident $method:ident;)*) => {$(
-        impl<C: $part> $part for Parts<'_, C> {
+        impl<C: $part> $part for Compound<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
@@ -360,7 +360,7 @@ elements! {
 
 macro_rules! fields {
     ($($part:ident)*) => {$(
-        impl<C: $part> $part for Parts<'_, C> {
+        impl<C: $part> $part for Compound<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
@@ -389,7 +389,7 @@ macro_rules! fields {
 
 fields! { SerializeStruct SerializeStructVariant }
 
-impl<C: SerializeMap> SerializeMap for Parts<'_, C> {
+impl<C: SerializeMap> SerializeMap for Compound<'_, C> {
     type Ok = C::Ok;
     type Error = C::Error;
 

@@ -134,8 +134,8 @@ impl<'c> Producer<'c> {
     }
 
     /// A producer of `len` values within this one.
-    fn parts(self, len: usize) -> Parts<'c> {
-        Parts {
+    fn parts(self, len: usize) -> ProducedParts<'c> {
+        ProducedParts {
             choices: self.choices,
             left: len,
         }
@@ -274,7 +274,7 @@ impl<'de> de::Deserializer<'de> for Producer<'_> {
             let choice = producer.choices.choose(variants.len());
             let variant = variants.get(choice);
             let name = variant.ok_or_else(|| Failed::new("the enum has no variants"))?;
-            visitor.visit_enum(Variant { name, producer })
+            visitor.visit_enum(ProducedVariant { name, producer })
         })
     }
 
@@ -283,18 +283,18 @@ impl<'de> de::Deserializer<'de> for Producer<'_> {
     }
 }
 
-struct Parts<'c> {
+struct ProducedParts<'c> {
     choices: &'c mut Choices,
     left: usize,
 }
 
-impl Parts<'_> {
+impl ProducedParts<'_> {
     fn produce<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Failed> {
         seed.deserialize(Producer::new(self.choices))
     }
 }
 
-impl<'de> SeqAccess<'de> for Parts<'_> {
+impl<'de> SeqAccess<'de> for ProducedParts<'_> {
     type Error = Failed;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(
@@ -309,7 +309,7 @@ impl<'de> SeqAccess<'de> for Parts<'_> {
     }
 }
 
-impl<'de> MapAccess<'de> for Parts<'_> {
+impl<'de> MapAccess<'de> for ProducedParts<'_> {
     type Error = Failed;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(
@@ -324,12 +324,12 @@ impl<'de> MapAccess<'de> for Parts<'_> {
     }
 }
 
-struct Variant<'c> {
+struct ProducedVariant<'c> {
     name: &'static str,
     producer: Producer<'c>,
 }
 
-impl<'de, 'c> EnumAccess<'de> for Variant<'c> {
+impl<'de, 'c> EnumAccess<'de> for ProducedVariant<'c> {
     type Error = Failed;
     type Variant = Producer<'c>;
 

@@ -285,7 +285,7 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
         let state = &mut *self.state;
         state.path.push((*variant).to_owned());
         let path = state.path.len();
-        let value = visitor.visit_enum(Variant {
+        let value = visitor.visit_enum(TracedVariant {
             name: variant,
             node,
             state,
@@ -416,13 +416,13 @@ impl<'de> MapAccess<'de> for Entry<'_> {
 }
 
 /// One variant of an enum.
-struct Variant<'t> {
+struct TracedVariant<'t> {
     name: &'static str,
     node: &'t mut Node,
     state: &'t mut State,
 }
 
-impl<'de> EnumAccess<'de> for Variant<'_> {
+impl<'de> EnumAccess<'de> for TracedVariant<'_> {
     type Error = Failed;
     type Variant = Self;
 
@@ -432,7 +432,7 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Variant<'_> {
+impl<'de> VariantAccess<'de> for TracedVariant<'_> {
     type Error = Failed;
 
     fn unit_variant(self) -> Result<(), Failed> {
