@@ -47,8 +47,8 @@ pub struct OutOfBounds {
 /// 1. `raw` stays mapped at the same address, with the same length, until the `Mapping` is dropped;
 ///    every view holds an `Arc` of it or borrows it.
 /// 2. `raw` begins on a page boundary, so an address has the same alignment as its offset.
-/// 3. A word handed out as an atomic is only ever used as an atomic of that size, by every process:
-///    the layouts keep words and payload bytes apart.
+/// 3. Every process uses a word that is handed out as an atomic only as an atomic of that size. The
+///    layouts keep words and payload bytes apart.
 #[derive(Debug)]
 pub struct Mapping {
     /// Dropped before the mapping that it protects.

@@ -192,8 +192,8 @@ impl Segment {
     /// Returns `true` if its file was truncated while mapped. Everything written to it now may be
     /// lost.
     ///
-    /// Once `true`, it stays `true`. Check it *after* a change: if it is then `false`, the change
-    /// was made in shared memory, because the flag is set before private zeroes can be written.
+    /// Once `true`, it stays `true`. Check it *after* a change: `false` then means that the change
+    /// was made in shared memory. The flag is set before private zeroes can be written.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.flags().load(Ordering::SeqCst) & TRUNCATED != 0

@@ -13,8 +13,8 @@
 //!
 //! The holder may be killed between any two stores. Each store leaves a state that names at least
 //! all torn bytes, and no bytes outside this write and the earlier torn range. So a range's start
-//! is stored before its end, because only the end makes it a range. Bytes that are named without
-//! need are cleared by writing them.
+//! is stored before its end, because only the end makes it a range. If intact bytes are named as
+//! well, writing them corrects that.
 //!
 //! This module does not copy bytes, and does not lock.
 
