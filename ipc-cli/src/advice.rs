@@ -15,7 +15,7 @@ pub const SETTINGS: [(&str, &str); 14] = [
     ("lease", "--lease"),
     ("max_participants", "--max-participants"),
     ("priorities", "--priorities"),
-    ("ageing", "--ageing"),
+    ("aging", "--aging"),
     ("dedup_window", "--dedup-window"),
     ("dedup_keys", "--dedup-keys"),
 ];

@@ -1,6 +1,7 @@
-//! `doctor`: what is wrong with the machine, the segments, and the processes that died.
+//! `doctor`: problems of the machine, of the segments, and of processes that died.
 //!
-//! Each finding that is not fine says what to do; a test does it and asks again.
+//! Each finding that is not fine includes advice. A test follows the advice and runs `doctor`
+//! again.
 
 mod machine;
 
@@ -22,7 +23,7 @@ use crate::table::{Column, Table, colored, plain};
 
 const COLUMNS: [Column; 3] = [("", 0), ("about", 0), ("what", 0)];
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grade {
     Fine,
@@ -70,7 +71,7 @@ impl Finding {
     }
 }
 
-/// Looks for what is wrong; with `repair` also does what the next user of each queue would do.
+/// Searches for problems. With `repair` it also does what the next user of each queue would do.
 pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     let mut findings = machine::findings();
     match address::siblings() {
@@ -99,8 +100,7 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     }
 }
 
-/// Returns the finding about an entry beside the namespaces: a folder that can't be used may hold
-/// queues.
+/// Returns the finding about an entry beside the namespaces: an unusable folder may contain queues.
 fn skipped(skipped: &Skipped) -> Finding {
     let about = skipped.path.display().to_string();
     let grade = match &skipped.reason {
@@ -155,7 +155,7 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     findings.extend(look_at_nodes(namespace));
 }
 
-/// Returns the command that removes an unusable file in the place of a queue.
+/// Returns the command that removes an unusable file with the name of a queue.
 fn removal(about: &str, error: &QueueError) -> String {
     match error {
         QueueError::Open(OpenError::NotAFile { path }) if holds_something(path) => {

@@ -48,7 +48,7 @@ pub struct Settings {
     pub priorities: bool,
     /// A message that waited this long counts as of the next higher priority [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub ageing: Option<Duration>,
+    pub aging: Option<Duration>,
     /// Let messages have keys, and remember each for this long [default: no keys]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub dedup_window: Option<Duration>,
@@ -71,7 +71,7 @@ impl Settings {
             )*};
         }
         given!(capacity inline_bytes max_message_bytes pool_bytes attempt_limit lease);
-        given!(crash_limit expiry_limit backoff max_participants ageing dedup_window dedup_keys);
+        given!(crash_limit expiry_limit backoff max_participants aging dedup_window dedup_keys);
         if self.priorities {
             options = options.priorities(true);
         }
@@ -87,8 +87,8 @@ pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
     let lease = settings
         .lease
         .map_or_else(|| "until its holder dies".to_owned(), show::time);
-    let (priorities, ageing) = match settings.priorities {
-        true => ("four", show::time(settings.ageing)),
+    let (priorities, aging) = match settings.priorities {
+        true => ("four", show::time(settings.aging)),
         false => ("none", "not used".to_owned()),
     };
     let (window, keys) = match settings.dedup_window {
@@ -110,7 +110,7 @@ pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
         ("lease", lease),
         ("max-participants", settings.max_participants.to_string()),
         ("priorities", priorities.to_owned()),
-        ("ageing", ageing),
+        ("aging", aging),
         ("dedup-window", window),
         ("dedup-keys", keys),
     ]
@@ -210,7 +210,7 @@ mod tests {
             backoff_in_words(&defaults.backoff),
             defaults.max_participants.to_string(),
             defaults.dedup_keys.to_string(),
-            humantime::format_duration(defaults.ageing).to_string(),
+            humantime::format_duration(defaults.aging).to_string(),
         ] {
             assert!(
                 help.contains(&format!("[default: {default}]")),

@@ -1,7 +1,7 @@
-//! `top`: queues as they change.
+//! `top`: a live view of queues.
 //!
-//! Reads the queues through mappings that can only be read, works out rates from two looks, and
-//! draws. How long somebody holds a message is counted from when it was first seen here.
+//! Reads the queues through read-only mappings, computes rates from two samples, and draws. The
+//! time that a message is held counts from the first sample that shows it.
 
 mod picture;
 mod svg;
@@ -21,7 +21,7 @@ use crate::show::{self, Show};
 use crate::signals::EndSignals;
 use watch::{Scope, Watch};
 
-/// Watches until told to stop; or, where the output can't be drawn on, samples twice and prints.
+/// Watches until stopped. If the output cannot be drawn on, samples twice and prints.
 pub fn top(
     what: Option<&str>,
     every: Duration,
@@ -60,7 +60,7 @@ fn live(
     every: Duration,
     end: &EndSignals,
 ) -> Result<()> {
-    /// Between two looks at whether to stop.
+    /// The time between two checks for a request to stop.
     const SLICE: Duration = Duration::from_millis(100);
     loop {
         terminal.draw(|frame| picture::draw(frame, watch.view()))?;
@@ -86,7 +86,7 @@ fn live(
     }
 }
 
-/// One picture, as high as what there is to see.
+/// Draws one picture, as high as its content.
 fn still(watch: &Watch, width: u16) -> Result<Buffer> {
     let backend = TestBackend::new(width, picture::height(watch.view()));
     let mut terminal = Terminal::new(backend)?;

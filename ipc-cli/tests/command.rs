@@ -195,7 +195,7 @@ fn headers_are_sent_and_shown_wherever_messages_are() {
     let send = |header: &str| place.run(&["send", &name, "one", "--header", header]);
     let refused = [
         ("tenant", "NAME=VALUE"),
-        ("Tenant=acme", "not a header name"),
+        ("Tenant=acme", "invalid header name"),
     ];
     for (header, advice) in refused {
         let output = send(header);

@@ -1,10 +1,12 @@
-//! Control messages: to every node, or to one that is named. They never wait behind data.
+//! Control messages, to all nodes or to one named node. They never wait behind data.
 //!
-//! Each node that listens has an inbox, a small queue of its own, so whatever else is full or paused, there is room. It
-//! belongs to one membership, whose slot and epoch it is named after: whoever takes over a dead node's name gets none of
-//! its messages, and the inbox of a membership that is over can be removed by anybody at any time. So what a killed node
-//! leaves goes with the next node that joins, or the next message to all.
-//! Nothing blocks whoever sends: an inbox that nobody reads is full some day, and that is said.
+//! Each node that receives control messages has an inbox: a small queue of its own. So there is
+//! room even when other queues are full or paused. The inbox belongs to one membership and is named
+//! after its slot and epoch. So a process that takes over a dead node's name gets none of its
+//! messages, and any process can remove the inbox of a membership that is over. The next node that
+//! joins, or the next message to all nodes, removes what a killed node left.
+//!
+//! Sending never blocks: an inbox that is not read fills up, and sending to it is then an error.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,83 +27,83 @@ use thiserror::Error;
 
 use crate::registry::Registry;
 
-/// Where a node gets its control messages. Removed when dropped.
+/// The receiving end of a node's control messages. The inbox is removed when this is dropped.
 #[derive(Debug)]
 pub struct Inbox<T> {
     receiver: ByteReceiver,
     namespace: Namespace,
     name: Name,
     listening: Arc<AtomicBool>,
-    /// The membership lasts as long as its inbox.
+    /// Keeps the membership for as long as its inbox exists.
     _attachment: Arc<Attachment>,
     content: PhantomData<fn() -> T>,
 }
 
-/// Whom a message to all reached.
+/// The report about a message to all nodes.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Those in whose inboxes it is.
+    /// The nodes in whose inboxes the message is.
     pub reached: Vec<String>,
-    /// Those that are there and did not get it, and why.
+    /// The nodes that exist but did not get the message, each with the reason.
     pub missed: Vec<(String, ControlError)>,
 }
 
-/// Why a control message did not get there, or a node can't listen.
+/// The reason why a control message was not delivered, or why a node cannot receive any.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// No node of that name is there.
+    /// No node has that name.
     #[error("no node {node:?} is there: `ipc nodes` lists those that are")]
     NoSuchNode {
         /// The name.
         node: String,
     },
-    /// The node is there, and has no inbox.
+    /// The node exists but has no inbox.
     #[error("node {node:?} does not listen: it has no inbox")]
     NotListening {
         /// Its name.
         node: String,
     },
-    /// The node has not read what it was told before.
+    /// The node has not read its earlier messages.
     #[error(
         "node {node:?} has {unread} unread control messages and room for no more: it hangs, or does not read"
     )]
     Full {
         /// Its name.
         node: String,
-        /// How many.
+        /// The number of unread messages.
         unread: u32,
     },
-    /// This node listens already.
+    /// This node already has an inbox.
     #[error("this node has an inbox already: keep using that")]
     Listening,
-    /// The message can't be sent.
+    /// The message cannot be sent.
     #[error("the control message can't be sent: {0}")]
     Send(#[from] SendError),
     /// The message has no encoding.
     #[error(transparent)]
     Encode(#[from] CodecError),
-    /// The inbox can't be made or used.
+    /// The inbox cannot be created or used.
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
 
-/// How many messages nobody has read yet.
+/// The capacity of an inbox, in messages.
 const UNREAD: u32 = 64;
 const PREFIX: &str = "node-";
 const SUFFIX: &str = ".inbox";
 
 impl<T: DeserializeOwned> Inbox<T> {
-    /// The next control message. Waits as long as it takes.
+    /// Returns the next control message. Waits without a limit.
     ///
     /// # Errors
-    /// [`RecvFailure::Decode`] for a message that is not a `T`, which is gone then;
-    /// [`Unavailable::Removed`] when the inbox was removed.
+    /// [`RecvFailure::Decode`] for a message that is not a `T`, which is dropped;
+    /// [`Unavailable::Removed`] if the inbox was removed.
     pub fn recv(&self) -> Result<T, RecvError> {
         self.decoded(self.receiver.recv()?)
     }
 
-    /// The next control message, if there is one.
+    /// Returns the next control message, if there is one.
     ///
     /// # Errors
     /// Also [`TryRecvError::Empty`].
@@ -109,7 +111,7 @@ impl<T: DeserializeOwned> Inbox<T> {
         Ok(self.decoded(self.receiver.try_recv()?)?)
     }
 
-    /// The next control message, if it comes in time.
+    /// Returns the next control message, if it arrives in time.
     ///
     /// # Errors
     /// Also [`RecvTimeoutError::TimedOut`].
@@ -120,7 +122,7 @@ impl<T: DeserializeOwned> Inbox<T> {
     fn decoded(&self, delivery: ByteDelivery<'_>) -> Result<T, RecvError> {
         let told = codec::decode(delivery.payload());
         let (id, attempt) = (delivery.id(), delivery.attempt());
-        // Not delivered again: a process that dies over it has no use for it any more.
+        // Acked before it is handled: if the node dies over it, no other node needs it.
         let _ = delivery.ack();
         told.map_err(|source| {
             let failure = RecvFailure::Decode {
@@ -164,10 +166,10 @@ impl<T> Drop for Inbox<T> {
 }
 
 impl Registry {
-    /// Tells the node called `node`. Never blocks, and never waits behind data.
+    /// Sends a control message to the node `node`. Never blocks, and never waits behind data.
     ///
     /// # Errors
-    /// [`ControlError`] says why it is not in the node's inbox.
+    /// [`ControlError`] says why the message is not in the node's inbox.
     pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
         let payload = codec::encode(what)?;
         let mut present = self.present().into_iter();
@@ -178,10 +180,11 @@ impl Registry {
         self.put(node, member, &payload)
     }
 
-    /// Tells every node. Never blocks, and never waits behind data.
+    /// Sends a control message to every node. Never blocks, and never waits behind data.
     ///
     /// # Errors
-    /// [`ControlError::Encode`] if it has no encoding; what became of it at each node is in the answer.
+    /// [`ControlError::Encode`] if the message has no encoding. The returned report has the result
+    /// for each node.
     pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
         self.tell_all_but(None, what)
     }
@@ -236,13 +239,13 @@ impl Registry {
         self.remove_inboxes(|member| self.is_over(member));
     }
 
-    /// Removes those inboxes of the namespace.
+    /// Removes the inboxes of the members for which `which` returns `true`.
     pub(crate) fn remove_inboxes(&self, which: impl Fn(Member) -> bool) {
         remove_inboxes(self.namespace(), which);
     }
 }
 
-/// Removes those inboxes of a namespace.
+/// Removes the inboxes in a namespace of the members for which `which` returns `true`.
 pub(crate) fn remove_inboxes(namespace: &Namespace, which: impl Fn(Member) -> bool) {
     for name in ShmQueue::list(namespace).unwrap_or_default() {
         if member_of(&name).is_some_and(&which) {
@@ -268,7 +271,7 @@ fn open(namespace: &Namespace, name: &Name, mode: OpenMode) -> Result<ByteQueue,
     Ok(ByteQueue::over(Arc::new(queue)))
 }
 
-/// What the inbox of a membership is called.
+/// Returns the name of a membership's inbox.
 fn name_of(member: Member) -> Name {
     let name = format!("{PREFIX}{}-{}{SUFFIX}", member.index, member.epoch);
     Name::new(&name).expect("letters, digits, and short")

@@ -1,4 +1,4 @@
-//! The thread that beats.
+//! The heartbeat thread.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use flume::{RecvTimeoutError, Sender};
 use ipc_shm::Attachment;
 
-/// Beats at an interval until dropped.
+/// Sends a heartbeat at an interval until dropped.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     /// Dropped to stop the thread.

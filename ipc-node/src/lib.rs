@@ -1,4 +1,4 @@
-//! Who is there, who is well, and what they have done.
+//! The nodes of a namespace: their presence, their health, and their statistics.
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 #![forbid(unsafe_code)]
 

@@ -1,15 +1,15 @@
-//! Who is alive, from heartbeat *messages*: for transports that share no memory.
+//! Liveness from heartbeat *messages*, for transports without shared memory.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Message, SenderId};
 
-/// Remembers when each sender was last heard of.
+/// Remembers when the last message of each sender arrived.
 ///
-/// Any message is a sign of life, a `Heartbeat` is nothing but one. Without shared memory nobody can tell a dead
-/// sender from a slow one, so the answer is only whether it was heard of in time. Reads no clock: the caller
-/// says what time it is.
+/// Every message is a sign of life; a `Heartbeat` has no other purpose. Without shared memory a
+/// dead sender cannot be told from a slow one. So the monitor only reports whether a message
+/// arrived in time. It reads no clock: the caller passes the time.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -28,21 +28,22 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Notes that a message came at `now`.
+    /// Records that a message arrived at `now`.
     pub fn heard<T>(&mut self, message: &Message<T>, now: Instant) {
         let last = self.last_heard.entry(message.sender()).or_insert(now);
-        // Messages may be looked at out of order.
+        // Messages may be recorded out of order.
         *last = now.max(*last);
     }
 
-    /// Whether `sender` was heard of within `timeout` before `now`. Not, if never.
+    /// Returns `true` if a message of `sender` arrived within `timeout` before `now`. `false` for
+    /// an unknown sender.
     #[must_use]
     pub fn is_alive(&self, sender: SenderId, timeout: Duration, now: Instant) -> bool {
         let last = self.last_heard.get(&sender);
         last.is_some_and(|last| now.saturating_duration_since(*last) <= timeout)
     }
 
-    /// Those not heard of within `timeout` before `now`, who were once.
+    /// Returns the known senders of which no message arrived within `timeout` before `now`.
     pub fn silent(&self, timeout: Duration, now: Instant) -> impl Iterator<Item = SenderId> + '_ {
         let silent = move |sender: &SenderId| !self.is_alive(*sender, timeout, now);
         self.last_heard.keys().copied().filter(silent)

@@ -1,4 +1,4 @@
-//! A process's membership: start here.
+//! The membership of a process. Start here.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::heartbeat::Heartbeat;
 use crate::registry::{self, Health, NodeInfo, Registry, RegistryError};
 use crate::stats::{self, Counters, NodeStats};
 
-/// This process, as others see it. Leaves when dropped.
+/// This process as a node, visible to others. Dropping it leaves the namespace.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::stats::{self, Counters, NodeStats};
 /// let seen = Registry::open(&namespace)?.node("resizer-1", Duration::from_secs(10)).unwrap();
 /// assert_eq!((seen.health, seen.stats.messages_sent), (Health::Alive, 1));
 ///
-/// // A name is one live process's.
+/// // Only one live process can have a name.
 /// assert!(Node::join(&namespace, "resizer-1").is_err());
 /// drop(node);
 /// Registry::remove(&namespace)?;
@@ -44,12 +44,12 @@ pub struct Node {
     attachment: Arc<Attachment>,
     counters: Counters,
     timeout: Duration,
-    /// Whether it has an inbox.
+    /// `true` while the node has an inbox.
     listening: Arc<AtomicBool>,
     _heartbeat: Option<Heartbeat>,
 }
 
-/// How a node behaves.
+/// The behavior of a node.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct NodeOptions {
@@ -57,7 +57,7 @@ pub struct NodeOptions {
     timeout: Duration,
 }
 
-/// Why a process could not join.
+/// The reason why a process could not join.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -69,23 +69,23 @@ pub enum JoinError {
         "node {name:?} exists already, as process {pid}: choose another name, or stop that one"
     )]
     NameTaken {
-        /// Which name.
+        /// The name.
         name: String,
-        /// Who has it.
+        /// The process that has it.
         pid: u32,
     },
-    /// There is no table of nodes to join.
+    /// The table of nodes cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The table is full of live nodes.
+    /// Live nodes take all slots of the table.
     #[error(transparent)]
     Slot(#[from] SlotError),
-    /// No thread could be started to beat.
+    /// The heartbeat thread could not be started.
     #[error("can't start the heartbeat thread: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// A beat every 5 s; who has not beaten for 10 s is stale.
+/// A heartbeat every 5 s. A node without a heartbeat for 10 s is stale.
 impl Default for NodeOptions {
     fn default() -> Self {
         Self {
@@ -96,25 +96,27 @@ impl Default for NodeOptions {
 }
 
 impl NodeOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Beats this often, from a thread of its own. It tells a stopped process from a running one, not a
-    /// busy one from a hung one: for that, see [`beat_by_hand`](Self::beat_by_hand).
+    /// Sends a heartbeat at this interval, from a thread of its own. That distinguishes a stopped
+    /// process from a running one, but not a busy process from a hung one: for that, see
+    /// [`beat_by_hand`](Self::beat_by_hand).
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
-    /// Beats only when the program calls [`Node::beat`], so that a hung one falls silent.
+    /// Sends a heartbeat only when the program calls [`Node::beat`], so the heartbeats of a hung
+    /// program stop.
     pub fn beat_by_hand(mut self) -> Self {
         self.interval = None;
         self
     }
 
-    /// After how long a silence [`Node::peers`] calls a node stale.
+    /// Sets the time without a heartbeat after which [`Node::peers`] reports a node as stale.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -123,7 +125,7 @@ impl NodeOptions {
     /// Joins `namespace` as `name`.
     ///
     /// # Errors
-    /// [`JoinError::NameTaken`] while a live process has the name. A dead one's name is free.
+    /// [`JoinError::NameTaken`] while a live process has the name. The name of a dead one is free.
     pub fn join(&self, namespace: &Namespace, name: &str) -> Result<Node, JoinError> {
         let name = Name::new(name)?;
         let (registry, attachment) = loop {
@@ -150,11 +152,12 @@ impl NodeOptions {
     }
 }
 
-/// Takes a slot under a name that no other live process has. `None`: the table was removed
-/// meanwhile.
+/// Takes a slot under a name that no other live process has. Returns `None` if the table was
+/// removed meanwhile.
 ///
-/// Whoever sees another after it took its slot backs off, so two never both keep the name. Two that see
-/// each other both back off and try again, at times that chance decides.
+/// A process that sees another holder after it took its slot gives the slot up, so two processes
+/// never both keep the name. Two that see each other both give up, and try again after random
+/// delays.
 fn take_name(
     namespace: &Namespace,
     registry: &Registry,
@@ -168,7 +171,7 @@ fn take_name(
             while registry.forget(Some(name.as_str())) {}
             let attachment = take_slot(namespace, registry, name)?;
             if registry.is_removed() {
-                // The slot may be in another table, of whose names we know nothing.
+                // The slot may be in another table, and the names in that one are unknown.
                 return Ok(None);
             }
             seen = registry.holder(name.as_str(), Some(attachment.member()));
@@ -202,7 +205,7 @@ fn take_slot(
 }
 
 impl Node {
-    /// Joins `namespace` as `name`, with the defaults.
+    /// Joins `namespace` as `name`, with the default options.
     ///
     /// # Errors
     /// As [`NodeOptions::join`].
@@ -210,24 +213,24 @@ impl Node {
         NodeOptions::new().join(namespace, name)
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Says that this process is well.
+    /// Records a heartbeat of this process.
     pub fn beat(&self) {
         self.attachment.beat();
     }
 
-    /// What to count messages with.
+    /// Returns the counters for messages.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What this node did so far.
+    /// Returns the statistics of this node so far.
     #[must_use]
     pub fn stats(&self) -> NodeStats {
         let slot = self
@@ -237,38 +240,41 @@ impl Node {
         stats::read(self.attachment.counters(), slot.beats)
     }
 
-    /// Whether the node called `name` is there, and beat within `timeout`. `None`: never heard of.
+    /// Returns the health of the node `name`, with `timeout` as the limit for its heartbeat. `None`
+    /// if the name is unknown.
     #[must_use]
     pub fn alive(&self, name: &str, timeout: Duration) -> Option<Health> {
         self.registry.node(name, timeout).map(|info| info.health)
     }
 
-    /// From now on, until the inbox is dropped, this node can be [told](Self::tell) things. One inbox at a time.
+    /// Opens this node's inbox. Until the inbox is dropped, other nodes can [send](Self::tell)
+    /// control messages to it. A node has at most one inbox at a time.
     ///
     /// # Errors
-    /// [`ControlError::Listening`] if it has one, `Queue` if none can be made.
+    /// [`ControlError::Listening`] if it already has an inbox, `Queue` if none can be created.
     pub fn inbox<T>(&self) -> Result<Inbox<T>, ControlError> {
         Inbox::open(self.registry.namespace(), &self.attachment, &self.listening)
     }
 
-    /// Tells the node called `node`. Never blocks, and never waits behind data.
+    /// Sends a control message to the node `node`. Never blocks, and never waits behind data.
     ///
     /// # Errors
-    /// [`ControlError`] says why it is not in the node's inbox.
+    /// [`ControlError`] says why the message is not in the node's inbox.
     pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
         self.registry.tell(node, what)
     }
 
-    /// Tells every other node. Never blocks, and never waits behind data.
+    /// Sends a control message to every other node. Never blocks, and never waits behind data.
     ///
     /// # Errors
-    /// [`ControlError::Send`] if it has no encoding; what became of it at each node is in the answer.
+    /// [`ControlError::Send`] if the message has no encoding. The returned report has the result
+    /// for each node.
     pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
         self.registry
             .tell_all_but(Some(self.attachment.member()), what)
     }
 
-    /// Every node of the namespace, this one included, also those of the past not forgotten yet.
+    /// Returns every known node of the namespace, including this one and former ones.
     #[must_use]
     pub fn peers(&self) -> Vec<NodeInfo> {
         self.registry.nodes(self.timeout)

@@ -1,17 +1,21 @@
-//! A supervised pool of worker processes: what `multiprocessing.Pool` is used for, without the hangs.
+//! A supervised pool of worker processes, comparable to Python's `multiprocessing.Pool`, but
+//! without its hangs.
 //!
-//! Jobs lie in a queue, so that a worker's death costs its job an attempt and no other anything: in shared memory, or wherever
-//! [the pool's address](PoolBuilder::at) says. A thread of the pool starts the workers, watches their pidfds, and starts others in
-//! their places; a second one reads the answers, so that whoever submits to a full queue never keeps answers from being read. Callers
-//! wait for tickets. Workers can also be [threads](PoolBuilder::threads), and [guests](PoolBuilder::join) from elsewhere may help.
+//! Jobs are kept in a queue, in shared memory or wherever [the pool's address](PoolBuilder::at)
+//! says. So a worker's death costs its own job an attempt, and affects no other job. One thread of
+//! the pool starts the workers, watches their pidfds and replaces them. A second thread reads the
+//! answers, so answers are read even while a caller waits to submit to a full queue. Callers wait
+//! for tickets. Workers can also be [threads](PoolBuilder::threads), and [remote
+//! workers](PoolBuilder::join) may help.
 //!
-//! Any worker may be killed at any time: its job comes to another, or is a dead letter when all attempts are used up, and
-//! its ticket says so. The pool's process may be killed: the workers see the end of a pipe and end, with whatever they started.
-//! Its queues are removed by them then or, in shared memory, by the next pool at the address or of
-//! the namespace. Which process has an address is decided by a lock of the kernel (`owner.rs`).
+//! Any worker may be killed at any time. Its job goes to another worker, or becomes a dead letter
+//! when all attempts are used up, and its ticket says so. The pool's process may also be killed.
+//! The workers then see the end of a pipe, and end together with the programs they started. They
+//! also remove the pool's queues. In shared memory the next pool at the address or in the namespace
+//! may do so instead. A lock of the kernel decides which process owns an address (`owner.rs`).
 //!
-//! Does not fork: workers are programs started anew. Waits for its own children only and, as PID 1,
-//! for what these leave in their process groups.
+//! The pool does not fork: workers are started as new programs. It waits only for its own children
+//! and, as PID 1, for the processes that they leave in their process groups.
 
 mod answers;
 mod builder;
@@ -74,30 +78,30 @@ use queues::Queues;
 use state::Shared;
 use wire::{GUEST, Place};
 
-/// Worker processes, and the jobs that they do.
+/// Worker processes and their jobs.
 ///
-/// For any number of threads. Dropped, its workers are killed, and open tickets are answered with
-/// [`JobError::PoolEnded`]; [`shutdown`](Self::shutdown) lets them finish first.
+/// Any number of threads can use it. Dropping it kills the workers and answers open tickets with
+/// [`JobError::PoolEnded`]. [`shutdown`](Self::shutdown) lets the workers finish first.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// Sets up a pool.
+    /// Returns a builder for a pool.
     pub fn builder() -> PoolBuilder {
         PoolBuilder::default()
     }
 
-    /// Removes what a killed pool left at an address. `Ok(false)`: there is nothing.
+    /// Removes what a killed pool left at an address. Returns `Ok(false)` if there is nothing.
     ///
-    /// A pool that starts at the address does this by itself: this is for addresses that nobody
-    /// comes back to. Over transports that are not this crate's own, nothing tells a killed pool
-    /// from a living one: there the queues are removed in any case.
+    /// A pool that starts at the address does this by itself, so this is for addresses that are not
+    /// used again. Over transports of other crates, a killed pool cannot be told from a live one.
+    /// There the queues are always removed.
     ///
     /// # Errors
     /// [`PoolError::Taken`] if the process of the pool there is alive; [`PoolError::Control`] if a
-    /// queue can't be removed.
+    /// queue cannot be removed.
     pub fn remove(address: &str) -> Result<bool, PoolError> {
         owner::remove(address)
     }
@@ -142,7 +146,7 @@ impl Pool {
             threads: Vec::new(),
         };
         let spawned = pool.spawn_threads(supervisor);
-        // Before the pool is dropped: its threads end by that.
+        // Before the pool is dropped, because this ends its threads.
         spawned.inspect_err(|_| drop(pool.shared.queues.remove(&pool.shared.place)))?;
         Ok(pool)
     }
@@ -163,10 +167,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Who works on what, and for how long.
+    /// Returns the state of all workers and jobs.
     ///
     /// # Errors
-    /// [`ControlError`] if the queue of jobs does not answer.
+    /// [`ControlError`] if the job queue does not answer.
     pub fn status(&self) -> Result<PoolStatus, ControlError> {
         let waiting = self.stats()?.0.ready;
         let workers = self.workers();
@@ -184,7 +188,7 @@ impl Pool {
         })
     }
 
-    /// The workers alone. Asks no queue, which over a network takes a while.
+    /// Returns the workers alone. Queries no queue, which takes time over a network.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerStatus> {
         let now = Instant::now();
@@ -204,59 +208,64 @@ impl Pool {
         workers.collect()
     }
 
-    /// Whether it has ended; [`PoolStatus::ended`] says why. Asks no queue.
+    /// Returns `true` if the pool has ended; [`PoolStatus::ended`] has the reason. Queries no
+    /// queue.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.shared.state().ended.is_some()
     }
 
-    /// The counters of its queues: of jobs, and of what workers say. After its end, those just before its queues were removed.
+    /// Returns the counters of its queues: of the jobs, and of the workers' reports. After its end,
+    /// these are the counters just before its queues were removed.
     ///
     /// # Errors
-    /// [`ControlError`] if one of them does not answer.
+    /// [`ControlError`] if a queue does not answer.
     pub fn stats(&self) -> Result<(QueueStats, QueueStats), ControlError> {
         let last = || self.shared.state().last_stats;
         if let Some(last) = last() {
             return Ok(last);
         }
-        // It may end meanwhile: then its queues are gone, and the last counters are there.
+        // The pool may end meanwhile. Its queues are then gone, but the last counters are kept.
         self.shared
             .queues
             .stats()
             .or_else(|error| last().ok_or(error))
     }
 
-    /// Where it is: whoever is to [join](PoolBuilder::join) it needs to know.
+    /// Returns the pool's address, which other processes need to [join](PoolBuilder::join) it.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.shared.place.address
     }
 
-    /// Kills the worker of this [number](WorkerStatus::number), as anybody could with its process: to see what becomes of a job then.
-    /// Without effect on guests, and on those that are gone.
+    /// Kills the worker with this [number](WorkerStatus::number), to test what happens to its job.
+    /// Has no effect on remote workers and on workers that are gone.
     pub fn kill_worker(&self, number: u64) {
         self.shared.state().condemned.push(number);
         self.shared.poke();
     }
 
-    /// Takes no more jobs, lets the workers finish those that there are, at most for the drain time-out, and ends.
+    /// Accepts no more jobs, lets the workers finish the existing ones within the drain time-out,
+    /// and ends.
     ///
     /// # Errors
-    /// [`PoolError::Ended`] if it ended otherwise, or some job had to be given up.
+    /// [`PoolError::Ended`] if it ended in another way, or if a job had to be given up.
     pub fn shutdown(self) -> Result<(), PoolError> {
         self.close()?;
         self.wait()
     }
 
-    /// Begins to end as [`shutdown`](Self::shutdown) does, and waits for nothing: [`has_ended`](Self::has_ended) says when it has.
+    /// Begins to end as [`shutdown`](Self::shutdown) does, but does not wait:
+    /// [`has_ended`](Self::has_ended) tells when the pool has ended.
     ///
     /// # Errors
-    /// [`ControlError`] if the queue of jobs could not be closed. The supervisor goes on trying.
+    /// [`ControlError`] if the job queue could not be closed. The supervisor keeps trying.
     pub fn close(&self) -> Result<(), ControlError> {
         self.shared.close()
     }
 
-    /// The same, and tells it to each worker by a [`Shutdown`](Kind::Shutdown) message of its own, behind the jobs that there are.
+    /// As [`close`](Self::close). Also sends each worker a [`Shutdown`](Kind::Shutdown) message,
+    /// after the existing jobs.
     ///
     /// # Errors
     /// As [`close`](Self::close).
@@ -264,15 +273,15 @@ impl Pool {
         self.shared.state().draining = true;
         let sender = self.shared.queues.jobs.sender();
         for _ in 0..self.shared.limits.workers {
-            // Who gets none sees that the queue is closed.
+            // A worker that gets no message sees that the queue is closed.
             let shutdown = SendOptions::new().kind(Kind::Shutdown).wait(Wait::No);
             let _ = sender.send_with(&[], &shutdown);
         }
         self.close()
     }
 
-    /// Waits until the pool has ended: after SIGTERM, if [that drains](PoolBuilder::sigterm_drains), or because its workers
-    /// can't start.
+    /// Waits until the pool has ended: after SIGTERM, if [that drains
+    /// it](PoolBuilder::sigterm_drains), or because its workers cannot start.
     ///
     /// # Errors
     /// As [`shutdown`](Self::shutdown).
@@ -302,7 +311,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Whether the pool ended as it should.
+/// Returns an error unless the pool ended as it should.
 fn end_of(shared: &Shared) -> Result<(), PoolError> {
     match shared.state().ended.clone() {
         Some(reason) if reason == supervisor::DRAINED => Ok(()),

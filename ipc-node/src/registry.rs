@@ -1,7 +1,8 @@
-//! The table of a namespace's nodes, for whoever wants to look without joining.
+//! The table of a namespace's nodes, for processes that read it without joining.
 //!
-//! One small segment per namespace. A slot keeps its node's name, beats and statistics after the node left or
-//! died, until the slots run out and the one that has been gone longest is taken over.
+//! There is one small segment for each namespace. A slot keeps its node's name, heartbeats and
+//! statistics after the node left or died. When the slots run out, the slot of the node that has
+//! been gone longest is reused.
 
 use std::time::Duration;
 
@@ -23,30 +24,31 @@ pub struct Registry {
     table: Participants,
 }
 
-/// What is known of one node.
+/// What is known about one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// What it called itself.
+    /// The name it gave itself.
     pub name: String,
-    /// Its process, in that process's PID namespace.
+    /// Its process number, in that process's PID namespace.
     pub pid: u32,
-    /// Whether it is there, and well.
+    /// Its health.
     pub health: Health,
-    /// How long ago it joined.
+    /// The time since it joined.
     pub joined_ago: Duration,
-    /// How long ago it last beat.
+    /// The time since its last heartbeat.
     pub last_beat_ago: Duration,
-    /// What it did.
+    /// Its statistics.
     pub stats: NodeStats,
 }
 
-/// Whether a node is there, and well.
+/// The presence and health of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Health {
-    /// Its process runs, and it beat within the time-out.
+    /// Its process runs, and its last heartbeat was within the time-out.
     Alive,
-    /// Its process exists but has not beaten for longer than the time-out: stopped, swapped out, or hung.
+    /// Its process exists, but its last heartbeat is older than the time-out: it is stopped,
+    /// swapped out, or hung.
     Stale,
     /// Its process ended without leaving. The kernel says so, whatever the time-out.
     Dead,
@@ -58,21 +60,21 @@ pub enum Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) pid: u32,
-    /// Whether it has made sure that the name is its alone.
+    /// `true` if it has made sure that no other process has the name.
     pub(crate) settled: bool,
 }
 
-/// Why the nodes of a namespace can't be listed.
+/// The reason why the nodes of a namespace cannot be listed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// The table exists and can't be used.
+    /// The table exists and cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The table does not exist and can't be created.
+    /// The table does not exist and cannot be created.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// Something else.
+    /// Another problem.
     #[error("{0}")]
     Other(String),
 }
@@ -82,10 +84,10 @@ const LAYOUT_HASH: u64 = fingerprint(b"nodes 1: sent received bytes errors redel
 const SLOTS: u16 = 256;
 
 impl Registry {
-    /// The nodes of `namespace`.
+    /// Opens the table of `namespace`, and creates it if necessary.
     ///
     /// # Errors
-    /// [`RegistryError`] when the table can neither be opened nor created.
+    /// [`RegistryError`] if the table can neither be opened nor created.
     pub fn open(namespace: &Namespace) -> Result<Self, RegistryError> {
         let segment = open_segment(namespace)?;
         Ok(Self {
@@ -94,10 +96,11 @@ impl Registry {
         })
     }
 
-    /// The nodes of `namespace`, for looking only: nobody can be disturbed. `None` if none ever joined.
+    /// Opens the table of `namespace` read-only, so it cannot disturb other processes. Returns
+    /// `None` if no node ever joined.
     ///
     /// # Errors
-    /// [`RegistryError::Open`] when there is a table that can't be opened.
+    /// [`RegistryError::Open`] if there is a table that cannot be opened.
     pub fn look(namespace: &Namespace) -> Result<Option<Self>, RegistryError> {
         match Segment::open_read_only(namespace, &table_name(), &expected()) {
             Ok(segment) => Ok(Some(Self {
@@ -109,18 +112,19 @@ impl Registry {
         }
     }
 
-    /// Removes the table. `Ok(false)` if there was none. Nodes that are there go on, unseen by new ones.
+    /// Removes the table. Returns `Ok(false)` if there was none. Existing nodes continue, but new
+    /// ones do not see them.
     ///
     /// # Errors
-    /// [`OpenError`] when the file is not ours to remove.
+    /// [`OpenError`] if the file is not ours to remove.
     pub fn remove(namespace: &Namespace) -> Result<bool, OpenError> {
-        // Without the table nobody is found by name any more.
+        // Without the table, no node can be found by name any more.
         control::remove_inboxes(namespace, |_| true);
         Segment::remove(namespace, &table_name(), KIND)
     }
 
-    /// Every node that is known: those that are there, and those of the past that were not forgotten yet.
-    /// A node counts as stale when its last beat is older than `timeout`.
+    /// Returns every known node: those that are present, and former ones that were not forgotten
+    /// yet. A node counts as stale if its last heartbeat is older than `timeout`.
     #[must_use]
     pub fn nodes(&self, timeout: Duration) -> Vec<NodeInfo> {
         self.table
@@ -129,7 +133,7 @@ impl Registry {
             .collect()
     }
 
-    /// The node called `name`: the one that joined last, if there were several.
+    /// Returns the node `name`. If there were several, it is the one that joined last.
     #[must_use]
     pub fn node(&self, name: &str, timeout: Duration) -> Option<NodeInfo> {
         let named = self.table.iter().filter(|slot| slot.name == name);
@@ -137,7 +141,7 @@ impl Registry {
         Some(self.describe(&last, timeout))
     }
 
-    /// Whether any node's process still runs, well or not.
+    /// Returns `true` if the process of any node still runs, well or not.
     #[must_use]
     pub fn anybody_there(&self) -> bool {
         let there = |node: &NodeInfo| matches!(node.health, Health::Alive | Health::Stale);
@@ -160,14 +164,15 @@ impl Registry {
     fn health(&self, slot: &Participant, last_beat_ago: Duration, timeout: Duration) -> Health {
         match slot.presence {
             Presence::Free | Presence::Leaving => Health::Left,
-            // Through a segment that no node joined with: every node's lock is another's to us.
+            // Checked through a segment with which no node joined, so the lock of every node is
+            // visible.
             Presence::Live if self.table.is_departed(&self.segment, slot.member) => Health::Dead,
             Presence::Live if last_beat_ago > timeout => Health::Stale,
             Presence::Live => Health::Alive,
         }
     }
 
-    /// Whether somebody removed it: nobody finds it by its name any more.
+    /// Returns `true` if the table was removed. Its nodes can no longer be found by name.
     pub(crate) fn is_removed(&self) -> bool {
         self.segment.is_removed()
     }
@@ -176,12 +181,12 @@ impl Registry {
         self.segment.namespace()
     }
 
-    /// Whether that membership has ended, however it did.
+    /// Returns `true` if that membership has ended, in any way.
     pub(crate) fn is_over(&self, member: Member) -> bool {
         member.index >= self.table.count() || self.table.is_departed(&self.segment, member)
     }
 
-    /// Those whose processes run, well or not.
+    /// Returns the nodes whose processes run, well or not.
     pub(crate) fn present(&self) -> Vec<(String, Member)> {
         let slots = self.table.iter();
         let live = slots.filter(|slot| slot.presence == Presence::Live);
@@ -190,7 +195,7 @@ impl Registry {
             .collect()
     }
 
-    /// Who, other than `ours`, has `name` or is about to.
+    /// Returns the process other than `ours` that has `name`, or is about to.
     pub(crate) fn holder(&self, name: &str, ours: Option<Member>) -> Option<Holder> {
         let there = |slot: &Participant| {
             slot.presence == Presence::Live && !self.table.is_departed(&self.segment, slot.member)
@@ -212,7 +217,8 @@ impl Registry {
         }
     }
 
-    /// Forgets a node that is gone: the one called `name`, or else the one gone longest. Whether there was one.
+    /// Forgets a node that is gone: the one called `name`, or the one gone longest. Returns `true`
+    /// if there was one.
     pub(crate) fn forget(&self, name: Option<&str>) -> bool {
         let departed = self.table.departed(&self.segment);
         let slots = departed.iter().map(|member| self.table.get(member.index));
@@ -225,7 +231,7 @@ impl Registry {
     }
 }
 
-/// A handle of the table's segment, made if there is none.
+/// Opens the table's segment, and creates it if necessary.
 pub(crate) fn open_segment(namespace: &Namespace) -> Result<Segment, RegistryError> {
     match Segment::open(namespace, &table_name(), &expected()) {
         Err(OpenError::NotFound { .. }) => {}

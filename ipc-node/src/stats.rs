@@ -1,4 +1,4 @@
-//! What a node counts, in memory that anybody can read and that outlives it.
+//! The counters of a node, in memory that any process can read and that outlives the node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,25 +6,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipc_shm::Attachment;
 use serde::{Deserialize, Serialize};
 
-/// A node's statistics, as of now or as of its death.
+/// A node's statistics, as of now or of its death.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeStats {
     /// Messages sent.
     pub messages_sent: u64,
-    /// Messages received, redeliveries included.
+    /// Messages received, including redeliveries.
     pub messages_received: u64,
     /// Payload bytes sent and received.
     pub bytes_transferred: u64,
     /// Operations that failed.
     pub errors: u64,
-    /// Messages received that were delivered before.
+    /// Messages received that had been delivered before.
     pub redeliveries: u64,
     /// Heartbeats.
     pub beats: u64,
 }
 
-/// Counts for one node. Cheap to clone; for any number of threads.
+/// The counters of one node. Cheap to clone; any number of threads can use them.
 ///
 /// Each count is one atomic addition, visible to every process at once.
 #[derive(Clone, Debug)]
@@ -46,13 +46,13 @@ impl Counters {
         Self { attachment }
     }
 
-    /// Counts a message sent.
+    /// Counts a message that was sent.
     pub fn sent(&self, payload_bytes: usize) {
         self.add(Counter::Sent, 1);
         self.add(Counter::Bytes, payload_bytes as u64);
     }
 
-    /// Counts a message received for the `attempt`-th time.
+    /// Counts a message that was received, at attempt number `attempt`.
     pub fn received(&self, payload_bytes: usize, attempt: u8) {
         self.add(Counter::Received, 1);
         self.add(Counter::Bytes, payload_bytes as u64);
@@ -61,12 +61,12 @@ impl Counters {
         }
     }
 
-    /// Counts something that failed.
+    /// Counts an operation that failed.
     pub fn error(&self) {
         self.add(Counter::Errors, 1);
     }
 
-    /// Says that the node's name is its alone.
+    /// Records that no other process has the node's name.
     pub(crate) fn settle(&self) {
         self.attachment.counters()[SETTLED].store(1, Ordering::SeqCst);
     }
@@ -76,15 +76,15 @@ impl Counters {
     }
 }
 
-/// The word behind the counters that says whether the node's name is its alone.
+/// The word after the counters: set when no other process has the node's name.
 const SETTLED: usize = 7;
 
-/// Whether [`Counters::settle`] was called for a slot.
+/// Returns `true` if [`Counters::settle`] was called for a slot.
 pub(crate) fn is_settled(counters: &[AtomicU64]) -> bool {
     counters[SETTLED].load(Ordering::SeqCst) != 0
 }
 
-/// The statistics in a slot's counters.
+/// Reads the statistics from a slot's counters.
 pub(crate) fn read(counters: &[AtomicU64], beats: u64) -> NodeStats {
     let load = |counter: Counter| counters[counter as usize].load(Ordering::Relaxed);
     NodeStats {

@@ -1,5 +1,6 @@
-//! What a value of five fields costs in each encoding: `cargo run --release -p ipc-proto
-//! --all-features --example encoding_cost`.
+//! Measures what a value of five fields costs in each encoding.
+//!
+//! Run it with `cargo run --release -p ipc-proto --all-features --example encoding_cost`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The time of one call, in the fastest of many rounds.
+/// Returns the duration of one call, in the fastest of many rounds.
 fn best(mut call: impl FnMut()) -> Duration {
     const ROUNDS: usize = 200;
     const CALLS: u32 = 5_000;

@@ -1,7 +1,8 @@
-//! Values to bytes and back: one version byte, then postcard.
+//! Encodes values as bytes and decodes them: one version byte, then postcard.
 //!
-//! The version byte stands for the shape of the types in this crate. A reader refuses every version
-//! but its own: shared queues are drained and recreated on an upgrade, never guessed at.
+//! The version byte stands for the shape of the types in this crate. A reader accepts only its own
+//! version. On an upgrade, shared queues are drained and created anew; old bytes are never guessed
+//! at.
 
 use serde::{Serialize, de::Deserialize};
 use thiserror::Error;
@@ -11,83 +12,86 @@ use crate::Encoding;
 /// The first byte of everything encoded here.
 pub const VERSION: u8 = 1;
 
-/// Why a value has no bytes, or bytes have no value.
+/// The reason why a value cannot be encoded, or bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// There is not even a version byte.
-    #[error("nothing to decode: the payload is empty, not even a version byte")]
+    /// The payload is empty.
+    #[error(
+        "cannot decode an empty payload, it has no version byte: was the message sent without data?"
+    )]
     Empty,
     /// The version byte is not [`VERSION`].
     #[error(
-        "payload has encoding version {found}, this program reads version {VERSION}: \
+        "unknown encoding version {found} (this program reads version {VERSION}): \
          were these bytes written by another version, or not by `codec::encode`?"
     )]
     Version {
         /// The byte found.
         found: u8,
     },
-    /// The bytes end early or do not fit the type.
-    #[error("payload of {bytes} bytes is not a {wanted}: {reason}")]
+    /// The bytes end early or do not match the type.
+    #[error("cannot decode {bytes} bytes as {wanted}: {reason}; is this the type that was sent?")]
     Malformed {
-        /// The type that was asked for.
+        /// The type to decode.
         wanted: &'static str,
         /// The length of the payload.
         bytes: usize,
         /// The decoder's reason.
         reason: String,
     },
-    /// The value was read, but bytes are left over.
-    #[error("{left} bytes are left over after a {wanted}: is this the type that was sent?")]
+    /// The value was decoded, but bytes are left.
+    #[error("{left} bytes are left after decoding {wanted}; is this the type that was sent?")]
     Trailing {
-        /// The type that was asked for.
+        /// The type to decode.
         wanted: &'static str,
-        /// How many.
+        /// The number of bytes left.
         left: usize,
     },
-    /// The value can't be encoded, for example a sequence of unknown length.
-    #[error("a {given} can't be encoded: {reason}")]
+    /// The value cannot be encoded, for example a sequence of unknown length.
+    #[error("cannot encode {given}: {reason}")]
     Unsupported {
         /// The value's type.
         given: &'static str,
         /// The encoder's reason.
         reason: String,
     },
-    /// The value can be encoded, but the bytes would be read as another value, or as none.
-    #[error("this {given} would not be read back as it is: {reason}")]
+    /// The value can be encoded, but the bytes would decode to another value or to an error.
+    #[error("this {given} would be read back differently: {reason}")]
     NotReadBack {
         /// The value's type.
         given: &'static str,
         /// What would be lost, and what to do.
         reason: String,
     },
-    /// This program was built without that encoding.
+    /// This program was built without the encoding.
     #[error(
-        "this program can't read or write {encoding}: build it with the feature \"{feature}\" of \
-         ipc-queue"
+        "this program was built without the encoding {encoding}: build it with the feature \
+         \"{feature}\" of ipc-queue"
     )]
     Unavailable {
         /// The encoding.
         encoding: Encoding,
-        /// The cargo feature that it needs.
+        /// The cargo feature that the encoding needs.
         feature: &'static str,
     },
 }
 
-/// The bytes of `value`.
+/// Encodes a value.
 ///
 /// # Errors
-/// [`CodecError::Unsupported`] for types that postcard has no form for.
+/// [`CodecError::Unsupported`] for types that postcard cannot represent.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     encode_into(value, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Replaces what `bytes` holds by the bytes of `value`, keeping its allocation.
+/// Encodes a value into `bytes`, replacing its contents and reusing its allocation.
 ///
 /// # Errors
-/// [`CodecError::Unsupported`] for types that postcard has no form for; `bytes` then holds no value.
+/// [`CodecError::Unsupported`] for types that postcard cannot represent. `bytes` then holds no
+/// complete value.
 pub fn encode_into<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
@@ -96,8 +100,7 @@ pub fn encode_into<T: Serialize + ?Sized>(
     append(value, bytes)
 }
 
-/// Puts the bytes of `value` behind what `bytes` holds. After an error `bytes` holds nothing of
-/// use.
+/// Appends the encoded `value` to `bytes`. After an error the contents of `bytes` are unspecified.
 pub(crate) fn append<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
@@ -111,10 +114,10 @@ pub(crate) fn append<T: Serialize + ?Sized>(
     Ok(())
 }
 
-/// The value that [`encode`] made `bytes` from. May borrow from them.
+/// Decodes a value that [`encode`] encoded. The value may borrow from `bytes`.
 ///
 /// # Errors
-/// Every [`CodecError`] but `Unsupported`: no bytes whatsoever make it panic.
+/// Every [`CodecError`] except `Unsupported`. It never panics, whatever the bytes are.
 pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecError> {
     match decode_prefix(bytes)? {
         (value, []) => Ok(value),
@@ -125,12 +128,12 @@ pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecErro
     }
 }
 
-/// The value that [`encode`] made the beginning of `bytes` from, and the bytes behind it.
+/// Decodes a value at the start of `bytes`. Returns it and the bytes after it.
 ///
-/// For payloads that begin with a typed header and go on with raw content.
+/// For payloads that consist of a typed header and raw content.
 ///
 /// # Errors
-/// As [`decode`], but for `Trailing`.
+/// As [`decode`], except `Trailing`.
 pub fn decode_prefix<'de, T: Deserialize<'de>>(
     bytes: &'de [u8],
 ) -> Result<(T, &'de [u8]), CodecError> {
@@ -173,13 +176,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_survive_the_wire(message in any_message()) {
+        fn messages_round_trip_through_the_codec(message in any_message()) {
             let bytes = encode(&message).unwrap();
             prop_assert_eq!(decode::<Message<(String, Vec<u8>)>>(&bytes).unwrap(), message);
         }
 
         #[test]
-        fn content_behind_a_header_is_given_back(message in any_message(), content in any::<Vec<u8>>()) {
+        fn content_after_a_header_is_returned_unchanged(
+            message in any_message(),
+            content in any::<Vec<u8>>(),
+        ) {
             let mut bytes = encode(&message).unwrap();
             bytes.extend_from_slice(&content);
             let (header, rest) = decode_prefix::<Message<(String, Vec<u8>)>>(&bytes).unwrap();
@@ -187,19 +193,25 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_give_a_value_or_an_error(bytes in any::<Vec<u8>>(), versioned in any::<bool>()) {
+        fn any_bytes_decode_to_a_value_or_an_error(
+            bytes in any::<Vec<u8>>(),
+            versioned in any::<bool>(),
+        ) {
             let mut bytes = bytes;
             if versioned {
                 bytes.insert(0, VERSION);
             }
             if let Ok(message) = decode::<Message<Vec<(u8, String)>>>(&bytes) {
-                // What was accepted means something: it encodes to a value that decodes the same.
+                // An accepted message encodes to bytes that decode to the same message.
                 prop_assert_eq!(decode(&encode(&message).unwrap()), Ok(message));
             }
         }
 
         #[test]
-        fn a_truncated_message_is_an_error(message in any_message(), cut in any::<prop::sample::Index>()) {
+        fn a_truncated_message_is_an_error(
+            message in any_message(),
+            cut in any::<prop::sample::Index>(),
+        ) {
             let bytes = encode(&message).unwrap();
             let short = &bytes[..cut.index(bytes.len())];
             prop_assert!(decode::<Message<(String, Vec<u8>)>>(short).is_err());
@@ -207,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_what_was_wrong() {
+    fn each_kind_of_damage_has_its_own_error() {
         assert_eq!(decode::<u8>(&[]), Err(CodecError::Empty));
         assert_eq!(decode::<u8>(&[9, 1]), Err(CodecError::Version { found: 9 }));
         assert!(matches!(
@@ -221,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn encode_into_keeps_the_allocation() {
+    fn encode_into_reuses_the_allocation() {
         let mut bytes = Vec::with_capacity(256);
         let before = bytes.as_ptr();
         encode_into("a text", &mut bytes).unwrap();

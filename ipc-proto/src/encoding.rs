@@ -10,18 +10,18 @@ use serde::de::{Deserialize, IgnoredAny};
 use crate::codec::{self, CodecError};
 use crate::faithful::{self, Rules};
 
-/// How a typed queue's values become bytes. A property of the queue: part of its payload's
+/// The encoding of a typed queue's values. It is a property of the queue: part of its payload's
 /// [name](crate::PayloadName).
 ///
 /// | | MessagePack | JSON | postcard |
 /// |---|---|---|---|
-/// | a field is added or removed | old and new programs go on | the same | refused at open |
+/// | a field is added or removed | old and new programs keep working | the same | refused at open |
 /// | other languages | yes | yes | no |
-/// | types that read any value (untagged enums, flattened fields) | yes | yes | no |
-/// | size | names of fields, compact values | names of fields, text | values only |
+/// | types that accept any value (untagged enums, flattened fields) | yes | yes | no |
+/// | size | field names, compact values | field names, text | values only |
 ///
-/// Old programs ignore fields that they do not know. A new program reads messages without a new
-/// field if that has `#[serde(default)]`.
+/// Old programs ignore unknown fields. A new program can read messages without a new field if that
+/// field has `#[serde(default)]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
@@ -30,12 +30,12 @@ pub enum Encoding {
     MessagePack,
     /// JSON. Needs the feature `json`.
     Json,
-    /// A version byte, then [postcard](https://docs.rs/postcard): compact and fast, and readable
-    /// only by a type of the same [shape](crate::Shape).
+    /// A version byte, then [postcard](https://docs.rs/postcard). Compact and fast, but only a type
+    /// of the same [shape](crate::Shape) can read it.
     Postcard,
 }
 
-/// MessagePack, since a rolling upgrade works with it. Without the feature `msgpack`: postcard.
+/// MessagePack, because it allows rolling upgrades. Without the feature `msgpack`: postcard.
 impl Default for Encoding {
     fn default() -> Self {
         if cfg!(feature = "msgpack") {
@@ -49,7 +49,7 @@ impl Default for Encoding {
 impl Encoding {
     pub(crate) const ALL: [Self; 3] = [Self::MessagePack, Self::Json, Self::Postcard];
 
-    /// Its name: `msgpack`, `json` or `postcard`.
+    /// Returns its name: `msgpack`, `json` or `postcard`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,16 +59,16 @@ impl Encoding {
         }
     }
 
-    /// Whether its bytes tell the names of fields, so that they can be read without the type.
+    /// Returns `true` if the bytes contain field names, so that they can be read without the type.
     #[must_use]
     pub const fn is_self_describing(self) -> bool {
         !matches!(self, Self::Postcard)
     }
 
-    /// Checks that this program was built with it.
+    /// Checks that this program was built with the encoding.
     ///
     /// # Errors
-    /// [`CodecError::Unavailable`] names the feature that is missing.
+    /// [`CodecError::Unavailable`] names the missing feature.
     pub fn check_available(self) -> Result<(), CodecError> {
         let (is_there, feature) = match self {
             Self::MessagePack => (cfg!(feature = "msgpack"), "msgpack"),
@@ -82,13 +82,15 @@ impl Encoding {
         if is_there { Ok(()) } else { Err(unavailable) }
     }
 
-    /// Puts the bytes of `value` behind what `bytes` holds. Never none: an empty payload is a
-    /// message without data.
+    /// Appends the encoded `value` to `bytes`. Always appends at least one byte, because an empty
+    /// payload stands for a message without data.
     ///
     /// # Errors
-    /// [`CodecError::Unsupported`] if the value has no form in this encoding, `NotReadBack` if it
-    /// has one that would be read as something else, `Unavailable` if this program was built
-    /// without the encoding. `bytes` then holds nothing of use.
+    /// - [`CodecError::Unsupported`]: this encoding cannot represent the value.
+    /// - [`CodecError::NotReadBack`]: the bytes would be read as another value.
+    /// - [`CodecError::Unavailable`]: this program was built without the encoding.
+    ///
+    /// After an error the contents of `bytes` are unspecified.
     pub fn append<T: Serialize + ?Sized>(
         self,
         value: &T,
@@ -126,10 +128,10 @@ impl Encoding {
         })
     }
 
-    /// The value that [`append`](Self::append) made `bytes` from.
+    /// Decodes a value that [`append`](Self::append) encoded.
     ///
     /// # Errors
-    /// Every other [`CodecError`]: no bytes whatsoever make it panic.
+    /// Every other [`CodecError`]. It never panics, whatever the bytes are.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
         let decoded: Result<T, String> = match self {
             Self::Postcard => return codec::decode(bytes),
@@ -139,10 +141,11 @@ impl Encoding {
                     rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
                 let decoded = T::deserialize(&mut deserializer);
                 let decoded = decoded.map_err(|error| error.to_string());
-                // Only at the end does a further value fail where it would begin.
+                // At the end of the input, reading a further value fails at its first byte. Any
+                // other outcome means that bytes are left.
                 match IgnoredAny::deserialize(&mut deserializer) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => decoded,
-                    _ => decoded.and(Err("bytes are left over behind it".to_owned())),
+                    _ => decoded.and(Err("there are bytes left after the value".to_owned())),
                 }
             }
             #[cfg(feature = "json")]
@@ -223,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_survive_every_encoding(job in any_job()) {
+        fn values_round_trip_through_every_encoding(job in any_job()) {
             for encoding in available() {
                 let bytes = encoded(encoding, &job).unwrap();
                 prop_assert_eq!(encoding.decode::<Job>(&bytes).unwrap(), job.clone());
@@ -231,14 +234,14 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_give_a_value_or_an_error(bytes in any::<Vec<u8>>()) {
+        fn any_bytes_decode_to_a_value_or_an_error(bytes in any::<Vec<u8>>()) {
             for encoding in available() {
                 let _ = encoding.decode::<Job>(&bytes);
             }
         }
 
         #[test]
-        fn what_is_cut_short_or_goes_on_is_an_error(
+        fn truncated_bytes_and_trailing_bytes_are_errors(
             job in any_job(),
             cut in any::<prop::sample::Index>(),
         ) {
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn appending_keeps_what_is_there() {
+    fn appending_keeps_the_bytes_before_it() {
         for encoding in available() {
             let mut bytes = b"before".to_vec();
             encoding.append(&7_u8, &mut bytes).unwrap();
@@ -261,7 +264,7 @@ mod tests {
         }
     }
 
-    /// The same job in the previous and the next release.
+    /// One job type in the previous release (`Old`) and in the next one (`New`).
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Old {
         id: u64,
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_added_moved_and_removed_where_names_are_written() {
+    fn self_describing_encodings_allow_adding_moving_and_removing_fields() {
         for encoding in available().filter(|encoding| encoding.is_self_describing()) {
             let file = || "a.png".to_owned();
             let old = Old {
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_read_as_something_else_is_refused() {
+    fn a_value_that_would_be_read_back_differently_is_refused() {
         let refused = |encoding, value: &Sparse, why: &str| {
             let error = encoded(encoding, value).unwrap_err();
             assert!(matches!(error, CodecError::NotReadBack { .. }), "{error}");

@@ -1,8 +1,8 @@
-//! A value that refuses to be encoded where its encoding would lose something without an error.
+//! A serializer wrapper that refuses values which their encoding would silently change.
 //!
-//! It hands everything on to the encoding's own serializer, and looks at what is only to be seen
-//! there: a field that postcard leaves out and then misses, a number for which JSON has no form, an
-//! option in an option.
+//! It forwards everything to the encoding's own serializer. It checks what only a serializer sees:
+//! a skipped field, which postcard would later miss; a number that JSON cannot represent; an option
+//! within an option.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,13 +14,13 @@ use serde::ser::{
 
 use crate::Encoding;
 
-/// What an encoding would lose.
+/// The rules of one encoding, and the first rule that a value broke.
 pub(crate) struct Rules {
     encoding: Encoding,
     broken: Cell<Option<Broken>>,
 }
 
-/// What would have been lost.
+/// The rule that a value broke.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Broken {
     Skipped(&'static str),
@@ -66,9 +66,9 @@ impl fmt::Display for Broken {
         match self {
             Self::Skipped(field) => write!(
                 f,
-                "it leaves out the field {field:?} (skip_serializing_if), which postcard can't: \
-                 remove that attribute, or create the queue with Encoding::MessagePack or \
-                 Encoding::Json"
+                "postcard can't leave out a field, and {field:?} is skipped \
+                 (skip_serializing_if): remove that attribute, or create the queue with \
+                 Encoding::MessagePack or Encoding::Json"
             ),
             Self::NotFinite => f.write_str(
                 "JSON has no form for a number that is infinite or not a number: create the queue \
@@ -82,7 +82,7 @@ impl fmt::Display for Broken {
     }
 }
 
-/// A value, and what holds for it.
+/// A value together with the rules of its encoding.
 pub(crate) struct Value<'v, T: ?Sized> {
     value: &'v T,
     rules: &'v Rules,
@@ -110,7 +110,7 @@ impl<T: Serialize + ?Sized> Serialize for Value<'_, T> {
     }
 }
 
-/// An encoding's serializer, and what is looked at.
+/// An encoding's serializer together with the rules to check.
 struct Faithful<'r, S> {
     inner: S,
     rules: &'r Rules,
@@ -128,8 +128,8 @@ impl<S: Serializer> Faithful<'_, S> {
     }
 }
 
-/// What has parts.
-struct Parts<'r, C> {
+/// The serializer of a compound value: a sequence, a map, a struct.
+struct Compound<'r, C> {
     inner: C,
     rules: &'r Rules,
 }
@@ -146,13 +146,13 @@ macro_rules! handed_on {
 impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Parts<'r, S::SerializeSeq>;
-    type SerializeTuple = Parts<'r, S::SerializeTuple>;
-    type SerializeTupleStruct = Parts<'r, S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Parts<'r, S::SerializeTupleVariant>;
-    type SerializeMap = Parts<'r, S::SerializeMap>;
-    type SerializeStruct = Parts<'r, S::SerializeStruct>;
-    type SerializeStructVariant = Parts<'r, S::SerializeStructVariant>;
+    type SerializeSeq = Compound<'r, S::SerializeSeq>;
+    type SerializeTuple = Compound<'r, S::SerializeTuple>;
+    type SerializeTupleStruct = Compound<'r, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Compound<'r, S::SerializeTupleVariant>;
+    type SerializeMap = Compound<'r, S::SerializeMap>;
+    type SerializeStruct = Compound<'r, S::SerializeStruct>;
+    type SerializeStructVariant = Compound<'r, S::SerializeStructVariant>;
 
     handed_on! {
         serialize_bool(bool);
@@ -251,14 +251,14 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_seq(len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_tuple(len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -269,7 +269,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_tuple_struct(name, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -284,14 +284,14 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
         let inner = self
             .inner
             .serialize_tuple_variant(name, index, variant, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_map(len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -302,7 +302,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
     ) -> Result<Self::SerializeStruct, S::Error> {
         let rules = self.rules;
         let inner = self.inner.serialize_struct(name, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
     #[inline]
@@ -317,10 +317,10 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
         let inner = self
             .inner
             .serialize_struct_variant(name, index, variant, len)?;
-        Ok(Parts { inner, rules })
+        Ok(Compound { inner, rules })
     }
 
-    /// Without a text in between.
+    /// Forwarded, so that the encoding can write the value without an intermediate `String`.
     #[inline]
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.inner.collect_str(value)
@@ -334,7 +334,7 @@ impl<'r, S: Serializer> Serializer for Faithful<'r, S> {
 
 macro_rules! elements {
     ($($part:ident $method:ident;)*) => {$(
-        impl<C: $part> $part for Parts<'_, C> {
+        impl<C: $part> $part for Compound<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
@@ -360,7 +360,7 @@ elements! {
 
 macro_rules! fields {
     ($($part:ident)*) => {$(
-        impl<C: $part> $part for Parts<'_, C> {
+        impl<C: $part> $part for Compound<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
@@ -389,7 +389,7 @@ macro_rules! fields {
 
 fields! { SerializeStruct SerializeStructVariant }
 
-impl<C: SerializeMap> SerializeMap for Parts<'_, C> {
+impl<C: SerializeMap> SerializeMap for Compound<'_, C> {
     type Ok = C::Ok;
     type Error = C::Error;
 

@@ -5,9 +5,10 @@ use thiserror::Error;
 
 /// The headers of a message: a small, bounded set of names, each with a value of any bytes.
 ///
-/// For what is about the message and not part of its payload: a trace context, a content type, the
-/// name of a tenant. Names are unique. At most [`MAX_COUNT`](Self::MAX_COUNT) headers with
-/// [`MAX_BYTES`](Self::MAX_BYTES) bytes together.
+/// Headers hold facts about the message that are not part of its payload: a trace context, a
+/// content type, the name of a tenant. Names are unique. There are at most
+/// [`MAX_COUNT`](Self::MAX_COUNT) headers, with at most [`MAX_BYTES`](Self::MAX_BYTES) bytes in
+/// total.
 ///
 /// ```
 /// use ipc_proto::Headers;
@@ -15,61 +16,65 @@ use thiserror::Error;
 /// let mut headers = Headers::new();
 /// headers.insert("content-type", "image/png")?;
 /// assert_eq!(headers.get("content-type"), Some(&b"image/png"[..]));
-/// assert!(headers.insert("Content Type", "").is_err()); // not a name
+/// assert!(headers.insert("Content Type", "").is_err()); // not a valid name
 /// # Ok::<(), ipc_proto::HeaderError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<(String, Vec<u8>)>", into = "Vec<(String, Vec<u8>)>")]
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
-/// Why a header is refused.
+/// The reason why a header is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// The name is empty, too long, or has a character that is not allowed.
+    /// The name is empty, too long, or contains a character that is not allowed.
     #[error(
-        "{name:?} is not a header name: use 1 to {} of a-z, 0-9, '.', '_' and '-'",
+        "invalid header name {name:?}: use 1 to {} characters of a-z, 0-9, '.', '_' and '-'",
         Headers::MAX_NAME_BYTES
     )]
     Name {
-        /// The name that was given.
+        /// The rejected name.
         name: String,
     },
-    /// There are too many headers.
-    #[error("a message has at most {} headers", Headers::MAX_COUNT)]
-    TooMany,
-    /// The headers are too large together.
+    /// There are more than [`Headers::MAX_COUNT`] headers.
     #[error(
-        "the headers have {bytes} bytes together: at most {} are allowed",
+        "too many headers: a message has at most {}; remove some or move them into the payload",
+        Headers::MAX_COUNT
+    )]
+    TooMany,
+    /// The headers are too large in total.
+    #[error(
+        "the headers are too large: {bytes} bytes in total, at most {} are allowed; move large \
+         values into the payload",
         Headers::MAX_BYTES
     )]
     TooLarge {
-        /// The size of names and values together, with their lengths.
+        /// The size of all names, values and their length fields.
         bytes: usize,
     },
-    /// Bytes that are not encoded headers.
-    #[error("these bytes are not encoded headers")]
+    /// The bytes are not encoded headers.
+    #[error("these bytes are not encoded headers: use bytes that Headers::encode returned")]
     Malformed,
 }
 
 impl Headers {
-    /// The largest number of headers of one message.
+    /// The maximum number of headers of one message.
     pub const MAX_COUNT: usize = 16;
-    /// The longest name, in bytes.
+    /// The maximum length of a name, in bytes.
     pub const MAX_NAME_BYTES: usize = 64;
-    /// The largest size of all headers together, encoded, in bytes.
+    /// The maximum encoded size of all headers, in bytes.
     pub const MAX_BYTES: usize = 4096;
 
-    /// No headers.
+    /// Creates an empty set of headers.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Sets the value of a header, and replaces the one it had.
+    /// Sets the value of a header. A previous value of this header is replaced.
     ///
     /// # Errors
-    /// [`HeaderError`]; then nothing has changed.
+    /// [`HeaderError`]; the headers are then unchanged.
     pub fn insert(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), HeaderError> {
         if !is_name(name) {
             let name = name.to_owned();
@@ -90,49 +95,50 @@ impl Headers {
         Ok(())
     }
 
-    /// The value of a header.
+    /// Returns the value of a header.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| &value[..])
     }
 
-    /// The value of a header, if it is UTF-8.
+    /// Returns the value of a header, if it is UTF-8.
     #[must_use]
     pub fn get_str(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
-    /// All headers, in the order in which they were first inserted.
+    /// Iterates over all headers, in the order in which they were first inserted.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(name, value)| (&name[..], &value[..]))
     }
 
-    /// The number of headers.
+    /// Returns the number of headers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no headers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The number of bytes that [`encode`](Self::encode) gives.
+    /// Returns the number of bytes that [`encode`](Self::encode) returns.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let each = self.0.iter();
         each.map(|(name, value)| encoded_len(name, value)).sum()
     }
 
-    /// The headers as bytes: for each its name's length (1 byte) and its value's (2 bytes, little-endian), then both.
+    /// Encodes the headers. Each one is the length of its name (1 byte), the length of its value (2
+    /// bytes, little-endian), the name, then the value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
         for (name, value) in &self.0 {
-            // In range: both lengths were checked when the header was inserted.
+            // Neither cast loses bits: both lengths were checked when the header was inserted.
             bytes.push(name.len() as u8);
             bytes.extend((value.len() as u16).to_le_bytes());
             bytes.extend(name.as_bytes());
@@ -141,10 +147,10 @@ impl Headers {
         bytes
     }
 
-    /// The headers that [`encode`](Self::encode) made bytes of.
+    /// Decodes headers that [`encode`](Self::encode) returned.
     ///
     /// # Errors
-    /// [`HeaderError`] if there are too many, or the bytes are something else.
+    /// [`HeaderError`] if there are too many headers, or the bytes are something else.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, HeaderError> {
         let mut headers = Self::new();
         while let Some((head, rest)) = bytes.split_first_chunk::<LENGTHS>() {
@@ -192,7 +198,7 @@ impl From<Headers> for Vec<(String, Vec<u8>)> {
     }
 }
 
-/// The bytes before each header's name: the two lengths.
+/// The size of the two length fields before each header's name, in bytes.
 const LENGTHS: usize = 3;
 
 fn encoded_len(name: &str, value: &[u8]) -> usize {
@@ -213,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_replaced_and_the_bounds_hold() {
+    fn a_header_is_replaced_and_the_limits_hold() {
         let mut headers = Headers::new();
         headers.insert("a", "1").unwrap();
         headers.insert("a", "2").unwrap();
@@ -234,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_headers_or_an_error(bytes: Vec<u8>) {
+        fn any_bytes_decode_to_headers_or_an_error(bytes: Vec<u8>) {
             if let Ok(headers) = Headers::decode(&bytes) {
                 prop_assert_eq!(headers.encode(), bytes);
             }

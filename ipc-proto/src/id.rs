@@ -1,13 +1,13 @@
-//! Who sent it, which one it is, and when.
+//! Identifiers and timestamps: the sender of a message, its number, and when it was sent.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// One attachment of one process to a queue; drawn at random when it attaches.
+/// The id of one attachment of a process to a queue, drawn at random when it attaches.
 ///
-/// Two senders of one process differ when they attached separately. Zero means "nobody".
+/// Two attachments of one process have different ids. Zero stands for "no sender".
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -21,7 +21,7 @@ impl SenderId {
         Self(raw)
     }
 
-    /// The number.
+    /// Returns the number.
     #[inline]
     #[must_use]
     pub const fn get(self) -> u64 {
@@ -35,21 +35,21 @@ impl fmt::Display for SenderId {
     }
 }
 
-/// Names one message for ever: its sender and the sender's running number.
+/// The permanent id of one message: its sender, and a number that the sender counts up.
 ///
-/// A redelivery keeps the id; a copy that is sent again gets a new one.
+/// A redelivery keeps the id. A copy that is sent again gets a new id.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct MessageId {
-    /// Who sent it.
+    /// The sender.
     pub sender: SenderId,
-    /// The sender's count, from 0.
+    /// The sender's message count, from 0.
     pub sequence: u64,
 }
 
 impl MessageId {
-    /// The id of `sender`'s message number `sequence`.
+    /// Returns the id of message number `sequence` from `sender`.
     #[inline]
     #[must_use]
     pub const fn new(sender: SenderId, sequence: u64) -> Self {
@@ -63,24 +63,24 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// Wall-clock time in nanoseconds since the Unix epoch, as the sender's clock had it.
+/// Wall-clock time by the sender's clock, in nanoseconds since the Unix epoch.
 ///
-/// For people and logs. Clocks of different machines disagree and may jump: nothing in these crates
-/// decides anything by a `Timestamp`.
+/// Meant for people and logs. Clocks of different machines disagree and may jump, so these crates
+/// base no decision on a `Timestamp`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Nanoseconds since 1970-01-01 00:00:00 UTC.
+    /// Creates a timestamp from nanoseconds since 1970-01-01 00:00:00 UTC.
     #[inline]
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since 1970-01-01 00:00:00 UTC.
+    /// Returns the nanoseconds since 1970-01-01 00:00:00 UTC.
     #[inline]
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
@@ -88,7 +88,7 @@ impl Timestamp {
     }
 }
 
-/// Times before 1970 become 1970; times after 2554 become the last one that fits.
+/// Times before 1970 become 1970. Times after 2554 become the last representable time.
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamp_survives_system_time_and_clamps_what_does_not_fit() {
+    fn a_timestamp_round_trips_through_system_time_and_clamps_earlier_times() {
         let timestamp = Timestamp::from_nanos(1_700_000_000_123_456_789);
         assert_eq!(Timestamp::from(SystemTime::from(timestamp)), timestamp);
         assert_eq!(
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_read_well_in_a_log() {
+    fn an_id_prints_as_a_padded_sender_and_a_sequence() {
         let id = MessageId::new(SenderId::new(0xab), 12);
         assert_eq!(id.to_string(), "00000000000000ab-12");
     }

@@ -1,9 +1,9 @@
 //! What travels between processes: messages, names, settings, and their encoding.
 //!
-//! Pure types. Nothing here does I/O, reads a clock or uses `unsafe`, so every transport, on every
-//! platform, can share them, and a test can make any of them by hand.
+//! Pure types. Nothing here does I/O, reads a clock or uses `unsafe`. So every transport on every
+//! platform can share these types, and a test can construct any of them.
 //!
-//! Start at [`Message`], then [`codec`] for the bytes, [`Name`] for what things are called.
+//! Start at [`Message`], then read [`codec`] for its bytes and [`Name`] for the names of queues.
 //!
 //! ```
 //! use ipc_proto::{codec, Message, MessageId, SenderId, Timestamp};
@@ -14,7 +14,7 @@
 //! let received: Message<&str> = codec::decode(&bytes)?;
 //! assert_eq!(received, sent);
 //!
-//! // Any bytes give a value or an error that says what was wrong, never a panic.
+//! // Decoding any bytes returns a value or an error that says what is wrong. It never panics.
 //! let error = codec::decode::<Message<&str>>(&[99, 1, 2]).unwrap_err();
 //! assert!(error.to_string().contains("version 99"));
 //! # Ok::<(), ipc_proto::CodecError>(())

@@ -1,11 +1,11 @@
-//! The message: what every transport carries.
+//! The message that every transport carries.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{MessageId, SenderId, Timestamp};
 
-/// What a message is for. The numbers are the wire format and never change.
+/// The purpose of a message. The numbers are part of the wire format and never change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -15,9 +15,9 @@ pub enum Kind {
     Data = 0,
     /// A request to the receiving process itself, such as "report your stats".
     Control = 1,
-    /// "I am alive", for transports that share no memory.
+    /// A sign of life, for transports without shared memory.
     Heartbeat = 2,
-    /// "Stop after this."
+    /// A request to stop after this message.
     Shutdown = 3,
 }
 
@@ -25,14 +25,14 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Signal {
-    /// "I am alive."
+    /// A sign of life.
     Heartbeat,
-    /// "Stop after this."
+    /// A request to stop after this message.
     Shutdown,
 }
 
 impl Kind {
-    /// Returns the signal that a message of this kind is; `None` if it carries data.
+    /// Returns the matching signal, or `None` if messages of this kind carry data.
     #[must_use]
     pub const fn signal(self) -> Option<Signal> {
         match self {
@@ -52,11 +52,9 @@ impl From<Signal> for Kind {
     }
 }
 
-/// A number that names no [`Kind`].
+/// A number that is not a [`Kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error(
-    "{0} is no message kind: known are 0 (data) to 3 (shutdown); is the sender a later version?"
-)]
+#[error("unknown message kind {0} (expected 0-3); was it sent by a newer version?")]
 pub struct UnknownKind(pub u8);
 
 impl TryFrom<u8> for Kind {
@@ -81,41 +79,41 @@ impl From<Kind> for u8 {
 
 /// One message.
 ///
-/// `Data` and `Control` messages carry data; `Heartbeat` and `Shutdown` messages carry none.
+/// `Data` and `Control` messages carry data. `Heartbeat` and `Shutdown` messages do not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message<T> {
-    /// What it is for.
+    /// The purpose of the message.
     pub kind: Kind,
-    /// Which one it is, and from whom.
+    /// The sender and the sender's number for this message.
     pub id: MessageId,
-    /// When it was sent, by the sender's clock.
+    /// The time of sending, by the sender's clock.
     pub timestamp: Timestamp,
-    /// How often it was delivered, this time included; 0 before the first delivery.
+    /// The number of deliveries so far, including this one; 0 before the first delivery.
     pub attempt: u8,
-    /// What it says.
+    /// The payload; `None` for kinds that carry no data.
     pub data: Option<T>,
 }
 
 impl<T> Message<T> {
-    /// A `Data` message that was never delivered yet.
+    /// Creates a `Data` message that has not been delivered yet.
     #[must_use]
     pub const fn data(id: MessageId, timestamp: Timestamp, data: T) -> Self {
         Self::new(Kind::Data, id, timestamp, Some(data))
     }
 
-    /// A `Control` message that was never delivered yet.
+    /// Creates a `Control` message that has not been delivered yet.
     #[must_use]
     pub const fn control(id: MessageId, timestamp: Timestamp, data: T) -> Self {
         Self::new(Kind::Control, id, timestamp, Some(data))
     }
 
-    /// A `Heartbeat`.
+    /// Creates a `Heartbeat` message.
     #[must_use]
     pub const fn heartbeat(id: MessageId, timestamp: Timestamp) -> Self {
         Self::new(Kind::Heartbeat, id, timestamp, None)
     }
 
-    /// A `Shutdown`.
+    /// Creates a `Shutdown` message.
     #[must_use]
     pub const fn shutdown(id: MessageId, timestamp: Timestamp) -> Self {
         Self::new(Kind::Shutdown, id, timestamp, None)
@@ -131,13 +129,13 @@ impl<T> Message<T> {
         }
     }
 
-    /// Who sent it.
+    /// Returns the sender.
     #[must_use]
     pub const fn sender(&self) -> SenderId {
         self.id.sender
     }
 
-    /// The same message with its data changed.
+    /// Returns the same message with its data changed.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Message<U> {
         Message {
             kind: self.kind,
@@ -154,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_survives_its_number_and_no_other_number_is_a_kind() {
+    fn every_kind_round_trips_through_its_number_and_other_numbers_are_refused() {
         for raw in 0..=u8::MAX {
             match Kind::try_from(raw) {
                 Ok(kind) => assert_eq!(u8::from(kind), raw),

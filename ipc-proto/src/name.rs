@@ -1,4 +1,4 @@
-//! What queues, segments and nodes may be called.
+//! Names of queues, segments, nodes and namespaces.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,13 +6,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
 /// The name of a namespace, or of a queue, segment or node in one.
 ///
-/// Matches `[a-z0-9][a-z0-9._-]{0,63}`: it is a safe file name, URL part and NATS token everywhere,
-/// and two names never differ only in case.
+/// Matches `[a-z0-9][a-z0-9._-]{0,63}`, so it is a safe file name, URL part and NATS token on every
+/// platform. Two names never differ only in case.
 ///
 /// ```
 /// use ipc_proto::Name;
@@ -26,41 +26,41 @@ pub const MAX_NAME_BYTES: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Why a text is no [`Name`].
+/// The reason why a text is not a valid [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// It has no characters.
-    #[error("a name is empty: give it 1 to {MAX_NAME_BYTES} of a-z 0-9 . _ -")]
+    /// The text is empty.
+    #[error("the name is empty: use 1 to {MAX_NAME_BYTES} characters of a-z 0-9 . _ -")]
     Empty,
-    /// It is longer than [`MAX_NAME_BYTES`].
-    #[error("name {name:?} has {bytes} bytes: at most {MAX_NAME_BYTES} are allowed")]
+    /// The text is longer than [`MAX_NAME_BYTES`].
+    #[error("invalid name {name:?}…: it has {bytes} bytes; use at most {MAX_NAME_BYTES}")]
     TooLong {
-        /// Its first characters.
+        /// Its first [`MAX_NAME_BYTES`] characters.
         name: String,
-        /// How long it is.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// It contains a character that is not allowed, or not in that place.
+    /// The text contains a character that is not allowed, or not allowed at this position.
     #[error(
-        "name {name:?} has {found:?} at byte {at}: allowed are a-z and 0-9, and after the first \
-         character also . _ -"
+        "invalid name {name:?}: it has {found:?} at byte {at}; use a-z and 0-9, and after the \
+         first character also . _ -"
     )]
     BadCharacter {
         /// The whole text.
         name: String,
         /// The first character that is not allowed.
         found: char,
-        /// Where it stands.
+        /// Its byte offset.
         at: usize,
     },
 }
 
 impl Name {
-    /// Checks `text` and keeps a copy.
+    /// Checks `text` and copies it.
     ///
     /// # Errors
-    /// [`NameError`], which names the first thing wrong.
+    /// [`NameError`] describes the first problem found.
     pub fn new(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -81,7 +81,7 @@ impl Name {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -130,7 +130,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Returns the beginning of a text: at most `most` bytes, cut between two characters.
+/// Returns the first characters of a text: at most `most` bytes, never a part of a character.
 #[must_use]
 pub fn shortened(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_would_escape_a_folder_or_a_url() {
+    fn a_name_that_would_escape_a_folder_or_a_url_is_refused() {
         for bad in [
             "", ".", "..", ".hidden", "a/b", "A", "a b", "ä", "-x", "a\0", "a*", "a>",
         ] {
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_where() {
+    fn an_error_names_the_bad_character_and_its_position() {
         let error = Name::new("jobs/high").unwrap_err();
         assert!(error.to_string().contains("'/' at byte 4"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn accepts_exactly_the_documented_pattern(text in "\\PC{0,70}|[a-z0-9._-]{0,70}") {
+        fn exactly_the_documented_pattern_is_accepted(text in "\\PC{0,70}|[a-z0-9._-]{0,70}") {
             let bytes = text.as_bytes();
             let tail = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b);
             let wanted = (1..=64).contains(&bytes.len())
@@ -175,7 +175,7 @@ mod tests {
         }
 
         #[test]
-        fn survives_the_wire(text in "[a-z0-9][a-z0-9._-]{0,63}") {
+        fn a_name_round_trips_through_the_codec(text in "[a-z0-9][a-z0-9._-]{0,63}") {
             let name = Name::new(&text).unwrap();
             let bytes = crate::codec::encode(&name).unwrap();
             prop_assert_eq!(crate::codec::decode::<Name>(&bytes).unwrap(), name);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_between_characters() {
+    fn a_text_is_shortened_only_between_characters() {
         let cut = |most| shortened("aé𝄞", most);
         let all: Vec<_> = (0..9).map(cut).collect();
         assert_eq!(all, ["", "a", "a", "aé", "aé", "aé", "aé", "aé𝄞", "aé𝄞"]);

@@ -7,9 +7,11 @@ use std::str::FromStr;
 use crate::Encoding;
 use crate::shape::{self, Shape};
 
-/// What a queue's payloads are. Stored with the queue as text: `msgpack:Job`, `json:Job`,
-/// `postcard:Job#0c28f2b4f0c4b0a7={n: u8}`; any other text is a name for plain bytes, the empty
-/// text for bytes without a name.
+/// The description of a queue's payloads.
+///
+/// It is stored with the queue as text: `msgpack:Job`, `json:Job`,
+/// `postcard:Job#0c28f2b4f0c4b0a7={n: u8}`. Any other text is a name for plain bytes. The empty
+/// text means bytes without a name.
 ///
 /// ```
 /// use ipc_proto::{Encoding, PayloadName};
@@ -21,15 +23,15 @@ use crate::shape::{self, Shape};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PayloadName {
-    /// Their encoding; `None` for plain bytes.
+    /// The encoding; `None` for plain bytes.
     pub encoding: Option<Encoding>,
-    /// The name of their type.
+    /// The name of the type.
     pub type_name: String,
-    /// The shape of their type, if the encoding is postcard.
+    /// The shape of the type, if the encoding is postcard.
     pub shape: Option<PayloadShape>,
 }
 
-/// The shape of a payload's type, as far as it is stored.
+/// The stored part of the shape of a payload's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadShape {
     /// The fingerprint of the shape.
@@ -39,10 +41,10 @@ pub struct PayloadShape {
 }
 
 impl PayloadName {
-    /// Longer shapes are not stored: 16 KiB.
+    /// The maximum size of a stored shape: 16 KiB. Longer shapes are stored as a fingerprint only.
     pub const MAX_SHAPE_BYTES: usize = 16 << 10;
 
-    /// The name for the type called `type_name` in a self-describing encoding.
+    /// Creates the name for the type `type_name` in a self-describing encoding.
     #[must_use]
     pub fn typed(encoding: Encoding, type_name: &str) -> Self {
         Self {
@@ -52,7 +54,7 @@ impl PayloadName {
         }
     }
 
-    /// The same with a shape.
+    /// Adds a shape to the name.
     #[must_use]
     pub fn with_shape(mut self, shape: &Shape) -> Self {
         let text = shape.as_str();
@@ -63,7 +65,7 @@ impl PayloadName {
         self
     }
 
-    /// Without the text of the shape: what fits in a line.
+    /// Returns the name without the text of the shape. It fits on one line.
     #[must_use]
     pub fn short(&self) -> String {
         let name = match self.encoding {
@@ -77,7 +79,8 @@ impl PayloadName {
         }
     }
 
-    /// The two shapes side by side, a line for each field; or what is known of them.
+    /// Compares two shapes, one line for each field. Without both texts, lists what is known of
+    /// each.
     #[must_use]
     pub fn difference(&self, other: &Self) -> String {
         let text = |name: &Self| name.shape.as_ref().and_then(|shape| shape.text.clone());
@@ -144,7 +147,7 @@ fn split_shape(text: &str) -> Option<(&str, PayloadShape)> {
             "" => None,
             behind => Some(Shape::from_text(behind.strip_prefix('=')?)),
         };
-        // A text that is cut short or damaged has another fingerprint.
+        // A text that is truncated or damaged has another fingerprint.
         let whole = shape.filter(|shape| shape.fingerprint() == fingerprint);
         let text_of = |shape: Shape| shape.as_str().to_owned();
         let shape = PayloadShape {
@@ -160,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payload_names_survive_their_text() {
+    fn a_payload_name_round_trips_through_its_text() {
         let shape = Shape::of::<(String, Option<u8>)>().unwrap();
         let names = [
             PayloadName::default(),
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_that_was_cut_short_is_told_by_its_fingerprint_only() {
+    fn a_truncated_shape_keeps_only_its_fingerprint() {
         let shape = Shape::of::<(String, u8)>().unwrap();
         let name = PayloadName::typed(Encoding::Postcard, "Job").with_shape(&shape);
         let text = name.to_string();

@@ -1,32 +1,32 @@
-//! Which messages go before others.
+//! Priorities of messages.
 
 use serde::{Deserialize, Serialize};
 
-/// How urgent a message is. The numbers are the wire format and never change.
+/// The urgency of a message. The numbers are part of the wire format and never change.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[repr(u8)]
 pub enum Priority {
-    /// After everything else.
+    /// Delivered after all others.
     Low = 0,
-    /// What is not said to be otherwise.
+    /// The default.
     #[default]
     Normal = 1,
-    /// Before what is normal.
+    /// Delivered before `Normal`.
     High = 2,
-    /// Before everything else.
+    /// Delivered before all others.
     Urgent = 3,
 }
 
 impl Priority {
-    /// How many there are.
+    /// The number of priorities.
     pub const COUNT: usize = 4;
 
-    /// All of them, the least urgent first.
+    /// All priorities, the least urgent first.
     pub const ALL: [Self; Self::COUNT] = [Self::Low, Self::Normal, Self::High, Self::Urgent];
 
-    /// Its number: 0 for the least urgent.
+    /// Returns its number: 0 for the least urgent.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_grow_with_urgency() {
+    fn a_more_urgent_priority_has_a_higher_number() {
         for (number, priority) in Priority::ALL.into_iter().enumerate() {
             assert_eq!(priority.index(), number);
         }

@@ -1,39 +1,40 @@
-//! How long a message waits after a failure, before it is delivered again.
+//! Backoff: the delay before a failed message is delivered again.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The delay before a message that a receiver gave back is delivered again, by the number of its failures.
+/// The delay before a returned message is delivered again, by the number of its failures.
 ///
-/// Part of a queue's settings; a receiver may choose another delay for one message. A message whose receiver
-/// died, or let its lease end, comes back at once.
+/// Part of a queue's settings. A receiver may choose another delay for one message. There is no
+/// delay if the receiver died or its lease expired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backoff {
     /// No delay.
     None,
     /// The same delay after each failure.
     Fixed(Duration),
-    /// A delay that doubles with each failure, from `first` to `most`. Each delay is shortened at random by up to a
-    /// half, so that messages that failed together do not come back together.
+    /// A delay that doubles with each failure, from `first` to `most`. Each delay is shortened at
+    /// random by up to a half. So messages that failed together do not come back together.
     Exponential {
         /// The delay after the first failure.
         first: Duration,
         /// The longest delay.
         most: Duration,
     },
-    /// A delay for each failure; the last one also for all further failures. 1 to 6 delays.
+    /// One delay for each failure; the last one also applies to all further failures. 1 to 6
+    /// delays.
     List(Vec<Duration>),
 }
 
 impl Backoff {
-    /// The most delays of a [`List`](Self::List).
+    /// The maximum number of delays in a [`List`](Self::List).
     pub const MAX_LIST: usize = 6;
     /// The longest delay.
     pub const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    /// The delay after the failure with this number, counted from 1. `chance`, any number, decides how much an
-    /// exponential delay is shortened.
+    /// Returns the delay after the failure with this number, counted from 1. `chance` is a random
+    /// number that decides by how much an exponential delay is shortened.
     ///
     /// ```
     /// use std::time::Duration;
@@ -55,7 +56,7 @@ impl Backoff {
             Self::Exponential { first, most } => {
                 let doublings = failures.saturating_sub(1).min(31);
                 let delay = first.saturating_mul(1 << doublings).min(*most);
-                // The upper half of 64 random bits, as a fraction of the half that may be taken off.
+                // `off` is up to a half of the delay, scaled by the upper 32 bits of `chance`.
                 let off = ((delay / 2).as_nanos() * u128::from(chance >> 32)) >> 32;
                 delay.saturating_sub(Duration::from_nanos(u64::try_from(off).unwrap_or(0)))
             }
@@ -67,13 +68,13 @@ impl Backoff {
         }
     }
 
-    /// Whether there is never a delay.
+    /// Returns `true` if there is never a delay.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::None
     }
 
-    /// All delays that it names, for checking.
+    /// Returns all configured delays, for validation.
     pub(crate) fn delays(&self) -> Vec<Duration> {
         match self {
             Self::None => Vec::new(),
@@ -84,7 +85,7 @@ impl Backoff {
     }
 }
 
-/// 100 ms, doubled with each failure, to at most a minute.
+/// 100 ms, doubled with each failure, up to one minute.
 impl Default for Backoff {
     fn default() -> Self {
         Self::Exponential {
@@ -102,7 +103,8 @@ mod tests {
     #[test]
     fn the_defaults_outlast_an_outage_of_a_minute() {
         let settings = QueueSettings::default();
-        // At worst: every delay is shortened by a half. The last attempt is made after all delays.
+        // The worst case: every delay is shortened by a half. The last attempt is made after all
+        // delays.
         let waited: Duration = (1..u32::from(settings.attempt_limit))
             .map(|failures| settings.backoff.delay(failures, u64::MAX))
             .sum();
@@ -110,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_list_goes_on_with_its_last_delay() {
+    fn a_list_repeats_its_last_delay() {
         let list = Backoff::List([1, 5].map(Duration::from_secs).into());
         let waits = [1, 2, 3, 9].map(|failures| list.delay(failures, 0).as_secs());
         assert_eq!(waits, [1, 5, 5, 5]);
     }
 
     #[test]
-    fn delays_grow_to_their_limit_and_never_overflow() {
+    fn an_exponential_delay_stops_at_its_maximum_and_never_overflows() {
         let backoff = Backoff::default();
         assert_eq!(backoff.delay(200, 0), Duration::from_secs(60));
         assert!(backoff.delay(u32::MAX, u64::MAX) >= Duration::from_secs(30));

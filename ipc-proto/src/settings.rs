@@ -1,4 +1,4 @@
-//! What a queue promises, chosen by whoever creates it and the same for everybody who opens it.
+//! The settings of a queue: chosen when it is created, the same for every process that opens it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::retry::Backoff;
 
-/// How a queue behaves, fixed when it is created.
+/// The behavior of a queue, fixed when it is created.
 ///
 /// ```
 /// use ipc_proto::QueueSettings;
@@ -18,63 +18,72 @@ use crate::retry::Backoff;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueSettings {
-    /// How many messages it holds, exactly; those leased, delayed or dead count. 1 to 1,048,576.
+    /// The exact number of messages that the queue holds, including leased, delayed and dead ones.
+    /// 1 to 1,048,576.
     pub capacity: u32,
-    /// Payloads up to this many bytes travel in the cell itself. At most 65,472.
+    /// Payloads of up to this many bytes are stored in the cell itself. At most 65,472.
     pub inline_bytes: u32,
-    /// The largest payload, in bytes. At most 1 GiB.
+    /// The maximum payload size, in bytes. At most 1 GiB.
     pub max_message_bytes: u32,
-    /// Memory for payloads that do not fit inline, in bytes. What exceeds it waits, like a full queue.
+    /// Memory for payloads that do not fit inline, in bytes. While it is used up, a send waits as
+    /// for a full queue.
     pub pool_bytes: u64,
-    /// How many attempts a message gets before it becomes a dead letter, whatever ended them. Snoozing is not an attempt.
-    /// 1 to 250.
+    /// The number of attempts before a message becomes a dead letter, however they ended. Snoozing
+    /// does not count as an attempt. 1 to 250.
     pub attempt_limit: u8,
-    /// How many receivers may die over a message before it becomes a dead letter. 1 to 250.
+    /// The number of receivers that may die holding a message before it becomes a dead letter. 1 to
+    /// 250.
     pub crash_limit: u8,
-    /// How many leases of a message may end by time before it becomes a dead letter. 1 to 250.
+    /// The number of leases of a message that may time out before it becomes a dead letter. 1 to
+    /// 250.
     pub expiry_limit: u8,
-    /// How long a message waits after a failure.
+    /// The delay of a message after a failure.
     pub backoff: Backoff,
-    /// How long a receiver may hold a message that it neither settles nor extends. `None`: for as
-    /// long as it lives; only its death ends the lease. 1 ms to 1 year, kept to the millisecond.
+    /// The time for which a receiver may hold a message without settling it or extending its lease.
+    /// `None`: no limit; only the death of the receiver ends the lease. 1 ms to 1 year, rounded to
+    /// milliseconds.
     pub lease: Option<Duration>,
-    /// How many processes may be attached at once, tools such as the command `ipc` not counted. 1
-    /// to 503.
+    /// The maximum number of processes attached at once. Tools such as the command `ipc` do not
+    /// count. 1 to 503.
     pub max_participants: u16,
-    /// Whether messages have priorities. Each of the four then has places and memory of its own: `capacity` and
-    /// `pool_bytes` hold for each.
+    /// `true` if messages have priorities. Each of the four priorities then has its own cells and
+    /// memory: `capacity` and `pool_bytes` apply to each.
     pub priorities: bool,
-    /// A message that waited this long goes before fresh ones of the next higher priority; twice as long, before those
-    /// of the one after. 1 ms to 1 year.
-    pub ageing: Duration,
-    /// For how long a message's key is remembered, so that it is not sent twice. `None`: messages have no keys.
-    /// 1 ms to 1 year, kept to the millisecond.
+    /// A message that waited this long is delivered before new ones of the next higher priority.
+    /// After twice this time it is delivered before new ones of the priority above that. 1 ms to 1
+    /// year.
+    // The alias reads settings that a NATS server stores under the former name.
+    #[serde(alias = "ageing")]
+    pub aging: Duration,
+    /// The time for which a message's key is remembered, so that the message is not sent twice.
+    /// `None`: messages have no keys. 1 ms to 1 year, in whole milliseconds.
     pub dedup_window: Option<Duration>,
-    /// How many keys are remembered at once, at least. 64 to 16,777,216, a power of two.
+    /// The minimum number of keys that are remembered at once. 64 to 16,777,216, a power of two.
     pub dedup_keys: u32,
 }
 
 impl QueueSettings {
-    /// The most messages one queue can hold.
+    /// The maximum capacity of a queue, in messages.
     pub const MAX_CAPACITY: u32 = 1 << 20;
-    /// The largest inline payload, in bytes.
+    /// The maximum size of an inline payload, in bytes.
     pub const MAX_INLINE_BYTES: u32 = 64 * 1023;
-    /// The largest payload, in bytes.
+    /// The maximum payload size, in bytes.
     pub const MAX_MESSAGE_BYTES: u32 = 1 << 30;
-    /// The most deliveries of one message.
+    /// The maximum number of deliveries of one message.
     pub const MAX_ATTEMPTS: u8 = 250;
-    /// The most attached processes: 511 can be told apart, and 8 slots are kept for tools.
+    /// The maximum number of attached processes. A cell can name 511 owners, and 8 slots are kept
+    /// for tools.
     pub const MAX_PARTICIPANTS: u16 = 503;
     /// The shortest lease.
     pub const MIN_LEASE: Duration = Duration::from_millis(1);
     /// The longest lease.
     pub const MAX_LEASE: Duration = Duration::from_secs(365 * 24 * 3600);
-    /// The fewest keys that are remembered.
+    /// The lowest allowed value of `dedup_keys`.
     pub const MIN_DEDUP_KEYS: u32 = 64;
-    /// The most keys that are remembered.
+    /// The highest allowed value of `dedup_keys`.
     pub const MAX_DEDUP_KEYS: u32 = 1 << 24;
 
-    /// The default settings with another capacity.
+    /// Returns the default settings with another capacity.
     #[must_use]
     pub fn with_capacity(capacity: u32) -> Self {
         Self {
@@ -83,7 +92,7 @@ impl QueueSettings {
         }
     }
 
-    /// Every field by its name, with its value as text, in the order of their declaration.
+    /// Returns the name of each field and its value as text, in declaration order.
     #[must_use]
     pub fn fields(&self) -> [(&'static str, String); 14] {
         [
@@ -98,7 +107,7 @@ impl QueueSettings {
             ("lease", format!("{:?}", self.lease)),
             ("max_participants", self.max_participants.to_string()),
             ("priorities", self.priorities.to_string()),
-            ("ageing", format!("{:?}", self.ageing)),
+            ("aging", format!("{:?}", self.aging)),
             ("dedup_window", format!("{:?}", self.dedup_window)),
             ("dedup_keys", self.dedup_keys.to_string()),
         ]
@@ -107,8 +116,37 @@ impl QueueSettings {
     /// Checks every field against its range.
     ///
     /// # Errors
-    /// [`SettingsError::OutOfRange`] names the first field outside its range.
+    /// [`SettingsError`] names the first invalid field.
     pub fn validate(&self) -> Result<(), SettingsError> {
+        self.check_sizes()?;
+        for (field, limit) in [
+            ("attempt_limit", self.attempt_limit),
+            ("crash_limit", self.crash_limit),
+            ("expiry_limit", self.expiry_limit),
+        ] {
+            check(field, limit.into(), 1, Self::MAX_ATTEMPTS.into())?;
+        }
+        self.check_backoff()?;
+        let participants = self.max_participants.into();
+        check(
+            "max_participants",
+            participants,
+            1,
+            Self::MAX_PARTICIPANTS.into(),
+        )?;
+        for (field, time) in [
+            ("lease (in ms)", self.lease),
+            ("aging (in ms)", Some(self.aging)),
+            ("dedup_window (in ms)", self.dedup_window),
+        ] {
+            let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+            let (least, most) = (millis(Self::MIN_LEASE), millis(Self::MAX_LEASE));
+            time.map_or(Ok(()), |time| check(field, millis(time), least, most))?;
+        }
+        self.check_keys()
+    }
+
+    fn check_sizes(&self) -> Result<(), SettingsError> {
         check(
             "capacity",
             self.capacity.into(),
@@ -127,34 +165,15 @@ impl QueueSettings {
         );
         check("max_message_bytes", given, 0, most)?;
         if self.max_message_bytes > self.inline_bytes {
-            // One message of the largest size must fit, or it could never be sent.
+            // The pool must have room for one message of the maximum size, or that message could
+            // never be sent.
             let least = self.max_message_bytes.into();
             check("pool_bytes", self.pool_bytes, least, 1 << 40)?;
         }
-        for (field, limit) in [
-            ("attempt_limit", self.attempt_limit),
-            ("crash_limit", self.crash_limit),
-            ("expiry_limit", self.expiry_limit),
-        ] {
-            check(field, limit.into(), 1, Self::MAX_ATTEMPTS.into())?;
-        }
-        self.check_backoff()?;
-        let participants = self.max_participants.into();
-        check(
-            "max_participants",
-            participants,
-            1,
-            Self::MAX_PARTICIPANTS.into(),
-        )?;
-        for (field, time) in [
-            ("lease (in ms)", self.lease),
-            ("ageing (in ms)", Some(self.ageing)),
-            ("dedup_window (in ms)", self.dedup_window),
-        ] {
-            let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-            let (least, most) = (millis(Self::MIN_LEASE), millis(Self::MAX_LEASE));
-            time.map_or(Ok(()), |time| check(field, millis(time), least, most))?;
-        }
+        Ok(())
+    }
+
+    fn check_keys(&self) -> Result<(), SettingsError> {
         check(
             "dedup_keys",
             self.dedup_keys.into(),
@@ -184,9 +203,12 @@ impl QueueSettings {
     }
 }
 
-/// 1,024 messages up to 192 bytes inline, larger ones to 1 MiB in a pool of 8 MiB, 12 attempts with an
-/// exponential back-off from 100 ms to a minute, 5 crashes, 2 ended leases, no lease time-out,
-/// 256 processes, no priorities, no keys.
+/// Default values:
+///
+/// - 1,024 messages, up to 192 bytes inline, larger ones up to 1 MiB in a pool of 8 MiB;
+/// - 12 attempts, with an exponential backoff from 100 ms to one minute;
+/// - a dead letter after 5 crashes or 2 expired leases, but no time limit for leases;
+/// - 256 processes, no priorities, no keys.
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
@@ -201,35 +223,35 @@ impl Default for QueueSettings {
             lease: None,
             max_participants: 256,
             priorities: false,
-            ageing: Duration::from_secs(10),
+            aging: Duration::from_secs(10),
             dedup_window: None,
             dedup_keys: 4096,
         }
     }
 }
 
-/// Why settings are refused.
+/// The reason why settings are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    /// A field lies outside its range.
-    #[error("queue setting {field} is {given}: it must be from {least} to {most}")]
+    /// A field is outside its range.
+    #[error("invalid queue setting: {field} is {given}; use a value from {least} to {most}")]
     OutOfRange {
-        /// Which.
+        /// The name of the field.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         given: u64,
-        /// The least allowed.
+        /// The lowest allowed value.
         least: u64,
-        /// The most allowed.
+        /// The highest allowed value.
         most: u64,
     },
     /// A field must be a power of two.
-    #[error("queue setting {field} is {given}: it must be a power of two")]
+    #[error("invalid queue setting: {field} is {given}; use a power of two")]
     NoPowerOfTwo {
-        /// Which.
+        /// The name of the field.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         given: u64,
     },
 }
@@ -256,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_is_held_to_its_range_and_named() {
+    fn a_setting_outside_its_range_is_refused_by_name() {
         let refused = |change: fn(&mut QueueSettings)| {
             let mut settings = QueueSettings::default();
             change(&mut settings);
@@ -274,14 +296,27 @@ mod tests {
         assert!(refused(|s| s.backoff = Backoff::List(Vec::new())).contains("list"));
         assert!(refused(|s| s.max_participants = 504).contains("max_participants"));
         assert!(refused(|s| s.lease = Some(Duration::from_micros(5))).contains("lease"));
-        assert!(refused(|s| s.ageing = Duration::ZERO).contains("ageing"));
+        assert!(refused(|s| s.aging = Duration::ZERO).contains("aging"));
         assert!(refused(|s| s.dedup_window = Some(Duration::ZERO)).contains("dedup_window"));
         assert!(refused(|s| s.dedup_keys = 63).contains("dedup_keys"));
         assert!(refused(|s| s.dedup_keys = 65).contains("power of two"));
     }
 
+    #[cfg(feature = "json")]
     #[test]
-    fn a_pool_is_needed_only_for_what_does_not_fit_inline() {
+    fn settings_stored_under_a_former_name_are_read() {
+        let settings = QueueSettings::default();
+        let text = serde_json::to_string(&settings).unwrap();
+        let former = text.replace("\"aging\"", "\"ageing\"");
+        assert_ne!(text, former);
+        assert_eq!(
+            serde_json::from_str::<QueueSettings>(&former).unwrap(),
+            settings
+        );
+    }
+
+    #[test]
+    fn a_pool_is_required_only_for_payloads_that_do_not_fit_inline() {
         let settings = QueueSettings {
             inline_bytes: 64,
             max_message_bytes: 64,

@@ -1,9 +1,9 @@
 //! The shape of a type: its fields, variants and their order, as one line of text.
 //!
-//! postcard writes neither names nor types, so a value can only be read by a type of the same
-//! shape. The shape is found without a derive of its own: `T::deserialize` is run again and again
-//! on a deserializer that notes what is asked for and answers with samples. A run may end in an
-//! error, as most do; each run that notes something new is progress.
+//! postcard writes neither names nor types, so only a type of the same shape can read a value.
+//! Finding the shape needs no extra derive. `T::deserialize` is run repeatedly on a deserializer
+//! that records each request and answers it with sample values. Most runs end in an error. A run
+//! that records something new is progress.
 //!
 //! | text | type |
 //! |---|---|
@@ -13,9 +13,9 @@
 //! | `(S, S)`, `(S; 32)` | a tuple; with 32 equal elements |
 //! | `{name: S, name: S}` | a struct |
 //! | `enum{Name, Name: S}` | an enum; a variant without, and with content |
-//! | `^2` | the struct or enum that is the second one around this place |
+//! | `^2` | the second enclosing struct or enum, counted from the inside |
 //!
-//! Names of structs and newtypes are left out: they are not part of the encoding.
+//! Names of structs and newtypes are omitted: they are not part of the encoding.
 
 mod diff;
 mod producer;
@@ -32,39 +32,39 @@ pub(crate) use diff::difference;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape(String);
 
-/// The shape of a type could not be found.
+/// The reason why the shape of a type could not be found.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ShapeError {
-    /// The type reads whatever it is given, which only a self-describing encoding can answer.
+    /// The type accepts values of any type. Only a self-describing encoding supports that.
     #[error(
-        "{wanted} has no fixed shape, which the encoding postcard needs: {at} reads values of \
+        "{wanted} has no fixed shape, but the encoding postcard needs one: {at} accepts values of \
          any type (an untagged or internally tagged enum, or a flattened field); use \
          Encoding::MessagePack or Encoding::Json"
     )]
     AnyType {
         /// The type.
         wanted: &'static str,
-        /// The place in it.
+        /// The place within the type.
         at: String,
     },
-    /// The type refuses all samples.
+    /// The type refuses all sample values.
     #[error(
-        "the shape of {wanted}, which the encoding postcard needs, can't be found: {at} refuses \
+        "cannot find the shape of {wanted}, which the encoding postcard needs: {at} refuses \
          every sample value ({reason}); use Encoding::MessagePack or Encoding::Json"
     )]
     Untraceable {
         /// The type.
         wanted: &'static str,
-        /// The place in it.
+        /// The place within the type.
         at: String,
-        /// What the type said last.
+        /// The last error that the type returned.
         reason: String,
     },
 }
 
 impl Shape {
-    /// The shape of `T`, as `T::deserialize` asks for it.
+    /// Returns the shape of `T`, as its `Deserialize` implementation requests it.
     ///
     /// ```
     /// use ipc_proto::Shape;
@@ -74,7 +74,7 @@ impl Shape {
     /// ```
     ///
     /// # Errors
-    /// [`ShapeError`] names the place in the type.
+    /// [`ShapeError`] names the place within the type.
     pub fn of<T: DeserializeOwned>() -> Result<Self, ShapeError> {
         tracer::trace::<T>().map(|node| Self(node.to_string()))
     }
@@ -83,13 +83,13 @@ impl Shape {
         Self(text.to_owned())
     }
 
-    /// Its text.
+    /// Returns the text of the shape.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A hash of the text: FNV-1a, 64 bits. <http://www.isthe.com/chongo/tech/comp/fnv/>
+    /// Returns a hash of the text: FNV-1a, 64 bits. <http://www.isthe.com/chongo/tech/comp/fnv/>
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.0.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -98,7 +98,7 @@ impl Shape {
     }
 }
 
-/// What is known of the shape at one place.
+/// What is known about the shape at one place of a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
     Unknown,
@@ -109,7 +109,7 @@ enum Node {
     Tuple(Vec<Self>),
     Struct(Vec<(&'static str, Self)>),
     Enum(Vec<(&'static str, Self)>),
-    /// The struct or enum that many levels up.
+    /// An enclosing struct or enum, this many levels up.
     Outer(usize),
 }
 

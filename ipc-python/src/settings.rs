@@ -103,7 +103,7 @@ fn with_setting(
         "lease" => options.lease(time()?),
         "max_participants" => options.max_participants(value.extract()?),
         "priorities" => options.priorities(value.extract()?),
-        "ageing" => options.ageing(time()?),
+        "aging" => options.aging(time()?),
         "dedup_window" => options.dedup_window(time()?),
         "dedup_keys" => options.dedup_keys(value.extract()?),
         other => {
@@ -161,7 +161,7 @@ pub fn to_dict<'py>(py: Python<'py>, settings: &QueueSettings) -> PyResult<Bound
     dict.set_item("lease", settings.lease.map(time))?;
     dict.set_item("max_participants", settings.max_participants)?;
     dict.set_item("priorities", settings.priorities)?;
-    dict.set_item("ageing", time(settings.ageing))?;
+    dict.set_item("aging", time(settings.aging))?;
     dict.set_item("dedup_window", settings.dedup_window.map(time))?;
     dict.set_item("dedup_keys", settings.dedup_keys)?;
     Ok(dict)

@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = "shm:example-priorities";
     let options = QueueOptions::new()
         .priorities(true)
-        .ageing(Duration::from_secs(10));
+        .aging(Duration::from_secs(10));
     let queue = options.open::<String>(address)?;
     let sender = queue.sender();
     for priority in Priority::ALL {

@@ -2,7 +2,7 @@
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 
 mod address;
-mod ageing;
+mod aging;
 mod asynchronous;
 mod batch;
 pub mod bell;

@@ -128,9 +128,9 @@ impl QueueOptions {
     }
 
     /// How long a message waits before it goes before fresh ones of the next higher priority. Default 10 s.
-    pub fn ageing(mut self, time: Duration) -> Self {
-        self.settings.ageing = time;
-        self.given("ageing")
+    pub fn aging(mut self, time: Duration) -> Self {
+        self.settings.aging = time;
+        self.given("aging")
     }
 
     /// Lets messages have keys, and remembers each for so long: what is sent again with the same key meanwhile is
@@ -306,7 +306,7 @@ impl QueueOptions {
             )*};
         }
         take!(capacity inline_bytes max_message_bytes pool_bytes attempt_limit crash_limit);
-        take!(expiry_limit backoff lease max_participants priorities ageing dedup_window);
+        take!(expiry_limit backoff lease max_participants priorities aging dedup_window);
         take!(dedup_keys);
         OpenRequest {
             mode: OpenMode::OpenOrCreate,

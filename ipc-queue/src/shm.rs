@@ -599,7 +599,7 @@ impl Watched for Shared {
         slots.filter(live).map(|slot| slot.process).collect()
     }
 
-    fn look(&self, running: &Running) -> Option<Instant> {
+    fn maintain(&self, running: &Running) -> Option<Instant> {
         if !self.attachment.is_ours() {
             return None;
         }

@@ -52,7 +52,7 @@
 //! [`Unsupported`], be it by a message's options or by the settings of a queue to be created
 //! - `a_delayed_message_comes_not_before_its_time`
 //! - `an_expired_message_is_dropped_and_its_place_is_free`: unless somebody holds it then.
-//! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's ageing time counts as
+//! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's aging time counts as
 //!   of the next higher priority. Capacity holds for each priority.
 //! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
 //!   loan has it, and free again if that comes to nothing. A key without bytes is refused.

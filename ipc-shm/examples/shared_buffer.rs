@@ -1,4 +1,6 @@
-//! Memory that processes share under a lock that outlives them: `cargo run -p ipc-shm --example shared_buffer`.
+//! Memory that processes share, under a lock that survives its holder.
+//!
+//! Run it with `cargo run -p ipc-shm --example shared_buffer`.
 
 use std::process::Command;
 
@@ -8,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let namespace = Namespace::new("examples")?;
     if std::env::args().nth(1).as_deref() == Some("child") {
         let buffer = SharedBuffer::connect(&namespace, "counter")?;
-        let mut guard = buffer.lock()?; // every process's; a holder that dies is noticed
+        let mut guard = buffer.lock()?; // excludes all processes, and survives a dead holder
         let mut count = [0; 8];
         guard.read_at(0, &mut count)?;
         guard.write_at(0, &(u64::from_le_bytes(count) + 1).to_le_bytes())?;

@@ -1,9 +1,9 @@
-//! Which boot of the machine this is.
+//! The identity of the machine's current boot.
 //!
 //! Times since boot and kernel locks mean nothing after a restart. Segments in memory do not
-//! outlive one; those in a folder on a disk do. Some container managers give each container a boot
-//! id of its own, so a different id is no proof of a restart: it counts only for files that can
-//! outlive one.
+//! survive a restart, but segments in a folder on a disk do. Some container managers give each
+//! container its own boot id, so a different id does not prove a restart. It counts only for files
+//! that can survive one.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -14,9 +14,9 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use crate::descriptor::Kept;
 use crate::layout::fingerprint;
 
-/// A fingerprint of the kernel's boot id; 0 if it is not known.
+/// Returns a fingerprint of the kernel's boot id, or 0 if the id is unknown.
 pub(crate) fn current() -> u64 {
-    // The same for every process, forked ones included.
+    // The same for every process, including forked ones.
     static BOOT: OnceLock<u64> = OnceLock::new();
     *BOOT.get_or_init(|| {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -27,14 +27,14 @@ pub(crate) fn current() -> u64 {
     })
 }
 
-/// Whether a file made in `boot` is certainly from an earlier run of the machine, or of a container
-/// with an id of its own.
+/// Returns `true` if a file created in `boot` certainly stems from an earlier run of the machine,
+/// or from a container with its own boot id.
 pub(crate) fn is_another(boot: u64, file: &Kept) -> bool {
     let ours = current();
     boot != 0 && ours != 0 && boot != ours && !is_in_memory(file)
 }
 
-/// Whether the file goes with the machine's memory.
+/// Returns `true` if a restart of the machine loses the file.
 pub(crate) fn is_in_memory(file: &impl AsFd) -> bool {
     /// `RAMFS_MAGIC` of the kernel.
     const RAMFS: FsType = FsType(0x8584_58f6);

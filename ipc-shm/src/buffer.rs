@@ -5,17 +5,19 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | the lock's word, see `lock` |
-//! | 8 | 32 | what is being written and what is torn, see `tear` |
-//! | 40 | 8 | the notice: from whom the lock was inherited, if no guard was told yet |
+//! | 8 | 32 | the range being written and the torn range, see `tear` |
+//! | 40 | 8 | the notice: the dead holder whose lock was inherited, until a guard reports it |
 //! | 64 | | the bytes |
 //!
-//! Any process may die at any moment. One that dies while it writes leaves a tear: the range is remembered in the
-//! segment, and reading any of it is an error until somebody writes it anew, or accepts it. One that
-//! dies between two writes under one lock leaves whole writes that do not belong together. Whoever inherits the lock
-//! leaves a notice of that, for a guard to find and to remove when it is dropped: a mere `read_at` may come
-//! first, and would not know what to do about it.
-//! The buffer lives until it is removed, whoever uses it. Does not know what the bytes mean, nor tell
-//! anybody that they changed.
+//! Any process may die at any moment. If it dies during a write, the range stays recorded in the
+//! segment as torn. Reading any torn byte is an error until the range is written again or accepted.
+//! If it dies between two writes under one lock, each write is complete, but they may not belong
+//! together. The next holder of the lock stores a notice of that. A later guard reports the notice,
+//! and clears it when dropped. The notice is needed because the next holder may be a simple
+//! `read_at`, which cannot handle the inheritance.
+//!
+//! The buffer exists until it is removed, independent of its users. It does not know what the bytes
+//! mean, and notifies no reader of changes.
 
 mod guard;
 #[cfg(test)]
@@ -42,121 +44,126 @@ use crate::segment::{CreateError, Created, OpenError, OpenOrCreateError, Segment
 use crate::tear::{self, Tears};
 use crate::watch::{self, Running, Watched};
 
-/// How long reading and writing wait for the lock, unless told otherwise.
+/// The default time for which reading and writing wait for the lock.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many processes can use a buffer at once, unless it is created for more or fewer.
+/// The default number of processes that can use a buffer at the same time.
 pub const MAX_PROCESSES: u16 = 128;
 
-/// Shared bytes that this process is connected to.
+/// A connection of this process to shared bytes.
 ///
-/// All methods may be called from several threads at once; they and all other processes take turns, by one
-/// lock. Dropping it disconnects this process and leaves the buffer in place.
+/// All methods may be called from several threads at the same time. One lock makes threads and
+/// processes take turns. Dropping the value disconnects this process; the buffer stays.
 pub struct SharedBuffer {
     attachment: Arc<Attachment>,
     lock: RobustLock,
     tears: Words<{ tear::WORDS }>,
-    /// Written and read by whoever holds the lock.
+    /// The packed [`Inherited`] of a notice. Written and read by the holder of the lock.
     notice: Words<1>,
     len: usize,
     timeout: Duration,
     _peers: Arc<Peers>,
 }
 
-/// Why a buffer was not created, connected to or removed.
+/// The reason why a buffer was not created, connected to or removed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BufferError {
-    /// That can't be a buffer's name.
+    /// The name is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// It was not created.
+    /// The buffer was not created.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// It was not opened, or not removed.
+    /// The buffer was not opened, or not removed.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It exists and has another length.
-    #[error("{name:?} has {found} bytes, not {wanted}: connect to it as it is, or remove it first")]
+    /// The buffer exists with another length.
+    #[error("{name:?} has {found} bytes (expected {wanted}): use `connect`, or remove it first")]
     OtherLength {
-        /// Its name.
+        /// The name of the buffer.
         name: String,
         /// Its length in bytes.
         found: usize,
-        /// The length asked for.
+        /// The requested length in bytes.
         wanted: usize,
     },
-    /// No machine has so much memory.
-    #[error("{name:?} can't have {len} bytes: that is more than this machine can address")]
+    /// The machine cannot address that much memory.
+    #[error(
+        "{name:?} cannot have {len} bytes, more than this machine can address: use a smaller length"
+    )]
     TooLong {
-        /// Its name.
+        /// The name of the buffer.
         name: String,
-        /// The length asked for.
+        /// The requested length in bytes.
         len: usize,
     },
-    /// As many processes use it as were planned for.
+    /// The maximum number of processes use the buffer.
     #[error(
-        "{processes} processes use {name:?}, as many as it was made for: end one, or create it with \
-         `create_for` more"
+        "{processes} processes use {name:?}, which is its maximum: end one, or create it for more \
+         with `create_for`"
     )]
     TooManyProcesses {
-        /// Its name.
+        /// The name of the buffer.
         name: String,
-        /// How many can use it at once.
+        /// The maximum number of processes.
         processes: u16,
     },
-    /// This process could not take a place in it.
+    /// This process could not get a participant slot.
     #[error(transparent)]
     Join(JoinError),
 }
 
-/// Why bytes were not read or written.
+/// The reason why bytes were not read or written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AccessError {
-    /// They are not in the buffer.
+    /// The bytes are outside the buffer.
     #[error(
-        "{len} bytes at offset {offset} do not lie in a buffer of {size} bytes: nothing was read or written"
+        "{len} bytes at offset {offset} are outside the buffer of {size} bytes, nothing was read \
+         or written: use a range inside the buffer"
     )]
     OutOfRange {
-        /// Where they would begin.
+        /// The requested offset.
         offset: usize,
-        /// How many.
+        /// The requested length.
         len: usize,
-        /// How long the buffer is.
+        /// The size of the buffer.
         size: usize,
     },
-    /// A process was killed while it wrote some of them.
+    /// A process was killed while it wrote some of the bytes.
     #[error(
-        "bytes {from}..{to} of {name:?} are torn, their writer was killed half-way: write all of them \
-         anew, or take what is there with `accept_torn`"
+        "bytes {from}..{to} of {name:?} are torn, because their writer was killed during the \
+         write: write all of them again, or accept them as they are with `accept_torn`"
     )]
     Torn {
-        /// The buffer.
+        /// The name of the buffer.
         name: String,
         /// The first torn byte.
         from: usize,
-        /// The first after it that is whole again.
+        /// The end of the torn range: the first byte after it.
         to: usize,
     },
-    /// The lock was not to be had.
+    /// The lock was not taken.
     #[error(transparent)]
     Lock(#[from] LockError),
 }
 
 impl SharedBuffer {
-    /// Makes a buffer of `len` zeroes and connects to it. It lives until it is [removed](Self::remove).
+    /// Creates a buffer of `len` zeroes and connects to it. It exists until it is
+    /// [removed](Self::remove).
     ///
-    /// Up to [`MAX_PROCESSES`] can use it at once.
+    /// Up to [`MAX_PROCESSES`] processes can use it at the same time.
     ///
     /// # Errors
-    /// [`BufferError::Create`] with [`CreateError::Exists`] if the name is taken, or with
-    /// [`CreateError::NoSpace`], and the figures, if the memory is not there.
+    /// [`BufferError::Create`], with [`CreateError::Exists`] if the name is taken, or with
+    /// [`CreateError::NoSpace`] and the figures if there is not enough memory.
     pub fn create(namespace: &Namespace, name: &str, len: usize) -> Result<Self, BufferError> {
         Self::create_for(namespace, name, len, MAX_PROCESSES)
     }
 
-    /// As [`create`](Self::create), for up to `processes` that use it at once. Each costs 192 bytes.
+    /// As [`create`](Self::create), for up to `processes` processes at the same time. Each one
+    /// costs 192 bytes.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -174,20 +181,21 @@ impl SharedBuffer {
     /// Connects to the buffer of that name.
     ///
     /// # Errors
-    /// [`BufferError::Open`] with [`OpenError::NotFound`] if there is none; every other variant says what is
-    /// wrong with what was found.
+    /// [`BufferError::Open`] with [`OpenError::NotFound`] if it does not exist. Every other variant
+    /// describes a problem with what was found.
     pub fn connect(namespace: &Namespace, name: &str) -> Result<Self, BufferError> {
         let name = Name::new(name)?;
         Self::join(Segment::open(namespace, &name, &expected())?)
     }
 
-    /// Connects to the buffer of that name, or makes it.
+    /// Connects to the buffer of that name, or creates it.
     ///
-    /// Of several processes that do this at once, one makes it and all get the same.
+    /// Of several processes that do this at the same time, one creates the buffer and all get the
+    /// same one.
     ///
     /// # Errors
-    /// [`BufferError::OtherLength`] if it exists and does not have `len` bytes; otherwise as
-    /// [`create`](Self::create) and [`connect`](Self::connect), but for `NotFound` and `Exists`.
+    /// [`BufferError::OtherLength`] if it exists and does not have `len` bytes. Otherwise as
+    /// [`create`](Self::create) and [`connect`](Self::connect), except `NotFound` and `Exists`.
     pub fn open_or_create(
         namespace: &Namespace,
         name: &str,
@@ -207,21 +215,22 @@ impl SharedBuffer {
         Ok((Self::join(segment)?, created))
     }
 
-    /// Removes the buffer of that name; `Ok(false)` if there was none.
+    /// Removes the buffer of that name. Returns `Ok(false)` if it did not exist.
     ///
-    /// Whoever is connected gets [`LockError::Removed`] from the next call, or from the one that waits. Works on
-    /// damaged buffers too.
+    /// Connected processes get [`LockError::Removed`] from their next call, or from a call that is
+    /// waiting. Also removes damaged buffers.
     ///
     /// # Errors
-    /// [`BufferError::Name`]; [`BufferError::Open`] if the folder or file is refused.
+    /// [`BufferError::Name`]; [`BufferError::Open`] if the folder or the file is refused.
     pub fn remove(namespace: &Namespace, name: &str) -> Result<bool, BufferError> {
         Ok(Segment::remove(namespace, &Name::new(name)?, KIND)?)
     }
 
-    /// The names of all buffers of a namespace, sorted; also of those that can't be connected to.
+    /// Returns the names of all buffers of a namespace, sorted, including those that cannot be
+    /// opened.
     ///
     /// # Errors
-    /// [`NamespaceError`] when the folder is refused or can't be read.
+    /// [`NamespaceError`] if the folder is refused or cannot be read.
     pub fn list(namespace: &Namespace) -> Result<Vec<Name>, NamespaceError> {
         Segment::list(namespace, KIND)
     }
@@ -240,7 +249,7 @@ impl SharedBuffer {
         })?;
         let attachment = Arc::new(attachment);
         let peers = Arc::new(Peers(Arc::clone(&attachment)));
-        // Weak: the watcher must not keep us connected.
+        // Weak, because the watcher must not keep this process connected.
         let watched: Arc<dyn Watched> = peers.clone();
         watch::watch(Arc::downgrade(&watched));
         let segment = attachment.segment();
@@ -257,26 +266,26 @@ impl SharedBuffer {
         })
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &Name {
         self.segment().name()
     }
 
-    /// How many bytes it has. Never changes.
+    /// Returns its length in bytes, which never changes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no bytes at all.
+    /// Returns `true` if it has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Who uses it now, this process included. Others may come and go while you look, and one that was killed
-    /// this moment is still named.
+    /// Returns the connected processes, including this one. Processes may connect and leave during
+    /// the call, and one that was just killed is still listed.
     #[must_use]
     pub fn users(&self) -> Vec<Participant> {
         let slots = self.attachment.participants().iter();
@@ -285,13 +294,13 @@ impl SharedBuffer {
             .collect()
     }
 
-    /// Sets how long this handle's calls wait for the lock; [`LOCK_TIMEOUT`] at first, `Duration::MAX`: as
-    /// long as it takes.
+    /// Sets how long this handle's calls wait for the lock. The default is [`LOCK_TIMEOUT`];
+    /// `Duration::MAX` means no limit.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// Copies `bytes` to `offset`. Nobody sees a part of it.
+    /// Writes `bytes` at `offset`. Readers see all of it or nothing.
     ///
     /// # Errors
     /// [`AccessError::OutOfRange`]; [`AccessError::Lock`] as [`lock`](Self::lock).
@@ -300,27 +309,30 @@ impl SharedBuffer {
         self.turn(self.deadline())?.write_at(offset, bytes)
     }
 
-    /// Copies the bytes at `offset` into `to`, as one write left them.
+    /// Copies the bytes at `offset` into `to`. The result never mixes parts of a write.
     ///
     /// # Errors
-    /// [`AccessError::OutOfRange`]; [`AccessError::Torn`] if the writer of any of them was killed half-way;
-    /// [`AccessError::Lock`] as [`lock`](Self::lock). `to` is untouched then.
+    /// - [`AccessError::OutOfRange`].
+    /// - [`AccessError::Torn`] if a writer of these bytes was killed during the write.
+    /// - [`AccessError::Lock`] as [`lock`](Self::lock).
+    ///
+    /// `to` is then unchanged.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), AccessError> {
         self.range(offset, to.len())?;
         self.turn(self.deadline())?.read_at(offset, to)
     }
 
-    /// The `len` bytes at `offset`, as one write left them.
+    /// Returns the `len` bytes at `offset`. The result never mixes parts of a write.
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at).
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
-        // Checked before anything of that size is allocated.
+        // Checked before a vector of that size is allocated.
         self.range(offset, len)?;
         self.turn(self.deadline())?.read_to_vec(offset, len)
     }
 
-    /// Declares the torn bytes good as they are; which they were.
+    /// Accepts the torn bytes as they are. Returns their range.
     ///
     /// # Errors
     /// As [`lock`](Self::lock).
@@ -328,18 +340,23 @@ impl SharedBuffer {
         self.turn(self.deadline())?.accept_torn()
     }
 
-    /// Locks the buffer for several reads and writes, waiting as long as is [set](Self::set_timeout).
+    /// Locks the buffer for several reads and writes. Waits for the time [set](Self::set_timeout).
     ///
-    /// Not re-entrant: `buffer.read_at(..)` while this thread has a guard waits for itself; use the guard's.
+    /// Not re-entrant: `buffer.read_at(..)` waits for itself if its thread has a guard. Use the
+    /// guard's methods.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`]; [`LockError::Deleted`];
-    /// [`LockError::DescriptorLost`]; [`LockError::Truncated`]; [`LockError::ForkedChild`] in a process that was forked after it connected; [`LockError::Damaged`].
+    /// - [`LockError::TimedOut`] names the holder.
+    /// - [`LockError::Removed`], [`LockError::Deleted`], [`LockError::DescriptorLost`],
+    ///   [`LockError::Truncated`].
+    /// - [`LockError::ForkedChild`] in a process that was forked after it connected.
+    /// - [`LockError::Damaged`].
     pub fn lock(&self) -> Result<BufferGuard<'_>, LockError> {
         self.lock_until(self.deadline())
     }
 
-    /// As [`lock`](Self::lock), waiting until `deadline`. One that has passed already asks once.
+    /// As [`lock`](Self::lock), but waits until `deadline`. With a deadline in the past it tries
+    /// once.
     ///
     /// # Errors
     /// As [`lock`](Self::lock).
@@ -353,8 +370,8 @@ impl SharedBuffer {
         Ok(guard)
     }
 
-    /// Locks, and keeps in the segment what a dead holder left. Killed before that is done, we are a
-    /// dead holder ourselves, and whoever is next does it.
+    /// Locks the buffer, and records in the segment what a dead holder left. If this process is
+    /// killed before that is done, it is a dead holder itself, and the next one records it.
     fn turn(&self, deadline: Option<Instant>) -> Result<BufferGuard<'_>, LockError> {
         let lock = self.lock.lock(deadline)?;
         if lock.inherited() != Inherited::No {
@@ -369,7 +386,7 @@ impl SharedBuffer {
         })
     }
 
-    /// A time-out beyond the clock's end is none.
+    /// A time-out beyond the end of the clock means no limit.
     fn deadline(&self) -> Option<Instant> {
         Instant::now().checked_add(self.timeout)
     }
@@ -389,7 +406,7 @@ impl SharedBuffer {
         }
     }
 
-    /// Only for whoever holds the lock.
+    /// Only the holder of the lock may use the result.
     fn tears(&self) -> Tears<'_> {
         Tears::new(self.tears.get(0), self.len)
     }
@@ -435,7 +452,7 @@ impl From<OpenOrCreateError> for BufferError {
     }
 }
 
-/// Who else uses the buffer, for the watcher.
+/// The other users of the buffer, for the watcher.
 #[derive(Debug)]
 struct Peers(Arc<Attachment>);
 
@@ -449,7 +466,7 @@ impl Watched for Peers {
             .collect()
     }
 
-    fn look(&self, running: &Running) -> Option<Instant> {
+    fn maintain(&self, running: &Running) -> Option<Instant> {
         self.0.check_file();
         if !self.0.is_ours() {
             return None;
@@ -460,12 +477,14 @@ impl Watched for Peers {
     }
 }
 
-/// Frees the slots of the dead. What else they held, the lock, is inherited by whoever wants it.
+/// Frees the slots of dead processes. The lock that one may have held is inherited by the next
+/// waiter.
 fn free(segment: &Segment, table: &Participants, dead: &[Member]) {
     if dead.is_empty() {
         return;
     }
-    // First: killed after it, we leave slots that the next to look frees, and wakes everybody again.
+    // Done first: if this process is killed afterwards, the slots are still taken. The next process
+    // that frees them also wakes all waiters again.
     segment.notify_all();
     for member in dead {
         table.release(segment, *member);
@@ -491,7 +510,7 @@ fn expected() -> Expected {
     }
 }
 
-/// The buffer's length, if it fits the file.
+/// Returns the buffer's length, if it fits into the file.
 fn checked_len(segment: &Segment) -> Result<usize, OpenError> {
     let header = segment.header();
     let found = header.params[LEN_PARAM];
@@ -508,14 +527,14 @@ fn checked_len(segment: &Segment) -> Result<usize, OpenError> {
     }
 }
 
-/// What this process is called in messages to people: its program's name.
+/// Returns this process's name for messages to people: its program's name.
 fn our_name() -> String {
     let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
     name.trim_end().to_owned()
 }
 
 const KIND: Kind = Kind::new("buffer");
-/// Changes with the table above, or with what `lock` and `tear` mean by their words.
+/// Changes with the table above, or with the meaning of the words of `lock` and `tear`.
 const LAYOUT: u64 =
     fingerprint(b"buffer: owner, writing from to, torn from to, notice, at 64 bytes");
 const LEN_PARAM: usize = 0;

@@ -1,31 +1,32 @@
-//! How much memory the control groups of this process leave it.
+//! The memory that the control groups of this process leave to it.
 //!
-//! A segment's memory is reserved when it is made, and the kernel charges it to the maker's memory
-//! cgroup. Beyond the limit it does not refuse: it kills the process, with nothing said. So the
-//! limits are compared first, as the free space of the file system is. Every group up to the root
-//! of the mounted hierarchy counts, in both versions of cgroups. What can't be read limits nothing.
-//! Others may take the memory between the look and the reservation.
+//! A segment's memory is reserved when it is created, and the kernel charges it to the creator's
+//! memory cgroup. Beyond the limit the kernel does not refuse: it kills the process, without a
+//! message. So the limits are compared first, like the free space of the file system. Every group
+//! up to the root of the mounted hierarchy counts, in both versions of cgroups. A value that cannot
+//! be read imposes no limit. Other processes may take the memory between the check and the
+//! reservation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a control group leaves.
+/// The memory left in a control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     /// The group's folder.
     pub group: PathBuf,
-    /// What its processes may use together, in bytes.
+    /// The limit for all its processes together, in bytes.
     pub limit: u64,
-    /// What can still be had, counting what the kernel can drop or swap out.
+    /// The bytes left, including memory that the kernel can reclaim or swap out.
     pub available: u64,
 }
 
-/// What the group with the least room leaves; `None` if none has a limit.
+/// Returns the room of the group with the least memory left, or `None` if no group has a limit.
 pub(crate) fn least_room() -> Option<Room> {
     least_room_below(Path::new("/"))
 }
 
-/// The same with `/proc` and the mounts below another folder.
+/// As [`least_room`], with `/proc` and the mounts below another folder.
 fn least_room_below(root: &Path) -> Option<Room> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
@@ -41,14 +42,14 @@ fn least_room_below(root: &Path) -> Option<Room> {
     rooms.min_by_key(|room| room.available)
 }
 
-/// What a version of cgroups calls its files.
+/// The file names of a version of cgroups.
 struct Version {
     file_system: &'static str,
-    /// The controller's name, in `/proc/self/cgroup` and among the mount's options.
+    /// The controller's name, in `/proc/self/cgroup` and in the mount options.
     controller: Option<&'static str>,
     limit: &'static str,
     used: &'static str,
-    /// Lines of `memory.stat` whose memory the kernel takes back before it kills.
+    /// The lines of `memory.stat` that count memory which the kernel reclaims before it kills.
     reclaimable: &'static [&'static str],
     swap: Option<[&'static str; 2]>,
 }
@@ -75,7 +76,7 @@ const V2: Version = Version {
 struct Hierarchy {
     version: &'static Version,
     mount: PathBuf,
-    /// Below the mount; empty for its own group.
+    /// The path below the mount; empty for the mount's own group.
     group: PathBuf,
 }
 
@@ -101,8 +102,7 @@ impl Hierarchy {
             let (root, mount) = (before.next()?, before.next()?);
             (file_system == version.file_system && has_controller).then_some((root, mount))
         })?;
-        // A container may see only a part of the hierarchy, or a group outside of the part that it
-        // sees.
+        // A container may see only a part of the hierarchy, or be in a group outside that part.
         let below = Path::new(group).strip_prefix(root).ok();
         let below = below.filter(|path| !path.starts_with(".."));
         Some(Self {
@@ -112,7 +112,7 @@ impl Hierarchy {
         })
     }
 
-    /// Those of all its groups that have a limit.
+    /// Returns the room of each of its groups that has a limit.
     fn rooms(&self, root: &Path, swap: u64) -> Vec<Room> {
         self.group
             .ancestors()
@@ -130,7 +130,7 @@ impl Hierarchy {
     fn room(&self, root: &Path, group: PathBuf, swap: u64) -> Option<Room> {
         let folder = root.join(group.strip_prefix("/").unwrap_or(&group));
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        // "max", or nothing: no limit.
+        // "max" and a missing file mean that there is no limit.
         let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
         let limit = number(self.version.limit).filter(|limit| *limit < NO_LIMIT)?;
         let used = number(self.version.used)?;
@@ -157,10 +157,10 @@ impl Hierarchy {
     }
 }
 
-/// Version 1 writes a huge number, rounded to pages, for "no limit".
+/// Version 1 uses a huge number, rounded to pages, for "no limit".
 const NO_LIMIT: u64 = 1 << 60;
 
-/// The machine's free swap space in bytes.
+/// Returns the machine's free swap space in bytes.
 fn swap_free(meminfo: &str) -> u64 {
     let line = meminfo
         .lines()
@@ -175,7 +175,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A made-up machine.
+    /// A simulated machine.
     struct Machine(tempfile::TempDir);
 
     impl Machine {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_group_of_version_two_counts_and_what_can_be_dropped_is_free() {
+    fn version_two_uses_the_tightest_group_and_counts_reclaimable_memory_as_free() {
         let mounts = "41 31 0:38 / /cg rw - cgroup2 cgroup2 rw\n";
         let machine = Machine::new("0::/a/b\n", mounts, "SwapFree: 0 kB\n");
         machine.write("cg/a/b/memory.max", "max\n");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn version_one_is_read_too_and_swap_is_room() {
+    fn version_one_is_supported_and_free_swap_counts() {
         let mounts = "35 31 0:32 /docker/x /sys/memory rw - cgroup cgroup rw,memory\n\
                       32 31 0:29 / /sys/cpu rw - cgroup cgroup rw,cpu\n";
         let groups = "4:memory:/docker/x\n1:cpu:/\n0::/\n";
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_control_groups_limits_nothing() {
+    fn a_machine_without_control_groups_has_no_limit() {
         assert_eq!(Machine::new("", "", "").room(), None);
     }
 }

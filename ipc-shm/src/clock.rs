@@ -1,10 +1,9 @@
 //! The two clocks.
 //!
-//! `CLOCK_MONOTONIC` is not the same number everywhere: a time namespace shifts it. Times in a
-//! segment are read by processes of other namespaces, so [`monotonic`] takes the shift out again:
-//! it is the clock of the machine's first namespace. `/proc/self/timens_offsets` says what the
-//! shift is. It is asked once in each process, and again in each forked child, which may be in
-//! another namespace.
+//! `CLOCK_MONOTONIC` differs between time namespaces, each of which shifts it. Processes of several
+//! namespaces read the times in a segment. So [`monotonic`] removes the shift: it is the clock of
+//! the machine's first namespace. `/proc/self/timens_offsets` contains the shift. Each process
+//! reads it once. A forked child reads it again, because it may be in another namespace.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,34 +16,34 @@ use thiserror::Error;
 
 use crate::fork;
 
-/// The shift of this process's clocks is not known, so its times mean nothing to others.
+/// The shift of this process's clocks is unknown, so its times mean nothing to other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "this process called unshare(CLONE_NEWTIME) inside a time namespace, so the shift of its own clock can't be read: \
-     open queues and buffers in a child of it instead"
+    "the shift of this process's clock is unknown, because it called unshare(CLONE_NEWTIME) inside \
+     a time namespace: open queues and buffers in a child process instead"
 )]
 pub struct UnknownClock;
 
-/// Time since boot, the same for every process of the machine in whatever time namespace, never set
-/// back.
+/// Returns the time since boot. It is the same for every process of the machine, in any time
+/// namespace, and is never set back.
 ///
-/// For leases, delays and beats. Stands still while the machine sleeps.
+/// For leases, delays and heartbeats. It does not advance while the machine sleeps.
 #[inline]
 #[must_use]
 pub fn monotonic() -> Duration {
     let here = nanos(clock_gettime(ClockId::Monotonic));
-    // Never negative: the machine's own clock is not.
+    // Never negative, because the machine's own clock is not.
     Duration::from_nanos(here.wrapping_sub(shift()))
 }
 
-/// The wall clock, to about 4 ms: for people, at a tenth of the price of the exact one.
+/// Returns the wall-clock time, to about 4 ms. For people; it costs a tenth of the exact clock.
 #[inline]
 #[must_use]
 pub fn wall() -> Timestamp {
     Timestamp::from_nanos(nanos(clock_gettime(ClockId::RealtimeCoarse)))
 }
 
-/// Fails where [`monotonic`] would not agree with other processes.
+/// Checks that [`monotonic`] agrees with other processes.
 ///
 /// # Errors
 /// [`UnknownClock`].
@@ -52,15 +51,16 @@ pub fn check() -> Result<(), UnknownClock> {
     shifts().map(drop)
 }
 
-/// Whether times since boot that `/proc` gives are those of the machine's first namespace.
+/// Returns `true` if this namespace shifts the times since boot in `/proc`.
 pub(crate) fn is_boottime_shifted() -> bool {
     shifts().is_ok_and(|shifts| shifts.boottime != 0)
 }
 
-/// By how many nanoseconds, wrapping, this namespace's monotonic clock is ahead of the machine's.
+/// Returns how many nanoseconds, wrapping, this namespace's monotonic clock is ahead of the
+/// machine's.
 #[inline]
 fn shift() -> u64 {
-    // Written by whichever thread asks first; zero in a forked child, by the kernel.
+    // Written by the first thread that calls this. The kernel zeroes it in a forked child.
     let known = fork::wiped().clock.load(Ordering::Relaxed);
     if known & KNOWN != 0 {
         return known.cast_signed().wrapping_shr(1).cast_unsigned();
@@ -68,8 +68,8 @@ fn shift() -> u64 {
     ask()
 }
 
-/// In the word that keeps the shift, below it: it was asked for. Sixty-three bits are 146 years
-/// either way.
+/// The lowest bit of the word that holds the shift: set once the shift is known. The other 63 bits
+/// hold the shift, up to 146 years in either direction.
 const KNOWN: u64 = 1;
 
 #[cold]
@@ -80,23 +80,23 @@ fn ask() -> u64 {
     shift.cast_unsigned()
 }
 
-/// By how many nanoseconds the clocks of a time namespace are ahead.
+/// The number of nanoseconds by which the clocks of a time namespace are ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Shifts {
     monotonic: i64,
     boottime: i64,
 }
 
-/// The shifts of this process's namespace.
+/// Reads the shifts of this process's namespace.
 fn shifts() -> Result<Shifts, UnknownClock> {
     let inode = |name: &str| fs::metadata(format!("/proc/self/ns/{name}")).map(|data| data.ino());
-    // The file is about the namespace that children will be in.
+    // `timens_offsets` describes the namespace of future children.
     match (inode("time"), inode("time_for_children")) {
         (Ok(FIRST_NAMESPACE), _) => return Ok(Shifts::default()),
         (Ok(ours), Ok(childrens)) if ours != childrens => return Err(UnknownClock),
         _ => {}
     }
-    // Not there: the kernel has no time namespaces, or `/proc` is not mounted.
+    // Without the file, the kernel has no time namespaces, or `/proc` is not mounted.
     let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     Ok(parse(&text))
 }
@@ -104,7 +104,7 @@ fn shifts() -> Result<Shifts, UnknownClock> {
 /// `PROC_TIME_INIT_INO` of the kernel: the inode of the machine's first time namespace.
 const FIRST_NAMESPACE: u64 = 0xEFFF_FFFA;
 
-/// Lines of a clock's name, seconds, nanoseconds.
+/// Parses lines that consist of a clock's name, seconds and nanoseconds.
 fn parse(text: &str) -> Shifts {
     let of = |clock: &str| -> Option<i64> {
         let mut words = text
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shifts_are_read_with_their_signs() {
+    fn positive_and_negative_shifts_are_parsed() {
         let text = "monotonic           7 500000000\nboottime     -1000000         0\n";
         let shifts = parse(text);
         assert_eq!(shifts.monotonic, 7_500_000_000);

@@ -1,16 +1,17 @@
-//! Descriptors that are checked before anything is concluded from them.
+//! Descriptors that are checked before any result counts.
 //!
 //! A descriptor is a small number. Any code of the process can close it by mistake, and the kernel
-//! gives the number to the next file that is opened. Reading a length, asking for a lock, writing a
-//! byte or closing it then concerns that other file. So a descriptor that is kept remembers the
-//! device and inode that it stands for, and is compared with them before a result counts. One whose
-//! number was taken is not closed: it belongs to other code.
+//! then gives the number to the next opened file. From then on, reading a length, testing a lock,
+//! writing a byte or closing would affect that other file. So a kept descriptor remembers the
+//! device and inode of its file. They are compared before a result counts. A descriptor whose
+//! number was taken is not closed, because it belongs to other code.
 //!
-//! Two descriptors of one file have the same inode, so a segment's file also has a random file
-//! offset. Only the open file that was tagged has it; nothing else here uses the offset.
+//! Two descriptors of one file have the same inode. So a segment's file also gets a random file
+//! offset, which only the tagged open file has. Nothing else here uses the offset.
 //!
-//! Kept descriptors also move to high numbers, out of the reach of code that closes low ones.
-//! Does not prevent the mistake, and can't see one that happens between the check and the use.
+//! Kept descriptors are also moved to high numbers, which code that closes low ones does not reach.
+//!
+//! This module does not prevent the mistake, and cannot detect one between the check and the use.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,7 +26,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::pipe2;
 
-/// The file that a path or descriptor stands for, within one boot of one kernel.
+/// The identity of a file, within one boot of one kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileIdentity {
     device: u64,
@@ -41,15 +42,15 @@ impl FileIdentity {
     }
 }
 
-/// A file whose descriptor is checked before it is closed, and whenever its user asks.
+/// A file whose descriptor is checked before it is closed, and whenever the caller asks.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// `None` only while this is dropped.
+    /// `None` only during drop.
     file: Option<File>,
     identity: FileIdentity,
-    /// The file offset that this open file was given; 0 for what has none, such as a pipe.
+    /// The file offset of this open file; 0 for files without one, such as a pipe.
     tag: u64,
-    /// What `/proc` calls it, for anonymous files, which share one inode before Linux 6.9.
+    /// Its name in `/proc`, for anonymous files, which share one inode before Linux 6.9.
     link: Option<PathBuf>,
 }
 
@@ -57,7 +58,7 @@ impl Kept {
     /// Keeps a descriptor of a regular file, and tags its open file.
     pub(crate) fn regular(fd: OwnedFd) -> io::Result<Self> {
         let mut kept = Self::new(fd)?;
-        // Forty bits: below the largest offset of every file system that holds segments.
+        // Forty bits: less than the maximum offset of every file system that holds segments.
         let tag = fastrand::u64(1..1 << 40);
         kept.file().seek(SeekFrom::Start(tag))?;
         kept.tag = tag;
@@ -86,20 +87,21 @@ impl Kept {
         })
     }
 
-    /// The file. What it answers counts only if the descriptor [is intact](Self::is_intact)
-    /// *afterwards*: one that was lost does not come back.
+    /// Returns the file. A result counts only if the descriptor [is intact](Self::is_intact)
+    /// *afterwards*: a lost one does not come back.
     pub(crate) fn file(&self) -> &File {
         self.file.as_ref().expect("there until it is dropped")
     }
 
-    /// What `fstat` says, or `None` if the number stands for something else by now, or for nothing.
+    /// Returns the result of `fstat`, or `None` if the number now belongs to another file or to
+    /// none.
     pub(crate) fn stat(&self) -> Option<FileStat> {
         let stat = fstat(self.file()).ok()?;
         let same = FileIdentity::of(&stat) == self.identity && self.has_tag();
         same.then_some(stat)
     }
 
-    /// Whether the number still stands for what was opened.
+    /// Returns `true` if the number still belongs to the opened file.
     pub(crate) fn is_intact(&self) -> bool {
         self.stat().is_some()
     }
@@ -128,26 +130,27 @@ impl Drop for Kept {
         let ours = self.is_intact() && self.has_link();
         let file = self.file.take();
         if !ours {
-            // The number is other code's now, or nobody's. Closing it would be the mistake that we
-            // suffered from.
+            // The number belongs to other code or is unused. Closing it would repeat the mistake
+            // that was made here.
             let _ = file.map(IntoRawFd::into_raw_fd);
         }
     }
 }
 
-/// A pipe that tells a thread which polls it to look again.
+/// A pipe that wakes a thread which polls it.
 ///
-/// Never writes to, reads or closes a file that took its number after it was closed by mistake. An
-/// eventfd could not be told from another one: all have the same inode.
+/// After its descriptor was closed by mistake, it never writes to, reads or closes the file that
+/// took the number. An eventfd could not be distinguished from another one, because all have the
+/// same inode.
 #[derive(Debug)]
 pub struct Notifier {
     reader: Kept,
-    /// `None`: the reader is opened for writing, too.
+    /// `None` if the reader is also open for writing.
     writer: Option<Kept>,
 }
 
 impl Notifier {
-    /// A pipe with nothing in it: one descriptor, or two where `/proc` is not mounted.
+    /// Creates an empty pipe. It takes one descriptor, or two if `/proc` is not mounted.
     ///
     /// # Errors
     /// The process has too many descriptors.
@@ -170,18 +173,18 @@ impl Notifier {
         }))
     }
 
-    /// Makes it readable; `false` if the descriptor was lost.
+    /// Makes the pipe readable. Returns `false` if the descriptor was lost.
     pub fn notify(&self) -> bool {
         let writer = self.writer.as_ref().unwrap_or(&self.reader);
         if !writer.is_intact() {
             return false;
         }
-        // Full: readable already.
+        // A failed write means that the pipe is full, so it is already readable.
         let _ = writer.file().write(&[1]);
         true
     }
 
-    /// Makes it unreadable; `false` if the descriptor was lost.
+    /// Makes the pipe unreadable. Returns `false` if the descriptor was lost.
     #[must_use]
     pub fn clear(&self) -> bool {
         let mut bytes = [0; 256];
@@ -196,7 +199,7 @@ impl Notifier {
         }
     }
 
-    /// Whether its numbers still stand for this pipe.
+    /// Returns `true` if its numbers still belong to this pipe.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.reader.is_intact() && self.writer.as_ref().is_none_or(Kept::is_intact)
@@ -209,11 +212,11 @@ impl AsFd for Notifier {
     }
 }
 
-/// A connection whose descriptor is checked before it is used, and before it is closed: another
+/// A connection whose descriptor is checked before it is used and before it is closed. Another
 /// socket that took its number gets none of its bytes.
 #[derive(Debug)]
 pub struct KeptSocket {
-    /// `None` only while this is dropped.
+    /// `None` only during drop.
     stream: Option<UnixStream>,
     identity: FileIdentity,
 }
@@ -222,7 +225,7 @@ impl KeptSocket {
     /// Keeps a connection, under a high number.
     ///
     /// # Errors
-    /// The system does not say what the descriptor stands for.
+    /// The system cannot identify the descriptor's file.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         let stream = UnixStream::from(out_of_reach(stream.into()));
         Ok(Self {
@@ -234,14 +237,14 @@ impl KeptSocket {
     /// Returns the connection.
     ///
     /// # Errors
-    /// Something in this process closed its descriptor.
+    /// Other code in this process closed its descriptor.
     pub fn stream(&self) -> io::Result<&UnixStream> {
         if self.is_intact() {
             return Ok(self.unchecked());
         }
         Err(io::Error::other(format!(
-            "something in this process closed descriptor {}, a connection of a queue: open the queue \
-             again, and find the code that closes descriptors that are not its own",
+            "other code in this process closed descriptor {}, a connection of a queue: open the \
+             queue again, and find the code that closes descriptors that are not its own",
             self.unchecked().as_raw_fd()
         )))
     }
@@ -255,7 +258,7 @@ impl KeptSocket {
     }
 }
 
-/// Unchecked, to be waited for: a wait that ends for another file is followed by a check.
+/// Unchecked, for polling only: a poll that returns because of another file is followed by a check.
 impl AsFd for KeptSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.unchecked().as_fd()
@@ -267,17 +270,17 @@ impl Drop for KeptSocket {
         let number_was_taken = !self.is_intact();
         let stream = self.stream.take();
         if number_was_taken {
-            // As in `Kept`.
+            // As in `Kept`: the number belongs to other code.
             let _ = stream.map(IntoRawFd::into_raw_fd);
         }
     }
 }
 
-/// The lowest number for a descriptor that is kept: above what a loop over "the first few hundred"
-/// closes, and below half of the usual limit of 1,024.
+/// The lowest number for a kept descriptor. It is above the range that loops over "the first few
+/// hundred" close, and below half of the usual limit of 1,024.
 const LEAST_NUMBER: RawFd = 512;
 
-/// The same descriptor under a high number, if the limit allows one; otherwise as it is.
+/// Moves a descriptor to a high number if the limit allows one.
 fn out_of_reach(fd: OwnedFd) -> OwnedFd {
     let least: u64 = LEAST_NUMBER.unsigned_abs().into();
     let room = 64;
@@ -285,7 +288,7 @@ fn out_of_reach(fd: OwnedFd) -> OwnedFd {
     if !allowed || fd.as_raw_fd() >= LEAST_NUMBER {
         return fd;
     }
-    // None left above: the low number does, since it is checked all the same.
+    // Without a free high number the low one is kept, because it is checked in any case.
     rustix::io::fcntl_dupfd_cloexec(&fd, LEAST_NUMBER).unwrap_or(fd)
 }
 
@@ -303,10 +306,10 @@ mod tests {
         (file, kept)
     }
 
-    /// What a stray `close` does, and the `open` that gets the number.
+    /// Simulates a mistaken `close`, and the `open` that gets the number.
     fn replace(number: RawFd, by: &impl AsFd) {
-        // SAFETY: takes two numbers and touches no memory of ours; `number` is one that a test
-        // wants to lose.
+        // SAFETY: takes two numbers and accesses none of our memory; `number` is one that a test
+        // loses on purpose.
         let replaced = unsafe { libc::dup2(by.as_fd().as_raw_fd(), number) };
         assert_eq!(replaced, number);
     }
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_another_file_took_is_noticed_and_not_closed() {
+    fn a_number_that_another_file_took_is_detected_and_not_closed() {
         let (_file, kept) = kept();
         let number = kept.number();
         assert!(kept.is_intact());
@@ -328,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_the_same_file_took_is_noticed_too() {
+    fn a_number_that_the_same_file_took_is_also_detected() {
         let (file, kept) = kept();
         replace(kept.number(), &file.reopen().unwrap());
         assert!(!kept.is_intact());
@@ -338,18 +341,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_closed_when_it_is_dropped_and_not_among_the_low_numbers() {
+    fn a_kept_descriptor_has_a_high_number_and_is_closed_when_dropped() {
         let (_file, kept) = kept();
         let number = kept.number();
         assert!(number >= LEAST_NUMBER);
-        // Whatever another test opens meanwhile gets a low number, unless it keeps it.
+        // Files that other tests open meanwhile get low numbers, unless they are kept.
         drop(kept);
         let link = link_of(number);
         assert!(link.is_none_or(|link| !link.to_string_lossy().contains("deleted")));
     }
 
     #[test]
-    fn a_notifier_writes_nothing_to_a_file_that_took_its_number() {
+    fn a_notifier_does_not_write_to_a_file_that_took_its_number() {
         let notifier = Notifier::new().unwrap();
         assert!(notifier.notify() && notifier.clear());
         let mut log = tempfile::tempfile_in("/dev/shm").unwrap();

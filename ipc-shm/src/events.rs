@@ -1,12 +1,13 @@
-//! What this crate says to `tracing`: rare things only, each named here with its fields, and nowhere on a path that is
-//! taken for each message. Nobody listens by default: a subscriber is the program's business.
+//! Events for `tracing`. They are rare: none is on a path taken for each message. All of them are
+//! listed here with their fields. The program decides on a subscriber; without one the events are
+//! dropped.
 
 use std::io;
 
 use crate::participant::{Member, Participant};
 use crate::segment::{FileLoss, Segment};
 
-/// The target of all of them.
+/// The target of all events.
 const TARGET: &str = "ipc_shm";
 
 pub(crate) fn created(segment: &Segment) {
@@ -36,7 +37,7 @@ pub(crate) fn truncated(segment: &Segment) {
         target: TARGET,
         segment = %segment.path().display(),
         bytes = segment.header().total_bytes,
-        "segment cut short from outside"
+        "segment truncated by other code"
     );
 }
 
@@ -44,15 +45,15 @@ pub(crate) fn deleted(segment: &Segment) {
     tracing::error!(
         target: TARGET,
         segment = %segment.path().display(),
-        "segment deleted from outside"
+        "segment deleted by other code"
     );
 }
 
-/// Said by the process that is concerned.
+/// Reported by the affected process.
 pub(crate) fn file_lost(segment: &Segment, loss: FileLoss) {
     let (descriptor, reason) = match loss {
-        FileLoss::Descriptor(number) => (number, "its descriptor was closed by other code"),
-        FileLoss::Moved => (-1, "its name stands for another file"),
+        FileLoss::Descriptor(number) => (number, "other code closed its descriptor"),
+        FileLoss::Moved => (-1, "its name belongs to another file"),
     };
     tracing::error!(
         target: TARGET,
@@ -81,7 +82,7 @@ pub(crate) fn left(segment: &Segment, member: Member) {
     );
 }
 
-/// Said by the one process of all attached that freed the slot.
+/// Reported only by the process that freed the slot.
 pub(crate) fn died(segment: &Segment, dead: &Participant) {
     tracing::warn!(
         target: TARGET,
@@ -93,7 +94,7 @@ pub(crate) fn died(segment: &Segment, dead: &Participant) {
     );
 }
 
-pub(crate) fn nobody_watches(error: &io::Error) {
+pub(crate) fn no_watcher(error: &io::Error) {
     tracing::warn!(
         target: TARGET,
         error = %error,

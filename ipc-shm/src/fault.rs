@@ -1,19 +1,26 @@
-//! What becomes of a mapping whose file is cut short while it is mapped.
+//! Survives the truncation of a file while it is mapped.
 //!
-//! Touching a page that the file does not have any more makes the kernel send SIGBUS, which ends a process that does
-//! not handle it. So the first mapping installs a handler. When the address lies in a mapping of ours, it puts
-//! private zeroes in place of the *whole* mapping, in one step and with a mark already in them, and lets the
-//! instruction run again: from then on this process neither sees nor changes what others share, and whoever looks at the
-//! marked word knows it. The whole, not the page: half old and half zero would be a state that no algorithm
-//! expects, and a thread could go on in it without meeting the mark.
+//! Touching a page that the file no longer has makes the kernel send SIGBUS. By default that ends
+//! the process. So the first mapping installs a signal handler. If the address lies in one of our
+//! mappings, the handler replaces the *whole* mapping by private zeroes. It does so in one step,
+//! with a mark already in the zeroes, and then lets the instruction run again. From then on this
+//! process neither sees nor changes the shared memory, and code that reads the marked word detects
+//! that.
 //!
-//! Every other SIGBUS goes to the handler that was there before, or takes its default course. A program that installs
-//! its own later passes on what it does not know, as handlers do, or asks [`handle`]; one that wants none of this
-//! calls [`opt_out`] first. A thread that blocks SIGBUS is killed by the kernel.
+//! The handler replaces the whole mapping rather than one page. Memory that is half old and half
+//! zero is a state that no algorithm expects, and a thread could continue in it without meeting the
+//! mark.
 //!
-//! The handler runs between any two instructions of any thread. So it takes no lock, allocates nothing, and finds the
-//! mappings in a list whose entries are never freed, only used again.
-//! Does not find out about files that were cut where nobody looks, nor tell anybody: see `Segment::check_file`.
+//! Every other SIGBUS goes to the previously installed handler, or takes its default action. A
+//! program may install its own handler later. That handler passes on unknown signals, as handlers
+//! do, or calls [`handle`]. A program that wants none of this calls [`opt_out`] first. The kernel
+//! kills a thread that blocks SIGBUS.
+//!
+//! The handler runs between any two instructions of any thread. So it takes no lock and allocates
+//! nothing. It finds the mappings in a list whose entries are reused but never freed.
+//!
+//! This module does not detect the truncation of untouched pages, and reports nothing: see
+//! `Segment::check_file`.
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -23,43 +30,45 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering,
 
 use nix::errno::Errno;
 
-/// The word that tells the zeroes put in a mapping's place from the mapping.
+/// The word that tells replacement zeroes from the original mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Where it is in the mapping; a multiple of 8.
+    /// Its offset in the mapping, a multiple of 8.
     pub offset: usize,
-    /// What it says.
+    /// Its value.
     pub value: u64,
 }
 
-/// Protects a mapping until it is dropped, which must be before the mapping is.
+/// Protects a mapping until it is dropped. It must be dropped before the mapping.
 #[derive(Debug)]
 pub(crate) struct Protection(&'static Entry);
 
-/// Leaves every SIGBUS to the application: a segment whose file is cut short then ends this process, unless the
-/// application's handler asks [`handle`].
+/// Leaves every SIGBUS to the application. Truncating the file of a segment then ends this process,
+/// unless the application's handler calls [`handle`].
 ///
-/// To be called before the first segment is opened; `false` if that was too late and the handler stays.
+/// Call it before the first segment is opened. Returns `false` if that was too late; the handler
+/// then stays.
 pub fn opt_out() -> bool {
     OPTED_OUT.store(true, Ordering::SeqCst);
     INSTALLED.get().is_none()
 }
 
-/// For an application's own SIGBUS handler: deals with a fault at `address` (`si_addr`, when `si_code` is `BUS_ADRERR`)
-/// if that lies in a segment. `true`: return from the handler, and the program goes on.
+/// Handles a fault at `address` if that lies in a segment. For an application's own SIGBUS handler:
+/// `address` is `si_addr`, and `si_code` must be `BUS_ADRERR`. If it returns `true`, return from
+/// the handler, and the program continues.
 ///
-/// Safe to call in a signal handler, and harmless with any address that did fault.
+/// Safe to call in a signal handler, and harmless for every address that did fault.
 #[must_use]
 pub fn handle(address: *const c_void) -> bool {
     let found = entries().find_map(|entry| entry.range_around(address.addr()));
     found.is_some_and(|range| range.replace())
 }
 
-/// Protects the `len` bytes mapped at `start`, installing the handler if it is the first time.
+/// Protects the `len` bytes mapped at `start`. The first call installs the handler.
 ///
 /// # Safety
-/// They stay mapped until the protection is dropped, and nothing in them relies on keeping its value:
-/// they may be replaced by zeroes, but for the mark, at any moment.
+/// The bytes stay mapped until the protection is dropped. Nothing may rely on their values: at any
+/// moment they may be replaced by zeroes and the mark.
 pub(crate) unsafe fn protect(start: NonNull<u8>, len: usize, mark: Option<Mark>) -> Protection {
     if !OPTED_OUT.load(Ordering::SeqCst) {
         install();
@@ -75,11 +84,11 @@ pub(crate) unsafe fn protect(start: NonNull<u8>, len: usize, mark: Option<Mark>)
 
 impl Drop for Protection {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.0.release();
     }
 }
 
-/// A mapping of ours.
+/// An address range that one of our mappings occupies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     start: usize,
@@ -88,33 +97,35 @@ struct Range {
 }
 
 impl Range {
-    /// Puts zeroes in its place. In a signal handler, so system calls only.
+    /// Replaces the range by zeroes. Runs in a signal handler, so it uses system calls only.
     fn replace(&self) -> bool {
         let (access, kind) = (
             libc::PROT_READ | libc::PROT_WRITE,
-            // Not reserved: hardly any of it will be touched.
+            // Not reserved, because hardly any of it will be touched.
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
         );
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing else.
+        // SAFETY: a new mapping at an address chosen by the kernel affects no other memory.
         let zeroes = unsafe { libc::mmap(ptr::null_mut(), self.len, access, kind, -1, 0) };
         if zeroes == libc::MAP_FAILED {
             return false;
         }
         if let Some(mark) = self.mark {
-            // SAFETY: `protect` is given marks inside their mapping, and this one is as long.
+            // SAFETY: `protect` is given marks inside their mapping, and this mapping has the same
+            // length.
             let word = unsafe { zeroes.byte_add(mark.offset) }.cast::<AtomicU64>();
-            // SAFETY: mapped above, 8-aligned since a page and the offset are, and known to nobody else yet.
+            // SAFETY: mapped above; 8-aligned, because the page and the offset are; not known to
+            // other code yet.
             let word = unsafe { &*word };
             word.store(mark.value, Ordering::SeqCst);
         }
         let there = ptr::with_exposed_provenance_mut::<c_void>(self.start);
         let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: what it unmaps is a mapping of ours, whose words and bytes may become zero at any moment, as
-        // whoever protected it promised; no access to it fails, before or after. One step: no other thread
-        // can find the range unmapped, or zero without the mark.
+        // SAFETY: this unmaps one of our mappings, whose bytes may become zero at any moment
+        // (promised to `protect`). No access to it fails, before or after. It happens in one step,
+        // so no other thread finds the range unmapped, or zero without the mark.
         let moved = unsafe { libc::mremap(zeroes, self.len, self.len, how, there) };
         if moved == libc::MAP_FAILED {
-            // SAFETY: mapped above, not moved, and known to nobody else.
+            // SAFETY: mapped above, not moved, and not known to other code.
             let _ = unsafe { libc::munmap(zeroes, self.len) };
             return false;
         }
@@ -122,19 +133,20 @@ impl Range {
     }
 }
 
-/// A range that is protected, or a place for one. Never freed.
+/// A protected range, or a free entry. Never freed.
 #[derive(Debug)]
 struct Entry {
-    /// Odd while the rest changes. Written by whoever takes the entry or gives it back; a reader that sees it odd,
-    /// or changed after reading, has not read the range that it is in: that one can't change meanwhile.
+    /// Odd while the other fields change. Written by the thread that takes or releases the entry. A
+    /// signal handler that reads an odd version, or a changed one, ignores the entry: the range in
+    /// which it faulted cannot change meanwhile.
     version: AtomicU64,
-    /// 0: free.
+    /// 0 in a free entry.
     start: AtomicUsize,
     len: AtomicUsize,
     mark_offset: AtomicUsize,
-    /// 0: no mark.
+    /// 0 if there is no mark.
     mark_value: AtomicU64,
-    /// Written before the entry is published, by `push`.
+    /// The next older entry. Written by `push` before it publishes this entry.
     next: AtomicPtr<Entry>,
 }
 
@@ -154,8 +166,9 @@ impl Entry {
     fn take(&self, range: Range) -> bool {
         let version = self.version.load(Ordering::SeqCst);
         let free = version.is_multiple_of(2) && self.start.load(Ordering::SeqCst) == 0;
-        // Whoever changed it since then has changed the version, too.
+        // Success: the version is odd, so this thread alone may change the fields.
         let changed = |_| self.change(version + 1, range);
+        // Failure: another thread changed the entry since the load. The caller tries another one.
         free && self
             .version
             .compare_exchange(version, version + 1, Ordering::SeqCst, Ordering::SeqCst)
@@ -163,8 +176,8 @@ impl Entry {
             .is_ok()
     }
 
-    /// Only for whoever took it.
-    fn give_back(&self) {
+    /// Releases the entry. Only its owner may call this.
+    fn release(&self) {
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
         let free = Range {
             start: 0,
@@ -174,7 +187,8 @@ impl Entry {
         self.change(version, free);
     }
 
-    /// Only for whoever made the version odd, to `odd`.
+    /// Writes the fields. Only the thread that made the version odd, with the value `odd`, may call
+    /// this.
     fn change(&self, odd: u64, range: Range) {
         let mark = range.mark.unwrap_or(NO_MARK);
         self.start.store(range.start, Ordering::SeqCst);
@@ -184,7 +198,7 @@ impl Entry {
         self.version.store(odd + 1, Ordering::SeqCst);
     }
 
-    /// The range, if `address` lies in it.
+    /// Returns the entry's range, if `address` lies in it.
     fn range_around(&self, address: usize) -> Option<Range> {
         let version = self.version.load(Ordering::SeqCst);
         let mark = Mark {
@@ -196,6 +210,7 @@ impl Entry {
             len: self.len.load(Ordering::SeqCst),
             mark: (mark != NO_MARK).then_some(mark),
         };
+        // Keeps the second read of the version after the reads of the fields.
         fence(Ordering::SeqCst);
         let unchanged = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
         let inside = address.checked_sub(range.start)? < range.len;
@@ -208,7 +223,8 @@ const NO_MARK: Mark = Mark {
     value: 0,
 };
 
-/// The newest entry; each leads to the one before.
+/// The newest entry; each entry points to the next older one. Written by `push`, whose store
+/// publishes a new entry.
 static NEWEST: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
 fn entries() -> impl Iterator<Item = &'static Entry> {
@@ -226,6 +242,8 @@ fn push(range: Range) -> &'static Entry {
         let newest = NEWEST.load(Ordering::SeqCst);
         fresh.next.store(newest, Ordering::SeqCst);
         let at = ptr::from_ref(fresh).cast_mut();
+        // Success: the entry is in the list. Failure: another thread pushed first, so link to its
+        // entry.
         let pushed = NEWEST.compare_exchange(newest, at, Ordering::SeqCst, Ordering::SeqCst);
         if pushed.is_ok() {
             return fresh;
@@ -233,17 +251,17 @@ fn push(range: Range) -> &'static Entry {
     }
 }
 
-// --- The signal -------------------------------------------------------------------------------------
+// --- The signal ---
 
 static OPTED_OUT: AtomicBool = AtomicBool::new(false);
 static INSTALLED: OnceLock<()> = OnceLock::new();
-/// What was to be done about SIGBUS before us. Set before our handler is installed.
+/// The previous action for SIGBUS. Set before our handler is installed.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
 fn install() {
     INSTALLED.get_or_init(|| {
         let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: asks only, and writes to `before`, which is as large.
+        // SAFETY: only queries, and writes to `before`, which has the right size.
         let asked = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), before.as_mut_ptr()) };
         if asked != 0 {
             return;
@@ -251,14 +269,15 @@ fn install() {
         // SAFETY: the kernel has just filled it in.
         let before = unsafe { before.assume_init() };
         PREVIOUS.get_or_init(|| before);
-        // SAFETY: all zero is a valid value of this plain C structure.
+        // SAFETY: all zeroes is a valid value of this plain C structure.
         let mut ours = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
         let handler: Handler = on_bus_error;
         ours.sa_sigaction = handler as usize;
-        // On the alternative stack, if the thread has one: another handler of ours may chain to needs it for the
-        // overflow of the usual one.
+        // The alternative stack is used if the thread has one: a handler that ours forwards to
+        // needs it to report a stack overflow.
         ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        // SAFETY: the handler has the signature that SA_SIGINFO asks for, and does only what a handler may.
+        // SAFETY: the handler has the signature that SA_SIGINFO requires, and does only what a
+        // handler may do.
         let _ = unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) };
     });
 }
@@ -266,11 +285,12 @@ fn install() {
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // The interrupted code may be about to look at its own.
+    // The interrupted code may be about to read its own `errno`.
     let errno = Errno::last_raw();
-    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid structure; so does whoever chains to us.
+    // SAFETY: the kernel passes a valid structure to a handler with SA_SIGINFO, and so does a
+    // handler that forwards to ours.
     let facts = unsafe { &*info };
-    // SAFETY: a signal with this code, sent by the kernel, has an address.
+    // SAFETY: a signal with this code was sent by the kernel and has an address.
     let address = || unsafe { facts.si_addr() };
     if facts.si_code != libc::BUS_ADRERR || !handle(address()) {
         pass_on(signal, info, context, facts.si_code);
@@ -278,20 +298,20 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *
     Errno::set_raw(errno);
 }
 
-/// Does what would have been done without us.
+/// Does what would have happened without our handler.
 fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, code: c_int) {
     let previous = PREVIOUS.get();
     let action = previous.map_or(libc::SIG_DFL, |previous| previous.sa_sigaction);
     let with_facts = previous.is_some_and(|previous| previous.sa_flags & libc::SA_SIGINFO != 0);
-    // Sent by a process, and not caused by an instruction that would run into it again.
+    // The signal was sent by a process. It was not caused by an instruction that would fail again.
     let was_sent = code <= 0;
     match action {
         libc::SIG_IGN if was_sent => {}
         libc::SIG_IGN | libc::SIG_DFL => {
-            // SAFETY: the default action is no code of ours.
+            // SAFETY: installs the default action, which runs no code of ours.
             let _ = unsafe { libc::signal(signal, libc::SIG_DFL) };
             if was_sent {
-                // SAFETY: delivered when the handler returns; it ends the process.
+                // SAFETY: the signal is delivered when the handler returns, and ends the process.
                 let _ = unsafe { libc::raise(signal) };
             }
         }
@@ -339,15 +359,15 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_page_gives_zeroes_and_a_mark_in_place_of_all() {
+    fn touching_a_missing_page_replaces_the_whole_mapping_by_marked_zeroes() {
         let (file, mapping) = mapped(3);
         mapping.word(8).unwrap().store(5, Ordering::SeqCst);
         file.set_len(PAGE as u64).unwrap();
-        // Not touched: not noticed.
+        // The missing pages were not touched, so nothing is noticed.
         assert_eq!((load(&mapping, 8), load(&mapping, 64)), (5, 0));
         assert_eq!(load(&mapping, 2 * PAGE), 0);
         assert_eq!((load(&mapping, 8), load(&mapping, 64)), (0, 7));
-        // Ours alone from now on, and whole.
+        // From now on the memory is private to this process, and complete.
         mapping.word(8).unwrap().store(6, Ordering::SeqCst);
         mapping.word(PAGE + 8).unwrap().store(6, Ordering::SeqCst);
         let other = Mapping::new(&file, PAGE).unwrap();
@@ -355,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_fault_together_all_go_on() {
+    fn threads_that_fault_at_the_same_time_all_continue() {
         for _ in 0..50 {
             let (file, mapping) = mapped(16);
             file.set_len(0).unwrap();
@@ -372,21 +392,21 @@ mod tests {
     }
 
     #[test]
-    fn places_in_the_list_are_used_again() {
+    fn entries_of_dropped_mappings_are_reused() {
         for _ in 0..1000 {
             drop(mapped(1));
         }
-        // Other tests have theirs.
+        // Other tests have entries of their own.
         assert!(entries().count() < 200, "{}", entries().count());
     }
 
-    /// How a copy of this process ends that does this.
+    /// Runs `act` in a forked copy of this process. Returns how the copy ended.
     fn end_of(act: impl FnOnce()) -> WaitStatus {
-        // SAFETY: the child uses what exists already, and system calls, then leaves by `_exit`.
+        // SAFETY: the child uses existing memory and system calls only, then leaves by `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 act();
-                // SAFETY: ends the child at once, running none of the parent's clean-up.
+                // SAFETY: ends the child at once and runs none of the parent's clean-up.
                 unsafe { libc::_exit(0) }
             }
             ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
@@ -401,21 +421,23 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_elsewhere_ends_the_process_as_it_would_without_us() {
+    fn a_fault_outside_our_mappings_still_ends_the_process() {
         let (_file, _mapping) = mapped(1);
         let foreign = tempfile::tempfile_in("/dev/shm").unwrap();
         foreign.set_len(PAGE as u64).unwrap();
         let map = memmap2::MmapRaw::map_raw(&foreign).unwrap();
         foreign.set_len(0).unwrap();
-        // SAFETY: in the mapping, which is there; the file is not, which is what is tested.
+        // SAFETY: the address lies in the mapping, which exists. The file's page does not, which is
+        // the point of the test.
         let end = end_of(|| assert_ne!(unsafe { map.as_ptr().read_volatile() }, 1));
         assert!(is_bus_error(end), "{end:?}");
     }
 
     #[test]
-    fn a_signal_that_was_sent_takes_the_course_that_it_would_without_us() {
+    fn a_bus_error_sent_by_a_process_still_has_its_default_effect() {
         let (_file, _mapping) = mapped(1);
-        // The first is taken by the standard library's handler, which leaves the second to the default.
+        // The standard library's handler takes the first signal and leaves the second to the
+        // default action.
         let end = end_of(|| {
             [(); 2]
                 .iter()
@@ -425,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forked_copy_is_protected_too() {
+    fn a_forked_copy_is_also_protected() {
         let (file, mapping) = mapped(1);
         file.set_len(0).unwrap();
         let end = end_of(|| assert_eq!(load(&mapping, MARK.offset), MARK.value));

@@ -1,12 +1,14 @@
-//! Hints to the processor which cache lines are needed soon.
+//! Hints to the processor that a cache line is needed soon.
 //!
-//! A line that the other process wrote last takes some 60 ns to come, and a locked instruction waits for it with everything
-//! behind it. Asked for a few messages ahead, it is there.
+//! A cache line that another process wrote last takes about 60 ns to arrive. A locked instruction
+//! waits for it, and everything after that instruction waits too. A line that was requested a few
+//! messages earlier is already there.
 //!
-//! By the instructions' names: the compiler's own `_mm_prefetch` quietly turns a hint for *writing* into one for reading, unless
-//! the whole program is compiled for newer processors. Those that lack the instruction ignore it.
+//! The instructions are named explicitly. The compiler's `_mm_prefetch` silently turns a hint for
+//! *writing* into one for reading, unless the whole program is compiled for newer processors.
+//! Processors without the instruction ignore it.
 
-/// Has the cache line at an address fetched, to be written. Only a hint, whatever the address.
+/// Requests the cache line at an address, for writing. Only a hint; any address is allowed.
 #[inline(always)]
 pub fn to_write<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -17,13 +19,15 @@ pub fn to_write<T>(at: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        std::arch::asm!(
+            "prfm pstl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly)
+        );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
 }
 
-/// Has the cache line at an address fetched, to be read. Only a hint, whatever the address.
+/// Requests the cache line at an address, for reading. Only a hint; any address is allowed.
 #[inline(always)]
 pub fn to_read<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -34,7 +38,9 @@ pub fn to_read<T>(at: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as for `to_write`.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        std::arch::asm!(
+            "prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly)
+        );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;

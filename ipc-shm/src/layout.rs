@@ -1,4 +1,4 @@
-//! The bytes every segment begins with.
+//! The bytes at the start of every segment.
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -7,29 +7,32 @@
 //! | 16 | 8 | kind, ASCII padded with zeroes |
 //! | 24 | 8 | hash of the kind's own layout |
 //! | 32 | 8 | total size of the file |
-//! | 40 | 8 | number of participant slots in the low 16 bits; above them, of those kept for tools |
+//! | 40 | 8 | number of participant slots in the low 16 bits; number of tool slots above them |
 //! | 48 | 8 | offset of the body |
 //! | 56 | 8 | fingerprint of the payload's type, 0 for none |
-//! | 64 | 64 | the type's name, cut to fit, padded with zeroes |
+//! | 64 | 64 | the type's name, truncated to fit, padded with zeroes |
 //! | 128 | 112 | fourteen parameters of the kind |
 //! | 240 | 8 | fingerprint of the boot id, 0 if unknown |
 //! | 248 | 8 | CRC-32 of all of the above |
-//! | 256 | 8 | flags; from here on everything changes while in use |
-//! | 264 | 8 | participants: how often one came or went |
+//! | 256 | 8 | flags; from here on, words change while the segment is in use |
+//! | 264 | 8 | number of joins and departures of participants |
 //! | 320 | 4 each, 64 apart | four events |
 //! | 576 | 192 each | participant slots |
-//! | behind the slots | | the type's whole name if it is longer than 64 bytes, padded with zeroes |
-//! | body | | the kind's own, zero-filled at first |
+//! | after the slots | | the type's full name if it is longer than 64 bytes, padded with zeroes |
+//! | body | | the kind's own bytes, initially zero |
 //!
-//! Everything above 256, and the type's name, is written once, before the file has a name.
+//! The bytes before 256, and the type's name, are written once, before the file gets its name.
+
+#[cfg(test)]
+mod tests;
 
 use thiserror::Error;
 
 use crate::boot;
 
-/// First eight bytes of every segment.
+/// The first eight bytes of every segment.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"IPCSEGM\x01");
-/// Changes when anything in this file, or any rule about who may write what, changes.
+/// Changes whenever this layout changes, or a rule about which process may write a word.
 pub(crate) const ABI_VERSION: u64 = 2;
 pub(crate) const FLAGS: usize = 256;
 pub(crate) const CHANGES: usize = 264;
@@ -39,45 +42,45 @@ pub(crate) const SLOTS: usize = 576;
 pub(crate) const SLOT_BYTES: usize = 192;
 pub(crate) const PARAMS: usize = 14;
 const TYPE_NAME_BYTES: usize = 64;
-/// Longer names are cut.
+/// Longer names are truncated.
 const MAX_TYPE_NAME_BYTES: usize = 32 << 10;
 const BOOT: usize = 240;
 const CRC: usize = 248;
 const PAGE: usize = 4096;
 
-/// What a segment says about itself, never changed after it got its name.
+/// The immutable description of a segment, fixed before the segment gets its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What it is used as.
+    /// The kind of segment.
     pub kind: Kind,
     /// The hash of the kind's own layout.
     pub layout_hash: u64,
     /// The size of the file.
     pub total_bytes: usize,
-    /// How many processes can be attached, tools not counted.
+    /// The maximum number of attached processes, except tools.
     pub max_participants: u16,
-    /// How many tools can be attached in addition.
+    /// The number of additional slots for tools.
     pub tool_slots: u16,
-    /// The boot of the machine in which it was made: a fingerprint of the boot id, 0 if that was
-    /// not known.
+    /// The boot of the machine in which the segment was created: a fingerprint of the boot id, or 0
+    /// if that was unknown.
     pub boot: u64,
-    /// Where the kind's own bytes begin.
+    /// The offset of the kind's own bytes.
     pub body_offset: usize,
-    /// What its payloads are.
+    /// The type of its payloads.
     pub payload: PayloadType,
     /// The kind's own settings.
     pub params: [u64; PARAMS],
 }
 
-/// What a segment is used as: up to eight lower-case letters, which are also its file's extension.
+/// A kind of segment: up to eight lower-case letters, which are also the file's extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind(&'static str);
 
 impl Kind {
-    /// A kind.
+    /// Creates a kind.
     ///
     /// # Panics
-    /// When compiled, if `name` is not 1 to 8 lower-case letters.
+    /// At compile time, if `name` is not 1 to 8 lower-case letters.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         assert!(!name.is_empty() && name.len() <= 8);
@@ -89,7 +92,7 @@ impl Kind {
         Self(name)
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
@@ -102,7 +105,7 @@ impl Kind {
     }
 }
 
-/// What a segment's payloads are, so that two programs that mean different things notice.
+/// The type of a segment's payloads. It lets two programs with different types notice the mismatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PayloadType {
     fingerprint: u64,
@@ -110,13 +113,13 @@ pub struct PayloadType {
 }
 
 impl PayloadType {
-    /// Plain bytes: agrees only with itself.
+    /// Returns the type of plain bytes, which matches only itself.
     #[must_use]
     pub fn bytes() -> Self {
         Self::default()
     }
 
-    /// The type called `name`. Two types are taken for the same when their names are.
+    /// Returns the type called `name`. Types with equal names count as the same type.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self {
@@ -125,7 +128,7 @@ impl PayloadType {
         }
     }
 
-    /// Its name, cut to 32 KiB; empty for plain bytes.
+    /// Returns its name, truncated to 32 KiB; empty for plain bytes.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -142,12 +145,12 @@ impl std::fmt::Display for PayloadType {
     }
 }
 
-/// The first `most` bytes of `name`, or up to three fewer.
+/// Returns the first `most` bytes of `name`, or up to three fewer.
 fn cut(name: &str, most: usize) -> &str {
     ipc_proto::shortened(name, most)
 }
 
-/// FNV-1a, 64 bits, never 0. <http://www.isthe.com/chongo/tech/comp/fnv/>
+/// Returns the FNV-1a hash, 64 bits, never 0. <http://www.isthe.com/chongo/tech/comp/fnv/>
 #[must_use]
 pub const fn fingerprint(bytes: &[u8]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -159,105 +162,112 @@ pub const fn fingerprint(bytes: &[u8]) -> u64 {
     if hash == 0 { 1 } else { hash }
 }
 
-/// Why bytes are no usable header.
+/// The reason why bytes are not a usable header.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// Not even a header fits.
-    #[error("it has {found} bytes, a segment has at least {least}: remove it")]
+    /// The file is too short for a header.
+    #[error("it has {found} bytes, but a segment has at least {least}; remove it")]
     TooShort {
-        /// The file's size.
+        /// The size of the file.
         found: u64,
-        /// The least size.
+        /// The minimum size.
         least: usize,
     },
-    /// It does not begin as segments do.
+    /// The first word is not that of a segment.
     #[error(
-        "it begins with {found:#018x} instead of {MAGIC:#018x}: it is not a segment of ours; remove it, or choose another name"
+        "its first word is {found:#018x} (expected {MAGIC:#018x}), so it is not a segment; \
+         remove it, or choose another name"
     )]
     Magic {
-        /// Its first word.
+        /// The first word.
         found: u64,
     },
-    /// It was made by an incompatible version.
+    /// An incompatible version created the segment.
     #[error(
-        "it has ABI version {found}, this program uses {ABI_VERSION}: save it with the old version (ipc save) and restore it with the new one (ipc restore), or drain it with the old program and remove it"
+        "it has ABI version {found} (this program uses {ABI_VERSION}): save it with the old \
+         version (ipc save) and restore it with the new one (ipc restore), or drain it with the \
+         old program and remove it"
     )]
     AbiVersion {
-        /// Its version.
+        /// The version of the segment.
         found: u64,
     },
-    /// Its header's checksum is wrong.
+    /// The header's checksum is wrong.
     #[error(
-        "its header is damaged: CRC {found:#010x} at offset {CRC}, computed {computed:#010x}: remove it"
+        "its header is damaged: the CRC at offset {CRC} is {found:#010x}, computed \
+         {computed:#010x}; remove it"
     )]
     Damaged {
         /// The checksum in the header.
         found: u64,
-        /// The header's actual checksum.
+        /// The computed checksum.
         computed: u64,
     },
-    /// It is used as something else.
-    #[error("it is a {found:?} segment, wanted {wanted:?}")]
+    /// The segment is of another kind.
+    #[error("it is a {found:?} segment (expected {wanted:?}); choose another name")]
     Kind {
-        /// What it is.
+        /// The kind found.
         found: String,
-        /// What was wanted.
+        /// The kind expected.
         wanted: &'static str,
     },
-    /// The kind's own layout differs: made by another version of that kind's code.
+    /// The kind's own layout differs: another version of the kind's code created the segment.
     #[error(
-        "its layout is {found:#018x}, this program's {wanted:#018x}: save it with the old version (ipc save) and restore it with the new one (ipc restore), or drain it with the old program and remove it"
+        "its layout is {found:#018x} (this program uses {wanted:#018x}): save it with the old \
+         version (ipc save) and restore it with the new one (ipc restore), or drain it with the \
+         old program and remove it"
     )]
     Layout {
-        /// Its hash.
+        /// The hash in the header.
         found: u64,
-        /// This program's.
+        /// The hash of this program's layout.
         wanted: u64,
     },
-    /// Its payloads are of another type.
+    /// The payloads are of another type.
     #[error("it carries {found}, this program wants {wanted}: is this the right name?")]
     Payload {
-        /// What it carries.
+        /// The type found.
         found: PayloadType,
-        /// What was wanted.
+        /// The type expected.
         wanted: PayloadType,
     },
     /// The file is shorter or longer than its header says.
     #[error(
-        "the file has {found} bytes, its header says {wanted}: it was cut or grown from outside; remove it"
+        "the file has {found} bytes, but its header says {wanted}: other code truncated or \
+         extended it; remove it"
     )]
     Size {
-        /// The file's size.
+        /// The size of the file.
         found: u64,
-        /// The header's word.
+        /// The size in the header.
         wanted: u64,
     },
-    /// Intact, but no header that this version would write.
-    #[error("header field {field} is {found}, which no segment has: remove it")]
+    /// The header is intact, but this version would not write such a value.
+    #[error("header field {field} has the invalid value {found}; remove it")]
     Field {
-        /// Which.
+        /// The name of the field.
         field: &'static str,
         /// Its value.
         found: u64,
     },
 }
 
-/// What an opener insists on.
+/// The properties that an opener requires.
 #[derive(Clone, Debug)]
 pub struct Expected {
-    /// What the segment must be used as.
+    /// The required kind.
     pub kind: Kind,
-    /// The layout hash it must have.
+    /// The required layout hash.
     pub layout_hash: u64,
-    /// The payload it must carry; `None` for any (tools that look at any queue).
+    /// The required payload type; `None` accepts any type (tools that inspect any queue).
     pub payload: Option<PayloadType>,
 }
 
 impl Header {
-    /// The header of a segment with `body_bytes` bytes of its kind's own.
+    /// Creates the header of a segment whose body has `body_bytes` bytes.
     ///
-    /// Returns `None` if that is more than fits in this machine's addresses.
+    /// Returns `None` if the segment would not fit into the address space.
     #[must_use]
     pub fn new(
         kind: Kind,
@@ -284,9 +294,9 @@ impl Header {
         })
     }
 
-    /// The same with participant slots for tools, in addition to the others.
+    /// Adds participant slots for tools to the ordinary ones.
     ///
-    /// Returns `None` if that is more than fits in this machine's addresses.
+    /// Returns `None` if the segment would not fit into the address space.
     #[must_use]
     pub fn with_tool_slots(mut self, tool_slots: u16) -> Option<Self> {
         let body_bytes = self.total_bytes - self.body_offset;
@@ -298,7 +308,7 @@ impl Header {
         Some(self)
     }
 
-    /// How many participant slots there are in all.
+    /// Returns the total number of participant slots.
     #[must_use]
     pub fn slots(&self) -> u16 {
         self.max_participants.saturating_add(self.tool_slots)
@@ -330,13 +340,15 @@ impl Header {
         bytes
     }
 
-    /// The type's whole name, and where in the file it lies, if it does not fit into the header.
+    /// Returns the type's full name and its offset in the file, if the name does not fit into the
+    /// header.
     pub(crate) fn long_name(&self) -> Option<(&[u8], usize)> {
         let name = self.payload.name.as_bytes();
         (name.len() > TYPE_NAME_BYTES).then(|| (name, name_offset(self.slots())))
     }
 
-    /// Where the type's whole name may lie, if the header holds the beginning of one.
+    /// Returns the range that may hold the type's full name, if the header holds only its
+    /// beginning.
     pub(crate) fn long_name_at(bytes: &[u8; FLAGS]) -> Option<(usize, usize)> {
         let name = padded_text(&bytes[64..128]);
         if fingerprint(name.as_bytes()) == get(bytes, 56) || name.is_empty() {
@@ -350,7 +362,7 @@ impl Header {
         Some((at, len))
     }
 
-    /// Reads a header, trusting nothing. `long_name`: what lies at
+    /// Reads a header without trusting it. `long_name` holds the bytes at
     /// [`long_name_at`](Self::long_name_at).
     pub(crate) fn from_bytes(
         bytes: &[u8; FLAGS],
@@ -445,8 +457,8 @@ fn check_identity(bytes: &[u8; FLAGS]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// The type's name: the whole one if it is there and intact, else its beginning. The fingerprint
-/// tells.
+/// Returns the type's name: the full one if it is intact, otherwise its beginning. The fingerprint
+/// decides which.
 fn payload_of(bytes: &[u8; FLAGS], long_name: &[u8]) -> PayloadType {
     let found = get(bytes, 56);
     let long = padded_text(long_name);
@@ -473,7 +485,7 @@ fn body_offset(slots: u16, payload: &PayloadType) -> usize {
     (name_offset(slots) + name_bytes).next_multiple_of(PAGE)
 }
 
-/// Without a name behind the slots, and with the longest.
+/// Returns the body offset without a name after the slots, and with the longest one.
 fn body_offsets(slots: u16) -> (usize, usize) {
     let least = name_offset(slots);
     let most = least + MAX_TYPE_NAME_BYTES;
@@ -494,116 +506,4 @@ fn padded_text(bytes: &[u8]) -> String {
         .position(|byte| *byte == 0)
         .unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KIND: Kind = Kind::new("test");
-
-    fn header() -> Header {
-        let payload = PayloadType::named("Task");
-        let header = Header::new(KIND, 7, payload, 3, [5; PARAMS], 10_000).unwrap();
-        header.with_tool_slots(2).unwrap()
-    }
-
-    fn expected() -> Expected {
-        Expected {
-            kind: KIND,
-            layout_hash: 7,
-            payload: Some(PayloadType::named("Task")),
-        }
-    }
-
-    fn read(bytes: &[u8; FLAGS]) -> Result<Header, HeaderError> {
-        Header::from_bytes(bytes, &[], header().total_bytes as u64, &expected())
-    }
-
-    #[test]
-    fn a_header_survives_its_bytes() {
-        assert_eq!(read(&header().to_bytes()), Ok(header()));
-    }
-
-    #[test]
-    fn a_long_type_name_lies_behind_the_slots_and_is_cut_when_it_is_damaged() {
-        let payload = PayloadType::named(&"Job".repeat(2000));
-        let header = Header::new(KIND, 7, payload.clone(), 3, [5; PARAMS], 10_000).unwrap();
-        let bytes = header.to_bytes();
-        let (name, at) = header.long_name().unwrap();
-        let (found_at, room) = Header::long_name_at(&bytes).unwrap();
-        assert_eq!((found_at, room >= name.len()), (at, true));
-        assert!(at + name.len() <= header.body_offset);
-        let expected = Expected {
-            payload: None,
-            ..expected()
-        };
-        let read = |name: &[u8]| {
-            Header::from_bytes(&bytes, name, header.total_bytes as u64, &expected).unwrap()
-        };
-        let padded = [name, &[0; 9]].concat();
-        assert_eq!(read(&padded), header);
-        let cut = &payload.name()[..TYPE_NAME_BYTES];
-        assert_eq!(read(&padded[1..]).payload.name(), cut);
-        assert_eq!(read(&[]).payload.name(), cut);
-        assert_eq!(Header::long_name_at(&self::header().to_bytes()), None);
-    }
-
-    #[test]
-    fn every_flipped_bit_is_noticed() {
-        let good = header().to_bytes();
-        for bit in 0..8 * (CRC + 8) {
-            let mut bad = good;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&bad).is_err(), "bit {bit} of byte {}", bit / 8);
-        }
-    }
-
-    #[test]
-    fn each_mismatch_has_its_own_error() {
-        let bytes = header().to_bytes();
-        let with = |change: fn(&mut Expected)| {
-            let mut expected = expected();
-            change(&mut expected);
-            Header::from_bytes(&bytes, &[], header().total_bytes as u64, &expected).unwrap_err()
-        };
-        assert!(matches!(
-            with(|e| e.kind = Kind::new("other")),
-            HeaderError::Kind { .. }
-        ));
-        assert!(matches!(
-            with(|e| e.layout_hash = 8),
-            HeaderError::Layout { .. }
-        ));
-        let error = with(|e| e.payload = Some(PayloadType::named("Job")));
-        assert!(
-            error
-                .to_string()
-                .contains("carries Task, this program wants Job"),
-            "{error}"
-        );
-        let error = Header::from_bytes(&bytes, &[], 4096, &expected()).unwrap_err();
-        assert!(
-            matches!(error, HeaderError::Size { found: 4096, .. }),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_size_beyond_all_addresses_is_no_header() {
-        let huge = |bytes| Header::new(KIND, 7, PayloadType::bytes(), 3, [0; PARAMS], bytes);
-        assert_eq!(huge(usize::MAX), None);
-        assert_eq!(huge(usize::MAX - 8192), None);
-    }
-
-    #[test]
-    fn a_kind_is_one_to_eight_lower_case_letters() {
-        for bad in ["", "ninechars", "a/b", "Queue", "a1", "a\0"] {
-            assert!(
-                std::panic::catch_unwind(|| Kind::new(bad)).is_err(),
-                "{bad:?}"
-            );
-        }
-        assert_eq!(Kind::new("abcdefgh").as_str(), "abcdefgh");
-    }
 }

@@ -1,4 +1,4 @@
-//! Shared memory that survives the processes using it.
+//! Named shared memory for processes that may be killed at any moment.
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 
 #[cfg(not(target_os = "linux"))]

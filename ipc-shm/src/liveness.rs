@@ -1,13 +1,14 @@
-//! Decides that a process is gone. From facts of the kernel only, never from a time-out.
+//! Decides whether a process is gone, from facts of the kernel only, never by a time-out.
 //!
-//! Two facts, either of which is enough:
-//! - The open-file-description lock on the byte of its membership is free. The kernel frees it when the last copy of
-//!   the descriptor is closed, so at exit and at `exec`, in whatever PID namespace. A forked child that
-//!   outlives its parent keeps it.
-//! - Seen from the same PID namespace, its pidfd is readable (it ended, reaped or not), there is no such
-//!   process, or another one has the number now, which its start time betrays.
+//! Either of two facts is enough:
 //!
-//! Everything else means alive: also stopped, also "we can't tell".
+//! - The open-file-description lock on the byte of its membership is free. The kernel frees the
+//!   lock when the last copy of the descriptor is closed, so at exit and at `exec`, in any PID
+//!   namespace. A forked child that outlives its parent keeps the lock.
+//! - From the same PID namespace: its pidfd is readable (it ended, reaped or not), or no process
+//!   has its number. The same holds if another process has the number, as its start time shows.
+//!
+//! In all other cases the process counts as alive, even if it is stopped or its state is unknown.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -24,24 +25,24 @@ use crate::descriptor::Kept;
 use crate::fork::Generation;
 use crate::watch::Running;
 
-/// Names one process for ever, as far as the kernel can.
+/// The permanent identity of one process, as far as the kernel provides one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessIdentity {
-    /// Its number, in its own PID namespace.
+    /// Its process number, in its own PID namespace.
     pub pid: u32,
-    /// When it started, in clock ticks since boot, whatever the time namespace; 0 if `/proc` did
-    /// not say.
+    /// Its start time in clock ticks since boot, the same in every time namespace; 0 if unknown.
     pub start_ticks: u64,
-    /// The inode of its PID namespace; 0 if `/proc` did not say, or belongs to another one.
+    /// The inode of its PID namespace; 0 if `/proc` is missing or belongs to another one.
     pub pid_namespace: u64,
 }
 
 impl ProcessIdentity {
-    /// This process's identity. `/proc` is asked once in each process: that takes a fifth of the time of opening a queue.
+    /// Returns this process's identity. Each process reads `/proc` only once, because that takes a
+    /// fifth of the time of opening a queue.
     #[must_use]
     pub fn current() -> Self {
         static KNOWN: Mutex<Option<(Generation, ProcessIdentity)>> = Mutex::new(None);
-        // Never waited for: it may have been held when this process was forked.
+        // Never waits, because the mutex may have been locked when this process was forked.
         let Ok(mut known) = KNOWN.try_lock() else {
             return Self::ask();
         };
@@ -64,10 +65,10 @@ impl ProcessIdentity {
         }
     }
 
-    /// A descriptor that becomes readable when the process ends.
+    /// Returns a descriptor that becomes readable when the process ends.
     ///
     /// # Errors
-    /// [`NoPidfd`] tells a process that is gone from one that can't be watched from here.
+    /// [`NoPidfd`] distinguishes a process that is gone from one that cannot be watched from here.
     pub fn pidfd(&self) -> Result<OwnedFd, NoPidfd> {
         if self.pid_namespace != our_pid_namespace() || self.pid_namespace == 0 {
             return Err(NoPidfd::Unwatchable);
@@ -77,7 +78,8 @@ impl ProcessIdentity {
             Err(Errno::ESRCH) => return Err(NoPidfd::Gone),
             Err(_) => return Err(NoPidfd::Unwatchable),
         };
-        // Only now: the descriptor pins the process that has the number, so its start time can't change.
+        // Read only now: the descriptor keeps the number from being reused, so the start time
+        // belongs to its process.
         match start_ticks(self.pid) {
             Some(ticks) if self.start_ticks != 0 && ticks != self.start_ticks => Err(NoPidfd::Gone),
             _ => Ok(fd),
@@ -85,18 +87,20 @@ impl ProcessIdentity {
     }
 }
 
-/// Why there is no descriptor for a process.
+/// The reason why there is no descriptor for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPidfd {
     /// It ended.
     Gone,
-    /// It lives in another PID namespace, or the kernel gives no more descriptors.
+    /// It lives in another PID namespace, or the kernel provides no more descriptors.
     Unwatchable,
 }
 
-/// Whether the process that locked `byte` of `file`, through another descriptor than ours, is certainly gone.
+/// Returns `true` if the process that locked `byte` of `file`, through a descriptor other than
+/// ours, is certainly gone.
 ///
-/// `/proc` and a new pidfd cost some fifty times as much as the look at the lock: not needed for those that are `running`.
+/// Reading `/proc` and opening a pidfd costs about fifty times as much as checking the lock. That
+/// is not needed for processes in `running`.
 pub(crate) fn is_gone(
     file: &Kept,
     byte: usize,
@@ -116,10 +120,11 @@ pub(crate) fn is_gone(
     }
 }
 
-/// Takes the lock on `byte`, for as long as this open file lives. `false` if somebody else has it.
+/// Locks `byte` until this open file is closed. Returns `false` if another open file holds the
+/// lock.
 pub(crate) fn try_lock(file: &Kept, byte: usize) -> Result<bool, Errno> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_WRLCK))) {
-        // A lock on whatever took the number is none.
+        // A lock on another file that took the number does not count.
         Ok(_) if !file.is_intact() => Err(Errno::EBADF),
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -128,18 +133,17 @@ pub(crate) fn try_lock(file: &Kept, byte: usize) -> Result<bool, Errno> {
 }
 
 pub(crate) fn unlock(file: &Kept, byte: usize) {
-    // Fails only for a descriptor that was closed. In a file that took its number there is nothing
-    // of ours to unlock.
+    // Fails only for a closed descriptor. A file that took its number contains no lock of ours.
     let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(byte, libc::F_UNLCK)));
 }
 
-/// Whether a pidfd says that its process has ended.
+/// Returns `true` if the process of a pidfd has ended.
 pub(crate) fn has_ended(pidfd: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
-/// Asks about the descriptor last: in a file that took its number, every byte is unlocked.
+/// Checks the descriptor last, because in a file that took its number every byte is unlocked.
 fn is_unlocked(file: &Kept, byte: usize) -> bool {
     let mut lock = byte_lock(byte, libc::F_WRLCK);
     match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
@@ -159,24 +163,26 @@ fn byte_lock(byte: usize, kind: i32) -> libc::flock {
 }
 
 fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
-    // SAFETY: takes two numbers and touches no memory of ours.
+    // SAFETY: takes two numbers and accesses none of our memory.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = Errno::result(result)?;
     let fd = i32::try_from(fd).expect("descriptors are small");
-    // SAFETY: the system call just made this descriptor and nobody else knows it.
+    // SAFETY: the system call just created this descriptor, and no other code knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Field 22 of `/proc/<pid>/stat`; the second field may contain anything, so count from its end.
+/// Returns field 22 of `/proc/<pid>/stat`. The second field may contain anything, so fields are
+/// counted from its end.
 ///
-/// `None` in a time namespace that shifts the time since boot: some kernels shift this field with
-/// it, so the same process would have another start time here than elsewhere, and would seem to be
-/// another process.
+/// Returns `None` in a time namespace that shifts the time since boot. Some kernels also shift this
+/// field. The same process would then have different start times in different namespaces, and would
+/// seem to be two processes.
 fn start_ticks(pid: u32) -> Option<u64> {
     if clock::is_boottime_shifted() {
         return None;
     }
-    // Its start, which is all of this that counts, is far less; read at once, since the kernel writes it anew each time.
+    // 1,024 bytes contain far more than the needed fields. Read in one call, because the kernel
+    // formats the file anew for each read.
     let mut stat = [0; 1024];
     let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
     let len = file.read(&mut stat).ok()?;
@@ -186,9 +192,9 @@ fn start_ticks(pid: u32) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Asked anew each time: a forked child may be in another one.
+/// Reads it on each call, because a forked child may be in another namespace.
 fn our_pid_namespace() -> u64 {
-    // A `/proc` that was mounted in another PID namespace knows other processes by our numbers.
+    // A `/proc` mounted in another PID namespace uses other numbers for our processes.
     let known_as = fs::read_link("/proc/self").ok();
     let known_as = known_as.and_then(|link| link.to_str()?.parse().ok());
     if known_as != Some(std::process::id()) {
@@ -212,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_is_gone_though_its_number_still_answers() {
+    fn a_zombie_counts_as_gone_although_its_number_still_exists() {
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let identity = identity_of(child.id());
         let pidfd = identity.pidfd().unwrap();
         assert!(!has_ended(&pidfd));
         child.kill().unwrap();
-        // Not reaped: wait for the end only.
+        // Waits for the end without reaping the process.
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE).unwrap();
         assert!(fs::exists(format!("/proc/{}", child.id())).unwrap());
@@ -228,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_number_is_not_taken_for_the_old_process() {
+    fn a_process_with_a_reused_number_is_not_the_old_process() {
         let ours = ProcessIdentity::current();
         let earlier = ProcessIdentity {
             start_ticks: ours.start_ticks - 1,
@@ -239,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_another_pid_namespace_is_unknown_not_dead() {
+    fn a_process_in_another_pid_namespace_does_not_count_as_dead() {
         let elsewhere = ProcessIdentity {
             pid_namespace: 1,
             ..ProcessIdentity::current()
@@ -248,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_seen_by_others_and_goes_with_its_descriptor() {
+    fn a_lock_is_visible_to_others_and_ends_with_its_open_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = || Kept::regular(file.reopen().unwrap().into()).unwrap();
         let (ours, theirs) = (open(), open());
@@ -256,7 +262,8 @@ mod tests {
         assert_eq!(try_lock(&theirs, 5), Ok(true));
         assert!(!is_unlocked(&ours, 5));
         assert_eq!(try_lock(&ours, 5), Ok(false));
-        // Closing another descriptor of the same file does not free it, as a classic lock would be.
+        // Unlike a classic POSIX lock, it survives the closing of another descriptor of the same
+        // file.
         drop(file.reopen().unwrap());
         assert!(!is_unlocked(&ours, 5));
         drop(theirs);

@@ -1,21 +1,26 @@
-//! A lock that all processes share, and that outlives whoever holds it.
+//! A lock that all processes share, and that survives the death of its holder.
 //!
 //! One word of the segment names the holder:
 //!
 //! | from | to | by |
 //! |---|---|---|
-//! | free | held by me | whoever wants it |
-//! | held by me | free | me, when the guard is dropped; it then wakes one waiter |
-//! | held by a member that is certainly gone | held by me | whoever wants it, and learns whom it inherits from |
+//! | free | held by A | A |
+//! | held by A | free | A, when its guard is dropped; A then wakes one waiter |
+//! | held by A, which is certainly gone | held by B | B, which learns that it inherits from A |
 //!
-//! Every change is a compare-and-swap of the exact word, and a membership is never given out twice: so one of several
-//! heirs inherits, and a holder that is gone can't come back. A member is a process. Its threads exclude
-//! each other by the same word: whoever finds its own process there waits as for any other, without asking
-//! whether that is alive.
-//! The holder may die at any moment. It may be stopped, too, and is then waited for: nothing but the
-//! kernel's word that it is gone (see `liveness`) takes the lock from it.
-//! Not fair and not re-entrant. Does not know what it protects: what state a dead holder left it in is for the
-//! heir to find out.
+//! Every change is a compare-and-swap of the exact word, and a membership is never reused. So only
+//! one of several waiters inherits the lock, and a holder that is gone cannot come back. A holder
+//! is a process. Its threads exclude each other by the same word. A thread that finds its own
+//! process there waits as for any other, but does not check whether that process is alive.
+//!
+//! The holder may die at any moment. It may also be stopped; then the others wait. They take the
+//! lock only if the kernel says that the holder is gone (see `liveness`).
+//!
+//! The lock is neither fair nor re-entrant. It does not know what it protects: the next holder has
+//! to find out what state a dead holder left.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,127 +35,130 @@ use crate::segment::{DELETED, FileLoss, REMOVED, Segment, TRUNCATED};
 use crate::wait::{Event, time_left};
 use crate::watch;
 
-/// A lock in a segment that this process is attached to.
+/// A lock in a segment to which this process is attached.
 pub struct RobustLock {
     attachment: Arc<Attachment>,
-    /// Written by whoever locks, unlocks or inherits, see above; read by whoever wants it. Taking it
-    /// acquires, and freeing it releases, what the holder did meanwhile.
+    /// The packed [`Owner`]. Changed by a process that locks, unlocks or inherits, see above; read
+    /// by waiters. Locking acquires what the previous holder released by unlocking.
     owner: Words<1>,
     offset: usize,
     event: usize,
-    /// What the segment's count of comings and goings was when the watcher last looked on our behalf. May
-    /// lag: the watcher is then told once more than needed.
+    /// The segment's count of joins and departures when this lock last woke the watcher. May lag;
+    /// the watcher is then woken once more than necessary.
     watched: AtomicU64,
 }
 
-/// Holds the lock until it is dropped, or its process dies.
+/// Holds the lock until it is dropped, or until its process dies.
 #[derive(Debug)]
-#[must_use = "the lock is free again as soon as this is dropped"]
+#[must_use = "dropping the guard unlocks the lock"]
 pub struct LockGuard<'a> {
     lock: &'a RobustLock,
     inherited: Inherited,
 }
 
-/// From whom a lock was taken.
+/// The way in which a lock was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inherited {
     /// It was free.
     No,
-    /// Its holder died, or left, without giving it back: what it protects may be half-changed.
+    /// Its holder died or left without unlocking it. The protected data may be half-changed.
     FromDead(Member),
 }
 
-/// Why a lock was not taken.
+/// The reason why a lock was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody alive held it all the time.
-    #[error("{name:?} stayed locked for {waited:?} by {holder}")]
+    /// A live process held the lock the whole time.
+    #[error("{name:?} was locked for {waited:?} by {holder}")]
     TimedOut {
-        /// The segment.
+        /// The name of the segment.
         name: String,
-        /// How long we waited.
+        /// The time spent waiting.
         waited: Duration,
-        /// Who held it last.
+        /// The last holder.
         holder: Holder,
     },
     /// The segment was removed.
-    #[error("{name:?} was removed: open it again, if somebody is to make a new one")]
+    #[error("{name:?} was removed: stop using it, or open it again once it was created anew")]
     Removed {
-        /// The segment.
+        /// The name of the segment.
         name: String,
     },
-    /// The segment's file was deleted, or moved away, by something other than this library.
+    /// Code other than this library deleted or moved the segment's file.
     #[error(
-        "the file of {name:?} was deleted or moved by something other than this library: keep cleaners away from its \
-         folder (systemd: RemoveIPC=no), and open it again"
+        "code other than this library deleted or moved the file of {name:?}: keep cleaners away \
+         from its folder (systemd: RemoveIPC=no), and open it again"
     )]
     Deleted {
-        /// The segment.
+        /// The name of the segment.
         name: String,
     },
-    /// Something in this process closed the descriptor of the segment's file.
+    /// Other code in this process closed the descriptor of the segment's file.
     #[error(
-        "something in this process closed descriptor {descriptor}, the file of {name:?}: open it again, and find \
-         the code that closes descriptors that are not its own"
+        "other code in this process closed descriptor {descriptor}, the file of {name:?}: open it \
+         again, and find the code that closes descriptors that are not its own"
     )]
     DescriptorLost {
-        /// The segment.
+        /// The name of the segment.
         name: String,
         /// The number that the descriptor had.
         descriptor: i32,
     },
-    /// The segment's file was cut short: what it protected is lost.
+    /// The segment's file was truncated, and the protected data is lost.
     #[error(
-        "{name:?} was cut short from outside while it was in use: what was in it is lost; remove it"
+        "other code truncated {name:?} while it was in use, and its content is lost: remove it"
     )]
     Truncated {
-        /// The segment.
+        /// The name of the segment.
         name: String,
     },
     /// This process is a forked copy of the one that attached.
     #[error("{name:?} was opened before this process was forked: open it again in the child")]
     ForkedChild {
-        /// The segment.
+        /// The name of the segment.
         name: String,
     },
-    /// The word names nobody who can exist.
+    /// The word names a holder that cannot exist.
     #[error(
-        "{name:?} is damaged: at offset {offset} stands {found:#018x} instead of 0 or the holder in one of \
-         {slots} slots; remove it"
+        "{name:?} is damaged: the word at offset {offset} is {found:#018x}, expected 0 or a holder \
+         in one of {slots} slots; remove it"
     )]
     Damaged {
-        /// The segment.
+        /// The name of the segment.
         name: String,
-        /// Where the word is.
+        /// The offset of the word.
         offset: usize,
-        /// What it says.
+        /// The value of the word.
         found: u64,
-        /// How many slots there are.
+        /// The number of slots.
         slots: u16,
     },
 }
 
-/// Who holds a lock.
+/// The holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Its membership.
     pub member: Member,
-    /// Its process's number, in that process's PID namespace.
+    /// Its process number, in that process's PID namespace.
     pub pid: u32,
-    /// What it called itself.
+    /// The name it gave itself.
     pub name: String,
-    /// Whether it is this very process: another thread of it, or this one.
+    /// `true` if the holder is this process: another of its threads, or this one.
     pub is_us: bool,
 }
 
 impl RobustLock {
-    /// The lock whose word is at `offset` of the segment, 0 at first. Waits by the segment's event number
-    /// `event`, which should be nobody else's: a notification wakes but one waiter. The attachment must not
-    /// leave while it uses the lock: it would count as dead.
+    /// Creates a handle for the lock whose word is at `offset` of the segment. The word is 0 at
+    /// first.
+    ///
+    /// Waiters use the segment's event number `event`. Nothing else should use that event, because
+    /// a notification wakes only one waiter. The attachment must not leave while it uses the lock,
+    /// or it would count as dead.
     ///
     /// # Errors
-    /// [`OutOfBounds`], also when `offset` is no multiple of 8.
+    /// [`OutOfBounds`], also if `offset` is not a multiple of 8.
     ///
     /// # Panics
     /// If there is no such event.
@@ -170,22 +178,25 @@ impl RobustLock {
         })
     }
 
-    /// Takes the lock, from a dead holder too; waits until `deadline` for a live one, without one as long as
-    /// it takes. A deadline that has passed already asks once.
+    /// Takes the lock, including from a dead holder. Waits for a live holder until `deadline`, or
+    /// without a limit. With a deadline in the past it tries once.
     ///
-    /// Threads of this process exclude each other as processes do; one that locks twice waits for itself. If
-    /// something [watches](watch) over the segment, a holder's death ends the wait within milliseconds,
-    /// otherwise within [`SLICE`](crate::wait::SLICE).
+    /// Threads of this process exclude each other as processes do. A thread that locks twice waits
+    /// for itself. If a [watcher](watch) watches the segment, a holder's death ends the wait within
+    /// milliseconds, otherwise within [`SLICE`](crate::wait::SLICE).
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], saying who holds it; [`LockError::Removed`], [`LockError::Deleted`],
-    /// [`LockError::DescriptorLost`] and [`LockError::Truncated`], also when that happens meanwhile;
-    /// [`LockError::ForkedChild`]; [`LockError::Damaged`].
+    /// - [`LockError::TimedOut`] names the holder.
+    /// - [`LockError::Removed`], [`LockError::Deleted`], [`LockError::DescriptorLost`] and
+    ///   [`LockError::Truncated`], also if that happens during the wait.
+    /// - [`LockError::ForkedChild`].
+    /// - [`LockError::Damaged`].
     pub fn lock(&self, deadline: Option<Instant>) -> Result<LockGuard<'_>, LockError> {
         self.attachment.check_ours()?;
         for _ in 0..SPINS {
             self.check_usable()?;
             let free = self.word().load(Ordering::Relaxed) == Owner::pack(None);
+            // Success: locked. Failure: another thread or process was faster, so spin on.
             if free && self.change(None, Some(self.us())) {
                 return self.guard(Inherited::No);
             }
@@ -211,7 +222,7 @@ impl RobustLock {
                 });
             };
             self.watch_newcomers();
-            // Why it returned does not matter: we look again either way.
+            // The reason for the wake-up does not matter: the lock is tried again in any case.
             let _ = self.event().wait(ticket, left);
             if !watch::is_running() {
                 self.attachment.check_file();
@@ -220,7 +231,7 @@ impl RobustLock {
         }
     }
 
-    /// Takes the lock if nobody alive has it.
+    /// Takes the lock unless a live process holds it.
     fn try_lock(&self) -> Result<Attempt, LockError> {
         let us = self.us();
         loop {
@@ -239,18 +250,21 @@ impl RobustLock {
                     (Some(owner), Inherited::FromDead(owner.0))
                 }
             };
+            // Success: locked. Failure: the word changed since the load, so look at the new holder.
             if self.change(holder, Some(us)) {
                 return Ok(Attempt::Locked(inherited));
             }
         }
     }
 
-    /// Not to be asked about ourselves: our own kernel locks look free to us.
+    /// Must not be called for this process: its own kernel locks look free to it.
     fn is_gone(&self, owner: Owner) -> bool {
         let table = self.attachment.participants();
         table.is_departed(self.segment(), owner.0)
     }
 
+    /// Swaps the owner if it is still exactly `from`. Success acquires what the previous holder
+    /// did, or releases what this one did. The caller handles a failure.
     fn change(&self, from: Option<Owner>, to: Option<Owner>) -> bool {
         let (from, to) = (Owner::pack(from), Owner::pack(to));
         self.word()
@@ -258,7 +272,7 @@ impl RobustLock {
             .is_ok()
     }
 
-    /// The holder may have joined just now: our watcher has to know it before we sleep.
+    /// The holder may have just joined, and our watcher must know it before this thread sleeps.
     fn watch_newcomers(&self) {
         let changes = self.segment().changes().load(Ordering::SeqCst);
         if self.watched.swap(changes, Ordering::Relaxed) != changes {
@@ -291,7 +305,8 @@ impl RobustLock {
     }
 
     fn describe(&self, owner: Owner) -> Holder {
-        // Should it have left this moment, its slot still says who it was, unless somebody else has it.
+        // If the holder leaves now, its slot still describes it, until another process takes the
+        // slot.
         let slot = self.attachment.participants().get(owner.0.index);
         Holder {
             member: owner.0,
@@ -301,13 +316,13 @@ impl RobustLock {
         }
     }
 
-    /// For whoever has just taken the lock.
+    /// Creates the guard after the lock was taken.
     fn guard(&self, inherited: Inherited) -> Result<LockGuard<'_>, LockError> {
         let guard = LockGuard {
             lock: self,
             inherited,
         };
-        // Taken in zeroes that were put in the segment's place, it excludes nobody who had it before.
+        // A lock taken in replacement zeroes would exclude none of its former holders.
         guard.check_whole()?;
         Ok(guard)
     }
@@ -334,7 +349,7 @@ impl RobustLock {
 }
 
 impl Attachment {
-    /// Why this process may not use the lock, if so.
+    /// Returns an error if this process must not use the lock.
     fn check_ours(&self) -> Result<(), LockError> {
         if self.is_ours() {
             return Ok(());
@@ -351,7 +366,7 @@ impl Attachment {
 }
 
 impl Inherited {
-    /// For keeping it in a word; 0 for `No`.
+    /// Packs the value into a word; 0 stands for `No`.
     pub(crate) fn to_word(self) -> u64 {
         match self {
             Self::No => Owner::pack(None),
@@ -375,14 +390,15 @@ impl fmt::Debug for RobustLock {
 }
 
 impl LockGuard<'_> {
-    /// Whether a dead holder left the lock. Said once, to the first to lock it after that.
+    /// Returns [`Inherited::FromDead`] if a dead holder left the lock. Only the next holder learns
+    /// this.
     #[must_use]
     pub fn inherited(&self) -> Inherited {
         self.inherited
     }
 
-    /// Fails if the segment's file was cut short, as far as anybody noticed. Asked after something was read or written it
-    /// tells whether that was in memory that others share.
+    /// Fails if the segment's file is known to be truncated. Success after a read or a write means
+    /// that it used shared memory.
     ///
     /// # Errors
     /// [`LockError::Truncated`].
@@ -394,8 +410,8 @@ impl LockGuard<'_> {
         Err(LockError::Truncated { name })
     }
 
-    /// Fails in a forked copy of the process that took the lock, which does not hold it, and where
-    /// the file was lost meanwhile.
+    /// Fails in a forked copy of the process that took the lock, because the copy does not hold it.
+    /// Also fails after the file was lost.
     ///
     /// # Errors
     /// [`LockError::ForkedChild`], [`LockError::DescriptorLost`], [`LockError::Deleted`].
@@ -407,8 +423,9 @@ impl LockGuard<'_> {
 impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
         let lock = self.lock;
-        // A forked copy of the guard is not a reason to unlock: the parent still holds it. A lost
-        // descriptor is one.
+        // A forked copy of the guard must not unlock, because the parent still holds the lock.
+        // After a lost descriptor it must. Success: the lock is free. Failure: another member
+        // inherited the lock.
         if lock.attachment.is_this_process() && lock.change(Some(lock.us()), None) {
             lock.event().notify_one();
         }
@@ -421,31 +438,32 @@ impl fmt::Display for Holder {
         if self.is_us {
             return write!(
                 f,
-                "this process ({pid}, {name:?}): drop the guard that another of its threads has, or this one"
+                "this process ({pid}, {name:?}): drop the guard in this thread or another one"
             );
         }
         write!(
             f,
-            "process {pid} ({name:?}), which lives: wait longer; continue it if it is stopped (SIGCONT); or \
-             end it, and its lock passes on"
+            "process {pid} ({name:?}), which is alive: wait longer, continue it if it is stopped \
+             (SIGCONT), or end it, which passes the lock on"
         )
     }
 }
 
-/// What came of looking once.
+/// The outcome of one attempt.
 enum Attempt {
     Locked(Inherited),
     HeldBy(Owner),
 }
 
-/// What the word says, unless it is 0: the slot's number and one in the lowest 16 bits, above them the epoch.
+/// The holder in the lock's word, if that is not 0. The lowest 16 bits are the slot's index plus
+/// one; the epoch is above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner(Member);
 
 impl Owner {
     const EPOCH_SHIFT: u32 = 16;
 
-    /// Epochs keep 48 bits: nobody joins that often.
+    /// Epochs have 48 bits, which no slot ever uses up.
     fn pack(owner: Option<Self>) -> u64 {
         owner.map_or(0, |Self(member)| {
             member.epoch << Self::EPOCH_SHIFT | (u64::from(member.index) + 1)
@@ -459,7 +477,8 @@ impl Owner {
         match number.checked_sub(1) {
             Some(index) => Some(Self(Member { index, epoch })),
             None if word == 0 => None,
-            // No slot has that number: damage, found by whoever compares it with the number of slots.
+            // No slot has this index, so the word is damaged. The caller compares the index with
+            // the number of slots.
             None => Some(Self(Member {
                 index: u16::MAX,
                 epoch,
@@ -468,189 +487,5 @@ impl Owner {
     }
 }
 
-/// How often the lock is looked at before going to sleep, which costs far more than most holders take.
+/// The number of attempts before a thread sleeps. Sleeping costs far more than most holders take.
 const SPINS: u32 = 100;
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU32;
-    use std::thread;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::layout::EVENTS;
-    use crate::testing::{Scratch, TEST_KIND, threads_asleep_on};
-
-    const EVENT: usize = 2;
-
-    fn attach(segment: Segment, name: &str) -> (Arc<Attachment>, RobustLock) {
-        let attachment = Arc::new(Attachment::join(segment, name).unwrap());
-        let body = attachment.segment().header().body_offset;
-        let lock = RobustLock::new(Arc::clone(&attachment), body, EVENT).unwrap();
-        (attachment, lock)
-    }
-
-    fn two() -> (Scratch, [(Arc<Attachment>, RobustLock); 2]) {
-        let scratch = Scratch::new();
-        let one = attach(scratch.create("lock", 4), "one");
-        let other = attach(scratch.open("lock", TEST_KIND), "other");
-        (scratch, [one, other])
-    }
-
-    fn at_once() -> Option<Instant> {
-        Some(Instant::now())
-    }
-
-    fn event_word(lock: &RobustLock) -> &AtomicU32 {
-        let mapping = lock.segment().mapping();
-        mapping.word32(EVENTS + 64 * EVENT).unwrap()
-    }
-
-    fn until_asleep(count: usize, locks: [&RobustLock; 2]) {
-        while threads_asleep_on(&locks.map(event_word)) < count {
-            thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn members_and_threads_of_one_member_exclude_each_other() {
-        const ROUNDS: u64 = 5_000;
-        let (_scratch, [(attachment, one), (_, other)]) = two();
-        let segment = attachment.segment();
-        let count = segment.mapping().word(segment.header().body_offset + 64);
-        let count = count.unwrap();
-        thread::scope(|scope| {
-            for lock in [&one, &one, &other, &other] {
-                scope.spawn(move || {
-                    for _ in 0..ROUNDS {
-                        let guard = lock.lock(None).unwrap();
-                        assert_eq!(guard.inherited(), Inherited::No);
-                        // Not one step: whoever comes between them loses a count.
-                        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                    }
-                });
-            }
-        });
-        assert_eq!(count.load(Ordering::Relaxed), 4 * ROUNDS);
-    }
-
-    #[test]
-    fn a_timed_out_wait_names_the_holder() {
-        let (_scratch, [(_, one), (_, other)]) = two();
-        let guard = one.lock(None).unwrap();
-        for (lock, is_us) in [(&one, true), (&other, false)] {
-            let error = lock.lock(at_once()).unwrap_err();
-            let LockError::TimedOut { name, holder, .. } = &error else {
-                panic!("{error}")
-            };
-            assert_eq!((&name[..], &holder.name[..]), ("lock", "one"));
-            assert_eq!((holder.pid, holder.is_us), (std::process::id(), is_us));
-            let text = format!("{} (\"one\")", std::process::id());
-            assert!(is_us || error.to_string().contains(&text), "{error}");
-        }
-        drop(guard);
-        assert!(other.lock(at_once()).is_ok());
-    }
-
-    #[test]
-    fn a_member_that_left_with_the_lock_is_inherited_from_once() {
-        let (_scratch, [(attachment, one), (_, other)]) = two();
-        std::mem::forget(one.lock(None).unwrap());
-        assert!(other.lock(at_once()).is_err());
-        attachment.leave();
-        let heir = other.lock(at_once()).unwrap();
-        assert_eq!(heir.inherited(), Inherited::FromDead(attachment.member()));
-        drop(heir);
-        let next = other.lock(at_once()).unwrap();
-        assert_eq!(next.inherited(), Inherited::No);
-    }
-
-    #[test]
-    fn a_slot_taken_again_does_not_keep_its_former_members_lock() {
-        let (scratch, [(attachment, one), (_, other)]) = two();
-        let gone = attachment.member();
-        std::mem::forget(one.lock(None).unwrap());
-        attachment.leave();
-        attachment
-            .participants()
-            .release(attachment.segment(), gone);
-        let (next, _) = attach(scratch.open("lock", TEST_KIND), "next");
-        assert_eq!(next.member().index, gone.index);
-        let heir = other.lock(at_once()).unwrap();
-        assert_eq!(heir.inherited(), Inherited::FromDead(gone));
-    }
-
-    #[test]
-    fn removing_the_segment_ends_every_wait() {
-        let (scratch, [(attachment, one), (_, other)]) = two();
-        let guard = one.lock(None).unwrap();
-        thread::scope(|scope| {
-            let waiters = [&one, &other].map(|lock| scope.spawn(|| lock.lock(None).map(drop)));
-            until_asleep(2, [&one, &other]);
-            let before = event_word(&one).load(Ordering::SeqCst);
-            let name = attachment.segment().name();
-            assert!(Segment::remove(&scratch.namespace, name, TEST_KIND).unwrap());
-            // Woken, not only found out when their slice ended.
-            assert_ne!(event_word(&one).load(Ordering::SeqCst), before);
-            for waiter in waiters {
-                let error = waiter.join().unwrap().unwrap_err();
-                assert!(matches!(error, LockError::Removed { .. }), "{error}");
-            }
-        });
-        drop(guard);
-        assert!(matches!(one.lock(None), Err(LockError::Removed { .. })));
-    }
-
-    #[test]
-    fn unlocking_wakes_one_who_sleeps_and_then_the_next() {
-        let (_scratch, [(_, one), (_, other)]) = two();
-        let guard = one.lock(None).unwrap();
-        thread::scope(|scope| {
-            for lock in [&one, &other, &other] {
-                scope.spawn(|| drop(lock.lock(None).unwrap()));
-            }
-            until_asleep(3, [&one, &other]);
-            let before = event_word(&one).load(Ordering::SeqCst);
-            drop(guard);
-            // Going to sleep and waking up change nothing in it while its flag is up: it was a notification.
-            assert_ne!(event_word(&one).load(Ordering::SeqCst), before);
-        });
-    }
-
-    #[test]
-    fn a_holder_in_no_slot_is_damage() {
-        let (_scratch, [(_, one), _]) = two();
-        for found in [5, 0xffff, 1 << 16, u64::MAX] {
-            one.word().store(found, Ordering::SeqCst);
-            let error = one.lock(None).unwrap_err();
-            let wanted = one.damaged(found, 4);
-            assert_eq!(error, wanted);
-        }
-        // A slot that exists, in an epoch that never was: nobody can hold that.
-        one.word().store(77 << 16 | 2, Ordering::SeqCst);
-        let member = Member {
-            index: 1,
-            epoch: 77,
-        };
-        let heir = one.lock(None).unwrap();
-        assert_eq!(heir.inherited(), Inherited::FromDead(member));
-    }
-
-    proptest! {
-        #[test]
-        fn an_owner_survives_its_word(index in 0..u16::MAX, epoch in 0..1_u64 << 48) {
-            let owner = Some(Owner(Member { index, epoch }));
-            prop_assert_eq!(Owner::unpack(Owner::pack(owner)), owner);
-            let inherited = Inherited::FromDead(Member { index, epoch });
-            prop_assert_eq!(Inherited::from_word(inherited.to_word()), inherited);
-        }
-
-        #[test]
-        fn only_zero_is_free(word: u64) {
-            for word in [word, word << 16, 0] {
-                prop_assert_eq!(Owner::unpack(word).is_none(), word == 0);
-            }
-        }
-    }
-}

@@ -1,9 +1,10 @@
 //! A file mapped into memory, and bounds-checked views of it.
 //!
-//! The other side of the mapping is processes that may write, or die, at any moment. So everything
-//! that two processes touch at once is an atomic word; plain bytes are reached only by functions whose
-//! caller promises that nobody else uses them now.
-//! Does not know what the bytes mean.
+//! Other processes that share the mapping may write, or die, at any moment. So everything that two
+//! processes access at once is an atomic word. Plain bytes are reached only through functions whose
+//! caller promises that no other code uses the bytes meanwhile.
+//!
+//! This module does not know what the bytes mean.
 
 use std::fs::File;
 use std::io;
@@ -17,38 +18,40 @@ use thiserror::Error;
 
 use crate::fault::{self, Mark, Protection};
 
-/// The size of a cache line, and of the unit in which layouts are built.
+/// The size of a cache line, which is also the unit of all layouts.
 pub const CACHE_LINE_BYTES: usize = 64;
 
-/// A view was asked for that does not lie inside the mapping, or is not aligned.
+/// A requested view does not lie inside the mapping, or is not aligned.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{bytes} bytes at offset {offset}, aligned to {align}, do not lie in a mapping of {mapped} bytes"
+    "a view of {bytes} bytes at offset {offset}, aligned to {align}, is outside the mapping of \
+     {mapped} bytes, or misaligned"
 )]
 pub struct OutOfBounds {
-    /// Where the view would begin.
+    /// The offset of the view.
     pub offset: usize,
-    /// How long it would be.
+    /// The length of the view.
     pub bytes: usize,
-    /// What its offset must be a multiple of.
+    /// The required alignment of the offset.
     pub align: usize,
-    /// How long the mapping is.
+    /// The length of the mapping.
     pub mapped: usize,
 }
 
-/// A shared mapping of a whole file, writable unless it was made for looking only.
+/// A shared mapping of a whole file, writable unless it was created read-only.
 ///
-/// If the file is cut short meanwhile, it becomes private zeroes at the first touch of what is missing, see `fault`.
+/// If the file is truncated meanwhile, the first access to a missing page replaces the mapping by
+/// private zeroes, see `fault`.
 ///
 /// Invariants, cited by every unsafe block below:
 /// 1. `raw` stays mapped at the same address, with the same length, until the `Mapping` is dropped;
 ///    every view holds an `Arc` of it or borrows it.
-/// 2. `raw` begins on a page boundary, so an offset's alignment is the address's.
-/// 3. Words handed out as atomics are only ever used as atomics of that size, by every process: the
+/// 2. `raw` begins on a page boundary, so an address has the same alignment as its offset.
+/// 3. Every process uses a word that is handed out as an atomic only as an atomic of that size. The
 ///    layouts keep words and payload bytes apart.
 #[derive(Debug)]
 pub struct Mapping {
-    /// Dropped before what it protects.
+    /// Dropped before the mapping that it protects.
     _protection: Option<Protection>,
     raw: MmapRaw,
 }
@@ -57,12 +60,12 @@ impl Mapping {
     /// Maps the first `bytes` bytes of `file`, shared with every other process that maps it.
     ///
     /// # Errors
-    /// What `mmap` says, mostly that there is no address space or memory left.
+    /// The error of `mmap`, usually a lack of address space or memory.
     pub fn new(file: &File, bytes: usize) -> io::Result<Arc<Self>> {
         Self::protected(file, bytes, None)
     }
 
-    /// The same for looking only: a write through it would end this process.
+    /// Maps the file read-only. A write through this mapping would end the process.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -71,7 +74,7 @@ impl Mapping {
         Ok(Self::protect(raw, bytes, None))
     }
 
-    /// The same as [`new`](Self::new); the mark tells if it was replaced by zeroes, see `fault`.
+    /// As [`new`](Self::new), with a mark that shows if zeroes replaced the mapping, see `fault`.
     pub(crate) fn marked(file: &File, bytes: usize, mark: Mark) -> io::Result<Arc<Self>> {
         let inside = mark.offset.checked_add(8).is_some_and(|end| end <= bytes);
         if !inside || !mark.offset.is_multiple_of(8) {
@@ -88,9 +91,9 @@ impl Mapping {
     fn protect(raw: MmapRaw, bytes: usize, mark: Option<Mark>) -> Arc<Self> {
         let protect = |start: NonNull<u8>| {
             start.expose_provenance();
-            // SAFETY: mapped until `raw` is dropped, which is after its protection (1). Other processes may write
-            // any word at any moment, so nothing relies on its value; a slice of payload bytes may turn to zeroes,
-            // which are as good as any bytes.
+            // SAFETY: mapped until `raw` is dropped, which is after its protection (1). Other
+            // processes may write any word at any moment, so nothing relies on its value. A slice
+            // of payload bytes may turn into zeroes, which are as valid as any bytes.
             unsafe { fault::protect(start, bytes, mark) }
         };
         Arc::new(Self {
@@ -99,44 +102,45 @@ impl Mapping {
         })
     }
 
-    /// How many bytes are mapped.
+    /// Returns the number of mapped bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.raw.len()
     }
 
-    /// Whether nothing is mapped.
+    /// Returns `true` if nothing is mapped.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.raw.len() == 0
     }
 
-    /// The 64-bit word at `offset`.
+    /// Returns the 64-bit word at `offset`.
     ///
     /// # Errors
-    /// [`OutOfBounds`], also when `offset` is no multiple of 8.
+    /// [`OutOfBounds`], also if `offset` is not a multiple of 8.
     pub fn word(&self, offset: usize) -> Result<&AtomicU64, OutOfBounds> {
         let address = self.address(offset, 8, 8)?;
-        // SAFETY: eight bytes inside the mapping (1), 8-aligned (2, checked by `address`), and used as
-        // an atomic by everybody (3); every bit pattern is a valid `AtomicU64`.
+        // SAFETY: eight bytes inside the mapping (1), 8-aligned (2, checked by `address`), and used
+        // as an atomic by every process (3). Every bit pattern is a valid `AtomicU64`.
         Ok(unsafe { address.cast::<AtomicU64>().as_ref() })
     }
 
-    /// The 32-bit word at `offset`, for a futex.
+    /// Returns the 32-bit word at `offset`, for a futex.
     ///
     /// # Errors
-    /// [`OutOfBounds`], also when `offset` is no multiple of 4.
+    /// [`OutOfBounds`], also if `offset` is not a multiple of 4.
     pub fn word32(&self, offset: usize) -> Result<&AtomicU32, OutOfBounds> {
         let address = self.address(offset, 4, 4)?;
-        // SAFETY: four bytes inside the mapping (1), 4-aligned (2, checked by `address`), and used as
-        // an atomic by everybody (3); every bit pattern is a valid `AtomicU32`.
+        // SAFETY: four bytes inside the mapping (1), 4-aligned (2, checked by `address`), and used
+        // as an atomic by every process (3). Every bit pattern is a valid `AtomicU32`.
         Ok(unsafe { address.cast::<AtomicU32>().as_ref() })
     }
 
-    /// `count` groups of `N` words, the first at `offset`, one every `stride` bytes.
+    /// Returns `count` groups of `N` words. The first is at `offset`; the distance between groups
+    /// is `stride` bytes.
     ///
     /// # Errors
-    /// [`OutOfBounds`] if any of them would not lie in the mapping, or not be 8-aligned.
+    /// [`OutOfBounds`] if a group is outside the mapping or not 8-aligned.
     pub fn words<const N: usize>(
         self: &Arc<Self>,
         offset: usize,
@@ -160,10 +164,10 @@ impl Mapping {
         })
     }
 
-    /// The `N` words at `offset`, to keep: checked now, and not at each use.
+    /// Returns the `N` words at `offset`. The bounds are checked now, not at each use.
     ///
     /// # Errors
-    /// [`OutOfBounds`], also when `offset` is no multiple of 8.
+    /// [`OutOfBounds`], also if `offset` is not a multiple of 8.
     pub fn words_at<const N: usize>(
         self: &Arc<Self>,
         offset: usize,
@@ -174,10 +178,10 @@ impl Mapping {
         })
     }
 
-    /// The 32-bit word at `offset`, to keep.
+    /// Returns the 32-bit word at `offset`. The bounds are checked now, not at each use.
     ///
     /// # Errors
-    /// [`OutOfBounds`], also when `offset` is no multiple of 4.
+    /// [`OutOfBounds`], also if `offset` is not a multiple of 4.
     pub fn word32_at(self: &Arc<Self>, offset: usize) -> Result<View<AtomicU32>, OutOfBounds> {
         Ok(View {
             at: self.address(offset, 4, 4)?.cast(),
@@ -185,7 +189,7 @@ impl Mapping {
         })
     }
 
-    /// Where the `len` bytes at `offset` are.
+    /// Returns the address of the `len` bytes at `offset`.
     ///
     /// # Errors
     /// [`OutOfBounds`].
@@ -194,10 +198,10 @@ impl Mapping {
         self.address(offset, len, 1)
     }
 
-    /// Copies the bytes at `offset` into `to`, whoever may be writing them now.
+    /// Copies the bytes at `offset` into `to`, even while another process writes them.
     ///
-    /// What comes out may mix several writes: the caller finds out by a word that it read before and
-    /// after.
+    /// The result may mix several writes. The caller detects that by a word that it reads before
+    /// and after.
     ///
     /// # Errors
     /// [`OutOfBounds`].
@@ -206,48 +210,50 @@ impl Mapping {
         for (index, byte) in to.iter_mut().enumerate() {
             // SAFETY: `index < to.len()`, which `address` found to lie inside the mapping (1).
             let at = unsafe { from.add(index) };
-            // SAFETY: volatile, because another process may write it now. Whatever value is read is a
-            // valid `u8`, and the compiler may not assume that a second read gives the same.
+            // SAFETY: volatile, because another process may write the byte now. Every value is a
+            // valid `u8`, and the compiler may not assume that a second read gives the same value.
             *byte = unsafe { at.as_ptr().read_volatile() };
         }
         std::sync::atomic::fence(Ordering::Acquire);
         Ok(())
     }
 
-    /// The payload bytes at `offset`.
+    /// Returns the payload bytes at `offset`.
     ///
     /// # Errors
     /// [`OutOfBounds`].
     ///
     /// # Safety
-    /// For as long as the slice lives, no process writes these bytes, and none of them is handed out
-    /// as an atomic word.
+    /// While the slice lives, no process writes these bytes, and none of them is handed out as an
+    /// atomic word.
     pub unsafe fn bytes(&self, offset: usize, len: usize) -> Result<&[u8], OutOfBounds> {
         let start = self.address(offset, len, 1)?;
-        // SAFETY: inside the mapping for its lifetime (1); not written meanwhile, as the caller promises.
+        // SAFETY: inside the mapping for its lifetime (1); not written meanwhile, as the caller
+        // promises.
         Ok(unsafe { std::slice::from_raw_parts(start.as_ptr(), len) })
     }
 
-    /// The payload bytes at `offset`, to be written.
+    /// Returns the payload bytes at `offset`, for writing.
     ///
     /// # Errors
     /// [`OutOfBounds`].
     ///
     /// # Safety
-    /// For as long as the slice lives, nobody else, in this process or another, reads or writes
-    /// these bytes, and none of them is handed out as an atomic word.
+    /// While the slice lives, no other code, in this process or another, reads or writes these
+    /// bytes. None of them is handed out as an atomic word.
     #[expect(
         clippy::mut_from_ref,
         reason = "exclusive by the caller's promise, not by this borrow"
     )]
     pub unsafe fn bytes_mut(&self, offset: usize, len: usize) -> Result<&mut [u8], OutOfBounds> {
         let start = self.address(offset, len, 1)?;
-        // SAFETY: inside the mapping for its lifetime (1); nobody else's meanwhile, as the caller promises.
+        // SAFETY: inside the mapping for its lifetime (1); exclusive meanwhile, as the caller
+        // promises.
         Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) })
     }
 
-    /// Asks the kernel to map `len` bytes at `offset` now, so that the first touch does not cost a
-    /// page fault each. An optimisation only: a kernel that can't is not an error.
+    /// Asks the kernel to map `len` bytes at `offset` now, which saves a page fault at each first
+    /// access. Only an optimization: it is not an error if the kernel does not support it.
     pub fn prefault(&self, offset: usize, len: usize) {
         let page = 4096;
         let start = offset / page * page;
@@ -256,7 +262,7 @@ impl Mapping {
         let Ok(address) = self.address(start, len, 1) else {
             return;
         };
-        // SAFETY: a page-aligned range inside the mapping (1, 2); populating it changes no content.
+        // SAFETY: a page-aligned range inside the mapping (1, 2). Populating it changes no content.
         let _ = unsafe { libc::madvise(address.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
     }
 
@@ -288,8 +294,8 @@ impl Mapping {
 
 /// Equally spaced groups of `N` atomic words in a mapping, such as the slots of a table.
 ///
-/// Invariants: the range from `base` to the last group's end lies in the mapping, which lives as long
-/// as this does; `base` and `stride` are multiples of 8. [`Mapping::words`] checks both.
+/// Invariants: the range from `base` to the end of the last group lies in the mapping, which lives
+/// as long as this value. `base` and `stride` are multiples of 8. [`Mapping::words`] checks both.
 #[derive(Debug)]
 pub struct Words<const N: usize> {
     base: NonNull<[AtomicU64; N]>,
@@ -304,34 +310,35 @@ unsafe impl<const N: usize> Send for Words<N> {}
 unsafe impl<const N: usize> Sync for Words<N> {}
 
 impl<const N: usize> Words<N> {
-    /// How many groups there are.
+    /// Returns the number of groups.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Group number `index`.
+    /// Returns group number `index`.
     ///
     /// # Panics
-    /// If there is no such group: an index is checked where it enters, so this is a bug here.
+    /// If there is no such group. An index is checked where it comes from, so this is a bug.
     #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> &[AtomicU64; N] {
         assert!(index < self.count, "group {index} of {}", self.count);
-        // SAFETY: `index < count`, so the group lies in the range that the invariant speaks of.
+        // SAFETY: `index < count`, so the group lies in the range of the invariant.
         let group = unsafe { self.base.byte_add(index * self.stride) };
         // SAFETY: as above; 8-aligned by the invariant; only ever used as atomics (3).
         unsafe { group.as_ref() }
     }
 
-    /// Where group number `index` lies, for a [hint](crate::fetch). An address only: it may be outside.
+    /// Returns the address of group number `index`, for a [hint](crate::fetch). It may lie outside
+    /// the mapping.
     #[inline(always)]
     #[must_use]
     pub fn address(&self, index: usize) -> *const [AtomicU64; N] {
         self.base.as_ptr().wrapping_byte_add(index * self.stride)
     }
 
-    /// Group number `index`, to keep.
+    /// Returns group number `index` as a view.
     ///
     /// # Panics
     /// If there is no such group.
@@ -344,16 +351,18 @@ impl<const N: usize> Words<N> {
     }
 }
 
-/// Atomic words in a mapping, which lives as long as this does.
+/// Atomic words in a mapping, which lives as long as this view.
 ///
-/// Invariant: `at` is the aligned address of a `T`, made of atomics only, inside `mapping`. Whoever makes one checks it.
+/// Invariant: `at` is the aligned address of a `T`, made of atomics only, inside `mapping`. The
+/// code that creates a view checks this.
 #[derive(Debug)]
 pub struct View<T> {
     at: NonNull<T>,
     mapping: Arc<Mapping>,
 }
 
-// SAFETY: it only hands out `&T`, and `T` is made of atomics, which are `Sync`, in memory that no thread owns.
+// SAFETY: it only hands out `&T`, and `T` is made of atomics, which are `Sync`, in memory that no
+// thread owns.
 unsafe impl<T: Sync> Send for View<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for View<T> {}
@@ -372,7 +381,8 @@ impl<T> Deref for View<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: inside the mapping, aligned, and only ever used as atomics (the invariant, and 3).
+        // SAFETY: inside the mapping, aligned, and only ever used as atomics (the invariant, and
+        // 3).
         unsafe { self.at.as_ref() }
     }
 }
@@ -388,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn no_view_reaches_outside_or_is_misaligned() {
+    fn views_outside_the_mapping_or_misaligned_are_refused() {
         let mapping = mapping(4096);
         assert!(mapping.word(4088).is_ok());
         for offset in [4089, 4092, 4096, usize::MAX, usize::MAX - 7, 4] {
@@ -400,13 +410,13 @@ mod tests {
         assert!(mapping.words::<8>(0, 60, 2).is_err());
         assert!(mapping.words::<8>(8, usize::MAX - 7, 3).is_err());
         assert!(mapping.copy_racy(4095, &mut [0; 2]).is_err());
-        // Only asked for: whatever lies outside is not touched.
+        // Prefaulting only asks the kernel: bytes outside the mapping are not touched.
         mapping.prefault(4095, usize::MAX);
         mapping.prefault(usize::MAX, usize::MAX);
     }
 
     #[test]
-    fn a_view_outlives_the_handle_it_was_made_from() {
+    fn a_view_outlives_the_handle_that_created_it() {
         let mapping = mapping(4096);
         let (view, short) = (mapping.words_at::<2>(4080), mapping.word32_at(4092));
         assert!(mapping.words_at::<2>(4088).is_err() && mapping.words_at::<2>(4).is_err());
@@ -433,7 +443,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "group 3 of 3")]
-    fn a_group_that_is_not_there_is_a_panic_not_a_stray_read() {
+    fn a_missing_group_panics_instead_of_reading_outside() {
         let _ = mapping(4096).words::<2>(0, 16, 3).unwrap().get(3);
     }
 }

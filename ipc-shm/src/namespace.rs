@@ -1,9 +1,13 @@
-//! Where segments live: a folder per user, in it a folder per namespace, in it a file per segment.
+//! The location of segments: a folder for each user, in it one for each namespace, in it one file
+//! for each segment.
 //!
-//! `/dev/shm/ipc.<uid>/<namespace>/<name>.<kind>`, each folder 0700 and the user's own. Folders are made
-//! when the first segment needs them and removed with the last one. Everything is reached through
-//! descriptors of checked folders, so a folder swapped for a link in between changes nothing.
-//! Deaths: a folder made and left empty is reused; no half-made state of a folder matters.
+//! The path is `/dev/shm/ipc.<uid>/<namespace>/<name>.<kind>`. Each folder belongs to the user and
+//! has mode 0700. Folders are created for the first segment and removed with the last one. All
+//! access goes through descriptors of checked folders, so replacing a folder by a link in between
+//! has no effect.
+//!
+//! A process may die at any point: an empty folder that it left is reused, and no other
+//! intermediate state of a folder matters.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -23,134 +27,144 @@ use thiserror::Error;
 
 use crate::user;
 
-/// A set of segments, nodes and queues that know each other by name.
+/// A set of segments, nodes and queues that find each other by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace {
     root: PathBuf,
     name: Name,
 }
 
-/// The namespaces in a folder, and what else is in it.
+/// The namespaces in a folder, and its other entries.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Siblings {
     /// The namespaces, sorted.
     pub namespaces: Vec<Namespace>,
-    /// Entries that are not namespaces, or that can't be used, sorted.
+    /// Entries that are not namespaces or cannot be used, sorted.
     pub skipped: Vec<Skipped>,
 }
 
-/// An entry of a folder that is not a namespace.
+/// An entry of a folder that is not a usable namespace.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Skipped {
     /// Its path.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem with it.
     pub reason: SkipReason,
 }
 
-/// Why an entry of a folder was skipped.
+/// The reason why an entry of a folder was skipped.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// Its name is not a namespace's.
-    #[error("its name is not one of a namespace ([a-z0-9][a-z0-9._-]{{0,63}})")]
+    /// Its name is not a valid namespace name.
+    #[error("its name is not a valid namespace name ([a-z0-9][a-z0-9._-]{{0,63}})")]
     Name,
-    /// It can't be used as a namespace's folder.
+    /// It cannot be used as a namespace's folder.
     #[error(transparent)]
     Folder(#[from] NamespaceError),
 }
 
-/// Why a namespace's folder can't be used.
+/// The reason why a namespace's folder cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NamespaceError {
-    /// The path exists and is no folder, or is a symbolic link.
-    #[error("{} is not a folder (links are refused): remove it or choose another place", path.display())]
+    /// The path exists and is not a folder, or is a symbolic link.
+    #[error(
+        "{} is not a folder (links are refused): remove it, or choose another path",
+        path.display()
+    )]
     NotAFolder {
-        /// Which.
+        /// Its path.
         path: PathBuf,
     },
     /// Another user owns the folder.
     #[error(
-        "{} belongs to user {owner}, not to us (user {us}): have user {owner} or root remove it, or set \
-         IPC_SHM_DIR to a folder of our own in all programs that work together",
+        "{} belongs to user {owner}, not to this process's user {us}: have user {owner} or root \
+         remove it, or set IPC_SHM_DIR to a folder of user {us} in all programs that work together",
         path.display()
     )]
     ForeignOwner {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Who owns it.
+        /// The owner of the folder.
         owner: u32,
-        /// Who we are.
+        /// The user of this process.
         us: u32,
     },
     /// A user without a number in this user namespace owns the folder.
     #[error(
-        "{} belongs to a user outside of this user namespace (shown as {shown_as}), not to us (user {us}): run both \
-         sides with the same user mapping (for example podman run --userns=keep-id), or set IPC_SHM_DIR to a \
-         folder of our own",
+        "{} belongs to a user outside this user namespace (shown as {shown_as}), not to this \
+         process's user {us}: run both sides with the same user mapping (for example podman run \
+         --userns=keep-id), or set IPC_SHM_DIR to a folder of user {us}",
         path.display()
     )]
     UnmappedOwner {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// The overflow user's number.
         shown_as: u32,
-        /// Who we are.
+        /// The user of this process.
         us: u32,
     },
-    /// This process's own user has no number in its user namespace, so its folders can't be told
-    /// from those of others.
+    /// This process's user has no number in its user namespace, so its folders cannot be told from
+    /// those of others.
     #[error(
-        "{} can't be used: this process's user has no number in its user namespace (shown as {shown_as}, like \
-         every such user), so nobody can tell what is ours: map the user (/etc/subuid, podman run \
-         --userns=keep-id), or run as one that is mapped",
+        "cannot use {}: this process's user has no number in its user namespace (shown as \
+         {shown_as}, like all such users), so its files cannot be told from those of others: map \
+         the user (/etc/subuid, podman run --userns=keep-id), or run as a user that is mapped",
         path.display()
     )]
     UnmappedUser {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// The overflow user's number.
         shown_as: u32,
     },
-    /// Others may enter the folder.
-    #[error("{} has mode {mode:03o}: others can get in; run chmod 700 on it", path.display())]
+    /// Other users may access the folder.
+    #[error(
+        "{} has mode {mode:03o}, so other users can access it: run chmod 700 on it",
+        path.display()
+    )]
     OpenToOthers {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// A clean-up by another process holds the folder's lock; it may be stopped.
-    #[error("{} stayed locked for {waited:?}: is a process stopped while it removes a segment?", path.display())]
+    /// Another process, which may be stopped, holds the folder's lock while it removes a segment.
+    #[error(
+        "{} was locked for {waited:?}: is a process stopped while it removes a segment?",
+        path.display()
+    )]
     Busy {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// How long we tried.
+        /// The time spent waiting.
         waited: Duration,
     },
-    /// The system refused.
-    #[error("can't {action} {}: {source}", path.display())]
+    /// A system call failed.
+    #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// On what.
+        /// The path concerned.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl Namespace {
-    /// The namespace called `name` of this user, in `/dev/shm/ipc.<uid>`, or in the folder that the
-    /// environment variable `IPC_SHM_DIR` names, unless that is empty. Touches nothing yet.
+    /// Returns this user's namespace `name`. It is in `/dev/shm/ipc.<uid>`, or in the folder given
+    /// by the environment variable `IPC_SHM_DIR`, if that is not empty. Creates nothing yet.
     ///
-    /// A set-uid, set-gid or otherwise privileged program ignores the variable: its caller set it.
+    /// A privileged program (set-uid, set-gid, file capabilities) ignores the variable, because its
+    /// caller controls it.
     ///
     /// # Errors
-    /// [`NameError`] when the name is not valid.
+    /// [`NameError`] if the name is not valid.
     pub fn new(name: &str) -> Result<Self, NameError> {
         let given = std::env::var_os("IPC_SHM_DIR")
             .filter(|root| !root.is_empty() && !user::has_more_rights_than_caller());
@@ -161,11 +175,11 @@ impl Namespace {
         Self::in_folder(root, name)
     }
 
-    /// The namespace called `name` in another folder, which should be on a tmpfs: on a disk the kernel
-    /// writes shared memory back all the time.
+    /// Returns the namespace `name` in another folder. That should be on a tmpfs: on a disk the
+    /// kernel keeps writing shared memory back.
     ///
     /// # Errors
-    /// [`NameError`] when the name is not valid.
+    /// [`NameError`] if the name is not valid.
     pub fn in_folder(root: impl Into<PathBuf>, name: &str) -> Result<Self, NameError> {
         Ok(Self {
             root: root.into(),
@@ -173,31 +187,31 @@ impl Namespace {
         })
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Its folder, which exists only while something is in it.
+    /// Returns its folder, which exists only while it contains something.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.root.join(self.name.as_str())
     }
 
-    /// The namespaces in the same folder, sorted, whether or not anything in them is in use. What
-    /// else is in the folder is skipped.
+    /// Returns all namespaces in the same folder, sorted, whether they are in use or not. Other
+    /// entries of the folder are skipped.
     ///
     /// # Errors
-    /// [`NamespaceError`] when the folder is refused or can't be read.
+    /// [`NamespaceError`] if the folder is refused or cannot be read.
     pub fn siblings(&self) -> Result<Vec<Self>, NamespaceError> {
         Ok(self.siblings_and_skipped()?.namespaces)
     }
 
-    /// As [`siblings`](Self::siblings), and what was skipped.
+    /// As [`siblings`](Self::siblings), together with the skipped entries.
     ///
     /// # Errors
-    /// [`NamespaceError`] when the folder is refused or can't be read.
+    /// [`NamespaceError`] if the folder is refused or cannot be read.
     pub fn siblings_and_skipped(&self) -> Result<Siblings, NamespaceError> {
         let mut found = Siblings::default();
         let Some(root) = open_folder(None, &self.root, &self.root, Missing::IsNone)? else {
@@ -208,7 +222,7 @@ impl Namespace {
             let sibling = entry.to_str().map(|name| Self::in_folder(&self.root, name));
             let reason = match sibling {
                 Some(Ok(namespace)) => match namespace.open() {
-                    // Gone since it was listed: nothing was skipped.
+                    // It was removed after it was listed, so nothing was skipped.
                     Ok(None) => continue,
                     Ok(Some(_)) => {
                         found.namespaces.push(namespace);
@@ -223,14 +237,14 @@ impl Namespace {
         Ok(found)
     }
 
-    /// The checked folder, or `None` when it does not exist.
+    /// Returns the checked folder, or `None` if it does not exist.
     pub(crate) fn open(&self) -> Result<Option<OwnedFd>, NamespaceError> {
         self.folder(Missing::IsNone)
     }
 
-    /// The checked folder, made if it was missing.
+    /// Returns the checked folder, and creates it if necessary.
     pub(crate) fn open_or_create(&self) -> Result<OwnedFd, NamespaceError> {
-        // Whoever removes the last segment removes the folders too, perhaps just between our two steps.
+        // Another process may remove the folders with the last segment between our two steps.
         const TRIES: usize = 100;
         for _ in 0..TRIES {
             if let Some(folder) = self.folder(Missing::IsMade)? {
@@ -240,11 +254,11 @@ impl Namespace {
         Err(io_error("create", &self.path(), Errno::ENOENT))
     }
 
-    /// The names of the files in the folder, sorted.
+    /// Returns the names of the files in the folder, sorted.
     pub(crate) fn files(&self) -> Result<Vec<String>, NamespaceError> {
         match self.open()? {
             None => Ok(Vec::new()),
-            // Names that are not UTF-8 are not of this library.
+            // This library's names are always UTF-8.
             Some(folder) => Ok(entries(folder, &self.path())?
                 .into_iter()
                 .filter_map(|name| name.into_string().ok())
@@ -252,7 +266,7 @@ impl Namespace {
         }
     }
 
-    /// Locks the folder against other removers, until the guard is dropped or its holder dies.
+    /// Locks the folder against other removers, until the guard is dropped or its process dies.
     pub(crate) fn lock(&self, folder: OwnedFd) -> Result<Flock<OwnedFd>, NamespaceError> {
         const LIMIT: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + LIMIT;
@@ -275,9 +289,9 @@ impl Namespace {
         }
     }
 
-    /// Removes the folders if nothing is in them any more.
+    /// Removes the folders if they are empty.
     pub(crate) fn remove_if_empty(&self) {
-        // Not empty, already gone, or the root is not ours to remove: all fine.
+        // Failures do not matter: a folder is not empty, already removed, or not ours to remove.
         let _ = unlinkat(AT_FDCWD, &self.path(), UnlinkatFlags::RemoveDir);
         let _ = unlinkat(AT_FDCWD, &self.root, UnlinkatFlags::RemoveDir);
     }
@@ -295,7 +309,7 @@ impl Namespace {
     }
 }
 
-/// What to do about a folder that does not exist.
+/// The treatment of a missing folder.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     IsNone,
@@ -357,7 +371,7 @@ fn check_owner(stat: &FileStat, path: &Path) -> Result<(), NamespaceError> {
     Ok(())
 }
 
-/// The names in a folder, sorted.
+/// Returns the names in a folder, sorted.
 fn entries(folder: OwnedFd, path: &Path) -> Result<Vec<OsString>, NamespaceError> {
     let failed = |errno| io_error("list", path, errno);
     let mut names = Vec::new();
@@ -397,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_private_and_go_when_empty() {
+    fn folders_are_private_and_removed_when_empty() {
         let (root, namespace) = namespace();
         assert!(namespace.open().unwrap().is_none());
         drop(namespace.open_or_create().unwrap());
@@ -431,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_namespace_is_skipped_and_reported() {
+    fn an_entry_that_is_not_a_namespace_is_skipped_and_reported() {
         let (root, namespace) = namespace();
         drop(namespace.open_or_create().unwrap());
         let place = root.path().join("root");
@@ -465,7 +479,7 @@ mod tests {
         let (_root, namespace) = namespace();
         drop(namespace.open_or_create().unwrap());
         if !geteuid().is_root() {
-            println!("skipped: only root can give a folder away");
+            println!("skipped: only root can change the owner of a folder");
             return;
         }
         std::os::unix::fs::chown(namespace.path(), Some(12345), None).unwrap();

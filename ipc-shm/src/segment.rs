@@ -1,14 +1,18 @@
 //! A named piece of shared memory: one file, one header, one mapping.
 //!
-//! A segment is built whole in a file without a name, then linked: nobody can ever see half of one, and
-//! a creator that is killed leaves nothing. Memory is reserved up front (`fallocate`), so a full
-//! file system is an error here and not a SIGBUS later. Removing raises a flag that everybody attached
-//! sees, wakes them, and unlinks the name; if the remover dies in between, the next one to open, create or
-//! remove that name finishes it.
-//! A file that is cut short from outside while it is mapped is noticed by whoever touches what is missing (`fault`), or by
-//! whoever looks ([`Segment::check_file`]); a flag says so from then on. The same look notices a file that was deleted by
-//! something else, and a descriptor that this process has lost. The last is nobody else's business: no flag says it.
-//! Does not know who is attached (see `participant`), nor what the body means.
+//! A segment is completed in a file without a name, then linked. So no process ever sees an
+//! incomplete segment, and a creator that is killed leaves nothing. All memory is reserved at
+//! creation (`fallocate`), so a full file system is an error then, and not a SIGBUS later. Removal
+//! sets a flag that all attached processes see, wakes them, and unlinks the name. If the remover
+//! dies in between, the next process that opens, creates or removes that name finishes the removal.
+//!
+//! Other code may truncate a file while it is mapped. The process that touches a missing page
+//! notices it (`fault`), and so does [`Segment::check_file`]; a flag then says so. `check_file`
+//! also detects a file that other code deleted, and a descriptor that this process lost. No flag
+//! reports the last, because it does not concern other processes.
+//!
+//! This module does not know which processes are attached (see `participant`), or what the body
+//! means.
 
 mod create;
 mod open;
@@ -44,81 +48,78 @@ pub struct Segment {
     namespace: Namespace,
     name: Name,
     header: Header,
-    /// Compared with what was opened before anything is concluded from it. The mapping is made of
-    /// the same open file, so the locks of that stay while it is mapped, also when this descriptor
-    /// was lost.
+    /// Compared with the opened file before any result counts. The mapping belongs to the same open
+    /// file. So the file's locks last as long as the mapping, even if this descriptor is lost.
     file: Kept,
     mapping: Arc<Mapping>,
-    /// What the process's root folder was when the path led here. `None`: it did not, or is
-    /// relative.
+    /// The process's root folder when the path led to this file. `None` if it never did, or if the
+    /// path is relative.
     root: OnceLock<FileIdentity>,
     is_read_only: bool,
     generation: Generation,
 }
 
-/// Why this process must not use a segment any more that others may go on with.
+/// The reason why this process must stop using a segment that others may continue to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileLoss {
-    /// Something in this process closed the descriptor. Its number is kept here to tell which it
-    /// was.
+    /// Other code in this process closed the descriptor, which had this number.
     Descriptor(i32),
-    /// The name stands for another file now: the folder, or the file, was moved away by something
-    /// else.
+    /// The name now belongs to another file: other code moved the folder or the file away.
     Moved,
 }
 
-/// Why [`Segment::open_or_create`] did neither.
+/// The reason why [`Segment::open_or_create`] failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenOrCreateError {
-    /// It exists and can't be opened.
+    /// The segment exists and cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It does not exist and can't be created.
+    /// The segment does not exist and cannot be created.
     #[error(transparent)]
     Create(#[from] CreateError),
 }
 
-/// The system refused something.
+/// A system call failed.
 #[derive(Debug, Error)]
-#[error("can't {action} {}: {source}", path.display())]
+#[error("cannot {action} {}: {source}", path.display())]
 pub struct SystemError {
-    /// What was tried.
+    /// The attempted action.
     pub action: &'static str,
-    /// On what.
+    /// The path concerned.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
-/// Whether a call created what it opened.
+/// The origin of an opened segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It was there before.
+    /// It existed before.
     No,
-    /// This call made it.
+    /// This call created it.
     Yes,
 }
 
-/// In the flags word: the name was, or is about to be, unlinked.
+/// A bit of the flags word: the name was unlinked, or is about to be.
 pub const REMOVED: u64 = 1;
 
-/// In the flags word, with [`REMOVED`]: the name was unlinked by something other than this library.
+/// A bit of the flags word, set together with [`REMOVED`]: other code unlinked the name.
 pub const DELETED: u64 = 1 << 62;
 
-/// In the flags word: the file was cut short while somebody had it mapped. What is seen of it now may be zeroes that
-/// nobody else sees; whatever was changed in it *before* this flag was looked for may be lost.
+/// A bit of the flags word: the file was truncated while it was mapped. The memory may now be
+/// zeroes private to this process. Changes made *before* this flag was checked may be lost.
 pub const TRUNCATED: u64 = 1 << 63;
 
 impl Segment {
-    /// Opens the segment of that name, or creates it.
+    /// Opens or creates the segment of that name.
     ///
-    /// Of several processes that do this at once, one creates and all get the same segment. The
-    /// flag says whether this call created it.
+    /// Of several processes that do this at the same time, one creates the segment and all get the
+    /// same one. The second value says whether this call created it.
     ///
     /// # Errors
-    /// As [`open`](Self::open) and [`create`](Self::create), but for `NotFound` and `Exists`.
+    /// As [`open`](Self::open) and [`create`](Self::create), except `NotFound` and `Exists`.
     pub fn open_or_create(
         namespace: &Namespace,
         name: &Name,
@@ -141,10 +142,10 @@ impl Segment {
         }
     }
 
-    /// The names of all segments of a kind, sorted; also those that can't be opened.
+    /// Returns the names of all segments of a kind, sorted, including those that cannot be opened.
     ///
     /// # Errors
-    /// [`NamespaceError`] when the folder is refused or can't be read.
+    /// [`NamespaceError`] if the folder is refused or cannot be read.
     pub fn list(namespace: &Namespace, kind: Kind) -> Result<Vec<Name>, NamespaceError> {
         let suffix = format!(".{}", kind.as_str());
         let files = namespace.files()?;
@@ -152,67 +153,69 @@ impl Segment {
         Ok(stems.filter_map(|stem| Name::new(stem).ok()).collect())
     }
 
-    /// The namespace it lives in.
+    /// Returns its namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Where it is, for people.
+    /// Returns its path, for messages to people.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         path_of(&self.namespace, &self.name, self.header.kind)
     }
 
-    /// What it says about itself.
+    /// Returns its header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Its memory.
+    /// Returns its memory.
     #[must_use]
     pub fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
     }
 
-    /// Whether its name was removed: what is sent now would reach nobody new.
+    /// Returns `true` if its name was removed. No process can open it any more.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.flags().load(Ordering::SeqCst) & REMOVED != 0
     }
 
-    /// Whether its file was found cut short while mapped: nothing that is done with it now has any use.
+    /// Returns `true` if its file was truncated while mapped. Everything written to it now may be
+    /// lost.
     ///
-    /// Once true, true for ever. Looked at *after* a change it tells whether the change can have reached others: one
-    /// made to private zeroes was made after the flag was raised.
+    /// Once `true`, it stays `true`. Check it *after* a change: `false` then means that the change
+    /// was made in shared memory. The flag is set before private zeroes can be written.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.flags().load(Ordering::SeqCst) & TRUNCATED != 0
     }
 
-    /// Whether its file was deleted by something other than this library: a cleaner, or `rm`.
+    /// Returns `true` if other code deleted its file, such as a cleaner or `rm`.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         self.flags().load(Ordering::SeqCst) & DELETED != 0
     }
 
-    /// Looks at the file: a few system calls, for those who have time, such as a
+    /// Checks the file with a few system calls. For callers that have time, such as a
     /// [watcher](crate::watch).
     ///
-    /// Says so to everybody if the file is shorter than it was made, does not begin as it did, or
-    /// was deleted by something else. Not noticed: a file that was cut inside its body and has
-    /// grown again meanwhile, if nobody touched what was missing; a deleted file that has a second
-    /// name.
+    /// Sets a flag for all processes if the file is too short, has lost its first word, or was
+    /// deleted by other code. It does not notice a file that was truncated inside its body and
+    /// extended again, if no process touched the missing part. Nor does it notice a deleted file
+    /// that has a second name.
     ///
-    /// # Errors [`FileLoss`], if only this process is concerned. Nothing is concluded from the file
-    /// then, and nobody is told.
+    /// # Errors
+    /// [`FileLoss`], if only this process is affected. Nothing is then concluded from the file, and
+    /// no flag is set.
     pub fn check_file(&self) -> Result<(), FileLoss> {
         let number = self.file.number();
         let stat = self.file.stat().ok_or(FileLoss::Descriptor(number))?;
@@ -222,15 +225,16 @@ impl Segment {
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         let is_whole = length >= self.header.total_bytes as u64
             && self.word(0).load(Ordering::Relaxed) == layout::MAGIC;
-        // Asked first: what was replaced by zeroes has no first word, and no others to tell.
+        // Checked first, because replacement zeroes have no first word and no other users.
         if !is_whole && !self.is_truncated() {
+            // Only the first process that sets the flag reports the event.
             let before = self.flags().fetch_or(TRUNCATED, Ordering::SeqCst);
             self.notify_all();
             if before & TRUNCATED == 0 {
                 events::truncated(self);
             }
         }
-        // A remover raises its flag before it unlinks.
+        // A remover sets its flag before it unlinks, so this was other code.
         if stat.st_nlink == 0 && !self.is_removed() {
             let before = self.flags().fetch_or(REMOVED | DELETED, Ordering::SeqCst);
             self.notify_all();
@@ -244,9 +248,9 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether the path led to this file when it was opened and leads to another one now. A path
-    /// that leads nowhere is not a proof: the process may have another view of the file system than
-    /// it had.
+    /// Returns `true` if the path led to this file when it was opened and now leads to another
+    /// file. A path that leads nowhere proves nothing: the process may have changed its view of the
+    /// file system.
     fn was_moved(&self, ours: &FileStat) -> bool {
         let is_another = |there| there != FileIdentity::of(ours);
         self.root.get().is_some()
@@ -254,7 +258,7 @@ impl Segment {
             && self.root.get() == root_folder().as_ref()
     }
 
-    /// Remembers that the path leads here, if it does.
+    /// Remembers that the path leads to this file, if it does.
     fn note_place(&self) {
         let ours = self.file.stat().map(|stat| FileIdentity::of(&stat));
         if ours.is_some() && self.file_at_path() == ours && self.path().is_absolute() {
@@ -268,14 +272,14 @@ impl Segment {
         is_file.then(|| FileIdentity::of(&stat))
     }
 
-    /// The flags of the segment and its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and 63
-    /// ([`TRUNCATED`]) are the segment's.
+    /// Returns the flags of the segment and of its kind. Bits 0 ([`REMOVED`]), 62 ([`DELETED`]) and
+    /// 63 ([`TRUNCATED`]) belong to the segment. Any process may set these three; none clears them.
     #[must_use]
     pub fn flags(&self) -> &AtomicU64 {
         self.word(layout::FLAGS)
     }
 
-    /// The same word, to keep.
+    /// Returns the flags word as a view.
     ///
     /// # Panics
     /// Never: the word lies inside the header, which is mapped.
@@ -285,7 +289,7 @@ impl Segment {
         view.expect("inside the header, which is mapped")
     }
 
-    /// One of its four events; all four are notified when the segment is removed or a participant dies.
+    /// Returns one of the four events. A removal or the death of a participant notifies all four.
     ///
     /// # Panics
     /// If `index` is above 3.
@@ -295,7 +299,7 @@ impl Segment {
         Event::new(word.expect("inside the header, which is mapped"))
     }
 
-    /// The word of that event, to keep.
+    /// Returns the word of that event as a view.
     ///
     /// # Panics
     /// If `index` is above 3.
@@ -305,7 +309,7 @@ impl Segment {
         view.expect("inside the header, which is mapped")
     }
 
-    /// Wakes everybody who waits for anything in this segment.
+    /// Wakes all threads that wait for anything in this segment.
     pub fn notify_all(&self) {
         if self.is_read_only {
             return;
@@ -313,19 +317,21 @@ impl Segment {
         (0..layout::EVENT_COUNT).for_each(|index| self.event(index).notify_all());
     }
 
-    /// How often a participant came or went: a change tells that the table should be read again.
+    /// Returns the number of joins and departures. A change means that the table should be read
+    /// again.
     #[must_use]
     pub fn changes(&self) -> &AtomicU64 {
         self.word(layout::CHANGES)
     }
 
-    /// Whether it was opened for looking only.
+    /// Returns `true` if the segment was opened read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
     }
 
-    /// Whether this process opened it, and is not a forked copy of the one that did.
+    /// Returns `true` if this process opened the segment, and is not a forked copy of the one that
+    /// did.
     pub(crate) fn is_ours(&self) -> bool {
         self.generation.is_current()
     }
@@ -390,7 +396,7 @@ fn mapped(
     }
 }
 
-/// Another one if the process changed it since.
+/// Returns the root folder, which differs after the process changed it.
 fn root_folder() -> Option<FileIdentity> {
     stat("/").ok().map(|root| FileIdentity::of(&root))
 }
@@ -407,7 +413,7 @@ fn file_name(name: &Name, kind: Kind) -> String {
     format!("{name}.{}", kind.as_str())
 }
 
-/// Where event `index` lies.
+/// Returns the offset of event `index`.
 fn event_at(index: usize) -> usize {
     assert!(
         index < layout::EVENT_COUNT,

@@ -1,19 +1,22 @@
-//! Which bytes a killed writer may have left half-written.
+//! Records the bytes that a killed writer may have left half-written.
 //!
-//! Four words, written only by whoever holds the lock over the bytes; a range is empty while its end is 0:
+//! There are four words, written only by the process that holds the lock over the bytes. A range is
+//! empty while its end is 0:
 //!
 //! | words | from | to | when |
 //! |---|---|---|---|
 //! | writing | empty | the range | before its first byte changes |
-//! | writing | the range | empty | after its last byte changed, and `torn` was cut |
-//! | torn | any | that and `writing` | by the next holder that finds `writing` set; then `writing` is emptied |
-//! | torn | any | what the write left of it | after a write that covers all, or one end, of it |
-//! | torn | any | empty | when somebody takes the bytes as they are |
+//! | writing | the range | empty | after its last byte changed, and after `torn` was trimmed |
+//! | torn | any | union with `writing` | by the next holder, which then empties `writing` |
+//! | torn | any | the rest of it | after a write that covers all of it, or one end |
+//! | torn | any | empty | when a caller accepts the bytes as they are |
 //!
-//! The holder may be killed between any two stores; each leaves a state that names at least the bytes that are
-//! torn, and none that neither this writer nor an earlier one was at. So a range's begin is stored before its
-//! end, which alone makes it one. What is named too much is healed by writing it.
-//! Does not copy anything, nor lock.
+//! The holder may be killed between any two stores. Each store leaves a state that names at least
+//! all torn bytes, and no bytes outside this write and the earlier torn range. So a range's start
+//! is stored before its end, because only the end makes it a range. If intact bytes are named as
+//! well, writing them corrects that.
+//!
+//! This module does not copy bytes, and does not lock.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -25,20 +28,20 @@ pub(crate) struct Tears<'a> {
     size: usize,
 }
 
-/// How many words there are.
+/// The number of words.
 pub(crate) const WORDS: usize = 4;
 
 const WRITING: Span = Span { from: 0, to: 1 };
 const TORN: Span = Span { from: 2, to: 3 };
 
-/// The places of a range's two words.
+/// The indices of a range's two words.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     from: usize,
     to: usize,
 }
 
-/// One store to one word: what a process does or does not get done before it is killed.
+/// One store to one word: the unit after which a process may be killed.
 #[derive(Clone, Copy, Debug)]
 struct Store {
     word: usize,
@@ -50,31 +53,31 @@ impl<'a> Tears<'a> {
         Self { words, size }
     }
 
-    /// The bytes that may be half-written. Complete only after [`inherit`](Self::inherit).
+    /// Returns the bytes that may be half-written. Complete only after [`inherit`](Self::inherit).
     pub(crate) fn torn(self) -> Option<Range<usize>> {
         self.get(TORN)
     }
 
-    /// Before the first byte of `write`, which is not empty, changes.
+    /// Records `write`, which is not empty. Called before its first byte changes.
     pub(crate) fn begin(self, write: &Range<usize>) {
         self.apply(set(WRITING, write));
-        // Neither compiler nor processor may change a byte before that is stored.
+        // Neither the compiler nor the processor may change a byte before the range is stored.
         fence(Ordering::SeqCst);
     }
 
-    /// After the last byte of `write` changed.
+    /// Ends the record of `write`. Called after its last byte changed.
     pub(crate) fn finish(self, write: &Range<usize>) {
         self.apply(self.finishing(write));
     }
 
-    /// Takes over what the lock's former holder was writing when it was killed, if anything.
+    /// Takes over the range that the lock's previous holder was writing when it was killed, if any.
     pub(crate) fn inherit(self) {
         if let Some(writing) = self.get(WRITING) {
             self.apply(self.inheriting(&writing));
         }
     }
 
-    /// Takes the bytes as they are.
+    /// Accepts the bytes as they are. Returns the range that was torn.
     pub(crate) fn accept(self) -> Option<Range<usize>> {
         let torn = self.torn();
         self.apply([clear(TORN)]);
@@ -100,7 +103,7 @@ impl<'a> Tears<'a> {
         set(TORN, &both).into_iter().chain([clear(WRITING)])
     }
 
-    /// A range that no holder would store is damage: then all may be torn.
+    /// Reads a range. Values that no holder stores mean damage; then all bytes may be torn.
     fn get(self, span: Span) -> Option<Range<usize>> {
         let load = |word: usize| self.words[word].load(Ordering::SeqCst);
         let (from, to) = (load(span.from), load(span.to));
@@ -119,7 +122,8 @@ impl<'a> Tears<'a> {
     }
 }
 
-/// The begin first: until the end is stored, an empty range stays empty, and another is only widened.
+/// Stores the start first. Until the end is stored, an empty range stays empty, and a non-empty one
+/// only grows.
 fn set(span: Span, range: &Range<usize>) -> [Store; 2] {
     [store(span.from, range.start), store(span.to, range.end)]
 }
@@ -145,10 +149,10 @@ mod tests {
 
     const SIZE: usize = 5;
 
-    /// A buffer and its words, as the processes that use it one after the other leave them.
+    /// A buffer and its words, as used by one process after another.
     struct Buffer {
         words: [AtomicU64; WORDS],
-        /// Which bytes hold the half of a write whose other half is missing.
+        /// The bytes that hold one half of an incomplete write.
         half: [bool; SIZE],
     }
 
@@ -168,7 +172,8 @@ mod tests {
             Tears::new(&self.words, SIZE)
         }
 
-        /// Writes, but is killed after `steps` steps: stores of a word or of a byte. Whether it was.
+        /// Writes, but is killed after `steps` stores of a word or a byte. Returns `true` if it was
+        /// killed.
         fn write(&mut self, write: &Range<usize>, steps: usize) -> bool {
             let mut left = steps;
             let mut goes_on = move || {
@@ -207,7 +212,7 @@ mod tests {
             }
         }
 
-        /// Every torn byte is named, and none outside of `most`.
+        /// Asserts that every torn byte is named, and no byte outside `most`.
         fn assert_well_named(&self, most: &Range<usize>, case: &str) {
             let torn = self.tears().torn().unwrap_or(0..0);
             for at in (0..SIZE).filter(|at| self.half[*at]) {
@@ -223,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tear_is_lost_or_invented_wherever_the_writer_and_its_heirs_are_killed() {
+    fn torn_bytes_are_recorded_exactly_wherever_the_writer_or_the_next_holder_is_killed() {
         for torn in ranges().map(Some).chain([None]) {
             for write in ranges() {
                 for steps in 0.. {
@@ -246,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_heals_what_it_covers_at_an_end_and_names_nothing_new() {
+    fn a_write_over_an_end_of_a_torn_range_shortens_it_and_records_nothing_new() {
         for torn in ranges() {
             for write in ranges() {
                 let mut buffer = Buffer::torn(Some(&torn));
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn two_tears_are_named_as_one_and_accepted_as_one() {
+    fn two_torn_ranges_are_reported_and_accepted_as_one() {
         let mut buffer = Buffer::torn(Some(&(3..4)));
         assert!(buffer.write(&(0..2), 3));
         buffer.tears().inherit();
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_words_tear_everything() {
+    fn damaged_words_make_all_bytes_torn() {
         for (from, to) in [(0, 6), (3, 3), (4, 2), (u64::MAX, u64::MAX)] {
             let buffer = Buffer::torn(None);
             buffer.words[TORN.from].store(from, Ordering::SeqCst);

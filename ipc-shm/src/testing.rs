@@ -1,4 +1,4 @@
-//! What the unit tests of this crate share.
+//! Fixtures shared by this crate's unit tests.
 
 use std::sync::atomic::AtomicU32;
 
@@ -10,7 +10,7 @@ use crate::segment::Segment;
 
 pub(crate) const TEST_KIND: Kind = Kind::new("test");
 
-/// A namespace in a folder of its own, on shared memory, gone when dropped.
+/// A namespace in its own folder in shared memory, deleted when dropped.
 pub(crate) struct Scratch {
     folder: tempfile::TempDir,
     pub(crate) namespace: Namespace,
@@ -54,7 +54,7 @@ impl Scratch {
     }
 }
 
-/// How many threads of this process sleep in a futex call on one of `words`.
+/// Returns the number of threads of this process that sleep in a futex call on one of `words`.
 pub(crate) fn threads_asleep_on(words: &[&AtomicU32]) -> usize {
     let call = |word: &&AtomicU32| format!("{} {:p} ", libc::SYS_futex, word.as_ptr());
     let asleep: Vec<_> = words.iter().map(call).collect();

@@ -1,59 +1,68 @@
 //! Waiting for another process, and waking it.
 //!
-//! An event count in one futex word: the lowest bit says "somebody may be asleep", the rest counts
-//! wake-ups. Waiting is: [`prepare`](Event::prepare), look once more at what is waited for, then
-//! [`wait`](Event::wait); a notification between the two makes the wait return at once. Notifying costs
-//! one load while nobody sleeps.
+//! An event count in one futex word. The lowest bit says that a thread may be asleep; the other
+//! bits count notifications. A waiter calls [`prepare`](Event::prepare), checks its condition once
+//! more, then calls [`wait`](Event::wait). A notification between the two makes `wait` return at
+//! once. While no thread sleeps, a notification costs one load.
 //!
-//! The bit is a flag and not a count because a killed waiter would leave a count too high for ever; a
-//! stale flag costs two needless system calls. It stays up while anybody may sleep: a notification that
-//! finds nobody asleep lowers it, and then wakes whoever fell asleep meanwhile. Lowered any earlier, say by
-//! the notification that wakes the first of two sleepers, it would hide the second from the next one.
+//! | the word | by |
+//! |---|---|
+//! | flag set | a waiter, before it sleeps |
+//! | count raised | a notifier that finds the flag set, or that notifies all |
+//! | flag cleared, count raised | a notifier that found no thread asleep; it then wakes all |
 //!
-//! A process that is killed or stopped after it was woken, or between lowering the flag and waking, takes
-//! that one wake-up with it: others sleep on until their slice ends, or until the death is noticed, which
-//! wakes everybody. So a waiter must look again after every return, also a timed-out one.
+//! The bit is a flag and not a count of waiters, because a killed waiter would leave a count too
+//! high for ever. A stale flag costs two needless system calls. The flag stays set while any thread
+//! may sleep. A notifier that finds no thread asleep clears it, and then wakes the threads that
+//! fell asleep meanwhile. The flag must not be cleared earlier: if the notification that wakes the
+//! first of two sleepers cleared it, the next notification would not see the second.
+//!
+//! A process may be killed or stopped after it was woken, or between clearing the flag and waking.
+//! That loses one wake-up. The other waiters sleep until the end of their slice, or until the death
+//! is noticed, which wakes them all. So a waiter must check its condition after every return, even
+//! after a time-out.
 //!
 //! Event counts: <https://www.1024cores.net/home/lock-free-algorithms/eventcounts>.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest that anybody sleeps before looking again for itself. Bounds the harm that a wake-up lost
-/// in a crash can do, at two wake-ups a second.
+/// The maximum time that a thread sleeps before it checks its condition. Limits the harm of a
+/// wake-up lost in a crash, at the cost of two wake-ups a second.
 pub const SLICE: Duration = Duration::from_millis(500);
 
-/// An event count on a shared word. Zero is a valid start.
+/// An event count on a shared word. Its initial value is 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
-    /// Written by waiters (flag raised) and notifiers (count raised; flag lowered if nobody sleeps).
+    /// Changed by waiters and notifiers, see the table above. The count also publishes what a
+    /// notifier wrote before.
     word: &'a AtomicU32,
 }
 
-/// What the word was when the waiter announced itself.
+/// The value of the word when the waiter prepared to wait.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "look once more at what is waited for, then wait with it"]
+#[must_use = "check the condition once more, then wait with the ticket"]
 pub struct Ticket(u32);
 
 impl Ticket {
-    /// How many notifications there had been, modulo 2³¹.
+    /// Returns the number of notifications so far, modulo 2³¹.
     #[must_use]
     pub const fn count(self) -> u32 {
         self.0 >> 1
     }
 
-    /// The ticket of a waiter that announced itself after `count` notifications.
+    /// Returns the ticket of a waiter that prepared to wait after `count` notifications.
     pub const fn of_count(count: u32) -> Self {
         Self(count << 1 | ASLEEP)
     }
 }
 
-/// Why a wait returned. Whatever the reason, look again before waiting again.
+/// The reason why a wait returned. Check the condition in every case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// A notification, a signal, or nothing at all.
+    /// A notification, a signal, or a spurious wake-up.
     Perhaps,
-    /// The time was up.
+    /// The time limit passed.
     TimedOut,
 }
 
@@ -61,25 +70,25 @@ const ASLEEP: u32 = 1;
 const ONE_MORE: u32 = 2;
 
 impl<'a> Event<'a> {
-    /// The event count in `word`.
+    /// Returns the event count in `word`.
     #[must_use]
     pub const fn new(word: &'a AtomicU32) -> Self {
         Self { word }
     }
 
-    /// Announces a waiter. What is waited for must be looked at again after this, with a `SeqCst` load.
+    /// Prepares to wait. The caller must then check its condition again, with a `SeqCst` load.
     #[inline]
     pub fn prepare(self) -> Ticket {
         Ticket(self.word.fetch_or(ASLEEP, Ordering::SeqCst) | ASLEEP)
     }
 
-    /// Sleeps until notified, at most for `limit` and never past [`SLICE`].
+    /// Sleeps until notified, for at most `limit` and at most [`SLICE`].
     pub fn wait(self, ticket: Ticket, limit: Duration) -> Woken {
         futex_wait(self.word, ticket.0, limit.min(SLICE))
     }
 
-    /// Wakes one waiter, if any. What it waits for must have been written before, by a `SeqCst`
-    /// read-modify-write.
+    /// Wakes one waiter, if there is one. The caller must have written the waiter's condition
+    /// before, by a `SeqCst` read-modify-write.
     #[inline]
     pub fn notify_one(self) {
         if self.word.load(Ordering::SeqCst) & ASLEEP != 0 {
@@ -89,7 +98,8 @@ impl<'a> Event<'a> {
 
     /// Wakes all waiters.
     pub fn notify_all(self) {
-        // Also without the flag: whoever fell asleep while it was being lowered is woken by this.
+        // Regardless of the flag: this also wakes a thread that fell asleep while the flag was
+        // being cleared.
         self.word.fetch_add(ONE_MORE, Ordering::SeqCst);
         futex_wake(self.word, i32::MAX);
     }
@@ -98,29 +108,32 @@ impl<'a> Event<'a> {
     fn wake_one(self) {
         self.word.fetch_add(ONE_MORE, Ordering::SeqCst);
         if futex_wake(self.word, 1) == 0 {
-            self.lower_flag();
+            self.clear_flag();
         }
     }
 
-    /// Nobody slept a moment ago.
-    fn lower_flag(self) {
+    /// Clears the flag after no thread was found asleep.
+    fn clear_flag(self) {
         let word = self.word.load(Ordering::SeqCst);
-        // Odd plus one: flag lowered, count raised. If the word changed meanwhile, another notifier is
-        // at it: a flag left up does no harm.
-        let lowered = word.wrapping_add(1);
+        // The word is odd, so adding one clears the flag and raises the count.
+        let cleared = word.wrapping_add(1);
+        // Success: the flag is clear. Failure: another notifier changed the word, and a flag that
+        // stays set does no harm.
         if word & ASLEEP != 0
             && self
                 .word
-                .compare_exchange(word, lowered, Ordering::SeqCst, Ordering::SeqCst)
+                .compare_exchange(word, cleared, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         {
-            // Whoever fell asleep between the two has no flag to be seen by: let them raise it again.
+            // A thread that fell asleep before the flag was cleared is now invisible. Wake it, so
+            // that it sets the flag again.
             futex_wake(self.word, i32::MAX);
         }
     }
 }
 
-/// The time left until `deadline`, or `None` when it has passed. No deadline: as good as for ever.
+/// Returns the time left until `deadline`, or `None` when it has passed. Without a deadline:
+/// `Duration::MAX`.
 #[must_use]
 pub fn time_left(deadline: Option<Instant>) -> Option<Duration> {
     match deadline {
@@ -136,7 +149,8 @@ fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) -> Woken {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     };
-    // SAFETY: `word` and `timeout` are live references for the whole call; the kernel only reads them.
+    // SAFETY: `word` and `timeout` are live references for the whole call, and the kernel only
+    // reads them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -153,9 +167,9 @@ fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) -> Woken {
     }
 }
 
-/// How many were woken.
+/// Returns the number of threads woken.
 fn futex_wake(word: &AtomicU32, sleepers: i32) -> i64 {
-    // SAFETY: `word` is a live reference; the kernel uses its address only as a key.
+    // SAFETY: `word` is a live reference, and the kernel uses its address only as a key.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, sleepers) }
 }
 
@@ -167,13 +181,14 @@ mod tests {
     use super::*;
     use crate::testing::threads_asleep_on;
 
-    /// As `wait`, but so long that a time-out means a lost wake-up, however busy the machine is.
+    /// As `wait`, but with a limit so long that a time-out means a lost wake-up, however busy the
+    /// machine is.
     fn sleep(event: Event<'_>, ticket: Ticket) -> Woken {
         futex_wait(event.word, ticket.0, 100 * SLICE)
     }
 
     #[test]
-    fn a_notification_between_looking_and_waiting_is_not_lost() {
+    fn a_notification_between_the_check_and_the_wait_is_not_lost() {
         let word = AtomicU32::new(0);
         let event = Event::new(&word);
         for notify in [Event::notify_one, Event::notify_all] {
@@ -184,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unheard_wait_ends_with_its_limit() {
+    fn a_wait_without_a_notification_ends_at_its_limit() {
         let word = AtomicU32::new(0);
         let event = Event::new(&word);
         let ticket = event.prepare();
@@ -195,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn handing_a_number_to_and_fro_never_stalls() {
+    fn passing_a_number_back_and_forth_never_stalls() {
         const ROUNDS: u64 = 2_000;
         let (there, back) = (AtomicU32::new(0), AtomicU32::new(0));
         let number = AtomicU64::new(0);
@@ -218,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn notify_all_reaches_sleepers_whose_flag_was_lowered() {
+    fn notify_all_wakes_sleepers_whose_flag_was_cleared() {
         let word = AtomicU32::new(0);
         let event = Event::new(&word);
         thread::scope(|scope| {
@@ -226,7 +241,7 @@ mod tests {
             while threads_asleep_on(&[&word]) < 1 {
                 thread::yield_now();
             }
-            // By a notifier that was killed before it woke anybody.
+            // As by a notifier that was killed before it woke a thread.
             word.fetch_and(!ASLEEP, Ordering::SeqCst);
             event.notify_all();
             assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
@@ -234,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_fell_asleep_while_the_flag_was_lowered_is_woken() {
+    fn a_thread_that_fell_asleep_while_the_flag_was_cleared_is_woken() {
         let word = AtomicU32::new(0);
         let event = Event::new(&word);
         thread::scope(|scope| {
@@ -242,14 +257,14 @@ mod tests {
             while threads_asleep_on(&[&word]) < 1 {
                 thread::yield_now();
             }
-            // By a notifier that found nobody asleep a moment ago.
-            event.lower_flag();
+            // As by a notifier that just found no thread asleep.
+            event.clear_flag();
             assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
         });
     }
 
     #[test]
-    fn two_notifications_in_a_row_wake_two_sleepers() {
+    fn two_consecutive_notifications_wake_two_sleepers() {
         for _ in 0..100 {
             let word = AtomicU32::new(0);
             let event = Event::new(&word);

@@ -1,14 +1,14 @@
-//! Notices deaths, so that nobody who sleeps has to.
+//! A thread that notices the deaths of peers, so that sleeping threads need not wake up for it.
 //!
-//! One thread per process watches over everything the process is attached to. It sleeps in `poll` on
-//! the pidfds of all peers; when one ends it calls [`Watched::look`] at once, and in any case every
-//! [`SLICE`]. Peers that have no pidfd here (another PID namespace) are looked at every 20 ms.
-//! The thread is an accelerator: everything it does, anybody who uses the segment also does in time, so
-//! it may be stopped or killed with its process.
+//! Each process has one such thread for everything it is attached to. The thread sleeps in `poll`
+//! on the pidfds of all peers. It calls [`Watched::maintain`] at once when a peer ends, and at
+//! least every [`SLICE`]. Peers without a pidfd here (another PID namespace) are checked every 20
+//! ms. The thread is only an accelerator: every user of a segment eventually does the same work. So
+//! the thread may be stopped, or killed with its process.
 //!
-//! Its own descriptors can be closed by mistake like all others, and are checked (see
-//! `descriptor`). A pidfd that was lost is opened anew. A watcher that lost the pipe by which it is
-//! woken is replaced, with its subjects.
+//! Other code can close the thread's own descriptors by mistake, so they are checked (see
+//! `descriptor`). A lost pidfd is opened again. A watcher that lost its wake-up pipe is replaced by
+//! a new one, which takes over its subjects.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -26,15 +26,17 @@ use crate::fork::Generation;
 use crate::liveness::{NoPidfd, ProcessIdentity, has_ended};
 use crate::wait::SLICE;
 
-/// Something with peers to watch over.
+/// An object with peers to watch.
 pub trait Watched: Send + Sync {
-    /// The processes whose death matters.
+    /// Returns the processes whose death matters.
     fn peers(&self) -> Vec<ProcessIdentity>;
 
-    /// Frees what the dead held and does whatever is due. When to come back at the latest.
+    /// Frees what dead processes held, and does all work that is due. Returns the latest time for
+    /// the next call.
     ///
-    /// `running` spares it asking the kernel about those processes. Who ended since is looked for at once afterwards.
-    fn look(&self, running: &Running) -> Option<Instant>;
+    /// The processes in `running` need not be checked with the kernel. A process that ended since
+    /// is found right after the call.
+    fn maintain(&self, running: &Running) -> Option<Instant>;
 }
 
 /// The peers that had not ended when the watcher woke up.
@@ -44,16 +46,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// Whether this process is one of them; if not, who knows.
+    /// Returns `true` if the process is one of them. `false` says nothing about the process.
     #[must_use]
     pub fn contains(&self, process: &ProcessIdentity) -> bool {
         self.pidfds.contains_key(process)
     }
 }
 
-/// Watches over `subject` until it is dropped.
+/// Watches `subject` until it is dropped.
 ///
-/// If no thread can be started, nothing is watched: deaths are then noticed a slice later.
+/// If no thread can be started, nothing is watched. Deaths are then noticed up to one slice later.
 pub fn watch(subject: Weak<dyn Watched>) {
     let mut subjects = vec![subject];
     loop {
@@ -61,30 +63,31 @@ pub fn watch(subject: Weak<dyn Watched>) {
         watcher.subjects().append(&mut subjects);
         watcher.resume();
         watcher.nudge();
-        if !watcher.is_deaf.load(Ordering::SeqCst) {
+        if !watcher.is_unreachable.load(Ordering::SeqCst) {
             return;
         }
-        // Its successor may have taken its subjects before ours was among them.
+        // The watcher's successor may have taken the subjects before ours was added.
         subjects.append(&mut watcher.subjects());
     }
 }
 
-/// Whether this process's watcher has a thread, which looks at least every [`SLICE`].
+/// Returns `true` if this process's watcher has a thread. That thread runs at least every
+/// [`SLICE`].
 #[must_use]
 pub fn is_running() -> bool {
     watcher().runs.load(Ordering::Relaxed)
 }
 
-/// Ends this process's watcher thread, and waits for that: for programs that are about to fork and
-/// must have one thread then.
+/// Ends this process's watcher thread and waits for its end. For programs that are about to fork
+/// and must have a single thread then.
 ///
-/// Meanwhile, blocked handles look for deaths by themselves, every half second.
-/// [`resume`] starts the thread again, and so does [`watch`].
+/// Meanwhile blocked handles check for deaths by themselves, every half second. [`resume`] starts
+/// the thread again, and so does [`watch`].
 pub fn pause() {
     let Some(watcher) = current().filter(|watcher| watcher.generation.is_current()) else {
         return;
     };
-    // Locked until the thread has ended, so that no one resumes in between.
+    // The mutex is held until the thread has ended, so that no other thread can resume meanwhile.
     let mut thread = watcher.thread();
     watcher.is_paused.store(true, Ordering::SeqCst);
     watcher.nudge();
@@ -93,66 +96,71 @@ pub fn pause() {
     }
 }
 
-/// Starts the thread again that [`pause`] ended.
+/// Restarts the thread that [`pause`] ended.
 pub fn resume() {
     if let Some(watcher) = current().filter(|watcher| watcher.generation.is_current()) {
         watcher.resume();
     }
 }
 
-/// Makes the watcher look again now: peers came or went.
+/// Makes the watcher check now, because a peer joined or left.
 pub fn nudge() {
     watcher().nudge();
 }
 
+/// The interval of the checks while some peers have no pidfd.
 const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
 
 struct Watcher {
     generation: Generation,
     subjects: Mutex<Vec<Weak<dyn Watched>>>,
     wake: Option<Arc<Notifier>>,
-    /// Raised and lowered by its thread.
+    /// Set and cleared by the watcher's thread; read by [`is_running`].
     runs: AtomicBool,
-    /// Raised by [`pause`]: the thread is to end. Lowered by whoever starts the next one.
+    /// Set by [`pause`]: the thread must end. Cleared by the thread that starts the next one.
     is_paused: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Raised, once, by whoever finds that `wake` was closed by other code: another watcher takes
-    /// over.
-    is_deaf: AtomicBool,
+    /// Set once, by the first thread that finds `wake` closed by other code. Another watcher then
+    /// takes over.
+    is_unreachable: AtomicBool,
 }
 
+/// The newest watcher. Written by [`watcher`] only. Its Release publishes the new `Watcher`.
 static CURRENT: AtomicPtr<Watcher> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The watcher that was made last, perhaps by the process that this one was forked from.
+/// Returns the newest watcher. It may be a copy from the process that this one was forked from.
 fn current() -> Option<&'static Watcher> {
     let current = CURRENT.load(Ordering::Acquire);
     // SAFETY: null, or a leaked box that is never freed and only ever shared.
     unsafe { current.as_ref() }
 }
 
-/// The watcher of this process. A forked child makes its own and forgets its parent's; so does a
-/// process whose watcher can't be woken any more, but it keeps the subjects.
+/// Returns the watcher of this process. A forked child creates a new one and forgets its parent's.
+/// A process whose watcher can no longer be woken also creates a new one, and keeps the subjects.
 fn watcher() -> &'static Watcher {
     loop {
         let current = CURRENT.load(Ordering::Acquire);
         // SAFETY: null, or a leaked box that is never freed and only ever shared.
         let known = unsafe { current.as_ref() };
         let ours = known.filter(|watcher| watcher.generation.is_current());
-        if let Some(watcher) = ours.filter(|watcher| !watcher.is_deaf.load(Ordering::SeqCst)) {
+        if let Some(watcher) = ours.filter(|watcher| !watcher.is_unreachable.load(Ordering::SeqCst))
+        {
             return watcher;
         }
         let fresh = Box::into_raw(Box::new(Watcher::new()));
         match CURRENT.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // Success: this thread replaced the old watcher, so it starts the new one.
             Ok(_) => {
-                // SAFETY: made above and now published, so never freed.
+                // SAFETY: created above and now published, so never freed.
                 let watcher: &'static Watcher = unsafe { &*fresh };
-                if let Some(deaf) = ours {
-                    watcher.subjects().append(&mut deaf.subjects());
+                if let Some(unreachable) = ours {
+                    watcher.subjects().append(&mut unreachable.subjects());
                 }
                 watcher.start();
                 return watcher;
             }
-            // SAFETY: made above and not published: nobody else knows it.
+            // Failure: another thread replaced the watcher first. Look at its watcher instead.
+            // SAFETY: created above and not published, so no other thread knows it.
             Err(_) => drop(unsafe { Box::from_raw(fresh) }),
         }
     }
@@ -167,12 +175,13 @@ impl Watcher {
             runs: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             thread: Mutex::default(),
-            is_deaf: AtomicBool::new(false),
+            is_unreachable: AtomicBool::new(false),
         }
     }
 
     fn start(&'static self) {
-        // Signals are for the program's own threads; but not those that an instruction of this one causes.
+        // Signals are left to the program's own threads, except those that this thread's own
+        // instructions cause.
         let before = SigSet::thread_get_mask();
         let mut others = SigSet::all();
         let own = [
@@ -189,7 +198,7 @@ impl Watcher {
             .spawn(|| self.run());
         match started {
             Ok(thread) => *self.thread() = Some(thread),
-            Err(error) => events::nobody_watches(&error),
+            Err(error) => events::no_watcher(&error),
         }
         if let Ok(before) = before {
             let _ = before.thread_set_mask();
@@ -202,6 +211,7 @@ impl Watcher {
             return;
         }
         let thread = self.thread();
+        // Only one of several resuming threads clears the flag, so only one starts the thread.
         if self.is_paused.swap(false, Ordering::SeqCst) {
             drop(thread);
             self.start();
@@ -220,9 +230,10 @@ impl Watcher {
         }
     }
 
-    /// For whoever found that it can't be woken.
+    /// Replaces this watcher, because it can no longer be woken.
     fn give_up(&self) {
-        if !self.is_deaf.swap(true, Ordering::SeqCst) {
+        // Only the first thread that sets the flag creates the successor.
+        if !self.is_unreachable.swap(true, Ordering::SeqCst) {
             let _ = watcher();
         }
     }
@@ -234,8 +245,9 @@ impl Watcher {
     fn run(&self) {
         self.runs.store(true, Ordering::Relaxed);
         let mut running = Running::default();
-        // Its subjects, also those that came since, are the next one's.
-        while !self.is_deaf.load(Ordering::SeqCst) {
+        // When `is_unreachable` is set, the next watcher takes over all subjects, including new
+        // ones.
+        while !self.is_unreachable.load(Ordering::SeqCst) {
             if self.is_paused.load(Ordering::SeqCst) {
                 self.runs.store(false, Ordering::Relaxed);
                 return;
@@ -248,29 +260,30 @@ impl Watcher {
             let idle = live.is_empty();
             let due = live
                 .iter()
-                .filter_map(|subject| subject.look(&running))
+                .filter_map(|subject| subject.maintain(&running))
                 .min();
-            // After `look`, which may have freed some.
+            // Asked after `maintain`, which may have freed the slots of some peers.
             let peers: Vec<_> = live.iter().flat_map(|subject| subject.peers()).collect();
-            // Not held while we sleep: whoever drops the last other reference must be the last.
+            // Not held while this thread sleeps, because the last reference must be the subject's
+            // owner's.
             drop(live);
             let all_watched = running.update(&peers);
             let limit = match (idle, all_watched) {
-                // Whoever comes wakes us, if they can.
+                // A new subject wakes this thread, if there is a pipe to wake it.
                 (true, _) if self.wake.is_some() => None,
-                (true, _) | (false, Sight::Full) => Some(SLICE),
-                (false, Sight::Partial) => Some(POLL_UNWATCHABLE),
+                (true, _) | (false, Coverage::Full) => Some(SLICE),
+                (false, Coverage::Partial) => Some(POLL_UNWATCHABLE),
             };
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
             self.sleep(&running, limit.into_iter().chain(due).min());
-            // One that was lost is opened anew by `update`.
+            // `update` opens a lost pidfd again.
             running
                 .pidfds
                 .retain(|_, pidfd| pidfd.is_intact() && !has_ended(pidfd));
         }
     }
 
-    /// Until a peer ends, somebody nudges, or it is time.
+    /// Sleeps until a peer ends, [`nudge`] is called, or the time is up.
     fn sleep(&self, running: &Running, limit: Option<Duration>) {
         let wake = self.wake.as_deref().map(AsFd::as_fd);
         let mut fds: Vec<_> = running
@@ -281,7 +294,7 @@ impl Watcher {
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         let timeout = limit.map_or(PollTimeout::NONE, |limit| {
-            // Rounded up: waking just before the time would mean waking twice.
+            // Rounded up, because waking just before the time would mean waking twice.
             PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let _ = poll(&mut fds, timeout);
@@ -293,16 +306,17 @@ impl Watcher {
     }
 }
 
-pub(crate) enum Sight {
+/// The part of the peers that has a pidfd.
+pub(crate) enum Coverage {
     Full,
     Partial,
 }
 
 impl Running {
-    /// Opens pidfds for new peers and closes those of former ones.
-    pub(crate) fn update(&mut self, peers: &[ProcessIdentity]) -> Sight {
+    /// Opens pidfds for new peers and closes those of former peers.
+    pub(crate) fn update(&mut self, peers: &[ProcessIdentity]) -> Coverage {
         self.pidfds.retain(|peer, _| peers.contains(peer));
-        let mut sight = Sight::Full;
+        let mut coverage = Coverage::Full;
         for peer in peers {
             if self.contains(peer) {
                 continue;
@@ -310,14 +324,15 @@ impl Running {
             match peer.pidfd() {
                 Ok(fd) if !has_ended(&fd) => match Kept::anonymous(fd) {
                     Ok(fd) => drop(self.pidfds.insert(*peer, fd)),
-                    Err(_) => sight = Sight::Partial,
+                    Err(_) => coverage = Coverage::Partial,
                 },
-                // It ended after `look` looked, or it can't be watched: come back soon. Not with what is readable: polled
-                // again it would keep us spinning until it is recovered.
-                Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => sight = Sight::Partial,
+                // The peer ended after `maintain` checked it, or it cannot be watched: check again
+                // soon. A pidfd that is already readable is not kept, because `poll` would return
+                // at once until the peer's slot is freed.
+                Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => coverage = Coverage::Partial,
             }
         }
-        sight
+        coverage
     }
 }
 
@@ -339,7 +354,7 @@ mod tests {
             vec![self.peer]
         }
 
-        fn look(&self, running: &Running) -> Option<Instant> {
+        fn maintain(&self, running: &Running) -> Option<Instant> {
             let ended = self.peer.pidfd().is_ok_and(|fd| has_ended(&fd));
             let known = ended && !running.contains(&self.peer);
             let _ = self.seen.lock().unwrap().send(known);
@@ -372,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_watcher_has_no_thread_and_a_resumed_one_sees_deaths() {
+    fn a_paused_watcher_has_no_thread_and_a_resumed_one_notices_deaths() {
         let (subject, seen) = subject();
         let watching: Weak<dyn Watched> = Arc::downgrade(&subject) as _;
         watch(watching);
@@ -380,7 +395,7 @@ mod tests {
             thread::yield_now();
         }
         pause();
-        // Other tests of this process may watch something, which resumes it.
+        // Other tests in this process may call `watch`, which resumes the thread.
         let mut child = subject.child.lock().unwrap().take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -390,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_seen_and_a_dropped_subject_is_let_go() {
+    fn a_death_is_noticed_and_a_dropped_subject_is_released() {
         let (subject, seen) = subject();
         let weak = Arc::downgrade(&subject);
         watch(weak.clone());
@@ -401,7 +416,7 @@ mod tests {
         child.wait().unwrap();
         drop(subject);
         nudge();
-        // The channel closes when the watcher lets go of the last reference.
+        // The channel closes when the watcher drops the last reference.
         while seen.recv().is_ok() {}
         assert!(weak.upgrade().is_none());
     }

@@ -158,11 +158,8 @@ fn check_unsafe() -> Result<()> {
                 .into_owned();
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("reading {}", file.display()))?;
-            // Unit tests follow the code; they may fork.
-            let code = text
-                .split("#[cfg(test)]\nmod tests")
-                .next()
-                .unwrap_or_default();
+            // Unit tests may fork.
+            let code = without_tests(&file, &text);
             let uses = code.lines().any(uses_unsafe);
             let is_allowed = allowed.contains(&&place[..]);
             ensure!(
@@ -172,6 +169,17 @@ fn check_unsafe() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the part of a source file that is not unit tests. They follow the code in a module
+/// `tests`, or fill a file of that name.
+fn without_tests<'t>(file: &Path, text: &'t str) -> &'t str {
+    if file.ends_with("tests.rs") {
+        return "";
+    }
+    text.split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default()
 }
 
 /// A process's number means nothing in another PID namespace, and little after the process ended.
@@ -185,10 +193,7 @@ fn check_liveness() -> Result<()> {
         for file in rust_files(&source)? {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("reading {}", file.display()))?;
-            let code = text
-                .split("#[cfg(test)]\nmod tests")
-                .next()
-                .unwrap_or_default();
+            let code = without_tests(&file, &text);
             if let Some(call) = liveness_by_number(code) {
                 bail!(
                     "{}: {call}: a process's number does not tell whether it lives; ask a lock \
@@ -335,6 +340,18 @@ mod tests {
         ] {
             assert!(liveness_by_number(code).is_some(), "{code}");
         }
+    }
+
+    #[test]
+    fn code_after_the_declaration_of_a_test_file_is_checked() {
+        let text = "#[cfg(test)]\nmod tests;\n\nfn code() {}\n";
+        assert_eq!(without_tests(Path::new("src/lock.rs"), text), text);
+        assert_eq!(without_tests(Path::new("src/lock/tests.rs"), text), "");
+        let inline = "fn code() {}\n#[cfg(test)]\nmod tests {\n}\n";
+        assert_eq!(
+            without_tests(Path::new("src/wait.rs"), inline),
+            "fn code() {}\n"
+        );
     }
 
     #[test]

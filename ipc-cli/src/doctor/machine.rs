@@ -1,4 +1,4 @@
-//! Whether this machine and this user can have queues in shared memory at all: tried, not guessed.
+//! Checks, by trying, if this machine and this user can have queues in shared memory at all.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use super::{Finding, Grade};
 use crate::exit;
 use crate::show;
 
-/// How the namespaces of doctors begin.
+/// The prefix of the namespaces that doctors use.
 const OURS: &str = "doctor-";
 const TRIAL: &str = "trial";
 
@@ -50,7 +50,7 @@ fn kernel() -> Finding {
 }
 
 fn files() -> Finding {
-    /// Each queue takes one, each process that is watched one more.
+    /// Each queue takes one descriptor, and each watched process takes one more.
     const NEEDED: u64 = 256;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Err(error) => Finding::bad("open files", error.to_string()),
@@ -71,7 +71,7 @@ fn proc_folder() -> Option<Finding> {
     (!there).then(|| Finding::bad("/proc", what))
 }
 
-/// The folder that holds the folder of all namespaces.
+/// Returns the folder of all namespaces, and the folder that contains it.
 fn place() -> Result<(PathBuf, PathBuf)> {
     let any = Namespace::new("default")?.path();
     let root = any.parent().context("no folder")?.to_owned();
@@ -79,7 +79,7 @@ fn place() -> Result<(PathBuf, PathBuf)> {
     Ok((root, place))
 }
 
-/// `None` if the trial says it better.
+/// Returns `None` if the trial gives a better finding.
 fn memory() -> Option<Finding> {
     let (root, place) = place().ok()?;
     let folder = if root.exists() { root } else { place };
@@ -103,7 +103,7 @@ fn memory() -> Option<Finding> {
     Some(Finding::fine("shared memory", what))
 }
 
-/// Makes a queue, sends a message through it and removes it.
+/// Creates a queue, sends a message through it, and removes it.
 fn trial() -> Finding {
     let about = "a queue of our own";
     match try_out() {

@@ -1,4 +1,4 @@
-//! What `top` draws.
+//! The picture that `top` draws.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
@@ -8,8 +8,8 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
 use super::watch::{Held, Line, NodeLine, View};
 
-/// A column of a table: its title, how wide it is, and how much it matters. In a narrow terminal those that matter least
-/// are left out, rather than cut all of them short.
+/// A column of a table: its title, its width and its rank. A narrow terminal shows fewer columns,
+/// by rank, instead of truncating all of them.
 type Column = (&'static str, u16, u8);
 
 const QUEUES: [Column; 13] = [
@@ -42,25 +42,25 @@ const NODES: [Column; 4] = [
     ("LAST BEAT", 12, 1),
 ];
 
-/// Which columns there is room for: as many as fit, those that matter most first.
+/// Returns the columns that fit into the width, the most important first.
 fn fitting<const N: usize>(columns: &[Column; N], width: u16) -> [bool; N] {
     let mut by_rank: [usize; N] = std::array::from_fn(|at| at);
     by_rank.sort_by_key(|at| columns[*at].2);
     let mut fits = [false; N];
     let mut left = width;
     for at in by_rank {
-        // With what separates it from the next.
+        // The width includes the space before the next column.
         let Some(rest) = left.checked_sub(columns[at].1 + 1) else {
             break;
         };
         (fits[at], left) = (true, rest);
     }
-    // Something is better than nothing.
+    // At least one column is shown.
     fits[0] |= !fits.contains(&true);
     fits
 }
 
-/// A table of the columns that there is room for. The first takes what is left.
+/// Returns a table of the columns that fit. The first column gets the remaining width.
 fn table<'a, const N: usize>(
     columns: &[Column; N],
     width: u16,
@@ -83,7 +83,7 @@ fn table<'a, const N: usize>(
     Table::new(rows.map(of), widths.collect::<Vec<_>>()).header(header)
 }
 
-/// How many lines there are to see.
+/// Returns the number of lines of the picture.
 pub fn height(view: &View) -> u16 {
     let parts = [
         lines(view.queues.len()),
@@ -93,7 +93,7 @@ pub fn height(view: &View) -> u16 {
     parts.into_iter().fold(1, u16::saturating_add)
 }
 
-/// More than these are not listed: those held for longest come first.
+/// The maximum number of held messages in the list. Those held longest come first.
 const MOST_HELD: usize = 12;
 
 pub fn draw(frame: &mut Frame<'_>, view: &View) {
@@ -116,7 +116,7 @@ pub fn draw(frame: &mut Frame<'_>, view: &View) {
     }
 }
 
-/// How high a table of so many rows is; nothing of one that has none.
+/// Returns the height of a table with `rows` rows: zero without rows.
 fn lines(rows: usize) -> u16 {
     match rows {
         0 => 0,
@@ -126,7 +126,7 @@ fn lines(rows: usize) -> u16 {
 
 fn summary(view: &View) -> Paragraph<'_> {
     let ready: u64 = view.queues.iter().map(|queue| queue.ready).sum();
-    // From zero: the sum of nothing is minus zero.
+    // Starts at zero, because the sum of nothing is minus zero.
     let rates = view.queues.iter().map(|queue| queue.acked_per_second);
     let rate = rates.fold(0.0, |sum, rate| sum + rate);
     let words = format!(
@@ -218,7 +218,7 @@ fn number(number: u64) -> Cell<'static> {
     Cell::new(right(&number.to_string(), 6))
 }
 
-/// One that should be zero.
+/// Returns a cell for a number that should be zero.
 fn bad(count: u64) -> Cell<'static> {
     let color = if count == 0 { Color::Reset } else { Color::Red };
     number(count).style(Style::new().fg(color))

@@ -1,4 +1,4 @@
-//! A picture of a terminal as SVG, for documents.
+//! Renders a picture of a terminal as SVG, for documents.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier};
 const CELL_WIDTH: f64 = 8.4;
 const LINE_HEIGHT: u16 = 18;
 
-/// Each row as a line of text, pieces of one style at a time.
+/// Returns each row as one line of text, split into pieces of one style.
 pub fn svg(picture: &Buffer) -> String {
     let (columns, rows) = (picture.area.width, picture.area.height);
     let (width, height) = (

@@ -1,4 +1,4 @@
-//! What `top` sees: two looks make a view.
+//! The data that `top` shows: two samples make a view.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use crate::address::{self, Subject};
 use crate::control;
 use crate::show;
 
-/// All that is shown.
+/// The complete view.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct View {
     pub queues: Vec<Line>,
@@ -35,13 +35,14 @@ pub struct Line {
     pub sent_per_second: f64,
     pub acked_per_second: f64,
     pub redelivered: u64,
-    /// How many receivers died over a message, or processes were seen to go without leaving, whichever is more.
+    /// The larger of two numbers: receivers that died over a message, and processes that vanished
+    /// without leaving.
     pub deaths: u64,
     pub oldest_seconds: Option<f64>,
     pub state: &'static str,
 }
 
-/// One message in somebody's hands.
+/// One message that a receiver holds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Held {
     pub queue: String,
@@ -49,7 +50,7 @@ pub struct Held {
     pub holder: String,
     pub pid: u32,
     pub attempt: u8,
-    /// Since it was first seen there.
+    /// The time since the message was first seen there.
     pub seconds: f64,
 }
 
@@ -62,7 +63,7 @@ pub struct NodeLine {
     pub beat_seconds: f64,
 }
 
-/// What is watched.
+/// The queues to watch.
 pub enum Scope {
     /// Every queue of every namespace.
     All,
@@ -72,7 +73,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// What was typed: a namespace, or an address with its scheme.
+    /// Parses the argument: a namespace, or an address with its scheme.
     pub fn of(typed: Option<&str>) -> Self {
         match typed {
             None => Self::All,
@@ -89,7 +90,7 @@ impl Scope {
     }
 }
 
-/// Looks again and again.
+/// Takes samples repeatedly.
 pub struct Watch {
     scope: Scope,
     known: HashMap<String, Known>,
@@ -99,9 +100,9 @@ pub struct Watch {
 struct Known {
     subject: Subject,
     last: Option<(Instant, QueueStats)>,
-    /// Which message at which attempt, since when.
+    /// The time since when each message is held, by message and attempt.
     held: HashMap<(String, u8), Instant>,
-    /// Those that were seen dead: process numbers.
+    /// The process numbers of processes that were seen dead.
     died: HashSet<u32>,
 }
 
@@ -118,7 +119,7 @@ impl Watch {
         &self.view
     }
 
-    /// Looks at everything once more.
+    /// Takes another sample.
     pub fn look(&mut self) -> Result<()> {
         let mut view = View::default();
         if let Scope::Queue(address) = &self.scope {
@@ -149,7 +150,7 @@ impl Watch {
             let queue = address::short(&namespace, &name);
             let known = match self.known.entry(queue.clone()) {
                 Entry::Occupied(known) => known.into_mut(),
-                // One that can't be opened is for `ls` and `doctor` to explain.
+                // A queue that cannot be opened is left to `ls` and `doctor` to explain.
                 Entry::Vacant(place) => match Inspector::open(&namespace, &name) {
                     Ok(inspector) => place.insert(Known::new(Subject::Mapped(Box::new(inspector)))),
                     Err(_) => continue,

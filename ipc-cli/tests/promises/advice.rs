@@ -32,7 +32,7 @@ fn every_setting_can_be_set_and_is_shown() {
         ("backoff", "1s,10s"),
         ("lease", "17s"),
         ("max-participants", "33"),
-        ("ageing", "3s"),
+        ("aging", "3s"),
         ("dedup-window", "90s"),
         ("dedup-keys", "128"),
         ("type", "Resize"),
@@ -54,7 +54,7 @@ fn every_setting_can_be_set_and_is_shown() {
         "attempt_limit": 9, "crash_limit": 4, "expiry_limit": 1,
         "backoff": {"List": [{"secs": 1, "nanos": 0}, {"secs": 10, "nanos": 0}]},
         "lease": {"secs": 17, "nanos": 0}, "max_participants": 33,
-        "priorities": true, "ageing": {"secs": 3, "nanos": 0},
+        "priorities": true, "aging": {"secs": 3, "nanos": 0},
         "dedup_window": {"secs": 90, "nanos": 0}, "dedup_keys": 128,
     });
     assert_eq!(settings, wanted.as_object().unwrap());
@@ -387,7 +387,7 @@ fn a_folder_of_another_user_is_avoided_as_told() {
     };
     assert_eq!(ended.code, 0, "{ended:?}");
     advises(&ended, "belongs to user 12345");
-    advises(&ended, "set IPC_SHM_DIR to a folder of our own");
+    advises(&ended, "set IPC_SHM_DIR to a folder of user");
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! The thread that takes in what workers say.
+//! The thread that reads the workers' reports.
 //!
-//! It lasts until the queue of answers is removed; if the pool has not done that, it ends with the
-//! reason. One that is out of reach for a while is asked again, for as long as there is the pool.
+//! It runs until the answer queue is removed. If the pool did not remove the queue, the pool ends
+//! with that reason. A queue that is out of reach for a while is tried again for as long as the
+//! pool exists.
 
 use std::collections::HashSet;
 use std::thread;
@@ -18,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) fn read(shared: &Shared) {
     let receiver = shared.queues.answers.receiver();
     let patience = Patience::at(&shared.place);
-    // Heard, but not acked: they may come again.
+    // Reports that were handled but not acked, so they may be delivered again.
     let mut doubtful = HashSet::new();
     loop {
         match receiver.recv_within(patience.wait()) {

@@ -1,4 +1,4 @@
-//! How a pool is set up.
+//! The configuration of a pool.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -21,12 +21,12 @@ use super::retry::RetryPolicy;
 use super::worker::Handlers;
 use super::{Loss, Pool};
 
-/// Called with a job's ticket number and how far it is.
+/// Called with a job's ticket number and its progress.
 pub(super) type OnProgress = dyn Fn(u64, u64, u64) + Send + Sync;
-/// Called when a worker ended that was not told to.
+/// Called when a worker ended unexpectedly.
 pub(super) type OnLoss = dyn Fn(Loss) + Send + Sync;
 
-/// What a pool and its workers may do at most.
+/// The limits of a pool and its workers.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub workers: usize,
@@ -44,7 +44,7 @@ pub(super) struct Limits {
     pub retry: RetryPolicy,
 }
 
-/// Sets up a [`Pool`].
+/// Configures a [`Pool`].
 #[must_use = "`start` makes the pool"]
 pub struct PoolBuilder {
     pub(super) limits: Limits,
@@ -59,51 +59,51 @@ pub struct PoolBuilder {
     pub(super) on_loss: Option<Box<OnLoss>>,
 }
 
-/// Why there is no pool, or it takes no job.
+/// The reason why there is no pool, or why it accepts no job.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// Its queues could not be made, or used.
+    /// Its queues could not be created or used.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// Its workers can't be called so.
+    /// The worker name is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
     /// Its queues could not be served at their sockets.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// A pipe, a thread or a process could not be made.
+    /// A pipe, a thread or a process could not be created.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
-    /// Another pool is at the address, and its process is alive.
+    /// Another pool uses the address, and its process is alive.
     #[error("{owner} has a pool at {address:?}: end it, or choose another address")]
     Taken {
         /// The address.
         address: String,
-        /// The process of the pool there.
+        /// The process of the other pool.
         owner: PoolOwner,
     },
     /// The pool ended, or is ending.
     #[error("the pool ended: {reason}")]
     Ended {
-        /// Why; with what a worker that could not start wrote to its standard error.
+        /// The reason, with the standard error output of a worker that could not start.
         reason: String,
     },
     /// One of its queues did not answer.
     #[error(transparent)]
     Control(#[from] ipc_queue::ControlError),
-    /// The queue of jobs was full, for as long as the call was told to wait.
+    /// The job queue was full for the whole time that the call could wait.
     #[error("no room for the job within {waited:.1?}: {missing}")]
     NoRoom {
-        /// How long the call waited; zero if it was told not to.
+        /// The time spent waiting; zero if the call must not wait.
         waited: Duration,
-        /// What was missing at the end.
+        /// The resource that was missing at the end.
         missing: NoRoom,
     },
     /// The input, or an answer, has no encoding.
     #[error(transparent)]
     Encode(#[from] CodecError),
-    /// The job can't be sent.
+    /// The job cannot be sent.
     #[error("the job can't be sent: {0}")]
     Send(#[from] SendError),
 }
@@ -120,8 +120,12 @@ impl From<SendTimeoutError> for PoolError {
     }
 }
 
-/// As many workers as there are processors; a death over a job is tried twice more; workers get a minute to start, and half a minute
-/// to finish when the pool drains; no limit to a job's time, to a worker's memory, or to its jobs.
+/// Default values:
+///
+/// - as many workers as there are processors;
+/// - a job is tried again after the first two deaths of its workers;
+/// - one minute for a worker to start, and half a minute to finish when the pool drains;
+/// - no limit on a job's time, or on the memory or the number of jobs of a worker.
 impl Default for PoolBuilder {
     fn default() -> Self {
         let processors = std::thread::available_parallelism();
@@ -155,210 +159,223 @@ impl Default for PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// How many workers.
+    /// Sets the number of workers.
     pub fn workers(mut self, workers: usize) -> Self {
         self.limits.workers = workers.max(1);
         self
     }
 
-    /// Whether workers that end are replaced.
+    /// Sets the policy for replacing workers that end.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.limits.restart = policy;
         self
     }
 
-    /// How many deaths without a job are too many.
+    /// Sets how many deaths without a job make the pool give up.
     pub fn intensity(mut self, intensity: Intensity) -> Self {
         self.limits.intensity = intensity;
         self
     }
 
-    /// The pauses between such deaths and the next start.
+    /// Sets the pauses between such deaths and the next start.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.limits.backoff = backoff;
         self
     }
 
-    /// How long a worker may take to be ready. Then it is killed, which counts as a death.
+    /// Sets the time limit for a worker to become ready. A slower worker is killed, which counts as
+    /// a death.
     pub fn startup_timeout(mut self, time: Duration) -> Self {
         self.limits.startup = time;
         self
     }
 
-    /// How long one attempt at a job may take. Then its worker is killed, and the job is answered with
-    /// [`TimedOut`](super::JobError::TimedOut) and not tried again.
+    /// Sets the time limit for one attempt at a job. Its worker is then killed, and the job is
+    /// answered with [`TimedOut`](super::JobError::TimedOut) and not tried again.
     pub fn job_timeout(mut self, time: Duration) -> Self {
         self.limits.job = Some(time);
         self
     }
 
-    /// For how long a worker may have a job without a sign of life: each [`progress`](super::Context::progress) begins
-    /// it anew. Then the job is given to another worker, while the first goes on.
+    /// Sets how long a worker may have a job without a sign of life. Each
+    /// [`progress`](super::Context::progress) restarts this time. When it is over, the job goes to
+    /// another worker, while the first one continues.
     pub fn lease(mut self, time: Duration) -> Self {
         self.queue.lease = Some(time);
         self
     }
 
-    /// How often a job is tried again after an error, a panic or the death of its worker. Default:
-    /// after a death only.
+    /// Sets how often a job is tried again after an error, a panic or the death of its worker.
+    /// Default: only after a death.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.limits.retry = policy;
         self
     }
 
-    /// Number of workers that may die over a job before it is a dead letter. Default 3. The same as
-    /// [`RetryPolicy::crashes`].
+    /// Sets the number of workers that may die over a job before it becomes a dead letter. Default
+    /// 3. The same as [`RetryPolicy::crashes`].
     pub fn attempt_limit(mut self, workers: u8) -> Self {
         self.limits.retry = self.limits.retry.crashes(workers);
         self
     }
 
-    /// How long the handler of a cancelled job may take to notice. Then its worker is killed. Default 5 s.
+    /// Sets how long the handler of a cancelled job may take to notice. Then its worker is killed.
+    /// Default 5 s.
     pub fn grace(mut self, time: Duration) -> Self {
         self.limits.grace = time;
         self
     }
 
-    /// How long jobs may take to be done when the pool drains, those included that wait to be
-    /// [tried again](Self::retry). Then the workers are killed. Default 30 s.
+    /// Sets the time limit for finishing all jobs when the pool drains, including those that wait
+    /// to be [tried again](Self::retry). Then the workers are killed. Default 30 s.
     pub fn drain_timeout(mut self, time: Duration) -> Self {
         self.limits.drain = time;
         self
     }
 
-    /// After how many jobs a worker is replaced. Default: never.
+    /// Sets the number of jobs after which a worker is replaced. Default: never.
     pub fn max_jobs(mut self, jobs: u64) -> Self {
         self.limits.max_jobs = jobs;
         self
     }
 
-    /// How much resident memory a worker may use. Then it is killed, and its job, if it has one, tried again by another.
+    /// Sets the resident memory that a worker may use. A larger one is killed, and another worker
+    /// tries its job, if it had one.
     pub fn max_memory_bytes(mut self, bytes: u64) -> Self {
         self.limits.max_memory = Some(bytes);
         self
     }
 
-    /// How many jobs can wait. Submitting more waits. Default 1,024.
+    /// Sets the number of jobs that can wait. Submitting more blocks. Default 1,024.
     pub fn capacity(mut self, jobs: u32) -> Self {
         self.queue.capacity = jobs;
         self
     }
 
-    /// The largest job and the largest answer, encoded, and memory for those that are waiting.
+    /// Sets the maximum encoded size of a job or an answer, and the memory for all that are
+    /// waiting.
     pub fn message_bytes(mut self, largest: u32, all: u64) -> Self {
         self.queue.max_message_bytes = largest;
         self.queue.pool_bytes = all;
         self
     }
 
-    /// How many [dead letters](Pool::dead_letters) the pool keeps. Default: 1,000 letters of 16 MiB
-    /// together.
+    /// Sets the limit for the [dead letters](Pool::dead_letters) that the pool keeps. Default:
+    /// 1,000 letters with 16 MiB in total.
     pub fn dead_letter_limit(mut self, limit: DeadLetterLimit) -> Self {
         self.limits.dead_letters = limit;
         self
     }
 
-    /// The namespace of the pool's queues, in shared memory. Default `default`.
+    /// Sets the namespace of the pool's queues in shared memory. Default `default`.
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
     }
 
-    /// The pool's address, over whichever transport: `shm:NAMESPACE/POOL`, `local:POOL`,
-    /// `unix:/FOLDER/POOL`, where this process serves it for as long as the pool lasts, or what
-    /// another crate's transport has [registered](ipc_queue::transport::register), here and in the workers.
-    /// Its queues are at `POOL.jobs` and `POOL.answers` there. Default: one of its own in shared
-    /// memory.
+    /// Sets the pool's address, over any transport. It is `shm:NAMESPACE/POOL`, `local:POOL`, or
+    /// `unix:/FOLDER/POOL`, where this process serves it as long as the pool exists. It may also
+    /// belong to a transport that another crate [registered](ipc_queue::transport::register), here
+    /// and in the workers. The queues are at `POOL.jobs` and `POOL.answers`. Default: an address of
+    /// its own in shared memory.
     ///
-    /// One living process has the address; another gets [`PoolError::Taken`]. In shared memory and
-    /// at a socket, what a killed pool left there is replaced: see
-    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports nothing tells a killed pool
-    /// from a living one: what is there is [`QueueError::Exists`], until [`Pool::remove`].
+    /// One live process owns the address; another one gets [`PoolError::Taken`]. In shared memory
+    /// and at a socket, what a killed pool left is replaced: see
+    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports a killed pool cannot be told
+    /// from a live one. There an existing queue is [`QueueError::Exists`], until [`Pool::remove`].
     pub fn at(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
         self
     }
 
-    /// What to do with the jobs that a dead pool left [at](Self::at) the address. Their tickets are
-    /// gone with its process. [`PoolStatus::leftover_jobs`](super::PoolStatus::leftover_jobs)
-    /// counts them. Default: they become [dead letters](Pool::dead_letters).
+    /// Sets what happens to the jobs that a dead pool left [at](Self::at) the address. Their
+    /// tickets are gone with its process.
+    /// [`PoolStatus::leftover_jobs`](super::PoolStatus::leftover_jobs) counts them. Default: they
+    /// become [dead letters](Pool::dead_letters).
     pub fn leftover_jobs(mut self, what: LeftoverJobs) -> Self {
         self.leftover_jobs = what;
         self
     }
 
-    /// Over a transport that does not notice deaths: a worker's job goes to another when nothing was heard of the worker for so
-    /// long. Workers say by themselves that they live, however long a job takes. Default: 5 s over transports of other crates,
-    /// unless [`lease`](Self::lease) was called.
+    /// Sets the time without a sign of life after which a worker's job goes to another, over a
+    /// transport that does not notice deaths. Workers send signs of life by themselves, however
+    /// long a job takes. Default: 5 s over transports of other crates, unless
+    /// [`lease`](Self::lease) was called.
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.keep_alive = Some(time);
         self
     }
 
-    /// What workers are called, with a number behind. Default `worker`: `worker-1` and so on.
+    /// Sets the name of the workers, which is followed by a number. Default `worker`: `worker-1`
+    /// and so on.
     pub fn worker_name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.worker_name);
         self
     }
 
-    /// Starts workers with this command instead of this program again. Its program calls
-    /// [`Handlers::work_if_worker`](super::Handlers::work_if_worker), too. Its standard input is the pool's; its standard
-    /// error is passed on.
+    /// Starts workers with this command instead of this program. That program must also call
+    /// [`Handlers::work_if_worker`](super::Handlers::work_if_worker). The pool uses its standard
+    /// input, and forwards its standard error.
     pub fn command(mut self, command: Command) -> Self {
         self.program = Program::Other(Box::new(Mutex::new(command)));
         self
     }
 
-    /// Has threads of this process for workers, with these handlers. Then a handler that crashes takes all down, and nothing can be
-    /// killed: a worker that should be ends at its next [`progress`](super::Context::progress) or
+    /// Uses threads of this process as workers, with these handlers. A handler that crashes then
+    /// ends the whole process, and a worker cannot be killed. A worker that should end does so at
+    /// its next [`progress`](super::Context::progress) or
     /// [`is_cancelled`](super::Context::is_cancelled).
     pub fn threads(mut self, handlers: Handlers) -> Self {
         self.program = Program::Threads(Arc::new(handlers));
         self
     }
 
-    /// A first SIGTERM to this process drains the pool, a second kills it. Default: SIGTERM does what it does. The program
-    /// is to end by itself then: [`Pool::wait`] tells when.
+    /// Makes the first SIGTERM to this process drain the pool, and a second one kill it. Default:
+    /// SIGTERM keeps its effect. The program must then end by itself: [`Pool::wait`] tells when.
     pub fn sigterm_drains(mut self) -> Self {
         self.limits.sigterm_drains = true;
         self
     }
 
-    /// Called whenever a job says how far it is: with its ticket's number, so much, of so much. From a thread of the pool,
-    /// which reads no answers meanwhile.
+    /// Sets a callback for the progress of jobs: the ticket's number, the part done, and the total.
+    /// It runs on a thread of the pool, which reads no answers meanwhile.
     pub fn on_progress(mut self, tell: impl Fn(u64, u64, u64) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Box::new(tell));
         self
     }
 
-    /// Called when a worker of this pool ended that was not told to leave. From the thread that replaces workers.
+    /// Sets a callback for workers of this pool that ended unexpectedly. It runs on the thread that
+    /// replaces workers.
     pub fn on_loss(mut self, tell: impl Fn(Loss) + Send + Sync + 'static) -> Self {
         self.on_loss = Some(Box::new(tell));
         self
     }
 
-    /// Starts workers for the pool [at](Self::at) that address, which another process has, perhaps on another host.
+    /// Starts workers for the pool [at](Self::at) that address, which belongs to another process,
+    /// perhaps on another host.
     ///
-    /// They are as that pool's own, save that it can't kill them, nor tell them that a job is not wanted any more; what happens to a
-    /// job when one dies is up to the transport. They end when the pool does.
+    /// They act like that pool's own workers, with two exceptions: the pool cannot kill them, and
+    /// cannot tell them that a job was cancelled. The transport decides what happens to the job of
+    /// one that dies. They end when the pool ends.
     ///
     /// # Errors
-    /// [`PoolError`] when there is no such pool, or threads or pipes can't be had.
+    /// [`PoolError`] if there is no such pool, or if threads or pipes cannot be created.
     pub fn join(self) -> Result<Guests, PoolError> {
         Guests::start(self)
     }
 
     /// Starts the workers.
     ///
-    /// Returns at once; a worker that can't start shows when jobs are waited for, or submitted.
+    /// Returns at once. A worker that cannot start causes an error later, when jobs are submitted
+    /// or waited for.
     ///
     /// # Errors
-    /// [`PoolError`] when shared memory, threads or pipes can't be had.
+    /// [`PoolError`] if shared memory, threads or pipes cannot be created.
     pub fn start(self) -> Result<Pool, PoolError> {
         Pool::start(self)
     }
 
-    /// Where the pool is to be.
+    /// Returns the address for the pool.
     pub(super) fn address(&self) -> String {
         let own = || format!("shm:{}/{}", self.namespace, owner::default_name());
         self.address.clone().unwrap_or_else(own)
@@ -372,7 +389,7 @@ impl PoolBuilder {
         &self.namespace
     }
 
-    /// How long leases are that workers renew by themselves.
+    /// Returns the duration of leases that workers renew by themselves.
     pub(super) fn kept_alive(&self, address: &str) -> Result<Option<Duration>, QueueError> {
         const FOREIGN: Duration = Duration::from_secs(5);
         let foreign = matches!(address.parse()?, Address::Other { .. });
@@ -380,7 +397,7 @@ impl PoolBuilder {
         Ok(self.keep_alive.or(default))
     }
 
-    /// A limit that can't be watched is refused: nobody would notice that it does not hold.
+    /// Refuses a limit that cannot be monitored, because exceeding it would go unnoticed.
     pub(super) fn check_limits(&self) -> Result<(), PoolError> {
         let is_watched = super::child::resident_bytes(std::process::id()).is_some();
         let is_wanted = self.limits.max_memory.is_some();

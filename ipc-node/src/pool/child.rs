@@ -1,4 +1,5 @@
-//! One worker that is a process, as its pool sees it: started, watched, killed with all that it started.
+//! A worker process, as its pool sees it: it is started, watched, and killed with everything it
+//! started.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -17,25 +18,27 @@ use nix::unistd::Pid;
 use super::notices::Notices;
 use super::wire::{PLACE, Place};
 
-/// How much of what a worker wrote last to its standard error is kept.
+/// The size of the part of a worker's standard error that is kept: its end.
 const TAIL_BYTES: usize = 4096;
-/// For what is still in the pipe of one that ended. Something that it started may hold it open for longer.
+/// The wait for the rest of the output of a worker that ended. A program that it started may keep
+/// the pipe open longer.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A worker's process.
 #[derive(Debug)]
 pub(super) struct Child {
     child: std::process::Child,
-    /// Readable when it ended.
+    /// Readable when the process ended.
     pidfd: OwnedFd,
     stderr: Arc<Mutex<Vec<u8>>>,
-    /// Says, by its end, that nobody writes to its standard error any more.
+    /// Closed when nothing writes to the worker's standard error any more.
     silent: Receiver<()>,
     reaped: bool,
 }
 
 impl Child {
-    /// Starts a worker, in a process group of its own. It gets a pipe whose other end is kept among `notices` for as long as it is to live.
+    /// Starts a worker in a process group of its own. It gets one end of a pipe. The other end is
+    /// kept in `notices` while the worker is to live.
     pub(super) fn start(
         command: &mut Command,
         place: &Place,
@@ -49,7 +52,7 @@ impl Child {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        // Or it would keep the pipe's reading end for as long as it is kept.
+        // Otherwise the command would keep the reading end of the pipe open.
         command.stdin(Stdio::null());
         let identity = ProcessIdentity {
             pid: child.id(),
@@ -77,7 +80,7 @@ impl Child {
     }
 }
 
-/// Copies what a worker writes to our own standard error, and keeps the end of it.
+/// Forwards a worker's output to our own standard error, and keeps the end of it.
 fn pass_on(
     mut source: ChildStderr,
     tail: Arc<Mutex<Vec<u8>>>,
@@ -103,8 +106,8 @@ impl Child {
         self.child.id()
     }
 
-    /// Kills it and whatever it started in its group. Not reaped, it keeps the group's number from
-    /// being anybody else's. One that is about to end may have left its group.
+    /// Kills the process and everything in its group. It is not reaped yet, so its group's number
+    /// cannot be reused. A worker that is about to end may have left its group.
     pub(super) fn kill(&self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
@@ -112,7 +115,8 @@ impl Child {
         }
     }
 
-    /// How it ended, once its pidfd says that it has. Whatever it started is killed first.
+    /// Returns how it ended, after its pidfd became readable. Everything it started is killed
+    /// first.
     pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
         self.kill();
         let status = self.child.wait()?;
@@ -120,20 +124,21 @@ impl Child {
         Ok(status)
     }
 
-    /// What it wrote last to its standard error. Waits a little for the rest of it.
+    /// Returns the end of its standard error. Waits a short time for the rest of it.
     pub(super) fn last_words(&self) -> String {
         let _ = self.silent.recv_timeout(LAST_WORDS);
         let tail = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&tail).trim().to_owned()
     }
 
-    /// The memory that it has in use, in bytes. `None` if that is not known, as when it is gone.
+    /// Returns the memory that it uses, in bytes. `None` if that is unknown, for example after its
+    /// end.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         resident_bytes(self.child.id())
     }
 }
 
-/// The memory that a process has in use, in bytes. `None` if that is not known: there may be no
+/// Returns the memory that a process uses, in bytes. `None` if that is unknown, for example without
 /// `/proc`.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -150,7 +155,7 @@ impl AsFd for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Once reaped, its number may be another's.
+        // After it was reaped, its number may belong to another process.
         if !self.reaped {
             let _ = self.reap();
         }

@@ -1,8 +1,8 @@
 //! The pool's dead letters: jobs that ended without a result, taken out of the job queue.
 //!
-//! A dead letter in the job queue takes a place and memory, and enough of them would block every
-//! `submit`. So the supervisor moves each one here when it answers the ticket. The list is bounded
-//! by number and by bytes; when it is full, the oldest letter is dropped and counted. It is memory
+//! A dead letter in the job queue takes a cell and memory. Enough of them would block every
+//! `submit`. So the supervisor moves each one here when it answers the ticket. The list is limited
+//! in number and in bytes. When it is full, the oldest letter is dropped and counted. It is memory
 //! of the pool's process and ends with the pool.
 
 use std::collections::VecDeque;
@@ -13,12 +13,12 @@ use ipc_queue::{DeadLetter, DeadLetterId};
 
 use super::wire::Job;
 
-/// How many dead letters a pool keeps at most.
+/// The maximum number and size of the dead letters that a pool keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetterLimit {
-    /// Number of letters.
+    /// The number of letters.
     pub letters: usize,
-    /// Bytes of their payloads together.
+    /// The total size of their payloads in bytes.
     pub bytes: usize,
 }
 
@@ -32,7 +32,7 @@ impl Default for DeadLetterLimit {
     }
 }
 
-/// The list. Oldest first, by the number that each letter got here.
+/// The list, oldest first: in the order of the numbers that the letters got here.
 #[derive(Debug)]
 pub(super) struct DeadLetterList {
     limit: DeadLetterLimit,
@@ -55,7 +55,7 @@ impl DeadLetterList {
         }
     }
 
-    /// Adds a letter, under an id of this list. Returns how many letters were dropped for it.
+    /// Adds a letter, under an id of this list. Returns how many letters were dropped to make room.
     pub(super) fn add(&self, mut letter: DeadLetter) -> u64 {
         let mut kept = self.lock();
         kept.last_number += 1;
@@ -69,7 +69,7 @@ impl DeadLetterList {
         self.lock().letters.iter().cloned().collect()
     }
 
-    /// Removes a letter from the list. `None` if it is not there.
+    /// Removes a letter from the list. Returns `None` if it is not there.
     pub(super) fn take(&self, id: DeadLetterId) -> Option<DeadLetter> {
         let mut kept = self.lock();
         let index = kept.letters.iter().position(|letter| letter.id == id)?;
@@ -78,7 +78,7 @@ impl DeadLetterList {
         Some(letter)
     }
 
-    /// Puts a letter back where [`take`](Self::take) found it.
+    /// Returns a letter to its place, after [`take`](Self::take) removed it.
     pub(super) fn put_back(&self, letter: DeadLetter) {
         let mut kept = self.lock();
         let later = |other: &DeadLetter| other.id.parts() > letter.id.parts();
@@ -89,7 +89,7 @@ impl DeadLetterList {
         kept.shrink_to(self.limit);
     }
 
-    /// The number of letters in the list, and of those that were dropped because it was full.
+    /// Returns the number of letters in the list, and of those dropped because it was full.
     pub(super) fn counts(&self) -> (usize, u64) {
         let kept = self.lock();
         (kept.letters.len(), kept.dropped)
@@ -114,9 +114,9 @@ impl Kept {
     }
 }
 
-/// The job in a payload under another ticket number, with the content behind it as it was.
+/// Returns the payload of a job under another ticket number, with the same content after it.
 ///
-/// `None` if the payload is not a job.
+/// Returns `None` if the payload is not a job.
 pub(super) fn renumbered(payload: &[u8], ticket: u64) -> Option<Vec<u8>> {
     let (job, content) = codec::decode_prefix::<Job>(payload).ok()?;
     let mut again = codec::encode(&Job { ticket, ..job }).ok()?;
@@ -171,9 +171,9 @@ mod tests {
             (dropped, payloads(&list)),
             (vec![0, 0, 1], vec![b"b".to_vec(), b"c".to_vec()])
         );
-        // By bytes: both others go for this one.
+        // The limit in bytes applies: both other letters are dropped.
         assert_eq!(list.add(letter(&[0; 10])), 2);
-        // One that is larger than the whole list is not kept either.
+        // A letter larger than the whole list is not kept either.
         assert_eq!(list.add(letter(&[0; 11])), 2);
         assert_eq!(list.counts(), (0, 5));
     }

@@ -1,8 +1,9 @@
-//! What a pool says to `tracing`: each thing that becomes of a worker or a job, named here with its fields. `queue` is that
-//! of the pool's jobs.
+//! The `tracing` events of a pool, one function each, with their fields. `queue` is the job queue
+//! of the pool.
 //!
-//! Jobs that end well are not told one by one; a worker has a span around each job that it runs, `job`, in which whatever
-//! its handler says is said. How long they took goes to `metrics`, if that is wanted.
+//! Jobs that end well have no event of their own. A worker has a span named `job` around each job
+//! that it runs, which contains the handler's own events. The durations of jobs go to `metrics`, if
+//! that is enabled.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::state::Shared;
 use super::ticket::JobError;
 use super::wire::Job;
 
-/// The target of all of them.
+/// The target of all events.
 const TARGET: &str = "ipc_node";
 
 pub(super) fn worker_started(shared: &Shared, pid: u32) {
@@ -24,13 +25,13 @@ pub(super) fn worker_ready(shared: &Shared, pid: u32) {
     tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker ready");
 }
 
-/// It exited, and says that all was well.
+/// The worker exited with success.
 pub(super) fn worker_ended(shared: &Shared, pid: u32) {
     tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker ended");
 }
 
-/// `ticket`: the job that it had, if any. `note`: what is known of why; of a SIGKILL by nobody known that it was
-/// probably the kernel, out of memory.
+/// `ticket`: the job that the worker had, if any. `note`: what is known about the cause. A SIGKILL
+/// of unknown origin was probably sent by the kernel, which was out of memory.
 pub(super) fn worker_died(
     shared: &Shared,
     pid: u32,
@@ -54,7 +55,7 @@ pub(super) fn backing_off(shared: &Shared, pause: Duration) {
     tracing::info!(target: TARGET, queue = shared.place.jobs(), pause = ?pause, "worker starts later");
 }
 
-/// A job was answered with something else than a result.
+/// A job was answered without a result.
 pub(super) fn job_without_result(shared: &Shared, ticket: u64, error: &JobError) {
     let how = match error {
         JobError::Failed { .. } => "failed",
@@ -94,7 +95,7 @@ pub(super) fn ended(shared: &Shared, reason: &str) {
     tracing::info!(target: TARGET, queue = shared.place.jobs(), reason, "pool ended");
 }
 
-/// What a worker does for one job. Only in a worker.
+/// The span around one job. Only in a worker.
 pub(super) fn span(job: &Job, attempt: u8) -> tracing::Span {
     tracing::info_span!(
         target: TARGET,
@@ -105,7 +106,7 @@ pub(super) fn span(job: &Job, attempt: u8) -> tracing::Span {
     )
 }
 
-/// A worker answered a job that it had for so long.
+/// A worker answered a job that it had for the time `took`.
 pub(super) fn answered(shared: &Shared, took: Duration) {
     tracing::trace!(target: TARGET, queue = shared.place.jobs(), took = ?took, "job answered");
     #[cfg(feature = "metrics")]
@@ -119,12 +120,12 @@ pub(super) fn answered(shared: &Shared, took: Duration) {
     }
 }
 
-/// The pool's list of dead letters is full: that many of the oldest were dropped.
+/// The pool's list of dead letters is full, and this many of the oldest were dropped.
 pub(super) fn dead_letters_dropped(shared: &Shared, letters: u64) {
     tracing::warn!(target: TARGET, queue = shared.place.jobs(), letters, "dead letters dropped");
 }
 
-/// A dead pool left jobs at the address. `held`: those that some worker still has.
+/// A dead pool left jobs at the address. `held`: the number of those that some worker still has.
 pub(super) fn leftover_jobs(
     shared: &Shared,
     waiting: &[DeadLetter],
@@ -143,7 +144,7 @@ pub(super) fn leftover_jobs(
     );
 }
 
-/// The pool ended, and its queues are still there, or may be.
+/// The pool ended, but its queues still exist, or may.
 pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
     let queue = shared.place.jobs();
     tracing::warn!(target: TARGET, queue, error = %error, "queues left behind");

@@ -1,7 +1,7 @@
-//! Workers for a pool that another process has, on this host or another.
+//! Remote workers: workers for a pool of another process, on this host or another.
 //!
-//! This process starts them, replaces those that die, and has them end with itself. What they do is between them and the pool: the
-//! address of its queues is all that is known of it here.
+//! This process starts them, replaces those that die, and makes them end with itself. It does not
+//! take part in their work for the pool. All it knows of the pool is the address of its queues.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::state::Shared;
 use super::supervisor::Supervisor;
 use super::wire::{GUEST, Place};
 
-/// Workers for another process's pool. Dropped, they are killed.
+/// Remote workers for another process's pool. Dropping this kills them.
 pub struct Guests {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -25,7 +25,7 @@ impl Guests {
         builder.check_limits()?;
         let address = builder.address();
         let mut place = Place {
-            // So many may be started before two hosts could call two of theirs the same.
+            // This many workers can be started before two hosts could use the same number.
             start: GUEST | u64::from(fastrand::u32(..)) << 24,
             name: builder.worker_name,
             max_jobs: builder.limits.max_jobs,
@@ -33,7 +33,7 @@ impl Guests {
             address,
         };
         let queues = Arc::new(Queues::open(&place)?);
-        // As the pool has set it: its own workers renew theirs.
+        // As the pool has set it, because its own workers renew their leases.
         let settings = queues.jobs.transport().settings();
         place.keep_alive = settings.lease;
         let (poked, poke) = std::io::pipe()?;
@@ -49,10 +49,10 @@ impl Guests {
         })
     }
 
-    /// Waits until the pool has ended, and its guests with it.
+    /// Waits until the pool and its remote workers have ended.
     ///
     /// # Errors
-    /// [`PoolError::Ended`] says why the workers ended, if it was for another reason.
+    /// [`PoolError::Ended`] if the workers ended for another reason.
     pub fn wait(mut self) -> Result<(), PoolError> {
         self.join();
         super::end_of(&self.shared)

@@ -1,4 +1,4 @@
-//! A handle of a pool, for other threads: to end it while its owner waits for answers.
+//! A handle of a pool for other threads, to end the pool while its owner waits for answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Pool, PoolError, end_of};
 
 /// Ends a [`Pool`] from any thread, such as one that handles Ctrl-C. Cheap to clone.
 ///
-/// It does not keep the pool alive: a pool that is dropped ends all the same.
+/// It does not keep the pool alive: dropping the pool still ends it.
 ///
 /// ```no_run
 /// # use ipc_node::pool::Pool;
@@ -31,7 +31,7 @@ pub struct PoolHandle {
 }
 
 impl Pool {
-    /// A handle for another thread.
+    /// Returns a handle for another thread.
     #[must_use]
     pub fn handle(&self) -> PoolHandle {
         PoolHandle {
@@ -58,8 +58,8 @@ impl PoolHandle {
         self.shared.close()
     }
 
-    /// Ends the pool now: workers are killed, and open jobs answered with
-    /// [`PoolEnded`](super::JobError::PoolEnded). Waits for nothing.
+    /// Ends the pool now: kills the workers, and answers open jobs with
+    /// [`PoolEnded`](super::JobError::PoolEnded). Does not wait.
     pub fn kill(&self) {
         self.shared.state().kill = true;
         self.shared.poke();
@@ -74,7 +74,7 @@ impl PoolHandle {
         end_of(&self.shared)
     }
 
-    /// Whether it has ended.
+    /// Returns `true` if the pool has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.shared.state().ended.is_some()

@@ -1,9 +1,11 @@
-//! Jobs in the queue of a pool whose process died: the next pool at its address finds them.
+//! The jobs that a pool left in its queue when its process died. The next pool at its address finds
+//! them.
 //!
-//! The tickets of these jobs died with the process, so nobody waits for their answers. They are
-//! neither run unasked nor lost unseen: the new pool reports how many it found and does with them
-//! what its builder says. The old queue is removed only after all of them were read; if the new
-//! pool's process dies after that and before it has sent them again, they are gone.
+//! The tickets of these jobs died with the process, so no caller waits for their answers. The jobs
+//! are neither run without being asked for nor lost unnoticed: the new pool reports their number
+//! and does with them what its builder says. The old queue is removed only after all jobs were
+//! read. If the new pool's process dies after that and before it sends them again, the jobs are
+//! lost.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -23,33 +25,33 @@ use super::{PoolError, events};
 
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What a pool does with the jobs that a dead pool left at its address.
+/// The treatment of the jobs that a dead pool left at the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeftoverJobs {
-    /// Keeps them as [dead letters](super::Pool::dead_letters), to be looked at, requeued or
+    /// Keeps them as [dead letters](super::Pool::dead_letters), which can be inspected, requeued or
     /// dropped.
     #[default]
     Keep,
-    /// Runs them. Nobody waits for their answers; those that find the queue full are kept.
+    /// Runs them without a waiting caller. Those that find the queue full are kept.
     Run,
     /// Drops them.
     Drop,
 }
 
-/// What was found in the queue of a dead pool.
+/// The jobs found in the queue of a dead pool.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Jobs that no worker has, as letters.
     waiting: Vec<DeadLetter>,
-    /// Dead letters that the dead pool had not taken out of its queue yet.
+    /// Dead letters that the dead pool had not yet taken out of its queue.
     dead: Vec<DeadLetter>,
-    /// The number of jobs that some worker still has, which outlived its pool.
+    /// The number of jobs that workers which outlived their pool still have.
     held: u64,
 }
 
 impl Found {
-    /// Reads the queue of the dead pool at `place`. Nothing changes there.
+    /// Reads the queue of the dead pool at `place`. The jobs stay in that queue.
     pub(super) fn read(place: &Place) -> Result<Self, PoolError> {
         if !place.exists() {
             return Ok(Self::default());
@@ -60,7 +62,7 @@ impl Found {
             jobs.resume()?;
         }
         let receiver = queue.receiver();
-        // Held until all are read, so that each is read once.
+        // Held until all are read, so that each is read only once.
         let mut held: Vec<OwnedByteDelivery> = Vec::new();
         let deadline = Instant::now() + DYING;
         let mut others = 0;
@@ -75,7 +77,7 @@ impl Found {
                     }
                     thread::sleep(PAUSE);
                 }
-                // All was settled, but for what this process holds.
+                // Everything is settled, except what this process holds.
                 Err(error) if error.is_closed() => break,
                 Err(error) => return Err(io::Error::other(error).into()),
             }
@@ -87,12 +89,12 @@ impl Found {
         })
     }
 
-    /// The number of jobs.
+    /// Returns the number of jobs.
     pub(super) fn count(&self) -> u64 {
         (self.waiting.len() + self.dead.len()) as u64 + self.held
     }
 
-    /// Does with the jobs what the pool was told to, before it has workers.
+    /// Treats the jobs as `what` says, before the pool has workers.
     pub(super) fn settle(self, what: LeftoverJobs, shared: &Shared) {
         if self.count() == 0 {
             return;
@@ -116,7 +118,7 @@ impl Found {
     }
 }
 
-/// Sends a job under a ticket number that nobody holds. `false` if it can't be sent now.
+/// Sends a job under a ticket number without a ticket. Returns `false` if it cannot be sent now.
 fn send_again(letter: &DeadLetter, shared: &Shared) -> bool {
     let ticket = shared.next_ticket.fetch_add(1, Ordering::Relaxed);
     let Some(job) = renumbered(&letter.payload, ticket) else {
@@ -140,7 +142,7 @@ fn as_letter(held: &OwnedByteDelivery) -> DeadLetter {
         message: about.id,
         kind: about.kind,
         sent_at: about.sent_at,
-        // This delivery does not count.
+        // This delivery does not count as an attempt.
         attempts: about.attempt.saturating_sub(1),
         reason: DeadReason::Unknown,
         nacks: 0,

@@ -1,9 +1,9 @@
-//! Dead letters in the job queue: each one's ticket is answered, and the letter moves to the pool's
+//! Dead letters in the job queue. Each one's ticket is answered, and the letter moves to the pool's
 //! list.
 //!
-//! Most became dead letters with the last of their workers, whose end says why. Others were given
-//! back too often, or held for too long, or their worker died before it could report that it had
-//! them, or was another host's.
+//! Most became dead letters with the death of their last worker, whose end explains the cause.
+//! Others were returned too often, or were held too long. Or their worker belonged to another host,
+//! or died before it could report that it had the job.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,23 +16,23 @@ use super::state::{Orphan, Shared};
 use super::ticket::JobError;
 use super::wire::{GUEST, Job};
 
-/// How often to look while some worker died over a job.
+/// The interval of the checks after a worker died over a job.
 const SOON: Duration = Duration::from_millis(50);
-/// How often to look while any job is open; and how long the end of a worker may take to be known
-/// that left one behind.
+/// The interval of the checks while any job is open. Also the time limit for learning how the
+/// worker ended that left a dead letter.
 const NOW_AND_THEN: Duration = Duration::from_millis(500);
 
-/// What was seen so far.
+/// The state of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     looked_at: Option<Instant>,
-    /// Those whose worker's end is not known yet, by ticket, since when.
+    /// The letters whose worker's end is not known yet: by ticket, with the time since then.
     unexplained: HashMap<u64, Instant>,
 }
 
-/// What is known of why a job is a dead letter.
+/// What is known about why a job is a dead letter.
 enum Explanation {
-    /// Perhaps more in a moment.
+    /// More may be known in a moment.
     NotYet,
     Known {
         error: JobError,
@@ -41,7 +41,7 @@ enum Explanation {
 }
 
 impl Letters {
-    /// When to look next, if at all.
+    /// Returns the time of the next check, if there is one.
     pub(super) fn due(&self, shared: &Shared, now: Instant) -> Option<Instant> {
         if shared.is_guest() {
             return None;
@@ -54,7 +54,7 @@ impl Letters {
         any_open.then(|| last + NOW_AND_THEN)
     }
 
-    /// Answers the jobs that became dead letters, once it is time to look.
+    /// Answers the jobs that became dead letters, if a check is due.
     pub(super) fn look(&mut self, shared: &Shared, now: Instant) {
         let due = self.due(shared, now).is_some_and(|due| due <= now);
         if !due && self.looked_at.is_some() {
@@ -62,7 +62,7 @@ impl Letters {
         }
         self.looked_at = Some(now);
         let jobs = shared.queues.jobs.transport();
-        // A queue that does not answer is asked again when it is time to look again.
+        // If the queue does not answer, the next check tries again.
         let Ok(stats) = jobs.stats() else {
             return;
         };
@@ -78,9 +78,9 @@ impl Letters {
         }
     }
 
-    /// Answers the letter's ticket and moves the letter, once it is known what became of the job.
+    /// Answers the letter's ticket and moves the letter, once the outcome of the job is known.
     fn settle(&mut self, mut letter: DeadLetter, shared: &Shared, now: Instant) {
-        // What is not a job has no ticket, and takes a place all the same.
+        // A letter that is not a job has no ticket, but it also takes a cell.
         let job = codec::decode_prefix::<Job>(&letter.payload).ok();
         let ticket = job.map(|(job, _)| job.ticket);
         let mut answer = None;
@@ -93,8 +93,8 @@ impl Letters {
                 }
             }
         }
-        // `false`: a tool requeued or dropped it meanwhile, and has the letter. An error: it stays
-        // there, perhaps, and is moved at a later look. The job will not be done in either case.
+        // `false`: a tool requeued or dropped the letter meanwhile. An error: the letter may still
+        // be there, and a later check moves it. The job will not be done in either case.
         let is_moved = shared.queues.jobs.transport().discard(letter.id);
         if is_moved.is_ok_and(|is_ours| is_ours) {
             let dropped = shared.dead_letters.add(letter);
@@ -129,7 +129,7 @@ impl Letters {
                 },
             };
         }
-        // Handlers failed and workers died, and the queue's limit was reached by both together.
+        // Handlers failed and workers died, and together they reached the queue's limit.
         if letter.reason == DeadReason::Nacked && !letter.error.is_empty() {
             let message = letter.error.clone();
             let error = JobError::Failed { message, attempts };
@@ -143,7 +143,8 @@ impl Letters {
         let is_owed = shared.tickets.is_unanswered(ticket);
         let since = *self.unexplained.entry(ticket).or_insert(now);
         let is_fresh = now.saturating_duration_since(since) < NOW_AND_THEN;
-        // The kernel noticed the death of a worker of our own: why it died is known in a moment.
+        // The kernel noticed the death of one of our own workers, so the cause is known in a
+        // moment.
         let is_about_to_be_known = letter.reason == DeadReason::Crashed && is_guest == Some(false);
         if is_owed && (is_about_to_be_known || (is_fresh && is_guest != Some(true))) {
             return Explanation::NotYet;
@@ -168,7 +169,7 @@ impl Letters {
     }
 }
 
-/// The worker that is at this job, as far as it said, and whether it is a guest.
+/// Returns the worker that last reported having this job, and whether it is remote.
 fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
     let state = shared.state();
     let (start, worker) = state.worker_at(ticket)?;
@@ -178,10 +179,10 @@ fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
     Some((text, is_guest))
 }
 
-/// What is known of how a job's last worker died.
+/// Returns what is known about the death of a job's last worker.
 ///
-/// A worker that gives a job back says why. So a job that came back without a reason came back by a
-/// death.
+/// A worker that returns a job gives a reason. So a job that came back without a reason came back
+/// because of a death.
 fn how_it_died(
     letter: &DeadLetter,
     worker: Option<String>,

@@ -1,14 +1,14 @@
-//! How a worker's process ends: with its pool, and never without what it started.
+//! The end of a worker's process: it ends with its pool, and never without the programs it started.
 //!
-//! A worker's standard input is a pipe that only the pool holds open, so the end of that pipe is
-//! the end of the pool, however it came. Then the worker kills its own process group. A signal for
-//! a parent's death would not do: it belongs to the thread that started the worker, not to the
+//! A worker's standard input is a pipe that only the pool holds open. So the end of that pipe means
+//! the end of the pool, whatever its cause. The worker then kills its own process group. A
+//! parent-death signal would not work: it belongs to the thread that started the worker, not to the
 //! process.
 //!
-//! While the pool lives, it kills the group of each worker that ended. But it may die between the
-//! worker's end and that. So a worker that ends by itself first leaves its group and kills the
-//! rest. What remains: a worker that is killed from outside together with its pool kills nothing
-//! any more.
+//! While the pool lives, it kills the group of each worker that ended. But the pool may die after
+//! the worker ended and before it does that. So a worker that ends by itself first leaves its group
+//! and kills the rest. One case remains: a worker that is killed from outside together with its
+//! pool kills nothing.
 
 use std::fs::File;
 use std::io::{self, PipeReader};
@@ -27,23 +27,24 @@ use super::notices::Inbox;
 use super::owner;
 use super::wire::Place;
 
-/// Longer than it takes to remove a pool's queues.
+/// Longer than the removal of a pool's queues takes.
 const REMOVAL: Duration = Duration::from_secs(5);
-/// How long the end of the pipe may come after the error that the pool's end caused in a queue.
+/// The time by which the end of the pipe may follow the queue error that the pool's end caused.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The process group that the pool made for this worker. Asked once: a worker that ends leaves it,
-/// and the group that it is in then is not its own to kill.
+/// The process group that the pool made for this worker. Read once: a worker that ends leaves it,
+/// and must not kill the group in which it then is.
 static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 
-/// Kills this process and what it started when the pool is gone; and takes the pool's queues away,
-/// if they are its own pool's.
+/// When the pool is gone, kills this process and everything it started. Also removes the queues, if
+/// the pool was its own.
 ///
-/// What the worker starts gets another standard input: it would take notices out of this one.
+/// Programs that the worker starts get another standard input, because they would read notices from
+/// this one.
 pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
     LazyLock::force(&GROUP);
-    // Only says for how long to wait: whether it is gone, its lock says.
+    // Decides only how long to wait. The lock shows whether the pool is gone.
     let pool = getppid();
     let pipe = io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
@@ -68,7 +69,7 @@ pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader
 /// Kills what this worker started, before it ends with an exit code. Does not return if the pool is
 /// gone.
 pub(super) fn end_work(inbox: &Inbox<PipeReader>, code: i32) {
-    // A pool that was killed shows as an error in a queue, perhaps just before its pipe ends.
+    // A killed pool causes an error in a queue, perhaps just before its pipe ends.
     let deadline = Instant::now() + if code == 0 { Duration::ZERO } else { LAST_LOOK };
     while inbox.look() && Instant::now() < deadline {
         thread::sleep(PAUSE);
@@ -76,15 +77,15 @@ pub(super) fn end_work(inbox: &Inbox<PipeReader>, code: i32) {
     if !inbox.look() {
         end_with_all();
     }
-    // Not if it has no group of its own, or is in another session than the pool: then the pool
-    // does.
+    // Fails if the worker has no group of its own, or is in another session than the pool. The pool
+    // then kills the group.
     if !kill_the_others() && !inbox.look() {
         end_with_all();
     }
 }
 
-/// The pool is gone. The thread that watches for that is about to end us, when it has taken away
-/// what was left.
+/// Waits for the end. The pool is gone, and the thread that watches for that ends this process once
+/// it has removed what was left.
 pub(super) fn end_with_all() -> ! {
     thread::sleep(REMOVAL);
     kill_group()
@@ -92,18 +93,19 @@ pub(super) fn end_with_all() -> ! {
 
 fn kill_group() -> ! {
     let _ = killpg(*GROUP, Signal::SIGKILL);
-    // It has left the group.
+    // This process has left the group, so the signal did not end it.
     process::exit(1);
 }
 
-/// Leaves the process group for the pool's, and kills what is in it. `false` if that can't be.
+/// Moves to the pool's process group, and kills the own one. Returns `false` if that is not
+/// possible.
 fn kill_the_others() -> bool {
     let group = *GROUP;
     let Ok(of_pool) = getpgid(Some(getppid())) else {
         return false;
     };
     let ourselves = Pid::from_raw(0);
-    // 0: a group of another PID namespace.
+    // 0 stands for a group of another PID namespace.
     if of_pool == ourselves || of_pool == group || setpgid(ourselves, of_pool).is_err() {
         return false;
     }
@@ -111,13 +113,13 @@ fn kill_the_others() -> bool {
     true
 }
 
-/// Where the queues are out of reach, too, they are nobody's to take away.
+/// Removes the pool's queues within a time limit. Queues out of reach are left.
 fn remove_all_but_briefly(place: Place, pool: Pid) {
     let (done, is_done) = flume::bounded::<()>(0);
     let remove = move || {
         let started = Instant::now();
-        // The pool's end may show in the pipe before its lock is free. A next owner has removed
-        // them.
+        // The end of the pool may show in the pipe before its lock is free. If there is a new
+        // owner, it has removed the queues.
         while let Err(PoolError::Taken { owner, .. }) = owner::remove(&place.address) {
             let is_dying = owner.pid == pool.as_raw().cast_unsigned();
             let limit = if is_dying { REMOVAL } else { LAST_LOOK };

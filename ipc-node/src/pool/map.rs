@@ -1,9 +1,9 @@
-//! Many jobs of one handler, as streams: inputs are taken as answers are, so memory is bounded and
-//! the inputs may be endless.
+//! Many jobs of one handler, as streams. Inputs are taken only as answers are taken, so memory is
+//! bounded, and the inputs may be endless.
 //!
-//! A stream keeps some jobs in flight, enough for workers never to wait for the next. When it is
-//! asked for an answer, it first submits what it may, then waits. Nothing runs in the background:
-//! a stream that nobody asks submits nothing.
+//! A stream keeps several jobs in flight, so that workers never wait for the next one. A request
+//! for an answer first submits as many jobs as allowed, then waits. Nothing runs in the background:
+//! without requests, nothing is submitted.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,8 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::{JobError, OpenTickets, Pool, PoolError, SubmitError, Ticket};
 
-/// Number of jobs that a stream keeps in flight, unless it is [told](MapUnordered::in_flight)
-/// otherwise.
+/// The default number of jobs that a stream keeps [in flight](MapUnordered::in_flight).
 const IN_FLIGHT: usize = 64;
 
 /// The inputs of a stream, and how they are submitted.
@@ -23,29 +22,29 @@ struct Source<'p, Inputs: Iterator> {
     pool: &'p Pool,
     handler: String,
     inputs: Inputs,
-    /// An input that was taken, and for which the queue of jobs had no room.
+    /// An input that was taken, but for which the job queue had no room.
     waiting: Option<Inputs::Item>,
     in_flight: usize,
-    /// Whether no more inputs are to be taken.
+    /// `true` if no more inputs are to be taken.
     is_over: bool,
 }
 
-/// What became of an attempt to submit the next input.
+/// The outcome of an attempt to submit the next input.
 enum Next<O> {
     Submitted(Ticket<O>),
-    /// The queue of jobs has no room now.
+    /// The job queue has no room now.
     NoRoom,
     /// There is no input left.
     NoInput,
     Failed(JobError),
 }
 
-/// The answers to jobs in the order in which they come: [`Pool::map_unordered`].
+/// The answers to jobs in the order in which they arrive: [`Pool::map_unordered`].
 #[must_use = "a stream submits nothing until it is asked for answers"]
 pub struct MapUnordered<'p, Inputs: Iterator, O> {
     source: Source<'p, Inputs>,
     open: OpenTickets<O>,
-    /// The place of each open ticket's input.
+    /// The position of each open ticket's input.
     places: HashMap<u64, usize>,
     taken: usize,
 }
@@ -60,11 +59,11 @@ pub struct Map<'p, Inputs: Iterator, O> {
 impl Pool {
     /// Returns the answers of the handler `name` to each input, in the order of the inputs.
     ///
-    /// The inputs may be endless: they are taken as the answers are, with at most 64 jobs
-    /// [in flight](Map::in_flight). Dropped before its end, the stream cancels those.
+    /// The inputs may be endless: they are taken as the answers are, with at most 64 jobs [in
+    /// flight](Map::in_flight). Dropping the stream before its end cancels those jobs.
     ///
-    /// An input that can't be submitted is answered with [`JobError::NotSubmitted`], and the stream
-    /// takes no more inputs.
+    /// An input that cannot be submitted is answered with [`JobError::NotSubmitted`], and the
+    /// stream takes no more inputs.
     pub fn map<I: Serialize, O: DeserializeOwned>(
         &self,
         name: &str,
@@ -76,8 +75,8 @@ impl Pool {
         }
     }
 
-    /// Returns the answers of the handler `name` to each input with the input's place, counted from
-    /// zero, in the order in which they come: the first as soon as it is there.
+    /// Returns the answers of the handler `name` to each input, in the order in which they arrive.
+    /// Each has the input's position, counted from zero.
     ///
     /// Otherwise as [`map`](Self::map).
     pub fn map_unordered<I: Serialize, O: DeserializeOwned>(
@@ -106,8 +105,8 @@ impl<'p, I: Serialize, Inputs: Iterator<Item = I>> Source<'p, Inputs> {
         }
     }
 
-    /// Submits the next input. With nothing of the stream in flight it waits for room: then others
-    /// fill the queue, and no answer will tell when there is some.
+    /// Submits the next input. If the stream has no job in flight, it waits for room: then others
+    /// fill the queue, and no answer signals that there is room.
     fn submit_next<O>(&mut self, in_flight: usize) -> Next<O> {
         let Some(input) = self.waiting.take().or_else(|| self.inputs.next()) else {
             self.is_over = true;
@@ -145,7 +144,7 @@ impl<'p, I: Serialize, Inputs: Iterator<Item = I>> Source<'p, Inputs> {
 }
 
 impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> MapUnordered<'_, Inputs, O> {
-    /// Keeps at most so many jobs in flight, at least one.
+    /// Sets the maximum number of jobs in flight, at least one.
     pub fn in_flight(mut self, jobs: usize) -> Self {
         self.source.in_flight = jobs.max(1);
         self
@@ -153,7 +152,7 @@ impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> MapUnordered
 }
 
 impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> Map<'_, Inputs, O> {
-    /// Keeps at most so many jobs in flight, at least one.
+    /// Sets the maximum number of jobs in flight, at least one.
     pub fn in_flight(mut self, jobs: usize) -> Self {
         self.source.in_flight = jobs.max(1);
         self
@@ -167,7 +166,7 @@ impl<I: Serialize, Inputs: Iterator<Item = I>, O: DeserializeOwned> Iterator
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            // What is there already goes first: an input may be slow to come.
+            // An answer that is already there goes first, because an input may take time to arrive.
             if let Some(answered) = self.take_answer(Some(Duration::ZERO)) {
                 return Some(answered);
             }

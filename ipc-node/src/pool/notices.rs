@@ -1,13 +1,16 @@
-//! Which jobs nobody wants any more, and how workers learn of it.
+//! Cancellations: the jobs that are no longer wanted, and how workers learn of them.
 //!
-//! A job in a queue can't be called back, but whoever receives it can know that it is not to be run. Each worker has a pipe from the
-//! pool, its standard input: the numbers of unwanted jobs come through it, and its end is the pool's end. So it works over
-//! every transport, and needs no memory that both can reach.
+//! A job in a queue cannot be called back, but its receiver can know that it must not run. Each
+//! worker has a pipe from the pool as its standard input. The numbers of unwanted jobs arrive
+//! through it, and its end is the end of the pool. So cancellation works over every transport, and
+//! needs no shared memory.
 //!
-//! A worker looks into its pipe before it begins with a job, so whatever was written to it before is known then. Guests have a pipe from
-//! whoever started them, who knows nothing of jobs: they run what is not wanted, and its answer is dropped.
+//! A worker reads its pipe before it begins a job, so it knows everything that was written before.
+//! Remote workers have a pipe from the process that started them, which knows nothing about jobs.
+//! They run unwanted jobs, and the answers are dropped.
 //!
-//! A stopped worker doesn't read. Nobody waits for it: what its pipe has no room for is kept, and tried again.
+//! A stopped worker does not read. The pool does not wait for it: what does not fit into its pipe
+//! is kept and written later.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, PipeWriter, Read, Write};
@@ -17,9 +20,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 const NOTICE_BYTES: usize = 8;
-/// Set in a notice that a job is done with, and its number can be forgotten.
+/// A bit of a notice: the job is done, and its number can be forgotten.
 const DONE: u64 = 1 << 63;
-/// So much is written at once, or nothing.
+/// The maximum size of one write. It is written completely or not at all.
 const AT_ONCE: usize = 4096;
 
 /// The pool's side.
@@ -31,7 +34,7 @@ pub(super) struct Notices {
 #[derive(Debug, Default)]
 struct Told {
     unwanted: HashSet<u64>,
-    /// By start.
+    /// By start number.
     workers: HashMap<u64, Line>,
 }
 
@@ -43,7 +46,7 @@ struct Line {
 }
 
 impl Notices {
-    /// A worker is about to start that has the other end of this pipe.
+    /// Adds a worker that is about to start with the other end of this pipe.
     pub(super) fn enlist(&self, start: u64, pipe: PipeWriter) -> io::Result<()> {
         never_wait(&pipe)?;
         let mut told = self.lock();
@@ -57,17 +60,17 @@ impl Notices {
         Ok(())
     }
 
-    /// A worker is gone, or is to go.
+    /// Removes a worker that is gone, or that has to end.
     pub(super) fn dismiss(&self, start: u64) {
         self.lock().workers.remove(&start);
     }
 
-    /// So are all.
+    /// Removes all workers.
     pub(super) fn dismiss_all(&self) {
         self.lock().workers.clear();
     }
 
-    /// Nobody wants this job any more.
+    /// Marks a job as unwanted.
     pub(super) fn unwanted(&self, ticket: u64) {
         let mut told = self.lock();
         if told.unwanted.insert(ticket) {
@@ -75,7 +78,7 @@ impl Notices {
         }
     }
 
-    /// This job will not come to any worker again.
+    /// Forgets a job that will not come to any worker again.
     pub(super) fn done(&self, ticket: u64) {
         let mut told = self.lock();
         if told.unwanted.remove(&ticket) {
@@ -83,12 +86,12 @@ impl Notices {
         }
     }
 
-    /// Whether nobody wants the job any more.
+    /// Returns `true` if the job is unwanted.
     pub(super) fn is_unwanted(&self, ticket: u64) -> bool {
         self.lock().unwanted.contains(&ticket)
     }
 
-    /// Writes what could not be written before; whether anything is left.
+    /// Writes what could not be written before. Returns `true` if something is left.
     pub(super) fn flush(&self) -> bool {
         let mut told = self.lock();
         let mut is_left = false;
@@ -113,14 +116,14 @@ impl Told {
 }
 
 impl Line {
-    /// Whether anything is left.
+    /// Returns `true` if something is left.
     fn flush(&mut self) -> bool {
         while !self.backlog.is_empty() {
             let most = self.backlog.len().min(AT_ONCE);
             match self.pipe.write(&self.backlog[..most]) {
                 Ok(written) => drop(self.backlog.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                // Nobody reads: it is gone.
+                // The worker is gone, so its pipe has no reader.
                 Err(_) => self.backlog.clear(),
             }
         }
@@ -138,7 +141,7 @@ pub(super) struct Inbox<P> {
 struct Heard<P> {
     pipe: P,
     unwanted: HashSet<u64>,
-    /// The beginning of a notice whose rest has not come.
+    /// The beginning of a notice whose rest has not arrived.
     part: Vec<u8>,
 }
 
@@ -154,7 +157,7 @@ impl<P: AsFd + Read> Inbox<P> {
         })
     }
 
-    /// Takes in what is there; whether the pipe is still open.
+    /// Reads everything that is in the pipe. Returns `true` while the pipe is open.
     pub(super) fn look(&self) -> bool {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunk = [0; AT_ONCE];
@@ -168,7 +171,7 @@ impl<P: AsFd + Read> Inbox<P> {
         }
     }
 
-    /// Whether nobody wants the job any more, as far as was heard.
+    /// Returns `true` if the job is unwanted, according to the notices read so far.
     pub(super) fn is_unwanted(&self, ticket: u64) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.unwanted.contains(&ticket)
@@ -219,7 +222,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_worker_that_does_not_read_and_it_learns_everything_later() {
-        const MANY: u64 = 100_000; // more than a pipe holds
+        const MANY: u64 = 100_000; // more than fits into a pipe
         let notices = Notices::default();
         let (reads, writes) = io::pipe().unwrap();
         notices.enlist(1, writes).unwrap();

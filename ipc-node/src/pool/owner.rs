@@ -1,15 +1,17 @@
-//! Which process owns a pool's address: decided by a lock of the kernel, never by a process number.
+//! The process that owns a pool's address. A lock of the kernel decides that, never a process
+//! number.
 //!
 //! In shared memory the lock is a segment beside the pool's queues, `POOL.pool`, with one
 //! participant slot. The process that holds the slot owns the address. The kernel frees the slot's
 //! lock however the process ends, and shows the lock in every PID namespace that shares the memory.
 //!
-//! A pool takes the slot before it makes its queues and gives it back after it removed them. Its
-//! process may die between any two lines: whoever takes the slot next finds the queues and removes
-//! them. That is the next pool at the address, the next pool of the namespace, or one of the
-//! workers.
+//! A pool takes the slot before it creates its queues, and frees it after it removed them. Its
+//! process may die between any two lines: the next process that takes the slot finds the queues and
+//! removes them. That is the next pool at the address, the next pool of the namespace, or one of
+//! the workers.
 //!
-//! Other transports need no segment: a socket is its server's, and a `local:` queue its process's.
+//! Other transports need no segment: a socket belongs to its server, and a `local:` queue to its
+//! process.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,26 +34,26 @@ use super::wire::Place;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolOwner {
-    /// Its number in its own PID namespace. 0 if it can't be seen from here.
+    /// Its process number in its own PID namespace; 0 if it cannot be seen from here.
     pub pid: u32,
-    /// Whether that is a PID namespace other than ours, so that our process of this number is
-    /// another.
+    /// `true` if that is another PID namespace than ours. Our process with this number is then
+    /// another one.
     pub is_elsewhere: bool,
-    /// Its program. Empty if that is not known.
+    /// Its program; empty if unknown.
     pub program: String,
 }
 
-/// The right to a pool's address in shared memory. Given back when dropped.
+/// The right to a pool's address in shared memory. Freed when dropped.
 #[derive(Debug)]
 pub(super) struct Ownership {
     attachment: Attachment,
     namespace: Namespace,
     name: Name,
-    /// Whether another process had the address before and did not tidy up.
+    /// `true` if another process had the address before and did not clean up.
     pub is_inherited: bool,
 }
 
-/// Why an address is wanted.
+/// The purpose of taking an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Pool,
@@ -60,19 +62,19 @@ enum Purpose {
 
 const KIND: Kind = Kind::new("pool");
 const LAYOUT_HASH: u64 = fingerprint(b"pool 1: one slot for the owner");
-/// What the slot of a process is called that removes what a dead pool left.
+/// The slot name of a process that removes what a dead pool left.
 const REMOVAL: &str = "removal";
-/// How long a removal by another process may take.
+/// The time limit for a removal by another process.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a process that was killed may take to be gone.
+/// The time that a killed process may take to be gone.
 pub(super) const DYING: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Ownership {
-    /// Takes the address for a new pool. `None`: the transport has locks of its own.
+    /// Takes the address for a new pool. Returns `None` if the transport has its own locks.
     ///
-    /// Waits while another process removes what a dead pool left there, and a moment for one that
-    /// was just killed.
+    /// Waits while another process removes what a dead pool left there, and for a moment if the
+    /// owner was just killed.
     pub(super) fn take(address: &str) -> Result<Option<Self>, PoolError> {
         let Some((namespace, name)) = in_shared_memory(address)? else {
             return Ok(None);
@@ -98,9 +100,10 @@ impl Ownership {
         }
     }
 
-    /// Removes the segment, once the queues are gone, and gives the address back.
+    /// Removes the segment after the queues are gone, and frees the address.
     pub(super) fn end(self) {
-        // While the slot is ours: whoever opened the segment before finds it removed.
+        // Done while the slot is ours: a process that opened the segment before then finds it
+        // removed.
         let _ = Segment::remove(&self.namespace, &self.name, KIND);
         drop(self.attachment);
     }
@@ -116,7 +119,7 @@ impl PoolOwner {
         }
     }
 
-    /// This process.
+    /// Returns this process.
     pub(super) fn ourselves() -> Self {
         Self {
             pid: std::process::id(),
@@ -125,7 +128,7 @@ impl PoolOwner {
         }
     }
 
-    /// The process at the other end of a socket.
+    /// Returns the process at the other end of a socket.
     pub(super) fn serving(path: &std::path::Path) -> Self {
         let peer = std::os::unix::net::UnixStream::connect(path).ok();
         let peer = peer.and_then(|peer| rustix::net::sockopt::socket_peercred(peer).ok());
@@ -155,12 +158,12 @@ impl fmt::Display for PoolOwner {
     }
 }
 
-/// Removes what is left of the pool at `place`, if its process is gone. `false`: there is nothing
-/// left.
+/// Removes what is left of the pool at `place`, if its process is gone. Returns `false` if nothing
+/// is left.
 ///
 /// # Errors
-/// [`PoolError::Taken`] if it is not gone, and [`PoolError::Control`] if something can't be
-/// removed.
+/// [`PoolError::Taken`] if the process is not gone, and [`PoolError::Control`] if something cannot
+/// be removed.
 pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     let place = Place::of_pool(address.to_owned());
     if let Address::Unix { .. } = address.parse()? {
@@ -172,7 +175,7 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     };
     match try_take(&namespace, &name, Purpose::Removal)? {
         Ok(ownership) => {
-            // Or the segment stays, too, for the next one to try again.
+            // On an error the segment also stays, so that the next owner tries again.
             let was_there = ownership.is_inherited && place.remove_all()?;
             ownership.end();
             Ok(was_there)
@@ -184,8 +187,7 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
     }
 }
 
-/// Removes the socket of a server that died: by serving there for a moment, which a living one
-/// refuses.
+/// Removes the socket of a dead server, by serving there for a moment. A live server prevents that.
 fn remove_socket(pool: &str, queue: &str) -> Result<bool, PoolError> {
     let Address::Unix { path, .. } = queue.parse()? else {
         return Ok(false);
@@ -210,20 +212,20 @@ fn remove_socket(pool: &str, queue: &str) -> Result<bool, PoolError> {
     Ok(true)
 }
 
-/// Removes what dead pools left in the namespace at addresses that nobody chose, so that nobody
-/// comes back to.
+/// Removes what dead pools left in the namespace at addresses with default names, which no other
+/// pool uses again.
 pub(super) fn remove_leftovers(namespace: &str) {
     let Ok(folder) = Namespace::new(namespace) else {
         return;
     };
     let names = Segment::list(&folder, KIND).unwrap_or_default();
     for name in names.iter().filter(|name| is_default_name(name.as_str())) {
-        // What can't be removed now, the next pool tries again.
+        // The next pool tries again what cannot be removed now.
         let _ = remove(&format!("shm:{namespace}/{name}"));
     }
 }
 
-/// A new name for a pool: nobody else chooses it.
+/// Returns a new name for a pool, which no other pool uses.
 pub(super) fn default_name() -> String {
     let (process, chance) = (std::process::id(), fastrand::u32(..));
     format!("pool-{process}-{chance:08x}")
@@ -246,7 +248,7 @@ fn in_shared_memory(address: &str) -> Result<Option<(Namespace, Name)>, PoolErro
     })
 }
 
-/// Takes the slot, or says which process has it.
+/// Takes the slot, or returns its present holder.
 fn try_take(
     namespace: &Namespace,
     name: &Name,
@@ -266,7 +268,7 @@ fn try_take(
         let is_removed =
             || flags[0].load(std::sync::atomic::Ordering::SeqCst) & ipc_shm::REMOVED != 0;
         match Attachment::join(segment, &called) {
-            // Its last owner removed it after we opened it.
+            // Its last owner removed the segment after we opened it.
             Ok(_) | Err(JoinError::Full { .. }) if is_removed() => {}
             Ok(attachment) => {
                 return Ok(Ok(Ownership {

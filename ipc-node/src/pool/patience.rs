@@ -1,7 +1,7 @@
-//! For how long a queue may be out of reach before whoever needs it gives up.
+//! The time for which a queue may be out of reach before its user gives up.
 //!
-//! A server elsewhere may be started again, or its cluster elect another leader. Queues of this host are there or gone: nobody waits for
-//! those.
+//! A server on another host may be restarted, or its cluster may elect another leader. A queue on
+//! this host exists or is gone, so there is no waiting for it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use ipc_queue::{RecvFailure, RecvTimeoutError, Unavailable};
 
 use super::wire::Place;
 
-/// Whether a queue that did not answer may answer again.
+/// Returns `true` if a queue that did not answer may answer again.
 pub(super) fn may_pass(error: &RecvTimeoutError) -> bool {
     matches!(
         error.failure(),
@@ -19,7 +19,7 @@ pub(super) fn may_pass(error: &RecvTimeoutError) -> bool {
     )
 }
 
-/// Since when a queue does not answer.
+/// The time since which a queue does not answer.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
@@ -28,13 +28,13 @@ pub(super) struct Patience {
 
 /// Longer than a cluster takes to elect a leader, and a server to start.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// How long one call may take, so that trouble shows.
+/// The time limit of one call, so that problems show.
 const SLICE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Patience {
     pub(super) fn at(place: &Place) -> Self {
-        // Kept alive are leases over transports that notice no death: those to elsewhere.
+        // Leases are kept alive over transports that do not notice deaths: those to other hosts.
         let is_elsewhere = place.keep_alive.is_some();
         Self {
             limit: if is_elsewhere { LIMIT } else { Duration::ZERO },
@@ -42,7 +42,7 @@ impl Patience {
         }
     }
 
-    /// How long to wait in one call for what may never come.
+    /// Returns how long one call waits for something that may never arrive.
     pub(super) fn wait(&self) -> Wait {
         if self.limit.is_zero() {
             Wait::Forever
@@ -51,12 +51,13 @@ impl Patience {
         }
     }
 
-    /// It answered.
+    /// Records that the queue answered.
     pub(super) fn relieve(&mut self) {
         self.since = None;
     }
 
-    /// It did not. Waits a little before the next try; `false`: that was enough.
+    /// Records that the queue did not answer, and waits before the next try. Returns `false` if it
+    /// is time to give up.
     pub(super) fn pause(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         let goes_on = since.elapsed() < self.limit;

@@ -1,4 +1,4 @@
-//! What workers are: processes, or threads.
+//! The kinds of workers: processes or threads.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,21 +12,22 @@ use super::thread::Thread;
 use super::wire::Place;
 use super::worker::Handlers;
 
-/// How workers are started.
+/// The way to start workers.
 #[derive(Debug, Default)]
 pub(super) enum Program {
     /// This program again, with these arguments.
     ///
-    /// Through `/proc/self/exe`: the path that it was started by may name another program by now, or none.
+    /// Started through `/proc/self/exe`, because its original path may now belong to another
+    /// program, or to none.
     #[default]
     This,
-    /// Another one.
+    /// Another program.
     Other(Box<Mutex<Command>>),
-    /// None: threads of this process.
+    /// No program: threads of this process.
     Threads(Arc<Handlers>),
 }
 
-/// A worker that was started, and not reaped yet.
+/// A worker that was started and not reaped yet.
 #[derive(Debug)]
 pub(super) enum Body {
     Process(Child),
@@ -61,7 +62,8 @@ impl Body {
         }
     }
 
-    /// Ends it: a process at once with all that it started, a thread at its next word.
+    /// Ends it: a process at once with everything it started, a thread at its next call to the
+    /// pool.
     pub(super) fn kill(&self) {
         match self {
             Self::Process(child) => child.kill(),
@@ -69,7 +71,7 @@ impl Body {
         }
     }
 
-    /// How it ended, once its descriptor says that it has.
+    /// Returns how it ended, after its descriptor became readable.
     pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
         match self {
             Self::Process(child) => child.reap(),
@@ -77,7 +79,7 @@ impl Body {
         }
     }
 
-    /// What it said last of why it ended.
+    /// Returns its last output about its end.
     pub(super) fn last_words(&self) -> String {
         match self {
             Self::Process(child) => child.last_words(),
@@ -85,7 +87,7 @@ impl Body {
         }
     }
 
-    /// The memory that it has in use by itself, in bytes. `None` if that is not known.
+    /// Returns the memory that it uses by itself, in bytes. `None` if that is unknown.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         match self {
             Self::Process(child) => child.resident_bytes(),
@@ -104,7 +106,7 @@ impl AsFd for Body {
     }
 }
 
-/// What is known of why a process that we did not kill ended.
+/// Explains why a process ended that we did not kill.
 pub(super) fn explain(status: ExitStatus) -> String {
     match status.signal() {
         Some(9) => {

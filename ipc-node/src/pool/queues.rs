@@ -1,7 +1,7 @@
-//! A pool's queues, as its process has them: made where its address says, or made here and served
-//! there.
+//! A pool's queues, as its process has them: created at the pool's address, or created here and
+//! served there.
 //!
-//! What is at a `unix:` address is the queue of whoever serves it: the pool does, from a `local:`
+//! A queue at a `unix:` address belongs to its server. The pool is the server, with a `local:`
 //! queue of its own.
 
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::leftovers::Found;
 use super::owner::{DYING, Ownership, PoolOwner};
 use super::wire::Place;
 
-/// A pool's queues, opened.
+/// The open queues of a pool.
 #[derive(Debug)]
 pub(super) struct Queues {
     pub jobs: ByteQueue,
@@ -38,7 +38,7 @@ struct Served {
 }
 
 impl Queues {
-    /// The counters of the jobs' queue and of the answers'.
+    /// Returns the counters of the job queue and of the answer queue.
     pub(super) fn stats(&self) -> Result<(QueueStats, QueueStats), ControlError> {
         Ok((
             self.jobs.transport().stats()?,
@@ -46,7 +46,7 @@ impl Queues {
         ))
     }
 
-    /// Takes the address of a new pool and makes its queues there. Also returns what a dead pool
+    /// Takes the address of a new pool and creates its queues there. Also returns what a dead pool
     /// left.
     pub(super) fn create(
         place: &Place,
@@ -60,7 +60,8 @@ impl Queues {
                 Ok((queues, found))
             }
             Err(error) => {
-                // What a dead pool left may be there still, and is the next owner's to remove.
+                // If a dead pool's queues may still be there, the segment stays, and the next owner
+                // removes them.
                 let ours = ownership.filter(|ownership| !ownership.is_inherited);
                 ours.into_iter().for_each(Ownership::end);
                 Err(error)
@@ -80,10 +81,11 @@ impl Queues {
         }
         let mut served = Vec::new();
         let taken = |error| taken(error, place);
-        // In this order: a guest that finds the jobs finds the answers, too.
+        // The answer queue first: a remote worker that finds the jobs must also find the answers.
         let answers = make(&place.answers(), settings, &mut served).map_err(taken)?;
         let jobs = make(&place.jobs(), settings, &mut served).inspect_err(|_| {
-            // What is at the address of the jobs is not ours.
+            // The queue at the address of the jobs is not ours, so only the answer queue is
+            // removed.
             match served.first() {
                 Some(served) => drop(ipc_queue::remove(&served.own_address)),
                 None => drop(ipc_queue::remove(place.answers())),
@@ -98,7 +100,7 @@ impl Queues {
         Ok((queues, found))
     }
 
-    /// Those of a pool that another process has.
+    /// Opens the queues of a pool that belongs to another process.
     pub(super) fn open(place: &Place) -> Result<Self, PoolError> {
         Ok(Self {
             jobs: super::wire::open(&place.jobs())?,
@@ -108,11 +110,11 @@ impl Queues {
         })
     }
 
-    /// Removes them and gives the address back. What is gone already is well.
+    /// Removes the queues and frees the address. Queues that are already gone are not an error.
     ///
     /// # Errors
-    /// [`ControlError`] if one of them is still there, or may be. Then the next owner of the
-    /// address removes it.
+    /// [`ControlError`] if a queue still exists, or may. The next owner of the address then removes
+    /// it.
     pub(super) fn remove(&self, place: &Place) -> Result<(), ControlError> {
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
@@ -120,7 +122,7 @@ impl Queues {
         if served.is_empty() {
             removed = place.remove_all().map(drop);
         }
-        // Before the servers end: they wait for their threads, which wait for the queues.
+        // Before the servers end, because they wait for their threads, which wait for the queues.
         for Served { own_address, .. } in &served {
             removed = removed.and(ipc_queue::remove(own_address).map(drop));
         }
@@ -136,7 +138,8 @@ impl Queues {
     }
 }
 
-/// What is served at a socket, or lies in this process, is its owner's for as long as it is there.
+/// A queue that is served at a socket, or that is in this process, belongs to its owner while it
+/// exists.
 fn taken(error: PoolError, place: &Place) -> PoolError {
     let address = place.address.clone();
     let owner = match (&error, address.parse()) {

@@ -1,4 +1,4 @@
-//! Requests: jobs as types, each of which says who handles it and what the answer is.
+//! Requests: jobs as types, each with its handler's name and its answer's type.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Handlers, Pool, PoolError, Ticket};
 
-/// A job as a value: the handler's name and the answer's type go with its own.
+/// A job as a value. Its type determines the handler's name and the answer's type.
 ///
 /// ```no_run
 /// use ipc_node::pool::{Handlers, Pool, Request};
@@ -31,21 +31,23 @@ use super::{Context, Handlers, Pool, PoolError, Ticket};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Request: Serialize + DeserializeOwned {
-    /// The name that its handler has.
+    /// The name of its handler.
     const HANDLER: &'static str;
-    /// What its handler answers.
+    /// The type of the answer.
     type Reply: Serialize + DeserializeOwned;
 
-    /// In which time a worker must have begun with it, or nobody wants it any more. `None`: at any time.
+    /// Returns the time within which a worker must begin the job, or it is no longer wanted.
+    /// `None`: no limit.
     fn begin_within(&self) -> Option<Duration> {
         None
     }
 }
 
 impl Pool {
-    /// Has some worker answer a request. Waits while the queue of jobs is full.
+    /// Submits a request to the workers. Waits while the job queue is full.
     ///
-    /// The first answer is the answer; whatever comes later is counted ([`PoolStatus`](super::PoolStatus)) and dropped.
+    /// The first answer counts. Later ones are counted ([`PoolStatus`](super::PoolStatus)) and
+    /// dropped.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -58,7 +60,7 @@ impl Pool {
 }
 
 impl Handlers {
-    /// Answers requests of a type, as [`add`](Self::add) handles jobs of a name.
+    /// Adds a handler for requests of a type, as [`add`](Self::add) does for jobs with a name.
     pub fn reply<R: Request, E: Display>(
         &mut self,
         run: impl Fn(R, &Context<'_>) -> Result<R::Reply, E> + Send + Sync + 'static,

@@ -1,14 +1,15 @@
-//! When a worker is started again, and when that is given up.
+//! The decision to start a worker again, or to give up.
 //!
-//! A worker that dies over a job is replaced at once: the job is to blame, and its attempts are limited. One that dies
-//! without a job, or never gets ready, is replaced after a pause that doubles each time; and when that happens too
-//! often within a while, the pool gives up: it would go on for ever.
+//! A worker that dies over a job is replaced at once: the job is the likely cause, and its attempts
+//! are limited. A worker that dies without a job, or never becomes ready, is replaced after a
+//! pause, which doubles each time. When that happens too often within a time, the pool gives up,
+//! because it would go on for ever.
 //!
 //! Reads no clock.
 
 use std::time::{Duration, Instant};
 
-/// Whether workers that end are replaced.
+/// The policy for replacing workers that end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestartPolicy {
@@ -19,12 +20,12 @@ pub enum RestartPolicy {
     Never,
 }
 
-/// How many workers may end without a job, and in which time, before the pool gives up.
+/// The number of workers that may end without a job within a time before the pool gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intensity {
-    /// So many are too many.
+    /// The number of deaths that is too high.
     pub deaths: usize,
-    /// Within this time.
+    /// The time in which they are counted.
     pub within: Duration,
 }
 
@@ -38,12 +39,13 @@ impl Default for Intensity {
     }
 }
 
-/// The pause before a worker is started again: doubles with each death without a job, from the first to the longest.
+/// The pause before a worker is started again. It doubles with each death without a job, from the
+/// first to the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// After the first death.
+    /// The pause after the first death.
     pub first: Duration,
-    /// However many there were.
+    /// The longest pause, after any number of deaths.
     pub longest: Duration,
 }
 
@@ -57,14 +59,14 @@ impl Default for Backoff {
     }
 }
 
-/// What happened so far.
+/// The deaths so far.
 #[derive(Debug)]
 pub(super) struct Restarts {
     intensity: Intensity,
     backoff: Backoff,
-    /// When workers died without a job, not longer ago than matters.
+    /// The times of deaths without a job, as far back as they matter.
     deaths: Vec<Instant>,
-    /// How many in a row.
+    /// The number of such deaths in a row.
     in_a_row: u32,
 }
 
@@ -78,12 +80,13 @@ impl Restarts {
         }
     }
 
-    /// A worker is well: the next pause is the first again.
+    /// Records that a worker is well, so the next pause is the first one again.
     pub(super) fn worked(&mut self) {
         self.in_a_row = 0;
     }
 
-    /// A worker died without a job. How long to wait before the next; `None`: it is too much.
+    /// Records the death of a worker without a job. Returns the pause before the next start, or
+    /// `None` if there were too many deaths.
     pub(super) fn died_idle(&mut self, now: Instant) -> Option<Duration> {
         let within = self.intensity.within;
         self.deaths

@@ -1,20 +1,20 @@
-//! How often a pool tries a job.
+//! The number of attempts at a job.
 //!
-//! The policy travels with each job, so guests follow it, too. A worker gives a job whose attempt
-//! failed back to the queue with the reason, and the queue delivers it again after the back-off.
-//! Deaths of workers are counted by the queue itself (`crash_limit`).
+//! The policy travels with each job, so remote workers also follow it. A worker returns a job whose
+//! attempt failed to the queue, with the reason, and the queue delivers it again after the backoff.
+//! The queue itself counts deaths of workers (`crash_limit`).
 
 use ipc_queue::{Backoff, QueueSettings};
 use serde::{Deserialize, Serialize};
 
-/// How often a job is tried, by how its attempts fail, and the pauses between them.
+/// The number of attempts at a job, by the kind of failure, and the pauses between them.
 ///
 /// By default an error or a panic of the handler is the job's answer: a function does not run twice
-/// unless its program asks for that. A worker that was killed says nothing about the job, so its
-/// job goes to another: three workers may die over a job. Handlers with effects that must not be
-/// repeated set that limit to one, too, with [`crashes`](Self::crashes).
+/// unless its program asks for that. The death of a worker says nothing about the job, so the job
+/// goes to another worker. Three workers may die over a job. For handlers with effects that must
+/// not be repeated, also set that limit to one, with [`crashes`](Self::crashes).
 ///
-/// With `errors(12)` and the default back-off a job outlasts an outage of a minute:
+/// With `errors(12)` and the default backoff a job outlasts an outage of a minute:
 ///
 /// ```no_run
 /// use ipc_node::pool::{Pool, RetryPolicy};
@@ -30,14 +30,15 @@ pub struct RetryPolicy {
     backoff: Backoff,
 }
 
-/// At which attempt a failure is the job's answer, by its cause. Part of each job.
+/// The attempt at which a failure becomes the job's answer, by the kind of failure. Part of each
+/// job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Attempts {
     pub errors: u8,
     pub panics: u8,
 }
 
-/// One attempt for errors and panics; three workers may die; the default back-off of queues.
+/// One attempt for errors and panics; three workers may die; the default backoff of queues.
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
@@ -58,36 +59,37 @@ impl Default for Attempts {
 }
 
 impl RetryPolicy {
-    /// The default policy.
+    /// Returns the default policy.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An error of the handler is the job's answer if this many attempts, or more, were made by
-    /// then; otherwise the job is tried again. Default 1, at most 200.
+    /// Sets the number of attempts after which an error of the handler is the job's answer. Before
+    /// that, the job is tried again. Default 1, at most 200.
     pub fn errors(mut self, attempts: u8) -> Self {
         self.attempts.errors = attempts.clamp(1, MOST);
         self
     }
 
-    /// The same for panics. Default 1, at most 200.
+    /// As [`errors`](Self::errors), for panics. Default 1, at most 200.
     pub fn panics(mut self, attempts: u8) -> Self {
         self.attempts.panics = attempts.clamp(1, MOST);
         self
     }
 
-    /// Number of workers that may die over a job before it is a dead letter. Other failed attempts
-    /// do not count here. Default 3, at most 50.
+    /// Sets the number of workers that may die over a job before it becomes a dead letter. Other
+    /// failed attempts do not count here. Default 3, at most 50.
     ///
-    /// Where a transport does not tell a death from a job that was given back (`unix:`, threads),
-    /// the limit is the number of all attempts: this one and the largest of the others, less one.
+    /// Some transports do not distinguish a death from a returned job (`unix:`, threads). There the
+    /// limit applies to all attempts together: this number plus the larger one of the others, minus
+    /// one.
     pub fn crashes(mut self, workers: u8) -> Self {
         self.crashes = workers.clamp(1, MOST_CRASHES);
         self
     }
 
-    /// Pause before a job is tried again after an error or a panic, by the number of its failures.
-    /// Default: [`Backoff::default`]. A job whose worker died is tried again at once.
+    /// Sets the pause before a job is tried again after an error or a panic, by the number of its
+    /// failures. Default: [`Backoff::default`]. A job whose worker died is tried again at once.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -97,15 +99,15 @@ impl RetryPolicy {
         self.attempts
     }
 
-    /// Settings of the queue of jobs with this policy.
+    /// Returns the settings of the job queue with this policy.
     pub(super) fn applied_to(&self, settings: QueueSettings) -> QueueSettings {
         let given_back = self.attempts.errors.max(self.attempts.panics) - 1;
         QueueSettings {
-            // Workers count their own failures: the queue's limit is behind theirs.
+            // Workers count their own failures, so the queue's limit is higher than theirs.
             attempt_limit: given_back + self.crashes,
             crash_limit: self.crashes,
-            // Without retries, only a worker that is a thread, or behind a socket, gives jobs back:
-            // when it is killed.
+            // Without retries, a job is returned only by the death of a worker that is a thread or
+            // behind a socket.
             backoff: match given_back {
                 0 => Backoff::None,
                 _ => self.backoff.clone(),
@@ -115,7 +117,7 @@ impl RetryPolicy {
     }
 }
 
-/// Together they stay below the largest limit of a queue.
+/// The sum of both stays below the maximum limit of a queue.
 const MOST: u8 = 200;
 const MOST_CRASHES: u8 = 50;
 

@@ -1,10 +1,10 @@
-//! SIGTERM to the pool's process, as something to poll.
+//! SIGTERM to the pool's process, as a descriptor to poll.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-/// Caught while it is there; readable when one came.
+/// Catches SIGTERM while it exists. Readable after one arrived.
 pub(super) struct Sigterm {
     pipe: UnixStream,
     id: signal_hook::SigId,
@@ -18,7 +18,7 @@ impl Sigterm {
         Ok(Self { pipe, id })
     }
 
-    /// How many came since it was asked last.
+    /// Returns how many signals arrived since the last call.
     pub(super) fn count(&mut self) -> usize {
         let mut signals = [0; 16];
         self.pipe.read(&mut signals).unwrap_or(0)
@@ -31,7 +31,7 @@ impl AsFd for Sigterm {
     }
 }
 
-/// SIGTERM does what it did.
+/// SIGTERM gets its previous effect again.
 impl Drop for Sigterm {
     fn drop(&mut self) {
         signal_hook::low_level::unregister(self.id);

@@ -1,4 +1,5 @@
-//! What a pool's threads share: the supervisor, the one that reads answers, and those that submit.
+//! The state that a pool's threads share: the supervisor, the reader of answers, and the
+//! submitters.
 
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};
@@ -16,29 +17,29 @@ use super::stream::JobEvent;
 use super::ticket::{Canceller, JobError, Tickets};
 use super::wire::{GUEST, Place, What};
 
-/// What is known of one start of a worker.
+/// One started worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub name: String,
     pub pid: u32,
     pub started_at: Instant,
     pub ready: bool,
-    /// It said that it ends now.
+    /// It reported that it ends now.
     pub leaving: bool,
     pub running: Option<Running>,
     pub jobs_done: u64,
 }
 
-/// A job in a worker's hands.
+/// A job that a worker has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Running {
     pub ticket: u64,
     pub since: Instant,
-    /// It was cancelled: its worker is killed then.
+    /// Set when the job was cancelled: the time at which its worker is killed.
     pub kill_at: Option<Instant>,
 }
 
-/// A job whose worker died, until it is known what becomes of it.
+/// A job whose worker died, until its outcome is known.
 #[derive(Clone, Debug)]
 pub(super) struct Orphan {
     pub signal: Option<i32>,
@@ -47,27 +48,27 @@ pub(super) struct Orphan {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// By start.
+    /// By start number.
     pub workers: HashMap<u64, Worker>,
     /// By ticket.
     pub orphans: HashMap<u64, Orphan>,
-    /// Workers to be killed, by start.
+    /// Workers to be killed, by start number.
     pub condemned: Vec<u64>,
     pub draining: bool,
-    /// What its queues had counted when they were removed.
+    /// The counters of the queues at the time of their removal.
     pub last_stats: Option<(QueueStats, QueueStats)>,
-    /// Why it can't go on.
+    /// The reason why the pool cannot continue.
     pub trouble: Option<String>,
-    /// Second thoughts: no more waiting.
+    /// The pool must end without waiting any longer.
     pub kill: bool,
-    /// Why the pool ended, if it has.
+    /// The reason why the pool ended, if it has.
     pub ended: Option<String>,
-    /// It ended, and everything was taken away and answered.
+    /// The pool ended, its queues are removed, and all jobs are answered.
     pub is_over: bool,
     pub restarts: u64,
-    /// Answers to jobs that had one.
+    /// Answers to jobs that already had one.
     pub late_answers: u64,
-    /// Jobs finished since the supervisor looked last.
+    /// Jobs finished since the supervisor's last pass.
     pub worked: bool,
 }
 
@@ -79,16 +80,16 @@ pub(super) struct Shared {
     pub tickets: Arc<Tickets>,
     pub dead_letters: DeadLetterList,
     pub next_ticket: AtomicU64,
-    /// Some job was to be begun by some time.
+    /// Set when any job has a time by which it must begin.
     pub expiring: AtomicBool,
-    /// Jobs that a dead pool had left.
+    /// The number of jobs that a dead pool left.
     pub leftover_jobs: u64,
     pub on_progress: Option<Box<OnProgress>>,
     pub on_loss: Option<Box<OnLoss>>,
     state: Mutex<State>,
-    /// The supervisor is done.
+    /// Notified when the supervisor is done.
     over: Condvar,
-    /// How many messages were taken in.
+    /// The number of reports handled.
     heard: AtomicU64,
     poke: PipeWriter,
     poked: AtomicBool,
@@ -116,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// Whether the workers are for a pool that another process has.
+    /// Returns `true` if the workers are for a pool of another process.
     pub(super) fn is_guest(&self) -> bool {
         self.place.is_guest()
     }
@@ -125,16 +126,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to drain. A pool that has ended is closed.
+    /// Begins to drain. For a pool that has ended, that is not an error.
     pub(super) fn close(&self) -> Result<(), ControlError> {
         self.state().draining = true;
         let closed = self.queues.jobs.transport().close();
         self.poke();
-        // The supervisor may have closed and removed the queue before we came to it.
+        // The supervisor may already have closed and removed the queue.
         closed.or_else(|error| self.state().ended.as_ref().map(|_| ()).ok_or(error))
     }
 
-    /// The supervisor is done.
+    /// Records that the supervisor is done.
     pub(super) fn set_over(&self) {
         self.state().is_over = true;
         self.over.notify_all();
@@ -150,39 +151,42 @@ impl Shared {
         );
     }
 
-    /// Has the supervisor look.
+    /// Wakes the supervisor.
     pub(super) fn poke(&self) {
+        // Only the first caller since the supervisor's last pass writes to the pipe.
         if !self.poked.swap(true, Ordering::SeqCst) {
             let _ = (&self.poke).write_all(&[0]);
         }
     }
 
-    /// What some worker said was taken in.
+    /// Counts a report that was handled.
     pub(super) fn heard_one(&self) {
         self.heard.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How much of what workers said was taken in.
+    /// Returns the number of reports handled.
     pub(super) fn heard_so_far(&self) -> u64 {
         self.heard.load(Ordering::SeqCst)
     }
 
-    /// How much of it will have been when all is taken in that they have said until now; or more, but never less.
+    /// Returns at least the number that [`heard_so_far`](Self::heard_so_far) will have once all
+    /// present reports are handled.
     pub(super) fn said_so_far(&self) -> u64 {
         match self.queues.answers.transport().stats() {
-            // Last: what is taken in between the two counts twice.
+            // Read last, so a report that is handled in between counts twice rather than not at
+            // all.
             Ok(waiting) => waiting.ready + waiting.leased + self.heard_so_far(),
-            // Not known: then only an empty queue shows that all was taken in.
+            // The number is unknown, so only an empty queue shows that all were handled.
             Err(_) => u64::MAX,
         }
     }
 
-    /// The supervisor looks: the next poke is another one.
+    /// Called by the supervisor when it wakes: the next wake-up writes to the pipe again.
     pub(super) fn heard(&self) {
         self.poked.store(false, Ordering::SeqCst);
     }
 
-    /// Takes in what a worker said.
+    /// Handles a worker's report.
     pub(super) fn hear(&self, start: u64, what: What) {
         if matches!(what, What::Ready { .. }) {
             self.tell_of_ready(start);
@@ -200,7 +204,7 @@ impl Shared {
                 worker.into_iter().for_each(|worker| worker.ready = true);
                 self.poke();
             }
-            // Nobody here sees its end.
+            // No process here sees its end.
             What::Leaving if is_guest => drop(state.workers.remove(&start)),
             What::Leaving => worker.into_iter().for_each(|worker| worker.leaving = true),
             What::Started { ticket, .. } => self.hear_begin(&mut state, start, ticket),
@@ -245,7 +249,7 @@ impl Shared {
         let running = Running {
             ticket,
             since,
-            // Cancelled while it began: it did not see that.
+            // The job was cancelled while it began, and the worker did not see that.
             kill_at: since.checked_add(self.limits.grace).filter(|_| !wanted),
         };
         state.begun_anew(ticket);
@@ -253,7 +257,7 @@ impl Shared {
             worker.running = Some(running);
         }
         if self.limits.job.is_some() || !wanted {
-            self.poke(); // Its time counts from now on.
+            self.poke(); // The time limit starts now.
         }
     }
 
@@ -287,7 +291,7 @@ impl Shared {
         }
     }
 
-    /// Whether anybody still waits for the job that is begun now.
+    /// Records that a job begins. Returns `true` if it is still wanted.
     fn begins(&self, ticket: u64) -> bool {
         let mut entries = self.tickets.lock();
         entries.get_mut(&ticket).is_some_and(|entry| {
@@ -299,7 +303,7 @@ impl Shared {
         })
     }
 
-    /// Answers a job in its workers' stead.
+    /// Answers a job on behalf of its workers.
     pub(super) fn answer(&self, ticket: u64, error: JobError) -> bool {
         let mut entries = self.tickets.lock();
         let told = error.clone();
@@ -311,7 +315,7 @@ impl Shared {
         first
     }
 
-    /// Answers all open jobs: the pool ended.
+    /// Answers all open jobs, because the pool ended.
     pub(super) fn answer_all(&self, reason: &str) {
         let open: Vec<u64> = self.tickets.lock().keys().copied().collect();
         for ticket in open {
@@ -348,7 +352,7 @@ impl Canceller for Shared {
 }
 
 impl Worker {
-    /// One that was started just now.
+    /// Returns the entry of a worker that was just started.
     pub(super) fn new(name: String, pid: u32) -> Self {
         Self {
             name,
@@ -363,7 +367,7 @@ impl Worker {
 }
 
 impl State {
-    /// The worker that is at this job, and its start.
+    /// Returns the worker that has this job, and its start number.
     pub(super) fn worker_at(&self, ticket: u64) -> Option<(u64, &Worker)> {
         let mut workers = self.workers.iter();
         let has_job = |worker: &Worker| worker.running.is_some_and(|job| job.ticket == ticket);
@@ -371,14 +375,14 @@ impl State {
         Some((*start, worker))
     }
 
-    /// The worker at this job is gone.
+    /// Forgets which worker had this job, because that worker is gone.
     pub(super) fn forget_worker_at(&mut self, ticket: u64) {
         if let Some((start, _)) = self.worker_at(ticket) {
             self.workers.remove(&start);
         }
     }
 
-    /// Some worker has this job now, so no other has.
+    /// Records that a worker has this job now, and no other one does.
     fn begun_anew(&mut self, ticket: u64) {
         self.orphans.remove(&ticket);
         let others = self.workers.values_mut();
@@ -388,7 +392,7 @@ impl State {
     }
 }
 
-/// How long a worker has had its job.
+/// The time for which a worker has had its job.
 impl Running {
     pub(super) fn time(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)

@@ -1,42 +1,42 @@
-//! What a pool says of its workers and its jobs.
+//! The status of a pool's workers and jobs.
 //!
-//! Snapshots: values that were right when they were taken.
+//! These are snapshots: the values were right when they were taken.
 
 use std::time::{Duration, Instant};
 
 use super::state::Worker;
 
-/// What one worker is at.
+/// The status of one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerStatus {
-    /// What tells it from all others that the pool has or had.
+    /// The number that distinguishes it from all other workers that the pool ever had.
     pub number: u64,
-    /// What it is called; whoever comes in its place, too.
+    /// Its name, which its replacement also gets.
     pub name: String,
-    /// Its process, in that process's PID namespace.
+    /// Its process number, in that process's PID namespace.
     pub pid: u32,
-    /// Whether another process has started it. One that died is still listed.
+    /// `true` if another process started it. A dead remote worker is still listed.
     pub is_guest: bool,
-    /// Since when.
+    /// The time since it was started.
     pub age: Duration,
-    /// Whether it takes jobs.
+    /// `true` if it accepts jobs.
     pub ready: bool,
     /// The ticket of the job that it has, and for how long it has had it.
     pub job: Option<(u64, Duration)>,
-    /// How many it has done.
+    /// The number of jobs that it has done.
     pub jobs_done: u64,
 }
 
-/// A worker that ended and was not told to.
+/// A worker that ended unexpectedly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// What it was called.
+    /// Its name.
     pub worker: String,
-    /// Its process.
+    /// Its process number.
     pub pid: u32,
     /// The ticket of the job that it had, and for how long it had had it.
     pub job: Option<(u64, Duration)>,
-    /// What is known of why.
+    /// What is known about the cause.
     pub note: String,
 }
 
@@ -52,24 +52,25 @@ impl Loss {
     }
 }
 
-/// What a pool is at.
+/// The status of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Who works, and on what.
+    /// The workers and their jobs.
     pub workers: Vec<WorkerStatus>,
-    /// Jobs that no worker has begun with.
+    /// The number of jobs that no worker has begun.
     pub waiting: u64,
-    /// Workers that were started in the places of others.
+    /// The number of workers that were started as replacements.
     pub restarts: u64,
-    /// Answers to jobs that had one: done twice, or no longer wanted.
+    /// The number of answers to jobs that already had one: done twice, or no longer wanted.
     pub late_answers: u64,
-    /// Jobs that a dead pool had left at the address: see
+    /// The number of jobs that a dead pool had left at the address: see
     /// [`leftover_jobs`](super::PoolBuilder::leftover_jobs).
     pub leftover_jobs: u64,
-    /// Dead letters that the pool keeps: see [`Pool::dead_letters`](super::Pool::dead_letters).
+    /// The number of dead letters that the pool keeps: see
+    /// [`Pool::dead_letters`](super::Pool::dead_letters).
     pub dead_letters: usize,
-    /// Dead letters that were dropped because the pool's list of them was full.
+    /// The number of dead letters that were dropped because the pool's list was full.
     pub dropped_dead_letters: u64,
-    /// Why it ended, if it has.
+    /// The reason why the pool ended, if it has.
     pub ended: Option<String>,
 }

@@ -1,7 +1,7 @@
-//! Answers as a stream: for programs that keep their own table of jobs and want no ticket for each.
+//! Answers as a stream, for programs that keep their own table of jobs and need no ticket for each.
 //!
-//! Such a job is a number. What becomes of it is put into one list for all of the pool's streamed
-//! jobs, and whoever asks takes what is there. The list is bounded by the number of open jobs: at
+//! Such a job is a number. Its events go to one list for all of the pool's streamed jobs, and each
+//! call takes the events in the list. The list is bounded by the number of open jobs: there are at
 //! most two events for each.
 
 use std::collections::VecDeque;
@@ -15,25 +15,25 @@ use serde::de::DeserializeOwned;
 use super::ticket::{self, Canceller, Entry};
 use super::{JobError, Pool, PoolError};
 
-/// What became of a job that was submitted with [`Pool::submit_streamed`].
+/// An event of a job that was submitted with [`Pool::submit_streamed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobEvent {
-    /// A worker began with it, for the first time.
+    /// A worker began the job, for the first time.
     Begun {
         /// The job's number.
         job: u64,
     },
-    /// It is answered: the last event of the job.
+    /// The job is answered. This is its last event.
     Answered {
         /// The job's number.
         job: u64,
-        /// The encoded output, for [`decode_answer`], or why there is none.
+        /// The encoded output, for [`decode_answer`], or the reason why there is none.
         answer: Result<Vec<u8>, JobError>,
     },
 }
 
-/// The output in the answer of a [`JobEvent`].
+/// Decodes the output in the answer of a [`JobEvent`].
 ///
 /// # Errors
 /// The answer's own error, or [`JobError::Decode`] if it is not a value of that type.
@@ -43,7 +43,7 @@ pub fn decode_answer<T: DeserializeOwned>(
     ticket::decoded(answer)
 }
 
-/// Events that nobody has taken yet, oldest first.
+/// Events that were not taken yet, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     events: Mutex<VecDeque<JobEvent>>,
@@ -56,7 +56,7 @@ impl Stream {
         self.came.notify_all();
     }
 
-    /// Takes all events. Waits for the first, but for at most this long.
+    /// Takes all events. Waits for the first one, for at most `time`.
     fn take(&self, time: Duration) -> Vec<JobEvent> {
         let deadline = Instant::now().checked_add(time);
         let mut events = self.lock();
@@ -84,10 +84,10 @@ impl Stream {
 
 impl Pool {
     /// Submits a job without a ticket and returns its number. [`job_events`](Self::job_events)
-    /// tells what becomes of it, perhaps before this returns.
+    /// returns its events, perhaps even before this call returns.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`PoolError::Send`] if there is no room and `wait` is over.
+    /// As [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within `wait`.
     ///
     /// # Examples
     /// ```no_run
@@ -120,18 +120,18 @@ impl Pool {
         self.submit_numbered(Entry::streamed(), send)
     }
 
-    /// What became of the jobs of [`submit_streamed`](Self::submit_streamed) since this was last
-    /// asked, in the order in which it happened. Waits for at most `time` if nothing did; then it
-    /// is empty.
+    /// Returns the events of the jobs of [`submit_streamed`](Self::submit_streamed) since the last
+    /// call, in the order in which they happened. Without events it waits for at most `time`, and
+    /// may return none.
     ///
-    /// Each event is given once, to one caller. Every job is answered: at the latest, with
-    /// [`JobError::PoolEnded`], when the pool ends.
+    /// Each event is returned once, to one caller. Every job is answered: with
+    /// [`JobError::PoolEnded`] at the latest, when the pool ends.
     #[must_use = "each event is given once"]
     pub fn job_events(&self, time: Duration) -> Vec<JobEvent> {
         self.shared.tickets.stream.take(time)
     }
 
-    /// Makes a job unwanted by its number, as [`Ticket::cancel`](super::Ticket::cancel) does.
+    /// Cancels a job by its number, as [`Ticket::cancel`](super::Ticket::cancel) does.
     pub fn cancel(&self, job: u64) {
         self.shared.cancel(job);
     }

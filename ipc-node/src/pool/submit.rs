@@ -1,7 +1,7 @@
-//! Submitting jobs: a ticket is made, then its job is sent to the pool's queue.
+//! Submitting jobs: a ticket is created, then its job is sent to the pool's queue.
 //!
-//! The ticket's entry is there before the job is, so that no answer comes too early; if the job
-//! can't be sent, the entry goes.
+//! The ticket's entry exists before the job does, so that no answer arrives too early. If the job
+//! cannot be sent, the entry is removed.
 
 use std::fmt;
 use std::io;
@@ -19,13 +19,13 @@ use super::ticket::{Canceller, Entry};
 use super::wire::{Job, LENGTH_BYTES};
 use super::{Pool, PoolError, Ticket, dead_letters};
 
-/// A job that was not submitted, and why.
+/// A job that was not submitted, with the reason.
 #[derive(Error)]
 #[error("{failure}")]
 pub struct SubmitError<I> {
-    /// The job's input, as it was given.
+    /// The job's input, as it was passed.
     pub input: I,
-    /// Why. A full queue is [`PoolError::NoRoom`].
+    /// The reason. For a full queue it is [`PoolError::NoRoom`].
     pub failure: PoolError,
 }
 
@@ -38,7 +38,7 @@ impl<I> fmt::Debug for SubmitError<I> {
     }
 }
 
-/// Whether the queue of jobs is closed or gone.
+/// Returns `true` if the job queue is closed or gone.
 fn is_end(failure: &SendFailure) -> bool {
     matches!(
         failure,
@@ -47,15 +47,16 @@ fn is_end(failure: &SendFailure) -> bool {
 }
 
 impl Pool {
-    /// Has some worker run the handler `name` on `input`. Waits while the queue of jobs is full.
+    /// Submits a job: a worker runs the handler `name` on `input`. Waits while the job queue is
+    /// full.
     ///
-    /// [`try_submit`](Self::try_submit) and [`submit_timeout`](Self::submit_timeout) do not wait,
-    /// or not for ever. Dead letters take no place in the queue: see
+    /// [`try_submit`](Self::try_submit) does not wait, and [`submit_timeout`](Self::submit_timeout)
+    /// waits for a limited time. Dead letters take no room in the queue: see
     /// [`dead_letters`](Self::dead_letters).
     ///
     /// # Errors
-    /// [`PoolError::Ended`] says why there are no workers any more; `Send` that the job has no
-    /// encoding, or is too large.
+    /// [`PoolError::Ended`] if there are no workers any more, with the reason; `Send` if the job
+    /// has no encoding, or is too large.
     pub fn submit<I: Serialize, O>(&self, name: &str, input: &I) -> Result<Ticket<O>, PoolError> {
         self.submit_within(name, input, None, Wait::Forever)
     }
@@ -63,7 +64,7 @@ impl Pool {
     /// Submits a job if the queue has room for it now.
     ///
     /// # Errors
-    /// [`SubmitError`] hands the input back; a full queue is [`PoolError::NoRoom`].
+    /// [`SubmitError`] returns the input; for a full queue it contains [`PoolError::NoRoom`].
     ///
     /// # Examples
     /// ```no_run
@@ -89,7 +90,8 @@ impl Pool {
     /// Submits a job; waits for at most `time` while the queue is full.
     ///
     /// # Errors
-    /// [`SubmitError`] hands the input back; a queue that stayed full is [`PoolError::NoRoom`].
+    /// [`SubmitError`] returns the input; if the queue stayed full, it contains
+    /// [`PoolError::NoRoom`].
     pub fn submit_timeout<I: Serialize, O>(
         &self,
         name: &str,
@@ -112,8 +114,8 @@ impl Pool {
         self.submit_or_hand_back(name, input, Wait::Until(deadline))
     }
 
-    /// The same for a job that nobody wants any more if no worker has begun with it in `time`:
-    /// [`JobError::Expired`](super::JobError::Expired).
+    /// Submits a job that is no longer wanted if no worker begins it within `time`. Its answer is
+    /// then [`JobError::Expired`](super::JobError::Expired).
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -126,13 +128,13 @@ impl Pool {
         self.submit_within(name, input, Some(time), Wait::Forever)
     }
 
-    /// The same for a job with content that is not encoded: `fill` writes it where the worker will
-    /// [read it](super::Context::content), and says how much of the `room` it needed. Waits for
-    /// that room as told.
+    /// Submits a job with content that is not encoded. `fill` writes the content where the worker
+    /// will [read it](super::Context::content), and returns how much of the `room` it used. Waits
+    /// for that room as specified.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`PoolError::System`] with what `fill` says: nothing was
-    /// submitted then.
+    /// As [`submit`](Self::submit), and [`PoolError::System`] with the error of `fill`. Then
+    /// nothing was submitted.
     pub fn submit_with<I: Serialize, O>(
         &self,
         name: &str,
@@ -196,7 +198,7 @@ impl Pool {
         self.ticketed(Entry::begun_by(begin_within.and_then(deadline)), send)
     }
 
-    /// Encodes the input. What is returned sends the job under a number.
+    /// Encodes the input. The returned function sends the job under a number.
     pub(super) fn encoded<I: Serialize>(
         &self,
         name: &str,
@@ -227,7 +229,7 @@ impl Pool {
         Ok(Ticket::new(number, Arc::clone(&self.shared.tickets), pool))
     }
 
-    /// Takes a number, then has `send` send the job of that number.
+    /// Takes a number, then calls `send` to send the job under it.
     pub(super) fn submit_numbered(
         &self,
         entry: Entry,
@@ -241,8 +243,8 @@ impl Pool {
             entries.len() == 1
         };
         if was_idle {
-            // Before sending, which may wait: dead letters may fill the queue that nobody looks
-            // for.
+            // Before sending, which may wait: dead letters may fill the queue, and this wakes the
+            // supervisor, which moves them.
             self.shared.poke();
         }
         if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
@@ -259,9 +261,9 @@ impl Pool {
         Ok(number)
     }
 
-    /// What was sent while the pool ended: nobody will look.
+    /// A job that was sent while the pool ended is never handled.
     fn check_not_ended(&self, ticket: u64) -> Result<(), PoolError> {
-        // First, so that a pool that ends after this counts it.
+        // Done first, so that a pool that ends later counts the job.
         self.shared.tickets.sent(ticket);
         match self.shared.state().ended {
             Some(_) => Err(self.why_ended()),
@@ -275,23 +277,23 @@ impl Pool {
         PoolError::Ended { reason }
     }
 
-    /// The jobs that ended as dead letters, oldest first: each worker that had one died, or could
-    /// not read it. Their ids are for [`requeue_dead_letter`](Self::requeue_dead_letter) and
+    /// Returns the jobs that ended as dead letters, oldest first: each worker that had one died, or
+    /// could not read it. Their ids are for [`requeue_dead_letter`](Self::requeue_dead_letter) and
     /// [`discard_dead_letter`](Self::discard_dead_letter).
     ///
-    /// The pool keeps them itself, so they take no place in the queue of jobs. It keeps as many as
-    /// [`PoolBuilder::dead_letter_limit`](super::PoolBuilder::dead_letter_limit) says, then drops
-    /// the oldest; [`PoolStatus`](super::PoolStatus) counts those.
+    /// The pool keeps them itself, so they take no room in the job queue. It keeps up to
+    /// [`PoolBuilder::dead_letter_limit`](super::PoolBuilder::dead_letter_limit), then drops the
+    /// oldest; [`PoolStatus`](super::PoolStatus) counts those.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         self.shared.dead_letters.all()
     }
 
     /// Submits the job of a dead letter again, with all of its attempts, if the queue has room for
-    /// it now. `Ok(None)`: there is no such letter any more.
+    /// it now. Returns `Ok(None)` if there is no such letter any more.
     ///
     /// # Errors
-    /// As [`try_submit`](Self::try_submit). The letter stays then.
+    /// As [`try_submit`](Self::try_submit). The letter then stays.
     pub fn requeue_dead_letter<O>(&self, id: DeadLetterId) -> Result<Option<Ticket<O>>, PoolError> {
         let Some(letter) = self.shared.dead_letters.take(id) else {
             return Ok(None);
@@ -306,7 +308,7 @@ impl Pool {
             .inspect_err(|_| self.shared.dead_letters.put_back(letter))
     }
 
-    /// Drops a dead letter. `false`: there is no such letter any more.
+    /// Drops a dead letter. Returns `false` if there is no such letter any more.
     pub fn discard_dead_letter(&self, id: DeadLetterId) -> bool {
         self.shared.dead_letters.take(id).is_some()
     }

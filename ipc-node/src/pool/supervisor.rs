@@ -1,7 +1,8 @@
-//! The thread that has the workers: starts them, sees them end, and decides what that means.
+//! The thread that owns the workers. It starts them, notices their ends, and decides what follows.
 //!
-//! It sleeps in `poll` on the workers' pidfds, on a pipe by which others have it look, and on one that SIGTERM writes to; and
-//! until the next thing is due, if anything is. One permanent thread, for as long as the pool lasts.
+//! It sleeps in `poll` on the workers' pidfds, on a pipe through which other threads wake it, and
+//! on one that SIGTERM writes to. It also wakes at the next due time, if there is one. It is one
+//! permanent thread for the life of the pool.
 
 mod adopted;
 mod ending;
@@ -29,11 +30,11 @@ use super::state::{Shared, Worker};
 use super::ticket::JobError;
 use super::wire::Place;
 
-/// Why a pool ended, if all is well.
+/// The reason for the end of a pool without errors.
 pub(super) const DRAINED: &str = "it was drained";
-/// How often memory is looked at, pipes are tried again, and dead letters are looked at while some job's fate is open.
+/// The interval for checking memory, full pipes, and problems that are not resolved yet.
 const LOOK: Duration = Duration::from_millis(50);
-/// How soon to look again for what must be there in a moment.
+/// The interval for checking something that must happen within a moment.
 const SOON: Duration = Duration::from_millis(2);
 
 pub(super) struct Supervisor {
@@ -48,26 +49,26 @@ pub(super) struct Supervisor {
     sigterm: Option<Sigterm>,
     drain_by: Option<Instant>,
     adopted: Adopted,
-    /// Why the queue of jobs is not closed yet, though the pool drains.
+    /// The reason why the job queue is not closed yet, although the pool drains.
     not_closed: Option<ControlError>,
-    /// Workers that ended, until everything that they said was heard.
+    /// Workers that ended, until all their reports were handled.
     ended: Vec<Ended>,
-    /// How much had been heard then, and was no more since.
+    /// The number of reports handled, and the time of the last change of that number.
     silence: (u64, Instant),
-    /// Since when there is no worker, though jobs are not answered.
+    /// The time since when there is no worker, although jobs are not answered.
     alone_since: Option<Instant>,
 }
 
 /// A worker's place in the pool.
 enum Slot {
     Running(u64, Body, Option<Killed>),
-    /// To be started then.
+    /// The time at which to start a worker.
     Empty(Instant),
-    /// Not to be started any more.
+    /// No worker will be started here any more.
     Done,
 }
 
-/// Why we killed a worker.
+/// The reason why we killed a worker.
 #[derive(Clone, Debug)]
 struct Killed(String);
 
@@ -77,7 +78,7 @@ struct Ended {
     note: String,
     last_words: String,
     slot: usize,
-    /// How much will have been heard by when all was that it said.
+    /// The number of handled reports at which all reports of this worker are handled.
     said: u64,
 }
 
@@ -121,7 +122,7 @@ impl Supervisor {
         self.end(reason);
     }
 
-    /// Does what is to be done now; why the pool ends, if it does.
+    /// Does everything that is due. Returns the reason for the end of the pool, if it ends.
     fn look(&mut self) -> Option<String> {
         let now = Instant::now();
         self.hear_sigterm();
@@ -188,14 +189,14 @@ impl Supervisor {
                 name: format!("{}-{}", self.shared.place.name, index + 1),
                 ..self.shared.place.clone()
             };
-            // Known before it can say anything.
+            // Locked until the worker is in the table, so that its reports find it there.
             let mut state = self.shared.state();
             match self.program.start(&place, &self.shared.notices) {
                 Ok(body) => {
                     let so_many = self.shared.limits.workers as u64;
                     state.restarts += u64::from(start - self.first_start >= so_many);
                     let mut worker = Worker::new(place.name, body.pid());
-                    // What a guest says, only its pool hears.
+                    // Only its pool gets the reports of a remote worker.
                     worker.ready = self.shared.is_guest();
                     state.workers.insert(start, worker);
                     *slot = Slot::Running(start, body, None);
@@ -209,7 +210,7 @@ impl Supervisor {
         None
     }
 
-    /// Takes in the ends of those whose pidfd says so.
+    /// Records the ends of workers whose pidfds are readable.
     fn reap(&mut self) {
         let before = self.ended.len();
         for (index, slot) in self.places.iter_mut().enumerate() {
@@ -239,7 +240,7 @@ impl Supervisor {
                 slot: index,
                 said: 0,
             });
-            // Until it is known what this means.
+            // Until the exit handling decides what follows.
             *slot = Slot::Done;
         }
         if self.ended.len() > before && !self.shared.is_guest() {
@@ -259,7 +260,7 @@ impl Supervisor {
         self.adopted.reap(workers, now);
     }
 
-    /// Kills who takes too long, or too much.
+    /// Kills workers that exceed a limit of time or memory.
     fn keep_limits(&mut self, now: Instant) {
         let limits = &self.shared.limits;
         for slot in &mut self.places {
@@ -305,7 +306,7 @@ impl Supervisor {
         }
     }
 
-    /// Answers the jobs that were to be begun by now.
+    /// Answers the jobs that should have begun by now.
     fn expire(&self, now: Instant) {
         if !self.shared.expiring.load(Ordering::SeqCst) {
             return;
@@ -325,12 +326,12 @@ impl Supervisor {
         }
     }
 
-    /// Until something happens, or is due.
+    /// Sleeps until something happens or is due.
     fn sleep(&mut self) {
         let due = self.next_due();
         let timeout = due.map_or(PollTimeout::NONE, |due| {
             let left = due.saturating_duration_since(Instant::now());
-            // Rounded up: not to wake too early, again and again.
+            // Rounded up, so that it does not wake too early again and again.
             let millis = left.as_millis() + 1;
             PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
         });
@@ -351,7 +352,7 @@ impl Supervisor {
         }
     }
 
-    /// When to look again, if nothing happens before.
+    /// Returns the next due time.
     fn next_due(&self) -> Option<Instant> {
         let now = Instant::now();
         let limits = &self.shared.limits;
@@ -406,7 +407,7 @@ impl Supervisor {
         self.shared.state().ended = Some(reason.clone());
         let is_guest = self.shared.is_guest();
         if !is_guest {
-            // No more jobs, and nobody waits to submit one.
+            // No more jobs are accepted, and no thread waits to submit one.
             let _ = self.shared.queues.jobs.transport().close();
         }
         for slot in &self.places {
@@ -415,7 +416,8 @@ impl Supervisor {
             }
         }
         if !is_guest {
-            // Now, since a thread that waits for a job ends by that. Closed, too: somebody may have removed its file before.
+            // Closed now, because that ends a thread worker that waits for a job. Closing also
+            // helps if another process had already removed the queue's file.
             let _ = self.shared.queues.answers.transport().close();
             let last_stats = self.shared.queues.stats().ok();
             self.shared.state().last_stats = last_stats;

@@ -1,7 +1,8 @@
-//! One worker that is a thread of the pool's process, as its pool sees it.
+//! A worker that is a thread of the pool's process, as its pool sees it.
 //!
-//! A thread can't be killed: it is told to end, and does so at its next word to the pool, as if it had died there. One that says
-//! nothing goes on, and nobody waits long for it.
+//! A thread cannot be killed. It is told to end, and does so at its next call to the pool, as if it
+//! had died there. A thread that makes no call continues, and the pool waits only a short time for
+//! it.
 
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,7 +18,7 @@ use super::notices::Notices;
 use super::wire::Place;
 use super::worker::{Handlers, Ties};
 
-/// For one that is to end. It may be long at its job.
+/// The wait for a thread that should end, because its job may take long.
 const PATIENCE_MS: u16 = 1000;
 const FAILED: i32 = 1 << 8;
 const KILLED: i32 = 9;
@@ -27,7 +28,7 @@ const KILLED: i32 = 9;
 pub(super) struct Thread {
     handle: Option<JoinHandle<Result<(), String>>>,
     killed: Arc<AtomicBool>,
-    /// Its end is the thread's.
+    /// Its pipe ends when the thread ends.
     ended: PipeReader,
     last_words: String,
 }
@@ -63,7 +64,7 @@ impl Thread {
         self.killed.store(true, Ordering::Relaxed);
     }
 
-    /// How it ended, once it has.
+    /// Returns how it ended, after its end.
     pub(super) fn reap(&mut self) -> ExitStatus {
         let status = match self.handle.take().map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => 0,

@@ -1,6 +1,6 @@
-//! What is known of each job, and the ticket that its submitter holds.
+//! The state of each job, and the ticket that its submitter holds.
 //!
-//! The first answer to a job is its answer; whatever comes later is counted and dropped.
+//! The first answer to a job counts. Later ones are counted and dropped.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,38 +14,37 @@ use thiserror::Error;
 
 use super::stream::{JobEvent, Stream};
 
-/// Why a job has no result.
+/// The reason why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// The handler said so, panicked, or is unknown to the worker.
+    /// The handler returned an error, panicked, or is unknown to the worker.
     #[error("the job failed{}: {message}", at_attempt(*attempts))]
     Failed {
-        /// What it said.
+        /// The message of the error or panic.
         message: String,
-        /// Number of attempts made, this last one included: see
-        /// [`RetryPolicy`](super::RetryPolicy).
+        /// The number of attempts, including the last one: see [`RetryPolicy`](super::RetryPolicy).
         attempts: u8,
     },
-    /// Each worker that had it died. It is a dead letter now.
+    /// Every worker that had the job died. It is a dead letter now.
     #[error("each of the {attempts} workers that had the job died, the last of {}: {note}", signal_name(*signal))]
     Crashed {
-        /// The signal that ended the last one; `None`: it exited by itself.
+        /// The signal that ended the last one; `None` if it exited by itself.
         signal: Option<i32>,
-        /// How many workers had it.
+        /// The number of workers that had it.
         attempts: u8,
-        /// What is known of why.
+        /// What is known about the cause.
         note: String,
     },
     /// It is a dead letter for another reason.
     #[error("the job was given up at attempt {attempts}: {why}")]
     GivenUp {
-        /// How often it was begun, or taken.
+        /// The number of times that it was begun, or taken.
         attempts: u8,
-        /// How the last time ended.
+        /// How the last attempt ended.
         why: String,
     },
-    /// It took longer than the pool's job time-out. Its worker was killed.
+    /// It took longer than the pool's job time-out, and its worker was killed.
     #[error("the job was not done within {after:?}; its worker was killed")]
     TimedOut {
         /// The time-out.
@@ -57,25 +56,25 @@ pub enum JobError {
     /// It was not begun in time.
     #[error("the job was not begun within {after:?}")]
     Expired {
-        /// The time.
+        /// The time limit.
         after: Duration,
     },
-    /// The pool ended before it was done.
+    /// The pool ended before the job was done.
     #[error("the pool ended before the job was done: {reason}")]
     PoolEnded {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It was not submitted by the [stream](super::Pool::map) that it belongs to.
+    /// The [stream](super::Pool::map) to which the job belongs did not submit it.
     #[error("the job was not submitted: {reason}")]
     NotSubmitted {
-        /// Why, as [`PoolError`](super::PoolError) says it.
+        /// The reason, in the words of [`PoolError`](super::PoolError).
         reason: String,
     },
-    /// The answer is no value of the ticket's type.
+    /// The answer is not a value of the ticket's type.
     #[error("the answer can't be read as the wanted type: {message}")]
     Decode {
-        /// What is wrong.
+        /// The decoder's message.
         message: String,
     },
 }
@@ -95,29 +94,29 @@ fn signal_name(signal: Option<i32>) -> String {
         .map_or_else(|_| format!("signal {number}"), |signal| signal.to_string())
 }
 
-/// A job's bytes, or why there are none.
+/// A job's encoded result, or the reason why there is none.
 pub(super) type Answer = Result<Vec<u8>, JobError>;
 
-/// What is known of one job whose answer was not fetched.
+/// The state of a job whose answer was not fetched.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     pub answer: Option<Answer>,
-    /// Some worker began with it.
+    /// A worker began the job.
     pub begun: bool,
-    /// By when it must have begun, and how long that was.
+    /// The time by which it must have begun, and how long the limit was.
     pub begin_by: Option<(Instant, Duration)>,
-    /// How far it said it is.
+    /// The progress that it reported.
     pub progress: (u64, u64),
-    /// Its job is in the queue, or was: it is owed an answer.
+    /// Its job was put into the queue, so it must be answered.
     sent: bool,
-    /// Nobody has the ticket any more.
+    /// Its ticket was dropped.
     abandoned: bool,
-    /// There is no ticket: what becomes of the job goes to the stream.
+    /// The job has no ticket: its events go to the stream.
     pub is_streamed: bool,
 }
 
 impl Entry {
-    /// Of a job that was not begun, and must be by then, if that is said.
+    /// Creates the entry of a job that was not begun, with the time by which it must be, if any.
     pub(super) fn begun_by(begin_by: Option<(Instant, Duration)>) -> Self {
         Self {
             begin_by,
@@ -125,7 +124,7 @@ impl Entry {
         }
     }
 
-    /// Of a job without a ticket.
+    /// Creates the entry of a job without a ticket.
     pub(super) fn streamed() -> Self {
         Self {
             is_streamed: true,
@@ -138,9 +137,9 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
     entries: Mutex<HashMap<u64, Entry>>,
-    /// Something was answered.
+    /// Notified when a job is answered.
     answered: Condvar,
-    /// What became of jobs that have no tickets. Locked while the entries are, or alone.
+    /// The events of jobs without tickets. Locked while the entries are locked, or alone.
     pub stream: Stream,
 }
 
@@ -149,14 +148,14 @@ impl Tickets {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The job of this ticket was sent.
+    /// Records that the job of this ticket was sent.
     pub(super) fn sent(&self, ticket: u64) {
         if let Some(entry) = self.lock().get_mut(&ticket) {
             entry.sent = true;
         }
     }
 
-    /// A job that was sent and whose ticket nobody has.
+    /// Adds a job that was sent and has no ticket.
     pub(super) fn adopt(&self, ticket: u64) {
         let entry = Entry {
             sent: true,
@@ -166,7 +165,7 @@ impl Tickets {
         self.lock().insert(ticket, entry);
     }
 
-    /// Whether a job has a ticket and no answer.
+    /// Returns `true` if a job has a ticket and no answer.
     pub(super) fn is_unanswered(&self, ticket: u64) -> bool {
         let entries = self.lock();
         entries
@@ -174,13 +173,13 @@ impl Tickets {
             .is_some_and(|entry| entry.answer.is_none())
     }
 
-    /// The number of jobs that were sent and not answered.
+    /// Returns the number of jobs that were sent and not answered.
     pub(super) fn unanswered(&self) -> usize {
         let owed = |entry: &&Entry| entry.sent && entry.answer.is_none();
         self.lock().values().filter(owed).count()
     }
 
-    /// Answers a job, unless it was answered before; whether this was the first answer.
+    /// Answers a job, unless it was answered before. Returns `true` if this was the first answer.
     pub(super) fn answer(
         &self,
         entries: &mut HashMap<u64, Entry>,
@@ -208,13 +207,13 @@ impl Tickets {
         true
     }
 
-    /// Takes an answer that is there.
+    /// Takes an answer, if there is one.
     fn fetch(entries: &mut HashMap<u64, Entry>, ticket: u64) -> Option<Answer> {
         entries.get(&ticket)?.answer.as_ref()?;
         entries.remove(&ticket)?.answer
     }
 
-    /// Waits until `ready` finds something, or until then.
+    /// Waits until `ready` finds something, or until the deadline.
     fn wait_for<R>(
         &self,
         deadline: Option<Instant>,
@@ -239,13 +238,13 @@ impl Tickets {
     }
 }
 
-/// What a ticket asks of its pool.
+/// The pool, as its tickets see it.
 pub(super) trait Canceller: Send + Sync {
-    /// Makes the job unwanted.
+    /// Cancels the job.
     fn cancel(&self, ticket: u64);
 }
 
-/// A job that was submitted. Dropped, the job goes on, and its answer is dropped, too.
+/// A submitted job. If the ticket is dropped, the job continues, and its answer is dropped.
 #[must_use = "a job's answer, or its failure, is learned by waiting"]
 pub struct Ticket<T> {
     number: u64,
@@ -264,13 +263,13 @@ impl<T> Ticket<T> {
         }
     }
 
-    /// Its number, which no other job of the pool has.
+    /// Returns its number, which no other job of the pool has.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether the answer is there.
+    /// Returns `true` if the answer has arrived.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let entries = self.tickets.lock();
@@ -279,7 +278,8 @@ impl<T> Ticket<T> {
             .is_some_and(|entry| entry.answer.is_some())
     }
 
-    /// What the job said last of how far it is: so much of so much; zeroes if it said nothing.
+    /// Returns the last progress that the job reported: the part done and the total. Both are zero
+    /// without a report.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
         let entries = self.tickets.lock();
@@ -288,22 +288,23 @@ impl<T> Ticket<T> {
             .map_or((0, 0), |entry| entry.progress)
     }
 
-    /// Whether some worker has begun with it, as far as the pool has heard.
+    /// Returns `true` if the pool knows that a worker began the job.
     #[must_use]
     pub fn is_begun(&self) -> bool {
         let entries = self.tickets.lock();
         entries.get(&self.number).is_some_and(|entry| entry.begun)
     }
 
-    /// Makes the job unwanted: [`JobError::Cancelled`] is its answer, unless it has one. If it was not begun it never is; if
-    /// it runs, its handler is told, and its worker killed after the pool's grace, that worker only.
+    /// Cancels the job: [`JobError::Cancelled`] is its answer, unless it already has one. A job
+    /// that was not begun never begins. The handler of a running job is told, and its worker is
+    /// killed after the pool's grace time. Other workers are not affected.
     pub fn cancel(&self) {
         self.pool.cancel(self.number);
     }
 }
 
 impl<T: DeserializeOwned> Ticket<T> {
-    /// Waits for the answer, however long it takes. Ends also if workers die, or the pool.
+    /// Waits for the answer, without a limit. Also ends if workers die, or the pool.
     ///
     /// # Errors
     /// [`JobError`] says why there is no result.
@@ -315,7 +316,8 @@ impl<T: DeserializeOwned> Ticket<T> {
         decoded(answer.unwrap_or(Err(JobError::Cancelled)))
     }
 
-    /// Waits for the answer at most so long; `Err` gives the ticket back if it did not come.
+    /// Waits for the answer, for at most `time`. `Err` returns the ticket if the answer did not
+    /// arrive.
     ///
     /// # Errors
     /// The ticket.
@@ -329,7 +331,8 @@ impl<T: DeserializeOwned> Ticket<T> {
     }
 }
 
-/// The answers to these jobs in the order in which they come, each with its place among the tickets given.
+/// Returns the answers to these jobs in the order in which they arrive, each with the position of
+/// its ticket.
 pub fn as_completed<T: DeserializeOwned>(
     tickets: impl IntoIterator<Item = Ticket<T>>,
 ) -> impl Iterator<Item = (usize, Result<T, JobError>)> {
@@ -345,39 +348,39 @@ pub fn as_completed<T: DeserializeOwned>(
     })
 }
 
-/// Tickets whose answers are waited for all at once, while more may be added.
+/// Tickets whose answers are awaited together, while more tickets may be added.
 #[derive(Debug)]
 pub struct OpenTickets<T> {
     tickets: HashMap<u64, Ticket<T>>,
 }
 
 impl<T> OpenTickets<T> {
-    /// Adds one, of the same pool as the others.
+    /// Adds a ticket of the same pool as the others.
     pub fn push(&mut self, ticket: Ticket<T>) {
         self.tickets.insert(ticket.number, ticket);
     }
 
-    /// How many were not answered yet.
+    /// Returns the number of unanswered tickets.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tickets.len()
     }
 
-    /// Whether all were answered.
+    /// Returns `true` if all tickets were answered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tickets.is_empty()
     }
 
-    /// Those that were not.
+    /// Iterates over the unanswered tickets.
     pub fn iter(&self) -> impl Iterator<Item = &Ticket<T>> {
         self.tickets.values()
     }
 }
 
 impl<T: DeserializeOwned> OpenTickets<T> {
-    /// Waits for the next answer, at most so long: the ticket's number, and the answer. `None` if none came, or there is no ticket
-    /// left.
+    /// Waits for the next answer, for at most `within`. Returns the ticket's number and the answer,
+    /// or `None` if no answer arrived or no ticket is left.
     pub fn next(&mut self, within: Option<Duration>) -> Option<(u64, Result<T, JobError>)> {
         let table = Arc::clone(&self.tickets.values().next()?.tickets);
         let deadline = within.and_then(|time| Instant::now().checked_add(time));
@@ -392,7 +395,7 @@ impl<T: DeserializeOwned> OpenTickets<T> {
     }
 }
 
-/// None yet.
+/// No tickets.
 impl<T> Default for OpenTickets<T> {
     fn default() -> Self {
         Self {
@@ -408,7 +411,7 @@ pub(super) fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError
     })
 }
 
-/// A ticket gone, its job's entry is of no use once it is answered.
+/// Without its ticket, the entry of an answered job is useless.
 impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
         let mut entries = self.tickets.lock();

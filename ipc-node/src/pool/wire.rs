@@ -1,7 +1,7 @@
-//! What a pool and its workers tell each other.
+//! The messages between a pool and its workers.
 //!
-//! Jobs and answers travel through two queues of the pool's own, over whichever transport. A worker learns from its environment
-//! where they are and who it is.
+//! Jobs and answers travel through two queues of the pool, over any transport. A worker's
+//! environment tells it where they are and which worker it is.
 
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use super::retry::Attempts;
 
 /// The environment variable that makes a process a worker.
 pub(super) const PLACE: &str = "IPC_POOL_WORKER";
-/// Set in the numbers of those that another process than the pool's has started.
+/// Set in the numbers of workers that a process other than the pool's started.
 pub(super) const GUEST: u64 = 1 << 63;
-/// How long the note is that says how much of a job's room its content takes.
+/// The length of the field with the size of a job's content, within the room for it.
 pub(super) const LENGTH_BYTES: usize = 4;
 
-/// A job on its way to a worker. Behind it may be content: room for it, and at the very end how much of that is used.
+/// A job on its way to a worker. Content may follow it: room for the content, and at the very end
+/// the size of the part that is used.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub ticket: u64,
@@ -27,17 +28,17 @@ pub(super) struct Job {
     pub attempts: Attempts,
 }
 
-/// What a worker says.
+/// A report of a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Which start of a worker says it.
+    /// The start number of the worker.
     pub start: u64,
     pub what: What,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum What {
-    /// It takes jobs from now on.
+    /// The worker accepts jobs from now on.
     Ready {
         name: String,
         pid: u32,
@@ -62,30 +63,30 @@ pub(super) enum What {
         attempt: u8,
         why: String,
     },
-    /// It will not run this one: nobody wants it any more.
+    /// The worker will not run this job, because it is no longer wanted.
     Skipped {
         ticket: u64,
     },
-    /// It has done as many jobs as it may, or was told to, and ends.
+    /// The worker has done its maximum number of jobs, or was told to end, and ends now.
     Leaving,
 }
 
-/// Where a pool's queues are, and who a worker is.
+/// The location of a pool's queues, and the identity of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The address of the pool: those of its queues are made from it.
+    /// The address of the pool, from which those of its queues are derived.
     pub address: String,
     pub start: u64,
-    /// What the worker is called; whoever comes in its place, too.
+    /// The name of the worker, which its replacement also gets.
     pub name: String,
-    /// After how many jobs the worker ends; 0: never.
+    /// The number of jobs after which the worker ends; 0 means never.
     pub max_jobs: u64,
-    /// The worker renews its lease by itself: it is this long.
+    /// The duration of the lease, if the worker renews it by itself.
     pub keep_alive: Option<Duration>,
 }
 
 impl Place {
-    /// That of a pool's queues, without a worker.
+    /// Returns the location of a pool's queues, without a worker.
     pub(super) fn of_pool(address: String) -> Self {
         Self {
             address,
@@ -104,12 +105,12 @@ impl Place {
         queue_at(&self.address, "answers")
     }
 
-    /// Whether it works for a pool that another process has.
+    /// Returns `true` if it works for a pool of another process.
     pub(super) fn is_guest(&self) -> bool {
         self.start & GUEST != 0
     }
 
-    /// For the environment of a worker.
+    /// Returns the text for a worker's environment.
     pub(super) fn to_text(&self) -> String {
         let Self {
             address,
@@ -119,7 +120,7 @@ impl Place {
             keep_alive,
         } = self;
         let alive_ms = keep_alive.map_or(0, |time| time.as_millis());
-        // Last what may have blanks in it.
+        // The address comes last, because it may contain blanks.
         format!("{start} {max_jobs} {alive_ms} {name} {address}")
     }
 
@@ -136,15 +137,15 @@ impl Place {
         })
     }
 
-    /// Whether there is a pool. One that does not answer counts as there.
+    /// Returns `true` if there is a pool. One that does not answer counts as existing.
     pub(super) fn exists(&self) -> bool {
         !matches!(open(&self.jobs()), Err(QueueError::NotFound { .. }))
     }
 
-    /// Removes the pool's queues, as many of them as possible. `false`: they were gone already.
+    /// Removes as many of the pool's queues as possible. Returns `false` if they were already gone.
     ///
     /// # Errors
-    /// [`ControlError`] if one of them is still there, or may be.
+    /// [`ControlError`] if one of them still exists, or may.
     pub(super) fn remove_all(&self) -> Result<bool, ControlError> {
         let jobs = ipc_queue::remove(self.jobs());
         let answers = ipc_queue::remove(self.answers());
@@ -152,18 +153,19 @@ impl Place {
     }
 }
 
-/// The address of one of the queues of the pool at `address`: before what an address may have behind its path.
+/// Returns the address of a queue of the pool at `address`. The name is inserted before the options
+/// after the path.
 fn queue_at(address: &str, name: &str) -> String {
     let (path, rest) = address.split_at(address.find('?').unwrap_or(address.len()));
     format!("{path}.{name}{rest}")
 }
 
-/// An existing queue of the pool.
+/// Opens an existing queue of the pool.
 pub(super) fn open(address: &str) -> Result<ByteQueue, QueueError> {
     QueueOptions::new().mode(OpenMode::Open).open_bytes(address)
 }
 
-/// The content behind a job, if there is any.
+/// Returns the content after a job, if there is any.
 pub(super) fn content(behind: &[u8]) -> Option<&[u8]> {
     let Some((room, length)) = behind.split_last_chunk::<LENGTH_BYTES>() else {
         return behind.is_empty().then_some(behind);

@@ -1,9 +1,10 @@
-//! The worker's side of a pool: runs handlers by name, in a process of its own or a thread of the pool's.
+//! The worker's side of a pool: runs handlers by name, in a process of its own or in a thread of
+//! the pool's process.
 //!
-//! A process ends with its pool, and so does what it started: see `lifeline`.
+//! A process ends with its pool, and so do the programs it started: see `lifeline`.
 //!
-//! An answer is published before its job is acked. Killed in between, the worker leaves a job that runs again, and
-//! a second answer, which the pool drops.
+//! A worker publishes an answer before it acks the job. If it is killed in between, the job runs
+//! again and causes a second answer, which the pool drops.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ use super::patience::{self, Patience, may_pass};
 use super::retry::Attempts;
 use super::wire::{self, Job, PLACE, Place, Report, What};
 
-/// What a worker can do, by name. The same set in the program that has the pool and in its workers.
+/// The handlers of a worker, by name. The pool's program and its workers need the same set.
 ///
 /// ```no_run
 /// use ipc_node::pool::{Handlers, Pool};
@@ -56,7 +57,7 @@ const PANICKED: i32 = 101;
 type Run = dyn Fn(&[u8], &Context<'_>) -> Result<Vec<u8>, Failure> + Send + Sync;
 type Trouble = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a handler may ask and say about the job that it works on.
+/// A handler's access to the job that it runs.
 pub struct Context<'a> {
     hold: Hold<'a>,
     worker: &'a Worker,
@@ -66,10 +67,10 @@ pub struct Context<'a> {
     is_final: Cell<bool>,
 }
 
-/// How an attempt at a job failed.
+/// The way in which an attempt at a job failed.
 #[derive(Debug)]
 enum Failure {
-    /// The job can't be begun, or its output not be sent: trying again would not help.
+    /// The job cannot be begun, or its output cannot be sent: another attempt would not help.
     Unfit(String),
     /// The handler's error.
     Error(String),
@@ -80,7 +81,7 @@ enum Failure {
 /// The right to a job's message.
 enum Hold<'a> {
     Lent(&'a ByteDelivery<'a>),
-    /// Its lease is renewed in the background, too.
+    /// Its lease is also renewed in the background.
     Kept,
 }
 
@@ -93,7 +94,7 @@ struct Worker {
     kept: Arc<Kept>,
 }
 
-/// What ties a worker to its pool.
+/// The connection between a worker and its pool.
 pub(super) enum Ties {
     Process(Arc<Inbox<PipeReader>>),
     Thread {
@@ -102,36 +103,36 @@ pub(super) enum Ties {
     },
 }
 
-/// A message whose lease is renewed for as long as it is here.
+/// A message whose lease is renewed while it is here.
 #[derive(Default)]
 struct Kept(Mutex<Option<OwnedByteDelivery>>);
 
-/// What a thread's panic carries that ends it as a SIGKILL ends a process.
+/// The payload of a panic that ends a thread as SIGKILL ends a process.
 struct ThreadKilled;
 
-/// What becomes of a job's message.
+/// The way to settle a job's message.
 #[derive(Clone)]
 enum End {
     Ack,
     Bury,
-    /// It is to be tried again; with the reason.
+    /// To be tried again, with the reason.
     Retry(String),
-    /// It was the word to leave.
+    /// The message was the request to end.
     Leave,
 }
 
 impl Handlers {
-    /// None yet.
+    /// Returns an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Handles jobs of this name with `run`, which gets the job's input, and what to ask and say meanwhile. Replaces what
-    /// had the name before.
+    /// Adds the handler `run` for jobs with this name. It gets the job's input and a [`Context`].
+    /// Replaces an earlier handler of that name.
     ///
-    /// An error is the job's answer, and so is a panic, unless the pool
-    /// [tries again](super::PoolBuilder::retry); a crash of the process is tried again.
+    /// An error or a panic is the job's answer, unless the pool [tries
+    /// again](super::PoolBuilder::retry). A crash of the process is tried again.
     pub fn add<I, O, E>(
         &mut self,
         name: &str,
@@ -152,22 +153,23 @@ impl Handlers {
         self
     }
 
-    /// In a process that a pool started, works until the pool ends, and does not return. In any other, returns at once.
+    /// In a process that a pool started, works until the pool ends, and does not return. In any
+    /// other process, returns at once.
     ///
-    /// Call it first in `main`, before anything is started or opened. What is no transport of `ipc-queue`'s own is to be
-    /// [registered](ipc_queue::transport::register) before it.
+    /// Call it first in `main`, before anything is started or opened. Only transports of other
+    /// crates must be [registered](ipc_queue::transport::register) before.
     pub fn work_if_worker(&self) {
         if let Some(code) = self.work_to_end() {
             process::exit(code);
         }
     }
 
-    /// As [`work_if_worker`](Self::work_if_worker), but returns in a worker, too, when its work is
-    /// done: with the exit code that the process is to end with. `None`: this is not a worker.
+    /// As [`work_if_worker`](Self::work_if_worker), but also returns in a worker when its work is
+    /// done, with the exit code for the process. Returns `None` if this is not a worker.
     ///
     /// For programs that have something to do at their end, such as an interpreter's `atexit`. End
-    /// the process soon: the pool waits for that. What the worker started was killed. It does not
-    /// return if the pool was killed: then the process ends at once.
+    /// the process soon after, because the pool waits for that. The programs that the worker
+    /// started were killed. If the pool was killed, this does not return: the process ends at once.
     ///
     /// ```no_run
     /// # let handlers = ipc_node::pool::Handlers::new();
@@ -192,7 +194,7 @@ impl Handlers {
             }
         };
         let ties = Ties::Process(Arc::clone(&inbox));
-        // A panic must not get past what ends the programs that this worker started.
+        // A panic must not skip the code that ends the programs which this worker started.
         let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(place, ties)));
         let code = match worked {
             Ok(Ok(())) => 0,
@@ -206,7 +208,7 @@ impl Handlers {
         Some(code)
     }
 
-    /// Works until the pool ends, or this worker does.
+    /// Works until the pool ends, or until this worker has to end.
     pub(super) fn work(&self, place: Place, ties: Ties) -> Result<(), Trouble> {
         let mut patience = Patience::at(&place);
         let jobs = open(&place.jobs(), &mut patience)?;
@@ -277,9 +279,10 @@ impl Handlers {
         };
         let Err(error) = settled else { return Ok(end) };
         match error.failure {
-            // Too slow without a sign of life: another worker has the job, had it, or will have it.
+            // The lease was lost without a sign of life: another worker has the job, had it, or
+            // will have it.
             SettleFailure::LeaseLost
-            // The next request tells whether the queue is gone.
+            // The next call finds out whether the queue is gone.
             | SettleFailure::Unavailable(Unavailable::Transport { .. }) => Ok(end),
             _ => Err(error.into()),
         }
@@ -349,7 +352,7 @@ impl Handlers {
 }
 
 impl Failure {
-    /// Whether the job is tried again, rather than answered.
+    /// Returns `true` if the job is tried again, rather than answered.
     fn is_retried(&self, attempts: Attempts, context: &Context<'_>) -> bool {
         let limit = match self {
             Self::Unfit(_) => return false,
@@ -376,14 +379,14 @@ impl Worker {
         let report = codec::encode(&report)?;
         loop {
             match self.answers.send_timeout(&report, patience::LIMIT) {
-                // Full: the pool is slow, or stopped.
+                // The queue is full, because the pool is slow or stopped.
                 Err(SendTimeoutError::TimedOut { .. }) => {}
                 said => return Ok(said.map(drop)?),
             }
         }
     }
 
-    /// An answer that the queue can't carry is said to be so.
+    /// Sends an answer. If the queue cannot carry it, sends that error instead.
     fn answer(
         &self,
         ticket: u64,
@@ -405,7 +408,7 @@ impl Worker {
         }
     }
 
-    /// Whether it just stops when its pool's queues are gone.
+    /// Returns `true` if the worker just stops when its pool's queues are gone.
     fn outlives_its_pool(&self) -> bool {
         self.place.is_guest() || matches!(self.ties, Ties::Thread { .. })
     }
@@ -414,14 +417,14 @@ impl Worker {
         if let Ties::Thread { killed, .. } = &self.ties
             && killed.load(Ordering::Relaxed)
         {
-            // A panic like any other for what is held, but nothing to print.
+            // For the values on the stack this is a normal panic, but it prints nothing.
             panic::resume_unwind(Box::new(ThreadKilled));
         }
     }
 }
 
 impl Ties {
-    /// Whether the job is not to be begun: looks first at what the pool has said until now.
+    /// Returns `true` if the job must not begin. Reads the pool's notices first.
     fn says_unwanted(&self, ticket: u64) -> bool {
         if let Self::Process(inbox) = self {
             inbox.look();
@@ -444,7 +447,7 @@ impl Kept {
 
     fn renew(&self, lease: Duration) {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is lost is met when the job ends.
+        // A lost lease is noticed when the job ends.
         let _ = held.as_ref().map(|held| held.extend(lease));
     }
 
@@ -460,10 +463,10 @@ impl Kept {
 }
 
 impl Context<'_> {
-    /// Says how far the job is, and that the worker is well: its lease begins anew.
+    /// Reports the job's progress, which is also a sign of life: the lease starts again.
     ///
-    /// Errors of the queue are none of the handler's business, and are met when the job ends. A worker that is a thread, and was
-    /// to be killed, ends here.
+    /// Errors of the queue are not reported here, but noticed when the job ends. A worker that is a
+    /// thread and should be killed ends in this call.
     pub fn progress(&self, done: u64, of: u64) {
         self.worker.die_if_killed();
         let ticket = self.ticket;
@@ -477,39 +480,42 @@ impl Context<'_> {
         }
     }
 
-    /// Whether nobody wants the answer any more. Who does not stop then is killed after the pool's grace. A worker that is a
-    /// thread, and was to be killed, ends here. A guest is never told.
+    /// Returns `true` if the answer is no longer wanted. A handler that does not stop is killed
+    /// after the pool's grace time. A worker that is a thread and should be killed ends in this
+    /// call. A remote worker never learns of a cancellation.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.worker.die_if_killed();
         self.worker.ties.said_unwanted(self.ticket)
     }
 
-    /// Says that trying again would not help: if this attempt fails, that is the job's answer.
+    /// Declares that another attempt would not help: if this attempt fails, the failure is the
+    /// job's answer.
     pub fn do_not_retry(&self) {
         self.is_final.set(true);
     }
 
-    /// How often the job was begun, this time included.
+    /// Returns how often the job was begun, including this time.
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.attempt
     }
 
-    /// What was [submitted with it](super::Pool::submit_with), read where it arrived: with shared memory, where it was written.
+    /// Returns the content [submitted with the job](super::Pool::submit_with). It is read where it
+    /// arrived: in shared memory, where it was written.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         self.content
     }
 
-    /// What this worker is called; those that had its place before, too.
+    /// Returns this worker's name, which the workers before it in its place also had.
     #[must_use]
     pub fn worker(&self) -> &str {
         &self.worker.place.name
     }
 }
 
-/// A queue of the pool, once it can be reached.
+/// Opens a queue of the pool, once it is in reach.
 fn open(address: &str, patience: &mut Patience) -> Result<ByteQueue, QueueError> {
     loop {
         match wire::open(address) {
@@ -519,12 +525,12 @@ fn open(address: &str, patience: &mut Patience) -> Result<ByteQueue, QueueError>
     }
 }
 
-/// Renews the leases of a worker's jobs, for as long as there is the worker.
+/// Renews the leases of a worker's jobs as long as the worker exists.
 fn renew_leases(kept: &Arc<Kept>, lease: Duration) -> io::Result<()> {
     let kept: Weak<Kept> = Arc::downgrade(kept);
     let renew = move || {
         loop {
-            // Two may come late, or get lost.
+            // A third of the lease, so that two renewals may be late or lost.
             thread::sleep(lease / 3);
             let Some(kept) = kept.upgrade() else {
                 return;
@@ -536,7 +542,8 @@ fn renew_leases(kept: &Arc<Kept>, lease: Duration) -> io::Result<()> {
     named.spawn(renew).map(drop)
 }
 
-/// Writes to standard error, whose other end is the pool's: `eprintln` would panic if that is gone.
+/// Writes to standard error, whose other end the pool reads. `eprintln` would panic if the pool is
+/// gone.
 fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,10 +1,10 @@
-//! Two shapes side by side.
+//! A comparison of two shapes.
 
-/// The lines of both shapes, in one list: `-` only in the first, `+` only in the second.
+/// Returns the lines of both shapes as one list: `-` marks lines only in the first, `+` lines only
+/// in the second.
 pub(crate) fn difference(old: &str, new: &str) -> String {
     let (old, new) = (lines(old), lines(new));
-    // common[i][j]: the number of equal lines in the longest common subsequence of old[i..] and
-    // new[j..].
+    // `common[i][j]` is the length of the longest common subsequence of `old[i..]` and `new[j..]`.
     let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
@@ -32,7 +32,7 @@ pub(crate) fn difference(old: &str, new: &str) -> String {
     text
 }
 
-/// A shape with each field and each variant on a line of its own.
+/// Splits a shape into lines, one for each field and each variant.
 fn lines(shape: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut open = Vec::new();
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_moved_is_shown_where_it_was_and_where_it_is() {
+    fn a_moved_field_is_shown_at_its_old_and_its_new_place() {
         let (old, new) = (
             "{from: str, to: str, n: (u8, u8)}",
             "{to: str, from: str, n: (u8, u8)}",

@@ -1,4 +1,4 @@
-//! A deserializer that produces sample values of a type, other ones at each try.
+//! A deserializer that produces sample values of a type, different ones on each run.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-/// Which sample is given at which place of a run: the digits of a number that is counted up, the
-/// last place first.
+/// The sample chosen at each place of a run. The choices are the digits of a counter; the last
+/// place is the lowest digit.
 #[derive(Debug, Default)]
 pub(super) struct Choices {
-    /// The choice at each place that the run came to, and how many there are.
+    /// The choice at each place that the run reached, and the number of choices there.
     made: Vec<(usize, usize)>,
     at: usize,
-    /// The structs and enums around the present place: name, and address of the list of names in
-    /// it.
+    /// The enclosing structs and enums: the name of each, and the address of its list of field or
+    /// variant names.
     around: Vec<(&'static str, usize)>,
 }
 
 impl Choices {
-    /// Before a run.
+    /// Prepares for a run.
     pub(super) fn rewind(&mut self) {
         self.at = 0;
         self.around.clear();
@@ -32,9 +32,9 @@ impl Choices {
         self.made.clear();
     }
 
-    /// After a run: other choices for the next one. `false`: all were tried.
+    /// Selects other choices for the next run. Returns `false` when all were tried.
     pub(super) fn advance(&mut self) -> bool {
-        // What the run did not come to has not been tried.
+        // Choices at places that the run did not reach have not been tried.
         self.made.truncate(self.at);
         while let Some((choice, most)) = self.made.pop() {
             if choice + 1 < most {
@@ -55,7 +55,7 @@ impl Choices {
     }
 }
 
-/// The samples. Common ones first; each is there because some type accepts nothing before it.
+/// The sample values, common ones first. Each exists because some type accepts none before it.
 pub(super) mod sample {
     use super::Choices;
 
@@ -99,7 +99,7 @@ pub(super) mod sample {
     }
 }
 
-/// A run that ended early.
+/// The error of a run that ended early.
 #[derive(Debug)]
 pub(super) struct Failed(String);
 
@@ -123,7 +123,7 @@ impl de::Error for Failed {
     }
 }
 
-/// Produces one value.
+/// A deserializer that produces one value.
 pub(super) struct Producer<'c> {
     choices: &'c mut Choices,
 }
@@ -133,15 +133,16 @@ impl<'c> Producer<'c> {
         Self { choices }
     }
 
-    /// `len` further values, within this one.
-    fn parts(self, len: usize) -> Parts<'c> {
-        Parts {
+    /// A producer of `len` values within this one.
+    fn parts(self, len: usize) -> ProducedParts<'c> {
+        ProducedParts {
             choices: self.choices,
             left: len,
         }
     }
 
-    /// Within a struct or an enum. A smallest value of a type contains no value of the same type.
+    /// Produces a value within a struct or an enum. Refuses recursion: a smallest value of a type
+    /// never contains a value of the same type.
     fn within<R>(
         self,
         name: &'static str,
@@ -150,7 +151,7 @@ impl<'c> Producer<'c> {
     ) -> Result<R, Failed> {
         let identity = (name, parts.as_ptr() as usize);
         if self.choices.around.contains(&identity) {
-            return Err(Failed::new("a type that contains itself, without end"));
+            return Err(Failed::new("the type contains itself without end"));
         }
         self.choices.around.push(identity);
         let depth = self.choices.around.len();
@@ -272,8 +273,8 @@ impl<'de> de::Deserializer<'de> for Producer<'_> {
         self.within(name, variants, |producer| {
             let choice = producer.choices.choose(variants.len());
             let variant = variants.get(choice);
-            let name = variant.ok_or_else(|| Failed::new("an enum without variants"))?;
-            visitor.visit_enum(Variant { name, producer })
+            let name = variant.ok_or_else(|| Failed::new("the enum has no variants"))?;
+            visitor.visit_enum(ProducedVariant { name, producer })
         })
     }
 
@@ -282,18 +283,18 @@ impl<'de> de::Deserializer<'de> for Producer<'_> {
     }
 }
 
-struct Parts<'c> {
+struct ProducedParts<'c> {
     choices: &'c mut Choices,
     left: usize,
 }
 
-impl Parts<'_> {
+impl ProducedParts<'_> {
     fn produce<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Failed> {
         seed.deserialize(Producer::new(self.choices))
     }
 }
 
-impl<'de> SeqAccess<'de> for Parts<'_> {
+impl<'de> SeqAccess<'de> for ProducedParts<'_> {
     type Error = Failed;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(
@@ -308,7 +309,7 @@ impl<'de> SeqAccess<'de> for Parts<'_> {
     }
 }
 
-impl<'de> MapAccess<'de> for Parts<'_> {
+impl<'de> MapAccess<'de> for ProducedParts<'_> {
     type Error = Failed;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(
@@ -323,12 +324,12 @@ impl<'de> MapAccess<'de> for Parts<'_> {
     }
 }
 
-struct Variant<'c> {
+struct ProducedVariant<'c> {
     name: &'static str,
     producer: Producer<'c>,
 }
 
-impl<'de, 'c> EnumAccess<'de> for Variant<'c> {
+impl<'de, 'c> EnumAccess<'de> for ProducedVariant<'c> {
     type Error = Failed;
     type Variant = Producer<'c>;
 

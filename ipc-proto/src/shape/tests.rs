@@ -21,7 +21,7 @@ impl fmt::Display for Shape {
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only its shape is of interest")]
+#[expect(dead_code, reason = "only its shape is used")]
 struct Job {
     id: u64,
     #[serde(rename = "file name")]
@@ -34,7 +34,7 @@ struct Job {
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only its shape is of interest")]
+#[expect(dead_code, reason = "only its shape is used")]
 enum What {
     Stop,
     Resize { width: u32, height: u32 },
@@ -43,21 +43,21 @@ enum What {
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only its shape is of interest")]
+#[expect(dead_code, reason = "only its shape is used")]
 struct Tree {
     value: i32,
     children: Vec<Tree>,
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only its shape is of interest")]
+#[expect(dead_code, reason = "only its shape is used")]
 enum Sum {
     Plus(Box<Sum>, Box<Sum>),
     Number(f64),
 }
 
 #[test]
-fn shapes_tell_fields_variants_order_and_nesting() {
+fn a_shape_lists_fields_variants_order_and_nesting() {
     assert_eq!(of::<u8>(), "u8");
     assert_eq!(of::<()>(), "()");
     assert_eq!(of::<[u8; 32]>(), "(u8; 32)");
@@ -72,7 +72,7 @@ fn shapes_tell_fields_variants_order_and_nesting() {
 }
 
 #[test]
-fn types_within_themselves_end() {
+fn a_recursive_type_has_a_finite_shape() {
     assert_eq!(of::<Tree>(), "{value: i32, children: [^1]}");
     assert_eq!(of::<Sum>(), "enum{Plus: (^1, ^1), Number: f64}");
     assert_eq!(of::<(Sum, u8)>(), "(enum{Plus: (^1, ^1), Number: f64}, u8)");
@@ -80,7 +80,7 @@ fn types_within_themselves_end() {
 }
 
 #[test]
-fn what_stands_behind_a_picky_value_is_found() {
+fn the_shape_after_a_value_that_refuses_samples_is_found() {
     #[derive(Deserialize)]
     #[serde(try_from = "String")]
     struct Version;
@@ -105,7 +105,7 @@ fn what_stands_behind_a_picky_value_is_found() {
             Err("never")
         }
     }
-    // Nothing behind it in its own place needs it.
+    // The refused value does not matter here: no unknown part follows it.
     assert_eq!(of::<Vec<Never>>(), "[str]");
     let error = Shape::of::<(Never, u8)>().unwrap_err();
     assert!(
@@ -115,7 +115,7 @@ fn what_stands_behind_a_picky_value_is_found() {
 }
 
 #[test]
-fn a_type_that_reads_anything_is_refused_with_its_place() {
+fn a_type_that_accepts_anything_is_refused_with_its_place() {
     #[derive(Debug, Serialize, Deserialize)]
     #[serde(untagged)]
     enum Either {
@@ -123,7 +123,7 @@ fn a_type_that_reads_anything_is_refused_with_its_place() {
         Text(String),
     }
     #[derive(Debug, Deserialize)]
-    #[expect(dead_code, reason = "only its shape is of interest")]
+    #[expect(dead_code, reason = "only its shape is used")]
     struct Outer {
         id: u8,
         either: Option<Either>,
@@ -142,13 +142,13 @@ fn a_type_that_reads_anything_is_refused_with_its_place() {
 #[test]
 fn a_field_that_moved_changes_the_fingerprint() {
     #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only its shape is of interest")]
+    #[expect(dead_code, reason = "only its shape is used")]
     struct Before {
         from: String,
         to: String,
     }
     #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only its shape is of interest")]
+    #[expect(dead_code, reason = "only its shape is used")]
     struct After {
         to: String,
         from: String,

@@ -1,4 +1,4 @@
-//! A deserializer that notes what a type asks for.
+//! A deserializer that records what a type requests.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -10,27 +10,27 @@ use serde::forward_to_deserialize_any;
 use super::producer::{Choices, Failed, Producer, sample};
 use super::{Node, ShapeError, UNIT};
 
-/// What the runs share.
+/// The state shared by all runs.
 #[derive(Default)]
 struct State {
     choices: Choices,
-    /// Whether this run noted something new.
+    /// `true` if this run recorded something new.
     progressed: bool,
-    /// The structs and enums around the present place: name, and address of the list of names in
-    /// it.
+    /// The enclosing structs and enums: the name of each, and the address of its list of field or
+    /// variant names.
     around: Vec<(&'static str, usize)>,
-    /// The way to the present place. After a failure: to the place that failed.
+    /// The path to the present place. After a failure, the path to the place that failed.
     path: Vec<String>,
     reads_any: bool,
 }
 
-/// The shape of `T`.
+/// Finds the shape of `T`.
 pub(super) fn trace<T: DeserializeOwned>() -> Result<Node, ShapeError> {
-    /// Far more than any type needs that can be traced at all.
+    /// Far more runs than any traceable type needs.
     const MOST_RUNS: usize = 100_000;
     let mut root = Node::Unknown;
     let mut state = State::default();
-    let mut reason = "too many values to try".to_owned();
+    let mut reason = "there are too many sample values to try".to_owned();
     for _ in 0..MOST_RUNS {
         state.choices.rewind();
         (state.progressed, state.reads_any) = (false, false);
@@ -50,7 +50,8 @@ pub(super) fn trace<T: DeserializeOwned>() -> Result<Node, ShapeError> {
         if let Err(error) = run {
             reason = error.to_string();
         }
-        // Nothing new: a sample before the next unknown place was refused. Another one, then.
+        // No progress means that a sample before the next unknown place was refused, so try another
+        // sample.
         if state.progressed {
             state.choices.clear();
         } else if !state.choices.advance() {
@@ -71,7 +72,7 @@ fn place(path: &[String]) -> String {
     }
 }
 
-/// Stands at one place of the type.
+/// A deserializer for one place of the type.
 struct Tracer<'t> {
     node: &'t mut Node,
     state: &'t mut State,
@@ -85,7 +86,7 @@ impl<'t> Tracer<'t> {
         }
     }
 
-    /// At a part of this place. `name` is kept in the path if it fails.
+    /// Continues at a part of this place. After a failure `name` stays in the path.
     fn part<R>(
         node: &mut Node,
         state: &mut State,
@@ -103,7 +104,7 @@ impl<'t> Tracer<'t> {
         Producer::new(&mut self.state.choices)
     }
 
-    /// Goes into a struct or an enum, unless it stands within itself.
+    /// Enters a struct or an enum, unless that is one of the enclosing ones.
     fn enter(
         &mut self,
         name: &'static str,
@@ -114,7 +115,7 @@ impl<'t> Tracer<'t> {
         let outer = self.state.around.iter().rev();
         if let Some(levels) = outer.clone().position(|one| *one == identity) {
             self.note(|| Node::Outer(levels + 1));
-            return Err(Failed::new("a type within itself"));
+            return Err(Failed::new("the type contains itself"));
         }
         self.state.around.push(identity);
         self.note(|| empty(parts.iter().map(|part| (*part, Node::Unknown)).collect()));
@@ -157,7 +158,7 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Failed> {
         self.state.reads_any = true;
-        Err(Failed::new("values of any type"))
+        Err(Failed::new("it accepts values of any type"))
     }
 
     forward_to_deserialize_any! { identifier ignored_any }
@@ -175,7 +176,7 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
         self.deserialize_unit(visitor)
     }
 
-    /// A newtype has the shape of what it contains, as in the encoding.
+    /// A newtype has the shape of its content, as in the encoding.
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -275,16 +276,16 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
         self.enter(name, variants, Node::Enum)?;
         let depth = self.state.around.len();
         let Node::Enum(known) = self.node else {
-            return Err(Failed::new("it reads its content in several ways"));
+            return Err(Failed::new("it reads its content in more than one way"));
         };
         let unknown = known.iter_mut().find(|(_, node)| !node.is_complete());
         let Some((variant, node)) = unknown else {
-            return Err(Failed::new("an enum without variants"));
+            return Err(Failed::new("the enum has no variants"));
         };
         let state = &mut *self.state;
         state.path.push((*variant).to_owned());
         let path = state.path.len();
-        let value = visitor.visit_enum(Variant {
+        let value = visitor.visit_enum(TracedVariant {
             name: variant,
             node,
             state,
@@ -294,13 +295,13 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
         Ok(value)
     }
 
-    /// As postcard says.
+    /// The same answer as postcard gives.
     fn is_human_readable(&self) -> bool {
         false
     }
 }
 
-/// By name, so that each field is met whatever happens to the others.
+/// Visits fields by name, so a failed field does not hide the others.
 fn fields_of<'de, V: Visitor<'de>>(
     node: &mut Node,
     fields: &'static [&'static str],
@@ -317,7 +318,7 @@ fn fields_of<'de, V: Visitor<'de>>(
             next: 0,
             state,
         }),
-        _ => Err(Failed::new("it reads its content in several ways")),
+        _ => Err(Failed::new("it reads its content in more than one way")),
     }
 }
 
@@ -350,7 +351,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
     }
 }
 
-/// The fields of a struct of which something is unknown; the others are left out.
+/// The incompletely known fields of a struct. Known fields are left out.
 struct Fields<'t> {
     fields: &'t mut [(&'static str, Node)],
     next: usize,
@@ -415,13 +416,13 @@ impl<'de> MapAccess<'de> for Entry<'_> {
 }
 
 /// One variant of an enum.
-struct Variant<'t> {
+struct TracedVariant<'t> {
     name: &'static str,
     node: &'t mut Node,
     state: &'t mut State,
 }
 
-impl<'de> EnumAccess<'de> for Variant<'_> {
+impl<'de> EnumAccess<'de> for TracedVariant<'_> {
     type Error = Failed;
     type Variant = Self;
 
@@ -431,7 +432,7 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Variant<'_> {
+impl<'de> VariantAccess<'de> for TracedVariant<'_> {
     type Error = Failed;
 
     fn unit_variant(self) -> Result<(), Failed> {

@@ -112,7 +112,7 @@ class Queue(Generic[T]):
 
     `settings` are used to create the queue; one that exists must agree with them: `capacity`,
     `max_message_bytes`, `pool_bytes`, `inline_bytes`, `lease`, `attempt_limit`, `crash_limit`,
-    `expiry_limit`, `backoff`, `priorities`, `ageing`, `dedup_window`, `dedup_keys` and
+    `expiry_limit`, `backoff`, `priorities`, `aging`, `dedup_window`, `dedup_keys` and
     `max_participants`. Times are in seconds.
     """
 

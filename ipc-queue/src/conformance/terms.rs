@@ -140,9 +140,9 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
 /// See [`transport`](crate::transport).
 pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Subject) {
     let trial = Trial::new(subject);
-    let with = |ageing| QueueSettings {
+    let with = |aging| QueueSettings {
         priorities: true,
-        ageing,
+        aging,
         ..settings(2)
     };
     let plain = trial.create(&settings(2));

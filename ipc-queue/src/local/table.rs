@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ipc_proto::{Headers, Kind, MessageId, Priority, QueueSettings, Timestamp};
 
 use super::keys::Keys;
-use crate::ageing;
+use crate::aging;
 use crate::capability::{Semantic, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 use crate::delivery::About;
@@ -25,7 +25,7 @@ struct Item {
     kind: Kind,
     priority: Priority,
     sent_at: Timestamp,
-    /// Since when it waits, for its ageing.
+    /// Since when it waits, for its aging.
     since: Instant,
     expires_at: Option<Instant>,
     headers: Headers,
@@ -76,7 +76,7 @@ pub(super) struct Table {
     settings: QueueSettings,
     lease: Option<Duration>,
     priorities: bool,
-    ageing: Duration,
+    aging: Duration,
     pub(super) life: Life,
     pub(super) paused: bool,
     /// By priority.
@@ -126,7 +126,7 @@ impl Table {
             settings: settings.clone(),
             lease: settings.lease,
             priorities: settings.priorities,
-            ageing: settings.ageing,
+            aging: settings.aging,
             life: Life::Open,
             paused: false,
             ready: Default::default(),
@@ -326,7 +326,7 @@ impl Table {
             let first = items.front();
             first.map(|item| now.saturating_duration_since(item.since))
         };
-        let order = ageing::order(self.ready.each_ref().map(waited), self.ageing);
+        let order = aging::order(self.ready.each_ref().map(waited), self.aging);
         order
             .into_iter()
             .find_map(|priority| self.ready[priority.index()].pop_front())

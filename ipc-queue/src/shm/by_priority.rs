@@ -1,7 +1,7 @@
 //! The handles of a queue in shared memory: one for each level, and which of them is used when.
 //!
 //! A queue without priorities has one level, and its handles forward at once. With priorities a receiver looks at the
-//! levels in the order that `ageing` says, then takes from the first that has something; it sleeps on the one event that
+//! levels in the order that `aging` says, then takes from the first that has something; it sleeps on the one event that
 //! all levels share. What it looks at may change meanwhile: the order is a preference, not a promise to the nanosecond.
 
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use super::receiver::{LevelReceiver, ShmDelivery};
 use super::ring::Lease;
 use super::sender::{LevelSender, ShmLoan, ShmPlace};
 use super::spin::Spin;
-use crate::ageing;
+use crate::aging;
 use crate::bell::Bell;
 use crate::capability::{Semantic, Unsupported};
 use crate::error::{BatchPortError, RecvPortError, SendFailure, SendPortError};
@@ -249,7 +249,7 @@ impl ShmReceiver {
             let sent_at = self.at(level_of(priority)).next_sent_at()?;
             Some(Duration::from_nanos(now.saturating_sub(sent_at.as_nanos())))
         });
-        ageing::order(waited, self.shared.contents.settings.ageing)
+        aging::order(waited, self.shared.contents.settings.aging)
     }
 
     fn levels(&self) -> impl Iterator<Item = &LevelReceiver> {

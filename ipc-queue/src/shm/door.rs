@@ -57,7 +57,7 @@ impl Door for ShmDoor {
     }
 
     fn look_around(&self) {
-        let _ = self.shared.look(&Running::default());
+        let _ = self.shared.maintain(&Running::default());
     }
 
     fn is_for_all(&self) -> bool {

@@ -323,7 +323,7 @@ pub fn to_params(settings: &QueueSettings, queue_id: u64) -> [u64; 14] {
         ]),
         settings.lease.map_or(0, millis),
         settings.priorities.into(),
-        millis(settings.ageing),
+        millis(settings.aging),
         settings.dedup_window.map_or(0, millis),
         settings.dedup_keys.into(),
     ]);
@@ -402,7 +402,7 @@ pub fn from_params(params: &[u64; 14], max_participants: u16) -> Option<QueueSet
             1 => true,
             _ => return None,
         },
-        ageing: time(params[7])?,
+        aging: time(params[7])?,
         dedup_window: time(params[8]),
         dedup_keys: u32::try_from(params[9]).ok()?,
     };

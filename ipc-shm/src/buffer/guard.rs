@@ -1,6 +1,6 @@
-//! The lock on a buffer, held: the only way to its bytes, and the only place here with `unsafe`.
+//! A held lock on a buffer: the only way to its bytes, and the only `unsafe` code of `buffer`.
 //!
-//! Its process may die while it holds the lock: what it was writing is then torn, see `tear`.
+//! If its process dies while it holds the lock, the range that it was writing is torn, see `tear`.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -8,37 +8,40 @@ use std::sync::atomic::Ordering;
 use super::{AccessError, SharedBuffer};
 use crate::lock::{Inherited, LockError, LockGuard};
 
-/// The lock on a buffer, and the way to its bytes meanwhile.
+/// A held lock on a buffer, with access to its bytes.
 ///
-/// The other processes that use the buffer wait until it is dropped.
+/// Other processes that use the buffer wait until the guard is dropped.
 #[derive(Debug)]
-#[must_use = "the lock is free again as soon as this is dropped"]
+#[must_use = "dropping the guard unlocks the buffer"]
 pub struct BufferGuard<'a> {
     pub(super) buffer: &'a SharedBuffer,
     pub(super) lock: LockGuard<'a>,
-    /// The notice that this guard found, and takes away.
+    /// The notice that this guard found, and clears when dropped.
     pub(super) inherited: Inherited,
 }
 
 impl BufferGuard<'_> {
-    /// Whether the lock was left by a process that died, perhaps between two writes that belong together.
+    /// Returns the dead holder that left the lock, if any. It may have died between two writes that
+    /// belong together.
     ///
-    /// Said until a guard that says so is dropped: calls that lock for themselves do not use it up.
+    /// Reported until a guard that reports it is dropped. Calls that take the lock themselves do
+    /// not clear it.
     #[must_use]
     pub fn inherited(&self) -> Inherited {
         self.inherited
     }
 
-    /// The bytes that can't be read because their writer was killed half-way: at least those.
+    /// Returns the bytes that cannot be read because their writer was killed. May include intact
+    /// bytes.
     #[must_use]
     pub fn torn(&self) -> Option<Range<usize>> {
         self.buffer.tears().torn()
     }
 
-    /// Declares the torn bytes good as they are; which they were.
+    /// Accepts the torn bytes as they are. Returns their range.
     ///
     /// # Errors
-    /// [`LockError::ForkedChild`] in a forked child of the process that has the lock.
+    /// [`LockError::ForkedChild`] in a forked child of the process that holds the lock.
     pub fn accept_torn(&mut self) -> Result<Option<Range<usize>>, LockError> {
         self.lock.check_ours()?;
         let accepted = self.buffer.tears().accept();
@@ -46,10 +49,11 @@ impl BufferGuard<'_> {
         Ok(accepted)
     }
 
-    /// Copies `bytes` to `offset`. Torn bytes at an end of the torn range are whole again where this covers them.
+    /// Writes `bytes` at `offset`. If this covers an end of the torn range, the range shrinks.
     ///
     /// # Errors
-    /// [`AccessError::OutOfRange`]; [`AccessError::Lock`] in a forked child of the process that has the lock.
+    /// [`AccessError::OutOfRange`]; [`AccessError::Lock`] in a forked child of the process that
+    /// holds the lock.
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
         let range = self.buffer.range(offset, bytes.len())?;
         self.lock.check_ours()?;
@@ -59,8 +63,8 @@ impl BufferGuard<'_> {
         let tears = self.buffer.tears();
         tears.begin(&range);
         let at = self.buffer.offset_of(&range);
-        // SAFETY: we hold the lock, so no other process touches these bytes; `&mut self`, so no other thread
-        // of ours does. Words end before `BYTES`.
+        // SAFETY: we hold the lock, so no other process accesses these bytes; `&mut self`, so none
+        // of our threads does. The words end before `BYTES`.
         let to = unsafe { self.buffer.mapping().bytes_mut(at, range.len()) };
         to.expect("checked by `range`").copy_from_slice(bytes);
         tears.finish(&range);
@@ -70,16 +74,18 @@ impl BufferGuard<'_> {
     /// Copies the bytes at `offset` into `to`.
     ///
     /// # Errors
-    /// [`AccessError::OutOfRange`]; [`AccessError::Torn`] if the writer of any of them was killed half-way;
-    /// [`AccessError::Lock`] in a forked child of the process that has the lock. `to` is untouched then. Also
-    /// [`LockError::Truncated`]; what `to` holds then is worth nothing.
+    /// - [`AccessError::OutOfRange`].
+    /// - [`AccessError::Torn`] if a writer of these bytes was killed during the write.
+    /// - [`AccessError::Lock`] in a forked child of the process that holds the lock.
+    ///
+    /// `to` is then unchanged. After [`LockError::Truncated`] the contents of `to` are meaningless.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), AccessError> {
         let range = self.readable(offset, to.len())?;
         to.copy_from_slice(self.bytes(&range));
         Ok(self.lock.check_whole()?)
     }
 
-    /// The `len` bytes at `offset`.
+    /// Returns the `len` bytes at `offset`.
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at).
@@ -105,8 +111,9 @@ impl BufferGuard<'_> {
 
     fn bytes(&self, range: &Range<usize>) -> &[u8] {
         let at = self.buffer.offset_of(range);
-        // SAFETY: we hold the lock, so no other process writes these bytes; writing takes the guard by `&mut`,
-        // so no thread of ours does while the slice lives. Words end before `BYTES`.
+        // SAFETY: we hold the lock, so no other process writes these bytes. Writing takes the guard
+        // by `&mut`, so none of our threads writes while the slice lives. The words end before
+        // `BYTES`.
         let bytes = unsafe { self.buffer.mapping().bytes(at, range.len()) };
         bytes.expect("checked by `range`")
     }
@@ -115,7 +122,8 @@ impl BufferGuard<'_> {
 impl Drop for BufferGuard<'_> {
     fn drop(&mut self) {
         if self.inherited != Inherited::No && self.lock.check_ours().is_ok() {
-            // Before the lock is given back: killed in between, we leave a notice of our own.
+            // Done before the lock is released. If this process is killed in between, the next
+            // holder stores a new notice.
             self.buffer.notice().store(0, Ordering::SeqCst);
         }
     }

@@ -1,4 +1,4 @@
-//! What a buffer promises, by one process and its threads.
+//! Tests of a buffer within one process and its threads.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn connect(scratch: &Scratch) -> SharedBuffer {
     SharedBuffer::connect(&scratch.namespace, "b").unwrap()
 }
 
-/// Leaves what a writer of `range` leaves that is killed half-way.
+/// Leaves the state that a writer of `range` leaves when it is killed during the write.
 fn tear(scratch: &Scratch, range: &Range<usize>) {
     let doomed = connect(scratch);
     std::mem::forget(doomed.lock().unwrap());
@@ -23,7 +23,7 @@ fn tear(scratch: &Scratch, range: &Range<usize>) {
 }
 
 #[test]
-fn what_one_writes_another_reads() {
+fn bytes_written_by_one_handle_are_read_by_another() {
     let (scratch, one) = buffer(100);
     let other = connect(&scratch);
     assert_eq!((other.len(), other.name().as_str()), (100, "b"));
@@ -46,7 +46,7 @@ fn an_empty_buffer_can_be_read_written_and_locked() {
 }
 
 #[test]
-fn a_guard_does_several_things_while_others_wait() {
+fn a_guard_allows_several_accesses_while_others_wait() {
     let (scratch, one) = buffer(8);
     let other = connect(&scratch);
     let mut guard = one.lock().unwrap();
@@ -61,7 +61,7 @@ fn a_guard_does_several_things_while_others_wait() {
 }
 
 #[test]
-fn the_time_out_that_was_set_is_used() {
+fn waiting_ends_after_the_time_out_that_was_set() {
     let (scratch, one) = buffer(8);
     let mut other = connect(&scratch);
     let guard = one.lock().unwrap();
@@ -77,7 +77,7 @@ fn the_time_out_that_was_set_is_used() {
 }
 
 #[test]
-fn it_outlives_its_users_until_it_is_removed() {
+fn a_buffer_survives_its_users_until_it_is_removed() {
     let (scratch, buffer) = buffer(1);
     let namespace = &scratch.namespace;
     buffer.write_at(0, b"x").unwrap();
@@ -95,7 +95,7 @@ fn it_outlives_its_users_until_it_is_removed() {
     assert_eq!(buffer.read_to_vec(0, 1).unwrap(), b"x");
     let guard = buffer.lock().unwrap();
     assert!(SharedBuffer::remove(namespace, "b").unwrap());
-    // Who has the lock may finish.
+    // The holder of the lock may finish.
     assert_eq!(guard.read_to_vec(0, 1).unwrap(), b"x");
     drop(guard);
     let error = buffer.read_to_vec(0, 1).unwrap_err();
@@ -113,7 +113,7 @@ fn it_outlives_its_users_until_it_is_removed() {
 }
 
 #[test]
-fn another_length_is_refused() {
+fn opening_with_another_length_is_refused() {
     let scratch = Scratch::new();
     let open = |len| SharedBuffer::open_or_create(&scratch.namespace, "b", len);
     let (_first, created) = open(3).unwrap();
@@ -148,7 +148,7 @@ fn bad_names_and_impossible_lengths_are_refused() {
 }
 
 #[test]
-fn a_dropped_handle_gives_its_place_back_at_once() {
+fn a_dropped_handle_frees_its_slot_at_once() {
     let scratch = Scratch::new();
     drop(SharedBuffer::create_for(&scratch.namespace, "b", 1, 1).unwrap());
     for _ in 0..100 {
@@ -158,7 +158,7 @@ fn a_dropped_handle_gives_its_place_back_at_once() {
             matches!(error, BufferError::TooManyProcesses { processes: 1, .. }),
             "{error}"
         );
-        // The watcher may be looking at it now, and keep its file and locks a little longer.
+        // The watcher may be using the handle now, and keep its file and locks a little longer.
         drop(only);
         let segment = Segment::open(&scratch.namespace, &Name::new("b").unwrap(), &expected());
         let slot = Participants::of(&segment.unwrap()).get(0);
@@ -167,7 +167,7 @@ fn a_dropped_handle_gives_its_place_back_at_once() {
 }
 
 #[test]
-fn a_tear_is_an_error_until_it_is_written_anew() {
+fn reading_a_torn_range_is_an_error_until_it_is_written_again() {
     let (scratch, buffer) = buffer(100);
     tear(&scratch, &(40..60));
     let guard = buffer.lock().unwrap();
@@ -186,7 +186,7 @@ fn a_tear_is_an_error_until_it_is_written_anew() {
     for (offset, len) in [(0, 40), (60, 40), (50, 0)] {
         assert!(buffer.read_to_vec(offset, len).is_ok());
     }
-    // A middle piece heals nothing, or the range would have to be two.
+    // Writing a middle piece does not shrink the range, or there would have to be two ranges.
     buffer.write_at(45, &[7; 5]).unwrap();
     assert_eq!(buffer.read_to_vec(45, 5).as_ref(), Err(&torn));
     buffer.write_at(39, &[7; 22]).unwrap();
@@ -196,7 +196,7 @@ fn a_tear_is_an_error_until_it_is_written_anew() {
 }
 
 #[test]
-fn a_death_is_told_to_the_first_guard_whoever_reads_before_it() {
+fn a_death_is_reported_to_the_first_guard_even_after_other_calls() {
     let (scratch, buffer) = buffer(8);
     let doomed = connect(&scratch);
     let dead = doomed.attachment.member();
@@ -208,7 +208,7 @@ fn a_death_is_told_to_the_first_guard_whoever_reads_before_it() {
     for told in [Inherited::FromDead(dead), Inherited::No] {
         assert_eq!(buffer.lock().unwrap().inherited(), told);
     }
-    // One that dies before it was able to do anything about it passes the notice on.
+    // A holder that dies before it could handle the notice passes it on.
     let doomed = connect(&scratch);
     std::mem::forget(doomed.lock().unwrap());
     drop(doomed);
@@ -223,7 +223,7 @@ fn a_death_is_told_to_the_first_guard_whoever_reads_before_it() {
 }
 
 #[test]
-fn a_tear_can_be_accepted_and_found_by_who_comes_later() {
+fn a_torn_range_is_found_and_can_be_accepted_by_later_processes() {
     let (scratch, buffer) = buffer(100);
     drop(buffer);
     tear(&scratch, &(1..2));
@@ -265,9 +265,12 @@ fn a_handle_can_be_used_by_any_thread() {
 
 proptest! {
     #[test]
-    fn it_reads_and_writes_as_a_vector_does(
+    fn a_buffer_reads_and_writes_like_a_vector(
         len in 0_usize..300,
-        writes in prop::collection::vec((0_usize..300, prop::collection::vec(1_u8.., 0..100)), 1..10),
+        writes in prop::collection::vec(
+            (0_usize..300, prop::collection::vec(1_u8.., 0..100)),
+            1..10,
+        ),
     ) {
         let (_scratch, buffer) = buffer(len);
         let mut model = vec![0; len];
@@ -276,7 +279,10 @@ proptest! {
             let expected = AccessError::OutOfRange { offset, len: bytes.len(), size: len };
             match fits {
                 Some(place) => place.copy_from_slice(&bytes),
-                None => prop_assert_eq!(buffer.read_to_vec(offset, bytes.len()), Err(expected.clone())),
+                None => {
+                    let refused = buffer.read_to_vec(offset, bytes.len());
+                    prop_assert_eq!(refused, Err(expected.clone()));
+                }
             }
             let fits = offset + bytes.len() <= len;
             let wanted = if fits { Ok(()) } else { Err(expected) };
@@ -286,7 +292,7 @@ proptest! {
     }
 
     #[test]
-    fn no_offset_or_length_wraps_around(offset: usize, len: usize) {
+    fn offsets_and_lengths_never_wrap_around(offset: usize, len: usize) {
         let (_scratch, buffer) = buffer(16);
         let inside = offset <= 16 && len <= 16 && offset + len <= 16;
         prop_assert_eq!(buffer.read_to_vec(offset, len).is_ok(), inside);

@@ -1,6 +1,7 @@
-//! Making a segment: built whole in a file without a name, its memory reserved, then linked.
+//! Creating a segment: it is completed in a file without a name, its memory is reserved, then it is
+//! linked.
 //!
-//! A creator that is killed leaves nothing, or a whole segment, or at most an empty folder.
+//! A creator that is killed leaves nothing, a complete segment, or at most an empty folder.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -27,83 +28,86 @@ use crate::events;
 use crate::layout::Header;
 use crate::namespace::{Namespace, NamespaceError};
 
-/// Why a segment was not created.
+/// The reason why a segment was not created.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CreateError {
     /// The name is taken.
-    #[error("{} exists already: open it, or remove it first", path.display())]
+    #[error("{} already exists: open it, or remove it first", path.display())]
     Exists {
         /// Its path.
         path: PathBuf,
     },
     /// The file system is too full.
     #[error(
-        "{} has {} free, {name:?} needs {}: lower the capacity or the payload size, or mount it larger",
+        "{} has {} free, {name:?} needs {}: lower the capacity or the payload size, or enlarge \
+         the file system",
         path.display(), Bytes(*free), Bytes(*needed)
     )]
     NoSpace {
         /// The folder.
         path: PathBuf,
-        /// What was to be created.
+        /// The name of the segment.
         name: String,
-        /// Free bytes there.
+        /// The number of free bytes.
         free: u64,
-        /// Bytes needed.
+        /// The number of bytes needed.
         needed: u64,
     },
-    /// The memory cgroup of this process has too little left: the kernel would kill it.
+    /// The memory cgroup of this process has too little left, and the kernel would kill the
+    /// process.
     #[error(
-        "the memory cgroup {} allows {} and has {} left, {name:?} needs {}: lower the capacity or the payload size, \
-         or raise the limit",
+        "the memory cgroup {} allows {} and has {} left, {name:?} needs {}: lower the capacity or \
+         the payload size, or raise the limit",
         group.display(), Bytes(*limit), Bytes(*available), Bytes(*needed)
     )]
     MemoryLimit {
         /// The cgroup's folder.
         group: PathBuf,
-        /// What was to be created.
+        /// The name of the segment.
         name: String,
-        /// What the cgroup allows.
+        /// The cgroup's limit in bytes.
         limit: u64,
-        /// What is left of that, counting what the kernel can drop.
+        /// The number of bytes left, including memory that the kernel can reclaim.
         available: u64,
-        /// Bytes needed.
+        /// The number of bytes needed.
         needed: u64,
     },
-    /// This process may not make files of that size.
+    /// This process must not create files of that size.
     #[error(
-        "{name:?} needs {}, but this process may not make files larger than {}: raise the limit \
+        "this process must not create files larger than {}, {name:?} needs {}: raise the limit \
          (ulimit -f unlimited), or lower the capacity or the payload size",
-        Bytes(*needed), Bytes(*limit)
+        Bytes(*limit), Bytes(*needed)
     )]
     FileSizeLimit {
-        /// What was to be created.
+        /// The name of the segment.
         name: String,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
-        /// Bytes needed.
+        /// The number of bytes needed.
         needed: u64,
     },
-    /// This process's clock can't be compared with that of others.
+    /// This process's clock cannot be compared with those of others.
     #[error(transparent)]
     Clock(#[from] UnknownClock),
     /// The folder is refused.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// The system refused.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] SystemError),
 }
 
 impl Segment {
-    /// Makes a new, zero-filled segment.
+    /// Creates a segment filled with zeroes.
     ///
-    /// It appears under its name complete or not at all, whoever is killed meanwhile; of several
-    /// processes that create the same name at once, one succeeds.
+    /// It appears under its name complete or not at all, even if a process is killed meanwhile. Of
+    /// several processes that create the same name at the same time, one succeeds.
     ///
     /// # Errors
-    /// [`CreateError::Exists`] if the name is taken; [`CreateError::NoSpace`] or [`CreateError::MemoryLimit`], with the
-    /// figures, if the memory is not there, nor within a second.
+    /// [`CreateError::Exists`] if the name is taken. [`CreateError::NoSpace`] or
+    /// [`CreateError::MemoryLimit`], with the figures, if there is not enough memory within a
+    /// second.
     pub fn create(
         namespace: &Namespace,
         name: &Name,
@@ -111,7 +115,7 @@ impl Segment {
     ) -> Result<Self, CreateError> {
         clock::check()?;
         Self::create_in_folder(namespace, name, header).inspect_err(|_| {
-            // The folders were made for it.
+            // The folders may have been created for this segment.
             namespace.remove_if_empty();
         })
     }
@@ -122,7 +126,8 @@ impl Segment {
         header: &Header,
     ) -> Result<Self, CreateError> {
         let segment = build_patiently(namespace, name, header)?;
-        // The folder may be removed with its last segment between our opening and linking: again, then.
+        // Another process may remove the folder with its last segment between our opening and
+        // linking. Try again in that case.
         const TRIES: usize = 100;
         for _ in 0..TRIES {
             let folder = namespace.open_or_create()?;
@@ -142,8 +147,8 @@ impl Segment {
     }
 }
 
-/// Builds the segment. Tries for a while when there is no memory: others may just have reserved it for
-/// the same segment, of which one will get the name and the rest give their memory back.
+/// Builds the segment. Without memory it tries again for a while: other processes may have reserved
+/// memory for the same segment. One of them gets the name, and the others release their memory.
 fn build_patiently(
     namespace: &Namespace,
     name: &Name,
@@ -154,7 +159,8 @@ fn build_patiently(
     loop {
         let folder = namespace.open_or_create()?;
         let path = path_of(namespace, name, header.kind);
-        // Asked first: memory for a second one need not be there.
+        // Checked first, because finding an existing segment must not require memory for a second
+        // one.
         if fstatat(&folder, file_of(&path), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
             if finish_removal(namespace, &folder, name, header.kind) {
                 continue;
@@ -165,7 +171,8 @@ fn build_patiently(
             Err(CreateError::NoSpace { .. } | CreateError::MemoryLimit { .. })
                 if Instant::now() < deadline =>
             {
-                // Of differing length, so that two that got half of it each don't meet again.
+                // Random, so that two processes that each got half of the memory do not collide
+                // again.
                 thread::sleep(Duration::from_millis(fastrand::u64(1..=20)));
             }
             built => return built,
@@ -173,7 +180,7 @@ fn build_patiently(
     }
 }
 
-/// A segment that has no name yet, and so goes with this process.
+/// Builds a segment without a name, which vanishes with this process.
 fn build(
     namespace: &Namespace,
     folder: &OwnedFd,
@@ -185,7 +192,7 @@ fn build(
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
     let fd = openat(folder, ".", flags, owner_only).map_err(failed("make a file in"))?;
-    // The umask may have taken even the owner's bits.
+    // The umask may have removed even the owner's bits.
     fchmod(&fd, owner_only).map_err(failed("set the mode of a file in"))?;
     let needed = header.total_bytes as u64;
     reserve(&fd, needed).map_err(|errno| match errno {
@@ -206,8 +213,8 @@ fn build(
     Ok(mapped.map_err(|error| SystemError::new("map", path(), error))?)
 }
 
-/// Gives a file its size and its memory, in pieces: a signal makes older kernels give up a call and what
-/// it reserved.
+/// Sets a file's size and reserves its memory, piece by piece. On older kernels a signal aborts a
+/// call and releases what it reserved.
 fn reserve(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
     const PIECE: u64 = 16 << 20;
     let mut from = 0;
@@ -226,7 +233,7 @@ fn reserve(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
 /// Gives a file its name.
 fn link(file: &Kept, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
     if !file.is_intact() {
-        // Or whatever took the number would get the name.
+        // Otherwise another file that took the number would get the name.
         return Err(Errno::EBADF);
     }
     let source = format!("/proc/self/fd/{}", file.number());
@@ -234,7 +241,8 @@ fn link(file: &Kept, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
     linkat(AT_FDCWD, &source[..], folder, file_of(path), follow)
 }
 
-/// Before reserving: a reservation that fails half-way would first take all the memory there is.
+/// Checks before reserving, because a reservation that fails half-way would first use up all
+/// memory.
 fn check_space(
     namespace: &Namespace,
     folder: &OwnedFd,
@@ -253,13 +261,13 @@ fn check_space(
     }
     match free_bytes(folder) {
         Some(free) if free < needed => Err(no_space(namespace, folder, name, needed)),
-        // On a disk the kernel writes the pages out instead.
+        // On a disk the kernel writes pages out instead of killing the process.
         _ if boot::is_in_memory(folder) => check_memory_limit(name, needed),
         _ => Ok(()),
     }
 }
 
-/// The process needs some memory, too, and the kernel some for the mapping.
+/// Memory for the process itself, and for the kernel's mapping.
 const MARGIN: u64 = 512 << 10;
 
 fn check_memory_limit(name: &Name, needed: u64) -> Result<(), CreateError> {
@@ -291,12 +299,12 @@ fn free_bytes(folder: &OwnedFd) -> Option<u64> {
     stat.blocks_available().checked_mul(stat.fragment_size())
 }
 
-/// A number of bytes, for people.
+/// A number of bytes, for messages to people.
 struct Bytes(u64);
 
 impl std::fmt::Display for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        #[expect(clippy::cast_precision_loss, reason = "only one decimal is shown")]
         let bytes = self.0 as f64;
         match self.0 {
             0..1024 => write!(f, "{} B", self.0),

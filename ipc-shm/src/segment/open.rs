@@ -1,4 +1,4 @@
-//! Opening a segment: nothing is believed of the file, its owner and mode, or its header.
+//! Opening a segment. Nothing is trusted: neither the file's owner and mode nor its header.
 
 use std::fs::File;
 use std::io;
@@ -22,55 +22,69 @@ use crate::layout::{self, Expected, Header, HeaderError};
 use crate::namespace::{Namespace, NamespaceError};
 use crate::user;
 
-/// Why a segment was not opened.
+/// The reason why a segment was not opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is none of that name.
-    #[error("{} does not exist: was it created, by the same user, in the same namespace and container?", path.display())]
+    /// No segment has that name.
+    #[error(
+        "{} does not exist: was it created by the same user, in the same namespace and container?",
+        path.display()
+    )]
     NotFound {
         /// Its path.
         path: PathBuf,
     },
-    /// The name is not a regular file, but a link, FIFO or folder.
-    #[error("{} is not a regular file, so it was not made by this library: remove it by force, or choose another name", path.display())]
+    /// The name belongs to a link, FIFO or folder and not to a regular file.
+    #[error(
+        "{} is not a regular file, so it is not a segment: remove it by force, or choose another \
+         name",
+        path.display()
+    )]
     NotAFile {
         /// Its path.
         path: PathBuf,
     },
-    /// A folder has the name of a segment, and something is in it.
-    #[error("{} is a folder with something in it: look at that, then run rm -r on it", path.display())]
+    /// A folder has the name of a segment, and is not empty.
+    #[error(
+        "{} is a folder that is not empty: check its content, then run rm -r on it",
+        path.display()
+    )]
     FolderNotEmpty {
         /// Its path.
         path: PathBuf,
     },
-    /// It was made before the machine was started the last time, in a folder on a disk.
+    /// The segment was created before the machine's last start, in a folder on a disk.
     #[error(
-        "{} was made before the machine's last start, or in a container with a boot id of its own: times and locks in \
-         it mean nothing now; save what is in it by looking, then remove it",
+        "{} was created before the machine's last start, or in a container with its own boot id, \
+         so its times and locks mean nothing: save its content (open it read-only), then remove it",
         path.display()
     )]
     OtherBoot {
         /// Its path.
         path: PathBuf,
     },
-    /// This process's clock can't be compared with that of others.
+    /// This process's clock cannot be compared with those of others.
     #[error(transparent)]
     Clock(#[from] UnknownClock),
     /// Another user owns the file.
-    #[error("{} belongs to user {owner}, not to us (user {us}): have user {owner} or root remove it", path.display())]
+    #[error(
+        "{} belongs to user {owner}, not to this process's user {us}: have user {owner} or root \
+         remove it",
+        path.display()
+    )]
     ForeignOwner {
         /// Its path.
         path: PathBuf,
-        /// Who owns it.
+        /// The owner of the file.
         owner: u32,
-        /// Who we are.
+        /// The user of this process.
         us: u32,
     },
-    /// Others may use the file.
+    /// Other users may access the file.
     #[error(
-        "{} has mode {mode:03o} instead of 600, so others could have changed it: if its content is trusted run \
-         chmod 600 on it, otherwise remove it by force",
+        "{} has mode {mode:03o} instead of 600, so other users could have changed it: run \
+         chmod 600 on it if you trust its content, otherwise remove it by force",
         path.display()
     )]
     OpenToOthers {
@@ -79,16 +93,19 @@ pub enum OpenError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Its content is not what was expected.
-    #[error("{} can't be used: {source}", path.display())]
+    /// The header is not the expected one.
+    #[error("cannot use {}: {source}", path.display())]
     Header {
         /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the header.
         source: HeaderError,
     },
-    /// It was found cut short while somebody used it, whatever its length is now.
-    #[error("{} was cut short from outside while it was in use: what was in it is lost; remove it", path.display())]
+    /// The file was truncated while in use, whatever its length is now.
+    #[error(
+        "other code truncated {} while it was in use, and its content is lost: remove it",
+        path.display()
+    )]
     Truncated {
         /// Its path.
         path: PathBuf,
@@ -96,7 +113,7 @@ pub enum OpenError {
     /// The folder is refused.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// The system refused.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] SystemError),
 }
@@ -105,8 +122,8 @@ impl Segment {
     /// Opens the segment of that name.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`], also while a removal is under way; [`NamespaceError::Busy`] if its remover
-    /// is stopped; every other variant says what is wrong with what was found, which is left untouched.
+    /// [`OpenError::NotFound`], also during a removal. [`NamespaceError::Busy`] if the remover is
+    /// stopped. Every other variant describes a problem with the file, which is left unchanged.
     pub fn open(
         namespace: &Namespace,
         name: &Name,
@@ -125,7 +142,7 @@ impl Segment {
         let segment = map(namespace, name, header, file)
             .map_err(|error| SystemError::new("map", &path, error))?;
         if segment.is_removed() {
-            // Its remover may have been killed before it unlinked.
+            // Its remover may have been killed before it unlinked the name.
             remove_if(namespace, name, expected.kind, is_flagged)?;
             return Err(OpenError::NotFound { path });
         }
@@ -137,11 +154,11 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Opens the segment of that name to look at it: the kernel lets nothing be written through this, so it can't disturb
-    /// anybody. Such a segment can't be joined, and what would change it does nothing.
+    /// Opens the segment of that name read-only, so it cannot disturb other processes. Such a
+    /// segment cannot be joined, and operations that would change it do nothing.
     ///
-    /// Whoever writes to one of its words all the same is ended by the kernel. A segment of an
-    /// earlier boot can be looked at, too: its times and its participants mean nothing then.
+    /// A write to one of its words ends the process. A segment of an earlier boot can also be
+    /// opened; its times and participants then mean nothing.
     ///
     /// # Errors
     /// As [`open`](Self::open), except [`OpenError::OtherBoot`].
@@ -175,7 +192,8 @@ fn keep(file: File, path: &Path) -> Result<Kept, OpenError> {
 pub(super) fn open_file(folder: impl AsFd, path: &Path, access: OFlag) -> Result<File, OpenError> {
     let name = file_of(path);
     let failed = |action| move |errno: Errno| SystemError::new(action, path, errno);
-    // Looked at before it is opened: opening a planted FIFO or device could block or act.
+    // Checked before it is opened, because opening a planted FIFO or device could block or have
+    // effects.
     match fstatat(folder.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => check_file(&stat, path)?,
         Err(Errno::ENOENT) => {
@@ -217,7 +235,7 @@ fn check_file(stat: &FileStat, path: &Path) -> Result<(), OpenError> {
 }
 
 pub(super) fn check_owner(stat: &FileStat, path: &Path) -> Result<(), OpenError> {
-    // Where our own number is that of nobody, the folder was refused before.
+    // A process without a user number was refused when the folder was checked.
     let (owner, us) = (stat.st_uid, user::ours());
     if owner == us {
         return Ok(());
@@ -226,7 +244,7 @@ pub(super) fn check_owner(stat: &FileStat, path: &Path) -> Result<(), OpenError>
     Err(OpenError::ForeignOwner { path, owner, us })
 }
 
-/// What can go wrong while a header is read.
+/// The error of reading a header.
 enum Unreadable {
     Io(io::Error),
     Header(HeaderError),

@@ -1,5 +1,7 @@
-//! Removing a segment: a flag that everybody attached sees, then the name. The remover may be killed in between;
-//! the next to open, create or remove that name finishes it.
+//! Removing a segment: first a flag that all attached processes see, then the name.
+//!
+//! The remover may be killed in between. The next process that opens, creates or removes that name
+//! then finishes the removal.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -22,27 +24,29 @@ use crate::namespace::Namespace;
 use crate::wait::Event;
 
 impl Segment {
-    /// Removes the name; `Ok(false)` if there was none.
+    /// Removes the name. Returns `Ok(false)` if it did not exist.
     ///
-    /// Whoever is attached is woken and finds the segment removed; their memory stays valid until they
-    /// let go of it. Safe to call from several processes at once and after a crash in the middle. Works on
-    /// damaged segments too.
+    /// Attached processes are woken and find the segment removed. Their memory stays valid until
+    /// they unmap it. Safe to call from several processes at the same time, and after a crash
+    /// half-way. Also removes damaged segments.
     ///
     /// # Errors
-    /// The variants of [`OpenError`] that speak of the folder and the file's owner.
+    /// The variants of [`OpenError`] that concern the folder or the file's owner.
     pub fn remove(namespace: &Namespace, name: &Name, kind: Kind) -> Result<bool, OpenError> {
         remove_if(namespace, name, kind, |_| true)
     }
 
-    /// Removes whatever has the name, also what [`remove`](Self::remove) refuses: a file that
-    /// others may use, a link, a FIFO, an empty folder. `Ok(false)` if there was nothing.
+    /// Removes anything that has the name, including what [`remove`](Self::remove) refuses: a file
+    /// that other users may access, a link, a FIFO, an empty folder. Returns `Ok(false)` if the
+    /// name did not exist.
     ///
-    /// Never follows a link: what it points to stays. If it is a segment, whoever is attached is
-    /// told as by `remove`.
+    /// Never follows a link, so the target of a link stays. If it is a segment, attached processes
+    /// are notified as by `remove`.
     ///
-    /// # Errors [`OpenError::ForeignOwner`] if it belongs to another user;
-    /// [`OpenError::FolderNotEmpty`]; those that speak of the namespace's folder, which must be
-    /// ours and closed to others.
+    /// # Errors
+    /// [`OpenError::ForeignOwner`] if it belongs to another user; [`OpenError::FolderNotEmpty`];
+    /// the errors of the namespace's folder, which must belong to this user and be closed to
+    /// others.
     pub fn remove_by_force(
         namespace: &Namespace,
         name: &Name,
@@ -79,7 +83,7 @@ fn unlink_anything(folder: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
     };
     if kind == SFlag::S_IFREG.bits() {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        // Not to be opened by us: then nobody of ours uses it as a segment.
+        // If this process cannot open the file, no process of this user has it open as a segment.
         if let Ok(file) = openat(folder, name, flags, Mode::empty()) {
             raise_removed(&file.into());
         }
@@ -94,7 +98,7 @@ fn unlink_anything(folder: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// Removes the name if the file that it stands for now passes `condition`.
+/// Removes the name if the file that it now belongs to passes `condition`.
 pub(super) fn remove_if(
     namespace: &Namespace,
     name: &Name,
@@ -106,12 +110,14 @@ pub(super) fn remove_if(
         namespace.remove_if_empty();
         return Ok(false);
     };
-    // Only removers unlink, one at a time: so the file opened here is the file unlinked here.
+    // Only removers unlink, and only one at a time. So the file opened here is the file unlinked
+    // below.
     let folder = namespace.lock(folder)?;
     let file = match open_file(&*folder, &path, OFlag::O_RDWR) {
         Ok(file) if condition(&file) => file,
         Ok(_) | Err(OpenError::NotFound { .. }) => {
-            // A creator killed before it linked leaves the folders, and so does a remover.
+            // A creator that was killed before linking leaves the folders, and so does a killed
+            // remover.
             drop(folder);
             namespace.remove_if_empty();
             return Ok(false);
@@ -136,14 +142,14 @@ pub(super) fn remove_if(
     }
 }
 
-/// Finishes the removal of what has the name, if somebody is at it, or was killed over it. `false`: nobody is.
+/// Finishes a removal that is in progress or was interrupted. Returns `false` if there is none.
 pub(super) fn finish_removal(
     namespace: &Namespace,
     folder: &OwnedFd,
     name: &Name,
     kind: Kind,
 ) -> bool {
-    // Nobody looked at it yet: it may be anything.
+    // Nothing has checked the file yet, so it may contain anything.
     let is_half_removed = |file: &File| {
         let mut magic = [0; 8];
         let read = file.read_exact_at(&mut magic, 0);
@@ -160,7 +166,7 @@ pub(super) fn is_flagged(file: &File) -> bool {
     read.is_ok() && u64::from_le_bytes(flags) & REMOVED != 0
 }
 
-/// Marks the segment removed and wakes everybody, if its file is long enough to have a flag.
+/// Marks the segment as removed and wakes all its users, if the file is long enough to have a flag.
 fn raise_removed(file: &File) {
     let long_enough = file
         .metadata()

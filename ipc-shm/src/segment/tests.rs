@@ -1,4 +1,4 @@
-//! What creating, opening and removing promise, by one process.
+//! Tests of creating, opening and removing a segment, within one process.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown, symlink};
@@ -41,7 +41,7 @@ fn path(scratch: &Scratch) -> PathBuf {
     path_of(&scratch.namespace, &name(), TEST_KIND)
 }
 
-/// The first word of the body: something to know a segment by.
+/// Returns the first word of the body, which identifies a segment.
 fn mark(segment: &Segment) -> &AtomicU64 {
     segment.word(segment.header().body_offset)
 }
@@ -52,7 +52,7 @@ fn assert_nothing_left(scratch: &Scratch) {
 }
 
 #[test]
-fn what_one_creates_another_opens_until_it_is_removed() {
+fn a_created_segment_can_be_opened_until_it_is_removed() {
     let scratch = Scratch::new();
     let created = scratch.create("seg", 3);
     mark(&created).store(7, Ordering::SeqCst);
@@ -70,13 +70,13 @@ fn what_one_creates_another_opens_until_it_is_removed() {
     assert!(created.is_removed() && opened.is_removed());
     assert!(matches!(open(&scratch), Err(OpenError::NotFound { .. })));
     assert!(!remove(&scratch).unwrap());
-    // Who had it keeps its memory.
+    // Handles that were open keep their memory.
     assert_eq!(mark(&opened).load(Ordering::SeqCst), 7);
     assert_nothing_left(&scratch);
 }
 
 #[test]
-fn listing_names_all_of_one_kind() {
+fn listing_returns_all_segments_of_one_kind() {
     let scratch = Scratch::new();
     assert_eq!(Segment::list(&scratch.namespace, TEST_KIND).unwrap(), []);
     for segment in ["b", "a.x", "c"] {
@@ -86,7 +86,7 @@ fn listing_names_all_of_one_kind() {
     for foreign in ["d.other", "E.test", ".test", "test"] {
         fs::write(folder.join(foreign), "").unwrap();
     }
-    // Damaged, but there: it can be removed.
+    // A damaged segment is also listed, so that it can be removed.
     fs::write(folder.join("c.test"), "").unwrap();
     let names = Segment::list(&scratch.namespace, TEST_KIND).unwrap();
     let names: Vec<_> = names.iter().map(Name::as_str).collect();
@@ -94,7 +94,7 @@ fn listing_names_all_of_one_kind() {
 }
 
 #[test]
-fn two_that_race_to_open_or_create_get_the_same() {
+fn two_processes_that_race_to_open_or_create_share_one_segment() {
     let scratch = Scratch::new();
     for _ in 0..8 {
         let barrier = Barrier::new(2);
@@ -119,7 +119,7 @@ fn two_that_race_to_open_or_create_get_the_same() {
 }
 
 #[test]
-fn a_removal_that_was_cut_short_is_finished_by_the_next_to_open() {
+fn an_interrupted_removal_is_finished_by_the_next_open() {
     let scratch = Scratch::new();
     for finish in [
         |scratch: &Scratch| assert!(matches!(open(scratch), Err(OpenError::NotFound { .. }))),
@@ -141,7 +141,7 @@ fn a_removal_that_was_cut_short_is_finished_by_the_next_to_open() {
 }
 
 #[test]
-fn a_removal_that_was_cut_short_is_finished_by_the_next_to_create() {
+fn an_interrupted_removal_is_finished_by_the_next_create() {
     let scratch = Scratch::new();
     scratch
         .create("seg", 3)
@@ -150,7 +150,7 @@ fn a_removal_that_was_cut_short_is_finished_by_the_next_to_create() {
     let fresh = scratch.create("seg", 3);
     assert!(!fresh.is_removed());
     assert!(open(&scratch).is_ok());
-    // What only looks like one being removed is left alone.
+    // A foreign file that only resembles a half-removed segment is kept.
     assert!(remove(&scratch).unwrap());
     drop(scratch.namespace.open_or_create().unwrap());
     let foreign = fs::OpenOptions::new()
@@ -169,7 +169,7 @@ fn a_removal_that_was_cut_short_is_finished_by_the_next_to_create() {
 }
 
 #[test]
-fn a_removal_that_is_stopped_half_way_is_an_error_not_a_hang() {
+fn a_stopped_remover_causes_an_error_and_not_a_hang() {
     let scratch = Scratch::new();
     let old = scratch.create("seg", 3);
     let folder = scratch.namespace.open().unwrap().unwrap();
@@ -186,19 +186,19 @@ fn a_removal_that_is_stopped_half_way_is_an_error_not_a_hang() {
 }
 
 #[test]
-fn who_saw_the_old_segment_flagged_never_unlinks_the_new_one() {
+fn an_opener_that_saw_the_old_segment_flagged_never_unlinks_the_new_one() {
     let scratch = Scratch::new();
     let old = scratch.create("seg", 3);
     assert!(remove(&scratch).unwrap() && old.is_removed());
     let fresh = scratch.create("seg", 3);
-    // What `open` does after it found the old one flagged.
+    // The step that `open` takes after it found the old segment flagged.
     assert!(!remove_if(&scratch.namespace, &name(), TEST_KIND, is_flagged).unwrap());
     assert!(!fresh.is_removed());
     assert!(open(&scratch).is_ok());
 }
 
 #[test]
-fn opening_while_others_create_and_remove_never_takes_a_name_away() {
+fn opening_while_others_create_and_remove_never_removes_a_new_segment() {
     const ROUNDS: usize = 2_000;
     let scratch = Scratch::new();
     let stop = AtomicU64::new(0);
@@ -215,13 +215,13 @@ fn opening_while_others_create_and_remove_never_takes_a_name_away() {
             !created.is_removed() && remove(&scratch).unwrap()
         });
         stop.store(1, Ordering::SeqCst);
-        assert!(kept, "somebody else removed it");
+        assert!(kept, "the opener removed a new segment");
     });
     assert_nothing_left(&scratch);
 }
 
 #[test]
-fn memory_for_a_second_one_is_not_needed_to_learn_that_there_is_one() {
+fn finding_an_existing_segment_needs_no_memory_for_a_second_one() {
     let scratch = Scratch::new();
     scratch.create("seg", 3);
     let mut huge = Scratch::header(3);
@@ -231,7 +231,7 @@ fn memory_for_a_second_one_is_not_needed_to_learn_that_there_is_one() {
 }
 
 #[test]
-fn one_that_does_not_fit_says_so_and_leaves_nothing() {
+fn a_segment_that_does_not_fit_is_an_error_and_leaves_nothing() {
     let scratch = Scratch::new();
     let mut huge = Scratch::header(3);
     huge.total_bytes = 1 << 50;
@@ -248,7 +248,7 @@ fn one_that_does_not_fit_says_so_and_leaves_nothing() {
 }
 
 #[test]
-fn folders_left_by_a_killed_creator_go_with_the_next_removal() {
+fn folders_left_by_a_killed_creator_are_removed_by_the_next_removal() {
     let scratch = Scratch::new();
     drop(scratch.namespace.open_or_create().unwrap());
     assert!(!remove(&scratch).unwrap());
@@ -263,10 +263,10 @@ fn folders_left_by_a_killed_creator_go_with_the_next_removal() {
     assert_nothing_left(&scratch);
 }
 
-/// Opening fails as `wanted` says and leaves what it found untouched.
+/// Asserts that opening fails with the `wanted` error and leaves the file unchanged.
 #[track_caller]
 fn assert_refused(scratch: &Scratch, wanted: fn(&OpenError) -> bool) {
-    let look = || {
+    let state = || {
         let found = fs::symlink_metadata(path(scratch)).unwrap();
         let content = found.is_file().then(|| fs::read(path(scratch)).unwrap());
         (
@@ -276,7 +276,7 @@ fn assert_refused(scratch: &Scratch, wanted: fn(&OpenError) -> bool) {
             content,
         )
     };
-    let before = look();
+    let before = state();
     let error = open(scratch).unwrap_err();
     assert!(wanted(&error), "{error}");
     let error = open_or_create(scratch).unwrap_err();
@@ -284,11 +284,11 @@ fn assert_refused(scratch: &Scratch, wanted: fn(&OpenError) -> bool) {
         matches!(&error, OpenOrCreateError::Open(error) if wanted(error)),
         "{error}"
     );
-    assert_eq!(look(), before);
+    assert_eq!(state(), before);
 }
 
 #[test]
-fn a_planted_link_fifo_or_folder_is_refused_and_kept() {
+fn a_planted_link_fifo_or_folder_is_refused_and_left_in_place() {
     let scratch = Scratch::new();
     drop(scratch.namespace.open_or_create().unwrap());
     let not_a_file = |error: &OpenError| matches!(error, OpenError::NotAFile { .. });
@@ -314,7 +314,7 @@ fn a_planted_link_fifo_or_folder_is_refused_and_kept() {
 #[test]
 fn a_file_of_another_user_is_refused() {
     if !geteuid().is_root() {
-        println!("skipped: only root can give a file away");
+        println!("skipped: only root can change the owner of a file");
         return;
     }
     let scratch = Scratch::new();
@@ -359,7 +359,7 @@ fn a_damaged_file_is_refused_with_its_own_error_and_can_be_removed() {
         (&flipped, |e| matches!(e, HeaderError::Damaged { .. })),
     ];
     for (content, wanted) in cases {
-        // Written over: a new file would have another mode.
+        // Overwritten in place, because a new file would have another mode.
         let (_, _) = open_or_create(&scratch).unwrap();
         fs::write(path(&scratch), content).unwrap();
         let error = open(&scratch).unwrap_err();
@@ -379,7 +379,7 @@ fn force(scratch: &Scratch) -> Result<bool, OpenError> {
 }
 
 #[test]
-fn force_removes_what_stands_in_a_segments_place_and_never_follows_a_link() {
+fn force_removes_anything_with_a_segments_name_and_never_follows_a_link() {
     let scratch = Scratch::new();
     let target = scratch.folder().join("target");
     fs::write(&target, "precious").unwrap();
@@ -411,7 +411,7 @@ fn force_removes_what_stands_in_a_segments_place_and_never_follows_a_link() {
 }
 
 #[test]
-fn a_folder_with_something_in_it_is_not_removed_even_by_force() {
+fn a_folder_that_is_not_empty_is_not_removed_even_by_force() {
     let scratch = Scratch::new();
     drop(scratch.namespace.open_or_create().unwrap());
     fs::create_dir(path(&scratch)).unwrap();
@@ -438,7 +438,7 @@ fn a_file_of_another_user_is_not_removed_even_by_force() {
 }
 
 #[test]
-fn a_file_with_an_open_mode_can_be_used_again_as_its_error_says() {
+fn a_file_with_an_open_mode_can_be_opened_after_following_the_errors_advice() {
     let scratch = Scratch::new();
     scratch.create("seg", 3);
     fs::set_permissions(path(&scratch), fs::Permissions::from_mode(0o644)).unwrap();
@@ -449,14 +449,14 @@ fn a_file_with_an_open_mode_can_be_used_again_as_its_error_says() {
 }
 
 #[test]
-fn force_tells_those_who_use_the_segment() {
+fn removal_by_force_notifies_attached_processes() {
     let scratch = Scratch::new();
     let used = scratch.create("seg", 3);
     assert!(force(&scratch).unwrap());
     assert!(used.is_removed() && !used.is_deleted());
 }
 
-/// A header as another boot of the machine would have written it.
+/// Creates a segment with a header as written in another boot.
 fn from_another_boot(scratch: &Scratch) -> Segment {
     let mut header = Scratch::header(3);
     header.boot ^= 1;
@@ -464,9 +464,8 @@ fn from_another_boot(scratch: &Scratch) -> Segment {
 }
 
 #[test]
-fn a_segment_on_a_disk_from_before_a_restart_is_refused_and_can_be_looked_at_and_removed() {
-    let test =
-        "a_segment_on_a_disk_from_before_a_restart_is_refused_and_can_be_looked_at_and_removed";
+fn a_segment_on_a_disk_from_an_earlier_boot_can_only_be_opened_read_only_or_removed() {
+    let test = "a_segment_on_a_disk_from_an_earlier_boot_can_only_be_opened_read_only_or_removed";
     let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     if crate::boot::is_in_memory(&fs::File::open(folder.path()).unwrap()) {
         println!("skipped: {test}: this folder is not on a disk");
@@ -484,7 +483,7 @@ fn a_segment_on_a_disk_from_before_a_restart_is_refused_and_can_be_looked_at_and
 }
 
 #[test]
-fn a_boot_id_of_a_container_is_not_a_restart_where_files_do_not_outlive_one() {
+fn a_different_boot_id_is_accepted_for_files_in_memory() {
     let scratch = Scratch::new();
     drop(from_another_boot(&scratch));
     open(&scratch).unwrap();

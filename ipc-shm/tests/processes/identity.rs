@@ -1,6 +1,5 @@
-//! A number is not an identity: descriptors that were closed and reused, clocks and users of other
-//! namespaces, names that were deleted by something else, and memory that a control group does not
-//! allow.
+//! A number is not an identity. These tests cover closed and reused descriptors, clocks and users
+//! of other namespaces, and names deleted by other code.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,7 +7,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -24,8 +23,8 @@ use crate::support::{
 };
 use crate::{connect, scratch_with_buffer, unshare};
 
-/// Plays a test's other process.
-pub fn play(namespace: &Namespace, role: &str) {
+/// Runs the other process of a test.
+pub fn run_role(namespace: &Namespace, role: &str) {
     match role {
         "lose descriptor" => lose_descriptor(namespace),
         "lose all descriptors" => lose_all_descriptors(namespace),
@@ -42,7 +41,6 @@ pub fn play(namespace: &Namespace, role: &str) {
         }
         "odd folder" => odd_folder(),
         "madvise refused" => madvise_refused(namespace),
-        "small group" => small_group(namespace),
         other => panic!("no role is called {other:?}"),
     }
 }
@@ -60,14 +58,13 @@ fn outcome(result: Result<SharedBuffer, BufferError>) -> String {
     }
 }
 
-fn skip(test: &str, why: &str) {
+pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {}", why.trim());
 }
 
-// --- Descriptors
-// ------------------------------------------------------------------------------------
+// --- Descriptors ---
 
-/// The numbers under which this process has files open whose names end so.
+/// Returns this process's descriptors of files whose names end with `end`.
 fn descriptors_of(end: &str) -> Vec<RawFd> {
     let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     let open = fs::read_dir("/proc/self/fd").unwrap();
@@ -80,11 +77,11 @@ fn descriptors_of(end: &str) -> Vec<RawFd> {
 }
 
 fn close(number: RawFd) {
-    // SAFETY: takes a number. That others rely on it is what is tested.
+    // SAFETY: takes a number. Other code relies on the descriptor, which is the point of the test.
     assert_eq!(unsafe { libc::close(number) }, 0);
 }
 
-/// Gives a number to a file, as the next `open` after a stray `close` does.
+/// Gives a number to a file, like the next `open` after a mistaken `close`.
 fn reuse(number: RawFd, file: File) {
     // SAFETY: takes two numbers.
     assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), number) }, number);
@@ -92,7 +89,7 @@ fn reuse(number: RawFd, file: File) {
 
 #[track_caller]
 fn assert_lost(buffer: &SharedBuffer, number: RawFd) {
-    // At most a slice after the mistake, by this process's watcher.
+    // This process's watcher notices the mistake after at most one slice.
     let error = loop {
         match buffer.lock() {
             Ok(_) => thread::yield_now(),
@@ -119,11 +116,11 @@ fn lose_descriptor(namespace: &Namespace) {
     assert_lost(&buffer, number);
     say("lost");
     listen();
-    // What the error says to do.
+    // Follows the error's advice.
     let again = connect(namespace);
     again.write_at(0, b"again").unwrap();
     drop(buffer);
-    // Dropping the first did not close what took its number.
+    // Dropping the first handle did not close the file that took its number.
     assert_eq!(descriptors_of("/plugin.log"), [number]);
     say("again");
 }
@@ -137,7 +134,7 @@ fn only_the_process_that_closed_its_descriptor_gets_an_error() {
     assert_eq!(buffer.read_to_vec(0, 5).unwrap(), b"hello");
     let newcomer = connect(&scratch.namespace);
     assert_eq!(newcomer.read_to_vec(0, 5).unwrap(), b"hello");
-    clumsy.tell("go on");
+    clumsy.send("go on");
     clumsy.expect("again");
     let end = clumsy.end();
     assert!(end.success(), "{end}");
@@ -146,25 +143,25 @@ fn only_the_process_that_closed_its_descriptor_gets_an_error() {
     assert_eq!(fs::read(log).unwrap(), b"short");
 }
 
-/// As a program does that makes itself a daemon after it opened something.
+/// Acts like a program that turns into a daemon after it opened a buffer.
 fn lose_all_descriptors(namespace: &Namespace) {
     let buffer = connect(namespace);
     let [number] = descriptors_of("/b.buffer")[..] else {
         panic!("one descriptor")
     };
-    // Not while it has one for a moment: closed twice, that ends a program that was compiled with
-    // checks.
+    // Not while the watcher has a temporary descriptor: closing that twice aborts a program
+    // compiled with checks.
     until_watcher_sleeps();
-    // SAFETY: takes two numbers; nothing else of this process needs descriptors above the standard
+    // SAFETY: takes two numbers; nothing else in this process needs descriptors above the standard
     // ones.
     assert_eq!(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }, 0);
-    // Usually takes the same number, for the same file: told apart by its offset.
+    // This usually takes the same number, for the same file. Only the file offset differs.
     let again = connect(namespace);
     assert_lost(&buffer, number);
     drop(buffer);
     again.write_at(0, b"well").unwrap();
     say("ready");
-    // Its watcher works again: a death is noticed while nobody calls anything.
+    // Its watcher works again: it notices a death without any call.
     while again.users().len() > 2 {
         thread::yield_now();
     }
@@ -198,7 +195,7 @@ fn until_watcher_sleeps() {
 }
 
 #[test]
-fn a_process_that_closed_all_its_descriptors_opens_again_and_notices_deaths() {
+fn a_process_that_closed_all_descriptors_can_reconnect_and_notices_deaths() {
     let (scratch, _buffer) = scratch_with_buffer(8);
     let mut doomed = scratch.start("connect");
     doomed.expect("connected");
@@ -210,21 +207,20 @@ fn a_process_that_closed_all_its_descriptors_opens_again_and_notices_deaths() {
     assert!(end.success(), "{end}");
 }
 
-// --- Names
-// ------------------------------------------------------------------------------------------
+// --- Names ---
 
-/// For a lock that another thread of this process has.
+/// Waits for a lock that another thread of this process holds.
 fn wait_while_it_goes(namespace: &Namespace) {
     let buffer = connect(namespace);
     let guard = buffer.lock().unwrap();
     thread::scope(|scope| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let buffer = &buffer;
         let waiting = scope.spawn(move || {
-            tell.send(our_thread()).unwrap();
+            sender.send(our_thread()).unwrap();
             buffer.lock().map(drop)
         });
-        until_asleep(told.recv().unwrap());
+        until_asleep(receiver.recv().unwrap());
         say("ready");
         let error = waiting.join().unwrap().unwrap_err();
         assert!(matches!(error, LockError::Deleted { .. }), "{error}");
@@ -244,7 +240,7 @@ fn use_while_it_goes(namespace: &Namespace) {
     };
     assert!(matches!(error, LockError::Deleted { .. }), "{error}");
     assert!(error.to_string().contains("RemoveIPC"), "{error}");
-    // What the error says to do: there is none of that name any more, or another one.
+    // Follows the error's advice. The name is free now, or belongs to a new buffer.
     match SharedBuffer::connect(namespace, "b") {
         Err(BufferError::Open(OpenError::NotFound { .. })) => {}
         Ok(other) => assert_eq!(other.read_to_vec(0, 3).unwrap(), b"new"),
@@ -254,11 +250,11 @@ fn use_while_it_goes(namespace: &Namespace) {
 }
 
 #[track_caller]
-fn assert_deletion_is_told(delete: impl Fn(&Scratch)) {
+fn assert_deletion_is_reported(delete: impl Fn(&Scratch)) {
     let (scratch, buffer) = scratch_with_buffer(8);
     let mut users = ["wait while it goes", "use while it goes"]
         .map(|role| scratch.start(&format!("identity {role}")));
-    // The one that waits has the lock, so the other one waits as well.
+    // The process that waits also holds the lock, so the other one waits as well.
     users.iter_mut().for_each(|user| user.expect("ready"));
     drop(buffer);
     delete(&scratch);
@@ -270,22 +266,22 @@ fn assert_deletion_is_told(delete: impl Fn(&Scratch)) {
 }
 
 #[test]
-fn a_file_that_a_cleaner_deletes_ends_every_wait_and_every_use() {
-    assert_deletion_is_told(|scratch| {
+fn a_file_deleted_by_a_cleaner_ends_every_wait_and_every_use() {
+    assert_deletion_is_reported(|scratch| {
         fs::remove_file(scratch.namespace.path().join("b.buffer")).unwrap();
     });
 }
 
 #[test]
-fn a_folder_that_a_cleaner_deletes_ends_every_wait_and_every_use() {
-    assert_deletion_is_told(|scratch| {
+fn a_folder_deleted_by_a_cleaner_ends_every_wait_and_every_use() {
+    assert_deletion_is_reported(|scratch| {
         fs::remove_dir_all(scratch.path().join("root")).unwrap();
     });
 }
 
 #[test]
-fn a_folder_that_was_moved_away_is_told_once_another_buffer_has_the_name() {
-    assert_deletion_is_told(|scratch| {
+fn a_moved_folder_is_reported_once_another_buffer_has_the_name() {
+    assert_deletion_is_reported(|scratch| {
         let root = scratch.path().join("root");
         fs::rename(&root, scratch.path().join("moved")).unwrap();
         let new = SharedBuffer::create(&scratch.namespace, "b", 8).unwrap();
@@ -293,10 +289,9 @@ fn a_folder_that_was_moved_away_is_told_once_another_buffer_has_the_name() {
     });
 }
 
-// --- Clocks
-// -----------------------------------------------------------------------------------------
+// --- Clocks ---
 
-/// A command that runs another with its clocks a million seconds ahead.
+/// Returns a command that runs another one with its clocks a million seconds ahead.
 fn unshare_time(test: &str) -> Option<Command> {
     let flags = [
         "--time",
@@ -320,14 +315,14 @@ fn unshare_time(test: &str) -> Option<Command> {
 }
 
 #[test]
-fn processes_of_other_time_namespaces_read_the_same_clock() {
-    let test = "processes_of_other_time_namespaces_read_the_same_clock";
+fn processes_in_other_time_namespaces_read_the_same_clock() {
+    let test = "processes_in_other_time_namespaces_read_the_same_clock";
     let Some(command) = unshare_time(test) else {
         return;
     };
     let before = clock::monotonic().as_nanos();
     let mut there = Scratch::new().start_by(command, "identity clock");
-    let said: u128 = there.hear().parse().unwrap();
+    let said: u128 = there.receive().parse().unwrap();
     let after = clock::monotonic().as_nanos();
     assert!((before..=after).contains(&said), "{before} {said} {after}");
 }
@@ -339,19 +334,19 @@ fn connect_and_name_start(namespace: &Namespace) {
 }
 
 #[test]
-fn a_process_whose_start_time_reads_differently_there_is_not_taken_for_another() {
-    let test = "a_process_whose_start_time_reads_differently_there_is_not_taken_for_another";
+fn a_process_in_a_shifted_time_namespace_does_not_count_as_dead() {
+    let test = "a_process_in_a_shifted_time_namespace_does_not_count_as_dead";
     let (scratch, buffer) = scratch_with_buffer(8);
     let Some(command) = unshare_time(test) else {
         return;
     };
     let mut there = scratch.start_by(command, "identity connect and name start");
-    // Unknown rather than wrong.
+    // The start time is unknown rather than wrong.
     there.expect("0");
-    // A look at its slot by somebody else, who opens the buffer: it is not freed.
+    // Another process checks the slot when it opens the buffer, and does not free it.
     let _third = connect(&scratch.namespace);
     assert_eq!(buffer.users().len(), 3);
-    // And the other way round: there, we are not taken for dead.
+    // The reverse: processes outside do not count as dead inside the namespace.
     let command = unshare_time(test).unwrap();
     let mut second = scratch.start_by(command, "identity connect and name start");
     second.expect("0");
@@ -359,19 +354,20 @@ fn a_process_whose_start_time_reads_differently_there_is_not_taken_for_another()
 }
 
 fn fork_into_time_namespace() {
-    // In a copy of one thread: what a thread of several unshares is its own.
+    // Done in a copy with one thread, because `unshare` in one of several threads affects only that
+    // thread.
     let (parent, ()) = in_forked_child((), |()| {
         let before = clock::monotonic();
         let much = std::time::Duration::from_secs(900_000);
-        // SAFETY: changes only in which namespace the children to come will be.
+        // SAFETY: changes only the namespace of future children.
         if unsafe { libc::unshare(libc::CLONE_NEWTIME) } != 0 {
             return say("refused");
         }
         fs::write("/proc/self/timens_offsets", "monotonic 1000000 0").unwrap();
-        // Ours did not change, though the file about our children's did.
+        // Our clock did not change, but the file about our children's clock did.
         assert!(clock::monotonic() - before < much);
         let (child, ()) = in_forked_child((), |()| {
-            // Its own is read anew.
+            // The child reads the shift of its own clock again.
             let there = clock::monotonic() - before;
             assert!(there < much, "{there:?}");
         });
@@ -384,7 +380,7 @@ fn fork_into_time_namespace() {
 #[test]
 fn a_child_forked_into_a_time_namespace_reads_the_same_clock() {
     let mut there = Scratch::new().start("identity fork into time namespace");
-    match &there.hear()[..] {
+    match &there.receive()[..] {
         "done" => assert!(there.end().success()),
         other => skip(
             "a_child_forked_into_a_time_namespace_reads_the_same_clock",
@@ -393,18 +389,17 @@ fn a_child_forked_into_a_time_namespace_reads_the_same_clock() {
     }
 }
 
-// --- Users
-// ------------------------------------------------------------------------------------------
+// --- Users ---
 
 #[test]
-fn a_user_without_a_number_is_told_so_and_trusts_nobody_elses_files() {
-    let test = "a_user_without_a_number_is_told_so_and_trusts_nobody_elses_files";
+fn a_user_without_a_number_gets_an_error_and_trusts_no_files() {
+    let test = "a_user_without_a_number_gets_an_error_and_trusts_no_files";
     let (scratch, _buffer) = scratch_with_buffer(8);
     match unshare(&["--user"]) {
         Ok(mut command) => {
             command.arg(std::env::current_exe().unwrap());
             let mut there = scratch.start_by(command, "identity connect");
-            let said = there.hear();
+            let said = there.receive();
             assert!(said.starts_with("UnmappedUser: "), "{said}");
             assert!(
                 said.contains("65534") && said.contains("/etc/subuid"),
@@ -416,10 +411,10 @@ fn a_user_without_a_number_is_told_so_and_trusts_nobody_elses_files() {
 }
 
 #[test]
-fn a_folder_of_a_user_outside_of_the_namespace_is_told_from_our_own() {
-    let test = "a_folder_of_a_user_outside_of_the_namespace_is_told_from_our_own";
+fn a_folder_of_a_user_outside_the_namespace_is_refused() {
+    let test = "a_folder_of_a_user_outside_the_namespace_is_refused";
     if !geteuid().is_root() {
-        return skip(test, "only root can give a folder away");
+        return skip(test, "only root can change the owner of a folder");
     }
     let (scratch, _buffer) = scratch_with_buffer(8);
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -428,8 +423,9 @@ fn a_folder_of_a_user_outside_of_the_namespace_is_told_from_our_own() {
         Ok(mut command) => {
             command.arg(std::env::current_exe().unwrap());
             let mut there = scratch.start_by(command, "identity connect");
-            let said = there.hear();
-            // Not even root of that namespace may look into it: but it can say whose it is not.
+            let said = there.receive();
+            // Even root of that namespace may not enter the folder, but the error can say that it
+            // belongs to another user.
             let wanted = said.starts_with("UnmappedOwner: ") || said.contains("Permission denied");
             assert!(wanted, "{said}");
         }
@@ -438,12 +434,12 @@ fn a_folder_of_a_user_outside_of_the_namespace_is_told_from_our_own() {
 }
 
 #[test]
-fn a_set_uid_program_does_not_go_where_its_callers_environment_says() {
-    let test = "a_set_uid_program_does_not_go_where_its_callers_environment_says";
+fn a_set_uid_program_ignores_the_folder_in_its_callers_environment() {
+    let test = "a_set_uid_program_ignores_the_folder_in_its_callers_environment";
     if !geteuid().is_root() {
         return skip(test, "only root can make a program of another user");
     }
-    // Where programs are built, so not where set-uid bits are ignored.
+    // Programs are built and run in this folder, so its file system does not ignore set-uid bits.
     let us = std::env::current_exe().unwrap();
     let folder = tempfile::tempdir_in(us.parent().unwrap()).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -456,7 +452,7 @@ fn a_set_uid_program_does_not_go_where_its_callers_environment_says() {
         command.env("IPC_SHM_DIR", "/dev/shm/callers");
         Scratch::new()
             .start_by(command, "identity default folder")
-            .hear()
+            .receive()
     };
     assert_eq!(run(0o755), "0 /dev/shm/callers/x");
     let said = run(0o4755);
@@ -467,16 +463,16 @@ fn a_set_uid_program_does_not_go_where_its_callers_environment_says() {
 }
 
 #[test]
-fn an_empty_folder_name_in_the_environment_is_none() {
+fn an_empty_folder_name_in_the_environment_is_ignored() {
     let mut command = Command::new("/proc/self/exe");
     command.env("IPC_SHM_DIR", "");
     let said = Scratch::new()
         .start_by(command, "identity default folder")
-        .hear();
+        .receive();
     assert_eq!(said, format!("{0} /dev/shm/ipc.{0}/x", geteuid()));
 }
 
-/// In a folder whose name is not UTF-8, as `IPC_SHM_DIR` says.
+/// Uses the folder in `IPC_SHM_DIR`, whose name is not UTF-8.
 fn odd_folder() {
     let namespace = Namespace::new("x").unwrap();
     let buffer = SharedBuffer::create(&namespace, "b", 8).unwrap();
@@ -489,7 +485,7 @@ fn odd_folder() {
     );
     let error = SharedBuffer::create(&namespace, "b", 8).unwrap_err();
     assert!(
-        error.to_string().contains("exists already"),
+        error.to_string().contains("already exists"),
         "{error} {error:?} {buffer:?}"
     );
     assert!(SharedBuffer::remove(&namespace, "b").unwrap());
@@ -498,7 +494,7 @@ fn odd_folder() {
 }
 
 #[test]
-fn a_folder_whose_name_is_not_text_is_as_good_as_any() {
+fn a_folder_whose_name_is_not_utf_8_works() {
     let scratch = Scratch::new();
     let name = OsString::from_vec(b"bad\xff".to_vec());
     let mut command = Command::new("/proc/self/exe");
@@ -508,7 +504,7 @@ fn a_folder_whose_name_is_not_text_is_as_good_as_any() {
     assert!(peer.end().success());
 }
 
-/// With a seccomp filter that refuses `madvise`.
+/// Runs with a seccomp filter that refuses `madvise`.
 fn madvise_refused(namespace: &Namespace) {
     let load = |offset: u32| libc::sock_filter {
         code: 0x20, // BPF_LD | BPF_W | BPF_ABS
@@ -537,8 +533,8 @@ fn madvise_refused(namespace: &Namespace) {
     // SAFETY: takes numbers.
     let promised = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program is valid and is copied by the call. The filter is this thread's and its
-    // children's.
+    // SAFETY: the program is valid and the call copies it. The filter applies to this thread and
+    // its children.
     let filtered = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) };
     assert_eq!((promised, filtered), (0, 0));
     let buffer = connect(namespace);
@@ -553,91 +549,9 @@ fn madvise_refused(namespace: &Namespace) {
 }
 
 #[test]
-fn a_kernel_that_refuses_advice_about_memory_costs_nothing_but_speed() {
+fn a_buffer_works_where_the_kernel_refuses_madvise() {
     let (scratch, _buffer) = scratch_with_buffer(8);
     let mut peer = scratch.start("identity madvise refused");
     peer.expect("done");
     assert!(peer.end().success());
-}
-
-// --- Memory
-// -----------------------------------------------------------------------------------------
-
-const MIB: u64 = 1 << 20;
-
-/// In a memory cgroup of 8 MiB.
-fn small_group(namespace: &Namespace) {
-    let error = SharedBuffer::create(namespace, "b", 16 << 20).unwrap_err();
-    let BufferError::Create(CreateError::MemoryLimit {
-        limit,
-        available,
-        needed,
-        ..
-    }) = &error
-    else {
-        panic!("{error}")
-    };
-    assert!(
-        *limit == 8 * MIB && *available <= 8 * MIB && *needed > 16 * MIB,
-        "{error}"
-    );
-    assert!(error.to_string().contains("allows 8.0 MiB"), "{error}");
-    let small = SharedBuffer::create(namespace, "b", 1 << 20).unwrap();
-    small.write_at(0, &vec![1; 1 << 20]).unwrap();
-    say("done");
-}
-
-/// A memory cgroup, removed when dropped.
-struct Group(PathBuf);
-
-impl Group {
-    fn new() -> Result<Self, String> {
-        let name = format!("ipc-shm-test-{}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (root, limit) = if v1.is_dir() {
-            (v1, "memory.limit_in_bytes")
-        } else {
-            (Path::new("/sys/fs/cgroup"), "memory.max")
-        };
-        let group = root.join(name);
-        fs::create_dir(&group).map_err(|error| format!("{}: {error}", group.display()))?;
-        let group = Self(group);
-        fs::write(group.0.join(limit), (8 * MIB).to_string())
-            .map_err(|error| format!("{limit}: {error}"))?;
-        Ok(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Until the kernel has let go of the process that was in it.
-        while let Err(error) = fs::remove_dir(&self.0) {
-            if error.kind() != std::io::ErrorKind::ResourceBusy {
-                break;
-            }
-            thread::yield_now();
-        }
-    }
-}
-
-#[test]
-fn a_buffer_that_a_memory_cgroup_does_not_allow_is_refused_with_figures() {
-    let group = match Group::new() {
-        Ok(group) => group,
-        Err(why) => {
-            let test = "a_buffer_that_a_memory_cgroup_does_not_allow_is_refused_with_figures";
-            return skip(test, &why);
-        }
-    };
-    let scratch = Scratch::new();
-    let mut command = Command::new("sh");
-    let enter = "echo $$ > \"$0\" && exec \"$@\"";
-    command
-        .args(["-c", enter])
-        .arg(group.0.join("cgroup.procs"));
-    command.arg(std::env::current_exe().unwrap());
-    let mut peer = scratch.start_by(command, "identity small group");
-    peer.expect("done");
-    let end = peer.end();
-    assert!(end.success(), "{end}");
 }

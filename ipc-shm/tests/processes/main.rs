@@ -1,10 +1,11 @@
-//! What holds when processes are killed, stopped and forked, tried with real ones.
+//! Tests with real processes that are killed, stopped and forked.
 
+mod creating;
 mod identity;
 mod support;
 mod truncated;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -12,12 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_shm::{
-    AccessError, Attachment, BufferError, BufferGuard, CreateError, Created, Expected, Header,
-    Inherited, JoinError, Kind, LockError, Namespace, OpenError, Participant, PayloadType,
-    ProcessIdentity, Segment, SharedBuffer,
+    AccessError, Attachment, BufferError, BufferGuard, Expected, Header, Inherited, JoinError,
+    Kind, LockError, Namespace, Participant, PayloadType, ProcessIdentity, Segment, SharedBuffer,
 };
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -26,7 +25,7 @@ use support::{
     our_thread, say, until_asleep, wait_for_death,
 };
 
-/// Not a test, unless this binary was started as another test's peer.
+/// Not a test, unless another test started this binary as its peer.
 #[test]
 fn role() {
     let Some((role, namespace)) = our_role() else {
@@ -36,18 +35,19 @@ fn role() {
         "hold" => hold(&namespace),
         "connect" => connect_and_wait(&namespace),
         "write for ever" => write_for_ever(&namespace),
-        "create and remove" => create_and_remove(&namespace),
+        "create and remove" => creating::create_and_remove(&namespace),
         "count" => count_for_ever(&namespace),
         "lock and fork" => lock_and_fork(&namespace),
         "fork and use" => fork_and_use(&namespace),
         "fork two" => fork_two(&namespace),
         "join in fork" => join_in_fork(&namespace),
         "fork into pid namespace" => fork_into_pid_namespace(),
-        "fill memory" => fill_memory(&namespace),
-        "limit files" => limit_files(&namespace),
+        "fill memory" => creating::fill_memory(&namespace),
+        "limit files" => creating::limit_files(&namespace),
+        "small group" => creating::small_group(&namespace),
         other => match other.split_once(' ') {
-            Some(("cut", doing)) => truncated::be_cut(&namespace, doing),
-            Some(("identity", role)) => identity::play(&namespace, role),
+            Some(("cut", doing)) => truncated::run_role(&namespace, doing),
+            Some(("identity", role)) => identity::run_role(&namespace, role),
             _ => panic!("no role is called {other:?}"),
         },
     }
@@ -69,7 +69,7 @@ fn connect_and_wait(namespace: &Namespace) {
     wait_for_death()
 }
 
-/// Locks; when told, writes, unlocks, and ends when told again.
+/// Takes the lock. On a first line it writes and unlocks; on a second one it ends.
 fn hold(namespace: &Namespace) {
     let buffer = connect(namespace);
     let mut guard = buffer.lock().unwrap();
@@ -81,9 +81,9 @@ fn hold(namespace: &Namespace) {
     listen();
 }
 
-// --- Killed while writing ---------------------------------------------------------------------------
+// --- Killed while writing ---
 
-/// So long that a process is nearly always found inside one write; and such that the bytes end the file.
+/// So long that a process is nearly always inside a write. The bytes extend to the end of the file.
 const LONG: usize = (16 << 20) - 64;
 
 fn write_for_ever(namespace: &Namespace) {
@@ -95,7 +95,7 @@ fn write_for_ever(namespace: &Namespace) {
     }
 }
 
-/// Whether the bytes are of several writes, looked at from outside.
+/// Returns `true` if the file contains bytes of several writes.
 fn is_half_written(scratch: &Scratch) -> bool {
     let file = File::open(scratch.namespace.path().join("b.buffer")).unwrap();
     let end = file.metadata().unwrap().len();
@@ -105,11 +105,11 @@ fn is_half_written(scratch: &Scratch) -> bool {
         file.read_exact_at(&mut byte, end - from_end).unwrap();
         byte[0]
     };
-    // The ends are not asked: copying may begin or finish with both.
+    // The ends are not compared, because copying may start or finish at either end.
     (2..16).any(|part| byte(part) != byte(1))
 }
 
-/// A process that is stopped in the middle of a write.
+/// Returns a process that is stopped in the middle of a write.
 fn stopped_while_writing(scratch: &Scratch) -> Peer {
     let mut writer = scratch.start("write for ever");
     writer.expect("connected");
@@ -118,22 +118,22 @@ fn stopped_while_writing(scratch: &Scratch) -> Peer {
         if is_half_written(scratch) {
             return writer;
         }
-        writer.go_on();
+        writer.resume();
         thread::yield_now();
     }
 }
 
 #[test]
-fn a_writer_killed_half_way_lets_its_waiter_go_on_which_sees_the_tear() {
+fn a_waiter_gets_the_lock_of_a_killed_writer_and_sees_the_torn_range() {
     let (scratch, buffer) = scratch_with_buffer(LONG);
     let writer = stopped_while_writing(&scratch);
-    let (told, number) = channel();
+    let (sender, receiver) = channel();
     thread::scope(|scope| {
         let waiter = scope.spawn(|| {
-            told.send(our_thread()).unwrap();
+            sender.send(our_thread()).unwrap();
             buffer.lock()
         });
-        until_asleep(number.recv().unwrap());
+        until_asleep(receiver.recv().unwrap());
         writer.kill();
         let mut guard = waiter.join().unwrap().unwrap();
         assert!(matches!(guard.inherited(), Inherited::FromDead(_)));
@@ -150,7 +150,7 @@ fn a_writer_killed_half_way_lets_its_waiter_go_on_which_sees_the_tear() {
             ),
             "{error}"
         );
-        // It was no false alarm.
+        // The bytes really are a mixture.
         guard.accept_torn().unwrap();
         let bytes = guard.read_to_vec(0, LONG).unwrap();
         assert!(bytes.contains(&1) && bytes.iter().any(|byte| *byte != 1));
@@ -158,7 +158,7 @@ fn a_writer_killed_half_way_lets_its_waiter_go_on_which_sees_the_tear() {
 }
 
 #[test]
-fn a_tear_is_seen_by_who_comes_when_all_are_gone() {
+fn a_torn_range_is_seen_by_processes_that_connect_after_all_have_gone() {
     let (scratch, buffer) = scratch_with_buffer(LONG);
     drop(buffer);
     stopped_while_writing(&scratch).kill();
@@ -177,10 +177,10 @@ fn a_tear_is_seen_by_who_comes_when_all_are_gone() {
     );
 }
 
-// --- The lock ---------------------------------------------------------------------------------------
+// --- The lock ---
 
 #[test]
-fn a_stopped_holder_is_named_and_not_robbed() {
+fn a_stopped_holder_is_named_and_keeps_the_lock() {
     let (scratch, buffer) = scratch_with_buffer(8);
     let mut holder = scratch.start("hold");
     holder.expect("locked");
@@ -193,15 +193,16 @@ fn a_stopped_holder_is_named_and_not_robbed() {
     let pid = holder.pid().to_string();
     assert_eq!(named.pid.to_string(), pid);
     assert!(error.to_string().contains(&pid), "{error}");
-    holder.go_on();
-    holder.tell("unlock");
+    holder.resume();
+    holder.send("unlock");
     holder.expect("unlocked");
     let guard = buffer.lock().unwrap();
     assert_eq!(guard.inherited(), Inherited::No);
     assert_eq!(guard.read_to_vec(0, 4).unwrap(), b"mine");
 }
 
-/// Two counters that are equal whenever nobody has the lock, unless its last holder was killed. Counts.
+/// Increments two counters that are equal whenever the lock is free, unless its last holder was
+/// killed. Returns the new count.
 fn count(guard: &mut BufferGuard<'_>) -> u64 {
     let torn = guard.accept_torn().unwrap();
     let read = |guard: &BufferGuard<'_>, offset| {
@@ -214,7 +215,7 @@ fn count(guard: &mut BufferGuard<'_>) -> u64 {
         assert_eq!(
             (first, torn),
             (second, None),
-            "two had the lock, or a death was not told"
+            "two processes had the lock, or a death was not reported"
         );
     }
     let next = (first + 1).to_le_bytes();
@@ -232,7 +233,7 @@ fn count_for_ever(namespace: &Namespace) {
 }
 
 #[test]
-fn the_lock_excludes_through_fifty_kills() {
+fn the_lock_excludes_other_processes_through_fifty_kills() {
     let (scratch, mut buffer) = scratch_with_buffer(16);
     // The lock is not fair, and this machine may be busy.
     buffer.set_timeout(Duration::MAX);
@@ -241,7 +242,7 @@ fn the_lock_excludes_through_fifty_kills() {
     for kill in 0..50 {
         let before = count(&mut buffer.lock().unwrap());
         let goal = before + fastrand::u64(5..50);
-        // Ours are the smallest part of it.
+        // The peers do most of the counting.
         while count(&mut buffer.lock().unwrap()) < goal {}
         let doomed = &mut peers[kill % 3];
         doomed.take().unwrap().kill();
@@ -250,20 +251,20 @@ fn the_lock_excludes_through_fifty_kills() {
 }
 
 #[test]
-fn a_death_is_noticed_while_nobody_calls_anything() {
+fn a_death_is_noticed_without_any_call() {
     let (scratch, buffer) = scratch_with_buffer(1);
     let mut peer = scratch.start("connect");
     peer.expect("connected");
     assert_eq!(buffer.users().len(), 2);
     peer.kill();
-    // Only the watcher frees its slot now.
+    // Only the watcher can free the slot now.
     while buffer.users().len() > 1 {
         thread::yield_now();
     }
 }
 
 #[test]
-fn the_places_of_killed_processes_are_free_for_who_comes() {
+fn the_slots_of_killed_processes_are_free_for_new_ones() {
     let scratch = Scratch::new();
     let namespace = &scratch.namespace;
     drop(SharedBuffer::create_for(namespace, "b", 1, 3).unwrap());
@@ -283,9 +284,10 @@ fn the_places_of_killed_processes_are_free_for_who_comes() {
     }
 }
 
-// --- Forks ------------------------------------------------------------------------------------------
+// --- Forks ---
 
-/// Leaves a child that lives until our standard input is closed, and waits to be killed with the lock.
+/// Leaves a child that lives until its standard input is closed. Then waits to be killed with the
+/// lock.
 fn lock_and_fork(namespace: &Namespace) {
     let buffer = connect(namespace);
     let _guard = buffer.lock().unwrap();
@@ -297,7 +299,7 @@ fn lock_and_fork(namespace: &Namespace) {
     wait_for_death()
 }
 
-/// Whether any process holds a lock on the buffer's file.
+/// Returns `true` if any process holds a lock on the buffer's file.
 fn is_any_byte_locked(namespace: &Namespace) -> bool {
     let path = namespace.path().join("b.buffer");
     let file = File::options().read(true).write(true).open(path).unwrap();
@@ -313,15 +315,15 @@ fn is_any_byte_locked(namespace: &Namespace) -> bool {
 }
 
 #[test]
-fn a_forked_child_keeps_neither_its_dead_parents_lock_nor_its_place() {
+fn a_forked_child_keeps_neither_the_lock_nor_the_slot_of_its_dead_parent() {
     let scratch = Scratch::new();
     let namespace = &scratch.namespace;
     drop(SharedBuffer::create_for(namespace, "b", 1, 1).unwrap());
     let mut parent = scratch.start("lock and fork");
-    let said = [parent.hear(), parent.hear()];
+    let said = [parent.receive(), parent.receive()];
     let child = said.iter().find_map(|line| line.parse().ok()).unwrap();
     let input = parent.kill_but_keep_input();
-    // Our premise: the child lives and has inherited what the kernel held for its parent.
+    // The premise of this test: the child lives and inherited its parent's kernel locks.
     assert!(kill(Pid::from_raw(child), None).is_ok() && is_any_byte_locked(namespace));
     let heir = connect(namespace);
     assert!(matches!(
@@ -332,7 +334,7 @@ fn a_forked_child_keeps_neither_its_dead_parents_lock_nor_its_place() {
     drop(input);
 }
 
-/// A forked child gets errors, takes nothing from its parent, and can connect for itself.
+/// A forked child gets errors, takes nothing from its parent, and can connect on its own.
 fn fork_and_use(namespace: &Namespace) {
     let buffer = connect(namespace);
     let parent = std::process::id();
@@ -360,7 +362,7 @@ fn fork_and_use(namespace: &Namespace) {
     buffer.write_at(0, b"well").unwrap();
 }
 
-/// In a forked child of the process that connected and locked.
+/// Runs in a forked child of the process that connected and locked.
 fn assert_refused(buffer: &SharedBuffer, mut guard: BufferGuard<'_>) {
     let forked = |error: LockError| {
         assert!(matches!(error, LockError::ForkedChild { .. }), "{error}");
@@ -384,7 +386,7 @@ fn a_forked_child_gets_errors_and_takes_nothing_from_its_parent() {
     assert!(scratch.start("fork and use").end().success());
 }
 
-/// Two children of one parent have each its own number as a sender.
+/// Two children of one parent have different sender numbers.
 fn fork_two(namespace: &Namespace) {
     let parent = connect(namespace);
     let children = [(); 2].map(|()| {
@@ -408,7 +410,7 @@ fn fork_two(namespace: &Namespace) {
 }
 
 #[test]
-fn siblings_that_were_forked_are_different_senders() {
+fn forked_siblings_have_different_sender_numbers() {
     let scratch = Scratch::new();
     drop(SharedBuffer::create(&scratch.namespace, "b", 8).unwrap());
     assert!(scratch.start("fork two").end().success());
@@ -416,7 +418,7 @@ fn siblings_that_were_forked_are_different_senders() {
 
 const KIND: Kind = Kind::new("plain");
 
-/// Through a segment that several processes inherit, each would find the others' locks free.
+/// Processes that inherit one segment would each find the others' locks free.
 fn join_in_fork(namespace: &Namespace) {
     let header = Header::new(KIND, 1, PayloadType::bytes(), 4, [0; 14], 64).unwrap();
     let name = "inherited".parse().unwrap();
@@ -437,13 +439,14 @@ fn join_in_fork(namespace: &Namespace) {
 }
 
 #[test]
-fn a_segment_opened_before_a_fork_is_not_joined_after_it() {
+fn a_segment_opened_before_a_fork_cannot_be_joined_in_the_child() {
     assert!(Scratch::new().start("join in fork").end().success());
 }
 
-// --- PID namespaces ---------------------------------------------------------------------------------
+// --- PID namespaces ---
 
-/// A command that ends by running `program` with its arguments, or why it can't be had.
+/// Returns a command that runs a program with the arguments appended to it, or the reason why there
+/// is none.
 fn unshare(flags: &[&str]) -> Result<Command, String> {
     let possible = Command::new("unshare").args(flags).arg("true").output();
     match possible {
@@ -458,38 +461,40 @@ fn unshare(flags: &[&str]) -> Result<Command, String> {
 }
 
 #[test]
-fn a_holder_in_another_pid_namespace_is_not_robbed_while_it_lives() {
+fn a_live_holder_in_another_pid_namespace_keeps_the_lock() {
     for more in [&[][..], &["--mount-proc"]] {
         let flags = [&["--pid", "--fork", "--kill-child"], more].concat();
         let mut command = match unshare(&flags) {
             Ok(command) => command,
             Err(why) => return println!("skipped: {why}"),
         };
-        // Not through /proc, which that namespace may see otherwise.
+        // Not `/proc/self/exe`, because that namespace may have another `/proc`.
         command.arg(std::env::current_exe().unwrap());
         let (scratch, buffer) = scratch_with_buffer(8);
         let mut holder = scratch.start_by(command, "hold");
         holder.expect("locked");
         let error = buffer.lock_deadline(Instant::now()).unwrap_err();
         assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
-        // And with it what it started.
+        // This also kills the program that it started.
         holder.kill();
         let guard = buffer.lock().unwrap();
         assert!(matches!(guard.inherited(), Inherited::FromDead(_)));
     }
 }
 
-/// A forked child may be in another PID namespace than its parent: it must not say otherwise.
+/// A forked child may be in another PID namespace than its parent, and must not report its
+/// parent's.
 fn fork_into_pid_namespace() {
     let parent = ProcessIdentity::current();
-    // SAFETY: changes only in which namespace the children to come will be.
+    // SAFETY: changes only the namespace of future children.
     if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
         return println!("skipped: {}", std::io::Error::last_os_error());
     }
     let (child, ()) = in_forked_child((), |()| {
         let child = ProcessIdentity::current();
         assert_eq!(child.pid, 1);
-        // Its `/proc` is its parent's and knows it by another number, so it can't say where it is.
+        // The child sees its parent's `/proc`, which knows it by another number. So it cannot
+        // identify its own namespace.
         assert_eq!(child.pid_namespace, 0);
     });
     assert_ended_well(child);
@@ -497,147 +502,11 @@ fn fork_into_pid_namespace() {
 }
 
 #[test]
-fn a_child_forked_into_a_pid_namespace_knows_it() {
+fn a_child_forked_into_a_pid_namespace_does_not_report_its_parents() {
     assert!(
         Scratch::new()
             .start("fork into pid namespace")
             .end()
             .success()
     );
-}
-
-// --- Creating ---------------------------------------------------------------------------------------
-
-fn create_and_remove(namespace: &Namespace) {
-    loop {
-        say("again");
-        drop(SharedBuffer::create(namespace, "b", 10_000).unwrap());
-        // False if the test opened it between our flagging and unlinking it, and finished that for us.
-        SharedBuffer::remove(namespace, "b").unwrap();
-    }
-}
-
-/// There is a whole buffer or none.
-fn assert_whole_if_there(namespace: &Namespace) {
-    let bytes = match SharedBuffer::connect(namespace, "b") {
-        Ok(buffer) => buffer.read_to_vec(0, 10_000),
-        Err(BufferError::Open(OpenError::NotFound { .. })) => return,
-        Err(error) => panic!("half a buffer: {error}"),
-    };
-    match bytes {
-        Ok(bytes) => assert_eq!(bytes, [0; 10_000]),
-        Err(error) => assert!(
-            matches!(error, AccessError::Lock(LockError::Removed { .. })),
-            "{error}"
-        ),
-    }
-}
-
-#[test]
-fn killed_creators_leave_whole_buffers_or_nothing() {
-    let scratch = Scratch::new();
-    let namespace = &scratch.namespace;
-    for _ in 0..200 {
-        let mut creator = scratch.start("create and remove");
-        for _ in 0..fastrand::u32(1..10) {
-            creator.expect("again");
-            assert_whole_if_there(namespace);
-        }
-        // Somewhere in a round: one takes some ten thousand times as long.
-        (0..fastrand::u32(0..30_000)).for_each(|_| std::hint::spin_loop());
-        creator.kill();
-        assert_whole_if_there(namespace);
-        SharedBuffer::remove(namespace, "b").unwrap();
-        assert_eq!(SharedBuffer::list(namespace).unwrap(), []);
-        assert!(scratch.is_empty(), "the folders are left");
-    }
-}
-
-/// On a file system of 1 MiB.
-fn fill_memory(namespace: &Namespace) {
-    full_file_system_is_an_error(namespace);
-    makers_share_memory_for_one(namespace);
-}
-
-/// What one of several makers has reserved, the others lack: they find its buffer all the same.
-fn makers_share_memory_for_one(namespace: &Namespace) {
-    for _ in 0..10 {
-        let make = || SharedBuffer::open_or_create(namespace, "most", 600 << 10).unwrap();
-        let made = thread::scope(|scope| {
-            [(); 3]
-                .map(|()| scope.spawn(make))
-                .map(|maker| maker.join().unwrap())
-        });
-        let makers = made.iter().filter(|(_, created)| *created == Created::Yes);
-        assert_eq!(makers.count(), 1);
-        SharedBuffer::remove(namespace, "most").unwrap();
-    }
-}
-
-fn full_file_system_is_an_error(namespace: &Namespace) {
-    const MIB: u64 = 1 << 20;
-    let error = SharedBuffer::create(namespace, "huge", 8 << 20).unwrap_err();
-    let BufferError::Create(CreateError::NoSpace { free, needed, .. }) = &error else {
-        panic!("{error}")
-    };
-    assert!(
-        (MIB / 2..=MIB).contains(free) && *needed > 8 * MIB,
-        "{error}"
-    );
-    let figures = "has 1.0 MiB free, \"huge\" needs 8.0 MiB";
-    assert!(error.to_string().contains(figures), "{error}");
-
-    let half = SharedBuffer::create(namespace, "half", 512 << 10).unwrap();
-    let filler = File::create(namespace.path().join("filler")).unwrap();
-    let mut filled = 0;
-    while filler.write_at(&[1; 4096], filled).is_ok() {
-        filled += 4096;
-    }
-    let error = SharedBuffer::create(namespace, "more", 1).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            BufferError::Create(CreateError::NoSpace { free: 0, .. })
-        ),
-        "{error}"
-    );
-    // Its memory was never touched before, but it is there: no SIGBUS.
-    half.write_at(0, &vec![7; 512 << 10]).unwrap();
-    let other = SharedBuffer::connect(namespace, "half").unwrap();
-    assert_eq!(other.read_to_vec(0, 512 << 10).unwrap(), vec![7; 512 << 10]);
-    drop(filler);
-    fs::remove_file(namespace.path().join("filler")).unwrap();
-    SharedBuffer::create(namespace, "more", 1).unwrap();
-    for name in ["half", "more"] {
-        assert!(SharedBuffer::remove(namespace, name).unwrap());
-    }
-}
-
-#[test]
-fn a_full_file_system_is_an_error_with_figures_never_a_crash() {
-    let mut command = match unshare(&["--mount"]) {
-        Ok(command) => command,
-        Err(why) => return println!("skipped: {why}"),
-    };
-    let scratch = Scratch::new();
-    let mount = "mount -t tmpfs -o size=1m,mode=0700 none \"$0\" && exec \"$@\"";
-    command.args(["sh", "-c", mount]).arg(scratch.path());
-    command.arg(std::env::current_exe().unwrap());
-    assert!(scratch.start_by(command, "fill memory").end().success());
-}
-
-fn limit_files(namespace: &Namespace) {
-    const LIMIT: u64 = 64 << 10;
-    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, LIMIT).unwrap();
-    let error = SharedBuffer::create(namespace, "b", 64 << 10).unwrap_err();
-    let BufferError::Create(CreateError::FileSizeLimit { limit, needed, .. }) = &error else {
-        panic!("{error}")
-    };
-    assert!(*limit == LIMIT && *needed > LIMIT, "{error}");
-    SharedBuffer::create(namespace, "b", 8 << 10).unwrap();
-}
-
-#[test]
-fn a_limit_on_file_sizes_is_an_error_with_figures() {
-    assert!(Scratch::new().start("limit files").end().success());
 }

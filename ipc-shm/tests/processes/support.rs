@@ -1,7 +1,7 @@
 //! Real processes for tests about death: the test binary itself, run again in a role.
 //!
-//! A role says lines on its standard output and is told lines on its standard input; that, and shared memory,
-//! is all that anybody waits for. Whatever happens to a test, its processes end with it.
+//! A role prints lines on its standard output and reads lines from its standard input. Tests wait
+//! only for those lines and for shared memory. However a test ends, its processes end with it.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -18,10 +18,10 @@ use nix::unistd::{ForkResult, Pid, fork, gettid};
 
 const ROLE: &str = "IPC_SHM_TEST_ROLE";
 const FOLDER: &str = "IPC_SHM_TEST_FOLDER";
-/// Tells a role's lines from those of the test harness around it.
+/// Marks a role's lines among those of the test harness.
 const MARK: char = '@';
 
-/// A folder on shared memory with a namespace in it, gone when dropped.
+/// A folder in shared memory with a namespace in it, deleted when dropped.
 pub struct Scratch {
     folder: tempfile::TempDir,
     pub namespace: Namespace,
@@ -48,7 +48,7 @@ impl Scratch {
         self.start_by(Command::new("/proc/self/exe"), role)
     }
 
-    /// Starts this test binary in a role, by a command that ends by running its arguments.
+    /// Starts this test binary in a role, by a command that runs its arguments.
     pub fn start_by(&self, mut command: Command, role: &str) -> Peer {
         command
             .args(["--exact", "role", "--nocapture", "--quiet"])
@@ -77,12 +77,12 @@ impl Peer {
         Pid::from_raw(self.process.id().try_into().unwrap())
     }
 
-    /// The next line that it says.
-    pub fn hear(&mut self) -> String {
+    /// Returns the next line that the process prints.
+    pub fn receive(&mut self) -> String {
         loop {
             let mut line = String::new();
             let bytes = self.said.read_line(&mut line).unwrap();
-            assert_ne!(bytes, 0, "the process ended instead of saying something");
+            assert_ne!(bytes, 0, "the process ended instead of printing a line");
             if let Some(said) = line.strip_prefix(MARK) {
                 return said.trim_end().to_owned();
             }
@@ -91,42 +91,42 @@ impl Peer {
 
     #[track_caller]
     pub fn expect(&mut self, line: &str) {
-        assert_eq!(self.hear(), line);
+        assert_eq!(self.receive(), line);
     }
 
-    pub fn tell(&mut self, line: &str) {
-        self.try_tell(line).unwrap();
+    pub fn send(&mut self, line: &str) {
+        self.try_send(line).unwrap();
     }
 
-    pub fn try_tell(&mut self, line: &str) -> io::Result<()> {
+    pub fn try_send(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.stdin.as_ref().unwrap(), "{line}")
     }
 
-    /// Returns when it is gone, killed in the middle of whatever it did.
+    /// Kills the process at any point of its work. Returns when it is gone.
     pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// As `kill`, but what it holds open goes on: its standard input, which its own children may wait for.
+    /// As `kill`, but keeps its standard input open, because its children may wait for that.
     pub fn kill_but_keep_input(mut self) -> ChildStdin {
         let stdin = self.stdin.take().unwrap();
         self.kill();
         stdin
     }
 
-    /// Returns when it is stopped.
+    /// Stops the process. Returns when it is stopped.
     pub fn stop(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
         let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
         assert_eq!(stopped, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
     }
 
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
-    /// Waits for its own end.
+    /// Waits until the process ends by itself.
     pub fn end(mut self) -> ExitStatus {
         drop(self.stdin.take());
         self.process.wait().unwrap()
@@ -140,7 +140,7 @@ impl Drop for Peer {
     }
 }
 
-/// The role this process was started in, if it was, and its namespace.
+/// Returns the role in which this process was started, if any, and its namespace.
 pub fn our_role() -> Option<(String, Namespace)> {
     let role = std::env::var(ROLE).ok()?;
     die_with_parent();
@@ -152,40 +152,42 @@ pub fn namespace_in(folder: &Path) -> Namespace {
     Namespace::in_folder(folder.join("root"), "test").unwrap()
 }
 
-/// The kernel kills us when the thread that made this process ends: it waits for us, so its test is over.
+/// Makes the kernel kill this process when the thread that started it ends. That thread waits for
+/// this process, so its end means the end of the test.
 pub fn die_with_parent() {
     set_pdeathsig(Signal::SIGKILL).unwrap();
 }
 
 pub fn say(line: &str) {
-    // The harness may have begun a line.
+    // The harness may have started a line.
     println!("\n{MARK}{line}");
 }
 
-/// Waits for the next line we are told.
+/// Waits for the next line from the test.
 pub fn listen() -> String {
     let mut line = String::new();
     io::stdin().read_line(&mut line).unwrap();
     line.trim_end().to_owned()
 }
 
-/// Until somebody kills us.
+/// Waits until another process kills this one.
 pub fn wait_for_death() -> ! {
     loop {
         thread::park();
     }
 }
 
-/// Runs `child` in a forked copy of this process, whose exit code is 0 if it returns and 1 if it panics. Both
-/// processes have a copy of `value`, of which neither knows that there are two.
+/// Runs `child` in a forked copy of this process. The copy's exit code is 0 if `child` returns and
+/// 1 if it panics. Both processes have a copy of `value`.
 pub fn in_forked_child<T>(value: T, child: impl FnOnce(T)) -> (Pid, T) {
-    // SAFETY: other threads of this process hold no lock that `child` needs: they belong to the test harness,
-    // which waits, and to the watcher, whose lock a copy does not take. The child ends without clean-up.
+    // SAFETY: other threads of this process hold no lock that `child` needs. They belong to the
+    // test harness, which waits, and to the watcher, whose lock a copy does not take. The child
+    // ends without clean-up.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => (child, value),
         ForkResult::Child => {
             let ended = catch_unwind(AssertUnwindSafe(|| child(value)));
-            // SAFETY: ends the copy at once, without running what its parent would run at its end.
+            // SAFETY: ends the copy at once and runs none of its parent's clean-up.
             unsafe { libc::_exit(i32::from(ended.is_err())) }
         }
     }
@@ -196,12 +198,12 @@ pub fn assert_ended_well(child: Pid) {
     assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
 }
 
-/// This thread's number, for [`until_asleep`].
+/// Returns this thread's number, for [`until_asleep`].
 pub fn our_thread() -> Pid {
     gettid()
 }
 
-/// Until that thread of this process sleeps in a futex call.
+/// Waits until that thread of this process sleeps in a futex call.
 pub fn until_asleep(thread: Pid) {
     let asleep = format!("{} ", libc::SYS_futex);
     let call = format!("/proc/self/task/{thread}/syscall");

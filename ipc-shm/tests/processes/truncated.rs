@@ -1,5 +1,7 @@
-//! A file that is cut short while a process uses it: an error that names it, whatever the process was doing, and
-//! not its death by SIGBUS. What else the process wants with that signal is still done.
+//! Truncating a file while a process uses it.
+//!
+//! The process gets an error that names the file, whatever it was doing, and is not killed by
+//! SIGBUS. The process's own use of that signal still works.
 
 use std::ffi::{c_int, c_void};
 use std::fs::File;
@@ -12,11 +14,11 @@ use crate::support::{Peer, Scratch, listen, our_thread, say, until_asleep};
 use crate::{connect, scratch_with_buffer};
 
 const LEN: usize = 100_000;
-/// To nothing; into the header's page; into the bytes.
+/// Lengths to which the file is truncated: nothing, within the header's page, within the bytes.
 const CUTS: [u64; 3] = [0, 2048, 50_000];
 
-/// Plays the role of whoever is doing something when the file is cut.
-pub fn be_cut(namespace: &Namespace, doing: &str) {
+/// Runs the process that uses the buffer while its file is truncated.
+pub fn run_role(namespace: &Namespace, doing: &str) {
     match doing {
         "write" => write_for_ever(&connect(namespace)),
         "read" => read_for_ever(&connect(namespace)),
@@ -24,7 +26,7 @@ pub fn be_cut(namespace: &Namespace, doing: &str) {
         "own handler before" => with_own_handler(namespace, install_own),
         "own handler after" => with_own_handler(namespace, || {}),
         "opted out" => opted_out(namespace),
-        other => panic!("nobody does {other:?}"),
+        other => panic!("no role is called {other:?}"),
     }
     say("truncated");
 }
@@ -51,7 +53,7 @@ fn read_for_ever(buffer: &SharedBuffer) {
     say("ready");
     loop {
         match buffer.read_to_vec(0, LEN) {
-            // Cut but not noticed yet, the last page that there is ends in zeroes.
+            // Until the truncation is noticed, the last remaining page ends in zeroes.
             Ok(bytes) => assert!(bytes.iter().filter(|byte| **byte != 7).count() < 4096),
             Err(error) => {
                 assert!(is_truncated(&error), "{error}");
@@ -63,16 +65,16 @@ fn read_for_ever(buffer: &SharedBuffer) {
     assert!(is_truncated(&error), "{error}");
 }
 
-/// For one that another thread of this process has.
+/// Waits for a lock that another thread of this process holds.
 fn wait_for_lock(buffer: &SharedBuffer) {
     let guard = buffer.lock().unwrap();
     thread::scope(|scope| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let waiting = scope.spawn(move || {
-            tell.send(our_thread()).unwrap();
+            sender.send(our_thread()).unwrap();
             buffer.lock().map(drop)
         });
-        until_asleep(told.recv().unwrap());
+        until_asleep(receiver.recv().unwrap());
         say("ready");
         let error = waiting.join().unwrap().unwrap_err();
         assert!(matches!(error, LockError::Truncated { .. }), "{error}");
@@ -82,7 +84,8 @@ fn wait_for_lock(buffer: &SharedBuffer) {
 
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 
-/// A program's own handler, that asks us, and otherwise maps something in place of what is missing.
+/// A program's own handler. It calls ours first, and otherwise maps memory in place of the missing
+/// page.
 extern "C" fn own_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     // SAFETY: valid, as the kernel promises.
     let info = unsafe { &*info };
@@ -95,28 +98,29 @@ extern "C" fn own_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) 
     let page = address.map_addr(|address| address / 4096 * 4096);
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let how = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: in place of the page that is missing.
+    // SAFETY: replaces the missing page.
     let mapped = unsafe { libc::mmap(page, 4096, access, how, -1, 0) };
     assert_eq!(mapped, page);
 }
 
 fn install_own() {
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = own_handler;
-    // SAFETY: all zero is a valid value of this plain C structure.
+    // SAFETY: all zeroes is a valid value of this plain C structure.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the handler has the signature that SA_SIGINFO asks for.
+    // SAFETY: the handler has the signature that SA_SIGINFO requires.
     let installed =
         unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
     assert_eq!(installed, 0);
 }
 
-/// A fault in a mapping of the program's is its handler's business, one in ours is ours, whoever came first.
+/// A fault in the program's own mapping goes to its handler, and one in ours to our handler,
+/// whichever was installed first.
 fn with_own_handler(namespace: &Namespace, before: impl FnOnce()) {
     let is_before = {
         before();
-        // SAFETY: all zero is a valid value; the call only fills it in.
+        // SAFETY: all zeroes is a valid value; the call only fills it in.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         // SAFETY: as above.
         unsafe { libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut action) };
@@ -132,7 +136,7 @@ fn with_own_handler(namespace: &Namespace, before: impl FnOnce()) {
     file.set_len(4096).unwrap();
     let own = memmap2::MmapRaw::map_raw(&file).unwrap();
     file.set_len(0).unwrap();
-    // SAFETY: mapped; the file is not there, which is for the handler to see to.
+    // SAFETY: mapped; the file's page is missing, and the handler replaces it.
     assert_eq!(unsafe { own.as_ptr().read_volatile() }, 0);
     assert_eq!(SEEN.load(Ordering::SeqCst), 1);
     let error = buffer.read_to_vec(0, LEN).unwrap_err();
@@ -148,7 +152,7 @@ fn opted_out(namespace: &Namespace) {
     let _ = buffer.read_to_vec(0, LEN);
 }
 
-/// Starts the role, cuts the file when it is ready, and tells it to go on.
+/// Starts the role, truncates the file when the role is ready, and lets it continue.
 fn cut(doing: &str, to: u64) -> (Scratch, Peer) {
     let (scratch, buffer) = scratch_with_buffer(LEN);
     drop(buffer);
@@ -161,13 +165,14 @@ fn cut(doing: &str, to: u64) -> (Scratch, Peer) {
         .unwrap()
         .set_len(to)
         .unwrap();
-    // Who opted out may be dead by now: its watcher looks at the memory, too. What the others say is heard below.
-    let _ = peer.try_tell("go on");
+    // A process that opted out may already be dead, because its watcher also reads the memory. The
+    // results of the other roles are checked below.
+    let _ = peer.try_send("go on");
     (scratch, peer)
 }
 
 #[track_caller]
-fn assert_is_told(doing: &str) {
+fn assert_truncation_is_reported(doing: &str) {
     for to in CUTS {
         let (scratch, mut peer) = cut(doing, to);
         peer.expect("truncated");
@@ -182,32 +187,32 @@ fn assert_is_told(doing: &str) {
 }
 
 #[test]
-fn a_writer_of_a_buffer_that_is_cut_is_told() {
-    assert_is_told("write");
+fn truncating_the_file_gives_a_writer_an_error() {
+    assert_truncation_is_reported("write");
 }
 
 #[test]
-fn a_reader_of_a_buffer_that_is_cut_is_told() {
-    assert_is_told("read");
+fn truncating_the_file_gives_a_reader_an_error() {
+    assert_truncation_is_reported("read");
 }
 
 #[test]
-fn one_that_waits_for_a_lock_on_what_is_cut_is_told() {
-    assert_is_told("lock");
+fn truncating_the_file_gives_a_waiter_an_error() {
+    assert_truncation_is_reported("lock");
 }
 
 #[test]
-fn a_handler_that_was_there_before_gets_what_is_its_own() {
-    assert_is_told("own handler before");
+fn a_handler_installed_before_ours_still_gets_its_own_faults() {
+    assert_truncation_is_reported("own handler before");
 }
 
 #[test]
-fn a_handler_that_came_later_can_ask_us() {
-    assert_is_told("own handler after");
+fn a_handler_installed_after_ours_can_call_ours() {
+    assert_truncation_is_reported("own handler after");
 }
 
 #[test]
-fn whoever_opted_out_dies_as_the_kernel_says() {
+fn a_process_that_opted_out_is_killed_by_the_signal() {
     let (_scratch, peer) = cut("opted out", 0);
     let end = peer.end();
     let signal = std::os::unix::process::ExitStatusExt::signal(&end);
@@ -215,13 +220,13 @@ fn whoever_opted_out_dies_as_the_kernel_says() {
 }
 
 #[test]
-fn one_that_was_cut_while_in_use_is_refused_however_long_it_is_now() {
+fn a_file_truncated_while_in_use_is_refused_even_if_it_is_extended_again() {
     let (scratch, buffer) = scratch_with_buffer(LEN);
     let path = scratch.namespace.path().join("b.buffer");
     let file = File::options().write(true).open(path).unwrap();
     let len = file.metadata().unwrap().len();
     file.set_len(50_000).unwrap();
-    // We ourselves, in at most a slice.
+    // This process notices the truncation after at most one slice.
     while buffer.lock().is_ok() {
         thread::yield_now();
     }

@@ -1,10 +1,10 @@
-//! Processes that this one adopted: what a worker started and did not wait for.
+//! Processes that this process adopted: started by a worker that did not wait for them.
 //!
-//! They come to PID 1 of a container, or to a subreaper, and stay zombies until it waits for them.
-//! Those in a worker's process group are waited for here. No child of the program's own is in such
-//! a group except the worker, which is left to its `Child`; so nobody's exit status is taken away.
-//! What a worker starts in another group stays a zombie: a pool that is PID 1 warns of that when it
-//! starts.
+//! PID 1 of a container, or a subreaper, adopts them. They stay zombies until it waits for them.
+//! Those in a worker's process group are waited for here. The only child of the program in such a
+//! group is the worker, which is left to its `Child`. So no exit status is taken from other code.
+//! Processes that a worker starts in another group stay zombies. A pool that is PID 1 warns about
+//! that when it starts.
 
 use std::process;
 use std::thread;
@@ -18,9 +18,10 @@ use nix::unistd::Pid;
 use super::super::events;
 use super::super::state::Shared;
 
-/// How often to look for what a running worker left.
+/// The interval of the checks for what a running worker left.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
-/// How often to look for what is ending with its worker, and for how long when the pool ends.
+/// The interval of the checks for what ends with its worker, and below it the time limit for that
+/// when the pool ends.
 const SOON: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
@@ -30,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(super) struct Adopted {
     is_adopting: bool,
     looked_at: Instant,
-    /// Those of workers that ended, until nobody in them is our child.
+    /// The groups of workers that ended, until they contain no child of ours.
     left: Vec<Pid>,
 }
 
@@ -47,14 +48,14 @@ impl Adopted {
         }
     }
 
-    /// A worker was reaped. The rest of its group was killed.
+    /// Records that a worker was reaped. The rest of its group was killed.
     pub(super) fn worker_ended(&mut self, pid: u32) {
         if self.is_adopting {
             self.left.push(Pid::from_raw(pid.cast_signed()));
         }
     }
 
-    /// When to look next, if at all.
+    /// Returns the time of the next check, if there is one.
     pub(super) fn due(&self) -> Option<Instant> {
         let pause = if self.left.is_empty() {
             NOW_AND_THEN
@@ -64,7 +65,7 @@ impl Adopted {
         self.is_adopting.then(|| self.looked_at + pause)
     }
 
-    /// Waits for those that have ended, in the groups of these workers and of former ones.
+    /// Waits for processes that have ended, in the groups of these workers and of former ones.
     pub(super) fn reap(&mut self, workers: impl Iterator<Item = u32>, now: Instant) {
         if self.due().is_none_or(|due| now < due) {
             return;
@@ -74,7 +75,7 @@ impl Adopted {
         self.left.retain(|group| !is_reaped(*group));
     }
 
-    /// The pool ends: waits for those that were just killed, but not for long.
+    /// Waits for the processes that were just killed at the end of the pool, for a limited time.
     pub(super) fn reap_last(&mut self) {
         let deadline = Instant::now() + LAST_LOOK;
         loop {
@@ -87,11 +88,11 @@ impl Adopted {
     }
 }
 
-/// Waits for whoever has ended in a worker's group, except for the worker.
+/// Waits for processes that have ended in a worker's group, except the worker.
 fn reap_beside(worker: u32) {
     let worker = Pid::from_raw(worker.cast_signed());
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    // Looks first: a worker's status is its `Child`'s to take.
+    // Only peeks first, because a worker's status must be taken by its `Child`.
     while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
         waitid(Id::PGid(worker), flags)
     {
@@ -101,9 +102,10 @@ fn reap_beside(worker: u32) {
     }
 }
 
-/// Waits for whoever has ended in a group; whether no child of ours is left in it.
+/// Waits for processes that have ended in a group. Returns `true` if no child of ours is left in
+/// it.
 ///
-/// Until then the group's number is nobody else's.
+/// Until then the group's number cannot be reused.
 fn is_reaped(group: Pid) -> bool {
     loop {
         match waitpid(Pid::from_raw(-group.as_raw()), Some(WaitPidFlag::WNOHANG)) {

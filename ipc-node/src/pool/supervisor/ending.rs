@@ -1,18 +1,18 @@
-//! When a pool without workers ends, and what it reports then.
+//! The end of a pool without workers, and its reason.
 //!
-//! A pool is drained when every ticket is answered. Anything else is an end with a reason, which
-//! `shutdown` returns as an error: what the queue looks like is not asked before the tickets are.
+//! A pool is drained when every ticket is answered. Any other end has a reason, which `shutdown`
+//! returns as an error. The tickets decide first, and only then the state of the queue.
 
 use std::time::{Duration, Instant};
 
 use super::super::{RestartPolicy, events};
 use super::{DRAINED, Slot, Supervisor};
 
-/// How long answers may take that are in no queue any more. After that they were lost.
+/// The wait for answers that are in no queue any more. After that they count as lost.
 const LOST: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Begins to drain, once, and closes the queue of jobs, as often as it takes.
+    /// Begins to drain, once, and closes the job queue, as often as necessary.
     pub(super) fn drain(&mut self, now: Instant) {
         let is_begun = self.drain_by.is_some();
         if is_begun && self.not_closed.is_none() {
@@ -25,7 +25,7 @@ impl Supervisor {
         self.not_closed = self.shared.queues.jobs.transport().close().err();
     }
 
-    /// Why a pool ends whose time to drain is up.
+    /// Returns why the pool could not be drained in time.
     pub(super) fn why_drain_failed(&self) -> String {
         let limit = self.shared.limits.drain;
         let unanswered = self.shared.tickets.unanswered();
@@ -41,7 +41,8 @@ impl Supervisor {
         }
     }
 
-    /// Why the pool ends, once no worker is left. Has one started instead if jobs wait for it.
+    /// Returns the reason for the end of a pool without workers. If jobs are waiting, starts a
+    /// worker instead.
     pub(super) fn end_without_workers(&mut self, draining: bool, now: Instant) -> Option<String> {
         let nobody = self.places.iter().all(|slot| matches!(slot, Slot::Done));
         if !nobody || !self.ended.is_empty() {
@@ -60,19 +61,19 @@ impl Supervisor {
             return Some(left);
         }
         let since = *self.alone_since.get_or_insert(now);
-        // A queue that does not answer is asked again, until draining has taken too long.
+        // A queue that does not answer is tried again, until draining has taken too long.
         let stats = self.shared.queues.jobs.transport().stats().ok()?;
         if stats.ready + stats.delayed > 0 {
             self.places[0] = Slot::Empty(now);
             return None;
         }
-        // What a guest holds, or is still being written, comes to an end in one way or another.
+        // A job that a remote worker has, or that is being written, ends in one way or another.
         let is_somewhere = stats.leased + stats.writing + stats.dead > 0;
         let is_lost = now.saturating_duration_since(since) >= LOST;
         (is_lost && !is_somewhere).then_some(left)
     }
 
-    /// The reason for the end, corrected if a ticket is left unanswered after all.
+    /// Returns the reason for the end, corrected if a ticket is unanswered after all.
     pub(super) fn reason_for_end(&self, reason: String) -> String {
         match self.shared.tickets.unanswered() {
             unanswered @ 1.. if reason == DRAINED => {

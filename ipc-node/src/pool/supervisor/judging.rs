@@ -1,6 +1,7 @@
-//! What the end of a worker means: whether it was told to, which job it died over, whether another is to come.
+//! Exit handling: was the end of a worker expected, over which job did it die, and is it replaced?
 //!
-//! Decided only when everything was heard that it had said: its answer may still lie in the queue.
+//! This is decided only after all its reports were handled, because its answer may still be in the
+//! queue.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -9,11 +10,12 @@ use super::super::state::{Orphan, Worker};
 use super::super::{Loss, RestartPolicy, events};
 use super::{Ended, Slot, Supervisor};
 
-/// What nobody hears for so long was not said.
+/// The time after which a missing report counts as never sent.
 const UNSAID: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// What the ends of workers mean, once all that they said was heard. Why the pool ends, if that is too much.
+    /// Handles the ends of workers, once all their reports were handled. Returns the reason for the
+    /// end of the pool, if there were too many.
     pub(super) fn judge_the_ended(&mut self, now: Instant) -> Option<String> {
         if self.ended.is_empty() {
             return None;
@@ -31,7 +33,8 @@ impl Supervisor {
             .last()
     }
 
-    /// Whether everything was heard that those said who ended. Others may go on talking.
+    /// Returns `true` if all reports of the ended workers were handled. Other workers may still
+    /// report.
     fn is_all_heard(&mut self, now: Instant) -> bool {
         let heard = self.shared.heard_so_far();
         if self.ended.iter().all(|ended| ended.said <= heard) {
@@ -40,7 +43,8 @@ impl Supervisor {
         if self.silence.0 != heard {
             self.silence = (heard, now);
         }
-        // Where deaths are not noticed, what a worker died saying counts as there for long.
+        // A transport that does not notice deaths counts a report of a dead worker as present for a
+        // long time.
         let is_noticed = self.shared.place.keep_alive.is_none();
         let is_silent = now.saturating_duration_since(self.silence.1) >= UNSAID;
         (is_silent && !is_noticed) || {
@@ -69,7 +73,7 @@ impl Supervisor {
         let worker = state.workers.remove(&ended.start)?;
         let told = state.draining || self.shared.is_guest();
         let is_well = ended.status.success();
-        // What a guest reports, only its pool hears.
+        // Only its pool gets the reports of a remote worker.
         let left = is_well && (worker.leaving || self.shared.is_guest());
         if let Some(running) = worker.running {
             let orphan = Orphan {
@@ -92,7 +96,8 @@ impl Supervisor {
         } else {
             worker.running.is_some()
         };
-        // Over a job, or as it should: at once. (Over what a guest ended is not known here.)
+        // It died over a job, or ended as it should: replaced at once. (The job of a remote worker
+        // is not known here.)
         if is_replaced {
             self.places[ended.slot] = Slot::Empty(now);
             return None;
@@ -101,7 +106,7 @@ impl Supervisor {
             return None;
         }
         if self.shared.is_guest() && !self.shared.place.exists() {
-            return None; // Its pool ended, and not as it should.
+            return None; // Its pool ended unexpectedly.
         }
         let slot = &mut self.places[ended.slot];
         match self.restarts.died_idle(now) {
@@ -114,15 +119,15 @@ impl Supervisor {
         }
     }
 
-    /// Whether a worker that left as it should is to be replaced: the pool takes jobs, or some
-    /// wait.
+    /// Returns `true` if a worker that ended as it should is to be replaced: the pool accepts jobs,
+    /// or jobs are waiting.
     fn has_more_jobs(&self) -> bool {
         let shared = &self.shared;
         if shared.is_guest() && !shared.place.exists() {
             return false;
         }
         let Ok(stats) = shared.queues.jobs.transport().stats() else {
-            // Not known: then the next worker finds out.
+            // If that is unknown, the next worker finds out.
             return true;
         };
         let is_ending = if shared.is_guest() {

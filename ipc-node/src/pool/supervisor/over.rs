@@ -1,10 +1,10 @@
-//! The end of the supervisor's thread, however it comes: a callback of the program may panic in it.
+//! The end of the supervisor's thread, in any way: a callback of the program may panic in it.
 
 use std::sync::Arc;
 
 use super::super::state::Shared;
 
-/// When dropped, with the thread, the pool is over, and everybody who waits for that goes on.
+/// Dropped with the thread. The pool is then over, and all threads that wait for that continue.
 pub(in super::super) struct Over(Arc<Shared>);
 
 impl Over {
@@ -18,10 +18,10 @@ impl Drop for Over {
         let shared = &self.0;
         let has_panicked = shared.state().ended.is_none();
         if has_panicked {
-            // Its workers were killed when the thread's stack was unwound.
+            // The workers were killed when the thread's stack was unwound.
             let reason = "its thread panicked, perhaps in `on_loss`";
             shared.state().ended = Some(reason.to_owned());
-            // Those who wait for a job, or to submit one, end by this, too.
+            // This also ends threads that wait for a job, or to submit one.
             let _ = shared.queues.jobs.transport().close();
             let _ = shared.queues.answers.transport().close();
             let _ = shared.queues.remove(&shared.place);

@@ -1,8 +1,8 @@
 //! Which of several priorities goes next, so that none waits for ever.
 //!
-//! A message that waited for one ageing time counts as of the next higher priority, and so on without an end. So
+//! A message that waited for one aging time counts as of the next higher priority, and so on without an end. So
 //! whatever is urgent goes first while it comes seldom, and a stream of urgent messages keeps others waiting for a
-//! few ageing times, not for ever.
+//! few aging times, not for ever.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use ipc_proto::Priority;
 /// as far as is known.
 pub(crate) fn order(
     waited: [Option<Duration>; Priority::COUNT],
-    ageing: Duration,
+    aging: Duration,
 ) -> [Priority; Priority::COUNT] {
     let rank = |priority: &Priority| {
         let waited = waited[priority.index()].unwrap_or_default();
-        let steps = waited.as_nanos() / ageing.as_nanos().max(1);
+        let steps = waited.as_nanos() / aging.as_nanos().max(1);
         // Of two that count the same, the one that waited longer.
         Reverse((priority.index() as u128 + steps, waited))
     };
@@ -30,10 +30,10 @@ pub(crate) fn order(
 mod tests {
     use super::*;
 
-    const AGEING: Duration = Duration::from_secs(10);
+    const AGING: Duration = Duration::from_secs(10);
 
     fn first(waited_s: [Option<u64>; 4]) -> Priority {
-        order(waited_s.map(|s| s.map(Duration::from_secs)), AGEING)[0]
+        order(waited_s.map(|s| s.map(Duration::from_secs)), AGING)[0]
     }
 
     #[test]
@@ -42,7 +42,7 @@ mod tests {
             first([Some(9), Some(9), Some(9), Some(0)]),
             Priority::Urgent
         );
-        let by_urgency = order([None; 4], AGEING);
+        let by_urgency = order([None; 4], AGING);
         assert!(by_urgency.is_sorted_by(|one, next| one > next));
     }
 
