@@ -8,6 +8,7 @@ mod monitor;
 mod node;
 pub mod pool;
 mod registry;
+pub mod request;
 mod stats;
 
 pub use control::{ControlError, Inbox, Told};

@@ -46,8 +46,8 @@ use ipc_proto::{Name, QueueSettings};
 use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Running, Watched};
 use ipc_shm::{
-    Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Namespace, OpenError,
-    Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
+    Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Member, Namespace,
+    OpenError, Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
 };
 
 pub use by_priority::{ShmReceiver, ShmSender};
@@ -230,6 +230,12 @@ impl ShmQueue {
     /// [`QueueError::Namespace`] when the folder is refused or can't be read.
     pub fn list(namespace: &Namespace) -> Result<Vec<Name>, QueueError> {
         Ok(Segment::list(namespace, KIND)?)
+    }
+
+    /// This process's membership of the queue's segment, which no other process ever has.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        self.shared.attachment.member()
     }
 
     /// Where it is.
@@ -569,7 +575,7 @@ impl Shared {
         patrol.go_on(self.rings());
     }
 
-    fn recover(&self, member: ipc_shm::Member) {
+    fn recover(&self, member: Member) {
         let (segment, table) = (self.attachment.segment(), self.attachment.participants());
         self.contents.recover(segment, table, member);
     }
