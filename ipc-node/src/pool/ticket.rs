@@ -303,17 +303,24 @@ impl<T> Ticket<T> {
     }
 }
 
+impl<T> Ticket<T> {
+    /// Waits for the encoded answer, without a limit.
+    pub(super) fn wait_encoded(self) -> Answer {
+        let number = self.number;
+        let answer = self
+            .tickets
+            .wait_for(None, |entries| Tickets::fetch(entries, number));
+        answer.unwrap_or(Err(JobError::Cancelled))
+    }
+}
+
 impl<T: DeserializeOwned> Ticket<T> {
     /// Waits for the answer, without a limit. Also ends if workers die, or the pool.
     ///
     /// # Errors
     /// [`JobError`] says why there is no result.
     pub fn wait(self) -> Result<T, JobError> {
-        let number = self.number;
-        let answer = self
-            .tickets
-            .wait_for(None, |entries| Tickets::fetch(entries, number));
-        decoded(answer.unwrap_or(Err(JobError::Cancelled)))
+        decoded(self.wait_encoded())
     }
 
     /// Waits for the answer, for at most `time`. `Err` returns the ticket if the answer did not
