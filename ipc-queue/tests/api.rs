@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ipc_queue::transport::{OpenMode, Wait};
 use ipc_queue::{
     Address, Backoff, ByteQueue, DeadReason, Delivery, Incoming, Kind, Nack, OwnedByteDelivery,
-    OwnedDelivery, Queue, QueueOptions, Receiver, RecvFailure, SendError, SendFailure, SendOptions,
-    Sender, Signal, TryRecvError, Unavailable,
+    OwnedDelivery, Queue, QueueOptions, Receiver, RecvFailure, RecvTimeoutError, SendError,
+    SendFailure, SendOptions, Sender, Signal, TryRecvError, TrySendError, Unavailable,
 };
 use serde::{Deserialize, Serialize};
 
@@ -372,4 +372,221 @@ fn a_delivery_is_settled_without_blocking_the_thread() {
         });
         assert_eq!(queue.dead_letters().unwrap().len(), 3);
     });
+}
+
+#[test]
+fn a_full_queue_is_matched_as_in_std() {
+    for scratch in Scratch::both("full") {
+        let one = QueueOptions::new().capacity(1);
+        let queue: Queue<Job> = one.open(&scratch.address).unwrap();
+        let (tx, rx) = (queue.sender(), queue.receiver());
+        tx.try_send(job(1)).unwrap();
+        let later = match tx.try_send(job(2)) {
+            Err(TrySendError::Full { message, .. }) => message,
+            other => panic!("{other:?}"),
+        };
+        rx.try_recv().unwrap().ack().unwrap();
+        tx.try_send(later).unwrap();
+        assert!(tx.try_send(job(3)).unwrap_err().is_full());
+    }
+}
+
+#[test]
+fn an_empty_queue_is_matched_as_in_std() {
+    for_both("empty", |queue| {
+        let rx = queue.receiver();
+        assert_eq!(rx.try_recv().unwrap_err(), TryRecvError::Empty);
+        let late = rx.recv_timeout(Duration::from_millis(1)).unwrap_err();
+        assert!(
+            late.is_timeout() && late.to_string().contains("empty"),
+            "{late}"
+        );
+        let late = rx.recv_deadline(Instant::now()).unwrap_err();
+        assert!(matches!(late, RecvTimeoutError::TimedOut { .. }));
+    });
+}
+
+#[test]
+fn a_worker_loop_tells_its_three_ends_apart() {
+    for_both("ends", |queue| {
+        queue.sender().send(job(1)).unwrap();
+        queue.close().unwrap();
+        let rx = queue.receiver();
+        let mut done_widths = Vec::new();
+        loop {
+            match rx.recv() {
+                Ok(job) => done_widths.push(done(job)),
+                Err(error) if error.is_closed() => break,
+                Err(error) if error.is_of_one_message() => continue,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(done_widths, [1]);
+    });
+}
+
+#[test]
+fn a_lost_lease_is_asked_for_by_name() {
+    for scratch in Scratch::both("lost") {
+        let leased = QueueOptions::new().lease(Duration::from_millis(10));
+        let queue: Queue<Job> = leased.open(&scratch.address).unwrap();
+        queue.sender().send(job(1)).unwrap();
+        let (slow, other) = (queue.receiver(), queue.receiver());
+        let held = slow.recv().unwrap();
+        let again = other.recv().unwrap();
+        let error = held.ack().unwrap_err();
+        assert!(error.is_lease_lost());
+        assert!(
+            error.queue.contains("lost") && error.message == again.id(),
+            "{error}"
+        );
+        again.ack().unwrap();
+    }
+}
+
+#[test]
+fn a_batch_is_sent_and_settled_in_one_call() {
+    for_both("batch", |queue| {
+        queue.sender().send_batch((0..10).map(job)).unwrap();
+        let rx = queue.receiver();
+        let mut batch = rx.recv_batch(10, Wait::No).unwrap();
+        assert_eq!(batch.iter().map(|job| job.data().width).sum::<u32>(), 45);
+        batch.ack().unwrap();
+        assert!(batch.is_empty() && queue.is_empty().unwrap());
+    });
+}
+
+#[test]
+fn a_batch_that_is_cut_off_says_where() {
+    for_both("cut", |queue| {
+        queue.close().unwrap();
+        let error = queue.sender().send_batch([job(1), job(2)]).unwrap_err();
+        assert_eq!((error.sent, &error.failure), (0, &SendFailure::Closed));
+        assert!(error.to_string().contains("cut"), "{error}");
+    });
+}
+
+#[test]
+fn a_key_makes_a_send_repeatable() {
+    for scratch in Scratch::both("keys") {
+        let keyed = QueueOptions::new().dedup_window(Duration::from_secs(60));
+        let queue: Queue<Job> = keyed.open(&scratch.address).unwrap();
+        let options = SendOptions::new().key("order 17");
+        let sender = queue.sender();
+        let first = sender.send_with(job(1), &options).unwrap();
+        assert_eq!(sender.send_with(job(1), &options).unwrap(), first);
+        assert_eq!(queue.len().unwrap(), 1);
+    }
+}
+
+#[test]
+fn an_unsupported_option_says_how_to_get_it() {
+    for_both("plain", |queue| {
+        let options = SendOptions::new().key("order 17");
+        let error = queue.sender().send_with(job(1), &options).unwrap_err();
+        assert!(matches!(error.failure(), Some(SendFailure::Unsupported(_))));
+        assert!(error.to_string().contains("plain"), "{error}");
+    });
+}
+
+#[test]
+fn a_delay_and_a_time_to_live_are_options() {
+    for_both("times", |queue| {
+        let options = SendOptions::new()
+            .delay(Duration::from_millis(1))
+            .expires_in(Duration::from_secs(60));
+        queue.sender().send_with(job(1), &options).unwrap();
+        assert_eq!(done(queue.receiver().recv().unwrap()), 1);
+    });
+}
+
+#[test]
+fn headers_are_read_where_the_value_is() {
+    for_both("headers", |queue| {
+        let options = SendOptions::new()
+            .header("traceparent", "00-1-2-01")
+            .unwrap();
+        queue.sender().send_with(job(1), &options).unwrap();
+        let rx = queue.receiver();
+        let delivery = rx.recv().unwrap();
+        assert_eq!(delivery.headers().get_str("traceparent"), Some("00-1-2-01"));
+        delivery.ack().unwrap();
+    });
+}
+
+#[test]
+fn the_token_fences_off_an_earlier_delivery() {
+    for_both("tokens", |queue| {
+        queue.sender().send(job(1)).unwrap();
+        let rx = queue.receiver();
+        let first = rx.recv().unwrap();
+        let token = first.token();
+        first.nack().unwrap();
+        let second = rx.recv().unwrap();
+        assert!(second.token() > token && second.attempt() == 2);
+        second.ack().unwrap();
+    });
+}
+
+#[test]
+fn bytes_are_lent_and_read_in_place() {
+    let queue = ByteQueue::open("local:api-loans").unwrap();
+    let (tx, rx) = (queue.sender(), queue.receiver());
+    let mut loan = tx.loan(3).unwrap();
+    loan.copy_from_slice(b"abc");
+    loan.publish().unwrap();
+    assert!(
+        tx.try_loan(3).is_ok(),
+        "a loan that is dropped sends nothing"
+    );
+    let delivery = rx.try_recv().unwrap();
+    assert_eq!(delivery.payload(), b"abc");
+    delivery.ack().unwrap();
+    assert_eq!(rx.try_recv().unwrap_err(), TryRecvError::Empty);
+    ipc_queue::remove("local:api-loans").unwrap();
+}
+
+#[test]
+fn the_byte_and_the_typed_handles_have_the_same_sends() {
+    let queue = ByteQueue::open("local:api-symmetry").unwrap();
+    let tx = queue.sender();
+    let soon = Duration::from_secs(1);
+    tx.send(b"1").unwrap();
+    tx.try_send(b"2").unwrap();
+    tx.send_timeout(b"3", soon).unwrap();
+    tx.send_deadline(b"4", Instant::now() + soon).unwrap();
+    tx.send_with(b"5", &SendOptions::new()).unwrap();
+    tx.send_batch(&[b"6", b"7"]).unwrap();
+    tx.send_signal(Signal::Heartbeat).unwrap();
+    assert_eq!(queue.receiver().try_iter().count(), 8);
+    ipc_queue::remove("local:api-symmetry").unwrap();
+}
+
+#[test]
+fn a_thread_scope_shares_a_queue() {
+    for_both("scope", |queue| {
+        let sum = thread::scope(|scope| {
+            let worker = scope.spawn(|| queue.receiver().iter().map(done).sum::<u32>());
+            for width in 1..=100 {
+                queue.sender().send(job(width)).unwrap();
+            }
+            queue.close().unwrap();
+            worker.join().unwrap()
+        });
+        assert_eq!(sum, 5050);
+    });
+}
+
+#[test]
+fn a_removed_queue_is_told_from_a_closed_one() {
+    for scratch in Scratch::both("gone") {
+        let queue = scratch.queue();
+        assert!(ipc_queue::remove(&scratch.address).unwrap());
+        let send = queue.sender().send(job(1)).unwrap_err();
+        assert_eq!(send.failure, Unavailable::Removed.into());
+        let recv = queue.receiver().recv().unwrap_err();
+        assert_eq!(recv.failure, Unavailable::Removed.into());
+        assert!(!recv.is_closed() && recv.queue.contains("gone"));
+        scratch.queue();
+    }
 }
