@@ -26,8 +26,6 @@ use crate::source::{self, Done, Job, Step};
 use crate::tally::Tally;
 use crate::task::{self, Outcome, Task};
 
-/// The coordinator's name among the nodes.
-pub const COORDINATOR: &str = "coordinator";
 /// The number of deliveries of a task, besides those that end with a planned kill.
 const ATTEMPTS: u8 = 5;
 /// If this many workers die before they have a task, workers can't work here.

@@ -15,7 +15,6 @@ use ipc_queue::transport::OpenMode;
 use ipc_queue::{Address, QueueOptions};
 use ipc_shm::Namespace;
 
-use crate::coordinator::COORDINATOR;
 use crate::{nats, task};
 
 /// The transport of the messages.
@@ -44,6 +43,8 @@ pub struct Premises {
 }
 
 /// The prefix of every namespace of a run.
+/// The coordinator's name among the nodes.
+const COORDINATOR: &str = "coordinator";
 const PREFIX: &str = "demo-";
 /// Longer than the time between a run's first file and its joining.
 const BEGINNING: Duration = Duration::from_secs(60);

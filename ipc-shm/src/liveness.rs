@@ -10,9 +10,10 @@
 //!
 //! In all other cases the process counts as alive, even if it is stopped or its state is unknown.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 
@@ -23,7 +24,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::clock;
 use crate::descriptor::Kept;
 use crate::fork::Generation;
-use crate::watch::Running;
 
 /// The permanent identity of one process, as far as the kernel provides one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +94,61 @@ pub enum NoPidfd {
     Gone,
     /// It lives in another PID namespace, or the kernel provides no more descriptors.
     Unwatchable,
+}
+
+/// The peers that had not ended when the watcher woke up.
+#[derive(Debug, Default)]
+pub struct Running {
+    pidfds: HashMap<ProcessIdentity, Kept>,
+}
+
+impl Running {
+    /// Returns `true` if the process is one of them. `false` says nothing about the process.
+    #[must_use]
+    pub fn contains(&self, process: &ProcessIdentity) -> bool {
+        self.pidfds.contains_key(process)
+    }
+}
+
+impl Running {
+    /// Opens pidfds for new peers and closes those of former peers.
+    pub(crate) fn update(&mut self, peers: &[ProcessIdentity]) -> Coverage {
+        self.pidfds.retain(|peer, _| peers.contains(peer));
+        let mut coverage = Coverage::Full;
+        for peer in peers {
+            if self.contains(peer) {
+                continue;
+            }
+            match peer.pidfd() {
+                Ok(fd) if !has_ended(&fd) => match Kept::anonymous(fd) {
+                    Ok(fd) => drop(self.pidfds.insert(*peer, fd)),
+                    Err(_) => coverage = Coverage::Partial,
+                },
+                // The peer ended after `maintain` checked it, or it cannot be watched: check again
+                // soon. A pidfd that is already readable is not kept, because `poll` would return
+                // at once until the peer's slot is freed.
+                Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => coverage = Coverage::Partial,
+            }
+        }
+        coverage
+    }
+
+    /// The pidfds of the peers. Each becomes readable when its peer ends.
+    pub(crate) fn pidfds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pidfds.values().map(AsFd::as_fd)
+    }
+
+    /// Closes the pidfds of peers that ended, and those that other code closed.
+    pub(crate) fn forget_ended(&mut self) {
+        self.pidfds
+            .retain(|_, pidfd| pidfd.is_intact() && !has_ended(pidfd));
+    }
+}
+
+/// The part of the peers that has a pidfd.
+pub(crate) enum Coverage {
+    Full,
+    Partial,
 }
 
 /// Returns `true` if the process that locked `byte` of `file`, through a descriptor other than

@@ -15,6 +15,7 @@
 //! means.
 
 mod create;
+mod file;
 mod open;
 mod remove;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use crate::namespace::{Namespace, NamespaceError};
 use crate::wait::Event;
 
 pub use create::CreateError;
-pub use open::OpenError;
+pub use file::OpenError;
 
 /// An open segment.
 #[derive(Debug)]

@@ -10,7 +10,6 @@
 //! `descriptor`). A lost pidfd is opened again. A watcher that lost its wake-up pipe is replaced by
 //! a new one, which takes over its subjects.
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,10 +19,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::descriptor::{Kept, Notifier};
+use crate::descriptor::Notifier;
 use crate::events;
 use crate::fork::Generation;
-use crate::liveness::{NoPidfd, ProcessIdentity, has_ended};
+use crate::liveness::{Coverage, ProcessIdentity};
+
+pub use crate::liveness::Running;
 use crate::wait::SLICE;
 
 /// An object with peers to watch.
@@ -37,20 +38,6 @@ pub trait Watched: Send + Sync {
     /// The processes in `running` need not be checked with the kernel. A process that ended since
     /// is found right after the call.
     fn maintain(&self, running: &Running) -> Option<Instant>;
-}
-
-/// The peers that had not ended when the watcher woke up.
-#[derive(Debug, Default)]
-pub struct Running {
-    pidfds: HashMap<ProcessIdentity, Kept>,
-}
-
-impl Running {
-    /// Returns `true` if the process is one of them. `false` says nothing about the process.
-    #[must_use]
-    pub fn contains(&self, process: &ProcessIdentity) -> bool {
-        self.pidfds.contains_key(process)
-    }
 }
 
 /// Watches `subject` until it is dropped.
@@ -277,9 +264,7 @@ impl Watcher {
             let due = due.map(|due| due.saturating_duration_since(Instant::now()));
             self.sleep(&running, limit.into_iter().chain(due).min());
             // `update` opens a lost pidfd again.
-            running
-                .pidfds
-                .retain(|_, pidfd| pidfd.is_intact() && !has_ended(pidfd));
+            running.forget_ended();
         }
     }
 
@@ -287,9 +272,7 @@ impl Watcher {
     fn sleep(&self, running: &Running, limit: Option<Duration>) {
         let wake = self.wake.as_deref().map(AsFd::as_fd);
         let mut fds: Vec<_> = running
-            .pidfds
-            .values()
-            .map(AsFd::as_fd)
+            .pidfds()
             .chain(wake)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
@@ -306,42 +289,13 @@ impl Watcher {
     }
 }
 
-/// The part of the peers that has a pidfd.
-pub(crate) enum Coverage {
-    Full,
-    Partial,
-}
-
-impl Running {
-    /// Opens pidfds for new peers and closes those of former peers.
-    pub(crate) fn update(&mut self, peers: &[ProcessIdentity]) -> Coverage {
-        self.pidfds.retain(|peer, _| peers.contains(peer));
-        let mut coverage = Coverage::Full;
-        for peer in peers {
-            if self.contains(peer) {
-                continue;
-            }
-            match peer.pidfd() {
-                Ok(fd) if !has_ended(&fd) => match Kept::anonymous(fd) {
-                    Ok(fd) => drop(self.pidfds.insert(*peer, fd)),
-                    Err(_) => coverage = Coverage::Partial,
-                },
-                // The peer ended after `maintain` checked it, or it cannot be watched: check again
-                // soon. A pidfd that is already readable is not kept, because `poll` would return
-                // at once until the peer's slot is freed.
-                Ok(_) | Err(NoPidfd::Gone | NoPidfd::Unwatchable) => coverage = Coverage::Partial,
-            }
-        }
-        coverage
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
+    use crate::liveness::has_ended;
 
     struct Subject {
         child: Mutex<Option<Child>>,

@@ -15,7 +15,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::open::{OpenError, check_owner, open_file};
+use super::file::{OpenError, check_owner, open_file};
 use super::{REMOVED, Segment, SystemError, file_name, file_of, path_of};
 use crate::events;
 use crate::layout::{self, Kind};
