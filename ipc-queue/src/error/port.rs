@@ -1,4 +1,4 @@
-//! What the ports of a transport return; the handles turn it into the errors that users see.
+//! The errors of a transport's ports. The handles turn them into the errors that users see.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendPortError {
-    /// Something was missing until the end of the wait. Never after
+    /// Room was missing until the end of the wait. Never after
     /// [`Wait::Forever`](crate::transport::Wait::Forever).
     #[error("{missing}")]
     NoRoom {
         /// What was missing at the end.
         missing: NoRoom,
-        /// How long the port waited; `None` if it was told not to.
+        /// How long the port waited; `None` if the call did not permit a wait.
         waited: Option<Duration>,
         /// The number of dead letters in the queue.
         dead: u64,
@@ -29,13 +29,13 @@ pub enum SendPortError {
     Failed(#[from] SendFailure),
 }
 
-/// For transports: a batch that a [`SendPort`](crate::transport::SendPort) did not send to its end.
+/// For transports: a batch of which a [`SendPort`](crate::transport::SendPort) sent only a part.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{sent} messages were sent, then: {error}")]
 pub struct BatchPortError {
-    /// The number of messages that were sent: the first ones.
+    /// The number of messages that were sent, from the first on.
     pub sent: usize,
-    /// Why the next was not sent.
+    /// The reason why the next was not sent.
     #[source]
     pub error: SendPortError,
 }
@@ -44,14 +44,14 @@ pub struct BatchPortError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecvPortError {
-    /// There is no message, and the port was told not to wait.
+    /// There is no message, and the call did not permit a wait.
     #[error("the queue is empty")]
     Empty,
-    /// The queue is paused, and the port was told not to wait.
+    /// The queue is paused, and the call did not permit a wait.
     #[error("the queue is paused")]
     Paused,
-    /// The time was up before there was a message.
-    #[error("no message came in {waited:.1?}")]
+    /// The time was up, and there was no message.
+    #[error("no message within {waited:.1?}")]
     TimedOut {
         /// How long the port waited.
         waited: Duration,
@@ -74,7 +74,7 @@ impl From<Unavailable> for RecvPortError {
 }
 
 impl SendPortError {
-    /// The cause, after a wait without end.
+    /// Returns the cause, after a wait without a limit.
     pub(crate) fn into_failure(self) -> SendFailure {
         match self {
             Self::Failed(failure) => failure,
@@ -82,7 +82,7 @@ impl SendPortError {
         }
     }
 
-    /// The error of a send that waited without end.
+    /// Returns the error of a send that waited without a limit.
     #[cold]
     pub(crate) fn into_send<T>(self, queue: String, message: T) -> SendError<T> {
         SendError {
@@ -92,7 +92,7 @@ impl SendPortError {
         }
     }
 
-    /// The error of a send that did not wait.
+    /// Returns the error of a send that did not wait.
     #[cold]
     pub(crate) fn into_try_send<T>(self, queue: String, message: T) -> TrySendError<T> {
         match self {
@@ -126,7 +126,7 @@ impl SendPortError {
         }
     }
 
-    /// The error of a send that waited for at most some time.
+    /// Returns the error of a send that waited with a limit.
     #[cold]
     pub(crate) fn into_send_timeout<T>(self, queue: String, message: T) -> SendTimeoutError<T> {
         match self {
@@ -151,7 +151,7 @@ impl SendPortError {
 }
 
 impl RecvPortError {
-    /// The error of a receive that waited without end.
+    /// Returns the error of a receive that waited without a limit.
     #[cold]
     pub(crate) fn into_recv(self, queue: String) -> RecvError {
         match self {
@@ -163,7 +163,7 @@ impl RecvPortError {
         }
     }
 
-    /// The error of a receive that did not wait.
+    /// Returns the error of a receive that did not wait.
     #[cold]
     pub(crate) fn into_try_recv(self, queue: impl FnOnce() -> String) -> TryRecvError {
         match self {
@@ -173,7 +173,7 @@ impl RecvPortError {
         }
     }
 
-    /// The error of a receive that waited for at most some time.
+    /// Returns the error of a receive that waited with a limit.
     #[cold]
     pub(crate) fn into_recv_timeout(self, queue: String) -> RecvTimeoutError {
         let waited = match self {
