@@ -83,9 +83,9 @@ impl DeadLetterId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeadReason {
-    /// Its lease expired, and a limit was reached.
+    /// It was nacked, and a limit was reached.
     Nacked,
-    /// Its receiver died, and a limit was reached.
+    /// Its lease expired, and a limit was reached.
     Expired,
     /// Its receiver died, and a limit was reached.
     Crashed,

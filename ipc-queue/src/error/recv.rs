@@ -67,7 +67,7 @@ pub enum RecvFailure {
     /// now.
     #[error("a message was lost to damaged memory: {reason}")]
     Damaged {
-        /// What was found.
+        /// The damage that was found.
         reason: String,
     },
     /// A received message cannot be decoded as a value of the queue's type by this program. It was

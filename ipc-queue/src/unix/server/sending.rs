@@ -277,11 +277,7 @@ impl Batch {
     fn new(kind: Kind, lengths: Vec<u32>, payload: Payload) -> Result<Self, WireError> {
         let bytes = match payload {
             Payload::Inline(bytes) => bytes,
-            Payload::Sealed(_) => {
-                return Err(WireError::Unasked(
-                    "the payloads of a batch must be in its frame",
-                ));
-            }
+            Payload::Sealed(_) => return Err(WireError::Unasked("a batch must be in its frame")),
         };
         let said: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
         if said != bytes.len() as u64 {
