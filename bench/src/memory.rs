@@ -20,7 +20,7 @@ pub struct Shared {
     bytes: usize,
 }
 
-/// When the system provides memory.
+/// The time at which the system provides memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pages {
     Now,
@@ -106,7 +106,10 @@ impl Shared {
     /// Until the result is dropped, no other thread or process may access these bytes: the caller's
     /// ring has given this cell to this caller only.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "the caller's ring says who may")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the caller's ring grants exclusive access"
+    )]
     pub unsafe fn payload_mut(&self, offset: usize, len: usize) -> &mut [u8] {
         assert!(offset + len <= self.bytes);
         // SAFETY: inside the mapping (1, checked above).

@@ -218,7 +218,7 @@ impl Company {
         let mut said = String::new();
         let stdout = child.stdout.take().context("piped")?;
         BufReader::new(stdout).read_line(&mut said)?;
-        ensure!(said == "ready\n", "a helper said {said:?}");
+        ensure!(said == "ready\n", "unexpected output of a helper: {said:?}");
         Ok(Self(child))
     }
 }

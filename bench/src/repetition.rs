@@ -157,7 +157,7 @@ fn said(child: &mut Child) -> Result<Vec<Outcome>> {
     let said = std::io::read_to_string(stdout)?;
     // Peers may print other lines.
     let last = said.lines().last().unwrap_or_default();
-    serde_json::from_str(last).with_context(|| format!("a part said {said:?}"))
+    serde_json::from_str(last).with_context(|| format!("unexpected output of a part: {said:?}"))
 }
 
 fn complaint(child: &mut Child) -> String {

@@ -71,7 +71,7 @@ pub fn rage(player: &dyn Player, kills: u64) -> Result<Aftermath> {
 
 /// Returns the offset of a message's mark.
 fn mark(number: u64) -> usize {
-    MARKS + usize::try_from(number).expect("not so many")
+    MARKS + usize::try_from(number).expect("a small number")
 }
 
 fn place(folder: &Path) -> Place {

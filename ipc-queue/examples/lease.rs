@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let again = queue.receiver();
     let delivery = again.recv()?; // … so the job is delivered again when the lease ends
     println!(
-        "{:?} came again, attempt {}",
+        "{:?} was delivered again, attempt {}",
         delivery.data(),
         delivery.attempt()
     );

@@ -233,6 +233,6 @@ pub(crate) fn may_pass(error: &SendPortError) -> bool {
 
 fn no_thread(error: &io::Error) -> Unavailable {
     Unavailable::transport(format!(
-        "can't start the thread that wakes futures: {error}"
+        "cannot start the thread that wakes futures: {error}"
     ))
 }

@@ -56,10 +56,10 @@ pub struct Bridge {
     headers: bool,
 }
 
-/// The first queue is closed and drained.
+/// The condition that ends a bridge's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When the first queue is closed and drained.
+    /// The first queue is closed and drained.
     Drained,
     /// No condition: the bridge runs until it is stopped.
     Stopped,
@@ -113,7 +113,7 @@ pub enum BridgeError {
     #[error("receiving from the first queue: {0}")]
     Recv(#[from] RecvError),
     /// Nothing more can be sent to the second queue.
-    #[error("sending to the other queue: {0}")]
+    #[error("sending to the second queue: {0}")]
     Send(#[from] SendError),
     /// A received message cannot be settled.
     #[error("settling in the first queue: {0}")]
@@ -122,11 +122,11 @@ pub enum BridgeError {
 
 /// The longest wait before leases are extended and the stop flag is checked.
 const SLICE: Duration = Duration::from_millis(500);
-/// The pause after a failure that was reported without a wait.
+/// The pause between two tries on a queue that has no message, or that fails at once.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The extension of leases if the queue has no time-out; its transport may have one.
 const LEASE: Duration = Duration::from_secs(30);
-/// How long a stopped bridge waits for room for the messages it holds.
+/// The time that a stopped bridge waits for room for the messages it holds.
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Bridge {

@@ -152,7 +152,7 @@ impl Capabilities {
 pub struct Unsupported {
     /// The feature that was requested.
     pub semantic: Semantic,
-    /// Why it is not supported, and what to do.
+    /// The reason, and what to do.
     pub reason: &'static str,
 }
 
@@ -162,7 +162,7 @@ impl Unsupported {
     pub const fn by_transport(semantic: Semantic) -> Self {
         Self {
             semantic,
-            reason: "this transport does not have it: Transport::capabilities says what it has",
+            reason: "this transport does not support it: see Transport::capabilities",
         }
     }
 

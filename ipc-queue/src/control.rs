@@ -90,11 +90,11 @@ pub enum ControlFailure {
     Unreachable {
         /// The request that was not answered.
         request: String,
-        /// How long the call waited for the answer.
+        /// The time that the call waited for the answer.
         waited: Duration,
-        /// What went wrong, in the transport's words.
+        /// The transport's description of the failure.
         reason: String,
-        /// What is known about the effect.
+        /// The known effect of the call.
         outcome: Outcome,
     },
     /// The server or the system refused the call; nothing happened.
@@ -117,7 +117,7 @@ pub enum ControlFailure {
     Open(Arc<QueueError>),
 }
 
-/// What is known about the effect of a call that was not answered.
+/// The known effect of a call that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// The request was not sent: nothing happened.

@@ -1,8 +1,8 @@
 //! Iterators over what a receiver receives.
 //!
 //! They end when the queue is closed and drained, and at a `Shutdown`. A message that can't be read
-//! is skipped: it has returned to the queue. Any other error ends the iterator too, is logged through
-//! `tracing`, and can be asked for with `error`.
+//! is skipped: it has returned to the queue. Any other error ends the iterator too, is logged
+//! through `tracing`, and can be asked for with `error`.
 
 use serde::de::DeserializeOwned;
 
@@ -34,7 +34,7 @@ pub struct IntoIter<R> {
     end: End,
 }
 
-/// Why an iterator ended.
+/// The reason why an iterator ended.
 #[derive(Debug, Default)]
 struct End(Option<TryRecvError>);
 
@@ -69,7 +69,7 @@ impl End {
     }
 }
 
-/// What all three iterators can tell.
+/// Gives an iterator the accessor of its error.
 macro_rules! ended {
     ([$($generics:tt)*] $iterator:ty) => {
         impl<$($generics)*> $iterator {

@@ -45,7 +45,7 @@ impl QueueOptions {
         Self::default()
     }
 
-    /// Sets whether the queue may exist, must exist, or must not exist.
+    /// Sets the mode: the queue may exist, must exist, or must not exist.
     pub fn mode(mut self, mode: OpenMode) -> Self {
         self.mode = mode;
         self

@@ -43,7 +43,7 @@ pub struct SendOptions {
     pub when_full: WhenFull,
     /// Named values that travel with the payload.
     pub headers: Headers,
-    /// How long a send waits for room. Not part of the message.
+    /// The time limit of a send that waits for room. Not part of the message.
     #[serde(skip)]
     pub wait: Wait,
 }

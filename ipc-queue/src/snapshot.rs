@@ -474,7 +474,7 @@ pub fn give_up(queue: &str, wait: Wait) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Whether the queue existed before.
+/// The origin of a queue: it was found, or it was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Found,

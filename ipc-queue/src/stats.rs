@@ -62,9 +62,9 @@ pub struct QueueStats {
     pub keys: u64,
     /// Processes attached, now.
     pub participants: u64,
-    /// Whether the queue is paused, now.
+    /// Set if the queue is paused, now.
     pub paused: bool,
-    /// Whether the queue is closed, now.
+    /// Set if the queue is closed, now.
     pub closed: bool,
 }
 

@@ -477,7 +477,7 @@ pub enum Settle<'r> {
     Nack {
         /// The delay before the next delivery; `None`: as the queue's [`Backoff`] says.
         delay: Option<Duration>,
-        /// What went wrong. Empty if not given; at most [`MAX_REASON_BYTES`] are kept.
+        /// The reason. Empty if not given; at most [`MAX_REASON_BYTES`] are kept.
         reason: &'r str,
     },
     /// The message is delayed, then delivered again. This delivery does not count as an attempt.
@@ -487,7 +487,7 @@ pub enum Settle<'r> {
     },
     /// The message is never delivered again, but is kept as a dead letter.
     Bury {
-        /// What is wrong with the message. Empty if not given.
+        /// The reason. Empty if not given.
         reason: &'r str,
     },
 }
@@ -588,7 +588,7 @@ pub(crate) fn payload_differs(name: &str, found: &str, wanted: &str) -> QueueErr
 /// The request of a process that opens a queue.
 #[derive(Clone, Debug, Default)]
 pub struct OpenRequest {
-    /// Whether the queue may exist, must exist, or must not exist.
+    /// The mode: the queue may exist, must exist, or must not exist.
     pub mode: OpenMode,
     /// The settings for creating the queue.
     pub settings: QueueSettings,

@@ -93,7 +93,7 @@ fn pass(queue: &ByteQueue, messages: u32) -> Result<f64> {
 /// Measures without a queue: writes and reads the payload of one cell after the other. This is the
 /// cost of the memory itself.
 fn bare(capacity: u32) -> Result<Sample> {
-    let folder = PathBuf::from(std::env::var_os(SHM_DIR).context("who started us sets it")?);
+    let folder = PathBuf::from(std::env::var_os(SHM_DIR).context("the parent process sets it")?);
     let file = folder.with_file_name(format!("bare-{capacity}"));
     let cells = Shared::create(&file, capacity as usize * CELL_BYTES)?;
     std::fs::remove_file(&file)?;

@@ -14,7 +14,7 @@ use crate::work::Work;
 pub trait Ring {
     const NAME: &str;
     const NOTE: &str;
-    /// Whether there may be several senders and receivers, which may come and go.
+    /// Set if there may be several senders and receivers, which may come and go.
     const SHARED: bool;
 
     /// Prepares zero-filled cells.
@@ -82,7 +82,7 @@ impl Cells {
     /// # Safety
     /// As [`Shared::payload_mut`].
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "the ring says who may")]
+    #[expect(clippy::mut_from_ref, reason = "the ring grants exclusive access")]
     pub unsafe fn payload_mut(&self, position: u64, len: usize) -> &mut [u8] {
         let len = len.min(self.payload_bytes);
         // SAFETY: the caller's promise, for bytes of this cell only.

@@ -18,7 +18,7 @@ use crate::subject::{Receiver, Sender};
 use crate::work::{Manner, SMALL, Times};
 
 const TRIPS: u32 = 8;
-/// By then every handle that tries for a while before sleeping is asleep.
+/// The time after which every handle that tries for a while before sleeping is asleep.
 const UNTIL_ASLEEP: Duration = Duration::from_micros(250);
 /// The words of a message with its time of sending, and with the duration of the way of the message
 /// that it answers.

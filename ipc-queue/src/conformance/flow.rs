@@ -582,7 +582,7 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     let third = receiver.recv().expect("it was sent");
     assert_eq!(number_in(third.payload()), 3);
     third.nack_after(A_MOMENT).expect("we hold it");
-    let third = receiver.recv().expect("it comes back");
+    let third = receiver.recv().expect("it is delivered again");
     assert_eq!((number_in(third.payload()), third.attempt()), (3, 2));
     third.ack().expect("we hold it");
     // A loan, and a message that another receiver holds, may still arrive.

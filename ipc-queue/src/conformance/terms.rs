@@ -38,7 +38,7 @@ fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
             .send_with(b"no", &options.clone().wait(Wait::No));
         assert!(
             lacks(&refused, semantic),
-            "{semantic} is not among its capabilities, and yet: {refused:?}"
+            "{semantic} is not declared, but the result was {refused:?}"
         );
     }
     has
@@ -58,7 +58,7 @@ fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Seman
     let refused = trial.subject.open(&trial.name, &request);
     assert!(
         matches!(&refused, Err(QueueError::Unsupported(what)) if what.semantic == semantic),
-        "{semantic} is not among its capabilities, and yet: {refused:?}"
+        "{semantic} is not declared, but the result was {refused:?}"
     );
 }
 

@@ -116,7 +116,7 @@ impl<'q> Walk<'q> {
         }
         assert!(
             right || self.focus != Focus::Places,
-            "seed {seed}: {used} of {} places are taken, and a sender was told: {:?}",
+            "seed {seed}: {used} of {} places are taken, but a sender got {:?}",
             self.settings.capacity,
             answer.err(),
         );
@@ -170,7 +170,7 @@ impl<'q> Walk<'q> {
             Err(TryRecvError::Empty) => {
                 assert!(
                     self.ready.is_empty() || self.focus != Focus::Messages,
-                    "seed {seed}: {} messages are ready, and a receiver was told that there are none",
+                    "seed {seed}: {} messages are ready, but a receiver found none",
                     self.ready.len(),
                 );
                 return;

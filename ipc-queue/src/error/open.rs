@@ -80,7 +80,7 @@ pub enum QueueError {
         found: String,
         /// The same, of this program's type.
         wanted: String,
-        /// The differences between the two shapes, a line for each field, after a line break.
+        /// The two shapes as a difference, a line for each field, after a line break.
         difference: String,
     },
     /// The shape of the type cannot be determined, and the encoding is postcard.

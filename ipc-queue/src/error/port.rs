@@ -9,7 +9,7 @@ use super::{
     TryRecvError, TrySendError, Unavailable,
 };
 
-/// For transports: why a [`SendPort`](crate::transport::SendPort) did not send.
+/// For transports: the reason why a [`SendPort`](crate::transport::SendPort) did not send.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendPortError {
@@ -17,9 +17,9 @@ pub enum SendPortError {
     /// [`Wait::Forever`](crate::transport::Wait::Forever).
     #[error("{missing}")]
     NoRoom {
-        /// What was missing at the end.
+        /// The resource that was missing at the end.
         missing: NoRoom,
-        /// How long the port waited; `None` if the call did not permit a wait.
+        /// The time that the port waited; `None` if the call did not permit a wait.
         waited: Option<Duration>,
         /// The number of dead letters in the queue.
         dead: u64,
@@ -40,7 +40,8 @@ pub struct BatchPortError {
     pub error: SendPortError,
 }
 
-/// For transports: why a [`ReceivePort`](crate::transport::ReceivePort) returned no message.
+/// For transports: the reason why a [`ReceivePort`](crate::transport::ReceivePort) returned no
+/// message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecvPortError {
@@ -53,7 +54,7 @@ pub enum RecvPortError {
     /// The time was up, and there was no message.
     #[error("no message within {waited:.1?}")]
     TimedOut {
-        /// How long the port waited.
+        /// The time that the port waited.
         waited: Duration,
     },
     /// No message can be received, however long the port waits.

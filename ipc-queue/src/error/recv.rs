@@ -43,7 +43,7 @@ pub enum RecvTimeoutError {
     TimedOut {
         /// The queue's address, without credentials.
         queue: String,
-        /// How long the call waited; zero if it did not permit a wait.
+        /// The time that the call waited; zero if it did not permit a wait.
         waited: Duration,
     },
     /// No message can be received, however long the call waits.

@@ -82,9 +82,9 @@ pub enum SendTimeoutError<T = ()> {
         queue: String,
         /// The value, if it was given by value.
         message: T,
-        /// How long the call waited; zero if it did not permit a wait.
+        /// The time that the call waited; zero if it did not permit a wait.
         waited: Duration,
-        /// What was missing at the end.
+        /// The resource that was missing at the end.
         missing: NoRoom,
         /// The number of dead letters in the queue. They leave it only when they are requeued or
         /// discarded.
@@ -119,7 +119,7 @@ pub enum SendFailure {
     KeysFull {
         /// The number of keys that are remembered now: at least the setting `dedup_keys`.
         keys: u64,
-        /// How long each key is remembered: the setting `dedup_window`.
+        /// The time for which each key is remembered: the setting `dedup_window`.
         window: Duration,
     },
     /// The transport, or the queue as it was created, does not support one of the message's

@@ -84,7 +84,7 @@ pub enum DrainError {
     TimedOut {
         /// The queue's address, without credentials.
         queue: String,
-        /// How long the call waited.
+        /// The time that the call waited.
         waited: Duration,
         /// The number of messages that were not settled then, including delayed messages and those
         /// being written.

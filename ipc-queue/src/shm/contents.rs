@@ -73,7 +73,7 @@ impl Contents {
         &self.flags[0]
     }
 
-    /// Returns the rings of all levels.
+    /// Returns the rings of all priorities.
     pub(super) fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> + Clone {
         self.levels.iter().map(|level| &level.ring)
     }

@@ -58,8 +58,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) struct Frozen {
     queue: ShmQueue,
     sender: ShmSender,
-    /// When the queue was frozen here, on the monotonic clock. Remaining times are counted from
-    /// this.
+    /// The time when the queue was frozen here, on the monotonic clock. Remaining times are counted
+    /// from this.
     since: Duration,
 }
 

@@ -57,7 +57,7 @@ pub struct Waiting {
     pub sent_at: Timestamp,
     /// The number of its earlier attempts.
     pub attempts: u8,
-    /// Whether it waits for the end of a delay, not for a receiver.
+    /// Set if it waits for the end of a delay, not for a receiver.
     pub delayed: bool,
     /// The headers of the message.
     pub headers: Headers,

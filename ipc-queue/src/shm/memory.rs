@@ -73,7 +73,7 @@ pub trait Memory {
     /// The type of its words.
     type Word: Word;
 
-    /// How often a receiver checks again before it steps over a sender that has not published.
+    /// The number of checks of a receiver before it steps over a sender that has not published.
     const PATIENCE: usize = 64;
 
     /// The number of consecutive operations without a wait that make a stream.

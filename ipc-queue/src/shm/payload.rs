@@ -248,7 +248,7 @@ impl BadPlace {
 
     #[cold]
     fn too_long(cell: u32, len: usize, most: usize) -> Self {
-        let reason = format!("cell {cell} says its payload has {len} bytes, but {most} fit there");
+        let reason = format!("cell {cell} claims a payload of {len} bytes, but only {most} fit");
         Self { reason }
     }
 }

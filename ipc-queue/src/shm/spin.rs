@@ -1,4 +1,4 @@
-//! How eagerly a blocked handle tries again before it sleeps.
+//! The tries of a blocked handle before it sleeps.
 //!
 //! Polling *is* the contention: a handle that polls takes the cache line that the other side is
 //! about to write, and both run in lock-step. So the pause between two tries adapts. After each

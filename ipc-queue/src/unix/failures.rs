@@ -130,7 +130,7 @@ impl From<Unavailable> for QueueGone {
             // Failures of the server's own: its client was not forked and has lost no descriptor.
             Unavailable::Forked
             | Unavailable::DescriptorLost { .. }
-            | Unavailable::Transport { .. } => Self::Other(format!("the server says: {cause}")),
+            | Unavailable::Transport { .. } => Self::Other(format!("the server reports: {cause}")),
         }
     }
 }

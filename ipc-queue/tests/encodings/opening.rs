@@ -1,4 +1,4 @@
-//! Which programs may open a queue.
+//! The programs that may open a queue.
 
 use ipc_queue::{Encoding, Queue, QueueError, QueueOptions, SendFailure};
 use serde::{Deserialize, Serialize};

@@ -67,7 +67,7 @@ fn check_folder(folder: &Path) -> Result<(), ServeError> {
         folder: folder.to_owned(),
         reason,
     };
-    let found = fs::metadata(folder).map_err(|error| bad(format!("can't be used ({error})")))?;
+    let found = fs::metadata(folder).map_err(|error| bad(format!("cannot be used ({error})")))?;
     let us = nix::unistd::geteuid().as_raw();
     if ipc_shm::is_nobody(us) {
         let why = "cannot be distinguished from other users' folders: this process's user has no mapping in its user namespace";

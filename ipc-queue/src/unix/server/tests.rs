@@ -133,7 +133,7 @@ impl Rogue {
     fn read<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, WireError> {
         let until = Some(Instant::now() + PATIENCE);
         let frame = self.reader.read::<T>(&self.socket, until)?;
-        Ok(frame.expect("it comes in time").what)
+        Ok(frame.expect("it arrives in time").what)
     }
 
     fn ask(&mut self, ask: &Ask, carried: &Carried<'_>) {
@@ -145,7 +145,7 @@ impl Rogue {
     fn hear(&mut self) -> Result<Received<Answer>, WireError> {
         let until = Some(Instant::now() + PATIENCE);
         let frame = self.reader.read(&self.socket, until)?;
-        Ok(frame.expect("it comes in time"))
+        Ok(frame.expect("it arrives in time"))
     }
 
     /// Asserts that the server sends this reason and closes the connection.
