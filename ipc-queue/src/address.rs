@@ -184,8 +184,8 @@ pub fn without_secrets(address: &str) -> String {
     }
 }
 
-/// Returns whether the text before the question mark may be the beginning of a login: either no
-/// host follows it, or the question mark is part of the password.
+/// Returns whether the text before the question mark may be the beginning of a login. Then no host
+/// follows it, or the question mark is part of the password.
 fn is_login_cut(place: &str, options: &str) -> bool {
     let is_bare = !place.contains('/') && place.contains(':');
     let before = options.split_once('@').map(|(before, _)| before);

@@ -496,7 +496,7 @@ impl ByteReceiver {
     ///
     /// Each is a separate delivery; [`Batch::ack`] settles all at once. Other receivers cannot take
     /// the messages that this one holds, so ask for no more than it can work on soon. A batch may
-    /// be shorter although more messages are ready: in shared memory it ends once its payloads
+    /// be shorter although more messages are ready. In shared memory it ends once its payloads
     /// reach 64 KiB, so that they stay in the processor's cache.
     ///
     /// # Errors

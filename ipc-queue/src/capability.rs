@@ -109,7 +109,8 @@ pub enum Support {
 pub struct Capabilities([Support; Semantic::ALL.len()]);
 
 impl Capabilities {
-    /// Returns only what every transport has. Batches work, at least one message at a time.
+    /// Returns capabilities without optional features. Batches work even then, one message at a
+    /// time.
     #[must_use]
     pub const fn none() -> Self {
         Self([Support::Unsupported; Semantic::ALL.len()]).with(Semantic::Batches, Support::Emulated)

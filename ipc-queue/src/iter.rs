@@ -73,9 +73,9 @@ impl End {
 macro_rules! ended {
     ([$($generics:tt)*] $iterator:ty) => {
         impl<$($generics)*> $iterator {
-            /// The error that ended the iterator; `None` while it goes on, and when the queue was
-            /// closed and drained, or had nothing more for [`try_iter`](Receiver::try_iter), or a
-            /// `Shutdown` came.
+            /// Returns the error that ended the iterator. `None` while it goes on, and after an end
+            /// without an error: the queue was closed and drained, had nothing more for
+            /// [`try_iter`](Receiver::try_iter), or a `Shutdown` was received.
             #[must_use]
             pub fn error(&self) -> Option<&RecvError> {
                 self.end.error()

@@ -6,8 +6,8 @@ use ipc_shm::Generation;
 /// For transports: the process in which this value was made. If a forked child inherits a
 /// connection, the connection still belongs to its parent.
 ///
-/// On Linux it is detected by a page that the kernel wipes in the child: pids are reused, and two
-/// PID namespaces have the same ones. Elsewhere the pid is compared.
+/// On Linux a page that the kernel wipes in the child distinguishes the two. Pids would not do:
+/// they are reused, and two PID namespaces have the same ones. Elsewhere the pid is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThisProcess {
     #[cfg(target_os = "linux")]

@@ -44,10 +44,10 @@ pub struct Receiver<T> {
 impl<T: DeserializeOwned> Receiver<T> {
     /// Blocks until there is a message, and returns it.
     ///
-    /// # Errors
-    /// [`RecvFailure::Closed`] when the queue is closed and drained. [`RecvFailure::Decode`] for a
-    /// message that is not a `T`: it returns to the queue for other receivers, and the next call
-    /// continues with the message after it. All other errors mean that the queue cannot be used.
+    /// # Errors [`RecvFailure::Closed`] when the queue is closed and drained.
+    /// [`RecvFailure::Decode`] for a message that is not a `T`. It returns to the queue for other
+    /// receivers, and the next call continues with the message after it. All other errors mean that
+    /// the queue cannot be used.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
         let received = self.port_recv(Wait::Forever);
         received.map_err(|error| error.into_recv(self.bytes.queue()))
@@ -83,7 +83,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     ///
     /// Each is a separate delivery; [`Batch::ack`] settles all at once. Other receivers cannot take
     /// the messages that this one holds, so ask for no more than it can work on soon. A batch may
-    /// be shorter although more messages are ready: in shared memory it ends once its payloads
+    /// be shorter although more messages are ready. In shared memory it ends once its payloads
     /// reach 64 KiB, so that they stay in the processor's cache. Messages that are not `T`s return
     /// to the queue, as with [`recv`](Self::recv), and are left out.
     ///

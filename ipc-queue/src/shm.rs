@@ -432,8 +432,8 @@ impl Shared {
         format!("shm:{namespace}/{name}")
     }
 
-    /// Returns the result of `ask`, if the queue is usable both before and after it: a queue that
-    /// is truncated or removed meanwhile reads as zeroes.
+    /// Returns the result of `ask`, if the queue is usable both before and after it. The reason: a
+    /// queue that is truncated or removed meanwhile reads as zeroes.
     fn answer<R>(
         &self,
         call: ControlCall,
@@ -575,8 +575,8 @@ impl Shared {
     }
 
     /// Runs the scrubber: raises hints that a stopped process may have failed to raise. So a lost
-    /// hint costs at most one slice of time, or, in a queue with more cells than one stretch, one
-    /// slice for each stretch.
+    /// hint costs at most one slice of time. In a queue with more cells than one stretch, it costs
+    /// one slice for each stretch.
     fn patrol(&self) {
         let mut patrol = self.patrol.lock().unwrap_or_else(PoisonError::into_inner);
         patrol.go_on(self.rings());

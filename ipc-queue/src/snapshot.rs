@@ -35,10 +35,10 @@
 //!   queue, a restore with that of the file, a move with that of the first queue. If a copy stayed,
 //!   its messages would be delivered twice.
 //! - **After a kill at any moment, run the operation again.** Until then every message is in at
-//!   least one of the two places, and the queues are frozen: closed and paused, and
-//!   [`reopen`](crate::transport::Transport::reopen) and `resume` are refused. A second run
-//!   completes the operation, and every message is there exactly once. [`give_up`] opens a frozen
-//!   queue with its present contents.
+//!   least one of the two places, and the queues are frozen. They are closed and paused, and refuse
+//!   [`reopen`](crate::transport::Transport::reopen) and `resume`. A second run completes the
+//!   operation, and every message is there exactly once. [`give_up`] opens a frozen queue with its
+//!   present contents.
 //! - **No other process may be attached**, not even an idle one, because messages that it holds
 //!   cannot be saved. Each operation waits for that as `wait` says; [`SnapshotError::InUse`] names
 //!   the processes. Messages that dead processes held are returned first, and that attempt counts.
@@ -57,7 +57,7 @@
 //! are not comparable with earlier ones.
 //!
 //! Only queues in shared memory can be saved. `nats:` queues and the like are kept by their
-//! servers, a `local:` queue ends with its process, and a queue behind `unix:` is saved by its own
+//! servers, and a `local:` queue ends with its process. A queue behind `unix:` is saved by its own
 //! address. For the others the error is [`SnapshotError::Unsupported`]. A [`Bridge`](crate::Bridge)
 //! moves messages between any transports.
 

@@ -57,8 +57,8 @@ pub struct QueueStats {
     pub quarantined: u64,
     /// Chunks that hold payloads too large for their cells, now. 0 if the transport has no chunks.
     pub chunks_in_use: u64,
-    /// Keys that are remembered, now; the setting `dedup_keys` is a lower limit of the space for
-    /// them. 0 if the queue has no keys, or if its transport has no limit.
+    /// Keys that are remembered, now. There is room for at least the setting `dedup_keys`. 0 if the
+    /// queue has no keys, or if its transport has no limit.
     pub keys: u64,
     /// Processes attached, now.
     pub participants: u64,

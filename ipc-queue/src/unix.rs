@@ -336,7 +336,7 @@ impl Transport for UnixQueue {
     }
 }
 
-/// Returns whether a process of this user is a trusted peer: a process of the same user, or of the
+/// Returns whether a process of this user is a trusted peer. It must be of the same user, or of the
 /// superuser, which can read this process's memory anyway.
 fn is_trusted(uid: u32) -> bool {
     // All users without a mapping in this user namespace have the same id, so two such ids prove

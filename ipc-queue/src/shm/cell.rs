@@ -144,8 +144,8 @@ impl<'a, W: Word> Cell<'a, W> {
         ClaimWord(self.words[CLAIM].load(Acquire))
     }
 
-    /// Returns the number of attempts at the message in this state since it was sent or requeued:
-    /// its deliveries, including the present one, except those that were snoozed.
+    /// Returns the number of attempts at the message in this state since it was sent or requeued.
+    /// These are its deliveries, including the present one, except those that were snoozed.
     pub fn attempts(self, state: State) -> u8 {
         self.tally(state).attempts(state)
     }
@@ -264,11 +264,11 @@ impl<'a, W: Word> Cell<'a, W> {
     /// Records how the delivery in this state of the cell ended, before the state shows it.
     /// `false`: the cell is already in another state, and nothing was recorded.
     ///
-    /// Counted once per delivery: a second record of the same delivery, after a lost race or by a
-    /// process that repeats a dead one's work, only corrects the cause. A process that is stopped
-    /// before its swap records nothing about a later delivery. The state was read after the tally,
-    /// so the tally was about this delivery or an earlier one. If this delivery has ended since,
-    /// its end changed the tally or, after an ack, the next claimer did.
+    /// Counted once per delivery: a second record of the same delivery only corrects the cause. It
+    /// may follow a lost race, or come from a process that repeats a dead one's work. A process
+    /// that is stopped before its swap records nothing about a later delivery. The state was read
+    /// after the tally, so the tally was about this delivery or an earlier one. If this delivery
+    /// has ended since, its end changed the tally or, after an ack, the next claimer did.
     pub fn note(self, word: u64, cause: Cause, holder: u32) -> bool {
         let (state, tally) = (State::from_word(word), &self.words[TALLY]);
         loop {
@@ -277,8 +277,8 @@ impl<'a, W: Word> Cell<'a, W> {
             if self.state().load(SeqCst) != word {
                 return false;
             }
-            // Failed: another process recorded an end meanwhile. The next round reads it.
             let noted = Tally::of(seen, claim, state).with(state.attempt, cause, holder);
+            // Failed: another process recorded an end meanwhile. The next round reads it.
             if tally.swap_if(seen, noted.to_word(claim), AcqRel).is_ok() {
                 return true;
             }
@@ -307,8 +307,8 @@ impl<'a, W: Word> Cell<'a, W> {
     }
 }
 
-/// The claim word of a generation: the message's kind, the lap of the claim, and either the expiry
-/// time or the bases from which deliveries count.
+/// The claim word of a generation. It has the message's kind, the lap of the claim, and either the
+/// expiry time or the bases from which deliveries count.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
@@ -331,9 +331,9 @@ impl ClaimWord {
     }
 
     /// `1 | base:8 … next base:8`, in place of an expiry. Deliveries normally count from the next
-    /// base. The exception is a letter that was delivered exactly as often as the next base says:
-    /// there the next base only takes effect when it is requeued, and its own deliveries count from
-    /// the base.
+    /// base. The exception is a letter that was delivered exactly as often as the next base says.
+    /// There the next base takes effect only when the letter is requeued, and its own deliveries
+    /// count from the base.
     const fn bases(self) -> Option<(u8, u8)> {
         if self.0 & REQUEUED == 0 {
             return None;
@@ -407,7 +407,7 @@ pub enum Cause {
 /// | from | to | by | when |
 /// |---|---|---|---|
 /// | any | the claim word | the claimer | it claimed the cell |
-/// | delivery n-1, or none | delivery n | any process, usually its holder | it ends, but not in an ack |
+/// | delivery n-1, or none | delivery n | its holder, any process | it ends, but not in an ack |
 /// | delivery n | the same, another cause | any process | the earlier recorder did not end it |
 /// | delivery n, a crash | the same, with its signal | any process | the signal is known |
 ///

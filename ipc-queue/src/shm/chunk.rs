@@ -3,12 +3,12 @@
 //! A chunk's tag names the cell and the generation for which it was last allocated. The chunk is in
 //! use exactly while that cell is not free and still has that generation. So the one
 //! compare-and-swap that frees a cell, in an ack or in the recovery of a dead sender, frees its
-//! chunk too. There is no free list that a crash could leave half-linked, no second step that a
-//! crash could leave undone, and nothing to adopt from the dead.
+//! chunk too. There is no free list that a crash could leave half-linked, and no second step that a
+//! crash could leave undone. Nothing must be adopted from dead processes.
 //!
 //! Allocating is a compare-and-swap of a tag that was seen to be over. A tag that is over stays
 //! over, because generations never come back, so the swap needs no further check. A check of a tag
-//! may be wrong only in the direction of "in use": between a claim and the record of its
+//! may be wrong only in the direction of "in use". Between a claim and the record of its
 //! generation, the earlier tag looks current once more.
 
 use std::ops::Range;

@@ -4,8 +4,8 @@
 //! generation:15`. A record about any other delivery than the cell's present one has no meaning.
 //! Delivery 0 is before the first.
 //!
-//! `E` is a record about a delivery before D, `L(t)` says that the lease of D ends at t, `O` that
-//! the lease of D is over, and `W(t, n)` that the message is delayed until t, after delivery n.
+//! `E` is a record about a delivery before D. `L(t)` says that the lease of D ends at t, and `O`
+//! that it is over. `W(t, n)` says that the message is delayed until t, after delivery n.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -39,13 +39,13 @@
 //!
 //! A holder does not compare the whole state, which a sender may have advanced, but owner and
 //! attempt. That suffices. A holder that lost its lease and has not settled yet has left its mark
-//! in the cell, so the cell has no other generation. Within one generation attempts only grow, even
+//! in the cell, so the generation is still the same. Within one generation attempts only grow, even
 //! when a dead letter is requeued. Only a holder that delayed its message leaves no mark, so it
 //! also compares the generation.
 //!
 //! The tag has fifteen bits of the generation. A mistake is only possible if a process is stopped
-//! until its cell was claimed exactly 32,768 times, or a multiple of that, and then finds the very
-//! same record, to the millisecond.
+//! until its cell was claimed exactly 32,768 times, or a multiple of that. It must then also find
+//! the very same record, to the millisecond.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::time::Duration;

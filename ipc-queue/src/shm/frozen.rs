@@ -13,13 +13,13 @@
 //! | mark | from | to | by | when |
 //! |---|---|---|---|---|
 //! | saving | 0 | id | the process with exclusive access | before the first message is taken out |
-//! | restoring | 0 | id | the same | before the first message is put in |
-//! | done, six of them | older ids | id | the same | all was put in; `restoring` not yet 0 |
+//! | restoring | 0 | id | the same | before the first message is added |
+//! | done, six of them | older ids | id | the same | all was added; `restoring` not yet 0 |
 //! | saving, restoring | id | 0 | the same | it thaws |
 //!
 //! The id identifies one snapshot and is drawn at random. Every step can be repeated, and one word
-//! decides each. Until an id is among those done, messages are put in, and those already there are
-//! recognized by their ids. From then on nothing is put in for that id.
+//! decides each. Until an id is among those done, messages are added, and those already there are
+//! recognized by their ids. After that, nothing more is added for that id.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
@@ -72,7 +72,7 @@ pub(crate) enum NotFrozen {
     Gone(ControlError),
 }
 
-/// The reason why a message was not put in.
+/// The reason why a message was not added.
 #[derive(Debug)]
 pub(crate) enum NotPut {
     NoPlace,
@@ -136,7 +136,7 @@ impl Frozen {
         Some(self.mark(SAVING)).filter(|id| *id != 0)
     }
 
-    /// Returns the id of the snapshot that is being put in, if there is one.
+    /// Returns the id of the snapshot that is being restored, if there is one.
     pub(crate) fn restoring(&self) -> Option<u64> {
         Some(self.mark(RESTORING)).filter(|id| *id != 0)
     }

@@ -2,7 +2,7 @@
 //!
 //! The segment is mapped read-only, so an inspector cannot disturb other processes: it takes no
 //! slot, frees nothing of dead processes, and wakes no process. The queue changes during the
-//! inspection. Each fact in a report was true at some moment: a word is read before and after the
+//! inspection. Each fact in a report was true at some moment. A word is read before and after the
 //! data that belongs to it, and data that changed meanwhile is left out.
 
 use std::path::PathBuf;

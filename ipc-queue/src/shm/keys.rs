@@ -12,10 +12,10 @@
 //! ```
 //!
 //! A process that claims a slot searches both buckets once more after the claim. If two processes
-//! claim slots for the same key at the same time, they cannot both miss each other. (Dekker's
-//! argument: each writes, then reads what the other writes, in one total order.) A process that
-//! sees the other withdraws; maybe both do. So there is no lock that a dead or stopped process
-//! could hold.
+//! claim slots for the same key at the same time, they cannot both miss each other. By Dekker's
+//! argument, each writes, then reads what the other writes, in one total order. A process that sees
+//! the other withdraws; maybe both do. So there is no lock that a dead or stopped process could
+//! hold.
 //!
 //! A message is published by one swap in its cell, and its key becomes `Sent` by another. Its
 //! sender may die between the two. So before the first swap it records the cell and the generation
@@ -25,14 +25,14 @@
 //! published. If a message moves to another cell, its record is updated before it is published
 //! there.
 //!
-//! A key that is forgotten, or whose window is over, leaves its slot by one swap of the word:
-//! `Sent` to `Free` by the process that forgets it, `Sent` to `Claimed` by a process that needs the
-//! slot. The further life of the message does not affect its key.
+//! A key that is forgotten, or whose window is over, leaves its slot by one swap of the word. A
+//! process that forgets it swaps `Sent` to `Free`; a process that needs the slot swaps `Sent` to
+//! `Claimed`. The further life of the message does not affect its key.
 //!
 //! The turn grows with each claim and distinguishes the slot's uses. A process that has read the
-//! notes of one use cannot mistake them for those of another, unless it slept through exactly a
-//! multiple of 2,048 uses. The notes contain the full key. The 42 bits in the word only decide
-//! which other processes a claimer has to wait for.
+//! notes of one use cannot mistake them for those of another. The only exception is a sleep through
+//! exactly a multiple of 2,048 uses. The notes contain the full key. The 42 bits in the word only
+//! decide which other processes a claimer has to wait for.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
@@ -392,8 +392,8 @@ impl<M: KeyMemory> Keys<M> {
                     Use::Placed if !is_unpublished(place()) => slot.sent(),
                     _ => slot.freed(),
                 };
-                // Failed: another recovery was faster, also before any cell was freed. Its word
-                // stands.
+                // Failed: another recovery was faster, also before any cell was freed. Its result
+                // is kept.
                 let _ = word.swap_if(seen, next.to_word(), SeqCst);
             }
         }

@@ -8,9 +8,9 @@
 //! in FIFO order. While there is nothing to find, no handle scans. Stretches are bounded, so a
 //! large unused queue costs no more than a small one; a full round only takes longer.
 //!
-//! If a whole round found every cell free, and nothing was claimed or taken since, a lost hint is
-//! only possible if a process was stopped within a few instructions of the round. Then the scrubber
-//! rests most of the time, because the cells of an unused queue are in no cache.
+//! If a whole round found every cell free, and nothing was claimed or taken since, hardly any hint
+//! can be missing. It would need a process that was stopped within a few instructions of the round.
+//! Then the scrubber rests most of the time, because the cells of an unused queue are in no cache.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -46,7 +46,8 @@ impl Patrol {
         }
     }
 
-    /// Scans a stretch in each of a queue's rings, which are alike; or rests.
+    /// Scans the next stretch in each of a queue's rings, or skips this scan. The rings have the
+    /// same size.
     pub fn go_on<'a, M: Memory + 'a>(&mut self, rings: impl Iterator<Item = &'a Ring<M>> + Clone) {
         let places = rings.clone().map(Ring::places).fold(0, u64::wrapping_add);
         if places != self.places {

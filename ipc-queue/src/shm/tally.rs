@@ -1,10 +1,10 @@
 //! Counters in the segment, which any process can read, even after the counting process died.
 //!
-//! Each participant slot has four counter shards of eight words: one for its first sender, one for
-//! its first receiver, and one each for all further handles. The shard of a first handle has one
-//! writer and needs no locked instruction. The shared ones are added to atomically. Shards are
-//! never reset: the next participant in the slot continues them, so the queue's totals are the sums
-//! over all shards.
+//! Each participant slot has four counter shards of eight words. One is for its first sender, one
+//! for its first receiver, and one each for all further senders and receivers. The shard of a first
+//! handle has one writer and needs no locked instruction. The shared ones are added to atomically.
+//! Shards are never reset: the next participant in the slot continues them, so the queue's totals
+//! are the sums over all shards.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -296,7 +296,7 @@ impl Link {
                 return self.inbox();
             }
         }
-        // Wakes the thread that the frame is for, and one that reads on.
+        // Wakes the thread that the frame is for, and another one that continues to read.
         self.came.notify_all();
         inbox
     }

@@ -105,7 +105,7 @@ pub enum ServeError {
         /// The reason.
         reason: String,
     },
-    /// A running server is at that path.
+    /// A server is already running at that path.
     #[error("another server is running at {path:?}: end it, or choose another path")]
     InUse {
         /// The path.

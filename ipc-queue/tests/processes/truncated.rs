@@ -1,4 +1,4 @@
-//! A file that is truncated while a process uses the queue: the process gets an error with the
+//! A file that is truncated while a process uses the queue. The process gets an error with the
 //! reason, whatever it was doing, and does not die by SIGBUS.
 
 use std::fs::File;
