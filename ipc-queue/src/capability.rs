@@ -158,7 +158,7 @@ pub struct Unsupported {
 }
 
 impl Unsupported {
-    /// The error of a feature that the transport lacks, whatever the settings.
+    /// Returns the error of a feature that the transport lacks, whatever the settings.
     #[must_use]
     pub const fn by_transport(semantic: Semantic) -> Self {
         Self {
@@ -167,7 +167,7 @@ impl Unsupported {
         }
     }
 
-    /// The error of a feature that the queue was created without.
+    /// Returns the error of a feature that the queue was created without.
     #[must_use]
     pub const fn by_settings(semantic: Semantic) -> Self {
         Self {

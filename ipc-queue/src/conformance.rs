@@ -15,7 +15,11 @@
 //! struct Local;
 //!
 //! impl Subject for Local {
-//!     fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+//!     fn open(
+//!         &self,
+//!         name: &Name,
+//!         request: &OpenRequest,
+//!     ) -> Result<Arc<dyn Transport>, QueueError> {
 //!         Ok(Arc::new(LocalQueue::open(name, request)?))
 //!     }
 //!
