@@ -91,7 +91,8 @@ impl Readiness {
     pub fn arm(&mut self) -> io::Result<()> {
         if !self.ringer.clear() {
             return Err(io::Error::other(
-                "something in this process closed the descriptor of this readiness: create another one",
+                "something in this process closed the descriptor of this readiness: create \
+                 another one",
             ));
         }
         self.listener.listen(&self.ringer.waker())

@@ -109,7 +109,8 @@ pub struct Moved {
 pub enum SnapshotError {
     /// The address is not that of a queue in shared memory.
     #[error(
-        "{address}: {source} (to save a served queue, use its shm: address; ipc bridge moves messages between transports)"
+        "{address}: {source} (to save a served queue, use its shm: address; ipc bridge moves \
+         messages between transports)"
     )]
     Unsupported {
         /// The address, without credentials.
@@ -125,7 +126,8 @@ pub enum SnapshotError {
     Control(#[from] ControlError),
     /// Other processes are attached.
     #[error(
-        "queue {queue:?} is in use by process {}: stop it first, or wait longer for its end (nothing was changed)",
+        "queue {queue:?} is in use by process {}: stop it first, or wait longer for its end \
+         (nothing was changed)",
         numbers(processes)
     )]
     InUse {
@@ -136,8 +138,8 @@ pub enum SnapshotError {
     },
     /// Another operation on the queue was interrupted. The queue stays frozen.
     #[error(
-        "queue {queue:?} is frozen: {what} was interrupted; run it again to complete it, or open the queue as it is now \
-         (ipc resume {queue} --give-up)"
+        "queue {queue:?} is frozen: {what} was interrupted; run it again to complete it, or open \
+         the queue as it is now (ipc resume {queue} --give-up)"
     )]
     Unfinished {
         /// The queue's address.
@@ -148,8 +150,8 @@ pub enum SnapshotError {
     /// The saved queue still exists, and was opened again since: the messages in the snapshot may
     /// have been delivered.
     #[error(
-        "queue {queue:?} was saved in {}, and was used again since: the messages in the file may have been \
-         delivered; remove the file, or restore it under another name to inspect it",
+        "queue {queue:?} was saved in {}, and was used again since: the messages in the file may \
+         have been delivered; remove the file, or restore it under another name to inspect it",
         file.display()
     )]
     StillThere {
@@ -166,7 +168,8 @@ pub enum SnapshotError {
     },
     /// A file of that name exists, and may be the only place of other messages.
     #[error(
-        "{} exists already, and was not written by this save: restore it first, or choose another name",
+        "{} exists already, and was not written by this save: restore it first, or choose another \
+         name",
         file.display()
     )]
     FileExists {
@@ -175,7 +178,8 @@ pub enum SnapshotError {
     },
     /// The file is not a complete snapshot.
     #[error(
-        "{} is damaged at byte {at}: {reason} (nothing was restored; take another copy of the file)",
+        "{} is damaged at byte {at}: {reason} (nothing was restored; take another copy of the \
+         file)",
         file.display()
     )]
     Damaged {
@@ -188,8 +192,8 @@ pub enum SnapshotError {
     },
     /// A later version of this crate wrote the file.
     #[error(
-        "{} has version {found} of the format, this program knows versions up to {known}: restore it with the version of \
-         ipc-queue that saved it, or a later one",
+        "{} has version {found} of the format, this program knows versions up to {known}: restore \
+         it with the version of ipc-queue that saved it, or a later one",
         file.display()
     )]
     LaterVersion {
@@ -202,8 +206,8 @@ pub enum SnapshotError {
     },
     /// The queue has too little room.
     #[error(
-        "queue {queue:?} is too small: its setting {setting} is {has}, and {needed} are needed (nothing was moved; use a \
-         queue with a larger value)"
+        "queue {queue:?} is too small: its setting {setting} is {has}, and {needed} are needed \
+         (nothing was moved; use a queue with a larger value)"
     )]
     TooSmall {
         /// The queue's address.
@@ -217,8 +221,8 @@ pub enum SnapshotError {
     },
     /// The queue was created without a feature that is needed.
     #[error(
-        "queue {queue:?} was created without {semantic}, but {count} messages or keys need it (nothing was moved; use a \
-         queue with {semantic})"
+        "queue {queue:?} was created without {semantic}, but {count} messages or keys need it \
+         (nothing was moved; use a queue with {semantic})"
     )]
     Lacks {
         /// The queue's address.
@@ -248,7 +252,8 @@ pub enum SnapshotError {
     /// A message could not be added although there was room. The queue stays frozen: run the
     /// operation again.
     #[error(
-        "queue {queue:?}: {source}; it contains only a part of the messages: run the operation again"
+        "queue {queue:?}: {source}; it contains only a part of the messages: run the operation \
+         again"
     )]
     NotPut {
         /// The queue's address.

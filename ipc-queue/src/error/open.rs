@@ -30,8 +30,8 @@ pub enum QueueError {
     Unsupported(#[from] Unsupported),
     /// The queue exists, and a setting differs from the one required.
     #[error(
-        "queue {name:?} has {field} {found}, wanted {wanted}: open it with its own settings, or move \
-         its messages to a new queue (ipc bridge OLD NEW --create --close)"
+        "queue {name:?} has {field} {found}, wanted {wanted}: open it with its own settings, or \
+         move its messages to a new queue (ipc bridge OLD NEW --create --close)"
     )]
     SettingsDiffer {
         /// The queue's name.
@@ -69,9 +69,9 @@ pub enum QueueError {
     /// encoding postcard, messages of one would be read as the other.
     #[error(
         "queue {name:?} carries {found}, this program's shape of that type is {wanted} (- the \
-         queue's, + this program's):{difference}\nLet the old program drain the queue and \
-         remove it, or open one of another name; a queue of Encoding::MessagePack or \
-         Encoding::Json lets fields be added and removed"
+         queue's, + this program's):{difference}\nLet the old program drain the queue and remove \
+         it, or open one of another name; a queue of Encoding::MessagePack or Encoding::Json lets \
+         fields be added and removed"
     )]
     ShapeDiffers {
         /// The queue's name.

@@ -150,7 +150,8 @@ pub(super) fn not_connected(path: &std::path::Path, error: NotConnected) -> Queu
         },
         NotConnected::Refused(refusal) => QueueError::Transport(format!("unix:{path}: {refusal}")),
         NotConnected::Stranger { uid } => QueueError::Transport(format!(
-            "unix:{path} is served by user {uid}: it must be the same user as this process's, or the superuser"
+            "unix:{path} is served by user {uid}: it must be the same user as this process's, or \
+             the superuser"
         )),
         NotConnected::Wire(error) => QueueError::Transport(format!("unix:{path}: {error}")),
     }

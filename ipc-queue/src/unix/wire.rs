@@ -74,15 +74,18 @@ impl fmt::Display for Refusal {
             Self::NotOurs => f.write_str("the first message is not of this protocol"),
             Self::Protocol { server } => write!(
                 f,
-                "the server uses version {server} of the protocol, this program version {PROTOCOL}: use the same version of ipc-queue for both"
+                "the server uses version {server} of the protocol, this program version \
+                 {PROTOCOL}: use the same version of ipc-queue for both"
             ),
             Self::Stranger { uid } => write!(
                 f,
-                "user {uid} is not the server's: only processes of the same user, and the superuser's, are served"
+                "user {uid} is not the server's: only processes of the same user, and the \
+                 superuser's, are served"
             ),
             Self::TooMany { most } => write!(
                 f,
-                "the server has reached its limit of {most} connections: close some, or serve with a larger max_connections"
+                "the server has reached its limit of {most} connections: close some, or serve \
+                 with a larger max_connections"
             ),
             Self::Slow => f.write_str("the client did not introduce itself in time"),
             Self::NoThread => f.write_str("the server cannot start another thread"),

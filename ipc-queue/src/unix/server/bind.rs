@@ -70,7 +70,8 @@ fn check_folder(folder: &Path) -> Result<(), ServeError> {
     let found = fs::metadata(folder).map_err(|error| bad(format!("cannot be used ({error})")))?;
     let us = nix::unistd::geteuid().as_raw();
     if ipc_shm::is_nobody(us) {
-        let why = "cannot be distinguished from other users' folders: this process's user has no mapping in its user namespace";
+        let why = "cannot be distinguished from other users' folders: this process's user has no \
+                   mapping in its user namespace";
         return Err(bad(format!(
             "{why} (shown as {us}); map it, or run as one that is mapped"
         )));
