@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_bad_address_is_quoted_with_what_is_wrong() {
         for (text, reason) in [
-            ("jobs", "no scheme"),
+            ("jobs", "scheme is missing"),
             ("shm:a/b/c", "'/' at byte 1"),
             ("local:", "empty"),
             ("shm:Jobs", "'J' at byte 0"),
