@@ -337,8 +337,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Wakes the sleepers that a change concerns. Each wake costs a system call, so nothing else is
-    /// woken.
+    /// Wakes the sleepers that a change concerns. Does nothing if none sleeps, because a wake costs
+    /// a system call.
     fn wake(&self, table: &Table, wake: Wake) {
         if wake != Wake::Nobody {
             self.changes.fetch_add(1, Ordering::SeqCst);

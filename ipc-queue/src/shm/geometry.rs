@@ -52,7 +52,7 @@ const CLASS_FACTOR: usize = 4;
 const WARM_BYTES: usize = 4 << 20;
 /// The maximum number of slots for reasons. In queues with more messages, some reasons are dropped.
 const MOST_REASONS: u32 = 4096;
-/// The chunks for payloads with headers have this fraction of the pool's size.
+/// The pool is this many times as large as the memory of the chunks for payloads with headers.
 const HEADERS_SHARE: usize = 8;
 /// The memory of these chunks in a queue without a pool.
 const LEAST_HEADERS_BYTES: usize = 1 << 16;

@@ -304,7 +304,8 @@ impl Link {
     fn end(&self, mut inbox: MutexGuard<'_, Inbox>, error: &WireError) -> String {
         let why = inbox.end.get_or_insert_with(|| error.to_string()).clone();
         self.came.notify_all();
-        // The shutdown makes the server return the results of open requests.
+        // The shutdown makes the server take back whatever open requests produce, such as
+        // deliveries.
         if let Ok(socket) = self.socket.stream() {
             let _ = socket.shutdown(Shutdown::Both);
         }
