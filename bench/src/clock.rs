@@ -1,17 +1,17 @@
-//! Time that means the same in every process.
+//! Time with the same meaning in every process.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since some moment before all of this.
+/// Returns the nanoseconds since a fixed moment before the run.
 #[inline]
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
     u64::try_from(Duration::from(now).as_nanos()).expect("centuries to go")
 }
 
-/// Tells when a box of time is over, and reads the clock rarely.
+/// Ends a measurement after a fixed time, and reads the clock rarely.
 #[derive(Debug)]
 pub struct Pacer {
     end_ns: u64,
@@ -19,7 +19,8 @@ pub struct Pacer {
     burst: u32,
 }
 
-/// How long a burst may take: long against reading the clock, short against the box.
+/// The target duration of a burst: long compared with reading the clock, short compared with the
+/// measurement.
 const BURST_NS: u64 = 20_000;
 
 impl Pacer {
@@ -32,7 +33,7 @@ impl Pacer {
         }
     }
 
-    /// How many operations until the next call; 0 when the time is over.
+    /// Returns the number of operations until the next call; 0 when the time is over.
     pub fn burst(&mut self) -> u32 {
         let now = now_ns();
         if now >= self.end_ns {

@@ -1,11 +1,11 @@
-//! What the figures were measured on and with.
+//! The machine and the software versions of a run.
 
 use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// Everything whose version matters, by its name in the bench's lock file.
+/// The peers whose versions are reported, by their names in the bench's lock file.
 const PEERS: [&str; 7] = [
     "iceoryx2",
     "ipc-channel",
@@ -18,7 +18,7 @@ const PEERS: [&str; 7] = [
 const PROGRAMS: [&str; 4] = ["rustc", "python3", "redis-server", "nats-server"];
 const LOCK: &str = include_str!("../Cargo.lock");
 
-/// What, and which.
+/// Returns the facts, each with its name.
 pub fn describe(took: Duration) -> Vec<(String, String)> {
     let mut facts = vec![
         ("processor".to_owned(), processor()),

@@ -1,7 +1,7 @@
 //! Measures this project's queues beside references and peers: `cargo xtask bench`.
 //!
-//! Read `work` (what is done), `subject` (by whom), `repetition` (how one measurement is made), `schedule` (in which order),
-//! then `report`.
+//! Read `work` (what is done), `subject` (by whom), `repetition` (one measurement), `schedule`
+//! (their order), then `report`.
 
 mod clock;
 mod machine;
@@ -32,26 +32,27 @@ use schedule::{Plan, Row, Summary};
 use subject::Player;
 use work::{Placement, Times, Work};
 
-/// Measures the queues beside their peers, two real processes each, round-robin, medians with their range.
+/// Measures the queues beside their peers: two real processes each, round-robin, medians with their
+/// range.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Under two minutes: shorter and fewer repetitions
+    /// Run for under two minutes: shorter and fewer repetitions
     #[arg(long)]
     quick: bool,
 
-    /// Only rows whose work or subject contains this ("->" for "→"); may be repeated, and then all must
+    /// Only rows whose work or subject contains this ("->" for "→"); if repeated, all must match
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
-    /// Write the figures here
+    /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write a page with tables and plots here
+    /// Write a page with tables and plots to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
@@ -59,15 +60,15 @@ struct Cli {
     #[arg(long, value_name = "FOLDER")]
     docs: Option<PathBuf>,
 
-    /// Good repetitions of each row [default: 7, quick: 5]
+    /// Number of good repetitions of each row [default: 7, quick: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     repetitions: Option<u16>,
 
-    /// How long to measure in each, in milliseconds [default: 100, quick: 20]
+    /// Milliseconds to measure in each repetition [default: 100, quick: 20]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     time: Option<u64>,
 
-    /// Let the kernel place both sides everywhere
+    /// Let the kernel place all sides
     #[arg(long)]
     unpinned: bool,
 }
@@ -80,10 +81,10 @@ enum Command {
     /// One side of a kill storm
     #[command(hide = true)]
     StormPart { orders: String },
-    /// Measures of this project's queue alone
+    /// Measurements of this project's queue alone
     #[command(hide = true)]
     OwnPart,
-    /// Another process for those
+    /// Another process for these
     #[command(hide = true)]
     OwnHelper { helper: own::Helper },
 }
@@ -140,7 +141,7 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// A receiver killed again and again; left out of quick runs, unless asked for.
+/// Kills a receiver again and again. Left out of quick runs, unless requested.
 fn storms(cli: &Cli, players: &[Box<dyn Player>]) -> (Vec<Summary>, Vec<(String, String)>) {
     let takes_part = |player: &&dyn Player| {
         let can = player.can_be_opened_again() && player.does(storm::ONE_WAY);
@@ -158,9 +159,9 @@ fn storms(cli: &Cli, players: &[Box<dyn Player>]) -> (Vec<Summary>, Vec<(String,
     storm::all(&players, kills)
 }
 
-/// Stands for all of what only our own queue is asked.
+/// The name for `--only` of the measurements of this project's queue alone.
 const OWN: &str = "scale idle recovery";
-/// Stands for what depending on it takes.
+/// The name for `--only` of the cost of depending on it.
 const WEIGHT: &str = "weight";
 type Measure = fn() -> Result<Vec<Summary>>;
 
@@ -184,7 +185,7 @@ fn rows<'a>(cli: &Cli, players: &'a [Box<dyn Player>]) -> Vec<Row<'a>> {
     rows
 }
 
-/// Leaves time for starting and for writing it all down.
+/// The budget of a quick run. The rest of the two minutes is for starting and for the reports.
 const QUICK: Duration = Duration::from_secs(100);
 
 impl Cli {

@@ -1,6 +1,8 @@
-//! What only this project's queue is asked: whether its cost grows, what it costs when idle, how soon it recovers.
+//! Measurements of this project's queue alone: the growth of its costs, its idle costs, and its
+//! recovery time.
 //!
-//! Played in a process of its own, whose queues lie in the run's folder; helpers are further processes.
+//! They run in a separate process, whose queues are in the run's folder. Helpers are further
+//! processes.
 
 mod scale;
 
@@ -21,7 +23,7 @@ use crate::repetition::SHM_DIR;
 use crate::schedule::{Summary, summarise};
 use crate::work::{Placement, SMALL, Unit};
 
-/// Something measured several times.
+/// A quantity that was measured several times.
 #[derive(Debug, Serialize, Deserialize)]
 struct Sample {
     work: String,
@@ -30,10 +32,10 @@ struct Sample {
     values: Vec<f64>,
 }
 
-/// What a helper does.
+/// The action of a helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Helper {
-    /// Is attached.
+    /// Attaches to the queue.
     Attach,
     /// Blocks in a receive.
     Wait,
@@ -51,14 +53,14 @@ impl Helper {
     }
 }
 
-/// What every work is called that is about growth, before what grows.
+/// The prefix of the names of all works about growth.
 pub const SCALE: &str = "time per message";
 const PASSES: usize = 5;
 const LEASES: usize = 1000;
 const IDLE: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "shm:bench/own";
 
-/// Measures it all in another process.
+/// Runs all these measurements in another process.
 pub fn measure() -> Result<Vec<Summary>> {
     let folder = tempfile::Builder::new()
         .prefix("ipc-bench-")
@@ -82,7 +84,7 @@ pub fn measure() -> Result<Vec<Summary>> {
     Ok(samples.into_iter().map(summary).collect())
 }
 
-/// The other process.
+/// Runs in the other process.
 pub fn run() -> Result<()> {
     let mut samples = scale::samples()?;
     samples.push(recovery()?);
@@ -99,7 +101,7 @@ fn fill(queue: &ByteQueue, messages: usize) -> Result<()> {
     Ok(())
 }
 
-/// Takes messages and keeps them until this process ends.
+/// Receives messages and keeps them until this process ends.
 fn hold(queue: &ByteQueue, messages: usize) -> Result<()> {
     let receiver = queue.receiver();
     for _ in 0..messages {
@@ -109,7 +111,8 @@ fn hold(queue: &ByteQueue, messages: usize) -> Result<()> {
     Ok(())
 }
 
-/// From the SIGKILL of a process that held 1,000 messages until another has received all of them.
+/// Measures the time from the SIGKILL of a process that held 1,000 messages until another process
+/// has received all of them.
 fn recovery() -> Result<Sample> {
     let mut values = Vec::new();
     for _ in 0..PASSES {
@@ -134,7 +137,8 @@ fn recovery() -> Result<Sample> {
     })
 }
 
-/// What a blocked receiver uses while nothing comes, in a small queue and in the largest.
+/// Measures the usage of a blocked receiver while no message arrives, in a small queue and in the
+/// largest.
 fn idle() -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for capacity in [1024, 1 << 20] {
@@ -174,7 +178,7 @@ fn idle_in(capacity: u32) -> Result<Vec<Sample>> {
     ])
 }
 
-/// How often a process's threads went to sleep, and for how many nanoseconds they ran.
+/// Returns how often a process's threads went to sleep, and for how many nanoseconds they ran.
 fn usage(process: u32) -> Result<(u64, u64)> {
     let (mut switches, mut nanoseconds) = (0, 0);
     for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
@@ -187,7 +191,7 @@ fn usage(process: u32) -> Result<(u64, u64)> {
     Ok((switches, nanoseconds))
 }
 
-/// The memory that a process shares with nobody.
+/// Returns the memory that a process shares with no other.
 fn own_memory(process: u32) -> Result<f64> {
     let kib = number_in(Path::new(&format!("/proc/{process}/status")), "RssAnon:")?;
     Ok((kib * 1024) as f64)
@@ -200,11 +204,11 @@ fn number_in(file: &Path, label: &str) -> Result<u64> {
     Ok(number.context("no such line")?.parse()?)
 }
 
-/// A helper; killed when dropped.
+/// A helper process, killed when dropped.
 struct Company(Child);
 
 impl Company {
-    /// Returns when it is where it should be.
+    /// Starts a helper, and returns when it is ready.
     fn start(helper: Helper) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .args(["own-helper", helper.name()])
@@ -214,7 +218,7 @@ impl Company {
         let mut said = String::new();
         let stdout = child.stdout.take().context("piped")?;
         BufReader::new(stdout).read_line(&mut said)?;
-        ensure!(said == "ready\n", "a helper said {said:?}");
+        ensure!(said == "ready\n", "unexpected output of a helper: {said:?}");
         Ok(Self(child))
     }
 }
@@ -231,7 +235,7 @@ impl Drop for Company {
     }
 }
 
-/// A helper's process.
+/// Runs in a helper's process.
 pub fn help(helper: Helper) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let queue = QueueOptions::new().open_bytes(ADDRESS)?;

@@ -1,4 +1,4 @@
-//! One side of a repetition: what the bench's child processes do.
+//! One side of a repetition: the work of the bench's child processes.
 
 use std::path::{Path, PathBuf};
 
@@ -14,50 +14,50 @@ use crate::subject::{self, Patience, Place, Receiver, Sender, Subject};
 use crate::work::{Manner, Placement, Role, Times, Work, alone, one_way, round_trip};
 use crate::{clock, probe};
 
-/// What a child process is told.
+/// The orders for a child process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Orders {
     pub subject: String,
     pub folder: PathBuf,
-    /// Which of the repetition's parts this process plays, each on a thread.
+    /// The repetition's parts that this process plays, each on a thread.
     pub parts: Vec<Part>,
 }
 
-/// One part.
+/// One part of a repetition.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Part {
     pub work: Work,
     pub role: Role,
-    /// Which of all parts, and of how many.
+    /// The part's index among all parts, and their number.
     pub index: usize,
     pub count: usize,
     pub placement: Placement,
     pub times: Times,
 }
 
-/// What a part has to say.
+/// The result of a part.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     pub sent: Tally,
     pub received: Tally,
-    /// Messages sent in the time that counts.
+    /// The number of messages sent in the time that counts.
     pub measured: u64,
-    /// When that time began, and when the last message had been received.
+    /// The start of that time, and the time when the last message had been received.
     pub began_ns: u64,
     pub ended_ns: u64,
-    /// Each round trip.
+    /// The duration of each round trip.
     pub trip_ns: Option<f64>,
-    /// The probes before and after, by the part that leads them.
+    /// The probes before and after, from the part that leads them.
     pub probes: Option<[f64; 2]>,
-    /// The most memory that this process, or one that it started, had at once.
+    /// The peak memory of this process, or of one that it started.
     #[serde(default)]
     pub peak_bytes: u64,
 }
 
-/// Some peers pass messages by value, however large.
+/// Large, because some peers pass messages by value, however large.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Plays parts, each on a thread, and prints what they have to say.
+/// Plays parts, each on a thread, and prints their results.
 pub fn run(orders: &str) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let orders: Orders = serde_json::from_str(orders).context("reading orders")?;
@@ -93,7 +93,8 @@ pub fn run(orders: &str) -> Result<()> {
     Ok(())
 }
 
-/// Not what the system says of the process: that would count what its parent had before it became this program.
+/// Returns the peak memory. The system's figure for the process is not used, because it includes
+/// the memory of the parent before this program started.
 fn peak_bytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -156,7 +157,7 @@ pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) 
     })
 }
 
-/// Probes, does the work when everybody is there, and probes again.
+/// Probes, does the work when all parts are ready, and probes again.
 pub fn between_probes(
     part: &Part,
     stage: &Stage,
@@ -168,7 +169,7 @@ pub fn between_probes(
     let mut outcome = work()?;
     stage.meet(4);
     let after = probe(part, stage);
-    // Nobody lets go of its end while others may still look at it.
+    // No part drops its end while others may still use it.
     stage.meet(5);
     outcome.probes = before.zip(after).map(|(before, after)| [before, after]);
     Ok(outcome)
@@ -232,7 +233,7 @@ fn act<S: Sender, R: Receiver>(
     }
 }
 
-/// The first part leads, the last one follows.
+/// Probes the distance. The first part leads, the last one follows.
 fn probe(part: &Part, stage: &Stage) -> Option<f64> {
     if part.count == 1 {
         return None;
@@ -246,7 +247,7 @@ fn probe(part: &Part, stage: &Stage) -> Option<f64> {
     None
 }
 
-/// Puts the calling thread on the core that its part has.
+/// Pins the calling thread to the core of its part.
 fn pin(part: &Part) -> Result<()> {
     if part.placement == Placement::Unpinned {
         return Ok(());
@@ -261,7 +262,7 @@ fn pin(part: &Part) -> Result<()> {
 }
 
 impl Outcome {
-    /// Notes the end.
+    /// Records the end.
     pub fn ended(mut self) -> Self {
         self.ended_ns = clock::now_ns();
         self

@@ -1,11 +1,11 @@
-//! What is sent: bytes that depend on the message's number, so that the sums of both sides agree only if every byte of
-//! every message arrived.
+//! The payloads: bytes that depend on the message's number. So the sums of both sides agree only if
+//! every byte of every message arrived.
 
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-/// How many messages, and the sum of all their words.
+/// The number of messages, and the sum of all their words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub messages: u64,
@@ -31,9 +31,9 @@ impl AddAssign for Tally {
 /// The first word of a message that ends the work.
 const STOP: u64 = u64::MAX;
 
-/// Writes message `number` into all of `memory`. The sum that its reader must get.
+/// Writes message `number` into all of `memory`, and returns the sum that its reader must get.
 ///
-/// Memory is whole words; what is left over at the end is not counted.
+/// Only whole words are written; a remainder at the end is not counted.
 #[inline]
 pub fn fill(memory: &mut [u8], number: u64) -> u64 {
     let first = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1;
@@ -48,7 +48,7 @@ pub fn fill(memory: &mut [u8], number: u64) -> u64 {
     count.wrapping_mul(first).wrapping_add(steps)
 }
 
-/// Reads all of `memory`.
+/// Returns the sum of all words of `memory`.
 #[inline]
 pub fn sum(memory: &[u8]) -> u64 {
     let (words, _) = memory.as_chunks::<8>();
@@ -62,20 +62,20 @@ pub fn fill_stop(memory: &mut [u8]) {
     memory.fill(0xFF);
 }
 
-/// Whether this message ends the work.
+/// Returns whether this message ends the work.
 #[inline]
 pub fn is_stop(memory: &[u8]) -> bool {
     word(memory, 0) == STOP
 }
 
-/// The `index`th word.
+/// Returns the word at `index`.
 #[inline]
 pub fn word(memory: &[u8], index: usize) -> u64 {
     let (words, _) = memory.as_chunks::<8>();
     words.get(index).map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// Writes the `index`th word. What it changes in the message's sum.
+/// Writes the word at `index`. Returns the resulting change of the message's sum.
 #[inline]
 pub fn set_word(memory: &mut [u8], index: usize, value: u64) -> u64 {
     let (words, _) = memory.as_chunks_mut::<8>();

@@ -1,8 +1,8 @@
-//! How far apart the two sides' cores are: one cache line, bounced for 10 ms.
+//! The distance between the cores of the two sides: one cache line, bounced for 10 ms.
 //!
-//! On a virtual machine the host moves the cores, and everything measured between two processes changes with their
-//! distance, by several times. So each repetition is probed before and after, and only repetitions at like
-//! distance are compared.
+//! On a virtual machine the host moves the cores. Everything measured between two processes changes
+//! with their distance, severalfold. So each repetition is probed before and after, and only
+//! repetitions at the same distance are compared.
 
 use std::hint;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ns;
 
-/// How far apart two cores are.
+/// The distance between two cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Distance {
     Near,
     Far,
-    /// It changed in between: such a repetition is dropped.
+    /// The distance changed during the repetition, which is dropped.
     Mixed,
-    /// Only one core took part.
+    /// The repetition used only one core.
     None,
 }
 
-/// Round trips longer than this are far.
+/// A longer round trip counts as far.
 const FAR_NS: f64 = 300.0;
 const TIME_NS: u64 = 10_000_000;
 const TRIPS: u64 = 32;
-/// Said by the leader when it is over. Odd and even numbers are the leader's and the follower's.
+/// The leader's end mark. Odd numbers are the leader's, even ones the follower's.
 const OVER: u64 = u64::MAX;
 
 impl Distance {
-    /// What the probes say.
+    /// Returns the distance that two probes show.
     pub fn of(probes: [f64; 2]) -> Self {
         match probes.map(|trip| trip < FAR_NS) {
             [true, true] => Self::Near,
@@ -50,7 +50,7 @@ impl Distance {
     }
 }
 
-/// Bounces the line with a follower; the median round trip in nanoseconds.
+/// Bounces the line with a follower. Returns the median round trip in nanoseconds.
 pub fn lead(line: &AtomicU64) -> f64 {
     let end = now_ns() + TIME_NS;
     let mut trips = Vec::with_capacity(4096);
@@ -72,7 +72,7 @@ pub fn lead(line: &AtomicU64) -> f64 {
     crate::statistics::median(&mut trips)
 }
 
-/// Bounces the line back until the leader says that it is over. Then the line is as before.
+/// Bounces the line back until the leader ends the probe. The line is then zero again.
 pub fn follow(line: &AtomicU64) {
     loop {
         match line.load(Ordering::Acquire) {

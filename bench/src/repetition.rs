@@ -1,6 +1,8 @@
-//! One repetition: starts the processes that play its parts, waits for them within a deadline, verifies what they say.
+//! One repetition: starts the processes that play its parts, waits for them within a deadline, and
+//! verifies their results.
 //!
-//! Nothing is believed without its counts: what all senders sent must be what all receivers summed.
+//! A result only counts if its sums agree: what all senders sent must be what all receivers
+//! received.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,25 +19,25 @@ use crate::stage::Stage;
 use crate::subject::{Home, Place, Player};
 use crate::work::{Placement, Times, Unit, Work};
 
-/// What a repetition came to.
+/// The result of a repetition.
 #[derive(Clone, Copy, Debug)]
 pub struct Repetition {
     pub figure: f64,
     pub distance: Distance,
-    /// The bare round trip of a cache line, by the probes around it.
+    /// The round trip of a bare cache line, by the probes before and after.
     pub probe_ns: Option<f64>,
-    /// The most memory that one of its processes had.
+    /// The peak memory of the largest of its processes.
     pub peak_bytes: u64,
 }
 
-/// Beyond the times that it should take: for starting, probing, and a machine with other things to do.
+/// The time allowed beyond the expected time: for starting, probing, and a busy machine.
 const GRACE: Duration = Duration::from_secs(10);
 const PROBES: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Where an own queue is opened by its address: below the repetition's folder.
+/// The variable with the folder of this project's queues: below the repetition's folder.
 pub const SHM_DIR: &str = "IPC_SHM_DIR";
 
-/// Measures once.
+/// Runs one repetition.
 pub fn measure(
     player: &dyn Player,
     work: Work,
@@ -92,12 +94,12 @@ fn play(player: &dyn Player, parts: Vec<Part>, folder: &Path) -> Result<Vec<Outc
         })?;
     }
     let expected = times.warm_up + times.measured + PROBES;
-    // Until then there is nothing to see, and looking disturbs.
+    // Nothing is expected before that, and polling disturbs.
     thread::sleep(expected);
     company.finish(Instant::now() + expected + GRACE)
 }
 
-/// The processes of a repetition; killed when dropped.
+/// The processes of a repetition, killed when dropped.
 #[derive(Debug, Default)]
 struct Company {
     children: Vec<Child>,
@@ -117,7 +119,7 @@ impl Company {
         Ok(())
     }
 
-    /// Waits for everybody, and reads what they have to say. One that fails ends it for all.
+    /// Waits for all processes, and reads their results. The failure of one is the failure of all.
     fn finish(&mut self, deadline: Instant) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         while !self.children.is_empty() {
@@ -153,15 +155,15 @@ impl Drop for Company {
 fn said(child: &mut Child) -> Result<Vec<Outcome>> {
     let stdout = child.stdout.take().context("piped")?;
     let said = std::io::read_to_string(stdout)?;
-    // Peers may print things of their own.
+    // Peers may print other lines.
     let last = said.lines().last().unwrap_or_default();
-    serde_json::from_str(last).with_context(|| format!("a part said {said:?}"))
+    serde_json::from_str(last).with_context(|| format!("unexpected output of a part: {said:?}"))
 }
 
 fn complaint(child: &mut Child) -> String {
     let mut complaint = String::new();
     if let Some(stderr) = &mut child.stderr {
-        // What can't be read is not shown.
+        // Output that cannot be read is not shown.
         let _ = stderr.read_to_string(&mut complaint);
     }
     complaint.trim().to_owned()
@@ -193,7 +195,8 @@ fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
     })
 }
 
-/// All messages, by the time from the first send that counts to the last receipt.
+/// Returns the rate: all messages, divided by the time from the first send that counts to the last
+/// receipt.
 fn rate(outcomes: &[Outcome]) -> Option<f64> {
     let messages: u64 = outcomes.iter().map(|outcome| outcome.measured).sum();
     let began = outcomes.iter().map(|outcome| outcome.began_ns);

@@ -1,4 +1,4 @@
-//! What a run came to, and the forms that it is shown in.
+//! The results of a run, and the forms of their presentation.
 
 pub mod docs;
 pub mod html;
@@ -11,16 +11,16 @@ use crate::schedule::{Row, Summary};
 use crate::subject::Player;
 use targets::Verdict;
 
-/// Everything there is to show.
+/// The contents of a report.
 #[derive(Debug)]
 pub struct Report {
     pub rows: Vec<Summary>,
     pub targets: Vec<Verdict>,
-    /// What it was measured on and with.
+    /// The machine and the software versions.
     pub machine: Vec<(String, String)>,
-    /// Subjects and what they offer less, once each.
+    /// Subjects and their limitations, once each.
     pub notes: Vec<(String, &'static str)>,
-    /// What was not measured, and why.
+    /// The measurements that were skipped, and why.
     pub skipped: Vec<(String, String)>,
 }
 
@@ -66,7 +66,7 @@ impl Report {
 }
 
 impl Report {
-    /// What was done, in order.
+    /// Returns the works that were done, in order.
     pub fn works(&self) -> Vec<&str> {
         let mut works: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -77,7 +77,7 @@ impl Report {
         works
     }
 
-    /// All that did it.
+    /// Returns the rows of a work.
     pub fn rows_of<'a>(&'a self, work: &'a str) -> impl Iterator<Item = &'a Summary> {
         self.rows.iter().filter(move |row| row.work == work)
     }

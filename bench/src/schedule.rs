@@ -1,5 +1,5 @@
-//! Which repetition comes next: round after round over all rows, so that what changes on the machine meanwhile changes for
-//! all alike.
+//! The order of repetitions: round after round over all rows, so that changes of the machine affect
+//! all rows alike.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::statistics::median;
 use crate::subject::Player;
 use crate::work::{LARGE, Placement, SMALL, Times, Unit, Work};
 
-/// A subject at a work, and what was measured of it.
+/// A subject at a work, with its measurements.
 pub struct Row<'a> {
     pub work: Work,
     pub player: &'a dyn Player,
@@ -23,19 +23,19 @@ pub struct Row<'a> {
     failures: Vec<String>,
 }
 
-/// How often, and for how long.
+/// The number and the duration of repetitions.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Good repetitions, at one distance.
+    /// The number of good repetitions, at one distance.
     pub repetitions: usize,
-    /// Rounds at most, whatever they give.
+    /// The maximum number of rounds, whatever their results.
     pub rounds: usize,
     pub times: Times,
-    /// For all together. Rounds that do not fit are left out.
+    /// The time for all rows together. Rounds that do not fit are left out.
     pub budget: Option<Duration>,
 }
 
-/// What was measured at one distance.
+/// The measurements at one distance.
 #[derive(Clone, Debug)]
 pub struct Summary {
     pub work: String,
@@ -49,9 +49,9 @@ pub struct Summary {
     pub samples: usize,
 }
 
-/// Who fails so often, and more often than not, is left alone.
+/// A row is given up after this many failures, if more repetitions fail than succeed.
 const FAILURES: usize = 3;
-/// Bare round trips are by the way, in a row of their own.
+/// Bare round trips are a by-product, in a separate row.
 const BOUNCED: &str = "cache line";
 
 impl<'a> Row<'a> {
@@ -72,13 +72,13 @@ impl<'a> Row<'a> {
         most >= plan.repetitions || self.is_given_up()
     }
 
-    /// It fails often, and more often than not.
+    /// Returns whether the row fails often, and more often than it succeeds.
     fn is_given_up(&self) -> bool {
         let good: usize = self.figures.values().map(Vec::len).sum();
         self.failures.len() >= FAILURES && self.failures.len() > good
     }
 
-    /// What went wrong now and then.
+    /// Returns the occasional failures.
     pub fn failures(&self) -> &[String] {
         &self.failures
     }
@@ -97,7 +97,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What it came to; nothing from one who failed in the end.
+    /// Returns the summaries; none for a row that failed.
     pub fn summaries(&self) -> Vec<Summary> {
         if self.failure().is_some() {
             return Vec::new();
@@ -124,7 +124,7 @@ impl<'a> Row<'a> {
         self.figures.iter().map(summary).chain(peak).collect()
     }
 
-    /// Whether it says something about memory: the smallest and the largest message.
+    /// Returns whether the row is measured for memory: the smallest and the largest message.
     fn has_peak(&self) -> bool {
         let bytes = [SMALL, LARGE];
         let (senders, receivers) = (1, 1);
@@ -138,7 +138,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// Why there is no figure.
+    /// Returns why there is no figure.
     pub fn failure(&self) -> Option<&str> {
         let failed = self.is_given_up() || self.figures.is_empty();
         failed.then(|| {
@@ -149,7 +149,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The median and the range.
+/// Returns the median and the range.
 pub fn summarise(
     (work, subject, placement, unit): (String, String, Placement, Unit),
     distance: Distance,
@@ -170,7 +170,7 @@ pub fn summarise(
     }
 }
 
-/// Measures all rows. The bare round trips that the probes around them saw, too.
+/// Measures all rows. Also returns the bare round trips of the probes.
 pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     let bar = bar(rows.len() * plan.repetitions);
     let mut probes: BTreeMap<Distance, Vec<f64>> = BTreeMap::new();
@@ -224,7 +224,7 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     probes.iter().map(summary).collect()
 }
 
-/// A progress bar of so many steps.
+/// Returns a progress bar with this number of steps.
 pub fn bar(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30.green} {percent}% {eta}  {msg}");
     ProgressBar::new(steps as u64)

@@ -1,6 +1,6 @@
-//! Where the parts of a repetition meet: a shared block with a few counters.
+//! The meeting point of a repetition's parts: a shared block with a few counters.
 //!
-//! Waiting here is by short sleeps, so that whoever waits does not disturb those at work.
+//! Parts wait here with short sleeps, so that they do not disturb those at work.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use anyhow::Result;
 
 use crate::memory::{LINE, Shared};
 
-/// The parts' meeting place.
+/// The meeting point.
 #[derive(Debug)]
 pub struct Stage {
     shared: Shared,
     parts: u64,
 }
 
-/// The first line of the parts' counts, and of how many parts.
+/// The first line of the parts' counters, and the maximum number of parts.
 const COUNTS: usize = 4;
 const MOST_PARTS: usize = 16;
 const FILE: &str = "stage";
@@ -37,7 +37,7 @@ impl Stage {
         })
     }
 
-    /// Waits until everybody is here. `nth` counts the meetings from 1.
+    /// Waits until all parts are here. `nth` counts the meetings from 1.
     pub fn meet(&self, nth: u64) {
         let arrived = self.shared.word(0);
         arrived.fetch_add(1, Ordering::SeqCst);
@@ -46,7 +46,8 @@ impl Stage {
         }
     }
 
-    /// Notes that a sender is done, after so many messages. How many are done, this one included.
+    /// Records that a sender has sent all its messages. Returns the number of such senders,
+    /// including this one.
     pub fn sender_done(&self, messages: u64) -> u64 {
         self.shared
             .word(3 * LINE)
@@ -54,13 +55,13 @@ impl Stage {
         self.shared.word(LINE).fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Where a receiver counts, on a line of its own.
+    /// Returns the counter of a receiver, on a separate line.
     pub fn count_of(&self, part: usize) -> &AtomicU64 {
         self.shared.word((COUNTS + part % MOST_PARTS) * LINE)
     }
 
-    /// Waits until all that was sent was received: a queue need not keep an order between senders. Not for ever, for it
-    /// may have been lost.
+    /// Waits until all sent messages are received, because a queue need not keep an order between
+    /// senders. The wait is limited, because messages may have been lost.
     pub fn await_all_received(&self) {
         let sent = self.shared.word(3 * LINE).load(Ordering::SeqCst);
         let deadline = Instant::now() + LOST_AFTER;
@@ -73,7 +74,7 @@ impl Stage {
         }
     }
 
-    /// The line that the probe bounces. Zero before the first probe.
+    /// Returns the line that the probe bounces. It is zero before the first probe.
     pub fn probe_line(&self) -> &AtomicU64 {
         self.shared.word(2 * LINE)
     }

@@ -1,6 +1,6 @@
 //! Medians.
 
-/// The median; sorts. 0 for nothing.
+/// Returns the median, and sorts the values. 0 if there are none.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;

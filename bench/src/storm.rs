@@ -1,8 +1,8 @@
 //! The kill storm: a receiver is killed every 20 ms under full load, and a new one takes its place.
 //!
-//! One sender notes how many messages were accepted; receivers mark each message that they processed, before they settle
-//! it. In the end everything accepted must bear a mark, or it was lost. A queue through which nothing comes for a while,
-//! though both sides are alive, is wedged.
+//! One sender counts the accepted messages. Receivers mark each message that they have processed,
+//! before they settle it. At the end a message that was accepted but has no mark is lost. If no
+//! message arrives for some time although both sides are alive, the queue is wedged.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::schedule::Summary;
 use crate::subject::{self, Patience, Place, Player, Receiver, Sender, Subject};
 use crate::work::{Placement, SMALL, Unit, Work};
 
-/// What a process of the storm is told.
+/// The orders for a process of the storm.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Orders {
     pub subject: String,
@@ -31,11 +31,11 @@ pub struct Orders {
     pub sends: bool,
 }
 
-/// What a storm came to.
+/// The result of a storm.
 #[derive(Clone, Copy, Debug)]
 pub struct Aftermath {
     pub kills: u64,
-    /// After which kill nothing came any more.
+    /// The number of the kill after which no message arrived.
     pub wedged_at: Option<u64>,
     pub lost: u64,
     pub accepted: u64,
@@ -47,18 +47,18 @@ const DRAINED_AFTER: Duration = Duration::from_millis(500);
 const WORKING: Duration = Duration::from_nanos(500);
 const RECEIVERS: usize = 2;
 const CAPACITY: usize = 1024;
-/// Beyond them the sender stops.
+/// The sender stops at this number.
 const MOST_MESSAGES: u64 = 1 << 26;
-/// The block that all share.
+/// The block that all processes share.
 const FILE: &str = "storm";
 const ACCEPTED: usize = 0;
 const PROCESSED: usize = LINE;
 const STOP: usize = 2 * LINE;
 const MARKS: usize = 4 * LINE;
-/// Where a message says which it is.
+/// The word of a message that contains its number.
 const NUMBER: usize = 1;
 
-/// Rages over one subject.
+/// Runs the storm on one subject.
 pub fn rage(player: &dyn Player, kills: u64) -> Result<Aftermath> {
     let folder = tempfile::Builder::new()
         .prefix("ipc-bench-")
@@ -69,9 +69,9 @@ pub fn rage(player: &dyn Player, kills: u64) -> Result<Aftermath> {
     field.rage(kills)
 }
 
-/// Where the mark of a message is.
+/// Returns the offset of a message's mark.
 fn mark(number: u64) -> usize {
-    MARKS + usize::try_from(number).expect("not so many")
+    MARKS + usize::try_from(number).expect("a small number")
 }
 
 fn place(folder: &Path) -> Place {
@@ -145,7 +145,7 @@ impl Field {
         Ok(aftermath)
     }
 
-    /// Whether a message is processed within a time.
+    /// Returns whether a message is processed within a time.
     fn progresses(&self, within: Duration) -> bool {
         let processed = self.block.word(PROCESSED);
         let (before, deadline) = (processed.load(SeqCst), Instant::now() + within);
@@ -190,14 +190,14 @@ pub fn run(orders: &str) -> Result<()> {
     player.context("no such subject")?.weather(&orders)
 }
 
-/// What is asked of a subject here.
+/// The work of a subject in a storm.
 pub const ONE_WAY: Work = Work::OneWay {
     senders: 1,
     receivers: RECEIVERS,
     bytes: SMALL,
 };
 
-/// One process's part.
+/// Plays one process's part.
 pub fn play<S: Subject>(subject: &S, orders: &Orders) -> Result<()> {
     let block = Shared::open_sparse(&orders.folder.join(FILE))?;
     let place = place(&orders.folder);
@@ -236,7 +236,7 @@ fn receive<R: Receiver>(receiver: &mut R, block: &Shared) -> Result<()> {
     }
 }
 
-/// All that can be opened again rage in turn.
+/// Runs the storm on all subjects that can be opened again, one after the other.
 pub fn all(players: &[&dyn Player], kills: u64) -> (Vec<Summary>, Vec<(String, String)>) {
     let bar = crate::schedule::bar(players.len());
     let (mut rows, mut failures) = (Vec::new(), Vec::new());

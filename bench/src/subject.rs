@@ -1,7 +1,8 @@
-//! What is measured: the queue of this project, references, and peers. One file each.
+//! The subjects: this project's queue, references, and peers. One file each.
 //!
-//! A subject says how its two ends are opened and how a message goes in and comes out. All else is the same for all:
-//! who starts whom, what is in the messages, when the clock is read (`work`), what is verified (`repetition`).
+//! A subject implements how its two ends are opened, and how a message goes in and comes out.
+//! Everything else is the same for all: starting of processes, contents of messages, timing
+//! (`work`), verification (`repetition`).
 
 mod cloudtoid;
 mod copying;
@@ -34,26 +35,26 @@ use crate::stage::Stage;
 use crate::storm;
 use crate::work::Work;
 
-/// Where one queue of a repetition is, and what it is for.
+/// The place and the parameters of one queue of a repetition.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// This repetition's own folder, in memory.
+    /// The repetition's own folder, in memory.
     pub folder: PathBuf,
-    /// Which of the repetition's queues.
+    /// The name of the queue within the repetition.
     pub queue: &'static str,
-    /// Each message's size.
+    /// The size of each message.
     pub bytes: usize,
-    /// How many messages it should hold.
+    /// The number of messages that the queue should hold.
     pub capacity: usize,
 }
 
 impl Place {
-    /// A file for this queue.
+    /// Returns a file for this queue.
     pub fn file(&self) -> PathBuf {
         self.folder.join(self.queue)
     }
 
-    /// A name for those who share a name space with everybody on the machine.
+    /// Returns a unique name, for subjects whose names are global on the machine.
     pub fn global_name(&self) -> String {
         let folder = self.folder.strip_prefix("/dev/shm").unwrap_or(&self.folder);
         let folder = folder.to_string_lossy().replace('/', "-");
@@ -61,18 +62,18 @@ impl Place {
     }
 }
 
-/// How a receiver waits for a message.
+/// The way in which a receiver waits for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// With calls that do not block, again and again.
+    /// With calls that do not block, repeated.
     Spin,
-    /// Whichever is faster in a stream.
+    /// In the way that is faster for a stream.
     Stream,
-    /// As the subject's blocking call does; as it must where there is none.
+    /// With the subject's blocking call, or as the subject requires if there is none.
     Block,
 }
 
-/// Where a subject's two ends live.
+/// The place of a subject's two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
     Processes,
@@ -80,10 +81,11 @@ pub enum Home {
     Threads,
 }
 
-/// Whether somebody cares that a queue stays: dropped when the repetition is over.
+/// Keeps a queue alive; dropped at the end of the repetition.
 pub type Guard = Box<dyn Any>;
 
-/// Removes what a repetition left in the system's folder of shared memory, by a part of its name.
+/// Removes a repetition's files from the system's folder of shared memory, by a part of their
+/// names.
 struct Swept(String);
 
 /// Something that moves messages.
@@ -91,10 +93,10 @@ pub trait Subject: Sync {
     type Sender: Sender;
     type Receiver: Receiver;
 
-    /// What it is called, everywhere.
+    /// Returns the subject's name, used everywhere.
     fn name(&self) -> String;
 
-    /// What it offers less than, or differs in. Empty if nothing.
+    /// Returns the subject's limitations or differences. Empty if there are none.
     fn note(&self) -> &'static str {
         ""
     }
@@ -103,21 +105,21 @@ pub trait Subject: Sync {
         Home::Processes
     }
 
-    /// Whether it can do this.
+    /// Returns whether the subject can do this work.
     fn does(&self, work: Work) -> bool;
 
-    /// Why it can't be measured on this machine.
+    /// Returns why the subject cannot be measured on this machine.
     fn missing(&self) -> Option<String> {
         None
     }
 
-    /// Makes what must be there before anybody opens it.
+    /// Creates what must exist before the ends are opened.
     fn create(&self, place: &Place) -> Result<Guard> {
         let _ = place;
         Ok(Box::new(()))
     }
 
-    /// Whether senders open before receivers, and not after them.
+    /// Returns whether senders open before receivers.
     fn senders_open_first(&self) -> bool {
         false
     }
@@ -128,7 +130,7 @@ pub trait Subject: Sync {
     /// Opens the sending end.
     fn sender(&self, place: &Place) -> Result<Self::Sender>;
 
-    /// Removes what was made at a place with a folder of its own.
+    /// Removes the queue at a place with a separate folder.
     fn remove(&self, place: &Place) -> Result<()> {
         Ok(std::fs::remove_dir_all(&place.folder)?)
     }
@@ -146,12 +148,12 @@ pub trait Subject: Sync {
         receiver.receive(read)
     }
 
-    /// Whether a process that comes later finds the queue as others left it.
+    /// Returns whether a process that comes later finds the queue as others left it.
     fn can_be_opened_again(&self) -> bool {
         false
     }
 
-    /// How many messages a call takes.
+    /// Returns the number of messages of a call.
     fn batch(&self) -> usize {
         1
     }
@@ -159,7 +161,8 @@ pub trait Subject: Sync {
 
 /// Sends.
 pub trait Sender {
-    /// Sends `count` messages of `len` bytes, waiting for room. `fill` is called once for each, in order, with its memory.
+    /// Sends `count` messages of `len` bytes, waiting for room. Calls `fill` once for each, in
+    /// order, with its memory.
     fn send(&mut self, count: usize, len: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()>;
 }
 
@@ -169,7 +172,7 @@ pub trait Receiver {
     fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()>;
 }
 
-/// A subject whose types are forgotten.
+/// A subject without its types.
 pub trait Player: Sync {
     fn name(&self) -> String;
     fn note(&self) -> &'static str;
@@ -252,7 +255,7 @@ impl Drop for Swept {
         };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().contains(&self.0) {
-                // Somebody else may have removed it.
+                // Another process may have removed it.
                 let _ = std::fs::remove_file(entry.path());
             }
         }

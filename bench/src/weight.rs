@@ -1,4 +1,5 @@
-//! What it takes to depend on this project's queue: how many crates, and how long they compile from nothing.
+//! The cost of depending on this project's queue: the number of crates, and the time to compile
+//! them from scratch.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub fn measure() -> Result<Vec<Summary>> {
     ])
 }
 
-/// Cargo, in the workspace that the bench lies in.
+/// Returns a Cargo command in the workspace around the bench.
 fn cargo(args: &[&str]) -> Result<Command> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -61,7 +62,7 @@ fn crates() -> Result<f64> {
     Ok(crates.len() as f64)
 }
 
-/// Nanoseconds; the sources are there already.
+/// Returns the nanoseconds of a build; the sources are already there.
 fn compile() -> Result<f64> {
     let target = tempfile::Builder::new().prefix("ipc-bench-").tempdir()?;
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What the subjects do while they are measured.
+//! The kinds of work that subjects do while they are measured.
 
 pub mod alone;
 pub mod one_way;
@@ -12,53 +12,53 @@ use serde::{Deserialize, Serialize};
 /// One kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Work {
-    /// Some send, as fast as they can, some receive; every message goes to one of them.
+    /// Some parts send and some receive, as fast as they can. Every message goes to one receiver.
     OneWay {
         senders: usize,
         receivers: usize,
         bytes: usize,
     },
-    /// One sends and waits for the answer.
+    /// One part sends and waits for the answer.
     RoundTrip { manner: Manner },
-    /// One process sends and receives in turns: what a message costs without another core.
+    /// One process sends and receives in turn: the cost of a message without another core.
     Alone { bytes: usize },
-    /// One process opens both ends, sends a message, receives it, and closes, again and again.
+    /// One process opens both ends, sends a message, receives it, and closes, repeatedly.
     Visit,
-    /// One process makes a queue where there is none, with both ends.
+    /// One process creates a new queue with both ends.
     Create,
     /// One process opens the receiving end of a queue that another handle uses, and closes it.
     Open,
 }
 
-/// How the partners of a round trip wait.
+/// The way in which the partners of a round trip wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Manner {
-    /// Looking again and again, with calls that do not block.
+    /// With calls that do not block, repeated.
     Spinning,
-    /// In the blocking call, the partner answering at once.
+    /// In the blocking call, with a partner that answers at once.
     Blocking,
-    /// In the blocking call, long enough to be asleep when the message comes, each time.
+    /// In the blocking call, long enough to be asleep whenever the message arrives.
     Asleep,
 }
 
-/// Which core a side is on.
+/// The core of a side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
-    /// Each side on a core of its own.
+    /// Each side on a separate core.
     Pinned,
-    /// Wherever the kernel puts it.
+    /// Where the kernel puts it.
     Unpinned,
 }
 
-/// What one part does.
+/// The role of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     Sender,
     Receiver,
     /// Starts the round trips.
     Client,
-    /// Answers.
+    /// Answers the round trips.
     Server,
     Both,
 }
@@ -71,7 +71,7 @@ pub const SMALL: usize = 64;
 pub const LARGE: usize = MIB;
 
 impl Work {
-    /// Everything there is, the quick ones first said to be so.
+    /// Returns all works. A quick run leaves one out.
     pub fn all(quick: bool) -> Vec<Self> {
         let one_way = |senders, receivers, bytes| Self::OneWay {
             senders,
@@ -96,7 +96,7 @@ impl Work {
         all
     }
 
-    /// A message's size.
+    /// Returns the size of a message.
     pub fn bytes(self) -> usize {
         match self {
             Self::OneWay { bytes, .. } | Self::Alone { bytes } => bytes,
@@ -104,17 +104,18 @@ impl Work {
         }
     }
 
-    /// Whether messages go from one side to another.
+    /// Returns whether messages go from one side to another.
     pub fn has_sides(self) -> bool {
         matches!(self, Self::OneWay { .. } | Self::RoundTrip { .. })
     }
 
-    /// Whether it is about making and opening ends, not about what goes through them.
+    /// Returns whether the work is about creating and opening ends, not about messages.
     pub fn is_opening(self) -> bool {
         matches!(self, Self::Visit | Self::Create | Self::Open)
     }
 
-    /// How many messages each subject's queue holds, where that can be chosen.
+    /// Returns the number of messages that each subject's queue holds, if the subject lets that be
+    /// chosen.
     pub fn capacity(self) -> usize {
         match self.bytes() {
             0..=KIB => 1024,
@@ -122,7 +123,7 @@ impl Work {
         }
     }
 
-    /// Who takes part. The first and the last are those whose cores are probed.
+    /// Returns the roles of the parts. The cores of the first and the last part are probed.
     pub fn roles(self) -> Vec<Role> {
         match self {
             Self::OneWay {
@@ -133,7 +134,7 @@ impl Work {
         }
     }
 
-    /// Two sides have a core each; more are the kernel's business, as in a program.
+    /// Two sides get one core each. With more sides the kernel decides, as in a program.
     pub fn placement(self) -> Placement {
         if self.roles().len() > 2 {
             Placement::Unpinned
@@ -142,7 +143,7 @@ impl Work {
         }
     }
 
-    /// What its figures are.
+    /// Returns the unit of its figures.
     pub fn unit(self) -> Unit {
         match self {
             Self::RoundTrip { .. } | Self::Visit | Self::Create | Self::Open => Unit::Nanoseconds,
@@ -151,7 +152,7 @@ impl Work {
     }
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Unit {
     MessagesPerSecond,
@@ -179,7 +180,7 @@ impl Unit {
     }
 }
 
-/// How long the parts of a repetition take.
+/// The times of a repetition's parts.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Times {
     pub warm_up: Duration,
@@ -210,7 +211,7 @@ impl fmt::Display for Work {
     }
 }
 
-/// A number of bytes, for people.
+/// A number of bytes, in readable form.
 pub struct Size(pub usize);
 
 impl fmt::Display for Size {

@@ -1,4 +1,5 @@
-//! A full queue makes senders wait, or gives the message back: `cargo run -p ipc-queue --example back_pressure`.
+//! A full queue makes senders wait, or returns the message: `cargo run -p ipc-queue --example
+//! back_pressure`.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Pausing, purging and draining a queue that others work on: `cargo run -p ipc-queue --example control`.
+//! Pausing, purging and draining a queue while others use it: `cargo run -p ipc-queue --example
+//! control`.
 
 use std::thread;
 
@@ -10,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let queue = Queue::<u32>::open(address)?;
     let control = queue.transport();
     queue.sender().send_batch(1..=10)?;
-    control.pause()?; // for everybody, at once
+    control.pause()?; // for all receivers, at once
     assert_eq!(
         queue.receiver().try_recv().err(),
         Some(TryRecvError::Paused)
@@ -25,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let _ = delivery.ack();
             }
         });
-        control.drain(Wait::Forever) // takes nothing more, and waits until all is settled
+        control.drain(Wait::Forever) // takes no more messages, and waits until all are settled
     })?;
     println!("{} done", control.stats()?.acked);
     remove(address)?;

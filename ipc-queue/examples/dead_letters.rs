@@ -1,4 +1,5 @@
-//! A message that nobody can handle is put aside, looked at, and sent again: `cargo run -p ipc-queue --example dead_letters`.
+//! A message that no receiver can handle becomes a dead letter, is inspected, and is requeued:
+//! `cargo run -p ipc-queue --example dead_letters`.
 
 use ipc_queue::{QueueOptions, TryRecvError, remove};
 
@@ -9,8 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .open::<String>(address)?;
     let receiver = queue.receiver();
     queue.sender().send("too hard".to_owned())?;
-    receiver.recv()?.nack()?; // given back: it comes again
-    receiver.recv()?.nack()?; // once too often
+    receiver.recv()?.nack()?; // returned: it is delivered again
+    receiver.recv()?.nack()?; // the last attempt
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     for letter in queue.transport().dead_letters()? {
         println!(

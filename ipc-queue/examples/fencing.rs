@@ -1,11 +1,12 @@
-//! A worker that lost its lease and goes on can't overwrite what its successor wrote: `cargo run -p ipc-queue --example fencing`.
+//! A worker that lost its lease and goes on cannot overwrite what its successor wrote: `cargo run
+//! -p ipc-queue --example fencing`.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use ipc_queue::{MessageId, QueueOptions, Token, remove};
 
-/// Where results go: it refuses what comes from an earlier delivery than it has seen.
+/// The store of results. It refuses a result of an earlier delivery than it has seen.
 #[derive(Default)]
 struct Store(HashMap<MessageId, (Token, &'static str)>);
 
@@ -32,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut store = Store::default();
 
     let first = slow.recv()?; // takes longer than its lease …
-    let second = quick.recv()?; // … so another has it now
+    let second = quick.recv()?; // … so another receiver has it now
     assert!(store.write(second.token(), "the successor's"));
     second.ack()?;
     assert!(!store.write(first.token(), "too late"));

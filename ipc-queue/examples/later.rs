@@ -1,4 +1,4 @@
-//! Messages that are put off, and messages that nobody wants after a while: `cargo run -p ipc-queue --example later`.
+//! Delayed messages, and messages that expire: `cargo run -p ipc-queue --example later`.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "a reminder".to_owned(),
         &SendOptions::new().delay(2 * tenth),
     )?;
-    std::thread::sleep(tenth + tenth / 2); // nobody received the first in time
+    std::thread::sleep(tenth + tenth / 2); // the first was not received in time
     let delivery = receiver.recv()?;
     println!("{:?} after {:?}", delivery.data(), started.elapsed());
     delivery.ack()?;

@@ -1,4 +1,5 @@
-//! Who holds a job for too long without a sign of life loses it: `cargo run -p ipc-queue --example lease`.
+//! A receiver that holds a job for too long without extending its lease loses it: `cargo run -p
+//! ipc-queue --example lease`.
 
 use std::thread;
 use std::time::Duration;
@@ -15,15 +16,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let delivery = receiver.recv()?;
     for _ in 0..4 {
         thread::sleep(lease / 2);
-        delivery.extend(lease)?; // still at it: twice as long as the lease in all
+        delivery.extend(lease)?; // still working: in total twice as long as the lease
     }
     delivery.ack()?;
 
-    let hung = receiver.recv()?; // says nothing …
+    let hung = receiver.recv()?; // hangs …
     let again = queue.receiver();
-    let delivery = again.recv()?; // … so it comes again when the lease ends
+    let delivery = again.recv()?; // … so the job is delivered again when the lease ends
     println!(
-        "{:?} came again, attempt {}",
+        "{:?} was delivered again, attempt {}",
         delivery.data(),
         delivery.attempt()
     );

@@ -1,4 +1,5 @@
-//! A message with a key is sent once, however often its sender tries: `cargo run -p ipc-queue --example once`.
+//! A message with a key is sent once, however often its sender tries: `cargo run -p ipc-queue
+//! --example once`.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sender = queue.sender();
     let keyed = SendOptions::new().key("order 17");
     let first = sender.send_with("two cats, one dog".to_owned(), &keyed)?;
-    let again = sender.send_with("two cats, one dog".to_owned(), &keyed)?; // after a crash, say
+    let again = sender.send_with("two cats, one dog".to_owned(), &keyed)?; // a retry
     assert_eq!(first, again);
     println!("sent {} message", queue.transport().stats()?.sent);
     remove(address)?;

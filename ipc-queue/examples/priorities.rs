@@ -1,4 +1,5 @@
-//! What is urgent goes first, and nothing waits for ever: `cargo run -p ipc-queue --example priorities`.
+//! Urgent messages go first, and no message waits for ever: `cargo run -p ipc-queue --example
+//! priorities`.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! A trace that goes on in another process: the context travels in the message's headers.
+//! A trace that continues in another process: the context travels in the message's headers.
 //!
-//! `cargo run -p ipc-queue --example trace_context` sends a job, the same with ` -- work` works on one. Each
-//! prints the span that it ends; with an OTLP exporter instead, both show up in one trace.
+//! `cargo run -p ipc-queue --example trace_context` sends a job. The same command with ` -- work`
+//! works on one. Each prints the span that it ends; with an OTLP exporter instead, one trace would
+//! contain both.
 
 use ipc_queue::{Headers, Queue, SendOptions};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -44,7 +45,7 @@ struct ToHeaders<'h>(&'h mut Headers);
 
 impl Injector for ToHeaders<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // Too large with the others: then the trace ends here, and the message is sent anyway.
+        // If the headers become too large, the trace ends here, and the message is sent anyway.
         let _ = self.0.insert(key, value);
     }
 }
@@ -62,7 +63,7 @@ impl Extractor for FromHeaders<'_> {
     }
 }
 
-/// Prints spans, where a program would send them to a collector.
+/// Prints spans; a program would send them to a collector.
 #[derive(Debug)]
 struct Print;
 

@@ -1,5 +1,5 @@
-//! The same program over another transport, by its address alone:
-//! `cargo run -p ipc-queue --example transports -- local:jobs`, or `shm:jobs`, and see what each can do.
+//! The same program over another transport, chosen by its address alone: `cargo run -p ipc-queue
+//! --example transports -- local:jobs`, or `shm:jobs`. Prints the features of the transport.
 
 use ipc_queue::{Queue, Semantic, remove};
 
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let delivery = receiver.recv()?;
     println!("{:?} over {address}", delivery.data());
     delivery.ack()?;
-    // What all do is the contract (`ipc_queue::transport`); what not all do, each says.
+    // The contract (`ipc_queue::transport`) is common to all. Optional features are declared.
     let can = queue.transport().capabilities();
     for semantic in Semantic::ALL {
         println!("  {semantic}: {:?}", can.support(semantic));

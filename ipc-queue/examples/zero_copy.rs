@@ -1,4 +1,5 @@
-//! Written where it is read, whatever its size: `cargo run -p ipc-queue --example zero_copy`.
+//! A payload of any size that is written where it is read: `cargo run -p ipc-queue --example
+//! zero_copy`.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sender = queue.sender();
     let mut loan = sender.loan(100_000)?; // memory of the queue, and a place in it
     File::open("/dev/urandom")?.read_exact(&mut loan)?; // the kernel writes into it …
-    loan.publish()?; // … dropped instead, it would be as if it had never been
+    loan.publish()?; // … if dropped instead, nothing would be sent
 
     let receiver = queue.receiver();
     let delivery = receiver.recv()?;
@@ -20,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .iter()
         .map(|byte| byte.count_ones())
         .sum();
-    println!("{ones} of {} bits are ones", 8 * delivery.payload().len()); // … and we read it there
+    println!("{ones} of {} bits are ones", 8 * delivery.payload().len()); // … and we read it
     delivery.ack()?;
     remove(address)?;
     Ok(())

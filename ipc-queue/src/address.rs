@@ -9,34 +9,35 @@ use ipc_proto::Name;
 
 use crate::error::QueueError;
 
-/// Where a queue is. `Display` gives all of it, a login included; `Debug` gives no secret.
+/// The place of a queue. `Display` writes all of it, including a login; `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
-    /// `local:NAME`: among the threads of this process.
+    /// `local:NAME`: a queue among the threads of this process.
     Local {
-        /// What it is called.
+        /// The queue's name.
         name: Name,
     },
-    /// `shm:NAME` or `shm:NAMESPACE/NAME`: among the processes of this user on this machine.
+    /// `shm:NAME` or `shm:NAMESPACE/NAME`: a queue among this user's processes on this machine.
     Shm {
-        /// The namespace; `default` if not given.
+        /// The namespace; `default` if none is given.
         namespace: Name,
-        /// What it is called.
+        /// The queue's name.
         name: Name,
     },
-    /// `unix:/PATH` or `unix:/PATH?timeout=2s`: served at that socket, on this machine.
+    /// `unix:/PATH` or `unix:/PATH?timeout=2s`: a queue that is served at a socket on this machine.
     Unix {
-        /// The socket's file; absolute, so that it is the same for every process.
+        /// The socket's file. Absolute, so that it is the same for every process.
         path: PathBuf,
-        /// How long the server may take to answer a request before it counts as unreachable.
+        /// The time that the server may take for an answer before it counts as unreachable.
         timeout: Option<Duration>,
     },
-    /// `SCHEME:REST`: with a transport of another crate, which [`register`](crate::register)ed that scheme.
+    /// `SCHEME:REST`: a queue of another crate's transport, which [`register`](crate::register)ed
+    /// that scheme.
     Other {
-        /// What comes before the first colon.
+        /// The part before the first colon.
         scheme: String,
-        /// What comes after it: the transport's own business.
+        /// The part after the first colon. Only the transport interprets it.
         rest: String,
     },
 }
@@ -55,7 +56,7 @@ impl FromStr for Address {
         };
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(bad(
-                "it has no scheme; write local:NAME, shm:NAME or unix:/PATH".to_owned(),
+                "the scheme is missing; write local:NAME, shm:NAME or unix:/PATH".to_owned(),
             ));
         };
         let name = |text: &str| Name::new(text).map_err(|error| bad(error.to_string()));
@@ -93,12 +94,12 @@ impl FromStr for Address {
     }
 }
 
-/// An address as functions that open queues take it: a text, or an [`Address`].
+/// The address parameter of functions that open queues: a text, or an [`Address`].
 pub trait ToAddress {
     /// Returns the address.
     ///
     /// # Errors
-    /// [`QueueError::Address`] for a text that is not one.
+    /// [`QueueError::Address`] for a text that is not an address.
     fn to_address(&self) -> Result<Address, QueueError>;
 }
 
@@ -143,7 +144,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A positive whole number of seconds or milliseconds: `2s`, `500ms`.
+/// Parses a positive whole number of seconds or milliseconds: `2s`, `500ms`.
 fn duration(text: &str) -> Option<Duration> {
     let time = match text.strip_suffix("ms") {
         Some(millis) => Duration::from_millis(millis.parse().ok()?),
@@ -159,13 +160,13 @@ impl fmt::Debug for Address {
     }
 }
 
-/// An address as it may be shown: without the login and the options that an address of the form
-/// `SCHEME://LOGIN@HOST/NAME?OPTIONS` may have. Shows too little rather than too much of one that
-/// is not well-formed.
+/// Returns an address without secrets: without the login and the options that an address of the
+/// form `SCHEME://LOGIN@HOST/NAME?OPTIONS` may have. If the address is malformed, shows too little
+/// rather than too much.
 #[must_use]
 pub fn without_secrets(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("//") else {
-        // A path, which may contain anything, or a name, which can't contain an `@`.
+        // A path, which may contain any character, or a name, which cannot contain an `@`.
         let is_path = address.starts_with("unix:");
         return match address.rsplit_once('@') {
             Some((_, rest)) if !is_path => format!("…@{rest}"),
@@ -183,8 +184,8 @@ pub fn without_secrets(address: &str) -> String {
     }
 }
 
-/// Whether what stands before the question mark may be the beginning of a login: there is no host
-/// behind it, or the question mark is part of the password.
+/// Returns whether the text before the question mark may be the beginning of a login. Then no host
+/// follows it, or the question mark is part of the password.
 fn is_login_cut(place: &str, options: &str) -> bool {
     let is_bare = !place.contains('/') && place.contains(':');
     let before = options.split_once('@').map(|(before, _)| before);
@@ -233,7 +234,7 @@ mod tests {
     #[test]
     fn a_bad_address_is_quoted_with_what_is_wrong() {
         for (text, reason) in [
-            ("jobs", "no scheme"),
+            ("jobs", "scheme is missing"),
             ("shm:a/b/c", "'/' at byte 1"),
             ("local:", "empty"),
             ("shm:Jobs", "'J' at byte 0"),

@@ -1,16 +1,16 @@
-//! Which of several priorities goes next, so that none waits for ever.
+//! The order of priorities: the most urgent first, but none waits for ever.
 //!
-//! A message that waited for one aging time counts as of the next higher priority, and so on without an end. So
-//! whatever is urgent goes first while it comes seldom, and a stream of urgent messages keeps others waiting for a
-//! few aging times, not for ever.
+//! For each aging time that a message waited, it counts as one priority higher, without an upper
+//! limit. So urgent messages go first while they are rare. A stream of urgent messages delays
+//! others by a few aging times, but not for ever.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
 use ipc_proto::Priority;
 
-/// The priorities in the order in which to take from them: `waited` says how long the first message of each has waited,
-/// as far as is known.
+/// Returns the priorities in the order in which to take from them. `waited` is how long the first
+/// message of each priority has waited, as far as that is known.
 pub(crate) fn order(
     waited: [Option<Duration>; Priority::COUNT],
     aging: Duration,
@@ -18,7 +18,7 @@ pub(crate) fn order(
     let rank = |priority: &Priority| {
         let waited = waited[priority.index()].unwrap_or_default();
         let steps = waited.as_nanos() / aging.as_nanos().max(1);
-        // Of two that count the same, the one that waited longer.
+        // Of two with the same rank, the one that waited longer goes first.
         Reverse((priority.index() as u128 + steps, waited))
     };
     let mut order = Priority::ALL;

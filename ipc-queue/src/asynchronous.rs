@@ -1,8 +1,10 @@
-//! `recv_async`, `send_async`: for any executor. How they are woken is in [`bell`](crate::bell).
+//! `recv_async` and `send_async`, for any executor. The module [`bell`](crate::bell) wakes their
+//! futures.
 //!
-//! A future tries, listens, and tries once more before it says "pending"; so nothing that comes in between is missed. What
-//! a try took is handed out by the same poll: a future holds no message between polls, and dropping it loses none.
-//! The handle is borrowed mutably, since it is one thread's at a time: so the future may wander between threads.
+//! A future tries, registers as a waiter, and tries once more before it returns "pending", so it
+//! misses nothing that arrives in between. The poll that takes a message also returns it: a future
+//! holds no message between polls, and dropping a future loses none. The handle is borrowed
+//! mutably, because only one thread at a time may use it. So the future may move between threads.
 
 use std::future::poll_fn;
 use std::io;
@@ -26,13 +28,14 @@ use crate::sender::{SendValue, Sender};
 use crate::transport::Wait;
 
 impl ByteReceiver {
-    /// The next message, without blocking the thread; under any executor.
+    /// Returns the next message, without blocking the thread. Works with any executor.
     ///
-    /// Cancel-safe: dropped before it is ready, the future has taken nothing; what it gave and nobody settles goes back.
+    /// Cancel-safe: a future that is dropped before it is ready has taken nothing. A delivery that
+    /// is dropped unsettled returns its message to the queue.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't be
-    /// started.
+    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't
+    /// be started.
     pub async fn recv_async(&mut self) -> Result<OwnedByteDelivery, RecvError> {
         let received = self.receive_async(|delivery| Ok(delivery.into_owned()));
         received
@@ -60,7 +63,7 @@ impl ByteReceiver {
 }
 
 impl<T: DeserializeOwned> Receiver<T> {
-    /// The next message, without blocking the thread; under any executor.
+    /// Returns the next message, without blocking the thread. Works with any executor.
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -75,11 +78,12 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # }).unwrap();
     /// ```
     ///
-    /// Cancel-safe: dropped before it is ready, the future has taken nothing; what it gave and nobody settles goes back.
+    /// Cancel-safe: a future that is dropped before it is ready has taken nothing. A delivery that
+    /// is dropped unsettled returns its message to the queue.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't be
-    /// started.
+    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't
+    /// be started.
     pub async fn recv_async(&mut self) -> Result<OwnedDelivery<T>, RecvError> {
         let encoding = self.encoding();
         loop {
@@ -97,20 +101,20 @@ impl<T: DeserializeOwned> Receiver<T> {
 }
 
 impl ByteSender {
-    /// Sends a copy when there is room, without blocking the thread; under any executor.
+    /// Sends a copy when there is room, without blocking the thread. Works with any executor.
     ///
-    /// Cancel-safe: dropped before it is ready, the future has sent nothing. Each look that found no room counts as refused in
-    /// the queue's statistics.
+    /// Cancel-safe: a future that is dropped before it is ready has sent nothing. Each try that
+    /// finds no room counts as refused in the queue's statistics.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't be
-    /// started.
+    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't
+    /// be started.
     pub async fn send_async(&mut self, payload: &[u8]) -> Result<MessageId, SendError> {
         self.send_with_async(payload, &SendOptions::new()).await
     }
 
-    /// Sends a copy with options when there is room. The options' waiting time does not count: drop
-    /// the future to give up.
+    /// Sends a copy with options when there is room, without blocking the thread. The options' time
+    /// limit is ignored: drop the future to give up.
     ///
     /// # Errors
     /// As [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
@@ -145,15 +149,15 @@ impl ByteSender {
 }
 
 impl<T: Serialize> Sender<T> {
-    /// Sends a value when there is room, without blocking the thread; under any executor. Takes a
-    /// `T` or a `&T`.
+    /// Sends a value when there is room, without blocking the thread. Works with any executor, and
+    /// takes a `T` or a `&T`.
     ///
-    /// Cancel-safe: dropped before it is ready, the future has sent nothing; but `value` is dropped
-    /// with it.
+    /// Cancel-safe: a future that is dropped before it is ready has sent nothing, but `value` is
+    /// dropped with it.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't be
-    /// started.
+    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't
+    /// be started.
     pub async fn send_async<V: SendValue<T>>(
         &mut self,
         value: V,
@@ -162,7 +166,7 @@ impl<T: Serialize> Sender<T> {
     }
 
     /// Sends a value with options when there is room, without blocking the thread. The options'
-    /// waiting time does not count: drop the future to give up.
+    /// time limit is ignored: drop the future to give up.
     ///
     /// # Errors
     /// As [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
@@ -171,7 +175,7 @@ impl<T: Serialize> Sender<T> {
         value: V,
         options: &SendOptions,
     ) -> Result<MessageId, SendError<V::Returned>> {
-        // Taken out meanwhile: a borrow can't be kept across the wait.
+        // Moved out, because a borrow cannot be kept across the wait.
         let mut payload = std::mem::take(&mut *self.bytes_mut().scratch());
         payload.clear();
         let sent = match self.append(value.value(), &mut payload) {
@@ -186,14 +190,14 @@ impl<T: Serialize> Sender<T> {
     }
 }
 
-/// A future's part that waits.
+/// The part of a future that waits.
 #[derive(Debug, Default)]
 struct Waiting {
     listener: Option<Listener>,
 }
 
 impl Waiting {
-    /// Tries, and listens until something comes of it. `Err`: it can't listen.
+    /// Tries, and waits until `attempt` returns something. `Err`: no waiter can be registered.
     fn poll<T>(
         &mut self,
         context: &Context<'_>,
@@ -219,7 +223,7 @@ impl Waiting {
     }
 }
 
-/// Whether waiting may help.
+/// Returns whether waiting may help.
 pub(crate) fn may_pass(error: &SendPortError) -> bool {
     matches!(
         error,
@@ -229,6 +233,6 @@ pub(crate) fn may_pass(error: &SendPortError) -> bool {
 
 fn no_thread(error: &io::Error) -> Unavailable {
     Unavailable::transport(format!(
-        "can't start the thread that wakes futures: {error}"
+        "cannot start the thread that wakes futures: {error}"
     ))
 }

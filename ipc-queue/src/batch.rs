@@ -1,4 +1,4 @@
-//! Several received messages together.
+//! Batches of received messages.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -11,8 +11,8 @@ use crate::received::Delivery;
 /// The deliveries of one or more [`recv_batch`](crate::Receiver::recv_batch) calls.
 ///
 /// Used like the `Vec` that it dereferences to: each delivery can be settled by itself.
-/// [`ack`](Self::ack) acknowledges all that are left, which costs less. What is dropped unsettled returns
-/// to the queue.
+/// [`ack`](Self::ack) acknowledges all deliveries that are left, which costs less. Deliveries that
+/// are dropped unsettled return to the queue.
 ///
 /// ```
 /// use ipc_queue::{Batch, Queue, transport::Wait};
@@ -32,12 +32,12 @@ use crate::received::Delivery;
 #[must_use = "dropped without `ack` its messages are delivered again"]
 pub struct Batch<'a, D> {
     deliveries: Vec<D>,
-    /// Memory for what was received and not decoded yet. Empty between calls.
+    /// Memory for deliveries that were received and are not decoded yet. Empty between calls.
     encoded: Vec<ByteDelivery<'a>>,
 }
 
 impl<'a, D> Batch<'a, D> {
-    /// An empty batch, for [`recv_batch_into`](crate::Receiver::recv_batch_into).
+    /// Returns an empty batch, for [`recv_batch_into`](crate::Receiver::recv_batch_into).
     pub const fn new() -> Self {
         Self {
             deliveries: Vec::new(),
@@ -45,7 +45,7 @@ impl<'a, D> Batch<'a, D> {
         }
     }
 
-    /// An empty batch with memory for this many deliveries.
+    /// Returns an empty batch with memory for `count` deliveries.
     pub fn with_capacity(count: usize) -> Self {
         Self {
             deliveries: Vec::with_capacity(count),
@@ -53,7 +53,7 @@ impl<'a, D> Batch<'a, D> {
         }
     }
 
-    /// The deliveries, and memory for undecoded ones.
+    /// Returns the deliveries, and memory for undecoded ones.
     pub(crate) fn parts(&mut self) -> (&mut Vec<D>, &mut Vec<ByteDelivery<'a>>) {
         (&mut self.deliveries, &mut self.encoded)
     }
@@ -62,7 +62,8 @@ impl<'a, D> Batch<'a, D> {
 impl<'a> Batch<'a, ByteDelivery<'a>> {
     /// Acknowledges all deliveries. The batch is empty afterwards and keeps its memory.
     ///
-    /// Not atomic: a process that dies meanwhile has acknowledged the first ones.
+    /// Not atomic: a process that dies during the call may have acknowledged only the first
+    /// deliveries.
     ///
     /// # Errors
     /// [`BatchAckError`] if at least one lease was lost. All others were acknowledged.
@@ -74,7 +75,8 @@ impl<'a> Batch<'a, ByteDelivery<'a>> {
 impl<'a, T> Batch<'a, Delivery<'a, T>> {
     /// Acknowledges all deliveries. The batch is empty afterwards and keeps its memory.
     ///
-    /// Not atomic: a process that dies meanwhile has acknowledged the first ones.
+    /// Not atomic: a process that dies during the call may have acknowledged only the first
+    /// deliveries.
     ///
     /// # Errors
     /// [`BatchAckError`] if at least one lease was lost. All others were acknowledged.

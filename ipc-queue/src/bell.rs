@@ -1,16 +1,21 @@
-//! Waking those who wait without a thread: futures, and whoever polls a descriptor.
+//! Wakes waiters that do not block a thread: futures, and pollers of a descriptor.
 //!
-//! The design: whoever blocks sleeps at a *door*, the place where the transport wakes receivers (or senders) one by one:
-//! over shared memory a futex. A *doorman*, one thread for each door of an opened queue, there only while somebody listens
-//! at it, sleeps at the door like any blocked handle, and calls wakers instead of receiving. So senders pay nothing for it
-//! and know nothing of it; a killed listener is a killed sleeper, which the event count copes with already; there is no
-//! file to ring with, hence none to name, protect, and remove after a crash. A FIFO would save the doorman's turn (a few
-//! microseconds, only while idle) for all that; `futex_waitv` would save the threads of many queues, but needs Linux 5.16.
+//! The design: a blocked handle sleeps at a *wait queue* (code: [`Door`]), where the transport
+//! wakes receivers (or senders) one by one. In shared memory that is a futex. A *notifier thread*
+//! (code: doorman) sleeps there like any blocked handle, but calls wakers instead of receiving.
+//! Each wait queue of an opened queue has at most one, and only while a waiter is registered.
 //!
-//! Who is woken must answer: look, then say that it found something (then the next is woken, too, until one finds
-//! nothing) or listen again. One that is dropped instead passes its ring on at once; one that does neither
-//! within [`ANSWER`], because its executor is busy, has it passed on by the doorman. So nobody sits on another's wake-up.
-//! What is lost in a crash costs a slice: then all listeners look for themselves.
+//! So senders pay nothing for notifier threads and know nothing of them. A killed waiter is a
+//! killed sleeper, which the event count handles already. No file is needed for waking, so none
+//! must be named, protected, and removed after a crash. A FIFO would need all that, and would only
+//! save the notifier thread's turn: a few microseconds, while idle. `futex_waitv` would save the
+//! threads of many queues, but needs Linux 5.16.
+//!
+//! A woken waiter must answer. It scans; then it either reports that it found something, or waits
+//! again. A report wakes the next waiter, until one finds nothing. A waiter that is dropped instead
+//! passes its wake on at once. If a waiter does neither within [`ANSWER`], because its executor is
+//! busy, the notifier thread passes its wake on. So no waiter withholds a wake from the others. A
+//! wake that is lost in a crash costs at most [`SLICE`]: then all waiters scan.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -21,43 +26,46 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where a transport's blocked receivers, or senders, sleep.
+/// The wait queue of a transport's blocked receivers, or of its senders.
 pub trait Door: Debug + Send + Sync {
-    /// Says that somebody is about to sleep; how many notifications there were so far. The number may wrap. What is waited
-    /// for must be looked at again after this.
+    /// Registers an intention to sleep, and returns the number of notifications so far. The number
+    /// may wrap. The caller must check its condition again after this call.
     fn announce(&self) -> u32;
 
-    /// Sleeps until there were more notifications than `heard`, at most for `limit`; may return early.
+    /// Sleeps until the number of notifications differs from `heard`, for at most `limit`. May
+    /// return early.
     fn sleep(&self, heard: u32, limit: Duration);
 
-    /// Wakes one who sleeps here, if anybody does.
+    /// Wakes one sleeper of this wait queue, if there is one.
     fn pass_on(&self);
 
-    /// Does what a blocked handle does now and then: ends leases, frees what the dead held.
+    /// Does the regular maintenance of a blocked handle: ends expired leases, frees what dead
+    /// processes held.
     fn look_around(&self);
 
-    /// Whether one notification may concern any sleeper, and not just the first.
+    /// Returns whether one notification may concern every sleeper, not only the first.
     fn is_for_all(&self) -> bool {
         false
     }
 }
 
-/// The listeners at one door. Transports keep one for each door, which all handles of one opening share.
+/// The waiters at one wait queue. A transport keeps one of these per wait queue, and all handles of
+/// one opening share it.
 #[derive(Debug, Default)]
 pub struct Listeners {
     state: Mutex<State>,
-    /// Somebody began to listen.
+    /// Notified when a waiter is registered.
     came: Condvar,
 }
 
-/// What a handle listens at: a door and its listeners.
+/// The notification source of a handle: a wait queue and its waiters.
 #[derive(Clone, Debug)]
 pub struct Bell {
     listeners: Arc<Listeners>,
     door: Arc<dyn Door>,
 }
 
-/// One who listens, until dropped. Passes on what it was rung for and did not answer.
+/// A waiter, registered until it is dropped. Passes on a wake that it did not answer.
 #[derive(Debug)]
 pub(crate) struct Listener {
     bell: Bell,
@@ -66,12 +74,12 @@ pub(crate) struct Listener {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those who listen, first come first.
+    /// The waiters, in the order of their registration.
     entries: BTreeMap<u64, Entry>,
     next_key: u64,
-    /// Whether a doorman is there.
+    /// Set while a notifier thread exists.
     attended: bool,
-    /// Up to which notification somebody was rung for each.
+    /// The number of the last notification that was passed to a waiter.
     heard: u32,
 }
 
@@ -81,24 +89,24 @@ struct Entry {
     mood: Mood,
 }
 
-/// How it is with a listener.
+/// The state of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Listening,
-    /// Rung, and has not answered.
+    /// Woken, and has not answered.
     Rung,
-    /// Rung, and did not answer in time: somebody else was rung in its stead.
+    /// Woken, and did not answer in time: another waiter was woken instead.
     Slow,
 }
 
-/// How long one who was rung may take to look before somebody else is.
+/// The time for a woken waiter to answer before another is woken.
 const ANSWER: Duration = Duration::from_millis(5);
-/// How long a doorman sleeps before everybody looks for themselves; and stays when nobody listens.
+/// The time that a notifier thread sleeps before it wakes all waiters, and stays without a waiter.
 const SLICE: Duration = Duration::from_millis(500);
-/// What a doorman's thread needs, generously.
+/// The stack of a notifier thread; generous.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Where nobody is notified of anything, except of the time.
+/// A wait queue without notifications: its count grows with time only.
 #[derive(Debug)]
 struct ClockDoor;
 
@@ -132,13 +140,14 @@ impl Door for ClockDoor {
 }
 
 impl Bell {
-    /// The bell of a door.
+    /// Creates the notification source of a wait queue.
     #[must_use]
     pub fn new(listeners: Arc<Listeners>, door: Arc<dyn Door>) -> Self {
         Self { listeners, door }
     }
 
-    /// One that rings for everybody every few milliseconds, whether or not anything came: for transports that can't tell.
+    /// Returns a source that wakes all waiters every few milliseconds, whether or not anything
+    /// arrived: for transports without notifications.
     #[must_use]
     pub fn polling() -> Self {
         static LISTENERS: OnceLock<Arc<Listeners>> = OnceLock::new();
@@ -146,7 +155,7 @@ impl Bell {
         Self::new(Arc::clone(listeners), Arc::new(ClockDoor))
     }
 
-    /// Somebody who may listen.
+    /// Returns a waiter that is not registered yet.
     pub(crate) fn listener(self) -> Listener {
         Listener {
             bell: self,
@@ -159,7 +168,7 @@ impl Bell {
         state.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rings one listener, or else wakes somebody elsewhere.
+    /// Wakes one waiter, or else a sleeper in another process.
     pub(crate) fn pass_on(&self) {
         let mut state = self.state();
         let next = state.ring(1);
@@ -170,7 +179,7 @@ impl Bell {
         wake(next);
     }
 
-    /// Makes sure that a doorman is there, and not away from the door.
+    /// Ensures that a notifier thread exists and is at the wait queue.
     fn attend(&self, state: &mut State) -> io::Result<()> {
         if !state.attended {
             let bell = self.clone();
@@ -184,12 +193,13 @@ impl Bell {
         Ok(())
     }
 
-    /// The doorman.
+    /// The notifier thread's loop.
     fn stand_at_door(&self) {
         let mut state = self.state();
         loop {
             if !state.is_anybody_listening() {
-                // Away from the door: a sleeper with nobody to ring would only be in the others' way.
+                // Leaves the wait queue: a sleeper without waiters would only take wakes away from
+                // others.
                 state = match self.rest(state) {
                     Some(state) => state,
                     None => return,
@@ -211,7 +221,7 @@ impl Bell {
         }
     }
 
-    /// Waits until somebody listens again; `None`: nobody did for so long that the doorman left.
+    /// Waits until a waiter is registered again. `None`: none was for so long that the thread ends.
     fn rest<'b>(&'b self, state: MutexGuard<'b, State>) -> Option<MutexGuard<'b, State>> {
         let limit = state.patience();
         let rested = self.listeners.came.wait_timeout(state, limit);
@@ -228,7 +238,7 @@ impl Bell {
         Some(self.state())
     }
 
-    /// After a sleep that began when there had been `heard` notifications.
+    /// Handles the end of a sleep that began at notification number `heard`.
     fn look_after(&self, heard: u32, limit: Duration) -> MutexGuard<'_, State> {
         let now = self.door.announce();
         if now != heard {
@@ -236,7 +246,7 @@ impl Bell {
             if state.is_anybody_listening() {
                 return state;
             }
-            // It was for somebody who left meanwhile.
+            // It was for a waiter that has left since.
             drop(state);
             self.door.pass_on();
         } else if limit == ANSWER {
@@ -249,7 +259,7 @@ impl Bell {
         self.state()
     }
 
-    /// Rings somebody in the stead of each who was rung and did not answer.
+    /// Wakes another waiter for each that was woken and did not answer.
     fn ring_for_the_slow(&self) {
         let slow = self.state().give_up_waiting_for_answers();
         (0..slow).for_each(|_| self.pass_on());
@@ -257,10 +267,10 @@ impl Bell {
 }
 
 impl Listener {
-    /// Listens from now on: `waker` is woken when it is time to look. Look once more after this.
+    /// Registers this waiter: `waker` is woken when it is time to try. Try once more after this.
     ///
     /// # Errors
-    /// No thread can be started.
+    /// The thread cannot be started.
     pub(crate) fn listen(&mut self, waker: &Waker) -> io::Result<()> {
         let heard = self.bell.door.announce();
         let mut state = self.bell.state();
@@ -281,7 +291,8 @@ impl Listener {
         Ok(())
     }
 
-    /// Found what it listened for: others may find some, too.
+    /// Reports that the caller found what it waited for. Wakes the next waiter, because there may
+    /// be more.
     pub(crate) fn found(mut self, more: bool) {
         if self.leave().is_none() {
             return;
@@ -293,7 +304,7 @@ impl Listener {
         }
     }
 
-    /// How it was, if it ever listened.
+    /// Removes the registration, and returns its state if there was one.
     fn leave(&mut self) -> Option<Mood> {
         let key = self.key.take()?;
         let left = self.bell.state().entries.remove(&key);
@@ -323,7 +334,7 @@ impl State {
         moods.any(|mood| mood == Mood::Listening)
     }
 
-    /// For each notification that was not heard yet, one listener, or all.
+    /// Wakes one waiter for each new notification, or all waiters if `is_for_all`.
     fn hear(&mut self, now: u32, is_for_all: bool) -> Vec<Waker> {
         let missed = now.wrapping_sub(std::mem::replace(&mut self.heard, now));
         match missed {
@@ -333,7 +344,8 @@ impl State {
         }
     }
 
-    /// Marks the next listeners as rung, at most `most`; to be woken without the lock.
+    /// Marks the next waiters as woken, at most `most`. The caller wakes them after it has released
+    /// the lock.
     #[must_use = "wake them"]
     fn ring(&mut self, most: usize) -> Vec<Waker> {
         let listening = self.entries.values_mut();
@@ -354,7 +366,7 @@ impl State {
         }
     }
 
-    /// How many had not answered.
+    /// Marks all waiters without an answer as slow, and returns their number.
     fn give_up_waiting_for_answers(&mut self) -> usize {
         let rung = self.entries.values_mut();
         let rung = rung.filter(|entry| entry.mood == Mood::Rung);
@@ -362,7 +374,8 @@ impl State {
     }
 }
 
-/// Without the lock: an executor may do anything in there, also drop a listener. Whatever it does is not the doorman's end.
+/// Called without the lock, because an executor may run any code in `wake`, and may drop a waiter.
+/// A panic there does not end the notifier thread.
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
@@ -376,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    /// A door at which nobody sleeps but the doorman.
+    /// A wait queue at which only the notifier thread sleeps.
     #[derive(Debug, Default)]
     struct Porch {
         notifications: Mutex<u32>,
@@ -441,8 +454,8 @@ mod tests {
             let _ = state.add(Waker::from(Arc::new(Rung::default())));
         }
         assert_eq!(state.hear(2, false).len(), 2);
-        assert_eq!(state.hear(2, false).len(), 0, "heard before");
-        assert_eq!(state.hear(3, true).len(), 2, "the rest of them");
+        assert_eq!(state.hear(2, false).len(), 0, "already heard");
+        assert_eq!(state.hear(3, true).len(), 2, "the remaining two");
         assert_eq!(state.give_up_waiting_for_answers(), 4);
         assert_eq!(state.give_up_waiting_for_answers(), 0, "replaced once");
     }

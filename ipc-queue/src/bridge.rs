@@ -1,15 +1,18 @@
-//! Moves messages from one queue to another, whatever their transports.
+//! Moves messages from one queue to another, of any transports.
 //!
-//! Each is leased from the one, published to the other with its id as de-duplication key, and only then acked. So whoever is
-//! killed between any two lines loses nothing: what was not acked comes again, and what was published already is known by its
-//! key and not sent twice, for as long as the other queue remembers keys
-//! ([`dedup_window`](crate::QueueOptions::dedup_window)). Where it has no keys a kill may double a message that was just being
-//! published: at least once. Several bridges between the same two queues share the work.
+//! A bridge leases each message from the first queue and publishes it to the second, with its id as
+//! de-duplication key. Only then it acks. So a bridge that is killed between any two lines loses
+//! nothing: messages that were not acked are delivered again. Those already published are
+//! recognized by their key and not sent twice, for as long as the second queue remembers keys
+//! ([`dedup_window`](crate::QueueOptions::dedup_window)). If the second queue has no keys, a kill
+//! may duplicate a message that was just being published: delivery is at least once. Several
+//! bridges between the same two queues share the work.
 //!
 //! Kinds, payloads and headers are carried. A queue without [`Semantic::Headers`] gets the messages
-//! without their headers, and [`Carried::without_headers`] counts these. Each message gets a new id and time, and priorities, delays and expiry times, which were
-//! the sender's wish to the first queue, are not carried. A kill costs each message in hand an attempt, as any receiver's
-//! death does: past the limit it is a dead letter of the first queue.
+//! without their headers; [`Carried::without_headers`] counts these. Each message gets a new id and
+//! time. Priorities, delays and expiry times are not carried: they were instructions to the first
+//! queue. A kill costs each message in hand an attempt, like the death of any receiver. Past the
+//! limit, the message is a dead letter of the first queue.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +32,7 @@ use crate::error::{
 use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
-/// A way from one queue to another.
+/// A bridge from one queue to another.
 ///
 /// ```
 /// use std::sync::atomic::AtomicBool;
@@ -53,79 +56,81 @@ pub struct Bridge {
     headers: bool,
 }
 
-/// When a bridge has done its work.
+/// The condition that ends a bridge's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When the first queue is closed and drained.
+    /// The first queue is closed and drained.
     Drained,
-    /// Never, unless it is told to stop.
+    /// No condition: the bridge runs until it is stopped.
     Stopped,
 }
 
-/// What a bridge did so far.
+/// The work that a bridge has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Carried {
-    /// Messages published to the other queue.
+    /// Messages published to the second queue.
     pub messages: u64,
-    /// Their payloads' bytes.
+    /// Bytes of their payloads.
     pub bytes: u64,
-    /// Messages that were there already, by their keys: published before a kill, and not acked.
+    /// Messages that the second queue already had, by their keys: published before a kill, but not
+    /// acked.
     pub known: u64,
-    /// Messages that the other queue does not take, which are dead letters of the first now.
+    /// Messages that the second queue does not take. They are now dead letters of the first.
     pub buried: u64,
-    /// Messages whose lease was lost meanwhile: they come again.
+    /// Messages whose lease was lost meanwhile. They are delivered again.
     pub lost: u64,
-    /// Messages that had headers and arrived without them, since the other queue does not carry any.
+    /// Messages with headers that arrived without them, because the second queue does not carry
+    /// headers.
     pub without_headers: u64,
 }
 
-/// What a bridge has to say on its way.
+/// A report of a running bridge.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Note {
-    /// Some more were carried.
+    /// More messages were carried.
     Progress(Carried),
-    /// The other queue does not take this one: it is a dead letter of the first now.
+    /// The second queue does not take this message. It is now a dead letter of the first.
     Buried {
-        /// Which.
+        /// The message's id.
         id: MessageId,
-        /// Why not.
+        /// The reason.
         why: SendFailure,
     },
-    /// It can't go on now, and tries again.
+    /// The bridge cannot go on now, and tries again.
     Waiting {
-        /// What it waits for the end of.
+        /// The obstacle that the bridge waits for to pass.
         why: String,
     },
 }
 
-/// Why a bridge can't go on. What it held is given back.
+/// The reason why a bridge cannot go on. Messages that it held return to the first queue.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BridgeError {
-    /// Nothing can be received from the first queue any more.
+    /// Nothing more can be received from the first queue.
     #[error("receiving from the first queue: {0}")]
     Recv(#[from] RecvError),
-    /// Nothing can be sent to the other queue any more.
-    #[error("sending to the other queue: {0}")]
+    /// Nothing more can be sent to the second queue.
+    #[error("sending to the second queue: {0}")]
     Send(#[from] SendError),
-    /// What was received can't be settled.
+    /// A received message cannot be settled.
     #[error("settling in the first queue: {0}")]
     Settle(#[from] SettleError),
 }
 
-/// How long to wait for anything before looking at the leases and at whether to stop.
+/// The longest wait before leases are extended and the stop flag is checked.
 const SLICE: Duration = Duration::from_millis(500);
-/// Between two looks at a queue that gives nothing without being waited for.
+/// The pause between two tries on a queue that has no message, or that fails at once.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What leases are extended by where the queue has no time-out, but its transport may have one.
+/// The extension of leases if the queue has no time-out; its transport may have one.
 const LEASE: Duration = Duration::from_secs(30);
-/// How long one who is told to stop waits for room for what it holds.
+/// The time that a stopped bridge waits for room for the messages it holds.
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Bridge {
-    /// From `from` to `to`.
+    /// Creates a bridge from `from` to `to`.
     #[must_use]
     pub fn new(from: ByteQueue, to: ByteQueue) -> Self {
         let transport = to.transport();
@@ -141,31 +146,32 @@ impl Bridge {
         }
     }
 
-    /// Holds at most so many messages at a time; 64 if nothing is said.
+    /// Holds at most `most` messages at a time. Default: 64.
     #[must_use]
     pub fn batch(mut self, most: usize) -> Self {
         self.batch = most.max(1);
         self
     }
 
-    /// Whether each message gets to the other queue exactly once, since that has keys; else at least once.
+    /// Returns whether each message gets to the second queue exactly once, because that queue has
+    /// keys. Without keys it is at least once.
     #[must_use]
     pub fn is_exactly_once(&self) -> bool {
         self.keys
     }
 
-    /// Returns whether the other queue takes the headers of messages.
+    /// Returns whether the second queue takes the headers of messages.
     #[must_use]
     pub fn carries_headers(&self) -> bool {
         self.headers
     }
 
-    /// Carries messages until the work is done or `stop` is set; then finishes what it holds, or gives back what the other
-    /// queue has no room for.
+    /// Carries messages until the work is done or `stop` is set. Then it finishes the messages it
+    /// holds, or returns those that the second queue has no room for.
     ///
     /// # Errors
-    /// [`BridgeError`] when one of the queues can't be used any more. What passes is waited for: a full queue, a paused one, a
-    /// transport in trouble.
+    /// [`BridgeError`] when one of the queues cannot be used any more. Temporary obstacles are
+    /// waited for: a full queue, a paused queue, a failing transport.
     pub fn run(
         &self,
         until: Until,
@@ -206,7 +212,7 @@ impl Bridge {
         Ok(trip.carried)
     }
 
-    /// How often leases are extended.
+    /// Returns the interval at which leases are extended.
     fn slice(&self) -> Duration {
         let lease = self.from.transport().settings().lease;
         let third = lease.map_or(SLICE, |lease| lease / 3);
@@ -224,7 +230,8 @@ struct Trip<'b, N> {
 }
 
 impl<N: FnMut(Note)> Trip<'_, N> {
-    /// Publishes and acks each, in order. What is left when this returns is given back.
+    /// Publishes and acks each message, in order. Messages left over at the return go back to the
+    /// first queue.
     fn carry(&mut self, mut held: VecDeque<ByteDelivery<'_>>) -> Result<(), BridgeError> {
         let slice = self.bridge.slice();
         let mut extended_at = Instant::now();
@@ -277,11 +284,12 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         Ok(())
     }
 
-    /// Gives back what was not sent, for others at once; without counting an attempt, where the transport can do that.
+    /// Returns unsent messages to the first queue, for other receivers at once. Counts no attempt
+    /// if the transport can snooze.
     fn give_back(&self, held: VecDeque<ByteDelivery<'_>>) {
         let capabilities = self.bridge.from.transport().capabilities();
         for delivery in held {
-            // One that is lost already comes again by itself.
+            // A message whose lease is lost is delivered again anyway.
             let _ = match capabilities.has(Semantic::Snooze) {
                 true => delivery.snooze(Duration::ZERO),
                 false => delivery.nack_after(Duration::ZERO),
@@ -289,7 +297,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         }
     }
 
-    /// Publishes one, or finds that it was.
+    /// Publishes one message, or finds that it was published before.
     fn publish(
         &mut self,
         delivery: &ByteDelivery<'_>,
@@ -330,7 +338,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         Ok(())
     }
 
-    /// What the other queue knows it by: the same for every bridge and at every delivery.
+    /// Returns the message's key in the second queue: the same for every bridge and every delivery.
     fn key(&self, id: MessageId) -> [u8; 24] {
         let queue = self.bridge.from.transport().id();
         let parts = [queue, id.sender.get(), id.sequence];
@@ -341,7 +349,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         key
     }
 
-    /// A lease that was lost shows when it is settled.
+    /// Errors are ignored: settling reports a lost lease.
     fn extend(&self, held: &VecDeque<ByteDelivery<'_>>) {
         let lease = self.bridge.from.transport().settings().lease;
         for delivery in held {
@@ -353,7 +361,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         use SettleFailure::{LeaseLost, Unavailable as Lost};
         let Err(error) = settled else { return Ok(()) };
         match error.failure {
-            // It comes again, and is known by its key then.
+            // The message is delivered again, and is then recognized by its key.
             LeaseLost | Lost(Unavailable::Transport { .. }) => {
                 self.carried.lost += 1;
                 Ok(())
@@ -369,7 +377,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
     }
 }
 
-/// Whether it is for this message that it was refused, so that others may pass.
+/// Returns whether the failure concerns only this message, so that others may succeed.
 fn is_this_ones(failure: &SendFailure) -> bool {
     matches!(
         failure,
@@ -377,12 +385,12 @@ fn is_this_ones(failure: &SendFailure) -> bool {
     )
 }
 
-/// Whether waiting may help.
+/// Returns whether waiting may help.
 fn is_passing(error: &SendPortError) -> bool {
     matches!(error, SendPortError::NoRoom { .. }) || answers_at_once(error)
 }
 
-/// Whether it may be said without having waited.
+/// Returns whether the failure may have been reported without a wait.
 fn answers_at_once(error: &SendPortError) -> bool {
     use SendFailure::{KeysFull, Unavailable as Lost};
     matches!(
@@ -435,7 +443,8 @@ mod tests {
         assert_eq!(from.transport().stats().unwrap().acked, 200);
     }
 
-    /// A closed queue of a message with headers, which are returned, and one without.
+    /// Returns a closed queue that contains a message with headers and one without, and those
+    /// headers.
     fn with_and_without_headers() -> (ByteQueue, Headers) {
         let from = queue(QueueOptions::new());
         let options = SendOptions::new().header("traceparent", "00-1-2-01");
@@ -462,7 +471,7 @@ mod tests {
         assert!(receiver.try_recv().unwrap().headers().is_empty());
     }
 
-    /// As to a queue whose transport has none.
+    /// The second queue's transport has no headers.
     #[test]
     fn headers_that_the_other_queue_does_not_take_are_left_behind_and_counted() {
         let (from, _) = with_and_without_headers();
@@ -483,7 +492,7 @@ mod tests {
         let bridge = Bridge::new(from.clone(), to.clone());
         assert!(bridge.is_exactly_once());
         from.sender().send(b"once").unwrap();
-        // As if killed between publishing and acking.
+        // As after a kill between publishing and acking.
         let mut trip = Trip {
             bridge: &bridge,
             sender: to.sender(),
@@ -540,7 +549,7 @@ mod tests {
         let bridge = Bridge::new(from.clone(), to.clone());
         let carried = thread::scope(|scope| {
             let run = scope.spawn(|| run_to_the_end(&bridge));
-            // Each is a slice of waiting: more than the lease together.
+            // Each refusal is one slice of waiting; together they are longer than the lease.
             while to.transport().stats().unwrap().refused < 5 {
                 thread::yield_now();
             }

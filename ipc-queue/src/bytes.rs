@@ -1,4 +1,4 @@
-//! The queue of plain bytes: no encoding, no copy where memory is shared.
+//! The queue of plain bytes: no encoding, and no copy if the transport shares memory.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::shm::{ShmQueue, ShmReceiver, ShmSender};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, ReceivePort, SendPort, Transport, Wait};
 
-/// Memory for larger batches is had only when there are so many messages.
+/// The capacity of a new batch, if more messages are asked for. A batch that receives more grows.
 const LARGE_BATCH: usize = 256;
 
 /// A queue of byte strings that any process can open by its address.
@@ -57,7 +57,8 @@ pub struct ByteSender {
     port: Out,
     /// For clones.
     transport: Arc<dyn Transport>,
-    /// Where values are encoded, so that no user code runs while a place is held.
+    /// Memory in which values are encoded, so that no user code runs while a place in the queue is
+    /// held.
     scratch: RefCell<Vec<u8>>,
 }
 
@@ -69,7 +70,7 @@ pub struct ByteReceiver {
     transport: Arc<dyn Transport>,
 }
 
-/// How a sender sends. Shared memory without a detour: it is a matter of nanoseconds.
+/// The port of a sender. Shared memory is called directly, because nanoseconds count there.
 #[derive(Debug)]
 enum Out {
     #[cfg(target_os = "linux")]
@@ -77,7 +78,7 @@ enum Out {
     Other(Box<dyn SendPort>),
 }
 
-/// How a receiver receives, likewise.
+/// The port of a receiver, with shared memory called directly, as in `Out`.
 #[derive(Debug)]
 enum In {
     #[cfg(target_os = "linux")]
@@ -94,19 +95,19 @@ impl ByteQueue {
         QueueOptions::new().open_bytes(address)
     }
 
-    /// A queue over a transport that is open already.
+    /// Creates a queue over a transport that is already open.
     #[must_use]
     pub fn over(transport: Arc<dyn Transport>) -> Self {
         Self { transport }
     }
 
-    /// A handle for sending.
+    /// Returns a handle for sending.
     #[must_use]
     pub fn sender(&self) -> ByteSender {
         ByteSender::of(&self.transport)
     }
 
-    /// A handle for receiving.
+    /// Returns a handle for receiving.
     #[must_use]
     pub fn receiver(&self) -> ByteReceiver {
         ByteReceiver::of(&self.transport)
@@ -120,7 +121,7 @@ impl ByteQueue {
         self.transport.dead_letters()
     }
 
-    /// Settings, statistics, dead letters, closing.
+    /// Returns the transport: settings, statistics, dead letters, closing.
     #[must_use]
     pub fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
@@ -194,14 +195,14 @@ impl ByteSender {
     }
 
     /// Sends a copy of `payload` with a priority, a delay, a key, headers and so on. Waits for room
-    /// as the options say: without limit if they don't.
+    /// as the options say; by default without limit.
     ///
     /// If the queue remembers the options' key, nothing is sent, and the id of the message that was
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue does
-    /// not support an option.
+    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue
+    /// does not support an option.
     pub fn send_with(
         &self,
         payload: &[u8],
@@ -257,7 +258,7 @@ impl ByteSender {
     }
 
     /// Returns memory for a message with a priority, a delay, a key, headers and so on. Waits for
-    /// room as the options say: without limit if they don't.
+    /// room as the options say; by default without limit.
     ///
     /// # Errors
     /// As [`send_with`](Self::send_with), and [`SendFailure::Duplicate`] for a key that the queue
@@ -271,7 +272,7 @@ impl ByteSender {
         lent.map_err(|error| error.into_send_timeout(self.queue(), ()))
     }
 
-    /// The queue's address, without credentials, for errors.
+    /// Returns the queue's address, without credentials, for errors.
     #[cold]
     pub(crate) fn queue(&self) -> String {
         self.transport.address()
@@ -353,7 +354,7 @@ impl ByteSender {
         self.port().has_more()
     }
 
-    /// The memory that values are encoded in, kept from one to the next.
+    /// Returns the memory in which values are encoded. It is reused.
     pub(crate) fn scratch(&self) -> std::cell::RefMut<'_, Vec<u8>> {
         self.scratch.borrow_mut()
     }
@@ -425,7 +426,7 @@ impl ByteReceiver {
         self.recv_within(Wait::at_most(timeout))
     }
 
-    /// Blocks until there is a message, but not longer than until `deadline`.
+    /// Blocks until there is a message, but no longer than until `deadline`.
     ///
     /// # Errors
     /// As [`recv_timeout`](Self::recv_timeout).
@@ -433,16 +434,17 @@ impl ByteReceiver {
         self.recv_within(Wait::Until(deadline))
     }
 
-    /// Returns the next message, waiting as told.
+    /// Returns the next message, and waits as `wait` says.
     ///
     /// # Errors
-    /// As [`recv_timeout`](Self::recv_timeout): a receiver told not to wait has waited for no time.
+    /// As [`recv_timeout`](Self::recv_timeout). With [`Wait::No`], an empty queue is a time-out
+    /// after zero time.
     #[inline(always)]
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.receive(wait, |error| error.into_recv_timeout(self.queue()))
     }
 
-    /// The queue's address, without credentials, for errors.
+    /// Returns the queue's address, without credentials, for errors.
     #[cold]
     pub(crate) fn queue(&self) -> String {
         self.transport.address()
@@ -453,7 +455,7 @@ impl ByteReceiver {
         self.receive(wait, |error| error)
     }
 
-    /// In one match, so that a delivery is made where it stays.
+    /// Matches once, so that a delivery is built in its final place.
     #[inline(always)]
     fn receive<E>(
         &self,
@@ -489,14 +491,16 @@ impl ByteReceiver {
         }
     }
 
-    /// The next messages, at most `most`: waits as told for the first, then takes what else is there.
+    /// Returns the next messages, at most `most`. Waits for the first as `wait` says, then takes
+    /// those that are ready.
     ///
-    /// Each is a delivery of its own; [`Batch::ack`] settles all at once. Other receivers can't take what this one
-    /// holds: ask for no more than it can work on soon. A batch may be shorter although more is there: in shared
-    /// memory it ends once its payloads have 64 KiB together, so that they stay in the processor's cache.
+    /// Each is a separate delivery; [`Batch::ack`] settles all at once. Other receivers cannot take
+    /// the messages that this one holds, so ask for no more than it can work on soon. A batch may
+    /// be shorter although more messages are ready. In shared memory it ends once its payloads
+    /// reach 64 KiB, so that they stay in the processor's cache.
     ///
     /// # Errors
-    /// As the other receives, if there was not even a first message.
+    /// As the other receives, if not even a first message was received.
     pub fn recv_batch(
         &self,
         most: usize,
@@ -507,7 +511,7 @@ impl ByteReceiver {
         Ok(batch)
     }
 
-    /// As [`recv_batch`](Self::recv_batch), appended to a batch whose memory is used again.
+    /// As [`recv_batch`](Self::recv_batch), but appends to a batch, whose memory is reused.
     ///
     /// # Errors
     /// As [`recv_batch`](Self::recv_batch).

@@ -1,54 +1,54 @@
-//! What a transport can do beyond what all can.
+//! Features: the abilities that a transport may lack.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Something that a transport may do natively, by other means, or not at all.
+/// A feature that a transport may support natively, by other means, or not at all.
 ///
-/// What every transport does, leases, settling, dead letters, order and back-pressure, is no matter of choice and not
-/// listed: see [`transport`](crate::transport).
+/// Abilities that every transport has are not listed: leases, settling, dead letters, order and
+/// back-pressure. See [`transport`](crate::transport).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Semantic {
-    /// Payloads are written where they are read.
+    /// Payloads are read in the memory where they were written.
     ZeroCopy,
-    /// The death of a receiver is noticed at once, not when its lease ends.
+    /// The death of a receiver is noticed at once, not only when its lease ends.
     DeathNoticed,
     /// Several messages are sent or received in one step.
     Batches,
-    /// Urgent messages go before others.
+    /// Urgent messages go first.
     Priorities,
-    /// Messages are kept back for a while.
+    /// Messages can be delayed.
     Delay,
-    /// Messages that nobody wanted in time are dropped.
+    /// Messages that are not received in time are dropped.
     Expiry,
-    /// A message that was sent already, by its key, is not sent again.
+    /// A message with a key that was already sent is not sent again.
     Deduplication,
-    /// A full queue may drop what waited longest.
+    /// A full queue may drop the message that waited longest.
     DropOldest,
-    /// Deliveries can be stopped and started again.
+    /// Delivery can be paused and resumed.
     Pause,
-    /// All that waits can be dropped.
+    /// All waiting messages can be dropped at once.
     Purge,
-    /// Sending can end, and the end of what was sent be waited for.
+    /// The queue can be closed, and a caller can wait until its messages are settled.
     Drain,
-    /// Who holds what can be asked.
+    /// The current leases can be listed.
     Holdings,
     /// Messages carry headers.
     Headers,
-    /// What a nack or a burial says is kept in the dead letter.
+    /// Dead letters keep the reason given with a nack or a burial.
     Reasons,
-    /// A delivery can be put off without losing an attempt.
+    /// A delivery can be delayed without using up an attempt.
     Snooze,
-    /// The queue can be saved to a file, restored from it, and moved: see [`snapshot`](crate::snapshot).
+    /// The queue can be saved to a file, restored, and moved: see [`snapshot`](crate::snapshot).
     Snapshot,
 }
 
 impl Semantic {
-    /// All of them.
+    /// All features.
     pub const ALL: [Self; 16] = [
         Self::ZeroCopy,
         Self::DeathNoticed,
@@ -83,7 +83,7 @@ impl fmt::Display for Semantic {
             Self::Pause => "pausing",
             Self::Purge => "purging",
             Self::Drain => "draining",
-            Self::Holdings => "who holds what",
+            Self::Holdings => "list of leases",
             Self::Headers => "headers",
             Self::Reasons => "reasons of failures",
             Self::Snooze => "snoozing",
@@ -92,37 +92,38 @@ impl fmt::Display for Semantic {
     }
 }
 
-/// How a transport does something.
+/// The way in which a transport supports a feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Support {
-    /// By itself.
+    /// The transport supports it itself.
     Native,
-    /// With what it has, at a cost or with limits that its documentation states.
+    /// The transport emulates it, at a cost or with limits that its documentation states.
     Emulated,
-    /// Not at all: trying is [`Unsupported`].
+    /// Not supported: using it fails with [`Unsupported`].
     #[default]
     Unsupported,
 }
 
-/// What a transport can do.
+/// The features of a transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities([Support; Semantic::ALL.len()]);
 
 impl Capabilities {
-    /// Nothing beyond what every transport does: batches, at least one by one.
+    /// Returns capabilities without optional features. Batches work even then, one message at a
+    /// time.
     #[must_use]
     pub const fn none() -> Self {
         Self([Support::Unsupported; Semantic::ALL.len()]).with(Semantic::Batches, Support::Emulated)
     }
 
-    /// The same, with this.
+    /// Returns these capabilities with this feature supported as given.
     #[must_use]
     pub const fn with(mut self, semantic: Semantic, support: Support) -> Self {
         self.0[semantic as usize] = support;
         self
     }
 
-    /// The same, with all of these done natively.
+    /// Returns these capabilities with all of these features supported natively.
     #[must_use]
     pub const fn natively<const N: usize>(mut self, semantics: [Semantic; N]) -> Self {
         let mut index = 0;
@@ -133,40 +134,40 @@ impl Capabilities {
         self
     }
 
-    /// How this is done.
+    /// Returns the way in which this feature is supported.
     #[must_use]
     pub const fn support(&self, semantic: Semantic) -> Support {
         self.0[semantic as usize]
     }
 
-    /// Whether this can be done.
+    /// Returns whether this feature is supported, natively or emulated.
     #[must_use]
     pub fn has(&self, semantic: Semantic) -> bool {
         self.support(semantic) != Support::Unsupported
     }
 }
 
-/// The transport, or this queue as it was created, can't do it.
+/// The transport, or the queue as it was created, does not support a feature.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{semantic}: {reason}")]
 pub struct Unsupported {
-    /// What was wanted.
+    /// The feature that was requested.
     pub semantic: Semantic,
-    /// Why not, and what to do.
+    /// The reason, and what to do.
     pub reason: &'static str,
 }
 
 impl Unsupported {
-    /// Not with this transport, whatever the settings.
+    /// Returns the error of a feature that the transport lacks, whatever the settings.
     #[must_use]
     pub const fn by_transport(semantic: Semantic) -> Self {
         Self {
             semantic,
-            reason: "this transport does not have it: Transport::capabilities says what it has",
+            reason: "this transport does not support it: see Transport::capabilities",
         }
     }
 
-    /// Not with these settings.
+    /// Returns the error of a feature that the queue was created without.
     #[must_use]
     pub const fn by_settings(semantic: Semantic) -> Self {
         Self {

@@ -1,7 +1,9 @@
-//! The conformance suite: each promise of [`transport`](crate::transport) is one test, for any transport.
+//! The conformance suite: each promise of [`transport`](crate::transport) is one test, for any
+//! transport.
 //!
-//! Behind the cargo feature `conformance`, which only tests enable. Whoever writes a transport says how its queues
-//! are opened and removed, and gets all tests from one macro, in an integration test of their own:
+//! Behind the cargo feature `conformance`, which only tests enable. The author of a transport
+//! implements how its queues are opened and removed, and gets all tests from one macro, in an
+//! integration test:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -13,7 +15,11 @@
 //! struct Local;
 //!
 //! impl Subject for Local {
-//!     fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
+//!     fn open(
+//!         &self,
+//!         name: &Name,
+//!         request: &OpenRequest,
+//!     ) -> Result<Arc<dyn Transport>, QueueError> {
 //!         Ok(Arc::new(LocalQueue::open(name, request)?))
 //!     }
 //!
@@ -25,12 +31,13 @@
 //! ipc_queue::conformance_tests!(Local);
 //! ```
 //!
-//! The tests know the public contract and nothing else. None sleeps to let something happen, and none asserts
-//! that something was fast: whoever must be asleep is brought there by many rounds of handing over, and a
-//! time is only ever asserted from below. A test that does not come to an end within [`PATIENCE`] has
-//! somebody in it who was never woken, and fails.
+//! The tests use only the public contract. None sleeps to let something happen, and none asserts
+//! that something was fast. Many rounds of hand-over ensure that handles do fall asleep. Times are
+//! only asserted to be long enough. A test that does not end within [`PATIENCE`] contains a handle
+//! that was never woken, and fails.
 //!
-//! Of death it tests what [`Subject::holder`] lets it, one that holds a message; not speed.
+//! Death is tested only as far as [`Subject::holder`] permits: a receiver that dies while it holds
+//! a message. Speed is not tested.
 
 mod asynchronous;
 mod batch;
@@ -77,43 +84,46 @@ use crate::control::ControlError;
 use crate::error::QueueError;
 use crate::transport::{OpenMode, OpenRequest, Transport};
 
-/// A transport, as its tests see it.
+/// A transport under test.
 pub trait Subject: Send + Sync {
-    /// Opens the queue `name`, or creates it, as `request` says. Each call is an opening of its own: if queues
-    /// are opened once per process, as another process would.
+    /// Opens the queue `name`, or creates it, as `request` says. Each call is a separate opening.
+    /// If the transport opens a queue once per process, each call acts like another process.
     ///
     /// # Errors
-    /// Those that the transport has for a name that exists, or does not, or differs.
+    /// The transport's errors for a name that exists, does not exist, or has other settings.
     fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError>;
 
-    /// Removes the queue `name`; `false` if there was none.
+    /// Removes the queue `name`. `false` if there was none.
     ///
     /// # Errors
-    /// The transport's own.
+    /// The transport's errors.
     fn remove(&self, name: &Name) -> Result<bool, ControlError>;
 
-    /// Opens the queue `name` through a proxy of its own, for a transport with a server. The opening must share nothing
-    /// with [`open`](Self::open)'s: no connection, no cache.
+    /// Opens the queue `name` through a new proxy, for a transport with a server. The opening must
+    /// share nothing with those of [`open`](Self::open): no connection, no cache.
     fn proxied(&self, name: &Name) -> Option<Proxied> {
         let _ = name;
         None
     }
 
-    /// By how much the suite divides its rounds: 1 for what takes microseconds, more for what asks a server each time.
+    /// The divisor of the suite's rounds: 1 if calls take microseconds, more if each call asks a
+    /// server.
     fn slowness(&self) -> u32 {
         1
     }
 
-    /// What starts another process that opens the queue `name` and calls [`hold_until_killed`] with it: the test program
-    /// itself, say, told by its environment. Only asked of transports that notice deaths.
+    /// Returns a command that starts another process, which opens the queue `name` and calls
+    /// [`hold_until_killed`] with it. It may be the test program itself, controlled by its
+    /// environment. Only used with transports that notice deaths.
     fn holder(&self, name: &Name) -> Option<Command> {
         let _ = name;
         None
     }
 }
 
-/// The promise that holds a transport to what it says of `semantic`: if it has it, that it works; if not, that asking for
-/// it is [`Unsupported`](crate::Unsupported), where it can be asked for.
+/// Returns the promise that checks the declared support of `semantic`. If the transport declares
+/// it, the feature works. If not, a request for it fails as [`Unsupported`](crate::Unsupported),
+/// where it can be requested.
 #[must_use]
 pub const fn promise_of(semantic: Semantic) -> &'static str {
     match semantic {
@@ -136,7 +146,8 @@ pub const fn promise_of(semantic: Semantic) -> &'static str {
     }
 }
 
-/// One test for each promise, on a subject that the expression makes anew for each.
+/// Declares one test for each promise. The expression is evaluated for each, and creates the
+/// subject.
 ///
 /// See the [module](crate::conformance).
 #[macro_export]
@@ -223,27 +234,28 @@ macro_rules! conformance_tests {
     };
 }
 
-/// What tests one promise. Panics if the subject breaks it.
+/// The test of one promise. Panics if the subject breaks the promise.
 pub type Promise = fn(&dyn Subject);
 
-/// All promises by name, in the order of [`transport`](crate::transport): for harnesses of other kinds than the macro's.
+/// Returns all promises by name, in the order of [`transport`](crate::transport), for harnesses
+/// other than the macro's.
 #[must_use]
 pub fn promises() -> Vec<(&'static str, Promise)> {
     crate::conformance_tests!(@promises list).to_vec()
 }
 
-/// How long a test may take before it counts as stuck; three times as long for a slow subject, of
-/// which every request is interrupted in every way. Says nothing about speed.
+/// The time after which a test counts as stuck. A slow subject, of which every request is
+/// interrupted in every way, gets three times as much. Not a statement about speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Tests one promise.
 ///
 /// # Panics
-/// If the subject breaks it.
+/// If the subject breaks the promise.
 pub fn hold(subject: impl Subject + 'static, promise: Promise) {
     let (done, end) = mpsc::channel::<()>();
     let patience = PATIENCE * subject.slowness().min(3);
-    // In a thread of its own, which is left behind if it is stuck.
+    // Runs in a separate thread, which is abandoned if it is stuck.
     let name = thread::current().name().unwrap_or("promise").to_owned();
     let test = thread::Builder::new().name(name).spawn(move || {
         let _done = done;
@@ -251,14 +263,14 @@ pub fn hold(subject: impl Subject + 'static, promise: Promise) {
     });
     let test = test.expect("a thread");
     if end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-        panic!("no end in {patience:?}: somebody was not woken");
+        panic!("no end in {patience:?}: a blocked handle was not woken");
     }
     if let Err(broken) = test.join() {
         panic::resume_unwind(broken);
     }
 }
 
-/// `len` bytes that only this number gives; from 8 bytes on they also say the number.
+/// Returns `len` bytes that no other number gives. From 8 bytes on they also contain the number.
 #[must_use]
 pub fn content(number: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -269,30 +281,30 @@ pub fn content(number: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// The number that [`content`] of at least 8 bytes was made from.
+/// Returns the number that [`content`] of at least 8 bytes was made from.
 ///
 /// # Panics
-/// If a byte of it changed.
+/// If a byte of the content changed.
 #[must_use]
 pub fn number_in(bytes: &[u8]) -> u64 {
     let head = bytes.first_chunk().expect("at least 8 bytes");
     let number = u64::from_le_bytes(*head);
     assert!(
         bytes == content(number, bytes.len()),
-        "the content of message {number}, {} bytes, changed on its way",
+        "the content of message {number} ({} bytes) changed in transit",
         bytes.len()
     );
     number
 }
 
-/// How many rounds to go where `usual` are gone with a fast transport: at least as many as there are cases that rounds
-/// take in turn.
+/// Returns the number of rounds, where a fast transport has `usual` rounds. It is at least the
+/// number of cases that rounds take in rotation.
 fn rounds(subject: &dyn Subject, usual: u32) -> u32 {
     const CASES: u32 = 6;
     (usual / subject.slowness().max(1)).max(CASES.min(usual))
 }
 
-/// How many random walks to go where `usual` are gone with a fast transport.
+/// Returns the number of random walks, where a fast transport has `usual` walks.
 fn walks(subject: &dyn Subject, usual: u64) -> u64 {
     (usual / u64::from(subject.slowness().max(1))).max(2)
 }
@@ -300,7 +312,7 @@ fn walks(subject: &dyn Subject, usual: u64) -> u64 {
 const INLINE: u32 = 100;
 const LARGEST: u32 = 20_000;
 
-/// A queue of `capacity` messages, with memory for as many of the largest.
+/// The settings of a queue of `capacity` messages, with memory for as many of the largest.
 fn settings(capacity: u32) -> QueueSettings {
     QueueSettings {
         capacity,
@@ -315,7 +327,7 @@ fn settings(capacity: u32) -> QueueSettings {
     }
 }
 
-/// One queue, removed after its test.
+/// One queue, removed at the end of its test.
 struct Trial<'s> {
     subject: &'s dyn Subject,
     name: Name,
@@ -340,7 +352,7 @@ impl<'s> Trial<'s> {
         ByteQueue::over(queue.expect("a queue of that name is new"))
     }
 
-    /// The queue, opened once more.
+    /// Opens the queue once more.
     fn open(&self) -> ByteQueue {
         let request = OpenRequest {
             mode: OpenMode::Open,
@@ -355,7 +367,8 @@ impl<'s> Trial<'s> {
         removed.expect("the queue is ours to remove")
     }
 
-    /// Held by a test's threads: one that panics takes the queue from the others, who might wait for it for ever.
+    /// Held by a test's threads: a thread that panics removes the queue, so that the others do not
+    /// wait for ever.
     fn alarm(&self) -> Alarm<'_> {
         Alarm(self)
     }

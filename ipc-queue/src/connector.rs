@@ -1,8 +1,9 @@
-//! Opening queues by address, whatever their transport.
+//! Opens queues of any transport by address.
 //!
-//! The transports of this crate are known; those of other crates [`register`] a [`Connector`] for their scheme, once in a
-//! program, and every address with that scheme is theirs from then on. So a program names its transports in one line,
-//! and moves from one to the other by its addresses alone.
+//! The transports of this crate are built in. Another crate [`register`]s a [`Connector`] for its
+//! scheme, once per program; from then on, every address with that scheme belongs to its transport.
+//! So a program names its transports in one line, and changes between them by changing addresses
+//! only.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -25,16 +26,17 @@ use crate::transport::{OpenRequest, Transport};
 #[cfg(target_os = "linux")]
 use crate::unix::UnixQueue;
 
-/// Opens and removes the queues of one scheme, for a transport that lives in a crate of its own.
+/// Opens and removes the queues of one scheme, for a transport in another crate.
 pub trait Connector: Debug + Send + Sync {
-    /// Opens the queue, or creates it, as `request` says. `rest` is what follows `SCHEME:` in its address.
+    /// Opens the queue, or creates it, as `request` says. `rest` is the part of its address after
+    /// `SCHEME:`.
     ///
     /// # Errors
-    /// [`QueueError::Address`] for a `rest` that makes no sense, `NotFound`, `Exists`, `SettingsDiffer` and
-    /// `PayloadDiffers` as for any queue, `Transport` for the transport's own trouble.
+    /// [`QueueError::Address`] for a malformed `rest`; `NotFound`, `Exists`, `SettingsDiffer` and
+    /// `PayloadDiffers` as for any queue; `Transport` for the transport's own failures.
     fn open(&self, rest: &str, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError>;
 
-    /// Removes the queue with everything in it; `Ok(false)` if there was none.
+    /// Removes the queue with all its messages. `Ok(false)` if there was none.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -45,13 +47,14 @@ type Connectors = BTreeMap<String, Arc<dyn Connector>>;
 
 static CONNECTORS: LazyLock<RwLock<Connectors>> = LazyLock::new(RwLock::default);
 
-/// Lets `connector` open what begins with `scheme:`, in this process. A later one for the same scheme takes its place.
+/// Makes `connector` open the addresses that begin with `scheme:`, in this process. A later
+/// connector for the same scheme replaces it.
 ///
 /// # Panics
-/// If the scheme is one of this crate's own, or no scheme: `[a-z][a-z0-9+.-]*`.
+/// If the scheme is one of this crate's own, or not a valid scheme (`[a-z][a-z0-9+.-]*`).
 ///
 /// # Examples
-/// A crate for a transport offers a function that says this for its users:
+/// The crate of a transport offers a function with this call:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -77,17 +80,20 @@ static CONNECTORS: LazyLock<RwLock<Connectors>> = LazyLock::new(RwLock::default)
 pub fn register(scheme: &str, connector: Arc<dyn Connector>) {
     assert!(
         !BUILT_IN.contains(&scheme),
-        "{scheme}: is a transport of ipc-queue's own"
+        "the scheme {scheme:?} cannot be registered: it is one of ipc-queue's own"
     );
-    assert!(is_scheme(scheme), "{scheme:?} is no scheme of an address");
+    assert!(
+        is_scheme(scheme),
+        "invalid scheme {scheme:?}: it must match [a-z][a-z0-9+.-]*"
+    );
     let mut connectors = CONNECTORS.write().unwrap_or_else(PoisonError::into_inner);
     connectors.insert(scheme.to_owned(), connector);
 }
 
-/// Removes the queue at `address` with everything in it. `Ok(false)` if there was none.
+/// Removes the queue at `address` with all its messages. `Ok(false)` if there was none.
 ///
 /// # Errors
-/// [`ControlError`]: the queue was not removed, or whether it was is unknown.
+/// [`ControlError`]: the queue was not removed, or the outcome is unknown.
 pub fn remove(address: impl ToAddress) -> Result<bool, ControlError> {
     let address = address.to_address().map_err(|error| {
         let named = match &error {
@@ -110,7 +116,7 @@ pub fn remove(address: impl ToAddress) -> Result<bool, ControlError> {
     }
 }
 
-/// Opens whatever the address names.
+/// Opens the queue at an address.
 pub(crate) fn open(
     address: &Address,
     request: &OpenRequest,
@@ -133,7 +139,7 @@ fn connector(address: &Address, scheme: &str) -> Result<Arc<dyn Connector>, Queu
         QueueError::Address {
             address: without_secrets(&address.to_string()),
             reason: format!(
-                "there is no transport {scheme:?}; known are {}, and others when their crates were registered",
+                "unknown transport {scheme:?} (available: {}); register the connector of its crate",
                 known.join(", ")
             ),
         }
@@ -223,7 +229,7 @@ mod tests {
     #[test]
     fn an_unknown_scheme_is_named_with_those_that_are_known() {
         let error = Queue::<u32>::open("ftp:jobs").unwrap_err().to_string();
-        for part in ["ftp:jobs", "no transport \"ftp\"", "local", "shm"] {
+        for part in ["ftp:jobs", "unknown transport \"ftp\"", "local", "shm"] {
             assert!(error.contains(part), "{error}");
         }
         assert!(remove("ftp:jobs").is_err());

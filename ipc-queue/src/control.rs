@@ -1,8 +1,7 @@
-//! Errors of control calls: everything that is done with a queue besides sending, receiving and
-//! settling.
+//! Errors of control calls: all calls on a queue except sending, receiving and settling.
 //!
-//! A control call returns `Ok` only if the queue answered. A question that was not answered is an
-//! error that says so, never a zero or an empty list.
+//! A control call returns `Ok` only if the queue answered. A call without an answer is an error,
+//! never a zero or an empty list.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use thiserror::Error;
 use crate::capability::Unsupported;
 use crate::error::{QueueError, SendFailure, Unavailable};
 
-/// A control call that did not happen, or of which the outcome is unknown.
+/// The error of a control call that did not happen, or whose outcome is unknown.
 #[derive(Clone, Debug, Error)]
 #[error("queue {queue:?}: {call}: {failure}")]
 pub struct ControlError {
@@ -27,7 +26,7 @@ pub struct ControlError {
     pub failure: ControlFailure,
 }
 
-/// A control call, as errors name it.
+/// The name of a control call, for errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ControlCall {
@@ -61,7 +60,7 @@ pub enum ControlCall {
     NoteSignal,
     /// [`Transport::forget`](crate::transport::Transport::forget).
     Forget,
-    /// Having a queue for oneself, in a [`snapshot`](crate::snapshot).
+    /// Exclusive access to a queue, for a [`snapshot`](crate::snapshot).
     Freeze,
     /// [`remove`](crate::remove()).
     Remove,
@@ -77,13 +76,13 @@ pub enum ControlFailure {
     /// The queue is closed, and this call puts a message into it.
     #[error("the queue is closed and takes no message: reopen it first")]
     Closed,
-    /// The queue is being saved, restored or moved, or that was cut short.
+    /// The queue is being saved, restored or moved, or such an operation was interrupted.
     #[error("the queue is frozen: {reason}")]
     Frozen {
-        /// By what, and what to do.
+        /// The operation, and what to do.
         reason: String,
     },
-    /// The queue cannot be used by this process, or not now.
+    /// This process cannot use the queue, or not now.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The server did not answer.
@@ -91,23 +90,23 @@ pub enum ControlFailure {
     Unreachable {
         /// The request that was not answered.
         request: String,
-        /// How long the call waited for the answer.
+        /// The time that the call waited for the answer.
         waited: Duration,
-        /// What went wrong, in the transport's words.
+        /// The transport's description of the failure.
         reason: String,
-        /// What is known about the effect.
+        /// The known effect of the call.
         outcome: Outcome,
     },
-    /// The server, or the system, refused the call; nothing happened.
+    /// The server or the system refused the call; nothing happened.
     #[error("refused: {reason}")]
     Refused {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
     /// The queue's memory or records contradict themselves.
     #[error("the queue is damaged: {reason}")]
     Damaged {
-        /// What was found.
+        /// The contradiction that was found.
         reason: String,
     },
     /// A copy of a dead letter could not be sent. The dead letter is unchanged.
@@ -118,7 +117,7 @@ pub enum ControlFailure {
     Open(Arc<QueueError>),
 }
 
-/// What is known about the effect of a call that was not answered.
+/// The known effect of a call that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// The request was not sent: nothing happened.
@@ -128,20 +127,20 @@ pub enum Outcome {
 }
 
 impl ControlError {
-    /// Whether the call may have happened although it returned an error.
+    /// Returns whether the call may have happened although it returned an error.
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         let unknown = Outcome::Unknown;
         matches!(&self.failure, ControlFailure::Unreachable { outcome, .. } if *outcome == unknown)
     }
 
-    /// The same error, of another call that made this one.
+    /// Returns the same error, attributed to another call that made this one.
     pub(crate) fn during(mut self, call: ControlCall) -> Self {
         self.call = call;
         self
     }
 
-    /// Why the queue at this address could not be reached or opened, if that is the cause.
+    /// Returns why the queue at this address could not be reached or opened, if that is the cause.
     #[must_use]
     pub fn open_error(&self) -> Option<&QueueError> {
         match &self.failure {
@@ -150,7 +149,8 @@ impl ControlError {
         }
     }
 
-    /// Whether the transport, or the queue as it was created, does not support the call.
+    /// Returns whether the cause is that the transport, or the queue as created, does not support
+    /// the call.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         matches!(self.failure, ControlFailure::Unsupported(_))
@@ -158,7 +158,7 @@ impl ControlError {
 }
 
 impl ControlFailure {
-    /// The error of `call` on `queue`.
+    /// Returns the error of `call` on `queue`.
     #[must_use]
     pub fn of(self, queue: impl Into<String>, call: ControlCall) -> ControlError {
         ControlError {
@@ -203,7 +203,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotDone => "nothing was changed",
-            Self::Unknown => "whether it happened is unknown, so ask again",
+            Self::Unknown => "the outcome is unknown, so check it",
         })
     }
 }

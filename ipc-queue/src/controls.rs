@@ -1,4 +1,4 @@
-//! The control calls of a queue, the same for the typed queue and the queue of bytes.
+//! The control calls, shared by the typed queue and the queue of bytes.
 
 /// Gives a queue its control calls. The type has `fn transport(&self) -> &Arc<dyn Transport>`.
 macro_rules! controls {
@@ -10,7 +10,7 @@ macro_rules! controls {
                 self.transport().settings()
             }
 
-            /// Returns counters since the queue was created, and what it holds now.
+            /// Returns the counters since the queue was created, and its present contents.
             ///
             /// # Errors
             /// [`ControlError`].
@@ -18,8 +18,8 @@ macro_rules! controls {
                 self.transport().stats()
             }
 
-            /// Returns the number of messages in the queue that are not dead letters: those that
-            /// wait, that are delayed, and that receivers hold. It may change at any time.
+            /// Returns the number of messages in the queue that are not dead letters: waiting,
+            /// delayed, and held by receivers. It may change at any time.
             ///
             /// # Errors
             /// [`ControlError`].
@@ -35,12 +35,12 @@ macro_rules! controls {
                 self.len().map(|messages| messages == 0)
             }
 
-            /// Closes the queue: it takes no more messages, and what is in it is still delivered.
+            /// Closes the queue. It takes no more messages, and those in it are still delivered.
             /// Wakes all blocked calls.
             ///
             /// # Errors
-            /// [`ControlError`], as every call below: it did not happen, or whether it did is
-            /// unknown.
+            /// [`ControlError`], as for every call below: the call did not happen, or its outcome
+            /// is unknown.
             pub fn close(&self) -> Result<(), ControlError> {
                 self.transport().close()
             }
@@ -61,8 +61,8 @@ macro_rules! controls {
                 self.transport().is_closed()
             }
 
-            /// Delivers nothing more until [`resume`](Self::resume). What was delivered can be
-            /// settled, and sending goes on. The queue stays paused when all processes are gone.
+            /// Stops delivery until [`resume`](Self::resume). Delivered messages can be settled,
+            /// and sending goes on. The queue stays paused after all processes have detached.
             ///
             /// # Errors
             /// [`ControlError`]; its cause is `Unsupported` if the transport can't pause.
@@ -70,7 +70,7 @@ macro_rules! controls {
                 self.transport().pause()
             }
 
-            /// Delivers again.
+            /// Resumes delivery.
             ///
             /// # Errors
             /// As [`pause`](Self::pause).
@@ -86,8 +86,8 @@ macro_rules! controls {
                 self.transport().is_paused()
             }
 
-            /// Drops all messages that wait to be delivered, delayed ones included, and returns
-            /// their number. Messages that a receiver holds and dead letters stay.
+            /// Drops all messages that wait to be delivered, including delayed ones, and returns
+            /// their number. Leased messages and dead letters stay.
             ///
             /// # Errors
             /// [`ControlError`]; its cause is `Unsupported` if the transport can't purge.
@@ -95,8 +95,8 @@ macro_rules! controls {
                 self.transport().purge()
             }
 
-            /// Closes the queue, then waits as told until every message in it is settled. Dead
-            /// letters stay.
+            /// Closes the queue, then waits as `wait` says until every message in it is settled.
+            /// Dead letters stay.
             ///
             /// # Errors
             /// [`DrainError::TimedOut`] says how many messages are left.
@@ -104,16 +104,16 @@ macro_rules! controls {
                 self.transport().drain(wait)
             }
 
-            /// Returns the present leases: which process holds which message.
+            /// Returns the current leases: which process holds which message.
             ///
             /// # Errors
-            /// [`ControlError`]; its cause is `Unsupported` if the transport can't say.
+            /// [`ControlError`]; its cause is `Unsupported` if the transport cannot list leases.
             pub fn leases(&self) -> Result<Vec<Holding>, ControlError> {
                 self.transport().holdings()
             }
 
-            /// Makes a dead letter an ordinary message again, in its own place, so also in a full
-            /// queue. `Ok(false)`: there is no such dead letter any more.
+            /// Makes a dead letter an ordinary message again, in place, so it works on a full queue
+            /// too. `Ok(false)`: this dead letter no longer exists.
             ///
             /// # Errors
             /// [`ControlError`].
@@ -121,7 +121,7 @@ macro_rules! controls {
                 self.transport().requeue(letter)
             }
 
-            /// Drops a dead letter. `Ok(false)`: there is no such dead letter any more.
+            /// Drops a dead letter. `Ok(false)`: this dead letter no longer exists.
             ///
             /// # Errors
             /// [`ControlError`].

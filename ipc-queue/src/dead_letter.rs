@@ -1,44 +1,46 @@
-//! Messages that will not be delivered any more, and why.
+//! Messages that are no longer delivered, and the reasons.
 
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A message past its attempt limit, or buried, with its payload: bytes, or what a typed queue
-/// [decodes](crate::Queue::dead_letters).
+/// A message that was buried or is past its attempt limit, with its payload: bytes, or the value
+/// that a typed queue [decodes](crate::Queue::dead_letters).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter<P = Vec<u8>> {
-    /// What to call it when requeueing or discarding it.
+    /// The letter's id, for requeueing or discarding it.
     pub id: DeadLetterId,
-    /// Which message it was.
+    /// The message's id.
     pub message: MessageId,
-    /// What it was for.
+    /// The message's kind.
     pub kind: Kind,
-    /// When it was sent.
+    /// The time when it was sent.
     pub sent_at: Timestamp,
-    /// How often it was delivered.
+    /// The number of its deliveries.
     pub attempts: u8,
-    /// How the last delivery ended.
+    /// The end of the last delivery.
     pub reason: DeadReason,
-    /// How many deliveries were given back.
+    /// The number of nacks.
     pub nacks: u8,
-    /// How many ended with the lease.
+    /// The number of deliveries that ended because the lease expired.
     pub expiries: u8,
-    /// How many ended with the receiver's death.
+    /// The number of deliveries that ended with the receiver's death.
     pub crashes: u8,
-    /// The process that had it last, by its number in its own PID namespace; `None` if that is not known.
+    /// The process that had it last, by its pid in its own PID namespace. `None` if that is
+    /// unknown.
     pub last_worker: Option<u32>,
-    /// The signal that ended that process, if whoever started it [said so](crate::transport::Transport::note_signal).
+    /// The signal that ended that process, if its parent [reported
+    /// it](crate::transport::Transport::note_signal).
     pub signal: Option<u8>,
-    /// What the last nack or the burial said went wrong; empty if nothing was said.
+    /// The reason given with the last nack or the burial. Empty if none was given.
     pub error: String,
-    /// Its headers.
+    /// The message's headers.
     pub headers: Headers,
-    /// Its payload.
+    /// The message's payload.
     pub payload: P,
 }
 
 impl<P> DeadLetter<P> {
-    /// The same with its payload changed.
+    /// Returns the same letter with its payload converted.
     pub(crate) fn map<Q>(self, change: impl FnOnce(P) -> Q) -> DeadLetter<Q> {
         DeadLetter {
             id: self.id,
@@ -59,35 +61,35 @@ impl<P> DeadLetter<P> {
     }
 }
 
-/// Names a dead letter while it is one.
+/// Identifies a dead letter, until it is requeued or discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeadLetterId(pub(crate) u64, pub(crate) u64);
 
 impl DeadLetterId {
-    /// The id that a transport knows by these two numbers.
+    /// Creates the id from the two numbers that its transport uses.
     #[must_use]
     pub const fn new(place: u64, version: u64) -> Self {
         Self(place, version)
     }
 
-    /// The two numbers.
+    /// Returns the two numbers.
     #[must_use]
     pub const fn parts(self) -> (u64, u64) {
         (self.0, self.1)
     }
 }
 
-/// How a dead letter's last delivery ended.
+/// The end of a dead letter's last delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeadReason {
-    /// It was given back once too often.
+    /// It was nacked, and a limit was reached.
     Nacked,
-    /// Its lease expired once too often.
+    /// Its lease expired, and a limit was reached.
     Expired,
-    /// Its receiver died once too often.
+    /// Its receiver died, and a limit was reached.
     Crashed,
-    /// Its receiver buried it.
+    /// The receiver buried it.
     Buried,
     /// The record was lost in a crash.
     Unknown,

@@ -15,10 +15,10 @@ use crate::settling::settling;
 use crate::shm::{Freed, ShmDelivery};
 use crate::transport::Settle;
 
-/// A received message, until it is settled. Dropped unsettled, it is given back: a nack.
+/// A received message, until it is settled. Dropping it unsettled is a nack.
 ///
-/// The payload is read where the sender wrote it, if the transport shares memory. It stays valid while the
-/// delivery exists, also after its lease was lost.
+/// If the transport shares memory, the payload is read where the sender wrote it. The payload stays
+/// valid while the delivery exists, even after its lease was lost.
 #[derive(Debug)]
 #[must_use = "dropped without `ack` the message is delivered again"]
 pub struct ByteDelivery<'a>(Inner<'a>);
@@ -30,36 +30,38 @@ enum Inner<'a> {
     Port(Box<PortDelivery>, PhantomData<&'a ()>),
 }
 
-/// What is known of a delivered message besides its payload.
+/// Everything known about a delivered message except its payload and its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// What it is for.
+    /// The message's kind.
     pub kind: Kind,
-    /// Which one it is.
+    /// The message's id.
     pub id: MessageId,
-    /// When it was sent.
+    /// The time when it was sent.
     pub sent_at: Timestamp,
-    /// Which attempt this is, counted from 1. Snoozed deliveries are not attempts; requeueing counts anew.
+    /// The number of this attempt, counted from 1. Snoozed deliveries do not count, and requeueing
+    /// starts again at 1.
     pub attempt: u8,
-    /// A number that grows from each delivery of the message to the next, snoozed and requeued ones included. Not
-    /// consecutive.
+    /// A number that grows with each delivery of the message, including snoozed and requeued ones.
+    /// Not consecutive.
     pub delivery: u64,
 }
 
-/// Names one delivery of one message, for fencing: whoever writes a result downstream passes it along, and the store
-/// refuses what bears a smaller token than it has seen for the message. So a worker that lost its lease and goes on
-/// can't overwrite what its successor wrote.
+/// A fencing token: identifies one delivery of one message. A worker passes it along with a result
+/// that it writes downstream. The store refuses a token smaller than the largest it has seen for
+/// that message. So a worker that lost its lease and goes on cannot overwrite what its successor
+/// wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token {
     /// The queue's number: [`Transport::id`](crate::transport::Transport::id).
     pub queue: u64,
-    /// Which message.
+    /// The message's id.
     pub message: MessageId,
-    /// Which delivery of it; grows from one to the next: [`About::delivery`].
+    /// The number of its delivery, which grows with each: [`About::delivery`].
     pub delivery: u64,
 }
 
-/// How a delivery is given back: when it is to come again, and what went wrong.
+/// The options of a nack: the delay before the next delivery, and the reason.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,18 +83,19 @@ pub struct Nack<'r> {
 }
 
 impl<'r> Nack<'r> {
-    /// As the queue's [`Backoff`](ipc_proto::Backoff) says, and without a reason.
+    /// Creates a nack with the delay of the queue's [`Backoff`](ipc_proto::Backoff), without a
+    /// reason.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// After this delay, in whole milliseconds, rounded up; zero: at once.
+    /// Sets the delay, rounded up to whole milliseconds. Zero: at once.
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
         self
     }
 
-    /// With what went wrong. The dead letter keeps the last reason, up to
+    /// Sets the reason. The dead letter keeps the last reason, up to
     /// [`MAX_REASON_BYTES`](crate::transport::MAX_REASON_BYTES).
     pub fn reason(mut self, reason: &'r str) -> Self {
         self.reason = reason;
@@ -124,7 +127,7 @@ impl<'a> From<ShmDelivery<'a>> for ByteDelivery<'a> {
 }
 
 impl<'a> ByteDelivery<'a> {
-    /// What it says.
+    /// Returns the payload.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -135,7 +138,7 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// The headers of its message.
+    /// Returns the headers of the message.
     #[must_use]
     pub fn headers(&self) -> Headers {
         match &self.0 {
@@ -145,8 +148,8 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// Checks that what was read of the payload so far was what was sent. In shared memory it is not
-    /// if the queue's file was truncated meanwhile. Settling reports that too.
+    /// Checks that the payload bytes read so far are those that were sent. In shared memory they
+    /// are not if the queue's file was truncated meanwhile. Settling reports that too.
     ///
     /// # Errors
     /// [`Unavailable::Truncated`](crate::Unavailable::Truncated).
@@ -165,7 +168,7 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// The queue's address, without credentials, for errors.
+    /// Returns the queue's address, without credentials, for errors.
     #[cold]
     pub(crate) fn queue(&self) -> String {
         match &self.0 {
@@ -180,7 +183,7 @@ impl<'a> ByteDelivery<'a> {
         failure.of(self.queue(), self.id())
     }
 
-    /// What else is known of it.
+    /// Returns everything known about the message except its payload and its headers.
     #[must_use]
     pub fn about(&self) -> About {
         match &self.0 {
@@ -190,7 +193,7 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// What it is for.
+    /// Returns the kind of the message.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match &self.0 {
@@ -200,13 +203,13 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// Which message it is; the same at every redelivery.
+    /// Returns the message's id, the same at every delivery.
     #[must_use]
     pub fn id(&self) -> MessageId {
         self.about().id
     }
 
-    /// How often it was delivered, this time included.
+    /// Returns the number of this attempt, counted from 1.
     #[must_use]
     pub fn attempt(&self) -> u8 {
         match &self.0 {
@@ -216,7 +219,7 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// What fences off those who had the message before.
+    /// Returns the fencing token of this delivery.
     #[must_use]
     pub fn token(&self) -> Token {
         match &self.0 {
@@ -230,7 +233,8 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a lease time-out.
+    /// Renews the lease: it ends no earlier than `by` from now. Has no effect on queues without a
+    /// lease time-out.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -245,8 +249,8 @@ impl<'a> ByteDelivery<'a> {
         }
     }
 
-    /// The same delivery without a borrow of its receiver, to be kept in another thread, or longer
-    /// than its receiver. In shared memory the payload stays where it is.
+    /// Returns the same delivery without a borrow of its receiver. It can be kept in another
+    /// thread, or outlive its receiver. In shared memory the payload is not copied.
     #[must_use = "dropped without `ack` the message is delivered again"]
     pub fn into_owned(self) -> OwnedByteDelivery {
         OwnedByteDelivery::new(match self.0 {
@@ -256,7 +260,8 @@ impl<'a> ByteDelivery<'a> {
         })
     }
 
-    /// By reference until the end: a copy of a delivery just made would wait for its parts to be written.
+    /// Settles by reference as long as possible: a copy of a fresh delivery would stall until its
+    /// parts are written.
     #[inline]
     pub(crate) fn settle(mut self, how: Settle<'_>) -> Result<(), SettleError> {
         match &mut self.0 {
@@ -274,7 +279,7 @@ impl<'a> ByteDelivery<'a> {
 
 settling!(['a] ByteDelivery<'a>);
 
-/// Acknowledges all of them. Where memory is shared, several are counted and notified together.
+/// Acknowledges all of them. In shared memory, several are counted and notified together.
 pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {

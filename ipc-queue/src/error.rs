@@ -1,7 +1,7 @@
 //! The errors of queues: one type per operation.
 //!
-//! An *error* names the queue and, for sends, returns the message. A *failure* inside it is the cause.
-//! Operations that give up when there is no room, or no message, have an error of their own: so
+//! An *error* names the queue and, for sends, returns the message. A *failure* inside it is the
+//! cause. Operations that give up when there is no room, or no message, have a separate error. So
 //! [`send`](crate::Sender::send) cannot return `Full`, and [`recv`](crate::Receiver::recv) cannot
 //! return `Empty`.
 

@@ -1,8 +1,8 @@
 //! Iterators over what a receiver receives.
 //!
 //! They end when the queue is closed and drained, and at a `Shutdown`. A message that can't be read
-//! is skipped: it has returned to the queue. Any other error ends the iterator too, is logged through
-//! `tracing`, and can be asked for with `error`.
+//! is skipped: it has returned to the queue. Any other error ends the iterator too, is logged
+//! through `tracing`, and can be asked for with `error`.
 
 use serde::de::DeserializeOwned;
 
@@ -34,7 +34,7 @@ pub struct IntoIter<R> {
     end: End,
 }
 
-/// Why an iterator ended.
+/// The reason why an iterator ended.
 #[derive(Debug, Default)]
 struct End(Option<TryRecvError>);
 
@@ -69,13 +69,13 @@ impl End {
     }
 }
 
-/// What all three iterators can tell.
+/// Gives an iterator the accessor of its error.
 macro_rules! ended {
     ([$($generics:tt)*] $iterator:ty) => {
         impl<$($generics)*> $iterator {
-            /// The error that ended the iterator; `None` while it goes on, and when the queue was
-            /// closed and drained, or had nothing more for [`try_iter`](Receiver::try_iter), or a
-            /// `Shutdown` came.
+            /// Returns the error that ended the iterator. `None` while it goes on, and after an end
+            /// without an error: the queue was closed and drained, had nothing more for
+            /// [`try_iter`](Receiver::try_iter), or a `Shutdown` was received.
             #[must_use]
             pub fn error(&self) -> Option<&RecvError> {
                 self.end.error()

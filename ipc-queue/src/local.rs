@@ -1,9 +1,11 @@
 //! The `local` transport: a queue among the threads of one process.
 //!
-//! Everything is in one table (`local/table.rs`) under a mutex, which no thread holds while it waits; whoever waits
-//! for a message or for a place sleeps on a condition variable. Threads do not die alone, so there is nothing to
-//! recover; a thread that panics drops its deliveries, and a dropped delivery is a nack.
-//! For tests, for one-process set-ups of programs that can also run over shared memory, and as the
+//! Everything is in one table (`local/table.rs`) under a mutex, which no thread holds while it
+//! waits. A thread that waits for a message or for a place sleeps on a condition variable. Threads
+//! do not die alone, so there is nothing to recover. A thread that panics drops its deliveries, and
+//! a dropped delivery is a nack.
+//!
+//! For tests, for programs that run in one process but can also run over shared memory, and as the
 //! shortest complete transport to read.
 
 mod door;
@@ -34,7 +36,7 @@ use crate::transport::{
 use door::{LocalHeld, Side};
 use table::{Lack, Life, Table, Wake};
 
-/// A queue among threads.
+/// A queue among the threads of this process.
 #[derive(Clone, Debug)]
 pub struct LocalQueue {
     shared: Arc<Shared>,
@@ -47,13 +49,13 @@ struct Shared {
     settings: QueueSettings,
     payload: String,
     table: Mutex<Table>,
-    /// For receivers: a message is ready, or the queue came to an end.
+    /// For receivers: a message is ready, or the queue was closed or removed.
     items: Condvar,
-    /// For senders: a place is free, or the queue came to an end.
+    /// For senders: a place is free, or the queue was closed or removed.
     room: Condvar,
-    /// How often anybody was to be woken. Changed under the table's lock.
+    /// The number of wakes. Changed under the table's lock.
     changes: AtomicU32,
-    /// Who listens for items, for room, without sleeping.
+    /// The async waiters for messages, and those for places.
     listeners: [Arc<Listeners>; 2],
 }
 
@@ -61,11 +63,11 @@ struct Shared {
 struct LocalSender {
     shared: Arc<Shared>,
     id: SenderId,
-    /// The next message's.
+    /// The sequence number of the next message.
     sequence: Cell<u64>,
 }
 
-/// A place lent to a sender.
+/// A place that is lent to a sender.
 #[derive(Debug)]
 struct LocalPlace<'a> {
     sender: &'a LocalSender,
@@ -75,7 +77,7 @@ struct LocalPlace<'a> {
 #[derive(Debug)]
 struct LocalReceiver {
     shared: Arc<Shared>,
-    /// Tells its deliveries from those of other receivers.
+    /// Distinguishes the deliveries of this receiver from those of others.
     id: u64,
 }
 
@@ -91,7 +93,7 @@ impl LocalQueue {
     /// Opens or creates the queue `name` of this process.
     ///
     /// # Errors
-    /// [`QueueError`] when it must not exist and does, or the other way round, or differs.
+    /// [`QueueError`] if the queue exists and must not, does not exist and must, or differs.
     pub fn open(name: &Name, request: &OpenRequest) -> Result<Self, QueueError> {
         request.settings.validate()?;
         let mut queues = registry();
@@ -121,7 +123,7 @@ impl LocalQueue {
         Ok(Self { shared })
     }
 
-    /// Removes the queue `name`; `false` if there was none.
+    /// Removes the queue `name`. `false` if there was none.
     #[must_use]
     pub fn remove(name: &Name) -> bool {
         let Some(shared) = registry().remove(name) else {
@@ -135,7 +137,7 @@ impl LocalQueue {
 }
 
 impl LocalQueue {
-    /// The table, unless the queue was removed.
+    /// Returns the table, unless the queue was removed.
     fn usable(&self, call: ControlCall) -> Result<MutexGuard<'_, Table>, ControlError> {
         let table = self.shared.table();
         if table.life == Life::Removed {
@@ -335,7 +337,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Wakes whom it may concern, if they sleep: waking costs a system call.
+    /// Wakes the sleepers that a change concerns. Does nothing if none sleeps, because a wake costs
+    /// a system call.
     fn wake(&self, table: &Table, wake: Wake) {
         if wake != Wake::Nobody {
             self.changes.fetch_add(1, Ordering::SeqCst);
@@ -352,7 +355,7 @@ impl Shared {
         }
     }
 
-    /// Sleeps until a message may be ready, or until then.
+    /// Sleeps until a message may be ready, or until `until`.
     fn sleep_for_item<'t>(
         &self,
         mut table: MutexGuard<'t, Table>,
@@ -364,7 +367,7 @@ impl Shared {
         table
     }
 
-    /// Sleeps until a place may be free, or until then.
+    /// Sleeps until a place may be free, or until `until`.
     fn sleep_for_room<'t>(
         &self,
         mut table: MutexGuard<'t, Table>,
@@ -392,7 +395,7 @@ fn sleep<'t>(
     }
 }
 
-/// Until when to wait, or `None`: for ever. `Err`: no longer.
+/// Returns the end of the wait; `None`: without a limit. `Err`: the time is up.
 fn time_left(wait: Wait, started: Instant) -> Result<Option<Instant>, TimeUp> {
     let now = Instant::now();
     match wait {
@@ -409,7 +412,7 @@ enum TimeUp {
 }
 
 impl TimeUp {
-    /// How long it was waited; `None`: not at all.
+    /// Returns how long the caller waited. `None`: it did not wait.
     fn waited(self) -> Option<Duration> {
         match self {
             Self::AtOnce => None,

@@ -1,8 +1,10 @@
-//! A queue's figures for the `metrics` facade, under OpenTelemetry's messaging names where there are such.
+//! A queue's figures for the `metrics` facade, under OpenTelemetry's messaging names where these
+//! exist.
 //!
-//! Pulled: the counters lie in the queue and are the same for all of its processes, so whoever publishes them, publishes
-//! what all did, also those that are dead; let one process do it. Nothing is added to what a message costs.
-//! For that reason `messaging.client.operation.duration` is not there: nobody takes the time of a send.
+//! Figures are pulled: the counters are in the queue and shared by all its processes. So one
+//! process publishes the work of all, including processes that are dead; let only one do it. A
+//! message costs no more because of it. For the same reason there is no
+//! `messaging.client.operation.duration`: sends are not timed.
 
 use std::fmt;
 use std::io;
@@ -16,21 +18,23 @@ use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use crate::stats::QueueStats;
 use crate::transport::Transport;
 
-/// Messages sent; `error.type` says why those were not that were refused. OpenTelemetry's.
+/// Messages sent. Refused ones have the label `error.type` with the reason. OpenTelemetry's name.
 pub const SENT: &str = "messaging.client.sent.messages";
-/// Deliveries, redeliveries included. OpenTelemetry's.
+/// Deliveries, including redeliveries. OpenTelemetry's name.
 pub const CONSUMED: &str = "messaging.client.consumed.messages";
 /// Bytes of payloads, by `messaging.operation.name`.
 pub const BYTES: &str = "ipc.queue.bytes";
-/// Deliveries that were not their message's first.
+/// Deliveries other than the first of their message.
 pub const REDELIVERED: &str = "ipc.queue.redelivered.messages";
 /// Deliveries that ended, by `ipc.outcome`: `ack`, `nack`, `bury`, `expiry`, `crash`.
 pub const ENDED: &str = "ipc.queue.ended.deliveries";
-/// Messages that nobody got, by `ipc.reason`: `expired`, `purged`, `overflowed`, `duplicate`.
+/// Messages dropped before they were received, by `ipc.reason`: `expired`, `purged`, `overflowed`,
+/// `duplicate`.
 pub const DROPPED: &str = "ipc.queue.dropped.messages";
 /// Settlements that came after the lease was lost.
 pub const LATE: &str = "ipc.queue.late.settlements";
-/// Messages in the queue now, by `ipc.state`: `ready`, `writing`, `leased`, `delayed`, `dead`, `quarantined`.
+/// Messages in the queue now, by `ipc.state`: `ready`, `writing`, `leased`, `delayed`, `dead`,
+/// `quarantined`.
 pub const MESSAGES: &str = "ipc.queue.messages";
 /// Processes attached now.
 pub const PARTICIPANTS: &str = "ipc.queue.participants";
@@ -38,7 +42,7 @@ pub const PARTICIPANTS: &str = "ipc.queue.participants";
 /// Reports left out because the queue did not answer.
 pub const MISSING: &str = "ipc.queue.missing.reports";
 
-/// Publishes the figures of the queue called `queue` through the recorder that is installed.
+/// Publishes the figures of the queue `queue` through the installed recorder.
 ///
 /// ```
 /// use ipc_queue::{ByteQueue, metrics};
@@ -104,7 +108,7 @@ pub fn publish(queue: &str, stats: &QueueStats) {
     gauge!(PARTICIPANTS, of(&[])).set(stats.participants as f64);
 }
 
-/// Publishes the figures of a queue that answers; counts a report that is missing because it does not.
+/// Publishes the figures of a queue; if the queue does not answer, counts a missing report.
 fn report_once(queue: &str, transport: &dyn Transport) {
     match transport.stats() {
         Ok(stats) => publish(queue, &stats),
@@ -115,21 +119,24 @@ fn report_once(queue: &str, transport: &dyn Transport) {
     }
 }
 
-/// Says what each figure means to the recorder that is installed. Once is enough.
+/// Describes each figure to the installed recorder. Needed only once.
 pub fn describe() {
     describe_counter!(SENT, "Messages sent, and refused");
-    describe_counter!(CONSUMED, "Deliveries, redeliveries included");
+    describe_counter!(CONSUMED, "Deliveries, including redeliveries");
     describe_counter!(BYTES, "Bytes of payloads");
-    describe_counter!(REDELIVERED, "Deliveries not their message's first");
+    describe_counter!(REDELIVERED, "Deliveries other than their message's first");
     describe_counter!(ENDED, "Deliveries that ended, by outcome");
-    describe_counter!(DROPPED, "Messages that nobody got, by reason");
+    describe_counter!(
+        DROPPED,
+        "Messages dropped before they were received, by reason"
+    );
     describe_counter!(LATE, "Settlements after the lease was lost");
     describe_counter!(MISSING, "Reports left out because the queue did not answer");
     describe_gauge!(MESSAGES, "Messages in the queue, by state");
     describe_gauge!(PARTICIPANTS, "Processes attached");
 }
 
-/// Publishes a queue's figures again and again, until dropped; then once more.
+/// Publishes a queue's figures periodically, and once more when it is dropped.
 pub struct Reporter {
     /// Dropped to stop the thread.
     stop: Option<Sender<()>>,
@@ -137,10 +144,10 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Publishes now, and then every so often, from a thread of its own.
+    /// Publishes now and then every `every`, from a separate thread.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If the thread cannot be started.
     pub fn start(queue: &str, transport: Arc<dyn Transport>, every: Duration) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let queue = queue.to_owned();

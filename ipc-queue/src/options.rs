@@ -1,4 +1,4 @@
-//! Opening queues: addresses, settings, and what must hold of a queue that exists.
+//! Opening queues: addresses, settings, and checks against a queue that exists.
 
 use std::any::type_name;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::error::QueueError;
 use crate::queue::Queue;
 use crate::transport::{AttachAs, OpenMode, OpenRequest, Transport};
 
-/// How to open a queue. Settings given here are used to create it; a queue that exists must agree with
-/// them, while those not given may be anything.
+/// Options for opening a queue. The settings given here are used to create the queue. If it exists,
+/// its settings must agree with those given; other settings may have any value.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,133 +40,143 @@ pub struct QueueOptions {
 }
 
 impl QueueOptions {
-    /// Opens or creates, with default settings.
+    /// Creates options that open or create a queue with default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the queue may exist, or must.
+    /// Sets the mode: the queue may exist, must exist, or must not exist.
     pub fn mode(mut self, mode: OpenMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// All settings at once; a queue that exists must agree with every one.
+    /// Sets all settings. An existing queue must agree with every one.
     pub fn settings(mut self, settings: QueueSettings) -> Self {
         self.settings = settings;
         self.given = self.settings.fields().map(|(field, _)| field).to_vec();
         self
     }
 
-    /// How many messages it holds. Default 1,024.
+    /// Sets the number of messages that the queue holds. Default 1,024.
     pub fn capacity(mut self, capacity: u32) -> Self {
         self.settings.capacity = capacity;
         self.given("capacity")
     }
 
-    /// Up to how many bytes travel in the cell itself. Default 192.
+    /// Sets the largest payload, in bytes, that is stored in the cell itself. Default 192.
     pub fn inline_bytes(mut self, bytes: u32) -> Self {
         self.settings.inline_bytes = bytes;
         self.given("inline_bytes")
     }
 
-    /// The largest payload. Default 1 MiB.
+    /// Sets the largest payload, in bytes. Default 1 MiB.
     pub fn max_message_bytes(mut self, bytes: u32) -> Self {
         self.settings.max_message_bytes = bytes;
         self.given("max_message_bytes")
     }
 
-    /// Memory for payloads that do not fit inline. Default 8 MiB.
+    /// Sets the memory for payloads that do not fit inline. Default 8 MiB.
     pub fn pool_bytes(mut self, bytes: u64) -> Self {
         self.settings.pool_bytes = bytes;
         self.given("pool_bytes")
     }
 
-    /// How many attempts a message gets before it becomes a dead letter, whatever ended them. Default 12.
+    /// Sets the number of attempts before a message becomes a dead letter, however they ended.
+    /// Default 12.
     pub fn attempt_limit(mut self, attempts: u8) -> Self {
         self.settings.attempt_limit = attempts;
         self.given("attempt_limit")
     }
 
-    /// How many receivers may die over a message before it becomes a dead letter. Default 5.
+    /// Sets the number of receivers that may die with a message before it becomes a dead letter.
+    /// Default 5.
     pub fn crash_limit(mut self, crashes: u8) -> Self {
         self.settings.crash_limit = crashes;
         self.given("crash_limit")
     }
 
-    /// How many leases of a message may end by time before it becomes a dead letter. Default 2.
+    /// Sets the number of leases that may expire before a message becomes a dead letter. Default 2.
     pub fn expiry_limit(mut self, expiries: u8) -> Self {
         self.settings.expiry_limit = expiries;
         self.given("expiry_limit")
     }
 
-    /// How long a message waits after a nack without a delay of its own, or a dropped delivery. Default: 100 ms, doubled
-    /// with each failure, to at most a minute, each delay shortened at random by up to a half.
+    /// Sets the delay after a nack without a delay of its own, and after a dropped delivery.
+    /// Default: 100 ms, doubled with each failure up to one minute, each delay shortened at random
+    /// by up to half.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self.given("backoff")
     }
 
-    /// How long a receiver may hold a message without settling or extending it. Default: as long as it lives.
+    /// Sets the time that a receiver may hold a message without settling or extending it. Default:
+    /// as long as the receiver lives.
     pub fn lease(mut self, time: Duration) -> Self {
         self.settings.lease = Some(time);
         self.given("lease")
     }
 
-    /// How many processes may be attached at once, those [attached as tools](Self::attach_as_tool)
-    /// not counted. Default 256, at most 503. In shared memory each costs 448 bytes.
+    /// Sets the maximum number of attached processes, except those [attached as
+    /// tools](Self::attach_as_tool). Default 256, at most 503. In shared memory each costs 448
+    /// bytes.
     pub fn max_participants(mut self, processes: u16) -> Self {
         self.settings.max_participants = processes;
         self.given("max_participants")
     }
 
-    /// Whether messages have priorities; then `capacity` and `pool_bytes` hold for each of the four. Default: they
-    /// have none, and [`SendOptions::priority`](crate::SendOptions::priority) is refused.
+    /// Gives messages priorities. `capacity` and `pool_bytes` then apply to each of the four.
+    /// Default: no priorities, and [`SendOptions::priority`](crate::SendOptions::priority) is
+    /// refused.
     pub fn priorities(mut self, priorities: bool) -> Self {
         self.settings.priorities = priorities;
         self.given("priorities")
     }
 
-    /// How long a message waits before it goes before fresh ones of the next higher priority. Default 10 s.
+    /// Sets the aging time: a message that waited this long goes before fresh messages of the next
+    /// higher priority. Default 10 s.
     pub fn aging(mut self, time: Duration) -> Self {
         self.settings.aging = time;
         self.given("aging")
     }
 
-    /// Lets messages have keys, and remembers each for so long: what is sent again with the same key meanwhile is
-    /// not sent twice. Default: no keys, and [`SendOptions::key`](crate::SendOptions::key) is refused.
+    /// Gives messages keys, and remembers each key for `time`. A message that is sent again with a
+    /// remembered key is not sent twice. Default: no keys, and
+    /// [`SendOptions::key`](crate::SendOptions::key) is refused.
     pub fn dedup_window(mut self, time: Duration) -> Self {
         self.settings.dedup_window = Some(time);
         self.given("dedup_window")
     }
 
-    /// How many keys are remembered at once, at least; a power of two. Default 4,096. In shared memory each costs 96 bytes.
+    /// Sets the minimum number of keys that are remembered at once; a power of two. Default 4,096.
+    /// In shared memory each costs 96 bytes.
     ///
-    /// Choose it for the window: at a steady rate of new keys, rate × window. With 10 new keys a second and a window of an
-    /// hour, 36,000, so 65,536. Where there is no place for a key, sending fails as
-    /// [`KeysFull`](crate::SendFailure::KeysFull); [`QueueStats::keys`](crate::QueueStats) says how many are remembered.
-    /// `nats:` keeps as many keys as come.
+    /// Choose it for the window: at a steady rate of new keys, rate × window. With 10 new keys a
+    /// second and a window of one hour that is 36,000, so choose 65,536. If there is no place for a
+    /// key, sending fails as [`KeysFull`](crate::SendFailure::KeysFull).
+    /// [`QueueStats::keys`](crate::QueueStats) is the number of remembered keys. `nats:` has no
+    /// limit.
     pub fn dedup_keys(mut self, keys: u32) -> Self {
         self.settings.dedup_keys = keys;
         self.given("dedup_keys")
     }
 
-    /// Attaches this process as a tool: one that looks or acts for a moment, such as a command. A
-    /// few slots are kept for tools, so it can attach when as many processes are attached as
-    /// `max_participants` allows. Only queues in shared memory make a difference.
+    /// Attaches this process as a tool: a short-lived command, for example. A few participant slots
+    /// are reserved for tools, so a tool can attach when `max_participants` processes are attached.
+    /// Only queues in shared memory make this distinction.
     pub fn attach_as_tool(mut self) -> Self {
         self.attach_as = AttachAs::Tool;
         self
     }
 
-    /// What to call the payload type, instead of its Rust name: `"resize-job/2"`, say.
+    /// Sets the name of the payload type, instead of its Rust name: for example `"resize-job/2"`.
     pub fn type_name(mut self, name: &str) -> Self {
         self.type_name = Some(name.to_owned());
         self
     }
 
-    /// The encoding of a typed queue's payloads. Without it a new queue has the default, and one
-    /// that exists keeps its own.
+    /// Sets the encoding of a typed queue's payloads. Without it, a new queue has the default
+    /// encoding, and an existing queue keeps its encoding.
     ///
     /// ```
     /// use ipc_queue::{Encoding, QueueOptions, Queue};
@@ -188,17 +198,17 @@ impl QueueOptions {
     /// Opens a typed queue.
     ///
     /// # Errors
-    /// [`QueueError`] says what stands in the way.
+    /// [`QueueError`] has the reason.
     pub fn open<T: Serialize + DeserializeOwned>(
         &self,
         address: impl ToAddress,
     ) -> Result<Queue<T>, QueueError> {
-        /// The queue may be removed and created by others meanwhile, more than once.
+        /// Meanwhile other processes may remove and create the queue, more than once.
         const TRIES: usize = 10;
         let address = &address.to_address()?;
         let mut tries = 0;
         loop {
-            // First whatever is there: it has its encoding already.
+            // Tries to open an existing queue first: it has an encoding already.
             if self.mode != OpenMode::Create {
                 match self.open_transport(address, OpenMode::Open, OpenRequest::ANY_PAYLOAD) {
                     Ok(queue) => return self.typed::<T>(address, queue),
@@ -210,14 +220,14 @@ impl QueueOptions {
             let payload = self.payload::<T>(address, encoding)?.to_string();
             tries += 1;
             match self.open_transport(address, self.mode, &payload) {
-                // Created by somebody else just now.
+                // Another process has just created it.
                 Err(QueueError::PayloadDiffers { .. }) if tries < TRIES => {}
                 opened => return self.typed::<T>(address, opened?),
             }
         }
     }
 
-    /// What the payloads of a queue of `T` are called.
+    /// Returns the name of the payloads of a queue of `T`.
     fn payload<T: DeserializeOwned>(
         &self,
         address: &Address,
@@ -236,7 +246,7 @@ impl QueueOptions {
         })
     }
 
-    /// A queue that is open as one of `T`s, if it is one.
+    /// Returns the open queue as a queue of `T`s, if its payloads are `T`s.
     fn typed<T: Serialize + DeserializeOwned>(
         &self,
         address: &Address,
@@ -257,18 +267,18 @@ impl QueueOptions {
     /// Opens a queue of plain bytes.
     ///
     /// # Errors
-    /// [`QueueError`] says what stands in the way.
+    /// [`QueueError`] has the reason.
     pub fn open_bytes(&self, address: impl ToAddress) -> Result<ByteQueue, QueueError> {
         let payload = self.type_name.as_deref().unwrap_or_default();
         self.open_transport(&address.to_address()?, self.mode, payload)
             .map(ByteQueue::over)
     }
 
-    /// Opens an existing queue, whatever the type of its payloads, as one of plain bytes: for
-    /// tools. [`Transport::payload`] says what they are, and [`PayloadName`] reads that.
+    /// Opens an existing queue as one of plain bytes, whatever the type of its payloads: for tools.
+    /// [`Transport::payload`] returns their name, which [`PayloadName`] parses.
     ///
     /// # Errors
-    /// [`QueueError`] says what stands in the way.
+    /// [`QueueError`] has the reason.
     pub fn open_any(&self, address: impl ToAddress) -> Result<ByteQueue, QueueError> {
         self.open_transport(
             &address.to_address()?,
@@ -294,7 +304,8 @@ impl QueueOptions {
         connector::open(address, &request)
     }
 
-    /// `base` with the settings that were given, and a request that insists on these.
+    /// Returns `base` with the settings that were given, and a request that requires these of an
+    /// existing queue.
     #[cfg(target_os = "linux")]
     pub(crate) fn over(&self, base: QueueSettings, payload: &str) -> OpenRequest {
         let mut settings = base;
@@ -317,7 +328,7 @@ impl QueueOptions {
         }
     }
 
-    /// Whether this setting was given.
+    /// Returns whether this setting was given.
     #[cfg(target_os = "linux")]
     pub(crate) fn gives(&self, field: &str) -> bool {
         self.given.contains(&field)
@@ -329,7 +340,7 @@ impl QueueOptions {
     }
 }
 
-/// Whether a queue of what was found can be used as one of what is wanted.
+/// Checks that a queue of `found` payloads can be used as one of `wanted` payloads.
 fn check_payload(name: &str, found: &PayloadName, wanted: &PayloadName) -> Result<(), QueueError> {
     if (found.encoding, &found.type_name) != (wanted.encoding, &wanted.type_name) {
         return Err(QueueError::PayloadDiffers {
@@ -350,8 +361,8 @@ fn check_payload(name: &str, found: &PayloadName, wanted: &PayloadName) -> Resul
     Ok(())
 }
 
-/// `alloc::vec::Vec<app::jobs::Resize>` → `Vec<Resize>`: two programs that define the same type in different
-/// modules mean the same.
+/// Turns `alloc::vec::Vec<app::jobs::Resize>` into `Vec<Resize>`: two programs that define the same
+/// type in different modules mean the same type.
 fn short_type_name<T>() -> String {
     let mut short = String::new();
     let mut word_at = 0;

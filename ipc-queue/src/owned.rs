@@ -1,9 +1,9 @@
 //! Deliveries that borrow nothing: they may be kept across `await` and settled in another thread.
 //!
-//! A delivery from [`recv`](crate::Receiver::recv) borrows its receiver, which belongs to one thread.
-//! These own the right to settle. In shared memory their payload is still read where the sender wrote
-//! it. Dropped unsettled, each returns its message to the queue. So a future that is dropped with a
-//! delivery inside loses nothing.
+//! A delivery from [`recv`](crate::Receiver::recv) borrows its receiver, which belongs to one
+//! thread. These own the right to settle. In shared memory their payload is still read where the
+//! sender wrote it. Dropped unsettled, each returns its message to the queue. So a future that is
+//! dropped with a delivery inside loses nothing.
 
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ impl OwnedByteDelivery {
         self.held.payload()
     }
 
-    /// Checks that what was read of the payload so far was what was sent. In shared memory it is not
-    /// if the queue's file was truncated meanwhile. Settling reports that too.
+    /// Checks that what was read of the payload so far was what was sent. In shared memory it is
+    /// not if the queue's file was truncated meanwhile. Settling reports that too.
     ///
     /// # Errors
     /// [`Unavailable::Truncated`](crate::Unavailable::Truncated).
@@ -93,7 +93,7 @@ impl<T> OwnedDelivery<T> {
     }
 }
 
-/// What every owned delivery tells about its message.
+/// Gives an owned delivery the accessors of its message.
 macro_rules! described {
     ([$($generics:tt)*] $delivery:ty) => {
         impl<$($generics)*> $delivery {

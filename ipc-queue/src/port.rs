@@ -1,7 +1,7 @@
-//! What ports hand out: deliveries and loans that know nothing of any transport.
+//! Deliveries and loans as ports return them; they know nothing of any transport.
 //!
-//! A transport implements [`SettleOnce`] and [`PublishOnce`] for what it keeps of a delivery and of a
-//! loan. Each is told exactly once how it ends, by whichever thread, also after the handle is gone.
+//! A transport implements [`SettleOnce`] and [`PublishOnce`] for its part of a delivery and of a
+//! loan. Each is called exactly once at the end, by any thread, possibly after the handle is gone.
 
 use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
@@ -13,7 +13,7 @@ use crate::delivery::{About, Nack, Token};
 use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailable};
 use crate::transport::Settle;
 
-/// The right to settle one delivery, from any thread, also when the handle that received it is gone.
+/// The right to settle one delivery, from any thread, even after the receiving handle is gone.
 pub trait SettleOnce: Send + Sync {
     /// Settles it. Called exactly once: a delivery that is dropped is a nack.
     ///
@@ -27,18 +27,18 @@ pub trait SettleOnce: Send + Sync {
     /// [`SettleFailure::LeaseLost`] if it expired before.
     fn extend(&self, by: Duration) -> Result<(), SettleFailure>;
 
-    /// Returns whether settling may wait for a server, so that an async caller must not do it in
+    /// Returns whether settling may wait for a server. If so, an async caller must not settle in
     /// its own thread.
     fn may_block(&self) -> bool {
         true
     }
 
-    /// The payload, if the transport lets it be read where it lies.
+    /// Returns the payload, if the transport lets it be read in place.
     fn payload(&self) -> Option<&[u8]> {
         None
     }
 
-    /// Checks that what was read of the payload in place was what was sent.
+    /// Checks that the payload bytes read in place so far are those that were sent.
     ///
     /// # Errors
     /// [`Unavailable::Truncated`].
@@ -46,22 +46,23 @@ pub trait SettleOnce: Send + Sync {
         Ok(())
     }
 
-    /// The queue's address, without credentials, for errors.
+    /// Returns the queue's address, without credentials, for errors.
     fn queue(&self) -> String;
 }
 
-/// The right to fill one place that was lent. Exactly one of `publish` and `abandon` is called, once.
+/// The right to fill one place that was lent. Exactly one of `publish` and `abandon` is called,
+/// once.
 pub trait PublishOnce: Debug {
-    /// Accepts what was written.
+    /// Publishes `payload` in the place.
     ///
     /// # Errors
     /// [`SendFailure`]. The loan held a place, so there is always room.
     fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure>;
 
-    /// Takes the place back.
+    /// Frees the place.
     fn abandon(&self);
 
-    /// The queue's address, without credentials, for errors.
+    /// Returns the queue's address, without credentials, for errors.
     fn queue(&self) -> String;
 }
 
@@ -69,28 +70,28 @@ pub trait PublishOnce: Debug {
 /// returns to the queue: a nack.
 #[must_use = "dropped unsettled, the message is delivered again"]
 pub struct PortDelivery {
-    /// Taken when it is settled.
+    /// `None` once it is settled.
     right: Option<Box<dyn SettleOnce>>,
     about: About,
     token: Token,
     headers: Headers,
-    /// Empty where the payload is read in place.
+    /// Empty if the payload is read in place.
     payload: Vec<u8>,
 }
 
 /// A loan as a [`SendPort`](crate::transport::SendPort) returns it: memory for one payload, and a
-/// place in the queue. Dropped unpublished, it leaves nothing.
+/// place in the queue. Dropping it unpublished sends nothing and frees the place.
 #[derive(Debug)]
 #[must_use = "dropped unpublished, it sends nothing"]
 pub struct PortLoan<'a> {
-    /// Taken when it is published.
+    /// `None` once it is published.
     place: Option<Box<dyn PublishOnce + 'a>>,
     bytes: Vec<u8>,
 }
 
 impl PortDelivery {
-    /// A delivery by the queue of this [number](crate::transport::Transport::id). `right` is told how
-    /// it ends. `payload` is empty if `right` has the payload.
+    /// Creates a delivery by the queue with this [number](crate::transport::Transport::id). `right`
+    /// settles it. `payload` is empty if `right` has the payload.
     pub fn new(
         queue: u64,
         about: About,
@@ -111,13 +112,14 @@ impl PortDelivery {
         }
     }
 
-    /// The same, with the headers of its message.
+    /// Adds the headers of the message.
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
     }
 
-    /// The payload. It stays as it is while the delivery exists, also after its lease was lost.
+    /// Returns the payload. It does not change while the delivery exists, even after its lease was
+    /// lost.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         let right = self.right.as_ref();
@@ -126,19 +128,19 @@ impl PortDelivery {
             .unwrap_or(&self.payload)
     }
 
-    /// Everything known about the message, except its payload and its headers.
+    /// Returns everything known about the message, except its payload and its headers.
     #[must_use]
     pub fn about(&self) -> About {
         self.about
     }
 
-    /// The fencing token of this delivery.
+    /// Returns the fencing token of this delivery.
     #[must_use]
     pub fn token(&self) -> Token {
         self.token
     }
 
-    /// The headers of the message.
+    /// Returns the headers of the message.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
@@ -169,7 +171,7 @@ impl PortDelivery {
         extended.map_err(|failure| failure.of(self.queue(), self.about.id))
     }
 
-    /// Checks that what was read of the payload so far was what was sent.
+    /// Checks that the payload bytes read so far are those that were sent.
     ///
     /// # Errors
     /// [`Unavailable::Truncated`].
@@ -178,7 +180,7 @@ impl PortDelivery {
         right.map_or(Ok(()), |right| right.check_whole())
     }
 
-    /// The queue's address, without credentials, for errors.
+    /// Returns the queue's address, without credentials, for errors.
     pub(crate) fn queue(&self) -> String {
         queue_of(self.right.as_deref())
     }
@@ -187,7 +189,7 @@ impl PortDelivery {
         self.right.as_ref().is_some_and(|right| right.may_block())
     }
 
-    /// The same delivery without a copied payload, whose content has been decoded.
+    /// Drops the copied payload, whose content has been decoded.
     pub(crate) fn without_payload(mut self) -> Self {
         self.payload = Vec::new();
         self
@@ -201,7 +203,7 @@ fn queue_of(right: Option<&dyn SettleOnce>) -> String {
 impl Drop for PortDelivery {
     fn drop(&mut self) {
         if let Some(right) = self.right.take() {
-            // A lease that was lost has been returned already.
+            // If the lease is lost, the message has already returned to the queue.
             let _ = right.settle(Nack::new().into());
         }
     }
@@ -216,7 +218,7 @@ impl Debug for PortDelivery {
 }
 
 impl<'a> PortLoan<'a> {
-    /// A loan of an ordinary buffer of `len` bytes, for `place`, which gets it back.
+    /// Creates a loan of an ordinary buffer of `len` bytes. `place` gets the buffer back.
     pub fn new(len: usize, place: impl PublishOnce + 'a) -> Self {
         Self {
             place: Some(Box::new(place)),
@@ -224,7 +226,7 @@ impl<'a> PortLoan<'a> {
         }
     }
 
-    /// Sends what was written, and returns the message's id.
+    /// Sends the written bytes, and returns the message's id.
     ///
     /// # Errors
     /// [`SendError`] when the queue was removed, in a forked child, or when the transport fails.

@@ -1,13 +1,13 @@
-//! This process, told from the copies of it that `fork` makes.
+//! The identity of this process, as opposed to copies that `fork` makes.
 
 #[cfg(target_os = "linux")]
 use ipc_shm::Generation;
 
-/// For transports: the process that this was made in. A connection that a forked child inherited is
-/// its parent's.
+/// For transports: the process in which this value was made. If a forked child inherits a
+/// connection, the connection still belongs to its parent.
 ///
-/// On Linux by a page that the kernel wipes in the child: numbers of processes are used again, and
-/// two PID namespaces have the same ones. Elsewhere by the number.
+/// On Linux a page that the kernel wipes in the child distinguishes the two. Pids would not do:
+/// they are reused, and two PID namespaces have the same ones. Elsewhere the pid is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThisProcess {
     #[cfg(target_os = "linux")]
@@ -17,7 +17,7 @@ pub struct ThisProcess {
 }
 
 impl ThisProcess {
-    /// Returns the present process.
+    /// Returns the current process.
     #[must_use]
     pub fn current() -> Self {
         Self {
@@ -28,7 +28,7 @@ impl ThisProcess {
         }
     }
 
-    /// Returns whether the calling process is this one, and not a forked copy.
+    /// Returns whether the calling process is this one, not a forked copy.
     #[must_use]
     pub fn is_current(self) -> bool {
         #[cfg(target_os = "linux")]

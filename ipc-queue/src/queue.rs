@@ -1,4 +1,4 @@
-//! The typed queue: what most people use.
+//! The typed queue, which most programs use.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -48,15 +48,14 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// Opens the queue at `address`, or creates it with default settings.
     ///
     /// Addresses are `local:NAME` (threads of this process), `shm:NAME` or `shm:NAMESPACE/NAME`
-    /// (processes of this machine), `unix:/PATH` (a queue that a process serves at that socket), and
-    /// those of [registered](crate::register) transports. An [`Address`](crate::Address) will do as
-    /// well. For other settings see [`QueueOptions`].
+    /// (processes of this machine), `unix:/PATH` (a queue that a process serves at that socket),
+    /// and those of [registered](crate::register) transports. An [`Address`](crate::Address) works
+    /// as well. For other settings see [`QueueOptions`].
     ///
     /// # Errors
-    /// [`QueueError`]; opening a queue that carries another type than `T` is one. Types are told
-    /// apart by name, without module paths, so two programs may each define the same type. In a
-    /// queue that is encoded with postcard they are also told apart by their
-    /// [shape](ipc_proto::Shape).
+    /// [`QueueError`], for example if the queue carries another type than `T`. Types are compared
+    /// by name, without module paths, so two programs may each define the same type. In a queue
+    /// with the postcard encoding, types are also compared by [shape](ipc_proto::Shape).
     pub fn open(address: impl ToAddress) -> Result<Self, QueueError> {
         QueueOptions::new().open(address)
     }
@@ -73,8 +72,8 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
         Receiver::over(self.bytes.receiver(), self.encoding)
     }
 
-    /// Returns the dead letters, oldest place first, with their values: an error in the place of a
-    /// value that this program can't decode.
+    /// Returns the dead letters, oldest place first, with their values. A value that this program
+    /// cannot decode is an error in its letter.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -94,13 +93,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Returns the queue's transport, as which it has no type.
+    /// Returns the queue's transport, which has no payload type.
     #[must_use]
     pub fn transport(&self) -> &Arc<dyn Transport> {
         self.bytes.transport()
     }
 
-    /// Returns the encoding of its payloads.
+    /// Returns the encoding of the payloads.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         self.encoding

@@ -1,8 +1,8 @@
-//! A descriptor to poll, for those who run their own reactor: `epoll`, `poll`, tokio's `AsyncFd`.
+//! A descriptor to poll, for programs with their own reactor: `epoll`, `poll`, tokio's `AsyncFd`.
 //!
-//! It is a pipe of this process, written to by the doorman (see [`bell`](crate::bell)): nothing in
-//! the file system, and gone with its process. Nothing is written to a file that took its number
-//! after it was closed by mistake.
+//! It is a pipe of this process, and the notifier thread writes to it (see [`bell`](crate::bell)).
+//! It leaves nothing in the file system, and ends with its process. If it is closed by mistake,
+//! nothing is written to a file that gets its number.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,10 +16,10 @@ use crate::bytes::{ByteReceiver, ByteSender};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 
-/// Becomes readable when it is time to look: a message may have come, or a place may be free.
+/// Becomes readable when it is time to try: a message may have arrived, or a place may be free.
 ///
-/// Never read it. Before each wait: [`arm`](Self::arm) it, then try until there is nothing more, then wait until it is
-/// readable.
+/// Never read from it. Before each wait, [`arm`](Self::arm) it, then try until there is nothing
+/// more, then wait until it is readable.
 ///
 /// ```
 /// use std::os::fd::AsFd;
@@ -42,7 +42,7 @@ pub struct Readiness {
     listener: Listener,
 }
 
-/// A waker that is a descriptor: readable once it was woken, until it is cleared.
+/// A waker with a descriptor: readable once it is woken, until it is cleared.
 #[derive(Debug)]
 pub(crate) struct Ringer(Arc<Notifier>);
 
@@ -55,7 +55,7 @@ impl Ringer {
         Waker::from(Arc::clone(self))
     }
 
-    /// Makes it unreadable; `false` if its descriptor was lost.
+    /// Makes the descriptor unreadable. `false` if the descriptor was lost.
     pub(crate) fn clear(&self) -> bool {
         self.0.clear()
     }
@@ -69,7 +69,7 @@ impl AsFd for Ringer {
 
 impl Wake for Ringer {
     fn wake(self: Arc<Self>) {
-        // Lost: `arm` says so.
+        // The descriptor is lost; `arm` reports it.
         let _ = self.0.notify();
     }
 }
@@ -82,14 +82,17 @@ impl Readiness {
         })
     }
 
-    /// Makes it unreadable until it is time to look once more. Whatever came before this must be looked for after it.
+    /// Makes the descriptor unreadable until it is time to try again. After this call, try for
+    /// everything that arrived before it.
     ///
     /// # Errors
-    /// The thread that rings can't be started, or something in this process closed the descriptor: then make another.
+    /// The notifier thread cannot be started, or something in this process closed the descriptor.
+    /// In the second case create another readiness.
     pub fn arm(&mut self) -> io::Result<()> {
         if !self.ringer.clear() {
             return Err(io::Error::other(
-                "something in this process closed the descriptor of this readiness: make another",
+                "something in this process closed the descriptor of this readiness: create \
+                 another one",
             ));
         }
         self.listener.listen(&self.ringer.waker())
@@ -109,7 +112,7 @@ impl std::os::fd::AsRawFd for Readiness {
 }
 
 impl ByteReceiver {
-    /// A descriptor that tells when to try to receive.
+    /// Returns a descriptor that becomes readable when it is time to try to receive.
     ///
     /// # Errors
     /// The process has too many descriptors.
@@ -119,7 +122,7 @@ impl ByteReceiver {
 }
 
 impl ByteSender {
-    /// A descriptor that tells when to try to send.
+    /// Returns a descriptor that becomes readable when it is time to try to send.
     ///
     /// # Errors
     /// The process has too many descriptors.
@@ -129,7 +132,7 @@ impl ByteSender {
 }
 
 impl<T> Receiver<T> {
-    /// A descriptor that tells when to try to receive.
+    /// Returns a descriptor that becomes readable when it is time to try to receive.
     ///
     /// # Errors
     /// The process has too many descriptors.
@@ -139,7 +142,7 @@ impl<T> Receiver<T> {
 }
 
 impl<T> Sender<T> {
-    /// A descriptor that tells when to try to send.
+    /// Returns a descriptor that becomes readable when it is time to try to send.
     ///
     /// # Errors
     /// The process has too many descriptors.

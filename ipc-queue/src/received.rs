@@ -1,4 +1,4 @@
-//! A typed message in the hands of its receiver.
+//! Received messages with typed values.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::owned::OwnedDelivery;
 use crate::settling::settling;
 use crate::transport::Settle;
 
-/// A received message, until it is settled. Dropped unsettled, it returns to the queue: a nack.
+/// A received message, until it is settled. Dropping it unsettled is a nack: the message returns to
+/// the queue.
 ///
 /// ```
 /// use ipc_queue::Queue;
@@ -36,18 +37,18 @@ pub struct Delivery<'a, T> {
     bytes: ByteDelivery<'a>,
 }
 
-/// What [`Receiver::recv_any`](crate::Receiver::recv_any) returns: a message or a signal.
+/// The result of [`Receiver::recv_any`](crate::Receiver::recv_any): a message or a signal.
 #[derive(Debug)]
 #[must_use = "dropped without `ack` the message is delivered again"]
 pub enum Incoming<'a, T> {
     /// A message with a value: `Data` or `Control`.
     Message(Delivery<'a, T>),
-    /// A message without one: `Heartbeat` or `Shutdown`.
+    /// A signal, which has no value: `Heartbeat` or `Shutdown`.
     Signal(Delivery<'a, Signal>),
 }
 
 impl<'a, T: DeserializeOwned> Incoming<'a, T> {
-    /// Decodes a message. One that is not a `T` goes back to the queue.
+    /// Decodes a message. If it is not a `T`, it returns to the queue.
     pub(crate) fn of(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvFailure> {
         if let Some(data) = bytes.kind().signal() {
             return Ok(Self::Signal(Delivery { data, bytes }));
@@ -57,7 +58,7 @@ impl<'a, T: DeserializeOwned> Incoming<'a, T> {
 }
 
 impl<'a, T: DeserializeOwned> Delivery<'a, T> {
-    /// Decodes a message with a value. One that is not a `T` goes back to the queue.
+    /// Decodes a message with a value. If it is not a `T`, it returns to the queue.
     #[inline]
     pub(crate) fn decode(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvFailure> {
         let data = encoding.decode(bytes.payload());
@@ -74,7 +75,7 @@ impl<'a, T: DeserializeOwned> Delivery<'a, T> {
 #[cold]
 fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
     let about = bytes.about();
-    // If the lease is lost already, the message comes again.
+    // If the lease is lost, the message is delivered again anyway.
     let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
     RecvFailure::Decode {
         id: about.id,
@@ -84,14 +85,14 @@ fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
 }
 
 impl<'a, T> Delivery<'a, T> {
-    /// The value that was sent.
+    /// Returns the value that was sent.
     #[must_use]
     pub fn data(&self) -> &T {
         &self.data
     }
 
-    /// The value that was sent, to be changed in place. Changes stay in this process: a message
-    /// that comes again is as it was sent.
+    /// Returns the value that was sent, mutably. Changes stay in this process: a redelivered
+    /// message has its original value.
     #[must_use]
     pub fn data_mut(&mut self) -> &mut T {
         &mut self.data
@@ -107,56 +108,56 @@ impl<'a, T> Delivery<'a, T> {
         (self.data, rest)
     }
 
-    /// The same delivery without a borrow of its receiver: it can be kept, and settled in another
-    /// thread.
+    /// Returns the same delivery without a borrow of its receiver. It can be kept, and settled in
+    /// another thread.
     #[must_use = "dropped without `ack` the message is delivered again"]
     pub fn into_owned(self) -> OwnedDelivery<T> {
         self.bytes.into_owned().with_data(self.data)
     }
 
-    /// Everything known about the message, except its payload and its headers.
+    /// Returns everything known about the message, except its payload and its headers.
     #[must_use]
     pub fn about(&self) -> About {
         self.bytes.about()
     }
 
-    /// The kind of the message.
+    /// Returns the kind of the message.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.bytes.kind()
     }
 
-    /// The message's id, the same at every delivery.
+    /// Returns the message's id, the same at every delivery.
     #[must_use]
     pub fn id(&self) -> MessageId {
         self.bytes.id()
     }
 
-    /// The time of sending, by the sender's clock.
+    /// Returns the time of sending, by the sender's clock.
     #[must_use]
     pub fn sent_at(&self) -> Timestamp {
         self.about().sent_at
     }
 
-    /// The number of this attempt, counted from 1.
+    /// Returns the number of this attempt, counted from 1.
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.bytes.attempt()
     }
 
-    /// The fencing token of this delivery.
+    /// Returns the fencing token of this delivery.
     #[must_use]
     pub fn token(&self) -> Token {
         self.bytes.token()
     }
 
-    /// The headers of the message.
+    /// Returns the headers of the message.
     #[must_use]
     pub fn headers(&self) -> Headers {
         self.bytes.headers()
     }
 
-    /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues without a
+    /// Renews the lease: it ends no earlier than `by` from now. Has no effect on queues without a
     /// lease time-out.
     ///
     /// # Errors

@@ -44,10 +44,10 @@ pub struct Receiver<T> {
 impl<T: DeserializeOwned> Receiver<T> {
     /// Blocks until there is a message, and returns it.
     ///
-    /// # Errors
-    /// [`RecvFailure::Closed`] when the queue is closed and drained. [`RecvFailure::Decode`] for a
-    /// message that is not a `T`: it returns to the queue for other receivers, and the next call
-    /// goes on behind it. The others say that the queue can't be used.
+    /// # Errors [`RecvFailure::Closed`] when the queue is closed and drained.
+    /// [`RecvFailure::Decode`] for a message that is not a `T`. It returns to the queue for other
+    /// receivers, and the next call continues with the message after it. All other errors mean that
+    /// the queue cannot be used.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
         let received = self.port_recv(Wait::Forever);
         received.map_err(|error| error.into_recv(self.bytes.queue()))
@@ -70,7 +70,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         self.recv_within(Wait::at_most(timeout))
     }
 
-    /// Blocks until there is a message, but not longer than until `deadline`.
+    /// Blocks until there is a message, but no longer than until `deadline`.
     ///
     /// # Errors
     /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
@@ -78,17 +78,17 @@ impl<T: DeserializeOwned> Receiver<T> {
         self.recv_within(Wait::Until(deadline))
     }
 
-    /// Returns the next messages, at most `most`: waits as told for the first, then takes what else
-    /// is there.
+    /// Returns the next messages, at most `most`. Waits for the first as `wait` says, then takes
+    /// those that are ready.
     ///
-    /// Each is a delivery of its own; [`Batch::ack`] settles all at once. Other receivers can't take
-    /// what this one holds, so ask for no more than it can work on soon. A batch may be shorter
-    /// although more is there: in shared memory it ends once its payloads have 64 KiB together, so
-    /// that they stay in the processor's cache. Messages that are not `T`s return to the queue, as
-    /// with [`recv`](Self::recv), and are left out.
+    /// Each is a separate delivery; [`Batch::ack`] settles all at once. Other receivers cannot take
+    /// the messages that this one holds, so ask for no more than it can work on soon. A batch may
+    /// be shorter although more messages are ready. In shared memory it ends once its payloads
+    /// reach 64 KiB, so that they stay in the processor's cache. Messages that are not `T`s return
+    /// to the queue, as with [`recv`](Self::recv), and are left out.
     ///
     /// # Errors
-    /// As the other receives, if there was not even a first message.
+    /// As the other receives, if not even a first message was received.
     pub fn recv_batch(
         &self,
         most: usize,
@@ -99,10 +99,10 @@ impl<T: DeserializeOwned> Receiver<T> {
         Ok(batch)
     }
 
-    /// As [`recv_batch`](Self::recv_batch), appended to a batch whose memory is used again.
+    /// As [`recv_batch`](Self::recv_batch), but appends to a batch, whose memory is reused.
     ///
     /// # Errors
-    /// As [`recv_batch`](Self::recv_batch). The batch is then as it was.
+    /// As [`recv_batch`](Self::recv_batch). The batch is then unchanged.
     pub fn recv_batch_into<'a>(
         &'a self,
         batch: &mut Batch<'a, Delivery<'a, T>>,
@@ -139,7 +139,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         }
     }
 
-    /// Returns the next message or signal, waiting as told.
+    /// Returns the next message or signal, and waits as `wait` says.
     ///
     /// ```
     /// use ipc_queue::{Incoming, Queue, Signal, transport::Wait};
@@ -183,7 +183,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     }
 }
 
-/// Acknowledges a signal. `None`: a heartbeat.
+/// Acknowledges a signal. `None` for a heartbeat.
 pub(crate) fn without_signals<T>(
     incoming: Incoming<'_, T>,
 ) -> Result<Option<Delivery<'_, T>>, RecvFailure> {
@@ -192,7 +192,7 @@ pub(crate) fn without_signals<T>(
         Incoming::Signal(signal) => signal,
     };
     let (signal, delivery) = signal.into_parts();
-    // If the lease is lost already, another receiver gets the signal.
+    // If the lease is lost, another receiver gets the signal.
     let settled = delivery.ack();
     match signal {
         Signal::Shutdown if settled.is_ok() => Err(RecvFailure::Shutdown),

@@ -1,4 +1,4 @@
-//! What can be said about a message when it is sent.
+//! Options of a message when it is sent.
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::capability::{Capabilities, Semantic, Unsupported};
 use crate::error::SendFailure;
 use crate::transport::Wait;
 
-/// How a message is to be sent; the default is a plain `Data` message that goes at once.
+/// Options for sending a message. The default is a plain `Data` message without a delay.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,67 +29,67 @@ use crate::transport::Wait;
 #[must_use]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// What the message is for.
+    /// The message's kind.
     pub kind: Kind,
-    /// How urgent it is.
+    /// The message's priority.
     pub priority: Priority,
-    /// How long it is kept back. Zero: not at all.
+    /// The delay before the message can be received. Zero: none.
     pub delay: Duration,
-    /// How long anybody may want it, from now on. `None`: for ever.
+    /// The time within which the message must be received, from now on. `None`: no limit.
     pub expires_in: Option<Duration>,
-    /// What it is known by: another message of this key is not sent while the queue remembers it.
+    /// The message's key: while the queue remembers it, no other message with it is sent.
     pub key: Option<Key>,
-    /// What to do when the queue is full.
+    /// The overflow policy: what to do if the queue is full.
     pub when_full: WhenFull,
-    /// Named values that travel beside the payload.
+    /// Named values that travel with the payload.
     pub headers: Headers,
-    /// How long a send waits for room. Not a part of the message.
+    /// The time limit of a send that waits for room. Not part of the message.
     #[serde(skip)]
     pub wait: Wait,
 }
 
-/// What to do when a queue is full.
+/// The overflow policy: what to do if the queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WhenFull {
-    /// Wait, as told, or refuse.
+    /// Wait as the options say, or refuse.
     #[default]
     Wait,
-    /// Make room by dropping the message of the same priority that waited longest; wait if none does: messages that
-    /// somebody holds, and dead letters, are not dropped.
+    /// Make room by dropping the message of the same priority that waited longest. Leased messages
+    /// and dead letters are not dropped; if no other message is in the queue, wait.
     DropOldest,
 }
 
-/// What a message is known by: a hash of any bytes, the same in every process.
+/// The key of a message: a hash of any bytes, the same in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key(u64);
 
 impl Key {
-    /// What no bytes at all make. Not a key: all messages with it would be duplicates of the first.
+    /// The key of no bytes. Not a valid key: all messages with it would be duplicates of the first.
     const EMPTY: Self = Self(0);
 
-    /// The key of these bytes.
+    /// Returns the key of these bytes.
     ///
-    /// That of no bytes [is empty](Self::is_empty), and sending with it is refused.
+    /// The key of no bytes [is empty](Self::is_empty), and sending with it is refused.
     #[must_use]
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
             return Self::EMPTY;
         }
-        // SipHash with fixed keys: the same in every process.
+        // SipHash with fixed keys, so that the result is the same in every process.
         let mut hasher = siphasher::sip::SipHasher24::new();
         hasher.write(bytes);
-        // Zero stands for no bytes.
+        // Zero stands for the key of no bytes.
         Self(hasher.finish().max(1))
     }
 
-    /// Returns whether it was made of no bytes, as an unset variable has none.
+    /// Returns whether the key was made of no bytes, for example from an unset variable.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self == Self::EMPTY
     }
 
-    /// The number.
+    /// Returns the key's number.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
@@ -97,43 +97,45 @@ impl Key {
 }
 
 impl SendOptions {
-    /// A plain `Data` message.
+    /// Creates the options of a plain `Data` message.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What it is for.
+    /// Sets the kind.
     pub fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// How urgent it is. Only on queues with [priorities](crate::QueueOptions::priorities).
+    /// Sets the priority. Only for queues with [priorities](crate::QueueOptions::priorities).
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Keeps it back for so long, in whole milliseconds, rounded up. It takes a place meanwhile, and comes before nobody:
-    /// order is kept only among messages without a delay.
+    /// Delays the message by `delay`, in whole milliseconds, rounded up. A delayed message takes a
+    /// place, but holds up no other message: order is kept only among messages without a delay.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Drops it when so long has gone by, in whole milliseconds, rounded up, and nobody holds it. By the monotonic clock.
+    /// Drops the message after `time`, in whole milliseconds, rounded up, unless a receiver holds
+    /// it then. Measured with the monotonic clock.
     pub fn expires_in(mut self, time: Duration) -> Self {
         self.expires_in = Some(time);
         self
     }
 
-    /// Sends it only if none of this key was sent within the queue's [window](crate::QueueOptions::dedup_window). 64
-    /// bits of the bytes' hash are compared. An empty key is refused by the send, as
-    /// [`SendFailure::EmptyKey`].
+    /// Sends the message only if none with this key was sent within the queue's
+    /// [window](crate::QueueOptions::dedup_window). Keys are compared by a 64-bit hash of their
+    /// bytes. The send refuses an empty key with [`SendFailure::EmptyKey`].
     ///
-    /// The window begins with the send, and nothing that becomes of the message ends it: not an ack, a purge, an expiry, a
-    /// burial, a requeueing, a discard, or that it was dropped to make room. A loan that is dropped frees its key at once.
-    /// [`forget`](crate::transport::Transport::forget) frees the key of a message that was sent.
+    /// The window begins with the send, and nothing that happens to the message ends it: not an
+    /// ack, purge, expiry, burial, requeue, discard or overflow. A loan that is dropped frees its
+    /// key at once. [`forget`](crate::transport::Transport::forget) frees the key of a message that
+    /// was sent.
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key));
         self
@@ -142,40 +144,41 @@ impl SendOptions {
     /// Adds a header, or replaces it.
     ///
     /// # Errors
-    /// [`HeaderError`] when the name is not one, or the headers are too many or too large.
+    /// [`HeaderError`] if the name is not valid, or there are too many headers, or they are too
+    /// large.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HeaderError> {
         self.headers.insert(name, value)?;
         Ok(self)
     }
 
-    /// All headers at once.
+    /// Sets all headers at once.
     pub fn headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
     }
 
-    /// Waits for room for at most this long. Default: without limit.
+    /// Waits for room for at most `timeout`. Default: without limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.wait = Wait::at_most(timeout);
         self
     }
 
-    /// Waits for room as told.
+    /// Waits for room as `wait` says.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// What to do when the queue is full.
+    /// Sets the overflow policy.
     pub fn when_full(mut self, then: WhenFull) -> Self {
         self.when_full = then;
         self
     }
 
-    /// Whether a transport that can do so much can do all that is wanted.
+    /// Checks that a transport with these capabilities supports all options.
     ///
     /// # Errors
-    /// [`Unsupported`] names the first that it can't.
+    /// [`Unsupported`] names the first option that it does not support.
     pub fn check(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
         let missing = self
             .semantics()
@@ -183,7 +186,7 @@ impl SendOptions {
         missing.map_or(Ok(()), |semantic| Err(Unsupported::by_transport(semantic)))
     }
 
-    /// Checks that the key, if there is one, tells messages apart.
+    /// Checks that the key, if there is one, distinguishes messages.
     ///
     /// # Errors
     /// [`SendFailure::EmptyKey`].
@@ -194,7 +197,8 @@ impl SendOptions {
         }
     }
 
-    /// Something that is wanted and not every transport has; `None`: nothing but the kind is said.
+    /// Returns the first feature in use that some transport may lack. `None` if only the kind is
+    /// set.
     #[must_use]
     pub fn first_semantic(&self) -> Option<Semantic> {
         self.semantics().next()
@@ -223,7 +227,7 @@ mod tests {
     fn keys_are_the_same_in_every_process() {
         assert_eq!(Key::of("order 17"), Key::of(b"order 17"));
         assert_ne!(Key::of("order 17"), Key::of("order 18"));
-        // Written down: programs built by other compilers, at other times, must agree.
+        // A fixed value: programs built by other compilers, at other times, must agree.
         assert_eq!(Key::of("order 17").number(), 14_432_809_041_534_623_000);
     }
 

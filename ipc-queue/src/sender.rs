@@ -21,23 +21,23 @@ pub struct Sender<T> {
     bytes: ByteSender,
     encoding: Encoding,
     read_back: ReadBack,
-    /// Whether a value is still to be read back, to see that it can be.
+    /// Set until a value was read back, to prove that it can be decoded.
     is_unproved: Cell<bool>,
     payload: PhantomData<fn(T)>,
 }
 
 type ReadBack = fn(Encoding, &[u8]) -> Result<(), CodecError>;
 
-/// A value that a [`Sender<T>`] takes: a `T`, which a failed send hands back, or a `&T`.
+/// A value that a [`Sender<T>`] takes: a `T`, which a failed send returns, or a `&T`.
 pub trait SendValue<T> {
-    /// What a failed send hands back: the `T` itself, or nothing for a reference. So the error of
-    /// `send(&value)` borrows nothing, and `?` works everywhere.
+    /// The value that a failed send returns: the `T` itself, or nothing for a reference. So the
+    /// error of `send(&value)` borrows nothing, and `?` works everywhere.
     type Returned;
 
-    /// The value to encode.
+    /// Returns the value to encode.
     fn value(&self) -> &T;
 
-    /// What a failed send hands back.
+    /// Returns the value that a failed send returns.
     fn into_returned(self) -> Self::Returned;
 }
 
@@ -77,11 +77,11 @@ impl<T: DeserializeOwned> Sender<T> {
 
 impl<T: Serialize> Sender<T> {
     /// Sends a value, waiting while the queue is full. Takes a `T` or a `&T`, and returns the
-    /// message's id: from then on the message is delivered until a receiver acknowledges it.
+    /// message's id. From then on the message is delivered until a receiver acknowledges it.
     ///
     /// # Errors
-    /// [`SendError`], which hands the `T` back, when the queue is closed or removed, or the value
-    /// can't be sent.
+    /// [`SendError`], which returns the `T`, if the queue is closed or removed, or the value cannot
+    /// be sent.
     pub fn send<V: SendValue<T>>(&self, value: V) -> Result<MessageId, SendError<V::Returned>> {
         let sent = self.send_plain(value.value(), Wait::Forever);
         sent.map_err(|error| error.into_send(self.bytes.queue(), value.into_returned()))
@@ -125,14 +125,14 @@ impl<T: Serialize> Sender<T> {
     }
 
     /// Sends a value with a priority, a delay, a key, headers and so on. Waits for room as the
-    /// options say: without limit if they don't.
+    /// options say; by default without limit.
     ///
     /// If the queue remembers the options' key, nothing is sent, and the id of the message that was
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue does
-    /// not support an option.
+    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue
+    /// does not support an option.
     pub fn send_with<V: SendValue<T>>(
         &self,
         value: V,
@@ -144,12 +144,12 @@ impl<T: Serialize> Sender<T> {
         sent.map_err(|error| error.into_send_timeout(self.bytes.queue(), value.into_returned()))
     }
 
-    /// Sends all values in their order, waiting for room whenever there is none. Cheaper than single
-    /// sends. Not atomic: receivers may see the first before the last is sent.
+    /// Sends all values in their order, waiting for room whenever there is none. Cheaper than
+    /// single sends. Not atomic: receivers may see the first before the last is sent.
     ///
     /// # Errors
-    /// [`BatchSendError`] has the number of values that were sent before the first that could not be.
-    /// A value that can't be encoded is found before any is sent.
+    /// [`BatchSendError`] has the number of values that were sent before the first failure. A value
+    /// that cannot be encoded is found before any value is sent.
     pub fn send_batch<V: SendValue<T>>(
         &self,
         values: impl IntoIterator<Item = V>,
@@ -205,8 +205,8 @@ impl<T: Serialize> Sender<T> {
         send(&bytes)
     }
 
-    /// Encodes behind what `bytes` holds. The first value is read back: a type that can't be is
-    /// refused when something of it is sent, and not by all who receive it.
+    /// Appends the encoded value to `bytes`. The first value is decoded again: a type that cannot
+    /// be decoded is refused when it is sent, not by all its receivers.
     pub(crate) fn append(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
         let before = bytes.len();
         self.encoding.append(value, bytes)?;

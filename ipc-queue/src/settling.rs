@@ -46,8 +46,8 @@ macro_rules! settling {
             /// milliseconds, and this delivery does not count as an attempt.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport has no
-            /// snoozing.
+            /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport cannot
+            /// snooze.
             pub fn snooze(self, delay: Duration) -> Result<(), SettleError> {
                 self.settle(Settle::Snooze { delay })
             }
@@ -71,15 +71,14 @@ macro_rules! settling {
     };
 }
 
-/// Gives a delivery that borrows nothing the same without blocking the thread. The type has a field
-/// `held`.
+/// Gives an owned delivery the same calls without blocking the thread. The type has a field `held`.
 macro_rules! settling_async {
     ([$($generics:tt)*] $delivery:ty) => {
         impl<$($generics)*> $delivery {
             /// As [`ack`](Self::ack), without blocking the thread while a server answers.
             ///
-            /// Not cancel-safe: a future that is dropped before it is ready may have settled the
-            /// message, or may not; then it comes again.
+            /// Not cancel-safe: a future that is dropped before it is ready may or may not have
+            /// settled the message. If it has not, the message is delivered again.
             ///
             /// # Errors
             /// As [`ack`](Self::ack).

@@ -1,12 +1,12 @@
 //! The `shm` transport: a queue in a shared-memory segment.
 //!
-//! Read `shm/word.rs` (what a cell can be), then `shm/ring.rs` (sending, receiving, settling), then
-//! `shm/recovery.rs` (what is done for the dead). This file joins the ring with what surrounds it: the
-//! segment, the process's slot in it, payload memory, waiting and waking.
+//! Read `shm/word.rs` (the states of a cell), then `shm/ring.rs` (sending, receiving, settling),
+//! then `shm/recovery.rs` (recovery after deaths). This file connects the ring with its
+//! surroundings: the segment, the process's participant slot, payload memory, waiting and waking.
 //!
-//! Any process may be killed between any two lines. What it held is freed by `Shared::look`, which runs in every
-//! attached process when one dies (`ipc_shm::watch`), when somebody opens the queue, and before anybody
-//! blocked goes back to sleep.
+//! Any process may be killed between any two lines. `Shared::look_around` frees what it held. It
+//! runs in every attached process when one dies (`ipc_shm::watch`), when a process opens the queue,
+//! and before a blocked handle goes back to sleep.
 
 mod by_priority;
 mod cell;
@@ -77,7 +77,7 @@ use ring::Ring;
 use tally::{Lane, Received, Sent, Side};
 use word::{CellKind, Seat};
 
-/// What every queue in shared memory can do.
+/// The features of every queue in shared memory.
 const CAPABILITIES: Capabilities = Capabilities::none().natively([
     Semantic::ZeroCopy,
     Semantic::DeathNoticed,
@@ -96,32 +96,32 @@ const CAPABILITIES: Capabilities = Capabilities::none().natively([
     Semantic::Snooze,
     Semantic::Snapshot,
 ]);
-/// What queue segments are called: `<name>.queue`.
+/// The file name of queue segments: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
-/// In the segment's flags: no more messages.
+/// A segment flag: the queue is closed.
 const CLOSED: u64 = 1 << 1;
-/// In the segment's flags: some message was delayed or may expire, so the clock matters.
+/// A segment flag: a message was delayed or may expire, so deadlines must be checked.
 const TIMED: u64 = 1 << 2;
-/// In the segment's flags: nothing is delivered.
+/// A segment flag: the queue is paused.
 const PAUSED: u64 = 1 << 3;
-/// In the segment's flags: there may be dead letters. Only for those who say why a queue is full.
+/// A segment flag: there may be dead letters. Only for the errors of a full queue.
 const LETTERS: u64 = 1 << 4;
-/// In the segment's flags: closed and paused while it is saved, restored or moved.
+/// A segment flag: closed and paused while the queue is saved, restored or moved.
 const FROZEN: u64 = 1 << 5;
-/// In the segment's flags, with [`FROZEN`]: it was closed before.
+/// A segment flag, with [`FROZEN`]: the queue was closed before.
 const WAS_CLOSED: u64 = 1 << 6;
-/// In the segment's flags, with [`FROZEN`]: it was paused before.
+/// A segment flag, with [`FROZEN`]: the queue was paused before.
 const WAS_PAUSED: u64 = 1 << 7;
-/// The event that receivers wait for.
+/// The index of the event that receivers wait for.
 const ITEMS: usize = 0;
-/// The event that senders wait for.
+/// The index of the event that senders wait for.
 const ROOM: usize = 1;
 
 /// A queue in shared memory, opened by this process.
 ///
-/// Any process of the same user that sees the same folder opens it by name. It outlives all of them, until
-/// [`remove`](Self::remove). Cheap to clone; the process stays attached until the last clone, handle, loan and
-/// delivery is dropped.
+/// Any process of the same user that sees the same folder can open it by name. The queue outlives
+/// all its processes, until [`remove`](Self::remove). Cheap to clone. The process stays attached
+/// until the last clone, handle, loan and delivery is dropped.
 #[derive(Clone, Debug)]
 pub struct ShmQueue {
     shared: Hold,
@@ -133,22 +133,22 @@ pub(crate) struct Shared {
     attachment: Attachment,
     contents: Contents,
     seat: Seat,
-    /// What receivers, senders wait for.
+    /// The events that receivers and senders wait for.
     events: [View<AtomicU32>; 2],
-    /// Who listens there, without sleeping.
+    /// The async waiters at each event.
     listeners: [Arc<Listeners>; 2],
-    /// When the watcher will look next, in milliseconds since boot. Only this process's business.
+    /// The time of the watcher's next scan, in milliseconds since boot. Private to this process.
     next_look: AtomicU64,
-    /// Only this process's business.
+    /// The scrubber. Private to this process.
     patrol: Mutex<Patrol>,
-    /// How many [`Hold`]s there are.
+    /// The number of [`Hold`]s.
     holds: AtomicUsize,
 }
 
-/// Keeps this process attached, as long as there is one.
+/// Keeps this process attached, while at least one exists.
 ///
-/// Not the reference count of [`Shared`] does: the watcher takes a reference now and then, and would put off the
-/// detachment.
+/// The reference count of [`Shared`] cannot be used for this: the watcher sometimes takes a
+/// reference, and would delay the detachment.
 #[derive(Debug)]
 pub(crate) struct Hold(Arc<Shared>);
 
@@ -156,8 +156,8 @@ impl ShmQueue {
     /// Opens or creates the queue `name`.
     ///
     /// # Errors
-    /// See [`QueueError`]: each thing that can be wrong with what exists, or stand in the way of creating
-    /// it, has its own variant.
+    /// [`QueueError`], which has a variant for each problem of an existing queue, and for each
+    /// obstacle to creating one.
     pub fn open(
         namespace: &Namespace,
         name: &Name,
@@ -173,7 +173,7 @@ impl ShmQueue {
         let contents = Contents::of(&segment)?;
         request.check(segment.name().as_str(), &contents.settings)?;
         let events = [ITEMS, ROOM].map(|event| segment.event_view(event));
-        // Before joining: the dead may hold every slot.
+        // Before joining, because dead processes may occupy every slot.
         let table = Participants::of(&segment);
         for member in table.departed(&segment) {
             contents.recover(&segment, &table, member);
@@ -198,12 +198,12 @@ impl ShmQueue {
         Ok(Self { shared })
     }
 
-    /// Removes the queue `name` with everything in it. `Ok(false)` if there was none.
+    /// Removes the queue `name` with all its messages. `Ok(false)` if there was none.
     ///
-    /// Everybody attached is woken and gets `Removed` from then on.
+    /// Every attached process is woken and gets `Removed` from then on.
     ///
     /// # Errors
-    /// [`ControlError`] when the folder or the file is not ours, or the system refuses.
+    /// [`ControlError`] if the folder or the file belongs to another user, or the system refuses.
     pub fn remove(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
         Segment::remove(namespace, name, KIND).map_err(|error| {
             let address = format!("shm:{}/{name}", namespace.name());
@@ -211,12 +211,13 @@ impl ShmQueue {
         })
     }
 
-    /// Removes whatever has the name of the queue, also what [`remove`](Self::remove) refuses: a
-    /// file that others may use, a link (never what it points to), an empty folder. `Ok(false)` if
-    /// there was nothing.
+    /// Removes any entry with the name of the queue, including those that [`remove`](Self::remove)
+    /// refuses: a file that other users may use, a link (never its target), an empty folder.
+    /// `Ok(false)` if there was none.
     ///
-    /// # Errors [`ControlError`] when it belongs to another user, is a folder with something in it,
-    /// or the system refuses.
+    /// # Errors
+    /// [`ControlError`] if the entry belongs to another user, is a folder that is not empty, or the
+    /// system refuses.
     pub fn remove_by_force(namespace: &Namespace, name: &Name) -> Result<bool, ControlError> {
         Segment::remove_by_force(namespace, name, KIND).map_err(|error| {
             let address = format!("shm:{}/{name}", namespace.name());
@@ -224,33 +225,34 @@ impl ShmQueue {
         })
     }
 
-    /// The names of the queues in a namespace, sorted; also of those that can't be opened.
+    /// Returns the names of the queues in a namespace, sorted, including queues that cannot be
+    /// opened.
     ///
     /// # Errors
-    /// [`QueueError::Namespace`] when the folder is refused or can't be read.
+    /// [`QueueError::Namespace`] if the folder is refused or cannot be read.
     pub fn list(namespace: &Namespace) -> Result<Vec<Name>, QueueError> {
         Ok(Segment::list(namespace, KIND)?)
     }
 
-    /// This process's membership of the queue's segment, which no other process ever has.
+    /// Returns this process's membership of the queue's segment, which is unique.
     #[must_use]
     pub fn member(&self) -> Member {
         self.shared.attachment.member()
     }
 
-    /// Where it is.
+    /// Returns the queue's namespace and name.
     pub(crate) fn place(&self) -> (Namespace, Name) {
         let segment = self.shared.attachment.segment();
         (segment.namespace().clone(), segment.name().clone())
     }
 
-    /// A handle for sending.
+    /// Returns a handle for sending.
     #[must_use]
     pub fn shm_sender(&self) -> ShmSender {
         ShmSender::new(&self.shared)
     }
 
-    /// A handle for receiving.
+    /// Returns a handle for receiving.
     #[must_use]
     pub fn shm_receiver(&self) -> ShmReceiver {
         ShmReceiver::new(&self.shared)
@@ -430,8 +432,8 @@ impl Shared {
         format!("shm:{namespace}/{name}")
     }
 
-    /// What `ask` says of a queue that was usable before it and still is: a queue that is cut short or removed meanwhile
-    /// reads as zeroes.
+    /// Returns the result of `ask`, if the queue is usable both before and after it. The reason: a
+    /// queue that is truncated or removed meanwhile reads as zeroes.
     fn answer<R>(
         &self,
         call: ControlCall,
@@ -463,18 +465,21 @@ impl Shared {
         }
     }
 
-    /// The rings of all levels.
+    /// Returns the rings of all priorities.
     fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> + Clone {
         self.contents.rings()
     }
 
-    /// Whether nothing is left that somebody other than `me` may still have to deliver or settle. A closed queue's
-    /// messages stay in their levels, so these can be asked one after the other.
+    /// Returns whether no message is left that a process other than `me` may still deliver or
+    /// settle. The messages of a closed queue stay in their priority rings, so the rings can be
+    /// checked one after the other.
     fn is_drained(&self, me: Option<Seat>) -> bool {
         self.rings().all(|ring| ring.is_drained(me))
     }
 
-    /// A place is free: wakes a sender for whom it is, as far as can be known. Some wait for another level's, or for a key.
+    /// Notifies senders of a free place: one sender, if any sender can use it. With several
+    /// priorities or with keys it notifies all, because some may wait for another priority's place,
+    /// or for a key.
     #[inline(always)]
     fn tell_room(&self) {
         if self.contents.levels.len() == 1 && self.contents.keys.is_none() {
@@ -484,12 +489,12 @@ impl Shared {
         }
     }
 
-    /// The clock matters from now on.
+    /// Records that deadlines must be checked from now on.
     fn set_timed(&self) {
         self.flag().fetch_or(TIMED, Ordering::SeqCst);
     }
 
-    /// Makes sure that the watcher looks at `due`.
+    /// Ensures that the watcher scans at `due`.
     fn look_by(&self, due: Due) {
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
         if millis < self.next_look.load(Ordering::SeqCst) {
@@ -498,7 +503,8 @@ impl Shared {
         }
     }
 
-    /// Whoever waits for a closed queue to drain must look whenever something in it came to an end.
+    /// Wakes the callers that wait for a closed queue to drain: they must check after every end of
+    /// a message.
     #[inline]
     fn wake_if_closed(&self) {
         if self.flag().load(Ordering::SeqCst) & CLOSED != 0 {
@@ -506,7 +512,7 @@ impl Shared {
         }
     }
 
-    /// How many dead letters there are; looked for only if there may be some.
+    /// Returns the number of dead letters. Counts only if there may be some.
     fn dead(&self) -> u64 {
         if self.flag().load(Ordering::SeqCst) & LETTERS == 0 {
             return 0;
@@ -514,7 +520,7 @@ impl Shared {
         self.rings().map(|ring| ring.count(CellKind::Dead)).sum()
     }
 
-    /// Drops whatever waits; how many messages.
+    /// Drops the waiting messages, and returns their number.
     fn purge(&self) -> u64 {
         let purged = self.rings().map(Ring::purge).sum();
         self.shared_lane(Side::Send).add(Sent::Purged, purged);
@@ -524,7 +530,7 @@ impl Shared {
         purged
     }
 
-    /// What is counted on nobody's account but the process's.
+    /// Returns the counter shard for events that belong to the process, not to a handle.
     fn shared_lane(&self, side: Side) -> Lane {
         self.contents
             .counters
@@ -546,7 +552,7 @@ impl Shared {
             lane.add(Sent::Expiries, changed.expiries as u64);
             events::expired(self, changed);
         }
-        // A dead letter too may be what somebody waits for: the end of a closed queue.
+        // A dead letter may be the end of a closed queue, for which a receiver may wait.
         if changed.ready > 0 || changed.dead > 0 {
             self.items().notify_all();
         }
@@ -555,21 +561,22 @@ impl Shared {
         }
     }
 
-    /// Gives back what was leaked (`mem::forget`), then the slot.
+    /// Returns leaked deliveries and loans (`mem::forget`), then frees the slot.
     fn detach(&self) {
         self.attachment.leave();
         self.recover(self.attachment.member());
     }
 
-    /// What a blocked handle does before it goes back to sleep.
+    /// The maintenance by a blocked handle before it goes back to sleep.
     fn look_around(&self, running: &Running) {
         for member in self.attachment.departed_beside(running) {
             self.recover(member);
         }
     }
 
-    /// Raises the hints that somebody may owe: one lost with a stopped process costs no more than a slice, or in a queue of
-    /// more cells than a stretch a slice for each.
+    /// Runs the scrubber: raises hints that a stopped process may have failed to raise. So a lost
+    /// hint costs at most one slice of time. In a queue with more cells than one stretch, it costs
+    /// one slice for each stretch.
     fn patrol(&self) {
         let mut patrol = self.patrol.lock().unwrap_or_else(PoisonError::into_inner);
         patrol.go_on(self.rings());
@@ -609,7 +616,7 @@ impl Watched for Shared {
         if !self.attachment.is_ours() {
             return None;
         }
-        // Before the look: what is noted after it must wake the watcher.
+        // Stored before the scan, so that a deadline recorded after it wakes the watcher.
         self.next_look.store(u64::MAX, Ordering::SeqCst);
         self.attachment.check_file();
         if !self.attachment.is_ours() {
@@ -643,9 +650,9 @@ impl Deref for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // A forked copy does not detach: the slot is its parent's. A process that lost its
-        // descriptor does: its life lock holds for as long as the file is mapped, and every step
-        // asks for the slot's epoch.
+        // A forked copy does not detach, because the slot is its parent's. A process that lost its
+        // descriptor does: its life lock lasts as long as the mapping, and every step checks the
+        // slot's epoch.
         let last = self.holds.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && self.attachment.is_this_process() {
             self.detach();
@@ -678,7 +685,7 @@ fn open_segment(
     };
     let too_large = || QueueError::Geometry {
         name: name.to_string(),
-        reason: "its settings need more memory than there are addresses".to_owned(),
+        reason: "its settings need more memory than the address space has".to_owned(),
     };
     let opened = match request.mode {
         OpenMode::Open => Segment::open(namespace, name, &expected),
@@ -716,7 +723,7 @@ fn open_error(name: &Name, error: OpenError) -> QueueError {
     }
 }
 
-/// What this process calls itself in the table of participants.
+/// Returns the name of this process in the table of participants.
 fn process_name() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default();

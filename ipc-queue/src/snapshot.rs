@@ -1,11 +1,10 @@
-//! Saving a queue to a file, restoring it from there, and moving it: for a planned reboot, an
-//! upgrade, or other settings.
+//! Saves a queue to a file, restores it, and moves it: for a planned reboot, an upgrade, or other
+//! settings.
 //!
-//! Everything goes along: messages with their ids, headers, attempts, priorities and kinds, delays
-//! and expiry, the keys that
-//! are remembered, and dead letters with their history and reasons. Nothing depends on how segments
-//! are laid out, so another
-//! version of this crate, and a queue with other settings, can take it.
+//! A snapshot contains everything: messages with their ids, headers, attempts, priorities and
+//! kinds; their delays and expiry times; the remembered keys; and dead letters with their history
+//! and reasons. The format does not depend on the layout of segments. So another version of this
+//! crate, and a queue with other settings, can restore it.
 //!
 //! ```
 //! use ipc_queue::snapshot::{restore, save};
@@ -30,42 +29,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - **Each takes the messages away from where they were.** A save ends with the removal of the
-//!   queue, a restore with that of
-//!   the file, a move with that of the first queue. A copy that stays would be delivered twice.
-//! - **Killed at any moment, run it again.** Until then every message is in at least one of the two
-//!   places, and the queues are
-//!   frozen: closed and paused, and [`reopen`](crate::transport::Transport::reopen) and `resume`
-//!   are refused. Running the same
-//!   again completes it, and every message is there exactly once. [`give_up`] opens a frozen queue
-//!   with what is in it.
-//! - **Nobody else may be attached**, not even idle: what another process holds can't be saved.
-//!   Each waits for that as told, and
-//!   [`SnapshotError::InUse`] names the processes. What processes held that died is given back
-//!   first, and that
-//!   attempt counts. A process that attaches meanwhile finds the queue closed and paused.
-//! - **It is checked first, then moved.** A damaged file, a queue that is too small, lacks
-//!   priorities or keys that are needed,
-//!   or is for other payloads: each is an error, and both sides are as they were.
+//! - **Each operation removes the messages from their origin.** A save ends with the removal of the
+//!   queue, a restore with that of the file, a move with that of the first queue. If a copy stayed,
+//!   its messages would be delivered twice.
+//! - **After a kill at any moment, run the operation again.** Until then every message is in at
+//!   least one of the two places, and the queues are frozen. They are closed and paused, and refuse
+//!   [`reopen`](crate::transport::Transport::reopen) and `resume`. A second run completes the
+//!   operation, and every message is there exactly once. [`give_up`] opens a frozen queue with its
+//!   present contents.
+//! - **No other process may be attached**, not even an idle one, because messages that it holds
+//!   cannot be saved. Each operation waits for that as `wait` says; [`SnapshotError::InUse`] names
+//!   the processes. Messages that dead processes held are returned first, and that attempt counts.
+//!   A process that attaches during the operation finds the queue closed and paused.
+//! - **The operation is checked before it begins.** If the file is damaged, or the queue is too
+//!   small, lacks needed priorities or keys, or has other payloads, the operation fails and changes
+//!   neither side.
 //! - **A snapshot is restored once.** A queue remembers the last six that were restored or moved
-//!   into it; restoring one again only
-//!   removes the file. A message whose id is in the queue already is not put in twice.
+//!   into it. Restoring one again only removes the file. A message whose id is already in the queue
+//!   is not added twice.
 //!
-//! What is left of delays, expiry and keys goes on while the machine is off, by the wall clock. If
-//! that was set back
-//! meanwhile, no time is taken off: a delay is never shorter than it was. If it was set forward,
-//! they end early.
-//! A queue that was paused is paused after a restore; one that was closed is open. Fencing tokens
-//! name the queue that they
-//! are of, so those of the restored queue are not comparable with earlier ones.
+//! Delays, expiry times and keys continue to run while the machine is off, by the wall clock. If
+//! that clock was set back meanwhile, no time is subtracted, so a delay is never shortened. If it
+//! was set forward, they end early. A queue that was paused is paused after a restore; one that was
+//! closed is open. A fencing token contains the number of its queue, so those of the restored queue
+//! are not comparable with earlier ones.
 //!
-//! Only queues in shared memory can be saved: `nats:` and similar are kept by their servers, a
-//! `local:` queue
-//! ends with its process, and a queue behind `unix:` is saved by its own address. The others are
-//! [`SnapshotError::Unsupported`]; a [`Bridge`](crate::Bridge) moves messages between any
-//! transports.
+//! Only queues in shared memory can be saved. `nats:` queues and the like are kept by their
+//! servers, and a `local:` queue ends with its process. A queue behind `unix:` is saved by its own
+//! address. For the others the error is [`SnapshotError::Unsupported`]. A [`Bridge`](crate::Bridge)
+//! moves messages between any transports.
 
 mod file;
 pub(crate) mod record;
@@ -91,71 +85,73 @@ use crate::options::QueueOptions;
 use crate::shm::{Frozen, NotFrozen, NotPut, Room, ShmQueue, TooLittle};
 use crate::transport::{AttachAs, OpenMode, OpenRequest, Transport, Wait};
 
-/// What was moved.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Moved {
-    /// Messages that were written or put in by this call, dead letters included.
+    /// Messages that this call wrote to the file or added to the queue, including dead letters.
     pub messages: u64,
-    /// Messages that were there already: by an earlier call that was cut short.
+    /// Messages that were already there, from an earlier call that was interrupted.
     pub known: u64,
-    /// Keys that are remembered.
+    /// Keys that were moved.
     pub keys: u64,
-    /// Whether an earlier call had done everything but removed what it took the messages from.
+    /// Set if an earlier call had done everything except the removal of the origin.
     pub was_done: bool,
 }
 
-/// Why a queue was not saved, restored or moved. One type for the three, which fail for the same
-/// reasons.
+/// The reason why a queue was not saved, restored or moved. One type for the three operations,
+/// because they fail for the same reasons.
 ///
+/// Nothing was changed, unless the variant says otherwise.
 /// Nothing was changed, except where it says otherwise.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The address is not one of a queue in shared memory.
+    /// The address is not that of a queue in shared memory.
     #[error(
-        "{address}: {source} (save a served queue by its shm: address; ipc bridge moves messages between transports)"
+        "{address}: {source} (to save a served queue, use its shm: address; ipc bridge moves \
+         messages between transports)"
     )]
     Unsupported {
         /// The address, without credentials.
         address: String,
-        /// What it lacks.
+        /// The missing feature.
         source: Unsupported,
     },
-    /// The queue can't be opened or created.
+    /// The queue cannot be opened or created.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The queue is gone, or damaged.
+    /// The queue was removed, or is damaged.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Other processes are attached.
     #[error(
-        "queue {queue:?} is in use by process {}: stop it first, or wait longer for its end (nothing was changed)",
+        "queue {queue:?} is in use by process {}: stop it first, or wait longer for its end \
+         (nothing was changed)",
         numbers(processes)
     )]
     InUse {
         /// The queue's address.
         queue: String,
-        /// Their numbers, each in its own PID namespace.
+        /// Their pids, each in its own PID namespace.
         processes: Vec<u32>,
     },
-    /// Another operation on the queue was cut short. The queue stays frozen.
+    /// Another operation on the queue was interrupted. The queue stays frozen.
     #[error(
-        "queue {queue:?} is frozen: {what} was cut short; run it again to complete it, or open the queue with what is in it \
-         (ipc resume {queue} --give-up)"
+        "queue {queue:?} is frozen: {what} was interrupted; run it again to complete it, or open \
+         the queue as it is now (ipc resume {queue} --give-up)"
     )]
     Unfinished {
         /// The queue's address.
         queue: String,
-        /// Which operation.
+        /// The operation.
         what: &'static str,
     },
-    /// The queue that the snapshot was taken of is still there, and was opened again since: what is
-    /// in the snapshot may have been
-    /// delivered.
+    /// The saved queue still exists, and was opened again since: the messages in the snapshot may
+    /// have been delivered.
     #[error(
-        "queue {queue:?} is the one that {} was taken of, and was used again since: what the file holds may have been \
-         delivered; remove the file, or restore it under another name to look",
+        "queue {queue:?} was saved in {}, and was used again since: the messages in the file may \
+         have been delivered; remove the file, or restore it under another name to inspect it",
         file.display()
     )]
     StillThere {
@@ -164,38 +160,40 @@ pub enum SnapshotError {
         /// The snapshot.
         file: PathBuf,
     },
-    /// There is no such file.
+    /// The file does not exist.
     #[error("there is no snapshot {}", file.display())]
     NoFile {
         /// The path.
         file: PathBuf,
     },
-    /// There is a file of that name, which may be the only place of other messages.
+    /// A file of that name exists, and may be the only place of other messages.
     #[error(
-        "{} exists already, and is not what this save began: restore it first, or choose another name",
+        "{} exists already, and was not written by this save: restore it first, or choose another \
+         name",
         file.display()
     )]
     FileExists {
         /// The path.
         file: PathBuf,
     },
-    /// The file is not a whole snapshot.
+    /// The file is not a complete snapshot.
     #[error(
-        "{} is damaged at byte {at}: {reason} (nothing was restored; take another copy of the file)",
+        "{} is damaged at byte {at}: {reason} (nothing was restored; take another copy of the \
+         file)",
         file.display()
     )]
     Damaged {
         /// The path.
         file: PathBuf,
-        /// Where the frame begins that can't be read.
+        /// The position of the frame that cannot be read.
         at: u64,
-        /// What is wrong with it.
+        /// The damage.
         reason: String,
     },
     /// A later version of this crate wrote the file.
     #[error(
-        "{} has version {found} of the format, this program knows versions up to {known}: restore it with the version of \
-         ipc-queue that saved it, or a later one",
+        "{} has version {found} of the format, this program knows versions up to {known}: restore \
+         it with the version of ipc-queue that saved it, or a later one",
         file.display()
     )]
     LaterVersion {
@@ -203,73 +201,77 @@ pub enum SnapshotError {
         file: PathBuf,
         /// The file's version.
         found: u32,
-        /// The latest that this program knows.
+        /// The latest version that this program knows.
         known: u32,
     },
-    /// Not everything has room in the queue.
+    /// The queue has too little room.
     #[error(
-        "queue {queue:?} is too small: its setting {setting} is {has}, and {needed} are needed (nothing was moved; use a \
-         queue with a larger one)"
+        "queue {queue:?} is too small: its setting {setting} is {has}, and {needed} are needed \
+         (nothing was moved; use a queue with a larger value)"
     )]
     TooSmall {
         /// The queue's address.
         queue: String,
         /// The setting to enlarge.
         setting: &'static str,
-        /// What it is.
+        /// Its value.
         has: u64,
-        /// What it must be at least, with what is in the queue now.
+        /// The minimum, including the present contents of the queue.
         needed: u64,
     },
-    /// The queue was created without something that is needed.
+    /// The queue was created without a feature that is needed.
     #[error(
-        "queue {queue:?} was created without {semantic}, and {count} of what is to be put in need it (nothing was moved; use a \
-         queue with {semantic})"
+        "queue {queue:?} was created without {semantic}, but {count} messages or keys need it \
+         (nothing was moved; use a queue with {semantic})"
     )]
     Lacks {
         /// The queue's address.
         queue: String,
-        /// What it lacks.
+        /// The missing feature.
         semantic: Semantic,
-        /// The number of messages, or of keys.
+        /// The number of messages or keys that need it.
         count: u64,
     },
     /// Both addresses name the same queue.
-    #[error("{queue:?} can't be moved to itself: choose another name")]
+    #[error("queue {queue:?} cannot be moved to itself: choose another name")]
     Same {
         /// The queue's address.
         queue: String,
     },
-    /// The file, or its folder, can't be read or written.
+    /// The file or its folder cannot be read or written.
     #[error("{}: {source}", file.display())]
     Io {
         /// The path.
         file: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A message can't be written down.
+    /// A message cannot be encoded.
     #[error(transparent)]
     Encode(#[from] CodecError),
-    /// A message could not be put in although there was room. The queue stays frozen: run it again.
-    #[error("queue {queue:?}: {source}; part of the messages is in it: run the same again")]
+    /// A message could not be added although there was room. The queue stays frozen: run the
+    /// operation again.
+    #[error(
+        "queue {queue:?}: {source}; it contains only a part of the messages: run the operation \
+         again"
+    )]
     NotPut {
         /// The queue's address.
         queue: String,
-        /// Why.
+        /// The cause.
         source: SendPortError,
     },
 }
 
-/// Writes everything in a queue to a file, then removes the queue.
+/// Writes the contents of a queue to a file, then removes the queue.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished`, the queue is as it was.
+/// [`SnapshotError`]. If it is not `Unfinished`, the queue is unchanged.
 pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
     save_from(&Place::parse(queue)?, file, wait)
 }
 
-/// As [`save`], of a queue in any folder.
+/// As [`save`], for a queue in any folder.
 ///
 /// # Errors
 /// As [`save`].
@@ -312,24 +314,22 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
         }
         Err(error) => {
             file::remove_part(file);
-            // The file may have its name, if only its folder was not synced. Then the next save
-            // goes on.
+            // If only the sync of the folder failed, the file may already have its name. Then the
+            // next save continues.
             place.thaw_unless(frozen, was_begun.is_some() || file.exists());
             Err(error)
         }
     }
 }
 
-/// Puts everything in a file into a queue, then removes the file. A queue that does not exist is
-/// created, with the settings that
-/// the saved one had; those that `options` gives go before. A queue that exists must agree with
-/// those that are given.
+/// Adds the contents of a file to a queue, then removes the file. If the queue does not exist, it
+/// is created with the settings of the saved queue, except those that `options` gives. If it
+/// exists, it must agree with the settings that `options` gives.
 ///
 /// A new queue remembers at least as many keys as are in the file.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, the queue and the file are as they
-/// were.
+/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, the queue and the file are unchanged.
 pub fn restore(
     file: &Path,
     queue: &str,
@@ -356,7 +356,8 @@ pub fn restore_to(
     let frozen = place.freeze(opened, wait)?;
     let moved = match (frozen.restoring(), frozen.saving()) {
         (None, Some(saving)) if saving == head.id => {
-            // The save was cut short before it removed the queue: everything is still there.
+            // The save was interrupted before it removed the queue, which still contains
+            // everything.
             frozen.note_done(head.id);
             Moved {
                 known: end.messages,
@@ -400,12 +401,11 @@ pub fn restore_to(
     Ok(moved)
 }
 
-/// Moves everything in a queue to another one, then removes the first. A second queue that does not
-/// exist is created, as by
-/// [`restore`].
+/// Moves the contents of a queue to another one, then removes the first. If the second queue does
+/// not exist, it is created, as by [`restore`].
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, both queues are as they were.
+/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, both queues are unchanged.
 pub fn move_queue(
     from: &str,
     to: &str,
@@ -467,12 +467,11 @@ pub fn move_queue(
     Ok(moved)
 }
 
-/// Opens a queue that an operation left frozen, with whatever is in it. Messages that are also in
-/// the other place may be
-/// delivered twice if the operation is run again after all.
+/// Opens a queue that an operation left frozen, with its present contents. If the operation is run
+/// again after all, messages that are also in the other place may be delivered twice.
 ///
 /// # Errors
-/// [`SnapshotError`]; `InUse` while a process is at it.
+/// [`SnapshotError`]; `InUse` while another process is attached.
 pub fn give_up(queue: &str, wait: Wait) -> Result<(), SnapshotError> {
     let place = Place::parse(queue)?;
     let opened = place.open_existing()?;
@@ -480,7 +479,7 @@ pub fn give_up(queue: &str, wait: Wait) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Whether a queue was there.
+/// The origin of a queue: it was found, or it was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Found,
@@ -496,7 +495,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The queue `name` of a namespace.
+    /// The queue `name` in a namespace.
     #[must_use]
     pub fn new(namespace: &Namespace, name: &Name) -> Self {
         Self {
@@ -506,7 +505,7 @@ impl Place {
         }
     }
 
-    /// That of an opened queue.
+    /// The place of an opened queue.
     #[must_use]
     pub fn of(queue: &ShmQueue) -> Self {
         let (namespace, name) = queue.place();
@@ -555,7 +554,7 @@ impl Place {
                 request.mode = mode;
                 match ShmQueue::open(&self.namespace, &self.name, &request) {
                     Err(QueueError::NotFound { .. }) if origin == Origin::Found => {}
-                    // Created by another process just now.
+                    // Another process has just created it.
                     Err(QueueError::Exists { .. }) if origin == Origin::Created => {}
                     opened => return Ok((opened?, origin)),
                 }
@@ -573,25 +572,26 @@ impl Place {
         })
     }
 
-    /// Leaves a queue frozen that must stay so, and thaws others.
+    /// Thaws the queue, unless it must stay frozen.
     fn thaw_unless(&self, frozen: Frozen, stays: bool) {
         if !stays {
             frozen.thaw();
         }
     }
 
-    /// Leaves a queue that nothing was put into as it was found.
+    /// Leaves a queue as it was found, if nothing was added to it.
     fn undo(&self, frozen: Frozen, stays: bool, origin: Origin) {
         match origin {
             Origin::Created if !stays => {
-                // Else an empty queue would be left, with settings that the next try may not want.
+                // Otherwise an empty queue would be left, with settings that the next try may not
+                // want.
                 let _ = self.remove(frozen);
             }
             _ => self.thaw_unless(frozen, stays),
         }
     }
 
-    /// Removes a queue of which everything is elsewhere.
+    /// Removes a queue whose contents are now elsewhere.
     fn remove(&self, frozen: Frozen) -> Result<(), SnapshotError> {
         ShmQueue::remove(&self.namespace, &self.name)?;
         drop(frozen);
@@ -624,12 +624,12 @@ fn write(frozen: &Frozen, place: &Place, file: &Path) -> Result<End, SnapshotErr
     for key in frozen.keys() {
         writer.key(&key)?;
     }
-    // What was read of a queue that is cut short meanwhile may be zeroes.
+    // If the queue is truncated meanwhile, the contents read may be zeroes.
     queue.stats()?;
     writer.finish()
 }
 
-/// Reads a whole file, and finds nothing wrong with it.
+/// Reads a whole file, and checks that it is intact.
 fn check_whole(file: &Path) -> Result<(Head, End), SnapshotError> {
     let mut reader = Reader::open(file)?;
     let mut end = End::default();
@@ -643,7 +643,7 @@ fn check_whole(file: &Path) -> Result<(Head, End), SnapshotError> {
     Ok((reader.head, end))
 }
 
-/// What an earlier save wrote.
+/// Returns the result of an earlier save.
 fn whole(file: &Path) -> Result<Moved, SnapshotError> {
     let (_, end) = check_whole(file)?;
     Ok(Moved {
@@ -654,17 +654,17 @@ fn whole(file: &Path) -> Result<Moved, SnapshotError> {
     })
 }
 
-/// Whether there is a snapshot of that queue.
+/// Returns whether the file is a snapshot of that queue.
 fn is_of(file: &Path, place: &Place) -> bool {
     Reader::open(file).is_ok_and(|reader| reader.head.address == place.address)
 }
 
-/// Whether part of the messages may be in.
+/// Returns whether part of the messages may have been added.
 fn frozen_for_good(error: &SnapshotError) -> bool {
     matches!(error, SnapshotError::NotPut { .. })
 }
 
-/// Where messages and keys come from.
+/// The source of messages and keys.
 enum Source<'a> {
     File(Box<Reader>),
     Queue(
@@ -695,13 +695,13 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Where they go.
+/// The target of messages and keys.
 struct Sink<'a> {
     frozen: &'a Frozen,
     place: &'a Place,
     id: u64,
     passed: Duration,
-    /// What is in the queue already.
+    /// The ids of messages that are already in the queue.
     known: HashSet<MessageId>,
 }
 
@@ -716,7 +716,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Checks that there is room for all, then puts all in.
+    /// Checks that there is room for everything, then adds it.
     fn fill<'s>(
         mut self,
         paused: bool,
@@ -742,7 +742,7 @@ impl<'a> Sink<'a> {
                 Frame::End => {}
             }
         }
-        // What was put into a queue that was cut short meanwhile may be lost.
+        // If the queue is truncated meanwhile, the messages that were added may be lost.
         (self.frozen.queue().stats()).map_err(|error| self.not_put(error.to_string()))?;
         if paused {
             self.frozen.stay_paused();
@@ -783,7 +783,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Whether everything has room, and all that it needs.
+    /// Checks that the queue has the room and the features for everything.
     fn check(&self, mut source: Source<'_>) -> Result<(), SnapshotError> {
         let mut room = self.frozen.room();
         let settings = room.settings.clone();
@@ -841,7 +841,7 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// What there is no room for.
+/// The resources that are missing.
 #[derive(Debug, Default)]
 struct Lacking {
     priorities: u64,

@@ -1,46 +1,47 @@
-//! What a queue has done and what it holds.
+//! The statistics of a queue: counters and present contents.
 
 use serde::{Deserialize, Serialize};
 
-/// Counters of a queue since it was created, and its content now.
+/// Counters of a queue since it was created, and its present contents.
 ///
-/// Counters are kept by each process for itself and summed up when asked: with others at work the sum is
-/// of no single moment. They outlive the processes. A process that is killed between doing something and counting it
-/// leaves that one thing uncounted; what the queue holds *now* is read from the messages themselves and always right.
+/// Each process keeps its own counters, and a query sums them up: if others are at work, the sum is
+/// not from one moment. Counters outlive their processes. If a process is killed between an action
+/// and its count, that action is not counted. The values marked *now* are read from the messages
+/// themselves and are always right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Messages accepted.
     pub sent: u64,
-    /// Their payloads' bytes.
+    /// Bytes of their payloads.
     pub bytes_sent: u64,
-    /// Sends that found the queue full, or waited in vain.
+    /// Sends that found the queue full, or whose wait ended without room.
     pub refused: u64,
-    /// Deliveries made, redeliveries included.
+    /// Deliveries made, including redeliveries.
     pub received: u64,
-    /// Their payloads' bytes.
+    /// Bytes of their payloads.
     pub bytes_received: u64,
-    /// Deliveries that were not the message's first.
+    /// Deliveries other than the first of their message.
     pub redelivered: u64,
     /// Deliveries acked.
     pub acked: u64,
-    /// Deliveries given back, by a nack or by dropping them.
+    /// Deliveries nacked, or dropped unsettled.
     pub nacked: u64,
     /// Deliveries buried.
     pub buried: u64,
-    /// Deliveries that ended with their lease.
+    /// Deliveries that ended because their lease expired.
     pub expiries: u64,
     /// Deliveries that ended with their receiver's death.
     pub crashes: u64,
     /// Settlements that came after the lease was lost.
     pub leases_lost: u64,
-    /// Messages dropped because nobody wanted them in time.
+    /// Messages dropped because they were not received in time.
     pub expired: u64,
-    /// Messages dropped by purging.
+    /// Messages dropped by a purge.
     pub purged: u64,
     /// Messages dropped to make room for later ones.
     pub overflowed: u64,
-    /// Sends that were not needed: a message of their key had been sent.
+    /// Sends that sent nothing, because a message with the same key had been sent.
     pub duplicates: u64,
     /// Messages waiting to be received, now.
     pub ready: u64,
@@ -52,18 +53,18 @@ pub struct QueueStats {
     pub delayed: u64,
     /// Dead letters, now.
     pub dead: u64,
-    /// Messages that are done but may still be read by somebody who lost their lease, now.
+    /// Messages that are settled, but may still be read by a receiver that lost its lease, now.
     pub quarantined: u64,
-    /// Chunks that hold payloads too large for their places, now. 0 where there are none.
+    /// Chunks that hold payloads too large for their cells, now. 0 if the transport has no chunks.
     pub chunks_in_use: u64,
-    /// Keys that are remembered, now, of at least the setting `dedup_keys`. 0 where there are none, or where the transport keeps
-    /// as many as come.
+    /// Keys that are remembered, now. There is room for at least the setting `dedup_keys`. 0 if the
+    /// queue has no keys, or if its transport has no limit.
     pub keys: u64,
     /// Processes attached, now.
     pub participants: u64,
-    /// Whether it delivers nothing, now.
+    /// Set if the queue is paused, now.
     pub paused: bool,
-    /// Whether it takes nothing more.
+    /// Set if the queue is closed, now.
     pub closed: bool,
 }
 
@@ -75,7 +76,7 @@ impl QueueStats {
         self.ready + self.writing + self.leased + self.delayed
     }
 
-    /// How many places are taken now.
+    /// Returns the number of places that are taken now.
     #[must_use]
     pub fn in_use(&self) -> u64 {
         self.ready + self.writing + self.leased + self.delayed + self.dead + self.quarantined

@@ -1,103 +1,117 @@
 //! The contract: what every transport does, and what its users may rely on.
 //!
-//! A transport moves payloads, plain bytes, from senders to receivers, and keeps each until somebody
-//! acknowledges it. Typed values, addresses and encodings are built once on top ([`Queue`](crate::Queue)).
+//! A transport moves payloads (plain bytes) from senders to receivers, and keeps each until a
+//! receiver acknowledges it. Typed values, addresses and encodings are built on top, once
+//! ([`Queue`](crate::Queue)).
 //!
-//! Whoever writes one writes a [`Transport`] with its eight methods that have no default, a [`SendPort`] and a
-//! [`ReceivePort`] with one each, and the ends of a loan and of a delivery, [`PublishOnce`](crate::PublishOnce) and
-//! [`SettleOnce`](crate::SettleOnce), with two each. What a default does is right for every transport, and slower or less
-//! than some could do: it sends batches one by one, looks every few milliseconds for those who wait without a thread, and
-//! refuses the semantics that are a matter of choice. `docs/writing-a-transport.md` walks through a small one.
+//! To write a transport, implement [`Transport`] with its eight methods without a default, and
+//! [`SendPort`] and [`ReceivePort`] with one each. Also implement the ends of a loan and of a
+//! delivery: [`PublishOnce`](crate::PublishOnce) and [`SettleOnce`](crate::SettleOnce), with two
+//! methods each. The defaults are correct for every transport, but may be slower or do less than a
+//! native implementation. They send batches one by one, wake async waiters every few milliseconds,
+//! and refuse optional features. `docs/writing-a-transport.md` explains a small transport.
 //!
 //! # The promises
 //!
-//! Each is one test in the conformance suite, of the same name, and runs against every transport.
+//! Each promise is a test of the same name in the conformance suite, which runs against every
+//! transport.
 //!
 //! Delivery
 //! - `every_message_goes_to_exactly_one_receiver_at_a_time`
-//! - `an_accepted_message_is_delivered_until_it_is_acked`: from the moment a send returns `Ok`; a receiver that
-//!   looks after that finds it.
-//! - `first_deliveries_keep_each_senders_order`: each receiver gets what one handle sent in the order of its sends,
-//!   as long as nothing was given back, delayed, lost or requeued. No order is promised after that, between
-//!   handles, nor between loans that one handle held at the same time.
+//! - `an_accepted_message_is_delivered_until_it_is_acked`: from the moment a send returns `Ok`. A
+//!   receiver that tries after that finds the message.
+//! - `first_deliveries_keep_each_senders_order`: each receiver gets the messages of one handle in
+//!   the order of their sends, until one is returned, delayed, lost or requeued. No order is
+//!   promised after that, nor between handles, nor between loans that one handle held at the same
+//!   time.
 //! - `payloads_of_every_size_arrive_intact`: from 0 bytes to the queue's largest.
 //! - `every_kind_of_message_is_carried`: with its id and its time, the same at every delivery.
-//! - `everybody_who_opens_a_name_gets_the_same_queue`: with the settings that it was created with, for as long as
-//!   it is not removed, also while nobody has it open.
-//! - `a_payload_is_read_where_it_was_written`: where [`capabilities`](Transport::capabilities) says so.
-//! - `a_killed_receivers_message_comes_again`: at once, not when its lease ends; likewise.
-//! - `who_holds_what_can_be_asked`: likewise; elsewhere asking is [`Unsupported`].
+//! - `everybody_who_opens_a_name_gets_the_same_queue`: with the settings that it was created with.
+//!   It exists until it is removed, even while no process has it open.
+//! - `a_payload_is_read_where_it_was_written`: if [`capabilities`](Transport::capabilities)
+//!   declares it.
+//! - `a_killed_receivers_message_comes_again`: at once, not when its lease ends; if declared.
+//! - `who_holds_what_can_be_asked`: if declared. Otherwise the call is [`Unsupported`].
 //!
 //! Settling
 //! - `an_acked_message_is_gone`
 //! - `a_nacked_message_comes_again_with_a_higher_attempt`
-//! - `a_dropped_delivery_is_a_nack`: also one dropped by a panic.
+//! - `a_dropped_delivery_is_a_nack`: including one that is dropped by a panic.
 //! - `a_delayed_nack_comes_back_not_before_its_time`
 //! - `a_message_past_its_attempt_limit_is_a_dead_letter`: however its last delivery ended.
 //! - `a_buried_message_is_a_dead_letter`
-//! - `a_dead_letter_can_be_requeued_or_discarded`: requeued in its own place, also when the queue is full, with its id.
-//! - `a_nack_waits_as_the_queues_policy_says`: unless the receiver chooses a delay. A message comes back at once when its
-//!   receiver dies or lets its lease end.
-//! - `leases_that_end_are_limited_by_themselves`: a message of which more leases ended than the queue allows is a dead
-//!   letter, whatever attempts it has left.
-//! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former holder does
-//!   then is refused and changes nothing; what it reads stays as it is until it lets go.
+//! - `a_dead_letter_can_be_requeued_or_discarded`: requeued in place, with its id, even if the
+//!   queue is full.
+//! - `a_nack_waits_as_the_queues_policy_says`: unless the receiver chooses a delay. If its receiver
+//!   dies or its lease expires, a message is delivered again at once.
+//! - `leases_that_end_are_limited_by_themselves`: a message of which more leases expired than the
+//!   queue allows is a dead letter, regardless of its remaining attempts.
+//! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former
+//!   holder does then is refused and changes nothing. The payload that it reads does not change
+//!   until it lets go.
 //! - `an_extended_lease_is_kept`
 //!
 //! Batches
-//! - `a_batch_is_sent_and_received_in_its_order`: each message of it an ordinary message, settled by itself.
-//! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the first ones, and why the next was not.
+//! - `a_batch_is_sent_and_received_in_its_order`: each is an ordinary message, settled by itself.
+//! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the number of messages sent, and the
+//!   reason why the next was not.
 //!
-//! Terms, where [`capabilities`](Transport::capabilities) says so; elsewhere asking for them is
-//! [`Unsupported`], be it by a message's options or by the settings of a queue to be created
+//! Options, if [`capabilities`](Transport::capabilities) declares them. Otherwise a request is
+//! [`Unsupported`], in a message's options or in the settings of a queue to be created
 //! - `a_delayed_message_comes_not_before_its_time`
-//! - `an_expired_message_is_dropped_and_its_place_is_free`: unless somebody holds it then.
-//! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: each that waited for the queue's aging time counts as
-//!   of the next higher priority. Capacity holds for each priority.
-//! - `a_key_is_sent_once_while_it_is_remembered`: who sends it again is told which message has it. A key is taken while a
-//!   loan has it, and free again if that comes to nothing. A key without bytes is refused.
-//! - `a_key_outlives_its_message`: a key is remembered for the queue's window from the send on, whether its message is acked, purged,
-//!   buried, requeued, discarded, expired or dropped to make room for another.
-//! - `a_forgotten_key_can_be_sent_again`: after [`forget`](Transport::forget). A message with it that is still in the queue stays.
-//! - `as_many_keys_are_remembered_as_the_queue_says`: at least `dedup_keys` of them. If there is no place for another,
-//!   the send fails as `KeysFull`, and no key is forgotten early.
-//! - `a_token_grows_with_each_delivery`: everywhere.
+//! - `an_expired_message_is_dropped_and_its_place_is_free`: unless a receiver holds it then.
+//! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: for each aging time that a message
+//!   waited, it counts as one priority higher. The capacity applies to each priority.
+//! - `a_key_is_sent_once_while_it_is_remembered`: a second send with the key returns the first
+//!   message's id. A loan takes its key, and frees it if it is not published. An empty key is
+//!   refused.
+//! - `a_key_outlives_its_message`: a key is remembered for the queue's window from the send on,
+//!   whether its message is acked, purged, buried, requeued, discarded, expired or dropped to make
+//!   room.
+//! - `a_forgotten_key_can_be_sent_again`: after [`forget`](Transport::forget). A message with the
+//!   key that is still in the queue stays.
+//! - `as_many_keys_are_remembered_as_the_queue_says`: at least `dedup_keys` of them. If there is no
+//!   place for another, the send fails as `KeysFull`, and no key is forgotten early.
+//! - `a_token_grows_with_each_delivery`: on every transport.
 //!
-//! - `headers_travel_with_their_message`: through redelivery, as a dead letter, and when it is requeued.
-//! - `a_reason_is_kept_in_the_dead_letter`: what the last nack or the burial said.
+//! - `headers_travel_with_their_message`: through redelivery, as a dead letter, and when requeued.
+//! - `a_reason_is_kept_in_the_dead_letter`: the reason given with the last nack or the burial.
 //! - `a_snoozed_message_comes_back_without_losing_an_attempt`: not before its time.
 //!
 //! Control
-//! - `a_control_call_that_did_not_happen_is_an_error`: everywhere. No unanswered question is taken for zero, for an empty
-//!   list or for success.
-//! - `a_closed_queue_can_be_opened_again`: everywhere.
+//! - `a_control_call_that_did_not_happen_is_an_error`: on every transport. A call without an answer
+//!   never counts as zero, as an empty list or as success.
+//! - `a_closed_queue_can_be_opened_again`: on every transport.
 //!
-//! Control, likewise
-//! - `a_full_queue_drops_the_oldest_if_told_to`: of those that wait.
+//! Control, if declared
+//! - `a_full_queue_drops_the_oldest_if_told_to`: the oldest of the waiting messages.
 //! - `a_paused_queue_delivers_nothing_until_it_is_resumed`
 //! - `a_purge_drops_what_waits_and_nothing_else`
-//! - `a_queue_is_drained_when_everything_was_settled`: and takes nothing from the beginning.
+//! - `a_queue_is_drained_when_everything_was_settled`: and it takes no message from the beginning
+//!   of the drain.
 //! - `a_saved_queue_comes_back_with_everything`: see `snapshot`.
 //!
 //! Flow
-//! - `capacity_is_exact`: loans count, and leased, delayed and dead messages.
+//! - `capacity_is_exact`: loans count, and so do leased, delayed and dead messages.
 //! - `a_failed_send_hands_the_message_back`
-//! - `too_large_a_payload_is_refused_with_the_limit`: at once, also when there is no place.
+//! - `too_large_a_payload_is_refused_with_the_limit`: at once, even if the queue is full.
 //! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
-//! - `a_blocked_receiver_goes_on_when_a_message_comes`: of several, as many as messages come.
+//! - `a_blocked_receiver_goes_on_when_a_message_comes`: of several, as many as there are messages.
 //! - `a_blocked_sender_goes_on_when_a_place_is_free`: of several, as many as places become free.
-//! - `every_blocking_call_keeps_its_deadline`: it does not give up before, and does then; what is there it takes even
-//!   then.
-//! - `an_async_receiver_goes_on_when_a_message_comes`: as those that block, and mixed with them.
-//! - `a_dropped_async_receive_loses_nothing`: neither a message, nor a wake-up that somebody else waits for.
+//! - `every_blocking_call_keeps_its_deadline`: it gives up at the deadline, not before. Even then
+//!   it takes a message or a place that is available.
+//! - `an_async_receiver_goes_on_when_a_message_comes`: like blocking receivers, and mixed with
+//!   them.
+//! - `a_dropped_async_receive_loses_nothing`: neither a message, nor a wake for another waiter.
 //! - `an_async_sender_goes_on_when_a_place_is_free`
-//! - `a_closed_queue_takes_nothing_and_drains`: what was lent before may still be published. Receivers get `Closed` only
-//!   when everything was settled, save what they hold themselves, so that a crash at the end loses nothing.
-//!   (Whether what another receiver of the same opening holds is waited for is up to the transport.)
-//! - `a_removed_queue_wakes_and_refuses_everybody`: loans too.
-//! - `counts_add_up`: sent is acked, plus dead letters dropped, plus what expired, was purged or overflowed,
-//!   plus what is in the queue now, loans aside;
-//!   received is acked, nacked, buried, lost, plus leased now.
+//! - `a_closed_queue_takes_nothing_and_drains`: loans from before may still be published. Receivers
+//!   get `Closed` only when every message is settled, except those that they hold themselves, so
+//!   that a crash at the end loses nothing. (A transport decides whether a receiver also waits for
+//!   messages held by other receivers of the same opening.)
+//! - `a_removed_queue_wakes_and_refuses_everybody`: also the holders of loans.
+//! - `counts_add_up`: sent messages are those acked, plus dead letters dropped, plus those expired,
+//!   purged or overflowed, plus those in the queue now, without loans. Received messages are those
+//!   acked, nacked, buried or lost, plus those leased now.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -118,49 +132,54 @@ pub use crate::connector::{Connector, register};
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
 pub use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
 
-/// A queue, opened through some transport. Dropping it detaches; the queue stays.
+/// A queue, opened through a transport. Dropping it detaches; the queue stays.
 pub trait Transport: Any + Debug + Send + Sync {
-    /// What the queue was created with.
+    /// Returns the settings that the queue was created with.
     fn settings(&self) -> &QueueSettings;
 
-    /// Which of the semantics that not every transport has this one has.
+    /// Returns the features that this transport supports.
     ///
-    /// Of queues in general: one that was created without priorities or keys refuses them all the same.
+    /// This is about queues in general: a queue that was created without priorities or keys still
+    /// refuses them.
     fn capabilities(&self) -> Capabilities {
         Capabilities::none()
     }
 
-    /// A number that tells this queue from all others, also from those of the same name before and after it.
+    /// Returns a number that differs from that of every other queue, including earlier and later
+    /// queues of the same name.
     fn id(&self) -> u64;
 
-    /// A handle for sending, for one thread at a time.
+    /// Returns a handle for sending, for one thread at a time.
     fn sender(&self) -> Box<dyn SendPort>;
 
-    /// A handle for receiving, for one thread at a time.
+    /// Returns a handle for receiving, for one thread at a time.
     fn receiver(&self) -> Box<dyn ReceivePort>;
 
-    /// What the queue's payloads are: the text of a [`PayloadName`], as they were called when the
-    /// queue was created; empty for plain bytes; `None` if the transport does not know. A typed
-    /// queue reads its encoding here.
+    /// Returns the name of the queue's payloads: the text of a [`PayloadName`], as given when the
+    /// queue was created. It is empty for plain bytes, and `None` if the transport does not know
+    /// it. A typed queue reads its encoding from it.
     fn payload(&self) -> Option<&str> {
         None
     }
-    /// The queue's address, as errors and logs name it: without credentials.
+    /// Returns the queue's address for errors and logs, without credentials.
     fn address(&self) -> String;
 
-    /// Closes the queue: it takes no more messages, and what is in it is still delivered. Wakes all blocked calls.
+    /// Closes the queue. It takes no more messages, and those in it are still delivered. Wakes all
+    /// blocked calls.
     ///
     /// # Errors
-    /// [`ControlError`], as every call below: the queue was not closed, or whether it was is unknown.
+    /// [`ControlError`], as for every call below: the call did not happen, or its outcome is
+    /// unknown.
     fn close(&self) -> Result<(), ControlError>;
 
-    /// Opens a closed queue again: it takes messages. Without effect on a queue that is open.
+    /// Opens a closed queue again, so that it takes messages. Has no effect on a queue that is
+    /// open.
     ///
     /// # Errors
     /// [`ControlError`].
     fn reopen(&self) -> Result<(), ControlError>;
 
-    /// Whether the queue is closed.
+    /// Returns whether the queue is closed.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -171,10 +190,10 @@ pub trait Transport: Any + Debug + Send + Sync {
             .closed)
     }
 
-    /// Delivers nothing more until [`resume`](Self::resume). What was delivered can be settled, and sending goes on. A
-    /// receive that had begun may still succeed.
+    /// Stops delivery until [`resume`](Self::resume). Delivered messages can be settled, and
+    /// sending goes on. A receive that has begun may still succeed.
     ///
-    /// Pausing is a property of the queue: it lasts when all processes are gone.
+    /// Pausing is a property of the queue: it lasts after all processes have detached.
     ///
     /// # Errors
     /// [`ControlError`]; `Unsupported` if the transport can't pause.
@@ -182,7 +201,7 @@ pub trait Transport: Any + Debug + Send + Sync {
         Err(self.unsupported(ControlCall::Pause, Semantic::Pause))
     }
 
-    /// Delivers again. Wakes all receivers.
+    /// Resumes delivery. Wakes all receivers.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -190,7 +209,7 @@ pub trait Transport: Any + Debug + Send + Sync {
         Err(self.unsupported(ControlCall::Resume, Semantic::Pause))
     }
 
-    /// Whether the queue is paused.
+    /// Returns whether the queue is paused.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -201,11 +220,13 @@ pub trait Transport: Any + Debug + Send + Sync {
             .paused)
     }
 
-    /// Drops all messages that wait to be delivered, delayed ones included, and returns their number. Leased messages and
-    /// dead letters stay. A message that is sent meanwhile may be dropped or not.
+    /// Drops all messages that wait to be delivered, including delayed ones, and returns their
+    /// number. Leased messages and dead letters stay. A message that is sent during the call may or
+    /// may not be dropped.
     ///
     /// # Errors
-    /// [`ControlError`]; `Unsupported` if the transport can't purge. A call that was cut off may have dropped some messages.
+    /// [`ControlError`]; `Unsupported` if the transport can't purge. An interrupted call may have
+    /// dropped some messages.
     fn purge(&self) -> Result<u64, ControlError> {
         Err(self.unsupported(ControlCall::Purge, Semantic::Purge))
     }
@@ -219,55 +240,59 @@ pub trait Transport: Any + Debug + Send + Sync {
         Err(self.unsupported(ControlCall::Drain, Semantic::Drain).into())
     }
 
-    /// Counters since the queue was created, and what it holds now.
+    /// Returns the counters since the queue was created, and its present contents.
     ///
     /// # Errors
     /// [`ControlError`].
     fn stats(&self) -> Result<QueueStats, ControlError>;
 
-    /// The present leases: which process holds which message.
+    /// Returns the current leases: which process holds which message.
     ///
-    /// Read without stopping anything: a message that is settled meanwhile may be missing or still listed.
+    /// Read while the queue is in use: a message that is settled meanwhile may be missing, or still
+    /// listed.
     ///
     /// # Errors
-    /// [`ControlError`]; `Unsupported` if the transport can't say.
+    /// [`ControlError`]; `Unsupported` if the transport cannot list leases.
     fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
         Err(self.unsupported(ControlCall::Holdings, Semantic::Holdings))
     }
 
-    /// The dead letters, oldest place first.
+    /// Returns the dead letters, oldest place first.
     ///
     /// # Errors
     /// [`ControlError`].
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError>;
 
-    /// Makes a dead letter a message that waits to be delivered again, in its own place, so also in a full queue. It keeps
-    /// its id and the time it was sent; attempts are counted anew, and it does not expire any more. `Ok(false)`: there is no such
-    /// dead letter any more.
+    /// Makes a dead letter wait for delivery again, in place, so it works on a full queue too. The
+    /// message keeps its id and its time of sending. Its attempts are counted anew, and it no
+    /// longer expires. `Ok(false)`: this dead letter no longer exists.
     ///
     /// # Errors
     /// [`ControlError`]; [`ControlFailure::Closed`] if the queue is closed. The dead
     /// letter stays as it is, unless the outcome is unknown.
     fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError>;
 
-    /// Drops a dead letter. `Ok(false)`: there is no such dead letter any more.
+    /// Drops a dead letter. `Ok(false)`: this dead letter no longer exists.
     ///
     /// # Errors
     /// [`ControlError`].
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError>;
 
-    /// Forgets a key: a message with it is sent again as if none had been. `Ok(false)`: the queue does not remember the key, or a
-    /// message with it is just being sent. Messages that are in the queue stay.
+    /// Forgets a key, so that a message with it can be sent again. `Ok(false)`: the queue does not
+    /// remember the key, or a message with it is just being sent. Messages that are in the queue
+    /// stay.
     ///
     /// # Errors
-    /// [`ControlError`]; `Unsupported` if the transport has no keys, or this queue was created without.
+    /// [`ControlError`]; `Unsupported` if the transport has no keys, or this queue was created
+    /// without keys.
     fn forget(&self, key: Key) -> Result<bool, ControlError> {
         let _ = key;
         Err(self.unsupported(ControlCall::Forget, Semantic::Deduplication))
     }
 
-    /// Notes in a dead letter which signal ended its last receiver. Only the process that started that receiver learns the
-    /// signal. `Ok(false)`: the letter is gone, ended otherwise, or the transport keeps no signals.
+    /// Records in a dead letter the signal that ended its last receiver. Only the process that
+    /// started that receiver knows the signal. `Ok(false)`: the letter no longer exists or ended
+    /// otherwise, or the transport records no signals.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -276,7 +301,7 @@ pub trait Transport: Any + Debug + Send + Sync {
         Ok(false)
     }
 
-    /// For transports: the error of a call that they do not support.
+    /// For transports: returns the error of a call that the transport does not support.
     fn unsupported(&self, call: ControlCall, semantic: Semantic) -> ControlError {
         ControlFailure::from(Unsupported::by_transport(semantic)).of(self.address(), call)
     }
@@ -291,14 +316,15 @@ impl dyn Transport {
     }
 }
 
-/// Sends. Only [`loan_with`](Self::loan_with) must be written: [`PortLoan::new`] makes one of an ordinary buffer, and
-/// [`SendOptions::check`] refuses what the transport has not.
+/// Sends. Only [`loan_with`](Self::loan_with) is required: [`PortLoan::new`] creates a loan of an
+/// ordinary buffer, and [`SendOptions::check`] refuses options that the transport does not support.
 pub trait SendPort: Debug + Send {
-    /// Memory for a payload of `len` bytes, and a place in the queue for it.
+    /// Returns memory for a payload of `len` bytes, and a place in the queue for it.
     ///
     /// # Errors
-    /// [`SendPortError::NoRoom`] when the wait is over; [`SendFailure::Unsupported`] for options that the
-    /// transport does not support, and [`SendFailure::Duplicate`] for a key that the queue remembers.
+    /// [`SendPortError::NoRoom`] when the wait is over; [`SendFailure::Unsupported`] for options
+    /// that the transport does not support, and [`SendFailure::Duplicate`] for a key that the queue
+    /// remembers.
     fn loan_with(
         &self,
         len: usize,
@@ -306,10 +332,10 @@ pub trait SendPort: Debug + Send {
         wait: Wait,
     ) -> Result<PortLoan<'_>, SendPortError>;
 
-    /// As [`loan_with`](Self::loan_with), for a message of that kind and no other options.
+    /// As [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
     ///
     /// # Errors
-    /// As `loan_with`, but for what is said of options.
+    /// As `loan_with`, except those about options.
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan<'_>, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
@@ -324,10 +350,10 @@ pub trait SendPort: Debug + Send {
         loan.publish().map_err(|error| error.failure.into())
     }
 
-    /// Sends copies of all `payloads`, in their order; waits as told for each that there is no room for.
+    /// Sends copies of all `payloads`, in their order. Waits for room for each as `wait` says.
     ///
     /// # Errors
-    /// [`BatchPortError`] says how many were sent before the first that could not be.
+    /// [`BatchPortError`] has the number of messages that were sent before the first failure.
     fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
         for (sent, payload) in payloads.iter().enumerate() {
             self.send(payload, kind, wait)
@@ -336,29 +362,31 @@ pub trait SendPort: Debug + Send {
         Ok(())
     }
 
-    /// What rings when there may be room, for those who wait without a thread.
+    /// Returns the notification source that wakes async waiters when there may be room.
     fn bell(&self) -> Bell {
         Bell::polling()
     }
 
-    /// Whether there may be room for another one, after what was sent last.
+    /// Returns whether there may be room for another message, after the last one sent.
     fn has_more(&self) -> bool {
         true
     }
 }
 
-/// Receives. Only [`recv`](Self::recv) must be written: [`PortDelivery::new`] makes a delivery of a copied payload.
+/// Receives. Only [`recv`](Self::recv) is required: [`PortDelivery::new`] creates a delivery of a
+/// copied payload.
 pub trait ReceivePort: Debug + Send {
-    /// The next message.
+    /// Returns the next message.
     ///
     /// # Errors
     /// [`RecvPortError::Empty`] with [`Wait::No`], `TimedOut` with a deadline.
     fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError>;
 
-    /// Appends the next messages, at most `most`: waits as told for the first, then takes what else is there.
+    /// Appends the next messages, at most `most`. Waits for the first as `wait` says, then takes
+    /// those that are ready.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), if there was not even a first.
+    /// As [`recv`](Self::recv), if not even a first message was received.
     fn recv_batch(
         &self,
         most: usize,
@@ -373,44 +401,44 @@ pub trait ReceivePort: Debug + Send {
         Ok(())
     }
 
-    /// What rings when there may be a message, for those who wait without a thread.
+    /// Returns the notification source that wakes async waiters when there may be a message.
     fn bell(&self) -> Bell {
         Bell::polling()
     }
 
-    /// Whether there may be another one behind what was received last.
+    /// Returns whether there may be another message behind the last one received.
     fn has_more(&self) -> bool {
         true
     }
 }
 
-/// A message in somebody's hands.
+/// A lease: a message, and the process that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// What its holder is called: a process's program, or a thread.
+    /// The holder's name: the program of its process, or its thread.
     pub holder: String,
     /// The holder's process, in that process's PID namespace.
     pub pid: u32,
-    /// Which message.
+    /// The message's id.
     pub message: MessageId,
-    /// How often it was delivered, this time included.
+    /// The number of its deliveries, including this one.
     pub attempt: u8,
 }
 
-/// How long to wait.
+/// The time limit of a wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all.
+    /// No wait.
     No,
-    /// Until then.
+    /// Wait until this time.
     Until(Instant),
-    /// For as long as it takes.
+    /// Wait without a limit.
     #[default]
     Forever,
 }
 
 impl Wait {
-    /// For so long from now; for ever, if that is beyond what the clock can say.
+    /// Returns a wait for at most `time`. It has no limit if the clock cannot represent its end.
     #[must_use]
     pub fn at_most(time: Duration) -> Self {
         Instant::now()
@@ -418,7 +446,7 @@ impl Wait {
             .map_or(Self::Forever, Self::Until)
     }
 
-    /// The same, but for no longer than until `limit`.
+    /// Returns the same wait, but no longer than until `limit`.
     #[must_use]
     pub(crate) fn at_most_until(self, limit: Instant) -> Self {
         match self {
@@ -428,7 +456,7 @@ impl Wait {
         }
     }
 
-    /// Whether there is no time left.
+    /// Returns whether no time is left.
     #[must_use]
     pub(crate) fn is_over(self) -> bool {
         match self {
@@ -439,31 +467,32 @@ impl Wait {
     }
 }
 
-/// How a delivery ends.
+/// The end of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settle<'r> {
     /// The work is done: the message is never delivered again.
     Ack,
-    /// The attempt failed: the message is delivered again, or is a dead letter if this was its last attempt.
+    /// The attempt failed: the message is delivered again, or becomes a dead letter if this was its
+    /// last attempt.
     Nack {
-        /// The time until then; `None`: as the queue's [`Backoff`] says.
+        /// The delay before the next delivery; `None`: as the queue's [`Backoff`] says.
         delay: Option<Duration>,
-        /// What went wrong; empty if nothing was said. At most [`MAX_REASON_BYTES`] are kept.
+        /// The reason. Empty if not given; at most [`MAX_REASON_BYTES`] are kept.
         reason: &'r str,
     },
-    /// The message is put off: it is delivered again after the delay, and this was not an attempt.
+    /// The message is delayed, then delivered again. This delivery does not count as an attempt.
     Snooze {
-        /// The time until then.
+        /// The delay before the next delivery.
         delay: Duration,
     },
-    /// The message is never delivered again, but kept as a dead letter.
+    /// The message is never delivered again, but is kept as a dead letter.
     Bury {
-        /// What is wrong with it; empty if nothing was said.
+        /// The reason. Empty if not given.
         reason: &'r str,
     },
 }
 
-/// A [`Settle`] that borrows nothing: for another thread, or for a server. Reasons are shortened.
+/// A [`Settle`] that borrows nothing, for another thread or for a server. Reasons are truncated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum OwnedSettle {
     Ack,
@@ -510,17 +539,17 @@ impl OwnedSettle {
     }
 }
 
-/// The longest reason of a failure that is kept, in bytes; longer ones are shortened.
+/// The length, in bytes, to which reasons of failures are truncated.
 pub const MAX_REASON_BYTES: usize = 240;
 
-/// A reason as it is kept: its beginning, at most [`MAX_REASON_BYTES`].
+/// Returns the beginning of a reason that is kept: at most [`MAX_REASON_BYTES`].
 #[must_use]
 pub fn shorten_reason(reason: &str) -> &str {
     ipc_proto::shortened(reason, MAX_REASON_BYTES)
 }
 
-/// For transports: the delay of a nack after the failure with this number, by the queue's settings unless the receiver
-/// chose one.
+/// For transports: returns the delay of a nack after failure number `failures`: the receiver's
+/// choice, or else by the queue's settings.
 #[must_use]
 pub fn nack_delay(settings: &QueueSettings, chosen: Option<Duration>, failures: u8) -> Duration {
     chosen.unwrap_or_else(|| {
@@ -532,7 +561,7 @@ pub fn nack_delay(settings: &QueueSettings, chosen: Option<Duration>, failures: 
     })
 }
 
-/// What happens if a queue exists, or does not.
+/// The behaviour when the queue exists, and when it does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OpenMode {
     /// Open it, or create it.
@@ -556,40 +585,41 @@ pub(crate) fn payload_differs(name: &str, found: &str, wanted: &str) -> QueueErr
     }
 }
 
-/// What an opener wants.
+/// The request of a process that opens a queue.
 #[derive(Clone, Debug, Default)]
 pub struct OpenRequest {
-    /// Whether it may exist, or must.
+    /// The mode: the queue may exist, must exist, or must not exist.
     pub mode: OpenMode,
-    /// What to create it with.
+    /// The settings for creating the queue.
     pub settings: QueueSettings,
-    /// The settings that an existing queue must agree on, by name.
+    /// The names of the settings that must agree if the queue exists.
     pub insist_on: Vec<&'static str>,
-    /// What the payloads are: the text of a [`PayloadName`]; empty for plain bytes, or
+    /// The name of the payloads: the text of a [`PayloadName`], empty for plain bytes, or
     /// [`ANY_PAYLOAD`](Self::ANY_PAYLOAD).
     pub payload: String,
-    /// What this process wants to be there.
+    /// The role in which this process attaches.
     pub attach_as: AttachAs,
 }
 
-/// What a process is to a queue that it opens.
+/// The role of a process that opens a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachAs {
-    /// One of those that the queue is for; counted against `max_participants`.
+    /// A regular participant, counted against `max_participants`.
     #[default]
     Participant,
-    /// One that looks or acts for a moment; not counted while one of the slots for tools is free.
+    /// A short-lived tool. It is not counted while one of the slots for tools is free.
     Tool,
 }
 
 impl OpenRequest {
-    /// For `payload`: whatever the type of an existing queue's payloads is, it is opened as one of plain bytes.
+    /// A value of `payload`: an existing queue is opened as one of plain bytes, whatever the type
+    /// of its payloads.
     pub const ANY_PAYLOAD: &str = "*";
 
-    /// Whether a transport that can do so much can create a queue with these settings.
+    /// Checks that a transport with these capabilities can create a queue with these settings.
     ///
     /// # Errors
-    /// [`Unsupported`] names the first semantic that they need and it has not.
+    /// [`Unsupported`] names the first feature that the settings need and the transport lacks.
     pub fn check_capabilities(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
         let needed = [
             (self.settings.priorities, Semantic::Priorities),
@@ -606,7 +636,7 @@ impl OpenRequest {
         Ok(())
     }
 
-    /// Compares the name of an existing queue's payloads with the one wanted.
+    /// Compares the name of an existing queue's payloads with the requested name.
     ///
     /// # Errors
     /// [`QueueError::PayloadDiffers`] names both.
@@ -617,10 +647,10 @@ impl OpenRequest {
         Err(payload_differs(name, found, &self.payload))
     }
 
-    /// Compares an existing queue's settings with those insisted on.
+    /// Compares an existing queue's settings with those that must agree.
     ///
     /// # Errors
-    /// [`QueueError::SettingsDiffer`] names the first that differs.
+    /// [`QueueError::SettingsDiffer`] names the first setting that differs.
     pub fn check(&self, name: &str, found: &QueueSettings) -> Result<(), QueueError> {
         let wanted = &self.settings;
         for ((field, found), (_, wanted)) in found.fields().into_iter().zip(wanted.fields()) {

@@ -1,16 +1,19 @@
 //! The `unix` transport: a queue that another process of this machine serves at a socket.
 //!
-//! For processes that can't share memory with those that hold the queue: in containers, in sandboxes. [`UnixServer`] serves
-//! any opened queue, of whatever transport; [`UnixQueue`] uses one that is served. Read `unix/wire.rs` (what is said), then
-//! `unix/server/connection.rs` (what the server does for one connection), then `unix/ports.rs` (the client's handles).
+//! For processes that cannot share memory with the processes of the queue: in containers, in
+//! sandboxes. [`UnixServer`] serves any opened queue, of any transport; [`UnixQueue`] uses one that
+//! is served. Read `unix/wire.rs` (the protocol), then `unix/server/connection.rs` (the server's
+//! side of a connection), then `unix/ports.rs` (the client's handles).
 //!
-//! Each handle of a client has a connection of its own, with a thread of its own in the server, whose stack holds what the
-//! client holds: its deliveries and loans. So there is no table of them to keep in order, and nothing that a client does or
-//! leaves undone holds up another. When the connection ends, however that comes about, they are given back.
+//! Each handle of a client has its own connection, and each connection has its own thread in the
+//! server. The stack of that thread holds the client's deliveries and loans. So there is no table
+//! of them to maintain, and no action or inaction of a client delays another client. When the
+//! connection ends, for any reason, its deliveries and loans return to the queue.
 //!
-//! A client may die at any point, stop reading, or say anything. A server's death loses what it held itself: a `local:`
-//! queue ends with it, a `shm:` queue does not. Both sides check whom they talk to (SECURITY.md).
-//! Does not cross machines, and does not protect from processes of the same user.
+//! A client may die at any point, stop reading, or send anything. If a server dies, everything in
+//! it is lost: a `local:` queue ends with it, but a `shm:` queue does not. Both sides check the
+//! identity of their peer (SECURITY.md). Does not cross machines, and does not protect from
+//! processes of the same user.
 
 mod client;
 mod door;
@@ -44,30 +47,31 @@ use link::Link;
 use ports::{UnixReceiver, UnixSender};
 use wire::{Answer, Ask};
 
-/// How long a server may take to answer what needs no waiting, unless the address says otherwise. Long: a server that takes
-/// longer hangs.
+/// The time for an answer that needs no wait, unless the address has another. Long, so that only a
+/// server that hangs exceeds it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// How long one request of a client that waits for the queue to drain waits in the server.
+/// The longest wait in the server of one request for draining. A client repeats the request.
 const DRAIN_SLICE: Duration = Duration::from_secs(1);
 
 /// A queue that is served at a socket, opened by this process.
 ///
-/// Each handle connects when it is first used, and anew when its connection has ended, if the same queue is still
-/// served there. What a handle holds is lost with its connection. Every failure to reach the server is an error that says so.
+/// Each handle connects when it is first used. If its connection has ended, it connects again,
+/// provided that the same queue is still served there. The deliveries and loans of a handle are
+/// lost with its connection. Every failure to reach the server is an error.
 #[derive(Clone, Debug)]
 pub struct UnixQueue {
     client: Arc<Client>,
 }
 
 impl UnixQueue {
-    /// Opens the queue that is served at `path`. It can't be created from here.
+    /// Opens the queue that is served at `path`. A client cannot create it.
     ///
     /// # Errors
-    /// [`QueueError::NotFound`] if nobody serves there, `Exists`, `SettingsDiffer` and `PayloadDiffers` as for any queue,
-    /// `Transport` if the server refuses, and says why.
+    /// [`QueueError::NotFound`] if no server listens there; `Exists`, `SettingsDiffer` and
+    /// `PayloadDiffers` as for any queue; `Transport`, with the reason, if the server refuses.
     ///
-    /// The server has `answer_limit` to answer each request, besides what the request itself may wait; `None`: 30 s. A
-    /// server that takes longer counts as unreachable.
+    /// The server has `answer_limit` to answer each request, in addition to the time that the
+    /// request itself may wait. `None`: 30 s. A server that takes longer counts as unreachable.
     pub fn open(
         path: &Path,
         answer_limit: Option<Duration>,
@@ -94,8 +98,8 @@ impl UnixQueue {
     /// Asks the server to remove the queue. `Ok(false)`: no server listens there.
     ///
     /// # Errors
-    /// [`ControlFailure::Refused`] if the server does not let its clients do that: see
-    /// [`UnixServerOptions::removable`]; `Unreachable` if it does not answer.
+    /// [`ControlFailure::Refused`] if the server does not let its clients remove the queue (see
+    /// [`UnixServerOptions::removable`]); `Unreachable` if it does not answer.
     pub fn remove(path: &Path, answer_limit: Option<Duration>) -> Result<bool, ControlError> {
         let call = ControlCall::Remove;
         let error = |failure: ControlFailure| failure.of(format!("unix:{}", path.display()), call);
@@ -116,7 +120,7 @@ impl UnixQueue {
         removed.map_err(error)
     }
 
-    /// Asks the server, and takes its answer if it fits.
+    /// Sends `ask` to the server, and returns its answer if that fits.
     fn control<R>(
         &self,
         call: ControlCall,
@@ -131,7 +135,8 @@ impl UnixQueue {
         self.settle(call, asked_at, answer)
     }
 
-    /// Asks the server for a list that comes in parts, which `take` takes; `take` returns the end when it comes.
+    /// Requests a list that arrives in parts. `take` gets each part, and returns the end when that
+    /// arrives.
     fn list(
         &self,
         call: ControlCall,
@@ -243,7 +248,8 @@ impl Transport for UnixQueue {
         })
     }
 
-    /// In slices: the server has to answer each, so one that hangs is noticed, however long the caller waits.
+    /// Drains in slices: the server has to answer each, so a server that hangs is noticed, however
+    /// long the caller waits.
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
         let started = Instant::now();
         loop {
@@ -330,13 +336,15 @@ impl Transport for UnixQueue {
     }
 }
 
-/// Whether a process of this user may be talked to: one of the same user, or the superuser's, who can read our memory anyway.
+/// Returns whether a process of this user is a trusted peer. It must be of the same user, or of the
+/// superuser, which can read this process's memory anyway.
 fn is_trusted(uid: u32) -> bool {
-    // Every user without a number in this namespace has the same one: it may be ours and theirs.
+    // All users without a mapping in this user namespace have the same id, so two such ids prove
+    // nothing.
     !ipc_shm::is_nobody(uid) && (uid == 0 || uid == nix::unistd::geteuid().as_raw())
 }
 
-/// What this process calls itself.
+/// Returns the name of this program.
 fn program() -> String {
     const MOST_CHARS: usize = 64;
     let name = std::env::args_os().next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What is allocated for a message: nothing, on either side of a queue in shared memory.
+//! A message costs no allocation, on either side of a queue in shared memory.
 #![cfg(target_os = "linux")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// The number of allocations of this thread in `run`, which ran once before.
+/// Returns the number of allocations of this thread in `run`, which has run once before.
 fn allocations(mut run: impl FnMut()) -> u64 {
     run();
     let before = ALLOCATIONS.get();

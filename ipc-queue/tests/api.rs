@@ -1,5 +1,5 @@
-//! The interface as a user writes it from memory, in the style of std and crossbeam. Each function is
-//! one short use; that they compile is most of the test.
+//! The interface as a user would write it from memory, in the style of std and crossbeam. Each
+//! function is one short use; that they compile is most of the test.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -27,7 +27,7 @@ fn job(width: u32) -> Job {
     }
 }
 
-/// A queue that is removed at the end; in shared memory, and among threads.
+/// A queue in shared memory or among threads, removed at the end.
 struct Scratch {
     address: String,
     _folder: tempfile::TempDir,

@@ -1,4 +1,5 @@
-//! Batches in shared memory: what `Batch::ack` settles, counts and says, and how large a batch gets.
+//! Batches in shared memory: what `Batch::ack` settles, counts and reports, and the size of
+//! batches.
 #![cfg(target_os = "linux")]
 
 use std::process;
@@ -61,7 +62,7 @@ fn an_ack_of_a_batch_says_which_lease_was_lost_and_acknowledges_the_rest() {
     let mut batch = receiver.recv_batch(3, Wait::No).unwrap();
     batch[0].extend(HOUR).unwrap();
     batch[2].extend(HOUR).unwrap();
-    // Comes when the lease is over.
+    // Delivered when the lease is over.
     let again = other.recv().unwrap();
     assert_eq!(again.payload(), b"b");
     let error = batch.ack().unwrap_err();
@@ -106,7 +107,7 @@ fn a_batch_ends_where_its_payloads_would_leave_the_cache() {
         sizes.push(batch.len());
         batch.ack().unwrap();
     }
-    // Only after the first batch it is known that they are large.
+    // That the payloads are large is only known after the first batch.
     assert_eq!(sizes[1..], vec![2; sizes.len() - 1]);
     assert!(sizes[0] <= 8, "{sizes:?}");
 }

@@ -1,4 +1,5 @@
-//! Futures under two executors: tokio, with tasks that wander between threads, and pollster, with none.
+//! Futures under two executors: tokio, whose tasks move between threads, and pollster, which has no
+//! threads.
 #![cfg(target_os = "linux")]
 
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Looking at a queue changes nothing in it, and needs no place in it.
+//! An inspector changes nothing in a queue, and takes no slot.
 
 use std::fs;
 
@@ -62,10 +62,10 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
     let inspector = place.inspect().unwrap();
     let stats = inspector.stats();
     assert_eq!((stats.ready, stats.leased, stats.dead), (2, 1, 1));
-    assert_eq!(stats.participants, 1, "we are not attached a second time");
+    assert_eq!(stats.participants, 1, "the inspector is not attached");
     let mut waiting = inspector.waiting(10);
     assert_eq!(inspector.oldest(), Some(waiting[0].sent_at));
-    waiting.sort_by_key(|one| one.payload.len()); // The clock that they bear is coarse.
+    waiting.sort_by_key(|one| one.payload.len()); // Their clock is coarse.
     let seen: Vec<_> = waiting
         .iter()
         .map(|one| (one.payload.len(), one.priority, one.attempts))
@@ -85,7 +85,8 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
     let (slot, gone) = &inspector.participants()[0];
     assert_eq!((slot.presence, *gone), (Presence::Live, false));
     assert_eq!(inspector.id(), queue.transport().id());
-    // Our own watcher raises hints twice a second: not each time while we look.
+    // This process's own watcher raises hints twice a second, so not every inspection can be
+    // compared.
     let looks_without_a_trace = |_| {
         let before = fs::read(inspector.path()).unwrap();
         let _ = (inspector.stats(), inspector.oldest(), inspector.waiting(10));
@@ -93,9 +94,12 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
         let _ = (inspector.participants(), inspector.id());
         fs::read(inspector.path()).unwrap() == before
     };
-    assert!((0..100).any(looks_without_a_trace), "it was disturbed");
+    assert!(
+        (0..100).any(looks_without_a_trace),
+        "the inspection changed the queue"
+    );
     held.ack().unwrap();
-    assert_eq!(inspector.stats().leased, 0, "it sees what others do");
+    assert_eq!(inspector.stats().leased, 0, "the inspector sees changes");
 }
 
 #[test]

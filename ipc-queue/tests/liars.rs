@@ -1,6 +1,6 @@
-//! The conformance suite catches transports that have less than they say, or more.
+//! The conformance suite catches transports with fewer or more features than they declare.
 //!
-//! The liar is a wrapper around `local`, which says something else about one semantic than is true.
+//! The liar is a wrapper around `local` that declares one feature falsely.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -18,21 +18,22 @@ use ipc_queue::{
     Support, Unsupported,
 };
 
-/// What is untrue of a transport.
+/// The false declaration of a transport.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
-    /// It says nothing untrue.
+    /// No false declaration.
     None,
-    /// It says that it has what it has not.
+    /// It declares a feature that it lacks.
     Boasts(Semantic),
-    /// It has what it says that it has not.
+    /// It has a feature that it does not declare.
     Conceals(Semantic),
-    /// It never ends a lease for the last time: the message is neither delivered nor a dead letter.
+    /// It never ends the last lease of a message: the message is neither delivered nor a dead
+    /// letter.
     LosesDead,
 }
 
 impl Lie {
-    /// Whether this is refused, whatever was said.
+    /// Returns whether the feature is refused, whatever was declared.
     fn lacks(self, semantic: Semantic) -> bool {
         matches!(self, Self::Boasts(lacking) if lacking == semantic)
     }
@@ -228,7 +229,7 @@ impl ReceivePort for LyingReceiver {
     }
 }
 
-/// A delivery that can't be snoozed.
+/// A delivery that cannot be snoozed.
 struct Sleepless(Mutex<Option<PortDelivery>>);
 
 impl SettleOnce for Sleepless {
@@ -258,12 +259,13 @@ fn holds(lie: Lie, semantic: Semantic) -> bool {
     catch_unwind(AssertUnwindSafe(|| promise(&lie))).is_ok()
 }
 
-/// A transport that has these and does not say so passes: there is nothing to ask it for.
+/// A transport that has these features without declaring them passes, because no call requests
+/// them.
 const CAN_NOT_BE_ASKED_FOR: [Semantic; 4] = [
     Semantic::ZeroCopy,
     Semantic::DeathNoticed,
     Semantic::Reasons,
-    // Asked for by the queue's address.
+    // Requested by the queue's address.
     Semantic::Snapshot,
 ];
 

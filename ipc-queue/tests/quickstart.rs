@@ -1,4 +1,4 @@
-//! The README's program, run as it says: one process sends, another works and is killed.
+//! The README's program, run as the README says: one process sends, another works and is killed.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use ipc_queue::ShmQueue;
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
 use ipc_shm::Namespace;
 
-/// Cargo builds examples before it runs tests, next to the folder that this test is in.
+/// Returns the example's path. Cargo builds examples before it runs tests, next to this test's
+/// folder.
 fn program() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     deps.parent()
@@ -43,7 +44,7 @@ fn the_program_in_the_readme_works_between_two_processes() {
     let expected: Vec<String> = (1..=10).map(|n| format!("job {n}, attempt 1")).collect();
     assert_eq!(done, expected);
 
-    // The last one was printed and perhaps not acked: then it is ready again. Nothing else is there.
+    // The last job was printed, but perhaps not acked. Then it is ready again, and nothing else is.
     let namespace = Namespace::in_folder(&root, "default").unwrap();
     let name = Name::new("jobs").unwrap();
     let request = OpenRequest {

@@ -16,7 +16,7 @@ use ipc_queue::{
 use ipc_shm::Namespace;
 use tempfile::TempDir;
 
-/// Queues in a folder of their own, in which nothing may be left in the end.
+/// Queues in a separate folder, which must be empty at the end.
 struct Shm {
     folder: TempDir,
     namespace: Namespace,
@@ -51,10 +51,10 @@ impl Subject for Shm {
     }
 }
 
-/// In the environment of a holder: the queue's address.
+/// The environment variable with the queue's address, for a holder.
 const HOLDER: &str = "IPC_QUEUE_TEST_HOLDER";
 
-/// No test: what the tests start as another process.
+/// Not a test: the tests start it as another process.
 #[test]
 fn holder() {
     if let Ok(address) = env::var(HOLDER) {
@@ -76,7 +76,7 @@ ipc_queue::conformance_tests!(Shm::new());
 
 const LARGEST: usize = 4096;
 
-/// A queue of eight, with memory for one large payload.
+/// Creates a queue of eight messages, with memory for one large payload.
 fn short_of_memory(shm: &Shm) -> ByteQueue {
     let request = OpenRequest {
         settings: QueueSettings {
@@ -161,7 +161,7 @@ fn a_message_may_be_limited_to_one_lease() {
     shm.remove(&name).unwrap();
 }
 
-/// The number of a message's deliveries must stay below that at which they start over.
+/// The number of a message's deliveries must stay below the number at which it wraps.
 #[test]
 fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
     let shm = Shm::new();
@@ -182,7 +182,7 @@ fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
     second.snooze(Duration::ZERO).unwrap();
     let third = receiver.recv().unwrap();
     assert_eq!((lost.attempt(), third.attempt()), (1, 3));
-    // Once the first has let go, it does not count.
+    // After the first receiver has let go, a snooze does not count.
     drop(lost);
     third.extend(Duration::from_secs(3600)).unwrap();
     third.snooze(Duration::ZERO).unwrap();
@@ -212,14 +212,14 @@ fn memory_is_waited_for_like_a_place() {
             "{refused:?}"
         );
     }
-    // What fits its place needs none.
+    // A payload that fits its cell needs no chunk.
     sender.try_send(&content(3, 64)).unwrap();
     for number in [1, 3] {
         let delivery = receiver.try_recv().unwrap();
         assert_eq!(number_in(delivery.payload()), number);
         delivery.ack().unwrap();
     }
-    // A small payload may use what is there for large ones.
+    // A small payload may use a chunk for large ones.
     sender.try_send(&content(4, 65)).unwrap();
     receiver.try_recv().unwrap().ack().unwrap();
     assert!(shm.remove(&Name::new("short").unwrap()).unwrap());
@@ -284,7 +284,7 @@ fn what_former_holders_do_changes_nothing_of_a_dead_letter() {
     let name = Name::new("late").unwrap();
     let queue = ByteQueue::over(shm.open(&name, &request).unwrap());
     queue.sender().try_send(b"poison").unwrap();
-    // Held too long twice, which is once too often.
+    // Two expired leases, the limit.
     let receivers = [queue.receiver(), queue.receiver()];
     let [first, second] = receivers
         .each_ref()
@@ -312,7 +312,7 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     ours.sender().send_batch(&[b"one", b"two"]).unwrap();
     ours.transport().close().unwrap();
     let (receiver, other) = (ours.receiver(), theirs.receiver());
-    // All that is left is in our hands.
+    // The batch holds all that is left.
     let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
     let last = batch.pop().unwrap();
     last.nack_after(Duration::ZERO).unwrap();
@@ -327,7 +327,7 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     shm.remove(&name).unwrap();
 }
 
-/// A queue with priorities, and one message of each in it.
+/// Creates a queue with priorities that contains one message of each.
 fn of_each_priority(shm: &Shm, payload: &[u8], options: &SendOptions) -> ByteQueue {
     let request = OpenRequest {
         settings: QueueSettings {
@@ -447,7 +447,7 @@ fn a_requeued_letter_does_not_expire() {
     let queue = of_each_priority(&shm, b"wanted", &SendOptions::new());
     assert_eq!(queue.transport().purge().unwrap(), 4);
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    // On a slow machine it may expire before it is received.
+    // On a slow machine a message may expire before it is received.
     let held = std::iter::repeat_with(|| {
         let expiring = SendOptions::new().expires_in(SHORT);
         sender
@@ -477,7 +477,7 @@ fn a_requeued_letter_is_named_once() {
     receiver.recv().unwrap().bury().unwrap();
     let letter = queue.transport().dead_letters().unwrap().remove(0);
     assert!(queue.transport().requeue(letter.id).unwrap());
-    // Its name is nobody else's, also when its cell holds another letter.
+    // The letter's id stays unique, even if its cell contains another letter.
     assert!(!queue.transport().requeue(letter.id).unwrap());
     let again = receiver.recv().unwrap();
     assert_eq!(again.id(), letter.message);
@@ -493,7 +493,7 @@ fn a_requeued_letter_is_named_once() {
         "it is another letter"
     );
     assert_eq!(queue.transport().stats().unwrap().dead, 2);
-    // The urgent ones are gone: the next is less urgent.
+    // The urgent messages are gone, so the next one is less urgent.
     let next = receiver.recv().unwrap();
     assert_eq!(next.attempt(), 1);
     drop(next);

@@ -1,4 +1,5 @@
-//! Several threads on the handles of one queue, in one mapping: what a race detector can follow.
+//! Several threads on the handles of one queue, in one mapping, so that a race detector can follow
+//! them.
 #![cfg(target_os = "linux")]
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ const SENDERS: u64 = 2;
 const RECEIVERS: usize = 2;
 const MESSAGES: u64 = 3_000;
 
-/// Two send, inline and in chunks, two receive, give some back and ack the rest: each message is acked once, whole.
+/// Two threads send, inline and in chunks. Two receive, nack some messages and ack the rest. Each
+/// message is acked once, complete.
 #[test]
 fn what_threads_send_each_other_arrives_once_and_whole() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -79,7 +81,7 @@ fn what_threads_send_each_other_arrives_once_and_whole() {
             .for_each(|sender| sender.join().unwrap());
         queue.close().unwrap();
     });
-    // Loaded: a race detector may not see that the threads have ended.
+    // Loaded atomically, because a race detector may not see that the threads have ended.
     let (count, sum) = (count.load(Ordering::SeqCst), sum.load(Ordering::SeqCst));
     assert_eq!(count, SENDERS * MESSAGES);
     assert_eq!(sum, SENDERS * MESSAGES * (MESSAGES - 1) / 2);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// What a process of the example says of its span.
+/// The span that a process of the example prints.
 #[derive(Debug)]
 struct Span {
     name: String,
@@ -13,7 +13,7 @@ struct Span {
 }
 
 fn run(folder: &Path, args: &[&str]) -> Span {
-    // Cargo builds examples before it runs tests, next to the folder that this test is in.
+    // Cargo builds examples before it runs tests, next to this test's folder.
     let deps = std::env::current_exe().unwrap();
     let program = deps.parent().unwrap().with_file_name("examples");
     let output = Command::new(program.join("trace_context"))
@@ -46,7 +46,7 @@ fn a_trace_goes_on_from_the_sender_to_the_worker() {
     assert_eq!((&sent.name[..], &worked.name[..]), ("upload", "resize"));
     assert_eq!((&worked.trace, &worked.parent), (&sent.trace, &sent.id));
     assert_ne!(worked.id, sent.id);
-    // Each job has its own: the first in the queue is the first one's.
+    // Each job has a separate trace. The first job in the queue belongs to the first sender.
     assert_ne!(other.trace, sent.trace);
     let next = run(&root, &["work"]);
     assert_eq!((&next.trace, &next.parent), (&other.trace, &other.id));

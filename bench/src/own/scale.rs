@@ -1,4 +1,5 @@
-//! Whether the cost of a message grows with the queue: its depth, its capacity, what is leased, who is attached.
+//! The growth of a message's cost with the queue: its depth, its capacity, its leases, its
+//! participants.
 
 use std::path::PathBuf;
 
@@ -12,10 +13,10 @@ use crate::payload;
 use crate::repetition::SHM_DIR;
 use crate::work::{SMALL, Unit};
 
-/// What is not about capacities has this one.
+/// The capacity of measurements that are not about capacities.
 const DEFAULT: u32 = 1024;
 const MESSAGES: u32 = 20_000;
-/// A cell with room for a small message.
+/// The size of a cell with room for a small message.
 const CELL_BYTES: usize = 128;
 
 pub fn samples() -> Result<Vec<Sample>> {
@@ -45,7 +46,7 @@ pub fn samples() -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// Time per message, sent, received and acked by one thread, in some circumstances.
+/// Measures the time per message, sent, received and acked by one thread, under given conditions.
 fn scale<T>(
     what: &str,
     number: usize,
@@ -55,7 +56,7 @@ fn scale<T>(
     let options = QueueOptions::new().capacity(capacity).inline_bytes(64);
     let queue = options.open_bytes(ADDRESS)?;
     let kept = circumstances(&queue)?;
-    // Once round, so that what is timed does not include the first touch of each page.
+    // One round first, so that the measurement does not include the first access to each page.
     pass(&queue, capacity.max(MESSAGES))?;
     let values = (0..PASSES)
         .map(|_| pass(&queue, MESSAGES))
@@ -89,9 +90,10 @@ fn pass(queue: &ByteQueue, messages: u32) -> Result<f64> {
     Ok((now_ns() - before) as f64 / f64::from(messages))
 }
 
-/// No queue: the payload of one cell after the other is written and read. What so much memory costs by itself.
+/// Measures without a queue: writes and reads the payload of one cell after the other. This is the
+/// cost of the memory itself.
 fn bare(capacity: u32) -> Result<Sample> {
-    let folder = PathBuf::from(std::env::var_os(SHM_DIR).context("who started us sets it")?);
+    let folder = PathBuf::from(std::env::var_os(SHM_DIR).context("the parent process sets it")?);
     let file = folder.with_file_name(format!("bare-{capacity}"));
     let cells = Shared::create(&file, capacity as usize * CELL_BYTES)?;
     std::fs::remove_file(&file)?;
@@ -99,7 +101,7 @@ fn bare(capacity: u32) -> Result<Sample> {
         let before = now_ns();
         for number in from..from + messages {
             let offset = (number % capacity) as usize * CELL_BYTES;
-            // SAFETY: no other process knows this file, and this thread has no other reference.
+            // SAFETY: no other process uses this file, and this thread has no other reference.
             let bytes = unsafe { cells.payload_mut(offset + SMALL, SMALL) };
             payload::fill(bytes, number.into());
             std::hint::black_box(payload::sum(std::hint::black_box(bytes)));

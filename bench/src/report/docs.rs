@@ -1,6 +1,8 @@
-//! The figures for the documentation: what stands between two marks of `performance.md` is written anew, with plots beside it.
+//! The figures for the documentation: the text between two marks of `performance.md` is rewritten,
+//! with plots beside it.
 //!
-//! A mark is `<!-- bench: NAME -->`, and the end is `<!-- end -->`; what each holds is in `BLOCKS`.
+//! A mark is `<!-- bench: NAME -->`, and the end is `<!-- end -->`. `BLOCKS` lists the contents of
+//! each.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,7 +18,7 @@ use crate::schedule::Summary;
 /// One part of the document.
 struct Block {
     name: &'static str,
-    /// Works that begin so.
+    /// The prefixes of its works.
     works: &'static [&'static str],
     plots: Plots,
 }
@@ -52,7 +54,7 @@ impl Block {
     }
 }
 
-/// Writes into a folder that has the document.
+/// Writes into the folder of the document.
 pub fn write(report: &Report, folder: &Path) -> Result<()> {
     let file = folder.join(DOCUMENT);
     let mut text =
@@ -62,7 +64,7 @@ pub fn write(report: &Report, folder: &Path) -> Result<()> {
         fill(&mut text, "targets", &targets(report)?)?;
     }
     fs::create_dir_all(folder.join(FOLDER))?;
-    // What was not measured stays as it was.
+    // A block without new measurements stays unchanged.
     let measured = |block: &&Block| report.works().iter().any(|work| block.holds(work));
     for block in BLOCKS.iter().filter(measured) {
         fill(&mut text, block.name, &works(report, block, folder)?)?;
@@ -167,7 +169,7 @@ fn notes(report: &Report) -> Result<String> {
     Ok(list)
 }
 
-/// A file's name for a work.
+/// Returns the file name of a work.
 fn slug(work: &str) -> String {
     let words: String = work
         .replace('→', " to ")

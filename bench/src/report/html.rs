@@ -1,4 +1,4 @@
-//! The figures as one page that needs nothing else: tables, and a plot for each work.
+//! The figures as one self-contained page: tables, and a plot for each work.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Plots, as SVG: bars for what differs in kind, lines for what grows.
+//! Plots as SVG: bars for different kinds, lines for growing numbers.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::schedule::Summary;
 
 const WIDTH: u32 = 900;
 const LINE: u32 = 22;
-/// Room for the names.
+/// The width of the names.
 const NAMES: u32 = 240;
 const LINES_HEIGHT: u32 = 320;
 const OURS: RGBColor = RGBColor(31, 119, 80);
 const OTHERS: RGBColor = RGBColor(90, 110, 150);
 
-/// What there is to see about one kind of work.
+/// Draws the plot of one work.
 pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
     let mut svg = String::new();
     let drawn = if let Some(what) = work.strip_prefix(SCALE) {
@@ -36,7 +36,8 @@ pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
     Ok(svg)
 }
 
-/// A line for each subject over the number that its name ends in; its range as an upright line.
+/// Draws a line for each subject, over the number at the end of its name. The range is a vertical
+/// line.
 fn lines(
     what: &str,
     rows: &[&Summary],
@@ -56,9 +57,9 @@ fn lines(
     let numbers = || series.values().flatten().map(|(number, _)| *number);
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
     let highest = rows.iter().map(|row| row.median).fold(0.0, f64::max);
-    // What was disturbed is drawn up to the edge, so that the rest can be seen.
+    // Disturbed values are cut at the edge, so that the others remain readable.
     let top = most.min(3.0 * highest) * 1.05;
-    // A logarithmic axis with a place for nothing.
+    // A logarithmic axis with a place for zero.
     let place = |number: f64| number.max(0.5).log10();
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
@@ -107,7 +108,7 @@ fn lines(
     Ok(())
 }
 
-/// A bar for each row, and its range.
+/// Draws a bar for each row, with its range.
 fn bars(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let root = backend.into_drawing_area();
     root.fill(&WHITE)?;

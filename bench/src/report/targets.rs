@@ -1,35 +1,35 @@
-//! What this project wants to reach, as ratios to what was measured beside it at like distance.
+//! The project's targets, as ratios to references that were measured at the same distance.
 
 use crate::probe::Distance;
 use crate::schedule::Summary;
 
-/// A ratio that is wanted.
+/// A target ratio.
 #[derive(Debug)]
 struct Target {
     work: &'static str,
     subject: &'static str,
-    /// The best of these, at this work if it is another.
+    /// The references, of which the best counts; at another work, if one is given.
     against: &'static [&'static str],
     at: Option<&'static str>,
     wanted: Wanted,
 }
 
-/// Which ratio to the reference's figure.
+/// The kind of ratio to the reference's figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted {
-    /// Of rates.
+    /// A ratio of rates.
     AtLeast(f64),
-    /// Of times.
+    /// A ratio of times.
     AtMost(f64),
 }
 
-/// What came of a target.
+/// The result of a target.
 #[derive(Debug)]
 pub struct Verdict {
     pub work: String,
     pub against: String,
     pub wanted: Wanted,
-    /// At which distance, and the ratio; nothing if one of both was not measured.
+    /// The distance and the ratio; `None` if one of the two was not measured.
     pub got: Option<(Distance, f64)>,
 }
 
@@ -120,7 +120,7 @@ const TARGETS: [Target; 23] = [
     than_at(at_most(0.05, (VISIT, "shm"), &["iceoryx2"]), OPEN),
 ];
 
-/// Judges by what was measured. Targets of which nothing was measured are left out.
+/// Compares the rows with the targets. Targets whose subject was not measured are left out.
 pub fn judge(rows: &[Summary]) -> Vec<Verdict> {
     let subject_ran = |target: &&Target| rows.iter().any(|row| row.is(target.work, target.subject));
     TARGETS
@@ -139,7 +139,7 @@ impl Target {
             let samples = ours.samples.min(reference.samples);
             Some((samples, ours.distance, ours.median / reference.median))
         });
-        // Near comes first, and stays if far has not more samples.
+        // "Near" comes first, and stays unless "far" has more samples.
         let best = ratios.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let elsewhere = self.at.map_or(String::new(), |at| format!(", {at}"));
         Verdict {
@@ -150,7 +150,7 @@ impl Target {
         }
     }
 
-    /// The best reference at that distance, or with none.
+    /// Returns the best reference at that distance, or at none.
     fn reference<'a>(
         &self,
         rows: &'a [Summary],
@@ -191,7 +191,7 @@ impl Wanted {
         }
     }
 
-    /// For people.
+    /// Returns the readable form.
     pub fn describe(self) -> String {
         match self {
             Self::AtLeast(ratio) => format!("≥ {ratio}×"),

@@ -81,7 +81,7 @@ fn targets(verdicts: &[Verdict]) -> Table {
     table
 }
 
-/// A figure that people can read.
+/// Returns a figure in readable form.
 pub fn figure(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Kills | Unit::Messages | Unit::Crates => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! Peer: cloudtoid-interprocess, byte queues in shared memory. The nearest in purpose.
+//! Peer: cloudtoid-interprocess, byte queues in shared memory. The closest peer in purpose.
 
 use anyhow::Result;
 use cloudtoid_interprocess::{Error, Options, Publisher, Subscriber};
@@ -21,7 +21,7 @@ pub struct Out {
     buffer: Vec<u8>,
 }
 
-/// Beside each message.
+/// The overhead of each message.
 const HEADER_BYTES: usize = 16;
 
 impl Subject for Cloudtoid {

@@ -1,4 +1,5 @@
-//! A subject whose payloads are written beside the queue and copied in, copied out and read there.
+//! A subject whose payloads are written in a buffer and copied in, and copied out into a buffer and
+//! read there.
 
 use anyhow::Result;
 
@@ -8,7 +9,7 @@ use crate::work::Work;
 #[derive(Debug)]
 pub struct Copying<S>(pub S);
 
-/// Either end, and the buffer beside it.
+/// Either end, with its buffer.
 #[derive(Debug)]
 pub struct Buffered<E> {
     end: E,

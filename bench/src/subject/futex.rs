@@ -1,4 +1,4 @@
-//! Reference: one mailbox and a raw futex. What waking a sleeper costs at least.
+//! Reference: one mailbox and a raw futex. The minimum cost of waking a sleeper.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -12,7 +12,7 @@ use crate::work::{Manner, Work};
 #[derive(Debug)]
 pub struct Futex;
 
-/// Either end: the mailbox, and how many messages passed through it.
+/// Either end: the mailbox, and the number of messages that passed through it.
 #[derive(Debug)]
 pub struct Mailbox {
     shared: Shared,
@@ -20,7 +20,7 @@ pub struct Mailbox {
     bytes: usize,
 }
 
-/// How many messages were put in; then the message.
+/// The offset of the number of messages put in, and that of the message.
 const COUNT: usize = 0;
 const MESSAGE: usize = LINE;
 
@@ -80,14 +80,15 @@ impl Receiver for Mailbox {
             wait(count, self.passed);
         }
         self.passed = self.passed.wrapping_add(1);
-        // SAFETY: in a round trip the partner writes again only after our answer.
+        // SAFETY: in a round trip the partner writes again only after this side's answer.
         read(unsafe { self.shared.payload(MESSAGE, self.bytes) });
         Ok(())
     }
 }
 
 fn wait(word: &AtomicU32, while_it_is: u32) {
-    // SAFETY: the word is alive and aligned; the kernel reads it, and no other argument is a pointer.
+    // SAFETY: the word is alive and aligned. The kernel reads it, and no other argument is a
+    // pointer.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -97,13 +98,13 @@ fn wait(word: &AtomicU32, while_it_is: u32) {
             std::ptr::null::<libc::timespec>(),
         )
     };
-    // It changed before, or a signal came: the caller looks again.
+    // The word had changed, or a signal arrived: the caller checks again.
     let _ = result;
 }
 
 fn wake(word: &AtomicU32) {
-    // SAFETY: as in `wait`; the kernel only looks up the address.
+    // SAFETY: as in `wait`. The kernel only looks up the address.
     let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
-    // How many were woken.
+    // The number of threads woken.
     let _ = result;
 }

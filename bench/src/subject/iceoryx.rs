@@ -1,6 +1,8 @@
-//! Peer: iceoryx2, publish and subscribe, with a publisher that waits for room. Payloads are written and read in place.
+//! Peer: iceoryx2, publish and subscribe, with a publisher that waits for room. Payloads are
+//! written and read in place.
 //!
-//! Its receivers poll. Blocking is with its event service beside it: a notification for each message.
+//! Its receivers poll. To block, they use its event service in addition: a notification for each
+//! message.
 
 use anyhow::Result;
 use bench_iceoryx::{Receiving, Sending, Settings};
@@ -11,7 +13,7 @@ use crate::work::{Manner, Work};
 
 #[derive(Debug)]
 pub struct Iceoryx {
-    /// Whether each message is announced by an event.
+    /// Set if each message is notified by an event.
     events: bool,
 }
 

@@ -21,7 +21,7 @@ pub struct Out {
     patience: Patience,
 }
 
-/// The sender makes the channel and hands its receiver over.
+/// The sender creates the channel and hands its receiver over.
 enum End {
     Expected(Option<IpcOneShotServer<IpcBytesReceiver>>),
     There(IpcBytesReceiver),

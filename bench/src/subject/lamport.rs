@@ -1,10 +1,12 @@
-//! Reference: Leslie Lamport's queue for one sender and one receiver, in shared memory, with cached indices.
+//! Reference: Leslie Lamport's queue for one sender and one receiver, in shared memory, with cached
+//! indices.
 //!
-//! Each side owns an index and keeps a copy of the other's, which it reads again only when the copy says that there
-//! is nothing to do. No locked instruction at all; of a stream, most messages cost no transfer but their own.
+//! Each side owns an index and keeps a copy of the other's. It reads the other index again only
+//! when the copy shows nothing to do. There is no locked instruction at all, and in a stream most
+//! messages transfer no cache lines but their own.
 //!
-//! Sources: Lamport, "Specifying Concurrent Program Modules", 1983; the cached indices: Lee, Bu, Chandranmenon, "A
-//! lock-free, cache-efficient shared ring buffer" (MCRingBuffer), 2010.
+//! Sources: Lamport, "Specifying Concurrent Program Modules", 1983; for the cached indices: Lee,
+//! Bu, Chandranmenon, "A lock-free, cache-efficient shared ring buffer" (MCRingBuffer), 2010.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -17,7 +19,7 @@ use crate::work::Work;
 #[derive(Debug)]
 pub struct Lamport {
     cells: Cells,
-    /// The sender's own index and its copy of the receiver's, or the other way round.
+    /// The sender's own index and its copy of the receiver's, or the reverse.
     own: Cell<u64>,
     other: Cell<u64>,
 }
@@ -52,7 +54,8 @@ impl Ring for Lamport {
                 return false;
             }
         }
-        // SAFETY: between head and tail by more than a lap, so the receiver is done with it, and we are the only sender.
+        // SAFETY: ahead of head by less than a lap, so the receiver is done with the cell, and this
+        // is the only sender.
         fill(unsafe { self.cells.payload_mut(tail, len) });
         self.own.set(tail + 1);
         self.cells.shared.word(TAIL).store(tail + 1, Release);
@@ -68,7 +71,8 @@ impl Ring for Lamport {
                 return false;
             }
         }
-        // SAFETY: below tail, so the sender is done with it, and does not come back before head is past it.
+        // SAFETY: below tail, so the sender is done with the cell, and does not reuse it before
+        // head has passed it.
         read(unsafe { self.cells.payload(head) });
         self.own.set(head + 1);
         self.cells.shared.word(HEAD).store(head + 1, Release);
@@ -82,7 +86,7 @@ impl Ring for Lamport {
             } => (senders, receivers) == (1, 1),
             Work::RoundTrip { .. } => true,
             Work::Alone { bytes } => bytes == 64,
-            // Its ends are opened once: their indices are their own.
+            // The ends are opened only once, because they keep their indices themselves.
             Work::Visit | Work::Create | Work::Open => false,
         }
     }

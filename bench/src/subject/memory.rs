@@ -1,4 +1,4 @@
-//! Reference: one write plus one read of as much memory, by one core, in private memory. No queue.
+//! Reference: one write and one read of the same amount of private memory, by one core. No queue.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ use crate::work::Work;
 #[derive(Debug)]
 pub struct Memory;
 
-/// Either end: they share the thread's buffer.
+/// Either end. Both share the thread's buffer.
 #[derive(Debug)]
 pub struct End;
 

@@ -1,4 +1,4 @@
-//! The system's POSIX message queue.
+//! Reference: the system's POSIX message queue.
 
 use std::ffi::CString;
 
@@ -25,7 +25,7 @@ pub struct End {
 /// Removes the queue, which is not in the repetition's folder.
 struct Unlinked(CString);
 
-/// What everybody may have.
+/// The limits for unprivileged processes.
 const DEFAULT_CAPACITY: usize = 10;
 const LARGEST: usize = 8192;
 
@@ -46,7 +46,7 @@ impl Subject for MessageQueue {
     }
 
     fn create(&self, place: &Place) -> Result<Guard> {
-        // Refused to the unprivileged; then it is the default.
+        // Refused to unprivileged processes, which keep the default.
         let _ = setrlimit(Resource::RLIMIT_MSGQUEUE, 16 << 20, 16 << 20);
         let name = name(place)?;
         let created = create(&name, place.capacity, place.bytes)

@@ -1,4 +1,5 @@
-//! Broker: a NATS JetStream work queue in memory on loopback. Each publish waits for its confirmation, each message is acked.
+//! Broker: a NATS JetStream work queue in memory, on loopback. Each publish waits for its
+//! confirmation, and each message is acked.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -21,7 +22,7 @@ pub struct End {
     request: Vec<u8>,
 }
 
-/// A message that came.
+/// A received message.
 struct Arrived {
     reply_to: String,
 }
@@ -91,7 +92,7 @@ impl Subject for Nats {
     }
 }
 
-/// Different for every end of a process.
+/// Returns a number that differs for every end of a process.
 fn clock_name() -> u64 {
     crate::clock::now_ns()
 }
@@ -105,7 +106,7 @@ impl End {
         Ok(self.stream.get_mut().write_all(&packet)?)
     }
 
-    /// The next message, left in the buffer.
+    /// Receives the next message, which stays in the buffer.
     fn next(&mut self) -> Result<Arrived> {
         loop {
             let mut line = String::new();
@@ -113,7 +114,7 @@ impl End {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("MSG") => return self.payload(words.collect()),
-                // A status without a payload of use: nothing there yet, or a time-out.
+                // A status without a useful payload: no message yet, or a time-out.
                 Some("HMSG") => bail!("the server said {line:?}"),
                 Some("PING") => self.stream.get_mut().write_all(b"PONG\r\n")?,
                 Some("-ERR") => bail!("the server said {line:?}"),

@@ -1,5 +1,5 @@
-//! Python's `multiprocessing.Queue`. Its ends can't be opened from here: one part runs a script that starts both sides, does
-//! the same work, and says the same.
+//! Python's `multiprocessing.Queue`. Rust cannot open its ends. So one part runs a script that
+//! starts both sides, does the same work, and prints the same results.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Broker: a Redis list on loopback, pushed and popped one by one, each command answered before the next.
+//! Broker: a Redis list on loopback, pushed and popped one by one, each command answered before the
+//! next.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -81,7 +82,7 @@ impl Subject for Redis {
 }
 
 impl End {
-    /// Reads a line that begins with `kind`; the number in it.
+    /// Reads a line that begins with `kind`, and returns its number.
     fn number(&mut self, kind: char) -> Result<usize> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;

@@ -1,5 +1,5 @@
-//! Peer: ringfire's ring for one sender, with its back-pressure: its other rings lose messages by design, and what is lost has no
-//! checksum.
+//! Peer: ringfire's ring for one sender, with back-pressure. Its other rings lose messages by
+//! design, so their sums would not agree.
 
 use anyhow::{Result, anyhow};
 use ringfire::{
@@ -10,7 +10,7 @@ use super::waiting::poll;
 use super::{Patience, Place, Player, Receiver, Sender, Subject};
 use crate::work::{SMALL, Work};
 
-/// For payloads of `N` bytes: the ring is of one type.
+/// For payloads of `N` bytes, because the ring has a fixed type.
 #[derive(Debug)]
 pub struct Ringfire<const N: usize>;
 
@@ -53,7 +53,7 @@ impl<const N: usize> Subject for Ringfire<N> {
         able && work.bytes() == N
     }
 
-    /// The sender makes the ring.
+    /// The sender creates the ring.
     fn senders_open_first(&self) -> bool {
         true
     }

@@ -1,4 +1,5 @@
-//! What the reference rings have in common: cells in a shared file, attempts, a way of waiting.
+//! The common part of the reference rings: cells in a shared file, single attempts, a way of
+//! waiting.
 
 use std::marker::PhantomData;
 
@@ -13,7 +14,7 @@ use crate::work::Work;
 pub trait Ring {
     const NAME: &str;
     const NOTE: &str;
-    /// Whether several may send and receive, and come and go.
+    /// Set if there may be several senders and receivers, which may come and go.
     const SHARED: bool;
 
     /// Prepares zero-filled cells.
@@ -21,26 +22,26 @@ pub trait Ring {
 
     fn over(cells: Cells) -> Self;
 
-    /// Sends, if there is room.
+    /// Sends if there is room.
     fn try_push(&self, len: usize, fill: &mut impl FnMut(&mut [u8])) -> bool;
 
-    /// Receives, if there is something.
+    /// Receives if there is a message.
     fn try_pop(&self, read: &mut impl FnMut(&[u8])) -> bool;
 
     fn does(work: Work) -> bool;
 }
 
-/// Two index words, each with a line of its own, then cells of a word and a payload.
+/// Two index words, each on a separate line, then cells with a word and a payload.
 #[derive(Debug)]
 pub struct Cells {
     pub shared: Shared,
-    /// A power of two.
+    /// The number of cells: a power of two.
     pub count: u64,
     stride: usize,
     payload_bytes: usize,
 }
 
-/// Where the senders' and the receivers' index is.
+/// The offsets of the senders' and the receivers' index.
 pub const TAIL: usize = 0;
 pub const HEAD: usize = LINE;
 const FIRST: usize = 2 * LINE;
@@ -72,7 +73,7 @@ impl Cells {
         (place.capacity.next_power_of_two(), stride)
     }
 
-    /// The word of the cell for `position`.
+    /// Returns the word of the cell for `position`.
     #[inline]
     pub fn word(&self, position: u64) -> &std::sync::atomic::AtomicU64 {
         self.shared.word(self.offset(position))
@@ -81,10 +82,10 @@ impl Cells {
     /// # Safety
     /// As [`Shared::payload_mut`].
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "the ring says who may")]
+    #[expect(clippy::mut_from_ref, reason = "the ring grants exclusive access")]
     pub unsafe fn payload_mut(&self, position: u64, len: usize) -> &mut [u8] {
         let len = len.min(self.payload_bytes);
-        // SAFETY: the caller's promise, for bytes that are this cell's.
+        // SAFETY: the caller's promise, for bytes of this cell only.
         unsafe { self.shared.payload_mut(self.offset(position) + WORD, len) }
     }
 
@@ -92,7 +93,7 @@ impl Cells {
     /// As [`Shared::payload`].
     #[inline]
     pub unsafe fn payload(&self, position: u64) -> &[u8] {
-        // SAFETY: the caller's promise, for bytes that are this cell's.
+        // SAFETY: the caller's promise, for bytes of this cell only.
         unsafe {
             self.shared
                 .payload(self.offset(position) + WORD, self.payload_bytes)

@@ -1,4 +1,5 @@
-//! Servers of the system that a peer needs: started for a repetition, on a free port, with a folder of their own.
+//! Servers of the system that a peer needs: started for a repetition, on a free port, with a
+//! separate folder.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -10,13 +11,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::Place;
 
-/// A running server; killed when dropped.
+/// A running server, killed when dropped.
 #[derive(Debug)]
 pub struct Server(Child);
 
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why there is no such server.
+/// Returns why there is no such server.
 pub fn missing(program: &str) -> Option<String> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());

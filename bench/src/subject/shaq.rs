@@ -1,5 +1,5 @@
-//! Peer: shaq's queue for several senders and receivers, one message at a time and in slices of 32. Payloads are written and
-//! read in place.
+//! Peer: shaq's queue for several senders and receivers, one message at a time and in slices of 32.
+//! Payloads are written and read in place.
 
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use super::waiting::poll;
 use super::{Guard, Patience, Place, Player, Receiver, Sender, Subject};
 use crate::work::{SMALL, Work};
 
-/// For payloads of `N` bytes: the queue is of one type.
+/// For payloads of `N` bytes, because the queue has a fixed type.
 #[derive(Debug)]
 pub struct Shaq<const N: usize> {
     slice: NonZeroUsize,
@@ -84,7 +84,8 @@ impl<const N: usize> Subject for Shaq<N> {
         let file = File::create_new(place.file())?;
         drop(file);
         let bytes = minimum_file_size::<[u8; N]>(place.capacity);
-        // SAFETY: nobody else initialises this file, and bytes mean the same in every process.
+        // SAFETY: no other thread or process initialises this file, and bytes mean the same in
+        // every process.
         let producer = unsafe { Producer::<[u8; N]>::create(&open(place)?, bytes) }?;
         drop(producer);
         Ok(Box::new(()))
@@ -96,7 +97,8 @@ impl<const N: usize> Subject for Shaq<N> {
 
     fn receiver(&self, place: &Place, patience: Patience) -> Result<Out<N>> {
         Ok(Out {
-            // SAFETY: bytes mean the same in every process, and everybody opens it for `N` of them.
+            // SAFETY: bytes mean the same in every process, and every process opens it for `N` of
+            // them.
             consumer: unsafe { Consumer::join(&open(place)?) }?,
             slice: self.slice,
             patience,
@@ -120,9 +122,10 @@ impl<const N: usize> Sender for In<N> {
         // SAFETY: every place is filled before the batch is dropped.
         let mut batch = poll(|| Ok(unsafe { self.0.try_reserve_write_batch(count) }))?;
         for index in 0..count.get() {
-            // SAFETY: below the count; filled here.
+            // SAFETY: below the count, and filled here.
             let place = unsafe { batch.as_mut(index) };
-            // SAFETY: bytes of shared memory, which are never uninitialised, and reserved for us.
+            // SAFETY: bytes of shared memory are never uninitialised, and these are reserved for
+            // this sender.
             fill(unsafe { place.assume_init_mut() });
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The subject: this project's `shm` transport, by the calls that a program uses. Every message is leased and acked.
+//! The subject of this project: its `shm` transport, through the calls that a program uses. Every
+//! message is leased and acked.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::waiting::{Adaptive, Waiting};
 use super::{Patience, Place, Player, Receiver, Sender, Subject};
 use crate::work::{SMALL, Work};
 
-/// Bytes, one call a message.
+/// Byte messages, one per call.
 #[derive(Clone, Copy, Debug)]
 pub struct Shm {
     name: &'static str,
@@ -21,24 +22,24 @@ pub struct Shm {
     lease: Option<Duration>,
 }
 
-/// Where a payload is written.
+/// The place where a payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filling {
-    /// Beside the queue, then copied.
+    /// In a buffer, then copied.
     Copied,
     /// In a loan.
     Loaned,
-    /// Beside the queue, then copied, many a call.
+    /// In a buffer, then copied, with many messages per call.
     Batched,
 }
 
-/// Values, encoded.
+/// Encoded values.
 #[derive(Debug)]
 struct Typed;
 
-/// Never reached: what is measured is that there is one.
+/// Never reached: the measurement is about having a time-out.
 const LEASE: Duration = Duration::from_secs(60);
-/// Payloads up to here are given room in the cell.
+/// Payloads up to this size get room in the cell.
 const INLINE: usize = 1024;
 const BATCH: usize = 32;
 
@@ -71,7 +72,7 @@ fn options(place: &Place) -> Result<QueueOptions> {
     Ok(options)
 }
 
-/// Queues lie in the repetition's folder: `repetition` sets the variable that says so.
+/// The queues are in the repetition's folder, because `repetition` sets the variable for it.
 fn address(place: &Place) -> String {
     format!("shm:bench/{}", place.global_name().to_lowercase())
 }
@@ -133,7 +134,7 @@ impl Subject for Shm {
         Ok(std::fs::remove_dir_all(&place.folder)?)
     }
 
-    /// One opening has both ends.
+    /// One opening gives both ends.
     fn visit(
         &self,
         place: &Place,
@@ -174,7 +175,7 @@ pub struct BytesOut {
 }
 
 impl BytesOut {
-    /// The next message, without ever sleeping.
+    /// Returns the next message, without ever sleeping.
     #[inline]
     fn spin(&self) -> Result<ByteDelivery<'_>> {
         let mut found = None;
@@ -246,7 +247,7 @@ impl Receiver for BytesOut {
     }
 }
 
-/// What a typed queue carries here: 64 bytes before they are encoded.
+/// The value of the typed queue: 64 bytes before encoding.
 type Value = [u64; SMALL / 8];
 
 impl Subject for Typed {

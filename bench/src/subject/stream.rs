@@ -1,4 +1,5 @@
-//! Byte streams of the system: a pipe, and a Unix socket. Messages are all of one size, so there are no frames.
+//! References: byte streams of the system, a pipe and a Unix socket. All messages have the same
+//! size, so there are no frames.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -19,21 +20,21 @@ pub struct Pipe;
 #[derive(Debug)]
 pub struct Socket;
 
-/// The end that writes.
+/// The writing end.
 #[derive(Debug)]
 pub struct Writing<S> {
     stream: S,
     buffer: Vec<u8>,
 }
 
-/// The end that reads.
+/// The reading end.
 #[derive(Debug)]
 pub struct Reading<S> {
     stream: S,
     buffer: Vec<u8>,
 }
 
-/// As much as an unprivileged process may have by default.
+/// The default limit for unprivileged processes.
 const PIPE_BYTES: i32 = 1 << 20;
 
 impl Subject for Pipe {
@@ -48,7 +49,7 @@ impl Subject for Pipe {
         "no ack; holds 1 MiB"
     }
 
-    /// Small writes are whole, so several may share it.
+    /// Small writes are atomic, so several processes may share the pipe.
     fn does(&self, work: Work) -> bool {
         match work {
             Work::OneWay {
@@ -84,7 +85,7 @@ impl Subject for Pipe {
     }
 }
 
-/// For both directions: then opening waits for nobody.
+/// Opened for both directions, so that opening does not block.
 fn open_pipe(place: &Place) -> Result<File> {
     let pipe = OpenOptions::new()
         .read(true)
@@ -130,7 +131,7 @@ impl Subject for Socket {
     }
 }
 
-/// A socket that is accepted when it is first read.
+/// A socket that is accepted at the first read.
 #[derive(Debug)]
 pub enum Incoming {
     Listening(UnixListener, Patience),

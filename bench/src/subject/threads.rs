@@ -1,6 +1,7 @@
-//! Channels between threads of one process: no isolation, nothing outlives a crash.
+//! Channels between threads of one process: no isolation, and nothing survives a crash.
 //!
-//! A message is a `Vec<u8>`, allocated by its sender and freed by its receiver; the small one travels as an array.
+//! A message is a `Vec<u8>`, allocated by its sender and freed by its receiver. A small one travels
+//! as an array.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -24,7 +25,7 @@ pub trait Channel: Sync {
     type Tx: Clone + Send + 'static;
     type Rx: Clone + Send + 'static;
 
-    /// All ends, for everybody to clone.
+    /// Returns all ends, of which every part clones one.
     fn ends() -> &'static Ends<Self::Tx, Self::Rx>;
     fn bounded(capacity: usize) -> (Self::Tx, Self::Rx);
     fn send(tx: &Self::Tx, packet: Packet) -> Result<()>;

@@ -1,8 +1,10 @@
-//! Reference: Dmitry Vyukov's bounded MPMC queue, in shared memory. The fastest thing that is *not* crash-safe.
+//! Reference: Dmitry Vyukov's bounded MPMC queue, in shared memory. The fastest subject that is
+//! *not* crash-safe.
 //!
-//! Each cell's word says whose turn it is: equal to a position, the cell is free for that position's sender; one more, it is
-//! full for its receiver. Both sides claim a position by a compare-and-swap of their index. Whoever is killed between
-//! the claim and the store that ends it stops the ring for ever.
+//! Each cell's word shows whose turn it is. If it equals a position, the cell is free for the
+//! sender of that position. If it is one more, the cell is full for the receiver. Both sides claim
+//! a position by a compare-and-swap of their index. A process that is killed between the claim and
+//! the store that ends it stops the ring for ever.
 //!
 //! Source: "Bounded MPMC queue", 1024cores.net.
 
@@ -37,7 +39,7 @@ impl Vyukov {
                     Ok(_) => return Some(position),
                     Err(now) => position = now,
                 },
-                // A lap behind: full, or empty.
+                // One lap behind: the ring is full, or empty.
                 ..0 => return None,
                 _ => position = index.load(Relaxed),
             }
@@ -66,7 +68,7 @@ impl Ring for Vyukov {
         let Some(position) = self.claim(TAIL, 0) else {
             return false;
         };
-        // SAFETY: claimed, so it is only ours until the store below.
+        // SAFETY: claimed, so only this sender uses it until the store below.
         fill(unsafe { self.0.payload_mut(position, len) });
         self.0.word(position).store(position + 1, Release);
         true
@@ -77,7 +79,7 @@ impl Ring for Vyukov {
         let Some(position) = self.claim(HEAD, 1) else {
             return false;
         };
-        // SAFETY: claimed, so nobody writes to it until the store below.
+        // SAFETY: claimed, so no process writes to it until the store below.
         read(unsafe { self.0.payload(position) });
         self.0
             .word(position)

@@ -1,9 +1,9 @@
-//! How the references wait: two ways.
+//! Two ways of waiting for the references.
 
 use std::cell::Cell;
 use std::{hint, thread};
 
-/// This project's own, the very same code: what it buys is then not counted as the ring's.
+/// The same code as this project's queue uses, so that its advantage is not attributed to the ring.
 #[path = "../../../ipc-queue/src/shm/spin.rs"]
 mod spin;
 
@@ -11,25 +11,25 @@ use spin::Spin;
 
 /// Repeats an attempt until it succeeds.
 pub trait Waiting: Default {
-    /// What a subject that waits so is called, after its name.
+    /// The suffix of the name of a subject that waits in this way.
     const NAME: &str;
 
     fn until(&self, attempt: impl FnMut() -> bool);
 }
 
-/// Looks again at once.
+/// Tries again at once.
 #[derive(Debug, Default)]
 pub struct Polling {
     polls: Cell<u32>,
 }
 
-/// Looks again after pauses that adapt.
+/// Tries again after pauses that adapt.
 #[derive(Debug, Default)]
 pub struct Adaptive {
     spin: Spin,
 }
 
-/// After so many looks in vain the core is offered to others: there may be more processes than cores.
+/// After this many failed tries the thread yields, because there may be more processes than cores.
 const PATIENCE: u32 = 1 << 12;
 
 impl Waiting for Polling {
@@ -61,7 +61,7 @@ impl Waiting for Adaptive {
     }
 }
 
-/// Repeats an attempt that is not ours at once, until it gives something.
+/// Repeats a foreign attempt at once, until it returns something.
 #[inline]
 pub fn poll<T>(mut attempt: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
     let mut polls: u32 = 0;

@@ -1,4 +1,5 @@
-//! In one thread: no other core, no waiting. Sending and receiving in turns; making, opening and closing each time.
+//! Work in one thread: no other core, no waiting. Sends and receives in turn, or creates, opens and
+//! closes each time.
 
 use anyhow::Result;
 
@@ -53,7 +54,8 @@ fn take_turns<S: Sender, R: Receiver>(
     Ok(())
 }
 
-/// Opens, sends, receives and closes until the time is over. The first time makes what the others find.
+/// Opens, sends, receives and closes until the time is over. The first round creates the queue that
+/// the others find.
 pub fn visit<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut visits = Vec::new();
@@ -73,7 +75,8 @@ pub fn visit<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Out
     Ok(outcome.ended())
 }
 
-/// Makes queues until the time is over, each in a folder of its own, and sends a message through each.
+/// Creates queues until the time is over, each in a separate folder, and sends a message through
+/// each.
 pub fn create<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut took = Vec::new();
@@ -97,7 +100,8 @@ pub fn create<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Ou
     Ok(outcome.ended())
 }
 
-/// Opens and closes one end until the time is over, and receives a message in between, which is not timed.
+/// Opens and closes one end until the time is over. Receives a message in between, which is not
+/// timed.
 pub fn open<S: Subject>(subject: &S, place: &Place, times: Times) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut took = Vec::new();

@@ -1,4 +1,4 @@
-//! As fast as they can: senders fill messages, receivers sum them.
+//! One-way work: senders fill messages and receivers sum them, as fast as they can.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use crate::stage::Stage;
 use crate::subject::{Receiver, Sender};
 use crate::work::Times;
 
-/// Who else is at work.
+/// The other parts at work.
 #[derive(Clone, Copy, Debug)]
 pub struct Crowd {
     pub senders: usize,
@@ -19,7 +19,7 @@ pub struct Crowd {
     pub index: usize,
 }
 
-/// Sends until the time is over. The last sender to end tells every receiver.
+/// Sends until the time is over. The last sender to end stops every receiver.
 pub fn send<S: Sender>(
     sender: &mut S,
     crowd: Crowd,
@@ -60,7 +60,7 @@ pub fn send<S: Sender>(
     Ok(outcome)
 }
 
-/// How many messages were sent.
+/// Returns the number of messages sent.
 fn send_for<S: Sender>(
     pacer: &mut Pacer,
     sender: &mut S,
@@ -81,7 +81,7 @@ fn send_for<S: Sender>(
     }
 }
 
-/// Receives until told that there is no more.
+/// Receives until the stop message arrives.
 pub fn receive<R: Receiver>(receiver: &mut R, count: &AtomicU64) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut stopped = false;

@@ -1,8 +1,9 @@
-//! One asks, the other answers.
+//! Round trips: one side asks, the other answers.
 //!
-//! Awake, a trip is timed from before the question to after the answer, eight at a time, since reading the clock takes
-//! as long as a good part of one. Asleep, each side first waits until the other must be asleep, and the trip is the sum of
-//! its two ways, each from before the send to after the receive: the waits don't count.
+//! Awake, a trip is timed from before the question to after the answer. Eight trips are timed
+//! together, because reading the clock takes a good part of one. Asleep, each side first waits
+//! until the other must be asleep. The trip is then the sum of its two ways, each from before the
+//! send to after the receive; the waits do not count.
 
 use std::thread;
 use std::time::Duration;
@@ -17,9 +18,10 @@ use crate::subject::{Receiver, Sender};
 use crate::work::{Manner, SMALL, Times};
 
 const TRIPS: u32 = 8;
-/// Everybody who looks again for a while before sleeping has given up by then.
+/// The time after which every handle that tries for a while before sleeping is asleep.
 const UNTIL_ASLEEP: Duration = Duration::from_micros(250);
-/// Where a message says when it was sent, and how long the way of the one that it answers took.
+/// The words of a message with its time of sending, and with the duration of the way of the message
+/// that it answers.
 const SENT_AT: usize = 1;
 const WAY: usize = 2;
 
@@ -50,7 +52,7 @@ pub fn ask<S: Sender, R: Receiver>(
     Ok(outcome.ended())
 }
 
-/// Answers until told that there is no more.
+/// Answers until the stop message arrives.
 pub fn answer<S: Sender, R: Receiver>(
     sender: &mut S,
     receiver: &mut R,
@@ -99,7 +101,7 @@ fn send<S: Sender>(sender: &mut S, outcome: &mut Outcome) -> Result<()> {
     })
 }
 
-/// Sends when the other side sleeps.
+/// Sends when the other side is asleep.
 fn send_asleep<S: Sender>(sender: &mut S, way_ns: u64, outcome: &mut Outcome) -> Result<()> {
     thread::sleep(UNTIL_ASLEEP);
     let sent = &mut outcome.sent;
@@ -111,7 +113,7 @@ fn send_asleep<S: Sender>(sender: &mut S, way_ns: u64, outcome: &mut Outcome) ->
     })
 }
 
-/// What a received message says.
+/// The contents of a received message.
 struct Received {
     is_stop: bool,
     sent_at_ns: u64,
@@ -119,7 +121,7 @@ struct Received {
 }
 
 impl Received {
-    /// How long its way took, if it ends now.
+    /// Returns the duration of its way, if it ends now.
     fn took(&self) -> u64 {
         now_ns().saturating_sub(self.sent_at_ns)
     }

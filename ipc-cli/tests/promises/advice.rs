@@ -634,7 +634,7 @@ fn a_queue_in_use_is_saved_once_its_users_are_gone() {
     let refused = folder.run(&["save", "local:jobs", &saved]).expect(5);
     advises(&refused, "shm:jobs");
     let served = folder.run(&["save", "unix:/nowhere", &saved]).expect(5);
-    advises(&served, "save a served queue by its shm: address");
+    advises(&served, "to save a served queue, use its shm: address");
     folder
         .run(&["move", "nats://127.0.0.1/x", "shm:y"])
         .expect(5);

@@ -1,7 +1,7 @@
 //! The promises about futures.
 //!
-//! The executor is the smallest that there is: a future's thread is parked until its waker unparks it, and counts how
-//! often it had to look.
+//! The executor is the smallest possible one: a future's thread is parked until its waker unparks
+//! it. It counts the number of polls.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Looks once, listens, and is dropped.
+/// Polls a receive once, which registers its waiter, and drops it.
 fn poll_once(receiver: &mut ByteReceiver) -> bool {
     let mut future = pin!(receiver.recv_async());
     let waker = Waker::noop();
@@ -44,7 +44,7 @@ fn poll_once(receiver: &mut ByteReceiver) -> bool {
         .is_ready()
 }
 
-/// A number is handed to and fro, by futures and by those that block.
+/// Futures and blocking handles pass a number to and fro.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -59,12 +59,12 @@ pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
         let (mut receiver, sender) = (mine.open().receiver(), theirs.open().sender());
         loop {
             let number = if blocks {
-                let delivery = receiver.recv().expect("a number comes");
+                let delivery = receiver.recv().expect("there is a number");
                 let number = number_in(delivery.payload());
                 delivery.ack().expect("we hold it");
                 number
             } else {
-                let delivery = block_on(receiver.recv_async()).expect("a number comes");
+                let delivery = block_on(receiver.recv_async()).expect("there is a number");
                 let number = number_in(delivery.payload());
                 delivery.ack().expect("we hold it");
                 number
@@ -91,7 +91,8 @@ pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
     });
 }
 
-/// A future that is dropped has taken nothing, what it gave goes back, and it passes on what it was woken for.
+/// A dropped future has taken nothing, a delivery that it returned goes back, and it passes on its
+/// wake.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -102,9 +103,9 @@ pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
     for round in 0..rounds(subject, 100).into() {
         assert!(!poll_once(&mut receiver), "nothing is there");
         sender.try_send(&content(round, 10)).expect("a place");
-        // Dropped with what it gave.
+        // The delivery is dropped.
         assert!(poll_once(&mut receiver), "it was sent");
-        let delivery = receiver.try_recv().expect("it went back");
+        let delivery = receiver.try_recv().expect("it was returned");
         assert_eq!(
             (number_in(delivery.payload()), delivery.attempt()),
             (round, 2)
@@ -114,7 +115,7 @@ pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
     another_goes_on_when_listeners_are_dropped(subject);
 }
 
-/// Of two that wait, one leaves whenever it was woken: the other goes on.
+/// Two futures wait, and one is dropped whenever it is woken: the other one goes on.
 fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
     let rounds = u64::from(rounds(subject, ROUNDS));
     let trial = Trial::new(subject);

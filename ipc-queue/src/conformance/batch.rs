@@ -11,7 +11,7 @@ use crate::capability::Semantic;
 use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError};
 use crate::transport::Wait;
 
-/// Message number `number`, of a size that fits its place, or not, by turns.
+/// Returns message number `number`; its size fits its cell or does not, in rotation.
 fn message(number: u64) -> Vec<u8> {
     content(number, if number.is_multiple_of(3) { 2_000 } else { 50 })
 }
@@ -27,7 +27,7 @@ fn send(
     port.send_batch(&payloads, Kind::Data, wait)
 }
 
-/// The numbers of the next messages, acked.
+/// Receives the next messages, acks them, and returns their numbers.
 fn receive(receiver: &ByteReceiver, most: usize) -> Vec<u64> {
     let mut batch = receiver.recv_batch(most, Wait::No).expect("some are there");
     let numbers = batch
@@ -38,8 +38,8 @@ fn receive(receiver: &ByteReceiver, most: usize) -> Vec<u64> {
     numbers
 }
 
-/// A batch is so many messages in a row; received in batches of any size, or one by one; settled together, or
-/// one by one.
+/// A batch is a sequence of messages. They are received in batches of any size or one by one, and
+/// settled together or one by one.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -56,7 +56,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     let single = receiver.try_recv().expect("more are there");
     assert_eq!(number_in(single.payload()), 7);
     single.ack().expect("we hold it");
-    // No more than there are, and nothing of no messages.
+    // Not more than there are, and nothing if nothing is asked for.
     assert_eq!(receive(&receiver, 100), (8..20).collect::<Vec<_>>());
     assert!(
         receiver
@@ -71,7 +71,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     send(&queue, 20..23, Wait::No).expect("places for all");
     let mut batch = receiver.recv_batch(3, Wait::No).expect("three are there");
     batch.remove(1).ack().expect("we hold it");
-    drop(batch); // Given back.
+    drop(batch); // Returned.
     assert_eq!(queue.transport().stats().unwrap().ready, 2);
     let mut again = receive(&receiver, 3);
     again.sort_unstable();
@@ -80,7 +80,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     a_batch_larger_than_the_queue_passes_through(subject);
 }
 
-/// It waits for room again and again, and wakes whoever waits for it.
+/// The batch waits for room again and again, and wakes the receiver that waits for it.
 fn a_batch_larger_than_the_queue_passes_through(subject: &dyn Subject) {
     let messages = u64::from(rounds(subject, 2_000));
     let trial = Trial::new(subject);
@@ -104,7 +104,7 @@ fn a_batch_larger_than_the_queue_passes_through(subject: &dyn Subject) {
     });
 }
 
-/// What was sent stays sent.
+/// The messages sent before the failure stay sent.
 ///
 /// # Panics
 /// If the subject breaks the promise.

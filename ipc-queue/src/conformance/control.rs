@@ -1,4 +1,4 @@
-//! Promises about control calls: none reports what did not happen.
+//! The promises about control calls: no call claims an effect that it did not have.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ pub struct Proxied {
     pub remove: Box<dyn Fn() -> Result<bool, ControlError>>,
 }
 
-/// On a removed queue every control call is an error that names the queue and the call. For a transport
-/// with a server, a proxy stalls, cuts and delays the connection at each request of each call in turn:
-/// `Ok` then means that the call happened and that its answer is true, and an error that says "nothing
-/// was changed" means that nothing was.
+/// On a removed queue every control call is an error that names the queue and the call. For a
+/// transport with a server, a proxy stalls, cuts and delays the connection at each request of each
+/// call. `Ok` must then mean that the call happened and that its answer is true. An error that says
+/// "nothing was changed" must mean that nothing was.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -48,7 +48,7 @@ pub fn a_control_call_that_did_not_happen_is_an_error(subject: &dyn Subject) {
     }
 }
 
-/// Closing and opening again, as often as one likes; what was in the queue stays.
+/// A queue can be closed and reopened any number of times. Its contents stay.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -108,22 +108,23 @@ fn on_a_removed_queue(subject: &dyn Subject) {
     }
 }
 
-/// One call, what it claims, and how to see whether that is so.
+/// A call, its claim, and a check of the claim.
 struct Case {
     call: ControlCall,
     needs: Option<Semantic>,
-    /// Done to the queue before, over a connection that works.
+    /// Prepares the queue, over a working connection.
     prepare: fn(&dyn Transport),
-    /// The call. `Ok(false)`: it claims something that is not so, or the opposite of what is.
+    /// Makes the call. `Ok(false)`: the call's answer is wrong.
     act: fn(&Proxied, &Scene) -> Result<bool, ControlError>,
-    /// Whether the call had its effect, seen over a connection that works; `None` for one without.
+    /// Returns whether the call had its effect, seen over a working connection. `None` for a call
+    /// without one.
     happened: Option<fn(&Stats) -> bool>,
 }
 
-/// The queue's statistics after the call, or why there are none.
+/// The queue's statistics after the call, or the error of asking for them.
 type Stats = Result<QueueStats, ControlError>;
 
-/// What is in the queue: one message ready, one leased, one dead letter.
+/// The contents of the queue: one message ready, one leased, one dead letter.
 struct Scene {
     dead: crate::dead_letter::DeadLetterId,
 }
@@ -230,7 +231,7 @@ const CASES: &[Case] = &[
         call: ControlCall::Drain,
         needs: Some(Semantic::Drain),
         prepare: |_| (),
-        // It can't be drained. A call that was interrupted has no say in what is left.
+        // The queue cannot be drained. An interrupted call says nothing about the messages left.
         act: |proxied, _| match proxied.queue.drain(Wait::No) {
             Err(DrainError::TimedOut { left, .. }) => Ok(left == 2),
             Err(DrainError::Control(error)) => Err(error),
@@ -247,8 +248,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Does `fault` to the request of that number, counted from the beginning of the call. `false`: there are
-/// not so many, or the subject has no server.
+/// Applies `fault` to request number `requests` of the call. `false`: the call has fewer requests,
+/// or the subject has no server.
 fn interrupted(subject: &dyn Subject, case: &Case, fault: Fault, requests: u32) -> bool {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(4));
@@ -274,7 +275,7 @@ fn interrupted(subject: &dyn Subject, case: &Case, fault: Fault, requests: u32) 
         Err(error) => {
             if !has_happened {
                 // The time-outs of a proxied queue are short, and a server may be slow on a busy
-                // machine: once more.
+                // machine. So the call is tried once more.
                 let is_slow = subject.slowness() > 1;
                 assert!(is_slow, "{place}: nothing was in its way: {error}");
                 return true;
@@ -297,7 +298,7 @@ fn is_removed(error: &ControlError) -> bool {
     )
 }
 
-/// Puts two messages and a dead letter in; returns the letter.
+/// Puts in two messages and a dead letter. Returns the letter.
 fn fill(queue: &ByteQueue) -> crate::dead_letter::DeadLetter {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     sender.try_send(b"dead").expect("there is room");

@@ -1,4 +1,4 @@
-//! Many senders and many receivers at once, and what each receiver received.
+//! Many senders and receivers at once, and the deliveries of each receiver.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -8,31 +8,31 @@ use ipc_proto::QueueSettings;
 use super::{Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::ByteQueue;
 
-/// Who works on a queue, and how.
+/// The senders and receivers of a queue, and how they behave.
 pub(super) struct Crowd {
     pub(super) settings: QueueSettings,
     pub(super) senders: u64,
     pub(super) receivers: u64,
-    /// How many messages each sender sends.
+    /// The number of messages of each sender.
     pub(super) each: u64,
     pub(super) sending: Sending,
     pub(super) settling: Settling,
 }
 
-/// How senders send.
+/// The behaviour of senders.
 #[derive(Clone, Copy)]
 pub(super) enum Sending {
-    /// All at once.
+    /// They send without pauses.
     Brisk,
-    /// Now and then they hold a loan for a while, or give one back.
+    /// Sometimes they hold a loan for a while, or drop one.
     Dawdling,
 }
 
-/// How receivers settle.
+/// The behaviour of receivers.
 #[derive(Clone, Copy)]
 pub(super) enum Settling {
     Ack,
-    /// Every third message is given back or dropped.
+    /// They nack or drop every third message.
     Fickle,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Settling {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receipt {
     pub(super) sender: u64,
-    /// Which of that sender's messages.
+    /// The number of the message among that sender's messages.
     pub(super) number: u64,
     pub(super) acked: bool,
 }
@@ -60,11 +60,12 @@ impl Crowd {
         }
     }
 
-    /// Everybody works until everything is sent and settled. What each receiver received, in its order.
+    /// Runs all senders and receivers until everything is sent and settled. Returns the deliveries
+    /// of each receiver, in their order.
     pub(super) fn work(&self, subject: &dyn Subject) -> Vec<Vec<Receipt>> {
         let trial = Trial::new(subject);
         let queue = trial.create(&self.settings);
-        // How many receivers have each message in their hands now.
+        // The number of receivers that hold each message now.
         let hands: Vec<AtomicU32> = (0..self.senders * self.each).map(|_| 0.into()).collect();
         thread::scope(|scope| {
             let (trial, hands) = (&trial, &hands);

@@ -1,4 +1,4 @@
-//! The promises about messages on their way.
+//! The promises about delivery.
 
 use std::collections::HashSet;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::error::{QueueError, TryRecvError};
 use crate::send_options::SendOptions;
 use crate::transport::{OpenMode, OpenRequest, Wait};
 
-/// Nobody has a message while another one holds it, and of several receivers one gets it.
+/// While one receiver holds a message, no other has it; and of several receivers one gets it.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -28,7 +28,7 @@ pub fn every_message_goes_to_exactly_one_receiver_at_a_time(subject: &dyn Subjec
     }
 }
 
-/// Whatever was accepted is delivered, and delivered again while it is given back, until it is acked.
+/// An accepted message is delivered, and delivered again after each nack, until it is acked.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -55,8 +55,8 @@ fn assert_acked_once<'r>(crowd: &Crowd, receipts: impl Iterator<Item = &'r Recei
     assert_eq!(acked.len() as u64, sent, "messages acked, of {sent} sent");
 }
 
-/// While nothing fails, each receiver gets each sender's messages in the order in which they were sent, also
-/// when a sender is slow to fill in a loan or gives one back.
+/// While nothing fails, each receiver gets each sender's messages in the order in which they were
+/// sent. That also holds if a sender fills a loan slowly, or drops one.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -81,13 +81,13 @@ fn assert_in_order(crowd: &Crowd, receipts: &[Receipt]) {
         let numbers: Vec<u64> = theirs.map(|receipt| receipt.number).collect();
         assert!(
             numbers.is_sorted(),
-            "with {} places, sender {sender}'s messages came as {numbers:?}",
+            "with {} places, sender {sender}'s messages arrived as {numbers:?}",
             crowd.settings.capacity
         );
     }
 }
 
-/// Others go past a loan that is being filled in; its own sender does not.
+/// Messages of other senders pass a loan that is being filled. Those of its own sender do not.
 fn a_slow_loan_is_not_overtaken_by_its_senders_next_message(subject: &dyn Subject) {
     for (capacity, len) in [(3, 10), (4, 10), (4, 5000), (9, 10)] {
         let trial = Trial::new(subject);
@@ -95,7 +95,7 @@ fn a_slow_loan_is_not_overtaken_by_its_senders_next_message(subject: &dyn Subjec
         let (slow, other, receiver) = (queue.sender(), queue.sender(), queue.receiver());
         let mut loan = slow.loan(len).expect("a place");
         other.try_send(&content(1, 10)).expect("a place");
-        // A receiver need not, but may, find what was sent behind the loan.
+        // A receiver may, but need not, find the message that was sent after the loan.
         if let Ok(delivery) = receiver.try_recv() {
             assert_eq!(number_in(delivery.payload()), 1);
             delivery.ack().expect("we hold it");
@@ -113,7 +113,7 @@ fn a_slow_loan_is_not_overtaken_by_its_senders_next_message(subject: &dyn Subjec
     }
 }
 
-/// A payload of any size up to the largest comes out as it went in, whatever else is in the queue.
+/// A payload of any size up to the largest arrives unchanged, whatever else is in the queue.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -123,7 +123,7 @@ pub fn payloads_of_every_size_arrive_intact(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(32));
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    // Several times over, so that memory is used again for another size.
+    // Several times, so that memory is reused for another size.
     let numbered: Vec<(u64, usize)> = (0..)
         .zip(sizes.iter().cycle().copied())
         .take(3 * sizes.len())
@@ -145,7 +145,7 @@ pub fn payloads_of_every_size_arrive_intact(subject: &dyn Subject) {
             let delivery = receiver.try_recv().expect("it was sent");
             assert!(
                 delivery.payload() == content(*number, *len),
-                "message {number}, {len} bytes, came as {} bytes, changed",
+                "message {number} ({len} bytes) arrived changed, with {} bytes",
                 delivery.payload().len()
             );
             delivery.ack().expect("we hold it");
@@ -153,13 +153,13 @@ pub fn payloads_of_every_size_arrive_intact(subject: &dyn Subject) {
     }
 }
 
-/// Every size near a border that some transport may have.
+/// Returns every size near a limit that some transport may have.
 fn sizes() -> Vec<usize> {
     let (inline, largest) = (INLINE as usize, LARGEST as usize);
     let mut sizes = vec![0, 1, 2, 7, 8, 9, largest - 1, largest];
     let rounded = inline.next_multiple_of(64);
     let borders = [inline, rounded, 1024, 4096];
-    // Memory may come in sizes that grow by some factor up to the largest.
+    // Memory may come in sizes that grow by a factor up to the largest.
     let classes = [2, 4, 8, 16].map(|factor| largest / factor);
     for border in borders.into_iter().chain(classes) {
         let rounded = border.next_multiple_of(64);
@@ -175,7 +175,7 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-/// Where memory is shared. Elsewhere loans are buffers, and there is nothing to refuse.
+/// If memory is shared. Otherwise loans are buffers, and there is nothing to refuse.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -199,7 +199,8 @@ pub fn a_payload_is_read_where_it_was_written(subject: &dyn Subject) {
     }
 }
 
-/// The kind, with and without a payload; and the id and the time of sending, the same at each delivery.
+/// The kind arrives, with and without a payload. The id and the time of sending are the same at
+/// each delivery.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -219,7 +220,7 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
             assert_eq!(*next, expected, "a sender counts its messages");
         }
         let firsts = kinds.map(|_| receiver.try_recv().expect("it was sent"));
-        // All but what tells one delivery from the next.
+        // Everything except the parts that differ from one delivery to the next.
         let same = |delivery: &ByteDelivery<'_>| About {
             attempt: 0,
             delivery: 0,
@@ -234,9 +235,9 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
             first.nack().expect("we hold it");
         }
         for _ in kinds {
-            let again = receiver.try_recv().expect("it was given back");
+            let again = receiver.try_recv().expect("it was returned");
             let about = same(&again);
-            assert!(abouts.contains(&about), "{about:?} is none of {abouts:?}");
+            assert!(abouts.contains(&about), "{about:?} is not among {abouts:?}");
             again.ack().expect("we hold it");
         }
     }
@@ -249,8 +250,8 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
     delivery.ack().expect("we hold it");
 }
 
-/// One name, one queue: with the settings it was created with, to everybody who opens it as it is, for
-/// as long as it is not removed; and a typed error for everybody who wants another one.
+/// Every opener of a name gets the same queue, with the settings that it was created with, until it
+/// is removed. An opener that requires other settings gets a typed error.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -279,14 +280,14 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
     };
     assert!(matches!(opened(&create), Err(QueueError::Exists { .. })));
 
-    // Settings that nobody insists on are those found.
+    // Settings that the request does not insist on are those found.
     let other = settings(6);
     let mut request = OpenRequest {
         settings: other,
         insist_on: vec!["attempt_limit"],
         ..OpenRequest::default()
     };
-    let found = opened(&request).expect("nobody insists on another capacity");
+    let found = opened(&request).expect("the capacity is not insisted on");
     assert_eq!(*found.transport().settings(), wanted);
     for field in ["capacity", "lease"] {
         request.insist_on = vec![field];
@@ -302,7 +303,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
         Err(QueueError::PayloadDiffers { .. })
     ));
 
-    // The queue stays when nobody has it open; what is in it stays too.
+    // The queue and its contents stay while no handle has it open.
     found.sender().try_send(&content(1, 3000)).expect("a place");
     drop((queue, found));
     let queue = trial.open();
@@ -323,7 +324,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
         TryRecvError::Empty
     );
 
-    // Removed, the name is free for a new one.
+    // After the removal, the name is free for a new queue.
     assert!(trial.remove());
     assert!(!trial.remove());
     assert!(matches!(
@@ -333,7 +334,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
     all_at_once(subject);
 }
 
-/// Many open what does not exist yet: one of them creates it, and all get that one.
+/// Many threads open a queue that does not exist yet: one creates it, and all get that one.
 fn all_at_once(subject: &dyn Subject) {
     const OPENERS: u32 = 8;
     for _ in 0..rounds(subject, 20) {

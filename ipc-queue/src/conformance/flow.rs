@@ -18,8 +18,8 @@ use crate::queue::Queue;
 use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
-/// A send succeeds exactly if fewer messages than the queue's capacity are in it, whatever they are doing there
-/// and whatever happened before.
+/// A send succeeds exactly if the queue contains fewer messages than its capacity, whatever their
+/// states, and whatever happened before.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -54,7 +54,7 @@ fn every_state_takes_a_place(subject: &dyn Subject, capacity: u32) {
         .collect();
     assert_eq!(ready(&queue.sender()), 0, "all being written");
     drop(loans);
-    assert_eq!(ready(&sender), capacity, "all given back");
+    assert_eq!(ready(&sender), capacity, "all returned");
     for _ in 0..capacity {
         receiver
             .try_recv()
@@ -69,7 +69,7 @@ fn every_state_takes_a_place(subject: &dyn Subject, capacity: u32) {
     }
 }
 
-/// Sends until the queue is full; how many it took.
+/// Sends until the queue is full. Returns the number of messages that it took.
 fn fill(sender: &ByteSender, capacity: u32) -> u32 {
     let mut taken = 0;
     loop {
@@ -87,7 +87,7 @@ fn fill(sender: &ByteSender, capacity: u32) -> u32 {
 const HOUR: Duration = Duration::from_secs(3600);
 const A_MOMENT: Duration = Duration::from_millis(2);
 
-/// The very value, untouched, with the reason; and nothing of it is in the queue.
+/// The value is returned unchanged, with the reason, and nothing of it is in the queue.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -118,7 +118,7 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
         .expect_err("it stays full");
     assert!(late.is_timeout(), "{late}");
     assert!(late.into_inner() == second);
-    // Encoded, it is more than the largest.
+    // Its encoding is larger than the largest payload.
     let large = sender.send(huge.clone()).expect_err("it does not fit");
     assert!(large.message == huge);
     assert!(
@@ -141,7 +141,8 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
     assert_eq!(removed.failure, Unavailable::Removed.into());
 }
 
-/// At once, whether or not there is a place, and however long the sender would wait for one.
+/// The refusal comes at once, with or without a free place, however long the sender would wait for
+/// one.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -178,7 +179,7 @@ pub fn too_large_a_payload_is_refused_with_the_limit(subject: &dyn Subject) {
     }
 }
 
-/// A place and memory; nobody sees the message before it is published.
+/// A loan holds a place and memory. No receiver sees the message before it is published.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -215,7 +216,7 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
                     loan.copy_from_slice(&content(number, len));
                     loan.publish().expect("the loan held a place");
                 }
-                // In whatever order: these loans overlapped.
+                // In any order, because these loans overlapped.
                 let mut numbers = Vec::new();
                 while let Ok(delivery) = receiver.try_recv() {
                     numbers.push(number_in(delivery.payload()));
@@ -229,7 +230,7 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
     }
 }
 
-/// Of several that are blocked, each message wakes one; a message that was given back does so too.
+/// Of several blocked receivers, each message wakes one. So does a message that is returned.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -254,7 +255,7 @@ fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
         let (mine, theirs) = (mine.open(), theirs.open());
         let (receiver, sender) = (mine.receiver(), theirs.sender());
         loop {
-            let delivery = receiver.recv().expect("a number comes");
+            let delivery = receiver.recv().expect("there is a number");
             let number = number_in(delivery.payload());
             delivery.ack().expect("we hold it");
             if number < rounds {
@@ -271,7 +272,7 @@ fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
     });
 }
 
-/// Each receiver holds its message until all have one: nobody can take two, so nobody may sleep on.
+/// Each receiver holds its message until all have one. None can take two, so none may stay asleep.
 fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
     const RECEIVERS: u32 = 3;
     let rounds = rounds(subject, 300);
@@ -285,7 +286,7 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
                 let queue = trial.open();
                 let receiver = queue.receiver();
                 for _ in 0..rounds {
-                    let delivery = receiver.recv().expect("one comes for each");
+                    let delivery = receiver.recv().expect("there is one for each");
                     all_have_one.wait();
                     delivery.ack().expect("we hold it");
                 }
@@ -293,12 +294,12 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
         }
         let sender = queue.sender();
         for _ in 0..rounds * RECEIVERS {
-            sender.send(b"one for somebody").expect("a place");
+            sender.send(b"one for each").expect("a place");
         }
     });
 }
 
-/// Whoever has the message gives it back and then takes no more until the other one had it.
+/// A player that has the message returns it, and takes no more until the other one has had it.
 fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
     let rounds = rounds(subject, 200);
     let trial = Trial::new(subject);
@@ -323,7 +324,8 @@ fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
                         delivery.nack().expect("we hold it");
                     }
                     turns[player].store(turn, Ordering::SeqCst);
-                    // The first to have this turn waits for the other, who gets it without our help.
+                    // The first player of this turn waits for the other, which must get the message
+                    // without help.
                     while turns[1 - player].load(Ordering::SeqCst) < turn
                         && !queue.transport().is_closed().unwrap()
                     {
@@ -340,7 +342,8 @@ fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
     });
 }
 
-/// A place becomes free by an ack, a dropped loan, a discarded letter; of several that are blocked, each wakes one.
+/// An ack, a dropped loan or a discarded letter frees a place. Of several blocked senders, each
+/// free place wakes one.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -355,7 +358,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
             }
         },
         |trial, messages| {
-            // A letter each time.
+            // One letter each time.
             let queue = trial.open();
             let receiver = queue.receiver();
             for _ in 0..messages {
@@ -372,7 +375,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
         |trial, _| {
             let queue = trial.open();
             let (sender, receiver) = (queue.sender(), queue.receiver());
-            // Takes the place itself now and then, and gives it back.
+            // Sometimes takes the place itself, and returns it.
             while !queue.transport().is_closed().unwrap() {
                 drop(sender.try_loan(LARGEST as usize));
                 while let Ok(delivery) = receiver.try_recv() {
@@ -389,7 +392,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
     as_many_senders_go_on_as_places_become_free(subject);
 }
 
-/// Two send as fast as places become free.
+/// Two senders send as fast as places become free.
 fn stream(subject: &dyn Subject, capacity: u32, len: usize, freeing: fn(&Trial<'_>, u32)) {
     let each = rounds(subject, 150);
     let trial = Trial::new(subject);
@@ -416,7 +419,7 @@ fn stream(subject: &dyn Subject, capacity: u32, len: usize, freeing: fn(&Trial<'
     });
 }
 
-/// Each sender holds its place until all have one: nobody may sleep on.
+/// Each sender holds its place until all have one, so none may stay asleep.
 fn as_many_senders_go_on_as_places_become_free(subject: &dyn Subject) {
     const SENDERS: u32 = 3;
     let rounds = rounds(subject, 200);
@@ -451,7 +454,8 @@ fn as_many_senders_go_on_as_places_become_free(subject: &dyn Subject) {
     });
 }
 
-/// Not before its time, and not for ever after. With its time over it still takes what is there.
+/// A call does not give up early, and does give up. Even after its deadline it takes what is
+/// available.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -491,7 +495,7 @@ pub fn every_blocking_call_keeps_its_deadline(subject: &dyn Subject) {
     }
     let delivery = receiver.recv_deadline(past).expect("a message is there");
     delivery.ack().expect("we hold it");
-    // Beyond what the clock can say.
+    // A time limit that the clock cannot represent.
     sender
         .send_timeout(b"3", Duration::MAX)
         .expect("a place is there");
@@ -503,7 +507,7 @@ pub fn every_blocking_call_keeps_its_deadline(subject: &dyn Subject) {
     a_deadline_is_kept_while_others_are_busy(subject);
 }
 
-/// Woken again and again by messages that others take, it still comes to its end.
+/// A receiver that is woken again and again by messages that others take still keeps its deadline.
 fn a_deadline_is_kept_while_others_are_busy(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(2));
@@ -540,8 +544,9 @@ fn a_deadline_is_kept_while_others_are_busy(subject: &dyn Subject) {
     });
 }
 
-/// Senders, also blocked ones, get `Closed`. Receivers get what is in the queue, also what comes back or was
-/// on loan; and `Closed`, also if they are blocked, when all of it was settled, save what they hold themselves.
+/// Senders, including blocked ones, get `Closed`. Receivers still get the messages of the queue,
+/// including those that return or were on loan. Then they get `Closed`, including blocked
+/// receivers, when all messages are settled except those that they hold themselves.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -577,10 +582,10 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     let third = receiver.recv().expect("it was sent");
     assert_eq!(number_in(third.payload()), 3);
     third.nack_after(A_MOMENT).expect("we hold it");
-    let third = receiver.recv().expect("it comes back");
+    let third = receiver.recv().expect("it is delivered again");
     assert_eq!((number_in(third.payload()), third.attempt()), (3, 2));
     third.ack().expect("we hold it");
-    // What is on loan, and what another one holds, may still come.
+    // A loan, and a message that another receiver holds, may still arrive.
     let not_yet = |receiver: &crate::ByteReceiver| {
         assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
         let nothing = receiver.recv_timeout(A_MOMENT);
@@ -598,10 +603,10 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     assert_eq!(number_in(fourth.payload()), 4);
     fourth.ack().expect("we hold it");
     not_yet(&receiver);
-    // The holder itself need not wait for itself.
+    // The holder need not wait for itself.
     assert_eq!(holder.recv().unwrap_err().failure, RecvFailure::Closed);
     held.nack().expect("we hold it");
-    let first = receiver.recv().expect("it was given back");
+    let first = receiver.recv().expect("it was returned");
     assert_eq!((number_in(first.payload()), first.attempt()), (1, 2));
     assert_eq!(receiver.recv().unwrap_err().failure, RecvFailure::Closed);
     first.ack().expect("we hold it");
@@ -615,7 +620,7 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
     everybody_blocked_goes_on_at_the_end(subject);
 }
 
-/// What the last message of a closed queue turns into, while others wait for it.
+/// The last message of a closed queue ends in various ways while others wait for it.
 fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
     for round in 0..rounds(subject, 120) {
         let trial = Trial::new(subject);
@@ -650,7 +655,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
                 scope.spawn(blocked_receiver);
             }
             let _alarm = trial.alarm();
-            // Each end so many looks later: on a busy machine each may cost a slice of time.
+            // Each end comes some tries later. On a busy machine each may cost a slice of time.
             for _ in 0..round / 6 {
                 thread::yield_now();
             }
@@ -661,7 +666,8 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
                 2 => held.nack_after(A_MOMENT).expect("we hold it"),
                 3 => held.bury().expect("we hold it"),
                 4 => drop(held),
-                // Lost, it comes again, is lost again, and is dead then.
+                // The message is lost and delivered again, is lost again, and is then a dead
+                // letter.
                 _ => {
                     let other = trial.open();
                     let other = other.receiver();
@@ -680,7 +686,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
     a_loan_given_up_is_the_end(subject);
 }
 
-/// The last thing that could have become a message of a closed queue.
+/// The last loan of a closed queue is dropped.
 fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
     for round in 0..rounds(subject, 40) {
         let trial = Trial::new(subject);
@@ -705,8 +711,8 @@ fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
     }
 }
 
-/// Everybody blocked gets `Removed`, and so does everybody who tries afterwards, also to publish a loan. Whoever
-/// opens the name then finds nothing, or makes a new queue.
+/// Every blocked call gets `Removed`, and so does every later call, including the publishing of a
+/// loan. An opener of the name then finds nothing, or creates a new queue.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -754,7 +760,7 @@ fn what_was_under_way_ends(subject: &dyn Subject) {
         Unavailable::Removed.into()
     );
     drop(dropped);
-    // What was received can be read to the end.
+    // A received payload can be read to its end.
     assert_eq!(number_in(held.payload()), 1);
     drop(held);
     for wait in [Wait::No, Wait::at_most(HOUR), Wait::Forever] {
@@ -773,8 +779,9 @@ fn what_was_under_way_ends(subject: &dyn Subject) {
     );
 }
 
-/// Every message sent is acked, in a place, or was a letter that was dropped; every delivery was acked, given
-/// back, buried or lost, or is held. Everybody sees the same figures, also after those who made them left.
+/// Every message sent is acked, or is in the queue, or was a letter that was dropped. Every
+/// delivery was acked, nacked, buried or lost, or is held. Every handle sees the same figures, even
+/// after the handles that counted are gone.
 ///
 /// # Panics
 /// If the subject breaks the promise.

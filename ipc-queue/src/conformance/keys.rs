@@ -1,4 +1,4 @@
-//! The promises about what becomes of keys, and of a queue that is saved.
+//! The promises about the life of keys, and about saving a queue.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::transport::Wait;
 const LONG: Duration = Duration::from_secs(3600);
 const KEYS: u32 = 64;
 
-/// A queue with keys, if its transport has them.
+/// Creates a queue with keys, if its transport has them.
 fn with_keys(trial: &Trial<'_>, capacity: u32) -> Option<ByteQueue> {
     let plain = trial.create(&settings(capacity));
     let has_keys = (plain.transport().capabilities()).has(Semantic::Deduplication);
@@ -42,7 +42,7 @@ fn send(sender: &ByteSender, options: &SendOptions) -> MessageId {
     sent.expect("there is room")
 }
 
-/// Whether a message with this key is a duplicate of that one.
+/// Returns whether a message with this key is a duplicate of message `of`.
 fn is_known(sender: &ByteSender, key: &str, of: MessageId) -> bool {
     let again = sender.loan_with(3, &SendOptions::new().key(key).wait(Wait::No));
     let Err(error) = again.map(drop) else {
@@ -100,7 +100,7 @@ pub fn a_key_outlives_its_message(subject: &dyn Subject) {
         while sent_at.elapsed() < Duration::from_millis(5) {
             thread::yield_now();
         }
-        // Looked for until somebody dropped it.
+        // Polled until it is dropped.
         while transport.stats().unwrap().expired == 0 {
             assert!(receiver.recv_timeout(Duration::from_millis(5)).is_err());
         }
@@ -118,15 +118,15 @@ pub fn a_forgotten_key_can_be_sent_again(subject: &dyn Subject) {
     let transport = queue.transport();
     let one = SendOptions::new().key("one");
     let forget = || transport.forget(Key::of("one")).unwrap();
-    assert!(!forget(), "nothing is known of it");
-    // While a loan has it there is nothing to forget.
+    assert!(!forget(), "the key is not remembered");
+    // While a loan has the key, there is nothing to forget.
     let loan = sender.loan_with(3, &one.clone().wait(Wait::No)).unwrap();
     assert!(!forget());
     drop(loan);
     let first = send(&sender, &one);
     let other = send(&sender, &SendOptions::new().key("other"));
     assert!(forget() && !forget());
-    // The message stays, and another one may be sent beside it.
+    // The message stays, and another one with the key may be sent.
     let second = send(&sender, &one);
     assert_ne!(first, second);
     assert!(is_known(&sender, "one", second) && is_known(&sender, "other", other));
@@ -137,9 +137,9 @@ pub fn a_forgotten_key_can_be_sent_again(subject: &dyn Subject) {
     }
     assert!(
         is_known(&sender, "one", second),
-        "the end of the first is not its own"
+        "the end of the first message does not free the key"
     );
-    // Also once its message is gone.
+    // The key is remembered even after its message is gone.
     assert!(forget());
     assert!(!is_known(&sender, "one", second));
 }
@@ -160,7 +160,7 @@ pub fn as_many_keys_are_remembered_as_the_queue_says(subject: &dyn Subject) {
             Err(full) => break Some(full),
         }
         receiver.recv().unwrap().ack().unwrap();
-        // Some transports keep as many as come.
+        // Some transports have no limit.
         if sent.len() > 4 * KEYS as usize {
             break None;
         }
@@ -181,7 +181,7 @@ pub fn as_many_keys_are_remembered_as_the_queue_says(subject: &dyn Subject) {
     let expected = SendFailure::KeysFull { keys, window: LONG };
     assert_eq!(full.failure(), Some(&expected));
     assert_eq!(queue.transport().stats().unwrap().keys, keys);
-    // Its advice: with those forgotten that are not needed, it goes on.
+    // As the error advises: after keys are forgotten, sends succeed again.
     for number in 0..sent.len() {
         let key = Key::of(name(number));
         assert_eq!(queue.transport().forget(key).ok(), Some(true));
@@ -230,15 +230,15 @@ pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
         queue
             .transport()
             .downcast_ref()
-            .expect("only such queues have it"),
+            .expect("only such queues can be saved"),
     );
     drop(queue);
     let saved = save_from(&place, &file, Wait::No);
-    assert_eq!(saved.expect("nobody has it").messages, 2);
+    assert_eq!(saved.expect("no process is attached").messages, 2);
     assert!(!trial.remove(), "the queue is in the file now");
     let options = QueueOptions::new();
     let restored = restore_to(&place, &file, &options, Wait::No);
-    assert_eq!(restored.expect("it is whole").messages, 2);
+    assert_eq!(restored.expect("it is complete").messages, 2);
     let queue = trial.open();
     assert_eq!(*queue.transport().settings(), settings(8));
     let receiver = queue.receiver();

@@ -1,4 +1,4 @@
-//! The promises about those who hold messages: who they are, and what becomes of a message when one is killed.
+//! The promises about holders of messages: the list of leases, and redelivery after a kill.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -11,16 +11,16 @@ use super::{PATIENCE, Subject, Trial, content, number_in, settings};
 use crate::bytes::ByteQueue;
 use crate::capability::Semantic;
 
-/// What a holder says when it has a message.
+/// The output of a holder once it has a message.
 const HELD: &str = "holds a message until it is killed";
-/// Longer than any test: who has to wait for this did not notice a death.
+/// Longer than any test: a test that has to wait for this shows that a death was not noticed.
 const LEASE: Duration = Duration::from_secs(3600);
 
-/// What the process does that [`Subject::holder`] starts: receives a message, says so on its standard output, and holds the
-/// message until it is killed, or its standard input ends.
+/// The work of the process that [`Subject::holder`] starts. It receives a message, says so on its
+/// standard output, and holds the message until it is killed, or until its standard input ends.
 ///
 /// # Panics
-/// If no message is there.
+/// If there is no message.
 pub fn hold_until_killed(queue: &ByteQueue) {
     let receiver = queue.receiver();
     let held = receiver.recv().expect("a message was sent");
@@ -29,11 +29,11 @@ pub fn hold_until_killed(queue: &ByteQueue) {
     drop(held);
 }
 
-/// Another process, which ends with its test.
+/// Another process, which is killed at the end of its test.
 struct Holder(Child);
 
 impl Holder {
-    /// Starts one and waits until it holds a message.
+    /// Starts the process and waits until it holds a message.
     fn start(mut command: Command) -> Self {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut holder = Self(piped.spawn().expect("the holder's program"));
@@ -54,7 +54,7 @@ impl Drop for Holder {
     }
 }
 
-/// Long before its lease ends, to whoever receives then.
+/// The message is delivered long before its lease ends, to any receiver.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -65,14 +65,14 @@ pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
         ..settings(2)
     });
     if !queue.transport().capabilities().has(Semantic::DeathNoticed) {
-        return; // There is nothing to ask for: then it comes again when its lease ends.
+        return; // Not declared: then it is delivered again when its lease ends.
     }
     for number in 0..3 {
         let sent = queue.sender().try_send(&content(number, 1000));
         let id = sent.expect("a place");
         let command = subject.holder(&trial.name);
         let command =
-            command.expect("whoever notices deaths says in Subject::holder how to start somebody");
+            command.expect("a subject that notices deaths must implement Subject::holder");
         let receiver = queue.receiver();
         let holder = Holder::start(command);
         drop(holder);
@@ -84,7 +84,7 @@ pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
     }
 }
 
-/// Each message that somebody holds, with its attempt; and nothing else.
+/// The list contains each leased message with its attempt, and nothing else.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -119,7 +119,7 @@ pub fn who_holds_what_can_be_asked(subject: &dyn Subject) {
         .expect("it was sent")
         .nack()
         .expect("we hold it");
-    let third = elsewhere.try_recv().expect("it was given back");
+    let third = elsewhere.try_recv().expect("it was returned");
     let us = std::process::id();
     let (of_second, of_third) = ((ids[1].sequence, 1, us), (ids[2].sequence, 2, us));
     assert_eq!(holdings(), [of_second, of_third]);

@@ -1,7 +1,7 @@
 //! A proxy between a client and its server that fails at a chosen request.
 //!
-//! Each run of bytes that the client writes counts as one request. One is chosen by its number, and
-//! what happens to it by a [`Fault`]. Forwards bytes only, no descriptors.
+//! Each run of bytes that the client writes counts as one request. The test chooses one by its
+//! number, and a [`Fault`] to apply to it. The proxy forwards bytes only, no descriptors.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,27 +11,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// What happens to a request, or to the connection that it came over.
+/// The effect on a request, or on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The request does not reach the server until [`Proxy::heal`], nor does anything after it.
+    /// Neither the request nor anything after it reaches the server until [`Proxy::heal`].
     StallRequest,
-    /// The server gets the request; nothing that it says reaches a client until [`Proxy::heal`].
+    /// The server gets the request, but none of its answers reaches a client until [`Proxy::heal`].
     StallAnswer,
     /// The connection ends before the server gets the request.
     CutRequest,
-    /// The connection ends when the server has got the request.
+    /// The connection ends after the server has got the request.
     CutAnswer,
     /// The request reaches the server some milliseconds later.
     Delay,
 }
 
-/// A proxy that is listening; it ends with its process.
+/// A listening proxy. It ends with its process.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    /// Removed with the proxy.
+    /// The file, which is removed with the proxy.
     socket: Option<PathBuf>,
 }
 
@@ -43,7 +43,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The fault, and how many requests come before it.
+    /// The fault, and the number of requests before it.
     armed: Option<(Fault, u32)>,
     has_happened: bool,
     /// The direction in which nothing passes.
@@ -73,7 +73,7 @@ impl Proxy {
     /// Listens on a new socket at `path` for the server at `target`.
     ///
     /// # Errors
-    /// Those of binding the socket.
+    /// The errors of binding the socket.
     pub fn unix(path: &Path, target: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
         let (shared, target) = (Arc::<Shared>::default(), target.to_owned());
@@ -94,7 +94,7 @@ impl Proxy {
     /// Listens on a free port of this machine for the server at `target`.
     ///
     /// # Errors
-    /// Those of binding the port.
+    /// The errors of binding the port.
     pub fn tcp(target: SocketAddr) -> io::Result<(Self, SocketAddr)> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -113,14 +113,14 @@ impl Proxy {
         Ok((proxy, address))
     }
 
-    /// Lets `requests` requests pass from now on, and does `fault` to the next.
+    /// Lets `requests` requests pass from now on, and applies `fault` to the next.
     pub fn arm(&self, fault: Fault, requests: u32) {
         let mut state = self.shared.state();
         state.armed = Some((fault, requests));
         state.has_happened = false;
     }
 
-    /// Lets everything pass again. Returns whether the fault happened.
+    /// Lets everything pass again. Returns whether the fault has happened.
     pub fn heal(&self) -> bool {
         let mut state = self.shared.state();
         state.armed = None;
@@ -183,7 +183,7 @@ impl Shared {
         server.end();
     }
 
-    /// What is to be done to the request that just came.
+    /// Returns the fault for the request that has just arrived.
     fn next_fault(&self) -> Option<Fault> {
         let mut state = self.state();
         match &mut state.armed {

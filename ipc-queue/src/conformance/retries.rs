@@ -1,5 +1,5 @@
-//! Promises about failures: when a message comes back, how often, and what is kept of it. And headers, which must
-//! survive all of that.
+//! The promises about failures: the delays and limits of redelivery, and the data that survives it,
+//! including headers.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::send_options::SendOptions;
 use crate::transport::{MAX_REASON_BYTES, Wait};
 
 const SHORT: Duration = Duration::from_millis(60);
-/// A transport that has not noticed the end of a lease of `SHORT` after so many waits of `SHORT` never does.
+/// If a transport has not noticed the end of a lease of `SHORT` after this many waits of `SHORT`,
+/// it never will.
 const LOOKS: usize = 100;
 
 /// # Panics
@@ -32,10 +33,10 @@ pub fn a_nack_waits_as_the_queues_policy_says(subject: &dyn Subject) {
     for delay in [SHORT, SHORT * 2, SHORT * 2] {
         let nacked_at = Instant::now();
         delivery.nack().expect("we hold it");
-        delivery = receiver.recv().expect("it comes again");
-        assert!(nacked_at.elapsed() >= delay, "it came before its time");
+        delivery = receiver.recv().expect("it is delivered again");
+        assert!(nacked_at.elapsed() >= delay, "it was delivered early");
     }
-    // What the receiver chooses goes before the policy.
+    // The receiver's choice overrides the policy.
     delivery.nack_after(Duration::ZERO).expect("we hold it");
     let last = receiver.try_recv().expect("it is there at once");
     assert_eq!(last.attempt(), 5);
@@ -58,7 +59,7 @@ pub fn leases_that_end_are_limited_by_themselves(subject: &dyn Subject) {
     let second = receiver.recv().expect("the first lease ends");
     assert_eq!((first.attempt(), second.attempt()), (1, 2));
     let letters = || queue.transport().dead_letters().expect("it exists");
-    // Some transports look at the clock only while somebody waits.
+    // Some transports check deadlines only while a handle waits.
     for _ in 0..LOOKS {
         if !letters().is_empty() {
             break;
@@ -99,7 +100,7 @@ pub fn headers_travel_with_their_message(subject: &dyn Subject) {
         assert!(without.headers().is_empty());
         without.ack().expect("we hold it");
         first.nack().expect("we hold it");
-        let again = receiver.try_recv().expect("it was given back");
+        let again = receiver.try_recv().expect("it was returned");
         same(&again);
         again.bury().expect("we hold it");
         let letter = only_letter(&queue);
@@ -124,7 +125,7 @@ pub fn a_reason_is_kept_in_the_dead_letter(subject: &dyn Subject) {
         ..settings(2)
     });
     if !queue.transport().capabilities().has(Semantic::Reasons) {
-        return; // It is taken and not kept: nothing to ask for.
+        return; // The reason is accepted but not kept.
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let too_long = "é".repeat(MAX_REASON_BYTES);
@@ -169,7 +170,7 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
     }
     let mut tokens = Vec::new();
     for _ in 0..4 {
-        let delivery = receiver.recv().expect("it comes again");
+        let delivery = receiver.recv().expect("it is delivered again");
         assert_eq!(delivery.attempt(), 1);
         tokens.push(delivery.token());
         let snoozed_at = Instant::now();
@@ -178,7 +179,7 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
         assert!(snoozed_at.elapsed() >= SHORT || early == Err(TryRecvError::Empty));
     }
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
-    let delivery = receiver.recv().expect("it comes again");
+    let delivery = receiver.recv().expect("it is delivered again");
     delivery.nack().expect("we hold it");
     let last = receiver.recv().expect("it has another attempt");
     assert_eq!(last.attempt(), 2);
@@ -193,7 +194,7 @@ fn only_letter(queue: &ByteQueue) -> DeadLetter {
     letters.remove(0)
 }
 
-/// Whether the transport does not declare it, and then that it refuses.
+/// Returns true if the transport does not declare the feature, after checking that it refuses it.
 fn refuses(queue: &ByteQueue, options: &SendOptions, semantic: Semantic) -> bool {
     if queue.transport().capabilities().has(semantic) {
         return false;

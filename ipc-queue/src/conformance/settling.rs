@@ -1,4 +1,4 @@
-//! The promises about how deliveries end.
+//! The promises about the ends of deliveries.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::error::{RecvTimeoutError, SettleError, TryRecvError, TrySendError, Un
 use crate::send_options::SendOptions;
 use crate::transport::Wait;
 
-/// An acked message is never delivered again, to anybody, and leaves its place.
+/// An acked message is never delivered again, to any receiver, and its place is free.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -47,7 +47,7 @@ pub fn an_acked_message_is_gone(subject: &dyn Subject) {
     assert_eq!(later, Some(TryRecvError::Empty));
 }
 
-/// It is the same message, except for the attempt, which counts from 1; also if somebody else gets it.
+/// It is the same message with a higher attempt, counted from 1, for any receiver.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -63,7 +63,7 @@ pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject)
         let id = sent.expect("a place");
         let mut sent_at = None;
         for (attempt, receiver) in (1..5).zip(receivers.iter().cycle()) {
-            let delivery = receiver.try_recv().expect("it was given back");
+            let delivery = receiver.try_recv().expect("it was returned");
             let about = delivery.about();
             assert_eq!(
                 (about.id, about.kind, about.attempt),
@@ -73,13 +73,13 @@ pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject)
             assert_eq!(delivery.payload(), content(1, len));
             delivery.nack().expect("we hold it");
         }
-        let last = receivers[0].try_recv().expect("it was given back");
+        let last = receivers[0].try_recv().expect("it was returned");
         assert_eq!(last.attempt(), 5);
         last.ack().expect("we hold it");
     }
 }
 
-/// Also when it is dropped because its holder panicked.
+/// Even if it is dropped because its holder panicked.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -90,15 +90,15 @@ pub fn a_dropped_delivery_is_a_nack(subject: &dyn Subject) {
     queue.sender().try_send(&content(1, 10)).expect("a place");
     drop(receiver.try_recv().expect("it was sent"));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let delivery = receiver.try_recv().expect("it was given back");
+        let delivery = receiver.try_recv().expect("it was returned");
         assert_eq!(delivery.attempt(), 2);
-        // Not a failure: no message for it.
+        // Unwinds without the panic hook, so that no message looks like a failure.
         std::panic::resume_unwind(Box::new(number_in(delivery.payload())));
     }));
     assert_eq!(panicked.expect_err("it did").downcast_ref(), Some(&1u64));
     let delivery = trial.open();
     let receiver = delivery.receiver();
-    let delivery = receiver.try_recv().expect("it was given back");
+    let delivery = receiver.try_recv().expect("it was returned");
     assert_eq!(
         (
             delivery.attempt(),
@@ -109,7 +109,7 @@ pub fn a_dropped_delivery_is_a_nack(subject: &dyn Subject) {
     delivery.ack().expect("we hold it");
 }
 
-/// Nor does it hold up anybody else meanwhile; and it does come back, to whoever waits.
+/// It delays no other message meanwhile. It does come back, to a receiver that waits.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -121,14 +121,14 @@ pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
     });
     let (sender, receiver) = (queue.sender(), queue.receiver());
 
-    // Much later: the rest of the test goes on without it.
+    // A long delay: the rest of the test runs without this message.
     sender.try_send(&content(1, 10)).expect("a place");
     give_back_after(&receiver, Duration::MAX);
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     assert_eq!(queue.transport().stats().unwrap().delayed, 1);
 
     sender.try_send(&content(2, 5000)).expect("a place");
-    // Short ones, looked at all the time: so that it would show if they came early.
+    // Short delays, polled all the time, so that an early delivery would be seen.
     for tenths in (3..=30).chain([400]) {
         let delay = Duration::from_micros(100 * tenths);
         let given_back = give_back_after(&receiver, delay);
@@ -137,7 +137,7 @@ pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
         assert_eq!(number_in(delivery.payload()), 2);
         assert!(
             waited >= delay,
-            "given back for {delay:?}, it came after {waited:?}"
+            "delayed by {delay:?}, it was delivered after {waited:?}"
         );
     }
     a_sleeper_gets_what_was_delayed(subject);
@@ -160,7 +160,7 @@ fn poll(receiver: &ByteReceiver) -> ByteDelivery<'_> {
     }
 }
 
-/// Two give a message back in turn, each time with a delay, while the other one is asleep.
+/// Two receivers return a message with a delay in turn, each while the other one is asleep.
 fn a_sleeper_gets_what_was_delayed(subject: &dyn Subject) {
     const ROUNDS: u8 = 40;
     const DELAY: Duration = Duration::from_millis(3);
@@ -206,7 +206,8 @@ fn the_dead_letter(queue: &ByteQueue) -> DeadLetter {
     letters.remove(0)
 }
 
-/// As many deliveries as the queue's limit says, and not one more, however they ended; it keeps its place.
+/// A message gets exactly as many deliveries as the queue's limit, however they end. It keeps its
+/// place.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -229,7 +230,7 @@ pub fn a_message_past_its_attempt_limit_is_a_dead_letter(subject: &dyn Subject) 
                 assert_eq!(delivery.attempt(), attempt);
                 match attempt {
                     1 => drop(delivery),
-                    // The last one is not delayed any more.
+                    // The last nack is not delayed.
                     _ if attempt == limit => delivery.nack_after(HOUR).expect("we hold it"),
                     _ => delivery.nack().expect("we hold it"),
                 }
@@ -250,7 +251,7 @@ pub fn a_message_past_its_attempt_limit_is_a_dead_letter(subject: &dyn Subject) 
     }
 }
 
-/// Whatever attempts it has left. Others are delivered as ever.
+/// Whatever attempts it has left. Other messages are delivered as before.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -273,7 +274,7 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
     assert_eq!(number_in(third.payload()), 3);
     third.ack().expect("we hold it");
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
-    // Everybody sees it.
+    // Every handle sees the letter.
     let letter = the_dead_letter(&trial.open());
     assert_eq!((letter.message, letter.sent_at), (about.id, about.sent_at));
     assert_eq!((letter.attempts, letter.reason), (1, DeadReason::Buried));
@@ -281,8 +282,9 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
     assert_eq!(number_in(&letter.payload), 2);
 }
 
-/// Requeued, the same message waits in its own place, so also in a full queue; its attempts are counted anew.
-/// Discarded, it is gone and its place is free. In a closed queue it stays as it is.
+/// After a requeue, the same message waits in place, so it works on a full queue too; its attempts
+/// are counted anew. After a discard, it is gone and its place is free. In a closed queue it stays
+/// as it is.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -304,7 +306,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
                 kill(&receiver, reason);
                 let letter = the_dead_letter(&queue);
                 assert_eq!(letter.reason, reason);
-                // If it is said at all.
+                // If the transport has this information.
                 let us = std::process::id();
                 assert_eq!(letter.last_worker.unwrap_or(us), us);
                 letter
@@ -320,9 +322,9 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             let letter = make();
             assert!(
                 !transport.discard(discarded.id).unwrap(),
-                "that was another one"
+                "that is another letter"
             );
-            // In its own place: there is no other.
+            // In place: there is no other free place.
             sender.try_send(b"in the way").expect("a place");
             let full = sender.try_send(b"").expect_err("there is no place");
             assert!(matches!(full, TrySendError::Full { .. }), "{full}");
@@ -339,7 +341,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             assert_eq!(number_in(again.payload()), 1);
             other.ack().expect("we hold it");
             again.nack().expect("we hold it");
-            // Its attempts are counted anew.
+            // Attempts are counted anew.
             let again = receiver.try_recv().expect("it has another attempt");
             assert_eq!(again.attempt(), 2);
             again.ack().expect("we hold it");
@@ -365,8 +367,8 @@ fn kill(receiver: &ByteReceiver, reason: DeadReason) {
     }
 }
 
-/// Not before its time; and whatever the former holder does then fails and changes nothing. What it was
-/// reading stays as it was until it lets go.
+/// The lease does not end early. Afterwards the calls of the former holder fail and change nothing.
+/// The payload that it reads does not change until it lets go.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -397,7 +399,8 @@ fn is_lost(settled: Result<(), SettleError>) -> bool {
     settled.is_err_and(|error| error.is_lease_lost())
 }
 
-/// Repeats a trial until it was not disturbed: a slow machine may lose a lease that the trial needed.
+/// Repeats a trial until it is undisturbed: on a slow machine the trial may lose a lease that it
+/// needs.
 fn undisturbed(trial: impl Fn() -> Result<(), SettleError>) {
     const TRIALS: usize = 50;
     let held = (0..TRIALS).any(|_| trial().is_ok());
@@ -428,7 +431,7 @@ fn lose_a_lease(
     queue.sender().try_send(&content(1, len)).expect("a place");
     let started = Instant::now();
     let lost = loser.recv().expect("it was sent");
-    let kept = winner.recv().expect("it comes again");
+    let kept = winner.recv().expect("it is delivered again");
     let waited = started.elapsed();
     kept.extend(HOUR)?;
     assert!(
@@ -462,15 +465,19 @@ fn read_on_after_the_lease(
     };
     sender.try_send(&content(1, len)).expect("a place");
     let lost = loser.recv().expect("it was sent");
-    let kept = winner.recv().expect("it comes again");
+    let kept = winner.recv().expect("it is delivered again");
     kept.extend(HOUR)?;
     kept.ack().expect("an hour is not over");
-    // Whether what is read on keeps its place is the transport's affair.
+    // Whether the payload that is still read keeps its place is up to the transport.
     let sent = full(&sender);
     assert!((2..=3).contains(&sent), "{sent} of 3 places");
-    assert_eq!(number_in(lost.payload()), 1, "nobody wrote what we read");
+    assert_eq!(
+        number_in(lost.payload()),
+        1,
+        "the payload being read is unchanged"
+    );
     assert!(lost.ack().unwrap_err().is_lease_lost());
-    assert_eq!(sent + full(&sender), 3, "nobody reads any more");
+    assert_eq!(sent + full(&sender), 3, "no receiver reads any more");
     Ok(())
 }
 
@@ -496,8 +503,8 @@ fn a_lease_that_ends_with_the_last_attempt(subject: &dyn Subject, lease: Duratio
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
-/// It ends no earlier than it was extended to, but then it does. Without a lease time-out there is
-/// nothing to extend, nor to lose.
+/// The lease ends no earlier than the extension, but it does end. Without a lease time-out there is
+/// nothing to extend and nothing to lose.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -545,7 +552,7 @@ fn extend_a_lease(
         delivery.ack().expect("an hour is not over");
         return Ok(());
     }
-    let again = other.recv().expect("it comes again");
+    let again = other.recv().expect("it is delivered again");
     let waited = started.elapsed();
     again.extend(HOUR)?;
     assert!(

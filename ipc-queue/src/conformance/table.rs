@@ -1,19 +1,20 @@
-//! The table of transports and what each can do, as Markdown, from what they declare and the suite holds them to.
+//! The table of transports and their features, as Markdown. It is made from their declarations,
+//! which the suite checks.
 
 use crate::capability::{Capabilities, Semantic, Support};
 
-/// What several transports can do: a column for each, a row for each semantic.
+/// The features of several transports: a column for each transport, a row for each feature.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table(Vec<(String, Capabilities)>);
 
 impl Table {
-    /// One without columns.
+    /// Creates a table without columns.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The table in a text, if there is one.
+    /// Parses the table in a text, if there is one.
     #[must_use]
     pub fn find(text: &str) -> Option<Self> {
         let mut lines = text.lines().skip_while(|line| !line.starts_with(HEAD));
@@ -36,7 +37,7 @@ impl Table {
         Some(table)
     }
 
-    /// The lines of the table in a text, if there is one.
+    /// Returns the lines of the table in a text, if there is one.
     #[must_use]
     pub fn lines_in(text: &str) -> Option<&str> {
         let is_head = |line: &&str| line.starts_with(HEAD);
@@ -48,14 +49,14 @@ impl Table {
         rest.get(..len).filter(|lines| !lines.is_empty())
     }
 
-    /// The column of a transport, by its scheme.
+    /// Returns the column of a transport, by its scheme.
     #[must_use]
     pub fn column(&self, scheme: &str) -> Option<Capabilities> {
         let column = self.0.iter().find(|(name, _)| name == scheme);
         column.map(|(_, capabilities)| *capabilities)
     }
 
-    /// Adds a column, or replaces it.
+    /// Adds or replaces a column.
     #[must_use]
     pub fn with(mut self, scheme: &str, capabilities: Capabilities) -> Self {
         match self.0.iter_mut().find(|(name, _)| name == scheme) {
@@ -65,7 +66,8 @@ impl Table {
         self
     }
 
-    /// The transport and the semantic of each cell that says "emulated": each needs its limits stated.
+    /// Returns the transport and the feature of each cell with "emulated". Each of them needs its
+    /// limits stated.
     pub fn emulated(&self) -> impl Iterator<Item = (&str, Semantic)> {
         self.0.iter().flat_map(|(name, capabilities)| {
             let semantics = Semantic::ALL.into_iter();
@@ -75,7 +77,7 @@ impl Table {
         })
     }
 
-    /// The table in Markdown.
+    /// Returns the table in Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
         let columns = self.0.iter();
@@ -91,7 +93,7 @@ impl Table {
     }
 }
 
-/// How its first line begins.
+/// The beginning of its first line.
 const HEAD: &str = "| beyond that |";
 
 fn word(support: Support) -> &'static str {

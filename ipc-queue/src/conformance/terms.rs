@@ -1,4 +1,4 @@
-//! The promises about when, and whether, a message is delivered, and about stopping the whole.
+//! The promises about the options of messages, and about pausing, purging and draining a queue.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::error::{
 use crate::send_options::{SendOptions, WhenFull};
 use crate::transport::{OpenRequest, Wait};
 
-/// Short, and long enough for some operations.
+/// Returns a short time that is long enough for some operations.
 fn short(subject: &dyn Subject) -> Duration {
     const MICROSECONDS_EACH: Duration = Duration::from_millis(30);
     const ASKING_A_SERVER: Duration = Duration::from_millis(500);
@@ -28,7 +28,8 @@ fn short(subject: &dyn Subject) -> Duration {
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Whether the queue's transport has it. If not, sending so must be refused for that reason.
+/// Returns whether the queue's transport has the feature. If not, checks that a send with it is
+/// refused for that reason.
 fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
     let has = queue.transport().capabilities().has(semantic);
     if !has {
@@ -37,7 +38,7 @@ fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
             .send_with(b"no", &options.clone().wait(Wait::No));
         assert!(
             lacks(&refused, semantic),
-            "{semantic} is not among its capabilities, and yet: {refused:?}"
+            "{semantic} is not declared, but the result was {refused:?}"
         );
     }
     has
@@ -48,7 +49,7 @@ fn lacks<T>(refused: &Result<T, SendTimeoutError>, semantic: Semantic) -> bool {
     matches!(failure, Some(SendFailure::Unsupported(what)) if what.semantic == semantic)
 }
 
-/// A queue that could not do what its settings say must not come to be.
+/// Checks that a queue is not created with settings that it cannot support.
 fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Semantic) {
     let request = OpenRequest {
         settings,
@@ -57,7 +58,7 @@ fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Seman
     let refused = trial.subject.open(&trial.name, &request);
     assert!(
         matches!(&refused, Err(QueueError::Unsupported(what)) if what.semantic == semantic),
-        "{semantic} is not among its capabilities, and yet: {refused:?}"
+        "{semantic} is not declared, but the result was {refused:?}"
     );
 }
 
@@ -89,11 +90,11 @@ pub fn a_delayed_message_comes_not_before_its_time(subject: &dyn Subject) {
     assert_eq!(queue.transport().stats().unwrap().delayed, 1);
     assert_eq!(said(&receiver), Ok(b"now".to_vec()));
     let delivery = receiver.recv().expect("it comes");
-    assert!(sent_at.elapsed() >= short, "it came early");
+    assert!(sent_at.elapsed() >= short, "it was delivered early");
     assert_eq!((delivery.payload(), delivery.attempt()), (&b"later"[..], 1));
     delivery.ack().expect("we hold it");
 
-    // Each takes a place, and no more than that.
+    // Each takes exactly one place.
     let much_later = SendOptions::new().delay(LONG);
     for _ in 0..3 {
         send(&sender, b"", &much_later);
@@ -113,12 +114,12 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    // Whoever holds it keeps it.
+    // The holder of an expired message keeps it.
     send(&sender, b"held", &soon);
     let sent_at = Instant::now();
     let held = receiver.try_recv().expect("it is there");
     send(&sender, b"unwanted", &soon);
-    // Blocked until what nobody receives is dropped.
+    // Blocks until the message that is not received is dropped.
     let lasting = SendOptions::new().expires_in(LONG);
     let sent = sender.send_with(b"lasting", &lasting);
     sent.expect("there is room then");
@@ -127,7 +128,7 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
     assert_eq!(said(&receiver), Ok(b"lasting".to_vec()));
     assert_eq!(said(&receiver), Err(TryRecvError::Empty));
 
-    // Given back after its time it is not delivered again.
+    // A message that is returned after its time is not delivered again.
     send(&sender, b"late", &soon);
     let late = receiver.try_recv().expect("it is there");
     thread::sleep(2 * short);
@@ -188,7 +189,7 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
         });
     }
 
-    // Old enough, the least urgent goes before the most urgent.
+    // A message that is old enough goes first, although it has the lowest priority.
     trial.remove();
     let queue = trial.create(&with(Duration::from_millis(1)));
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -226,7 +227,8 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
     let empty = SendOptions::new().key("");
     let refused = sender.send_with(b"no", &empty.clone().wait(Wait::No));
     assert_eq!(refused.unwrap_err().failure(), Some(&SendFailure::EmptyKey));
-    // While a loan has it nobody else can have it; and it is free again when that comes to nothing.
+    // While a loan has the key, no other message can have it. When the loan is dropped, the key is
+    // free again.
     let loan = sender
         .loan_with(3, &keyed.clone().wait(Wait::No))
         .expect("a place");
@@ -245,7 +247,7 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
     );
     drop(loan);
     let first = sender.send_with(b"one", &keyed.clone().wait(Wait::No));
-    // Again, from another handle, and after it was received.
+    // The key is known to another handle, and after the message was received.
     assert_eq!(
         queue
             .sender()
@@ -263,7 +265,7 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
     assert_eq!(lent.unwrap_err().failure(), Some(&duplicate));
     assert_eq!(said(&receiver), Err(TryRecvError::Empty));
     assert_eq!(queue.transport().stats().unwrap().duplicates, 3);
-    // Others are others.
+    // Other keys are not affected.
     for number in 0..32 {
         let options = SendOptions::new().key(format!("order {}", 100 + number));
         send(&sender, b"other", &options);
@@ -327,7 +329,7 @@ pub fn a_full_queue_drops_the_oldest_if_told_to(subject: &dyn Subject) {
     assert_eq!(said(&receiver), Ok(b"4".to_vec()));
     held.ack().expect("it was not dropped");
     assert_eq!(queue.transport().stats().unwrap().overflowed, 2);
-    // Where nothing waits there is nothing to drop.
+    // If no message waits, there is nothing to drop.
     let mut held = Vec::new();
     for _ in 0..3 {
         send(&sender, b"held", &dropping);
@@ -355,7 +357,7 @@ pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject
     transport.pause().expect("it can");
     assert!(
         trial.open().transport().is_paused().unwrap(),
-        "it is the queue that is paused"
+        "the pause applies to the whole queue"
     );
     assert_eq!(said(&receiver), Err(TryRecvError::Paused));
     let waited = receiver.recv_timeout(short);
@@ -418,7 +420,7 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
     held.ack().expect("it was not dropped");
     let stats = transport.stats().unwrap();
     assert_eq!((stats.purged, stats.dead, stats.in_use()), (waiting, 1, 1));
-    // All places are there again, in their order.
+    // All places are free again, in their order.
     for number in 0..4_u8 {
         sender.try_send(&[number]).expect("there is room");
     }

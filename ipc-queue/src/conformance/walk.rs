@@ -1,4 +1,4 @@
-//! One thread does random things to a queue, and keeps the books that must come out right.
+//! One thread makes random calls on a queue, and keeps records that must match the queue's.
 
 use std::collections::HashMap;
 
@@ -11,18 +11,18 @@ use crate::error::{TryRecvError, TrySendError};
 use crate::loan::Loan;
 use crate::stats::QueueStats;
 
-/// Which of the books a test looks at. The others follow whatever the queue does.
+/// The records that a test checks. The other records follow the queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Focus {
     /// A send succeeds exactly if a place is free.
     Places,
     /// A receive succeeds exactly if a message is ready.
     Messages,
-    /// The statistics say what was done.
+    /// The statistics match the calls made.
     Counts,
 }
 
-/// Walks on a queue of `capacity`, differently for each seed.
+/// Makes a random walk on a queue of `capacity`, different for each seed.
 pub(super) fn walk(subject: &dyn Subject, capacity: u32, seed: u64, focus: Focus) {
     let steps = rounds(subject, 400).max(80);
     let trial = Trial::new(subject);
@@ -63,7 +63,7 @@ struct Walk<'q> {
     receivers: &'q [ByteReceiver],
     random: fastrand::Rng,
     numbers: u64,
-    /// What is ready, and how often it was delivered.
+    /// The ready messages and the number of their deliveries.
     ready: HashMap<MessageId, (Vec<u8>, u8)>,
     loans: Vec<(Vec<u8>, Loan<'q>)>,
     held: Vec<ByteDelivery<'q>>,
@@ -103,7 +103,7 @@ impl<'q> Walk<'q> {
         self.in_use() < self.settings.capacity.into()
     }
 
-    /// Whether the queue gave a place, and was right about it.
+    /// Returns the place if the queue gave one, after checking that this was right.
     fn judge<T>(&self, answer: Result<T, TrySendError>) -> Option<T> {
         let right = answer.is_ok() == self.has_place();
         let (seed, used) = (self.seed, self.in_use());
@@ -116,7 +116,7 @@ impl<'q> Walk<'q> {
         }
         assert!(
             right || self.focus != Focus::Places,
-            "seed {seed}: {used} of {} places are taken, and a sender was told: {:?}",
+            "seed {seed}: {used} of {} places are taken, but a sender got {:?}",
             self.settings.capacity,
             answer.err(),
         );
@@ -127,7 +127,7 @@ impl<'q> Walk<'q> {
         self.counts.sent += 1;
         self.counts.bytes_sent += message.len() as u64;
         let twin = self.ready.insert(id, (message, 0));
-        assert!(twin.is_none(), "two messages are called {id:?}");
+        assert!(twin.is_none(), "two messages have the id {id:?}");
     }
 
     fn send(&mut self) {
@@ -170,7 +170,7 @@ impl<'q> Walk<'q> {
             Err(TryRecvError::Empty) => {
                 assert!(
                     self.ready.is_empty() || self.focus != Focus::Messages,
-                    "seed {seed}: {} messages are ready, and a receiver was told that there are none",
+                    "seed {seed}: {} messages are ready, but a receiver found none",
                     self.ready.len(),
                 );
                 return;
@@ -248,19 +248,19 @@ impl<'q> Walk<'q> {
             .insert(letter.message, (letter.payload.clone(), 0));
         assert!(
             twin.is_none(),
-            "two messages are called {:?}",
+            "two messages have the id {:?}",
             letter.message
         );
     }
 
-    /// Compares the books with the queue's.
+    /// Compares the records with the queue's statistics.
     fn compare(&self) {
         let mut expected = self.counts;
         expected.ready = self.ready.len() as u64;
         expected.writing = self.loans.len() as u64;
         expected.leased = self.held.len() as u64;
         let mut found = self.queue.transport().stats().unwrap();
-        // Not the queue's own, or not everybody's.
+        // These do not depend on the queue alone, or differ between transports.
         (found.participants, found.chunks_in_use) = (0, 0);
         if self.focus == Focus::Counts {
             assert_eq!(found, expected, "seed {}", self.seed);
@@ -273,7 +273,7 @@ impl<'q> Walk<'q> {
         }
     }
 
-    /// Ends everything that is under way. The queue must be empty then, and have all its places.
+    /// Ends everything that is in progress. Then the queue must be empty, with all its places free.
     fn finish(mut self) {
         self.loans.clear();
         self.compare();

@@ -7,16 +7,16 @@ use thiserror::Error;
 
 use crate::capability::Unsupported;
 
-/// Why a queue was not opened or created.
+/// The reason why a queue was not opened or created.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The address is not one.
-    #[error("{address:?} is no queue address: {reason}")]
+    /// The address is not valid.
+    #[error("invalid queue address {address:?}: {reason}")]
     Address {
-        /// What was given.
+        /// The address that was given.
         address: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The name in the address is not valid.
@@ -25,84 +25,84 @@ pub enum QueueError {
     /// The settings are not valid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The transport can't do what the settings ask for.
+    /// The transport does not support something that the settings ask for.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// The queue exists with other settings than were insisted on.
+    /// The queue exists, and a setting differs from the one required.
     #[error(
-        "queue {name:?} has {field} {found}, wanted {wanted}: open it with its own settings, or move \
-         its messages to a new queue (ipc bridge OLD NEW --create --close)"
+        "queue {name:?} has {field} {found}, wanted {wanted}: open it with its own settings, or \
+         move its messages to a new queue (ipc bridge OLD NEW --create --close)"
     )]
     SettingsDiffer {
-        /// Which queue.
+        /// The queue's name.
         name: String,
-        /// Which setting.
+        /// The setting's name.
         field: &'static str,
-        /// What it has.
+        /// The value that the queue has.
         found: String,
-        /// What was wanted.
+        /// The value that was required.
         wanted: String,
     },
     /// There is no such queue.
     #[error("there is no queue {name:?}")]
     NotFound {
-        /// Which.
+        /// The queue's name.
         name: String,
     },
-    /// There is such a queue already.
+    /// The queue exists already.
     #[error("queue {name:?} exists already")]
     Exists {
-        /// Which.
+        /// The queue's name.
         name: String,
     },
-    /// The queue carries another type.
+    /// The queue carries payloads of another type.
     #[error("queue {name:?} carries {found}, this program wants {wanted}: is this the right name?")]
     PayloadDiffers {
-        /// Which queue.
+        /// The queue's name.
         name: String,
-        /// What it carries.
+        /// The type that it carries.
         found: String,
-        /// What was wanted.
+        /// The type that was requested.
         wanted: String,
     },
-    /// The queue carries this type, but its shape is another one than this program's, and the
-    /// encoding is postcard: messages of one would be read as the other's.
+    /// The queue carries a type of this name, but with another shape than this program's. With the
+    /// encoding postcard, messages of one would be read as the other.
     #[error(
         "queue {name:?} carries {found}, this program's shape of that type is {wanted} (- the \
-         queue's, + this program's):{difference}\nLet the old program drain the queue and \
-         remove it, or open one of another name; a queue of Encoding::MessagePack or \
-         Encoding::Json lets fields be added and removed"
+         queue's, + this program's):{difference}\nLet the old program drain the queue and remove \
+         it, or open one of another name; a queue of Encoding::MessagePack or Encoding::Json lets \
+         fields be added and removed"
     )]
     ShapeDiffers {
-        /// Which queue.
+        /// The queue's name.
         name: String,
         /// The name of its payloads, with the fingerprint of their shape.
         found: String,
-        /// This program's.
+        /// The same, of this program's type.
         wanted: String,
-        /// The two shapes, a line for each field, after a line break.
+        /// The two shapes as a difference, a line for each field, after a line break.
         difference: String,
     },
-    /// The type has no shape that can be found, and the encoding is postcard.
+    /// The shape of the type cannot be determined, and the encoding is postcard.
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// This program was built without the queue's encoding.
     #[error("queue {name:?}: {source}")]
     Encoding {
-        /// Which queue.
+        /// The queue's name.
         name: String,
-        /// The feature that is missing.
+        /// The missing feature of this build.
         source: CodecError,
     },
-    /// No shared memory could be had.
+    /// Shared memory could not be created.
     #[cfg(target_os = "linux")]
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// What is there can't be used.
+    /// The existing file cannot be used.
     #[cfg(target_os = "linux")]
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The folder of the queue can't be used.
+    /// The folder of the queue cannot be used.
     #[cfg(target_os = "linux")]
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -110,15 +110,15 @@ pub enum QueueError {
     #[cfg(target_os = "linux")]
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The segment's header is intact but describes no queue.
-    #[error("segment {name:?} describes no queue: {reason}; remove it")]
+    /// The segment's header is intact, but does not describe a queue.
+    #[error("segment {name:?} does not describe a queue: {reason}; remove it")]
     Geometry {
-        /// Which.
+        /// The segment's name.
         name: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// The transport's own trouble.
+    /// A failure of the transport.
     #[error("{0}")]
     Transport(String),
 }

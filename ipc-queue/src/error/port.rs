@@ -1,4 +1,4 @@
-//! What the ports of a transport return; the handles turn it into the errors that users see.
+//! The errors of a transport's ports. The handles turn them into the errors that users see.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use super::{
     TryRecvError, TrySendError, Unavailable,
 };
 
-/// For transports: why a [`SendPort`](crate::transport::SendPort) did not send.
+/// For transports: the reason why a [`SendPort`](crate::transport::SendPort) did not send.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendPortError {
-    /// Something was missing until the end of the wait. Never after
+    /// Room was missing until the end of the wait. Never after
     /// [`Wait::Forever`](crate::transport::Wait::Forever).
     #[error("{missing}")]
     NoRoom {
-        /// What was missing at the end.
+        /// The resource that was missing at the end.
         missing: NoRoom,
-        /// How long the port waited; `None` if it was told not to.
+        /// The time that the port waited; `None` if the call did not permit a wait.
         waited: Option<Duration>,
         /// The number of dead letters in the queue.
         dead: u64,
@@ -29,31 +29,32 @@ pub enum SendPortError {
     Failed(#[from] SendFailure),
 }
 
-/// For transports: a batch that a [`SendPort`](crate::transport::SendPort) did not send to its end.
+/// For transports: a batch of which a [`SendPort`](crate::transport::SendPort) sent only a part.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{sent} messages were sent, then: {error}")]
 pub struct BatchPortError {
-    /// The number of messages that were sent: the first ones.
+    /// The number of messages that were sent, from the first on.
     pub sent: usize,
-    /// Why the next was not sent.
+    /// The reason why the next was not sent.
     #[source]
     pub error: SendPortError,
 }
 
-/// For transports: why a [`ReceivePort`](crate::transport::ReceivePort) returned no message.
+/// For transports: the reason why a [`ReceivePort`](crate::transport::ReceivePort) returned no
+/// message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecvPortError {
-    /// There is no message, and the port was told not to wait.
+    /// There is no message, and the call did not permit a wait.
     #[error("the queue is empty")]
     Empty,
-    /// The queue is paused, and the port was told not to wait.
+    /// The queue is paused, and the call did not permit a wait.
     #[error("the queue is paused")]
     Paused,
-    /// The time was up before there was a message.
-    #[error("no message came in {waited:.1?}")]
+    /// The time was up, and there was no message.
+    #[error("no message within {waited:.1?}")]
     TimedOut {
-        /// How long the port waited.
+        /// The time that the port waited.
         waited: Duration,
     },
     /// No message can be received, however long the port waits.
@@ -74,7 +75,7 @@ impl From<Unavailable> for RecvPortError {
 }
 
 impl SendPortError {
-    /// The cause, after a wait without end.
+    /// Returns the cause, after a wait without a limit.
     pub(crate) fn into_failure(self) -> SendFailure {
         match self {
             Self::Failed(failure) => failure,
@@ -82,7 +83,7 @@ impl SendPortError {
         }
     }
 
-    /// The error of a send that waited without end.
+    /// Returns the error of a send that waited without a limit.
     #[cold]
     pub(crate) fn into_send<T>(self, queue: String, message: T) -> SendError<T> {
         SendError {
@@ -92,7 +93,7 @@ impl SendPortError {
         }
     }
 
-    /// The error of a send that did not wait.
+    /// Returns the error of a send that did not wait.
     #[cold]
     pub(crate) fn into_try_send<T>(self, queue: String, message: T) -> TrySendError<T> {
         match self {
@@ -126,7 +127,7 @@ impl SendPortError {
         }
     }
 
-    /// The error of a send that waited for at most some time.
+    /// Returns the error of a send that waited with a limit.
     #[cold]
     pub(crate) fn into_send_timeout<T>(self, queue: String, message: T) -> SendTimeoutError<T> {
         match self {
@@ -151,7 +152,7 @@ impl SendPortError {
 }
 
 impl RecvPortError {
-    /// The error of a receive that waited without end.
+    /// Returns the error of a receive that waited without a limit.
     #[cold]
     pub(crate) fn into_recv(self, queue: String) -> RecvError {
         match self {
@@ -163,7 +164,7 @@ impl RecvPortError {
         }
     }
 
-    /// The error of a receive that did not wait.
+    /// Returns the error of a receive that did not wait.
     #[cold]
     pub(crate) fn into_try_recv(self, queue: impl FnOnce() -> String) -> TryRecvError {
         match self {
@@ -173,7 +174,7 @@ impl RecvPortError {
         }
     }
 
-    /// The error of a receive that waited for at most some time.
+    /// Returns the error of a receive that waited with a limit.
     #[cold]
     pub(crate) fn into_recv_timeout(self, queue: String) -> RecvTimeoutError {
         let waited = match self {

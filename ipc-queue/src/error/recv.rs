@@ -38,12 +38,12 @@ pub enum TryRecvError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecvTimeoutError {
-    /// The time was up before there was a message.
+    /// The time was up, and there was no message.
     #[error("queue {queue:?}: no message within {waited:.1?}")]
     TimedOut {
         /// The queue's address, without credentials.
         queue: String,
-        /// How long the call waited; zero if it was told not to.
+        /// The time that the call waited; zero if it did not permit a wait.
         waited: Duration,
     },
     /// No message can be received, however long the call waits.
@@ -59,26 +59,27 @@ pub enum RecvFailure {
     /// holds.
     #[error("the queue is closed and drained")]
     Closed,
-    /// A [`Shutdown`](ipc_proto::Kind::Shutdown) message came, and was acknowledged. Only typed
+    /// A [`Shutdown`](ipc_proto::Kind::Shutdown) message was received and acknowledged. Only typed
     /// receivers return this; [`recv_any`](crate::Receiver::recv_any) does not.
-    #[error("a shutdown message came; stop receiving")]
+    #[error("a shutdown message was received; stop receiving")]
     Shutdown,
-    /// A message came whose place in shared memory is damaged. It is a dead letter now.
+    /// The place of a received message in shared memory is damaged. The message is a dead letter
+    /// now.
     #[error("a message was lost to damaged memory: {reason}")]
     Damaged {
-        /// What was found.
+        /// The damage that was found.
         reason: String,
     },
-    /// A message came that this program cannot read as a value of the queue's type. It was returned
-    /// to the queue, with the error as its reason, for receivers of another version. Past the
-    /// queue's attempt limit it is a dead letter.
+    /// A received message cannot be decoded as a value of the queue's type by this program. It was
+    /// returned to the queue, with the error as its reason, for receivers of another version. Past
+    /// the queue's attempt limit it is a dead letter.
     #[error("message {id} was returned at attempt {attempt}: {source}")]
     Decode {
         /// The message.
         id: MessageId,
         /// The number of the attempt that failed.
         attempt: u8,
-        /// What is wrong with the message.
+        /// The decoding error.
         source: CodecError,
     },
     /// The queue cannot be used by this process, or not now.
@@ -87,21 +88,21 @@ pub enum RecvFailure {
 }
 
 impl RecvFailure {
-    /// A message was lost to damaged memory: what was found.
+    /// Returns the failure of a message that was lost to damaged memory.
     pub(crate) fn damaged(reason: impl Into<String>) -> Self {
         Self::Damaged {
             reason: reason.into(),
         }
     }
 
-    /// Whether the failure concerns one message only: the next call goes on behind it, and a loop
-    /// over messages should go on too.
+    /// Returns whether the failure concerns only one message. If so, the next call continues with
+    /// the message after it, and a loop over messages should go on too.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         matches!(self, Self::Decode { .. } | Self::Damaged { .. })
     }
 
-    /// The error of this failure in `queue`, for types that wrap a receiver.
+    /// Returns the error of this failure in `queue`, for types that wrap a receiver.
     #[cold]
     #[must_use]
     pub fn of(self, queue: impl Into<String>) -> RecvError {
@@ -113,14 +114,14 @@ impl RecvFailure {
 }
 
 impl RecvError {
-    /// Whether the error concerns one message only: the next call goes on behind it, and a loop over
-    /// messages should go on too.
+    /// Returns whether the error concerns only one message. If so, the next call continues with the
+    /// message after it, and a loop over messages should go on too.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         self.failure.is_of_one_message()
     }
 
-    /// Whether the queue is closed and drained, so that a worker is done.
+    /// Returns whether the queue is closed and drained, so that a worker is done.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.failure == RecvFailure::Closed
@@ -128,26 +129,26 @@ impl RecvError {
 }
 
 impl TryRecvError {
-    /// Whether the error concerns one message only: the next call goes on behind it, and a loop over
-    /// messages should go on too.
+    /// Returns whether the error concerns only one message. If so, the next call continues with the
+    /// message after it, and a loop over messages should go on too.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         self.failure().is_some_and(RecvFailure::is_of_one_message)
     }
 
-    /// Whether the queue is closed and drained, so that a worker is done.
+    /// Returns whether the queue is closed and drained, so that a worker is done.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.failure() == Some(&RecvFailure::Closed)
     }
 
-    /// Whether there was no message, or the queue is paused: a later call may succeed.
+    /// Returns whether there was no message, or the queue is paused. A later call may succeed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty | Self::Paused)
     }
 
-    /// The cause, if waiting would not help.
+    /// Returns the cause, if waiting would not help.
     #[must_use]
     pub fn failure(&self) -> Option<&RecvFailure> {
         match self {
@@ -158,26 +159,26 @@ impl TryRecvError {
 }
 
 impl RecvTimeoutError {
-    /// Whether the error concerns one message only: the next call goes on behind it, and a loop over
-    /// messages should go on too.
+    /// Returns whether the error concerns only one message. If so, the next call continues with the
+    /// message after it, and a loop over messages should go on too.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         self.failure().is_some_and(RecvFailure::is_of_one_message)
     }
 
-    /// Whether the queue is closed and drained, so that a worker is done.
+    /// Returns whether the queue is closed and drained, so that a worker is done.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.failure() == Some(&RecvFailure::Closed)
     }
 
-    /// Whether the time was up before there was a message.
+    /// Returns whether the time was up.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
 
-    /// The cause, if waiting would not help.
+    /// Returns the cause, if waiting would not help.
     #[must_use]
     pub fn failure(&self) -> Option<&RecvFailure> {
         match self {

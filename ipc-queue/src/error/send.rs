@@ -39,7 +39,7 @@ pub enum TrySendError<T = ()> {
         queue: String,
         /// The value, if it was given by value.
         message: T,
-        /// The number of messages that the queue holds.
+        /// The queue's capacity, in messages.
         capacity: u32,
         /// The number of dead letters among them. They leave the queue only when they are requeued
         /// or discarded.
@@ -75,16 +75,16 @@ pub enum TrySendError<T = ()> {
 #[derive(Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendTimeoutError<T = ()> {
-    /// The time was up before there was room.
+    /// The time was up, and there was no room.
     #[error("queue {queue:?}: no room{}: {missing}{}", within(*waited), and_dead(*dead))]
     TimedOut {
         /// The queue's address, without credentials.
         queue: String,
         /// The value, if it was given by value.
         message: T,
-        /// How long the call waited; zero if it was told not to.
+        /// The time that the call waited; zero if it did not permit a wait.
         waited: Duration,
-        /// What was missing at the end.
+        /// The resource that was missing at the end.
         missing: NoRoom,
         /// The number of dead letters in the queue. They leave it only when they are requeued or
         /// discarded.
@@ -105,24 +105,25 @@ pub enum SendFailure {
         /// That message.
         of: MessageId,
     },
-    /// The key has no bytes: every message with it would be a duplicate of the first.
+    /// The key is empty: every message with it would be a duplicate of the first.
     #[error(
-        "the key is empty (is a variable unset?); use a key that tells messages apart, or none"
+        "the key is empty (is a variable unset?); use a key that distinguishes messages, or none"
     )]
     EmptyKey,
-    /// The places where this key belongs are taken by keys that were sent within the window.
+    /// The places for this key are taken by keys that were sent within the window.
     #[error(
         "the queue remembers {keys} keys, each for {window:?}, and has no place for this one; \
          forget some (ipc forget), wait, or move its messages to a queue with more dedup_keys or a \
          shorter dedup_window (ipc move)"
     )]
     KeysFull {
-        /// The number of keys that the queue remembers now: at least its setting `dedup_keys`.
+        /// The number of keys that are remembered now: at least the setting `dedup_keys`.
         keys: u64,
-        /// How long it remembers each: its setting `dedup_window`.
+        /// The time for which each key is remembered: the setting `dedup_window`.
         window: Duration,
     },
-    /// The transport, or the queue as it was created, does not support one of the message's options.
+    /// The transport, or the queue as it was created, does not support one of the message's
+    /// options.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
     /// The payload is larger than the queue accepts.
@@ -142,10 +143,10 @@ pub enum SendFailure {
     /// The shared memory contradicts itself.
     #[error("the queue's memory is damaged: {reason}")]
     Damaged {
-        /// What was found.
+        /// The contradiction that was found.
         reason: String,
     },
-    /// The value has no encoding.
+    /// The value cannot be encoded.
     #[error(transparent)]
     Encode(#[from] CodecError),
     /// The queue cannot be used by this process, or not now.
@@ -153,7 +154,7 @@ pub enum SendFailure {
     Unavailable(#[from] Unavailable),
 }
 
-/// What a message needs and the queue has none of.
+/// The resource that a message needs and the queue lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum NoRoom {
@@ -163,7 +164,7 @@ pub enum NoRoom {
          capacity)"
     )]
     Places {
-        /// The number of messages that the queue holds.
+        /// The queue's capacity, in messages.
         capacity: u32,
     },
     /// There are free places, but no memory for the payload.
@@ -180,29 +181,29 @@ pub enum NoRoom {
     Key,
 }
 
-/// A batch that was not sent to its end.
+/// A batch of which only a part was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("queue {queue:?}: {sent} messages were sent, then: {failure}")]
 #[non_exhaustive]
 pub struct BatchSendError {
     /// The queue's address, without credentials.
     pub queue: String,
-    /// The number of messages that were sent: the first ones.
+    /// The number of messages that were sent, from the first on.
     pub sent: usize,
-    /// Why the next was not sent.
+    /// The reason why the next was not sent.
     #[source]
     pub failure: SendFailure,
 }
 
 impl SendFailure {
-    /// The shared memory contradicts itself: what was found.
+    /// Returns the failure of shared memory that contradicts itself.
     pub(crate) fn damaged(reason: impl Into<String>) -> Self {
         Self::Damaged {
             reason: reason.into(),
         }
     }
 
-    /// The error of this failure in `queue`, without a message to return.
+    /// Returns the error of this failure in `queue`, without a message to return.
     #[cold]
     pub(crate) fn of(self, queue: String) -> SendError {
         SendError {
@@ -235,13 +236,13 @@ impl<T> SendError<T> {
         self.message
     }
 
-    /// Whether the cause is that the queue is closed.
+    /// Returns whether the cause is that the queue is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.failure == SendFailure::Closed
     }
 
-    /// The same error with another message.
+    /// Returns the same error with another message.
     pub(crate) fn with<U>(self, message: U) -> SendError<U> {
         SendError {
             queue: self.queue,
@@ -262,13 +263,13 @@ impl<T> TrySendError<T> {
         }
     }
 
-    /// Whether a later call may succeed because the queue has room then.
+    /// Returns whether a later call may succeed because the queue then has room.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::NoMemory { .. })
     }
 
-    /// The cause, if waiting would not help.
+    /// Returns the cause, if waiting would not help.
     #[must_use]
     pub fn failure(&self) -> Option<&SendFailure> {
         match self {
@@ -287,13 +288,13 @@ impl<T> SendTimeoutError<T> {
         }
     }
 
-    /// Whether the time was up before there was room.
+    /// Returns whether the time was up.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
 
-    /// The cause, if waiting would not help.
+    /// Returns the cause, if waiting would not help.
     #[must_use]
     pub fn failure(&self) -> Option<&SendFailure> {
         match self {
@@ -303,7 +304,7 @@ impl<T> SendTimeoutError<T> {
     }
 }
 
-// `Debug` without the messages, which need not be printable.
+// `Debug` without the messages, which need not implement `Debug`.
 
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

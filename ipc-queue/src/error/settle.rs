@@ -30,19 +30,19 @@ pub enum SettleFailure {
     /// The transport cannot settle a delivery in this way.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// The lease expired: another receiver has the message, had it, or will get it. Whatever was
-    /// done for it may be done again.
+    /// The lease expired: the message was, or will be, delivered to another receiver. Its work may
+    /// be done again.
     #[error("the lease was lost: the message was, or will be, delivered again")]
     LeaseLost,
     /// The queue cannot be used by this process, or not now. After
-    /// [`Truncated`](Unavailable::Truncated), what was read of the message may have been zeroes, and
-    /// it is not delivered again.
+    /// [`Truncated`](Unavailable::Truncated), bytes that were read of the message may have been
+    /// zeroes, and the message is not delivered again.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
 impl SettleFailure {
-    /// The error of this failure of `message` in `queue`.
+    /// Returns the error of this failure of `message` in `queue`.
     #[cold]
     pub(crate) fn of(self, queue: String, message: MessageId) -> SettleError {
         SettleError {
@@ -54,7 +54,7 @@ impl SettleFailure {
 }
 
 impl SettleError {
-    /// Whether the lease expired before: the message is delivered again, or was.
+    /// Returns whether the lease expired. The message was, or will be, delivered again.
     #[must_use]
     pub fn is_lease_lost(&self) -> bool {
         self.failure == SettleFailure::LeaseLost
@@ -68,9 +68,9 @@ impl SettleError {
 pub struct BatchAckError {
     /// The number of messages that were acknowledged.
     pub acked: usize,
-    /// The number of messages that were not.
+    /// The number of messages that were not acknowledged.
     pub failed: usize,
-    /// Why the first of them was not.
+    /// The reason why the first of them was not.
     #[source]
     pub first: SettleError,
 }
@@ -84,13 +84,13 @@ pub enum DrainError {
     TimedOut {
         /// The queue's address, without credentials.
         queue: String,
-        /// How long the call waited.
+        /// The time that the call waited.
         waited: Duration,
         /// The number of messages that were not settled then, including delayed messages and those
         /// being written.
         left: u64,
     },
-    /// The queue could not be closed, or its content could not be asked for.
+    /// The queue could not be closed, or its contents could not be queried.
     #[error(transparent)]
     Control(#[from] ControlError),
 }

@@ -1,4 +1,4 @@
-//! Causes that every operation has in common.
+//! Causes that all operations share.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,8 +10,8 @@ pub enum Unavailable {
     /// The queue was removed.
     #[error("the queue was removed; open it again")]
     Removed,
-    /// This process is a forked copy of the process that opened the queue. What that process holds,
-    /// it still holds.
+    /// This process is a forked copy of the process that opened the queue. Messages held by that
+    /// process are still held.
     #[error("this process was forked from the one that opened the queue; open it again here")]
     Forked,
     /// The queue's file was deleted or moved by something other than this library.
@@ -42,13 +42,13 @@ pub enum Unavailable {
     /// happened is unknown.
     #[error("{reason}")]
     Transport {
-        /// What went wrong, in the transport's words.
+        /// The transport's description of the failure.
         reason: String,
     },
 }
 
 impl Unavailable {
-    /// A failure of the transport.
+    /// Creates the error of a failing transport.
     pub fn transport(reason: impl Into<String>) -> Self {
         Self::Transport {
             reason: reason.into(),

@@ -1,5 +1,5 @@
-//! Where blocked handles of a local queue sleep, as the doormen of [`bell`](crate::bell) see it, and deliveries that borrow
-//! nothing.
+//! The wait queues of a local queue as notifier threads see them (see [`bell`](crate::bell)), and
+//! owned deliveries.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ pub(super) enum Side {
     Room = 1,
 }
 
-/// One of a queue's condition variables.
+/// One of a queue's condition variables, as a wait queue.
 #[derive(Debug)]
 struct LocalDoor {
     shared: Arc<Shared>,
@@ -43,7 +43,7 @@ impl Door for LocalDoor {
         let mut table = shared.table();
         let (wake, next) = table.look_at_clock(Instant::now());
         shared.wake(&table, wake);
-        // Changes are made, and counted, under the lock.
+        // Changes are made and counted under this lock, so no wake is missed.
         if shared.changes.load(Ordering::SeqCst) != heard {
             return;
         }
@@ -69,7 +69,7 @@ impl Door for LocalDoor {
     }
 }
 
-/// The right to settle what a receiver took.
+/// The right to settle a delivery.
 pub(super) struct LocalHeld {
     pub(super) shared: Arc<Shared>,
     pub(super) ticket: u64,

@@ -1,4 +1,4 @@
-//! The keys that a local queue remembers, so that nothing is sent twice.
+//! The keys that a local queue remembers, so that no message is sent twice.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::table::Lack;
 use crate::error::{NoRoom, SendFailure};
 use crate::send_options::Key;
 
-/// What is known of keys.
+/// The keys and their use.
 #[derive(Debug)]
 pub(super) struct Keys {
     window: Duration,
@@ -19,9 +19,9 @@ pub(super) struct Keys {
 
 #[derive(Clone, Copy, Debug)]
 enum Use {
-    /// By a loan.
+    /// Taken by a loan.
     Now,
-    /// By this message. Remembered until then; `None`: for ever.
+    /// Sent with this message, and remembered until this time. `None`: for ever.
     Sent(MessageId, Option<Instant>),
 }
 
@@ -59,13 +59,13 @@ impl Keys {
         Ok(())
     }
 
-    /// Remembers a key that was taken: its message was sent.
+    /// Remembers a key that was taken, after its message was sent.
     pub(super) fn sent(&mut self, key: Key, by: MessageId, now: Instant) {
         let until = now.checked_add(self.window);
         self.known.insert(key, Use::Sent(by, until));
     }
 
-    /// Forgets a key that was sent. `false`: it is not remembered, or just being sent.
+    /// Forgets a key that was sent. `false`: the key is not remembered, or is just being sent.
     pub(super) fn forget(&mut self, key: Key, now: Instant) -> bool {
         let Some(Use::Sent(_, until)) = self.known.get(&key).copied() else {
             return false;
@@ -83,7 +83,7 @@ impl Keys {
         self.known.values().filter(counts).count() as u64
     }
 
-    /// Gives back a key that was taken: nothing was sent.
+    /// Frees a key that was taken, because nothing was sent.
     pub(super) fn give_back(&mut self, key: Key) {
         self.known.remove(&key);
     }

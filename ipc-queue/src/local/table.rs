@@ -1,6 +1,6 @@
-//! What is in a local queue: what is ready, who has which message, what waits for its time, and what is dead.
+//! The contents of a local queue: ready and delayed messages, leases, loans, and dead letters.
 //!
-//! Every change says who is to be woken by it; sleeping and waking are done elsewhere.
+//! Every change returns which sleepers to wake. The callers sleep and wake.
 
 use std::collections::{HashMap, VecDeque};
 use std::thread;
@@ -25,7 +25,7 @@ struct Item {
     kind: Kind,
     priority: Priority,
     sent_at: Timestamp,
-    /// Since when it waits, for its aging.
+    /// The start of its wait, for aging.
     since: Instant,
     expires_at: Option<Instant>,
     headers: Headers,
@@ -34,7 +34,7 @@ struct Item {
     nacks: u8,
     expiries: u8,
     deliveries: u64,
-    /// What the last nack or the burial said.
+    /// The reason given with the last nack or the burial.
     error: String,
 }
 
@@ -47,7 +47,7 @@ struct Lease {
     ends_at: Option<Instant>,
 }
 
-/// What a message lacks.
+/// The reason why a message was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// Waiting may help.
@@ -61,7 +61,7 @@ impl From<SendFailure> for Lack {
     }
 }
 
-/// How far a queue has come. A closed queue can be opened again, a removed one stays removed.
+/// The life of a queue. A closed queue can be opened again; a removed one stays removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Life {
     #[default]
@@ -70,7 +70,7 @@ pub(super) enum Life {
     Removed,
 }
 
-/// Everything in a local queue.
+/// The contents of a local queue.
 #[derive(Debug)]
 pub(super) struct Table {
     settings: QueueSettings,
@@ -79,16 +79,16 @@ pub(super) struct Table {
     aging: Duration,
     pub(super) life: Life,
     pub(super) paused: bool,
-    /// By priority.
+    /// The ready messages, by priority.
     ready: [VecDeque<Item>; Priority::COUNT],
-    /// Nothing that is ready expires before then.
+    /// No ready message expires before this time.
     next_expiry: Option<Instant>,
-    /// Places lent to senders, and for what.
+    /// The places that are lent to senders, and the options of their messages.
     loans: HashMap<u64, SendOptions>,
     /// `None`: messages have no keys.
     keys: Option<Keys>,
     leases: HashMap<u64, Lease>,
-    /// With when they are due; `None`: never.
+    /// The delayed messages and their times; `None`: never.
     delayed: Vec<(Option<Instant>, Item)>,
     dead: Vec<(u64, DeadReason, Item)>,
     next_ticket: u64,
@@ -106,14 +106,15 @@ pub(super) struct Taken {
     pub(super) payload: Vec<u8>,
 }
 
-/// Who must look again after a change.
+/// The sleepers that must check again after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Wake {
     Nobody,
     /// One message is ready.
     Receiver,
-    /// Several are, or something is due earlier than sleepers know, or a closed queue may be drained.
+    /// Several messages are ready, or an earlier time than the sleepers know was set, or a closed
+    /// queue may be drained.
     Receivers,
     /// One place is free.
     Sender,
@@ -145,7 +146,7 @@ impl Table {
 
     // --- sending ---------------------------------------------------------------------------------
 
-    /// Lends a place, under a ticket.
+    /// Lends a place and returns its ticket.
     pub(super) fn lend(&mut self, options: &SendOptions) -> Result<u64, Lack> {
         match self.life {
             Life::Removed => return Err(SendFailure::from(Unavailable::Removed).into()),
@@ -170,7 +171,7 @@ impl Table {
         Ok(ticket)
     }
 
-    /// Whether there is a place; makes one if `options` says so, and if it can.
+    /// Checks that there is a place. If `options` asks for it, tries to make one.
     fn check_room(&mut self, options: &SendOptions) -> Result<(), Lack> {
         if self.in_use(options.priority) < u64::from(self.settings.capacity) {
             return Ok(());
@@ -190,7 +191,7 @@ impl Table {
         self.dead.len() as u64
     }
 
-    /// How many places of this priority are taken.
+    /// Returns the number of places of this priority that are taken.
     fn in_use(&self, priority: Priority) -> u64 {
         if !self.priorities {
             return self.left() + self.dead.len() as u64;
@@ -204,7 +205,7 @@ impl Table {
         (ready + loans.count() + leased.count() + delayed.count() + dead.count()) as u64
     }
 
-    /// Makes a message ready, or has it wait for its time, in a place that was lent.
+    /// Fills a place that was lent: makes its message ready, or delays it.
     pub(super) fn publish(
         &mut self,
         ticket: u64,
@@ -212,7 +213,7 @@ impl Table {
         payload: Vec<u8>,
     ) -> Result<Wake, SendFailure> {
         let Some(options) = self.loans.remove(&ticket) else {
-            return Err(Unavailable::transport("no such loan").into());
+            return Err(Unavailable::transport("this loan does not exist").into());
         };
         if self.life == Life::Removed {
             return Err(Unavailable::Removed.into());
@@ -238,7 +239,8 @@ impl Table {
             deliveries: 0,
             error: String::new(),
         };
-        // Somebody may wait for the key; and those asleep may have to get up earlier now, to drop it.
+        // A sender may wait for the key. Receivers may have to wake earlier than planned, to drop
+        // the message.
         let wake = match (options.key, item.expires_at) {
             (None, None) => Wake::Receiver,
             (None, Some(_)) => Wake::Receivers,
@@ -252,7 +254,7 @@ impl Table {
         Ok(Wake::Everybody)
     }
 
-    /// Takes back a place that was lent.
+    /// Frees a place that was lent.
     pub(super) fn abandon(&mut self, ticket: u64) -> Wake {
         let options = self.loans.remove(&ticket);
         let key = options.and_then(|options| options.key);
@@ -295,7 +297,7 @@ impl Table {
         self.counts.redelivered += u64::from(item.attempt > 1);
         let ticket = self.new_ticket();
         let ends_at = self.lease.map(|lease| Instant::now() + lease);
-        // Those asleep may have to get up earlier now, to end this lease.
+        // Sleepers may have to wake earlier than planned, to end this lease.
         let wake = ends_at.map_or(Wake::Nobody, |_| Wake::Receivers);
         let lease = Lease {
             item,
@@ -313,7 +315,7 @@ impl Table {
         Ok(Some((taken, wake)))
     }
 
-    /// Takes the message out that goes next.
+    /// Takes out the message that goes next.
     fn most_urgent(&mut self) -> Option<Item> {
         if self.paused {
             return None;
@@ -332,19 +334,19 @@ impl Table {
             .find_map(|priority| self.ready[priority.index()].pop_front())
     }
 
-    /// Whether nothing is left but what `holder` holds, and the dead.
+    /// Returns whether only dead letters and messages held by `holder` are left.
     fn is_drained_for(&self, holder: u64) -> bool {
         let held = self.leases.values().filter(|lease| lease.holder == holder);
         self.left() == held.count() as u64
     }
 
-    /// How many messages may still have to be delivered or settled.
+    /// Returns the number of messages that are not settled yet.
     pub(super) fn left(&self) -> u64 {
         let ready: usize = self.ready.iter().map(VecDeque::len).sum();
         (ready + self.loans.len() + self.delayed.len() + self.leases.len()) as u64
     }
 
-    /// Drops what waits; how many.
+    /// Drops the waiting messages, and returns their number.
     pub(super) fn purge(&mut self) -> (u64, Wake) {
         let delayed = self.delayed.drain(..).count();
         let ready: usize = self
@@ -396,13 +398,13 @@ impl Table {
             .get_mut(&ticket)
             .ok_or(SettleFailure::LeaseLost)?;
         if lease.ends_at.is_some() {
-            // Beyond what the clock can say is never.
+            // A time that the clock cannot represent means never.
             lease.ends_at = Instant::now().checked_add(by);
         }
         Ok(Wake::Receivers)
     }
 
-    /// Ends leases and delays that are over; and when to look again.
+    /// Ends leases and delays that are over. Returns the time of the next check.
     pub(super) fn look_at_clock(&mut self, now: Instant) -> (Wake, Option<Instant>) {
         let mut wake = Wake::Nobody;
         let over = |lease: &Lease| lease.ends_at.is_some_and(|ends_at| ends_at <= now);
@@ -475,7 +477,8 @@ impl Table {
     }
 
     fn freed(&self) -> Wake {
-        // With priorities, one who sleeps may not be one for whom there is room.
+        // With priorities or keys, the sender that would be woken may not be the one that can go
+        // on.
         self.wake_if_closed(if self.priorities || self.keys.is_some() {
             Wake::Everybody
         } else {
@@ -483,7 +486,8 @@ impl Table {
         })
     }
 
-    /// Who waits for a closed queue to drain must look whenever something in it came to an end.
+    /// Adds the callers that wait for a closed queue to drain: they must check after every end of a
+    /// message.
     fn wake_if_closed(&self, otherwise: Wake) -> Wake {
         match self.life {
             Life::Open => otherwise,
@@ -513,7 +517,7 @@ impl Table {
         stats
     }
 
-    /// Forgets a key; whether it was remembered.
+    /// Forgets a key. Returns whether it was remembered.
     pub(super) fn forget(&mut self, key: Key) -> Result<bool, Unsupported> {
         let keys = self.keys.as_mut();
         let keys = keys.ok_or(Unsupported::by_settings(Semantic::Deduplication))?;
@@ -550,7 +554,7 @@ impl Table {
         self.dead.iter().map(letter).collect()
     }
 
-    /// Makes a dead letter a message that is ready, in its own place. `None`: there is no such dead letter.
+    /// Makes a dead letter ready, in place. `None`: there is no such dead letter.
     pub(super) fn requeue(&mut self, id: DeadLetterId) -> Option<Wake> {
         let index = self.dead_index(id)?;
         let (_, _, mut item) = self.dead.remove(index);

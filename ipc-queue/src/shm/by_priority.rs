@@ -1,8 +1,9 @@
-//! The handles of a queue in shared memory: one for each level, and which of them is used when.
+//! The handles of a queue in shared memory: one for each priority, and the choice between them.
 //!
-//! A queue without priorities has one level, and its handles forward at once. With priorities a receiver looks at the
-//! levels in the order that `aging` says, then takes from the first that has something; it sleeps on the one event that
-//! all levels share. What it looks at may change meanwhile: the order is a preference, not a promise to the nanosecond.
+//! A queue without priorities has one level, and its handles forward at once. With priorities a
+//! receiver checks the levels in the order that `aging` gives, and takes from the first that has a
+//! message. It sleeps on the one event that all levels share. The levels may change between check
+//! and take: the order is a preference, not a promise to the nanosecond.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +27,7 @@ use crate::transport::{ReceivePort, SendPort, Wait};
 pub struct ShmSender {
     shared: Hold,
     normal: LevelSender,
-    /// Of the other priorities, if there are any.
+    /// The senders of the other priorities, if there are any.
     others: Box<[LevelSender]>,
 }
 
@@ -35,12 +36,13 @@ pub struct ShmSender {
 pub struct ShmReceiver {
     shared: Hold,
     normal: LevelReceiver,
-    /// Of the other priorities, if there are any.
+    /// The receivers of the other priorities, if there are any.
     others: Box<[LevelReceiver]>,
     spin: Spin,
 }
 
-/// Which level a priority has. The default's is the first, which every queue has.
+/// Returns the level of a priority. The default priority has the first level, which every queue
+/// has.
 pub(super) const fn level_of(priority: Priority) -> usize {
     match priority {
         Priority::Normal => 0,
@@ -50,7 +52,7 @@ pub(super) const fn level_of(priority: Priority) -> usize {
     }
 }
 
-/// The other way round.
+/// Returns the priority of a level.
 pub(super) fn priority_of(level: usize) -> Priority {
     let mut all = Priority::ALL.into_iter();
     all.find(|priority| level_of(*priority) == level)
@@ -68,13 +70,13 @@ impl ShmSender {
         }
     }
 
-    /// The number that this handle's messages bear.
+    /// Returns the sender id of this handle's messages.
     #[must_use]
     pub fn id(&self) -> SenderId {
         self.normal.id()
     }
 
-    /// The sender into the level of that number, which is below the number of levels.
+    /// Returns the sender for level `number`, which must exist.
     pub(super) fn level(&self, number: usize) -> &LevelSender {
         match number.checked_sub(1) {
             None => &self.normal,
@@ -119,12 +121,12 @@ impl ShmSender {
         self.at(level).loan_with(len, options, wait)
     }
 
-    /// Whether there may be room behind what was claimed last.
+    /// Returns whether there may be room for another message, after the last claim.
     fn has_more(&self) -> bool {
         self.normal.has_more() || self.others.iter().any(LevelSender::has_more)
     }
 
-    /// The sender into that level, which the queue has.
+    /// Returns the sender for that level, which must exist.
     pub(super) fn at(&self, level: usize) -> &LevelSender {
         match level {
             0 => &self.normal,
@@ -178,7 +180,7 @@ impl ShmReceiver {
         }
     }
 
-    /// The next message.
+    /// Returns the next message.
     #[inline(always)]
     pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         if self.others.is_empty() {
@@ -219,7 +221,7 @@ impl ShmReceiver {
         Ok(())
     }
 
-    /// Whether there may be a message behind the ones found last.
+    /// Returns whether there may be another message after the last one found.
     pub(crate) fn has_more(&self) -> bool {
         self.levels().any(LevelReceiver::has_more)
     }
@@ -232,7 +234,7 @@ impl ShmReceiver {
         waited.unwrap_or_else(|waited| Err(shared.nothing_came(waited)))
     }
 
-    /// Takes from the level that comes first of those that have something.
+    /// Takes from the first level, in the preferred order, that has a message.
     fn try_take(&self) -> Result<Option<(&LevelReceiver, Lease)>, RecvPortError> {
         for priority in self.order() {
             let level = self.at(level_of(priority));

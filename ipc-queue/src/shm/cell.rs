@@ -1,7 +1,8 @@
-//! What a cell's header says beside its state.
+//! The header of a cell, apart from its state.
 //!
-//! Written by the cell's claimer before it publishes, except where noted; read by whoever holds the lease. The
-//! publishing compare-and-swap (release) and the taking one (acquire) order the two.
+//! The claimer of the cell writes it before it publishes, except where noted. The holder of the
+//! lease reads it. The compare-and-swap that publishes (release) and the one that takes the message
+//! (acquire) order the two.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
@@ -10,7 +11,7 @@ use ipc_proto::{Kind, MessageId, SenderId, Timestamp};
 use super::memory::{CELL_WORDS, Word};
 use super::word::{CellKind, Lap, State, attempts_since};
 
-/// A cell's header words.
+/// The header words of a cell.
 #[derive(Debug)]
 pub struct Cell<'a, W> {
     words: &'a [W; CELL_WORDS],
@@ -24,40 +25,40 @@ impl<W> Clone for Cell<'_, W> {
 
 impl<W> Copy for Cell<'_, W> {}
 
-/// What is known of a message besides its payload.
+/// The metadata of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
-    /// What it is for.
+    /// The message's kind.
     pub kind: Kind,
-    /// Which one it is.
+    /// The message's id.
     pub id: MessageId,
-    /// When it was sent.
+    /// The time when it was sent.
     pub sent_at: Timestamp,
 }
 
-/// Where a payload lies.
+/// The place of a payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Body {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub len: u32,
-    /// The chunk that holds it; `None`: it lies in the cell itself.
+    /// The chunk with the payload; `None`: it is in the cell itself.
     pub chunk: Option<u32>,
 }
 
 impl Body {
-    /// Above the numbers of chunks that there are. As a chunk's number, what this makes is none
-    /// that exists: so only who finds that must ask whether there are headers.
+    /// A mark above all possible chunk numbers. With the mark, a chunk number names no existing
+    /// chunk. So headers need only be looked for when the chunk number is invalid.
     const HEADERS: u32 = 1 << 31;
-    /// The most chunks of a queue.
+    /// The maximum number of chunks of a queue.
     pub const MOST_CHUNKS: u32 = Self::HEADERS - 1;
 
-    /// The same, and headers lie behind the payload.
+    /// Returns the same place, marked: headers follow the payload.
     #[must_use]
     pub fn with_headers(self) -> Self {
         Self::of_upper(self.len, self.upper() | Self::HEADERS)
     }
 
-    /// The same without that mark; `None` if there are no headers.
+    /// Returns the same place without the mark; `None` if there are no headers.
     pub fn before_headers(self) -> Option<Self> {
         let upper = self.upper();
         let marked = upper & Self::HEADERS != 0;
@@ -83,47 +84,47 @@ const SENDER: usize = 3;
 /// `expiry, lower part:14 | sequence:50`.
 const SEQUENCE: usize = 4;
 const SENT_AT: usize = 5;
-/// When the lease ends, or when a delayed message is due. See `due`.
+/// The deadline word: the end of the lease, or of the delay. See `due`.
 const DUE: usize = 6;
-/// How the deliveries so far ended. See `Tally`.
+/// The record of how the deliveries so far ended. See `Tally`.
 const TALLY: usize = 7;
 const KIND_SHIFT: u32 = 61;
-/// The expiry lies in two words, where there is room for it: it is a time of 39 bits, zero for
-/// none.
+/// The expiry is stored in the free bits of two words. It is a time of 39 bits; zero means none.
 const EXPIRY_UPPER_SHIFT: u32 = 35;
 const EXPIRY_UPPER_MASK: u64 = (1 << 25) - 1;
 const EXPIRY_LOWER_SHIFT: u32 = 50;
 const EXPIRY_LOWER_BITS: u32 = 14;
 const LATEST_EXPIRY: u64 = (1 << 39) - 1;
-/// Whether the upper part of the expiry is something else: see [`ClaimWord::bases`].
+/// Set if the bits of the upper part have another meaning: see [`ClaimWord::bases`].
 const REQUEUED: u64 = 1 << 60;
 const BASE_SHIFT: u32 = 43;
 const NEXT_BASE_SHIFT: u32 = 35;
 const SEQUENCE_MASK: u64 = (1 << EXPIRY_LOWER_SHIFT) - 1;
 
 impl<'a, W: Word> Cell<'a, W> {
-    /// The header in `words`.
+    /// Creates the view of the header in `words`.
     #[inline(always)]
     pub fn new(words: &'a [W; CELL_WORDS]) -> Self {
         Self { words }
     }
 
-    /// The state word. Everything else hangs on it.
+    /// Returns the state word. The meaning of all other words depends on it.
     #[inline(always)]
     pub fn state(self) -> &'a W {
         &self.words[STATE]
     }
 
-    /// When the lease ends or the delay is over.
+    /// Returns the deadline word.
     pub fn due(self) -> &'a W {
         &self.words[DUE]
     }
 
-    /// Starts a new occupancy, told from all others of this cell by the lap of its claim. Only for the
-    /// claimer. After this a chunk of the former occupancy is nobody's.
+    /// Starts a new generation, which the lap of its claim distinguishes from all others of this
+    /// cell. Only for the claimer. After this a chunk of the earlier generation is free.
     ///
-    /// The tally starts as the same word, which no other occupancy has, so that whoever was stopped
-    /// before it noted the end of an earlier message's delivery does not find what it expects.
+    /// The tally starts with the same word, which no other generation has. So a process that was
+    /// stopped before it recorded the end of an earlier message's delivery does not find the value
+    /// it expects.
     #[inline(always)]
     pub fn begin(self, claimed_at: Lap, kind: Kind) {
         let claim = u64::from(u8::from(kind)) << KIND_SHIFT | claimed_at.number();
@@ -131,42 +132,42 @@ impl<'a, W: Word> Cell<'a, W> {
         self.words[TALLY].store(claim, Relaxed);
     }
 
-    /// Which occupancy of the cell this is.
+    /// Returns the cell's present generation.
     #[inline]
     pub fn occupancy(self) -> Lap {
         Lap::new(self.words[CLAIM].load(Acquire))
     }
 
-    /// What is known of the occupancy.
+    /// Returns the claim word.
     #[inline(always)]
     pub fn claim(self) -> ClaimWord {
         ClaimWord(self.words[CLAIM].load(Acquire))
     }
 
-    /// The number of attempts at the message in this state since it was sent, or requeued: its
-    /// deliveries, the present one included, without those that were snoozed.
+    /// Returns the number of attempts at the message in this state since it was sent or requeued.
+    /// These are its deliveries, including the present one, except those that were snoozed.
     pub fn attempts(self, state: State) -> u8 {
         self.tally(state).attempts(state)
     }
 
-    /// Says that if the dead letter in this state is requeued, deliveries count from there on, and
-    /// it does not expire. `false`: the claim is not what it was; the letter is gone, or requeued,
-    /// or somebody else said so.
+    /// Records that, if the dead letter in this state is requeued, deliveries count from there on,
+    /// and that it does not expire. `false`: the claim has changed, because the letter is gone or
+    /// requeued, or another process has recorded this.
     pub fn count_from(self, claim: ClaimWord, letter: State) -> bool {
         let next = claim.counting_from(letter);
-        // The claim that is expected names the occupancy and, by its bases, which of its letters
-        // this is.
+        // The expected claim names the generation and, by its bases, the letter of that generation.
+        // Failed: another process changed it.
         next == claim || self.words[CLAIM].swap_if(claim.0, next.0, AcqRel).is_ok()
     }
 
-    /// Says where the payload lies. Only for the claimer.
+    /// Records the place of the payload. Only for the claimer.
     #[inline(always)]
     pub fn set_body(self, body: Body) {
         let chunk = body.chunk.map_or(0, |chunk| u64::from(chunk) + 1);
         self.words[BODY].store(chunk << 32 | u64::from(body.len), Relaxed);
     }
 
-    /// Where the payload lies. From shared memory: to be checked before use.
+    /// Returns the place of the payload. It comes from shared memory, so check it before use.
     #[inline(always)]
     pub fn body(self) -> Body {
         let word = self.words[BODY].load(Relaxed);
@@ -176,7 +177,7 @@ impl<'a, W: Word> Cell<'a, W> {
         }
     }
 
-    /// Says that headers lie behind the payload. Only for the claimer, after the body.
+    /// Records that headers follow the payload. Only for the claimer, after the body.
     #[cold]
     pub fn mark_headers(self) {
         self.set_body(self.body().with_headers());
@@ -184,7 +185,8 @@ impl<'a, W: Word> Cell<'a, W> {
 
     /// Fills in the rest of the header. Only for the claimer.
     ///
-    /// Fifty bits of the sequence are kept: at twenty million messages a second they last for almost two years.
+    /// Keeps fifty bits of the sequence number: at twenty million messages a second they last for
+    /// almost two years.
     #[inline(always)]
     pub fn set_envelope(self, id: MessageId, sent_at: Timestamp) {
         self.words[SENDER].store(id.sender.get(), Relaxed);
@@ -192,8 +194,8 @@ impl<'a, W: Word> Cell<'a, W> {
         self.words[SENT_AT].store(sent_at.as_nanos(), Relaxed);
     }
 
-    /// Says when nobody wants it any more, in milliseconds since boot; after 17 years at the
-    /// latest. Only for the claimer, after the envelope.
+    /// Records the expiry time, in milliseconds since boot. It is at most 17 years after boot. Only
+    /// for the claimer, after the envelope.
     #[cold]
     pub fn set_expiry(self, at_ms: u64) {
         let at_ms = at_ms.min(LATEST_EXPIRY);
@@ -204,7 +206,7 @@ impl<'a, W: Word> Cell<'a, W> {
         sequence.store(sequence.load(Relaxed) | lower, Relaxed);
     }
 
-    /// When nobody wants it any more, in milliseconds since boot. `None`: never.
+    /// Returns the expiry time, in milliseconds since boot. `None`: never.
     pub fn expiry(self) -> Option<u64> {
         let claim = self.words[CLAIM].load(Relaxed);
         if claim & REQUEUED != 0 {
@@ -215,20 +217,20 @@ impl<'a, W: Word> Cell<'a, W> {
         Some(upper << EXPIRY_LOWER_BITS | lower).filter(|at_ms| *at_ms != 0)
     }
 
-    /// Whose message it is.
+    /// Returns the id of the message's sender.
     #[inline(always)]
     pub fn sender(self) -> SenderId {
         SenderId::new(self.words[SENDER].load(Relaxed))
     }
 
-    /// The kind of the message. A number that is not a kind reads as data.
+    /// Returns the kind of the message. An invalid number reads as data.
     #[inline]
     pub fn message_kind(self) -> Kind {
         let kind = (self.words[CLAIM].load(Relaxed) >> KIND_SHIFT) as u8;
         Kind::try_from(kind).unwrap_or_default()
     }
 
-    /// What the header says besides where the payload is.
+    /// Returns the metadata of the message.
     #[inline]
     pub fn envelope(self) -> Envelope {
         Envelope {
@@ -241,12 +243,13 @@ impl<'a, W: Word> Cell<'a, W> {
         }
     }
 
-    /// How the deliveries of the message in this state ended.
+    /// Returns the record of how the deliveries of the message in this state ended.
     pub fn tally(self, state: State) -> Tally {
         Tally::of(self.words[TALLY].load(Acquire), self.claim(), state)
     }
 
-    /// Says how the deliveries of a message in another queue ended. Only for the claimer, after the envelope.
+    /// Records how the deliveries of a message from another queue ended. Only for the claimer,
+    /// after the envelope.
     #[cold]
     pub fn restore_tally(self, tally: Tally, deliveries: u8) {
         let tally = Tally {
@@ -258,14 +261,14 @@ impl<'a, W: Word> Cell<'a, W> {
         }
     }
 
-    /// Notes how the delivery in this state of the cell ended, before the state says so. `false`:
-    /// the cell is in another state by now, and nothing was noted.
+    /// Records how the delivery in this state of the cell ended, before the state shows it.
+    /// `false`: the cell is already in another state, and nothing was recorded.
     ///
-    /// Once per delivery: whoever comes second, because it lost a race or repeats what a dead
-    /// process began, only corrects the cause. Whoever is stopped before its swap notes nothing
-    /// about a later delivery. The state was looked at after the tally was read, so the tally was
-    /// about this delivery or an earlier one; if it ended since, whoever ended it changed the
-    /// tally, or, if it was acked, the next claimer did.
+    /// Counted once per delivery: a second record of the same delivery only corrects the cause. It
+    /// may follow a lost race, or come from a process that repeats a dead one's work. A process
+    /// that is stopped before its swap records nothing about a later delivery. The state was read
+    /// after the tally, so the tally was about this delivery or an earlier one. If this delivery
+    /// has ended since, its end changed the tally or, after an ack, the next claimer did.
     pub fn note(self, word: u64, cause: Cause, holder: u32) -> bool {
         let (state, tally) = (State::from_word(word), &self.words[TALLY]);
         loop {
@@ -275,14 +278,16 @@ impl<'a, W: Word> Cell<'a, W> {
                 return false;
             }
             let noted = Tally::of(seen, claim, state).with(state.attempt, cause, holder);
+            // Failed: another process recorded an end meanwhile. The next round reads it.
             if tally.swap_if(seen, noted.to_word(claim), AcqRel).is_ok() {
                 return true;
             }
         }
     }
 
-    /// Notes which signal ended the last delivery's receiver. Only who started it can know, and comes after the fact.
-    /// `false`: that delivery did not end so, or the signal has no room, or the letter is gone.
+    /// Records the signal that ended the last delivery's receiver. Only the process that started
+    /// the receiver knows the signal, and only after the death. `false`: the delivery did not end
+    /// with a death, the signal is out of range, or the letter is gone.
     pub fn note_signal(self, letter: u64, signal: u8) -> bool {
         let (state, word) = (State::from_word(letter), &self.words[TALLY]);
         loop {
@@ -293,6 +298,7 @@ impl<'a, W: Word> Cell<'a, W> {
             if !fits || self.state().load(SeqCst) != letter {
                 return false;
             }
+            // Failed: another process changed the record meanwhile. The next round reads it.
             let noted = Tally { signal, ..tally }.to_word(claim);
             if word.swap_if(seen, noted, AcqRel).is_ok() {
                 return true;
@@ -301,32 +307,33 @@ impl<'a, W: Word> Cell<'a, W> {
     }
 }
 
-/// What is known of an occupancy: the message's kind, when it was claimed, and when it expires or
-/// how its deliveries count.
+/// The claim word of a generation. It has the message's kind, the lap of the claim, and either the
+/// expiry time or the bases from which deliveries count.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
-/// | any | `kind, lap` | the claimer | it claimed the cell: nobody else may be in it |
+/// | any | `kind, lap` | the claimer | it claimed the cell, so no other process writes here |
 /// | that | the same, with an expiry | the claimer | before it publishes |
-/// | any of the same lap | the same, with bases and no expiry | anybody | before it requeues the dead letter there |
+/// | any of this lap | with bases and no expiry | any process | before it requeues the letter |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimWord(u64);
 
 impl ClaimWord {
-    /// Which occupancy of the cell this is.
+    /// Returns the generation.
     pub const fn occupancy(self) -> Lap {
         Lap::new(self.0)
     }
 
-    /// The low bits of the occupancy, for a tag.
+    /// Returns the low bits of the generation, for a tag.
     #[inline(always)]
     pub const fn low_bits(self, bits: u32) -> u64 {
         self.0 & ((1 << bits) - 1)
     }
 
-    /// `1 | base:8 … next base:8`, where an expiry would be. Deliveries count from the next base
-    /// on; but while the cell holds a letter that was delivered as often as the next base says,
-    /// that is what requeueing it will make of it, and its own deliveries count from the base on.
+    /// `1 | base:8 … next base:8`, in place of an expiry. Deliveries normally count from the next
+    /// base. The exception is a letter that was delivered exactly as often as the next base says.
+    /// There the next base takes effect only when the letter is requeued, and its own deliveries
+    /// count from the base.
     const fn bases(self) -> Option<(u8, u8)> {
         if self.0 & REQUEUED == 0 {
             return None;
@@ -343,21 +350,21 @@ impl ClaimWord {
         }
     }
 
-    /// How often the message in this state was delivered since it was sent, or requeued. Right up
-    /// to 253: see `word`.
+    /// Returns the number of deliveries of the message in this state since it was sent or requeued.
+    /// Exact up to 253: see `word`.
     pub fn deliveries(self, state: State) -> u8 {
         attempts_since(state.attempt, self.base(state))
     }
 
-    /// Whether delivery number `delivery` is one of those of the message in this state, and not
-    /// from before it was requeued.
+    /// Returns whether delivery number `delivery` is one of the message in this state since it was
+    /// last requeued.
     pub fn counts_delivery(self, state: State, delivery: u8) -> bool {
         let number = attempts_since(delivery, self.base(state));
         self.bases().is_none() || (1..=self.deliveries(state)).contains(&number)
     }
 
-    /// Tells a dead letter in this state from all others of the cell, also from the same message's
-    /// earlier ones.
+    /// Returns a number that distinguishes a dead letter in this state from all others of the cell,
+    /// including earlier letters of the same message.
     pub fn letter(self, state: State) -> u64 {
         u64::from(self.base(state)) << NEXT_BASE_SHIFT | self.occupancy().number()
     }
@@ -369,15 +376,15 @@ impl ClaimWord {
     }
 }
 
-/// Why a delivery did not end in an ack.
+/// The reason why a delivery did not end in an ack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Cause {
-    /// Not known: the record was lost in a crash.
+    /// Unknown: the record was lost in a crash.
     #[default]
     Unknown = 0,
-    /// The receiver gave it back.
+    /// The receiver returned the message.
     Nack = 1,
     /// The lease expired.
     Expiry = 2,
@@ -385,46 +392,46 @@ pub enum Cause {
     Crash = 3,
     /// The receiver buried it.
     Bury = 4,
-    /// The receiver put it off, and that was not an attempt.
+    /// The receiver delayed the message, and the delivery does not count as an attempt.
     Snooze = 5,
 }
 
-/// How a message's deliveries ended, by cause.
+/// The record of how a message's deliveries ended, by cause.
 ///
-/// Its word is `holder:22 | cause:3 | signal:5 | attempt:2 | crashes:8 | expiries:8 | nacks:8 |
-/// occupancy:8`, or, while no cause is noted, whatever the claimer wrote. Two bits of the attempt
-/// tell whether the present delivery is noted or the one before: whatever else ends than by an ack
-/// is noted. So a message's attempts are the sum of its counters: a delivery that was snoozed is
-/// noted, and counted by none of them.
+/// The word is `holder:22 | cause:3 | signal:5 | attempt:2 | crashes:8 | expiries:8 | nacks:8 |
+/// generation:8`, or, while no cause is recorded, the value that the claimer wrote. Two bits of the
+/// attempt show whether the present delivery is recorded, or the one before: every end except an
+/// ack is recorded. So a message's attempts are the sum of its counters. A snoozed delivery is
+/// recorded, but no counter counts it.
 ///
 /// | from | to | by | when |
 /// |---|---|---|---|
 /// | any | the claim word | the claimer | it claimed the cell |
-/// | delivery n-1, or nothing | delivery n | its holder, or anybody | it is about to end, and not by an ack |
-/// | delivery n | delivery n, another cause | anybody | who noted it before did not end it |
-/// | delivery n, a crash | the same, with its signal | anybody | the signal is known |
+/// | delivery n-1, or none | delivery n | its holder, any process | it ends, but not in an ack |
+/// | delivery n | the same, another cause | any process | the earlier recorder did not end it |
+/// | delivery n, a crash | the same, with its signal | any process | the signal is known |
 ///
-/// What is noted of deliveries before a letter was requeued is not counted any more; the first note
-/// after that replaces it.
+/// Records of deliveries before a requeue are no longer counted. The first record after it replaces
+/// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Deliveries given back.
+    /// Deliveries that were nacked.
     pub nacks: u8,
     /// Deliveries whose lease expired.
     pub expiries: u8,
     /// Deliveries whose receiver died.
     pub crashes: u8,
-    /// How the last one ended.
+    /// The end of the last delivery.
     pub last: Cause,
-    /// The delivery that `last` speaks of: the low bits of its number.
+    /// The delivery that `last` is about: the low bits of its number.
     attempt: u8,
-    /// The process that had it; 0: not known. Process numbers have 22 bits.
+    /// The pid of the process that had it; 0: unknown. Pids have 22 bits.
     pub holder: u32,
-    /// The signal that ended that process; 0: not known.
+    /// The signal that ended that process; 0: unknown.
     pub signal: u8,
 }
 
-/// Those that end processes are below 32.
+/// The largest signal that is recorded. Signals that end processes are below 32.
 const MOST_SIGNAL: u8 = 31;
 const OCCUPANCY_BITS: u32 = 8;
 const ATTEMPT_BITS: u32 = 2;
@@ -434,17 +441,17 @@ const EXPIRIES_SHIFT: u32 = 16;
 const CRASHES_SHIFT: u32 = 24;
 const ATTEMPT_SHIFT: u32 = 32;
 const SIGNAL_SHIFT: u32 = 34;
-/// Where a claim word that was just written has zeroes.
+/// In bits that are zero in a fresh claim word.
 const CAUSE_SHIFT: u32 = 39;
 const HOLDER_SHIFT: u32 = 42;
 
 impl Cause {
-    /// As a number that is kept outside shared memory.
+    /// Returns the number that is stored outside shared memory.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The cause of that number; `Unknown` if there is none.
+    /// Returns the cause with that number; `Unknown` if there is none.
     pub const fn of_number(number: u8) -> Self {
         match number {
             1 => Self::Nack,
@@ -458,7 +465,8 @@ impl Cause {
 }
 
 impl Tally {
-    /// What another queue noted: `[nacks, expiries, crashes]`.
+    /// Creates the record of a message from another queue. `counts` is `[nacks, expiries,
+    /// crashes]`.
     pub fn restored(counts: [u8; 3], last: Cause, holder: u32, signal: u8) -> Self {
         let [nacks, expiries, crashes] = counts;
         Self {
@@ -472,13 +480,13 @@ impl Tally {
         }
     }
 
-    /// What a word says of the message in this state.
+    /// Returns the record in `word`, as it applies to the message in this state.
     fn of(word: u64, claim: ClaimWord, state: State) -> Self {
         let tally = Self::from_word(word);
         let is_noted = tally.attempt == state.attempt & ATTEMPT_MASK;
         let counts = match claim.deliveries(state) {
             0 => false,
-            // If it is not this one's, it is from before the message was requeued.
+            // If it is not about this delivery, it is from before the message was requeued.
             1 => is_noted,
             _ => true,
         };
@@ -514,7 +522,7 @@ impl Tally {
 
     pub fn with(mut self, attempt: u8, cause: Cause, holder: u32) -> Self {
         let attempt = attempt & ATTEMPT_MASK;
-        // Noted twice, it is the same end.
+        // A second record of the same end keeps the signal.
         if (self.attempt, self.last) != (attempt, cause) {
             self.signal = 0;
         }
@@ -538,14 +546,14 @@ impl Tally {
         }
     }
 
-    /// The number of deliveries that ended and were attempts, burials aside.
+    /// Returns the number of deliveries that ended and count as attempts, except burials.
     pub fn failures(self) -> u8 {
         self.nacks
             .saturating_add(self.expiries)
             .saturating_add(self.crashes)
     }
 
-    /// The same, with the present delivery, or the burial, of the message in this state.
+    /// Returns the same, plus the present delivery or the burial of the message in this state.
     pub fn attempts(self, state: State) -> u8 {
         let is_counted = matches!(self.last, Cause::Nack | Cause::Expiry | Cause::Crash)
             && self.attempt == state.attempt & ATTEMPT_MASK;
@@ -557,7 +565,7 @@ impl Tally {
         self.failures().saturating_add(one_more.into())
     }
 
-    /// Whether the present delivery of the message in this state was noted as snoozed.
+    /// Returns whether the present delivery of the message in this state is recorded as snoozed.
     pub fn is_snoozed(self, state: State) -> bool {
         self.last == Cause::Snooze && self.attempt == state.attempt & ATTEMPT_MASK
     }
@@ -608,7 +616,7 @@ mod tests {
         }
     }
 
-    /// A message in a cell of the third lap, and its state while it is delivered.
+    /// Puts a message into a cell of the third lap, and returns its state during the delivery.
     fn held(cell: Cell<'_, AtomicU64>, attempt: u8) -> u64 {
         let state = State {
             kind: CellKind::Leased,
@@ -675,7 +683,7 @@ mod tests {
         cell.begin(Lap::new(3), Kind::Data);
         let word = || words[STATE].load(Relaxed);
         note(cell, 1, Cause::Nack, 7);
-        assert!(!cell.note_signal(word(), 9), "it was given back");
+        assert!(!cell.note_signal(word(), 9), "it was nacked");
         note(cell, 2, Cause::Crash, 8);
         assert!(cell.note_signal(word(), 9) && !cell.note_signal(word(), 34));
         assert!(!cell.note_signal(word() + 1, 9), "it is another letter");
@@ -694,7 +702,7 @@ mod tests {
         cell.begin(Lap::new(3), Kind::Control);
         cell.set_expiry(1 << 20);
         let mut attempt = 0;
-        // Attempts start over at 256.
+        // Attempt numbers wrap at 256.
         for _ in 0..100 {
             for delivery in 1..=3 {
                 attempt = attempt_after(attempt);
@@ -707,13 +715,10 @@ mod tests {
             let (before, name) = (cell.tally(letter), claim.letter(letter));
             assert_eq!((cell.attempts(letter), before.nacks), (3, 3));
             assert!(cell.count_from(claim, letter));
-            // Whoever is killed here leaves what it found.
+            // A process that is killed here leaves the letter unchanged.
             assert_eq!((cell.attempts(letter), cell.tally(letter)), (3, before));
             assert_eq!(cell.claim().letter(letter), name);
-            assert!(
-                cell.count_from(cell.claim(), letter),
-                "it is as it should be"
-            );
+            assert!(cell.count_from(cell.claim(), letter), "nothing to change");
             assert_eq!((cell.expiry(), cell.envelope().kind), (None, Kind::Control));
             let again = letter.requeued().unwrap();
             assert_eq!(
@@ -725,7 +730,7 @@ mod tests {
                 ..letter
             };
             assert_ne!(cell.claim().letter(next), name, "another letter");
-            assert!(!cell.count_from(claim, letter), "that one is gone");
+            assert!(!cell.count_from(claim, letter), "that letter is gone");
         }
     }
 }

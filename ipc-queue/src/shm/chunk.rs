@@ -1,13 +1,15 @@
 //! Chunks: memory for payloads that do not fit their cells.
 //!
-//! A chunk's tag says for which occupancy of which cell it was last allocated, and it is in use exactly while
-//! that cell is not free and still has that occupancy. So the one compare-and-swap that frees a cell, be it
-//! an ack or the recovery of a dead sender, frees its chunk too: there is no free list that a crash could
-//! leave half-linked, no second step that a crash could leave undone, and nothing to adopt from the dead.
+//! A chunk's tag names the cell and the generation for which it was last allocated. The chunk is in
+//! use exactly while that cell is not free and still has that generation. So the one
+//! compare-and-swap that frees a cell, in an ack or in the recovery of a dead sender, frees its
+//! chunk too. There is no free list that a crash could leave half-linked, and no second step that a
+//! crash could leave undone. Nothing must be adopted from dead processes.
 //!
-//! Allocating is a compare-and-swap of a tag that was seen to be over. A tag that is over stays over, since
-//! occupancies never come back, so the swap needs no further check. Judging a tag may err only towards
-//! "in use": between a claim and the note of its occupancy the former tag looks current once more.
+//! Allocating is a compare-and-swap of a tag that was seen to be over. A tag that is over stays
+//! over, because generations never come back, so the swap needs no further check. A check of a tag
+//! may be wrong only in the direction of "in use". Between a claim and the record of its
+//! generation, the earlier tag looks current once more.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
@@ -16,15 +18,15 @@ use super::memory::{Memory, Word};
 use super::ring::{Claim, Ring};
 use super::word::{CellKind, Lap, State};
 
-/// A chunk that was free when it was looked at.
+/// A chunk that was free when it was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    /// Which chunk.
+    /// The chunk's number.
     pub chunk: u32,
     tag: u64,
 }
 
-/// `cell+1:21 | occupancy:35`; zero: never used.
+/// `cell+1:21 | generation:35`; zero: never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
     cell: Option<u32>,
@@ -53,7 +55,7 @@ impl Tag {
 }
 
 impl<M: Memory> Ring<M> {
-    /// A free chunk out of `range`, `first` and what follows it before the others.
+    /// Returns a free chunk in `range`; those from `first` on are tried before the others.
     pub fn find_chunk(&self, range: Range<u32>, first: u32) -> Option<Candidate> {
         let first = first.clamp(range.start, range.end);
         (first..range.end)
@@ -64,21 +66,23 @@ impl<M: Memory> Ring<M> {
             })
     }
 
-    /// Allocates a chunk for a claimed cell; `false` if somebody else was faster.
+    /// Allocates a chunk for a claimed cell. `false`: the swap failed, because another sender was
+    /// faster.
     pub fn allocate(&self, candidate: Candidate, claim: &Claim) -> bool {
         let tag = self.memory().chunk_tag(candidate.chunk);
         tag.swap_if(candidate.tag, self.tag_of(claim.index()).to_word(), AcqRel)
             .is_ok()
     }
 
-    /// Hands a chunk that was allocated for the claim `from` to the claim `to`. Both are the caller's.
+    /// Transfers a chunk that was allocated for the claim `from` to the claim `to`. The caller owns
+    /// both claims. `false`: the tag was not that of `from`.
     pub fn hand_over(&self, chunk: u32, from: &Claim, to: &Claim) -> bool {
         let tag = self.memory().chunk_tag(chunk);
         let (from, to) = (self.tag_of(from.index()), self.tag_of(to.index()));
         tag.swap_if(from.to_word(), to.to_word(), AcqRel).is_ok()
     }
 
-    /// Whether chunk `chunk` was allocated for the present occupancy of cell `index`.
+    /// Returns whether chunk `chunk` was allocated for the present generation of cell `index`.
     pub fn belongs(&self, chunk: u32, index: u32) -> bool {
         self.memory().chunk_tag(chunk).load(Acquire) == self.tag_of(index).to_word()
     }
@@ -87,13 +91,13 @@ impl<M: Memory> Ring<M> {
         Tag::of(index, self.cell(index).occupancy())
     }
 
-    /// How many chunks are in use, now more or less.
+    /// Returns the approximate number of chunks in use now.
     pub fn chunks_in_use(&self) -> u32 {
         let used = |chunk: &u32| !self.is_over(self.memory().chunk_tag(*chunk).load(Acquire));
         u32::try_from((0..self.memory().chunks()).filter(used).count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether what was allocated under this tag is nobody's any more.
+    /// Returns whether the allocation under this tag has ended.
     pub(super) fn is_over(&self, word: u64) -> bool {
         let tag = Tag::from_word(word);
         let Some(cell) = tag.cell.filter(|cell| *cell < self.cells()) else {

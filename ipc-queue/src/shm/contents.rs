@@ -1,4 +1,4 @@
-//! What lies in a queue's segment, for whoever is attached and for whoever only looks.
+//! The contents of a queue's segment, for attached processes and for inspectors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,22 +18,22 @@ use super::word::Seat;
 use crate::error::QueueError;
 use crate::transport::Holding;
 
-/// A queue's parts.
+/// The parts of a queue.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(super) settings: QueueSettings,
-    /// One, or as [`level_of`](super::by_priority::level_of) numbers them.
+    /// One, or four in the order of [`level_of`](super::by_priority::level_of).
     pub(super) levels: Box<[Arc<Level>]>,
     /// `None`: messages have no keys.
     pub(super) keys: Option<Keys<SegmentKeys>>,
     pub(super) counters: Counters,
-    /// Which saves and restores are under way or done: see `frozen`.
+    /// The saves and restores that are in progress or done: see `frozen`.
     pub(super) marks: View<[AtomicU64; 8]>,
     flags: View<[AtomicU64; 1]>,
 }
 
 impl Contents {
-    /// Finds them in a segment, by what its header says, which is checked.
+    /// Finds the parts in a segment. Checks what its header says.
     pub(super) fn of(segment: &Segment) -> Result<Self, QueueError> {
         let header = segment.header();
         let bad = |reason: &str| QueueError::Geometry {
@@ -41,7 +41,7 @@ impl Contents {
             reason: reason.to_owned(),
         };
         if header.tool_slots != geometry::TOOL_SLOTS {
-            return Err(bad("it has another number of slots for tools"));
+            return Err(bad("it has a different number of slots for tools"));
         }
         let settings = geometry::from_params(&header.params, header.max_participants)
             .ok_or_else(|| bad("its settings are out of range"))?;
@@ -73,12 +73,12 @@ impl Contents {
         &self.flags[0]
     }
 
-    /// The rings of all levels.
+    /// Returns the rings of all priorities.
     pub(super) fn rings(&self) -> impl Iterator<Item = &Ring<SegmentMemory>> + Clone {
         self.levels.iter().map(|level| &level.ring)
     }
 
-    /// Who holds what. `table` is the participants'.
+    /// Returns the current leases. `table` is the table of participants.
     pub(super) fn holdings(&self, table: &Participants) -> Vec<Holding> {
         let holding = |(seat, message, attempt): (Seat, MessageId, u8)| {
             let holder = table.get(seat.slot());
@@ -96,14 +96,15 @@ impl Contents {
             .collect()
     }
 
-    /// Frees whatever a departed process held, then its slot.
+    /// Frees everything that a departed process held, then its slot.
     pub(super) fn recover(&self, segment: &Segment, table: &Participants, member: Member) {
         let seat = Seat::of_slot(member.index);
         let departed = || table.is_member(member);
-        // Keys first: whether a message was published shows in its cell, until that is freed.
+        // Keys first: a cell shows whether its message was published, until it is freed.
         let unpublished = |cell: CellName| {
             let level = self.levels.get(cell.level as usize);
-            // A name that is none is damage: better sent twice than not at all.
+            // An invalid name is damage. A message that may be sent twice is better than one that
+            // is lost.
             level.is_none_or(|level| level.ring.is_writing(seat, cell.index, cell.occupancy))
         };
         let mut keys = self.keys.iter();
@@ -120,19 +121,21 @@ impl Contents {
             recovered.is_ok()
         });
         if all.crashes > 0 {
-            // On the account of the dead: whoever opens the queue has none yet.
+            // Counted in the dead process's shard, because a process that is just opening the queue
+            // has none yet.
             let lane = self.counters.shared(member, Side::Send);
             lane.add(Sent::Crashes, all.crashes as u64);
         }
         if all.dead > 0 {
-            // Whoever finds the queue full is to be told why.
+            // Senders that find the queue full report dead letters.
             self.flag().fetch_or(LETTERS, Ordering::SeqCst);
         }
         if died && all != Changed::default() {
             events::recovered(segment, slot.process.pid, all);
         }
         if done {
-            // Before the slot is free: a recoverer that dies here leaves the rest to the next.
+            // Before the slot is freed: if this process dies here, the next recovery finishes the
+            // rest.
             segment.notify_all();
             table.release(segment, member);
         }
@@ -154,7 +157,7 @@ mod tests {
 
     const KEY: u64 = 17;
 
-    /// A queue with all that a recovery has to see to, opened twice.
+    /// Opens a queue twice, with something of every kind for the recovery to handle.
     fn opened_twice(test: &str) -> (Namespace, Name, [ShmQueue; 2]) {
         let namespace = Namespace::new(&format!("contents-{}-{test}", std::process::id())).unwrap();
         let name = Name::new("q").unwrap();
@@ -170,7 +173,7 @@ mod tests {
         (namespace, name, queues)
     }
 
-    /// As if the first process had died.
+    /// Recovers as if the first process had died.
     fn recover([dead, survivor]: &[ShmQueue; 2]) {
         let attachment = &survivor.shared.attachment;
         let (segment, table) = (attachment.segment(), attachment.participants());

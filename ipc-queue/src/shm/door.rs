@@ -1,4 +1,5 @@
-//! Where blocked handles of a queue in shared memory sleep, as the doormen of [`bell`](crate::bell) see it.
+//! The wait queues of a queue in shared memory, as notifier threads see them (see
+//! [`bell`](crate::bell)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +10,21 @@ use ipc_shm::watch::{Running, Watched};
 use super::{Hold, ITEMS, ROOM, Shared};
 use crate::bell::{Bell, Door};
 
-/// One of a queue's events.
+/// One of a queue's events, as a wait queue.
 #[derive(Debug)]
 struct ShmDoor {
-    /// No [`Hold`]: the doorman does not keep the process attached.
+    /// Not a [`Hold`]: a notifier thread does not keep the process attached.
     shared: Arc<Shared>,
     event: usize,
 }
 
 impl Hold {
-    /// What rings when a message comes.
+    /// Returns the source that wakes waiters when a message is ready.
     pub(super) fn items_bell(&self) -> Bell {
         self.bell(ITEMS)
     }
 
-    /// What rings when a place is free.
+    /// Returns the source that wakes waiters when a place is free.
     pub(super) fn room_bell(&self) -> Bell {
         self.bell(ROOM)
     }
@@ -61,7 +62,7 @@ impl Door for ShmDoor {
     }
 
     fn is_for_all(&self) -> bool {
-        // As `tell_room`: who is rung may not be one for whom there is room.
+        // As in `tell_room`: a single woken waiter may not be one that can use the place.
         self.event == ROOM && self.shared.contents.levels.len() > 1
     }
 }

@@ -1,46 +1,51 @@
-//! The word of a cell that says when its lease ends, or until when its message is put off.
+//! The deadline word of a cell: the end of its lease, or of its message's delay.
 //!
-//! It is a note about one delivery, which its tag names: `milliseconds:40 | delay:1 | attempt:8 |
-//! occupancy:15`. A note about any other delivery than the cell's present one says nothing.
+//! It is a record about one delivery, which its tag names: `milliseconds:40 | delay:1 | attempt:8 |
+//! generation:15`. A record about any other delivery than the cell's present one has no meaning.
 //! Delivery 0 is before the first.
+//!
+//! `E` is a record about a delivery before D. `L(t)` says that the lease of D ends at t, and `O`
+//! that it is over. `W(t, n)` says that the message is delayed until t, after delivery n.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
-//! | anything | put off until t, delivery 0 | the claimer | before it publishes: the cell is its own |
-//! | anything | put off until t, delivery n | the claimer | the same, of a message that another queue delivered n times |
-//! | about an earlier delivery | the lease of D ends at t | who holds D | it took the message |
-//! | about an earlier delivery | the lease of D ends a lease from now | anybody | D has no note |
-//! | the lease of D ends at t | the lease of D ends at u | who holds D | it extends |
-//! | the lease of D ends at t | the lease of D is over | anybody | t is over |
-//! | about an earlier delivery, or the lease of D ends at t | put off until u, delivery D | who holds D | it gives it back with a delay |
+//! | any | `W(t, 0)` | the claimer | before it publishes: the cell is its own |
+//! | any | `W(t, n)` | the claimer | the same, of a message that another queue delivered n times |
+//! | `E` | `L(t)` | the holder of D | it took the message |
+//! | `E` | `L(now + lease time)` | any process | D has no record |
+//! | `L(t)` | `L(u)` | the holder of D | it extends |
+//! | `L(t)` | `O` | any process | t is over |
+//! | `E`, `L(t)` | `W(u, D)` | the holder of D | it returns the message with a delay |
 //!
-//! What is final about D is decided here, not by the state: once its lease is over it can't be
-//! extended or put off, once it is put off its lease can't end, and once it was extended it does
-//! not end before. The state follows, by whoever comes by: `LEASED` to `READY` or `DEAD` after the
-//! one, to `DELAYED` after the other. So a holder that is stopped between the two keeps nothing
-//! from anybody.
+//! This word, not the state, decides the end of D. Once its lease is over, it cannot be extended or
+//! delayed. Once it is delayed, its lease cannot end. Once it is extended, it does not end before
+//! that. Any process may then update the state: from `LEASED` to `READY` or `DEAD` after the lease
+//! is over, to `DELAYED` after a delay. So a holder that is stopped between the two steps delays no
+//! other process.
 //!
 //! # Why a stopped process can't change the time of a later message
 //!
-//! Every change but the claimer's is a compare-and-swap of a note N for one about D. The state of
-//! the cell is looked at after N was read, and D must be the cell's delivery still.
+//! Every change except the claimer's is a compare-and-swap of a record N by a record about D. The
+//! state of the cell is read after N was read, and must show that D is still the cell's delivery.
 //!
-//! 1. A state never comes back (`word`). So all the while until the second look the cell's delivery
-//!    was D, and N, which was read before that look, is about D or an earlier delivery.
-//! 2. So each swap replaces a note by one about the same delivery or a later one. Once the word has
-//!    a note about a delivery after D, N does not come back, and the swap fails, however late it is
-//!    made.
-//! 3. Until that later delivery has a note, the swap still succeeds, and puts a note about D there.
-//!    Its tag says so: nobody takes it for the later delivery's, whose first note replaces it.
+//! 1. A state never comes back (`word`). So until that second read the cell's delivery was D. N was
+//!    read before, so it is about D or an earlier delivery.
+//! 2. So each swap replaces a record by one about the same delivery or a later one. Once the word
+//!    has a record about a delivery after D, N does not come back, and the swap fails, however late
+//!    it is made.
+//! 3. Until that later delivery has a record, the swap still succeeds, and writes a record about D.
+//!    Its tag shows that. No process mistakes it for a record of the later delivery, whose first
+//!    record replaces it.
 //!
-//! A holder does not compare the whole state, which a sender may have moved on, but owner and
-//! attempt. That suffices: who lost its lease and did not settle yet has left its mark in the cell,
-//! so the cell has no other occupancy, and within one, attempts count on, also when a dead letter
-//! is requeued. Only who put its message off leaves nothing, and asks for the occupancy, too.
+//! A holder does not compare the whole state, which a sender may have advanced, but owner and
+//! attempt. That suffices. A holder that lost its lease and has not settled yet has left its mark
+//! in the cell, so the generation is still the same. Within one generation attempts only grow, even
+//! when a dead letter is requeued. Only a holder that delayed its message leaves no mark, so it
+//! also compares the generation.
 //!
-//! Fifteen bits of the occupancy are in the tag. Only who is stopped until its cell was claimed
-//! exactly 32,768 times, or a multiple of that, and finds the very same note, to the millisecond,
-//! is taken for another.
+//! The tag has fifteen bits of the generation. A mistake is only possible if a process is stopped
+//! until its cell was claimed exactly 32,768 times, or a multiple of that. It must then also find
+//! the very same record, to the millisecond.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::time::Duration;
@@ -50,48 +55,49 @@ use super::memory::{Memory, Word};
 use super::ring::{Claim, Lease, Ring};
 use super::word::{CellKind, State};
 
-/// What the clock says about the message in a cell.
+/// The state of a message's lease or delay, by the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
-    /// Its lease or its delay lasts until then.
+    /// The lease or the delay lasts until then.
     Until(Due),
-    /// Its lease or its delay is over, for good.
+    /// The lease or the delay is over, finally.
     Over,
-    /// Its holder gave it back until then, and did not say so in the state yet.
+    /// The holder delayed the message until then, but the state does not show it yet.
     PutOff(Due),
-    /// The cell changed while it was looked at: look again soon.
+    /// The cell changed meanwhile: check again soon.
     Changed,
 }
 
 impl<M: Memory> Ring<M> {
-    /// Notes when a lease ends that was just taken. If its holder is killed or stopped before this,
-    /// whoever looks first notes an end of its own.
+    /// Records the end of a lease that was just taken. If its holder is killed or stopped before
+    /// this, the first process that checks records an end itself.
     #[inline]
     pub fn start_lease(&self, lease: &Lease, ends_at: Due) {
         let cell = self.cell(lease.index());
         let tag = Tag::of(lease.attempt(), cell);
         let seen = cell.due().load(Acquire);
-        // Somebody else's note, made meanwhile, is as good.
+        // If another process has recorded an end meanwhile, that record is as good.
         if !Due::is_tagged(seen, tag) && self.is_held(lease) {
-            // Failed: there is one now.
+            // Failed: another process has just recorded one.
             let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
         }
     }
 
-    /// Moves the end of a lease. `false`: it was lost.
+    /// Changes the end of a lease. `false`: the lease was lost.
     ///
-    /// Once this returned true, the lease does not end before `ends_at`, however close it was.
+    /// Once this has returned true, the lease does not end before `ends_at`, however close the
+    /// earlier end was.
     pub fn extend(&self, lease: &Lease, ends_at: Due) -> bool {
         self.replace(lease, |tag| ends_at.to_word(tag))
     }
 
-    /// Notes until when the message is put off whose holder is about to give it back. `false`: its
-    /// lease was lost.
+    /// Records the delay of a message whose holder is about to return it. `false`: the lease was
+    /// lost.
     pub(super) fn note_put_off(&self, lease: &Lease, until: Due) -> bool {
         self.replace(lease, |tag| until.to_word(tag.of_delay()))
     }
 
-    /// Notes something else about a delivery than when its lease ends. `false`: it is over.
+    /// Replaces the record about a delivery. `false`: the lease is over.
     fn replace(&self, lease: &Lease, note: impl Fn(Tag) -> u64) -> bool {
         let cell = self.cell(lease.index());
         let tag = Tag::of(lease.attempt(), cell);
@@ -100,14 +106,15 @@ impl<M: Memory> Ring<M> {
             if seen == Due::ENDED.to_word(tag) || !self.is_held(lease) {
                 return false;
             }
-            // Failed: somebody noted an end, or that it is over.
+            // Failed: another process recorded an end, or that the lease is over. The next round
+            // reads it.
             if cell.due().swap_if(seen, note(tag), AcqRel).is_ok() {
                 return true;
             }
         }
     }
 
-    /// Notes when the message in a claimed cell is due, for
+    /// Records the end of the delay of the message in a claimed cell, for
     /// [`publish_delayed`](Self::publish_delayed).
     pub fn note_delay(&self, claim: &Claim, at: Due) {
         let cell = self.cell(claim.index());
@@ -115,14 +122,14 @@ impl<M: Memory> Ring<M> {
         cell.due().store(at.to_word(tag), Release);
     }
 
-    /// Notes the same of a message that was delivered so often before, in another queue.
+    /// Records the same for a message that another queue delivered `deliveries` times.
     pub fn note_delay_after(&self, claim: &Claim, deliveries: u8, at: Due) {
         let cell = self.cell(claim.index());
         let tag = Tag::of(deliveries, cell).of_delay();
         cell.due().store(at.to_word(tag), Release);
     }
 
-    /// Until when the message in this state is put off. `None`: it is not.
+    /// Returns the end of the delay of the message in this state. `None`: it is not delayed.
     pub fn delayed_until(&self, index: u32, word: u64) -> Option<Due> {
         let cell = self.cell(index);
         let state = State::from_word(word);
@@ -132,18 +139,18 @@ impl<M: Memory> Ring<M> {
         is_delayed.then(|| Due::from_word(seen))
     }
 
-    /// Whether this lease's holder, who asks, still has it.
+    /// Returns whether the caller, the holder of this lease, still has it.
     #[inline]
     pub(super) fn is_held(&self, lease: &Lease) -> bool {
         let word = self.cell(lease.index()).state().load(SeqCst);
         lease.is_of(word) || lease.is_held_in(State::from_word(word))
     }
 
-    /// How the lease or the delay of the message in this state stands. With `lease` `None` leases
-    /// never end.
+    /// Returns the state of the lease or the delay of the message in this state. If `lease` is
+    /// `None`, leases never end.
     ///
-    /// What this notes of a lease, that it is over or when it ends if nobody did, holds for
-    /// everybody.
+    /// This may record that the lease is over, or its end if none is recorded. Such a record holds
+    /// for every process.
     pub(super) fn time_of(
         &self,
         cell: Cell<'_, M::Word>,
@@ -154,13 +161,13 @@ impl<M: Memory> Ring<M> {
         let state = State::from_word(word);
         let tag = Tag::of(state.attempt, cell);
         let seen = cell.due().load(Acquire);
-        // Only now: what was read is about this state, or an earlier one.
+        // Read only now, so the deadline word is about this state or an earlier one.
         if cell.state().load(SeqCst) != word {
             return Time::Changed;
         }
         let (due, is_delay) = (Due::from_word(seen), Due::is_tagged(seen, tag.of_delay()));
         if state.kind == CellKind::Delayed {
-            // Without a note only damage leaves it.
+            // Only damage leaves a delayed message without a record.
             return if is_delay && due > now {
                 Time::Until(due)
             } else {
@@ -178,12 +185,12 @@ impl<M: Memory> Ring<M> {
             Due::ENDED if is_noted => return Time::Over,
             due if is_noted && due > now => return Time::Until(due),
             _ if is_noted => (Due::ENDED, Time::Over),
-            // Its holder has not noted an end yet, or never will.
+            // The holder has not recorded an end yet, or never will.
             _ => (now.after(lease), Time::Until(now.after(lease))),
         };
         match cell.due().swap_if(seen, note.to_word(tag), AcqRel) {
             Ok(()) => then,
-            // Extended, put off or noted meanwhile: not now.
+            // Failed: the lease was extended, delayed or recorded meanwhile, so it is not over now.
             Err(_) => Time::Changed,
         }
     }
@@ -193,8 +200,7 @@ impl<M: Memory> Ring<M> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due(u64);
 
-/// Which delivery a note is about, and whether it says until when that is put off and not when its
-/// lease ends.
+/// The delivery that a record is about, and whether the record is the end of a delay or of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tag(u64);
 
@@ -212,14 +218,14 @@ impl Tag {
     }
 }
 
-/// Forty bits last 34 years from boot.
+/// Forty bits of milliseconds last for 34 years from boot.
 impl Due {
     const TAG_BITS: u32 = 24;
     /// Not a time: the lease is over.
     const ENDED: Self = Self((1 << 40) - 1);
     const LATEST: Self = Self(Self::ENDED.0 - 1);
 
-    /// The point in time this long after boot. Rounded down: right for the present, which must not
+    /// Returns the time `since_boot` after boot, rounded down. For the present time, which must not
     /// run ahead.
     #[must_use]
     pub fn at(since_boot: Duration) -> Self {
@@ -227,13 +233,13 @@ impl Due {
         Self(millis.min(Self::LATEST.0))
     }
 
-    /// This many milliseconds after boot.
+    /// Returns the time `millis` milliseconds after boot.
     #[must_use]
     pub fn at_millis(millis: u64) -> Self {
         Self(millis.min(Self::LATEST.0))
     }
 
-    /// The same, rounded up: right for the end of something, which must not come before its time.
+    /// Returns the time, rounded up. For the end of a lease or delay, which must not come early.
     #[inline]
     #[must_use]
     pub fn not_before(since_boot: Duration) -> Self {
@@ -245,19 +251,19 @@ impl Due {
         Self(millis.min(Self::LATEST.0))
     }
 
-    /// A later one; never rounded down.
+    /// Returns a time that is later by `time`; never rounded down.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self::not_before(self.since_boot().saturating_add(time))
     }
 
-    /// How long after boot this is.
+    /// Returns the time since boot.
     #[must_use]
     pub fn since_boot(self) -> Duration {
         Duration::from_millis(self.0)
     }
 
-    /// In milliseconds since boot.
+    /// Returns the milliseconds since boot.
     #[must_use]
     pub fn millis(self) -> u64 {
         self.0

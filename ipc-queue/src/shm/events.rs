@@ -1,7 +1,9 @@
-//! What a queue in shared memory says to `tracing`: rare things only, each named here with its fields.
+//! The `tracing` events of a queue in shared memory: rare events only, all listed here with their
+//! fields.
 //!
-//! Nothing here lies on the path of a message that is sent, received and acked. What several processes may find out at
-//! once, a death above all, each of them says of what it changed itself, so that the figures of all add up.
+//! None of them is on the path of a message that is sent, received and acked. Several processes may
+//! notice the same thing at once, especially a death. Each reports only its own changes, so the
+//! figures of all add up.
 
 use std::fmt::{self, Display};
 
@@ -13,7 +15,7 @@ use super::recovery::Changed;
 use crate::dead_letter::DeadLetterId;
 use crate::error::DrainError;
 
-/// The target of all of them.
+/// The target of all events.
 const TARGET: &str = "ipc_queue";
 
 /// A queue's name, as in its address.
@@ -25,7 +27,7 @@ impl Display for Name<'_> {
     }
 }
 
-/// We freed what a process held that died; others may have freed the rest.
+/// This process freed what a dead process held. Other processes may have freed the rest.
 #[cold]
 pub(super) fn recovered(segment: &Segment, pid: u32, changed: Changed) {
     tracing::warn!(
@@ -40,7 +42,7 @@ pub(super) fn recovered(segment: &Segment, pid: u32, changed: Changed) {
     );
 }
 
-/// Leases ended before their holders settled.
+/// Leases expired before their holders settled.
 #[cold]
 pub(super) fn expired(shared: &Shared, changed: Changed) {
     tracing::warn!(
@@ -52,13 +54,13 @@ pub(super) fn expired(shared: &Shared, changed: Changed) {
     );
 }
 
-/// Messages were dropped because nobody wanted them in time.
+/// Messages were dropped because they were not received in time.
 #[cold]
 pub(super) fn unwanted(shared: &Shared, messages: usize) {
     tracing::info!(target: TARGET, queue = %name(shared), messages, "messages expired");
 }
 
-/// A holder gave a message up, or back once too often.
+/// A holder buried a message, or nacked it past a limit.
 #[cold]
 pub(super) fn dead_letter(shared: &Shared, message: MessageId, attempts: u8, reason: &str) {
     tracing::warn!(
@@ -83,7 +85,7 @@ pub(super) fn discarded(shared: &Shared, letter: DeadLetterId) {
     tracing::info!(target: TARGET, queue = %name(shared), place, version, "dead letter dropped");
 }
 
-/// What lay in a cell can't have been sent.
+/// The contents of a cell cannot have been sent.
 #[cold]
 pub(super) fn damaged(shared: &Shared, cell: u32, reason: &str) {
     tracing::error!(

@@ -1,30 +1,25 @@
-//! A queue in shared memory that one process has for itself, to take its content out or to put
-//! content in.
+//! Exclusive access of one process to a queue in shared memory, to take its contents out or to put
+//! contents in.
 //!
-//! Freezing closes and pauses the queue and notes what it was before, all in one swap of the flags;
-//! then it looks whether
-//! another process is attached. A process that attaches takes its slot before it reads the flags,
-//! so of the two each
-//! sees the other (Dekker's argument), and who freezes and sees another thaws and tries again. So
-//! nobody else sends,
-//! receives or settles while a queue is frozen by a process that lives.
+//! Freezing closes and pauses the queue and records its earlier state, all in one swap of the
+//! flags. Then it checks whether another process is attached. A process that attaches takes its
+//! slot before it reads the flags. So each of the two sees the other (Dekker's argument). A
+//! freezing process that sees another one thaws the queue and tries again. So no other process
+//! sends, receives or settles while a living process has frozen the queue.
 //!
-//! A process that dies leaves the queue frozen, for whoever runs the same operation again. Three
-//! kinds of marks in the
-//! segment say what was under way:
+//! If that process dies, the queue stays frozen, until the same operation is run again. Three kinds
+//! of marks in the segment show what was in progress:
 //!
 //! | mark | from | to | by | when |
 //! |---|---|---|---|---|
-//! | saving | 0 | id | who has it for itself | before the first message is taken out |
-//! | restoring | 0 | id | the same | before the first message is put in |
-//! | done, six of them | older ids | id | the same | everything is in, before `restoring` is 0 again |
+//! | saving | 0 | id | the process with exclusive access | before the first message is taken out |
+//! | restoring | 0 | id | the same | before the first message is added |
+//! | done, six of them | older ids | id | the same | all was added; `restoring` not yet 0 |
 //! | saving, restoring | id | 0 | the same | it thaws |
 //!
-//! The id is that of one snapshot and drawn at random. Every step can be repeated, and each is
-//! decided by one word:
-//! until an id is among those done, putting in goes on, and what is there already is known by its
-//! message id; from then
-//! on nothing is put in for it.
+//! The id identifies one snapshot and is drawn at random. Every step can be repeated, and one word
+//! decides each. Until an id is among those done, messages are added, and those already there are
+//! recognized by their ids. After that, nothing more is added for that id.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
@@ -51,32 +46,33 @@ use crate::transport::{Transport, Wait};
 
 const SAVING: usize = 0;
 const RESTORING: usize = 1;
-/// The first of the marks of what is done; the latest first.
+/// The first of the marks of finished snapshots; the latest comes first.
 const DONE: usize = 2;
 const MARKS: usize = 8;
-/// Between two looks whether others are still attached.
+/// The time between two checks whether other processes are still attached.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The right to a queue's whole content. Dropped without [`thaw`](Self::thaw) the queue stays
-/// frozen.
+/// The right to a queue's whole contents. If it is dropped without [`thaw`](Self::thaw), the queue
+/// stays frozen.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     queue: ShmQueue,
     sender: ShmSender,
-    /// On the monotonic clock, when the queue was frozen here: what times left are counted from.
+    /// The time when the queue was frozen here, on the monotonic clock. Remaining times are counted
+    /// from this.
     since: Duration,
 }
 
-/// Why a queue was not frozen.
+/// The reason why a queue was not frozen.
 #[derive(Debug)]
 pub(crate) enum NotFrozen {
     /// These processes are attached.
     InUse(Vec<u32>),
-    /// The queue is gone.
+    /// The queue was removed or is unusable.
     Gone(ControlError),
 }
 
-/// Why a message was not put in.
+/// The reason why a message was not added.
 #[derive(Debug)]
 pub(crate) enum NotPut {
     NoPlace,
@@ -85,7 +81,7 @@ pub(crate) enum NotPut {
 }
 
 impl Frozen {
-    /// Freezes a queue that was just opened here, once no other process is attached.
+    /// Freezes a queue that this process has just opened, once no other process is attached.
     pub(crate) fn freeze(queue: ShmQueue, wait: Wait) -> Result<Self, NotFrozen> {
         let shared = &queue.shared;
         loop {
@@ -123,7 +119,7 @@ impl Frozen {
         &self.queue
     }
 
-    /// The snapshot that is being taken; a new one if none is.
+    /// Returns the id of the snapshot that is being saved. Draws a new one if there is none.
     pub(crate) fn begin_saving(&self) -> u64 {
         match self.mark(SAVING) {
             0 => {
@@ -135,12 +131,12 @@ impl Frozen {
         }
     }
 
-    /// The snapshot that is being taken, if one is.
+    /// Returns the id of the snapshot that is being saved, if there is one.
     pub(crate) fn saving(&self) -> Option<u64> {
         Some(self.mark(SAVING)).filter(|id| *id != 0)
     }
 
-    /// The snapshot that is being put in, if one is.
+    /// Returns the id of the snapshot that is being restored, if there is one.
     pub(crate) fn restoring(&self) -> Option<u64> {
         Some(self.mark(RESTORING)).filter(|id| *id != 0)
     }
@@ -149,12 +145,13 @@ impl Frozen {
         self.set_mark(RESTORING, id);
     }
 
-    /// Whether that snapshot is in, completely.
+    /// Returns whether that snapshot is completely in the queue.
     pub(crate) fn is_done(&self, id: u64) -> bool {
         (DONE..MARKS).any(|mark| self.mark(mark) == id)
     }
 
-    /// Says that a snapshot is in. A kill in between leaves an older one noted twice, or forgotten.
+    /// Records that a snapshot is completely in the queue. A kill during this leaves an older one
+    /// recorded twice, or forgotten.
     pub(crate) fn note_done(&self, id: u64) {
         for mark in (DONE + 1..MARKS).rev() {
             self.set_mark(mark, self.mark(mark - 1));
@@ -162,17 +159,17 @@ impl Frozen {
         self.set_mark(DONE, id);
     }
 
-    /// Whether it was paused before.
+    /// Returns whether the queue was paused before.
     pub(crate) fn was_paused(&self) -> bool {
         self.queue.shared.flag().load(SeqCst) & WAS_PAUSED != 0
     }
 
-    /// Leaves it paused when it is thawed.
+    /// Makes the queue paused after it is thawed.
     pub(crate) fn stay_paused(&self) {
         self.queue.shared.flag().fetch_or(WAS_PAUSED, SeqCst);
     }
 
-    /// Lets others use the queue, as open as it was before.
+    /// Lets other processes use the queue again, in its earlier state.
     pub(crate) fn thaw(self) {
         self.queue.unfreeze();
     }
@@ -185,7 +182,7 @@ impl Frozen {
         self.queue.shared.contents.marks[mark].store(id, SeqCst);
     }
 
-    /// The messages, in the order in which they would be received; then the dead letters.
+    /// Returns the messages in the order of their delivery, then the dead letters.
     pub(crate) fn messages(&self) -> impl Iterator<Item = Result<StoredMessage, ControlError>> {
         let levels = 0..self.queue.shared.contents.levels.len();
         levels.flat_map(move |level| {
@@ -194,7 +191,7 @@ impl Frozen {
         })
     }
 
-    /// The ids of the messages.
+    /// Returns the ids of the messages.
     pub(crate) fn ids(&self) -> HashSet<MessageId> {
         let rings = self.queue.shared.rings();
         let cells = rings.flat_map(|ring| (0..ring.cells()).map(move |index| ring.cell(index)));
@@ -202,7 +199,7 @@ impl Frozen {
         full.map(|cell| cell.envelope().id).collect()
     }
 
-    /// Where messages are, in order: dead ones last.
+    /// Returns the places of the messages, in order; those of dead letters come last.
     fn places(&self, level: usize) -> Vec<(bool, u64, u32)> {
         let ring = &self.queue.shared.contents.levels[level].ring;
         let mut places: Vec<_> = (0..ring.cells())
@@ -216,7 +213,7 @@ impl Frozen {
         places
     }
 
-    /// The message in a cell; `None` if it expired meanwhile.
+    /// Returns the message in a cell. `None` if it expired meanwhile.
     fn message(&self, number: usize, index: u32) -> Result<Option<StoredMessage>, ControlError> {
         let level = &self.queue.shared.contents.levels[number];
         let ring = &level.ring;
@@ -251,12 +248,12 @@ impl Frozen {
                 .payloads
                 .snapshot(index, body.chunk, body.len as usize);
             let reason = ring.reason(index, claim, state);
-            // Time makes a delayed message ready, and drops one that nobody wanted, also here.
+            // Even here, time makes a delayed message ready, and drops an expired one.
             if cell.state().load(SeqCst) != word {
                 continue;
             }
             let (Ok(headers), Some(payload)) = (headers, payload) else {
-                let reason = format!("cell {index} names a payload or headers that are not there");
+                let reason = format!("cell {index} names a payload or headers that do not exist");
                 return Err(self.failed(ControlFailure::Damaged { reason }));
             };
             return Ok(Some(StoredMessage {
@@ -280,7 +277,7 @@ impl Frozen {
         }
     }
 
-    /// The keys that are remembered.
+    /// Returns the remembered keys.
     pub(crate) fn keys(&self) -> Vec<StoredKey> {
         let Some(keys) = &self.queue.shared.contents.keys else {
             return Vec::new();
@@ -294,13 +291,13 @@ impl Frozen {
         keys.remembered(since).map(stored).collect()
     }
 
-    /// Puts a message in. `passed`: how much of the times that were left is over.
+    /// Puts a message in. `passed` is subtracted from its remaining times.
     pub(crate) fn put(&self, message: &StoredMessage, passed: Duration) -> Result<(), NotPut> {
         let level = self.level_of(message.priority);
         self.sender.level(level).put(message, passed)
     }
 
-    /// Remembers a key, unless its time is over or it is remembered already. `false`: there is no
+    /// Remembers a key, unless its time is over or it is already remembered. `false`: there is no
     /// place for it.
     pub(crate) fn put_key(&self, stored: StoredKey, passed: Duration) -> bool {
         let left = Duration::from_millis(stored.left_ms).saturating_sub(passed);
@@ -317,7 +314,7 @@ impl Frozen {
         !matches!(put, Err(Refused::NoSlot))
     }
 
-    /// What there is room for now.
+    /// Returns the room that the queue has now.
     pub(crate) fn room(&self) -> Room {
         let contents = &self.queue.shared.contents;
         let levels = contents.levels.iter().enumerate().map(|(number, level)| {
@@ -367,8 +364,7 @@ fn headers_room(geometry: &Geometry, free: impl Fn(std::ops::Range<u32>) -> u64)
 }
 
 impl ShmQueue {
-    /// The other processes that are attached, by their numbers; those that died are recovered
-    /// first.
+    /// Recovers the processes that died, then returns the pids of the other attached processes.
     fn others(&self) -> Vec<u32> {
         let shared = &self.shared;
         shared.look_around(&Running::default());
@@ -378,7 +374,7 @@ impl ShmQueue {
         others.map(|slot| slot.process.pid).collect()
     }
 
-    /// Whether it was frozen already.
+    /// Freezes the queue. Returns whether it was already frozen.
     fn set_frozen(&self) -> bool {
         let flag = self.shared.flag();
         let mut seen = flag.load(SeqCst);
@@ -388,7 +384,8 @@ impl ShmQueue {
                 .into_iter()
                 .filter(|(now, _)| seen & now != 0)
                 .fold(0, |bits, (_, was)| bits | was);
-            // One swap: a kill leaves a queue that is not frozen, or one that says what it was.
+            // One swap: a kill leaves the queue either not frozen, or frozen with its earlier state
+            // recorded. Failed: another process changed a flag; the next round keeps its change.
             match flag.compare_exchange(seen, next, SeqCst, SeqCst) {
                 Ok(_) => return false,
                 Err(changed) => seen = changed,
@@ -397,7 +394,7 @@ impl ShmQueue {
         true
     }
 
-    /// Makes a frozen queue what it was before. Only for who has it for itself.
+    /// Restores the earlier state of a frozen queue. Only for the process with exclusive access.
     fn unfreeze(&self) {
         let shared = &self.shared;
         for mark in [SAVING, RESTORING] {
@@ -412,6 +409,7 @@ impl ShmQueue {
                     next &= !bit;
                 }
             }
+            // Failed: another process changed a flag; the next round keeps its change.
             match flag.compare_exchange(seen, next, SeqCst, SeqCst) {
                 Ok(_) => break,
                 Err(changed) => seen = changed,
@@ -420,7 +418,7 @@ impl ShmQueue {
         shared.attachment.segment().notify_all();
     }
 
-    /// Refuses to open or to resume a queue that is frozen: what was moved already would be
+    /// Refuses to reopen or to resume a frozen queue: messages that were already moved would be
     /// delivered twice.
     pub(super) fn check_not_frozen(&self, call: ControlCall) -> Result<(), ControlError> {
         let shared = &self.shared;
@@ -432,18 +430,18 @@ impl ShmQueue {
             (Some(pid), _) => {
                 format!("process {pid} may be saving, restoring or moving it: wait for its end")
             }
-            (None, true) => "a restore or a move into it was cut short: run the same ipc restore \
-                 or ipc move again"
+            (None, true) => "a restore or a move into it was interrupted: run the same ipc \
+                 restore or ipc move again"
                 .to_owned(),
-            (None, false) => "a save or a move of it was cut short: run the same ipc save or ipc \
-                 move again"
+            (None, false) => "a save or a move of it was interrupted: run the same ipc save \
+                 or ipc move again"
                 .to_owned(),
         };
         Err(ControlFailure::Frozen { reason }.of(self.address(), call))
     }
 }
 
-/// Room for messages, to be used up in thought before anything is moved.
+/// The room for messages, used up in a dry run before anything is moved.
 #[derive(Debug)]
 pub(crate) struct Room {
     levels: Vec<LevelRoom>,
@@ -453,14 +451,14 @@ pub(crate) struct Room {
 #[derive(Debug)]
 struct LevelRoom {
     places: u64,
-    /// The most bytes in a cell: without headers, with them.
+    /// The maximum bytes in a cell: without headers, and with them.
     inline: [usize; 2],
-    /// Of each class, smallest first: the size of its chunks and how many are free.
+    /// For each class, smallest first: the size of its chunks, and the number of free ones.
     chunks: Vec<(usize, u64)>,
     for_headers: (usize, u64),
 }
 
-/// A setting of which a queue has too little for a message.
+/// The setting that is too small for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooLittle {
     MaxMessageBytes(u64),
@@ -469,7 +467,7 @@ pub(crate) enum TooLittle {
 }
 
 impl Room {
-    /// Uses up the room of one message, as [`Frozen::put`] will.
+    /// Uses up the room of one message, in the same way as [`Frozen::put`].
     pub(crate) fn take(&mut self, message: &StoredMessage) -> Result<(), TooLittle> {
         let len = message.payload.len();
         let settings = &self.settings;

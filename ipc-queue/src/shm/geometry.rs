@@ -1,24 +1,24 @@
-//! Where everything lies in a queue's segment, worked out from its settings alone.
+//! The layout of a queue's segment, computed from its settings alone.
 //!
 //! | what | bytes |
 //! |---|---|
-//! | counters: four lanes for each participant and tool | 4 × 64 each |
-//! | marks: which save or restore is under way, which are done | 64 |
-//! | with de-duplication, from a page boundary on: two slots for each key that is remembered at least | 8 each |
+//! | counters: four shards for each participant and tool | 4 × 64 each |
+//! | marks: the save or restore in progress, and those done | 64 |
+//! | with de-duplication, page-aligned: two slots for each of `dedup_keys` | 8 each |
 //! | those slots' notes | 40 each |
 //!
-//! then once, or with priorities four times, each from a page boundary on:
+//! then once, or with priorities four times, each page-aligned:
 //!
 //! | what | bytes |
 //! |---|---|
 //! | ring words, one cache line each | 4 × 64 |
 //! | cells: header, inline payload | 64 + inline size, each a multiple of 64 |
 //! | chunk tags | 8 each |
-//! | reasons of failures, one for each cell, at most 4,096 | 256 each |
+//! | reasons of failures, one slot for each cell, at most 4,096 | 256 each |
 //! | chunks, smallest class first | their class's size |
 //!
-//! The largest class of chunks is for payloads with headers behind them: those that fit nowhere else
-//! together. It comes in addition to the pool, whose eighth part it is.
+//! The largest class of chunks is for payloads with headers that do not fit into another chunk
+//! together. It is additional to the pool and has one eighth of the pool's size.
 //!
 //! Cells and chunks begin on page boundaries.
 
@@ -33,15 +33,16 @@ use super::keys::NOTE_WORDS;
 use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
 use super::payload::MAX_TRAILER_BYTES;
 
-/// Changes whenever this file, the cell header or the meaning of a word changes.
+/// The fingerprint of the layout. It changes whenever this file, the cell header or the meaning of
+/// a word changes.
 pub const LAYOUT_HASH: u64 =
     fingerprint(b"queue 8: state headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
-/// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine
-/// bits.
+/// The number of participant slots for tools, in addition to `max_participants`. Together they fit
+/// the nine bits of a slot number.
 pub const TOOL_SLOTS: u16 = 8;
-/// Counter lanes for each participant.
+/// The number of counter shards for each participant.
 pub const LANES: usize = 4;
-/// The most leases of a message that may end by time before it is a dead letter.
+/// The maximum number of leases of a message that may expire before it is a dead letter.
 const MOST_EXPIRIES: u8 = 2;
 
 const HEADER_BYTES: usize = CELL_WORDS * 8;
@@ -49,59 +50,60 @@ const PAGE_BYTES: usize = 4096;
 const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 const WARM_BYTES: usize = 4 << 20;
-/// Room for reasons in queues of more messages: beyond it some are dropped.
+/// The maximum number of slots for reasons. In queues with more messages, some reasons are dropped.
 const MOST_REASONS: u32 = 4096;
-/// The chunks for payloads with headers are this part of a pool.
+/// The pool is this many times as large as the memory of the chunks for payloads with headers.
 const HEADERS_SHARE: usize = 8;
-/// Their memory in a queue without a pool.
+/// The memory of these chunks in a queue without a pool.
 const LEAST_HEADERS_BYTES: usize = 1 << 16;
 const ID_PARAM: usize = 13;
-/// Up to six delays in milliseconds, two in each word.
+/// The parameters with up to six delays in milliseconds, two in each word.
 const BACKOFF_PARAMS: Range<usize> = 10..13;
 
-/// Where the parts of one level of a queue lie. Offsets are from its beginning.
+/// The layout of one priority's part of a queue. Offsets are from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Where it begins in the segment's body.
+    /// The offset of this part in the segment's body.
     pub at: usize,
-    /// How many cells.
+    /// The number of cells.
     pub cells: u32,
     /// The payload bytes in a cell.
     pub inline_bytes: usize,
     /// The distance from one cell to the next.
     pub cell_bytes: usize,
-    /// Where the cells begin.
+    /// The offset of the cells.
     pub cells_at: usize,
-    /// Where the chunk tags begin.
+    /// The offset of the chunk tags.
     pub tags_at: usize,
-    /// Where the reasons of failures begin.
+    /// The offset of the reasons of failures.
     pub reasons_at: usize,
-    /// How many there is room for.
+    /// The number of slots for reasons.
     pub reasons: u32,
-    /// The sizes of chunks, smallest first.
+    /// The classes of chunks, by size, smallest first.
     pub classes: Vec<Class>,
-    /// Chunks for payloads with headers that fit in no other chunk together.
+    /// The chunks for payloads with headers that fit into no other chunk together.
     pub for_headers: Class,
-    /// Its size.
+    /// The size of this part.
     pub total_bytes: usize,
 }
 
 /// Chunks of one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// The size of each.
+    /// The size of each chunk.
     pub chunk_bytes: usize,
-    /// Which chunks they are.
+    /// The numbers of its chunks.
     pub chunks: Range<u32>,
-    /// Where the first of them lies.
+    /// The offset of the first chunk.
     pub at: usize,
 }
 
 impl Class {
-    /// Chunks to use in turn while they suffice, and those for when more are under way.
+    /// Returns the chunks to use in rotation while they suffice, and those for times when more are
+    /// in use.
     ///
-    /// A core's cache and its table of pages keep up with the first few megabytes. With fewer a sender would often take what its
-    /// receiver has in its own cache still, which is slow, too.
+    /// The first few megabytes stay in a core's cache and its TLB. With fewer chunks a sender would
+    /// often take one that is still in its receiver's own cache, which is slow, too.
     pub fn warm_and_cold(&self) -> [Range<u32>; 2] {
         let Range { start, end } = self.chunks;
         let warm = u32::try_from(WARM_BYTES / self.chunk_bytes).unwrap_or(u32::MAX);
@@ -110,24 +112,24 @@ impl Class {
     }
 }
 
-/// Where the table of keys lies in a segment's body.
+/// The place of the table of keys in a segment's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyTable {
-    /// Where the slots' first words begin.
+    /// The offset of the slots' first words.
     pub words_at: usize,
-    /// How many slots.
+    /// The number of slots.
     pub slots: u32,
-    /// Where their notes begin.
+    /// The offset of the slots' notes.
     pub notes_at: usize,
     end: usize,
 }
 
 impl KeyTable {
-    /// The bytes of one slot's notes.
+    /// The size of one slot's notes.
     pub const NOTE_BYTES: usize = 8 * NOTE_WORDS;
 
-    /// The table of a queue with settings that were validated, if it has one. Twice the slots, or a bucket might be full
-    /// while the table is not.
+    /// Returns the table of a queue with validated settings, if it has one. It has twice as many
+    /// slots as keys, because a bucket might be full while the table is not.
     pub fn of(settings: &QueueSettings) -> Option<Self> {
         settings.dedup_window?;
         let slots = 2 * settings.dedup_keys;
@@ -146,13 +148,14 @@ fn counter_bytes(settings: &QueueSettings) -> usize {
     marks_at(settings.max_participants + TOOL_SLOTS) + CACHE_LINE_BYTES
 }
 
-/// Where the marks lie in a segment's body (`shm/frozen.rs`): behind the counters of its `slots` slots.
+/// Returns the offset of the marks in a segment's body (`shm/frozen.rs`): after the counters of its
+/// `slots` slots.
 pub fn marks_at(slots: u16) -> usize {
     usize::from(slots) * LANES * CACHE_LINE_BYTES
 }
 
-/// The levels of a queue with settings that were validated, and the size of its segment's body; `None` if it exceeds this
-/// machine's addresses.
+/// Returns the layout of each priority of a queue with validated settings, and the size of its
+/// segment's body. `None` if it exceeds the address space.
 pub fn levels(settings: &QueueSettings) -> Option<(Vec<Geometry>, usize)> {
     let before = KeyTable::of(settings).map_or(counter_bytes(settings), |keys| keys.end);
     let mut at = before.next_multiple_of(PAGE_BYTES);
@@ -175,7 +178,7 @@ pub fn levels(settings: &QueueSettings) -> Option<(Vec<Geometry>, usize)> {
 }
 
 impl Geometry {
-    /// A level that begins at `at`.
+    /// Computes the layout of a priority that begins at `level_at`.
     fn new(settings: &QueueSettings, level_at: usize) -> Option<Self> {
         let inline_bytes = (settings.inline_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
         let cell_bytes = HEADER_BYTES + inline_bytes;
@@ -220,18 +223,18 @@ impl Geometry {
         })
     }
 
-    /// How many chunks there are.
+    /// Returns the number of chunks.
     pub fn chunks(&self) -> u32 {
         self.for_headers.chunks.end
     }
 
-    /// The payload bytes of cell `index`.
+    /// Returns the offset of the payload bytes of cell `index`.
     #[inline]
     pub fn inline_at(&self, index: u32) -> usize {
         self.cells_at + index as usize * self.cell_bytes + HEADER_BYTES
     }
 
-    /// The bytes of chunk `chunk`: where, and how many. `None` if there is no such chunk.
+    /// Returns the offset and the size of chunk `chunk`. `None` if there is no such chunk.
     pub fn chunk_at(&self, chunk: u32) -> Option<(usize, usize)> {
         let holds = |class: &&Class| class.chunks.contains(&chunk);
         let class =
@@ -241,8 +244,9 @@ impl Geometry {
     }
 }
 
-/// Sizes grow fourfold up to the largest message. The largest takes half of the pool, the next half of
-/// what is left, and so on: large messages are what a pool is for, and a small one may use a large chunk.
+/// Returns the size and number of chunks of each class. Sizes grow fourfold up to the largest
+/// message. The largest class takes half of the pool, the next half of the rest, and so on. A pool
+/// is mainly for large messages, and a small message may use a large chunk.
 fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usize)> {
     let largest = (settings.max_message_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
     if largest <= inline_bytes {
@@ -261,7 +265,7 @@ fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usi
         .enumerate()
         .map(|(rank, size)| {
             let share = if rank == smallest { left } else { left / 2 };
-            // The largest message always fits, whatever the share.
+            // Ensures that the largest message always fits, however small the share.
             let count = (share / size).max(usize::from(rank == 0));
             left = left.saturating_sub(count * size);
             (size, count)
@@ -273,8 +277,8 @@ fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usi
     classes
 }
 
-/// The size and number of chunks for payloads with headers that are too large for other chunks
-/// together.
+/// Returns the size and number of the chunks for payloads with headers that are together too large
+/// for other chunks.
 fn for_headers(settings: &QueueSettings) -> (usize, usize) {
     let payload = settings.max_message_bytes.max(settings.inline_bytes) as usize;
     let size = (payload + MAX_TRAILER_BYTES).next_multiple_of(CACHE_LINE_BYTES);
@@ -283,11 +287,11 @@ fn for_headers(settings: &QueueSettings) -> (usize, usize) {
     (size, count.clamp(1, settings.capacity as usize))
 }
 
-/// Checks what holds for a queue in shared memory beyond what holds for every queue.
+/// Checks the limits of a queue in shared memory, in addition to those of every queue.
 ///
 /// # Errors
-/// [`SettingsError::OutOfRange`]: a cell remembers one receiver whose lease ended and that may still
-/// be reading. A message of which another lease ended meanwhile is a dead letter.
+/// [`SettingsError::OutOfRange`]: a cell remembers one receiver that lost its lease and may still
+/// be reading. If another lease of that message expires meanwhile, the message is a dead letter.
 pub fn check(settings: &QueueSettings) -> Result<(), SettingsError> {
     if settings.expiry_limit <= MOST_EXPIRIES {
         return Ok(());
@@ -300,7 +304,7 @@ pub fn check(settings: &QueueSettings) -> Result<(), SettingsError> {
     })
 }
 
-/// The settings as the fourteen parameters of a segment's header.
+/// Returns the settings as the fourteen parameters of a segment's header.
 pub fn to_params(settings: &QueueSettings, queue_id: u64) -> [u64; 14] {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let mut params = [0; 14];
@@ -331,7 +335,7 @@ pub fn to_params(settings: &QueueSettings, queue_id: u64) -> [u64; 14] {
     params
 }
 
-/// The kind of back-off, with the number of its delays in the upper bits, and the delays.
+/// Returns the kind of back-off, with the number of its delays in the upper bits, and the delays.
 fn backoff_to_params(backoff: &Backoff) -> (u8, [u64; 3]) {
     let (kind, delays) = match backoff {
         Backoff::None => (0, Vec::new()),
@@ -365,12 +369,13 @@ fn backoff_from_params(kind: u8, words: [u64; 3]) -> Option<Backoff> {
     }
 }
 
-/// The number that tells this queue from others, also from one of the same name before or after it.
+/// Returns the number that distinguishes this queue from others, including earlier and later queues
+/// of the same name.
 pub fn queue_id(params: &[u64; 14]) -> u64 {
     params[ID_PARAM]
 }
 
-/// The settings that [`to_params`] made `params` from, if they are valid ones.
+/// Returns the settings that [`to_params`] made `params` from, if they are valid.
 pub fn from_params(params: &[u64; 14], max_participants: u16) -> Option<QueueSettings> {
     let time = |millis: u64| Some(Duration::from_millis(millis)).filter(|time| !time.is_zero());
     let [
@@ -510,7 +515,7 @@ mod tests {
             prop_assert!(for_headers.chunk_bytes >= with_headers);
             let largest = plain.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
             prop_assert!(largest >= max_message_bytes as usize);
-            // The pool is what was asked for, rounded up to one cache line a chunk.
+            // The pool has the requested size, rounded up to one cache line for each chunk.
             let pool: usize = plain.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
             prop_assert!(pool as u64 <= settings.pool_bytes + 64);
         }

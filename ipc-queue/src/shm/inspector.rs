@@ -1,8 +1,9 @@
-//! Looking at a queue without attaching to it.
+//! Inspects a queue without attaching to it.
 //!
-//! The segment is mapped for reading only, so whoever looks can't disturb those who work: they take no slot, free nothing
-//! for the dead, and wake nobody. What they see changes while they look. Each thing they report was so at some moment:
-//! a word is read before and after what hangs on it, and what changed meanwhile is left out.
+//! The segment is mapped read-only, so an inspector cannot disturb other processes: it takes no
+//! slot, frees nothing of dead processes, and wakes no process. The queue changes during the
+//! inspection. Each fact in a report was true at some moment. A word is read before and after the
+//! data that belongs to it, and data that changed meanwhile is left out.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,7 +20,7 @@ use crate::error::QueueError;
 use crate::stats::QueueStats;
 use crate::transport::Holding;
 
-/// Somebody who looks at a queue in shared memory.
+/// An inspector of a queue in shared memory.
 ///
 /// ```
 /// use ipc_proto::Name;
@@ -42,33 +43,34 @@ pub struct Inspector {
     table: Participants,
 }
 
-/// A message that nobody holds.
+/// A waiting message, which no receiver holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Which.
+    /// The message's id.
     pub message: MessageId,
-    /// What for.
+    /// The message's kind.
     pub kind: Kind,
-    /// How urgent.
+    /// The message's priority.
     pub priority: Priority,
-    /// When it was sent.
+    /// The time when it was sent.
     pub sent_at: Timestamp,
-    /// How often it was delivered before.
+    /// The number of its earlier attempts.
     pub attempts: u8,
-    /// Whether it waits for its time to come, rather than for a receiver.
+    /// Set if it waits for the end of a delay, not for a receiver.
     pub delayed: bool,
     /// The headers of the message.
     pub headers: Headers,
-    /// What it says.
+    /// The message's payload.
     pub payload: Vec<u8>,
 }
 
 impl Inspector {
-    /// Opens the queue `name` for looking only, whatever the type of its payloads.
+    /// Opens the queue `name` read-only, whatever the type of its payloads.
     ///
     /// # Errors
-    /// As [`ShmQueue::open`](super::ShmQueue::open) with [`OpenMode::Open`](crate::transport::OpenMode::Open).
+    /// As [`ShmQueue::open`](super::ShmQueue::open) with
+    /// [`OpenMode::Open`](crate::transport::OpenMode::Open).
     pub fn open(namespace: &Namespace, name: &Name) -> Result<Self, QueueError> {
         let expected = Expected {
             kind: KIND,
@@ -84,62 +86,63 @@ impl Inspector {
         })
     }
 
-    /// What the queue was created with.
+    /// Returns the settings that the queue was created with.
     #[must_use]
     pub fn settings(&self) -> &QueueSettings {
         &self.contents.settings
     }
 
-    /// Its number, as [`Transport::id`](crate::transport::Transport::id).
+    /// Returns the queue's number, as [`Transport::id`](crate::transport::Transport::id).
     #[must_use]
     pub fn id(&self) -> u64 {
         geometry::queue_id(&self.segment.header().params)
     }
 
-    /// Its file.
+    /// Returns the path of the queue's file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.segment.path()
     }
 
-    /// Its file's size in bytes.
+    /// Returns the size of the queue's file in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.segment.header().total_bytes
     }
 
-    /// What the type of its payloads is called; empty for plain bytes.
+    /// Returns the name of the payload type; empty for plain bytes.
     #[must_use]
     pub fn payload_type(&self) -> &str {
         self.segment.header().payload.name()
     }
 
-    /// Whether it was removed since it was opened here.
+    /// Returns whether the queue was removed after it was opened here.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.segment.is_removed()
     }
 
-    /// Counters, and what it holds.
+    /// Returns the counters and the present contents.
     #[must_use]
     pub fn stats(&self) -> QueueStats {
         self.contents.stats(&self.table)
     }
 
-    /// Who holds what.
+    /// Returns the current leases.
     #[must_use]
     pub fn holdings(&self) -> Vec<Holding> {
         self.contents.holdings(&self.table)
     }
 
-    /// The dead letters, oldest place first.
+    /// Returns the dead letters, oldest place first.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         self.contents.dead_letters()
     }
 
-    /// The processes that are attached, and whether each is gone without having left: whoever opens the queue next, or uses
-    /// it now, frees what such a one held.
+    /// Returns the attached processes, each with a flag that is set if the process is gone without
+    /// having detached. The next process that opens the queue, or one that uses it now, frees what
+    /// such a process held.
     #[must_use]
     pub fn participants(&self) -> Vec<(Participant, bool)> {
         let attached = self.table.iter();
@@ -152,17 +155,17 @@ impl Inspector {
             .collect()
     }
 
-    /// Whether any process is attached that still runs, in whatever PID namespace; by the kernel's
-    /// locks, never by a process's number.
+    /// Returns whether any attached process still runs, in whatever PID namespace. Checked by the
+    /// kernel's locks, never by pid.
     ///
-    /// May be over when this returns. A process that has opened the file and is about to attach is
-    /// not seen yet.
+    /// The result may be out of date on return. A process that has opened the file and is about to
+    /// attach is not seen yet.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.participants().iter().any(|(_, gone)| !gone)
     }
 
-    /// When the message was sent that waits for a receiver for longest.
+    /// Returns the time of sending of the oldest message that waits for a receiver.
     #[must_use]
     pub fn oldest(&self) -> Option<Timestamp> {
         let cells = self.contents.rings().flat_map(|ring| {
@@ -177,7 +180,7 @@ impl Inspector {
         cells.min()
     }
 
-    /// At most so many of the messages that nobody holds, those sent first first.
+    /// Returns the waiting messages, at most `most`, in the order in which they were sent.
     #[must_use]
     pub fn waiting(&self, most: usize) -> Vec<Waiting> {
         let mut places: Vec<_> = (0..self.contents.levels.len())
@@ -211,7 +214,8 @@ impl Inspector {
         let payload = level
             .payloads
             .snapshot(index, body.chunk, body.len as usize)?;
-        // Somebody may have taken it, and somebody else written the next one there.
+        // Left out if a receiver has taken it, and possibly a sender has written the next message
+        // there.
         (cell.state().load(SeqCst) == word).then(|| Waiting {
             message: envelope.id,
             kind: envelope.kind,

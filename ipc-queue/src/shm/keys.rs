@@ -1,32 +1,38 @@
-//! The keys that a queue remembers, so that nothing is sent twice, whoever dies in between.
+//! The keys that a queue remembers, so that no message is sent twice, whichever process dies.
 //!
-//! A table of slots, in buckets of sixteen. A key has two buckets, and at any time at most one slot of these is its
-//! own. One word of the slot says what it is to whom:
+//! A table of slots, in buckets of sixteen. A key has two buckets, and at any time at most one of
+//! their slots belongs to it. One word of the slot records its state and its owner:
 //!
 //! ```text
 //! state:2 | seat:9 | turn:11 | key:42
 //!
-//! Free ──claim──► Claimed(me) ──place──► Placed(me) ──sent──► Sent ──window is over──► Claimed(somebody)
+//! Free ──claim──► Claimed(me) ──place──► Placed(me) ──sent──► Sent ──window over──► Claimed(other)
 //!   ▲                  │ dropped              │ not published
 //!   └──────────────────┴──────────────────────┘
 //! ```
 //!
-//! Who claims a slot looks through both buckets once more, after the claim. Two who claim slots for the same key at the
-//! same time cannot both miss each other (Dekker's argument: each writes, then reads what the other writes, in one total
-//! order); whoever sees the other withdraws, maybe both. So there is no lock that a dead or stopped process could hold.
+//! A process that claims a slot searches both buckets once more after the claim. If two processes
+//! claim slots for the same key at the same time, they cannot both miss each other. By Dekker's
+//! argument, each writes, then reads what the other writes, in one total order. A process that sees
+//! the other withdraws; maybe both do. So there is no lock that a dead or stopped process could
+//! hold.
 //!
-//! A message is published by one swap in its cell, and its key becomes `Sent` by another. What if its sender dies between
-//! the two? Before the first it notes which occupancy of which cell the message will be published in, and says so
-//! (`Placed`). Recovery resolves the keys of a dead process *before* its cells: if that cell is still being
-//! written by the dead one in that occupancy, nothing was published and the key is free; else it was. A
-//! message that moves to another cell takes its note along before it is published there.
+//! A message is published by one swap in its cell, and its key becomes `Sent` by another. Its
+//! sender may die between the two. So before the first swap it records the cell and the generation
+//! in which the message will be published, and sets the state to `Placed`. Recovery resolves the
+//! keys of a dead process *before* its cells. If the dead process is still writing that cell in
+//! that generation, nothing was published, and the key is free. Otherwise the message was
+//! published. If a message moves to another cell, its record is updated before it is published
+//! there.
 //!
-//! A key that is forgotten, or whose window is over, leaves its slot by one swap of the word: `Sent` to `Free` by whoever
-//! forgets it, `Sent` to `Claimed` by whoever needs the slot. What becomes of the message makes no difference to its key.
+//! A key that is forgotten, or whose window is over, leaves its slot by one swap of the word. A
+//! process that forgets it swaps `Sent` to `Free`; a process that needs the slot swaps `Sent` to
+//! `Claimed`. The further life of the message does not affect its key.
 //!
-//! The turn, counted up at each claim, tells the slot's uses apart: who read the notes of one can't take them for those of
-//! another, unless it slept through exactly a multiple of 2,048 of them. A slot's full key is among its notes; the 42 bits
-//! in the word decide only whom a claimer has to wait for.
+//! The turn grows with each claim and distinguishes the slot's uses. A process that has read the
+//! notes of one use cannot mistake them for those of another. The only exception is a sleep through
+//! exactly a multiple of 2,048 uses. The notes contain the full key. The 42 bits in the word only
+//! decide which other processes a claimer has to wait for.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
@@ -36,7 +42,7 @@ use ipc_proto::{MessageId, SenderId};
 use super::memory::Word;
 use super::word::{Lap, Seat};
 
-/// Words of notes in a slot.
+/// The number of words of notes in a slot.
 pub const NOTE_WORDS: usize = 5;
 
 const PLACE: usize = 0;
@@ -45,31 +51,32 @@ const SENDER: usize = 2;
 const SEQUENCE: usize = 3;
 const UNTIL: usize = 4;
 
-/// The memory of a table. Zeroed memory is an empty one.
+/// The memory of a table. Zeroed memory is an empty table.
 pub trait KeyMemory {
-    /// Its words.
+    /// The type of its words.
     type Word: Word;
 
-    /// How many slots make a bucket: two cache lines of their first words.
+    /// The number of slots in a bucket: two cache lines of their first words.
     const BUCKET: u32 = 16;
 
-    /// How many slots there are: a power of two, at least two buckets.
+    /// Returns the number of slots: a power of two, at least two buckets.
     fn slots(&self) -> u32;
 
-    /// What a slot is to whom.
+    /// Returns the word with a slot's state and owner.
     fn word(&self, slot: u32) -> &Self::Word;
 
-    /// Its notes.
+    /// Returns a slot's notes.
     fn notes(&self, slot: u32) -> &[Self::Word; NOTE_WORDS];
 }
 
-/// The table, on some memory.
+/// The table of keys, on some memory.
 #[derive(Debug)]
 pub struct Keys<M> {
     memory: M,
 }
 
-/// The right to a key. Whoever drops it without giving it back keeps the key until its process ends.
+/// The right to a key. If it is dropped without a return, the key stays taken until the process
+/// ends.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "give it back"]
 pub struct HeldKey {
@@ -78,24 +85,24 @@ pub struct HeldKey {
 }
 
 impl HeldKey {
-    /// Which slot it is.
+    /// Returns the number of the slot.
     pub fn slot(&self) -> u32 {
         self.slot
     }
 }
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Known {
-    /// Nothing.
+    /// Not remembered.
     Nothing,
-    /// It is this message's.
+    /// Sent with this message.
     Sent(MessageId),
-    /// Somebody else is about to send with it, or was just seen to try.
+    /// Another sender is about to send with it, or was just seen to try.
     InUse,
 }
 
-/// Why a key can't be had.
+/// The reason why a key cannot be taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
     /// As [`Known::Sent`].
@@ -106,14 +113,14 @@ pub enum Refused {
     NoSlot,
 }
 
-/// One occupancy of one cell.
+/// One generation of one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellName {
-    /// Which level.
+    /// The level's number.
     pub level: u32,
-    /// Which cell.
+    /// The cell's number.
     pub index: u32,
-    /// Which occupancy of it.
+    /// The cell's generation.
     pub occupancy: Lap,
 }
 
@@ -137,7 +144,7 @@ impl CellName {
     }
 }
 
-/// What a slot is.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Free,
@@ -146,11 +153,12 @@ enum Use {
     Sent,
 }
 
-/// A slot's word, taken apart.
+/// The parts of a slot's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     used: Use,
-    /// Whose it is while it is claimed or placed; zero otherwise. A seat's slot, plus one.
+    /// The owner while the slot is claimed or placed: its participant slot plus one. Otherwise
+    /// zero.
     seat: u16,
     turn: u16,
     key: u64,
@@ -212,7 +220,8 @@ impl Slot {
         }
     }
 
-    /// What of a key there is room for here: not the bits that choose its first bucket.
+    /// Returns the part of a key that is stored in the word: without the bits that choose its first
+    /// bucket.
     fn key_bits(key: u64) -> u64 {
         key >> (64 - Self::KEY_BITS)
     }
@@ -223,17 +232,17 @@ impl Slot {
 }
 
 impl<M: KeyMemory> Keys<M> {
-    /// The table on `memory`.
+    /// Creates the table on `memory`.
     pub fn new(memory: M) -> Self {
         Self { memory }
     }
 
-    /// What is known of a key at a time, in nanoseconds since boot.
+    /// Returns the state of a key at the time `now`, in nanoseconds since boot.
     pub fn look_up(&self, key: u64, now: u64) -> Known {
         self.look_beside(None, key, now)
     }
 
-    /// Takes a key, for a message to be sent with it.
+    /// Takes a key for a message that is about to be sent.
     pub fn take(&self, me: Seat, key: u64, now: u64) -> Result<HeldKey, Refused> {
         match self.look_up(key, now) {
             Known::Nothing => {}
@@ -241,7 +250,8 @@ impl<M: KeyMemory> Keys<M> {
             Known::InUse => return Err(Refused::InUse),
         }
         let held = self.claim(me, key, now).ok_or(Refused::NoSlot)?;
-        // Only now: whoever claimed one before us is seen here, and whoever does after us sees ours.
+        // Checked only now: a process that claimed before this one is seen here, and one that
+        // claims later sees this claim.
         let refused = match self.look_beside(Some(held.slot), key, now) {
             Known::Nothing => {
                 self.memory.notes(held.slot)[KEY].store(key, Release);
@@ -254,7 +264,8 @@ impl<M: KeyMemory> Keys<M> {
         Err(refused)
     }
 
-    /// Notes what is about to be published where, and until when its key is remembered.
+    /// Records the place and the id of the message that is about to be published, and the end of
+    /// its key's window.
     pub fn place(&self, held: &mut HeldKey, at: CellName, id: MessageId, until: u64) {
         let notes = self.memory.notes(held.slot);
         notes[PLACE].store(at.to_word(), Release);
@@ -268,7 +279,7 @@ impl<M: KeyMemory> Keys<M> {
         self.change(held, placed);
     }
 
-    /// Notes that a message that was placed is to be published elsewhere.
+    /// Records that a placed message will be published elsewhere.
     pub fn move_to(&self, slot: u32, at: CellName) {
         self.memory.notes(slot)[PLACE].store(at.to_word(), Release);
     }
@@ -279,16 +290,17 @@ impl<M: KeyMemory> Keys<M> {
         self.change(&mut held, sent);
     }
 
-    /// Gives back a key whose message was not published.
+    /// Frees a key whose message was not published.
     pub fn give_back(&self, mut held: HeldKey) {
         let freed = Slot::from_word(held.word).freed();
         self.change(&mut held, freed);
     }
 
-    /// Forgets a key whose message was sent. `false`: it is not remembered, or just being sent.
+    /// Forgets a key whose message was sent. `false`: the key is not remembered, or is just being
+    /// sent.
     ///
-    /// One swap of the word that was read around the notes, so it is this use of the slot that ends: who claims the slot
-    /// meanwhile makes the swap fail, and then the key's window was over.
+    /// The swap expects the word that was read around the notes, so it ends exactly this use of the
+    /// slot. Failed: another process has claimed the slot meanwhile, so the key's window was over.
     pub fn forget(&self, key: u64, now: u64) -> bool {
         let slots = self.buckets(key).into_iter().flat_map(Self::slots_of);
         let mut forgotten = false;
@@ -304,7 +316,8 @@ impl<M: KeyMemory> Keys<M> {
         forgotten
     }
 
-    /// The keys that are remembered at a time: each with its message, and until when.
+    /// Returns the keys that are remembered at the time `now`, each with its message and the end of
+    /// its window.
     pub fn remembered(&self, now: u64) -> impl Iterator<Item = (u64, MessageId, u64)> {
         (0..self.memory.slots()).filter_map(move |slot| {
             let word = self.memory.word(slot);
@@ -319,7 +332,8 @@ impl<M: KeyMemory> Keys<M> {
         })
     }
 
-    /// The number of keys that are remembered at a time, those that are just being sent included.
+    /// Returns the number of keys that are remembered at the time `now`, including those that are
+    /// just being sent.
     pub fn count(&self, now: u64) -> u64 {
         let in_use = (0..self.memory.slots()).filter(|slot| {
             let word = self.memory.word(*slot).load(SeqCst);
@@ -332,8 +346,8 @@ impl<M: KeyMemory> Keys<M> {
         in_use.count() as u64
     }
 
-    /// Remembers a key that another queue remembered. A kill before the last swap leaves a claimed slot, which recovery
-    /// frees.
+    /// Remembers a key from another queue. A kill before the last swap leaves a claimed slot, which
+    /// recovery frees.
     pub fn restore(
         &self,
         me: Seat,
@@ -351,11 +365,11 @@ impl<M: KeyMemory> Keys<M> {
         Ok(())
     }
 
-    /// Settles the keys of `seat`, whose process is certainly gone; before its cells are freed. `false`: the seat is
-    /// somebody else's by now, and all was done by others.
+    /// Resolves the keys of `seat`, whose process is certainly gone. Called before its cells are
+    /// freed. `false`: another process has the seat now, and others have done everything.
     ///
-    /// `still_departed` is asked after each word was read, and `is_unpublished` whether the departed one is still writing
-    /// that occupancy of that cell.
+    /// `still_departed` is called after each word was read. `is_unpublished` returns whether the
+    /// departed process is still writing that generation of that cell.
     pub fn recover(
         &self,
         seat: Seat,
@@ -378,18 +392,21 @@ impl<M: KeyMemory> Keys<M> {
                     Use::Placed if !is_unpublished(place()) => slot.sent(),
                     _ => slot.freed(),
                 };
-                // Another recoverer was faster, and looked before any cell was freed: its word stands.
+                // Failed: another recovery was faster, also before any cell was freed. Its result
+                // is kept.
                 let _ = word.swap_if(seen, next.to_word(), SeqCst);
             }
         }
         true
     }
 
-    /// Claims a free slot, in the emptier of the key's buckets; if there is none, one whose window is over.
+    /// Claims a free slot, in the emptier of the key's buckets. If there is none, claims one whose
+    /// window is over.
     fn claim(&self, me: Seat, key: u64, now: u64) -> Option<HeldKey> {
         loop {
             let (slot, seen) = self.free_slot(key).or_else(|| self.old_slot(key, now))?;
             let word = Slot::from_word(seen).claimed_by(me, key).to_word();
+            // Failed: another process changed the slot. The next round chooses again.
             if self.memory.word(slot).swap_if(seen, word, SeqCst).is_ok() {
                 return Some(HeldKey { slot, word });
             }
@@ -418,7 +435,7 @@ impl<M: KeyMemory> Keys<M> {
         })
     }
 
-    /// What the key's slots say, but for this one.
+    /// Returns the state of a key according to all its slots except `ours`.
     fn look_beside(&self, ours: Option<u32>, key: u64, now: u64) -> Known {
         let mut known = Known::Nothing;
         for slot in self.buckets(key).into_iter().flat_map(Self::slots_of) {
@@ -449,7 +466,7 @@ impl<M: KeyMemory> Keys<M> {
                 .map(|note| self.memory.notes(slot)[note].load(Acquire));
             let again = word.load(SeqCst);
             if again != seen {
-                seen = again; // The notes may be of the one use or the other.
+                seen = again; // The notes may be of either use.
             } else if whole_key != key || until <= now {
                 return Known::Nothing;
             } else {
@@ -458,7 +475,7 @@ impl<M: KeyMemory> Keys<M> {
         }
     }
 
-    /// The two buckets of a key; never the same.
+    /// Returns the two buckets of a key, which always differ.
     fn buckets(&self, key: u64) -> [u32; 2] {
         let mask = self.memory.slots() / M::BUCKET - 1;
         let one = key as u32 & mask;
@@ -469,10 +486,12 @@ impl<M: KeyMemory> Keys<M> {
         bucket * M::BUCKET..(bucket + 1) * M::BUCKET
     }
 
-    /// Changes the word of a slot that is ours. Nobody else does while we live.
+    /// Changes the word of a slot that this process owns. No other process changes it while this
+    /// one lives.
     fn change(&self, held: &mut HeldKey, to: Slot) {
         let to = to.to_word();
         let word = self.memory.word(held.slot);
+        // Failed: recovery has freed the slot of this process, which it believed dead.
         if word.swap_if(held.word, to, SeqCst).is_ok() {
             held.word = to;
         }
@@ -597,7 +616,7 @@ mod tests {
             (Known::Sent(id(2)), 1)
         );
         let held = keys.take(seat(0), key(1), 0).unwrap();
-        assert!(!keys.forget(key(1), 0), "somebody is about to send with it");
+        assert!(!keys.forget(key(1), 0), "a sender is about to use it");
         assert_eq!(keys.look_up(key(1), 0), Known::InUse);
         keys.give_back(held);
     }
@@ -645,7 +664,7 @@ mod tests {
         let others = keys.take(seat(2), key(4), 0).unwrap();
         assert!(
             !keys.recover(seat(1), || false, |_| true),
-            "not its seat any more"
+            "no longer its slot"
         );
         assert_eq!(keys.look_up(key(1), 0), Known::InUse);
         assert!(keys.recover(seat(1), || true, |cell| cell == CELL));
@@ -653,7 +672,7 @@ mod tests {
         assert_eq!(keys.look_up(key(2), 0), Known::Nothing);
         assert_eq!(keys.look_up(key(3), 0), Known::Sent(id(3)));
         assert_eq!(keys.look_up(key(4), 0), Known::InUse);
-        // Should one come back that was thought dead, its slots are others'.
+        // If a process returns that was thought dead, its slots belong to others.
         let again = keys.take(seat(3), key(1), 0).unwrap();
         keys.give_back(claimed);
         assert_eq!(keys.look_up(key(1), 0), Known::InUse);

@@ -1,4 +1,4 @@
-//! Dead letters of a queue in shared memory: looked at where they lie, requeued, dropped.
+//! Dead letters of a queue in shared memory: listed in place, requeued, dropped.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -35,8 +35,8 @@ impl Shared {
         let Some(word) = ring.requeue(index, id.1) else {
             return Ok(false);
         };
-        // Looked at again, as by a sender: whoever closed the queue before may have found it
-        // drained.
+        // Checked again, as by a sender: a process that closed the queue before the requeue may
+        // have seen it drained.
         if let Err(closed) = self.check_open()
             && ring.take_back_requeued(index, word)
         {
@@ -65,7 +65,7 @@ impl Shared {
         place.is_some_and(|(level, index)| ring(level).note_signal(index, id.1, signal))
     }
 
-    /// Which level and cell an id names.
+    /// Returns the level and the cell that an id names.
     fn place_of(&self, id: DeadLetterId) -> Option<(usize, u32)> {
         let cells = u64::from(self.contents.settings.capacity);
         let level = usize::try_from(id.0 / cells).ok()?;
@@ -74,7 +74,7 @@ impl Shared {
     }
 }
 
-/// The letter in a cell, if there is one. `first` is the number of the level's first cell.
+/// Returns the letter in a cell, if there is one. `first` is the number of the level's first cell.
 fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
     let cell = level.ring.cell(index);
     let word = cell.state().load(SeqCst);
@@ -90,8 +90,8 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
         .payloads
         .snapshot(index, body.chunk, body.len as usize)?;
     let error = level.ring.reason(index, claim, state);
-    // Somebody may have dropped it while it was copied. Its word may have changed all the same: a sender
-    // moved it on.
+    // The letter may have been dropped during the copy. A changed word alone does not prove that,
+    // because a sender may have advanced the cell.
     level.ring.dead_word(index, letter)?;
     Some(DeadLetter {
         id: DeadLetterId(first + u64::from(index), letter),
@@ -104,7 +104,7 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
             Cause::Expiry => DeadReason::Expired,
             Cause::Crash => DeadReason::Crashed,
             Cause::Bury => DeadReason::Buried,
-            // Snoozed messages do not die: the note is damaged.
+            // Snoozed messages do not become dead letters, so the record is damaged.
             Cause::Unknown | Cause::Snooze => DeadReason::Unknown,
         },
         nacks: tally.nacks,
@@ -119,11 +119,11 @@ fn dead_letter(level: &Level, first: u64, index: u32) -> Option<DeadLetter> {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Makes a dead letter a message that was never delivered, in its own place; the word of its
-    /// cell then. `None` if it is gone, or while two who lost its lease may still be reading.
+    /// Makes a dead letter a message that was never delivered, in place. Returns the new state word
+    /// of its cell. `None` if the letter is gone, or while two former holders may still be reading.
     pub(super) fn requeue(&self, index: u32, letter: u64) -> Option<u64> {
         let cell = self.cell(index);
-        // Tried again when a sender moved the cell on, or a zombie let go, just now.
+        // Retries if a sender advanced the cell, or a zombie let go, meanwhile.
         loop {
             let (word, claim) = self.dead_word(index, letter)?;
             let state = State::from_word(word);
@@ -135,9 +135,10 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Makes what was just requeued the letter that it was, unless somebody took it.
+    /// Reverts a requeue, unless a receiver has taken the message. `false`: the swap failed for
+    /// that reason.
     pub(super) fn take_back_requeued(&self, index: u32, word: u64) -> bool {
-        // Its position is used up, as if somebody had taken and buried it.
+        // Its position is used up, as if a receiver had taken and buried the message.
         let dead = State::from_word(word)
             .moved_on()
             .released_as(CellKind::Dead);
@@ -147,11 +148,11 @@ impl<M: Memory> Ring<M> {
             .is_ok()
     }
 
-    /// Notes in a dead letter which signal ended its last receiver, unless it is gone or ended
-    /// otherwise.
+    /// Records in a dead letter the signal that ended its last receiver, unless the letter is gone
+    /// or ended otherwise.
     fn note_signal(&self, index: u32, letter: u64, signal: u8) -> bool {
         let cell = self.cell(index);
-        // Tried again when a sender moved the cell on, or a zombie let go, just now.
+        // Retries if a sender advanced the cell, or a zombie let go, meanwhile.
         while let Some((word, _)) = self.dead_word(index, letter) {
             let noted = cell.note_signal(word, signal);
             if noted || cell.state().load(SeqCst) == word {
@@ -163,7 +164,7 @@ impl<M: Memory> Ring<M> {
 
     /// Drops a dead letter, unless it is gone.
     pub(super) fn drop_dead(&self, index: u32, letter: u64) -> bool {
-        // Tried again when a sender moved the cell on, or a zombie let go, just now.
+        // Retries if a sender advanced the cell, or a zombie let go, meanwhile.
         while let Some((word, _)) = self.dead_word(index, letter) {
             let state = State::from_word(word);
             let left = match state.owner {
@@ -188,7 +189,7 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// The word of a cell that still holds that dead letter, and its claim.
+    /// Returns the word of a cell that still contains that dead letter, and its claim.
     fn dead_word(&self, index: u32, letter: u64) -> Option<(u64, ClaimWord)> {
         let cell = self.cell(index);
         let word = cell.state().load(SeqCst);

@@ -1,7 +1,8 @@
-//! One priority's part of a queue: a ring, and memory for its payloads.
+//! The part of a queue for one priority: a ring, and memory for its payloads.
 //!
-//! A queue without priorities has one level, which is what its messages' default priority takes. One with priorities has
-//! four, alike and independent, in one segment: whoever waits, waits for all, and a member's death is recovered in all.
+//! A queue without priorities has one level, for the default priority. A queue with priorities has
+//! four, alike and independent, in one segment. A blocked handle waits for all of them, and the
+//! recovery of a dead process covers all of them.
 
 use std::sync::atomic::AtomicU64;
 
@@ -16,7 +17,7 @@ use super::payload::Payloads;
 use super::ring::{Limits, Ring};
 use super::word::Seat;
 
-/// A ring with its payloads.
+/// A ring and its payload memory.
 #[derive(Debug)]
 pub(crate) struct Level {
     pub(super) ring: Ring<SegmentMemory>,
@@ -24,7 +25,7 @@ pub(crate) struct Level {
 }
 
 impl Level {
-    /// The level that `geometry` says lies in the segment.
+    /// Creates the level at `geometry` in the segment.
     pub(super) fn new(
         segment: &Segment,
         geometry: Geometry,
@@ -39,8 +40,8 @@ impl Level {
 }
 
 impl Level {
-    /// Where the payload of a message lies that may be changing, and its headers; none if they are
-    /// damaged.
+    /// Returns the place of the payload of a message that may be changing, and its headers. If
+    /// these are damaged, there are none.
     pub(super) fn headers_of(&self, index: u32, body: Body) -> (Body, Headers) {
         match body.before_headers() {
             None => (body, Headers::new()),
@@ -49,7 +50,7 @@ impl Level {
     }
 }
 
-/// The ring's memory in a segment.
+/// The memory of a ring in a segment.
 #[derive(Debug)]
 pub(crate) struct SegmentMemory {
     ring_words: Words<1>,

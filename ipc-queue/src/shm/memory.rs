@@ -1,7 +1,7 @@
-//! What the ring runs on: words and cells, wherever they are.
+//! The memory of a ring: words and cells, wherever they are.
 //!
-//! In production they lie in a shared mapping; under a model checker on the heap, in words that record
-//! every access. The algorithm is the same code on both.
+//! In production they are in a shared mapping. Under a model checker they are on the heap, in words
+//! that record every access. The algorithm is the same code on both.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +9,11 @@ use super::word::Seat;
 
 /// A shared 64-bit word.
 pub trait Word {
-    /// Reads it.
+    /// Reads the word.
     fn load(&self, order: Ordering) -> u64;
-    /// Writes it.
+    /// Writes the word.
     fn store(&self, value: u64, order: Ordering);
-    /// Writes `new` if it is `current`, else says what it is. `order` is for success.
+    /// Writes `new` if the value is `current`, otherwise returns the value. `order` is for success.
     fn swap_if(&self, current: u64, new: u64, order: Ordering) -> Result<(), u64>;
     /// Adds `value`, wrapping.
     fn add(&self, value: u64, order: Ordering);
@@ -48,39 +48,41 @@ pub const CELL_WORDS: usize = 8;
 /// Words in a slot for a reason.
 pub const REASON_WORDS: usize = 32;
 
-/// Words for the whole ring, each on a cache line of its own.
+/// The words of a ring, each on a separate cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingWord {
-    /// Where receivers look next. May lag or lie; only ever a starting point for the search.
+    /// The position where receivers search first. May lag or be wrong; only ever a starting point
+    /// for the search.
     Head = 0,
-    /// Where senders look next. May lag or lie; only ever a starting point for the search.
+    /// The position where senders search first. May lag or be wrong; only ever a starting point for
+    /// the search.
     Tail = 1,
-    /// Counts messages that became ready behind or ahead of the receivers' position.
+    /// Hint: the number of messages that became ready behind or ahead of the receivers' position.
     Stray = 2,
-    /// Counts cells that became free ahead of the senders' position.
+    /// Hint: the number of cells that became free ahead of the senders' position.
     Spare = 3,
 }
 
 impl RingWord {
-    /// How many there are.
+    /// The number of these words.
     pub const COUNT: usize = 4;
 }
 
 /// The memory of one ring.
 pub trait Memory {
-    /// Its words.
+    /// The type of its words.
     type Word: Word;
 
-    /// How often a receiver looks again before it steps over a sender that is not done.
+    /// The number of checks of a receiver before it steps over a sender that has not published.
     const PATIENCE: usize = 64;
 
-    /// After how many operations in a row, none of which had to wait, a handle is in a stream.
+    /// The number of consecutive operations without a wait that make a stream.
     const STREAM: u8 = 4;
 
-    /// How many cells there are; at least 1, at most 2^20.
+    /// Returns the number of cells: at least 1, at most 2^20.
     fn cells(&self) -> u32;
 
-    /// The header of cell `index`, which is below `cells()`.
+    /// Returns the header of cell `index`, which is below `cells()`.
     fn cell(&self, index: u32) -> &[Self::Word; CELL_WORDS];
 
     /// Hints that cell `index` will soon be claimed and filled.
@@ -95,32 +97,33 @@ pub trait Memory {
         let _ = index;
     }
 
-    /// One of the ring's own words.
+    /// Returns one of the ring's own words.
     fn ring_word(&self, word: RingWord) -> &Self::Word;
 
-    /// How many chunks there are for payloads that do not fit their cells.
+    /// Returns the number of chunks for payloads that do not fit their cells.
     fn chunks(&self) -> u32;
 
-    /// What chunk `index`, which is below `chunks()`, was last allocated for.
+    /// Returns the tag of chunk `index`, which is below `chunks()`.
     fn chunk_tag(&self, index: u32) -> &Self::Word;
 
-    /// How many slots there are for reasons.
+    /// Returns the number of slots for reasons.
     fn reasons(&self) -> u32 {
         0
     }
 
-    /// Slot `index` for a reason, which is below `reasons()`.
+    /// Returns slot `index` for a reason, which is below `reasons()`.
     fn reason(&self, index: u32) -> &[Self::Word; REASON_WORDS] {
         unreachable!("there is no slot {index} for a reason")
     }
 
-    /// The number of the process that has a seat; 0 if that can't be known. Only for those who ask who it was.
+    /// Returns the pid of the process in a participant slot; 0 if unknown. For records about its
+    /// death only.
     fn process(&self, seat: Seat) -> u32 {
         let _ = seat;
         0
     }
 
-    /// Spends a moment while another process is about to change a word.
+    /// Pauses briefly while another process is about to change a word.
     fn pause(&self) {
         std::hint::spin_loop();
     }

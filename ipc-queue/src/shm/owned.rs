@@ -1,4 +1,4 @@
-//! Deliveries of a queue in shared memory that borrow nothing.
+//! Owned deliveries of a queue in shared memory.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::error::{SettleFailure, Unavailable};
 use crate::port::SettleOnce;
 use crate::transport::Settle;
 
-/// The right to read what a receiver took, and to settle it. It counts and settles through a receiver
-/// of its own, in any thread.
+/// The right to read and to settle a received message. It counts and settles through a separate
+/// receiver, in any thread.
 #[derive(Debug)]
 pub(crate) struct OwnedShmDelivery {
     receiver: Mutex<LevelReceiver>,

@@ -1,13 +1,16 @@
-//! Looks for what nobody was told of: a message or a room whose hint was lost, a stretch of cells at a time.
+//! The scrubber: searches for messages and places whose hint was lost, one stretch of cells at a
+//! time.
 //!
-//! Who is killed between a change and its hint owes nothing: recovery raises all hints. But who is *stopped* there may
-//! never go on, and some damage looks the same. So every attached process goes over the cells now and then, and raises `Stray`
-//! where a message is ready, `Spare` where a cell is free. If that was known already, it costs those one scan who next
-//! find nothing in turn; and while there is nothing to find, nobody scans. Stretches are bounded, so that a large queue
-//! which nobody uses costs no more than a small one; its patrol takes longer to come round.
+//! If a process is killed between a change and its hint, recovery raises all hints. But a process
+//! that is *stopped* there may never go on, and some damage has the same effect. So every attached
+//! process scans the cells regularly, and raises `Stray` if a message is ready, `Spare` if a cell
+//! is free. If those were known already, this costs one scan of each handle that next finds nothing
+//! in FIFO order. While there is nothing to find, no handle scans. Stretches are bounded, so a
+//! large unused queue costs no more than a small one; a full round only takes longer.
 //!
-//! Where a whole round found every cell free, and nobody claimed or took since, nothing can be owed but by who was stopped within
-//! a few instructions of the round. There a patrol rests most of the time: cells that nobody uses are in no cache.
+//! If a whole round found every cell free, and nothing was claimed or taken since, hardly any hint
+//! can be missing. It would need a process that was stopped within a few instructions of the round.
+//! Then the scrubber rests most of the time, because the cells of an unused queue are in no cache.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -15,26 +18,27 @@ use super::memory::{Memory, RingWord, Word};
 use super::ring::Ring;
 use super::word::{CellKind, State};
 
-/// How many cells are looked at at once: a third of a millisecond, if none is in the cache.
+/// The number of cells of one stretch: a third of a millisecond, if none is in the cache.
 const STRETCH: u32 = 1 << 12;
 
-/// How many looks are left out for each that is made, where nothing happens.
+/// The number of scans that are skipped for each that is made, in an unused queue.
 const REST: u32 = 15;
 
-/// Where a process's patrol of a queue has got to.
+/// The position of a process's scrubber in a queue.
 #[derive(Debug, Default)]
 pub struct Patrol {
-    /// Where the next stretch begins.
+    /// The start of the next stretch.
     from: u32,
-    /// How many cells in a row were free, while nobody claimed or took.
+    /// The number of consecutive cells that were free, while nothing was claimed or taken.
     free: u32,
-    /// Where senders and receivers were at the last look.
+    /// The positions of senders and receivers at the last scan.
     places: u64,
     rested: u32,
 }
 
 impl Patrol {
-    /// A patrol that begins anywhere: several processes at different places come round sooner together.
+    /// Creates a scrubber at a random position: several processes at different positions complete a
+    /// round sooner together.
     pub fn anywhere() -> Self {
         Self {
             from: fastrand::u32(..),
@@ -42,7 +46,8 @@ impl Patrol {
         }
     }
 
-    /// Goes on by a stretch in each of a queue's rings, which are alike; or rests.
+    /// Scans the next stretch in each of a queue's rings, or skips this scan. The rings have the
+    /// same size.
     pub fn go_on<'a, M: Memory + 'a>(&mut self, rings: impl Iterator<Item = &'a Ring<M>> + Clone) {
         let places = rings.clone().map(Ring::places).fold(0, u64::wrapping_add);
         if places != self.places {
@@ -67,13 +72,14 @@ impl Patrol {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Changes with every claim and delivery in turn.
+    /// Returns a sum that changes with every claim and delivery in FIFO order.
     fn places(&self) -> u64 {
         let place = |word| self.memory().ring_word(word).load(SeqCst);
         place(RingWord::Head).wrapping_add(place(RingWord::Tail))
     }
 
-    /// Looks over the stretch that begins at `from`, anywhere in the ring or beyond its end. Whether all of it was free.
+    /// Scans the stretch that begins at `from`, anywhere in the ring or beyond its end. Returns
+    /// whether all of it was free.
     fn patrol(&self, from: u32) -> bool {
         let cells = self.cells();
         let (mut ready, mut free, mut others) = (false, false, false);
@@ -163,7 +169,7 @@ mod tests {
         let claim = ring.claim(me, Kind::Data, &mut tail).unwrap();
         assert!(matches!(ring.publish(claim), Publication::Done));
         let lease = ring.take(me, &mut head).unwrap();
-        // Given back, by somebody who was stopped before the hint.
+        // Returned by a process that was stopped before it raised the hint.
         let cell = ring.cell(lease.index()).state();
         let held = State::from_word(cell.load(SeqCst));
         cell.store(held.released_as(CellKind::Ready).to_word(), SeqCst);
@@ -190,12 +196,12 @@ mod tests {
         looks(&mut patrol);
         assert_eq!(looks(&mut patrol), 2);
 
-        // Somebody came by, but the cells are free again.
+        // A sender came by, but the cells are free again.
         let claim = ring.claim(me, Kind::Data, &mut ring.cursor(RingWord::Tail));
         ring.abandon(claim.unwrap());
         assert_eq!(looks(&mut patrol), 2 + 2 - 1);
 
-        // A cell that is not free, wherever it is.
+        // A cell that is not free, at any position.
         let claim = ring.claim(me, Kind::Data, &mut ring.cursor(RingWord::Tail));
         assert_eq!(looks(&mut patrol), 2 * (1 + REST));
         ring.abandon(claim.unwrap());

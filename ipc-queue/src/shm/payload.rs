@@ -1,17 +1,20 @@
 //! The only module here with `unsafe`: payload bytes in shared memory as slices.
 //!
-//! Why it is sound. A payload's bytes lie in an inline area or a chunk, which no word ever overlaps
-//! (`geometry` has tests for that).
-//! 1. [`Writable`] owns a [`Claim`]. The ring makes a `Claim` only by the compare-and-swap that moves a cell to
-//!    `WRITING(us)`, and nobody takes that cell from a live process. So its inline bytes are ours alone, and a
-//!    chunk allocated for this occupancy is in use exactly as long as the cell is not free.
-//! 2. [`Readable`] owns a [`Lease`], made by the compare-and-swap to `LEASED(us)`. Nobody writes a payload after
-//!    its publication. The cell becomes free, and its bytes somebody else's, only when we settle or, after
-//!    the lease was lost, when our zombie mark goes: both consume the `Readable` first.
-//! 3. `at` and `len` were checked to lie in the mapping, which lives as long as the `Payloads` that both borrow. An
-//!    [`OwnedReadable`] keeps the mapping itself.
-//! 4. A process that is killed loses its slices with everything else. A forked copy must not use what it
-//!    inherited: calling `fork` is `unsafe` for such reasons. Sending and settling refuse to work there.
+//! Why it is sound. A payload's bytes are in an inline area or a chunk, which no word ever overlaps
+//! (tests in `geometry` check that).
+//! 1. [`Writable`] owns a [`Claim`]. The ring creates a `Claim` only by the compare-and-swap that
+//!    moves a cell to `WRITING(us)`, and no process takes that cell from a live process. So only
+//!    this process accesses its inline bytes, and a chunk allocated for this generation is in use
+//!    exactly while the cell is not free.
+//! 2. [`Readable`] owns a [`Lease`], created by the compare-and-swap to `LEASED(us)`. No process
+//!    writes a payload after its publication. The cell becomes free, and its bytes another's, only
+//!    when this process settles or, after the lease was lost, removes its zombie mark. Both consume
+//!    the `Readable` first.
+//! 3. `at` and `len` were checked to be inside the mapping, which lives as long as the `Payloads`
+//!    that both borrow. An [`OwnedReadable`] keeps the mapping itself.
+//! 4. A process that is killed loses its slices with everything else. A forked copy must not use
+//!    what it inherited: calling `fork` is `unsafe` for such reasons. Sending and settling refuse
+//!    to work there.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -25,20 +28,20 @@ use super::cell::Body;
 use super::geometry::Geometry;
 use super::ring::{Claim, Lease};
 
-/// The most bytes behind a payload: the length of its headers, and the headers.
+/// The maximum number of bytes after a payload: the length of its headers, and the headers.
 pub(super) const MAX_TRAILER_BYTES: usize = LENGTH_BYTES + Headers::MAX_BYTES;
 const LENGTH_BYTES: usize = 2;
 
-/// Encoded headers as they lie behind a payload: their length, and they.
+/// Returns the encoded headers as they follow a payload, with their length in front.
 pub(super) fn trailer(headers: &Headers) -> Vec<u8> {
     let encoded = headers.encode();
-    // In range: at most `Headers::MAX_BYTES`.
+    // Does not truncate: at most `Headers::MAX_BYTES`.
     let mut trailer = (encoded.len() as u16).to_le_bytes().to_vec();
     trailer.extend(encoded);
     trailer
 }
 
-/// Where payloads lie in a mapping.
+/// The payloads in a mapping.
 #[derive(Debug)]
 pub(crate) struct Payloads {
     mapping: Arc<Mapping>,
@@ -48,7 +51,7 @@ pub(crate) struct Payloads {
     first_inline: NonNull<u8>,
 }
 
-// SAFETY: `first_inline` is only where the mapping, which is both, has it.
+// SAFETY: `first_inline` only points into the mapping, which is `Send` and `Sync` itself.
 unsafe impl Send for Payloads {}
 // SAFETY: as above.
 unsafe impl Sync for Payloads {}
@@ -72,7 +75,7 @@ pub(crate) struct Readable<'a> {
     _payloads: PhantomData<&'a Payloads>,
 }
 
-/// The same without a borrow: it keeps the mapping itself.
+/// The same as `Readable` without a borrow: it keeps the mapping itself.
 #[derive(Debug)]
 pub(crate) struct OwnedReadable {
     lease: Lease,
@@ -81,9 +84,9 @@ pub(crate) struct OwnedReadable {
     _mapping: Arc<Mapping>,
 }
 
-// SAFETY: whoever has it has the right to the bytes, in whichever thread.
+// SAFETY: the owner of this value has the right to the bytes, in any thread (1).
 unsafe impl Send for Writable<'_> {}
-// SAFETY: a shared reference to it only reads the bytes, which nobody writes meanwhile.
+// SAFETY: a shared reference to it only reads the bytes, and no process writes them meanwhile (1).
 unsafe impl Sync for Writable<'_> {}
 // SAFETY: as for `Writable`.
 unsafe impl Send for Readable<'_> {}
@@ -94,10 +97,10 @@ unsafe impl Send for OwnedReadable {}
 // SAFETY: as for `Writable`.
 unsafe impl Sync for OwnedReadable {}
 
-/// A place that a header names and that does not exist, or is too small.
+/// A place that a header names, but that does not exist or is too small.
 #[derive(Debug)]
 pub(crate) struct BadPlace {
-    /// What is wrong with it.
+    /// The problem.
     pub reason: String,
 }
 
@@ -119,7 +122,8 @@ impl Payloads {
         &self.geometry
     }
 
-    /// The first `len` bytes of a claimed cell, or of the chunk that was allocated for the claim.
+    /// Returns the first `len` bytes of a claimed cell, or of the chunk that was allocated for the
+    /// claim.
     #[inline(always)]
     pub(crate) fn writable(
         &self,
@@ -139,7 +143,7 @@ impl Payloads {
         }
     }
 
-    /// The first `len` bytes of a leased cell, or of its chunk.
+    /// Returns the first `len` bytes of a leased cell, or of its chunk.
     #[inline(always)]
     pub(crate) fn readable(
         &self,
@@ -158,7 +162,8 @@ impl Payloads {
         }
     }
 
-    /// A copy of bytes that may be changing: the caller compares the cell's word before and after.
+    /// Returns a copy of bytes that may be changing: the caller compares the cell's word before and
+    /// after.
     #[inline]
     pub(crate) fn snapshot(&self, cell: u32, chunk: Option<u32>, len: usize) -> Option<Vec<u8>> {
         let offset = self.offset(cell, chunk, len).ok()?;
@@ -167,7 +172,8 @@ impl Payloads {
         Some(copy)
     }
 
-    /// The number of bytes behind a payload that has headers. From shared memory, and checked.
+    /// Returns the number of bytes after a payload that has headers. From shared memory, and
+    /// checked.
     pub(super) fn trailer_bytes(&self, cell: u32, body: Body) -> Result<usize, BadPlace> {
         let at = self.behind(cell, body, LENGTH_BYTES)?;
         let mut length = [0; LENGTH_BYTES];
@@ -179,8 +185,8 @@ impl Payloads {
         Ok(LENGTH_BYTES + length)
     }
 
-    /// The headers behind a payload that has some. As of [`snapshot`](Self::snapshot), and copied
-    /// before they are looked at.
+    /// Returns the headers after a payload that has some. As with [`snapshot`](Self::snapshot), the
+    /// bytes may be changing; they are copied before they are decoded.
     pub(super) fn headers(&self, cell: u32, body: Body) -> Result<Headers, BadPlace> {
         let mut trailer = vec![0; self.trailer_bytes(cell, body)?];
         let at = self.behind(cell, body, trailer.len())?;
@@ -192,7 +198,7 @@ impl Payloads {
         }
     }
 
-    /// Where the bytes behind a payload lie, if there is room for `count` of them.
+    /// Returns the offset of the bytes after a payload, if there is room for `count` of them.
     fn behind(&self, cell: u32, body: Body, count: usize) -> Result<usize, BadPlace> {
         let len = body.len as usize;
         Ok(self.offset(cell, body.chunk, len + count)? + len)
@@ -201,7 +207,7 @@ impl Payloads {
     #[inline(always)]
     fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<NonNull<u8>, BadPlace> {
         if chunk.is_none() && len <= self.geometry.inline_bytes && cell < self.geometry.cells {
-            // SAFETY: every cell lies in the mapping, as was checked in `new`.
+            // SAFETY: every cell is inside the mapping, as checked in `new`.
             return Ok(unsafe {
                 self.first_inline
                     .add(cell as usize * self.geometry.cell_bytes)
@@ -236,13 +242,13 @@ impl Payloads {
 impl BadPlace {
     #[cold]
     fn headers(cell: u32) -> Self {
-        let reason = format!("cell {cell} has headers that can't be decoded");
+        let reason = format!("cell {cell} has headers that cannot be decoded");
         Self { reason }
     }
 
     #[cold]
     fn too_long(cell: u32, len: usize, most: usize) -> Self {
-        let reason = format!("cell {cell} says its payload has {len} bytes, but {most} fit there");
+        let reason = format!("cell {cell} claims a payload of {len} bytes, but only {most} fit");
         Self { reason }
     }
 }
@@ -263,7 +269,7 @@ impl<'a> Writable<'a> {
         self.len
     }
 
-    /// Gives up the bytes from `len` on: they stay as they are.
+    /// Gives up the bytes from `len` on, which stay unchanged.
     pub(super) fn cut(mut self, len: usize) -> Self {
         self.len = self.len.min(len);
         self
@@ -277,13 +283,15 @@ impl<'a> Writable<'a> {
 
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: ours alone to write while `self.claim` lives (1), borrowed for reading now, and mapped (3).
+        // SAFETY: only this process writes the bytes while `self.claim` lives (1). They are
+        // borrowed for reading now, and mapped (3).
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
     #[inline(always)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: ours alone while `self.claim` lives (1), borrowed exclusively, and mapped (3).
+        // SAFETY: only this process accesses the bytes while `self.claim` lives (1). They are
+        // borrowed exclusively, and mapped (3).
         unsafe { slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
     }
 
@@ -302,11 +310,12 @@ impl Readable<'_> {
 
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2), and it is mapped (3).
+        // SAFETY: no process writes the payload while `self.lease` lives, lost or not (2), and it
+        // is mapped (3).
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
-    /// Hands the bytes over, with the lease. The caller forgets this one.
+    /// Hands over the bytes with the lease. The caller must forget this one.
     pub(super) fn hand_over(&self, payloads: &Payloads) -> OwnedReadable {
         OwnedReadable {
             lease: self.lease.hand_over(),
@@ -323,7 +332,8 @@ impl OwnedReadable {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: nobody writes the payload while `self.lease` lives, lost or not (2), and `_mapping` keeps it mapped (3).
+        // SAFETY: no process writes the payload while `self.lease` lives, lost or not (2), and
+        // `_mapping` keeps it mapped (3).
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 }

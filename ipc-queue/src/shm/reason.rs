@@ -1,19 +1,19 @@
-//! What the last nack or the burial of a message said: a table beside the cells.
+//! The reasons of nacks and burials: a table beside the cells.
 //!
-//! A slot's tag says for which occupancy of which cell it was last taken, and it is in use exactly
-//! while that cell is not free and still has that occupancy, as for a chunk (`chunk`). So a reason
-//! is freed with its message, whoever dies. A message's slot is one of the few that begin at its
-//! cell's number; where there are fewer slots than cells and all of those are in use, its reason is
-//! dropped.
+//! A slot's tag names the cell and the generation for which it was last taken. The slot is in use
+//! exactly while that cell is not free and still has that generation, as with a chunk (`chunk`). So
+//! a reason is freed with its message, whichever process dies. A message's slot is one of the few
+//! that start at its cell's number. If there are fewer slots than cells, and all of those are in
+//! use, the reason is dropped.
 //!
 //! | meta from | to | by | when |
 //! |---|---|---|---|
-//! | anything | writing, with a number of its own | the holder of the message | it is about to nack or bury |
+//! | any | writing, with a unique number | the message's holder | it is about to nack or bury |
 //! | that | length and check of the text, for this delivery | the same | the text is written |
 //!
-//! The text is what the check says it is, or nobody is shown anything. So whoever is killed between
-//! any two lines leaves the former reason, the new one or none. Who lost its lease, and was stopped
-//! in the middle, may write into another's text; then that one's check fails, and it has none.
+//! A text is only shown if its check matches. So a kill between any two lines leaves the earlier
+//! reason, the new one or none. A holder that lost its lease, and was stopped halfway, may write
+//! into another holder's text. Then the check of that text fails, and there is no reason.
 
 use std::hash::Hasher;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -26,7 +26,7 @@ use super::ring::{Claim, Lease, Ring};
 use super::word::State;
 use crate::transport::MAX_REASON_BYTES;
 
-/// How many slots a message's reason may lie in.
+/// The number of slots that a message's reason may be in.
 const CHOICE: u32 = 16;
 const TAG: usize = 0;
 /// `delivery:8 | length:8 | check:48`.
@@ -35,19 +35,19 @@ const TEXT: usize = 2;
 const DELIVERY_SHIFT: u32 = 56;
 const LENGTH_SHIFT: u32 = 48;
 const CHECK_MASK: u64 = (1 << LENGTH_SHIFT) - 1;
-/// A length that no text has.
+/// A length that no text has: the text is being written.
 const WRITING: u64 = 0xff;
 
 const _: () = assert!(8 * (REASON_WORDS - TEXT) == MAX_REASON_BYTES);
 
 impl<M: Memory> Ring<M> {
-    /// Keeps what is wrong with a message that its holder is about to give back or bury, instead of
-    /// what was kept before. Without effect if the lease was lost.
+    /// Stores the reason of a nack or a burial that is about to happen, in place of the earlier
+    /// reason. Has no effect if the lease was lost.
     ///
-    /// `reason` has at most [`MAX_REASON_BYTES`]; an empty one takes the former one away.
+    /// `reason` has at most [`MAX_REASON_BYTES`]. An empty one removes the earlier one.
     pub fn keep_reason(&self, lease: &Lease, reason: &str) {
         if reason.is_empty() && lease.attempt() == 1 {
-            return; // There is none yet.
+            return; // No reason is stored yet.
         }
         let tag = self.tag_of(lease.index()).to_word();
         let mut slots = self.reason_slots(lease.index());
@@ -65,11 +65,12 @@ impl<M: Memory> Ring<M> {
         let writing = delivery | WRITING << LENGTH_SHIFT | number_of(tag, lease);
         loop {
             let seen = meta.load(Acquire);
-            // Only now: what was seen was written by us, or by those who had the message before us.
+            // Checked only now: so the value read was written by this holder, or by an earlier one.
             if !self.is_held(lease) {
                 return;
             }
-            // Failed: a former holder, which was stopped before its swap, made it now.
+            // Failed: an earlier holder, which was stopped before its swap, has made it now. The
+            // next round reads it.
             if meta.swap_if(seen, writing, SeqCst).is_ok() {
                 break;
             }
@@ -82,12 +83,12 @@ impl<M: Memory> Ring<M> {
         }
         let length = (bytes.len() as u64) << LENGTH_SHIFT;
         let done = delivery | length | check(tag, lease.attempt(), bytes);
-        // Release: publishes the text. Failed: somebody else has the message by now.
+        // Success publishes the text (release). Failed: another process has the message by now.
         let _ = meta.swap_if(writing, done, AcqRel);
     }
 
-    /// Keeps what another queue knew to be wrong with a message, for its claimer, before it publishes. Nobody else writes there:
-    /// the slot is taken for this occupancy.
+    /// Stores the reason of a message from another queue. For the claimer, before it publishes. No
+    /// other process writes there, because the slot is taken for this generation.
     pub fn keep_restored_reason(&self, claim: &Claim, deliveries: u8, reason: &str) {
         if reason.is_empty() || reason.len() > MAX_REASON_BYTES {
             return;
@@ -107,8 +108,8 @@ impl<M: Memory> Ring<M> {
         slot[META].store(delivery | length | check(tag, deliveries, bytes), SeqCst);
     }
 
-    /// What the last nack or the burial of the message in this state said; empty if nothing was
-    /// said or kept. The caller looks again whether the message is still there.
+    /// Returns the reason given with the last nack or the burial of the message in this state;
+    /// empty if none was given or kept. The caller then checks that the message is still there.
     pub fn reason(&self, index: u32, claim: ClaimWord, state: State) -> String {
         let tag = Tag::of(index, claim.occupancy()).to_word();
         let read = |slot: &[M::Word; REASON_WORDS]| {
@@ -127,14 +128,15 @@ impl<M: Memory> Ring<M> {
             let is_whole = check(tag, delivery, &bytes) == meta & CHECK_MASK;
             String::from_utf8(bytes).ok().filter(|_| is_whole)
         };
-        // More than one, if a former holder was stopped before it took a slot, and took it now.
+        // There may be several slots, if an earlier holder was stopped before it took a slot, and
+        // took it now.
         let mut own = self
             .reason_slots(index)
             .filter(|slot| slot[TAG].load(Acquire) == tag);
         own.find_map(read).unwrap_or_default()
     }
 
-    /// The slots in which the reason of a message in this cell may lie.
+    /// Returns the slots that the reason of a message in this cell may be in.
     fn reason_slots(&self, index: u32) -> impl Iterator<Item = &[M::Word; REASON_WORDS]> {
         let slots = self.memory().reasons();
         let choice = (0..CHOICE.min(slots)).map(move |step| (index % slots + step) % slots);
@@ -144,11 +146,13 @@ impl<M: Memory> Ring<M> {
     fn take_reason_slot(&self, index: u32, tag: u64) -> Option<&[M::Word; REASON_WORDS]> {
         self.reason_slots(index).find(|slot| {
             let seen = slot[TAG].load(Acquire);
-            // Ours by now: a former holder of the message was stopped before it took it.
+            // Already taken for this message: by an earlier holder that was stopped before it took
+            // the slot.
             if seen == tag {
                 return true;
             }
-            // As a chunk's: a tag that is over stays over.
+            // As with a chunk, a tag that is over stays over. Failed: the slot is lost, unless the
+            // same tag was written, by an earlier holder of this message.
             self.is_over(seen)
                 && slot[TAG]
                     .swap_if(seen, tag, AcqRel)
@@ -158,8 +162,8 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// Tells what a delivery writes from what others write, into this slot or when it was another
-/// message's.
+/// Returns a number that distinguishes what this delivery writes from what others write: into this
+/// slot now, or when it was another message's.
 fn number_of(tag: u64, lease: &Lease) -> u64 {
     let mut hasher = siphasher::sip::SipHasher24::new_with_keys(tag, lease.lap_number());
     hasher.write(b"writing");

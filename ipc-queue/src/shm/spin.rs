@@ -1,70 +1,71 @@
-//! How eagerly a blocked handle looks again before it sleeps.
+//! The tries of a blocked handle before it sleeps.
 //!
-//! Polling *is* the contention: a handle that polls takes the cache line that the other side is about to write, and
-//! both run in lock-step. So the pause between two looks adapts. When a wait ends, count how many
-//! operations then succeed without waiting: two or more, and the pause doubles, for it let work batch up;
-//! just one, and it shrinks by a quarter. A stream settles at long pauses, a ping-pong at the shortest: none at all would
-//! take the line between a sender's claim and its publication.
+//! Polling *is* the contention: a handle that polls takes the cache line that the other side is
+//! about to write, and both run in lock-step. So the pause between two tries adapts. After each
+//! wait, the handle counts the operations that succeed without waiting. After two or more the pause
+//! doubles, because it let work accumulate. After just one it shrinks by a quarter. A stream
+//! settles at long pauses, a ping-pong at the shortest. With no pause at all, a try would take the
+//! line between a sender's claim and its publication.
 //!
-//! With fewer cores than handles, spinning keeps the other side off its core. So after a time the handle yields
-//! between two looks. The time for spinning adapts, too: it halves with each wait that spinning did not
-//! end, down to a few looks, and doubles with each that it ended, or could have ended: one that ended after
-//! yields in which nothing else ran.
+//! With fewer cores than handles, spinning keeps the other side off its core. So after some time
+//! the handle yields between two tries. The time for spinning adapts, too. It halves with each wait
+//! that spinning did not end, down to a few tries. It doubles with each wait that spinning ended or
+//! could have ended: one that ended after yields in which nothing else ran.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 use std::{hint, thread};
 
-/// The most time to look again without yielding: about what a sleep and a wake-up cost.
+/// The maximum time of tries without yields: about the cost of a sleep and a wake.
 const BUDGET: Duration = Duration::from_micros(30);
-/// How often the budget is halved at most: then it is a few looks.
+/// The maximum number of halvings of the budget: then it is a few tries.
 const MOST_HALVINGS: u8 = 5;
-/// The time to look again with yields before sleeping: a wake-up of the other side fits in.
+/// The time of tries with yields before sleeping. A wake of the other side fits in.
 const YIELDING: Duration = Duration::from_micros(60);
-/// A yield that took longer let something else run.
+/// A yield that took longer let another thread run.
 const SWITCH: Duration = Duration::from_micros(2);
-/// In `pause` instructions, of some 15 ns each.
+/// The pauses are in `pause` instructions, of about 15 ns each.
 const SHORTEST_PAUSE: u16 = 5;
 const LONGEST_PAUSE: u16 = 256;
-/// Pauses between two readings of the clock.
+/// The number of pauses between two readings of the clock.
 const UNTIMED: u16 = 32;
 
-/// What a handle learned about its own waits.
+/// The experience of a handle with its own waits.
 #[derive(Debug, Default)]
 pub struct Spin {
-    /// Beyond the shortest.
+    /// The part above the shortest pause.
     pause: Cell<u16>,
-    /// Operations since the last wait.
+    /// The number of operations since the last wait.
     streak: Cell<u32>,
-    /// How often the budget for spinning is halved.
+    /// The number of times that the budget for spinning is halved.
     halvings: Cell<u8>,
 }
 
-/// How the looks of a wait ended.
+/// The end of the tries of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// While spinning.
+    /// Succeeded while spinning.
     Spinning,
-    /// While yielding.
+    /// Succeeded while yielding.
     Yielding { let_others_run: bool },
-    /// In vain: the handle goes to sleep.
+    /// Failed: the handle goes to sleep.
     InVain,
 }
 
 impl Spin {
-    /// Notes an operation that succeeded at once.
+    /// Counts an operation that succeeded at once.
     #[inline]
     pub fn hit(&self) {
         self.hits(1);
     }
 
-    /// Notes several.
+    /// Counts several such operations.
     #[inline]
     pub fn hits(&self, count: u32) {
         self.streak.set(self.streak.get().saturating_add(count));
     }
 
-    /// Looks again for a while; what it found, or `None` when it is time to sleep.
+    /// Tries for a while. Returns the result, or `None` when it is time to sleep.
     pub fn look<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
         self.adapt();
         let started = Instant::now();

@@ -1,9 +1,10 @@
-//! Counters in the segment: readable by anybody, also after their process died.
+//! Counters in the segment, which any process can read, even after the counting process died.
 //!
-//! Each participant slot has four lanes of eight words: one for its first sender, one for its first
-//! receiver, and one each for all further handles. A first handle's lane has one writer and needs no locked
-//! instruction; the shared ones are added to atomically. Lanes are never reset: the next participant with
-//! the slot goes on counting, so the queue's totals are the sums over all lanes.
+//! Each participant slot has four counter shards of eight words. One is for its first sender, one
+//! for its first receiver, and one each for all further senders and receivers. The shard of a first
+//! handle has one writer and needs no locked instruction. The shared ones are added to atomically.
+//! Shards are never reset: the next participant in the slot continues them, so the queue's totals
+//! are the sums over all shards.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,7 +16,7 @@ use super::word::{CellKind, State};
 use super::{CLOSED, PAUSED};
 use crate::stats::QueueStats;
 
-/// What a sender counts.
+/// The counters of a sender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sent {
     Messages = 0,
@@ -24,12 +25,13 @@ pub(crate) enum Sent {
     Duplicates = 3,
     Overflowed = 4,
     Purged = 5,
-    /// What ends of deliveries others find: no sender's doing, but here is room.
+    /// Ends of deliveries that other processes find. They do not belong to a sender, but its shard
+    /// has room for them.
     Expiries = 6,
     Crashes = 7,
 }
 
-/// What a receiver counts.
+/// The counters of a receiver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Received {
     Messages = 0,
@@ -42,26 +44,26 @@ pub(crate) enum Received {
     Expired = 7,
 }
 
-/// Which lane of a slot.
+/// The kind of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Send = 0,
     Receive = 1,
 }
 
-/// All lanes of a segment, and which of ours are taken.
+/// All shards of a segment, and which of this process's are taken.
 #[derive(Debug)]
 pub(crate) struct Counters {
     lanes: Words<8>,
-    /// Whether this process's first sender, first receiver exist.
+    /// Set if this process's first sender and first receiver exist.
     taken: [AtomicBool; 2],
 }
 
-/// The lane that one handle counts in.
+/// The shard in which one handle counts.
 #[derive(Debug)]
 pub(crate) struct Lane {
     words: View<[AtomicU64; 8]>,
-    /// Whether we are its only writer.
+    /// Set if this handle is its only writer.
     exclusive: bool,
 }
 
@@ -75,7 +77,7 @@ impl Counters {
         })
     }
 
-    /// A lane for a new handle.
+    /// Takes a shard for a new handle.
     pub(crate) fn take(&self, member: Member, side: Side) -> Lane {
         if self.taken[side as usize].swap(true, Ordering::Relaxed) {
             return self.shared(member, side);
@@ -86,7 +88,7 @@ impl Counters {
         }
     }
 
-    /// The lane that all but the first handles of a process count in.
+    /// Returns the shard of all but the first handles of a process.
     pub(crate) fn shared(&self, member: Member, side: Side) -> Lane {
         Lane {
             words: (self.lanes).view(usize::from(member.index) * LANES + side as usize + 2),
@@ -94,7 +96,7 @@ impl Counters {
         }
     }
 
-    /// Gives a handle's lane back.
+    /// Returns a handle's shard.
     pub(crate) fn give_back(&self, lane: &Lane, side: Side) {
         if lane.exclusive {
             self.taken[side as usize].store(false, Ordering::Relaxed);
@@ -125,7 +127,7 @@ impl Lane {
 }
 
 impl Contents {
-    /// `table` is the participants'.
+    /// Returns the queue's statistics. `table` is the table of participants.
     pub(super) fn stats(&self, table: &Participants) -> QueueStats {
         let sent = |what: Sent| self.counters.total(Side::Send, what as usize);
         let received = |what: Received| self.counters.total(Side::Receive, what as usize);

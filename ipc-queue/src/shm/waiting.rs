@@ -1,8 +1,9 @@
-//! What blocked senders and receivers do until they can go on.
+//! The waits of blocked senders and receivers.
 //!
-//! First they look again for a while (`spin`), then they sleep on an event in slices (`ipc_shm::wait`), and look again
-//! after each. Where nobody watches for them (`ipc_shm::watch`), they look around for the dead, too. Nobody wakes more than one of several: whoever was woken and finds more
-//! than it needs wakes the next.
+//! First a handle tries again for a while (`spin`). Then it sleeps on an event in slices
+//! (`ipc_shm::wait`), and tries again after each. If the process has no watcher (`ipc_shm::watch`),
+//! the handle also does the maintenance. A notification wakes one of several handles; a woken
+//! handle that leaves more than it takes wakes the next.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,14 +18,14 @@ use crate::control::{ControlCall, ControlFailure};
 use crate::error::{DrainError, RecvPortError, SendFailure, Unavailable};
 use crate::transport::Wait;
 
-/// Why a queue can't be used any more, if so.
+/// The reason why a queue can no longer be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     Removed,
     Deleted,
     Truncated,
     Forked,
-    /// Other code of this process closed it.
+    /// Other code in this process closed the descriptor.
     DescriptorLost {
         descriptor: i32,
     },
@@ -49,11 +50,12 @@ impl From<Gone> for RecvPortError {
 }
 
 impl Shared {
-    /// The flags, unless the queue is gone.
+    /// Returns the flags, unless the queue cannot be used.
     ///
-    /// A truncated queue's memory may have been replaced by zeroes that nobody else sees, in one step with the flag.
-    /// Zeroes are an empty queue, which takes messages: so whoever claims a cell asks this afterwards. What was
-    /// claimed or leased before needs no question: those words are not zero, so no compare-and-swap of them succeeds.
+    /// A truncated queue's memory may have been replaced by zeroes that no other process sees, in
+    /// one step with the flag. Zeroes look like an empty queue that takes messages. So a process
+    /// that claims a cell calls this afterwards. Cells claimed or leased before need no check:
+    /// their words are not zero, so every compare-and-swap of them fails.
     #[inline(always)]
     pub(super) fn usable(&self) -> Result<u64, Gone> {
         let flags = self.flag().load(Ordering::SeqCst);
@@ -72,14 +74,14 @@ impl Shared {
         Ok(flags)
     }
 
-    /// For whoever found that this process may not use the queue, whatever others may.
+    /// Returns the reason why this process cannot use the queue, although others may.
     #[cold]
     pub(super) fn why_not_ours(&self) -> Gone {
         let attachment = &self.attachment;
         match attachment.loss().filter(|_| attachment.is_this_process()) {
             None => Gone::Forked,
             Some(FileLoss::Descriptor(descriptor)) => Gone::DescriptorLost { descriptor },
-            // The only other one: it was moved away.
+            // The only remaining case: the file was moved away.
             Some(_) => Gone::Deleted,
         }
     }
@@ -97,7 +99,7 @@ impl Shared {
         }
     }
 
-    /// Why nothing was received: how long it was waited for, if at all.
+    /// Returns the error of a receive without a message, after a wait of `waited`, if any.
     pub(super) fn nothing_came(&self, waited: Option<Duration>) -> RecvPortError {
         match waited {
             Some(waited) => RecvPortError::TimedOut { waited },
@@ -108,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// Waits until nothing is left in a closed queue but dead letters.
+    /// Waits until a closed queue contains only dead letters.
     pub(super) fn wait_until_drained(&self, wait: Wait) -> Result<(), DrainError> {
         let look = || match self.usable() {
             Err(gone) => {
@@ -133,8 +135,8 @@ impl Shared {
         })
     }
 
-    /// Attempts until something comes of it: first eagerly, then asleep between notifications. The error
-    /// says how long it waited; `None`: it was not to wait.
+    /// Tries until `attempt` returns something: first eagerly, then asleep between notifications.
+    /// The error has the length of the wait; `None`: no wait was permitted.
     pub(super) fn wait_for<T>(
         &self,
         event: Event<'_>,
@@ -156,7 +158,8 @@ impl Shared {
         loop {
             let ticket = event.prepare();
             if let Some(found) = attempt() {
-                // One notification may stand for several changes, and only we were woken by it.
+                // One notification may stand for several changes, and only this handle was woken by
+                // it.
                 if more() {
                     event.notify_one();
                 }
@@ -165,12 +168,12 @@ impl Shared {
             let Some(left) = time_left(deadline) else {
                 return Err(Some(started.elapsed()));
             };
-            // Peers came or went: the watcher must watch others now.
+            // Processes attached or detached, so the watcher must update its watches.
             let now = self.attachment.segment().changes().load(Ordering::Relaxed);
             if changes.replace(now) != Some(now) {
                 watch::nudge();
             }
-            // The watcher does that, if there is one.
+            // The watcher does the maintenance below, if there is one.
             if event.wait(ticket, left) == Woken::TimedOut && !watch::is_running() {
                 self.attachment.check_file();
                 if !self.attachment.is_ours() {

@@ -1,21 +1,18 @@
-//! The file of a snapshot.
+//! The file format of a snapshot.
 //!
 //! ```text
 //! "ipcsaved" | version: u32 | frame … frame
 //! frame: length: u32 | check: u64 | kind: u8, content
 //! ```
 //!
-//! Numbers are little-endian. The kinds are `H`, the [`Head`], which comes first; `M`, a message:
-//! its record, then its
-//! payload; `K`, a key; and `E`, the [`End`], which comes last. Records are in postcard, behind the
-//! byte of its version.
-//! A check is SipHash-2-4 of kind and content, keyed with the version and the frame's number: so a
-//! frame that is
-//! damaged, missing, or in another's place is noticed. A file without its end was cut short.
+//! Numbers are little-endian. The kinds are `H`, the [`Head`], which comes first; `M`, a message
+//! (its record, then its payload); `K`, a key; and `E`, the [`End`], which comes last. Records are
+//! encoded in postcard, after a byte with the encoding's version. A check is SipHash-2-4 of kind
+//! and content, keyed with the version and the frame's number. So a damaged, missing or misplaced
+//! frame is noticed. A file without an end frame was truncated.
 //!
-//! A file has its name only once it is complete: it is written under another one, synced, renamed,
-//! and then its folder
-//! is synced. So whoever is killed leaves the former file or the new one.
+//! A file gets its name only when it is complete: it is written under another name, synced and
+//! renamed; then its folder is synced. So a kill leaves either the earlier file or the new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
@@ -30,28 +27,28 @@ use super::SnapshotError;
 use super::record::{StoredKey, StoredMessage};
 
 const MAGIC: [u8; 8] = *b"ipcsaved";
-/// Changes with every record.
+/// The format's version. It changes with every change of a record.
 const VERSION: u32 = 1;
-/// Above the largest payload with headers.
+/// Larger than the largest payload with headers.
 const MAX_FRAME_BYTES: u32 = (1 << 30) + (1 << 20);
 
-/// What a snapshot is of.
+/// The description of the saved queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// The snapshot's own number.
+    /// The number of the snapshot itself.
     pub(super) id: u64,
     /// The number of the queue.
     pub(super) queue: u64,
     pub(super) address: String,
-    /// The text of the name of its payloads.
+    /// The text of its payload name.
     pub(super) payload: String,
     pub(super) settings: QueueSettings,
     pub(super) paused: bool,
-    /// By the wall clock. The times that were left are counted from here.
+    /// By the wall clock. The remaining times are counted from here.
     pub(super) saved_at: Timestamp,
 }
 
-/// What a whole snapshot has.
+/// The counts of a complete snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct End {
     pub(super) messages: u64,
@@ -77,7 +74,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Begins a file that gets its name when it is finished.
+    /// Starts a file that gets its name when it is finished.
     pub(super) fn create(path: &Path, head: &Head) -> Result<Self, SnapshotError> {
         let part = part_of(path);
         let create = || {
@@ -114,7 +111,7 @@ impl Writer {
         self.frame(b'K', key, &[])
     }
 
-    /// Completes the file, and gives it its name.
+    /// Completes the file and gives it its name.
     pub(super) fn finish(mut self) -> Result<End, SnapshotError> {
         let end = self.end;
         self.frame(b'E', &end, &[])?;
@@ -139,7 +136,7 @@ impl Writer {
         bytes.extend(behind);
         let check = check(self.frames, &bytes);
         self.frames += 1;
-        // In range: a payload has at most 1 GiB, its headers a few thousand bytes.
+        // Does not truncate: a payload has at most 1 GiB, its headers a few thousand bytes.
         let length = bytes.len() as u32;
         let write = |file: &mut BufWriter<File>| {
             file.write_all(&length.to_le_bytes())?;
@@ -185,7 +182,7 @@ impl Reader {
         }
         let (magic, version) = start.split_at(MAGIC.len());
         if magic != MAGIC {
-            return Err(damaged("it does not begin as a snapshot does"));
+            return Err(damaged("it does not begin like a snapshot"));
         }
         let found = u32::from_le_bytes(version.try_into().unwrap_or_default());
         if found > VERSION {
@@ -215,12 +212,12 @@ impl Reader {
         let bytes = reader.bytes()?;
         reader.head = match bytes.split_first() {
             Some((b'H', content)) if found == VERSION => reader.decode(content)?.0,
-            _ => return Err(reader.damaged("its first frame is another one")),
+            _ => return Err(reader.damaged("its first frame is not a head")),
         };
         Ok(reader)
     }
 
-    /// The next frame; `None` behind the end.
+    /// Returns the next frame. `None` after the end.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, SnapshotError> {
         if self.is_over {
             return Ok(None);
@@ -243,11 +240,11 @@ impl Reader {
             b'E' => {
                 let (end, _): (End, _) = self.decode(content)?;
                 if end != self.seen {
-                    return Err(self.damaged("its end counts other frames than there are"));
+                    return Err(self.damaged("its end has other counts than the frames before it"));
                 }
                 let behind = self.file.read(&mut [0]);
                 if behind.map_err(|error| SnapshotError::io(&self.path, error))? > 0 {
-                    return Err(self.damaged("there is something behind its end"));
+                    return Err(self.damaged("there is data after its end"));
                 }
                 self.is_over = true;
                 Frame::End
@@ -262,13 +259,13 @@ impl Reader {
         let (length, wanted) = start.split_at(4);
         let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
         if length > MAX_FRAME_BYTES {
-            return Err(self.damaged("a frame is longer than frames are"));
+            return Err(self.damaged("a frame is longer than the maximum"));
         }
         let mut bytes = Vec::new();
         let read = (&mut self.file).take(length.into()).read_to_end(&mut bytes);
         read.map_err(|error| SnapshotError::io(&self.path, error))?;
         if bytes.len() < length as usize {
-            return Err(self.damaged("it was cut short"));
+            return Err(self.damaged("it is truncated"));
         }
         if wanted != check(self.frames, &bytes).to_le_bytes() {
             return Err(self.damaged("a frame's check does not match"));
@@ -281,7 +278,7 @@ impl Reader {
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), SnapshotError> {
         match self.file.read_exact(bytes) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(self.damaged("it was cut short"))
+                Err(self.damaged("it is truncated"))
             }
             read => read.map_err(|error| SnapshotError::io(&self.path, error)),
         }
@@ -304,7 +301,7 @@ impl Reader {
     }
 }
 
-/// Removes a file for good. One that is not there is removed already.
+/// Removes a file and syncs the removal. A missing file counts as removed.
 pub(super) fn remove(path: &Path) -> Result<(), SnapshotError> {
     let removed = match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -314,7 +311,7 @@ pub(super) fn remove(path: &Path) -> Result<(), SnapshotError> {
     removed.map_err(|error| SnapshotError::io(path, error))
 }
 
-/// Removes what a save that failed wrote so far.
+/// Removes the partial file of a failed save.
 pub(super) fn remove_part(path: &Path) {
     let _ = fs::remove_file(part_of(path));
 }
@@ -324,7 +321,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// What a file is called while it is written.
+/// Returns the file's name while it is written.
 fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");

@@ -1,10 +1,9 @@
-//! A message and a key outside a queue: what a snapshot keeps of each, whatever the layout of
-//! segments is.
+//! The stored form of messages and keys in a snapshot, independent of the layout of segments.
 
 use ipc_proto::{Headers, Kind, MessageId, Priority, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A message as it was in its queue. Times are what was left when the snapshot began.
+/// A message as it was in its queue. Times are those remaining when the snapshot began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredMessage {
     pub(crate) id: MessageId,
@@ -12,42 +11,42 @@ pub(crate) struct StoredMessage {
     pub(crate) priority: Priority,
     pub(crate) sent_at: Timestamp,
     pub(crate) state: StoredState,
-    /// `None`: it does not expire.
+    /// `None`: the message does not expire.
     pub(crate) expires_in_ms: Option<u64>,
-    /// The number of its deliveries, snoozed ones included.
+    /// The number of its deliveries, including snoozed ones.
     pub(crate) deliveries: u8,
     pub(crate) nacks: u8,
     pub(crate) expiries: u8,
     pub(crate) crashes: u8,
-    /// How the last delivery ended, by the number that shared memory has for it.
+    /// The end of the last delivery, as the number used in shared memory.
     pub(crate) last_end: u8,
-    /// The process that had it last; 0: not known.
+    /// The pid of the process that had it last; 0: unknown.
     pub(crate) last_worker: u32,
-    /// The signal that ended that process; 0: not known.
+    /// The signal that ended that process; 0: unknown.
     pub(crate) signal: u8,
-    /// What the last nack or the burial said.
+    /// The reason given with the last nack or the burial.
     pub(crate) reason: String,
     pub(crate) headers: Headers,
-    /// In a file it lies behind the record.
+    /// In a file, the payload follows the record.
     #[serde(skip)]
     pub(crate) payload: Vec<u8>,
 }
 
-/// What a message waits for.
+/// The state of a stored message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StoredState {
-    /// For a receiver.
+    /// Ready for a receiver.
     Ready,
-    /// For its time.
+    /// Delayed.
     Delayed {
-        /// What is left of the delay.
+        /// The remaining delay.
         left_ms: u64,
     },
-    /// For somebody to requeue or discard it.
+    /// A dead letter, until it is requeued or discarded.
     Dead,
 }
 
-/// A key that is remembered.
+/// A remembered key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredKey {
     pub(crate) key: u64,

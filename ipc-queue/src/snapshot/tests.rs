@@ -12,7 +12,7 @@ use crate::send_options::SendOptions;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A folder and addresses of their own for one test.
+/// A separate folder and separate addresses for one test.
 struct Stage {
     folder: tempfile::TempDir,
     namespace: String,
@@ -48,7 +48,7 @@ impl Stage {
         restore(&self.file(), &self.address(name), options, Wait::No)
     }
 
-    /// Frozen, as by a process that died.
+    /// Freezes a queue, as if by a process that died.
     fn frozen(&self, name: &str) -> Frozen {
         let place = Place::parse(&self.address(name)).unwrap();
         let queue = place.open_existing().unwrap();
@@ -74,7 +74,7 @@ fn full() -> QueueOptions {
         .attempt_limit(3)
 }
 
-/// A queue with one message of each kind in each state.
+/// Fills a queue with one message of each kind in each state.
 fn fill(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let send = |payload: &[u8], options: SendOptions| {
@@ -110,12 +110,12 @@ fn fill(queue: &ByteQueue) {
             delivery.ack().unwrap();
             break;
         }
-        // In their order again, and without an attempt.
+        // In their order again, without counting an attempt.
         delivery.snooze(Duration::ZERO).unwrap();
     }
 }
 
-/// What is in a frozen queue, with times to the second.
+/// Returns the contents of a frozen queue, with times rounded.
 fn contents(frozen: &Frozen) -> (Vec<StoredMessage>, Vec<StoredKey>) {
     let seconds = |left_ms: u64| left_ms.div_ceil(60_000);
     let messages = frozen.messages().map(|message| {
@@ -339,7 +339,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
         lacks(QueueOptions::new().priorities(false)),
         Semantic::Priorities
     );
-    // Into one that exists, and has no keys; and into one for something else.
+    // Restores into an existing queue without keys, and into one with other payloads.
     let plain = stage.open("other", QueueOptions::new().priorities(true));
     drop(plain);
     let error = stage.restore("other", &QueueOptions::new()).unwrap_err();
@@ -389,7 +389,7 @@ fn a_save_waits_for_the_last_user_to_leave() {
     let wait = Wait::at_most(Duration::from_secs(100));
     let moved = std::thread::scope(|scope| {
         let save = scope.spawn(|| save(&stage.address("q"), &stage.file(), wait));
-        // It is attached, and open still.
+        // The other process is attached, and the queue is still open.
         while queue.transport().stats().unwrap().participants < 2 {
             std::thread::yield_now();
         }
@@ -427,7 +427,7 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
         let queue = stage.open("q", QueueOptions::new());
         queue.sender().send(b"once").unwrap();
         drop(queue);
-        // As if killed between the file's name and the queue's removal.
+        // As after a kill between the file's renaming and the queue's removal.
         let frozen = stage.frozen("q");
         let place = Place::parse(&stage.address("q")).unwrap();
         write(&frozen, &place, &stage.file()).unwrap();
@@ -459,7 +459,8 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
     }
 }
 
-/// Three messages in a file, of which the first is in the queue `other` already, as after a kill.
+/// Makes a file with three messages, of which the first is already in the queue `other`, as after a
+/// kill.
 fn cut_short(stage: &Stage) {
     let queue = stage.open("q", QueueOptions::new());
     queue.sender().send_batch(&[b"1", b"2", b"3"]).unwrap();
@@ -470,7 +471,7 @@ fn cut_short(stage: &Stage) {
     let mut reader = Reader::open(&stage.file()).unwrap();
     frozen.begin_restoring(reader.head.id);
     let Some(Frame::Message(first)) = reader.next().unwrap() else {
-        panic!("it begins with a message");
+        panic!("the first frame is not a message");
     };
     frozen.put(&first, Duration::ZERO).unwrap();
 }
@@ -495,7 +496,7 @@ fn a_restore_that_was_cut_short_is_completed_in_order_and_without_doubles() {
 fn a_restore_that_was_cut_short_before_it_thawed_is_completed_by_thawing() {
     let stage = Stage::new();
     cut_short(&stage);
-    // As if killed behind the note that everything is in.
+    // As after a kill that follows the record that everything was added.
     let frozen = stage.frozen("other");
     let id = frozen.restoring().unwrap();
     frozen.note_done(id);

@@ -1,4 +1,5 @@
-//! What the handles of one opening share: where the server is, and what it said of its queue.
+//! The state that the handles of one opening share: the server's address, and its description of
+//! the queue.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,20 +17,20 @@ use crate::transport::Wait;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) path: PathBuf,
-    /// How long the server may take to answer what needs no waiting.
+    /// The time for an answer that needs no wait.
     pub(super) answer_limit: Duration,
     pub(super) welcome: Welcome,
-    /// For questions about the queue, whoever asks.
+    /// The connection for control calls of all threads.
     home: Mutex<Arc<Link>>,
     pub(super) doors: Doors,
 }
 
-/// Why a request came to nothing.
+/// The reason why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Removed,
     Forked,
-    /// The connection's.
+    /// A failure of the connection.
     Connection {
         reason: String,
         outcome: Outcome,
@@ -52,21 +53,22 @@ impl Client {
         }
     }
 
-    /// The queue's address.
+    /// Returns the queue's address.
     pub(super) fn address(&self) -> String {
         format!("unix:{}", self.path.display())
     }
 
-    /// The largest payload.
+    /// Returns the size of the largest payload.
     pub(super) fn most_bytes(&self) -> usize {
         let settings = &self.welcome.settings;
         settings.max_message_bytes.max(settings.inline_bytes) as usize
     }
 
-    /// A new connection to the same queue.
+    /// Returns a new connection to the same queue.
     pub(super) fn connect(&self) -> Result<Link, Trouble> {
         match self.try_connect() {
-            // The socket's file goes when the queue is removed; who is connected is still told.
+            // The socket's file is removed with the queue, but an existing connection can still
+            // ask.
             Err(Trouble::Connection { .. }) if self.was_removed() => Err(Trouble::Removed),
             connected => connected,
         }
@@ -93,7 +95,7 @@ impl Client {
         matches!(answer, Ok(answer) if matches!(answer.what, Answer::Flag(Ok(true))))
     }
 
-    /// Asks something about the queue.
+    /// Sends a request about the queue.
     pub(super) fn call(&self, ask: &Ask) -> Result<Answer, Trouble> {
         self.at_home(|link| {
             let answer = link.call(ask, &Carried::None, Wait::No)?;
@@ -101,7 +103,7 @@ impl Client {
         })
     }
 
-    /// Asks for what has several answers.
+    /// Sends a request that has several answers.
     pub(super) fn call_for_all(
         &self,
         ask: &Ask,
@@ -110,7 +112,7 @@ impl Client {
         self.at_home(|link| link.call_for_all(ask, Wait::No, &mut last))
     }
 
-    /// Asks for what may take long, over a connection that nobody else waits for.
+    /// Sends a request that may take long, over a separate connection that delays no other thread.
     pub(super) fn call_apart(&self, ask: &Ask, wait: Wait) -> Result<Answer, Trouble> {
         let answer = self.connect()?.call(ask, &Carried::None, wait)?;
         Ok(answer.what)
@@ -123,7 +125,7 @@ impl Client {
         }
     }
 
-    /// The connection, made anew if it has ended.
+    /// Returns the connection, and connects again if it has ended.
     fn present_home(&self) -> Result<Arc<Link>, Trouble> {
         let mut home = self.home();
         if !home.is_ours() {
@@ -148,7 +150,8 @@ pub(super) fn not_connected(path: &std::path::Path, error: NotConnected) -> Queu
         },
         NotConnected::Refused(refusal) => QueueError::Transport(format!("unix:{path}: {refusal}")),
         NotConnected::Stranger { uid } => QueueError::Transport(format!(
-            "unix:{path} is served by user {uid}: it must be the same user as this process's, or the superuser"
+            "unix:{path} is served by user {uid}: it must be the same user as this process's, or \
+             the superuser"
         )),
         NotConnected::Wire(error) => QueueError::Transport(format!("unix:{path}: {error}")),
     }
@@ -167,7 +170,7 @@ impl Trouble {
         Self::Connection { reason, outcome }
     }
 
-    /// The control call's failure, after it waited for so long for an answer to `request`.
+    /// Returns the failure of a control call that waited this long for an answer to `request`.
     pub(super) fn into_failure(self, request: &str, waited: Duration) -> ControlFailure {
         match self {
             Self::Removed => Unavailable::Removed.into(),

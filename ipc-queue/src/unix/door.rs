@@ -1,7 +1,9 @@
-//! Where a served queue's listeners wait: at a bell that the server rings, over a connection of its own for each side.
+//! The wait queues of a served queue: the server wakes them, over a separate connection for each
+//! side.
 //!
-//! The bell rings once each time that it is armed, so what comes unasked is never more than one frame. A doorman
-//! (see [`bell`](crate::bell)) arms it before anybody looks. Each look is a round trip to the server.
+//! A wake is requested by arming, and each arming yields one wake. So at most one frame arrives
+//! unrequested. A notifier thread (see [`bell`](crate::bell)) arms before its waiters check. Each
+//! check is a round trip to the server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,20 +15,21 @@ use super::wire::{Ask, Side};
 use crate::bell::{Bell, Door, Listeners};
 use crate::transport::Wait;
 
-/// The doors of one opening.
+/// The wait queues of one opening.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     listeners: [Arc<Listeners>; 2],
     bells: [Mutex<Wire>; 2],
 }
 
-/// The connection that the bell rings over.
+/// The connection over which the wakes arrive.
 #[derive(Debug, Default)]
 struct Wire {
     link: Option<Arc<Link>>,
-    /// How often the bell had rung when it was armed last. If it has not rung since, it is armed.
+    /// The number of wakes when it was armed last. If no wake has arrived since, it is still armed.
     armed_at: Option<u32>,
-    /// What earlier connections rang, and how often one ended: that, too, is time to look.
+    /// The wakes of earlier connections, plus one for each connection that ended: its end is a
+    /// reason to check, too.
     earlier: u32,
 }
 
@@ -57,7 +60,7 @@ impl UnixDoor {
         if wire.armed_at == Some(rings) {
             return Ok(());
         }
-        // Before the request: it may ring before that is answered.
+        // Set before the request, because the wake may arrive before the answer.
         wire.armed_at = Some(rings);
         link.call(&Ask::Arm, &Carried::None, Wait::No)?;
         Ok(())
@@ -90,7 +93,7 @@ impl Door for UnixDoor {
     fn announce(&self) -> u32 {
         let mut wire = self.wire();
         if self.arm(&mut wire).is_err() {
-            // Whoever looks learns why.
+            // Counts as a wake: a waiter that checks gets the reason.
             wire.hang_up();
             wire.earlier = wire.earlier.wrapping_add(1);
         }
@@ -105,7 +108,7 @@ impl Door for UnixDoor {
                 _ => return,
             }
         };
-        // If the connection ends, the next announcement says so.
+        // If the connection ends, the next `announce` counts that.
         let _ = link.wait_for_ring(heard.wrapping_sub(earlier), Instant::now() + limit);
     }
 
@@ -117,6 +120,6 @@ impl Door for UnixDoor {
     }
 
     fn look_around(&self) {
-        // The server does.
+        // The server does the maintenance.
     }
 }

@@ -1,4 +1,4 @@
-//! Errors that travel: each as what it is, where the other side can know it.
+//! Errors that travel over the socket. Each arrives as the same error, if the other side has it.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::error::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lacking {
     semantic: Semantic,
-    /// It is the settings that lack it, and not the transport.
+    /// The settings lack the feature, not the transport.
     by_settings: bool,
 }
 
-/// An [`Unavailable`] of the queue, not of the process that serves it.
+/// An [`Unavailable`] that concerns the queue, not the process that serves it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum QueueGone {
     Removed,
@@ -127,10 +127,10 @@ impl From<Unavailable> for QueueGone {
             Unavailable::Removed => Self::Removed,
             Unavailable::Deleted => Self::Deleted,
             Unavailable::Truncated => Self::Truncated,
-            // The server's own: its client was not forked and has lost no descriptor.
+            // Failures of the server's own: its client was not forked and has lost no descriptor.
             Unavailable::Forked
             | Unavailable::DescriptorLost { .. }
-            | Unavailable::Transport { .. } => Self::Other(format!("the server says: {cause}")),
+            | Unavailable::Transport { .. } => Self::Other(format!("the server reports: {cause}")),
         }
     }
 }
@@ -204,7 +204,7 @@ impl From<SendFailed> for SendFailure {
     fn from(failed: SendFailed) -> Self {
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         match failed {
-            // Where a port does not wait for room, as when it publishes a loan.
+            // Where a port does not wait for room, for example when it publishes a loan.
             SendFailed::NoRoom { missing, .. } => {
                 Unavailable::transport(missing.to_string()).into()
             }
@@ -305,7 +305,7 @@ impl From<ControlError> for ControlFailed {
             ControlFailure::Refused { reason } => Self::Refused { reason },
             ControlFailure::Damaged { reason } => Self::Damaged { reason },
             ControlFailure::NotSent(failure) => Self::NotSent(failure.into()),
-            // The server's own: its client was not forked, and opened nothing.
+            // Failures of the server's own: its client was not forked, and opened nothing.
             other @ (ControlFailure::Unavailable(_)
             | ControlFailure::Frozen { .. }
             | ControlFailure::Open(_)) => Self::Refused {

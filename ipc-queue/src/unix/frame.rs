@@ -1,12 +1,15 @@
-//! Frames: how requests and answers lie on the stream.
+//! Frames: the format of requests and answers on the stream.
 //!
 //! ```text
-//! frame = length of the rest: u32, little-endian, at most MAX_FRAME_BYTES | envelope, encoded by ipc_proto::codec | content
+//! frame   = length | envelope | payload
+//! length  = length of the rest: u32, little-endian, at most MAX_FRAME_BYTES
+//! envelope: encoded by ipc_proto::codec
 //! ```
 //!
-//! The codec's version byte comes first. What is larger than [`MAX_INLINE_BYTES`] is no content but a sealed file in
-//! memory (`memfd.rs`), whose descriptor comes with the frame. A frame that is too long, of another version, or makes no
-//! sense is an error, after which nothing more can be read from that stream: its end is not known.
+//! The codec's version byte comes first. A payload larger than [`MAX_INLINE_BYTES`] is not in the
+//! frame, but in a sealed memory file (`memfd.rs`), whose descriptor accompanies the frame. A frame
+//! that is too long, of another version, or malformed is an error. After that nothing more can be
+//! read from the stream, because the end of the frame is unknown.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,63 +30,63 @@ use thiserror::Error;
 
 use super::memfd::Sealed;
 
-/// The largest payload that travels in a frame.
+/// The largest payload, in bytes, that travels in a frame.
 pub(super) const MAX_INLINE_BYTES: usize = 64 << 10;
-/// The largest frame.
+/// The largest frame, in bytes.
 pub(super) const MAX_FRAME_BYTES: usize = MAX_INLINE_BYTES + (16 << 10);
 const LENGTH_BYTES: usize = size_of::<u32>();
-/// How much room there is at first; most frames are small.
+/// The initial size of the buffer. Most frames are small.
 const SMALL_BYTES: usize = 4 << 10;
 
-/// What went wrong with a stream. It is of no use after that.
+/// A failure of a stream. The stream cannot be used after it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum WireError {
     #[error("the other side closed the connection")]
     Ended,
     #[error("the other side closed the connection in the middle of a frame")]
     Cut,
-    #[error("a frame of {bytes} bytes is larger than the {MAX_FRAME_BYTES} that are allowed")]
+    #[error("a frame of {bytes} bytes is larger than the limit of {MAX_FRAME_BYTES}")]
     TooLarge { bytes: usize },
-    #[error("a frame makes no sense: {0}")]
+    #[error("a frame cannot be decoded: {0}")]
     Nonsense(#[from] CodecError),
-    #[error("{bytes} bytes follow a frame that has no content")]
+    #[error("{bytes} bytes follow a frame without a payload")]
     Trailing { bytes: usize },
-    #[error("a frame announces a payload in memory and brings none")]
+    #[error("a frame announces a payload in a memory file, but no descriptor came with it")]
     NoDescriptor,
-    #[error("more descriptors came than were announced")]
+    #[error("more descriptors were received than announced")]
     Descriptors,
-    #[error("a payload in memory is not sealed against writing and shrinking")]
+    #[error("the memory file of a payload is not sealed against writing and shrinking")]
     NotSealed,
-    #[error("a payload in memory is said to have {bytes} bytes and has {found}")]
+    #[error("a memory file has {found} bytes, but {bytes} bytes were announced")]
     WrongSize { bytes: u64, found: u64 },
-    #[error("a request that makes no sense here: {0}")]
+    #[error("a request that is not valid here: {0}")]
     Unasked(&'static str),
     #[error("{0}")]
     Io(String),
 }
 
-/// What each frame begins with.
+/// The head of each frame.
 #[derive(Debug, Serialize, Deserialize)]
 struct Envelope<T> {
-    /// Which request it is, or answers. 0: neither.
+    /// The number of the request, or of the request that is answered. 0: neither.
     id: u32,
     body: Body,
     what: T,
 }
 
-/// Where the payload is.
+/// The place of the payload.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Body {
     None,
-    /// The rest of the frame.
+    /// In the rest of the frame.
     Inline,
-    /// In the descriptor that comes along.
+    /// In the accompanying descriptor.
     Sealed {
         bytes: u64,
     },
 }
 
-/// A frame that came.
+/// A received frame.
 #[derive(Debug)]
 pub(super) struct Received<T> {
     pub(super) id: u32,
@@ -91,27 +94,27 @@ pub(super) struct Received<T> {
     pub(super) payload: Payload,
 }
 
-/// A payload that came.
+/// A received payload.
 #[derive(Debug)]
 pub(super) enum Payload {
     Inline(Vec<u8>),
     Sealed(Sealed),
 }
 
-/// A payload that is to go.
+/// A payload to send.
 #[derive(Debug)]
 pub(super) enum Carried<'a> {
     None,
-    /// One after the other.
+    /// Several parts, one after the other.
     Inline(&'a [&'a [u8]]),
     Sealed(Sealed),
 }
 
-/// Reads frames; keeps what came of the next one.
+/// Reads frames, and keeps the received beginning of the next one.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     buffer: Vec<u8>,
-    /// How much of the buffer was received and not taken yet.
+    /// The number of bytes in the buffer that were received and not taken yet.
     filled: usize,
     descriptors: VecDeque<OwnedFd>,
 }
@@ -120,7 +123,7 @@ impl WireError {
     pub(super) fn io(error: impl Into<io::Error>) -> Self {
         let error = error.into();
         match error.kind() {
-            // Who is killed with something unread resets.
+            // A peer that is killed with unread data resets the connection.
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Ended,
             _ => Self::Io(error.to_string()),
         }
@@ -135,7 +138,7 @@ impl Payload {
         }
     }
 
-    /// Copies it; `into` is as long as it is.
+    /// Copies the payload. `into` has the same length.
     pub(super) fn copy_to(&self, into: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Inline(bytes) => into.copy_from_slice(bytes),
@@ -144,7 +147,7 @@ impl Payload {
         Ok(())
     }
 
-    /// As bytes of our own, at most `most`.
+    /// Returns the payload as owned bytes, at most `most`.
     pub(super) fn into_bytes(self, most: usize) -> Result<Vec<u8>, WireError> {
         match self {
             Self::Inline(bytes) => Ok(bytes),
@@ -162,7 +165,7 @@ impl Payload {
 }
 
 impl<'a> Carried<'a> {
-    /// `payload`, in the frame or beside it.
+    /// Carries `payload` in the frame or beside it, by its size.
     pub(super) fn of(payload: &'a [&'a [u8]; 1]) -> io::Result<Self> {
         if payload[0].len() <= MAX_INLINE_BYTES {
             Ok(Self::Inline(payload))
@@ -172,7 +175,7 @@ impl<'a> Carried<'a> {
     }
 }
 
-/// Writes a first frame: without an envelope, so that every version can read its beginning.
+/// Writes a first frame: it has no envelope, so that every version can read its beginning.
 pub(super) fn write_raw<T: Serialize>(socket: &KeptSocket, what: &T) -> Result<(), WireError> {
     let bytes = codec::encode(what)?;
     let length = (bytes.len() as u32).to_le_bytes();
@@ -180,7 +183,8 @@ pub(super) fn write_raw<T: Serialize>(socket: &KeptSocket, what: &T) -> Result<(
     send_all(socket, &mut slices, None)
 }
 
-/// Writes a frame, blocking until the other side took it, or at least the kernel. `scratch` is only room.
+/// Writes a frame, and blocks until the other side or the kernel has taken it. `scratch` is only a
+/// buffer.
 pub(super) fn write<T: Serialize>(
     socket: &KeptSocket,
     scratch: &mut Vec<u8>,
@@ -212,7 +216,7 @@ pub(super) fn write<T: Serialize>(
     send_all(socket, &mut slices, descriptor)
 }
 
-/// Something that nobody expects.
+/// Sends a descriptor that the other side does not expect.
 #[cfg(test)]
 pub(super) fn send_descriptor(socket: &KeptSocket, descriptor: BorrowedFd<'_>) {
     let envelope = Envelope {
@@ -231,7 +235,7 @@ fn send_all(
     mut slices: &mut [IoSlice<'_>],
     mut descriptor: Option<BorrowedFd<'_>>,
 ) -> Result<(), WireError> {
-    /// The kernel takes no more at once.
+    /// The kernel takes no more slices in one call.
     const MOST_SLICES: usize = 1024;
     while slices.iter().any(|slice| !slice.is_empty()) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -244,7 +248,7 @@ fn send_all(
         let stream = socket.stream().map_err(WireError::io)?;
         match sendmsg(stream, now, &mut control, SendFlags::NOSIGNAL) {
             Ok(sent) => {
-                // It goes with the first byte.
+                // The descriptor is sent with the first byte.
                 descriptor = None;
                 IoSlice::advance_slices(&mut slices, sent);
             }
@@ -256,7 +260,7 @@ fn send_all(
 }
 
 impl Reader {
-    /// The next frame. `None`: it did not come in time; what came of it is kept.
+    /// Reads the next frame. `None`: it did not arrive in time; a received part is kept.
     pub(super) fn read<T: DeserializeOwned>(
         &mut self,
         socket: &KeptSocket,
@@ -273,7 +277,8 @@ impl Reader {
         }
     }
 
-    /// The next frame as it is, which carries nothing: for the first one, which another version may have written.
+    /// Reads the next frame without decoding it; it has no payload. For the first frame, which
+    /// another version may have written.
     pub(super) fn read_raw(
         &mut self,
         socket: &KeptSocket,
@@ -294,7 +299,7 @@ impl Reader {
         }
     }
 
-    /// The next frame, if the whole of it came.
+    /// Returns the next frame, if it was received completely.
     pub(super) fn take<T: DeserializeOwned>(&mut self) -> Result<Option<Received<T>>, WireError> {
         let Some(bytes) = self.length()? else {
             return Ok(None);
@@ -338,7 +343,7 @@ impl Reader {
         Ok(())
     }
 
-    /// How long the next frame is, if that came.
+    /// Returns the length of the next frame, if that was received.
     fn length(&self) -> Result<Option<usize>, WireError> {
         if self.filled < LENGTH_BYTES {
             return Ok(None);
@@ -351,7 +356,7 @@ impl Reader {
         Ok(Some(bytes))
     }
 
-    /// Receives what there is, blocking until there is something.
+    /// Receives the available bytes, and blocks until there are some.
     pub(super) fn fill(&mut self, socket: &KeptSocket) -> Result<(), WireError> {
         let wanted = self.length()?.map_or(0, |bytes| LENGTH_BYTES + bytes);
         if self.buffer.len() < wanted.max(SMALL_BYTES) {
@@ -372,7 +377,8 @@ impl Reader {
                 self.descriptors.extend(descriptors);
             }
         }
-        // One frame's may wait for the rest of it, and the next one's come with the same bytes.
+        // One descriptor may wait for the rest of its frame, and that of the next frame may arrive
+        // with the same bytes.
         if came.flags.contains(ReturnFlags::CTRUNC) || self.descriptors.len() > 2 {
             return Err(WireError::Descriptors);
         }
@@ -387,7 +393,8 @@ impl Reader {
     }
 }
 
-/// Waits until one of these can be read, or has ended, at most until then; which.
+/// Waits until one of these descriptors is readable or has ended, at most until `until`. Returns
+/// which.
 pub(super) fn wait_for<const N: usize>(
     descriptors: [BorrowedFd<'_>; N],
     until: Option<Instant>,
@@ -395,7 +402,7 @@ pub(super) fn wait_for<const N: usize>(
     let mut polled = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        // A time that can't be said is longer than anybody lives.
+        // A time that cannot be represented is longer than any process lives.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut polled, left.as_ref()) {
             Ok(_) => return Ok(polled.map(|fd| !fd.revents().is_empty())),
@@ -544,7 +551,7 @@ mod tests {
     fn a_socket_that_took_the_number_of_ours_gets_no_frame_and_loses_no_byte() {
         let ((here, _there), (other, its_peer)) = (pair(), pair());
         let number = here.stream().unwrap().as_raw_fd();
-        // SAFETY: takes a number. That `here` relies on it is what is tested.
+        // SAFETY: takes only numbers. The test checks that `here` relies on its number.
         let taken = unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) };
         assert_eq!(taken, number);
         write(&its_peer, &mut Vec::new(), 1, &"theirs", &Carried::None).unwrap();
@@ -554,10 +561,10 @@ mod tests {
         assert!(error.to_string().contains(&number.to_string()), "{error}");
         assert_eq!(read(&other).unwrap().what, "theirs");
         drop(here);
-        // SAFETY: asks for a number's flags: it was not closed.
+        // SAFETY: queries the flags of a number, which is valid for any number.
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         assert!(flags >= 0);
-        // SAFETY: the number is the other socket's second one.
+        // SAFETY: the number is the other socket's second descriptor, which the test owns.
         unsafe { libc::close(number) };
     }
 }

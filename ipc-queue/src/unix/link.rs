@@ -1,8 +1,9 @@
-//! One connection, as the client has it.
+//! The client's side of a connection.
 //!
-//! Several threads may wait at once: a handle for a message, and whoever settles one that it gave earlier. There is no
-//! thread to read for them. Whoever waits first reads, for all; when its own answer came, another one goes on.
-//! What the server does, or does not, ends the connection at most: whoever waits is told so.
+//! Several threads may wait on it at once: a handle for a message, and a thread that settles an
+//! earlier delivery. There is no separate reader thread. The first thread that waits reads for all.
+//! When its own answer has arrived, another thread takes over. A misbehaving server can at most end
+//! the connection; every waiting thread then gets an error.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -23,12 +24,12 @@ use crate::transport::Wait;
 pub(super) struct Link {
     socket: KeptSocket,
     answer_limit: Duration,
-    /// Who connected: a forked child is somebody else, who would read our answers.
-    /// A number would not do: a child may have its parent's, in another PID namespace.
+    /// The process that connected. A forked child is another process, and would read this process's
+    /// answers. A pid is not enough: in another PID namespace, a child may have its parent's.
     process: Generation,
-    /// Room for what is written, and the right to write.
+    /// A buffer for writing, and the right to write.
     scratch: Mutex<Vec<u8>>,
-    /// Whoever has set [`Inbox::is_being_read`] has it.
+    /// Used by the thread that has set [`Inbox::is_being_read`].
     reader: Mutex<Reader>,
     inbox: Mutex<Inbox>,
     came: Condvar,
@@ -37,34 +38,34 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct Inbox {
     last_id: u32,
-    /// What was asked for, and what came of it.
+    /// The open requests by number, with the answers received so far.
     answers: HashMap<u32, VecDeque<Received<Answer>>>,
-    /// How often the bell rang.
+    /// The number of wakes received.
     rings: u32,
-    /// Whether somebody reads.
+    /// Set while a thread reads.
     is_being_read: bool,
-    /// Why nothing more comes.
+    /// The reason why nothing more arrives.
     end: Option<String>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
     /// This process was forked from the one that connected.
     Forked,
-    /// The connection had ended: nothing was asked.
+    /// The connection had ended before: nothing was requested.
     Before(String),
-    /// The connection ended: whether the server did what it was asked is not known.
+    /// The connection ended meanwhile. It is unknown whether the server did what was requested.
     Meanwhile(String),
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug)]
 pub(super) enum NotConnected {
-    /// There is no socket, or nobody behind it.
+    /// There is no socket, or no process listens at it.
     Nobody,
     Refused(Refusal),
-    /// The socket is not of a server of ours.
+    /// The server belongs to another user.
     Stranger {
         uid: u32,
     },
@@ -72,7 +73,7 @@ pub(super) enum NotConnected {
 }
 
 impl Link {
-    /// `answer_limit` is how long the server may take to answer what needs no waiting.
+    /// `answer_limit` is the time for an answer that needs no wait.
     pub(super) fn connect(
         path: &Path,
         answer_limit: Duration,
@@ -102,7 +103,8 @@ impl Link {
         let program = crate::unix::program();
         let hello = Hello { head, program };
         let limit = self.answer_limit;
-        // Who is refused at once is told so before anything is read.
+        // A server that is full refuses before it reads, so a failed write must not hide its
+        // answer.
         let said = frame::write_raw(&self.socket, &hello);
         let reader = self
             .reader
@@ -119,7 +121,7 @@ impl Link {
         }
     }
 
-    /// Whether anything can be asked, as far as is known.
+    /// Returns whether requests can be sent, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         self.process.is_current() && self.inbox().end.is_none()
     }
@@ -128,7 +130,8 @@ impl Link {
         self.process.is_current()
     }
 
-    /// Asks, and waits for the answer: as long as the server waits, and then some.
+    /// Sends a request and waits for the answer: as long as the server may wait, plus the answer
+    /// limit.
     pub(super) fn call(
         &self,
         ask: &Ask,
@@ -141,7 +144,7 @@ impl Link {
         answer
     }
 
-    /// As [`call`](Self::call), for what has several answers; until `last` says so.
+    /// As [`call`](Self::call), for a request with several answers. `last` recognizes the last one.
     pub(super) fn call_for_all(
         &self,
         ask: &Ask,
@@ -160,7 +163,7 @@ impl Link {
         end
     }
 
-    /// Asks for what is not answered.
+    /// Sends a request that has no answer.
     pub(super) fn tell(&self, ask: &Ask) {
         if let Ok(id) = self.ask(ask, &Carried::None) {
             self.inbox().answers.remove(&id);
@@ -185,7 +188,7 @@ impl Link {
         let written = frame::write(&self.socket, &mut scratch, id, ask, carried);
         drop(scratch);
         written.map(|()| id).map_err(|error| {
-            // Half of it may have been written. The server acts on whole frames only.
+            // Half of the frame may have been written. The server acts on whole frames only.
             let why = self.end(self.inbox(), &error);
             Lost::Before(why)
         })
@@ -209,18 +212,20 @@ impl Link {
         }
     }
 
-    /// How often the bell rang so far.
+    /// Returns the number of wakes received so far.
     pub(super) fn rings(&self) -> u32 {
         self.inbox().rings
     }
 
-    /// Waits until the bell rang more often than that, at most until then. `Err`: it rings no more.
+    /// Waits until the number of wakes differs from `heard`, at most until `until`. `Err`: the
+    /// connection has ended.
     pub(super) fn wait_for_ring(&self, heard: u32, until: Instant) -> Result<(), String> {
         let rung = |inbox: &mut Inbox| (inbox.rings != heard).then_some(());
         self.wait_until(Some(until), rung).map(drop)
     }
 
-    /// Waits until `take` gives something. `Ok(None)`: it did not in time. `Err`: nothing more comes.
+    /// Waits until `take` returns something. `Ok(None)`: the time is up. `Err`: nothing more
+    /// arrives.
     fn wait_until<R>(
         &self,
         until: Option<Instant>,
@@ -245,7 +250,7 @@ impl Link {
         }
     }
 
-    /// Somebody else reads.
+    /// Sleeps while another thread reads.
     fn sleep<'l>(
         &self,
         inbox: MutexGuard<'l, Inbox>,
@@ -264,7 +269,7 @@ impl Link {
         }
     }
 
-    /// Reads one frame, for whomever it is.
+    /// Reads one frame, for whichever thread waits for it.
     fn read<'l>(
         &'l self,
         mut inbox: MutexGuard<'l, Inbox>,
@@ -291,7 +296,7 @@ impl Link {
                 return self.inbox();
             }
         }
-        // Those it is for, and somebody to read on.
+        // Wakes the thread that the frame is for, and another one that continues to read.
         self.came.notify_all();
         inbox
     }
@@ -299,7 +304,8 @@ impl Link {
     fn end(&self, mut inbox: MutexGuard<'_, Inbox>, error: &WireError) -> String {
         let why = inbox.end.get_or_insert_with(|| error.to_string()).clone();
         self.came.notify_all();
-        // Whatever comes of what was asked goes back.
+        // The shutdown makes the server take back whatever open requests produce, such as
+        // deliveries.
         if let Ok(socket) = self.socket.stream() {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -318,7 +324,7 @@ impl Inbox {
             Answer::Violation(why) => self.end = Some(format!("the server hung up: {why}")),
             _ => {
                 let asked = self.answers.get_mut(&frame.id);
-                let asked = asked.ok_or(WireError::Unasked("an answer to nothing"))?;
+                let asked = asked.ok_or(WireError::Unasked("an answer without a request"))?;
                 asked.push_back(frame);
             }
         }
@@ -337,7 +343,7 @@ fn not_connected(error: io::Error) -> NotConnected {
     }
 }
 
-/// A socket that somebody else planted would get our messages.
+/// Checks the server's user: a socket of another user would get this user's messages.
 fn check_server(socket: &UnixStream) -> Result<(), NotConnected> {
     let peer = rustix::net::sockopt::socket_peercred(socket);
     let uid = peer.map_err(|error| NotConnected::Wire(WireError::io(error)))?;

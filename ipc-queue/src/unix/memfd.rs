@@ -1,7 +1,8 @@
-//! Large payloads: a file in memory that nobody can change any more, handed over by its descriptor.
+//! Large payloads: memory files that can no longer change, passed as descriptors.
 //!
-//! Whoever gets one believes nothing that was said about it: it must be sealed against writing and shrinking, and be as
-//! large as announced. It is read with `pread`, never mapped, so whatever a peer does ends in an error and not in SIGBUS.
+//! The receiver of a descriptor trusts nothing about it. The file must be sealed against writing
+//! and shrinking, and have the announced size. It is read with `pread`, never mapped, so a
+//! misbehaving peer causes an error, not a SIGBUS.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,18 +14,18 @@ use rustix::io::Errno;
 
 use super::frame::WireError;
 
-/// A payload that can't change.
+/// A payload that cannot change.
 #[derive(Debug)]
 pub(super) struct Sealed {
     file: File,
     bytes: u64,
 }
 
-/// Without these the sender could change the payload, or cut it short, while it is read.
+/// Without these seals the sender could change or truncate the payload while it is read.
 const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::WRITE);
 
 impl Sealed {
-    /// A copy of `payload`.
+    /// Creates a sealed copy of `payload`.
     pub(super) fn copy_of(payload: &[u8]) -> io::Result<Self> {
         let mut file = File::from(create()?);
         file.write_all(payload)?;
@@ -35,10 +36,10 @@ impl Sealed {
         })
     }
 
-    /// What a peer handed over, said to be of so many bytes.
+    /// Accepts a descriptor from a peer, which announced `bytes` bytes.
     pub(super) fn accept(descriptor: OwnedFd, bytes: u64) -> Result<Self, WireError> {
         let file = File::from(descriptor);
-        // Anything but a file in memory has no seals at all.
+        // A file that is not a memory file has no seals.
         let seals = fcntl_get_seals(&file).map_err(|_| WireError::NotSealed)?;
         if !seals.contains(NEEDED) {
             return Err(WireError::NotSealed);
@@ -54,7 +55,7 @@ impl Sealed {
         self.bytes
     }
 
-    /// Reads the whole of it; `into` is as long as it is.
+    /// Reads the whole payload. `into` has the same length.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, 0)
     }
@@ -62,12 +63,12 @@ impl Sealed {
 
 #[cfg(test)]
 impl Sealed {
-    /// A lie.
+    /// Changes the announced size.
     pub(super) fn said_to_have(self, bytes: u64) -> Self {
         Self { bytes, ..self }
     }
 
-    /// One that its sender can still change.
+    /// Creates a payload that its sender can still change.
     pub(super) fn unsealed(payload: &[u8]) -> Self {
         let mut file = File::from(create().unwrap());
         file.write_all(payload).unwrap();
@@ -86,7 +87,7 @@ fn create() -> io::Result<OwnedFd> {
     const NAME: &str = "ipc-payload";
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3.
+        // Kernels before Linux 6.3 do not know the flag.
         Err(Errno::INVAL) => Ok(memfd_create(NAME, flags)?),
         created => Ok(created?),
     }
@@ -108,7 +109,7 @@ mod tests {
         let mut read = vec![0; payload.len()];
         accepted.read(&mut read).unwrap();
         assert!(read == payload);
-        // Whoever has it can't change it.
+        // No holder of the file can change it.
         assert!(sealed.file.write_at(b"x", 0).is_err());
         assert!(sealed.file.set_len(10).is_err());
     }

@@ -1,7 +1,9 @@
-//! The client's handles. Each has a connection of its own, made when it is first used, and again when that has ended.
+//! The client's handles. Each has its own connection, which it opens at its first use, and again if
+//! it has ended.
 //!
-//! What a handle holds ends with its connection: the server gives deliveries back and takes loans away. So a handle that
-//! connects again begins with nothing, and what it held before is lost, which settling says.
+//! The deliveries and loans of a handle end with its connection: the server returns the messages
+//! and frees the places. A handle that reconnects starts without any. Settling an earlier delivery
+//! then reports that its lease is lost.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
 use crate::send_options::SendOptions;
 use crate::transport::{ReceivePort, SendPort, Settle, Wait};
 
-/// What is common to both.
+/// The part that senders and receivers share.
 #[derive(Debug)]
 struct Port {
     client: Arc<Client>,
@@ -38,7 +40,7 @@ pub(super) struct UnixSender(Port);
 #[derive(Debug)]
 pub(super) struct UnixReceiver(Port);
 
-/// The right to fill one place, over the connection that it was lent by.
+/// The right to fill one place, over the connection that lent it.
 #[derive(Debug)]
 struct UnixPlace {
     client: Arc<Client>,
@@ -46,14 +48,14 @@ struct UnixPlace {
     loan: u64,
 }
 
-/// The right to settle one delivery, over the connection that it came by.
+/// The right to settle one delivery, over the connection that brought it.
 struct UnixHeld {
     client: Arc<Client>,
     link: Arc<Link>,
     ticket: u64,
 }
 
-/// So many messages travel in one frame at most.
+/// The maximum number of messages in one frame.
 const MOST_IN_FRAME: usize = 1024;
 
 impl Port {
@@ -65,7 +67,7 @@ impl Port {
         }
     }
 
-    /// The connection, made anew if it has ended.
+    /// Returns the connection, and connects again if it has ended.
     fn link(&self) -> Result<Arc<Link>, Trouble> {
         if let Some(link) = &*self.link.borrow() {
             if !link.is_ours() {
@@ -81,7 +83,8 @@ impl Port {
         Ok(link)
     }
 
-    /// Asks, over a new connection if the old one had ended; over which it was.
+    /// Calls `ask` on the connection, or on a new one if the old one has ended. Also returns the
+    /// connection used.
     fn with_link<R>(
         &self,
         mut ask: impl FnMut(&Arc<Link>) -> Result<R, Lost>,
@@ -131,7 +134,7 @@ impl UnixSender {
         }
     }
 
-    /// Before a copy of it is made.
+    /// Checks the size before the payload is copied.
     fn check_size(&self, bytes: usize) -> Result<(), SendFailure> {
         let most = self.0.client.most_bytes();
         if bytes > most {
@@ -140,7 +143,7 @@ impl UnixSender {
         Ok(())
     }
 
-    /// How many of these fit into one frame.
+    /// Returns the number of leading payloads that fit into one frame.
     fn fitting(payloads: &[&[u8]]) -> usize {
         let mut bytes = 0;
         let fits = |payload: &&&[u8]| {
@@ -150,7 +153,7 @@ impl UnixSender {
         payloads.iter().take(MOST_IN_FRAME).take_while(fits).count()
     }
 
-    /// Sends what fits into one frame; how many were sent.
+    /// Sends the payloads that fit into one frame, and returns the number that was sent.
     fn send_some(
         &self,
         payloads: &[&[u8]],
@@ -252,7 +255,7 @@ impl UnixReceiver {
         Self(Port::new(client, || Ask::BecomeReceiver))
     }
 
-    /// Receives up to `most`, through all frames that the answer has.
+    /// Receives at most `most` messages, from all frames of the answer.
     fn receive(
         &self,
         most: usize,
@@ -312,12 +315,12 @@ impl UnixReceiver {
     }
 }
 
-/// The payloads that lie one after the other.
+/// Splits `bytes` into the consecutive payloads of `list`.
 fn split(mut bytes: Vec<u8>, list: &[Delivered]) -> Result<Vec<Vec<u8>>, WireError> {
     let lengths = || list.iter().map(|delivered| delivered.bytes as usize);
     if lengths().sum::<usize>() != bytes.len() {
         return Err(WireError::Unasked(
-            "payloads of another length than was said",
+            "payloads of another length than announced",
         ));
     }
     if list.len() == 1 {
@@ -371,7 +374,8 @@ impl PublishOnce for UnixPlace {
     }
 
     fn abandon(&self) {
-        // Answered, so that the place is free when this returns. If the connection has ended, it is.
+        // Waits for the answer, so that the place is free on return. If the connection has ended,
+        // it is free already.
         let ask = Ask::Abandon { loan: self.loan };
         let _ = self.link.call(&ask, &Carried::None, Wait::No);
     }
@@ -409,7 +413,7 @@ impl UnixHeld {
             // The lease ended with the connection.
             Err(Lost::Before(_)) => Err(SettleFailure::LeaseLost),
             Err(Lost::Meanwhile(why)) => Err(Unavailable::transport(format!(
-                "whether the message was settled is not known: {why}"
+                "it is unknown whether the message was settled: {why}"
             ))
             .into()),
         }

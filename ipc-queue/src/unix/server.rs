@@ -1,8 +1,9 @@
-//! The server: a socket, those who are connected, and the queue that they use.
+//! The server: a socket, its connections, and the queue that they use.
 //!
-//! One thread accepts; each connection has a thread of its own (`connection.rs`). None of them waits for a client but its
-//! own, and nothing is kept for a client that does not read: its thread waits with it. Clients may die at any point; so may
-//! the server, whose socket's file is then left behind, and replaced by the next one to serve there.
+//! One thread accepts, and each connection has its own thread (`connection.rs`). Each thread waits
+//! only for its own client. Nothing is buffered for a client that does not read: its thread waits
+//! with it. Clients may die at any point, and so may the server. Its socket's file is then left
+//! behind, and the next server at that path replaces it.
 
 mod bind;
 mod connection;
@@ -38,7 +39,7 @@ use bind::Place;
 use connection::Connection;
 use holders::Holders;
 
-/// Serves a queue at a socket, until dropped.
+/// Serves a queue at a socket, until it is dropped.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -62,7 +63,7 @@ pub struct UnixServer {
     accepting: Option<JoinHandle<()>>,
 }
 
-/// How to serve a queue.
+/// The options of a server.
 #[derive(Debug)]
 #[must_use]
 pub struct UnixServerOptions {
@@ -72,7 +73,7 @@ pub struct UnixServerOptions {
     remover: Option<Remover>,
 }
 
-/// What the clients are told of the payloads.
+/// The payload name that is sent to clients.
 #[derive(Debug)]
 enum Declared {
     AsTheQueueSays,
@@ -81,19 +82,19 @@ enum Declared {
 
 type RemoveQueue = dyn Fn() -> Result<bool, ControlError> + Send + Sync;
 
-/// Removes the queue that is served.
+/// The callback that removes the served queue.
 struct Remover(Box<RemoveQueue>);
 
-/// Why a queue is not served.
+/// The reason why a queue is not served.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The path can't be a socket's.
-    #[error("{path:?} can't be the path of a socket: {reason}")]
+    /// The path cannot be a socket's path.
+    #[error("invalid socket path {path:?}: {reason}")]
     Path {
         /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The folder is not safe to serve in.
@@ -101,32 +102,32 @@ pub enum ServeError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// There is a server at that path, and it lives.
-    #[error("somebody serves at {path:?} already: end that server, or choose another path")]
+    /// A server is already running at that path.
+    #[error("another server is running at {path:?}: end it, or choose another path")]
     InUse {
         /// The path.
         path: PathBuf,
     },
-    /// There is something else at that path.
-    #[error("{path:?} exists and is no socket: remove it, or choose another path")]
+    /// A file that is not a socket is at that path.
+    #[error("{path:?} exists and is not a socket: remove it, or choose another path")]
     NoSocket {
         /// The path.
         path: PathBuf,
     },
-    /// The system refuses.
-    #[error("serving at {path:?}: {source}")]
+    /// The operating system refuses.
+    #[error("cannot serve at {path:?}: {source}")]
     System {
         /// The path.
         path: PathBuf,
-        /// What it says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What all threads of a server share.
+/// The state that all threads of a server share.
 #[derive(Debug)]
 struct Shared {
     queue: Arc<dyn Transport>,
@@ -134,11 +135,11 @@ struct Shared {
     max_connections: usize,
     handshake_limit: Duration,
     remover: Option<Remover>,
-    /// The socket's file; `None` when it is gone.
+    /// The socket's file; `None` once it is removed.
     place: Mutex<Option<Place>>,
     connections: Mutex<Connections>,
     holders: Holders,
-    /// Wakes the thread that accepts.
+    /// Wakes the accepting thread.
     stop: Arc<Ringer>,
     stopping: AtomicBool,
     removed: AtomicBool,
@@ -157,23 +158,23 @@ struct Open {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a connection's thread needs, generously.
+/// The stack of a connection's thread; generous.
 const STACK_BYTES: usize = 512 * 1024;
-/// How long a connection may take for its last answer when the server ends.
+/// The time for a connection's last answer when the server ends.
 const GRACE: Duration = Duration::from_millis(200);
-/// How long to let be when no connection can be accepted, for want of descriptors.
+/// The pause if no connection can be accepted, because no descriptor is free.
 const BREATH: Duration = Duration::from_millis(50);
 
 impl UnixServer {
     /// Serves `queue` at `path`, to processes of the same user.
     ///
     /// # Errors
-    /// [`ServeError`]: each thing that can be wrong with the path has its own variant.
+    /// [`ServeError`], with one variant for each problem of the path.
     pub fn bind(path: impl AsRef<Path>, queue: Arc<dyn Transport>) -> Result<Self, ServeError> {
         Self::options().bind(path, queue)
     }
 
-    /// How to serve it.
+    /// Returns the default options.
     pub fn options() -> UnixServerOptions {
         UnixServerOptions {
             max_connections: 512,
@@ -183,13 +184,13 @@ impl UnixServer {
         }
     }
 
-    /// How many connections there are; each handle that clients use is one, and each client has one more.
+    /// Returns the number of connections: one for each handle in use, and one more for each client.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections().open.len()
     }
 
-    /// Whether a client had the queue removed.
+    /// Returns whether a client has removed the queue.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.shared.is_removed()
@@ -197,26 +198,26 @@ impl UnixServer {
 }
 
 impl UnixServerOptions {
-    /// How many connections there may be at once; more are refused. Each has a thread. Default 512.
+    /// Sets the maximum number of connections. More are refused; each has a thread. Default 512.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// How long a client may take to say who it is. Default 5 s.
+    /// Sets the time for a client to introduce itself. Default 5 s.
     pub fn handshake_limit(mut self, time: Duration) -> Self {
         self.handshake_limit = time;
         self
     }
 
-    /// Lets clients open the queue whatever they take its payloads for. They are not told the encoding
-    /// either: typed clients choose it by `QueueOptions::encoding`, or use the default.
+    /// Lets clients open the queue with any payload type. They do not learn the encoding either:
+    /// typed clients set it with `QueueOptions::encoding`, or use the default.
     pub fn any_payload(mut self) -> Self {
         self.payload = Declared::Any;
         self
     }
 
-    /// Lets clients remove the queue, which this does. Default: they can't.
+    /// Lets clients remove the queue, by calling `remove`. Default: they cannot.
     pub fn removable(
         mut self,
         remove: impl Fn() -> Result<bool, ControlError> + Send + Sync + 'static,
@@ -275,7 +276,7 @@ impl UnixServerOptions {
             .capabilities()
             .with(Semantic::ZeroCopy, Support::Unsupported)
             .with(Semantic::Snapshot, Support::Unsupported)
-            // The kernel closes the connections of the dead.
+            // The kernel closes the connections of dead clients.
             .natively([Semantic::DeathNoticed, Semantic::Batches]);
         Welcome {
             protocol: PROTOCOL,
@@ -287,7 +288,8 @@ impl UnixServerOptions {
     }
 }
 
-/// Removes the socket's file, lets each connection answer what it is at, ends them, and waits for their threads.
+/// Removes the socket's file, lets each connection finish its present request, ends the
+/// connections, and waits for their threads.
 impl Drop for UnixServer {
     fn drop(&mut self) {
         let shared = &*self.shared;
@@ -315,7 +317,7 @@ impl Drop for UnixServer {
         while open.values().any(is_running) && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
-        // Who does not read is not waited for.
+        // A client that does not read is not waited for.
         end(Shutdown::Both);
         for thread in open.into_values().filter_map(|open| open.thread) {
             let _ = thread.join();
@@ -329,7 +331,7 @@ impl Shared {
         connections.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the socket's file, unless it is another server's by now.
+    /// Removes the socket's file, unless another server has replaced it.
     fn leave_place(&self) {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         drop(place.take());
@@ -339,7 +341,7 @@ impl Shared {
         self.removed.load(Ordering::SeqCst)
     }
 
-    /// Has the queue removed, for a client.
+    /// Removes the queue for a client.
     fn remove(&self) -> Result<bool, ControlFailed> {
         let Some(Remover(remove)) = &self.remover else {
             return Err(ControlFailed::Refused {
@@ -351,7 +353,7 @@ impl Shared {
         };
         let removed = remove()?;
         self.removed.store(true, Ordering::SeqCst);
-        // Nobody else finds it here; who is connected is told that it was removed.
+        // No other client finds the queue here. Connected clients learn that it was removed.
         self.leave_place();
         Ok(removed)
     }
@@ -365,7 +367,8 @@ impl Shared {
             let accepted = ready.and_then(|_| listener.accept());
             match accepted {
                 Ok((socket, _)) => self.admit(socket),
-                // The client gave up, or there is no descriptor left: then others may end meanwhile.
+                // The client gave up, or no descriptor is free. In the second case another
+                // connection may end during the pause.
                 Err(_) => {
                     let _ = frame::wait_for([self.stop.as_fd()], Some(Instant::now() + BREATH));
                 }
@@ -373,14 +376,14 @@ impl Shared {
         }
     }
 
-    /// Starts a thread for a connection, if it is one that we serve.
+    /// Starts a thread for a connection, if it is accepted.
     fn admit(self: &Arc<Self>, socket: UnixStream) {
         let Ok(socket) = KeptSocket::new(socket) else {
             return;
         };
         let socket = Arc::new(socket);
         if let Err(refusal) = self.try_admit(&socket) {
-            // It fits into a new connection's buffer: this does not wait for anybody.
+            // The answer fits into the empty buffer of a new connection, so this does not block.
             let _ = refuse(&socket, refusal);
         }
     }
@@ -400,14 +403,14 @@ impl Shared {
             .name(format!("ipc-serve-{pid}"))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                // Also when a panic ends it.
+                // Also unregisters if a panic ends the thread.
                 let _registered = Registered(&shared, number);
                 Connection::new(&shared, &socket, pid, number).run();
             });
         let mut connections = self.connections();
         match started {
             Ok(thread) => {
-                // It may have ended already.
+                // The connection may have ended already.
                 if let Some(open) = connections.open.get_mut(&number) {
                     open.thread = Some(thread);
                 }
@@ -435,7 +438,7 @@ impl Shared {
     }
 }
 
-/// Stands for a connection's thread among those that run.
+/// Registers a connection's thread until it is dropped.
 struct Registered<'s>(&'s Shared, u64);
 
 impl Drop for Registered<'_> {

@@ -1,8 +1,9 @@
-//! What is said over the socket, by whom.
+//! The protocol on the socket.
 //!
-//! A connection begins with the client's [`Hello`] and the server's [`Greeting`]. Then the client asks and the server
-//! answers, under the request's number. What a connection is for its first requests decide: one that has become a
-//! sender, a receiver or a bell stays one, and then stands for one handle of the client.
+//! A connection begins with the client's [`Hello`] and the server's [`Greeting`]. Then the client
+//! sends requests, and the server answers each under its number. The first requests decide the role
+//! of a connection: it may become a sender, a receiver or a bell. It keeps that role, and stands
+//! for one handle of the client.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -18,33 +19,33 @@ use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 use crate::transport::{Holding, OwnedSettle, Wait};
 
-/// Changes with everything that is said here.
+/// The protocol version. It changes with every change of the messages below.
 pub(super) const PROTOCOL: u16 = 4;
 pub(super) const MAGIC: [u8; 4] = *b"ipcq";
 
-/// What every version's `Hello` begins with.
+/// The beginning of every version's `Hello`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) magic: [u8; 4],
     pub(super) protocol: u16,
 }
 
-/// What a client says first.
+/// The first message of a client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) head: Head,
-    /// What it calls itself.
+    /// The name of the client's program.
     pub(super) program: String,
 }
 
-/// What the server answers.
+/// The server's answer to a `Hello`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Greeting {
     Welcome(Box<Welcome>),
     Refused(Refusal),
 }
 
-/// What is served.
+/// The description of the served queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Welcome {
     pub(super) protocol: u16,
@@ -52,11 +53,11 @@ pub(super) struct Welcome {
     pub(super) id: u64,
     pub(super) settings: QueueSettings,
     pub(super) capabilities: Capabilities,
-    /// What its payloads are; `None`: anything.
+    /// The name of its payloads; `None`: any are accepted.
     pub(super) payload: Option<String>,
 }
 
-/// Why a client is not served.
+/// The reason why a client is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Refusal {
     NotOurs,
@@ -70,26 +71,29 @@ pub(super) enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotOurs => f.write_str("what was said first is not this protocol"),
+            Self::NotOurs => f.write_str("the first message is not of this protocol"),
             Self::Protocol { server } => write!(
                 f,
-                "the server speaks version {server} of the protocol, this program {PROTOCOL}: use the same version of ipc-queue for both"
+                "the server uses version {server} of the protocol, this program version \
+                 {PROTOCOL}: use the same version of ipc-queue for both"
             ),
             Self::Stranger { uid } => write!(
                 f,
-                "user {uid} is not the server's: only processes of the same user, and the superuser's, are served"
+                "user {uid} is not the server's: only processes of the same user, and the \
+                 superuser's, are served"
             ),
             Self::TooMany { most } => write!(
                 f,
-                "the server has {most} connections, which is its most: close some, or serve with a larger max_connections"
+                "the server has reached its limit of {most} connections: close some, or serve \
+                 with a larger max_connections"
             ),
-            Self::Slow => f.write_str("nothing was said in time"),
-            Self::NoThread => f.write_str("the server can't start another thread"),
+            Self::Slow => f.write_str("the client did not introduce itself in time"),
+            Self::NoThread => f.write_str("the server cannot start another thread"),
         }
     }
 }
 
-/// How long the server is to wait.
+/// The time that the server should wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Patience {
     None,
@@ -117,17 +121,17 @@ impl From<Patience> for Wait {
     }
 }
 
-/// Which of a queue's doors: see [`bell`](crate::bell).
+/// The side of a queue: receivers or senders. See [`bell`](crate::bell).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Side {
     Items = 0,
     Room = 1,
 }
 
-/// What a client asks for.
+/// A request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
-    // Of any connection that has not become anything.
+    // For connections without a role.
     Stats,
     IsClosed,
     IsPaused,
@@ -147,19 +151,19 @@ pub(super) enum Ask {
     },
     Forget(Key),
     Remove,
-    /// Whether the queue was removed.
+    /// Asks whether the queue was removed.
     IsRemoved,
     BecomeSender,
     BecomeReceiver,
     BecomeBell(Side),
 
-    // Of a sender.
-    /// With a payload.
+    // For senders.
+    /// Has a payload.
     Send {
         options: SendOptions,
         patience: Patience,
     },
-    /// With all payloads, one after the other.
+    /// Has all payloads, one after the other.
     SendBatch {
         kind: Kind,
         patience: Patience,
@@ -170,16 +174,16 @@ pub(super) enum Ask {
         options: SendOptions,
         patience: Patience,
     },
-    /// With a payload.
+    /// Has a payload.
     Publish {
         loan: u64,
     },
-    /// Not answered.
+    /// Has no answer.
     Abandon {
         loan: u64,
     },
 
-    // Of a receiver.
+    // For receivers.
     Receive {
         most: u32,
         patience: Patience,
@@ -193,28 +197,28 @@ pub(super) enum Ask {
         by: Duration,
     },
 
-    // Of a bell.
-    /// Rings at the next notification, once.
+    // For bells.
+    /// Requests one wake at the next notification.
     Arm,
-    /// Wakes somebody else. Not answered.
+    /// Wakes another sleeper of the queue. Has no answer.
     PassOn,
 }
 
-/// What the server says.
+/// A message from the server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
     Stats(Result<Box<QueueStats>, ControlFailed>),
     Purged(Result<u64, ControlFailed>),
     Controlled(Result<(), ControlFailed>),
-    /// Of a question with two answers.
+    /// The answer to a yes-or-no question.
     Flag(Result<bool, ControlFailed>),
     Drained(Result<(), DrainFailed>),
-    /// Some of them, then more.
+    /// A part of the list; more follow.
     Holdings(Vec<Holding>),
-    /// One of them, with its payload; then more.
+    /// One dead letter, with its payload; more follow.
     Letter(DeadLetter),
-    /// There are no more, or no more can be had.
+    /// The end of a list, or the reason why it is incomplete.
     Last(Result<(), ControlFailed>),
     Sent(Result<MessageId, SendFailed>),
     SentBatch {
@@ -222,21 +226,21 @@ pub(super) enum Answer {
         failure: Option<SendFailed>,
     },
     Lent(Result<u64, SendFailed>),
-    /// With their payloads, one after the other.
+    /// Has the payloads, one after the other.
     Deliveries {
         list: Vec<Delivered>,
-        /// Whether more follow under the same number.
+        /// Set if more follow under the same number.
         more: bool,
     },
     Nothing(RecvFailed),
     Settled(Result<(), SettleFailed>),
-    /// It is time to look. Answers nothing.
+    /// A wake. Not an answer.
     Ring,
-    /// Why the connection is closed now. Answers nothing.
+    /// The reason why the server now closes the connection. Not an answer.
     Violation(String),
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Delivered {
     pub(super) ticket: u64,

@@ -1,7 +1,8 @@
-//! The image of a queue that may be damaged, and everything that one does with a queue.
+//! The image of a queue that may be damaged, and all uses of a queue.
 //!
-//! The tests here and the fuzz target `image` drive queues by this one file; they differ in who thinks of the damage.
-//! Whatever that is, nothing here may panic, hang, or touch memory outside.
+//! The tests here and the fuzz target `image` use queues through this file; they differ in the
+//! source of the damage. Whatever the damage is, nothing here may panic, hang, or access memory
+//! outside the mapping.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -24,9 +25,9 @@ use ipc_queue::{
 use ipc_shm::Namespace;
 
 pub const CAPACITY: u32 = 8;
-/// Where the header's checksum is, which covers what is before it.
+/// The offset of the header's checksum, which covers the bytes before it.
 pub const CHECKSUM: usize = 240;
-/// Where words begin that change while the queue is used.
+/// The offset of the words that change while the queue is used.
 pub const FLAGS: usize = 256;
 
 /// A queue with ready, delayed and dead messages, inline and in chunks, and one redelivered.
@@ -36,12 +37,12 @@ pub struct Image {
     pub bytes: Vec<u8>,
 }
 
-/// What came of using an image.
+/// The result of using an image.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Use {
-    /// It was not opened: the error.
+    /// It was not opened. The error.
     Refused(String),
-    /// Messages received, messages that then could be sent, dead letters.
+    /// The number of messages received, of messages that could then be sent, and of dead letters.
     Worked {
         received: usize,
         sent: usize,
@@ -49,11 +50,11 @@ pub enum Use {
     },
 }
 
-/// What the queue of an image has.
+/// The features of the queue of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum With {
     Messages,
-    /// Also priorities and keys, and messages that have them.
+    /// With priorities and keys, and messages that use them.
     Everything,
 }
 
@@ -92,7 +93,7 @@ fn path(namespace: &Namespace) -> PathBuf {
     namespace.path().join("q.queue")
 }
 
-/// Makes the checksum of a changed header right again.
+/// Updates the checksum of a changed header.
 pub fn seal(bytes: &mut [u8]) {
     if let Some((header, rest)) = bytes.split_at_mut_checked(CHECKSUM)
         && let Some(checksum) = rest.get_mut(..8)
@@ -152,8 +153,8 @@ impl Image {
         }
     }
 
-    /// What using a file of these bytes comes to, if `meanwhile` changes it further before every step, and says how
-    /// to settle what may have been received in it.
+    /// Uses a file with these bytes, and returns the result. `meanwhile` changes the file further
+    /// before every step, and chooses how a received message is settled.
     pub fn used(&self, bytes: &[u8], mut meanwhile: impl FnMut(&File) -> Settle<'static>) -> Use {
         let path = path(&self.namespace);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -171,14 +172,15 @@ impl Image {
             }
             Err(error) => Use::Refused(error.to_string()),
         };
-        // Damaged or not, it can be removed. One that says that it is being removed is so already.
+        // Damaged or not, the queue can be removed. If it is marked as being removed, it is removed
+        // already.
         ShmQueue::remove(&self.namespace, &name()).unwrap();
         assert!(!path.exists());
         used
     }
 }
 
-/// One of each priority, with a key, and wanted for a while.
+/// Sends a message of each priority, with a key and an expiry time.
 fn send_with_everything(sender: &dyn SendPort) -> Result<(), SendPortError> {
     for (number, priority) in (0_u8..).zip(Priority::ALL) {
         let options = SendOptions::new().priority(priority).key([number]);
@@ -191,11 +193,11 @@ fn send_with_everything(sender: &dyn SendPort) -> Result<(), SendPortError> {
 }
 
 impl Image {
-    /// Everything that one sees of it who only looks.
+    /// Inspects everything that can be seen without attaching.
     fn look_at_it(&self, meanwhile: &mut impl FnMut() -> Settle<'static>) {
         meanwhile();
         let Ok(inspector) = Inspector::open(&self.namespace, &name()) else {
-            return; // Changed since it was opened.
+            return; // It changed since it was opened.
         };
         meanwhile();
         let settings = inspector.settings();
@@ -217,7 +219,7 @@ fn is_end(cause: &Unavailable) -> bool {
     matches!(cause, Removed | Deleted | Truncated)
 }
 
-/// Everything one does with a queue; every loop is bounded by more than the queue can hold.
+/// Uses everything that a queue offers. Every loop is bounded by more than the queue can hold.
 fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> Use {
     const BOUND: usize = 4 * CAPACITY as usize;
     let bytes = ByteQueue::over(Arc::new(queue.clone()));
@@ -231,7 +233,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
         match receiver.try_recv() {
             Ok(delivery) => {
                 meanwhile();
-                // Reads every byte, wherever it claims to be.
+                // Reads every byte of the payload, wherever it claims to be.
                 let sum: u64 = delivery.payload().iter().map(|byte| u64::from(*byte)).sum();
                 assert!(sum <= 255 * most as u64, "more than the largest payload");
                 received += 1;
@@ -297,7 +299,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
                     failure: SendFailure::Damaged { reason },
                     ..
                 })) => assert!(!reason.is_empty()),
-                Err(_) => {} // It has neither, or the key is known, in use, or has no slot.
+                Err(_) => {} // No such feature, or the key is known, in use, or has no slot.
             }
         }
     }
@@ -305,7 +307,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     let _ = queue.close();
     meanwhile();
     let _ = (queue.stats(), queue.holdings());
-    // May time out if a damaged cell looks as if a message were still on its way.
+    // May time out if a damaged cell looks as if a message were still being written.
     let _ = receiver.recv_timeout(Duration::ZERO);
     Use::Worked {
         received,
@@ -314,7 +316,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     }
 }
 
-/// A panic in the thread that watches peers fails no test: so it ends the process.
+/// A panic in the watcher thread fails no test, so it ends the process.
 fn watch_the_watcher() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,7 +1,8 @@
 //! Damaged segments: an error or a bounded loss, never a panic, a hang or a stray access.
 //!
-//! An image of a small queue with messages in every state is changed in one place, put where a queue of
-//! that name belongs, and used as any queue: opened, looked at, received from, settled, sent to, closed, drained.
+//! An image of a small queue with messages in every state is changed in one place and becomes the
+//! file of a queue. Then it is used like any queue: opened, inspected, received from, settled, sent
+//! to, closed, drained.
 
 mod image;
 
@@ -16,7 +17,7 @@ use image::{CAPACITY, CHECKSUM, FLAGS, Image, Use, With, seal};
 const PAGE: usize = 4096;
 
 impl Image {
-    /// What using the image with a change comes to.
+    /// Uses the image with a change, and returns the result.
     fn used_with(&self, change: impl FnOnce(&mut Vec<u8>)) -> Use {
         let mut bytes = self.bytes.clone();
         change(&mut bytes);
@@ -36,7 +37,7 @@ fn an_unchanged_image_is_a_working_queue() {
         panic!("{used:?}");
     };
     assert_eq!((received, dead), (4, 1));
-    // One place is the delayed message's, one the requeued dead letter's.
+    // The delayed message and the requeued dead letter each take a place.
     assert_eq!(sent, CAPACITY as usize - 2);
 }
 
@@ -57,7 +58,7 @@ fn any_flipped_bit_of_the_queue_loses_a_bounded_number_of_messages() {
     let image = Image::new();
     for bit in 8 * PAGE..8 * image.bytes.len() {
         let at = bit / 8;
-        // Chunk payloads: a thousand bytes alike.
+        // Chunk payloads: a thousand equal bytes.
         if image.bytes[at] == 0x5a && bit % 97 != 0 {
             continue;
         }
@@ -138,7 +139,7 @@ fn words_that_change_while_the_queue_is_used_do_no_harm() {
                     0 => 0,
                     1 => u64::MAX,
                     2 => random.u64(..),
-                    // Some other word of it: likely one that means something.
+                    // Another word of the image, which probably has a meaning.
                     _ => {
                         let other = random.usize(FLAGS / 8..PAGE / 4) * 8;
                         u64::from_le_bytes(image.bytes[other..other + 8].try_into().unwrap())

@@ -1,6 +1,7 @@
-//! A message as a file: its content is the payload, and all that changes about it is in its name.
+//! A message as a file: its content is the payload, and everything that changes is in its name.
 //!
-//! So each change of a message is one `rename`: whoever is killed leaves it as it was before, or as it is after.
+//! So each change of a message is one `rename`: a kill leaves the message either as it was before
+//! or as it is after.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,30 +9,30 @@ use ipc_proto::codec;
 use ipc_queue::{DeadReason, Kind, MessageId, SenderId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// What a message is doing.
+/// The state of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// A sender has its place on loan.
+    /// A place that is lent to a sender.
     Writing,
     Ready,
-    /// A receiver holds it.
+    /// Held by a receiver.
     Leased,
-    /// Not before its time.
+    /// Waiting for the end of its delay.
     Delayed,
     Dead(DeadReason),
 }
 
-/// What a file's name says.
+/// The contents of a file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub state: State,
-    /// When its lease or its delay ends, in nanoseconds of the epoch; 0: never.
+    /// The end of its lease or its delay, in nanoseconds of the epoch; 0: never.
     pub due: u64,
-    /// Its place among the others.
+    /// Its position among the others.
     pub order: u64,
-    /// Names one loan, or one delivery, of it.
+    /// Identifies one loan, or one delivery, of the message.
     pub token: u64,
-    /// Which handle has that.
+    /// The handle that has it.
     pub holder: u64,
     pub attempt: u8,
     pub deliveries: u32,
@@ -46,7 +47,7 @@ pub struct Entry {
 const PREFIX: &str = "message-";
 
 impl Entry {
-    /// A place on loan to that handle.
+    /// Creates the entry of a place that is lent to this handle.
     pub fn on_loan(kind: Kind, holder: u64) -> Self {
         Self {
             state: State::Writing,
@@ -65,14 +66,14 @@ impl Entry {
         }
     }
 
-    /// The file's name.
+    /// Returns the file's name.
     pub fn name(&self) -> String {
         let bytes = codec::encode(self).expect("numbers have an encoding");
         let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
         format!("{PREFIX}{}", digits.collect::<String>())
     }
 
-    /// What a name says; `None`: it is no message's.
+    /// Parses a name; `None`: it is not the name of a message.
     pub fn of(name: &str) -> Option<Self> {
         let digits = name.strip_prefix(PREFIX)?;
         let bytes = (0..digits.len()).step_by(2);
@@ -83,12 +84,12 @@ impl Entry {
     }
 }
 
-/// The time of day: it must mean the same to all processes, and after a reboot.
+/// Returns the time of day, which has the same meaning for all processes, and after a reboot.
 pub fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
-/// The time so long from now; never, if that is beyond what the clock can say.
+/// Returns the time `delay` from now; the latest possible if that is out of range.
 pub fn after(delay: Duration) -> u64 {
     let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
     now().as_nanos().saturating_add(delay)

@@ -1,13 +1,15 @@
-//! What is in a queue's folder: a file for each message, and these:
+//! The contents of a queue's folder: a file for each message, and these:
 //!
-//! - `settings`: what the queue was created with. It is written before the folder has its name, and never again.
+//! - `settings`: the settings of the queue. Written before the folder has its name, then never
+//!   again.
 //! - `counts`: the counters. A crash may cost the last change of one.
-//! - `gate`: whoever wants the lock waits here, so that the one who comes next is not the one who was quickest again.
-//! - `lock`: whoever has the kernel's lock on it may change what is here. The kernel takes it from the dead; who is
-//!   stopped while holding it stops the others. Nobody holds it while waiting for anything.
+//! - `gate`: a process that wants the lock waits here, so that the fastest one does not always win.
+//! - `lock`: the holder of the kernel's lock on it may change the contents. The kernel releases it
+//!   when the holder dies. A holder that is stopped stops all others. No process holds it while it
+//!   waits.
 //!
-//! Beside them lies a file for each handle, `holder-…`, whose lock the handle has for as long as it, or a delivery of it,
-//! exists. So a death shows, to whoever looks: the lock can be had.
+//! Each handle also has a file, `holder-…`. The handle holds the kernel's lock on it for as long as
+//! it, or a delivery of it, exists. So a death is visible: the lock can be taken.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,13 +30,13 @@ use crate::entry::{Entry, State, after, now};
 pub struct Folder {
     pub path: PathBuf,
     pub about: About,
-    /// The kernel tells openings apart by it, and the mutex an opening's threads.
+    /// The kernel distinguishes openings by this file, and the mutex the threads of an opening.
     lock: Mutex<File>,
     gate: File,
     counts: File,
 }
 
-/// What never changes.
+/// The parts that never change.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct About {
     pub id: u64,
@@ -42,19 +44,19 @@ pub struct About {
     pub settings: QueueSettings,
 }
 
-/// The folder, locked: all that is in it, now.
+/// The folder while it is locked, with its present contents.
 #[derive(Debug)]
 pub struct Contents<'f> {
     folder: &'f Folder,
     lock: MutexGuard<'f, File>,
-    /// In their order.
+    /// In order.
     pub entries: Vec<Entry>,
     pub counts: QueueStats,
-    /// Whose handles there are, or were when they were killed.
+    /// The handles that exist, or existed when they were killed.
     holders: Vec<u64>,
 }
 
-/// The file of one handle, whose lock says that it lives.
+/// The file of one handle. Its lock shows that the handle lives.
 #[derive(Debug)]
 pub struct Presence {
     pub id: u64,
@@ -68,7 +70,7 @@ impl Drop for Presence {
     }
 }
 
-/// A queue that is not there any more.
+/// The reason why a queue cannot be used.
 #[derive(Debug)]
 pub enum Trouble {
     Removed,
@@ -82,7 +84,7 @@ impl From<io::Error> for Trouble {
 }
 
 impl Folder {
-    /// Opens or creates it.
+    /// Opens or creates the queue.
     pub fn open(path: &Path, request: &OpenRequest) -> Result<Self, QueueError> {
         let name = path.display().to_string();
         loop {
@@ -93,7 +95,7 @@ impl Folder {
                 (None, OpenMode::Open) => return Err(QueueError::NotFound { name }),
                 (None, _) => {}
             }
-            // Somebody else may be quicker: then the next look finds theirs.
+            // If another process is faster, the next `find` returns its folder.
             let created = Self::create(path, request).map_err(|error| trouble(path, &error))?;
             if let (true, Ok(Some(folder))) = (created, Self::find(path)) {
                 return Ok(folder);
@@ -126,7 +128,8 @@ impl Folder {
         Ok(self)
     }
 
-    /// Under another name first: nobody sees half a queue. `false`: there is one already.
+    /// Creates the folder under another name first, so that no process sees half a queue. `false`:
+    /// there is one already.
     fn create(path: &Path, request: &OpenRequest) -> io::Result<bool> {
         let about = About {
             id: fastrand::u64(1..),
@@ -148,7 +151,7 @@ impl Folder {
         }
     }
 
-    /// `false`: there was none.
+    /// Removes the queue. `false`: there was none.
     pub fn remove(path: &Path) -> io::Result<bool> {
         let Some(folder) = Self::find(path)? else {
             return Ok(false);
@@ -163,7 +166,7 @@ impl Folder {
         Ok(true)
     }
 
-    /// Locks it, and looks at the clock.
+    /// Locks the folder, and ends leases and delays that are over.
     pub fn contents(&self) -> Result<Contents<'_>, Trouble> {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.gate.lock()?;
@@ -185,7 +188,7 @@ impl Folder {
         Ok(contents)
     }
 
-    /// A handle comes to be.
+    /// Creates the file of a new handle.
     pub fn join(&self) -> Result<Presence, Trouble> {
         let _locked = self.contents()?;
         let id = fastrand::u64(1..);
@@ -232,7 +235,7 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// Changes the counters. They only grow, and so does what they are written as.
+    /// Changes the counters. They only grow, and so does their text.
     pub fn count(&mut self, change: impl FnOnce(&mut QueueStats)) -> io::Result<()> {
         change(&mut self.counts);
         let bytes = codec::encode(&self.counts).map_err(io::Error::other)?;
@@ -253,12 +256,13 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// Takes from the dead what they held: their locks can be had. Whether there were any.
+    /// Returns the messages of dead handles, whose locks can be taken. Returns whether there were
+    /// any.
     pub fn look_for_dead(&mut self) -> io::Result<bool> {
         let mut found = false;
         for id in std::mem::take(&mut self.holders) {
             let path = self.folder.path.join(holder(id));
-            // Not there: it just left, and settled everything before.
+            // Not there: the handle has just left, and settled everything before.
             if !File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
                 continue;
             }
@@ -277,7 +281,8 @@ impl Contents<'_> {
         Ok(found)
     }
 
-    /// Ends a delivery, for that reason: to be delivered again after `delay`, or a dead letter.
+    /// Ends a delivery for the reason `why`. The message is delivered again after `delay`, or is a
+    /// dead letter.
     pub fn give_back(&mut self, entry: Entry, delay: Duration, why: DeadReason) -> io::Result<()> {
         let settings = &self.folder.about.settings;
         let is_last = entry.attempt >= settings.attempt_limit
@@ -302,7 +307,7 @@ impl Contents<'_> {
         }
     }
 
-    /// The one way in which a message changes.
+    /// Changes a message. There is no other way to change one.
     pub fn change(&mut self, entry: Entry, change: impl FnOnce(&mut Entry)) -> io::Result<()> {
         let mut changed = entry;
         change(&mut changed);
@@ -319,7 +324,7 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// The message that somebody has in hand by this token.
+    /// Returns the message of the loan or the delivery with this token.
     pub fn by_token(&self, state: State, token: u64) -> Option<Entry> {
         let mut entries = self.entries.iter().copied();
         entries.find(|entry| entry.state == state && entry.token == token)
@@ -336,7 +341,7 @@ fn holder(id: u64) -> String {
     format!("{HOLDER}{id:x}")
 }
 
-/// A name beside it that nobody else thinks of, and that is no queue's.
+/// Returns a unique path beside `path` that is not a queue's.
 fn aside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{:016x}", fastrand::u64(..)))
 }

@@ -1,5 +1,5 @@
-//! A complete transport over a directory of files: what `docs/writing-a-transport.md` walks through. It keeps every promise
-//! of `ipc_queue::transport`.
+//! A complete transport over a directory of files, which `docs/writing-a-transport.md` explains. It
+//! keeps every promise of `ipc_queue::transport`.
 #![cfg(unix)]
 
 mod entry;
@@ -19,14 +19,15 @@ use tempfile::TempDir;
 use folder::{Folder, address, trouble};
 use queue::DirectoryQueue;
 
-/// Queues in a folder of their own, in which nothing may be left in the end.
+/// Queues in a separate folder, which must be empty at the end.
 struct Directory(TempDir);
 
 impl Directory {
     fn new() -> Self {
         let mut folder = tempfile::Builder::new();
         let folder = folder.prefix("ipc-queue-test-");
-        // In memory, where there is such a file system: the suite makes some hundred thousand changes.
+        // On a file system in memory, if there is one: the suite makes some hundred thousand
+        // changes.
         let in_memory = folder.tempdir_in("/dev/shm");
         Self(in_memory.or_else(|_| folder.tempdir()).unwrap())
     }
@@ -61,10 +62,10 @@ impl Subject for Directory {
     }
 }
 
-/// In the environment of a holder: the queue's folder.
+/// The environment variable with the queue's folder, for a holder.
 const HOLDER: &str = "IPC_QUEUE_TEST_HOLDER";
 
-/// No test: what the tests start as another process.
+/// Not a test: the tests start it as another process.
 #[test]
 fn holder() {
     if let Some(path) = env::var_os(HOLDER) {
@@ -89,7 +90,7 @@ impl Drop for Directory {
 
 ipc_queue::conformance_tests!(Directory::new());
 
-/// Between two pieces of code in the guide.
+/// The mark between two pieces of code in the guide.
 const OMITTED: &str = "// …";
 
 #[test]
@@ -109,7 +110,10 @@ fn every_line_of_code_in_the_guide_is_this_code() {
         for piece in block.split(OMITTED) {
             let piece = piece.trim_matches('\n');
             let is_here = sources.iter().any(|source| source.contains(piece));
-            assert!(is_here, "the guide says, and the source does not:\n{piece}");
+            assert!(
+                is_here,
+                "the guide quotes code that is not in the source:\n{piece}"
+            );
         }
     }
 }

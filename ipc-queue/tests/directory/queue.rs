@@ -1,4 +1,4 @@
-//! The transport: [`Folder`]'s changes, in the contract's words.
+//! The transport: the contract, implemented by changes of a [`Folder`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ const CAPABILITIES: Capabilities = Capabilities::none()
     .natively([Semantic::Delay, Semantic::Purge])
     .with(Semantic::DeathNoticed, Support::Emulated);
 
-/// A queue in a folder, on a file system that has locks.
+/// A queue in a folder, on a file system with locks.
 #[derive(Debug)]
 pub struct DirectoryQueue(Arc<Folder>);
 
@@ -141,7 +141,7 @@ impl Transport for DirectoryQueue {
 }
 
 impl DirectoryQueue {
-    /// The queue's content, locked.
+    /// Returns the queue's contents, locked.
     fn contents(&self, call: ControlCall) -> Result<Contents<'_>, ControlError> {
         let contents = self.0.contents();
         contents.map_err(|trouble| not_done(trouble).of(self.address(), call))
@@ -156,7 +156,7 @@ impl DirectoryQueue {
         act(&mut contents).map_err(|error| not_done(error.into()).of(self.address(), call))
     }
 
-    /// Does `end` to a dead letter; `Ok(false)`: it is gone.
+    /// Applies `end` to a dead letter. `Ok(false)`: the letter is gone.
     fn end_letter(
         &self,
         call: ControlCall,
@@ -209,13 +209,14 @@ fn letter(folder: &Folder, entry: &Entry) -> io::Result<Option<DeadLetter>> {
     }))
 }
 
-// --- waiting ---------------------------------------------------------------------------------------------------------
+// --- waiting -------------------------------------------------------------------------------------
 
-/// Between two looks at first, while there is nothing else to do; then they become rarer.
+/// The shortest pause between two tries. The pauses grow while there is nothing to do.
 const SHORTEST: Duration = Duration::from_micros(100);
 const LONGEST: Duration = Duration::from_millis(5);
 
-/// Looks again and again, as long as it is told to; `Err`: how long it did in vain, or `None` if it was not to wait.
+/// Tries until the wait is over. `Err`: the time that was waited, or `None` if no wait was
+/// permitted.
 fn poll<T>(wait: Wait, mut look: impl FnMut() -> Option<T>) -> Result<T, Option<Duration>> {
     let started = Instant::now();
     let mut pause = SHORTEST;
@@ -236,7 +237,7 @@ fn poll<T>(wait: Wait, mut look: impl FnMut() -> Option<T>) -> Result<T, Option<
     }
 }
 
-// --- sending ---------------------------------------------------------------------------------------------------------
+// --- sending -------------------------------------------------------------------------------------
 
 #[derive(Debug)]
 struct DirectorySender {
@@ -245,7 +246,7 @@ struct DirectorySender {
     sequence: AtomicU64,
 }
 
-/// A place on loan.
+/// A place that was lent.
 #[derive(Debug)]
 struct DirectoryPlace<'s> {
     sender: &'s DirectorySender,
@@ -277,7 +278,7 @@ impl SendPort for DirectorySender {
 }
 
 impl DirectorySender {
-    /// `Ok(None)`: there is no place.
+    /// Lends a place. `Ok(None)`: there is none.
     fn try_lend(&self, options: &SendOptions) -> Result<Option<DirectoryPlace<'_>>, SendFailure> {
         let mut contents = self.folder.contents().map_err(not_sent)?;
         if contents.is_closed() {
@@ -302,7 +303,7 @@ impl DirectorySender {
         }))
     }
 
-    /// What its messages bear. A sender that could not make its file can't send.
+    /// Returns the sender id of its messages. A sender that could not create its file cannot send.
     fn id(&self) -> Result<u64, SendFailure> {
         let presence = self.presence.as_ref();
         let presence = presence.map_err(|why| Unavailable::transport(format!("{why:?}")))?;
@@ -382,7 +383,7 @@ fn io_not_sent(error: io::Error) -> SendFailure {
     Unavailable::transport(format!("the queue's folder: {error}")).into()
 }
 
-// --- receiving -------------------------------------------------------------------------------------------------------
+// --- receiving -----------------------------------------------------------------------------------
 
 #[derive(Debug)]
 struct DirectoryReceiver {
@@ -390,7 +391,7 @@ struct DirectoryReceiver {
     presence: Result<Arc<Presence>, Trouble>,
 }
 
-/// A message in somebody's hands.
+/// The right to settle one delivery.
 struct DirectoryHeld {
     folder: Arc<Folder>,
     token: u64,
@@ -409,7 +410,7 @@ impl ReceivePort for DirectoryReceiver {
 }
 
 impl DirectoryReceiver {
-    /// `Ok(None)`: nothing is ready.
+    /// Takes the next message. `Ok(None)`: none is ready.
     fn try_recv(&self) -> Result<Option<PortDelivery>, RecvPortError> {
         let mut contents = self.folder.contents().map_err(|trouble| match trouble {
             Trouble::Removed => Unavailable::Removed,
@@ -478,7 +479,7 @@ impl DirectoryReceiver {
     }
 }
 
-/// Whether nothing is left that somebody else than `holder` may still have to deliver or settle.
+/// Returns whether nothing is left that a handle other than `holder` may still deliver or settle.
 fn is_all_theirs(contents: &Contents<'_>, holder: u64) -> bool {
     contents.entries.iter().all(|entry| match entry.state {
         State::Dead(_) => true,

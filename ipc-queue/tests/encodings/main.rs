@@ -1,5 +1,5 @@
-//! Encodings of typed queues: who may open a queue, what becomes of messages that can't be read,
-//! and old and new programs side by side, as real processes.
+//! Encodings of typed queues. Which programs may open a queue, what happens to messages that cannot
+//! be read, and old and new programs side by side, as real processes.
 #![cfg(target_os = "linux")]
 
 mod opening;
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipc_queue::{QueueOptions, UnixServer};
 
-/// A queue of its own at an address of one transport, removed at the end.
+/// A separate queue at an address of one transport, removed at the end.
 struct Place {
     address: String,
-    /// For `unix`: the queue that is served, and by whom.
+    /// For `unix`: the address of the queue that is served, and the socket's folder.
     served: Option<(String, tempfile::TempDir)>,
     server: Option<UnixServer>,
 }
@@ -45,18 +45,18 @@ impl Place {
         }
     }
 
-    /// One of each transport.
+    /// Returns one place of each transport.
     fn all() -> [Self; 3] {
         ["local", "shm", "unix"].map(Self::new)
     }
 
-    /// Where the queue is created, and later served.
+    /// Returns the address at which the queue is created, and later served.
     fn origin(&self) -> &str {
         let served = self.served.as_ref();
         served.map_or(&self.address, |(origin, _)| origin)
     }
 
-    /// Creates the queue, and serves it if that is how it is reached.
+    /// Creates the queue, and serves it if the place needs that.
     fn create<T: serde::Serialize + serde::de::DeserializeOwned>(
         &mut self,
         options: &QueueOptions,
@@ -67,7 +67,7 @@ impl Place {
             let server = UnixServer::bind(path, Arc::clone(queue.transport()));
             self.server = Some(server.unwrap());
         } else if self.address.starts_with("local:") {
-            // Nothing keeps a queue of this process in being but its being open.
+            // A `local:` queue exists only while this process has it open.
             std::mem::forget(queue);
         }
     }

@@ -1,4 +1,4 @@
-//! Who may open a queue.
+//! The programs that may open a queue.
 
 use ipc_queue::{Encoding, Queue, QueueError, QueueOptions, SendFailure};
 use serde::{Deserialize, Serialize};
@@ -134,7 +134,7 @@ struct Sparse {
     note: Option<String>,
 }
 
-/// Writes a number and reads a text.
+/// Serializes as a number and deserializes as a text.
 #[derive(Debug, Serialize, Deserialize)]
 struct Crooked(#[serde(serialize_with = "as_number")] String);
 

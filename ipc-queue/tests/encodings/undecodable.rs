@@ -1,5 +1,5 @@
-//! Messages that a program can't read go to others first, and become dead letters only at the
-//! attempt limit.
+//! Messages that a program cannot read go to other receivers first, and become dead letters only at
+//! the attempt limit.
 
 use ipc_queue::transport::Wait;
 use ipc_queue::{
@@ -16,7 +16,7 @@ struct Old {
     file: String,
 }
 
-/// What the next release made of it.
+/// The type in the next release.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct New {
     id: u32,
@@ -30,7 +30,7 @@ fn options() -> QueueOptions {
         .backoff(Backoff::None)
 }
 
-/// The queue of `Old` jobs at a place, and the same as bytes.
+/// Returns the queue of `Old` jobs at a place, and the same queue as bytes.
 fn opened(place: &Place) -> (Queue<Old>, ByteQueue) {
     let queue = QueueOptions::new().type_name("Job").open(&place.address);
     let bytes = QueueOptions::new().open_any(&place.address);
@@ -122,7 +122,7 @@ fn a_batch_leaves_out_what_it_cannot_read_and_gives_it_back() {
         for job in batch {
             job.ack().unwrap();
         }
-        // A batch of nothing else says so.
+        // A batch that contains nothing else is an error.
         let error = receiver.recv_batch(3, Wait::No).unwrap_err();
         assert!(
             matches!(

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Place;
 
-/// Names what a process of this binary is to do: `VERSION send|work ADDRESS`.
+/// The environment variable with the role of a process of this binary: `VERSION send|work ADDRESS`.
 pub const ROLE: &str = "IPC_ENCODINGS_ROLE";
 const JOBS: u32 = 300;
 
 /// A job of one release.
 trait Job: Serialize + DeserializeOwned {
     fn number(n: u32) -> Self;
-    /// The number, if all that is there says the same.
+    /// Returns the number, after checking that all fields agree.
     fn check(&self) -> u32;
 }
 
@@ -27,7 +27,7 @@ struct First {
     file: String,
 }
 
-/// Adds a field, and gets along without another.
+/// Adds a field, and no longer needs another.
 #[derive(Serialize, Deserialize)]
 struct Second {
     width: Option<u32>,
@@ -36,7 +36,7 @@ struct Second {
     file: String,
 }
 
-/// Has removed the other.
+/// Has removed that other field.
 #[derive(Serialize, Deserialize)]
 struct Third {
     width: Option<u32>,
@@ -83,7 +83,7 @@ impl Job for Third {
     }
 }
 
-/// What a process of this binary does.
+/// Plays the role of a process of this binary.
 pub fn play(role: &str) {
     let words: Vec<&str> = role.split(' ').collect();
     match words[..] {
@@ -131,8 +131,8 @@ fn end(child: Child) -> Output {
     output
 }
 
-/// Senders and workers of both versions share a queue. Every job is worked on once, whoever sent
-/// it.
+/// Senders and workers of both versions share a queue. Every job is done once, whichever version
+/// sent it.
 fn side_by_side(old: &str, new: &str, encoding: Encoding) {
     let place = Place::new("shm");
     let options = QueueOptions::new().encoding(encoding).type_name("Job");
@@ -182,7 +182,7 @@ fn a_new_program_with_a_moved_field_is_refused_by_the_old_ones_postcard_queue() 
         error.to_string().contains("-   width: option<u32>"),
         "{error}"
     );
-    // Nothing happened to what is in it.
+    // The contents of the queue are unchanged.
     let queue = named.open::<Second>(&place.address).unwrap();
     assert_eq!(queue.transport().stats().unwrap().ready, u64::from(JOBS));
 }

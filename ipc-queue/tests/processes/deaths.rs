@@ -1,4 +1,4 @@
-//! Killed with SIGKILL.
+//! Processes that are killed with SIGKILL.
 
 use ipc_queue::conformance::content;
 use ipc_queue::{DeadReason, QueueSettings, SendTimeoutError, TryRecvError, TrySendError};
@@ -37,7 +37,7 @@ fn a_message_whose_receivers_always_die_becomes_a_dead_letter_with_its_reason() 
     });
     let queue = stage.open();
     queue.sender().try_send(&content(1, LARGEST)).unwrap();
-    // One of them gave it back before the others died.
+    // One of them returned it before the others died.
     let mut polite = stage.puppet();
     polite.tell("receive");
     assert!(polite.hear().starts_with("blocking"));
@@ -116,7 +116,7 @@ fn sender_killed_while_holding_a_loan_leaves_the_place_free() {
         assert!(full, "{refused:?}");
         holder.kill();
         stage.assert_all_free(&queue);
-        assert_eq!(stats(&queue).sent, 3, "nothing of what was on loan");
+        assert_eq!(stats(&queue).sent, 3, "no message of a loan");
     }
 }
 
@@ -125,7 +125,7 @@ fn blocked_receiver_goes_on_when_the_holder_is_killed() {
     let stage = Stage::new(&settings(1));
     let mut receiver = stage.puppet();
     for number in 1..=10 {
-        // We take no part ourselves: nobody is there but these two.
+        // This process takes no part: only these two are attached.
         let mut holder = stage.puppet();
         holder.tell(&format!("send {number} {SMALL}"));
         assert!(holder.hear().starts_with("blocking"));
@@ -167,7 +167,7 @@ fn all_killed_and_the_next_process_gets_everything() {
         assert!(holder.hear().starts_with("blocking"));
         holder.expect("sent");
     }
-    // Two of four messages are held, four places are on loan, when all die.
+    // Two of four messages are held, and four places are lent, when all die.
     for (number, holder) in (1..).zip(&mut holders[..2]) {
         holder.tell("receive");
         assert!(holder.hear().starts_with("blocking"));
@@ -206,7 +206,7 @@ fn messages_outlive_every_process() {
         sender.expect("sent");
     }
     assert!(sender.end().success());
-    // Nobody has the queue open now.
+    // No process has the queue open now.
     let mut receiver = stage.puppet();
     for number in 1..=4 {
         receiver.tell("receive");
@@ -321,7 +321,7 @@ fn a_queue_full_of_dead_letters_says_so_and_drops_none() {
         said.contains("3 dead letters") && said.contains("requeued or discarded"),
         "{said}"
     );
-    // The signal is for who started the receiver to say, and stays with the letter.
+    // Only the process that started the receiver can report the signal. It stays with the letter.
     let letters = queue.transport().dead_letters().unwrap();
     assert_eq!(letters[0].signal, None);
     assert!(queue.transport().note_signal(letters[0].id, 9).unwrap());

@@ -1,4 +1,4 @@
-//! What is said to `tracing` when processes really die, and what the counters say then.
+//! The `tracing` events when processes really die, and the counters then.
 
 use std::io;
 use std::sync::{Mutex, Once, PoisonError};
@@ -12,7 +12,7 @@ use crate::stage::{PATIENCE, SMALL, Stage, expect_message, next_dead_letter, set
 
 static SAID: Mutex<String> = Mutex::new(String::new());
 
-/// Keeps what is said, of all tests in this process.
+/// Keeps the events of all tests in this process.
 struct Keep;
 
 impl io::Write for Keep {
@@ -27,7 +27,7 @@ impl io::Write for Keep {
     }
 }
 
-/// From now on.
+/// Records events from now on.
 fn listen() {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(|| {
@@ -38,7 +38,7 @@ fn listen() {
     });
 }
 
-/// The lines so far that contain all of these.
+/// Returns the lines so far that contain all of these words.
 fn said(words: &[&str]) -> Vec<String> {
     let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     let lines = said
@@ -47,7 +47,7 @@ fn said(words: &[&str]) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Waits until that is said.
+/// Waits for an event with these words.
 #[track_caller]
 fn hear(words: &[&str]) -> String {
     let deadline = Instant::now() + PATIENCE;
@@ -55,7 +55,10 @@ fn hear(words: &[&str]) -> String {
         if let Some(line) = said(words).pop() {
             return line;
         }
-        assert!(Instant::now() < deadline, "nobody said {words:?}");
+        assert!(
+            Instant::now() < deadline,
+            "there was no event with {words:?}"
+        );
         thread::yield_now();
     }
 }
@@ -90,7 +93,7 @@ fn a_death_with_a_lease_is_told_once_and_counted_once() {
     assert_eq!(
         stats.received,
         stats.acked + stats.crashes,
-        "each delivery ended in one way"
+        "each delivery ends once"
     );
 }
 
@@ -131,7 +134,7 @@ fn how_attempts_ended_is_told_and_counted_apart() {
     queue.sender().try_send(&content(1, SMALL)).unwrap();
     expect_message(&receiver, 1, 1).nack().unwrap();
     let late = expect_message(&receiver, 1, 2);
-    // Its lease is over when it comes again.
+    // The lease of the second is over when the message is delivered again.
     let third = expect_message(&receiver, 1, 3);
     assert!(late.ack().unwrap_err().is_lease_lost());
     let message = format!("message_id={}", third.id());

@@ -1,4 +1,4 @@
-//! Forked: a copy has everything that its parent has, and must not use it.
+//! Forked processes: a copy has everything that its parent has, and must not use it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,7 +12,7 @@ use crate::stage::{HOUR, LARGEST, SMALL, Stage, expect_message, listen, say, set
 #[test]
 fn a_forked_copy_is_refused_and_disturbs_nothing() {
     let stage = Stage::new(&settings(4));
-    // In a process of its own, which has no other tests' threads to fork in the middle of.
+    // In a separate process, so that no other test's thread is forked in the middle of something.
     let process = stage.start("fork");
     assert!(process.end().success());
     let queue = stage.open();
@@ -58,7 +58,7 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
             refused,
             ControlFailure::Unavailable(Unavailable::Forked)
         ));
-        // Opened here, it is ours as well.
+        // Opened here, the queue can be used here.
         let ours = open();
         assert_eq!(stats(&ours).participants, 2);
         ours.sender().try_send(&content(4, LARGEST)).unwrap();
@@ -80,11 +80,12 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     drop(sender);
 }
 
-/// Runs `child` in a forked copy of this process. Both have a copy of `value`, of which neither knows
-/// that there are two.
+/// Runs `child` in a forked copy of this process. Both have a copy of `value`, and neither copy
+/// knows about the other.
 fn in_forked_copy<T>(value: T, child: impl FnOnce(T)) -> T {
-    // SAFETY: other threads of this process hold no lock that `child` needs: they belong to the test harness,
-    // which waits, and to the watcher, whose lock a copy does not take. The child ends without clean-up.
+    // SAFETY: other threads of this process hold no lock that `child` needs. They belong to the
+    // test harness, which waits, and to the watcher, whose lock a copy does not take. The child
+    // ends without clean-up.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => {
             assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
@@ -92,7 +93,8 @@ fn in_forked_copy<T>(value: T, child: impl FnOnce(T)) -> T {
         }
         ForkResult::Child => {
             let ended = catch_unwind(AssertUnwindSafe(|| child(value)));
-            // SAFETY: ends the copy at once, without running what its parent would run at its end.
+            // SAFETY: ends the copy at once, without the clean-up that its parent would do at its
+            // end.
             unsafe { libc::_exit(i32::from(ended.is_err())) }
         }
     }

@@ -1,6 +1,5 @@
-//! A number is not an identity: what a queue's users notice when one of them loses its descriptor,
-//! when the file is deleted by something else, and when their clocks differ. And that tools find a
-//! slot.
+//! A number is not an identity. The effects when a process loses its descriptor, when the file is
+//! deleted by something else, and when clocks differ. And tools find a slot.
 
 use std::fs;
 use std::io::Write;
@@ -22,7 +21,7 @@ use crate::stage::{
     HOUR, LARGEST, PATIENCE, SMALL, Stage, expect_message, listen, say, settings, stats,
 };
 
-/// Plays a test's other process.
+/// Plays the role of a test's other process.
 pub fn play(queue: ByteQueue, role: &str) {
     match role {
         "lose" => lose_descriptor(queue),
@@ -30,14 +29,13 @@ pub fn play(queue: ByteQueue, role: &str) {
         "wait" => wait_while_it_is_deleted(&queue),
         "try" => try_while_it_is_deleted(&queue),
         "clock" => use_in_time_namespace(&queue),
-        other => panic!("nobody does {other:?}"),
+        other => panic!("there is no role {other:?}"),
     }
 }
 
-// --- Descriptors
-// ------------------------------------------------------------------------------------
+// --- Descriptors ---------------------------------------------------------------------------------
 
-/// Closes the queue's descriptor by mistake; the next file that is opened gets its number.
+/// Closes the queue's descriptor by mistake. The next file that is opened gets its number.
 fn lose() -> RawFd {
     let open = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
     let is_queue = |entry: &fs::DirEntry| {
@@ -48,7 +46,8 @@ fn lose() -> RawFd {
     let number = number.unwrap();
     let mut log = tempfile::tempfile_in("/dev/shm").unwrap();
     log.write_all(b"short").unwrap();
-    // SAFETY: takes two numbers. That others rely on one of them is what is tested.
+    // SAFETY: takes only numbers. The test checks what happens to the code that relies on one of
+    // them.
     assert_eq!(unsafe { libc::dup2(log.as_raw_fd(), number) }, number);
     number
 }
@@ -63,7 +62,7 @@ fn lose_descriptor(queue: ByteQueue) {
         other => panic!("{other}"),
     };
     let wanted = Unavailable::DescriptorLost { descriptor };
-    // At most a slice later, by this process's watcher.
+    // This process's watcher notices it within one slice.
     let error = loop {
         match queue.transport().stats() {
             Ok(_) => thread::yield_now(),
@@ -109,7 +108,7 @@ fn only_the_process_that_closed_its_descriptor_gets_an_error_and_no_message_is_l
     let mut clumsy = stage.start("identity lose");
     clumsy.expect("let go");
     assert!(!queue.transport().is_closed().unwrap());
-    // What it held came back when it let the queue go, though it lives.
+    // The process's messages were returned when it gave up the queue, although it lives.
     let counts = stats(&queue);
     assert_eq!((counts.ready, counts.leased, counts.writing), (100, 0, 0));
     let newcomer = stage.open();
@@ -160,8 +159,7 @@ fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
     stage.assert_all_free(&stage.open());
 }
 
-// --- PIDs
-// -------------------------------------------------------------------------------------------
+// --- PIDs ----------------------------------------------------------------------------------------
 
 #[test]
 fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
@@ -183,15 +181,14 @@ fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
     there.expect("ready");
     assert!(inspector.is_in_use());
     there.kill();
-    // What it started there ends with it, a moment later; its slot is not freed by anybody.
+    // The processes started there end with it, a moment later. No process frees their slots.
     while inspector.is_in_use() {
         thread::yield_now();
     }
     assert_eq!(inspector.participants().len(), 1);
 }
 
-// --- Names
-// ------------------------------------------------------------------------------------------
+// --- Names ---------------------------------------------------------------------------------------
 
 fn wait_while_it_is_deleted(queue: &ByteQueue) {
     let receiver = queue.receiver();
@@ -225,7 +222,7 @@ fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_
     waits.asleep();
     fs::remove_file(stage.file()).unwrap();
     waits.expect("deleted");
-    // What the error says to do.
+    // As the error advises.
     let request = OpenRequest {
         settings: settings(8),
         mode: OpenMode::Create,
@@ -246,13 +243,12 @@ fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_
     }
 }
 
-// --- Clocks
-// -----------------------------------------------------------------------------------------
+// --- Clocks --------------------------------------------------------------------------------------
 
 /// A million seconds ahead.
 fn use_in_time_namespace(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    // Not wanted after an hour, which is not over; and the other one is not due.
+    // The first expires after an hour, which is not over. The other is still delayed.
     expect_message(&receiver, 1, 1).ack().unwrap();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     let soon = SendOptions::new().delay(Duration::from_millis(1));
@@ -290,7 +286,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     command.args(flags).arg(std::env::current_exe().unwrap());
     let mut there = stage.start_by(command, "identity clock");
     there.expect("sent");
-    // Not in eleven days.
+    // Not within eleven days.
     expect_message(&receiver, 3, 1).ack().unwrap();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     assert_eq!(stats(&queue).delayed, 1);
@@ -298,8 +294,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     assert!(end.success(), "{end}");
 }
 
-// --- Slots
-// ------------------------------------------------------------------------------------------
+// --- Slots ---------------------------------------------------------------------------------------
 
 #[test]
 fn a_tool_can_attach_and_act_when_as_many_processes_are_attached_as_may_be() {

@@ -1,5 +1,5 @@
-//! What holds when processes are killed, stopped and forked, tried with real ones: a simulated death proves
-//! nothing about the kernel.
+//! The effects of killing, stopping and forking processes, tested with real ones: a simulated death
+//! proves nothing about the kernel.
 #![cfg(target_os = "linux")]
 
 mod deaths;
@@ -30,6 +30,6 @@ fn role() {
         Some("identity") => identity::play(queue(), words.next().unwrap()),
         Some("reasons") => reasons::fail_for_ever(&queue()),
         Some("receiver") => storm::receive_for_ever(&queue()),
-        _ => panic!("no role is called {role:?}"),
+        _ => panic!("there is no role {role:?}"),
     }
 }

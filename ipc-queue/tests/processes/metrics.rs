@@ -1,4 +1,4 @@
-//! A queue's figures in a `metrics` recorder, after somebody was killed.
+//! A queue's figures in a `metrics` recorder, after a process was killed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::stage::{SMALL, Stage, expect_message, settings, stats};
 
-/// The figure of that name all of whose labels these are, but for those that each has.
+/// Returns the figure with this name and these labels, apart from the labels that all figures have.
 fn figure(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> f64 {
     let all = snapshotter.snapshot().into_vec().into_iter();
     let mut wanted = all.filter(|(key, ..)| {
@@ -75,7 +75,7 @@ fn a_reporter_publishes_once_more_when_it_ends() {
     let queue = stage.open();
     let transport = Arc::clone(queue.transport());
     let hour = Duration::from_secs(3600);
-    // No recorder is installed for its thread: only that it ends is seen.
+    // The thread has no recorder, so this only checks that it ends.
     let reporter = Reporter::start("shm:test/jobs", transport, hour).unwrap();
     drop(reporter);
 }

@@ -1,4 +1,4 @@
-//! Reasons of failures, given by receivers that are killed with SIGKILL while they give them.
+//! Reasons of failures, given by receivers that are killed with SIGKILL meanwhile.
 
 use ipc_queue::conformance::{content, number_in};
 use ipc_queue::{ByteQueue, DeadLetter, DeadReason, Nack, QueueSettings};
@@ -8,7 +8,7 @@ use crate::stage::{SMALL, Stage, say, settings, stats};
 const MESSAGES: u32 = 6;
 const ROUNDS: usize = 40;
 
-/// What a receiver says of this attempt at a message: long enough for many steps.
+/// Returns the reason of a receiver for this attempt at a message: long enough for many steps.
 fn reason(number: u64, attempt: u8) -> String {
     format!(
         "message {number} failed at attempt {attempt}, {}",
@@ -16,7 +16,7 @@ fn reason(number: u64, attempt: u8) -> String {
     )
 }
 
-/// Gives each message back with a reason, twice, and buries it the third time.
+/// Nacks each message with a reason twice, and buries it the third time.
 pub fn fail_for_ever(queue: &ByteQueue) {
     let receiver = queue.receiver();
     loop {
@@ -32,11 +32,11 @@ pub fn fail_for_ever(queue: &ByteQueue) {
     }
 }
 
-/// Its reason is one that was given for it, whole.
+/// Checks that the letter's reason is a complete one that was given for this message.
 fn check(letter: &DeadLetter) {
     let number = number_in(&letter.payload);
     if letter.reason == DeadReason::Buried {
-        // It was written before the message was buried.
+        // The reason was written before the message was buried.
         assert_eq!(letter.error, reason(number, letter.attempts));
         return;
     }
@@ -71,7 +71,7 @@ fn receivers_killed_while_they_give_reasons_leave_whole_ones_and_no_slot_in_use(
         }
     }
     assert!(buried > ROUNDS / 4, "{buried}");
-    // Whatever the dead held may be about to be free.
+    // Messages and places of dead processes may be about to be freed.
     let receiver = queue.receiver();
     let mut left = MESSAGES;
     while left > 0 {

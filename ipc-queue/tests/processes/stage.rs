@@ -1,7 +1,7 @@
 //! A queue and the processes around it: the test binary itself, run again in a role.
 //!
-//! A process says lines on its standard output and is told lines on its standard input; that, and the queue,
-//! is all that anybody waits for. Whatever happens to a test, its processes end with it.
+//! A process writes lines to its standard output and reads lines from its standard input. Tests
+//! wait only for these lines and for the queue. However a test ends, its processes end with it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -27,16 +27,16 @@ use tempfile::TempDir;
 
 const ROLE: &str = "IPC_QUEUE_TEST_ROLE";
 const FOLDER: &str = "IPC_QUEUE_TEST_FOLDER";
-/// Tells a role's lines from those of the test harness around it.
+/// Distinguishes a role's lines from those of the test harness around it.
 const MARK: char = '@';
-/// How long anything may take before the test counts as stuck. Says nothing about speed.
+/// The time after which a test counts as stuck. Not a statement about speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// The largest payload, so large that it needs memory besides its place.
+/// The size of the largest payload, which needs a chunk.
 pub const LARGEST: usize = 5000;
 pub const SMALL: usize = 16;
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// So many messages, all of which may be of the largest size.
+/// The settings for `capacity` messages, all of which may have the largest size.
 pub fn settings(capacity: u32) -> QueueSettings {
     QueueSettings {
         capacity,
@@ -51,7 +51,7 @@ pub fn settings(capacity: u32) -> QueueSettings {
     }
 }
 
-/// A queue in a folder of its own. In the end it is removed, and nothing may be left.
+/// A queue in a separate folder. At the end it is removed, and the folder must be empty.
 pub struct Stage {
     folder: TempDir,
     settings: QueueSettings,
@@ -69,17 +69,17 @@ impl Stage {
         stage
     }
 
-    /// Takes part in it ourselves.
+    /// Opens the queue in this process.
     pub fn open(&self) -> ByteQueue {
         open(self.folder.path(), OpenMode::Open, &self.settings)
     }
 
-    /// The queue's file.
+    /// Returns the path of the queue's file.
     pub fn file(&self) -> PathBuf {
         namespace(self.folder.path()).path().join("jobs.queue")
     }
 
-    /// Starts a process that does what it is told.
+    /// Starts a process that executes commands.
     pub fn puppet(&self) -> Puppet {
         let mut puppet = self.start("puppet");
         puppet.expect("ready");
@@ -91,7 +91,7 @@ impl Stage {
         self.start_by(Command::new("/proc/self/exe"), role)
     }
 
-    /// Starts a process in a role, by a command that ends by running its arguments.
+    /// Starts a process in a role, through a command that ends by running its arguments.
     pub fn start_by(&self, mut command: Command, role: &str) -> Puppet {
         let mut process = command
             .args(["--exact", "role", "--nocapture", "--quiet"])
@@ -108,12 +108,13 @@ impl Stage {
         }
     }
 
-    /// Every place and all memory is free: the queue takes as many of the largest as it holds, and no more.
+    /// Asserts that every place and all memory is free: the queue takes exactly its capacity of the
+    /// largest messages.
     pub fn assert_all_free(&self, queue: &ByteQueue) {
         let (sender, receiver) = (queue.sender(), queue.receiver());
         let capacity = self.settings.capacity;
         for number in 0..capacity.into() {
-            // Whatever the dead held may be about to be freed.
+            // Places of dead processes may be about to be freed.
             let sent = sender.send_timeout(&content(number, LARGEST), PATIENCE);
             sent.unwrap_or_else(|error| panic!("{number} of {capacity} places: {error}"));
         }
@@ -128,7 +129,8 @@ impl Stage {
             assert!(number_in(delivery.payload()) < capacity.into());
             match delivery.ack() {
                 Ok(()) => acked += 1,
-                // On a busy machine a short lease may be over by now: then it comes again.
+                // On a busy machine a short lease may be over by now. Then the message is delivered
+                // again.
                 Err(error) if error.is_lease_lost() && self.settings.lease.is_some() => {}
                 Err(error) => panic!("{error}"),
             }
@@ -154,7 +156,7 @@ pub fn stats(queue: &ByteQueue) -> QueueStats {
     queue.transport().stats().unwrap()
 }
 
-/// The next message, its number and attempt checked.
+/// Receives the next message, and checks its number and attempt.
 #[track_caller]
 pub fn expect_message(
     receiver: &ipc_queue::ByteReceiver,
@@ -167,7 +169,7 @@ pub fn expect_message(
     delivery
 }
 
-/// Until the queue has a dead letter; nothing is received meanwhile.
+/// Waits until the queue has a dead letter. Receives nothing meanwhile.
 pub fn next_dead_letter(queue: &ByteQueue) -> DeadLetter {
     let receiver = queue.receiver();
     loop {
@@ -182,7 +184,7 @@ pub fn next_dead_letter(queue: &ByteQueue) -> DeadLetter {
     }
 }
 
-/// Another process.
+/// A child process.
 pub struct Puppet {
     process: Child,
     stdin: Option<ChildStdin>,
@@ -194,10 +196,10 @@ impl Puppet {
         Pid::from_raw(self.process.id().try_into().unwrap())
     }
 
-    /// The next line that it says.
+    /// Returns the next line that the process writes.
     pub fn hear(&mut self) -> String {
         let line = next_line(self.said.as_mut().unwrap());
-        line.expect("the process says something before it ends")
+        line.expect("the process writes a line before it ends")
     }
 
     #[track_caller]
@@ -209,20 +211,20 @@ impl Puppet {
         writeln!(self.stdin.as_ref().unwrap(), "{line}").unwrap();
     }
 
-    /// Tells it to do something, and expects an answer.
+    /// Sends a command, and expects an answer.
     #[track_caller]
     pub fn act(&mut self, line: &str, answer: &str) {
         self.tell(line);
         self.expect(answer);
     }
 
-    /// Tells it to do something that blocks; returns when it is asleep.
+    /// Sends a command that blocks. Returns when the process is asleep.
     pub fn act_and_sleep(&mut self, line: &str) {
         self.tell(line);
         self.asleep();
     }
 
-    /// Returns when it is asleep, which it says that it is about to be.
+    /// Returns when the process is asleep, which it has announced.
     pub fn asleep(&mut self) {
         let said = self.hear();
         let thread = said
@@ -235,30 +237,30 @@ impl Puppet {
         }
     }
 
-    /// All further lines, in a thread of their own, until it ends.
+    /// Collects all further lines until the process ends, in a separate thread.
     pub fn hear_all(&mut self) -> thread::JoinHandle<Vec<String>> {
         let mut said = self.said.take().unwrap();
         thread::spawn(move || std::iter::from_fn(|| next_line(&mut said)).collect())
     }
 
-    /// Whether it ended, which only a failed assertion makes it do unasked.
+    /// Returns whether the process has ended. Only a failed assertion ends it by itself.
     pub fn has_ended(&mut self) -> bool {
         self.process.try_wait().unwrap().is_some()
     }
 
-    /// Returns when it is gone, killed in the middle of whatever it did.
+    /// Kills the process in the middle of its work. Returns when it is gone.
     pub fn kill(mut self) {
         self.kill_but_keep_input();
     }
 
-    /// As `kill`; what it was about to read stays open for its own children.
+    /// As `kill`, but keeps its standard input open for its own children.
     pub fn kill_but_keep_input(&mut self) -> Option<ChildStdin> {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.stdin.take()
     }
 
-    /// Returns when it is stopped.
+    /// Stops the process. Returns when it is stopped.
     pub fn stop(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
         let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
@@ -269,7 +271,7 @@ impl Puppet {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
-    /// Lets it come to its own end.
+    /// Lets the process end by itself.
     pub fn end(mut self) -> ExitStatus {
         drop(self.stdin.take());
         self.process.wait().unwrap()
@@ -283,7 +285,7 @@ impl Drop for Puppet {
     }
 }
 
-/// The next line for us; half a line, from somebody killed while saying it, is none.
+/// Returns the next marked line. Half a line, from a process killed while writing it, is ignored.
 fn next_line(said: &mut impl BufRead) -> Option<String> {
     loop {
         let mut line = String::new();
@@ -295,12 +297,12 @@ fn next_line(said: &mut impl BufRead) -> Option<String> {
     }
 }
 
-// --- In the other process ---------------------------------------------------------------------------
+// --- In the other process ------------------------------------------------------------------------
 
-/// The role this process was started in, if it was, and how to open its queue.
+/// Returns the role in which this process was started, if any, and a function that opens its queue.
 pub fn our_role() -> Option<(String, impl Fn() -> ByteQueue)> {
     let role = std::env::var(ROLE).ok()?;
-    // The kernel kills us when the thread that started us ends: its test is over.
+    // The kernel kills this process when the thread that started it ends: its test is over.
     set_pdeathsig(Signal::SIGKILL).unwrap();
     let folder = std::env::var_os(FOLDER)?;
     let queue = move || open(Path::new(&folder), OpenMode::Open, &settings(1));
@@ -308,20 +310,21 @@ pub fn our_role() -> Option<(String, impl Fn() -> ByteQueue)> {
 }
 
 pub fn say(line: &str) {
-    // One write, or a kill might leave us having said half of it; the harness may have begun a line.
+    // One write, because a kill between two could leave half a line. The harness may have begun a
+    // line.
     let line = format!("\n{MARK}{line}\n");
     let written = nix::unistd::write(std::io::stdout(), line.as_bytes());
     assert_eq!(written, Ok(line.len()));
 }
 
-/// Waits for the next line we are told; empty at the end.
+/// Waits for the next command; empty at the end.
 pub fn listen() -> String {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     line.trim_end().to_owned()
 }
 
-/// Does what it is told, and says what came of it.
+/// Executes commands, and writes the results.
 pub fn puppet(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let mut loans = VecDeque::new();
@@ -384,7 +387,7 @@ pub fn puppet(queue: &ByteQueue) {
             "nack" => held.pop_front().unwrap().nack(),
             "bury" => held.pop_front().unwrap().bury(),
             "" => return,
-            other => panic!("a puppet can't {other:?}"),
+            other => panic!("there is no command {other:?}"),
         };
         match settled {
             Ok(()) => say("done"),

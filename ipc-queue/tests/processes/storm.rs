@@ -1,4 +1,5 @@
-//! Senders and receivers killed at random, again and again, in the middle of whatever they do.
+//! Senders and receivers that are killed at random times, again and again, in the middle of their
+//! work.
 
 use std::collections::{HashMap, HashSet};
 use std::thread::{self, JoinHandle};
@@ -42,7 +43,7 @@ fn storm(settings: &QueueSettings, kills: u64) {
     ];
     let mut workers: Vec<Worker> = roles.map(&mut start).into_iter().collect();
     for _ in 0..kills {
-        // Not to wait for something, but to hit them anywhere.
+        // Not a wait for something: the kill should hit at a random point.
         thread::sleep(Duration::from_micros(random.u64(..20_000)));
         let which = random.usize(..workers.len());
         if random.u8(..4) == 0 {
@@ -84,14 +85,14 @@ impl Worker {
     fn kill(mut self) -> JoinHandle<Vec<String>> {
         assert!(
             !self.process.has_ended(),
-            "it ended by itself: it found something wrong"
+            "the worker ended by itself, so one of its checks failed"
         );
         self.process.kill();
         self.log
     }
 }
 
-/// Sends as fast as it can, and says so after each message.
+/// Sends as fast as possible, and reports each message.
 pub fn send_for_ever(queue: &ByteQueue, number: u64) -> ! {
     let sender = queue.sender();
     let mut random = fastrand::Rng::with_seed(number);
@@ -110,7 +111,7 @@ pub fn send_for_ever(queue: &ByteQueue, number: u64) -> ! {
     unreachable!("numbers do not end")
 }
 
-/// Receives as fast as it can, and says what it is about to do and what it did.
+/// Receives as fast as possible, and reports each step before and after.
 pub fn receive_for_ever(queue: &ByteQueue) -> ! {
     let receiver = queue.receiver();
     let mut random = fastrand::Rng::new();
@@ -118,7 +119,7 @@ pub fn receive_for_ever(queue: &ByteQueue) -> ! {
         let delivery = match receiver.recv_timeout(Duration::from_millis(2)) {
             Ok(delivery) => delivery,
             Err(RecvTimeoutError::TimedOut { .. }) => {
-                // Or the dead would take all places.
+                // Otherwise dead letters would take all places.
                 discard_letters(queue);
                 continue;
             }
@@ -148,11 +149,11 @@ fn discard_letters(queue: &ByteQueue) {
     }
 }
 
-/// What everybody said.
+/// The reports of all processes.
 #[derive(Default)]
 struct Ledger {
     sent: HashSet<u64>,
-    /// What somebody was about to ack or to discard.
+    /// Messages that a process was about to ack or to discard.
     ending: HashSet<u64>,
     acked: HashMap<u64, u8>,
     /// The highest attempt of each message.
@@ -179,13 +180,13 @@ impl Ledger {
                     let highest = ledger.got.entry(number).or_default();
                     *highest = attempt().max(*highest);
                 }
-                other => panic!("what is {other:?}?"),
+                other => panic!("unknown report {other:?}"),
             }
         }
         ledger
     }
 
-    /// Looks at what is left, and whether it adds up.
+    /// Drains the queue, and checks that everything adds up.
     fn settle(&self, stage: &Stage) {
         let queue = stage.open();
         let mut left = HashSet::new();
@@ -208,7 +209,7 @@ impl Ledger {
             let last = self.got[number];
             assert_eq!(
                 last, *attempt,
-                "message {number:#x} was acked and came again"
+                "message {number:#x} was acked and delivered again"
             );
         }
         let (sent, acked) = (self.sent.len(), self.acked.len());
@@ -220,7 +221,7 @@ impl Ledger {
     }
 }
 
-/// Receives until nothing is left, also of what is delayed or was about to be freed.
+/// Receives until nothing is left, including messages that are delayed or about to be freed.
 fn drain(queue: &ByteQueue, mut got: impl FnMut(u64)) {
     let receiver = queue.receiver();
     loop {

@@ -1,5 +1,5 @@
-//! A file that is cut short while a process uses the queue: an error that names it, whatever the process was doing,
-//! and not its death by SIGBUS.
+//! A file that is truncated while a process uses the queue. The process gets an error with the
+//! reason, whatever it was doing, and does not die by SIGBUS.
 
 use std::fs::File;
 
@@ -9,10 +9,11 @@ use ipc_queue::{
 
 use crate::stage::{LARGEST, Puppet, Stage, listen, say, settings};
 
-/// To nothing; into the header's page, with nothing of the queue left; into the first page behind it.
+/// The new sizes: empty; within the header's page, with nothing of the queue left; within the first
+/// page after it.
 const CUTS: [u64; 3] = [0, 2048, 4096 + 2048];
 
-/// Plays the role of whoever is `doing` something when the file is cut.
+/// Plays the role of a process that is `doing` something when the file is truncated.
 pub fn be_cut(queue: &ByteQueue, doing: &str) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     match doing {
@@ -21,9 +22,9 @@ pub fn be_cut(queue: &ByteQueue, doing: &str) {
         "lend" => lend(&sender),
         "read" => read(&sender, &receiver),
         "nothing" => nothing(queue),
-        other => panic!("nobody does {other:?}"),
+        other => panic!("there is no role {other:?}"),
     }
-    // And from now on, whatever is tried.
+    // From now on every call fails.
     assert_eq!(
         sender.try_send(b"x").unwrap_err().failure(),
         Some(&Unavailable::Truncated.into())
@@ -81,7 +82,7 @@ fn work(sender: &ByteSender, receiver: &ByteReceiver) {
         let was_whole = delivery.payload() == payload;
         assert!(was_whole || is_truncated(&delivery));
         match delivery.ack() {
-            // Then what was read before was the message.
+            // The payload read before this was the message's.
             Ok(()) => assert!(was_whole),
             Err(error) if error.failure == Unavailable::Truncated.into() => return,
             Err(other) => panic!("{other}"),
@@ -125,7 +126,7 @@ fn read(sender: &ByteSender, receiver: &ByteReceiver) {
     drop(other);
 }
 
-/// Until somebody else notices for us.
+/// Does nothing, so that only another thread can notice.
 fn nothing(queue: &ByteQueue) {
     say("ready");
     listen();

@@ -1,4 +1,4 @@
-//! What an open queue costs its process.
+//! The cost of an open queue for its process.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::stage::{SMALL, Stage, settings};
 
 fn descriptors(pid: Pid) -> Vec<PathBuf> {
     let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    // One that was closed meanwhile is none.
+    // A descriptor that was closed meanwhile is left out.
     all.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok())
         .collect()
 }
@@ -37,19 +37,19 @@ fn a_queue_costs_one_descriptor_and_one_for_each_peer() {
         those.count()
     };
     assert_eq!(named("jobs.queue"), 1, "{found:?}");
-    // What wakes the watcher, and those that it watches.
+    // The descriptor that wakes the watcher, and those of the processes that it watches.
     assert!(named("eventfd") <= 1, "{found:?}");
     assert!(named("pidfd") <= others.len(), "{found:?}");
 }
 
-/// How many threads of ours have that name.
+/// Returns the number of this process's threads with that name.
 fn threads_called(name: &str) -> usize {
     let all = fs::read_dir("/proc/self/task").unwrap();
     let names = all.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|found| found.trim_end() == name).count()
 }
 
-/// Counts how often it is told to poll again.
+/// Counts how often a future is woken.
 #[derive(Default)]
 struct Calls(AtomicUsize);
 
@@ -75,7 +75,7 @@ fn a_hundred_futures_that_wait_cost_one_thread_and_are_not_polled_meanwhile() {
     for future in &mut waiting {
         assert!(future.as_mut().poll(&mut context).is_pending());
     }
-    // A blocked handle of the same queue sleeps for as long, and longer than any slice.
+    // A blocked handle of the same queue sleeps for the same time, longer than any slice.
     let blocked = queue.receiver();
     let nothing = blocked.recv_timeout(Duration::from_secs(1));
     assert!(
@@ -84,6 +84,6 @@ fn a_hundred_futures_that_wait_cost_one_thread_and_are_not_polled_meanwhile() {
     );
     assert_eq!(threads_called("ipc-doorman"), 1);
     let woken = calls.0.load(Ordering::SeqCst);
-    assert!(woken <= 3 * COUNT, "woken {woken} times for nothing");
+    assert!(woken <= 3 * COUNT, "woken {woken} times without a message");
     drop(waiting);
 }

@@ -1,6 +1,8 @@
-//! Clients and servers that are killed with SIGKILL: real processes, the test binary itself, run again in a role.
+//! Clients and servers that are killed with SIGKILL: real processes, the test binary itself, run
+//! again in a role.
 //!
-//! A process says lines on its standard output; that, and the queue, is all that anybody waits for.
+//! A process writes lines to its standard output. Tests wait only for these lines and for the
+//! queue.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -24,14 +26,14 @@ use tempfile::TempDir;
 
 const ROLE: &str = "IPC_QUEUE_TEST_UNIX_ROLE";
 const FOLDER: &str = "IPC_QUEUE_TEST_UNIX_FOLDER";
-/// Tells a role's lines from those of the test harness around it.
+/// Distinguishes a role's lines from those of the test harness around it.
 const MARK: char = '@';
-/// Says nothing about speed.
+/// Not a statement about speed.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// So large that it goes by a file in memory.
+/// A size that travels in a memory file.
 const LARGE: usize = 200_000;
 
-/// A folder with a socket in it, and perhaps a namespace of shared memory. Nothing may be left in the end.
+/// A folder with a socket, and perhaps a namespace of shared memory. It must be empty at the end.
 struct Stage(TempDir);
 
 impl Stage {
@@ -101,14 +103,14 @@ impl Process {
             self.said.read_line(&mut line).unwrap();
             let whole = line
                 .strip_suffix('\n')
-                .expect("it says something before it ends");
+                .expect("the process writes a line before it ends");
             if let Some(said) = whole.strip_prefix(MARK) {
                 return said.to_owned();
             }
         }
     }
 
-    /// Returns when it is gone.
+    /// Kills the process. Returns when it is gone.
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -133,7 +135,7 @@ fn a_client_killed_with_a_lease_gives_it_back_at_once() {
         let mut client = stage.start("hold");
         assert_eq!(client.hear(), format!("got {number}, attempt 1"));
         assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
-        // Who has it is the client, not the server.
+        // The holder is the client, not the server.
         let holdings = queue.transport().holdings().unwrap();
         assert_eq!((holdings.len(), holdings[0].pid), (1, client.child.id()));
         let waiting = thread::scope(|scope| {
@@ -189,7 +191,7 @@ fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
             let receiver = queue.receiver();
             receiver.recv().map(drop)
         });
-        // Asleep, or about to be.
+        // The process is asleep, or about to be.
         while queue.transport().stats().unwrap().received == 0 {
             thread::yield_now();
         }
@@ -220,7 +222,7 @@ fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
         "{refused:?}"
     );
 
-    // Its socket is stale: the next one takes its place, with another queue.
+    // Its socket is stale. The next server replaces it and serves another queue.
     let mut next = stage.start("serve local");
     assert_eq!(next.hear(), "serving");
     assert_eq!(
@@ -236,7 +238,7 @@ fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
     std::fs::remove_file(stage.socket()).unwrap();
 }
 
-/// The connection ended.
+/// Returns whether the connection has ended.
 fn is_lost(cause: &Unavailable) -> bool {
     matches!(cause, Unavailable::Transport { .. })
 }
@@ -256,7 +258,7 @@ fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
     server.kill();
     let mut server = stage.start("serve shm");
     assert_eq!(server.hear(), "serving");
-    // What was held was lost with the connection; the handles go on over new ones.
+    // The delivery was lost with the connection. The handles go on over new connections.
     assert!(held.ack().unwrap_err().is_lease_lost());
     sender.send(&content(4, 16)).unwrap();
     let mut got: Vec<_> = (0..4)
@@ -285,12 +287,12 @@ fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
 fn another_user_is_refused() {
     const NOBODY: u32 = 65_534;
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: another_user_is_refused needs the superuser, to become somebody else");
+        eprintln!("SKIPPED: another_user_is_refused needs the superuser, to become another user");
         return;
     }
     let stage = Stage::new();
     let (server, _queue) = stage.serve_local();
-    // What normally keeps them out is not what is tested here.
+    // Removes the usual protection, which this test is not about.
     let open_up = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -302,13 +304,13 @@ fn another_user_is_refused() {
     drop(server);
 }
 
-// --- In the other process ---------------------------------------------------------------------------
+// --- In the other process ------------------------------------------------------------------------
 
 pub fn role() {
     let (Ok(role), Some(folder)) = (std::env::var(ROLE), std::env::var_os(FOLDER)) else {
         return;
     };
-    // The kernel kills us when the thread that started us ends: its test is over.
+    // The kernel kills this process when the thread that started it ends: its test is over.
     set_pdeathsig(Signal::SIGKILL).unwrap();
     let folder = Path::new(&folder);
     match &role[..] {
@@ -338,7 +340,7 @@ pub fn role() {
                 QueueOptions::new().open_bytes(format!("unix:{}", socket(folder).display()));
             say(&opened.map_or_else(|error| error.to_string(), |_| "opened".to_owned()));
         }
-        other => panic!("no role is called {other:?}"),
+        other => panic!("there is no role {other:?}"),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The `unix` transport keeps every promise of `ipc_queue::transport`, and those that a queue in shared memory may make harder
-//! over such a one; and what becomes of clients and servers that are killed, with real processes.
+//! The `unix` transport keeps every promise of `ipc_queue::transport`. Promises that are harder to
+//! keep over a queue in shared memory are also tested over one. And real processes test what
+//! happens when clients and servers are killed.
 #![cfg(target_os = "linux")]
 
 mod deaths;
@@ -38,7 +39,8 @@ mod over_local {
     }
 }
 
-/// Where it matters that the queue takes the server, for which all clients work, for one process.
+/// The promises for which it matters that the queue regards the server, which works for all
+/// clients, as one process.
 mod over_shm {
     use ipc_queue::conformance::{hold, promises};
 
@@ -84,7 +86,7 @@ mod over_shm {
     }
 }
 
-/// No test: what the conformance suite starts as another process.
+/// Not a test: the conformance suite starts it as another process.
 #[test]
 fn holder() {
     subject::holder();

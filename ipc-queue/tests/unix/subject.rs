@@ -1,4 +1,5 @@
-//! Served queues, as the conformance suite sees them: a server for each, and openings that know its socket only.
+//! Served queues as subjects of the conformance suite: a server for each, and openings that only
+//! know its socket.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use ipc_queue::{
 use ipc_shm::Namespace;
 use tempfile::TempDir;
 
-/// What is served.
+/// The kind of queue that is served.
 pub trait Behind: Clone + Send + Sync + 'static {
     fn new(folder: &TempDir) -> Self;
     fn create(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError>;
@@ -27,11 +28,11 @@ pub struct Local;
 #[derive(Clone)]
 pub struct Shm(Namespace);
 
-/// Queues with a server each.
+/// Queues with one server each.
 pub struct Served<B> {
     behind: B,
     servers: Mutex<HashMap<Name, (UnixServer, PathBuf)>>,
-    /// Those whose queue was removed: who has it open is still told.
+    /// The servers of removed queues, which still answer connected clients.
     former: Mutex<Vec<UnixServer>>,
     folder: TempDir,
 }
@@ -135,7 +136,7 @@ impl<B: Behind> Subject for Served<B> {
     }
 }
 
-/// In the environment of a holder: the queue's address.
+/// The environment variable with the queue's address, for a holder.
 const HOLDER: &str = "IPC_QUEUE_TEST_UNIX_HOLDER";
 
 pub fn holder() {

@@ -1,8 +1,9 @@
-//! The socket's file: made, protected, taken over from the dead, removed.
+//! The socket's file: creation, protection, replacement after a crash, removal.
 //!
-//! Only its user may connect, and only they may put something else in its place: the file is 0600, from its first moment, in a
-//! folder that belongs to the user and that nobody else can write to. A socket that nobody listens at was left by a server
-//! that died. Two servers that find it at the same time take turns: each holds the folder's lock meanwhile.
+//! Only its user may connect to it, and only that user may replace it. The file has mode 0600 from
+//! its first moment, in a folder that belongs to the user and that no other user can write to. A
+//! socket without a listener was left by a server that died. If two servers find it at the same
+//! time, the folder's lock makes them take turns.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
@@ -20,18 +21,18 @@ use rustix::net::{
 
 use super::ServeError;
 
-/// A socket's file; removed when dropped, if it is still the same.
+/// A socket's file. Dropping this removes the file, if it is still the same one.
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    /// Held open, or the number might be given to the file that takes its place.
+    /// Held open, so that a file that replaces it cannot get its inode number.
     file: File,
 }
 
-/// How many may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A listening socket at `path`.
+/// Returns a listening socket at `path`.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
     let bad = |reason: &str| ServeError::Path {
         path: path.to_owned(),
@@ -42,11 +43,11 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
         source,
     };
     if !path.is_absolute() {
-        return Err(bad("it must be absolute, to be the same for everybody"));
+        return Err(bad("it must be absolute, to be the same for every process"));
     }
     let address =
         SocketAddrUnix::new(path).map_err(|error| bad(&io::Error::from(error).to_string()))?;
-    let folder = path.parent().ok_or_else(|| bad("it names no file"))?;
+    let folder = path.parent().ok_or_else(|| bad("it has no file name"))?;
     check_folder(folder)?;
     let lock = File::open(folder).map_err(system)?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive);
@@ -60,16 +61,17 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
     Ok((UnixListener::from(socket), Place { path, file }))
 }
 
-/// Whoever else could write to it could put a socket of theirs in our place.
+/// Checks the folder: another user with write access could replace the socket.
 fn check_folder(folder: &Path) -> Result<(), ServeError> {
     let bad = |reason: String| ServeError::Folder {
         folder: folder.to_owned(),
         reason,
     };
-    let found = fs::metadata(folder).map_err(|error| bad(format!("can't be used ({error})")))?;
+    let found = fs::metadata(folder).map_err(|error| bad(format!("cannot be used ({error})")))?;
     let us = nix::unistd::geteuid().as_raw();
     if ipc_shm::is_nobody(us) {
-        let why = "can't be told from other users' folders: this process's user has no number in its user namespace";
+        let why = "cannot be distinguished from other users' folders: this process's user has no \
+                   mapping in its user namespace";
         return Err(bad(format!(
             "{why} (shown as {us}); map it, or run as one that is mapped"
         )));
@@ -79,12 +81,12 @@ fn check_folder(folder: &Path) -> Result<(), ServeError> {
     }
     let mode = found.mode() & 0o7777;
     if mode & 0o022 != 0 {
-        return Err(bad(format!("can be written to by others (mode {mode:o})")));
+        return Err(bad(format!("is writable by other users (mode {mode:o})")));
     }
     Ok(())
 }
 
-/// Removes what a dead server left.
+/// Removes the socket's file of a dead server.
 fn make_room(path: &Path) -> Result<(), ServeError> {
     let system = |source: io::Error| ServeError::System {
         path: path.to_owned(),
@@ -101,11 +103,11 @@ fn make_room(path: &Path) -> Result<(), ServeError> {
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        // Nobody listens there, and nobody will: sockets do not come back to life.
+        // No process listens there, and none will again: a socket cannot be revived.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(system)
         }
-        // Also if it is too busy to take us.
+        // Also if the server is too busy to accept a connection.
         _ => Err(ServeError::InUse {
             path: path.to_owned(),
         }),
@@ -119,16 +121,16 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    // Before it is bound: Linux makes the file with the socket's own mode.
+    // Before the bind: Linux creates the file with the socket's own mode.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     bind_socket(&socket, address)?;
-    // In case some other kernel does not.
+    // In case a kernel does not.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     listen(socket.as_fd(), BACKLOG)?;
     Ok(socket)
 }
 
-/// Device and number.
+/// Returns device and inode number.
 fn identity(found: &Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
@@ -169,7 +171,7 @@ mod tests {
         assert!(matches!(bind(&path), Err(ServeError::InUse { .. })));
         drop(listener); // As in a crash: the file stays.
         let (_listener, new) = bind(&path).unwrap();
-        // The old one's end does not touch what is there now.
+        // Dropping the old one leaves the new file alone.
         drop(old);
         assert!(path.exists());
         drop(new);

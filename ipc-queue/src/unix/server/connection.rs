@@ -1,7 +1,8 @@
-//! One connection, as the server has it: a thread that reads a request, does it, answers, and so on.
+//! The server's side of a connection: a thread that reads a request, does it, answers, and so on.
 //!
-//! It begins by answering questions about the queue, and may become a handle (`sending.rs`, `receiving.rs`) or a bell
-//! (`ringing.rs`). Whatever makes no sense ends it, with an answer that says why; nobody else notices.
+//! It begins by answering questions about the queue, and may become a handle (`sending.rs`,
+//! `receiving.rs`) or a bell (`ringing.rs`). An invalid request ends it, with an answer that has
+//! the reason. Other connections do not notice.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -28,16 +29,16 @@ pub(super) struct Connection<'s> {
     scratch: Vec<u8>,
 }
 
-/// What a connection that waits was woken by.
+/// The event that woke a waiting connection.
 pub(super) enum Event {
     Request(Received<Ask>),
     Rung,
     TimeUp,
 }
 
-/// Between two looks at whether a client that waits for the queue to drain is still there.
+/// The time between two checks that a client that waits for a drain is still there.
 const DRAIN_SLICE: Duration = Duration::from_millis(100);
-/// So many holdings go into one frame, which has room for more.
+/// The number of leases in one frame, which has room for more.
 const HOLDINGS_IN_FRAME: usize = 256;
 
 impl<'s> Connection<'s> {
@@ -66,14 +67,14 @@ impl<'s> Connection<'s> {
         };
         match self.serve() {
             Ok(()) | Err(WireError::Ended) => {}
-            // Perhaps it can still be told.
+            // The client may still be able to read the reason.
             Err(error) => {
                 let _ = self.answer(0, &Answer::Violation(error.to_string()), &Carried::None);
             }
         }
     }
 
-    /// `Ok(false)`: it was refused.
+    /// `Ok(false)`: the client was refused.
     fn shake_hands(&mut self) -> Result<bool, WireError> {
         let until = Instant::now().checked_add(self.shared.handshake_limit);
         let refusal = match self.reader.read_raw(self.socket, until) {
@@ -141,7 +142,7 @@ impl<'s> Connection<'s> {
             Ask::Forget(key) => Answer::Flag(queue.forget(*key).map_err(Into::into)),
             Ask::Remove => Answer::Flag(self.shared.remove()),
             Ask::IsRemoved => Answer::Flag(Ok(self.shared.is_removed())),
-            _ => return Err(WireError::Unasked("this connection is no handle")),
+            _ => return Err(WireError::Unasked("this connection is not a handle")),
         })
     }
 
@@ -176,7 +177,8 @@ impl<'s> Connection<'s> {
         self.answer(id, &Answer::Last(end), &Carried::None)
     }
 
-    /// In slices, so that neither a client that left nor the server's end is waited out.
+    /// Drains in slices, so that the departure of the client, or the end of the server, ends the
+    /// wait.
     fn drain(&mut self, id: u32, patience: Patience) -> Result<(), WireError> {
         let wait = Wait::from(patience);
         let started = Instant::now();
@@ -201,7 +203,7 @@ impl<'s> Connection<'s> {
         self.answer(id, &answer, &Carried::None)
     }
 
-    /// Whether the client still waits, and says nothing meanwhile.
+    /// Checks that the client is still connected and sends nothing meanwhile.
     fn check_is_there(&mut self) -> Result<(), WireError> {
         let now = Some(Instant::now());
         match self.reader.read::<Ask>(self.socket, now)? {
@@ -210,13 +212,13 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// The next request, however long it takes.
+    /// Returns the next request, without a time limit.
     pub(super) fn next(&mut self) -> Result<Received<Ask>, WireError> {
         let request = self.reader.read(self.socket, None)?;
         request.ok_or(WireError::Ended)
     }
 
-    /// The next request, or ring, or until then.
+    /// Returns the next request or wake, or the end of the time.
     pub(super) fn next_event(
         &mut self,
         ringer: &Ringer,
@@ -230,7 +232,8 @@ impl<'s> Connection<'s> {
             let [said, rung] = ready.map_err(WireError::io)?;
             if rung {
                 if !ringer.clear() {
-                    // Polled on, whatever took the number might be readable for ever.
+                    // If it were polled further, a file that took its number might be readable for
+                    // ever.
                     let lost = "something in this process closed a descriptor of this connection";
                     return Err(WireError::io(io::Error::other(lost)));
                 }

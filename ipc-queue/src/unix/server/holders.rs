@@ -1,6 +1,6 @@
-//! Who among the clients has which message.
+//! The clients and the messages that they hold.
 //!
-//! The queue itself knows the server only, which receives for all of them.
+//! The queue itself only knows the server, which receives for all its clients.
 
 use std::collections::HashMap;
 use std::process;
@@ -12,16 +12,16 @@ use ipc_proto::MessageId;
 
 use crate::transport::Holding;
 
-/// What the clients hold.
+/// The messages that clients hold.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     by_message: Mutex<HashMap<MessageId, Holder>>,
-    /// Whether somebody waits for others to let go.
+    /// Set once a connection waits for others to return messages.
     awaited: AtomicBool,
     waiting: Mutex<HashMap<u64, Waker>>,
 }
 
-/// Who holds a message.
+/// The holder of a message.
 #[derive(Clone, Debug)]
 pub(super) struct Holder {
     pub(super) connection: u64,
@@ -34,7 +34,8 @@ impl Holders {
         self.by_message().insert(message, holder.clone());
     }
 
-    /// Also when the lease was lost: then somebody else may have it by now.
+    /// Compares the connection first: if the lease was lost, another connection may hold the
+    /// message now.
     pub(super) fn let_go(&self, message: MessageId, connection: u64) {
         let mut holders = self.by_message();
         if holders
@@ -47,7 +48,7 @@ impl Holders {
         self.returned();
     }
 
-    /// A delivery or a loan has ended, and the queue knows.
+    /// Called after a delivery or a loan has ended in the queue.
     pub(super) fn returned(&self) {
         if self.awaited.load(Ordering::SeqCst) {
             for waker in self.waiting().values() {
@@ -56,7 +57,7 @@ impl Holders {
         }
     }
 
-    /// Wakes it whenever something is returned from now on, until it leaves.
+    /// Wakes `waker` at each return from now on, until [`leave`](Self::leave).
     pub(super) fn await_returns(&self, connection: u64, waker: Waker) {
         self.waiting().insert(connection, waker);
         self.awaited.store(true, Ordering::SeqCst);
@@ -66,7 +67,7 @@ impl Holders {
         self.waiting().remove(&connection);
     }
 
-    /// Names the clients where the queue names us.
+    /// Replaces this server by its clients in the queue's list of leases.
     pub(super) fn name(&self, holdings: &mut [Holding]) {
         let holders = self.by_message();
         let ours = process::id();

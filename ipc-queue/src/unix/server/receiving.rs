@@ -1,4 +1,4 @@
-//! A connection that is a receiver. Its thread's stack holds what the client holds.
+//! A connection that is a receiver. The stack of its thread holds the client's deliveries.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::transport::Wait;
 use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
 use crate::unix::wire::{Answer, Ask, Delivered, Patience};
 
-/// Serves it until it ends; then what the client had is given back.
+/// Serves the connection until it ends. Then the client's messages return to the queue.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
     let queue = ByteQueue::over(Arc::clone(&connection.shared.queue));
     let port = queue.receiver();
@@ -41,12 +41,12 @@ struct Receiving<'p, 'c, 's> {
     waiting: Option<Waiting>,
 }
 
-/// A receive that found nothing yet.
+/// A receive that has not found a message yet.
 struct Waiting {
     id: u32,
     most: u32,
     since: Instant,
-    /// `None`: for ever.
+    /// `None`: without a limit.
     until: Option<Instant>,
     listener: Listener,
 }
@@ -91,7 +91,7 @@ impl<'p> Receiving<'p, '_, '_> {
 
     fn receive(&mut self, id: u32, most: u32, patience: Patience) -> Result<(), WireError> {
         if self.waiting.is_some() {
-            return Err(WireError::Unasked("this receiver is waiting already"));
+            return Err(WireError::Unasked("this receiver is already waiting"));
         }
         let since = Instant::now();
         match self.try_receive() {
@@ -112,13 +112,14 @@ impl<'p> Receiving<'p, '_, '_> {
         self.look_again()
     }
 
-    /// Listens, and looks once more: so nothing that comes in between is missed.
+    /// Registers as a waiter, and tries once more, so that nothing that arrives in between is
+    /// missed.
     fn look_again(&mut self) -> Result<(), WireError> {
         let Some(waiting) = &mut self.waiting else {
             return Ok(());
         };
-        // What rang is looked for below.
-        // A descriptor that was lost is noticed when it is polled.
+        // The next try covers the wake that is cleared here.
+        // If the descriptor is lost, polling it reports that.
         let _ = self.ringer.clear();
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
@@ -128,7 +129,7 @@ impl<'p> Receiving<'p, '_, '_> {
         }
     }
 
-    /// The time is up. What is there now is taken all the same.
+    /// Ends the wait. A message that is there now is still taken.
     fn give_up(&mut self) -> Result<(), WireError> {
         let tried = self.try_receive();
         let waited = self.waiting.as_ref().map(|waiting| waiting.since.elapsed());
@@ -156,8 +157,8 @@ impl<'p> Receiving<'p, '_, '_> {
     }
 
     fn try_receive(&self) -> Result<ByteDelivery<'p>, RecvPortError> {
-        // Twice: what another one gives back after the first look, and before it is asked who holds something, is there
-        // for the second.
+        // Tries twice: another connection may return a message after the first try and before the
+        // query of the leases. The second try finds it.
         for _ in 0..2 {
             let received = self.port.port_recv(Wait::No);
             if received.as_ref().err() != Some(&RecvFailure::Closed.into()) {
@@ -170,11 +171,12 @@ impl<'p> Receiving<'p, '_, '_> {
         Err(RecvFailure::Closed.into())
     }
 
-    /// Whether anybody else has anything that may still come back. The queue may take all clients for one process, the
-    /// server, which need not wait for itself; but one of them may die.
+    /// Returns whether other handles hold messages or loans that may still return. The queue may
+    /// regard all clients as one process, the server, which need not wait for itself. But one of
+    /// the clients may die.
     fn others_hold(&self) -> Result<bool, RecvPortError> {
         let shared = self.connection.shared;
-        // First: what is returned after the look wakes us.
+        // Registered first, so that a return after the query wakes this connection.
         let connection = self.connection.holder.connection;
         let waker = self.ringer.waker();
         shared.holders.await_returns(connection, waker);
@@ -186,7 +188,7 @@ impl<'p> Receiving<'p, '_, '_> {
         let not_answered = |error: ControlError| Unavailable::transport(error.to_string());
         let holdings = match shared.queue.holdings() {
             Ok(holdings) => holdings,
-            // A queue that can't say does not take us for one either: it knows its receivers.
+            // A queue that cannot list leases distinguishes its receivers itself.
             Err(error) if error.is_unsupported() => Vec::new(),
             Err(error) => return Err(not_answered(error).into()),
         };
@@ -214,7 +216,8 @@ impl<'p> Receiving<'p, '_, '_> {
         }
     }
 
-    /// Hands over the first one and, if more are wanted, what else is there: as many to a frame as fit.
+    /// Hands over the first message and, if more are wanted, those that are ready: as many as fit
+    /// into each frame.
     fn hand_over(&mut self, id: u32, most: u32, first: ByteDelivery<'p>) -> Result<(), WireError> {
         const MOST_IN_FRAME: usize = 256;
         let mut next = Some(first);
@@ -286,7 +289,7 @@ impl<'p> Receiving<'p, '_, '_> {
 
 impl Drop for Receiving<'_, '_, '_> {
     fn drop(&mut self) {
-        // First for others: whoever waited does not wait for us to give things back.
+        // Unregisters first, so that other waiters do not wait for the returns below.
         self.waiting = None;
         for (_, delivery) in std::mem::take(&mut self.held) {
             let message = delivery.id();

@@ -1,11 +1,12 @@
-//! A connection that is a bell: rings at the client when there may be something for its listeners.
+//! A connection that is a bell: it wakes the client when there may be something for its waiters.
 
 use super::connection::{Connection, Event};
 use crate::readiness::Ringer;
 use crate::unix::frame::{Carried, WireError};
 use crate::unix::wire::{Answer, Ask, Side};
 
-/// Serves it until it ends. Who was rung and is gone has passed the ring on.
+/// Serves the connection until it ends. If it ends with an unanswered wake, its listener passes
+/// that on.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32, side: Side) -> Result<(), WireError> {
     let queue = &connection.shared.queue;
     let bell = match side {

@@ -1,4 +1,4 @@
-//! A connection that is a sender. Its thread's stack holds the places that the client has on loan.
+//! A connection that is a sender. The stack of its thread holds the client's loans.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::unix::failures::SendFailed;
 use crate::unix::frame::{Carried, Payload, WireError};
 use crate::unix::wire::{Answer, Ask, Patience};
 
-/// Serves it until it ends; then the places that the client had are free.
+/// Serves the connection until it ends. Then the client's places are free.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
     let queue = ByteQueue::over(Arc::clone(&connection.shared.queue));
     let port = queue.sender();
@@ -45,7 +45,7 @@ struct Sending<'p, 'c, 's> {
     waiting: Option<Waiting>,
 }
 
-/// What a client wants, until it is done.
+/// A request that is still in progress.
 enum Want {
     Send {
         options: SendOptions,
@@ -63,16 +63,16 @@ struct Batch {
     kind: Kind,
     lengths: Vec<u32>,
     bytes: Vec<u8>,
-    /// How many were sent.
+    /// The number of messages sent so far.
     sent: usize,
 }
 
-/// A send that found no room yet.
+/// A send that has not found room yet.
 struct Waiting {
     id: u32,
     want: Want,
     since: Instant,
-    /// `None`: for ever.
+    /// `None`: without a limit.
     until: Option<Instant>,
     listener: Listener,
 }
@@ -129,7 +129,7 @@ impl Sending<'_, '_, '_> {
 
     fn begin(&mut self, id: u32, mut want: Want, patience: Patience) -> Result<(), WireError> {
         if self.waiting.is_some() {
-            return Err(WireError::Unasked("this sender is waiting already"));
+            return Err(WireError::Unasked("this sender is already waiting"));
         }
         let since = Instant::now();
         let failure = match self.attempt(&mut want) {
@@ -154,12 +154,13 @@ impl Sending<'_, '_, '_> {
         self.look_again()
     }
 
-    /// Listens, and tries once more: so no place that becomes free in between is missed.
+    /// Registers as a waiter, and tries once more, so that no place that becomes free in between is
+    /// missed.
     fn look_again(&mut self) -> Result<(), WireError> {
         let Some(mut waiting) = self.waiting.take() else {
             return Ok(());
         };
-        // A descriptor that was lost is noticed when it is polled.
+        // If the descriptor is lost, polling it reports that.
         let _ = self.ringer.clear();
         let listening = waiting.listener.listen(&self.ringer.waker());
         listening.map_err(WireError::io)?;
@@ -172,7 +173,7 @@ impl Sending<'_, '_, '_> {
         }
     }
 
-    /// The time is up. If there is room now it is taken all the same.
+    /// Ends the wait. If there is room now, it is still used.
     fn give_up(&mut self) -> Result<(), WireError> {
         let Some(mut waiting) = self.waiting.take() else {
             return Ok(());
@@ -203,7 +204,7 @@ impl Sending<'_, '_, '_> {
         self.connection.answer(waiting.id, &answer, &Carried::None)
     }
 
-    /// Does it if there is room.
+    /// Performs the request if there is room.
     fn attempt(&mut self, want: &mut Want) -> Result<Answer, SendPortError> {
         match want {
             Want::Send { options, payload } => Ok(Answer::Sent(Ok(self.send(options, payload)?))),
@@ -237,7 +238,7 @@ impl Sending<'_, '_, '_> {
 
     fn publish(&mut self, loan: u64, payload: &Payload) -> Result<MessageId, SendFailure> {
         let Some(mut loan) = self.loans.remove(&loan) else {
-            return Err(Unavailable::transport("there is no such loan").into());
+            return Err(Unavailable::transport("this loan does not exist").into());
         };
         let filled = fill(&mut loan, payload);
         let published = filled.and_then(|()| loan.publish_port());
@@ -249,12 +250,12 @@ impl Sending<'_, '_, '_> {
 fn fill(loan: &mut Loan<'_>, payload: &Payload) -> Result<(), SendFailure> {
     if loan.len() != payload.len() {
         let (lent, came) = (loan.len(), payload.len());
-        let reason = format!("{came} bytes came for a loan of {lent}");
+        let reason = format!("{came} bytes were received for a loan of {lent}");
         return Err(Unavailable::transport(reason).into());
     }
     let copied = payload.copy_to(loan);
     copied.map_err(|error| {
-        Unavailable::transport(format!("the payload can't be read: {error}")).into()
+        Unavailable::transport(format!("the payload cannot be read: {error}")).into()
     })
 }
 
@@ -276,12 +277,12 @@ impl Batch {
     fn new(kind: Kind, lengths: Vec<u32>, payload: Payload) -> Result<Self, WireError> {
         let bytes = match payload {
             Payload::Inline(bytes) => bytes,
-            Payload::Sealed(_) => return Err(WireError::Unasked("a batch travels in its frame")),
+            Payload::Sealed(_) => return Err(WireError::Unasked("a batch must be in its frame")),
         };
         let said: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
         if said != bytes.len() as u64 {
             return Err(WireError::Unasked(
-                "payloads of another length than was said",
+                "payloads of another length than announced",
             ));
         }
         Ok(Self {
@@ -292,7 +293,7 @@ impl Batch {
         })
     }
 
-    /// Sends what is left, as far as there is room.
+    /// Sends the remaining messages, as far as there is room.
     fn send(&mut self, port: &ByteSender) -> Result<(), SendPortError> {
         let mut rest = &self.bytes[..];
         let mut payloads = Vec::with_capacity(self.lengths.len());

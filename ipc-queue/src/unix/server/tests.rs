@@ -1,4 +1,4 @@
-//! Clients that know the protocol and abuse it, and what that costs others: nothing.
+//! Clients that know the protocol and abuse it, without an effect on other clients.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -19,10 +19,10 @@ use crate::unix::frame::{Reader, Received};
 use crate::unix::memfd::Sealed;
 use crate::unix::wire::{Answer, Ask, Head, Hello, MAGIC, Patience};
 
-/// Says nothing about speed.
+/// Not a statement about speed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A served queue, gone in the end.
+/// A served queue, removed at the end.
 struct Stage {
     name: Name,
     server: Option<UnixServer>,
@@ -30,7 +30,7 @@ struct Stage {
     _folder: tempfile::TempDir,
 }
 
-/// A client that says what it likes.
+/// A client that sends what it likes.
 struct Rogue {
     socket: KeptSocket,
     reader: Reader,
@@ -81,7 +81,7 @@ impl Stage {
         }
     }
 
-    /// One that has introduced itself and become something.
+    /// Returns a rogue client that has introduced itself and taken a role.
     fn handle(&self, role: Ask) -> Rogue {
         let mut rogue = self.rogue();
         let greeting = rogue.greet(PROTOCOL).unwrap();
@@ -91,7 +91,7 @@ impl Stage {
         rogue
     }
 
-    /// Somebody else's business goes on.
+    /// Asserts that other clients are still served.
     fn assert_others_are_served(&self) {
         let queue = self.open();
         queue.sender().send_timeout(b"business", PATIENCE).unwrap();
@@ -101,7 +101,7 @@ impl Stage {
         delivery.ack().unwrap();
     }
 
-    /// Until only so many connections are left.
+    /// Waits until only `left` connections are left.
     fn await_connections(&self, left: usize) {
         let until = Instant::now() + PATIENCE;
         while self.server().connections() > left {
@@ -133,27 +133,27 @@ impl Rogue {
     fn read<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, WireError> {
         let until = Some(Instant::now() + PATIENCE);
         let frame = self.reader.read::<T>(&self.socket, until)?;
-        Ok(frame.expect("it comes in time").what)
+        Ok(frame.expect("it arrives in time").what)
     }
 
     fn ask(&mut self, ask: &Ask, carried: &Carried<'_>) {
         self.last_id += 1;
-        // It may have been hung up on already.
+        // The server may have closed the connection already.
         let _ = frame::write(&self.socket, &mut Vec::new(), self.last_id, ask, carried);
     }
 
     fn hear(&mut self) -> Result<Received<Answer>, WireError> {
         let until = Some(Instant::now() + PATIENCE);
         let frame = self.reader.read(&self.socket, until)?;
-        Ok(frame.expect("it comes in time"))
+        Ok(frame.expect("it arrives in time"))
     }
 
-    /// It is told why, and hung up on.
+    /// Asserts that the server sends this reason and closes the connection.
     #[track_caller]
     fn assert_hung_up_on(mut self, why: &str) {
         let said = self.hear().unwrap();
         let Answer::Violation(said) = said.what else {
-            panic!("not hung up on: {said:?}");
+            panic!("the connection was not closed: {said:?}");
         };
         assert!(said.contains(why), "{said}");
         let end = self.hear().unwrap_err();
@@ -197,7 +197,7 @@ fn garbage_is_refused_and_nobody_else_notices() {
         for (garbage, why) in [
             (&[0xff; 20][..], "larger"),
             (b"\x05\0\0\0\x09aaaa", "version 9"),
-            (b"\x03\0\0\0\x01\xff\xff", "makes no sense"),
+            (b"\x03\0\0\0\x01\xff\xff", "cannot be decoded"),
         ] {
             let rogue = stage.handle(match role {
                 Ask::BecomeSender => Ask::BecomeSender,
@@ -231,7 +231,7 @@ fn what_does_not_belong_to_a_connection_ends_it() {
     for _ in 0..2 {
         receiver.ask(&Ask::Receive { most: 1, patience }, &Carried::None);
     }
-    receiver.assert_hung_up_on("waiting already");
+    receiver.assert_hung_up_on("already waiting");
     let mut liar = stage.handle(Ask::BecomeSender);
     let batch = Ask::SendBatch {
         kind: ipc_proto::Kind::Data,
@@ -256,7 +256,7 @@ fn who_says_nothing_or_half_of_it_is_let_go_in_time() {
         assert!(slow, "{greeting:?}");
     }
     stage.await_connections(0);
-    // Who has introduced themselves may take their time, and holds up nobody.
+    // A client that has introduced itself may take its time, and delays no other.
     let halting = stage.handle(Ask::BecomeReceiver);
     halting.socket.stream().unwrap().write_all(&[9, 0]).unwrap();
     stage.assert_others_are_served();
@@ -277,7 +277,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
         patience: Patience::Endless,
     };
     lazy.ask(&ask, &Carried::None);
-    // Until its answers are stuck: then it takes no more.
+    // Until the socket of its answers is full; then the server takes no more for it.
     let receiver = queue.receiver();
     let mut others = 0;
     while let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) {
@@ -287,7 +287,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     assert!(others >= MESSAGES / 2, "{others} were left for others");
     stage.assert_others_are_served();
     drop(lazy);
-    // What it had comes back.
+    // Its messages return.
     for _ in others..MESSAGES {
         let delivery = receiver.recv_timeout(PATIENCE).unwrap();
         assert_eq!(delivery.attempt(), 2);
@@ -296,7 +296,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
-/// So that the socket's buffer holds few.
+/// Small, so that the socket's buffer holds few messages.
 const MAX_INLINE_BYTES_FOR_TEST: usize = 60_000;
 
 #[test]
@@ -306,14 +306,15 @@ fn a_payload_that_is_not_what_it_is_said_to_be_is_refused() {
     let honest = || Sealed::copy_of(&payload).unwrap();
     for (sealed, why) in [
         (honest().said_to_have(99_999), "99999 bytes"),
-        (honest().said_to_have(1 << 40), "said to have"),
+        (honest().said_to_have(1 << 40), "were announced"),
         (Sealed::unsealed(&payload), "not sealed"),
     ] {
         let mut rogue = stage.handle(Ask::BecomeSender);
         rogue.ask(&ask, &Carried::Sealed(sealed));
         rogue.assert_hung_up_on(why);
     }
-    // One that is, is taken; and refused if it is too large, by the queue and without being read.
+    // An honest payload is taken. One that is too large is refused by the queue, without being
+    // read.
     let mut sender = stage.handle(Ask::BecomeSender);
     sender.ask(&ask, &Carried::Sealed(honest()));
     assert!(matches!(sender.hear().unwrap().what, Answer::Sent(Ok(_))));
@@ -367,10 +368,10 @@ fn connections_are_bounded_and_let_go() {
     assert!(refused.contains("3 connections"), "{refused}");
     drop(open);
     for _ in 0..200 {
-        // Gone again before it is greeted.
+        // Disconnects before it is greeted.
         drop(stage.rogue());
     }
-    // Who comes behind them is greeted when all of them were.
+    // A client behind them is greeted only after all of them.
     let until = Instant::now() + PATIENCE;
     while let Err(refused) = stage.try_open() {
         assert!(Instant::now() < until, "{refused}");
@@ -389,7 +390,7 @@ fn the_end_of_a_server_is_an_error_for_whoever_waits() {
         let held = receiver.recv().unwrap();
         let waiting = scope.spawn(|| {
             let receiver = queue.receiver();
-            // What a connection held is given back when it ends, and may still reach us.
+            // The messages of a connection return when it ends, and may still reach this receiver.
             loop {
                 if let Err(ended) = receiver.recv_within(Wait::Forever).map(drop) {
                     return ended;
@@ -397,7 +398,7 @@ fn the_end_of_a_server_is_an_error_for_whoever_waits() {
             }
         });
         let draining = scope.spawn(|| queue.transport().drain(Wait::Forever));
-        // The opening, two handles, the one that waits, the one that drains.
+        // The opening, two handles, the thread that waits, and the thread that drains.
         while stage.server().connections() < 5 {
             thread::yield_now();
         }
@@ -418,7 +419,8 @@ fn the_end_of_a_server_is_an_error_for_whoever_waits() {
 
 #[test]
 fn a_socket_passes_nothing_on_that_was_not_asked_for() {
-    // A descriptor too many with the first bytes: the stream is of no use, and the descriptor is closed.
+    // One descriptor too many with the first bytes: the stream is unusable, and the descriptor is
+    // closed.
     let stage = Stage::plain();
     let rogue = stage.handle(Ask::BecomeSender);
     let extra = Sealed::copy_of(b"abc").unwrap();
