@@ -25,7 +25,7 @@ use crate::received::{Delivery, Incoming};
 use crate::receiver::{Receiver, without_signals};
 use crate::send_options::SendOptions;
 use crate::sender::{SendValue, Sender};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 impl ByteReceiver {
     /// Returns the next message, without blocking the thread. Works with any executor.

@@ -30,7 +30,7 @@ use crate::error::{
     SettleFailure, Unavailable,
 };
 use crate::send_options::SendOptions;
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// A bridge from one queue to another.
 ///

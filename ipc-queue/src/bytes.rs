@@ -6,25 +6,23 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, QueueSettings, Signal};
 
-use crate::address::ToAddress;
 use crate::batch::Batch;
 use crate::bell::Bell;
+use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::ControlError;
 use crate::controls::controls;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{
-    BatchPortError, BatchSendError, DrainError, QueueError, RecvError, RecvPortError,
-    RecvTimeoutError, SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError,
-    TrySendError,
+    BatchPortError, BatchSendError, DrainError, RecvError, RecvPortError, RecvTimeoutError,
+    SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::loan::Loan;
-use crate::options::QueueOptions;
 use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
 use crate::shm::{ShmQueue, ShmReceiver, ShmSender};
 use crate::stats::QueueStats;
-use crate::transport::{LeaseInfo, ReceivePort, SendPort, Transport, Wait};
+use crate::wait::Wait;
 
 /// The capacity of a new batch, if more messages are asked for. A batch that receives more grows.
 const LARGE_BATCH: usize = 256;
@@ -87,14 +85,6 @@ enum In {
 }
 
 impl ByteQueue {
-    /// Opens the queue at `address`, or creates it with default settings.
-    ///
-    /// # Errors
-    /// [`QueueError`], as [`Queue::open`](crate::Queue::open).
-    pub fn open(address: impl ToAddress) -> Result<Self, QueueError> {
-        QueueOptions::new().open_bytes(address)
-    }
-
     /// Creates a queue over a transport that is already open.
     #[must_use]
     pub fn over(transport: Arc<dyn Transport>) -> Self {

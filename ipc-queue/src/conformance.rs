@@ -80,9 +80,10 @@ use ipc_proto::{Backoff, Name, QueueSettings};
 
 use crate::bytes::ByteQueue;
 use crate::capability::Feature;
+use crate::contract::Transport;
 use crate::control::ControlError;
 use crate::error::QueueError;
-use crate::transport::{OpenMode, OpenRequest, Transport};
+use crate::open_request::{OpenMode, OpenRequest};
 
 /// A transport under test.
 pub trait Subject: Send + Sync {
@@ -399,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_promise_has_its_test_and_every_test_its_promise() {
-        let contract = include_str!("transport.rs");
+        let contract = include_str!("contract.rs");
         let promised: Vec<&str> = contract
             .lines()
             .filter_map(|line| line.strip_prefix("//! - `")?.split_once('`'))

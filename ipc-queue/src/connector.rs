@@ -17,12 +17,13 @@ use ipc_proto::Name;
 use ipc_shm::Namespace;
 
 use crate::address::{Address, BUILT_IN, ToAddress, without_secrets};
+use crate::contract::Transport;
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::QueueError;
 use crate::local::LocalQueue;
+use crate::open_request::OpenRequest;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmQueue;
-use crate::transport::{OpenRequest, Transport};
 #[cfg(target_os = "linux")]
 use crate::unix::UnixQueue;
 

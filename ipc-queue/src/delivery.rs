@@ -4,16 +4,16 @@ use std::marker::PhantomData;
 use std::mem;
 use std::time::Duration;
 
-use ipc_proto::{Headers, Kind, MessageId, Timestamp};
-use serde::{Deserialize, Serialize};
+use ipc_proto::{Headers, Kind, MessageId};
 
 use crate::error::{BatchAckError, RecvError, RecvFailure, SettleError, SettleFailure};
+use crate::metadata::{FencingToken, Metadata};
 use crate::owned::OwnedByteDelivery;
 use crate::port::PortDelivery;
+use crate::settle::{Nack, Settle};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
 use crate::shm::{Freed, ShmDelivery};
-use crate::transport::Settle;
 
 /// A received message, until it is settled. Dropping it unsettled is a nack.
 ///
@@ -28,88 +28,6 @@ enum Inner<'a> {
     #[cfg(target_os = "linux")]
     Shm(ShmDelivery<'a>),
     Port(Box<PortDelivery>, PhantomData<&'a ()>),
-}
-
-/// Everything known about a delivered message except its payload and its headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Metadata {
-    /// The message's kind.
-    pub kind: Kind,
-    /// The message's id.
-    pub id: MessageId,
-    /// The time when it was sent.
-    pub sent_at: Timestamp,
-    /// The number of this attempt, counted from 1. Snoozed deliveries do not count, and requeueing
-    /// starts again at 1.
-    pub attempt: u8,
-    /// A number that grows with each delivery of the message, including snoozed and requeued ones.
-    /// Not consecutive.
-    pub delivery: u64,
-}
-
-/// A fencing token: identifies one delivery of one message. A worker passes it along with a result
-/// that it writes downstream. The store refuses a token smaller than the largest it has seen for
-/// that message. So a worker that lost its lease and goes on cannot overwrite what its successor
-/// wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct FencingToken {
-    /// The queue's number: [`Transport::id`](crate::transport::Transport::id).
-    pub queue: u64,
-    /// The message's id.
-    pub message: MessageId,
-    /// The number of its delivery, which grows with each: [`Metadata::delivery`].
-    pub delivery: u64,
-}
-
-/// The options of a nack: the delay before the next delivery, and the reason.
-///
-/// ```
-/// use std::time::Duration;
-/// use ipc_queue::{Nack, Queue};
-///
-/// let queue = Queue::<u32>::open("local:retried")?;
-/// queue.sender().send(7)?;
-/// let receiver = queue.receiver();
-/// let job = receiver.recv()?;
-/// job.nack_with(Nack::new().after(Duration::ZERO).reason("the database is away"))?;
-/// assert_eq!(receiver.recv()?.attempt(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub struct Nack<'r> {
-    delay: Option<Duration>,
-    reason: &'r str,
-}
-
-impl<'r> Nack<'r> {
-    /// Creates a nack with the delay of the queue's [`Backoff`](ipc_proto::Backoff), without a
-    /// reason.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the delay, rounded up to whole milliseconds. Zero: at once.
-    pub fn after(mut self, delay: Duration) -> Self {
-        self.delay = Some(delay);
-        self
-    }
-
-    /// Sets the reason. The dead letter keeps the last reason, up to
-    /// [`MAX_REASON_BYTES`](crate::transport::MAX_REASON_BYTES).
-    pub fn reason(mut self, reason: &'r str) -> Self {
-        self.reason = reason;
-        self
-    }
-}
-
-impl<'r> From<Nack<'r>> for Settle<'r> {
-    fn from(nack: Nack<'r>) -> Self {
-        Self::Nack {
-            delay: nack.delay,
-            reason: nack.reason,
-        }
-    }
 }
 
 impl From<PortDelivery> for ByteDelivery<'_> {

@@ -12,6 +12,7 @@ mod capability;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod connector;
+mod contract;
 mod control;
 mod controls;
 mod dead_letter;
@@ -20,8 +21,10 @@ mod error;
 mod iter;
 mod loan;
 mod local;
+mod metadata;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod open_request;
 mod options;
 mod owned;
 mod port;
@@ -33,15 +36,16 @@ mod received;
 mod receiver;
 mod send_options;
 mod sender;
+mod settle;
 mod settling;
 #[cfg(target_os = "linux")]
 pub mod shm;
 #[cfg(target_os = "linux")]
 pub mod snapshot;
 mod stats;
-pub mod transport;
 #[cfg(target_os = "linux")]
 pub mod unix;
+mod wait;
 
 pub use address::{Address, ToAddress, without_secrets};
 pub use batch::Batch;
@@ -51,7 +55,7 @@ pub use capability::{Capabilities, Feature, Support, Unsupported};
 pub use connector::remove;
 pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
-pub use delivery::{ByteDelivery, FencingToken, Metadata, Nack};
+pub use delivery::ByteDelivery;
 pub use error::{
     BatchAckError, BatchSendError, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
     RecvTimeoutError, SendError, SendFailure, SendTimeoutError, SettleError, SettleFailure,
@@ -60,6 +64,7 @@ pub use error::{
 pub use iter::{IntoIter, Iter, TryIter};
 pub use loan::Loan;
 pub use local::LocalQueue;
+pub use metadata::{FencingToken, Metadata};
 pub use options::QueueOptions;
 pub use owned::{OwnedByteDelivery, OwnedDelivery};
 pub use process::ThisProcess;
@@ -70,6 +75,7 @@ pub use received::{Delivery, Incoming};
 pub use receiver::Receiver;
 pub use send_options::{Key, OverflowPolicy, SendOptions};
 pub use sender::{SendValue, Sender};
+pub use settle::Nack;
 #[cfg(target_os = "linux")]
 pub use shm::ShmQueue;
 pub use stats::QueueStats;
@@ -81,6 +87,14 @@ pub use ipc_proto::{
     Backoff, CodecError, Encoding, HeaderError, Headers, Kind, Message, MessageId, Name,
     PayloadName, Priority, QueueSettings, SenderId, Shape, ShapeError, Signal, Timestamp,
 };
+
+/// For authors of transports: the contract, and what an implementation needs.
+pub mod transport {
+    #[doc(inline)]
+    pub use crate::connector::{Connector, register};
+    #[doc(inline)]
+    pub use crate::contract::*;
+}
 
 /// The workspace's README: its program must compile.
 #[cfg(doctest)]

@@ -22,19 +22,21 @@ use ipc_proto::{MessageId, Name, QueueSettings, SenderId};
 
 use crate::bell::{Bell, Listeners};
 use crate::capability::{Capabilities, Feature};
+use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{
     DrainError, QueueError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
+use crate::open_request::{OpenMode, OpenRequest};
 use crate::port::{PortDelivery, PortLoan, PublishOnce};
 use crate::send_options::{Key, SendOptions};
+use crate::settle::Settle;
 use crate::stats::QueueStats;
-use crate::transport::{
-    LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
-};
+use crate::wait::Wait;
 use door::{LocalHeld, Side};
-use table::{Lack, Life, Table, Wake};
+use keys::Lack;
+use table::{Life, Table, Wake};
 
 /// A queue among the threads of this process.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 
+use crate::contract::Transport;
 use crate::stats::QueueStats;
-use crate::transport::Transport;
 
 /// Messages sent. Refused ones have the label `error.type` with the reason. OpenTelemetry's name.
 pub const SENT: &str = "messaging.client.sent.messages";

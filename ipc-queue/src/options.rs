@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use crate::address::{Address, ToAddress, without_secrets};
 use crate::bytes::ByteQueue;
 use crate::connector;
+use crate::contract::Transport;
 use crate::error::QueueError;
+use crate::open_request::{AttachAs, OpenMode, OpenRequest};
 use crate::queue::Queue;
-use crate::transport::{AttachAs, OpenMode, OpenRequest, Transport};
 
 /// Options for opening a queue. The settings given here are used to create the queue. If it exists,
 /// its settings must agree with those given; other settings may have any value.
@@ -380,6 +381,33 @@ fn short_type_name<T>() -> String {
         rest = &rest[c.len_utf8()..];
     }
     short
+}
+
+impl<T: Serialize + DeserializeOwned> Queue<T> {
+    /// Opens the queue at `address`, or creates it with default settings.
+    ///
+    /// Addresses are `local:NAME` (threads of this process), `shm:NAME` or `shm:NAMESPACE/NAME`
+    /// (processes of this machine), `unix:/PATH` (a queue that a process serves at that socket),
+    /// and those of [registered](crate::transport::register) transports. An [`Address`](crate::Address) works
+    /// as well. For other settings see [`QueueOptions`].
+    ///
+    /// # Errors
+    /// [`QueueError`], for example if the queue carries another type than `T`. Types are compared
+    /// by name, without module paths, so two programs may each define the same type. In a queue
+    /// with the postcard encoding, types are also compared by [shape](ipc_proto::Shape).
+    pub fn open(address: impl ToAddress) -> Result<Self, QueueError> {
+        QueueOptions::new().open(address)
+    }
+}
+
+impl ByteQueue {
+    /// Opens the queue at `address`, or creates it with default settings.
+    ///
+    /// # Errors
+    /// [`QueueError`], as [`Queue::open`](crate::Queue::open).
+    pub fn open(address: impl ToAddress) -> Result<Self, QueueError> {
+        QueueOptions::new().open_bytes(address)
+    }
 }
 
 #[cfg(test)]

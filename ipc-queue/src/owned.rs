@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
-use crate::delivery::{FencingToken, Metadata, Nack};
 use crate::error::{RecvError, RecvFailure, SettleError};
+use crate::metadata::{FencingToken, Metadata};
 use crate::port::PortDelivery;
+use crate::settle::Nack;
+use crate::settle::{OwnedSettle, Settle};
 use crate::settling::{settling, settling_async};
-use crate::transport::{OwnedSettle, Settle};
 
 /// A received byte string that borrows nothing. Dropped unsettled, it returns to the queue: a nack.
 ///

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, MessageId};
 
-use crate::delivery::{FencingToken, Metadata, Nack};
 use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailable};
-use crate::transport::Settle;
+use crate::metadata::{FencingToken, Metadata};
+use crate::settle::Nack;
+use crate::settle::Settle;
 
 /// The right to settle one delivery, from any thread, even after the receiving handle is gone.
 pub trait SettleOnce: Send + Sync {

@@ -8,17 +8,16 @@ use ipc_proto::{CodecError, Encoding, QueueSettings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::address::ToAddress;
 use crate::bytes::ByteQueue;
+use crate::contract::{LeaseInfo, Transport};
 use crate::control::ControlError;
 use crate::controls::controls;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{DrainError, QueueError};
-use crate::options::QueueOptions;
+use crate::error::DrainError;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::stats::QueueStats;
-use crate::transport::{LeaseInfo, Transport, Wait};
+use crate::wait::Wait;
 
 /// A queue of `T`s that any process can open by its address.
 ///
@@ -45,21 +44,6 @@ pub struct Queue<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Queue<T> {
-    /// Opens the queue at `address`, or creates it with default settings.
-    ///
-    /// Addresses are `local:NAME` (threads of this process), `shm:NAME` or `shm:NAMESPACE/NAME`
-    /// (processes of this machine), `unix:/PATH` (a queue that a process serves at that socket),
-    /// and those of [registered](crate::register) transports. An [`Address`](crate::Address) works
-    /// as well. For other settings see [`QueueOptions`].
-    ///
-    /// # Errors
-    /// [`QueueError`], for example if the queue carries another type than `T`. Types are compared
-    /// by name, without module paths, so two programs may each define the same type. In a queue
-    /// with the postcard encoding, types are also compared by [shape](ipc_proto::Shape).
-    pub fn open(address: impl ToAddress) -> Result<Self, QueueError> {
-        QueueOptions::new().open(address)
-    }
-
     /// Returns a handle for sending.
     #[must_use]
     pub fn sender(&self) -> Sender<T> {

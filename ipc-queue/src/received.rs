@@ -6,11 +6,13 @@ use std::time::Duration;
 use ipc_proto::{CodecError, Encoding, Headers, Kind, MessageId, Signal, Timestamp};
 use serde::de::DeserializeOwned;
 
-use crate::delivery::{ByteDelivery, FencingToken, Metadata, Nack};
+use crate::delivery::ByteDelivery;
 use crate::error::{RecvFailure, SettleError};
+use crate::metadata::{FencingToken, Metadata};
 use crate::owned::OwnedDelivery;
+use crate::settle::Nack;
+use crate::settle::Settle;
 use crate::settling::settling;
-use crate::transport::Settle;
 
 /// A received message, until it is settled. Dropping it unsettled is a nack: the message returns to
 /// the queue.

@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::bytes::ByteReceiver;
 use crate::error::{RecvError, RecvFailure, RecvPortError, RecvTimeoutError, TryRecvError};
 use crate::received::{Delivery, Incoming};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// Receives `T`s. Belongs to one thread at a time: clone it for others.
 ///

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::error::SendFailure;
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// Options for sending a message. The default is a plain `Data` message without a delay.
 ///

@@ -14,7 +14,7 @@ use crate::error::{
     BatchSendError, SendError, SendFailure, SendPortError, SendTimeoutError, TrySendError,
 };
 use crate::send_options::SendOptions;
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// Sends `T`s. Belongs to one thread at a time: clone it for others.
 pub struct Sender<T> {

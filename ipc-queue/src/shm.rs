@@ -58,15 +58,14 @@ pub(crate) use sender::ShmLoan;
 
 use crate::bell::Listeners;
 use crate::capability::{Capabilities, Feature, Unsupported};
+use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure, Unavailable};
+use crate::open_request::{AttachAs, OpenMode, OpenRequest, payload_differs};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
-use crate::transport::{
-    AttachAs, LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
-    payload_differs,
-};
+use crate::wait::Wait;
 use contents::Contents;
 use due::Due;
 use geometry::LAYOUT_HASH;

@@ -79,11 +79,13 @@ use self::file::{End, Frame, Head, Reader, Writer};
 use self::record::{StoredKey, StoredMessage};
 use crate::address::Address;
 use crate::capability::{Feature, Unsupported};
+use crate::contract::Transport;
 use crate::control::ControlError;
 use crate::error::{NoRoom, QueueError, SendPortError, Unavailable};
+use crate::open_request::{AttachAs, OpenMode, OpenRequest};
 use crate::options::QueueOptions;
 use crate::shm::{Frozen, NotFrozen, NotPut, Room, ShmQueue, TooLittle};
-use crate::transport::{AttachAs, OpenMode, OpenRequest, Transport, Wait};
+use crate::wait::Wait;
 
 /// The result of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

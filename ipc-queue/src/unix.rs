@@ -34,12 +34,14 @@ use ipc_proto::QueueSettings;
 pub use server::{ServeError, UnixServer, UnixServerOptions};
 
 use crate::capability::Capabilities;
+use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError};
+use crate::open_request::{OpenMode, OpenRequest};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
-use crate::transport::{LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
+use crate::wait::Wait;
 use client::{Client, Trouble, not_connected};
 use failures::{ControlFailed, DrainFailed};
 use frame::Received;

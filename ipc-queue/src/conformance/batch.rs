@@ -9,7 +9,7 @@ use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::capability::Feature;
 use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// Returns message number `number`; its size fits its cell or does not, in rotation.
 fn message(number: u64) -> Vec<u8> {

@@ -7,10 +7,11 @@ use super::proxy::{Fault, Proxy};
 use super::{Subject, Trial, settings};
 use crate::bytes::ByteQueue;
 use crate::capability::Feature;
+use crate::contract::Transport;
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::{DrainError, SendFailure, Unavailable};
 use crate::stats::QueueStats;
-use crate::transport::{Transport, Wait};
+use crate::wait::Wait;
 
 /// A queue of the subject that is reached through a [`Proxy`].
 pub struct Proxied {

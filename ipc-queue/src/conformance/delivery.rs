@@ -10,10 +10,12 @@ use super::walk::{Focus, walk};
 use super::{INLINE, LARGEST, Subject, Trial, content, number_in, rounds, settings, walks};
 use crate::bytes::ByteQueue;
 use crate::capability::Feature;
-use crate::delivery::{ByteDelivery, Metadata};
+use crate::delivery::ByteDelivery;
 use crate::error::{QueueError, TryRecvError};
+use crate::metadata::Metadata;
+use crate::open_request::{OpenMode, OpenRequest};
 use crate::send_options::SendOptions;
-use crate::transport::{OpenMode, OpenRequest, Wait};
+use crate::wait::Wait;
 
 /// While one receiver holds a message, no other has it; and of several receivers one gets it.
 ///

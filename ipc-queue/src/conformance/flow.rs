@@ -16,7 +16,7 @@ use crate::error::{
 };
 use crate::queue::Queue;
 use crate::send_options::SendOptions;
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// A send succeeds exactly if the queue contains fewer messages than its capacity, whatever their
 /// states, and whatever happened before.

@@ -11,7 +11,7 @@ use crate::capability::Feature;
 use crate::control::ControlFailure;
 use crate::error::SendFailure;
 use crate::send_options::{Key, OverflowPolicy, SendOptions};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 const LONG: Duration = Duration::from_secs(3600);
 const KEYS: u32 = 64;

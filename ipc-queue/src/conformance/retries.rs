@@ -9,10 +9,12 @@ use super::{Subject, Trial, settings};
 use crate::bytes::ByteQueue;
 use crate::capability::Feature;
 use crate::dead_letter::{DeadLetter, DeadReason};
-use crate::delivery::{ByteDelivery, Nack};
+use crate::delivery::ByteDelivery;
 use crate::error::{SendFailure, SettleFailure, TryRecvError};
 use crate::send_options::SendOptions;
-use crate::transport::{MAX_REASON_BYTES, Wait};
+use crate::settle::MAX_REASON_BYTES;
+use crate::settle::Nack;
+use crate::wait::Wait;
 
 const SHORT: Duration = Duration::from_millis(60);
 /// If a transport has not noticed the end of a lease of `SHORT` after this many waits of `SHORT`,

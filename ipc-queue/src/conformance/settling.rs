@@ -13,7 +13,7 @@ use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvTimeoutError, SettleError, TryRecvError, TrySendError, Unavailable};
 use crate::send_options::SendOptions;
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// An acked message is never delivered again, to any receiver, and its place is free.
 ///

@@ -13,8 +13,9 @@ use crate::error::{
     DrainError, NoRoom, QueueError, RecvTimeoutError, SendFailure, SendTimeoutError, TryRecvError,
     TrySendError,
 };
+use crate::open_request::OpenRequest;
 use crate::send_options::{OverflowPolicy, SendOptions};
-use crate::transport::{OpenRequest, Wait};
+use crate::wait::Wait;
 
 /// Returns a short time that is long enough for some operations.
 fn short(subject: &dyn Subject) -> Duration {

@@ -10,7 +10,7 @@ use super::table::Wake;
 use crate::bell::{Bell, Door};
 use crate::error::SettleFailure;
 use crate::port::SettleOnce;
-use crate::transport::Settle;
+use crate::settle::Settle;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {

@@ -5,9 +5,22 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::MessageId;
 
-use super::table::Lack;
 use crate::error::{NoRoom, SendFailure};
 use crate::send_options::Key;
+
+/// The reason why a message was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// Waiting may help.
+    Room(NoRoom),
+    Failed(SendFailure),
+}
+
+impl From<SendFailure> for Lack {
+    fn from(failure: SendFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
 
 /// The keys and their use.
 #[derive(Debug)]

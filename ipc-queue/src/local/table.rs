@@ -8,15 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipc_proto::{Headers, Kind, MessageId, Priority, QueueSettings, Timestamp};
 
-use super::keys::Keys;
+use super::keys::{Keys, Lack};
 use crate::aging;
 use crate::capability::{Feature, Unsupported};
+use crate::contract::LeaseInfo;
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
-use crate::delivery::Metadata;
 use crate::error::{NoRoom, RecvFailure, RecvPortError, SendFailure, SettleFailure, Unavailable};
+use crate::metadata::Metadata;
 use crate::send_options::{Key, OverflowPolicy, SendOptions};
+use crate::settle::{Settle, nack_delay, shorten_reason};
 use crate::stats::QueueStats;
-use crate::transport::{LeaseInfo, Settle, nack_delay, shorten_reason};
 
 /// A message of a local queue.
 #[derive(Clone, Debug)]
@@ -45,20 +46,6 @@ struct Lease {
     /// The name of the thread that received it.
     thread: String,
     ends_at: Option<Instant>,
-}
-
-/// The reason why a message was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
-    /// Waiting may help.
-    Room(NoRoom),
-    Failed(SendFailure),
-}
-
-impl From<SendFailure> for Lack {
-    fn from(failure: SendFailure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 /// The life of a queue. A closed queue can be opened again; a removed one stays removed.

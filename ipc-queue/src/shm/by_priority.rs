@@ -17,10 +17,11 @@ use super::spin::Spin;
 use crate::aging;
 use crate::bell::Bell;
 use crate::capability::{Feature, Unsupported};
+use crate::contract::{ReceivePort, SendPort};
 use crate::error::{BatchPortError, RecvPortError, SendFailure, SendPortError};
 use crate::port::{PortDelivery, PortLoan};
 use crate::send_options::SendOptions;
-use crate::transport::{ReceivePort, SendPort, Wait};
+use crate::wait::Wait;
 
 /// Sends into one queue in shared memory. For one thread; clone it for more.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use super::recovery::Changed;
 use super::ring::{Limits, Ring};
 use super::tally::{Counters, Sent, Side};
 use super::word::Seat;
+use crate::contract::LeaseInfo;
 use crate::error::QueueError;
-use crate::transport::LeaseInfo;
 
 /// The parts of a queue.
 #[derive(Debug)]
@@ -150,10 +150,11 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
+    use crate::contract::Transport;
+    use crate::open_request::OpenRequest;
     use crate::shm::ShmQueue;
     use crate::shm::keys::Known;
     use crate::shm::memory::RingWord;
-    use crate::transport::{OpenRequest, Transport};
 
     const KEY: u64 = 17;
 

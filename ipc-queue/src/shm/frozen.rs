@@ -39,10 +39,11 @@ use super::word::{CellKind, State};
 use super::{
     CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority, sender,
 };
+use crate::contract::Transport;
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::SendFailure;
 use crate::snapshot::record::{StoredKey, StoredMessage, StoredState};
-use crate::transport::{Transport, Wait};
+use crate::wait::Wait;
 
 const SAVING: usize = 0;
 const RESTORING: usize = 1;

@@ -25,13 +25,12 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ipc_proto::{Backoff, Priority, QueueSettings, SettingsError};
+use ipc_proto::{Backoff, Headers, Priority, QueueSettings, SettingsError};
 use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
 
 use super::cell::Body;
 use super::keys::NOTE_WORDS;
 use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
-use super::payload::MAX_TRAILER_BYTES;
 
 /// The fingerprint of the layout. It changes whenever this file, the cell header or the meaning of
 /// a word changes.
@@ -47,6 +46,10 @@ const MOST_EXPIRIES: u8 = 2;
 
 const HEADER_BYTES: usize = CELL_WORDS * 8;
 const PAGE_BYTES: usize = 4096;
+/// The size of the length of a message's headers, which follow its payload.
+pub(super) const LENGTH_BYTES: usize = 2;
+/// The maximum number of bytes after a payload: the length of its headers, and the headers.
+const MAX_TRAILER_BYTES: usize = LENGTH_BYTES + Headers::MAX_BYTES;
 const SMALLEST_CHUNK_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 const WARM_BYTES: usize = 4 << 20;

@@ -15,10 +15,10 @@ use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
 use super::word::{CellKind, State};
 use super::{KIND, open_error};
+use crate::contract::LeaseInfo;
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
 use crate::stats::QueueStats;
-use crate::transport::LeaseInfo;
 
 /// An inspector of a queue in shared memory.
 ///

@@ -7,7 +7,7 @@ use super::payload::OwnedReadable;
 use super::receiver::LevelReceiver;
 use crate::error::{SettleFailure, Unavailable};
 use crate::port::SettleOnce;
-use crate::transport::Settle;
+use crate::settle::Settle;
 
 /// The right to read and to settle a received message. It counts and settles through a separate
 /// receiver, in any thread.

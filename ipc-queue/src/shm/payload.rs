@@ -25,12 +25,8 @@ use ipc_proto::Headers;
 use ipc_shm::{Mapping, OutOfBounds, Segment};
 
 use super::cell::Body;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, LENGTH_BYTES};
 use super::ring::{Claim, Lease};
-
-/// The maximum number of bytes after a payload: the length of its headers, and the headers.
-pub(super) const MAX_TRAILER_BYTES: usize = LENGTH_BYTES + Headers::MAX_BYTES;
-const LENGTH_BYTES: usize = 2;
 
 /// Returns the encoded headers as they follow a payload, with their length in front.
 pub(super) fn trailer(headers: &Headers) -> Vec<u8> {

@@ -24,7 +24,7 @@ use super::chunk::Tag;
 use super::memory::{Memory, REASON_WORDS, Word};
 use super::ring::{Claim, Lease, Ring};
 use super::word::State;
-use crate::transport::MAX_REASON_BYTES;
+use crate::settle::MAX_REASON_BYTES;
 
 /// The number of slots that a message's reason may be in.
 const CHOICE: u32 = 16;

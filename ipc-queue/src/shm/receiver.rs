@@ -21,11 +21,12 @@ use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-use crate::delivery::Metadata;
-use crate::delivery::Nack;
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
+use crate::metadata::Metadata;
 use crate::port::PortDelivery;
-use crate::transport::{Settle, Wait, nack_delay, shorten_reason};
+use crate::settle::Nack;
+use crate::settle::{Settle, nack_delay, shorten_reason};
+use crate::wait::Wait;
 
 /// Receives from one level of a queue in shared memory.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use super::tally::{Lane, Sent, Side};
 use crate::capability::{Feature, Unsupported};
 use crate::error::{NoRoom, SendFailure, SendPortError, Unavailable};
 use crate::send_options::{Key, OverflowPolicy, SendOptions};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 pub(crate) use loans::ShmLoan;
 pub(in crate::shm) use loans::ShmPlace;

@@ -16,7 +16,7 @@ use super::spin::Spin;
 use super::{CLOSED, PAUSED, Shared};
 use crate::control::{ControlCall, ControlFailure};
 use crate::error::{DrainError, RecvPortError, SendFailure, Unavailable};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// The reason why a queue can no longer be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use ipc_proto::{Backoff, Kind};
 
 use super::*;
 use crate::bytes::ByteQueue;
-use crate::delivery::Nack;
 use crate::error::SendFailure;
 use crate::send_options::SendOptions;
+use crate::settle::Nack;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

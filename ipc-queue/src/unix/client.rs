@@ -11,7 +11,7 @@ use super::link::{Link, Lost, NotConnected};
 use super::wire::{Answer, Ask, Welcome};
 use crate::control::{ControlFailure, Outcome};
 use crate::error::{QueueError, Unavailable};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// One opening of a served queue.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::frame::Carried;
 use super::link::Link;
 use super::wire::{Ask, Side};
 use crate::bell::{Bell, Door, Listeners};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// The wait queues of one opening.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use ipc_shm::{Generation, KeptSocket};
 
 use super::frame::{self, Carried, Reader, Received, WireError};
 use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// A connection to a server.
 #[derive(Debug)]

@@ -17,12 +17,14 @@ use super::frame::{Carried, MAX_INLINE_BYTES, Payload, Received, WireError};
 use super::link::{Link, Lost};
 use super::wire::{Answer, Ask, Delivered, Side};
 use crate::bell::Bell;
+use crate::contract::{ReceivePort, SendPort};
 use crate::error::{
     BatchPortError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
 use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
 use crate::send_options::SendOptions;
-use crate::transport::{ReceivePort, SendPort, Settle, Wait};
+use crate::settle::Settle;
+use crate::wait::Wait;
 
 /// The part that senders and receivers share.
 #[derive(Debug)]

@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::failures::{ControlFailed, DrainFailed, RecvFailed, SendFailed, SettleFailed};
 use crate::capability::Capabilities;
+use crate::contract::LeaseInfo;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::delivery::Metadata;
+use crate::metadata::Metadata;
 use crate::send_options::{Key, SendOptions};
+use crate::settle::OwnedSettle;
 use crate::stats::QueueStats;
-use crate::transport::{LeaseInfo, OwnedSettle, Wait};
+use crate::wait::Wait;
 
 /// The protocol version. It changes with every change of the messages below.
 pub(super) const PROTOCOL: u16 = 4;

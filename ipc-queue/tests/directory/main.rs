@@ -101,7 +101,7 @@ fn every_line_of_code_in_the_guide_is_this_code() {
         include_str!("folder.rs"),
         include_str!("main.rs"),
         include_str!("queue.rs"),
-        include_str!("../../src/transport.rs"),
+        include_str!("../../src/contract.rs"),
     ];
     let blocks: Vec<&str> = guide.split("```rust\n").skip(1).collect();
     assert!(blocks.len() > 5, "the guide shows code");

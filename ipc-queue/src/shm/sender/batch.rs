@@ -9,7 +9,7 @@ use super::{LevelSender, Stamp, Whence};
 use crate::error::{BatchPortError, SendFailure};
 use crate::shm::payload::Writable;
 use crate::shm::ring::{Claim, Few, SMALL_BYTES, TOGETHER};
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 impl LevelSender {
     pub(in crate::shm) fn send_all(
@@ -129,13 +129,14 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
+    use crate::contract::Transport;
     use crate::delivery::ByteDelivery;
     use crate::error::{RecvFailure, RecvPortError};
+    use crate::open_request::OpenRequest;
     use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
     use crate::shm::memory::Word;
     use crate::shm::word::{CellKind, State};
-    use crate::transport::{OpenRequest, Transport};
 
     #[test]
     fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {

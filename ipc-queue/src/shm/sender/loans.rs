@@ -11,7 +11,7 @@ use crate::port::PublishOnce;
 use crate::send_options::{OverflowPolicy, SendOptions};
 use crate::shm::payload::Writable;
 use crate::shm::waiting::Gone;
-use crate::transport::Wait;
+use crate::wait::Wait;
 
 /// A message being written in shared memory.
 #[derive(Debug)]

@@ -16,9 +16,9 @@ use super::holders::Holder;
 use super::{Shared, refuse};
 use crate::error::DrainError;
 use crate::readiness::Ringer;
-use crate::transport::Wait;
 use crate::unix::frame::{self, Carried, Reader, Received, WireError};
 use crate::unix::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Patience, Refusal};
+use crate::wait::Wait;
 
 /// A client's connection.
 pub(super) struct Connection<'s> {

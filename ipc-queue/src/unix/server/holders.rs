@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use ipc_proto::MessageId;
 
-use crate::transport::LeaseInfo;
+use crate::contract::LeaseInfo;
 
 /// The messages that clients hold.
 #[derive(Debug, Default)]

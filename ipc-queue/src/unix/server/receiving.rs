@@ -11,9 +11,9 @@ use crate::control::ControlError;
 use crate::delivery::ByteDelivery;
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::readiness::Ringer;
-use crate::transport::Wait;
 use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
 use crate::unix::wire::{Answer, Ask, Delivered, Patience};
+use crate::wait::Wait;
 
 /// Serves the connection until it ends. Then the client's messages return to the queue.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {

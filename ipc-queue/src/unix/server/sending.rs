@@ -14,10 +14,10 @@ use crate::error::{SendFailure, SendPortError, Unavailable};
 use crate::loan::Loan;
 use crate::readiness::Ringer;
 use crate::send_options::SendOptions;
-use crate::transport::Wait;
 use crate::unix::failures::SendFailed;
 use crate::unix::frame::{Carried, Payload, WireError};
 use crate::unix::wire::{Answer, Ask, Patience};
+use crate::wait::Wait;
 
 /// Serves the connection until it ends. Then the client's places are free.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {

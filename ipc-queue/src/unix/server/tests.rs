@@ -12,12 +12,14 @@ use super::*;
 use crate::bytes::ByteQueue;
 use crate::error::{QueueError, RecvFailure, TryRecvError, Unavailable};
 use crate::local::LocalQueue;
+use crate::open_request::OpenRequest;
 use crate::send_options::SendOptions;
-use crate::transport::{OpenRequest, Settle, Wait};
+use crate::settle::Settle;
 use crate::unix::UnixQueue;
 use crate::unix::frame::{Reader, Received};
 use crate::unix::memfd::Sealed;
 use crate::unix::wire::{Answer, Ask, Head, Hello, MAGIC, Patience};
+use crate::wait::Wait;
 
 /// Not a statement about speed.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -115,22 +115,23 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::time::{Duration, Instant};
 
-use ipc_proto::{Backoff, Kind, MessageId, PayloadName, QueueSettings};
+use ipc_proto::{Kind, MessageId, QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
 use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{DrainError, QueueError};
+use crate::error::DrainError;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 
-pub use crate::connector::{Connector, register};
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
+pub use crate::open_request::{AttachAs, OpenMode, OpenRequest};
 pub use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
+pub use crate::settle::{MAX_REASON_BYTES, Settle, nack_delay, shorten_reason};
+pub use crate::wait::Wait;
 
 /// A queue, opened through a transport. Dropping it detaches; the queue stays.
 pub trait Transport: Any + Debug + Send + Sync {
@@ -423,243 +424,4 @@ pub struct LeaseInfo {
     pub message: MessageId,
     /// The number of its deliveries, including this one.
     pub attempt: u8,
-}
-
-/// The time limit of a wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wait {
-    /// No wait.
-    No,
-    /// Wait until this time.
-    Until(Instant),
-    /// Wait without a limit.
-    #[default]
-    Forever,
-}
-
-impl Wait {
-    /// Returns a wait for at most `time`. It has no limit if the clock cannot represent its end.
-    #[must_use]
-    pub fn at_most(time: Duration) -> Self {
-        Instant::now()
-            .checked_add(time)
-            .map_or(Self::Forever, Self::Until)
-    }
-
-    /// Returns the same wait, but no longer than until `limit`.
-    #[must_use]
-    pub(crate) fn at_most_until(self, limit: Instant) -> Self {
-        match self {
-            Self::No => Self::No,
-            Self::Until(deadline) => Self::Until(deadline.min(limit)),
-            Self::Forever => Self::Until(limit),
-        }
-    }
-
-    /// Returns whether no time is left.
-    #[must_use]
-    pub(crate) fn is_over(self) -> bool {
-        match self {
-            Self::No => true,
-            Self::Until(deadline) => Instant::now() >= deadline,
-            Self::Forever => false,
-        }
-    }
-}
-
-/// The end of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settle<'r> {
-    /// The work is done: the message is never delivered again.
-    Ack,
-    /// The attempt failed: the message is delivered again, or becomes a dead letter if this was its
-    /// last attempt.
-    Nack {
-        /// The delay before the next delivery; `None`: as the queue's [`Backoff`] says.
-        delay: Option<Duration>,
-        /// The reason. Empty if not given; at most [`MAX_REASON_BYTES`] are kept.
-        reason: &'r str,
-    },
-    /// The message is delayed, then delivered again. This delivery does not count as an attempt.
-    Snooze {
-        /// The delay before the next delivery.
-        delay: Duration,
-    },
-    /// The message is never delivered again, but is kept as a dead letter.
-    Bury {
-        /// The reason. Empty if not given.
-        reason: &'r str,
-    },
-}
-
-/// A [`Settle`] that borrows nothing, for another thread or for a server. Reasons are truncated.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum OwnedSettle {
-    Ack,
-    Nack {
-        delay: Option<Duration>,
-        reason: String,
-    },
-    Snooze {
-        delay: Duration,
-    },
-    Bury {
-        reason: String,
-    },
-}
-
-impl From<Settle<'_>> for OwnedSettle {
-    fn from(how: Settle<'_>) -> Self {
-        let kept = |reason| shorten_reason(reason).to_owned();
-        match how {
-            Settle::Ack => Self::Ack,
-            Settle::Nack { delay, reason } => Self::Nack {
-                delay,
-                reason: kept(reason),
-            },
-            Settle::Snooze { delay } => Self::Snooze { delay },
-            Settle::Bury { reason } => Self::Bury {
-                reason: kept(reason),
-            },
-        }
-    }
-}
-
-impl OwnedSettle {
-    pub(crate) fn as_settle(&self) -> Settle<'_> {
-        match self {
-            Self::Ack => Settle::Ack,
-            Self::Nack { delay, reason } => Settle::Nack {
-                delay: *delay,
-                reason,
-            },
-            Self::Snooze { delay } => Settle::Snooze { delay: *delay },
-            Self::Bury { reason } => Settle::Bury { reason },
-        }
-    }
-}
-
-/// The length, in bytes, to which reasons of failures are truncated.
-pub const MAX_REASON_BYTES: usize = 240;
-
-/// Returns the beginning of a reason that is kept: at most [`MAX_REASON_BYTES`].
-#[must_use]
-pub fn shorten_reason(reason: &str) -> &str {
-    ipc_proto::shortened(reason, MAX_REASON_BYTES)
-}
-
-/// For transports: returns the delay of a nack after failure number `failures`: the receiver's
-/// choice, or else by the queue's settings.
-#[must_use]
-pub fn nack_delay(settings: &QueueSettings, chosen: Option<Duration>, failures: u8) -> Duration {
-    chosen.unwrap_or_else(|| {
-        let chance = match settings.backoff {
-            Backoff::Exponential { .. } => fastrand::u64(..),
-            _ => 0,
-        };
-        settings.backoff.delay(failures.into(), chance)
-    })
-}
-
-/// The behaviour when the queue exists, and when it does not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OpenMode {
-    /// Open it, or create it.
-    #[default]
-    OpenOrCreate,
-    /// Open it; [`QueueError::NotFound`] if there is none.
-    Open,
-    /// Create it; [`QueueError::Exists`] if there is one.
-    Create,
-}
-
-pub(crate) fn payload_differs(name: &str, found: &str, wanted: &str) -> QueueError {
-    let short = |payload: &str| {
-        let Ok(payload) = payload.parse::<PayloadName>();
-        payload.short()
-    };
-    QueueError::PayloadDiffers {
-        name: name.to_owned(),
-        found: short(found),
-        wanted: short(wanted),
-    }
-}
-
-/// The request of a process that opens a queue.
-#[derive(Clone, Debug, Default)]
-pub struct OpenRequest {
-    /// The mode: the queue may exist, must exist, or must not exist.
-    pub mode: OpenMode,
-    /// The settings for creating the queue.
-    pub settings: QueueSettings,
-    /// The names of the settings that must agree if the queue exists.
-    pub insist_on: Vec<&'static str>,
-    /// The name of the payloads: the text of a [`PayloadName`], empty for plain bytes, or
-    /// [`ANY_PAYLOAD`](Self::ANY_PAYLOAD).
-    pub payload: String,
-    /// The role in which this process attaches.
-    pub attach_as: AttachAs,
-}
-
-/// The role of a process that opens a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AttachAs {
-    /// A regular participant, counted against `max_participants`.
-    #[default]
-    Participant,
-    /// A short-lived tool. It is not counted while one of the slots for tools is free.
-    Tool,
-}
-
-impl OpenRequest {
-    /// A value of `payload`: an existing queue is opened as one of plain bytes, whatever the type
-    /// of its payloads.
-    pub const ANY_PAYLOAD: &str = "*";
-
-    /// Checks that a transport with these capabilities can create a queue with these settings.
-    ///
-    /// # Errors
-    /// [`Unsupported`] names the first feature that the settings need and the transport lacks.
-    pub fn check_capabilities(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
-        let needed = [
-            (self.settings.priorities, Feature::Priorities),
-            (self.settings.dedup_window.is_some(), Feature::Deduplication),
-        ];
-        for (is_needed, feature) in needed {
-            if is_needed && !capabilities.has(feature) {
-                return Err(Unsupported::by_transport(feature));
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares the name of an existing queue's payloads with the requested name.
-    ///
-    /// # Errors
-    /// [`QueueError::PayloadDiffers`] names both.
-    pub fn check_payload(&self, name: &str, found: &str) -> Result<(), QueueError> {
-        if found == self.payload || self.payload == Self::ANY_PAYLOAD {
-            return Ok(());
-        }
-        Err(payload_differs(name, found, &self.payload))
-    }
-
-    /// Compares an existing queue's settings with those that must agree.
-    ///
-    /// # Errors
-    /// [`QueueError::SettingsDiffer`] names the first setting that differs.
-    pub fn check(&self, name: &str, found: &QueueSettings) -> Result<(), QueueError> {
-        let wanted = &self.settings;
-        for ((field, found), (_, wanted)) in found.fields().into_iter().zip(wanted.fields()) {
-            if self.insist_on.contains(&field) && found != wanted {
-                return Err(QueueError::SettingsDiffer {
-                    name: name.to_owned(),
-                    field,
-                    found,
-                    wanted,
-                });
-            }
-        }
-        Ok(())
-    }
 }
