@@ -32,8 +32,8 @@ pub enum Address {
         /// The time that the server may take for an answer before it counts as unreachable.
         timeout: Option<Duration>,
     },
-    /// `SCHEME:REST`: a queue of another crate's transport, which [`register`](crate::register)ed
-    /// that scheme.
+    /// `SCHEME:REST`: a queue of another crate's transport, which
+    /// [registered](crate::transport::register) that scheme.
     Other {
         /// The part before the first colon.
         scheme: String,

@@ -13,9 +13,9 @@
 //!
 //! A woken waiter must answer. It scans; then it either reports that it found something, or waits
 //! again. A report wakes the next waiter, until one finds nothing. A waiter that is dropped instead
-//! passes its wake on at once. If a waiter does neither within [`ANSWER`], because its executor is
+//! passes its wake on at once. If a waiter does neither within `ANSWER`, because its executor is
 //! busy, the notifier thread passes its wake on. So no waiter withholds a wake from the others. A
-//! wake that is lost in a crash costs at most [`SLICE`]: then all waiters scan.
+//! wake that is lost in a crash costs at most `SLICE`: then all waiters scan.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -59,8 +59,8 @@ static CONNECTORS: LazyLock<RwLock<Connectors>> = LazyLock::new(RwLock::default)
 ///
 /// ```
 /// use std::sync::Arc;
-/// use ipc_queue::transport::{OpenRequest, Transport};
-/// use ipc_queue::{Connector, ControlError, Queue, QueueError};
+/// use ipc_queue::transport::{Connector, OpenRequest, Transport, register};
+/// use ipc_queue::{ControlError, Queue, QueueError};
 ///
 /// /// Queues of which there are none.
 /// #[derive(Debug)]
@@ -75,7 +75,7 @@ static CONNECTORS: LazyLock<RwLock<Connectors>> = LazyLock::new(RwLock::default)
 ///     }
 /// }
 ///
-/// ipc_queue::register("nowhere", Arc::new(Nowhere));
+/// register("nowhere", Arc::new(Nowhere));
 /// assert!(matches!(Queue::<u32>::open("nowhere:jobs"), Err(QueueError::NotFound { .. })));
 /// ```
 pub fn register(scheme: &str, connector: Arc<dyn Connector>) {

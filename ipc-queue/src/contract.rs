@@ -4,9 +4,9 @@
 //! receiver acknowledges it. Typed values, addresses and encodings are built on top, once
 //! ([`Queue`](crate::Queue)).
 //!
-//! To write a transport, implement [`Transport`] with its eight methods without a default, and
+//! To write a transport, implement [`Transport`] with its eleven methods without a default, and
 //! [`SendPort`] and [`ReceivePort`] with one each. Also implement the ends of a loan and of a
-//! delivery: [`PublishOnce`](crate::PublishOnce) and [`SettleOnce`](crate::SettleOnce), with two
+//! delivery: [`PublishOnce`] and [`SettleOnce`], with two
 //! methods each. The defaults are correct for every transport, but may be slower or do less than a
 //! native implementation. They send batches one by one, wake async waiters every few milliseconds,
 //! and refuse optional features. `docs/writing-a-transport.md` explains a small transport.
@@ -156,9 +156,10 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// Returns a handle for receiving, for one thread at a time.
     fn receiver(&self) -> Box<dyn ReceivePort>;
 
-    /// Returns the name of the queue's payloads: the text of a [`PayloadName`], as given when the
-    /// queue was created. It is empty for plain bytes, and `None` if the transport does not know
-    /// it. A typed queue reads its encoding from it.
+    /// Returns the name of the queue's payloads: the text of a
+    /// [`PayloadName`](ipc_proto::PayloadName), as given when the queue was created. It is empty for
+    /// plain bytes, and `None` if the transport does not know it. A typed queue reads its encoding
+    /// from it.
     fn payload(&self) -> Option<&str> {
         None
     }
@@ -323,9 +324,10 @@ pub trait SendPort: Debug + Send {
     /// Returns memory for a payload of `len` bytes, and a place in the queue for it.
     ///
     /// # Errors
-    /// [`SendPortError::NoRoom`] when the wait is over; [`SendFailure::Unsupported`] for options
-    /// that the transport does not support, and [`SendFailure::Duplicate`] for a key that the queue
-    /// remembers.
+    /// [`SendPortError::NoRoom`] when the wait is over. A failure of
+    /// [`SendFailure::Unsupported`](crate::SendFailure::Unsupported) for options that the transport
+    /// does not support, and [`SendFailure::Duplicate`](crate::SendFailure::Duplicate) for a key that
+    /// the queue remembers.
     fn loan_with(
         &self,
         len: usize,

@@ -388,7 +388,7 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     ///
     /// Addresses are `local:NAME` (threads of this process), `shm:NAME` or `shm:NAMESPACE/NAME`
     /// (processes of this machine), `unix:/PATH` (a queue that a process serves at that socket),
-    /// and those of [registered](crate::transport::register) transports. An [`Address`](crate::Address) works
+    /// and those of [registered](crate::transport::register) transports. An [`Address`] works
     /// as well. For other settings see [`QueueOptions`].
     ///
     /// # Errors

@@ -121,7 +121,7 @@ pub struct Nack<'r> {
 }
 
 impl<'r> Nack<'r> {
-    /// Creates a nack with the delay of the queue's [`Backoff`](ipc_proto::Backoff), without a
+    /// Creates a nack with the delay of the queue's [`Backoff`], without a
     /// reason.
     pub fn new() -> Self {
         Self::default()
@@ -134,7 +134,7 @@ impl<'r> Nack<'r> {
     }
 
     /// Sets the reason. The dead letter keeps the last reason, up to
-    /// [`MAX_REASON_BYTES`](crate::transport::MAX_REASON_BYTES).
+    /// [`MAX_REASON_BYTES`].
     pub fn reason(mut self, reason: &'r str) -> Self {
         self.reason = reason;
         self

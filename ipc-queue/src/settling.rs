@@ -8,8 +8,8 @@ macro_rules! settling {
             /// Settles the message as done: it is never delivered again.
             ///
             /// # Errors
-            /// [`SettleError::LeaseLost`] if the lease expired: the message was, or will be,
-            /// delivered to another receiver.
+            /// [`SettleFailure::LeaseLost`](crate::SettleFailure::LeaseLost) if the lease expired:
+            /// the message was, or will be, delivered to another receiver.
             #[inline]
             pub fn ack(self) -> Result<(), SettleError> {
                 self.settle(Settle::Ack)
@@ -46,8 +46,9 @@ macro_rules! settling {
             /// milliseconds, and this delivery does not count as an attempt.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack), and [`SettleError::Unsupported`] if the transport cannot
-            /// snooze.
+            /// As [`ack`](Self::ack), and
+            /// [`SettleFailure::Unsupported`](crate::SettleFailure::Unsupported) if the transport
+            /// cannot snooze.
             pub fn snooze(self, delay: Duration) -> Result<(), SettleError> {
                 self.settle(Settle::Snooze { delay })
             }
