@@ -137,6 +137,12 @@ impl Subject {
         }
     }
 
+    /// The number of messages that fit: with priorities each of the four has places of its own.
+    pub fn capacity(&self) -> u64 {
+        let settings = self.settings();
+        u64::from(settings.capacity) * if settings.priorities { 4 } else { 1 }
+    }
+
     /// Whether it is known to have been removed.
     pub fn is_removed(&self) -> bool {
         match self {

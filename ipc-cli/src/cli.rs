@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use clap_complete::Shell;
 use ipc_queue::Priority;
 
 use crate::exit::Exit;
+use crate::select::Selection;
 use crate::settings::Settings;
 
 /// Looks at queues, sends, receives, pauses, drains and repairs.
@@ -35,9 +37,11 @@ Examples:
   ipc create jobs --capacity 4096          with settings of your own
   ipc send jobs 'resize a.png'             send a message
   ipc recv jobs --follow                   take messages as they come, acking each
+  ipc work jobs -j 4 -- ./resize.sh        run a command for each message
   ipc top media                            watch a namespace
   ipc dlq ls jobs; ipc dlq requeue jobs --all
-  ipc stat jobs --prometheus               for a scraper
+  ipc metrics --listen 127.0.0.1:9464      for a scraper
+  ipc check jobs --max-age 5m --max-dead 0 for an alarm
   ipc save jobs jobs.saved; ipc restore jobs.saved jobs --capacity 4096
   ipc serve jobs --at unix:/run/user/1000/jobs.sock
   ipc doctor --quiet                       for cron: prints only what is wrong
@@ -48,8 +52,8 @@ Examples:
 pub enum Command {
     /// List queues
     Ls {
-        /// Only this namespace
-        namespace: Option<String>,
+        /// Only this namespace; or queues by their addresses, as `unix:/PATH` or `nats://HOST/NAME`
+        what: Vec<String>,
     },
     /// Print all that is known of a queue
     Stat {
@@ -59,10 +63,28 @@ pub enum Command {
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,
     },
+    /// Print the figures of queues for a scraper, or serve them over HTTP
+    ///
+    /// In Prometheus's text format, or in OpenMetrics' if the scraper accepts it.
+    Metrics(Metrics),
+    /// Check that queues are within limits, with the exit codes of Nagios
+    ///
+    /// Prints one line with the figures behind a bar. Exit codes: 0 ok; 1 a figure is above a
+    /// --warn limit; 2 one is above a --max limit; 3 unknown: no such queue, no answer, a wrong
+    /// command line.
+    Check(Check),
     /// Watch queues: depths, rates, who holds what for how long. `q` ends it
+    ///
+    /// Keys: `/` filters by name, `s` sorts by the next column, arrows mark a queue, Enter shows it
+    /// alone, Esc goes back. `p` pauses or resumes the marked queue, `r` requeues its dead letters,
+    /// `d` closes it so that it drains; each asks first.
+    ///
+    /// EMPTY is the time until nothing is ready, if rates stay as they are. FOR is the time for
+    /// which a message is held at least: since it was first seen, or since its lease was extended.
     Top {
-        /// Only this namespace; or only one queue, as `shm:NAME` or `unix:/PATH`
-        what: Option<String>,
+        /// Only this namespace; or queues by their addresses, as `shm:NAME`, `unix:/PATH` or
+        /// `nats://HOST/NAME`
+        what: Vec<String>,
         /// Time between two samples
         #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
         every: Duration,
@@ -82,6 +104,40 @@ pub enum Command {
     Send(Send),
     /// Receive messages, acking each once it was printed
     Recv(Recv),
+    /// Run a command for each message, and ack the message if the command succeeds
+    ///
+    /// The command gets the payload on standard input; or, where an argument has `{}`, in a file
+    /// whose path replaces it. It is told of its message by its environment:
+    ///
+    ///   IPC_QUEUE, IPC_MESSAGE (the id), IPC_KIND, IPC_ATTEMPT (from 1),
+    ///   IPC_DELIVERY (grows with each delivery: a fencing token), IPC_SENT_AT_NANOSECONDS,
+    ///   IPC_HEADERS (an object in JSON), IPC_HEADER_NAME for each header NAME, in capitals and
+    ///   with `_` for `.` and `-`; IPC_PAYLOAD_FILE if the payload is in a file
+    ///
+    /// Its exit code decides what becomes of the message:
+    ///
+    ///   0    acked: done
+    ///   65   buried: a dead letter at once (EX_DATAERR: the message is wrong)
+    ///   75   snoozed: comes again after --snooze, and no attempt is lost (EX_TEMPFAIL)
+    ///   any other code, or a signal: nacked. It comes again as the queue's backoff says, and is a
+    ///   dead letter after the queue's attempt limit
+    ///
+    /// The dead letter's reason is the exit code or the signal, and the last line that the command
+    /// wrote to standard error. While a command runs, its message's lease is extended. If the lease
+    /// is lost all the same, the command is ended: SIGTERM, and SIGKILL 5 s later.
+    ///
+    /// It goes on until the queue is closed and drained, or removed. SIGINT, SIGTERM, SIGHUP or
+    /// SIGQUIT: it takes nothing more, waits for the commands that run, and exits with 0. A second
+    /// one ends it at once. When it ends, however it does, its commands end with it, and what they
+    /// left in the background; a process that is to stay needs setsid.
+    #[command(verbatim_doc_comment)]
+    Work(Work),
+    /// The guard that `work` starts for its commands
+    #[command(hide = true)]
+    WorkGuard {
+        /// Folder to remove at the end
+        folder: Option<PathBuf>,
+    },
     /// Show messages that are not leased, oldest first. They stay in the queue
     Peek {
         /// Address of the queue
@@ -90,6 +146,45 @@ pub enum Command {
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
+    /// Follow a queue: print messages that wait and those that come, without taking them
+    ///
+    /// Looks every --every. Messages that are sent and received between two looks are not seen, so
+    /// the faster the receivers are, the more is missed; what was sent is in `ipc stat`. A requeued
+    /// dead letter is shown again. With --json one object is printed for each message, on a line
+    /// of its own, as `ipc peek` and `ipc export` print them. For queues in shared memory.
+    Tail(Tail),
+    /// Print messages for `import`: one JSON object on each line. They stay in the queue
+    ///
+    /// The lines are those of `ipc recv --json` and `ipc peek --json`, and `ipc import` and `ipc
+    /// send --json` read them.
+    Export {
+        /// Address of the queue
+        queue: String,
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Send each line of standard input, a JSON object as `export` and `recv --json` print it
+    ///
+    /// Of each object these are read: payload (with `hex` for bytes, which are sent as they are,
+    /// or `text`; or just a text), headers, kind, priority, and key. Messages get new ids.
+    Import {
+        /// Address of the queue
+        queue: String,
+        /// Create the queue if there is none
+        #[arg(long)]
+        create: bool,
+        /// Give up if there was no room for this long [default: wait]
+        #[arg(long, value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Delete some messages: those that wait, or dead letters with --state dead
+    Delete(Delete),
+    /// Take messages back from receivers that hold them, such as one that is stuck
+    ///
+    /// Each message comes again, as if its lease had ended; that counts as an expiry, of which the
+    /// queue allows --expiry-limit before it is a dead letter. The receiver's ack is refused. `ipc
+    /// stat` shows who holds which message.
+    Revoke(Revoke),
     /// Stop deliveries, also for processes that come later; sending goes on
     Pause {
         /// Address of the queue
@@ -129,10 +224,16 @@ pub enum Command {
     /// those that are given. Nobody else may have the queue open. Killed at any moment, run it
     /// again.
     Restore(Restore),
-    /// Move everything in a queue to another one, and remove the first: for other settings
+    /// Move everything in a queue to another one, and remove the first; or move some messages
     ///
-    /// As save and restore, without a file. Nobody else may have either queue open. For queues in
-    /// use, and for other transports, there is bridge.
+    /// Everything: as save and restore, without a file. Nobody else may have either queue open. For
+    /// queues in use, and for other transports, there is bridge.
+    ///
+    /// Some messages (see `Which messages` below): each is sent to the other queue, then deleted in
+    /// the first. The first may be in use, and stays. Payload, headers, kind and priority are
+    /// carried. Killed in between, a message is in both queues. Run it again: if the other queue
+    /// remembers keys, no message is sent twice. A message that a receiver takes meanwhile is in
+    /// both, too, and that is said; `ipc pause` prevents it.
     Move(Move),
     /// Forget a key: a message with it is sent again as if none had been
     Forget(Forget),
@@ -184,6 +285,43 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+pub struct Metrics {
+    /// Addresses of the queues [default: all in shared memory]
+    pub queues: Vec<String>,
+    /// Serve them at http://IP:PORT/metrics until the end is asked for
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Print OpenMetrics' format
+    #[arg(long, conflicts_with = "listen")]
+    pub openmetrics: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Addresses of the queues
+    #[arg(required = true, value_name = "QUEUE")]
+    pub queues: Vec<String>,
+    /// Critical above this number of messages that wait, delayed ones included
+    #[arg(long, value_name = "MESSAGES")]
+    pub max_depth: Option<u64>,
+    /// Critical if a message has waited for longer
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_age: Option<Duration>,
+    /// Critical above this number of dead letters
+    #[arg(long, value_name = "LETTERS")]
+    pub max_dead: Option<u64>,
+    /// Warn above this number of messages that wait
+    #[arg(long, value_name = "MESSAGES")]
+    pub warn_depth: Option<u64>,
+    /// Warn if a message has waited for longer
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub warn_age: Option<Duration>,
+    /// Warn above this number of dead letters
+    #[arg(long, value_name = "LETTERS")]
+    pub warn_dead: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 pub struct Create {
     /// Address of the queue
     pub queue: String,
@@ -195,7 +333,8 @@ pub struct Create {
 pub struct Send {
     /// Address of the queue
     pub queue: String,
-    /// The message. Without it, standard input: one message, or with --lines one for each line.
+    /// The message. Without it, standard input: one message; with --lines one for each line; with
+    /// --json one for each line, which is an object as `recv --json` prints it.
     /// For a queue of a Rust type in JSON or MessagePack: the value as JSON; for a queue of String:
     /// the text
     #[arg(conflicts_with = "lines")]
@@ -267,6 +406,38 @@ pub struct Recv {
 }
 
 #[derive(Debug, Args)]
+pub struct Work {
+    /// Address of the queue
+    pub queue: String,
+    /// Number of commands that run at once
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
+    /// Time after which a message comes again whose command ended with 75
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub snooze: Duration,
+    /// End a command that runs for longer: SIGTERM, and SIGKILL 5 s later. Its message is nacked
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub time_limit: Option<Duration>,
+    /// End after this many commands [default: go on]
+    #[arg(long, value_name = "COMMANDS")]
+    pub count: Option<usize>,
+    /// End when no message came and no command ran for this long; with 0s, when the queue is empty
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Option<Duration>,
+    /// Text in the command's arguments that the path of the payload's file replaces
+    #[arg(long, value_name = "TEXT", default_value = "{}")]
+    pub placeholder: OsString,
+    /// Give commands the bytes as they are, also from a queue whose payloads could be shown as text
+    #[arg(long)]
+    pub raw: bool,
+    /// The command and its arguments. With --json it writes to standard error, since standard
+    /// output has an object for each message
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
 pub struct Drain {
     /// Address of the queue
     pub queue: String,
@@ -295,6 +466,7 @@ pub enum Dlq {
     /// Deliver dead letters again
     Requeue(Which),
     /// Drop dead letters
+    #[command(visible_alias = "discard")]
     Drop(Which),
 }
 
@@ -355,10 +527,12 @@ pub struct Restore {
 
 #[derive(Debug, Args)]
 pub struct Move {
-    /// Queue that is moved
+    /// Queue that is moved, or that some messages are moved from
     pub from: String,
-    /// Queue that everything goes to; created if there is none
+    /// Queue that they go to; created if there is none
     pub to: String,
+    #[command(flatten)]
+    pub selection: Selection,
     /// Wait this long for other processes to leave the queues
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
@@ -379,11 +553,51 @@ pub struct Which {
     /// Address of the queue
     pub queue: String,
     /// The letters, as `dlq ls` prints them
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["all", "older_than", "keep"])]
+    #[arg(conflicts_with_all = ["all", "older_than", "keep"])]
     pub letters: Vec<String>,
     /// All dead letters
     #[arg(long)]
     pub all: bool,
+    /// All dead letters of messages that were sent longer ago than this
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+    /// All dead letters but the youngest, of which this many stay; with --older-than, of the others
+    #[arg(long, value_name = "LETTERS")]
+    pub keep: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Address of the queue
+    pub queue: String,
+    /// Number of messages to begin with: the youngest that wait
+    #[arg(long, default_value_t = 10)]
+    pub count: usize,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "100ms")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub every: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// Address of the queue
+    pub queue: String,
+    #[command(flatten)]
+    pub selection: Selection,
+    /// All that wait, as purge does
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Address of the queue
+    pub queue: String,
+    /// Ids of the messages, as `stat` prints them
+    #[arg(required = true, value_name = "MESSAGE")]
+    pub messages: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

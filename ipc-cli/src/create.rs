@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::address;
 use crate::cli;
+use crate::settings;
 use crate::show::Show;
 
 pub fn create(what: &cli::Create, show: &Show) -> Result<()> {
@@ -15,8 +16,11 @@ pub fn create(what: &cli::Create, show: &Show) -> Result<()> {
     let queue = options.mode(OpenMode::Create).open_bytes(&address)?;
     let created = json!({ "created": what.queue, "settings": queue.transport().settings() });
     show.done(&created, || {
-        let capacity = queue.transport().settings().capacity;
-        format!("{} is created, for {capacity} messages", what.queue)
+        let settings = queue.transport().settings();
+        let keys = settings::keys_in_words(settings)
+            .map_or_else(String::new, |keys| format!("; keys: {keys}"));
+        let capacity = settings.capacity;
+        format!("{} is created, for {capacity} messages{keys}", what.queue)
     });
     Ok(())
 }

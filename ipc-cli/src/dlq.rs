@@ -14,13 +14,14 @@ use crate::remove::together;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, plain};
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     ("letter", 0),
     ("sent", 3),
     ("why", 1),
     ("#attempts", 4),
     ("last held by", 5),
     ("payload", 2),
+    ("error", 3),
 ];
 
 pub fn ls(queue: &str, show: &Show) -> Result<()> {
@@ -37,6 +38,7 @@ pub fn ls(queue: &str, show: &Show) -> Result<()> {
                 plain(letter.attempts),
                 plain(last_worker.unwrap_or_default()),
                 plain(payloads.excerpt(&letter.payload)),
+                plain(error(letter)),
             ]);
         }
         table
@@ -111,8 +113,8 @@ fn each(
     show: &Show,
     act: impl Fn(DeadLetterId) -> Result<bool>,
 ) -> Result<()> {
-    let ids: Vec<_> = if which.all {
-        there.iter().map(|letter| letter.id).collect()
+    let ids: Vec<_> = if which.letters.is_empty() {
+        selected(which, there)
     } else {
         let letters = which.letters.iter().map(|letter| id(letter));
         letters.collect::<Result<_>>()?
@@ -122,7 +124,7 @@ fn each(
         match act(id) {
             Ok(true) => done += 1,
             // Of all that there were, others may have taken some meanwhile.
-            Ok(false) if which.all => {}
+            Ok(false) if which.letters.is_empty() => {}
             Ok(false) => failures.push(gone(&which.queue, id)),
             Err(error) => {
                 failures.push(error);
@@ -134,6 +136,18 @@ fn each(
         show.done(&json!({ what: done }), || format!("{done} {what}"));
     }
     together(failures)
+}
+
+/// All that are old enough, without the youngest that are to stay.
+fn selected(which: &Which, there: &[DeadLetter]) -> Vec<DeadLetterId> {
+    let is_old = |letter: &&DeadLetter| {
+        let limit = which.older_than;
+        limit.is_none_or(|limit| show::age(letter.sent_at) > limit)
+    };
+    let mut letters: Vec<_> = there.iter().filter(is_old).collect();
+    letters.sort_by_key(|letter| letter.sent_at);
+    letters.truncate(letters.len().saturating_sub(which.keep.unwrap_or(0)));
+    letters.into_iter().map(|letter| letter.id).collect()
 }
 
 fn gone(queue: &str, id: DeadLetterId) -> anyhow::Error {
@@ -168,6 +182,15 @@ fn last_worker(letter: &DeadLetter) -> String {
     match letter.signal.map(i32::from).map(Signal::try_from) {
         Some(Ok(signal)) => format!("{process}, which {signal} ended"),
         _ => process,
+    }
+}
+
+/// What its last receiver said, or the signal that ended that receiver.
+fn error(letter: &DeadLetter) -> String {
+    let signal = letter.signal.map(i32::from).map(Signal::try_from);
+    match (&letter.error[..], signal) {
+        ("", Some(Ok(signal))) => signal.to_string(),
+        (error, _) => error.to_owned(),
     }
 }
 

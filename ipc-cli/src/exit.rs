@@ -37,6 +37,8 @@ pub enum Exit {
     Duplicate,
     /// A signal asked for the end before the work was done.
     Signal(u8),
+    /// By the convention of monitoring programs: only `check` ends so.
+    Check(u8),
 }
 
 impl Exit {
@@ -53,6 +55,7 @@ Exit codes:
   6      unreachable: the server did not answer, the outcome is unknown
   7      duplicate: a message with this key was sent before
   128+n  signal n asked for the end before the work was done
+ipc check has the codes of monitoring programs: 0 ok, 1 warning, 2 critical, 3 unknown.
 Each code except 0 comes with one line on standard error that begins with \"error: \".";
 
     /// The number that the shell sees.
@@ -66,6 +69,7 @@ Each code except 0 comes with one line on standard error that begins with \"erro
             Self::Refused => 5,
             Self::Unreachable => 6,
             Self::Duplicate => 7,
+            Self::Check(code) => code,
             Self::Signal(number) => 128_u8.saturating_add(number),
         }
     }
@@ -93,7 +97,7 @@ Each code except 0 comes with one line on standard error that begins with \"erro
     #[must_use]
     pub fn gravest(exits: impl IntoIterator<Item = Self>) -> Option<Self> {
         exits.into_iter().max_by_key(|exit| match exit {
-            Self::Signal(_) => 7,
+            Self::Signal(_) | Self::Check(_) => 7,
             Self::Unreachable => 6,
             Self::Refused => 5,
             Self::Failed => 4,

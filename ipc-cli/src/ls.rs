@@ -8,9 +8,9 @@ use ipc_queue::shm::Inspector;
 use ipc_shm::Namespace;
 use serde_json::{Value, json};
 
-use crate::address;
+use crate::address::{self, Subject};
 use crate::control;
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::payload;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, Text, bad_count, colored, plain};
@@ -30,13 +30,22 @@ const COLUMNS: [Column; 11] = [
 ];
 
 /// Lists queues; also those that can't be opened, with what is wrong with them.
-pub fn ls(namespace: Option<&str>, show: &Show) -> Result<()> {
-    let found = address::queues(namespace)?;
+pub fn ls(what: &[String], show: &Show) -> Result<()> {
     let mut listed = Listed {
         rows: Vec::new(),
         table: Table::new(&COLUMNS),
         bad: 0,
     };
+    let (addresses, namespaces): (Vec<_>, Vec<_>) = what.iter().partition(|one| one.contains(':'));
+    let mut found = address::Found::default();
+    if what.is_empty() {
+        found = address::queues(None)?;
+    }
+    for namespace in namespaces {
+        let more = address::queues(Some(namespace))?;
+        found.queues.extend(more.queues);
+        found.unreadable.extend(more.unreadable);
+    }
     for (namespace, name) in found.queues {
         match Inspector::open(&namespace, &name) {
             Ok(queue) => listed.add(&namespace, &name, &queue),
@@ -44,10 +53,20 @@ pub fn ls(namespace: Option<&str>, show: &Show) -> Result<()> {
             Err(error) => listed.add_bad(&address::short(&namespace, &name), &error.to_string()),
         }
     }
+    let mut failed = None;
+    for address in addresses {
+        if let Err(error) = listed.add_address(address) {
+            listed.add_bad(address, &exit::in_one_line(&error));
+            failed = failed.or(Some(error.context(format!("{address} can't be listed"))));
+        }
+    }
     for (namespace, error) in found.unreadable {
         listed.add_bad(&format!("{}/", namespace.name()), &error.to_string());
     }
     show.rows(&listed.rows, || listed.table);
+    if let Some(error) = failed {
+        return Err(error);
+    }
     match listed.bad {
         0 => Ok(()),
         bad => Err(Exit::Failed.error(format!(
@@ -82,6 +101,42 @@ impl Listed {
             plain(oldest.unwrap_or_default()),
             state(control::state(&stats)),
         ]);
+    }
+
+    /// A queue by its address, whatever its transport.
+    fn add_address(&mut self, address: &str) -> Result<()> {
+        let subject = Subject::open(address)?;
+        let stats = subject.stats()?;
+        let bytes = match &subject {
+            Subject::Mapped(inspector) => Some(inspector.bytes()),
+            Subject::Asked(_) => None,
+        };
+        let oldest = subject.oldest();
+        self.rows.push(json!({
+            "queue": address,
+            "namespace": null,
+            "name": null,
+            "type": subject.type_name(),
+            "id": subject.id().to_string(),
+            "bytes": bytes,
+            "oldest_seconds": oldest.map(|at| show::age(at).as_secs_f64()),
+            "settings": subject.settings(),
+            "stats": stats,
+        }));
+        self.table.add(vec![
+            plain(address),
+            plain(subject.type_name()),
+            plain(subject.settings().capacity),
+            plain(stats.ready),
+            plain(stats.leased),
+            plain(stats.delayed),
+            bad_count(stats.dead),
+            plain(stats.participants),
+            plain(bytes.map_or_else(String::new, |bytes| show::bytes(bytes as u64))),
+            plain(oldest.map_or_else(String::new, |at| show::time(show::age(at)))),
+            state(control::state(&stats)),
+        ]);
+        Ok(())
     }
 
     fn add_bad(&mut self, queue: &str, error: &str) {

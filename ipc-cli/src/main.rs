@@ -8,21 +8,27 @@
 mod address;
 mod advice;
 mod bridge;
+mod check;
 mod cli;
 mod control;
 mod create;
 mod dlq;
 mod doctor;
+mod exchange;
 mod exit;
 mod headers;
+mod held;
 mod ls;
+mod metrics;
 mod nodes;
+mod object;
 mod payload;
 mod peek;
 mod prometheus;
 mod recv;
 mod remove;
 mod secrets;
+mod select;
 mod send;
 mod serve;
 mod settings;
@@ -31,7 +37,9 @@ mod signals;
 mod snapshot;
 mod stat;
 mod table;
+mod tail;
 mod top;
+mod work;
 
 use std::process::ExitCode;
 
@@ -44,6 +52,8 @@ use show::Show;
 
 fn main() -> ExitCode {
     ipc_nats::register();
+    // What a check could not find out is neither a warning nor a disaster.
+    let is_check = std::env::args_os().nth(1).is_some_and(|arg| arg == "check");
     let ended = match Cli::try_parse() {
         Ok(cli) => {
             let show = Show::new(cli.json);
@@ -52,6 +62,10 @@ fn main() -> ExitCode {
             }
             run(cli.command, &show).and_then(|()| show.finish())
         }
+        Err(usage) if usage.use_stderr() && is_check => {
+            let _ = usage.print();
+            return ExitCode::from(check::UNKNOWN);
+        }
         Err(usage) if usage.use_stderr() => usage.exit(),
         Err(help) => print(&help.render().to_string()),
     };
@@ -59,28 +73,45 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             show::to_stderr(&format!("error: {}\n", exit::in_one_line(&error)));
-            ExitCode::from(Exit::of(&error).code())
+            ExitCode::from(match Exit::of(&error) {
+                Exit::Check(code) => code,
+                _ if is_check => check::UNKNOWN,
+                exit => exit.code(),
+            })
         }
     }
 }
 
 fn run(command: Command, show: &Show) -> Result<()> {
     match command {
-        Command::Ls { namespace } => ls::ls(namespace.as_deref(), show),
+        Command::Ls { what } => ls::ls(&what, show),
         Command::Stat { queue, prometheus } if prometheus => prometheus::stat(&queue, show),
         Command::Stat { queue, .. } => stat::stat(&queue, show),
+        Command::Metrics(what) => metrics::metrics(&what, show),
+        Command::Check(what) => check::check(&what, show),
         Command::Top {
             what,
             every,
             once,
             width,
             svg,
-        } => top::top(what.as_deref(), every, once, width, svg, show),
+        } => top::top(&what, every, once, width, svg, show),
         Command::Create(create) => create::create(&create, show),
         Command::Send(send) => send::send(&send, show),
         Command::Recv(recv) => recv::recv(&recv, show),
+        Command::Work(what) => work::work(&what, show),
+        Command::WorkGuard { folder } => work::run_guard(folder),
         Command::Peek { queue, count } => peek::peek(&queue, count, show),
         Command::Bridge(what) => bridge::bridge(&what, show),
+        Command::Tail(what) => tail::tail(&what, show),
+        Command::Export { queue, selection } => exchange::export(&queue, &selection, show),
+        Command::Import {
+            queue,
+            create,
+            timeout,
+        } => send::import(&queue, create, timeout, show),
+        Command::Delete(what) => exchange::delete(&what, show),
+        Command::Revoke(what) => exchange::revoke(&what, show),
         Command::Pause { queue } => control::pause(&queue, show),
         Command::Resume { queue, give_up } if give_up => snapshot::give_up(&queue, show),
         Command::Resume { queue, .. } => control::resume(&queue, show),
@@ -89,6 +120,7 @@ fn run(command: Command, show: &Show) -> Result<()> {
         Command::Purge { queue } => control::purge(&queue, show),
         Command::Save(what) => snapshot::save(&what, show),
         Command::Restore(what) => snapshot::restore(&what, show),
+        Command::Move(what) if what.selection.is_given() => exchange::move_some(&what, show),
         Command::Move(what) => snapshot::move_queue(&what, show),
         Command::Forget(what) => snapshot::forget(&what, show),
         Command::Dlq(Dlq::Ls { queue }) => dlq::ls(&queue, show),

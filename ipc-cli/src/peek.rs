@@ -48,7 +48,7 @@ pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
     Ok(())
 }
 
-fn value(message: &Waiting, payloads: &Payloads) -> Value {
+pub fn value(message: &Waiting, payloads: &Payloads) -> Value {
     json!({
         "message": message.message.to_string(),
         "kind": format!("{:?}", message.kind),

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use ipc_queue::QueueStats;
+use ipc_queue::shm::Inspector;
 
-use crate::address::Subject;
+use crate::address::{self, Subject};
+use crate::held::{self, Health, Held};
+use crate::secrets;
 use crate::show::{self, Show};
 
 /// Name, help, value.
@@ -97,52 +100,232 @@ const GAUGES: [Figure; 10] = [
     }),
 ];
 
+/// Text for a scraper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
-    let subject = Subject::open(queue)?;
-    let stats = subject.stats()?;
-    let mut text = Text::of(queue);
-    for (name, help, value) in COUNTERS {
-        text.add("counter", name, help, value(&stats) as f64);
-    }
-    for (name, help, value) in GAUGES {
-        text.add("gauge", name, help, value(&stats) as f64);
-    }
-    let capacity = subject.settings().capacity;
-    text.add("gauge", "capacity", "Messages that fit.", capacity.into());
-    if let Subject::Mapped(inspector) = &subject {
-        let oldest = subject
-            .oldest()
-            .map_or(0.0, |at| show::age(at).as_secs_f64());
-        let bytes = inspector.bytes() as f64;
-        text.add("gauge", "memory_bytes", "Size of the segment.", bytes);
-        text.add(
-            "gauge",
-            "oldest_seconds",
-            "Age of the message that waits longest.",
-            oldest,
-        );
-    }
-    show.line(&text.lines);
+    let mut families = Families::default();
+    families.add_queue(queue, &Subject::open(queue)?)?;
+    show.line(&families.text(Format::Prometheus));
     Ok(())
 }
 
-struct Text {
-    label: String,
-    lines: String,
+/// The figures of these queues; of all queues in shared memory if none is named. One that can't be
+/// asked has only `ipc_queue_up 0`; the first such error comes along.
+pub fn metrics(queues: &[String], format: Format) -> Result<(String, Option<Error>)> {
+    for queue in queues {
+        address::shared(queue)?;
+    }
+    let mut names = queues.to_vec();
+    if names.is_empty() {
+        let found = address::queues(None)?.queues;
+        names.extend(
+            found
+                .iter()
+                .map(|(space, name)| address::short(space, name)),
+        );
+    }
+    let (mut families, mut failed) = (Families::default(), None);
+    for name in names {
+        let mut of_queue = Families::default();
+        let added = Subject::open(&name).and_then(|queue| of_queue.add_queue(&name, &queue));
+        match added {
+            Ok(()) => families.append(of_queue),
+            Err(error) => {
+                failed = failed.or(Some(error.context(format!("asking {name}"))));
+                families.add("gauge", "up", UP, &name, 0.0);
+            }
+        }
+    }
+    Ok((families.text(format), failed))
 }
 
-impl Text {
-    fn of(queue: &str) -> Self {
-        Self {
-            label: queue.replace('\\', r"\\").replace('"', "\\\""),
-            lines: String::new(),
+const UP: &str = "1 if the queue answered.";
+
+/// Samples of all queues, by figure, as scrapers want them.
+#[derive(Default)]
+struct Families(Vec<Family>);
+
+struct Family {
+    kind: &'static str,
+    name: &'static str,
+    help: &'static str,
+    samples: Vec<(String, f64)>,
+}
+
+impl Families {
+    fn add_queue(&mut self, queue: &str, subject: &Subject) -> Result<()> {
+        let stats = subject.stats()?;
+        self.add("gauge", "up", UP, queue, 1.0);
+        for (name, help, value) in COUNTERS {
+            self.add("counter", name, help, queue, value(&stats) as f64);
+        }
+        for (name, help, value) in GAUGES {
+            self.add("gauge", name, help, queue, value(&stats) as f64);
+        }
+        let (capacity, places) = (subject.capacity() as f64, stats.in_use() as f64);
+        let used = "Places taken, by dead letters, too.";
+        self.add("gauge", "places_used", used, queue, places);
+        self.add("gauge", "capacity", "Messages that fit.", queue, capacity);
+        if let Subject::Mapped(inspector) = subject {
+            self.add_mapped(queue, subject, inspector)?;
+        }
+        Ok(())
+    }
+
+    /// What only a queue in shared memory shows.
+    fn add_mapped(&mut self, queue: &str, subject: &Subject, inspector: &Inspector) -> Result<()> {
+        let oldest = subject
+            .oldest()
+            .map_or(0.0, |at| show::age(at).as_secs_f64());
+        let (pool, (senders, receivers)) = (inspector.pool(), inspector.has_waiters());
+        let held = held::all(subject)?.unwrap_or_default();
+        let of = |health| {
+            let is_it = |held: &&Held| held.seen.as_ref().is_some_and(|seen| seen.health == health);
+            held.iter().filter(is_it).count() as f64
+        };
+        for (name, help, value) in [
+            (
+                "memory_bytes",
+                "Size of the segment.",
+                inspector.bytes() as f64,
+            ),
+            (
+                "oldest_seconds",
+                "Age of the message that waits longest.",
+                oldest,
+            ),
+            (
+                "pool_used_bytes",
+                "Payload memory in use.",
+                pool.used_bytes as f64,
+            ),
+            ("pool_bytes", "Payload memory.", pool.total_bytes as f64),
+            (
+                "pool_largest_fit_bytes",
+                "Largest payload that finds memory now.",
+                pool.largest_fit_bytes as f64,
+            ),
+            (
+                "senders_wait",
+                "1 if a sender waits for room.",
+                senders.into(),
+            ),
+            ("receivers_wait", "1 if a receiver waits.", receivers.into()),
+            (
+                "leased_by_stopped",
+                "Messages that a stopped process holds.",
+                of(Health::Stopped),
+            ),
+            (
+                "leased_by_dead",
+                "Messages that a dead process holds.",
+                of(Health::Dead),
+            ),
+        ] {
+            self.add("gauge", name, help, queue, value);
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        kind: &'static str,
+        name: &'static str,
+        help: &'static str,
+        queue: &str,
+        value: f64,
+    ) {
+        let sample = (queue.to_owned(), value);
+        match self.0.iter_mut().find(|family| family.name == name) {
+            Some(family) => family.samples.push(sample),
+            None => self.0.push(Family {
+                kind,
+                name,
+                help,
+                samples: vec![sample],
+            }),
         }
     }
 
-    fn add(&mut self, kind: &str, name: &str, help: &str, value: f64) {
-        let Self { label, lines } = self;
-        let _ = writeln!(lines, "# HELP ipc_queue_{name} {help}");
-        let _ = writeln!(lines, "# TYPE ipc_queue_{name} {kind}");
-        let _ = writeln!(lines, "ipc_queue_{name}{{queue=\"{label}\"}} {value}");
+    fn append(&mut self, other: Self) {
+        for family in other.0 {
+            for (queue, value) in family.samples {
+                self.add(family.kind, family.name, family.help, &queue, value);
+            }
+        }
+    }
+
+    fn text(&self, format: Format) -> String {
+        let mut text = String::new();
+        for family in &self.0 {
+            let Family {
+                kind,
+                name,
+                help,
+                samples,
+            } = family;
+            // OpenMetrics names a counter without what its samples end with.
+            let title = match format {
+                Format::OpenMetrics => name.trim_end_matches("_total"),
+                Format::Prometheus => name,
+            };
+            let _ = writeln!(text, "# HELP ipc_queue_{title} {help}");
+            let _ = writeln!(text, "# TYPE ipc_queue_{title} {kind}");
+            for (queue, value) in samples {
+                let label = secrets::without_logins(queue);
+                let label = label.replace('\\', r"\\").replace('"', "\\\"");
+                let label = label.replace('\n', "\\n");
+                let _ = writeln!(text, "ipc_queue_{name}{{queue=\"{label}\"}} {value}");
+            }
+        }
+        if format == Format::OpenMetrics {
+            text.push_str("# EOF\n");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_all_queues_stand_below_one_head() {
+        let mut families = Families::default();
+        for queue in ["a", "b\"c"] {
+            families.add("counter", "sent_total", "Sent.", queue, 2.0);
+            families.add("gauge", "ready", "Ready.", queue, 1.0);
+        }
+        let text = families.text(Format::Prometheus);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "# HELP ipc_queue_sent_total Sent.",
+                "# TYPE ipc_queue_sent_total counter",
+                "ipc_queue_sent_total{queue=\"a\"} 2",
+                "ipc_queue_sent_total{queue=\"b\\\"c\"} 2",
+            ]
+        );
+        let open = families.text(Format::OpenMetrics);
+        assert!(
+            open.contains("# TYPE ipc_queue_sent counter\nipc_queue_sent_total{"),
+            "{open}"
+        );
+        assert!(open.ends_with("# EOF\n"), "{open}");
     }
 }

@@ -110,7 +110,7 @@ struct Incoming<'r> {
 }
 
 /// Whether nothing will come any more.
-fn is_over(failure: &RecvFailure) -> bool {
+pub fn is_over(failure: &RecvFailure) -> bool {
     matches!(
         failure,
         RecvFailure::Closed | RecvFailure::Unavailable(Unavailable::Removed)

@@ -17,6 +17,7 @@ use crate::address;
 use crate::cli::{self, Urgency};
 use crate::exit::Exit;
 use crate::headers;
+use crate::object::{Given, Object};
 use crate::payload::Payloads;
 use crate::show::Show;
 
@@ -26,12 +27,35 @@ pub fn send(what: &cli::Send, show: &Show) -> Result<()> {
         let queue = open(what)?;
         return Outgoing::new(what, &queue, &options)?.send_lines(show);
     }
+    if show.is_json() && what.payload.is_none() {
+        let queue = open(what)?;
+        return Outgoing::new(what, &queue, &options)?.send_objects(show);
+    }
     let payload = match &what.payload {
         Some(payload) => payload.as_bytes().to_owned(),
         None => standard_input(what)?,
     };
     let queue = open(what)?;
     Outgoing::new(what, &queue, &options)?.send(&payload, show)
+}
+
+/// Sends each line of standard input, an object in JSON.
+pub fn import(queue: &str, create: bool, timeout: Option<Duration>, show: &Show) -> Result<()> {
+    let what = cli::Send {
+        queue: queue.to_owned(),
+        payload: None,
+        lines: false,
+        create,
+        raw: false,
+        priority: Urgency::Normal,
+        delay: Duration::ZERO,
+        expires_in: None,
+        key: None,
+        headers: Vec::new(),
+        timeout,
+    };
+    let (opened, options) = (open(&what)?, SendOptions::new());
+    Outgoing::new(&what, &opened, &options)?.send_objects(show)
 }
 
 fn options(what: &cli::Send) -> Result<SendOptions> {
@@ -82,6 +106,7 @@ fn open(what: &cli::Send) -> Result<ByteQueue> {
 
 struct Outgoing<'q> {
     what: &'q cli::Send,
+    queue: &'q ByteQueue,
     sender: ByteSender,
     options: &'q SendOptions,
     /// `None`: sent as it is.
@@ -89,9 +114,10 @@ struct Outgoing<'q> {
 }
 
 impl<'q> Outgoing<'q> {
-    fn new(what: &'q cli::Send, queue: &ByteQueue, options: &'q SendOptions) -> Result<Self> {
+    fn new(what: &'q cli::Send, queue: &'q ByteQueue, options: &'q SendOptions) -> Result<Self> {
         Ok(Self {
             what,
+            queue,
             sender: queue.sender(),
             options,
             payloads: (!what.raw).then(|| Payloads::of(queue.transport().payload())),
@@ -99,7 +125,12 @@ impl<'q> Outgoing<'q> {
     }
 
     fn send(&self, payload: &[u8], show: &Show) -> Result<()> {
-        match self.publish(payload)? {
+        let payload = self.encode(payload)?;
+        self.send_encoded(&payload, self.options, show)
+    }
+
+    fn send_encoded(&self, payload: &[u8], options: &SendOptions, show: &Show) -> Result<()> {
+        match self.publish(payload, options)? {
             Sent::New(id) => {
                 let sent = json!({ "message": id.to_string(), "duplicate": false });
                 show.done(&sent, || id.to_string());
@@ -125,13 +156,47 @@ impl<'q> Outgoing<'q> {
         Ok(())
     }
 
-    fn publish(&self, payload: &[u8]) -> Result<Sent> {
-        let payload = match &self.payloads {
-            Some(payloads) => payloads.encode(&self.what.queue, payload)?,
-            None => Cow::Borrowed(payload),
+    /// All objects are sent, also if nothing reads the ids any more. One that was sent before, by
+    /// its key, counts as sent.
+    fn send_objects(&self, show: &Show) -> Result<()> {
+        let has_priorities = self.queue.transport().settings().priorities;
+        let mut sent = 0;
+        for (number, line) in (1..).zip(io::stdin().lock().split(b'\n')) {
+            let line = line.context("reading standard input")?;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let object = Object::parse(&line, self.options, has_priorities);
+            let done = object
+                .map_err(|error| Exit::Failed.error(format!("line {number}: {error:#}")))
+                .and_then(|object| self.send_object(&object, show));
+            done.with_context(|| format!("{sent} messages were sent, then"))?;
+            sent += 1;
+        }
+        Ok(())
+    }
+
+    fn send_object(&self, object: &Object, show: &Show) -> Result<()> {
+        let encoded = match &object.payload {
+            Given::Bytes(bytes) => Cow::Borrowed(&bytes[..]),
+            Given::Text(text) => self.encode(text.as_bytes())?,
         };
-        let published = self.loan(payload.len()).and_then(|mut loan| {
-            loan.copy_from_slice(&payload);
+        match self.send_encoded(&encoded, &object.options, show) {
+            Err(error) if Exit::of(&error) == Exit::Duplicate => Ok(()),
+            done => done,
+        }
+    }
+
+    fn encode<'p>(&self, payload: &'p [u8]) -> Result<Cow<'p, [u8]>> {
+        match &self.payloads {
+            Some(payloads) => payloads.encode(&self.what.queue, payload),
+            None => Ok(Cow::Borrowed(payload)),
+        }
+    }
+
+    fn publish(&self, payload: &[u8], options: &SendOptions) -> Result<Sent> {
+        let published = self.loan(payload.len(), options).and_then(|mut loan| {
+            loan.copy_from_slice(payload);
             loan.publish().map_err(SendTimeoutError::Failed)
         });
         let queue = &self.what.queue;
@@ -150,7 +215,7 @@ impl<'q> Outgoing<'q> {
 
     /// Waits for room in slices: the server of a served queue has to answer each, so that one that
     /// hangs is noticed.
-    fn loan(&self, bytes: usize) -> Result<Loan<'_>, SendTimeoutError> {
+    fn loan(&self, bytes: usize, options: &SendOptions) -> Result<Loan<'_>, SendTimeoutError> {
         const SLICE: Duration = Duration::from_secs(1);
         let timeout = self.what.timeout;
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
@@ -161,10 +226,7 @@ impl<'q> Outgoing<'q> {
                 Some(Duration::ZERO) => Wait::No,
                 left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
             };
-            match self
-                .sender
-                .loan_with(bytes, &self.options.clone().wait(wait))
-            {
+            match self.sender.loan_with(bytes, &options.clone().wait(wait)) {
                 Err(error) if error.is_timeout() && wait != Wait::No => {}
                 lent => return lent,
             }

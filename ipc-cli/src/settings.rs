@@ -116,6 +116,22 @@ pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What the table of keys holds, and so how fast new ones may come. `None`: no keys.
+pub fn keys_in_words(settings: &QueueSettings) -> Option<String> {
+    let window = settings.dedup_window?;
+    let most = settings.dedup_keys;
+    let rate = f64::from(most) / window.as_secs_f64().max(1e-3);
+    let rate = match rate {
+        rate if rate >= 10.0 => format!("{rate:.0} a second"),
+        rate if rate >= 0.2 => format!("{rate:.1} a second"),
+        rate => format!("{:.1} a minute", rate * 60.0),
+    };
+    Some(format!(
+        "at least {most} at once, each for {}: {rate} for ever (--dedup-keys)",
+        show::time(window)
+    ))
+}
+
 /// `none`, `5s`, `1s,10s,60s`, `100ms..1m`.
 fn backoff(text: &str) -> Result<Backoff, String> {
     let time = |text: &str| {

@@ -4,26 +4,34 @@ use anyhow::Result;
 use comfy_table::Color;
 use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
-use ipc_queue::transport::LeaseInfo;
 use ipc_shm::Presence;
 use serde_json::{Map, Value, json};
 
 use crate::address::Subject;
 use crate::control;
+use crate::held::{self, Health, Held};
 use crate::settings;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, colored, plain};
 
 const FACTS: [Column; 2] = [("", 0), ("", 0)];
 const PROCESSES: [Column; 3] = [("process", 0), ("#pid", 0), ("state", 0)];
-const HOLDINGS: [Column; 4] = [("message held", 0), ("by", 1), ("#pid", 0), ("#attempt", 2)];
+const HOLDINGS: [Column; 7] = [
+    ("message held", 0),
+    ("by", 2),
+    ("#pid", 0),
+    ("holder is", 0),
+    ("#attempt", 4),
+    ("lease ends in", 1),
+    ("held at most", 3),
+];
 
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
     let subject = Subject::open(queue)?;
     // All is asked before anything is printed.
     let seen = Seen {
         stats: subject.stats()?,
-        leases: subject.leases()?,
+        held: held::all(&subject)?,
     };
     if show.is_json() {
         show.say(&value(queue, &subject, &seen), String::new);
@@ -33,7 +41,7 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     if let Subject::Mapped(inspector) = &subject {
         show.line(&format!("\n{}", processes(inspector)));
     }
-    if let Some(held) = seen.leases.filter(|held| !held.is_empty()) {
+    if let Some(held) = seen.held.filter(|held| !held.is_empty()) {
         show.line(&format!("\n{}", held_table(&held)));
     }
     Ok(())
@@ -42,7 +50,7 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
 struct Seen {
     stats: QueueStats,
     /// `None` where the transport can't say.
-    leases: Option<Vec<LeaseInfo>>,
+    held: Option<Vec<Held>>,
 }
 
 fn value(queue: &str, subject: &Subject, seen: &Seen) -> Map<String, Value> {
@@ -54,10 +62,10 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Map<String, Value> {
     add("id", json!(subject.id().to_string()));
     add("settings", json!(subject.settings()));
     add("stats", json!(seen.stats));
-    let held = seen.leases.as_deref();
+    let held = seen.held.as_deref();
     add(
         "leases",
-        json!(held.map(|held| held.iter().map(held_value).collect::<Vec<_>>())),
+        json!(held.map(|held| held.iter().map(Held::value).collect::<Vec<_>>())),
     );
     if let Subject::Mapped(inspector) = subject {
         let oldest = subject.oldest().map(|at| show::age(at).as_secs_f64());
@@ -65,6 +73,15 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Map<String, Value> {
         add("bytes", json!(inspector.bytes()));
         add("oldest_seconds", json!(oldest));
         add("participants", json!(participants(inspector)));
+        let (pool, (senders, receivers)) = (inspector.pool(), inspector.has_waiters());
+        let pool = json!({
+            "used_bytes": pool.used_bytes,
+            "total_bytes": pool.total_bytes,
+            "largest_fit_bytes": pool.largest_fit_bytes,
+        });
+        add("pool", pool);
+        add("senders_wait", json!(senders));
+        add("receivers_wait", json!(receivers));
     }
     value
 }
@@ -73,25 +90,20 @@ fn participants(inspector: &Inspector) -> Vec<Value> {
     let all = inspector.participants().into_iter();
     all.map(|(slot, gone)| {
         let alive = slot.presence == Presence::Live && !gone;
-        json!({ "name": slot.name, "pid": slot.process.pid, "alive": alive })
+        let health = Health::of(&slot.process, gone).name();
+        json!({ "name": slot.name, "pid": slot.process.pid, "alive": alive, "health": health })
     })
     .collect()
-}
-
-fn held_value(lease: &LeaseInfo) -> Value {
-    json!({
-        "message": lease.message.to_string(),
-        "holder": lease.holder,
-        "pid": lease.pid,
-        "attempt": lease.attempt,
-    })
 }
 
 fn processes(inspector: &Inspector) -> Table {
     let mut table = Table::new(&PROCESSES);
     for (slot, gone) in inspector.participants() {
         let state = match (slot.presence, gone) {
-            (Presence::Live, false) => plain("attached"),
+            (Presence::Live, false) => match Health::of(&slot.process, false) {
+                Health::Stopped => colored("stopped", Color::Yellow),
+                _ => plain("attached"),
+            },
             (Presence::Live, true) => colored("dead", Color::Red),
             _ => plain("leaving"),
         };
@@ -100,33 +112,62 @@ fn processes(inspector: &Inspector) -> Table {
     table
 }
 
-fn held_table(held: &[LeaseInfo]) -> Table {
+fn held_table(held: &[Held]) -> Table {
     let mut table = Table::new(&HOLDINGS);
-    for lease in held {
+    for one in held {
+        let seen = one.seen.as_ref();
+        let time = |time: Option<std::time::Duration>| time.map_or_else(String::new, show::time);
+        let ends = match seen.map(|seen| seen.ends_in) {
+            Some(None) => "its holder's end".to_owned(),
+            ends => time(ends.flatten()),
+        };
+        let health = match seen.map(|seen| seen.health) {
+            None => plain(""),
+            Some(Health::Alive) => plain("alive"),
+            Some(Health::Stopped) => colored("stopped", Color::Yellow),
+            Some(Health::Dead) => colored("dead", Color::Red),
+        };
         table.add(vec![
-            plain(lease.message),
-            plain(&lease.holder),
-            plain(lease.pid),
-            plain(lease.attempt),
+            plain(&one.message),
+            plain(&one.holder),
+            plain(one.pid),
+            health,
+            plain(one.attempt),
+            plain(ends),
+            plain(time(seen.map(|seen| seen.at_most))),
         ]);
     }
     table
 }
 
 fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
+    let mut table = Table::new(&FACTS);
+    for (name, fact) in in_words(queue, subject, stats) {
+        table.add(vec![colored(name, Color::DarkCyan), plain(fact)]);
+    }
+    table
+}
+
+/// Names and what is known of each.
+pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'static str, String)> {
     let mut facts = vec![("queue", queue.to_owned()), ("type", subject.type_name())];
     if let Subject::Mapped(inspector) = subject {
         let oldest = subject.oldest().map(|at| show::time(show::age(at)));
         facts.push(("file", inspector.path().display().to_string()));
         facts.push(("memory", show::bytes(inspector.bytes() as u64)));
         facts.push(("oldest", oldest.unwrap_or_default()));
+        facts.push(("payload pool", pool(inspector)));
+        let (senders, receivers) = inspector.has_waiters();
+        let waiting = [(senders, "a sender, for room"), (receivers, "a receiver")];
+        let waiting = waiting
+            .iter()
+            .filter(|(waits, _)| *waits)
+            .map(|(_, who)| *who);
+        facts.push(("waiting now", waiting.collect::<Vec<_>>().join("; ")));
     }
     facts.extend(settings::in_words(subject.settings()));
-    if let Some(window) = subject.settings().dedup_window {
-        let most = subject.settings().dedup_keys;
-        let window = show::time(window);
-        let keys = format!("{} remembered, of at least {most} in {window}", stats.keys);
-        facts.push(("keys", keys));
+    if let Some(keys) = settings::keys_in_words(subject.settings()) {
+        facts.push(("keys", format!("{} remembered now; {keys}", stats.keys)));
     }
     facts.push(("now", now(stats)));
     facts.push(("since it was made", history(stats)));
@@ -135,11 +176,17 @@ fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
         facts.push(("and", losses));
     }
     facts.push(("state", control::state(stats).to_owned()));
-    let mut table = Table::new(&FACTS);
-    for (name, fact) in facts {
-        table.add(vec![colored(name, Color::DarkCyan), plain(fact)]);
-    }
-    table
+    facts
+}
+
+fn pool(inspector: &Inspector) -> String {
+    let pool = inspector.pool();
+    format!(
+        "{} of {} used; a payload of up to {} finds memory now",
+        show::bytes(pool.used_bytes),
+        show::bytes(pool.total_bytes),
+        show::bytes(pool.largest_fit_bytes)
+    )
 }
 
 fn now(stats: &QueueStats) -> String {

@@ -1,36 +1,42 @@
 //! `top`: a live view of queues.
 //!
-//! Reads the queues through read-only mappings, computes rates from two samples, and draws. The
-//! time that a message is held counts from the first sample that shows it.
+//! Reads the queues through mappings that can only be read, works out rates from two looks, and
+//! draws. A message is held for at least the time since it was first seen here, or since its lease
+//! was last extended, and for at most the time since it was sent.
 
 mod picture;
 mod svg;
+mod ui;
 mod watch;
 
+use std::io;
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde_json::json;
 
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
+use ui::{Asked, Ui};
 use watch::{Scope, Watch};
 
 /// Watches until stopped. If the output cannot be drawn on, samples twice and prints.
 pub fn top(
-    what: Option<&str>,
+    what: &[String],
     every: Duration,
     once: bool,
     width: u16,
     as_svg: bool,
     show: &Show,
 ) -> Result<()> {
-    let mut watch = Watch::new(Scope::of(what));
+    let mut watch = Watch::new(Scope::of(what)?);
     watch.look()?;
     if show.is_json() || once || !show::can_draw() {
         thread::sleep(every);
@@ -62,22 +68,31 @@ fn live(
 ) -> Result<()> {
     /// The time between two checks for a request to stop.
     const SLICE: Duration = Duration::from_millis(100);
+    let mut ui = Ui {
+        is_live: true,
+        ..Ui::default()
+    };
     loop {
-        terminal.draw(|frame| picture::draw(frame, watch.view()))?;
+        draw(terminal, watch, &mut ui)?;
         let next = Instant::now() + every;
         while let Some(left) = next.checked_duration_since(Instant::now()) {
             if end.is_asked() {
                 return Ok(());
             }
-            if !event::poll(left.min(SLICE))? {
+            // Asked first: at a terminal that is gone, reading events would never end.
+            if is_gone(left.min(SLICE)) {
+                return Ok(());
+            }
+            if !event::poll(Duration::ZERO)? {
                 continue;
             }
             match event::read()? {
-                Event::Key(key) => match (key.code, key.modifiers) {
-                    (KeyCode::Char('q') | KeyCode::Esc, _) => return Ok(()),
-                    (KeyCode::Char('c'), KeyModifiers::CONTROL) => return Ok(()),
-                    _ => {}
-                },
+                Event::Key(key) if key.kind == KeyEventKind::Press => {
+                    if ui.press(key, watch.view()) == Asked::End {
+                        return Ok(());
+                    }
+                    draw(terminal, watch, &mut ui)?;
+                }
                 Event::Resize(..) => break,
                 _ => {}
             }
@@ -86,11 +101,33 @@ fn live(
     }
 }
 
-/// Draws one picture, as high as its content.
+/// Waits for a key, at most this long. Returns whether the terminal was closed.
+fn is_gone(time: Duration) -> bool {
+    let input = io::stdin();
+    let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    // Failed: a signal came.
+    poll(&mut polled, time).is_ok()
+        && polled[0]
+            .revents()
+            .is_some_and(|events| events.intersects(gone))
+}
+
+fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &Watch, ui: &mut Ui) -> Result<()> {
+    let facts = ui.chosen.as_ref().map(|queue| watch.facts(queue));
+    terminal.draw(|frame| match &facts {
+        Some(facts) => picture::draw_one(frame, facts, watch.view(), ui),
+        None => picture::draw(frame, watch.view(), ui),
+    })?;
+    Ok(())
+}
+
+/// One picture, as high as what there is to see.
 fn still(watch: &Watch, width: u16) -> Result<Buffer> {
     let backend = TestBackend::new(width, picture::height(watch.view()));
     let mut terminal = Terminal::new(backend)?;
-    terminal.draw(|frame| picture::draw(frame, watch.view()))?;
+    terminal.draw(|frame| picture::draw(frame, watch.view(), &mut Ui::default()))?;
     Ok(terminal.backend().buffer().clone())
 }
 
@@ -114,6 +151,7 @@ mod tests {
             queues: vec![Line {
                 queue: "media/resize".into(),
                 ready: 120,
+                in_use: 128,
                 capacity: 256,
                 held: 4,
                 delayed: 3,
@@ -124,6 +162,7 @@ mod tests {
                 redelivered: 7,
                 deaths: 2,
                 oldest_seconds: Some(3.25),
+                empty_in_seconds: None,
                 state: "open",
             }],
             held: vec![Held {
@@ -133,6 +172,9 @@ mod tests {
                 pid: 4711,
                 attempt: 2,
                 seconds: 12.5,
+                health: Some("stopped"),
+                lease_left_seconds: None,
+                held_at_most_seconds: Some(60.0),
             }],
             nodes: vec![NodeLine {
                 node: "media/worker-1".into(),
@@ -147,7 +189,9 @@ mod tests {
         let view = view();
         let backend = TestBackend::new(width, picture::height(&view));
         let mut terminal = Terminal::new(backend).unwrap();
-        terminal.draw(|frame| picture::draw(frame, &view)).unwrap();
+        terminal
+            .draw(|frame| picture::draw(frame, &view, &mut Ui::default()))
+            .unwrap();
         text(terminal.backend().buffer())
     }
 
@@ -164,6 +208,7 @@ mod tests {
             "9f#12",
             "12.5s",
             "worker",
+            "stopped",
             "stale",
             "q ends it",
         ] {
@@ -196,6 +241,54 @@ mod tests {
     }
 
     #[test]
+    fn eighty_columns_have_all_that_an_operator_looks_at_first() {
+        let mut view = view();
+        view.queues[0].state = "closed, paused";
+        view.queues[0].queue = "media/thumbnails-for-the-archive-v2".into();
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let drawn = terminal.draw(|frame| picture::draw(frame, &view, &mut Ui::default()));
+        drawn.unwrap();
+        let picture = text(terminal.backend().buffer());
+        for word in [
+            "DEPTH", "READY", "HELD", "DEAD", "SENT", "ACKED", "OLDEST", "STATE", " 120 ", " 4 ",
+            " 1 ", "1.2k/s", "1.1k/s", "3.2s", "clos,pau", "media/t", "…", "ive-v2", "12.5s",
+        ] {
+            assert!(picture.contains(word), "no {word:?} in\n{picture}");
+        }
+    }
+
+    #[test]
+    fn a_bar_is_full_only_when_no_place_is_free() {
+        let bar_of = |in_use: u64| {
+            let mut view = view();
+            view.queues[0].in_use = in_use;
+            let mut terminal = Terminal::new(TestBackend::new(80, 8)).unwrap();
+            let drawn = terminal.draw(|frame| picture::draw(frame, &view, &mut Ui::default()));
+            drawn.unwrap();
+            let picture = text(terminal.backend().buffer());
+            picture.matches('█').count()
+        };
+        assert_eq!([0, 1, 255, 256].map(bar_of), [0, 1, 8, 9]);
+    }
+
+    #[test]
+    fn a_wide_terminal_has_every_column_and_longer_bars() {
+        let picture = drawn(200);
+        for word in ["EMPTY", "DELAY", "AGAIN", "PROCS", "DEATHS"] {
+            assert!(picture.contains(word), "no {word:?} in\n{picture}");
+        }
+        let cells = picture.matches(['█', '░']).count();
+        assert_eq!(cells, 40, "{picture}");
+    }
+
+    #[test]
+    fn names_are_shortened_in_the_middle() {
+        assert_eq!(picture::shortened("media/resize", 12), "media/resize");
+        assert_eq!(picture::shortened("media/thumbnails-v2", 10), "media…s-v2");
+        assert_eq!(picture::shortened("abc", 0), "…");
+    }
+
+    #[test]
     fn what_is_not_there_takes_no_room() {
         let view = View {
             queues: view().queues,
@@ -208,7 +301,9 @@ mod tests {
     fn the_picture_is_xml_too() {
         let view = view();
         let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
-        terminal.draw(|frame| picture::draw(frame, &view)).unwrap();
+        terminal
+            .draw(|frame| picture::draw(frame, &view, &mut Ui::default()))
+            .unwrap();
         let svg = svg::svg(terminal.backend().buffer());
         assert!(
             svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),

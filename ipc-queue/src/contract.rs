@@ -292,6 +292,28 @@ pub trait Transport: Any + Debug + Send + Sync {
         Err(self.unsupported(ControlCall::Forget, Feature::Deduplication))
     }
 
+    /// Takes a message back from the receiver that holds it, such as one that is stuck. Its lease
+    /// ends as if its time were up, which counts as an expiry. The message is delivered again, or
+    /// is a dead letter past the queue's limits. The former holder can't settle it any more.
+    /// `Ok(false)`: no receiver holds that message.
+    ///
+    /// # Errors
+    /// [`ControlError`]; `Unsupported` if the transport cannot.
+    fn revoke(&self, message: MessageId) -> Result<bool, ControlError> {
+        let _ = message;
+        Err(self.unsupported(ControlCall::Revoke, Feature::Leases))
+    }
+
+    /// Drops one message that waits to be delivered, delayed or not, as [`purge`](Self::purge)
+    /// drops all of them. `Ok(false)`: no such message waits; a receiver may hold it.
+    ///
+    /// # Errors
+    /// [`ControlError`]; `Unsupported` if the transport cannot.
+    fn drop_message(&self, message: MessageId) -> Result<bool, ControlError> {
+        let _ = message;
+        Err(self.unsupported(ControlCall::DropMessage, Feature::Purge))
+    }
+
     /// Records in a dead letter the signal that ended its last receiver. Only the process that
     /// started that receiver knows the signal. `Ok(false)`: the letter no longer exists or ended
     /// otherwise, or the transport records no signals.

@@ -60,6 +60,10 @@ pub enum ControlCall {
     NoteSignal,
     /// [`Transport::forget`](crate::transport::Transport::forget).
     Forget,
+    /// [`Transport::revoke`](crate::transport::Transport::revoke).
+    Revoke,
+    /// [`Transport::drop_message`](crate::transport::Transport::drop_message).
+    DropMessage,
     /// Exclusive access to a queue, for a [`snapshot`](crate::snapshot).
     Freeze,
     /// [`remove`](crate::remove()).
@@ -193,6 +197,8 @@ impl fmt::Display for ControlCall {
             Self::Discard => "discard a dead letter",
             Self::NoteSignal => "note a signal",
             Self::Forget => "forget a key",
+            Self::Revoke => "take a lease back",
+            Self::DropMessage => "drop a message",
             Self::Freeze => "freeze",
             Self::Remove => "remove",
         })

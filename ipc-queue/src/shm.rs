@@ -19,6 +19,7 @@ mod frozen;
 mod geometry;
 mod inspector;
 mod keys;
+mod leases;
 mod letters;
 mod level;
 mod memory;
@@ -27,6 +28,7 @@ mod model;
 mod owned;
 mod patrol;
 mod payload;
+mod picking;
 mod reason;
 mod receiver;
 mod recovery;
@@ -42,7 +44,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{MessageId, Name, QueueSettings};
 use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Running, Watched};
 use ipc_shm::{
@@ -53,6 +55,7 @@ use ipc_shm::{
 pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
+pub use leases::{LeaseView, PoolView};
 pub(crate) use receiver::{Freed, ShmDelivery};
 pub(crate) use sender::ShmLoan;
 
@@ -386,6 +389,17 @@ impl Transport for ShmQueue {
             let forgotten = keys.forget(key.number(), now);
             shared.tell_room();
             forgotten
+        })
+    }
+
+    fn revoke(&self, message: MessageId) -> Result<bool, ControlError> {
+        self.shared
+            .answer(ControlCall::Revoke, |shared| shared.revoke(message))
+    }
+
+    fn drop_message(&self, message: MessageId) -> Result<bool, ControlError> {
+        self.shared.answer(ControlCall::DropMessage, |shared| {
+            shared.drop_message(message)
         })
     }
 

@@ -29,7 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_proto::QueueSettings;
+use ipc_proto::{MessageId, QueueSettings};
 
 pub use server::{ServeError, UnixServer, UnixServerOptions};
 
@@ -327,6 +327,14 @@ impl Transport for UnixQueue {
 
     fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
         self.flag(ControlCall::Discard, &Ask::Discard(id))
+    }
+
+    fn revoke(&self, message: MessageId) -> Result<bool, ControlError> {
+        self.flag(ControlCall::Revoke, &Ask::Revoke(message))
+    }
+
+    fn drop_message(&self, message: MessageId) -> Result<bool, ControlError> {
+        self.flag(ControlCall::DropMessage, &Ask::DropMessage(message))
     }
 
     fn forget(&self, key: Key) -> Result<bool, ControlError> {

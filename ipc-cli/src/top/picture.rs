@@ -4,17 +4,19 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line as Text, Span};
-use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
+use super::ui::{Sort, Ui};
 use super::watch::{Held, Line, NodeLine, View};
 
 /// A column of a table: its title, its width and its rank. A narrow terminal shows fewer columns,
 /// by rank, instead of truncating all of them.
 type Column = (&'static str, u16, u8);
 
-const QUEUES: [Column; 13] = [
+/// In 80 columns there is room for all of rank 4 and below.
+const QUEUES: [Column; 14] = [
     ("QUEUE", 14, 0),
-    ("DEPTH", 9, 5),
+    ("DEPTH", 7, 4),
     (" READY", 6, 0),
     ("  HELD", 6, 1),
     (" DELAY", 6, 6),
@@ -22,16 +24,18 @@ const QUEUES: [Column; 13] = [
     ("    SENT", 8, 3),
     ("   ACKED", 8, 2),
     ("OLDEST", 6, 3),
-    (" AGAIN", 6, 4),
-    (" PROCS", 6, 6),
-    ("DEATHS", 6, 4),
-    ("STATE", 6, 2),
+    (" EMPTY", 6, 5),
+    (" AGAIN", 6, 7),
+    (" PROCS", 6, 8),
+    ("DEATHS", 6, 5),
+    ("STATE", 8, 2),
 ];
-const HELD: [Column; 6] = [
+const HELD: [Column; 7] = [
     ("HELD MESSAGE", 24, 3),
     ("QUEUE", 14, 0),
     ("BY", 16, 1),
     ("     PID", 8, 0),
+    ("IS", 7, 1),
     ("ATTEMPT", 7, 2),
     ("     FOR", 8, 0),
 ];
@@ -95,19 +99,32 @@ pub fn height(view: &View) -> u16 {
 
 /// The maximum number of held messages in the list. Those held longest come first.
 const MOST_HELD: usize = 12;
+/// Lines that messages held and nodes get, each, before all queues are shown.
+const LEAST: u16 = 5;
 
-pub fn draw(frame: &mut Frame<'_>, view: &View) {
-    let rows = |count: usize| Constraint::Length(lines(count));
+/// Draws what `ui` wants to see of `view`.
+pub fn draw(frame: &mut Frame<'_>, view: &View, ui: &mut Ui) {
+    let queues = ui.shown(view);
+    let area = frame.area();
+    let [held, nodes] = [view.held.len().min(MOST_HELD), view.nodes.len()].map(lines);
+    let height = area.height.saturating_sub(1);
+    // Queues first, but not so many of them that nothing else is seen.
+    let for_others = held.min(LEAST) + nodes.min(LEAST);
+    let most = height.saturating_sub(for_others).max(4).min(height);
+    let table = lines(queues.len()).min(most);
+    let held = held.min(height - table);
     let areas = Layout::vertical([
         Constraint::Length(1),
-        rows(view.queues.len()),
-        rows(view.held.len().min(MOST_HELD)),
+        Constraint::Length(table),
+        Constraint::Length(held),
         Constraint::Min(0),
     ]);
-    let [title, queues, held, nodes] = areas.areas(frame.area());
-    frame.render_widget(summary(view), title);
-    let width = frame.area().width;
-    frame.render_widget(queue_table(&view.queues, width), queues);
+    let [title, table, held, nodes] = areas.areas(area);
+    frame.render_widget(summary(view, ui, &queues), title);
+    let width = area.width;
+    let mut state = TableState::new().with_selected(ui.is_live.then_some(ui.selected));
+    let queues = queue_table(&queues, width).row_highlight_style(Style::new().reversed());
+    frame.render_stateful_widget(queues, table, &mut state);
     if !view.held.is_empty() {
         frame.render_widget(held_table(&view.held, width), held);
     }
@@ -116,7 +133,74 @@ pub fn draw(frame: &mut Frame<'_>, view: &View) {
     }
 }
 
-/// Returns the height of a table with `rows` rows: zero without rows.
+/// Facts of one queue that are shown before the others.
+const FIRST: [&str; 8] = [
+    "queue",
+    "state",
+    "now",
+    "oldest",
+    "since it was made",
+    "and",
+    "payload pool",
+    "waiting now",
+];
+
+/// One queue alone: everything that is known of it, and who holds its messages.
+pub fn draw_one(frame: &mut Frame<'_>, facts: &[(&str, String)], view: &View, ui: &Ui) {
+    let name = ui.chosen.as_deref().unwrap_or_default();
+    let held: Vec<_> = view
+        .held
+        .iter()
+        .filter(|held| held.queue == name)
+        .cloned()
+        .collect();
+    let area = frame.area();
+    let held_height = lines(held.len().min(MOST_HELD)).min(area.height / 2);
+    let areas = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(held_height),
+    ]);
+    let [title, body, below] = areas.areas(area);
+    frame.render_widget(footer(name, ui), title);
+    // What changes goes first: settings may not fit.
+    let mut facts: Vec<_> = facts.iter().collect();
+    let rank = |name: &str| FIRST.iter().position(|first| *first == name);
+    facts.sort_by_key(|(name, _)| rank(name).unwrap_or(FIRST.len()));
+    let lines = facts.into_iter().map(|(name, fact)| {
+        Text::from(vec![
+            format!("{name:<18} ").dark_gray(),
+            Span::raw(fact.clone()),
+        ])
+    });
+    let lines = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false });
+    frame.render_widget(lines, body);
+    if !held.is_empty() {
+        frame.render_widget(held_table(&held, area.width), below);
+    }
+}
+
+/// The first line: a question or a message if there is one, else what keys do.
+fn footer<'a>(before: &str, ui: &'a Ui) -> Paragraph<'a> {
+    // A question or an answer has the line for itself.
+    let before = match ui.question.is_some() || !ui.said.is_empty() {
+        true => String::new(),
+        false => format!("{before}   "),
+    };
+    let rest = match (&ui.question, &ui.said) {
+        (Some(question), _) => format!("{} y/n", question.in_words()).yellow(),
+        (None, said) if !said.is_empty() => said.as_str().yellow(),
+        _ if ui.is_typing => format!("filter: {}_", ui.filter).yellow(),
+        _ if ui.chosen.is_some() => {
+            "p pause/resume  r requeue dead letters  d drain  Esc back".dark_gray()
+        }
+        _ if ui.is_live => "q ends it  / filter  s sort  Enter details".dark_gray(),
+        _ => "q ends it".dark_gray(),
+    };
+    Paragraph::new(Text::from(vec![before.bold(), rest]))
+}
+
+/// How high a table of so many rows is; nothing of one that has none.
 fn lines(rows: usize) -> u16 {
     match rows {
         0 => 0,
@@ -124,44 +208,64 @@ fn lines(rows: usize) -> u16 {
     }
 }
 
-fn summary(view: &View) -> Paragraph<'_> {
-    let ready: u64 = view.queues.iter().map(|queue| queue.ready).sum();
-    // Starts at zero, because the sum of nothing is minus zero.
-    let rates = view.queues.iter().map(|queue| queue.acked_per_second);
+fn summary<'a>(view: &View, ui: &'a Ui, queues: &[&Line]) -> Paragraph<'a> {
+    let ready: u64 = queues.iter().map(|queue| queue.ready).sum();
+    // From zero: the sum of nothing is minus zero.
+    let rates = queues.iter().map(|queue| queue.acked_per_second);
     let rate = rates.fold(0.0, |sum, rate| sum + rate);
+    let of = match queues.len() == view.queues.len() {
+        true => String::new(),
+        false => format!(" of {}", view.queues.len()),
+    };
+    let sorted = match ui.sort {
+        Sort::Name => String::new(),
+        sort => format!(", by {}", sort.name()),
+    };
     let words = format!(
-        "{} queues, {ready} ready, {} acked   ",
-        view.queues.len(),
+        "ipc top  {}{of} queues, {ready} ready, {} acked{sorted}",
+        queues.len(),
         per_second(rate)
     );
-    Paragraph::new(Text::from(vec![
-        "ipc top  ".bold(),
-        Span::raw(words),
-        "q ends it".dark_gray(),
-    ]))
+    footer(&words, ui)
 }
 
-fn queue_table(queues: &[Line], width: u16) -> Table<'_> {
+fn queue_table<'a>(queues: &[&'a Line], width: u16) -> Table<'a> {
     let mut columns = QUEUES;
-    let widest = queues.iter().map(|queue| queue.state.len()).max();
-    let state = columns.len() - 1;
-    columns[state].1 = columns[state].1.max(widest.unwrap_or(0) as u16);
+    // In a narrow terminal both states at once are cut short, and nothing else is left out.
+    let is_narrow = width < 100;
+    let state = |queue: &'a Line| match queue.state {
+        "closed, paused" if is_narrow => "clos,pau",
+        state => state,
+    };
+    let last = columns.len() - 1;
+    let widest = queues.iter().map(|queue| state(queue).len()).max();
+    columns[last].1 = columns[last].1.max(widest.unwrap_or(0) as u16);
+    let fits = fitting(&columns, width);
+    let others = columns.iter().zip(fits).skip(1).filter(|(_, fits)| *fits);
+    let others: u16 = others.map(|((_, wide, _), _)| wide + 1).sum();
+    let room = usize::from(width.saturating_sub(others + 1)).max(usize::from(columns[0].1));
+    let longest = queues.iter().map(|queue| queue.queue.chars().count()).max();
+    // What names do not need, the bars of a wide terminal get.
+    let spare = room.saturating_sub(longest.unwrap_or(0).max(columns[0].1.into()));
+    let bar_width = usize::from(columns[1].1) + spare.min(33);
+    columns[1].1 = bar_width as u16;
     let rows = queues.iter().map(|queue| {
-        let full = queue.ready as f64 / queue.capacity.max(1) as f64;
+        let full = queue.in_use as f64 / queue.capacity.max(1) as f64;
         let depth = match full {
             full if full >= 0.9 => Color::Red,
             full if full >= 0.5 => Color::Yellow,
             _ => Color::Green,
         };
         let oldest = queue.oldest_seconds.map_or_else(String::new, seconds);
-        let state = if queue.state == "open" {
+        let empty = queue.empty_in_seconds.map_or_else(String::new, seconds);
+        let color = if queue.state == "open" {
             Color::Reset
         } else {
             Color::Yellow
         };
         [
-            Cell::new(queue.queue.as_str()).bold(),
-            Cell::new(bar(full)).style(Style::new().fg(depth)),
+            Cell::new(shortened(&queue.queue, room)).bold(),
+            Cell::new(bar(full, bar_width)).style(Style::new().fg(depth)),
             number(queue.ready),
             number(queue.held),
             number(queue.delayed),
@@ -169,13 +273,26 @@ fn queue_table(queues: &[Line], width: u16) -> Table<'_> {
             Cell::new(right(&per_second(queue.sent_per_second), 8)),
             Cell::new(right(&per_second(queue.acked_per_second), 8)),
             Cell::new(right(&oldest, 6)),
+            Cell::new(right(&empty, 6)),
             number(queue.redelivered),
             number(queue.processes),
             bad(queue.deaths),
-            Cell::new(queue.state).style(Style::new().fg(state)),
+            Cell::new(state(queue)).style(Style::new().fg(color)),
         ]
     });
     table(&columns, width, rows)
+}
+
+/// A name in a place for so many characters: its beginning and its end, which tell names apart.
+pub fn shortened(name: &str, room: usize) -> String {
+    let chars: Vec<_> = name.chars().collect();
+    if chars.len() <= room {
+        return name.to_owned();
+    }
+    let kept = room.saturating_sub(1);
+    let (head, tail) = (kept.div_ceil(2), kept / 2);
+    let ends = chars[..head].iter().chain(&['…']);
+    ends.chain(&chars[chars.len() - tail..]).collect()
 }
 
 fn held_table(held: &[Held], width: u16) -> Table<'_> {
@@ -187,14 +304,24 @@ fn held_table(held: &[Held], width: u16) -> Table<'_> {
         };
         [
             Cell::new(one.message.as_str()),
-            Cell::new(one.queue.as_str()),
+            Cell::new(shortened(&one.queue, 14)),
             Cell::new(one.holder.as_str()),
             Cell::new(right(&one.pid.to_string(), 8)),
+            health(one.health),
             number(one.attempt.into()),
             Cell::new(right(&seconds(one.seconds), 8)).style(Style::new().fg(long)),
         ]
     });
     table(&HELD, width, rows)
+}
+
+fn health(health: Option<&'static str>) -> Cell<'static> {
+    let color = match health {
+        Some("stopped") => Color::Yellow,
+        Some("dead") => Color::Red,
+        _ => Color::Reset,
+    };
+    Cell::new(health.unwrap_or_default()).style(Style::new().fg(color))
 }
 
 fn node_table(nodes: &[NodeLine], width: u16) -> Table<'_> {
@@ -228,10 +355,14 @@ fn right(text: &str, width: usize) -> String {
     format!("{text:>width$}")
 }
 
-fn bar(full: f64) -> String {
-    const CELLS: f64 = 9.0;
-    let filled = (full.clamp(0.0, 1.0) * CELLS).ceil() as usize;
-    "█".repeat(filled) + &"░".repeat(CELLS as usize - filled)
+/// Full only if no place is free, and empty only if all are.
+fn bar(full: f64, cells: usize) -> String {
+    let filled = match full {
+        full if full >= 1.0 => cells,
+        full if full <= 0.0 => 0,
+        full => ((full * cells as f64) as usize).clamp(1, cells.saturating_sub(1).max(1)),
+    };
+    "█".repeat(filled) + &"░".repeat(cells - filled)
 }
 
 fn per_second(rate: f64) -> String {

@@ -12,7 +12,10 @@ use serde::Serialize;
 
 use crate::address::{self, Subject};
 use crate::control;
+use crate::exit::Exit;
+use crate::held;
 use crate::show;
+use crate::stat;
 
 /// The complete view.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -27,6 +30,8 @@ pub struct View {
 pub struct Line {
     pub queue: String,
     pub ready: u64,
+    /// Places that are taken, by messages that wait, are held, delayed or dead.
+    pub in_use: u64,
     pub capacity: u64,
     pub held: u64,
     pub delayed: u64,
@@ -39,6 +44,8 @@ pub struct Line {
     /// without leaving.
     pub deaths: u64,
     pub oldest_seconds: Option<f64>,
+    /// Until nothing is ready, if rates stay as they are. `None`: never, or there is nothing.
+    pub empty_in_seconds: Option<f64>,
     pub state: &'static str,
 }
 
@@ -50,8 +57,14 @@ pub struct Held {
     pub holder: String,
     pub pid: u32,
     pub attempt: u8,
-    /// The time since the message was first seen there.
+    /// For at least this long: since it was first seen there, or its lease began or was extended.
     pub seconds: f64,
+    /// The holder's: alive, stopped or dead. `None` where only its transport knows.
+    pub health: Option<&'static str>,
+    /// Until the lease ends.
+    pub lease_left_seconds: Option<f64>,
+    /// For at most this long: since it was sent, and since its holder attached.
+    pub held_at_most_seconds: Option<f64>,
 }
 
 /// One node.
@@ -68,24 +81,29 @@ pub enum Scope {
     /// Every queue of every namespace.
     All,
     Namespace(String),
-    /// One queue by its address, which may be served.
-    Queue(String),
+    /// Queues by their addresses, which may be served.
+    Queues(Vec<String>),
 }
 
 impl Scope {
-    /// Parses the argument: a namespace, or an address with its scheme.
-    pub fn of(typed: Option<&str>) -> Self {
+    /// What was typed: a namespace, or an address with its scheme.
+    pub fn of(typed: &[String]) -> Result<Self> {
         match typed {
-            None => Self::All,
-            Some(address) if address.contains(':') => Self::Queue(address.to_owned()),
-            Some(namespace) => Self::Namespace(namespace.to_owned()),
+            [] => Ok(Self::All),
+            [namespace] if !namespace.contains(':') => Ok(Self::Namespace(namespace.clone())),
+            addresses if addresses.iter().all(|address| address.contains(':')) => {
+                Ok(Self::Queues(addresses.to_vec()))
+            }
+            _ => Err(Exit::Usage.error(
+                "top watches one namespace, or queues by their addresses (shm:NAME, unix:/PATH)",
+            )),
         }
     }
 
     fn namespace(&self) -> Option<&str> {
         match self {
             Self::Namespace(namespace) => Some(namespace),
-            Self::All | Self::Queue(_) => None,
+            Self::All | Self::Queues(_) => None,
         }
     }
 }
@@ -115,6 +133,15 @@ impl Watch {
         }
     }
 
+    /// What is known of a queue that is watched.
+    pub fn facts(&self, queue: &str) -> Vec<(&'static str, String)> {
+        let known = self.known.get(queue);
+        known.map_or_else(Vec::new, |known| {
+            let stats = known.last.map(|(_, stats)| stats).unwrap_or_default();
+            stat::in_words(queue, &known.subject, &stats)
+        })
+    }
+
     pub fn view(&self) -> &View {
         &self.view
     }
@@ -122,12 +149,14 @@ impl Watch {
     /// Takes another sample.
     pub fn look(&mut self) -> Result<()> {
         let mut view = View::default();
-        if let Scope::Queue(address) = &self.scope {
-            let known = match self.known.entry(address.clone()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
-            };
-            known.look(address, &mut view)?;
+        if let Scope::Queues(addresses) = &self.scope {
+            for address in addresses {
+                let known = match self.known.entry(address.clone()) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
+                };
+                known.look(address, &mut view)?;
+            }
         } else {
             self.look_at_queues(&mut view)?;
             look_at_nodes(self.scope.namespace(), &mut view)?;
@@ -205,8 +234,10 @@ impl Known {
         view.queues.push(self.line(queue, now, &stats));
         self.last = Some((now, stats));
         let mut held = HashMap::new();
-        for lease in self.subject.leases()?.unwrap_or_default() {
-            let key = (lease.message.to_string(), lease.attempt);
+        for lease in held::all(&self.subject)?.unwrap_or_default() {
+            let key = (lease.message.clone(), lease.attempt);
+            let seen = lease.seen.as_ref();
+            let renewed = seen.and_then(|seen| seen.renewed_ago).unwrap_or_default();
             let since = self.held.get(&key).copied().unwrap_or(now);
             view.held.push(Held {
                 queue: queue.to_owned(),
@@ -214,7 +245,10 @@ impl Known {
                 holder: lease.holder,
                 pid: lease.pid,
                 attempt: lease.attempt,
-                seconds: now.duration_since(since).as_secs_f64(),
+                seconds: now.duration_since(since).max(renewed).as_secs_f64(),
+                health: seen.map(|seen| seen.health.name()),
+                lease_left_seconds: seen.and_then(|seen| seen.ends_in).map(|t| t.as_secs_f64()),
+                held_at_most_seconds: seen.map(|seen| seen.at_most.as_secs_f64()),
             });
             held.insert(key, since);
         }
@@ -229,16 +263,20 @@ impl Known {
                 more as f64 / now.duration_since(then).as_secs_f64().max(1e-6)
             })
         };
+        let (sent, acked) = (rate(|stats| stats.sent), rate(|stats| stats.acked));
+        let drains = stats.ready > 0 && acked > sent;
         Line {
             queue: queue.to_owned(),
             ready: stats.ready,
-            capacity: self.subject.settings().capacity.into(),
+            in_use: stats.in_use(),
+            capacity: self.subject.capacity(),
             held: stats.leased,
             delayed: stats.delayed,
             dead: stats.dead,
             processes: stats.participants,
-            sent_per_second: rate(|stats| stats.sent),
-            acked_per_second: rate(|stats| stats.acked),
+            sent_per_second: sent,
+            acked_per_second: acked,
+            empty_in_seconds: drains.then(|| stats.ready as f64 / (acked - sent)),
             redelivered: stats.redelivered,
             deaths: stats.crashes.max(self.died.len() as u64),
             oldest_seconds: self.subject.oldest().map(|at| show::age(at).as_secs_f64()),

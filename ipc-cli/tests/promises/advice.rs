@@ -577,7 +577,7 @@ fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
     folder.run(&["forget", "jobs", "order 0"]).expect(3);
     send("jobs", "order 0").expect(0);
     let shown = folder.run(&["stat", "jobs"]).expect(0).out;
-    let keys = format!("{sent} remembered, of at least 64 in 1h");
+    let keys = format!("{sent} remembered now; at least 64 at once, each for 1h: 1.1 a minute");
     assert!(shown.contains(&keys), "no {keys:?} in\n{shown}");
     // Or move it.
     folder

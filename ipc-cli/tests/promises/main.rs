@@ -3,7 +3,10 @@
 
 mod advice;
 mod doctor;
+mod exchange;
+mod held;
 mod matrix;
+mod metrics;
 mod nats;
 mod place;
 mod proxy;
@@ -11,4 +14,6 @@ mod sending;
 mod signals;
 mod state;
 mod terminal;
+mod top;
 mod unanswered;
+mod work;

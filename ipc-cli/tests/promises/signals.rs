@@ -18,7 +18,7 @@ const ENDS: [Signal; 4] = [
     Signal::SIGQUIT,
 ];
 
-fn signal(running: &Running, signal: Signal) {
+pub fn signal(running: &Running, signal: Signal) {
     let pid = i32::try_from(running.0.id()).unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
 }
@@ -30,7 +30,7 @@ fn has_handler(running: &Running, signal: Signal) -> bool {
     mask >> (signal as i32 - 1) & 1 == 1
 }
 
-fn wait_for_handler(running: &Running, signal: Signal) {
+pub fn wait_for_handler(running: &Running, signal: Signal) {
     wait_until("a handler", || has_handler(running, signal));
 }
 

@@ -156,8 +156,8 @@ fn try_fault(case: &Case, fault: Fault) {
             "LETTER" => letter.clone(),
             arg => arg.to_owned(),
         });
-        let mut args: Vec<_> = args.collect();
-        args.extend(["--answer-timeout".to_owned(), fault.patience().to_owned()]);
+        let first = ["--answer-timeout".to_owned(), fault.patience().to_owned()];
+        let args: Vec<_> = first.into_iter().chain(args).collect();
         let ended = run(&args);
         let what = format!("{:?}, {fault:?} at request {request}: {ended:?}", case.args);
         check(case, &ended, &served, &what);
@@ -240,6 +240,11 @@ cases! {
     what_is_said_to_be_sent_is:
         case(&["send", "AT", "three"], State { ready: 3, ..BEFORE }, "-");
     what_is_said_to_be_received_is: case(&["recv", "AT"], State { ready: 1, ..BEFORE }, "one");
+    what_a_command_is_said_to_have_done_is_done: case(
+        &["work", "AT", "--json", "--count", "1", "--", "true"],
+        State { ready: 1, ..BEFORE },
+        "\"outcome\":\"acked\"",
+    );
     what_is_said_to_be_removed_is: case(&["rm", "AT", "--force"], REMOVED, "is removed");
     what_may_not_be_empty_is_not_removed:
         Case { code: 5, ..case(&["rm", "AT"], BEFORE, "") };
@@ -258,7 +263,7 @@ fn silent_server() -> (TempDir, UnixListener, String) {
     (folder, listener, format!("unix:{}", path.display()))
 }
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 24] = [
     &["stat", "AT"],
     &["stat", "AT", "--prometheus"],
     &["top", "AT", "--once"],
@@ -279,6 +284,10 @@ const COMMANDS: [&[&str]; 20] = [
     &["serve", "AT", "--at", "unix:/nowhere/x.sock", "--create"],
     &["rm", "AT"],
     &["rm", "AT", "--force"],
+    &["work", "AT", "--", "true"],
+    &["forget", "AT", "key"],
+    &["revoke", "AT", "message"],
+    &["delete", "AT", "--state", "dead", "--all"],
 ];
 
 #[test]
@@ -286,7 +295,8 @@ fn a_server_that_never_answers_is_unreachable_for_every_command() {
     let (_folder, _listener, at) = silent_server();
     for args in COMMANDS {
         let args = args.iter().map(|arg| arg.replace("AT", &at));
-        let args: Vec<_> = args.chain(["--answer-timeout=100ms".to_owned()]).collect();
+        let first = ["--answer-timeout=100ms".to_owned()];
+        let args: Vec<_> = first.into_iter().chain(args).collect();
         let ended = run(&args).expect(6);
         assert!(ended.out.is_empty(), "{args:?}: {ended:?}");
     }

@@ -93,8 +93,13 @@ impl<M: Memory> Ring<M> {
 
     /// Returns the approximate number of chunks in use now.
     pub fn chunks_in_use(&self) -> u32 {
+        self.chunks_in_use_of(0..self.memory().chunks())
+    }
+
+    /// How many chunks of these are in use, now more or less.
+    pub fn chunks_in_use_of(&self, chunks: Range<u32>) -> u32 {
         let used = |chunk: &u32| !self.is_over(self.memory().chunk_tag(*chunk).load(Acquire));
-        u32::try_from((0..self.memory().chunks()).filter(used).count()).unwrap_or(u32::MAX)
+        u32::try_from(chunks.filter(used).count()).unwrap_or(u32::MAX)
     }
 
     /// Returns whether the allocation under this tag has ended.

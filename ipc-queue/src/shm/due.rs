@@ -15,6 +15,7 @@
 //! | `E` | `L(now + lease time)` | any process | D has no record |
 //! | `L(t)` | `L(u)` | the holder of D | it extends |
 //! | `L(t)` | `O` | any process | t is over |
+//! | any but `W(u, D)` | `O` | any process | the lease is taken back by order (`picking`) |
 //! | `E`, `L(t)` | `W(u, D)` | the holder of D | it returns the message with a delay |
 //!
 //! This word, not the state, decides the end of D. Once its lease is over, it cannot be extended or
@@ -137,6 +138,37 @@ impl<M: Memory> Ring<M> {
         let tag = Tag::of(state.attempt, cell).of_delay();
         let is_delayed = state.kind == CellKind::Delayed && Due::is_tagged(seen, tag);
         is_delayed.then(|| Due::from_word(seen))
+    }
+
+    /// When the lease of the message in this state ends, as far as it is noted.
+    pub(super) fn lease_end(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<Due> {
+        let tag = Tag::of(State::from_word(word).attempt, cell);
+        let seen = cell.due().load(Acquire);
+        let due = Due::is_tagged(seen, tag).then(|| Due::from_word(seen))?;
+        // One that is over ended at no later time than now.
+        Some(if due == Due::ENDED { Due(0) } else { due })
+    }
+
+    /// Notes that the lease of the message in this state is over, whatever its end. `false`: its
+    /// holder put it off or extended its lease just now, or the state is another.
+    pub(super) fn end_lease(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
+        let tag = Tag::of(State::from_word(word).attempt, cell);
+        let seen = cell.due().load(Acquire);
+        // Only now: what was read is about this state, or an earlier one.
+        if cell.state().load(SeqCst) != word || Due::is_tagged(seen, tag.of_delay()) {
+            return false;
+        }
+        let ended = Due::ENDED.to_word(tag);
+        // Failed: extended, put off, or found to be over meanwhile.
+        seen == ended || cell.due().swap_if(seen, ended, AcqRel).is_ok()
+    }
+
+    /// Makes the message wait if its holder noted until when, and did not say so in the state yet.
+    pub(super) fn put_off_if_noted(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
+        let tag = Tag::of(State::from_word(word).attempt, cell).of_delay();
+        let seen = cell.due().load(Acquire);
+        let is_noted = cell.state().load(SeqCst) == word && Due::is_tagged(seen, tag);
+        is_noted && self.put_off(cell, word)
     }
 
     /// Returns whether the caller, the holder of this lease, still has it.

@@ -13,8 +13,9 @@ use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment}
 
 use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
+use super::leases::{LeaseView, PoolView};
 use super::word::{CellKind, State};
-use super::{KIND, open_error};
+use super::{ITEMS, KIND, ROOM, open_error};
 use crate::contract::LeaseInfo;
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
@@ -155,6 +156,28 @@ impl Inspector {
             .collect()
     }
 
+    /// The leases, each with the process that holds it and when it ends.
+    ///
+    /// When a lease began is not noted in the segment.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseView> {
+        self.contents.leases(&self.segment, &self.table)
+    }
+
+    /// How much of the memory for payloads is used, and the largest payload that fits now.
+    #[must_use]
+    pub fn pool(&self) -> PoolView {
+        self.contents.pool()
+    }
+
+    /// Whether a sender waits for room, and whether a receiver waits for a message. The flags are
+    /// lowered by the next wake-up, so they may last after the waiter left.
+    #[must_use]
+    pub fn has_waiters(&self) -> (bool, bool) {
+        let has = |event| self.segment.event(event).has_waiters();
+        (has(ROOM), has(ITEMS))
+    }
+
     /// Returns whether any attached process still runs, in whatever PID namespace. Checked by the
     /// kernel's locks, never by pid.
     ///
@@ -183,9 +206,22 @@ impl Inspector {
     /// Returns the waiting messages, at most `most`, in the order in which they were sent.
     #[must_use]
     pub fn waiting(&self, most: usize) -> Vec<Waiting> {
+        self.waiting_if(most, |_| true)
+    }
+
+    /// As [`waiting`](Self::waiting), of those messages that `wanted` accepts. Payloads of others are not copied.
+    #[must_use]
+    pub fn waiting_if(
+        &self,
+        most: usize,
+        mut wanted: impl FnMut(MessageId) -> bool,
+    ) -> Vec<Waiting> {
         let mut places: Vec<_> = (0..self.contents.levels.len())
             .flat_map(|level| (0..self.contents.settings.capacity).map(move |cell| (level, cell)))
-            .filter_map(|(level, cell)| Some((self.waiting_since(level, cell)?, level, cell)))
+            .filter_map(|(level, cell)| {
+                let (sent_at, id) = self.waiting_since(level, cell)?;
+                wanted(id).then_some((sent_at, level, cell))
+            })
             .collect();
         places.sort_unstable();
         let messages = places
@@ -194,11 +230,12 @@ impl Inspector {
         messages.take(most).collect()
     }
 
-    fn waiting_since(&self, level: usize, index: u32) -> Option<Timestamp> {
+    fn waiting_since(&self, level: usize, index: u32) -> Option<(Timestamp, MessageId)> {
         let cell = self.contents.levels[level].ring.cell(index);
         let kind = State::from_word(cell.state().load(SeqCst)).kind;
         let waits = matches!(kind, CellKind::Ready | CellKind::Delayed);
-        waits.then(|| cell.envelope().sent_at)
+        let envelope = cell.envelope();
+        waits.then_some((envelope.sent_at, envelope.id))
     }
 
     fn waiting_in(&self, number: usize, index: u32) -> Option<Waiting> {

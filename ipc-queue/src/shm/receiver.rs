@@ -507,7 +507,9 @@ impl LevelReceiver {
             return Err(self.not_ours());
         }
         if shared.contents.settings.lease.is_none() {
-            return Ok(());
+            // There is no time to extend, but it may have been taken back.
+            let is_held = self.level.ring.is_held(lease);
+            return is_held.then_some(()).ok_or_else(|| self.lost());
         }
         let ends_at = Due::not_before(clock::monotonic().saturating_add(by));
         if !self.level.ring.extend(lease, ends_at) {

@@ -189,7 +189,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// The lease or delay of the message in this state is over. What its cell holds now, if we changed it.
-    fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
+    pub(super) fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
         let next = match state.kind {
             CellKind::Leased => expired(state, self.again_or_dead(state, cell, Cause::Expiry).kind),
@@ -238,6 +238,16 @@ impl Changed {
             expiries: self.expiries + other.expiries,
             crashes: self.crashes + other.crashes,
         }
+    }
+
+    /// What one lease that is over changed: its message is in a cell of this kind now.
+    pub(super) fn by_expiry(kind: CellKind) -> Self {
+        let mut changed = Self {
+            expiries: 1,
+            ..Self::default()
+        };
+        changed.count(kind);
+        changed
     }
 
     fn count(&mut self, kind: CellKind) {

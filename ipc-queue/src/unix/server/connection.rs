@@ -140,6 +140,8 @@ impl<'s> Connection<'s> {
                 Answer::Flag(queue.note_signal(*id, *signal).map_err(Into::into))
             }
             Ask::Forget(key) => Answer::Flag(queue.forget(*key).map_err(Into::into)),
+            Ask::Revoke(id) => Answer::Flag(queue.revoke(*id).map_err(Into::into)),
+            Ask::DropMessage(id) => Answer::Flag(queue.drop_message(*id).map_err(Into::into)),
             Ask::Remove => Answer::Flag(self.shared.remove()),
             Ask::IsRemoved => Answer::Flag(Ok(self.shared.is_removed())),
             _ => return Err(WireError::Unasked("this connection is not a handle")),

@@ -1,0 +1,250 @@
+//! `work`: runs a command for each message.
+//!
+//! Each of the `--jobs` threads receives with a handle of its own, runs one command at a time, and
+//! settles the message as the command's end says (`outcome.rs`). Reports go to the main thread,
+//! which alone prints. The commands of a thread are in one process group, whose leader is a guard
+//! (`guard.rs`): it kills the group when this process dies, however it dies.
+
+mod guard;
+mod job;
+mod outcome;
+
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result};
+use ipc_queue::transport::Wait;
+use ipc_queue::{
+    ByteDelivery, ByteQueue, ByteReceiver, Feature, Kind, RecvTimeoutError, TryRecvError,
+};
+use serde_json::Value;
+
+use crate::address;
+use crate::cli;
+use crate::exit::Exit;
+use crate::payload::Payloads;
+use crate::recv::is_over;
+use crate::show::{self, Show};
+use crate::signals::EndSignals;
+use job::{Job, Slot};
+
+pub use guard::run as run_guard;
+
+/// Between two looks at whether to stop.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// What a thread tells the main thread.
+enum Report {
+    /// What came of one message: for programs, and for people if there is something to say.
+    Job {
+        value: Value,
+        note: Option<String>,
+    },
+    Note(String),
+}
+
+/// Runs commands until the queue is closed or removed, or the end is asked for.
+pub fn work(what: &cli::Work, show: &Show) -> Result<()> {
+    check_command(what)?;
+    let queue = address::open_to_stay(&what.queue)?;
+    let end = EndSignals::listen()?;
+    let workers = Workers {
+        what,
+        queue: &queue,
+        payloads: (!what.raw).then(|| Payloads::of(queue.transport().payload())),
+        can_snooze: queue.transport().capabilities().has(Feature::Snooze),
+        end: &end,
+        claimed: AtomicUsize::new(0),
+        busy: AtomicUsize::new(0),
+        last_job: Mutex::new(Instant::now()),
+        failed: AtomicUsize::new(0),
+        is_json: show.is_json(),
+    };
+    let (reports, from_workers) = mpsc::channel();
+    let ends: Vec<Result<()>> = thread::scope(|scope| {
+        let start = |number| {
+            let (workers, reports) = (&workers, reports.clone());
+            let name = format!("ipc-work-{number}");
+            thread::Builder::new()
+                .name(name)
+                .spawn_scoped(scope, move || workers.run_one(&reports))
+        };
+        let started: Vec<_> = (0..what.jobs).map(start).collect();
+        drop(reports);
+        for report in from_workers {
+            print(report, show);
+        }
+        let ended = started.into_iter().map(|thread| {
+            let thread = thread.context("starting a thread")?;
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        ended.collect()
+    });
+    ends.into_iter().collect()
+}
+
+fn print(report: Report, show: &Show) {
+    match report {
+        Report::Job { value, .. } if show.is_json() => show.done(&value, String::new),
+        Report::Job { note, .. } => note.iter().for_each(|note| show::note(note)),
+        Report::Note(note) => show::note(&note),
+    }
+}
+
+/// Refuses a command that can't be run, before a message is taken for it.
+fn check_command(what: &cli::Work) -> Result<()> {
+    let program = Path::new(&what.command[0]);
+    let is_there = |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
+    let found = match program.components().count() {
+        // As a shell looks for it.
+        1 if !what.command[0].to_string_lossy().contains('/') => {
+            let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+            std::env::split_paths(&path).any(|folder| is_there(&folder.join(program)))
+        }
+        _ => is_there(program),
+    };
+    match found {
+        true => Ok(()),
+        false => Err(cannot_start(
+            what,
+            &io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32),
+        )),
+    }
+}
+
+fn cannot_start(what: &cli::Work, error: &io::Error) -> Error {
+    let program = what.command[0].to_string_lossy();
+    Exit::Failed.error(format!(
+        "can't run {program:?}: {error}; no message was lost, and none lost an attempt"
+    ))
+}
+
+/// What the threads share.
+struct Workers<'w> {
+    what: &'w cli::Work,
+    queue: &'w ByteQueue,
+    /// `None`: commands get the bytes as they are.
+    payloads: Option<Payloads>,
+    can_snooze: bool,
+    end: &'w EndSignals,
+    /// Jobs begun, or about to be: at most `--count`.
+    claimed: AtomicUsize,
+    /// Commands that run.
+    busy: AtomicUsize,
+    /// When a job began or ended last.
+    last_job: Mutex<Instant>,
+    /// Threads that failed: the others finish what they hold.
+    failed: AtomicUsize,
+    is_json: bool,
+}
+
+enum Next<'a> {
+    Message(ByteDelivery<'a>),
+    Over,
+}
+
+impl Workers<'_> {
+    fn run_one(&self, reports: &Sender<Report>) -> Result<()> {
+        let ended = self.work_until_over(reports);
+        if ended.is_err() {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+        }
+        ended
+    }
+
+    fn work_until_over(&self, reports: &Sender<Report>) -> Result<()> {
+        let mut slot = Slot::new(self.what)?;
+        let receiver = self.queue.receiver();
+        while self.claim() {
+            let delivery = match self.next(&receiver, reports)? {
+                Next::Message(delivery) => delivery,
+                Next::Over => return Ok(()),
+            };
+            if delivery.kind() == Kind::Shutdown {
+                return Ok(delivery.ack()?);
+            }
+            self.busy.fetch_add(1, Ordering::SeqCst);
+            let job = Job {
+                what: self.what,
+                payloads: self.payloads.as_ref(),
+                lease: self.queue.transport().settings().lease,
+                can_snooze: self.can_snooze,
+                is_json: self.is_json,
+            };
+            let done = job.run(&mut slot, delivery);
+            self.note_time();
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            // The main thread prints until all threads ended.
+            let _ = reports.send(done?);
+        }
+        Ok(())
+    }
+
+    /// Whether there is another job to begin.
+    fn claim(&self) -> bool {
+        let most = self.what.count.unwrap_or(usize::MAX);
+        let claim = |claimed| (claimed < most).then_some(claimed + 1);
+        let claimed = self
+            .claimed
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, claim);
+        claimed.is_ok()
+    }
+
+    fn next<'r>(&self, receiver: &'r ByteReceiver, reports: &Sender<Report>) -> Result<Next<'r>> {
+        loop {
+            if self.end.is_asked() || self.failed.load(Ordering::SeqCst) > 0 {
+                return Ok(Next::Over);
+            }
+            let received = match self.what.idle_timeout {
+                Some(Duration::ZERO) => match receiver.try_recv() {
+                    Err(TryRecvError::Failed(error)) => Err(error),
+                    Ok(delivery) => Ok(Some(delivery)),
+                    Err(_) => Ok(None),
+                },
+                timeout => {
+                    let slice = timeout.map_or(SLICE, |time| time.min(SLICE));
+                    match receiver.recv_within(Wait::at_most(slice)) {
+                        Err(RecvTimeoutError::Failed(error)) => Err(error),
+                        Ok(delivery) => Ok(Some(delivery)),
+                        Err(_) => Ok(None),
+                    }
+                }
+            };
+            match received {
+                Ok(Some(delivery)) => {
+                    self.note_time();
+                    return Ok(Next::Message(delivery));
+                }
+                Ok(None) if self.is_idle() => return Ok(Next::Over),
+                Ok(None) if self.what.idle_timeout == Some(Duration::ZERO) => thread::sleep(SLICE),
+                Ok(None) => {}
+                Err(error) if is_over(&error.failure) => return Ok(Next::Over),
+                Err(error) if error.is_of_one_message() => {
+                    let _ = reports.send(Report::Note(error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether there was nothing to do for `--idle-timeout`.
+    fn is_idle(&self) -> bool {
+        let Some(timeout) = self.what.idle_timeout else {
+            return false;
+        };
+        let last = *self.last_job.lock().unwrap_or_else(PoisonError::into_inner);
+        self.busy.load(Ordering::SeqCst) == 0 && last.elapsed() >= timeout
+    }
+
+    fn note_time(&self) {
+        *self.last_job.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}

@@ -1,0 +1,101 @@
+//! Leases and payload memory, as an [`Inspector`](super::Inspector) sees them.
+//!
+//! Reads only. Everything may change meanwhile, but each lease was so at some moment.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use ipc_proto::{MessageId, Timestamp};
+use ipc_shm::{Participant, Participants, Segment, clock};
+
+use super::contents::Contents;
+use super::due::Due;
+use super::word::{CellKind, State};
+
+/// A message that a receiver holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseView {
+    /// The message.
+    pub message: MessageId,
+    /// The number of its deliveries, this one included.
+    pub attempt: u8,
+    /// When the message was sent.
+    pub sent_at: Timestamp,
+    /// The process that holds it.
+    pub holder: Participant,
+    /// Whether that process is gone without having left: the next user of the queue returns the
+    /// message.
+    pub is_gone: bool,
+    /// The time until the lease ends; zero if it is over and no process noted that yet. `None`: it
+    /// has no end, or its holder has not noted one yet.
+    pub ends_in: Option<Duration>,
+}
+
+/// The memory for payloads that do not fit in their cells. With priorities, that of all four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolView {
+    /// Bytes of chunks that hold payloads now.
+    pub used_bytes: u64,
+    /// Bytes of all chunks.
+    pub total_bytes: u64,
+    /// The largest payload that finds memory now, if a place is free, too.
+    pub largest_fit_bytes: u64,
+}
+
+impl Contents {
+    pub(super) fn leases(&self, segment: &Segment, table: &Participants) -> Vec<LeaseView> {
+        let now = Due::at(clock::monotonic());
+        let mut leases = Vec::new();
+        for ring in self.rings() {
+            for index in 0..ring.cells() {
+                let cell = ring.cell(index);
+                let word = cell.state().load(SeqCst);
+                let state = State::from_word(word);
+                let owner = state.owner.filter(|_| state.kind == CellKind::Leased);
+                let Some(seat) = owner.filter(|seat| seat.slot() < table.count()) else {
+                    continue;
+                };
+                let envelope = cell.envelope();
+                let ends = ring.lease_end(cell, word);
+                let attempt = cell.attempts(state);
+                // What was read is the message's only if the cell did not change hands meanwhile.
+                if cell.state().load(SeqCst) != word {
+                    continue;
+                }
+                let holder = table.get(seat.slot());
+                let left = |end: Due| end.since_boot().saturating_sub(now.since_boot());
+                leases.push(LeaseView {
+                    message: envelope.id,
+                    attempt,
+                    sent_at: envelope.sent_at,
+                    is_gone: table.is_departed(segment, holder.member),
+                    holder,
+                    ends_in: self.settings.lease.and(ends).map(left),
+                });
+            }
+        }
+        leases
+    }
+
+    pub(super) fn pool(&self) -> PoolView {
+        let mut pool = PoolView::default();
+        for level in &self.levels {
+            let geometry = level.payloads.geometry();
+            let mut largest = geometry.inline_bytes as u64;
+            for class in &geometry.classes {
+                let (bytes, all) = (class.chunk_bytes as u64, class.chunks.len() as u64);
+                let used = u64::from(level.ring.chunks_in_use_of(class.chunks.clone()));
+                pool.total_bytes += bytes * all;
+                pool.used_bytes += bytes * used;
+                if used < all {
+                    largest = largest.max(bytes);
+                }
+            }
+            let limit = u64::from(self.settings.max_message_bytes);
+            pool.largest_fit_bytes = pool.largest_fit_bytes.max(largest.min(limit));
+        }
+        pool
+    }
+}
