@@ -150,7 +150,7 @@ pub fn revoke(what: &cli::Revoke, show: &Show) -> Result<()> {
                 "no receiver of {queue} holds message {id} (any more): see ipc stat {queue}"
             )));
         };
-        let done = json!({ "revoked": id, "holder": holding.holder, "pid": holding.pid });
+        let done = json!({ "revoked": id, "holder": lease.holder, "pid": lease.pid });
         show.done(&done, || {
             format!(
                 "message {id} is taken back from {} (process {}), whose ack will be refused",

@@ -98,7 +98,7 @@ pub fn all(subject: &Subject) -> Result<Option<Vec<Held>>> {
 
 fn in_memory(inspector: &Inspector) -> Vec<Held> {
     let lease = inspector.settings().lease;
-    let leases = inspector.leases().into_iter();
+    let leases = inspector.lease_views().into_iter();
     leases
         .map(|one| Held {
             message: one.message.to_string(),

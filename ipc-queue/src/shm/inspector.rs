@@ -160,8 +160,8 @@ impl Inspector {
     ///
     /// When a lease began is not noted in the segment.
     #[must_use]
-    pub fn leases(&self) -> Vec<LeaseView> {
-        self.contents.leases(&self.segment, &self.table)
+    pub fn lease_views(&self) -> Vec<LeaseView> {
+        self.contents.lease_views(&self.segment, &self.table)
     }
 
     /// How much of the memory for payloads is used, and the largest payload that fits now.

@@ -45,7 +45,7 @@ pub struct PoolView {
 }
 
 impl Contents {
-    pub(super) fn leases(&self, segment: &Segment, table: &Participants) -> Vec<LeaseView> {
+    pub(super) fn lease_views(&self, segment: &Segment, table: &Participants) -> Vec<LeaseView> {
         let now = Due::at(clock::monotonic());
         let mut leases = Vec::new();
         for ring in self.rings() {
