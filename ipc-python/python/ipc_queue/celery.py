@@ -208,17 +208,39 @@ class Transport(virtual.Transport):
                     channel.wait_for_messages(min(timeout, 0.02))
 
 
-def configure(app: Any) -> None:
-    """Set a Celery program up so that no task is lost with its worker.
+# Tasks are acknowledged when they are done, one whose process was killed is given back, and workers
+# take no tasks ahead. Broadcasts need a broker.
+_CONFIGURATION = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_enable_remote_control": False,
+}
 
-    Tasks are acknowledged when they are done, a task whose process was killed is given back, and
-    workers take no tasks ahead.
+
+def configure(app: Any) -> None:
+    """Set a Celery program up so that no task is lost with its worker, whatever it says itself.
+
+    Without this call the same settings are defaults of every program whose `broker` is `ipc://`
+    when it is finalized: what the program says itself goes first.
     """
-    app.conf.task_acks_late = True
-    app.conf.task_reject_on_worker_lost = True
-    app.conf.worker_prefetch_multiplier = 1
-    # Broadcasts need a broker.
-    app.conf.worker_enable_remote_control = False
+    app.conf.update(_CONFIGURATION)
+
+
+def _on_finalize(app: Any) -> None:
+    # Before tasks are bound: they take their settings then.
+    urls = (app.conf.broker_read_url, app.conf.broker_write_url, app.conf.broker_url)
+    if any(str(url).startswith("ipc://") for url in urls):
+        # Before Celery's own defaults, behind all that the program sets.
+        for maps in (app.conf.maps, app.conf.defaults):
+            maps.insert(len(maps) - 1, _CONFIGURATION)
+
+
+# kombu may be used without Celery.
+with contextlib.suppress(ImportError):
+    from celery._state import connect_on_app_finalize
+
+    connect_on_app_finalize(_on_finalize)
 
 
 def _name(name: str) -> str:
