@@ -221,26 +221,34 @@ _CONFIGURATION = {
 def configure(app: Any) -> None:
     """Set a Celery program up so that no task is lost with its worker, whatever it says itself.
 
-    Without this call the same settings are defaults of every program whose `broker` is `ipc://`
-    when it is finalized: what the program says itself goes first.
+    Without this call the same settings are defaults of each program that is made after this module
+    was imported and whose `broker` is `ipc://`: what the program says itself goes first.
     """
     app.conf.update(_CONFIGURATION)
 
 
-def _on_finalize(app: Any) -> None:
-    # Before tasks are bound: they take their settings then.
-    urls = (app.conf.broker_read_url, app.conf.broker_write_url, app.conf.broker_url)
+def _on_configure(sender: Any, **_rest: Any) -> None:
+    # The program's settings are known now, and no task has taken its own from them yet.
+    conf = sender.conf
+    urls = (conf.broker_read_url, conf.broker_write_url, conf.broker_url)
     if any(str(url).startswith("ipc://") for url in urls):
         # Before Celery's own defaults, behind all that the program sets.
-        for maps in (app.conf.maps, app.conf.defaults):
+        for maps in (conf.maps, conf.defaults):
             maps.insert(len(maps) - 1, _CONFIGURATION)
 
 
-# kombu may be used without Celery.
+# kombu may be used without Celery. Celery has no hook for the defaults of a transport, so each
+# program that is made from now on is told to call us.
 with contextlib.suppress(ImportError):
-    from celery._state import connect_on_app_finalize
+    from celery import Celery
 
-    connect_on_app_finalize(_on_finalize)
+    _on_init = Celery.on_init
+
+    def _listening(app: Any) -> None:
+        _on_init(app)
+        app.on_after_configure.connect(_on_configure)
+
+    Celery.on_init = _listening
 
 
 def _name(name: str) -> str:
