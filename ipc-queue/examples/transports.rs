@@ -1,7 +1,7 @@
 //! The same program over another transport, by its address alone:
 //! `cargo run -p ipc-queue --example transports -- local:jobs`, or `shm:jobs`, and see what each can do.
 
-use ipc_queue::{Queue, Semantic, remove};
+use ipc_queue::{Feature, Queue, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args().nth(1);
@@ -14,8 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     delivery.ack()?;
     // What all do is the contract (`ipc_queue::transport`); what not all do, each says.
     let can = queue.transport().capabilities();
-    for semantic in Semantic::ALL {
-        println!("  {semantic}: {:?}", can.support(semantic));
+    for feature in Feature::ALL {
+        println!("  {feature}: {:?}", can.support(feature));
     }
     remove(address)?;
     Ok(())

@@ -6,7 +6,7 @@
 //! ([`dedup_window`](crate::QueueOptions::dedup_window)). Where it has no keys a kill may double a message that was just being
 //! published: at least once. Several bridges between the same two queues share the work.
 //!
-//! Kinds, payloads and headers are carried. A queue without [`Semantic::Headers`] gets the messages
+//! Kinds, payloads and headers are carried. A queue without [`Feature::Headers`] gets the messages
 //! without their headers, and [`Carried::without_headers`] counts these. Each message gets a new id and time, and priorities, delays and expiry times, which were
 //! the sender's wish to the first queue, are not carried. A kill costs each message in hand an attempt, as any receiver's
 //! death does: past the limit it is a dead letter of the first queue.
@@ -20,7 +20,7 @@ use ipc_proto::MessageId;
 use thiserror::Error;
 
 use crate::bytes::{ByteQueue, ByteSender};
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::delivery::ByteDelivery;
 use crate::error::{
     RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
@@ -129,9 +129,9 @@ impl Bridge {
     #[must_use]
     pub fn new(from: ByteQueue, to: ByteQueue) -> Self {
         let transport = to.transport();
-        let keys = transport.capabilities().has(Semantic::Deduplication)
+        let keys = transport.capabilities().has(Feature::Deduplication)
             && transport.settings().dedup_window.is_some();
-        let headers = transport.capabilities().has(Semantic::Headers);
+        let headers = transport.capabilities().has(Feature::Headers);
         Self {
             from,
             to,
@@ -282,7 +282,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         let capabilities = self.bridge.from.transport().capabilities();
         for delivery in held {
             // One that is lost already comes again by itself.
-            let _ = match capabilities.has(Semantic::Snooze) {
+            let _ = match capabilities.has(Feature::Snooze) {
                 true => delivery.snooze(Duration::ZERO),
                 false => delivery.nack_after(Duration::ZERO),
             };

@@ -24,7 +24,7 @@ use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
 use crate::shm::{ShmQueue, ShmReceiver, ShmSender};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, ReceivePort, SendPort, Transport, Wait};
+use crate::transport::{LeaseInfo, ReceivePort, SendPort, Transport, Wait};
 
 /// Memory for larger batches is had only when there are so many messages.
 const LARGE_BATCH: usize = 256;
@@ -316,7 +316,7 @@ impl ByteSender {
         payload: &[u8],
         options: &SendOptions,
     ) -> Result<MessageId, SendPortError> {
-        if options.first_semantic().is_none() {
+        if options.first_feature().is_none() {
             return self.port_send_as(options.kind, payload, options.wait);
         }
         match self.port_loan_with(payload.len(), options) {

@@ -12,7 +12,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[repr(u8)]
-pub enum Semantic {
+pub enum Feature {
     /// Payloads are written where they are read.
     ZeroCopy,
     /// The death of a receiver is noticed at once, not when its lease ends.
@@ -36,7 +36,7 @@ pub enum Semantic {
     /// Sending can end, and the end of what was sent be waited for.
     Drain,
     /// Who holds what can be asked.
-    Holdings,
+    Leases,
     /// Messages carry headers.
     Headers,
     /// What a nack or a burial says is kept in the dead letter.
@@ -47,7 +47,7 @@ pub enum Semantic {
     Snapshot,
 }
 
-impl Semantic {
+impl Feature {
     /// All of them.
     pub const ALL: [Self; 16] = [
         Self::ZeroCopy,
@@ -61,7 +61,7 @@ impl Semantic {
         Self::Pause,
         Self::Purge,
         Self::Drain,
-        Self::Holdings,
+        Self::Leases,
         Self::Headers,
         Self::Reasons,
         Self::Snooze,
@@ -69,7 +69,7 @@ impl Semantic {
     ];
 }
 
-impl fmt::Display for Semantic {
+impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ZeroCopy => "zero copy",
@@ -83,7 +83,7 @@ impl fmt::Display for Semantic {
             Self::Pause => "pausing",
             Self::Purge => "purging",
             Self::Drain => "draining",
-            Self::Holdings => "who holds what",
+            Self::Leases => "who holds what",
             Self::Headers => "headers",
             Self::Reasons => "reasons of failures",
             Self::Snooze => "snoozing",
@@ -106,28 +106,28 @@ pub enum Support {
 
 /// What a transport can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capabilities([Support; Semantic::ALL.len()]);
+pub struct Capabilities([Support; Feature::ALL.len()]);
 
 impl Capabilities {
     /// Nothing beyond what every transport does: batches, at least one by one.
     #[must_use]
     pub const fn none() -> Self {
-        Self([Support::Unsupported; Semantic::ALL.len()]).with(Semantic::Batches, Support::Emulated)
+        Self([Support::Unsupported; Feature::ALL.len()]).with(Feature::Batches, Support::Emulated)
     }
 
     /// The same, with this.
     #[must_use]
-    pub const fn with(mut self, semantic: Semantic, support: Support) -> Self {
-        self.0[semantic as usize] = support;
+    pub const fn with(mut self, feature: Feature, support: Support) -> Self {
+        self.0[feature as usize] = support;
         self
     }
 
     /// The same, with all of these done natively.
     #[must_use]
-    pub const fn natively<const N: usize>(mut self, semantics: [Semantic; N]) -> Self {
+    pub const fn natively<const N: usize>(mut self, features: [Feature; N]) -> Self {
         let mut index = 0;
         while index < N {
-            self.0[semantics[index] as usize] = Support::Native;
+            self.0[features[index] as usize] = Support::Native;
             index += 1;
         }
         self
@@ -135,23 +135,23 @@ impl Capabilities {
 
     /// How this is done.
     #[must_use]
-    pub const fn support(&self, semantic: Semantic) -> Support {
-        self.0[semantic as usize]
+    pub const fn support(&self, feature: Feature) -> Support {
+        self.0[feature as usize]
     }
 
     /// Whether this can be done.
     #[must_use]
-    pub fn has(&self, semantic: Semantic) -> bool {
-        self.support(semantic) != Support::Unsupported
+    pub fn has(&self, feature: Feature) -> bool {
+        self.support(feature) != Support::Unsupported
     }
 }
 
 /// The transport, or this queue as it was created, can't do it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{semantic}: {reason}")]
+#[error("{feature}: {reason}")]
 pub struct Unsupported {
     /// What was wanted.
-    pub semantic: Semantic,
+    pub feature: Feature,
     /// Why not, and what to do.
     pub reason: &'static str,
 }
@@ -159,18 +159,18 @@ pub struct Unsupported {
 impl Unsupported {
     /// Not with this transport, whatever the settings.
     #[must_use]
-    pub const fn by_transport(semantic: Semantic) -> Self {
+    pub const fn by_transport(feature: Feature) -> Self {
         Self {
-            semantic,
+            feature,
             reason: "this transport does not have it: Transport::capabilities says what it has",
         }
     }
 
     /// Not with these settings.
     #[must_use]
-    pub const fn by_settings(semantic: Semantic) -> Self {
+    pub const fn by_settings(feature: Feature) -> Self {
         Self {
-            semantic,
+            feature,
             reason: "this queue was created without it: see QueueOptions",
         }
     }
@@ -183,15 +183,15 @@ mod tests {
     #[test]
     fn a_capability_is_had_only_if_it_was_given() {
         let some = Capabilities::none()
-            .natively([Semantic::Pause])
-            .with(Semantic::Drain, Support::Emulated);
-        for semantic in Semantic::ALL {
-            let wanted = match semantic {
-                Semantic::Pause => Support::Native,
-                Semantic::Drain | Semantic::Batches => Support::Emulated,
+            .natively([Feature::Pause])
+            .with(Feature::Drain, Support::Emulated);
+        for feature in Feature::ALL {
+            let wanted = match feature {
+                Feature::Pause => Support::Native,
+                Feature::Drain | Feature::Batches => Support::Emulated,
                 _ => Support::Unsupported,
             };
-            assert_eq!(some.support(semantic), wanted, "{semantic}");
+            assert_eq!(some.support(feature), wanted, "{feature}");
         }
     }
 }

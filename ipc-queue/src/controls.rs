@@ -108,8 +108,8 @@ macro_rules! controls {
             ///
             /// # Errors
             /// [`ControlError`]; its cause is `Unsupported` if the transport can't say.
-            pub fn leases(&self) -> Result<Vec<Holding>, ControlError> {
-                self.transport().holdings()
+            pub fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+                self.transport().leases()
             }
 
             /// Makes a dead letter an ordinary message again, in its own place, so also in a full

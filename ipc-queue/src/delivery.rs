@@ -32,7 +32,7 @@ enum Inner<'a> {
 
 /// What is known of a delivered message besides its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct Metadata {
     /// What it is for.
     pub kind: Kind,
     /// Which one it is.
@@ -50,12 +50,12 @@ pub struct About {
 /// refuses what bears a smaller token than it has seen for the message. So a worker that lost its lease and goes on
 /// can't overwrite what its successor wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Token {
+pub struct FencingToken {
     /// The queue's number: [`Transport::id`](crate::transport::Transport::id).
     pub queue: u64,
     /// Which message.
     pub message: MessageId,
-    /// Which delivery of it; grows from one to the next: [`About::delivery`].
+    /// Which delivery of it; grows from one to the next: [`Metadata::delivery`].
     pub delivery: u64,
 }
 
@@ -182,11 +182,11 @@ impl<'a> ByteDelivery<'a> {
 
     /// What else is known of it.
     #[must_use]
-    pub fn about(&self) -> About {
+    pub fn metadata(&self) -> Metadata {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.about(),
-            Inner::Port(delivery, _) => delivery.about(),
+            Inner::Shm(delivery) => delivery.metadata(),
+            Inner::Port(delivery, _) => delivery.metadata(),
         }
     }
 
@@ -196,14 +196,14 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.kind(),
-            Inner::Port(delivery, _) => delivery.about().kind,
+            Inner::Port(delivery, _) => delivery.metadata().kind,
         }
     }
 
     /// Which message it is; the same at every redelivery.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.about().id
+        self.metadata().id
     }
 
     /// How often it was delivered, this time included.
@@ -212,16 +212,16 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.attempt(),
-            Inner::Port(delivery, _) => delivery.about().attempt,
+            Inner::Port(delivery, _) => delivery.metadata().attempt,
         }
     }
 
     /// What fences off those who had the message before.
     #[must_use]
-    pub fn token(&self) -> Token {
+    pub fn token(&self) -> FencingToken {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => Token {
+            Inner::Shm(delivery) => FencingToken {
                 queue: delivery.queue_id(),
                 message: self.id(),
                 delivery: delivery.delivery(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, MessageId};
 
-use crate::delivery::{About, Nack, Token};
+use crate::delivery::{FencingToken, Metadata, Nack};
 use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailable};
 use crate::transport::Settle;
 
@@ -71,8 +71,8 @@ pub trait PublishOnce: Debug {
 pub struct PortDelivery {
     /// Taken when it is settled.
     right: Option<Box<dyn SettleOnce>>,
-    about: About,
-    token: Token,
+    metadata: Metadata,
+    token: FencingToken,
     headers: Headers,
     /// Empty where the payload is read in place.
     payload: Vec<u8>,
@@ -93,18 +93,18 @@ impl PortDelivery {
     /// it ends. `payload` is empty if `right` has the payload.
     pub fn new(
         queue: u64,
-        about: About,
+        metadata: Metadata,
         payload: Vec<u8>,
         right: impl SettleOnce + 'static,
     ) -> Self {
-        let token = Token {
+        let token = FencingToken {
             queue,
-            message: about.id,
-            delivery: about.delivery,
+            message: metadata.id,
+            delivery: metadata.delivery,
         };
         Self {
             right: Some(Box::new(right)),
-            about,
+            metadata,
             token,
             headers: Headers::new(),
             payload,
@@ -128,13 +128,13 @@ impl PortDelivery {
 
     /// Everything known about the message, except its payload and its headers.
     #[must_use]
-    pub fn about(&self) -> About {
-        self.about
+    pub fn metadata(&self) -> Metadata {
+        self.metadata
     }
 
     /// The fencing token of this delivery.
     #[must_use]
-    pub fn token(&self) -> Token {
+    pub fn token(&self) -> FencingToken {
         self.token
     }
 
@@ -154,7 +154,7 @@ impl PortDelivery {
             Some(right) => right.settle(how),
             None => Err(SettleFailure::LeaseLost),
         };
-        settled.map_err(|failure| failure.of(queue_of(right.as_deref()), self.about.id))
+        settled.map_err(|failure| failure.of(queue_of(right.as_deref()), self.metadata.id))
     }
 
     /// Renews the lease: it ends no earlier than `by` from now.
@@ -166,7 +166,7 @@ impl PortDelivery {
             Some(right) => right.extend(by),
             None => Err(SettleFailure::LeaseLost),
         };
-        extended.map_err(|failure| failure.of(self.queue(), self.about.id))
+        extended.map_err(|failure| failure.of(self.queue(), self.metadata.id))
     }
 
     /// Checks that what was read of the payload so far was what was sent.
@@ -210,7 +210,7 @@ impl Drop for PortDelivery {
 impl Debug for PortDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PortDelivery")
-            .field("about", &self.about)
+            .field("metadata", &self.metadata)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@
 //! [`ReceivePort`] with one each, and the ends of a loan and of a delivery, [`PublishOnce`](crate::PublishOnce) and
 //! [`SettleOnce`](crate::SettleOnce), with two each. What a default does is right for every transport, and slower or less
 //! than some could do: it sends batches one by one, looks every few milliseconds for those who wait without a thread, and
-//! refuses the semantics that are a matter of choice. `docs/writing-a-transport.md` walks through a small one.
+//! refuses the features that are a matter of choice. `docs/writing-a-transport.md` walks through a small one.
 //!
 //! # The promises
 //!
@@ -107,7 +107,7 @@ use ipc_proto::{Backoff, Kind, MessageId, PayloadName, QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError};
@@ -123,7 +123,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// What the queue was created with.
     fn settings(&self) -> &QueueSettings;
 
-    /// Which of the semantics that not every transport has this one has.
+    /// Which of the features that not every transport has this one has.
     ///
     /// Of queues in general: one that was created without priorities or keys refuses them all the same.
     fn capabilities(&self) -> Capabilities {
@@ -179,7 +179,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// # Errors
     /// [`ControlError`]; `Unsupported` if the transport can't pause.
     fn pause(&self) -> Result<(), ControlError> {
-        Err(self.unsupported(ControlCall::Pause, Semantic::Pause))
+        Err(self.unsupported(ControlCall::Pause, Feature::Pause))
     }
 
     /// Delivers again. Wakes all receivers.
@@ -187,7 +187,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// # Errors
     /// As [`pause`](Self::pause).
     fn resume(&self) -> Result<(), ControlError> {
-        Err(self.unsupported(ControlCall::Resume, Semantic::Pause))
+        Err(self.unsupported(ControlCall::Resume, Feature::Pause))
     }
 
     /// Whether the queue is paused.
@@ -207,7 +207,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// # Errors
     /// [`ControlError`]; `Unsupported` if the transport can't purge. A call that was cut off may have dropped some messages.
     fn purge(&self) -> Result<u64, ControlError> {
-        Err(self.unsupported(ControlCall::Purge, Semantic::Purge))
+        Err(self.unsupported(ControlCall::Purge, Feature::Purge))
     }
 
     /// Closes the queue, then waits until every message in it is settled. Dead letters stay.
@@ -216,7 +216,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// [`DrainError::TimedOut`] says how many messages are left.
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
         let _ = wait;
-        Err(self.unsupported(ControlCall::Drain, Semantic::Drain).into())
+        Err(self.unsupported(ControlCall::Drain, Feature::Drain).into())
     }
 
     /// Counters since the queue was created, and what it holds now.
@@ -231,8 +231,8 @@ pub trait Transport: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// [`ControlError`]; `Unsupported` if the transport can't say.
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        Err(self.unsupported(ControlCall::Holdings, Semantic::Holdings))
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        Err(self.unsupported(ControlCall::Leases, Feature::Leases))
     }
 
     /// The dead letters, oldest place first.
@@ -263,7 +263,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// [`ControlError`]; `Unsupported` if the transport has no keys, or this queue was created without.
     fn forget(&self, key: Key) -> Result<bool, ControlError> {
         let _ = key;
-        Err(self.unsupported(ControlCall::Forget, Semantic::Deduplication))
+        Err(self.unsupported(ControlCall::Forget, Feature::Deduplication))
     }
 
     /// Notes in a dead letter which signal ended its last receiver. Only the process that started that receiver learns the
@@ -277,8 +277,8 @@ pub trait Transport: Any + Debug + Send + Sync {
     }
 
     /// For transports: the error of a call that they do not support.
-    fn unsupported(&self, call: ControlCall, semantic: Semantic) -> ControlError {
-        ControlFailure::from(Unsupported::by_transport(semantic)).of(self.address(), call)
+    fn unsupported(&self, call: ControlCall, feature: Feature) -> ControlError {
+        ControlFailure::from(Unsupported::by_transport(feature)).of(self.address(), call)
     }
 }
 
@@ -386,7 +386,7 @@ pub trait ReceivePort: Debug + Send {
 
 /// A message in somebody's hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct LeaseInfo {
     /// What its holder is called: a process's program, or a thread.
     pub holder: String,
     /// The holder's process, in that process's PID namespace.
@@ -589,18 +589,15 @@ impl OpenRequest {
     /// Whether a transport that can do so much can create a queue with these settings.
     ///
     /// # Errors
-    /// [`Unsupported`] names the first semantic that they need and it has not.
+    /// [`Unsupported`] names the first feature that they need and it has not.
     pub fn check_capabilities(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
         let needed = [
-            (self.settings.priorities, Semantic::Priorities),
-            (
-                self.settings.dedup_window.is_some(),
-                Semantic::Deduplication,
-            ),
+            (self.settings.priorities, Feature::Priorities),
+            (self.settings.dedup_window.is_some(), Feature::Deduplication),
         ];
-        for (is_needed, semantic) in needed {
-            if is_needed && !capabilities.has(semantic) {
-                return Err(Unsupported::by_transport(semantic));
+        for (is_needed, feature) in needed {
+            if is_needed && !capabilities.has(feature) {
+                return Err(Unsupported::by_transport(feature));
             }
         }
         Ok(())

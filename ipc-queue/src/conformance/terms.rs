@@ -8,12 +8,12 @@ use ipc_proto::{Priority, QueueSettings};
 use super::control::expect_unsupported;
 use super::{Subject, Trial, settings};
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::error::{
     DrainError, NoRoom, QueueError, RecvTimeoutError, SendFailure, SendTimeoutError, TryRecvError,
     TrySendError,
 };
-use crate::send_options::{SendOptions, WhenFull};
+use crate::send_options::{OverflowPolicy, SendOptions};
 use crate::transport::{OpenRequest, Wait};
 
 /// Short, and long enough for some operations.
@@ -29,35 +29,35 @@ fn short(subject: &dyn Subject) -> Duration {
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Whether the queue's transport has it. If not, sending so must be refused for that reason.
-fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
-    let has = queue.transport().capabilities().has(semantic);
+fn has(queue: &ByteQueue, feature: Feature, options: &SendOptions) -> bool {
+    let has = queue.transport().capabilities().has(feature);
     if !has {
         let refused = queue
             .sender()
             .send_with(b"no", &options.clone().wait(Wait::No));
         assert!(
-            lacks(&refused, semantic),
-            "{semantic} is not among its capabilities, and yet: {refused:?}"
+            lacks(&refused, feature),
+            "{feature} is not among its capabilities, and yet: {refused:?}"
         );
     }
     has
 }
 
-fn lacks<T>(refused: &Result<T, SendTimeoutError>, semantic: Semantic) -> bool {
+fn lacks<T>(refused: &Result<T, SendTimeoutError>, feature: Feature) -> bool {
     let failure = refused.as_ref().err().and_then(SendTimeoutError::failure);
-    matches!(failure, Some(SendFailure::Unsupported(what)) if what.semantic == semantic)
+    matches!(failure, Some(SendFailure::Unsupported(what)) if what.feature == feature)
 }
 
 /// A queue that could not do what its settings say must not come to be.
-fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Semantic) {
+fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, feature: Feature) {
     let request = OpenRequest {
         settings,
         ..OpenRequest::default()
     };
     let refused = trial.subject.open(&trial.name, &request);
     assert!(
-        matches!(&refused, Err(QueueError::Unsupported(what)) if what.semantic == semantic),
-        "{semantic} is not among its capabilities, and yet: {refused:?}"
+        matches!(&refused, Err(QueueError::Unsupported(what)) if what.feature == feature),
+        "{feature} is not among its capabilities, and yet: {refused:?}"
     );
 }
 
@@ -79,7 +79,7 @@ pub fn a_delayed_message_comes_not_before_its_time(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let delayed = SendOptions::new().delay(short);
-    if !has(&queue, Semantic::Delay, &delayed) {
+    if !has(&queue, Feature::Delay, &delayed) {
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -109,7 +109,7 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(2));
     let soon = SendOptions::new().expires_in(short);
-    if !has(&queue, Semantic::Expiry, &soon) {
+    if !has(&queue, Feature::Expiry, &soon) {
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -151,12 +151,12 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
         .sender()
         .send_with(b"no", &urgent.clone().wait(Wait::No));
     assert!(
-        lacks(&refused, Semantic::Priorities),
+        lacks(&refused, Feature::Priorities),
         "a queue without priorities has none: {refused:?}"
     );
     trial.remove();
-    if !plain.transport().capabilities().has(Semantic::Priorities) {
-        refuses_to_create(&trial, with(LONG), Semantic::Priorities);
+    if !plain.transport().capabilities().has(Feature::Priorities) {
+        refuses_to_create(&trial, with(LONG), Feature::Priorities);
         return;
     }
     let queue = trial.create(&with(LONG));
@@ -209,7 +209,7 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         .sender()
         .send_with(b"no", &keyed.clone().wait(Wait::No));
     assert!(
-        lacks(&refused, Semantic::Deduplication),
+        lacks(&refused, Feature::Deduplication),
         "a queue without keys has none: {refused:?}"
     );
     trial.remove();
@@ -217,8 +217,8 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         dedup_window: Some(LONG),
         ..settings(8)
     };
-    if !(plain.transport().capabilities()).has(Semantic::Deduplication) {
-        refuses_to_create(&trial, with_keys, Semantic::Deduplication);
+    if !(plain.transport().capabilities()).has(Feature::Deduplication) {
+        refuses_to_create(&trial, with_keys, Feature::Deduplication);
         return;
     }
     let queue = trial.create(&with_keys);
@@ -313,8 +313,8 @@ pub fn a_token_grows_with_each_delivery(subject: &dyn Subject) {
 pub fn a_full_queue_drops_the_oldest_if_told_to(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
-    let dropping = SendOptions::new().when_full(WhenFull::DropOldest);
-    if !has(&queue, Semantic::DropOldest, &dropping) {
+    let dropping = SendOptions::new().overflow(OverflowPolicy::DropOldest);
+    if !has(&queue, Feature::DropOldest, &dropping) {
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -343,9 +343,9 @@ pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let transport = queue.transport();
-    if !transport.capabilities().has(Semantic::Pause) {
-        expect_unsupported(transport.pause(), Semantic::Pause);
-        expect_unsupported(transport.resume(), Semantic::Pause);
+    if !transport.capabilities().has(Feature::Pause) {
+        expect_unsupported(transport.pause(), Feature::Pause);
+        expect_unsupported(transport.resume(), Feature::Pause);
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -389,8 +389,8 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(5));
     let transport = queue.transport();
-    if !transport.capabilities().has(Semantic::Purge) {
-        expect_unsupported(transport.purge(), Semantic::Purge);
+    if !transport.capabilities().has(Feature::Purge) {
+        expect_unsupported(transport.purge(), Feature::Purge);
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -409,7 +409,7 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
         .nack()
         .expect("we hold it");
     let mut waiting = 2;
-    if transport.capabilities().has(Semantic::Delay) {
+    if transport.capabilities().has(Feature::Delay) {
         send(&sender, b"delayed", &SendOptions::new().delay(LONG));
         waiting += 1;
     }
@@ -432,10 +432,10 @@ pub fn a_queue_is_drained_when_everything_was_settled(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let transport = queue.transport();
-    if !transport.capabilities().has(Semantic::Drain) {
+    if !transport.capabilities().has(Feature::Drain) {
         match transport.drain(Wait::No) {
             Err(DrainError::Control(error)) => {
-                expect_unsupported::<()>(Err(error), Semantic::Drain);
+                expect_unsupported::<()>(Err(error), Feature::Drain);
             }
             other => panic!("{other:?}"),
         }

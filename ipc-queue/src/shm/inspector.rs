@@ -17,7 +17,7 @@ use super::{KIND, open_error};
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
 use crate::stats::QueueStats;
-use crate::transport::Holding;
+use crate::transport::LeaseInfo;
 
 /// Somebody who looks at a queue in shared memory.
 ///
@@ -128,8 +128,8 @@ impl Inspector {
 
     /// Who holds what.
     #[must_use]
-    pub fn holdings(&self) -> Vec<Holding> {
-        self.contents.holdings(&self.table)
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.contents.leases(&self.table)
     }
 
     /// The dead letters, oldest place first.

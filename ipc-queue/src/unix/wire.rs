@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::failures::{ControlFailed, DrainFailed, RecvFailed, SendFailed, SettleFailed};
 use crate::capability::Capabilities;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::delivery::About;
+use crate::delivery::Metadata;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, OwnedSettle, Wait};
+use crate::transport::{LeaseInfo, OwnedSettle, Wait};
 
 /// Changes with everything that is said here.
 pub(super) const PROTOCOL: u16 = 4;
@@ -137,7 +137,7 @@ pub(super) enum Ask {
     Resume,
     Purge,
     Drain(Patience),
-    Holdings,
+    Leases,
     DeadLetters,
     Requeue(DeadLetterId),
     Discard(DeadLetterId),
@@ -211,7 +211,7 @@ pub(super) enum Answer {
     Flag(Result<bool, ControlFailed>),
     Drained(Result<(), DrainFailed>),
     /// Some of them, then more.
-    Holdings(Vec<Holding>),
+    Leases(Vec<LeaseInfo>),
     /// One of them, with its payload; then more.
     Letter(DeadLetter),
     /// There are no more, or no more can be had.
@@ -240,7 +240,7 @@ pub(super) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Delivered {
     pub(super) ticket: u64,
-    pub(super) about: About,
+    pub(super) metadata: Metadata,
     pub(super) headers: Headers,
     pub(super) bytes: u32,
 }

@@ -37,7 +37,7 @@ pub(super) enum Event {
 
 /// Between two looks at whether a client that waits for the queue to drain is still there.
 const DRAIN_SLICE: Duration = Duration::from_millis(100);
-/// So many holdings go into one frame, which has room for more.
+/// So many leases go into one frame, which has room for more.
 const HOLDINGS_IN_FRAME: usize = 256;
 
 impl<'s> Connection<'s> {
@@ -111,7 +111,7 @@ impl<'s> Connection<'s> {
                 Ask::BecomeSender => return super::sending::serve(self, id),
                 Ask::BecomeReceiver => return super::receiving::serve(self, id),
                 Ask::BecomeBell(side) => return super::ringing::serve(self, id, side),
-                Ask::Holdings => self.answer_holdings(id)?,
+                Ask::Leases => self.answer_holdings(id)?,
                 Ask::DeadLetters => self.answer_letters(id)?,
                 Ask::Drain(patience) => self.drain(id, patience)?,
                 other => {
@@ -146,11 +146,11 @@ impl<'s> Connection<'s> {
     }
 
     fn answer_holdings(&mut self, id: u32) -> Result<(), WireError> {
-        let end = match self.shared.queue.holdings() {
-            Ok(mut holdings) => {
-                self.shared.holders.name(&mut holdings);
-                for some in holdings.chunks(HOLDINGS_IN_FRAME) {
-                    let some = Answer::Holdings(some.to_vec());
+        let end = match self.shared.queue.leases() {
+            Ok(mut leases) => {
+                self.shared.holders.name(&mut leases);
+                for some in leases.chunks(HOLDINGS_IN_FRAME) {
+                    let some = Answer::Leases(some.to_vec());
                     self.answer(id, &some, &Carried::None)?;
                 }
                 Ok(())

@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use ipc_proto::MessageId;
 
-use crate::transport::Holding;
+use crate::transport::LeaseInfo;
 
 /// What the clients hold.
 #[derive(Debug, Default)]
@@ -67,13 +67,13 @@ impl Holders {
     }
 
     /// Names the clients where the queue names us.
-    pub(super) fn name(&self, holdings: &mut [Holding]) {
+    pub(super) fn name(&self, leases: &mut [LeaseInfo]) {
         let holders = self.by_message();
         let ours = process::id();
-        for holding in holdings.iter_mut().filter(|holding| holding.pid == ours) {
-            if let Some(holder) = holders.get(&holding.message) {
-                holding.pid = holder.pid;
-                holding.holder = holder.program.to_string();
+        for lease in leases.iter_mut().filter(|lease| lease.pid == ours) {
+            if let Some(holder) = holders.get(&lease.message) {
+                lease.pid = holder.pid;
+                lease.holder = holder.program.to_string();
             }
         }
     }
