@@ -433,6 +433,10 @@ impl Transport for NatsQueue {
         self.shared.entry.id
     }
 
+    fn payload(&self) -> Option<&str> {
+        Some(&self.shared.entry.payload)
+    }
+
     fn sender(&self) -> Box<dyn SendPort> {
         Box::new(NatsSender::new(&self.shared))
     }

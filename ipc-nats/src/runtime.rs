@@ -5,30 +5,56 @@
 //! works inside another runtime, where blocking in the usual way would panic.
 
 use std::future::Future;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
+use ipc_queue::ThisProcess;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("ipc-nats")
-        .enable_all()
-        .build()
-        .expect("a process can start two threads and an epoll")
-});
+/// A runtime, and whose it is. A forked copy of the process has none of its threads, so it makes its
+/// own; nothing of the parent's is dropped there.
+struct Era {
+    process: ThisProcess,
+    runtime: Runtime,
+    next: OnceLock<Box<Era>>,
+}
+
+static FIRST: OnceLock<Era> = OnceLock::new();
+
+impl Era {
+    fn new() -> Self {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("ipc-nats")
+            .enable_all()
+            .build();
+        Self {
+            process: ThisProcess::current(),
+            runtime: runtime.expect("a process can start two threads and an epoll"),
+            next: OnceLock::new(),
+        }
+    }
+}
+
+/// This process's runtime.
+fn runtime() -> &'static Runtime {
+    let mut era = FIRST.get_or_init(Era::new);
+    while !era.process.is_current() {
+        era = era.next.get_or_init(|| Box::new(Era::new()));
+    }
+    &era.runtime
+}
 
 const THREADS: usize = 2;
 
 /// Runs a future to its end in this thread.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let _inside = RUNTIME.enter();
+    let _inside = runtime().enter();
     // Inside a task of another runtime, the budget would never be renewed during the wait.
     pollster::block_on(tokio::task::unconstrained(future))
 }
 
 /// Runs a future on the runtime, to its end unless it is aborted.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    RUNTIME.spawn(future).abort_handle()
+    runtime().spawn(future).abort_handle()
 }

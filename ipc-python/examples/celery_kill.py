@@ -12,13 +12,12 @@ from pathlib import Path
 
 from celery import Celery
 
-import ipc_queue.celery
+import ipc_queue.celery  # tasks are acknowledged when they are done
 
 NAME = os.environ.setdefault("EXAMPLE_NAMESPACE", f"celery-{os.getpid()}")
 FOLDER = Path(os.environ.setdefault("EXAMPLE_FOLDER", tempfile.gettempdir()))
 
 app = Celery("celery_kill", broker=f"ipc://{NAME}")
-ipc_queue.celery.configure(app)
 
 
 @app.task(name="work")

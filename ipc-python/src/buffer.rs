@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use ipc_shm::{AccessError, LockError, Namespace, SharedBuffer};
 use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::ffi::Py_buffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors;
 use crate::payload::Payload;
+use crate::view::{self, Access};
 use crate::waiting::{resume_watcher, seconds};
 
 /// Bytes that several processes share. Each read and each write is atomic.
@@ -92,6 +94,24 @@ impl RawBuffer {
         });
         let range = accepted.map_err(|error| of_lock(py, &error))?;
         Ok(range.map(|range| (range.start, range.end)))
+    }
+
+    /// # Safety
+    /// Called by the interpreter with a valid, writable `view`.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut Py_buffer,
+        flags: std::ffi::c_int,
+    ) -> PyResult<()> {
+        let buffer = &slf.get().buffer;
+        let bytes = (buffer.as_ptr().as_ptr().cast_const(), buffer.len());
+        // SAFETY: `view` is the interpreter's. The bytes are a mapping that stays as long as
+        // `buffer`, which this object owns and never replaces, and the view has a reference to this
+        // object. Any process and thread may write them at any time: so do all that have a view,
+        // and nothing orders them but what they agree on. No Rust reference to them is ever made:
+        // `read` and `write` copy from and to the pointer, by atomics. So a race gives mixed bytes
+        // to whoever did not agree with the others, as with `multiprocessing.shared_memory`.
+        unsafe { view::export(slf.as_any(), bytes, Access::Writable, view, flags) }
     }
 
     /// The process ids of those that use the buffer now.

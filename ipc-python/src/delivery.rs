@@ -15,14 +15,14 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
 use crate::errors;
-use crate::queue::headers_dict;
-use crate::view;
+use crate::queue::{headers_dict, reason};
+use crate::view::{self, Access};
 use crate::waiting::seconds;
 
 /// What is known of the queue that a delivery came from.
 #[derive(Clone, Copy)]
 pub struct Origin {
-    /// It is in shared memory: settling takes nanoseconds and waits for nothing.
+    /// It is in memory: trying and settling take nanoseconds and wait for nothing.
     pub in_memory: bool,
     /// Which copy of the process opened it.
     pub forks: u64,
@@ -95,6 +95,34 @@ impl Delivery {
             py.detach(|| how(held))
         };
         settled.map_err(|error| errors::of_settle(py, &error))
+    }
+
+    /// Decodes the content and acks the message; settles it otherwise if that fails.
+    pub fn take(
+        self,
+        py: Python<'_>,
+        decode: Option<&Bound<'_, PyAny>>,
+        bury: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let slf = Bound::new(py, self)?;
+        let this = slf.get();
+        let data = match decode {
+            None => this.tobytes(py).map(Bound::into_any),
+            Some(decode) => decode.call1((&slf,)),
+        };
+        let settled = match &data {
+            Ok(_) => this.settle(py, OwnedByteDelivery::ack),
+            Err(error) if bury => {
+                let reason = reason(py, error);
+                this.settle(py, |held| held.bury_with(&reason))
+            }
+            Err(error) => {
+                let reason = reason(py, error);
+                this.settle(py, |held| held.nack_with(Nack::new().reason(&reason)))
+            }
+        };
+        let data = data?;
+        settled.map(|()| data.unbind())
     }
 
     fn is_settled(&self) -> bool {
@@ -279,10 +307,12 @@ impl Delivery {
         let mut state = this.state();
         let held = state.held.as_ref();
         let held = held.ok_or_else(|| errors::settled(slf.py()))?;
+        let payload = held.payload();
+        let bytes = (payload.as_ptr(), payload.len());
         // SAFETY: `view` is the interpreter's. The bytes stay in place until the message is settled,
         // or this object dropped; `settle` refuses while `views` is not zero, and the view has a
         // reference to this object.
-        unsafe { view::export(slf.as_any(), held.payload(), view, flags) }?;
+        unsafe { view::export(slf.as_any(), bytes, Access::ReadOnly, view, flags) }?;
         state.views += 1;
         Ok(())
     }

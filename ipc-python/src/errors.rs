@@ -7,8 +7,9 @@ use std::fmt::Display;
 
 use ipc_node::pool::PoolError;
 use ipc_queue::{
-    BatchFailure, ControlError, ControlFailure, DrainError, QueueError, RecvError, SendFailure,
-    SettleError,
+    ControlError, ControlFailure, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
+    RecvTimeoutError, SendError, SendFailure, SendTimeoutError, SettleError, SettleFailure,
+    TryRecvError, TrySendError, Unavailable,
 };
 use ipc_shm::{BufferError, CreateError, JoinError, OpenError};
 use pyo3::prelude::*;
@@ -26,64 +27,103 @@ pub fn new(py: Python<'_>, name: &str, text: &dyn Display, facts: &[(&str, u64)]
     made().unwrap_or_else(|error| error)
 }
 
-pub fn of_send(py: Python<'_>, failure: &SendFailure) -> PyErr {
+/// The class for a cause that all operations have in common.
+fn unavailable(cause: &Unavailable) -> &'static str {
+    match cause {
+        Unavailable::Removed | Unavailable::Deleted => "Removed",
+        Unavailable::Forked => "Forked",
+        Unavailable::Truncated => "Damaged",
+        Unavailable::DescriptorLost { .. } => "DescriptorLost",
+        Unavailable::Transport { .. } => "Unreachable",
+        _ => "Error",
+    }
+}
+
+pub fn of_send(py: Python<'_>, error: &SendError) -> PyErr {
     let size = |bytes: usize| bytes as u64;
-    let (name, facts): (&str, Vec<(&str, u64)>) = match failure {
-        SendFailure::Full { capacity, dead } => (
-            "Full",
-            vec![("capacity", (*capacity).into()), ("dead", *dead)],
-        ),
-        SendFailure::TimedOut { dead, .. } => ("Full", vec![("dead", *dead)]),
-        SendFailure::NoMemory { bytes } => ("Full", vec![("bytes", size(*bytes))]),
+    let (name, facts): (&str, Vec<(&str, u64)>) = match &error.failure {
         SendFailure::TooLarge { bytes, most } => (
             "TooLarge",
             vec![("bytes", size(*bytes)), ("most", size(*most))],
         ),
         SendFailure::KeysFull { keys, .. } => ("KeysFull", vec![("keys", *keys)]),
-        SendFailure::KeyInUse => ("KeyInUse", vec![]),
         SendFailure::EmptyKey => ("EmptyKey", vec![]),
         SendFailure::Unsupported(_) => ("Unsupported", vec![]),
         SendFailure::Closed => ("Closed", vec![]),
-        SendFailure::Removed | SendFailure::Deleted => ("Removed", vec![]),
-        SendFailure::Forked => ("Forked", vec![]),
-        SendFailure::Truncated | SendFailure::Damaged(_) => ("Damaged", vec![]),
-        SendFailure::DescriptorLost { .. } => ("DescriptorLost", vec![]),
-        SendFailure::Transport(_) => ("Unreachable", vec![]),
+        SendFailure::Damaged { .. } => ("Damaged", vec![]),
+        SendFailure::Unavailable(cause) => (unavailable(cause), vec![]),
         _ => ("Error", vec![]),
     };
-    new(py, name, failure, &facts)
+    new(py, name, error, &facts)
 }
 
-pub fn of_batch(py: Python<'_>, failure: &BatchFailure) -> PyErr {
-    let error = of_send(py, &failure.failure);
-    let said = error.value(py).setattr("sent", failure.sent);
+pub fn of_try_send(py: Python<'_>, error: &TrySendError) -> PyErr {
+    match error {
+        TrySendError::Full { capacity, dead, .. } => {
+            let facts = [("capacity", (*capacity).into()), ("dead", *dead)];
+            new(py, "Full", error, &facts)
+        }
+        TrySendError::NoMemory { bytes, .. } => new(py, "Full", error, &[("bytes", *bytes)]),
+        TrySendError::KeyInUse { .. } => new(py, "KeyInUse", error, &[]),
+        TrySendError::Failed(error) => of_send(py, error),
+        other => new(py, "Error", other, &[]),
+    }
+}
+
+pub fn of_send_timeout(py: Python<'_>, error: &SendTimeoutError) -> PyErr {
+    let (missing, dead) = match error {
+        SendTimeoutError::TimedOut { missing, dead, .. } => (missing, ("dead", *dead)),
+        SendTimeoutError::Failed(error) => return of_send(py, error),
+        other => return new(py, "Error", other, &[]),
+    };
+    match missing {
+        NoRoom::Places { capacity } => {
+            let facts = [("capacity", (*capacity).into()), dead];
+            new(py, "Full", error, &facts)
+        }
+        NoRoom::Memory { bytes } => new(py, "Full", error, &[("bytes", *bytes), dead]),
+        NoRoom::Key => new(py, "KeyInUse", error, &[]),
+        _ => new(py, "Full", error, &[dead]),
+    }
+}
+
+/// Of a batch of which `sent` messages were sent.
+pub fn of_batch(py: Python<'_>, sent: usize, error: &SendTimeoutError) -> PyErr {
+    let error = of_send_timeout(py, error);
+    let said = error.value(py).setattr("sent", sent);
     said.err().unwrap_or(error)
 }
 
 pub fn of_recv(py: Python<'_>, error: &RecvError) -> PyErr {
-    let name = match error {
-        RecvError::Empty | RecvError::TimedOut { .. } | RecvError::Paused => "Empty",
-        RecvError::Closed => "Closed",
-        RecvError::Removed | RecvError::Deleted => "Removed",
-        RecvError::Forked => "Forked",
-        RecvError::Truncated | RecvError::Damaged(_) => "Damaged",
-        RecvError::DescriptorLost { .. } => "DescriptorLost",
-        RecvError::Decode { .. } => "DecodeError",
-        RecvError::Transport(_) => "Unreachable",
+    let name = match &error.failure {
+        RecvFailure::Closed => "Closed",
+        RecvFailure::Damaged { .. } => "Damaged",
+        RecvFailure::Decode { .. } => "DecodeError",
+        RecvFailure::Unavailable(cause) => unavailable(cause),
         _ => "Error",
     };
     new(py, name, error, &[])
 }
 
+pub fn of_try_recv(py: Python<'_>, error: &TryRecvError) -> PyErr {
+    match error {
+        TryRecvError::Failed(error) => of_recv(py, error),
+        other => new(py, "Empty", other, &[]),
+    }
+}
+
+pub fn of_recv_timeout(py: Python<'_>, error: &RecvTimeoutError) -> PyErr {
+    match error {
+        RecvTimeoutError::Failed(error) => of_recv(py, error),
+        other => new(py, "Empty", other, &[]),
+    }
+}
+
 pub fn of_settle(py: Python<'_>, error: &SettleError) -> PyErr {
-    let name = match error {
-        SettleError::LeaseLost => "LeaseLost",
-        SettleError::Unsupported(_) => "Unsupported",
-        SettleError::Truncated => "Damaged",
-        SettleError::Forked => "Forked",
-        SettleError::Deleted => "Removed",
-        SettleError::DescriptorLost { .. } => "DescriptorLost",
-        SettleError::Transport(_) => "Unreachable",
+    let name = match &error.failure {
+        SettleFailure::LeaseLost => "LeaseLost",
+        SettleFailure::Unsupported(_) => "Unsupported",
+        SettleFailure::Unavailable(cause) => unavailable(cause),
         _ => "Error",
     };
     new(py, name, error, &[])
@@ -96,10 +136,8 @@ pub fn of_control(py: Python<'_>, error: &ControlError) -> PyErr {
     let name = match &error.failure {
         ControlFailure::Unsupported(_) => "Unsupported",
         ControlFailure::Closed => "Closed",
-        ControlFailure::Removed | ControlFailure::Deleted => "Removed",
-        ControlFailure::DescriptorLost { .. } => "DescriptorLost",
-        ControlFailure::Forked => "Forked",
-        ControlFailure::Truncated | ControlFailure::Damaged { .. } => "Damaged",
+        ControlFailure::Unavailable(cause) => unavailable(cause),
+        ControlFailure::Damaged { .. } => "Damaged",
         ControlFailure::Unreachable { .. } => "Unreachable",
         _ => "Error",
     };
@@ -229,7 +267,8 @@ pub fn of_pool(py: Python<'_>, error: &PoolError) -> PyErr {
     match error {
         PoolError::Queue(error) => of_open(py, error),
         PoolError::Control(error) => of_control(py, error),
-        PoolError::Send(failure) => of_send(py, failure),
+        PoolError::Send(error) => of_send(py, error),
+        PoolError::NoRoom { .. } => new(py, "Full", error, &[]),
         PoolError::Ended { .. } => new(py, "PoolEnded", error, &[]),
         PoolError::System(error) => of_system(py, error),
         other => new(py, "Error", other, &[]),

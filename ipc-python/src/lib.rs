@@ -16,6 +16,14 @@ mod waiting;
 
 #[pyo3::pymodule]
 mod _ipc {
+    /// Before a worker of a pool opens anything.
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        #[cfg(feature = "nats")]
+        ipc_nats::register();
+        Ok(())
+    }
+
     #[pymodule_export]
     use crate::buffer::{RawBuffer, remove_buffer};
     #[pymodule_export]

@@ -1,22 +1,26 @@
 //! The supervised pool of worker processes, as the executor uses it.
 //!
 //! No callbacks: one that wants the interpreter's lock under the pool's lock would deadlock with a
-//! thread that submits. The executor's own thread asks for events instead.
+//! thread that submits. The executor's own thread asks for events instead. So a job is submitted
+//! without giving the interpreter's lock up, if the queue has room: none of the locks on the way is
+//! held by a thread that waits for the interpreter's.
 
+use std::collections::{HashMap, HashSet};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipc_node::pool::{
-    Handlers, JobError, JobEvent, Pool, PoolBuilder, RestartPolicy, decode_answer,
+    Handlers, JobError, JobEvent, Pool, PoolBuilder, PoolError, RestartPolicy, decode_answer,
 };
+use ipc_queue::transport::Wait;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde_bytes::{ByteBuf, Bytes};
 
 use crate::errors;
-use crate::payload::Payload;
+use crate::payload::{DETACH_FROM, Payload};
 use crate::waiting::{self, Limit, resume_watcher, seconds};
 
 /// The name of the only handler: it runs a pickled call.
@@ -29,10 +33,14 @@ pub struct RawPool {
     pool: Option<Arc<Pool>>,
     /// Which copy of the process started it.
     forks: u64,
+    /// What stands for each open job in Python. Nothing is dropped while this is locked: that may
+    /// run any code.
+    open: Mutex<HashMap<u64, Py<PyAny>>>,
 }
 
-/// What became of a job, for Python: `(job, what, text, signal, attempts)` or `(job, "done", bytes)`.
-type Event<'py> = (u64, &'static str, Py<PyAny>, Option<i32>, u8);
+/// What became of a job, for Python: `(future, what, detail, signal, attempts)`. The detail is the
+/// answer if the job is done, and otherwise says why not.
+type Event = (Py<PyAny>, &'static str, Py<PyAny>, Option<i32>, u8);
 
 impl RawPool {
     fn pool(&self, py: Python<'_>) -> PyResult<&Arc<Pool>> {
@@ -43,6 +51,65 @@ impl RawPool {
         }
         let pool = self.pool.as_ref();
         pool.ok_or_else(|| errors::new(py, "PoolEnded", &"the pool ended", &[]))
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Py<PyAny>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One try to submit. A job that was not submitted is not in the table.
+    fn try_submit(
+        &self,
+        pool: &Pool,
+        input: &Bytes,
+        future: &mut Option<Py<PyAny>>,
+        wait: Wait,
+    ) -> Result<u64, PoolError> {
+        let mut number = None;
+        let submitted = pool.submit_streamed_with(HANDLER, &input, wait, |job| {
+            number = Some(job);
+            if let Some(future) = future.take() {
+                self.open().insert(job, future);
+            }
+        });
+        if let (Err(_), Some(job)) = (&submitted, number) {
+            *future = self.open().remove(&job);
+        }
+        submitted
+    }
+
+    /// What an event says of an open job.
+    fn to_python(&self, py: Python<'_>, event: JobEvent) -> PyResult<Option<Event>> {
+        let (job, answer) = match event {
+            JobEvent::Begun { job } => {
+                let future = self.open().get(&job).map(|future| future.clone_ref(py));
+                return Ok(future.map(|future| (future, "begun", py.None(), None, 0)));
+            }
+            JobEvent::Answered { job, answer } => (job, answer),
+            _ => return Ok(None),
+        };
+        let Some(future) = self.open().remove(&job) else {
+            return Ok(None);
+        };
+        let error = match decode_answer::<ByteBuf>(answer) {
+            Ok(answer) => {
+                let bytes = PyBytes::new(py, &answer).into_any().unbind();
+                return Ok(Some((future, "done", bytes, None, 0)));
+            }
+            Err(error) => error,
+        };
+        let (what, signal, attempts) = match &error {
+            JobError::Failed { .. } | JobError::Decode { .. } => ("failed", None, 0),
+            JobError::Crashed {
+                signal, attempts, ..
+            } => ("died", *signal, *attempts),
+            JobError::GivenUp { attempts, .. } => ("died", None, *attempts),
+            JobError::TimedOut { .. } => ("timed out", None, 0),
+            JobError::Cancelled | JobError::Expired { .. } => ("cancelled", None, 0),
+            _ => ("ended", None, 0),
+        };
+        let text = error.to_string().into_pyobject(py)?.into_any().unbind();
+        Ok(Some((future, what, text, signal, attempts)))
     }
 }
 
@@ -69,42 +136,71 @@ impl RawPool {
         Ok(Self {
             pool: Some(Arc::new(pool)),
             forks: waiting::forks(),
+            open: Mutex::default(),
         })
     }
 
-    /// Submits a call and returns its number.
-    #[pyo3(signature = (call, timeout = None))]
+    /// Submits a call and returns its number. What becomes of it comes with `future`.
+    #[pyo3(signature = (call, future, timeout = None))]
     fn submit(
         &self,
         py: Python<'_>,
         call: &Bound<'_, PyAny>,
+        future: Py<PyAny>,
         timeout: Option<f64>,
     ) -> PyResult<u64> {
-        let limit = Limit::new(timeout)?;
         let pool = self.pool(py)?;
         let payload = Payload::of(call)?;
         let input = Bytes::new(payload.bytes());
-        let is_full = |error: &ipc_node::pool::PoolError| {
-            use ipc_queue::SendFailure::{Full, NoMemory, TimedOut};
-            let ipc_node::pool::PoolError::Send(failure) = error else {
-                return false;
-            };
-            matches!(failure, Full { .. } | NoMemory { .. } | TimedOut { .. })
+        let mut future = Some(future);
+        if input.len() <= DETACH_FROM {
+            match self.try_submit(pool, input, &mut future, Wait::No) {
+                Err(error) if is_full(&error) => {}
+                submitted => return submitted.map_err(|error| errors::of_pool(py, &error)),
+            }
+        }
+        let limit = Limit::new(timeout)?;
+        let future = Mutex::new(future);
+        let attempt = |wait| {
+            let mut future = future.lock().unwrap_or_else(PoisonError::into_inner);
+            self.try_submit(pool, input, &mut future, wait)
         };
-        let attempt = |wait| pool.submit_streamed(HANDLER, &input, wait);
         let submitted = waiting::until(py, limit, attempt, is_full)?;
         submitted.map_err(|error| errors::of_pool(py, &error))
     }
 
     /// What became of jobs since this was last asked. Waits for at most `timeout` seconds.
-    fn events<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Vec<Event<'py>>> {
+    fn events(&self, py: Python<'_>, timeout: f64) -> PyResult<Vec<Event>> {
         let pool = self.pool(py)?;
         let time = seconds(timeout)?;
         let events = py.detach(|| pool.job_events(time));
+        let answered = |event: &JobEvent| match event {
+            JobEvent::Answered { job, .. } => Some(*job),
+            _ => None,
+        };
+        let answered: HashSet<u64> = events.iter().filter_map(answered).collect();
+        // That a job was begun is of no interest once it is answered.
+        let is_news = |event: &JobEvent| match event {
+            JobEvent::Begun { job } => !answered.contains(job),
+            _ => true,
+        };
         events
             .into_iter()
-            .map(|event| to_python(py, event))
+            .filter(is_news)
+            .filter_map(|event| self.to_python(py, event).transpose())
             .collect()
+    }
+
+    /// What stands for the jobs that are open.
+    fn open_futures(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let open = self.open();
+        open.values().map(|future| future.clone_ref(py)).collect()
+    }
+
+    /// The same. They are forgotten.
+    fn forget_open(&self) -> Vec<Py<PyAny>> {
+        let open = std::mem::take(&mut *self.open());
+        open.into_values().collect()
     }
 
     /// Makes a job unwanted. A worker that has it is killed after the pool's grace.
@@ -204,6 +300,7 @@ fn with_setting(
         "grace" => builder.grace(time()?),
         "drain_timeout" => builder.drain_timeout(time()?),
         "max_memory" => builder.max_memory_bytes(value.extract()?),
+        "at" => builder.at(&value.extract::<String>()?),
         "namespace" => builder.namespace(&value.extract::<String>()?),
         "restart" if value.extract::<bool>()? => builder,
         "restart" => builder.restart(RestartPolicy::Never),
@@ -219,33 +316,8 @@ fn with_setting(
     })
 }
 
-fn to_python<'py>(py: Python<'py>, event: JobEvent) -> PyResult<Event<'py>> {
-    let text =
-        |text: String| -> PyResult<Py<PyAny>> { Ok(text.into_pyobject(py)?.into_any().unbind()) };
-    let (job, answer) = match event {
-        JobEvent::Begun { job } => return Ok((job, "begun", py.None(), None, 0)),
-        JobEvent::Answered { job, answer } => (job, answer),
-        _ => return Ok((0, "unknown", py.None(), None, 0)),
-    };
-    let error = match decode_answer::<ByteBuf>(answer) {
-        Ok(answer) => {
-            let bytes = PyBytes::new(py, &answer).into_any().unbind();
-            return Ok((job, "done", bytes, None, 0));
-        }
-        Err(error) => error,
-    };
-    let (what, signal, attempts) = match &error {
-        JobError::Failed { .. } | JobError::Decode { .. } => ("failed", None, 0),
-        JobError::Crashed {
-            signal, attempts, ..
-        } => ("died", *signal, *attempts),
-        JobError::GivenUp { attempts, .. } => ("died", None, *attempts),
-        JobError::TimedOut { .. } => ("timed out", None, 0),
-        JobError::Cancelled => ("cancelled", None, 0),
-        JobError::Expired { .. } => ("cancelled", None, 0),
-        _ => ("ended", None, 0),
-    };
-    Ok((job, what, text(error.to_string())?, signal, attempts))
+fn is_full(error: &PoolError) -> bool {
+    matches!(error, PoolError::NoRoom { .. })
 }
 
 /// In a process that a pool started, runs calls until the pool ends, and returns the exit code that

@@ -12,13 +12,15 @@ use ipc_queue::shm::Inspector;
 use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, ByteSender, DeadLetter, DeadLetterId, DeadReason,
-    DrainError, Headers, MessageId, OwnedByteDelivery, Priority, QueueError, Readiness, RecvError,
-    SendFailure, SendOptions, ShmQueue, OverflowPolicy,
+    DrainError, Headers, MessageId, OwnedByteDelivery, Priority, QueueError, Readiness,
+    RecvTimeoutError, SendFailure, SendOptions, SendTimeoutError, ShmQueue, TrySendError, OverflowPolicy,
 };
 use ipc_shm::{Namespace, ProcessIdentity};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
+use serde::Serialize;
+use serde_json::Value;
 use thread_local::ThreadLocal;
 
 use crate::delivery::{Delivery, Origin};
@@ -115,22 +117,22 @@ impl RawQueue {
 
     fn receive(&self, py: Python<'_>, limit: Limit) -> PyResult<OwnedByteDelivery> {
         let opened = self.opened(py)?;
-        match opened.receiver().try_recv() {
-            Ok(delivery) => return Ok(delivery.into_owned()),
-            Err(error) if !is_empty(&error) || limit.is_zero() => {
-                return Err(errors::of_recv(py, &error));
+        if self.origin.in_memory {
+            match opened.receiver().try_recv() {
+                Ok(delivery) => return Ok(delivery.into_owned()),
+                Err(error) if !error.is_empty() || limit.is_zero() => {
+                    return Err(errors::of_try_recv(py, &error));
+                }
+                Err(_) => {}
             }
-            Err(_) => {}
         }
         let attempt = |wait| {
-            opened
-                .receiver()
-                .recv_within(wait)
-                .map(ByteDelivery::into_owned)
+            let received = opened.receiver().recv_within(at_once_if(limit, wait));
+            received.map(ByteDelivery::into_owned)
         };
         let started = Instant::now();
-        let received = waiting::until(py, limit, attempt, is_empty)?;
-        received.map_err(|error| errors::of_recv(py, &since(started, error)))
+        let received = waiting::until(py, limit, attempt, RecvTimeoutError::is_timeout)?;
+        received.map_err(|error| errors::of_recv_timeout(py, &since(started, error)))
     }
 
     fn delivery(
@@ -165,11 +167,11 @@ impl RawQueue {
             .detach(|| wanted.open(&address))
             .map_err(|error: QueueError| errors::of_open(py, &error))?;
         Ok(Self {
-            address,
             origin: Origin {
-                in_memory: queue.transport().as_shm().is_some(),
+                in_memory: address.starts_with("shm:") || address.starts_with("local:"),
                 forks: waiting::forks(),
             },
+            address,
             opened: Opened::new(queue),
             wanted,
         })
@@ -204,24 +206,23 @@ impl RawQueue {
         let opened = self.opened(py)?;
         let payload = Payload::of(payload)?;
         let bytes = payload.bytes();
-        if bytes.len() <= DETACH_FROM {
+        if bytes.len() <= DETACH_FROM && self.origin.in_memory {
             match opened.sender().try_send(bytes) {
                 Ok(_) => return Ok(()),
-                Err(failure) if !is_full(&failure) || limit.is_zero() => {
-                    return Err(errors::of_send(py, &failure));
+                Err(error @ TrySendError::Failed(_)) => {
+                    return Err(errors::of_try_send(py, &error));
                 }
+                Err(error) if limit.is_zero() => return Err(errors::of_try_send(py, &error)),
                 Err(_) => {}
             }
         }
-        let kind = ipc_queue::Kind::Data;
         let attempt = |wait| {
-            opened
-                .sender()
-                .send_as(kind, bytes, at_once_if(limit, wait))
+            let options = SendOptions::new().wait(at_once_if(limit, wait));
+            opened.sender().send_with(bytes, &options)
         };
-        let sent = waiting::until(py, limit, attempt, is_full)?;
+        let sent = waiting::until(py, limit, attempt, SendTimeoutError::is_timeout)?;
         sent.map(drop)
-            .map_err(|failure| errors::of_send(py, &failure))
+            .map_err(|error| errors::of_send_timeout(py, &error))
     }
 
     /// Sends one message made of several pieces of bytes, with options. `False`: a message of its
@@ -240,14 +241,19 @@ impl RawQueue {
         let parts: Vec<Payload<'_>> = parts.iter().map(Payload::of).collect::<PyResult<_>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(Payload::bytes).collect();
         let attempt = |wait| {
-            let wait = at_once_if(limit, wait);
-            send_parts(opened.sender(), &parts, &options, wait)
+            let options = options.clone().wait(at_once_if(limit, wait));
+            send_parts(opened.sender(), &parts, &options)
         };
         let started = Instant::now();
-        match waiting::until(py, limit, attempt, is_full)? {
+        let sent = waiting::until(py, limit, attempt, SendTimeoutError::is_timeout)?;
+        match sent {
             Ok(_) => Ok(true),
-            Err(SendFailure::Duplicate { .. }) => Ok(false),
-            Err(failure) => Err(errors::of_send(py, &not_sent_since(started, failure))),
+            Err(SendTimeoutError::Failed(error))
+                if matches!(error.failure, SendFailure::Duplicate { .. }) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(errors::of_send_timeout(py, &not_sent_since(started, error))),
         }
     }
 
@@ -265,22 +271,18 @@ impl RawQueue {
             payloads.iter().map(Payload::of).collect::<PyResult<_>>()?;
         let payloads: Vec<&[u8]> = payloads.iter().map(Payload::bytes).collect();
         let sent = Mutex::new(0);
-        let kind = ipc_queue::Kind::Data;
         let attempt = |wait| {
             let mut done = sent.lock().unwrap_or_else(PoisonError::into_inner);
             let wait = at_once_if(limit, wait);
-            let outcome = opened
-                .sender()
-                .send_batch_as(kind, &payloads[*done..], wait);
-            outcome.map_err(|mut failure| {
-                *done += failure.sent;
-                failure.sent = *done;
-                failure
+            let outcome = opened.sender().send_batch_within(&payloads[*done..], wait);
+            outcome.map_err(|(more, error)| {
+                *done += more;
+                error
             })
         };
-        let is_full = |failure: &ipc_queue::BatchFailure| is_full(&failure.failure);
-        let outcome = waiting::until(py, limit, attempt, is_full)?;
-        outcome.map_err(|failure| errors::of_batch(py, &failure))
+        let outcome = waiting::until(py, limit, attempt, SendTimeoutError::is_timeout)?;
+        let sent = *sent.lock().unwrap_or_else(PoisonError::into_inner);
+        outcome.map_err(|error| errors::of_batch(py, sent, &error))
     }
 
     /// The next message. Its `data` is what `decode` makes of the delivery.
@@ -306,48 +308,71 @@ impl RawQueue {
     ) -> PyResult<Vec<Delivery>> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
-        let attempt = |wait| -> Result<Vec<OwnedByteDelivery>, RecvError> {
+        let attempt = |wait| -> Result<Vec<OwnedByteDelivery>, RecvTimeoutError> {
             let batch = opened
                 .receiver()
                 .recv_batch(most, at_once_if(limit, wait))?;
             Ok(batch.into_iter().map(ByteDelivery::into_owned).collect())
         };
         let started = Instant::now();
-        let received = waiting::until(py, limit, attempt, is_empty)?;
-        let batch = received.map_err(|error| errors::of_recv(py, &since(started, error)))?;
+        let received = waiting::until(py, limit, attempt, RecvTimeoutError::is_timeout)?;
+        let batch =
+            received.map_err(|error| errors::of_recv_timeout(py, &since(started, error)))?;
         let deliveries = batch
             .into_iter()
             .map(|held| self.delivery(py, held, &decode));
         Ok(deliveries.collect())
     }
 
-    /// The bytes of the next message, which is acked.
-    #[pyo3(signature = (timeout = None))]
-    fn take<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyBytes>> {
+    /// The content of the next message, which is acked: its bytes, or what `decode` makes of them. A
+    /// message that can't be decoded is given back, or buried if `bury` says so.
+    #[pyo3(signature = (timeout = None, decode = None, bury = false))]
+    fn take(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+        decode: Option<&Bound<'_, PyAny>>,
+        bury: bool,
+    ) -> PyResult<Py<PyAny>> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
+        if !self.origin.in_memory {
+            let held = self.receive(py, limit)?;
+            return self.delivery(py, held, &None).take(py, decode, bury);
+        }
         match opened.receiver().try_recv() {
-            Ok(delivery) => {
+            // Large ones are decoded where they lie.
+            Ok(delivery) if decode.is_none() || delivery.payload().len() <= DETACH_FROM => {
                 let bytes = PyBytes::new(py, delivery.payload());
                 delivery
                     .check_whole()
                     .map_err(|error| errors::of_recv(py, &error))?;
-                delivery
-                    .ack()
-                    .map_err(|error| errors::of_settle(py, &error))?;
-                return Ok(bytes);
+                let data = match decode {
+                    None => Ok(bytes.into_any()),
+                    Some(decode) => decode.call1((bytes,)),
+                };
+                let settled = match &data {
+                    Ok(_) => delivery.ack(),
+                    Err(error) if bury => delivery.bury_with(&reason(py, error)),
+                    Err(error) => {
+                        delivery.nack_with(ipc_queue::Nack::new().reason(&reason(py, error)))
+                    }
+                };
+                let data = data?;
+                settled.map_err(|error| errors::of_settle(py, &error))?;
+                return Ok(data.unbind());
             }
-            Err(error) if !is_empty(&error) || limit.is_zero() => {
-                return Err(errors::of_recv(py, &error));
+            Ok(delivery) => {
+                let held = self.delivery(py, delivery.into_owned(), &None);
+                return held.take(py, decode, bury);
+            }
+            Err(error) if !error.is_empty() || limit.is_zero() => {
+                return Err(errors::of_try_recv(py, &error));
             }
             Err(_) => {}
         }
         let held = self.receive(py, limit)?;
-        let bytes = PyBytes::new(py, held.payload());
-        held.check_whole()
-            .map_err(|error| errors::of_recv(py, &error))?;
-        held.ack().map_err(|error| errors::of_settle(py, &error))?;
-        Ok(bytes)
+        self.delivery(py, held, &None).take(py, decode, bury)
     }
 
     /// A descriptor that is readable when there may be a message.
@@ -411,39 +436,7 @@ impl RawQueue {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.control(py, |queue| queue.transport().stats(), errors::of_control)?;
-        let dict = PyDict::new(py);
-        let figures = [
-            ("sent", stats.sent),
-            ("bytes_sent", stats.bytes_sent),
-            ("refused", stats.refused),
-            ("received", stats.received),
-            ("bytes_received", stats.bytes_received),
-            ("redelivered", stats.redelivered),
-            ("acked", stats.acked),
-            ("nacked", stats.nacked),
-            ("buried", stats.buried),
-            ("expiries", stats.expiries),
-            ("crashes", stats.crashes),
-            ("leases_lost", stats.leases_lost),
-            ("expired", stats.expired),
-            ("purged", stats.purged),
-            ("overflowed", stats.overflowed),
-            ("duplicates", stats.duplicates),
-            ("ready", stats.ready),
-            ("writing", stats.writing),
-            ("leased", stats.leased),
-            ("delayed", stats.delayed),
-            ("dead", stats.dead),
-            ("quarantined", stats.quarantined),
-            ("chunks_in_use", stats.chunks_in_use),
-            ("participants", stats.participants),
-        ];
-        for (name, value) in figures {
-            dict.set_item(name, value)?;
-        }
-        dict.set_item("paused", stats.paused)?;
-        dict.set_item("closed", stats.closed)?;
-        Ok(dict)
+        to_dict(py, &stats)
     }
 
     /// The present leases: `(holder, pid, message, attempt)`.
@@ -570,39 +563,41 @@ fn namespace_of(py: Python<'_>, name: &str) -> PyResult<Namespace> {
     Namespace::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))
 }
 
-fn is_empty(error: &RecvError) -> bool {
-    use RecvError::{Empty, Paused, TimedOut};
-    matches!(error, Empty | Paused | TimedOut { .. })
+/// The fields of a flat record, by their names: a field that is new appears by itself.
+fn to_dict<'py>(py: Python<'py>, record: &impl Serialize) -> PyResult<Bound<'py, PyDict>> {
+    let fields =
+        serde_json::to_value(record).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let dict = PyDict::new(py);
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        match value {
+            Value::Bool(flag) => dict.set_item(name, flag)?,
+            value => dict.set_item(name, value.as_u64())?,
+        }
+    }
+    Ok(dict)
 }
 
-fn is_full(failure: &SendFailure) -> bool {
-    use SendFailure::{Full, KeyInUse, NoMemory, TimedOut};
-    matches!(
-        failure,
-        Full { .. } | NoMemory { .. } | KeyInUse | TimedOut { .. }
-    )
+/// Why a message could not be decoded, as its dead letter says it.
+pub fn reason(py: Python<'_>, error: &PyErr) -> String {
+    let name = error.get_type(py).name();
+    let name = name.map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    format!("{name}: {}", error.value(py))
 }
 
 /// A time-out of the last slice as one of the whole wait.
-fn since(started: Instant, error: RecvError) -> RecvError {
-    match error {
-        RecvError::TimedOut { .. } => RecvError::TimedOut {
-            waited: started.elapsed(),
-        },
-        other => other,
+fn since(started: Instant, mut error: RecvTimeoutError) -> RecvTimeoutError {
+    if let RecvTimeoutError::TimedOut { waited, .. } = &mut error {
+        *waited = started.elapsed();
     }
+    error
 }
 
 /// The same, of a send.
-fn not_sent_since(started: Instant, failure: SendFailure) -> SendFailure {
-    match failure {
-        SendFailure::TimedOut { missing, dead, .. } => SendFailure::TimedOut {
-            waited: started.elapsed(),
-            missing,
-            dead,
-        },
-        other => other,
+fn not_sent_since(started: Instant, mut error: SendTimeoutError) -> SendTimeoutError {
+    if let SendTimeoutError::TimedOut { waited, .. } = &mut error {
+        *waited = started.elapsed();
     }
+    error
 }
 
 /// A limit of zero is not a time-out but a question: its answer is another error.
@@ -615,17 +610,16 @@ fn send_parts(
     sender: &ByteSender,
     parts: &[&[u8]],
     options: &SendOptions,
-    wait: Wait,
-) -> Result<MessageId, SendFailure> {
+) -> Result<MessageId, SendTimeoutError> {
     let length = parts.iter().map(|part| part.len()).sum();
-    let mut loan = sender.loan_with(length, options, wait)?;
+    let mut loan = sender.loan_with(length, options)?;
     let mut rest = &mut loan[..];
     for part in parts {
         let (place, behind) = rest.split_at_mut(part.len());
         place.copy_from_slice(part);
         rest = behind;
     }
-    loan.publish()
+    loan.publish().map_err(SendTimeoutError::Failed)
 }
 
 fn send_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SendOptions> {

@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import suites
 
 # Places of their own, so that what other programs leave is not taken for ours.
 SHM = Path(tempfile.mkdtemp(prefix="ipc-python-test-", dir="/dev/shm"))
@@ -31,7 +33,7 @@ for folder in (str(SHM), os.environ["TMPDIR"]):
 import ipc_queue as ipc  # noqa: E402
 
 # Threads of the extension that live as long as the process.
-_LASTING = ("ipc-watch",)
+_LASTING = ("ipc-watch", "ipc-nats")
 
 
 def _files() -> set[str]:
@@ -77,6 +79,48 @@ def _state() -> dict[str, set[str]]:
         "threads": _threads(),
         "folders of pools": _folders(),
     }
+
+
+# How long a test may take, in seconds, unless its mark `limit` says otherwise. Nothing is measured
+# by this: it is for what would never end.
+LIMIT = 150
+# How long after that each further step may take, such as taking down what the test has set up.
+FURTHER = 20
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that takes too long, by its name, and go on with the next."""
+    mark = item.get_closest_marker("limit")
+    limit = LIMIT if mark is None else mark.args[0]
+
+    def too_long(_signal: int, _frame: object) -> None:
+        raise TimeoutError(f"{item.nodeid} takes longer than {limit} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, limit, FURTHER)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests with suites last: they take longest."""
+    items.sort(key=lambda item: item.get_closest_marker("suite") is not None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the suites."""
+    if not session.config.option.collectonly:
+        suites.start(session.items)
+
+
+def pytest_sessionfinish() -> None:
+    """Write the table in the README, if that was wanted."""
+    if "IPC_WRITE_DOCS" in os.environ:
+        suites.write_table(Path(__file__).parent.parent / "README.md")
 
 
 @pytest.hookimpl(wrapper=True)

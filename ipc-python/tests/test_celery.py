@@ -88,6 +88,29 @@ def test_unacknowledged_consumers_and_purge(connection):
     queue.close()
 
 
+def test_celery_acknowledges_late_unless_the_program_says_otherwise(namespace):
+    celery = pytest.importorskip("celery")
+
+    def work(n):
+        return n
+
+    def settings(**own):
+        broker = own.pop("broker", f"ipc://{namespace}")
+        app = celery.Celery("shop", broker=broker, set_as_current=False)
+        app.conf.update(own)
+        task = app.task(name="work")(work)
+        # As a worker does.
+        app.finalize()
+        return task.acks_late, task.reject_on_worker_lost, app.conf.worker_prefetch_multiplier
+
+    assert settings() == (True, True, 1)
+    assert settings(task_acks_late=False) == (False, True, 1)
+    assert settings(broker="memory://") == (False, None, 4)
+    app = celery.Celery("other", broker="memory://", set_as_current=False)
+    ipc_queue.celery.configure(app)
+    assert app.conf.task_acks_late is True
+
+
 def test_a_killed_celery_worker_loses_no_task(namespace, tmp_path):
     pytest.importorskip("celery")
     module = tmp_path / "shop.py"
@@ -100,7 +123,6 @@ def test_a_killed_celery_worker_loses_no_task(namespace, tmp_path):
             import ipc_queue.celery
 
             app = Celery("shop", broker="ipc://{namespace}")
-            ipc_queue.celery.configure(app)
             folder = Path({str(tmp_path)!r})
 
             @app.task

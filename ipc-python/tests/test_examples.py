@@ -27,6 +27,10 @@ def _run(name, *arguments):
     return ended.stdout
 
 
+def test_the_pattern_has_at_most_forty_lines():
+    assert len((FOLDER / "pattern.py").read_text().splitlines()) <= 40
+
+
 def test_the_pattern_ends_with_all_results():
     assert "100 results, sum 328350, exit codes [0, 0, 0, 0]" in _run("pattern.py")
 

@@ -404,6 +404,16 @@ def test_control_calls(address):
     assert not letter.discard()
 
 
+def test_stats_have_every_field_that_the_queue_counts(address):
+    queue = ipc.Queue(address, dedup_window=60)
+    queue.put(1, key="a")
+    stats = queue.stats()
+    # A field that is new in Rust is here, and must get a type in `Stats`.
+    assert set(vars(stats)) == set(ipc.Stats.__annotations__)
+    assert (stats.sent, stats.keys, stats.ready, stats.unsettled) == (1, 1, 1, 1)
+    assert stats.paused is False and stats.closed is False
+
+
 def test_snoozing_is_not_an_attempt(address):
     queue = ipc.Queue(address, attempt_limit=1)
     queue.put(1)

@@ -48,6 +48,48 @@ def test_arrays_are_written_from_where_they_are(name):
     assert copy[:8] == bytes(8)
 
 
+def test_arrays_are_worked_on_in_place_by_several_processes(name, child):
+    numpy = pytest.importorskip("numpy")
+    buffer = ipc.SharedBuffer(name, 800)
+    ours = numpy.frombuffer(buffer.buf, dtype="i8")
+    ours[:] = range(100)
+    other = child(
+        """
+        import sys, ipc_queue as ipc
+        with ipc.SharedBuffer(sys.argv[1]).buf.cast("q") as numbers:
+            print(sum(numbers), flush=True)
+            for n in range(50, 100):
+                numbers[n] = 1
+        print("written", flush=True)
+        sys.stdin.readline()
+        """,
+        name,
+    )
+    assert other.line() == "4950"
+    assert other.line() == "written"
+    # The memory stays, though its writer is gone and the buffer is removed.
+    other.kill()
+    assert ours.sum() == sum(range(50)) + 50
+    assert buffer.read(8, 8) == (1).to_bytes(8, "little")
+    buffer.remove()
+    raw = buffer._raw
+    del buffer, raw
+    ours[0] = 7
+    assert ours[0] == 7
+
+
+def test_a_buffer_is_written_through_its_view_and_read_under_the_lock(name):
+    buffer = ipc.SharedBuffer(name, 8)
+    with buffer.buf as view:
+        assert not view.readonly
+        view[2:4] = b"hi"
+        with pytest.raises(ValueError):
+            view[0:2] = b"too long"
+    assert bytes(buffer) == b"\0\0hi\0\0\0\0"
+    assert len(ipc.SharedBuffer(name + "-empty", 0).buf) == 0
+    ipc._ipc.remove_buffer("default", name + "-empty")
+
+
 def test_bad_ranges_are_refused(name):
     buffer = ipc.SharedBuffer(name, 8)
     with pytest.raises(IndexError, match="8 bytes"):

@@ -218,6 +218,21 @@ impl ByteSender {
         })
     }
 
+    /// As [`send_batch`](Self::send_batch), but waits for room as told. The error has the number of
+    /// payloads that were sent.
+    #[doc(hidden)] // For the Python package, whose waits end at signals.
+    pub fn send_batch_within(
+        &self,
+        payloads: &[&[u8]],
+        wait: Wait,
+    ) -> Result<(), (usize, SendTimeoutError)> {
+        let sent = self.port_send_batch(payloads, Kind::Data, wait);
+        sent.map_err(|failed| {
+            let error = failed.error.into_send_timeout(self.queue(), ());
+            (failed.sent, error)
+        })
+    }
+
     /// Sends a message without a payload, waiting while the queue is full.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod tests;
 
 use std::fmt;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -282,6 +283,19 @@ impl SharedBuffer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Returns a pointer to the bytes in this process, for access without the lock. It is valid as
+    /// long as this handle.
+    ///
+    /// Nothing orders such accesses, and no tear reports a killed writer. The programs must agree by
+    /// other means on which of them accesses which bytes when. Concurrent accesses, including those
+    /// by [`read_at`](Self::read_at), see mixed bytes. If the file is truncated meanwhile, the bytes
+    /// are zeroes.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        let bytes = self.mapping().pointer(self.offset_of(&(0..0)), self.len);
+        bytes.expect("the length was checked when it was opened")
     }
 
     /// Returns the connected processes, including this one. Processes may connect and leave during

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds the bench, which is outside of the workspace, and runs it.
 
+mod python;
+
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -19,12 +21,15 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
+    let args = cargo::passed_on(&options.args);
+    if python::is_wanted(args) {
+        return python::run(args);
+    }
     let target = cargo::root().join("target/bench");
     // Not `--locked`: a new dependency of the workspace must not stop the bench. Locked versions
     // stay locked.
     let build = ["build", "--release", "--manifest-path", "bench/Cargo.toml"];
     cargo::run(cargo(&build).env("CARGO_TARGET_DIR", &target))?;
-    let args = cargo::passed_on(&options.args);
     // This process becomes the bench, so signals and the exit code are the bench's own.
     let error = Command::new(target.join("release/bench")).args(args).exec();
     Err(error).context("starting the bench")

@@ -11,17 +11,21 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use xtask::cargo;
 
-/// The tools that build, check and test the package.
+/// The tools that build, check and test the package. The upper bounds are the tested versions, so a
+/// new release of a tool cannot break CI.
 const TOOLS: [&str; 8] = [
-    "maturin>=1.9,<2",
-    "pytest>=8",
-    "mypy>=1.11",
-    "ruff>=0.6",
-    "numpy",
-    "celery>=5.3",
-    "kombu>=5.3",
-    "joblib>=1.3",
+    "maturin>=1.9,<1.17",
+    "pytest>=8,<10",
+    "mypy>=1.11,<2.5",
+    "ruff>=0.6,<0.18",
+    "numpy<2.5",
+    "celery>=5.3,<5.8",
+    KOMBU,
+    "joblib>=1.3,<1.7",
 ];
+
+/// Its own tests are run, too, and are in its source only.
+const KOMBU: &str = "kombu>=5.3,<5.8";
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -31,6 +35,9 @@ pub struct Options {
     /// Build and check, but run no tests
     #[arg(long)]
     no_tests: bool,
+    /// Write the table of CPython's own tests in the package's README
+    #[arg(long)]
+    docs: bool,
     /// Options and tests for pytest
     #[arg(last = true)]
     pytest: Vec<String>,
@@ -50,8 +57,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     // crates are built once.
     let mut peer = cargo::cargo(&["build", "--release", "--quiet", "--package", "rust-peer"]);
     cargo::run(peer.current_dir(&package))?;
-    let mut develop = venv.command("maturin");
-    cargo::run(develop.args(["develop", "--release", "--quiet"]))?;
+    venv.install_package()?;
     cargo::run(venv.python().args(["-m", "mypy"]))?;
     let mut stubs = venv.python();
     stubs.args(["-m", "mypy.stubtest", "ipc_queue._ipc"]);
@@ -59,12 +65,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     cargo::run(stubs.arg("--ignore-unused-allowlist"))?;
     if !options.no_tests {
         venv.download_sources();
+        let mut tests = venv.python();
+        if options.docs {
+            tests.env("IPC_WRITE_DOCS", "1");
+        }
         // With the reasons of skipped tests.
-        cargo::run(
-            venv.python()
-                .args(["-m", "pytest", "-rs"])
-                .args(&options.pytest),
-        )?;
+        cargo::run(tests.args(["-m", "pytest", "-rs"]).args(&options.pytest))?;
     }
     eprintln!("the package in {} is as it should be", package.display());
     Ok(ExitCode::SUCCESS)
@@ -91,28 +97,59 @@ fn wheels(venv: &Venv) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn package() -> PathBuf {
+/// The interpreter that is wanted, or the first one that will do; and what it is.
+///
+/// One that has its own tests goes first: they are run on the package's classes.
+fn interpreter() -> Result<(String, String)> {
+    if let Ok(wanted) = std::env::var("IPC_PYTHON") {
+        let version = what_it_is(&wanted).with_context(|| {
+            format!("{wanted}, named in IPC_PYTHON, is not a Python 3.11 or later with `venv`")
+        })?;
+        return Ok((wanted, version));
+    }
+    let minors = (11..=15).rev();
+    let named = ["python3", "/usr/bin/python3"].map(str::to_owned);
+    let numbered = minors.map(|minor| format!("python3.{minor}"));
+    let found: Vec<(String, String)> = named
+        .into_iter()
+        .chain(numbered)
+        .filter_map(|python| what_it_is(&python).ok().map(|version| (python, version)))
+        .collect();
+    let has_tests = |(python, _): &&(String, String)| has_own_tests(python);
+    let best = found.iter().find(has_tests).or(found.first());
+    best.cloned().context(
+        "no Python 3.11 or later with `venv` was found (Debian: python3-venv): name one in IPC_PYTHON",
+    )
+}
+
+/// The version and place of an interpreter that is new enough, and can make environments.
+fn what_it_is(python: &str) -> Result<String> {
+    let program = "import ensurepip, sys, venv\n\
+                   assert sys.version_info >= (3, 11)\n\
+                   print(sys.version, sys.base_prefix)";
+    let (is_fit, version) = cargo::output(Command::new(python).args(["-c", program]))?;
+    ensure!(is_fit, "{python} lacks something");
+    Ok(version)
+}
+
+fn has_own_tests(python: &str) -> bool {
+    let program = "import test.test_concurrent_futures, test._test_multiprocessing";
+    cargo::output(Command::new(python).args(["-c", program])).is_ok_and(|(has, _)| has)
+}
+
+pub fn package() -> PathBuf {
     cargo::root().join("ipc-python")
 }
 
 /// A virtual environment with the tools.
-struct Venv {
+pub struct Venv {
     folder: PathBuf,
 }
 
 impl Venv {
     /// The environment of the last run, if it has the same interpreter and the same tools.
-    fn make() -> Result<Self> {
-        let python = std::env::var("IPC_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-        let version = "import sys; assert sys.version_info >= (3, 11), sys.version; \
-                       print(sys.version, sys.base_prefix)";
-        let (is_new_enough, version) =
-            cargo::output(Command::new(&python).args(["-c", version]))
-                .with_context(|| format!("{python} is needed (or another, in IPC_PYTHON)"))?;
-        ensure!(
-            is_new_enough,
-            "{python} is older than 3.11: name another one in IPC_PYTHON"
-        );
+    pub fn make() -> Result<Self> {
+        let (python, version) = interpreter()?;
         let folder = cargo::root().join("target/python/venv");
         let venv = Self { folder };
         let wanted = format!("{version}{TOOLS:?}");
@@ -121,10 +158,10 @@ impl Venv {
             return Ok(venv);
         }
         let mut make = Command::new(&python);
-        cargo::run(make.args(["-m", "venv", "--clear"]).arg(&venv.folder))
-            .context("Debian has this in python3-venv")?;
+        cargo::run(make.args(["-m", "venv", "--clear"]).arg(&venv.folder))?;
         let mut install = venv.python();
         install.args(["-m", "pip", "install", "--quiet"]);
+        install.arg("--disable-pip-version-check");
         cargo::run(install.args(TOOLS))?;
         std::fs::write(&stamp, wanted)?;
         Ok(venv)
@@ -157,7 +194,13 @@ impl Venv {
         }
     }
 
-    fn python(&self) -> Command {
+    /// Builds the package and installs it here, so that changes in Python need no new build.
+    pub fn install_package(&self) -> Result<()> {
+        let mut develop = self.command("maturin");
+        cargo::run(develop.args(["develop", "--release", "--quiet"]))
+    }
+
+    pub fn python(&self) -> Command {
         self.command("python")
     }
 

@@ -196,8 +196,8 @@ mod tests {
     fn a_job_under_another_number_is_otherwise_the_same() {
         let job = Job {
             ticket: 300,
-            handler: "square".to_owned(),
-            input: vec![3],
+            handler: "square",
+            input: &[3],
             attempts: Attempts {
                 errors: 4,
                 panics: 2,
@@ -208,7 +208,7 @@ mod tests {
         let again = renumbered(&payload, 1).unwrap();
         let (found, content) = codec::decode_prefix::<Job>(&again).unwrap();
         assert_eq!(
-            (found.ticket, &found.handler[..], content),
+            (found.ticket, found.handler, content),
             (1, "square", &b"content"[..])
         );
         assert_eq!(found.attempts, job.attempts);

@@ -96,7 +96,7 @@ pub(super) fn ended(shared: &Shared, reason: &str) {
 }
 
 /// The span around one job. Only in a worker.
-pub(super) fn span(job: &Job, attempt: u8) -> tracing::Span {
+pub(super) fn span(job: &Job<'_>, attempt: u8) -> tracing::Span {
     tracing::info_span!(
         target: TARGET,
         "job",

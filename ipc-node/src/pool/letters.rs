@@ -26,6 +26,8 @@ const NOW_AND_THEN: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     looked_at: Option<Instant>,
+    /// No job was open at the last check.
+    is_idle: bool,
     /// The letters whose worker's end is not known yet: by ticket, with the time since then.
     unexplained: HashMap<u64, Instant>,
 }
@@ -50,8 +52,19 @@ impl Letters {
         if !shared.state().orphans.is_empty() {
             return Some(last + SOON);
         }
-        let any_open = !shared.tickets.lock().is_empty();
-        any_open.then(|| last + NOW_AND_THEN)
+        // One look after the last job: a program that waits for each of its jobs need not wake the
+        // supervisor for the next one.
+        let will_look = |is_idle: bool| !is_idle || !shared.tickets.lock().is_empty();
+        let mut looks = will_look(self.is_idle);
+        if !looks {
+            // First said, then looked once more: who submits does it the other way round.
+            shared.set_dozing(true);
+            looks = will_look(true);
+        }
+        if looks {
+            shared.set_dozing(false);
+        }
+        looks.then(|| last + NOW_AND_THEN)
     }
 
     /// Answers the jobs that became dead letters, if a check is due.
@@ -61,6 +74,7 @@ impl Letters {
             return;
         }
         self.looked_at = Some(now);
+        self.is_idle = shared.tickets.lock().is_empty();
         let jobs = shared.queues.jobs.transport();
         // If the queue does not answer, the next check tries again.
         let Ok(stats) = jobs.stats() else {

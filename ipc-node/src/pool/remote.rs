@@ -164,8 +164,8 @@ impl Pool {
         let number = self.submit_numbered(Entry::default(), |ticket| {
             let job = Job {
                 ticket,
-                handler: handler.to_owned(),
-                input: input.to_vec(),
+                handler,
+                input,
                 attempts,
             };
             self.send(&codec::encode(&job)?, Wait::Forever)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_queue::{ControlError, QueueStats};
+use ipc_queue::{ByteSender, ControlError, QueueStats};
 
 use super::builder::{Limits, OnLoss, OnProgress};
 use super::dead_letters::DeadLetterList;
@@ -15,7 +15,7 @@ use super::notices::Notices;
 use super::queues::Queues;
 use super::stream::JobEvent;
 use super::ticket::{Canceller, JobError, Tickets};
-use super::wire::{GUEST, Place, What};
+use super::wire::{Blob, GUEST, Place, What};
 
 /// One started worker.
 #[derive(Debug)]
@@ -93,6 +93,10 @@ pub(super) struct Shared {
     heard: AtomicU64,
     poke: PipeWriter,
     poked: AtomicBool,
+    /// Raised by the supervisor if it will not look for dead letters unless it is poked.
+    is_dozing: AtomicBool,
+    /// A sender of jobs that no thread uses now.
+    idle_sender: Mutex<Option<ByteSender>>,
 }
 
 impl Shared {
@@ -114,6 +118,8 @@ impl Shared {
             heard: AtomicU64::new(0),
             poke,
             poked: AtomicBool::new(false),
+            is_dozing: AtomicBool::new(true),
+            idle_sender: Mutex::default(),
         }
     }
 
@@ -181,6 +187,32 @@ impl Shared {
         }
     }
 
+    /// Says whether the supervisor will look for dead letters only if it is poked.
+    pub(super) fn set_dozing(&self, is_dozing: bool) {
+        self.is_dozing.store(is_dozing, Ordering::SeqCst);
+    }
+
+    /// Makes sure that the supervisor looks for dead letters: a job was entered into the table.
+    pub(super) fn wake_supervisor(&self) {
+        if self.is_dozing.swap(false, Ordering::SeqCst) {
+            self.poke();
+        }
+    }
+
+    /// Sends a job. Making a sender takes longer than sending, so one is kept for the next job.
+    pub(super) fn with_sender<R>(&self, send: impl FnOnce(&ByteSender) -> R) -> R {
+        let idle = || {
+            self.idle_sender
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let sender = idle().take();
+        let sender = sender.unwrap_or_else(|| self.queues.jobs.sender());
+        let sent = send(&sender);
+        *idle() = Some(sender);
+        sent
+    }
+
     /// Called by the supervisor when it wakes: the next wake-up writes to the pipe again.
     pub(super) fn heard(&self) {
         self.poked.store(false, Ordering::SeqCst);
@@ -221,7 +253,10 @@ impl Shared {
                 ticket,
                 attempt,
                 answer,
-            } => self.hear_answer(&mut state, start, ticket, (attempt, answer)),
+            } => {
+                let answer = answer.map(|Blob(answer)| answer);
+                self.hear_answer(&mut state, start, ticket, (attempt, answer));
+            }
             What::Retries {
                 ticket,
                 attempt,

@@ -52,8 +52,13 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn push(&self, event: JobEvent) {
-        self.lock().push_back(event);
-        self.came.notify_all();
+        let mut events = self.lock();
+        events.push_back(event);
+        // Whoever waits found the list empty.
+        if events.len() == 1 {
+            drop(events);
+            self.came.notify_all();
+        }
     }
 
     /// Takes all events. Waits for the first one, for at most `time`.
@@ -116,8 +121,26 @@ impl Pool {
         input: &I,
         wait: Wait,
     ) -> Result<u64, PoolError> {
+        self.submit_streamed_with(name, input, wait, |_| ())
+    }
+
+    /// As [`submit_streamed`](Self::submit_streamed), but calls `sending` with the job's number
+    /// just before the job is sent: a program's own table can know it before any event comes.
+    ///
+    /// # Errors
+    /// As [`submit_streamed`](Self::submit_streamed). The number is void then.
+    pub fn submit_streamed_with<I: Serialize>(
+        &self,
+        name: &str,
+        input: &I,
+        wait: Wait,
+        sending: impl FnOnce(u64),
+    ) -> Result<u64, PoolError> {
         let send = self.encoded(name, input, |job| self.send(job, wait))?;
-        self.submit_numbered(Entry::streamed(), send)
+        self.submit_numbered(Entry::streamed(), |number| {
+            sending(number);
+            send(number)
+        })
     }
 
     /// Returns the events of the jobs of [`submit_streamed`](Self::submit_streamed) since the last

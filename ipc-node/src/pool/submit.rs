@@ -181,8 +181,11 @@ impl Pool {
     }
 
     pub(super) fn send(&self, job: &[u8], wait: Wait) -> Result<(), PoolError> {
-        let sender = self.shared.queues.jobs.sender();
-        sender.send_with(job, &SendOptions::new().wait(wait))?;
+        let options = SendOptions::new().wait(wait);
+        let sent = self
+            .shared
+            .with_sender(|sender| sender.send_with(job, &options).map(drop));
+        sent?;
         Ok(())
     }
 
@@ -206,13 +209,12 @@ impl Pool {
         send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
     ) -> Result<impl FnOnce(u64) -> Result<(), PoolError>, PoolError> {
         let input = codec::encode(input)?;
-        let handler = name.to_owned();
         let attempts = self.shared.limits.retry.attempts();
         Ok(move |ticket| {
             let job = Job {
                 ticket,
-                handler,
-                input,
+                handler: name,
+                input: &input,
                 attempts,
             };
             send(&codec::encode(&job)?)
@@ -237,16 +239,10 @@ impl Pool {
     ) -> Result<u64, PoolError> {
         let number = self.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
         let expires = entry.begin_by.is_some();
-        let was_idle = {
-            let mut entries = self.shared.tickets.lock();
-            entries.insert(number, entry);
-            entries.len() == 1
-        };
-        if was_idle {
-            // Before sending, which may wait: dead letters may fill the queue, and this wakes the
-            // supervisor, which moves them.
-            self.shared.poke();
-        }
+        self.shared.tickets.lock().insert(number, entry);
+        // Before sending, which may wait: dead letters may fill the queue, and this wakes the
+        // supervisor, which moves them.
+        self.shared.wake_supervisor();
         if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
             self.shared.tickets.lock().remove(&number);
             return Err(match error {

@@ -3,11 +3,13 @@
 //! Jobs and answers travel through two queues of the pool, over any transport. A worker's
 //! environment tells it where they are and which worker it is.
 
+use std::fmt;
 use std::time::Duration;
 
 use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, ControlError, QueueError, QueueOptions};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::retry::Attempts;
 
@@ -21,11 +23,50 @@ pub(super) const LENGTH_BYTES: usize = 4;
 /// A job on its way to a worker. Content may follow it: room for the content, and at the very end
 /// the size of the part that is used.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Job {
+pub(super) struct Job<'a> {
     pub ticket: u64,
-    pub handler: String,
-    pub input: Vec<u8>,
+    pub handler: &'a str,
+    #[serde(borrow, serialize_with = "as_bytes")]
+    pub input: &'a [u8],
     pub attempts: Attempts,
+}
+
+/// Bytes that are encoded in one piece. A `Vec<u8>` is encoded byte by byte, with the same result.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Blob(pub Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        as_bytes(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsBlob;
+
+        impl Visitor<'_> for AsBlob {
+            type Value = Blob;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Blob, E> {
+                Ok(Blob(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Blob, E> {
+                Ok(Blob(bytes))
+            }
+        }
+
+        deserializer.deserialize_byte_buf(AsBlob)
+    }
+}
+
+fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// A report of a worker.
@@ -55,7 +96,7 @@ pub(super) enum What {
     Answered {
         ticket: u64,
         attempt: u8,
-        answer: Result<Vec<u8>, String>,
+        answer: Result<Blob, String>,
     },
     /// The attempt failed, and the job is to be tried again.
     Retries {
@@ -175,6 +216,8 @@ pub(super) fn content(behind: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use ipc_proto::codec;
+
     use super::*;
 
     fn place(address: &str) -> Place {
@@ -200,6 +243,14 @@ mod tests {
         assert_eq!(place("shm:a/pool").jobs(), "shm:a/pool.jobs");
         let nats = place("nats://host:4222/pool?replicas=3");
         assert_eq!(nats.answers(), "nats://host:4222/pool.answers?replicas=3");
+    }
+
+    #[test]
+    fn bytes_that_are_encoded_together_are_encoded_as_those_one_by_one() {
+        let bytes = vec![0, 127, 128, 255];
+        let together = codec::encode(&Blob(bytes.clone())).unwrap();
+        assert_eq!(together, codec::encode(&bytes).unwrap());
+        assert_eq!(codec::decode::<Blob>(&together).unwrap(), Blob(bytes));
     }
 
     #[test]

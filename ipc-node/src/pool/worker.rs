@@ -30,7 +30,7 @@ use super::lifeline;
 use super::notices::{Inbox, Notices};
 use super::patience::{self, Patience, may_pass};
 use super::retry::Attempts;
-use super::wire::{self, Job, PLACE, Place, Report, What};
+use super::wire::{self, Blob, Job, PLACE, Place, Report, What};
 
 /// The handlers of a worker, by name. The pool's program and its workers need the same set.
 ///
@@ -332,15 +332,15 @@ impl Handlers {
         Ok(End::Ack)
     }
 
-    fn run(&self, job: &Job, context: &Context<'_>) -> Result<Vec<u8>, Failure> {
+    fn run(&self, job: &Job<'_>, context: &Context<'_>) -> Result<Vec<u8>, Failure> {
         let _span = super::events::span(job, context.attempt()).entered();
-        let Some(run) = self.by_name.get(&job.handler) else {
-            let name = &job.handler;
+        let Some(run) = self.by_name.get(job.handler) else {
+            let name = job.handler;
             return Err(Failure::Unfit(format!(
                 "this worker has no handler {name:?}: add it before work_if_worker"
             )));
         };
-        let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&job.input, context)));
+        let ran = panic::catch_unwind(AssertUnwindSafe(|| run(job.input, context)));
         ran.unwrap_or_else(|panic| {
             if panic.is::<ThreadKilled>() {
                 panic::resume_unwind(panic);
@@ -393,10 +393,10 @@ impl Worker {
         attempt: u8,
         answer: Result<Vec<u8>, String>,
     ) -> Result<(), PoolError> {
-        let answered = |answer| What::Answered {
+        let answered = |answer: Result<Vec<u8>, String>| What::Answered {
             ticket,
             attempt,
-            answer,
+            answer: answer.map(Blob),
         };
         match self.say(answered(answer)) {
             Err(PoolError::Send(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(types.SimpleNamespace):
     """What a queue has done since it was created, and what it holds now."""
 
     sent: int
@@ -44,6 +44,7 @@ class Stats:
     dead: int
     quarantined: int
     chunks_in_use: int
+    keys: int
     participants: int
     paused: bool
     closed: bool
@@ -101,7 +102,8 @@ class Queue(Generic[T]):
     """A queue that any process opens by its address.
 
     Addresses are `shm:NAME` and `shm:NAMESPACE/NAME` (processes of this machine), `unix:/PATH`
-    (with the process that serves it there) and `local:NAME` (threads of this process).
+    (with the process that serves it there), `nats://HOST/NAME` (JetStream; processes of several
+    machines) and `local:NAME` (threads of this process).
 
     A message is delivered until it is acknowledged, whichever process is killed. All methods may be
     called from any thread, and in a forked copy of the process.
@@ -109,6 +111,9 @@ class Queue(Generic[T]):
     `codec` is `bytes`, `pickle`, `json` or `msgpack`. Without it, a queue that exists keeps its
     own, and a new one has `pickle`. `type` is the record type of `json` or `msgpack` messages: a
     dataclass, a `msgspec.Struct` or a pydantic model.
+
+    A pickle runs code when it is read. So a queue of pickles at a `nats:` address is refused,
+    unless `allow_pickle` says that everybody who can reach the server may do that.
 
     `settings` are used to create the queue; one that exists must agree with them: `capacity`,
     `max_message_bytes`, `pool_bytes`, `inline_bytes`, `lease`, `attempt_limit`, `crash_limit`,
@@ -124,8 +129,11 @@ class Queue(Generic[T]):
         type: Any = None,
         type_name: str | None = None,
         mode: str = "open or create",
+        allow_pickle: bool = False,
         **settings: Any,
     ) -> None:
+        if not allow_pickle:
+            codecs.refuse_pickle(address, codec)
         if isinstance(codec, str):
             codec = codecs.named(codec, type, type_name)
         # A queue that exists is opened whatever it carries, and compared afterwards.
@@ -135,6 +143,9 @@ class Queue(Generic[T]):
         else:
             raw = _open(address, mode, created_as, settings)
         self.codec: Codec = codecs.of_queue(address, raw.payload or "", codec, type)
+        if not allow_pickle:
+            codecs.refuse_pickle(address, self.codec)
+        self._allow_pickle = allow_pickle
         self.raw = raw
         self._type = type
         self._encode = self.codec.encode
@@ -215,16 +226,7 @@ class Queue(Generic[T]):
 
         For programs that accept to lose what they were working on when they are killed.
         """
-        if self._decode is None:
-            return self.raw.take(timeout)  # type: ignore[return-value]
-        delivery = self.raw.get(timeout, self._decode)
-        try:
-            data = delivery.data
-        except BaseException as error:
-            delivery.nack(f"{type(error).__name__}: {error}")
-            raise
-        delivery.ack()
-        return data  # type: ignore[no-any-return]
+        return self.raw.take(timeout, self._decode)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Delivery]:
         """Receive messages until the queue is closed and everything in it is settled."""
@@ -291,6 +293,10 @@ class Queue(Generic[T]):
         """Close the queue, then wait until everything in it is settled."""
         self.raw.drain(timeout)
 
+    def remove(self) -> bool:
+        """Remove the queue with everything in it. `False`: it is gone already."""
+        return _ipc.remove(self.address)
+
     def stats(self) -> Stats:
         """Return counters, and what the queue holds now."""
         return Stats(**self.raw.stats())
@@ -311,7 +317,7 @@ class Queue(Generic[T]):
         return f"<Queue {self.address!r} of {self.codec.payload or 'bytes'}>"
 
     def __reduce__(self) -> Any:
-        return _unpickle, (self.address, self.codec.name, self._type)
+        return _unpickle, (self.address, self.codec.name, self._type, self._allow_pickle)
 
 
 def remove(address: str) -> bool:
@@ -323,8 +329,14 @@ def _open(address: str, mode: str, created_as: str, settings: dict[str, Any]) ->
     return _ipc.RawQueue(address, mode, created_as, settings, any_payload=True)
 
 
-def _unpickle(address: str, codec: str, type_: Any) -> Queue[Any]:
-    return Queue(address, codec=codec if type_ is None else None, type=type_, mode="open")
+def _unpickle(address: str, codec: str, type_: Any, allow_pickle: bool) -> Queue[Any]:
+    return Queue(
+        address,
+        codec=codec if type_ is None else None,
+        type=type_,
+        mode="open",
+        allow_pickle=allow_pickle,
+    )
 
 
 def _options(

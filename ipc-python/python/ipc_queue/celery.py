@@ -208,17 +208,47 @@ class Transport(virtual.Transport):
                     channel.wait_for_messages(min(timeout, 0.02))
 
 
-def configure(app: Any) -> None:
-    """Set a Celery program up so that no task is lost with its worker.
+# Tasks are acknowledged when they are done, one whose process was killed is given back, and workers
+# take no tasks ahead. Broadcasts need a broker.
+_CONFIGURATION = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_enable_remote_control": False,
+}
 
-    Tasks are acknowledged when they are done, a task whose process was killed is given back, and
-    workers take no tasks ahead.
+
+def configure(app: Any) -> None:
+    """Set a Celery program up so that no task is lost with its worker, whatever it says itself.
+
+    Without this call the same settings are defaults of each program that is made after this module
+    was imported and whose `broker` is `ipc://`: what the program says itself goes first.
     """
-    app.conf.task_acks_late = True
-    app.conf.task_reject_on_worker_lost = True
-    app.conf.worker_prefetch_multiplier = 1
-    # Broadcasts need a broker.
-    app.conf.worker_enable_remote_control = False
+    app.conf.update(_CONFIGURATION)
+
+
+def _on_configure(sender: Any, **_rest: Any) -> None:
+    # The program's settings are known now, and no task has taken its own from them yet.
+    conf = sender.conf
+    urls = (conf.broker_read_url, conf.broker_write_url, conf.broker_url)
+    if any(str(url).startswith("ipc://") for url in urls):
+        # Before Celery's own defaults, behind all that the program sets.
+        for maps in (conf.maps, conf.defaults):
+            maps.insert(len(maps) - 1, _CONFIGURATION)
+
+
+# kombu may be used without Celery. Celery has no hook for the defaults of a transport, so each
+# program that is made from now on is told to call us.
+with contextlib.suppress(ImportError):
+    from celery import Celery
+
+    _on_init = Celery.on_init
+
+    def _listening(app: Any) -> None:
+        _on_init(app)
+        app.on_after_configure.connect(_on_configure)
+
+    Celery.on_init = _listening
 
 
 def _name(name: str) -> str:

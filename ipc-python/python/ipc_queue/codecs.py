@@ -19,7 +19,7 @@ from collections import ChainMap
 from typing import Any
 
 from . import _ipc
-from .errors import CodecDiffers, DecodeError, EncodeError
+from .errors import CodecDiffers, DecodeError, EncodeError, PickleRefused
 
 Parts = list["bytes | memoryview"]
 
@@ -111,8 +111,10 @@ class PickleCodec(Codec):
         return _framed(body, buffers) if buffers else body
 
     def decode(self, message: Any) -> Any:
+        # A pickle begins with 0x80.
+        if type(message) is bytes and message[:1] != b"\0":
+            return pickle.loads(message)
         with memoryview(message) as view:
-            # A pickle begins with 0x80.
             return _unframed(view) if view.nbytes and view[0] == 0 else pickle.loads(view)
 
 
@@ -273,6 +275,21 @@ def named(name: str, type_: Any = None, type_name: str | None = None) -> Codec:
     if name == "msgpack":
         return MessagePackCodec(type_, type_name)
     raise ValueError(f'no codec {name!r}: "bytes", "pickle", "json" or "msgpack"')
+
+
+def refuse_pickle(address: str, codec: Codec | str | None) -> None:
+    """Raise if messages from other machines would be unpickled."""
+    is_pickle = codec == "pickle" or isinstance(codec, PickleCodec)
+    if is_pickle and is_far(address):
+        raise PickleRefused(
+            f"queue {address!r} would carry pickles, and whoever can reach the server could run "
+            'code here: use codec="msgpack" or "json", or say allow_pickle=True'
+        )
+
+
+def is_far(address: str) -> bool:
+    """Whether processes of other machines may use the queue."""
+    return address.partition(":")[0] not in ("shm", "local", "unix")
 
 
 def of_queue(address: str, found: str, wanted: Codec | None, type_: Any) -> Codec:

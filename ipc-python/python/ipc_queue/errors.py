@@ -115,6 +115,10 @@ class CodecDiffers(Error, TypeError):
     """The queue exists with another encoding, or another type."""
 
 
+class PickleRefused(Error, ValueError):
+    """Messages from other machines would be unpickled, which runs code: say `allow_pickle`."""
+
+
 class BadAddress(Error, ValueError):
     """That is not an address of a queue."""
 

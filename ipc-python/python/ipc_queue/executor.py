@@ -25,7 +25,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
-from . import _ipc, _worker
+from . import _ipc, _worker, codecs
 from .errors import JobTimedOut, PoolEnded, WorkerDied
 
 # The largest call in the queue: larger ones are in files.
@@ -44,14 +44,17 @@ _live: weakref.WeakSet[_State] = weakref.WeakSet()
 class Future(concurrent.futures.Future):  # type: ignore[type-arg]
     """A future whose call can be ended while it runs."""
 
-    _end: Callable[[], None] | None = None
+    # The job of this number is ours in that pool, until it is answered.
+    _job: int | None = None
+    _pool: weakref.ref[_ipc.RawPool] | None = None
+    # The name of the file that has the arguments.
+    _spilled: str | None = None
 
     def cancel(self) -> bool:
         """Cancel the call if it has not begun."""
         cancelled = super().cancel()
-        if cancelled and self._end is not None:
-            end, self._end = self._end, None
-            end()
+        if cancelled:
+            self._end()
         return cancelled
 
     def kill(self) -> bool:
@@ -63,9 +66,15 @@ class Future(concurrent.futures.Future):  # type: ignore[type-arg]
             return True
         if self.done():
             return False
-        if self._end is not None:
-            self._end()
+        self._end()
         return True
+
+    def _end(self) -> None:
+        job, self._job = self._job, None
+        pool = None if self._pool is None else self._pool()
+        if job is not None and pool is not None:
+            with contextlib.suppress(Exception):
+                pool.cancel(job)
 
 
 class ProcessPoolExecutor(concurrent.futures.Executor):
@@ -79,6 +88,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
       raises `JobTimedOut`.
     - `max_memory`: how many bytes of memory a worker may use. Then it is killed.
     - `startup_timeout`: how many seconds a worker may take to start.
+    - `at`: the address of the pool's queues, such as `nats://HOST/NAME`; by default in shared
+      memory. Calls are pickles, so `nats:` needs `allow_pickle=True`.
 
     Workers are new programs, never forks, whatever `mp_context` says. They are started at the first
     `submit`.
@@ -96,7 +107,11 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         job_timeout: float | None = None,
         max_memory: int | None = None,
         startup_timeout: float = 60.0,
+        at: str | None = None,
+        allow_pickle: bool = False,
     ) -> None:
+        if at is not None and not allow_pickle:
+            codecs.refuse_pickle(at, "pickle")
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
         if max_workers <= 0:
@@ -117,6 +132,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             "job_timeout": job_timeout,
             "max_memory": max_memory,
             "startup_timeout": startup_timeout,
+            "at": at,
             "grace": 0.0,
             "drain_timeout": _FOREVER,
             "capacity": _MAX_WAITING,
@@ -151,9 +167,11 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             raise ValueError("chunksize must be >= 1.")
         if chunksize == 1 and not options:
             return super().map(fn, *iterables, timeout=timeout)
-        chunks = _chunks(zip(*iterables, strict=False), chunksize)
-        call = _RunChunk(fn)
-        results = super().map(call, chunks, timeout=timeout, **options)
+        if len(iterables) == 1:
+            call, items = _RunChunk(fn), iter(iterables[0])
+        else:
+            call, items = _RunChunkOfTuples(fn), zip(*iterables, strict=False)
+        results = super().map(call, _chunks(items, chunksize), timeout=timeout, **options)
         return _flattened(results)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -246,70 +264,52 @@ class _State:
         self._workers = workers
         self._initializer = initializer
         self._settings = settings
+        # Held while the pool is started.
         self._lock = threading.Lock()
-        # Guards the table only: the executor's thread takes it while others submit.
-        self._table = threading.Lock()
         self._owner = os.getpid()
         self._pool: _ipc.RawPool | None = None
+        self._weak_pool: weakref.ref[_ipc.RawPool] | None = None
         self._folder: _Folder | None = None
         self._thread: threading.Thread | None = None
-        self._futures: dict[int, tuple[Future, str | None]] = {}
-        # Events that came before `submit` had put its future into the table.
-        self._early: dict[int, list[Any]] = {}
-        self._submitting = 0
         self._closed = False
         self._broken: str | None = None
 
     def submit(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future:
+        self._check_open()
+        pool, folder = self._pool, self._folder
+        if pool is None or folder is None:
+            pool, folder = self._started()
+        future = Future()
+        try:
+            body, spilled = _worker.pack(folder.path, (fn, args, kwargs))
+        except BaseException as error:
+            # Its folder goes with the pool.
+            self._check_open()
+            # As the standard library's: what can't be pickled fails its future.
+            future.set_exception(error)
+            return future
+        future._pool, future._spilled = self._weak_pool, spilled
+        try:
+            future._job = pool.submit(body, future)
+        except PoolEnded as error:
+            folder.remove_file(spilled)
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown") from error
+            self._broken = str(error)
+            raise
+        except BaseException:
+            folder.remove_file(spilled)
+            raise
+        return future
+
+    def _started(self) -> tuple[_ipc.RawPool, _Folder]:
         with self._lock:
+            # Another thread may have started or closed it.
             self._check_open()
             if self._pool is None:
                 self._start()
-            pool, folder = self._pool, self._folder
-            assert pool is not None and folder is not None
-            future = Future()
-            try:
-                body, spilled = _worker.pack(folder.path, (fn, args, kwargs))
-            except BaseException as error:
-                # As the standard library's: what can't be pickled fails its future.
-                future.set_exception(error)
-                return future
-            with self._table:
-                self._submitting += 1
-            try:
-                job = pool.submit(body)
-            except PoolEnded as error:
-                self._forget_submit()
-                folder.remove_file(spilled)
-                if self._closed:
-                    raise RuntimeError("cannot schedule new futures after shutdown") from error
-                self._broken = str(error)
-                raise
-            except BaseException:
-                self._forget_submit()
-                folder.remove_file(spilled)
-                raise
-            weak_pool = weakref.ref(pool)
-
-            def end() -> None:
-                if (pool := weak_pool()) is not None:
-                    with contextlib.suppress(Exception):
-                        pool.cancel(job)
-
-            future._end = end
-            with self._table:
-                self._submitting -= 1
-                self._futures[job] = (future, spilled)
-                early = self._early.pop(job, ())
-                if not self._submitting:
-                    self._early.clear()
-            for event in early:
-                self._hear(event)
-            return future
-
-    def _forget_submit(self) -> None:
-        with self._table:
-            self._submitting -= 1
+            assert self._pool is not None and self._folder is not None
+            return self._pool, self._folder
 
     def _check_open(self) -> None:
         if self._owner != os.getpid():
@@ -335,40 +335,34 @@ class _State:
         )
         flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", program, str(folder.path)]
-        self._pool = _ipc.RawPool(self._workers, command, self._settings)
+        pool = _ipc.RawPool(self._workers, command, self._settings)
+        self._weak_pool = weakref.ref(pool)
         self._folder = folder
+        # Last: others submit to it from now on.
+        self._pool = pool
         self._thread = threading.Thread(
-            target=_listen, args=(self, self._pool), name="ipc-executor", daemon=True
+            target=_listen, args=(self, pool), name="ipc-executor", daemon=True
         )
         self._thread.start()
 
     def _hear(self, event: Any) -> None:
-        """Take in what became of a job."""
-        job, what, detail, signal, attempts = event
-        with self._table:
-            known = self._futures.get(job)
-            if known is None:
-                if self._submitting:
-                    self._early.setdefault(job, []).append(event)
-                return
-            if what != "begun":
-                del self._futures[job]
-        future, spilled = known
+        """Take in what became of a call."""
+        future, what, detail, signal, attempts = event
         if what == "begun":
             with contextlib.suppress(Exception):
                 future.set_running_or_notify_cancel()
             return
+        future._job = None
         folder = self._folder
         assert folder is not None
-        folder.remove_file(spilled)
+        if future._spilled is not None:
+            folder.remove_file(future._spilled)
         _answer(future, folder, what, detail, signal, attempts)
 
-    def _ended(self, reason: str | None) -> None:
+    def _ended(self, pool: _ipc.RawPool, reason: str | None) -> None:
         """The pool is gone: no more events come."""
         self._broken = self._broken or (None if self._closed and not reason else reason)
-        with self._table:
-            left, self._futures = list(self._futures.values()), {}
-        for future, _ in left:
+        for future in pool.forget_open():
             _fail(future, PoolEnded(reason or "the pool ended"))
         if self._folder is not None:
             self._folder.remove()
@@ -379,10 +373,8 @@ class _State:
         if self._owner != os.getpid():
             return
         pool = self._begin_to_end()
-        if cancel_futures:
-            with self._table:
-                futures = [future for future, _ in self._futures.values()]
-            for future in futures:
+        if cancel_futures and pool is not None:
+            for future in pool.open_futures():
                 future.cancel()
         if pool is not None:
             with contextlib.suppress(Exception):
@@ -494,31 +486,36 @@ def _listen(state: _State, pool: _ipc.RawPool) -> None:
         while True:
             has_ended = pool.has_ended
             events = pool.events(_SLICE)
-            for event in events:
-                state._hear(event)
             if has_ended and not events:
                 break
+            # Keeps no future, and so no result, once it is told.
+            events.reverse()
+            while events:
+                state._hear(events.pop())
         reason = pool.wait()
     except Exception as error:  # The pool is unusable: every future must hear of it.
         reason = str(error)
     finally:
-        state._ended(reason)
+        state._ended(pool, reason)
 
 
 def _answer(
     future: Future, folder: _Folder, what: str, detail: Any, signal: int | None, attempts: int
 ) -> None:
-    future._end = None
     if what == "done":
         try:
             is_result, value = _worker.unpack(folder.path, detail, remove=True)
         except BaseException as error:
             _fail(future, error)
             return
-        if not is_result:
+        if is_result:
+            try:
+                future.set_result(value)
+            except concurrent.futures.InvalidStateError:
+                # It was cancelled: whoever waits for it hears of that.
+                _begin(future)
+        else:
             _fail(future, value)
-        elif _begin(future):
-            future.set_result(value)
     elif what == "died":
         died = WorkerDied(
             "A process in the process pool was terminated abruptly while the future was running "
@@ -557,11 +554,18 @@ class _RunChunk:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
 
-    def __call__(self, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
-        return [self.fn(*args) for args in chunk]
+    def __call__(self, chunk: tuple[Any, ...]) -> list[Any]:
+        return list(map(self.fn, chunk))
 
 
-def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+class _RunChunkOfTuples(_RunChunk):
+    """The same for a function with several arguments."""
+
+    def __call__(self, chunk: tuple[Any, ...]) -> list[Any]:
+        return list(itertools.starmap(self.fn, chunk))
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
     while chunk := tuple(itertools.islice(items, size)):
         yield chunk
 
@@ -569,8 +573,8 @@ def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple
 def _flattened(results: Iterator[list[Any]]) -> Iterator[Any]:
     for chunk in results:
         chunk.reverse()
-        while chunk:
-            yield chunk.pop()
+        # Keeps no result once it is given out.
+        yield from map(list.pop, itertools.repeat(chunk, len(chunk)))
 
 
 _shutting_down = False

@@ -41,12 +41,15 @@ _NAMESPACE = re.compile(r"py-(\d+)-(\d+)$")
 class _Base(Generic[T]):
     """A queue with a name of its own, which goes when its creator has no use for it any more."""
 
-    def __init__(self, maxsize: int, memory: int) -> None:
+    def __init__(self, maxsize: int, memory: int, at: str | None, allow_pickle: bool) -> None:
         if maxsize > _MOST_PLACES:
             raise ValueError(f"maxsize is {maxsize}: at most {_MOST_PLACES}")
         self._maxsize = maxsize if maxsize > 0 else 0
         _sweep()
-        address = f"shm:{_namespace()}/{random.SystemRandom().randbytes(8).hex()}"
+        name = random.SystemRandom().randbytes(8).hex()
+        address = f"shm:{_namespace()}/{name}" if at is None else f"{at.rstrip('/')}/py-{name}"
+        if not allow_pickle:
+            codecs.refuse_pickle(address, "pickle")
         settings = {
             "capacity": self._maxsize or _PLACES,
             "pool_bytes": memory,
@@ -130,10 +133,8 @@ class _Base(Generic[T]):
         return self._raw.get(timeout, self._codec.decode)
 
     def _take(self, timeout: float | None) -> Any:
-        delivery = self._receive(timeout)
-        data = self._data(delivery)
-        delivery.ack()
-        return data
+        # One that can't be unpickled becomes a dead letter.
+        return self._raw.take(timeout, self._codec.decode, True)
 
     def _data(self, delivery: Delivery) -> Any:
         """Return the object. One that can't be unpickled becomes a dead letter."""
@@ -153,10 +154,21 @@ class Queue(_Base[T]):
 
     `maxsize=0` is 16,384 places, not infinitely many. `memory` is for objects of more than 192
     bytes, pickled; 16 MiB by default. An object that is larger raises `TooLarge` in `put`.
+
+    With `at="nats://HOST"` the queue is at that server, for processes of several machines. That
+    needs `allow_pickle=True`: a pickle from whoever can reach the server runs code here.
     """
 
-    def __init__(self, maxsize: int = 0, *, ctx: Any = None, memory: int = _MEMORY_BYTES) -> None:
-        super().__init__(maxsize, memory)
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        ctx: Any = None,
+        memory: int = _MEMORY_BYTES,
+        at: str | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        super().__init__(maxsize, memory, at, allow_pickle)
 
     def put(self, obj: T, block: bool = True, timeout: float | None = None) -> None:
         """Send an object. What can't be pickled raises here."""
@@ -248,8 +260,15 @@ class JoinableQueue(Queue[T]):
 class SimpleQueue(_Base[T]):
     """A `multiprocessing.SimpleQueue` that survives the death of every process."""
 
-    def __init__(self, *, ctx: Any = None, memory: int = _MEMORY_BYTES) -> None:
-        super().__init__(0, memory)
+    def __init__(
+        self,
+        *,
+        ctx: Any = None,
+        memory: int = _MEMORY_BYTES,
+        at: str | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        super().__init__(0, memory, at, allow_pickle)
 
     def put(self, obj: T) -> None:
         """Send an object."""
@@ -282,6 +301,9 @@ class _Owned:
             _keep_until_exit(self)
             return
         with contextlib.suppress(Exception):
+            if codecs.is_far(self._address):
+                _ipc.remove(self._address)
+                return
             # Those that others have open go with the sweep of the next process.
             namespace, _, name = self._address.removeprefix("shm:").partition("/")
             _ipc.remove_unused(namespace, name)

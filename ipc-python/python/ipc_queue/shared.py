@@ -15,6 +15,8 @@ class SharedBuffer:
     Each read and each write is atomic. If a process is killed in the middle of a write, reading the
     bytes that it was writing raises `Torn` until they are written anew.
 
+    `buf` is the memory itself, for arrays that are worked on in place.
+
     With `size` the buffer is made if there is none; without it, there must be one.
 
         counters = SharedBuffer("counters", 64)
@@ -60,9 +62,19 @@ class SharedBuffer:
     def __bytes__(self) -> bytes:
         return self.read()
 
+    @property
+    def buf(self) -> memoryview:
+        """The bytes themselves, writable, as those of `multiprocessing.shared_memory`.
+
+        Whoever reads or writes through it does so without the lock: all who use the buffer must
+        have agreed, by a queue, a barrier or the like, on who writes which bytes when. A writer
+        that is killed half-way leaves no `Torn`. The view keeps the memory until it is released.
+        """
+        return memoryview(self._raw)
+
     def __buffer__(self, flags: int, /) -> memoryview:
-        """Return a snapshot of all bytes, read-only (from Python 3.12 on)."""
-        return memoryview(self.read())
+        """As `buf` (from Python 3.12 on)."""
+        return self.buf
 
     def accept_torn(self) -> tuple[int, int] | None:
         """Take bytes whose writer was killed half-way as they are. Return which they were."""

@@ -1,7 +1,8 @@
 """Run CPython's own tests of `concurrent.futures` on our executor.
 
-The tests come from the interpreter's `test` package, those of process pools under each start
-method.
+    python run_executor.py Fork|Spawn|Forkserver REPORT [TEST...]
+
+The tests come from the interpreter's `test` package: those of process pools under the start method.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ concurrent.futures.ProcessPoolExecutor = ipc_queue.ProcessPoolExecutor  # type: 
 concurrent.futures.process.ProcessPoolExecutor = ipc_queue.ProcessPoolExecutor  # type: ignore
 
 
-def load() -> list[type[unittest.TestCase]]:
-    """The test cases of process pools."""
+def load(method: str) -> list[type[unittest.TestCase]]:
+    """The test cases of process pools under a start method."""
     import importlib
     import pkgutil
+
+    prefix = "ProcessPool" + method
 
     suite = importlib.import_module("test.test_concurrent_futures")
     modules = [suite]
@@ -31,18 +34,22 @@ def load() -> list[type[unittest.TestCase]]:
     for module in modules:
         for name, case in vars(module).items():
             is_case = isinstance(case, type) and issubclass(case, unittest.TestCase)
-            if is_case and name.startswith("ProcessPool") and hasattr(case, "executor_type"):
+            # ProcessPoolForkProcessPool... is of the method Fork, ProcessPoolForkserver... is not.
+            is_ours = name.startswith(prefix) and name[len(prefix) :][:1].isupper()
+            if is_case and is_ours and hasattr(case, "executor_type"):
                 cases[name] = case
     return list(cases.values())
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:]
+    # Children that import this file are given no report.
+    import report
+
+    method, path, *wanted = sys.argv[1:]
     loader = unittest.TestLoader()
     chosen = unittest.TestSuite()
-    for case in load():
+    for case in load(method):
         for test in loader.loadTestsFromTestCase(case):
-            if not wanted or any(part in test.id() for part in wanted):
+            if not wanted or any(test.id().endswith(part) for part in wanted):
                 chosen.addTest(test)
-    result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2).run(chosen)
-    sys.exit(not result.wasSuccessful())
+    report.run(chosen, path)

@@ -1,6 +1,6 @@
 """Run CPython's own tests of multiprocessing's queues on `ipc_queue.mp`.
 
-    python run_queues.py fork|spawn|forkserver
+    python run_queues.py fork|spawn|forkserver REPORT [TEST...]
 
 The tests come from the interpreter's `test` package. Children import this file again, so it
 replaces the queues at import.
@@ -15,7 +15,7 @@ import unittest
 
 import ipc_queue.mp
 
-METHOD = os.environ.setdefault("IPC_TEST_START_METHOD", sys.argv[-1])
+METHOD = os.environ.setdefault("IPC_TEST_START_METHOD", sys.argv[1])
 
 
 def load() -> dict[str, type[unittest.TestCase]]:
@@ -38,10 +38,15 @@ globals().update({name: case for name, case in _tests.items() if name != "__name
 _CASES = ("WithProcessesTestQueue", "TestSimpleQueue", "_TestQueue")
 
 if __name__ == "__main__":
+    import report
+
     multiprocessing.set_start_method(METHOD, force=True)
+    path, *wanted = sys.argv[2:]
     loader = unittest.TestLoader()
-    found = [_tests[name] for name in _CASES if name in _tests]
-    chosen = unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in found)
+    chosen = unittest.TestSuite()
+    for case in [_tests[name] for name in _CASES if name in _tests]:
+        for test in loader.loadTestsFromTestCase(case):
+            if not wanted or any(test.id().endswith(part) for part in wanted):
+                chosen.addTest(test)
     _tests["setUpModule"]()  # type: ignore[operator]
-    result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2).run(chosen)
-    sys.exit(not result.wasSuccessful())
+    report.run(chosen, path)

@@ -11,6 +11,10 @@
 //! the handle yields between two tries. The time for spinning adapts, too. It halves with each wait
 //! that spinning did not end, down to a few tries. It doubles with each wait that spinning ended or
 //! could have ended: one that ended after yields in which nothing else ran.
+//!
+//! A yield may also give the core to an unrelated program that computes, for a whole time slice of
+//! some milliseconds. A handle that sleeps instead runs as soon as it is woken. So after such a yield
+//! the next waits do not yield: 16 of them, and twice as many each time that this happens again.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -24,6 +28,11 @@ const MOST_HALVINGS: u8 = 5;
 const YIELDING: Duration = Duration::from_micros(60);
 /// A yield that took longer let another thread run.
 const SWITCH: Duration = Duration::from_micros(2);
+/// A yield that took longer cost a time slice: another program computes on this core.
+const SLICE: Duration = Duration::from_micros(500);
+/// The number of waits that do not yield after that, at first and at most.
+const FEWEST_WITHOUT: u16 = 16;
+const MOST_WITHOUT: u16 = 4096;
 /// The pauses are in `pause` instructions, of about 15 ns each.
 const SHORTEST_PAUSE: u16 = 5;
 const LONGEST_PAUSE: u16 = 256;
@@ -39,6 +48,10 @@ pub struct Spin {
     streak: Cell<u32>,
     /// The number of times that the budget for spinning is halved.
     halvings: Cell<u8>,
+    /// The number of waits that do not yield after the next yield that costs a time slice.
+    without: Cell<u16>,
+    /// The number of waits from now on that do not yield.
+    without_left: Cell<u16>,
 }
 
 /// The end of the tries of a wait.
@@ -73,6 +86,10 @@ impl Spin {
             self.learn(Ended::Spinning);
             return Some(found);
         }
+        if !self.may_yield() {
+            self.learn(Ended::InVain);
+            return None;
+        }
         let mut let_others_run = false;
         let mut before = Instant::now();
         let end = before + YIELDING;
@@ -81,6 +98,7 @@ impl Spin {
             let found = attempt();
             let after = Instant::now();
             let_others_run |= after - before > SWITCH;
+            self.learn_of_yield(after - before);
             if found.is_some() {
                 self.learn(Ended::Yielding { let_others_run });
                 return found;
@@ -110,6 +128,21 @@ impl Spin {
                 }
                 untimed = 0;
             }
+        }
+    }
+
+    /// Whether this wait may yield.
+    fn may_yield(&self) -> bool {
+        let left = self.without_left.get();
+        self.without_left.set(left.saturating_sub(1));
+        left == 0
+    }
+
+    fn learn_of_yield(&self, took: Duration) {
+        if took > SLICE {
+            let without = self.without.get().max(FEWEST_WITHOUT);
+            self.without_left.set(without);
+            self.without.set((without * 2).min(MOST_WITHOUT));
         }
     }
 
@@ -155,6 +188,20 @@ mod tests {
     fn a_stream_settles_at_long_pauses_and_a_ping_pong_at_none() {
         assert_eq!(after(100, 5), LONGEST_PAUSE);
         assert_eq!(after(100, 1), 0);
+    }
+
+    #[test]
+    fn after_a_yield_that_cost_a_time_slice_waits_do_not_yield_for_longer_each_time() {
+        let spin = Spin::default();
+        let waits_without = || (0_u32..).take_while(|_| !spin.may_yield()).count();
+        spin.learn_of_yield(YIELDING);
+        assert_eq!(waits_without(), 0);
+        for expected in [16, 32, 64] {
+            spin.learn_of_yield(SLICE * 2);
+            assert_eq!(waits_without(), expected);
+        }
+        (0..20).for_each(|_| spin.learn_of_yield(SLICE * 2));
+        assert_eq!(waits_without(), usize::from(MOST_WITHOUT));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! If its process dies while it holds the lock, the range that it was writing is torn, see `tear`.
 
 use std::ops::Range;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
 use super::{AccessError, SharedBuffer};
@@ -62,11 +63,12 @@ impl BufferGuard<'_> {
         }
         let tears = self.buffer.tears();
         tears.begin(&range);
-        let at = self.buffer.offset_of(&range);
-        // SAFETY: we hold the lock, so no other process accesses these bytes; `&mut self`, so none
-        // of our threads does. The words end before `BYTES`.
-        let to = unsafe { self.buffer.mapping().bytes_mut(at, range.len()) };
-        to.expect("checked by `range`").copy_from_slice(bytes);
+        let to = self.bytes(&range);
+        // SAFETY: `bytes` found the whole range inside the mapping, and the words end before it.
+        // Processes that use the lock wait for us. Those that use `SharedBuffer::as_ptr` may access
+        // the bytes at the same time; its documentation says that they see mixed bytes then. No
+        // reference to the bytes exists.
+        unsafe { ptr::copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
         tears.finish(&range);
         Ok(self.lock.check_whole()?)
     }
@@ -81,7 +83,7 @@ impl BufferGuard<'_> {
     /// `to` is then unchanged. After [`LockError::Truncated`] the contents of `to` are meaningless.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), AccessError> {
         let range = self.readable(offset, to.len())?;
-        to.copy_from_slice(self.bytes(&range));
+        self.copy(&range, to);
         Ok(self.lock.check_whole()?)
     }
 
@@ -91,7 +93,8 @@ impl BufferGuard<'_> {
     /// As [`read_at`](Self::read_at).
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
         let range = self.readable(offset, len)?;
-        let bytes = self.bytes(&range).to_vec();
+        let mut bytes = vec![0; len];
+        self.copy(&range, &mut bytes);
         self.lock.check_whole()?;
         Ok(bytes)
     }
@@ -109,12 +112,18 @@ impl BufferGuard<'_> {
         }
     }
 
-    fn bytes(&self, range: &Range<usize>) -> &[u8] {
+    /// Copies all bytes of a range, which is as long as `to`.
+    fn copy(&self, range: &Range<usize>, to: &mut [u8]) {
+        debug_assert_eq!(range.len(), to.len());
+        let from = self.bytes(range);
+        // SAFETY: as in `write_at`; `to` has room for `to.len()` bytes.
+        unsafe { ptr::copy(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+    }
+
+    /// Where the bytes of a range are.
+    fn bytes(&self, range: &Range<usize>) -> NonNull<u8> {
         let at = self.buffer.offset_of(range);
-        // SAFETY: we hold the lock, so no other process writes these bytes. Writing takes the guard
-        // by `&mut`, so none of our threads writes while the slice lives. The words end before
-        // `BYTES`.
-        let bytes = unsafe { self.buffer.mapping().bytes(at, range.len()) };
+        let bytes = self.buffer.mapping().pointer(at, range.len());
         bytes.expect("checked by `range`")
     }
 }
