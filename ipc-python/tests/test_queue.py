@@ -391,7 +391,7 @@ def test_control_calls(address):
         queue.get(0)
     queue.resume()
     job = queue.get(0)
-    assert [holding.pid for holding in queue.holdings()] == [os.getpid()]
+    assert [lease.pid for lease in queue.leases()] == [os.getpid()]
     assert queue.purge() == 2
     with pytest.raises(ipc.NotDrained) as raised:
         queue.drain(0.01)

@@ -18,7 +18,7 @@ import os as _os
 
 from . import _ipc
 from ._ipc import Delivery
-from ._queue import DeadLetter, Holding, Queue, Stats, remove
+from ._queue import DeadLetter, LeaseInfo, Queue, Stats, remove
 from .errors import (
     BadAddress,
     BadSettings,
@@ -79,7 +79,7 @@ __all__ = [
     "Exists",
     "Forked",
     "Full",
-    "Holding",
+    "LeaseInfo",
     "JobTimedOut",
     "KeyInUse",
     "KeysFull",

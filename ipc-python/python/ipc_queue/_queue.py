@@ -56,7 +56,7 @@ class Stats(types.SimpleNamespace):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Holding:
+class LeaseInfo:
     """A message that a process holds now."""
 
     holder: str
@@ -305,9 +305,9 @@ class Queue(Generic[T]):
         """Return the number of messages that wait to be delivered."""
         return self.raw.stats()["ready"]  # type: ignore[no-any-return]
 
-    def holdings(self) -> list[Holding]:
+    def leases(self) -> list[LeaseInfo]:
         """Return the present leases: which process holds which message."""
-        return [Holding(*holding) for holding in self.raw.holdings()]
+        return [LeaseInfo(*lease) for lease in self.raw.leases()]
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the messages that are not delivered any more, oldest place first."""
