@@ -12,8 +12,9 @@ use ipc_queue::shm::Inspector;
 use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, ByteSender, DeadLetter, DeadLetterId, DeadReason,
-    DrainError, Headers, MessageId, OwnedByteDelivery, Priority, QueueError, Readiness,
-    RecvTimeoutError, SendFailure, SendOptions, SendTimeoutError, ShmQueue, TrySendError, OverflowPolicy,
+    DrainError, Headers, MessageId, OverflowPolicy, OwnedByteDelivery, Priority, QueueError,
+    Readiness, RecvTimeoutError, SendFailure, SendOptions, SendTimeoutError, ShmQueue,
+    TrySendError,
 };
 use ipc_shm::{Namespace, ProcessIdentity};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -441,8 +442,7 @@ impl RawQueue {
 
     /// The present leases: `(holder, pid, message, attempt)`.
     fn leases(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, String, u8)>> {
-        let leases =
-            self.control(py, |queue| queue.transport().leases(), errors::of_control)?;
+        let leases = self.control(py, |queue| queue.transport().leases(), errors::of_control)?;
         let leases = leases.into_iter();
         let tuples = leases.map(|h| (h.holder, h.pid, h.message.to_string(), h.attempt));
         Ok(tuples.collect())
