@@ -54,7 +54,7 @@ fn work(jobs: &Queue<Job>, done: &Queue<Done>) -> Result<(), Box<dyn Error>> {
     loop {
         let delivery = match receiver.recv() {
             Ok(delivery) => delivery,
-            Err(ipc_queue::RecvError::Closed) => return Ok(()),
+            Err(error) if error.is_closed() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let job = delivery.data();
