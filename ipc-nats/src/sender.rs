@@ -1,6 +1,8 @@
 //! Sending: takes a place, which the server refuses when the queue is full, then publishes the
 //! payload to the work queue.
 
+mod batch;
+
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{PortLoan, PublishOnce, SendPort, SendPortError, Wait};
+use ipc_queue::transport::{BatchPortError, PortLoan, PublishOnce, SendPort, SendPortError, Wait};
 use ipc_queue::{NoRoom, Semantic, SendFailure, SendOptions, Unavailable, Unsupported};
 
 use crate::content::Content;
@@ -141,6 +143,10 @@ impl SendPort for NatsSender {
             self.use_up_id();
         }
         sent
+    }
+
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
+        batch::send(self, payloads, kind, wait)
     }
 
     fn bell(&self) -> Bell {
@@ -441,6 +447,15 @@ impl Shared {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+        });
+    }
+
+    /// Deletes a message that has lost its place from the work queue, which may have it.
+    fn forget_work(self: &Arc<Self>, lane: usize, key: String) {
+        let shared = Arc::clone(self);
+        spawn(async move {
+            shared.lanes[lane].drop_work(&key).await;
+            shared.tell_of_room(lane, &key).await;
         });
     }
 
