@@ -82,7 +82,12 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 impl NatsQueue {
     /// The features of every queue over NATS.
     pub const CAPABILITIES: Capabilities = Capabilities::none()
-        .natively([Semantic::Holdings, Semantic::Headers, Semantic::Reasons])
+        .natively([
+            Semantic::Batches,
+            Semantic::Holdings,
+            Semantic::Headers,
+            Semantic::Reasons,
+        ])
         .with(Semantic::Delay, Support::Emulated)
         .with(Semantic::Expiry, Support::Emulated)
         .with(Semantic::Deduplication, Support::Emulated)

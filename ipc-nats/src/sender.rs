@@ -37,6 +37,8 @@ struct NatsPlace<'a> {
     ticket: u64,
 }
 
+/// The number of requests of a batch that are in flight at the same time.
+pub(crate) const IN_FLIGHT: usize = 32;
 /// The interval at which a sender looks for room by itself.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 /// The number of places that a sender tries before it reads which are free.

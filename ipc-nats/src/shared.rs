@@ -302,6 +302,17 @@ impl Shared {
             .await;
     }
 
+    /// Reports that the places of these keys are free.
+    pub(crate) async fn tell_of_places(&self, lane: usize, keys: &[&str]) {
+        /// Some kilobytes.
+        const AT_ONCE: usize = 256;
+        for keys in keys.chunks(AT_ONCE) {
+            let keys = keys.join(" ");
+            self.tell_with(Side::Room, format!("{lane} {keys}").into())
+                .await;
+        }
+    }
+
     async fn tell_with(&self, side: Side, what: Bytes) {
         match side {
             Side::Items => self.items.notify(),
@@ -315,16 +326,16 @@ impl Shared {
         let _ = self.connection.client.publish(subject, what).await;
     }
 
-    /// Notes the place that another process reports as free, if it names one.
+    /// Notes the places that another process reports as free, if it names any.
     fn note_room(&self, said: &[u8]) {
         let said = std::str::from_utf8(said).unwrap_or_default();
-        if let Some((lane, key)) = said.split_once(' ')
+        if let Some((lane, keys)) = said.split_once(' ')
             && let Some(lane) = lane
                 .parse()
                 .ok()
                 .and_then(|lane: usize| self.lanes.get(lane))
         {
-            lane.freed(key);
+            keys.split(' ').for_each(|key| lane.freed(key));
         }
     }
 

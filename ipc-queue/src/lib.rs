@@ -39,6 +39,7 @@ pub mod shm;
 #[cfg(target_os = "linux")]
 pub mod snapshot;
 mod stats;
+mod together;
 pub mod transport;
 #[cfg(target_os = "linux")]
 pub mod unix;

@@ -130,7 +130,7 @@ use crate::stats::QueueStats;
 
 pub use crate::connector::{Connector, register};
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
-pub use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
+pub use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
 
 /// A queue, opened through a transport. Dropping it detaches; the queue stays.
 pub trait Transport: Any + Debug + Send + Sync {

@@ -19,15 +19,12 @@ use ipc_proto::{Headers, Kind, MessageId, SenderId, Timestamp};
 use ipc_queue::transport::{BatchPortError, SendPortError, Wait};
 use ipc_queue::{SendFailure, SendOptions, Unavailable};
 
-use super::{GUESSES, NatsSender, SURE_FOR};
+use super::{GUESSES, IN_FLIGHT, NatsSender, SURE_FOR};
 use crate::content::Content;
 use crate::lane::{Lane, Trouble};
 use crate::record::Record;
 use crate::runtime::block_on;
 use crate::shared::{Life, Shared, Side};
-
-/// The number of requests that are in flight at the same time.
-pub(crate) const IN_FLIGHT: usize = 32;
 
 /// A batch on its way.
 struct Batch<'a> {

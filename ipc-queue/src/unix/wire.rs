@@ -20,7 +20,7 @@ use crate::stats::QueueStats;
 use crate::transport::{Holding, OwnedSettle, Wait};
 
 /// The protocol version. It changes with every change of the messages below.
-pub(super) const PROTOCOL: u16 = 4;
+pub(super) const PROTOCOL: u16 = 5;
 pub(super) const MAGIC: [u8; 4] = *b"ipcq";
 
 /// The beginning of every version's `Hello`.
@@ -192,6 +192,10 @@ pub(super) enum Ask {
         ticket: u64,
         how: OwnedSettle,
     },
+    /// Acknowledges all of these.
+    AckBatch {
+        tickets: Vec<u64>,
+    },
     Extend {
         ticket: u64,
         by: Duration,
@@ -234,6 +238,8 @@ pub(super) enum Answer {
     },
     Nothing(RecvFailed),
     Settled(Result<(), SettleFailed>),
+    /// All were acknowledged, except those at these indexes of the request.
+    AckedBatch(Vec<(u32, SettleFailed)>),
     /// A wake. Not an answer.
     Ring,
     /// The reason why the server now closes the connection. Not an answer.
