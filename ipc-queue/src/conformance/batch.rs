@@ -197,7 +197,12 @@ fn ack_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
 }
 
 /// The faults that end a batch. Anything after them needs a connection that works again.
-const CUTS: [Fault; 3] = [Fault::CutRequest, Fault::CutAnswer, Fault::StallAnswer];
+const CUTS: [Fault; 4] = [
+    Fault::CutRequest,
+    Fault::CutHalf,
+    Fault::CutAnswer,
+    Fault::StallAnswer,
+];
 /// The size of a batch that is cut off.
 const CUT: u64 = 40;
 
