@@ -123,27 +123,24 @@ impl Shared {
     /// Acknowledges several deliveries with their requests in flight. Reports the free places
     /// together.
     async fn acknowledge_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
-        let held: Vec<Option<Held>> = {
-            let mut table = self.held();
-            tickets.iter().map(|ticket| table.remove(ticket)).collect()
-        };
-        let freed = held.iter().map(async |held| {
-            let held = held.as_ref().ok_or(SettleFailure::LeaseLost)?;
+        let freed = tickets.iter().map(async |ticket| {
+            // Not before its turn: until then its lease is kept.
+            let held = self.held().remove(ticket);
+            let held = held.ok_or(SettleFailure::LeaseLost)?;
             if self.life() == Life::Removed {
                 return Err(self.settle_error(Trouble::Gone));
             }
-            let freed = self.free_place(held, self.connection.soon()).await;
-            freed.map_err(|trouble| self.settle_error(trouble))
+            let freed = self.free_place(&held, self.connection.soon()).await;
+            freed.map_err(|trouble| self.settle_error(trouble))?;
+            Ok((held.lane, held.key))
         });
         let ended: Vec<_> = stream::iter(freed).buffered(IN_FLIGHT).collect().await;
         for index in 0..self.lanes.len() {
-            let acked = held.iter().zip(&ended).filter(|(_, ended)| ended.is_ok());
-            let acked = acked.filter_map(|(held, _)| held.as_ref());
-            let acked = acked.filter(|held| held.lane == index);
-            let keys: Vec<&str> = acked.map(|held| held.key.as_str()).collect();
+            let freed = ended.iter().flatten().filter(|(lane, _)| *lane == index);
+            let keys: Vec<&str> = freed.map(|(_, key)| key.as_str()).collect();
             self.tell_of_places(index, &keys).await;
         }
-        ended
+        ended.into_iter().map(|ended| ended.map(drop)).collect()
     }
 
     /// Deletes the record of a delivery that is done, and what belongs to it.
