@@ -26,7 +26,7 @@ impl Counted {
         let rest = format!("//{}/counted?storage=memory", server.host());
         let address = NatsAddress::parse(&rest).expect("an address");
         let options = QueueOptions::new().capacity(1000);
-        let queue = options.open_bytes(&format!("nats:{rest}"));
+        let queue = options.open_bytes(format!("nats:{rest}"));
         Self {
             queue: queue.expect("the server is there"),
             address,
