@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result};
 use ipc_proto::{Name, QueueSettings, Timestamp};
 use ipc_queue::shm::Inspector;
-use ipc_queue::transport::{Holding, OpenMode};
+use ipc_queue::transport::{LeaseInfo, OpenMode};
 use ipc_queue::{Address, ByteQueue, QueueError, QueueOptions, QueueStats, ShmQueue};
 use ipc_shm::{Namespace, Siblings};
 
@@ -127,10 +127,10 @@ impl Subject {
     }
 
     /// The leases; `None` where the transport can't list them.
-    pub fn holdings(&self) -> Result<Option<Vec<Holding>>> {
+    pub fn leases(&self) -> Result<Option<Vec<LeaseInfo>>> {
         match self {
-            Self::Mapped(inspector) => Ok(Some(inspector.holdings())),
-            Self::Asked(queue) => match queue.transport().holdings() {
+            Self::Mapped(inspector) => Ok(Some(inspector.leases())),
+            Self::Asked(queue) => match queue.transport().leases() {
                 Err(error) if error.is_unsupported() => Ok(None),
                 held => Ok(Some(held?)),
             },

@@ -1,6 +1,6 @@
 //! From the name of a setting in an error to the option that sets it.
 
-use ipc_queue::Semantic;
+use ipc_queue::Feature;
 
 /// The settings of a queue and the options of `ipc create` that set them.
 pub const SETTINGS: [(&str, &str); 14] = [
@@ -23,12 +23,12 @@ pub const SETTINGS: [(&str, &str); 14] = [
 /// `line` with the options of `ipc create` for the settings that it names, and for what the queue
 /// lacks.
 #[must_use]
-pub fn with_options(line: &str, lacking: Option<Semantic>) -> String {
+pub fn with_options(line: &str, lacking: Option<Feature>) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words: Vec<_> = line.split(|c| !is_word(c)).collect();
     let lacking = match lacking {
-        Some(Semantic::Priorities) => Some("priorities"),
-        Some(Semantic::Deduplication) => Some("dedup_window"),
+        Some(Feature::Priorities) => Some("priorities"),
+        Some(Feature::Deduplication) => Some("dedup_window"),
         _ => None,
     };
     let is_named = |setting| match lacking {
@@ -58,7 +58,7 @@ mod tests {
         );
         let silent = "there is no queue \"release\"";
         assert_eq!(with_options(silent, None), silent);
-        let told = with_options("priorities: see QueueOptions", Some(Semantic::Priorities));
+        let told = with_options("priorities: see QueueOptions", Some(Feature::Priorities));
         assert!(told.ends_with("(ipc create QUEUE --priorities)"), "{told}");
         let said = "capacity is 4: ipc create NEW --capacity 8";
         assert_eq!(with_options(said, None), said);

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ipc_queue::{Bridge, ByteQueue, Carried, Note, QueueError, QueueOptions, Semantic, Until};
+use ipc_queue::{Bridge, ByteQueue, Carried, Feature, Note, QueueError, QueueOptions, Until};
 use serde_json::json;
 
 use crate::address;
@@ -21,7 +21,7 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
     if what.close {
         from.transport().close()?;
     }
-    let from_has_headers = from.transport().capabilities().has(Semantic::Headers);
+    let from_has_headers = from.transport().capabilities().has(Feature::Headers);
     let bridge = Bridge::new(from.clone(), to).batch(what.batch);
     if !bridge.is_exactly_once() {
         show::note(&format!(
@@ -120,11 +120,11 @@ fn open_to(what: &cli::Bridge, from: &ByteQueue) -> Result<ByteQueue> {
         let opened = address::open_or_create(&what.to, &what.settings.apply(options));
         let lacking = opened.as_ref().err().and_then(|error| error.downcast_ref());
         match lacking {
-            Some(QueueError::Unsupported(lacking)) => match lacking.semantic {
-                Semantic::Deduplication if settings.dedup_window.is_some() => {
+            Some(QueueError::Unsupported(lacking)) => match lacking.feature {
+                Feature::Deduplication if settings.dedup_window.is_some() => {
                     settings.dedup_window = None;
                 }
-                Semantic::Priorities if settings.priorities => settings.priorities = false,
+                Feature::Priorities if settings.priorities => settings.priorities = false,
                 _ => return opened,
             },
             _ => return opened,

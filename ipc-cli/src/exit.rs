@@ -9,9 +9,8 @@ use std::io;
 use anyhow::Error;
 use ipc_queue::snapshot::SnapshotError;
 use ipc_queue::{
-    BridgeError, ControlError, ControlFailure, DrainError, QueueError, RecvFailure,
-    RecvTimeoutError, Semantic, SendFailure, SendTimeoutError, SettleFailure, Unavailable,
-    Unsupported,
+    BridgeError, ControlError, ControlFailure, DrainError, Feature, QueueError, RecvFailure,
+    RecvTimeoutError, SendFailure, SendTimeoutError, SettleFailure, Unavailable, Unsupported,
 };
 use ipc_shm::{CreateError, NamespaceError, OpenError};
 
@@ -139,15 +138,15 @@ pub fn in_one_line(error: &Error) -> String {
 }
 
 /// What the queue was created without.
-fn lacking(error: &Error) -> Option<Semantic> {
+fn lacking(error: &Error) -> Option<Feature> {
     error.chain().find_map(|cause| {
         let in_send = cause.downcast_ref().and_then(|failure| match failure {
             SendFailure::Unsupported(lacking) => Some(lacking),
             _ => None,
         });
         let lacking: &Unsupported = in_send.or_else(|| cause.downcast_ref())?;
-        let semantic = lacking.semantic;
-        (*lacking == Unsupported::by_settings(semantic)).then_some(semantic)
+        let feature = lacking.feature;
+        (*lacking == Unsupported::by_settings(feature)).then_some(feature)
     })
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use comfy_table::Color;
 use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
-use ipc_queue::transport::Holding;
+use ipc_queue::transport::LeaseInfo;
 use ipc_shm::Presence;
 use serde_json::{Map, Value, json};
 
@@ -23,7 +23,7 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     // All is asked before anything is printed.
     let seen = Seen {
         stats: subject.stats()?,
-        holdings: subject.holdings()?,
+        leases: subject.leases()?,
     };
     if show.is_json() {
         show.say(&value(queue, &subject, &seen), String::new);
@@ -33,7 +33,7 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     if let Subject::Mapped(inspector) = &subject {
         show.line(&format!("\n{}", processes(inspector)));
     }
-    if let Some(held) = seen.holdings.filter(|held| !held.is_empty()) {
+    if let Some(held) = seen.leases.filter(|held| !held.is_empty()) {
         show.line(&format!("\n{}", held_table(&held)));
     }
     Ok(())
@@ -42,7 +42,7 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
 struct Seen {
     stats: QueueStats,
     /// `None` where the transport can't say.
-    holdings: Option<Vec<Holding>>,
+    leases: Option<Vec<LeaseInfo>>,
 }
 
 fn value(queue: &str, subject: &Subject, seen: &Seen) -> Map<String, Value> {
@@ -54,9 +54,9 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Map<String, Value> {
     add("id", json!(subject.id().to_string()));
     add("settings", json!(subject.settings()));
     add("stats", json!(seen.stats));
-    let held = seen.holdings.as_deref();
+    let held = seen.leases.as_deref();
     add(
-        "holdings",
+        "leases",
         json!(held.map(|held| held.iter().map(held_value).collect::<Vec<_>>())),
     );
     if let Subject::Mapped(inspector) = subject {
@@ -78,12 +78,12 @@ fn participants(inspector: &Inspector) -> Vec<Value> {
     .collect()
 }
 
-fn held_value(holding: &Holding) -> Value {
+fn held_value(lease: &LeaseInfo) -> Value {
     json!({
-        "message": holding.message.to_string(),
-        "holder": holding.holder,
-        "pid": holding.pid,
-        "attempt": holding.attempt,
+        "message": lease.message.to_string(),
+        "holder": lease.holder,
+        "pid": lease.pid,
+        "attempt": lease.attempt,
     })
 }
 
@@ -100,14 +100,14 @@ fn processes(inspector: &Inspector) -> Table {
     table
 }
 
-fn held_table(held: &[Holding]) -> Table {
+fn held_table(held: &[LeaseInfo]) -> Table {
     let mut table = Table::new(&HOLDINGS);
-    for holding in held {
+    for lease in held {
         table.add(vec![
-            plain(holding.message),
-            plain(&holding.holder),
-            plain(holding.pid),
-            plain(holding.attempt),
+            plain(lease.message),
+            plain(&lease.holder),
+            plain(lease.pid),
+            plain(lease.attempt),
         ]);
     }
     table

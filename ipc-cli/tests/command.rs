@@ -131,7 +131,7 @@ fn who_only_looks_changes_not_a_byte() {
     let peeked = place.json(&["peek", &name]);
     assert_eq!(peeked[0]["payload"]["text"], "waits");
     let stat = place.json(&["stat", &name]);
-    assert_eq!(stat["holdings"][0]["pid"], std::process::id());
+    assert_eq!(stat["leases"][0]["pid"], std::process::id());
     held.ack().unwrap();
 }
 

@@ -58,8 +58,8 @@ fn the_readme_says_what_each_transport_can_do() {
         written == declared.markdown(),
         "the table in README.md is not what the transports declare: cargo xtask table writes it"
     );
-    for (scheme, semantic) in declared.emulated() {
-        let note = format!("`{scheme}:`, {semantic}:");
+    for (scheme, feature) in declared.emulated() {
+        let note = format!("`{scheme}:`, {feature}:");
         assert!(
             readme.contains(&note),
             "README.md does not say what is emulated: {note}"

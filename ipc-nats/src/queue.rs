@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::QueueSettings;
 use ipc_queue::transport::{
-    Connector, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+    Connector, LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
 };
 use ipc_queue::{
     Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, DrainError,
-    Key, QueueError, QueueStats, Semantic, Support, Unavailable, Unsupported, without_secrets,
+    Feature, Key, QueueError, QueueStats, Support, Unavailable, Unsupported, without_secrets,
 };
 
 use crate::address::{NatsAddress, storage};
@@ -83,19 +83,19 @@ impl NatsQueue {
     /// The features of every queue over NATS.
     pub const CAPABILITIES: Capabilities = Capabilities::none()
         .natively([
-            Semantic::Batches,
-            Semantic::Holdings,
-            Semantic::Headers,
-            Semantic::Reasons,
+            Feature::Batches,
+            Feature::Leases,
+            Feature::Headers,
+            Feature::Reasons,
         ])
-        .with(Semantic::Delay, Support::Emulated)
-        .with(Semantic::Expiry, Support::Emulated)
-        .with(Semantic::Deduplication, Support::Emulated)
-        .with(Semantic::DropOldest, Support::Emulated)
-        .with(Semantic::Pause, Support::Emulated)
-        .with(Semantic::Purge, Support::Emulated)
-        .with(Semantic::Drain, Support::Emulated)
-        .with(Semantic::Snooze, Support::Emulated);
+        .with(Feature::Delay, Support::Emulated)
+        .with(Feature::Expiry, Support::Emulated)
+        .with(Feature::Deduplication, Support::Emulated)
+        .with(Feature::DropOldest, Support::Emulated)
+        .with(Feature::Pause, Support::Emulated)
+        .with(Feature::Purge, Support::Emulated)
+        .with(Feature::Drain, Support::Emulated)
+        .with(Feature::Snooze, Support::Emulated);
 
     /// Opens the queue, or creates it, as `request` says.
     ///
@@ -309,29 +309,29 @@ impl NatsQueue {
         Ok(stats)
     }
 
-    async fn holdings_async(&self, steps: &Steps) -> Result<Vec<Holding>, Trouble> {
+    async fn holdings_async(&self, steps: &Steps) -> Result<Vec<LeaseInfo>, Trouble> {
         steps.read("list the records");
         let shared = &self.shared;
         let places = shared.places(shared.connection.soon()).await?;
         let leased = places.into_iter().map(|(_, place)| place.record);
         let leased = leased.filter(|record| record.state == State::Leased);
-        let holding = |record: record::Record| {
+        let lease = |record: record::Record| {
             let holder = record.holder?;
-            Some(Holding {
+            Some(LeaseInfo {
                 holder: holder.name,
                 pid: holder.pid,
                 message: record.id,
                 attempt: record.attempt,
             })
         };
-        Ok(leased.filter_map(holding).collect())
+        Ok(leased.filter_map(lease).collect())
     }
 }
 
 fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
-    let wanted = [(settings.priorities, Semantic::Priorities)];
+    let wanted = [(settings.priorities, Feature::Priorities)];
     match wanted.into_iter().find(|(wanted, _)| *wanted) {
-        Some((_, semantic)) => Err(Unsupported::by_transport(semantic).into()),
+        Some((_, feature)) => Err(Unsupported::by_transport(feature).into()),
         None => Ok(()),
     }
 }
@@ -497,8 +497,8 @@ impl Transport for NatsQueue {
         })
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        self.control(ControlCall::Holdings, async |steps| {
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        self.control(ControlCall::Leases, async |steps| {
             self.holdings_async(steps).await
         })
     }
@@ -522,7 +522,7 @@ impl Transport for NatsQueue {
     fn forget(&self, key: Key) -> Result<bool, ControlError> {
         let shared = &self.shared;
         if shared.entry.settings.dedup_window.is_none() {
-            let missing = Unsupported::by_settings(Semantic::Deduplication);
+            let missing = Unsupported::by_settings(Feature::Deduplication);
             return Err(ControlFailure::from(missing).of(self.address(), ControlCall::Forget));
         }
         self.control(ControlCall::Forget, async |steps| {

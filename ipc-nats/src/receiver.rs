@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{PortDelivery, ReceivePort, RecvPortError, Wait, shorten_reason};
-use ipc_queue::{About, DeadReason, Headers, RecvFailure, Unavailable};
+use ipc_queue::{DeadReason, Headers, Metadata, RecvFailure, Unavailable};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::content::Content;
@@ -36,7 +36,7 @@ pub(crate) struct NatsReceiver {
 /// A received message.
 struct Taken {
     ticket: u64,
-    about: About,
+    metadata: Metadata,
     headers: Headers,
     payload: Vec<u8>,
 }
@@ -179,7 +179,7 @@ impl NatsReceiver {
             ticket: taken.ticket,
         };
         let queue = self.shared.entry.id;
-        let delivery = PortDelivery::new(queue, taken.about, taken.payload, right);
+        let delivery = PortDelivery::new(queue, taken.metadata, taken.payload, right);
         delivery.with_headers(taken.headers)
     }
 
@@ -387,7 +387,7 @@ impl NatsReceiver {
         let payload = shared
             .fetch(handed.lane, &held.key, &record, payload)
             .await?;
-        let about = record.about(held.seq);
+        let metadata = record.metadata(held.seq);
         shared.counts.add(|counts| {
             counts.received += 1;
             counts.bytes_received += payload.len() as u64;
@@ -399,7 +399,7 @@ impl NatsReceiver {
         shared.changed.notify_one();
         Ok(Some(Taken {
             ticket,
-            about,
+            metadata,
             headers: headers.clone(),
             payload,
         }))

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::HeaderMap;
 use ipc_proto::{Kind, MessageId, Timestamp};
-use ipc_queue::{About, DeadReason};
+use ipc_queue::{DeadReason, Metadata};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::Keyed;
@@ -116,8 +116,8 @@ impl Record {
     }
 
     /// `delivery`: the sequence of the record of this delivery.
-    pub(crate) fn about(&self, delivery: u64) -> About {
-        About {
+    pub(crate) fn metadata(&self, delivery: u64) -> Metadata {
+        Metadata {
             kind: self.kind,
             id: self.id,
             sent_at: self.sent_at,

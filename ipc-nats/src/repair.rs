@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_queue::{SendOptions, WhenFull};
+use ipc_queue::{OverflowPolicy, SendOptions};
 
 use crate::lane::{Place, Trouble};
 use crate::record::{self, Record, State};
@@ -67,7 +67,7 @@ impl Shared {
             return Ok(room);
         }
         room.made = taken < u64::from(self.entry.settings.capacity);
-        if !room.made && options.when_full == WhenFull::DropOldest {
+        if !room.made && options.overflow == OverflowPolicy::DropOldest {
             room.made = self.drop_oldest(lane, &places, until).await?;
         }
         Ok(room)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{BatchPortError, PortLoan, PublishOnce, SendPort, SendPortError, Wait};
-use ipc_queue::{NoRoom, Semantic, SendFailure, SendOptions, Unavailable, Unsupported};
+use ipc_queue::{Feature, NoRoom, SendFailure, SendOptions, Unavailable, Unsupported};
 
 use crate::content::Content;
 use crate::door;
@@ -199,10 +199,10 @@ impl Shared {
     pub(crate) fn lane_for(&self, options: &SendOptions) -> Result<usize, SendFailure> {
         let settings = &self.entry.settings;
         if !settings.priorities && options.priority != Priority::default() {
-            return Err(Unsupported::by_settings(Semantic::Priorities).into());
+            return Err(Unsupported::by_settings(Feature::Priorities).into());
         }
         if options.key.is_some() && settings.dedup_window.is_none() {
-            return Err(Unsupported::by_settings(Semantic::Deduplication).into());
+            return Err(Unsupported::by_settings(Feature::Deduplication).into());
         }
         Ok(if settings.priorities {
             options.priority.index()

@@ -371,7 +371,7 @@ fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
     let queue = open(&address);
     queue.sender().try_send(b"only once").expect("a place");
     let mut worker = holder(&address);
-    while queue.transport().holdings().expect("it can say").is_empty() {
+    while queue.transport().leases().expect("it can say").is_empty() {
         thread::yield_now();
     }
     signal(&worker, "-STOP");
@@ -392,11 +392,11 @@ fn a_killed_workers_message_comes_again_and_counts_as_a_crash(program: &Program)
     let queue = open(&address);
     queue.sender().try_send(b"once more").expect("a place");
     let mut worker = holder(&address);
-    let holdings = || queue.transport().holdings().expect("it can say");
-    while holdings().is_empty() {
+    let leases = || queue.transport().leases().expect("it can say");
+    while leases().is_empty() {
         thread::yield_now();
     }
-    assert_eq!(holdings()[0].pid, worker.id());
+    assert_eq!(leases()[0].pid, worker.id());
     worker.kill().expect("it lives");
     worker.wait().expect("it ends");
     let receiver = queue.receiver();
@@ -420,16 +420,16 @@ fn a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_heade
         .sender()
         .send_with(b"poison", &options.clone().wait(Wait::No));
     sent.expect("there is a place");
-    let holdings = || queue.transport().holdings().expect("it can say");
+    let leases = || queue.transport().leases().expect("it can say");
     for attempt in 1..=2 {
         let mut worker = holder(&address);
-        let has_it = || holdings().iter().any(|holding| holding.pid == worker.id());
+        let has_it = || leases().iter().any(|lease| lease.pid == worker.id());
         let deadline = Instant::now() + A_WHILE;
         while !has_it() {
             assert!(Instant::now() < deadline, "attempt {attempt} was not made");
             thread::yield_now();
         }
-        assert_eq!(holdings()[0].attempt, attempt);
+        assert_eq!(leases()[0].attempt, attempt);
         worker.kill().expect("it lives");
         worker.wait().expect("it ends");
     }

@@ -7,7 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ipc_queue::{About, Nack, OwnedByteDelivery, SettleError};
+use ipc_queue::{Metadata, Nack, OwnedByteDelivery, SettleError};
 use pyo3::exceptions::{PyBufferError, PyStopIteration};
 use pyo3::ffi::Py_buffer;
 use pyo3::prelude::*;
@@ -32,7 +32,7 @@ pub struct Origin {
 #[pyclass(frozen, module = "ipc_queue", weakref)]
 pub struct Delivery {
     state: Mutex<State>,
-    about: About,
+    metadata: Metadata,
     origin: Origin,
     decode: Option<Py<PyAny>>,
     data: PyOnceLock<Py<PyAny>>,
@@ -47,11 +47,11 @@ struct State {
 
 impl Delivery {
     pub fn new(held: OwnedByteDelivery, decode: Option<Py<PyAny>>, origin: Origin) -> Self {
-        let about = held.about();
+        let metadata = held.metadata();
         let held = Some(held);
         Self {
             state: Mutex::new(State { held, views: 0 }),
-            about,
+            metadata,
             origin,
             decode,
             data: PyOnceLock::new(),
@@ -148,31 +148,31 @@ impl Delivery {
     /// How often the message was delivered, this time included.
     #[getter]
     fn attempt(&self) -> u8 {
-        self.about.attempt
+        self.metadata.attempt
     }
 
     /// The message's id, the same at each delivery.
     #[getter]
     fn id(&self) -> String {
-        self.about.id.to_string()
+        self.metadata.id.to_string()
     }
 
     /// What the message is for: `data`, `control`, `heartbeat` or `shutdown`.
     #[getter]
     fn kind(&self) -> String {
-        format!("{:?}", self.about.kind).to_lowercase()
+        format!("{:?}", self.metadata.kind).to_lowercase()
     }
 
     /// When the message was sent, in seconds since 1970.
     #[getter]
     fn sent_at(&self) -> f64 {
-        self.about.sent_at.as_nanos() as f64 / 1e9
+        self.metadata.sent_at.as_nanos() as f64 / 1e9
     }
 
     /// A number that grows with each delivery of the message: a fencing token.
     #[getter]
     fn token(&self) -> u64 {
-        self.about.delivery
+        self.metadata.delivery
     }
 
     /// The message's headers, each a `bytes`.
@@ -233,7 +233,7 @@ impl Delivery {
 
     fn __repr__(&self) -> String {
         let state = if self.is_settled() { "settled" } else { "held" };
-        let About { id, attempt, .. } = self.about;
+        let Metadata { id, attempt, .. } = self.metadata;
         format!("<Delivery of message {id}, attempt {attempt}, {state}>")
     }
 

@@ -13,7 +13,7 @@ use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, ByteSender, DeadLetter, DeadLetterId, DeadReason,
     DrainError, Headers, MessageId, OwnedByteDelivery, Priority, QueueError, Readiness, RecvError,
-    SendFailure, SendOptions, ShmQueue, WhenFull,
+    SendFailure, SendOptions, ShmQueue, OverflowPolicy,
 };
 use ipc_shm::{Namespace, ProcessIdentity};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -447,11 +447,11 @@ impl RawQueue {
     }
 
     /// The present leases: `(holder, pid, message, attempt)`.
-    fn holdings(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, String, u8)>> {
-        let holdings =
-            self.control(py, |queue| queue.transport().holdings(), errors::of_control)?;
-        let holdings = holdings.into_iter();
-        let tuples = holdings.map(|h| (h.holder, h.pid, h.message.to_string(), h.attempt));
+    fn leases(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, String, u8)>> {
+        let leases =
+            self.control(py, |queue| queue.transport().leases(), errors::of_control)?;
+        let leases = leases.into_iter();
+        let tuples = leases.map(|h| (h.holder, h.pid, h.message.to_string(), h.attempt));
         Ok(tuples.collect())
     }
 
@@ -645,7 +645,7 @@ fn send_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SendOptions> {
                 options
             }
             "drop_oldest" if value.extract()? => {
-                options.when_full = WhenFull::DropOldest;
+                options.overflow = OverflowPolicy::DropOldest;
                 options
             }
             "drop_oldest" => options,

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ipc_queue::{MessageId, QueueOptions, Token, remove};
+use ipc_queue::{FencingToken, MessageId, QueueOptions, remove};
 
 /// The store of results. It refuses a result of an earlier delivery than it has seen.
 #[derive(Default)]
-struct Store(HashMap<MessageId, (Token, &'static str)>);
+struct Store(HashMap<MessageId, (FencingToken, &'static str)>);
 
 impl Store {
-    fn write(&mut self, token: Token, result: &'static str) -> bool {
+    fn write(&mut self, token: FencingToken, result: &'static str) -> bool {
         let is_stale = self
             .0
             .get(&token.message)

@@ -1,7 +1,7 @@
 //! The same program over another transport, chosen by its address alone: `cargo run -p ipc-queue
 //! --example transports -- local:jobs`, or `shm:jobs`. Prints the features of the transport.
 
-use ipc_queue::{Queue, Semantic, remove};
+use ipc_queue::{Feature, Queue, remove};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args().nth(1);
@@ -14,8 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     delivery.ack()?;
     // The contract (`ipc_queue::transport`) is common to all. Optional features are declared.
     let can = queue.transport().capabilities();
-    for semantic in Semantic::ALL {
-        println!("  {semantic}: {:?}", can.support(semantic));
+    for feature in Feature::ALL {
+        println!("  {feature}: {:?}", can.support(feature));
     }
     remove(address)?;
     Ok(())

@@ -8,7 +8,7 @@
 //! may duplicate a message that was just being published: delivery is at least once. Several
 //! bridges between the same two queues share the work.
 //!
-//! Kinds, payloads and headers are carried. A queue without [`Semantic::Headers`] gets the messages
+//! Kinds, payloads and headers are carried. A queue without [`Feature::Headers`] gets the messages
 //! without their headers; [`Carried::without_headers`] counts these. Each message gets a new id and
 //! time. Priorities, delays and expiry times are not carried: they were instructions to the first
 //! queue. A kill costs each message in hand an attempt, like the death of any receiver. Past the
@@ -23,7 +23,7 @@ use ipc_proto::MessageId;
 use thiserror::Error;
 
 use crate::bytes::{ByteQueue, ByteSender};
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::delivery::{ByteDelivery, ack_each};
 use crate::error::{
     RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
@@ -134,9 +134,9 @@ impl Bridge {
     #[must_use]
     pub fn new(from: ByteQueue, to: ByteQueue) -> Self {
         let transport = to.transport();
-        let keys = transport.capabilities().has(Semantic::Deduplication)
+        let keys = transport.capabilities().has(Feature::Deduplication)
             && transport.settings().dedup_window.is_some();
-        let headers = transport.capabilities().has(Semantic::Headers);
+        let headers = transport.capabilities().has(Feature::Headers);
         Self {
             from,
             to,
@@ -306,7 +306,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         let capabilities = self.bridge.from.transport().capabilities();
         for delivery in held {
             // A message whose lease is lost is delivered again anyway.
-            let _ = match capabilities.has(Semantic::Snooze) {
+            let _ = match capabilities.has(Feature::Snooze) {
                 true => delivery.snooze(Duration::ZERO),
                 false => delivery.nack_after(Duration::ZERO),
             };

@@ -24,7 +24,7 @@ use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
 use crate::shm::{ShmQueue, ShmReceiver, ShmSender};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, ReceivePort, SendPort, Transport, Wait};
+use crate::transport::{LeaseInfo, ReceivePort, SendPort, Transport, Wait};
 
 /// The capacity of a new batch, if more messages are asked for. A batch that receives more grows.
 const LARGE_BATCH: usize = 256;
@@ -302,7 +302,7 @@ impl ByteSender {
         payload: &[u8],
         options: &SendOptions,
     ) -> Result<MessageId, SendPortError> {
-        if options.first_semantic().is_none() {
+        if options.first_feature().is_none() {
             return self.port_send_as(options.kind, payload, options.wait);
         }
         match self.port_loan_with(payload.len(), options) {

@@ -12,7 +12,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[repr(u8)]
-pub enum Semantic {
+pub enum Feature {
     /// Payloads are read in the memory where they were written.
     ZeroCopy,
     /// The death of a receiver is noticed at once, not only when its lease ends.
@@ -37,7 +37,7 @@ pub enum Semantic {
     /// The queue can be closed, and a caller can wait until its messages are settled.
     Drain,
     /// The current leases can be listed.
-    Holdings,
+    Leases,
     /// Messages carry headers.
     Headers,
     /// Dead letters keep the reason given with a nack or a burial.
@@ -48,7 +48,7 @@ pub enum Semantic {
     Snapshot,
 }
 
-impl Semantic {
+impl Feature {
     /// All features.
     pub const ALL: [Self; 16] = [
         Self::ZeroCopy,
@@ -62,7 +62,7 @@ impl Semantic {
         Self::Pause,
         Self::Purge,
         Self::Drain,
-        Self::Holdings,
+        Self::Leases,
         Self::Headers,
         Self::Reasons,
         Self::Snooze,
@@ -70,7 +70,7 @@ impl Semantic {
     ];
 }
 
-impl fmt::Display for Semantic {
+impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ZeroCopy => "zero copy",
@@ -84,7 +84,7 @@ impl fmt::Display for Semantic {
             Self::Pause => "pausing",
             Self::Purge => "purging",
             Self::Drain => "draining",
-            Self::Holdings => "list of leases",
+            Self::Leases => "list of leases",
             Self::Headers => "headers",
             Self::Reasons => "reasons of failures",
             Self::Snooze => "snoozing",
@@ -107,29 +107,29 @@ pub enum Support {
 
 /// The features of a transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capabilities([Support; Semantic::ALL.len()]);
+pub struct Capabilities([Support; Feature::ALL.len()]);
 
 impl Capabilities {
     /// Returns capabilities without optional features. Batches work even then, one message at a
     /// time.
     #[must_use]
     pub const fn none() -> Self {
-        Self([Support::Unsupported; Semantic::ALL.len()]).with(Semantic::Batches, Support::Emulated)
+        Self([Support::Unsupported; Feature::ALL.len()]).with(Feature::Batches, Support::Emulated)
     }
 
     /// Returns these capabilities with this feature supported as given.
     #[must_use]
-    pub const fn with(mut self, semantic: Semantic, support: Support) -> Self {
-        self.0[semantic as usize] = support;
+    pub const fn with(mut self, feature: Feature, support: Support) -> Self {
+        self.0[feature as usize] = support;
         self
     }
 
     /// Returns these capabilities with all of these features supported natively.
     #[must_use]
-    pub const fn natively<const N: usize>(mut self, semantics: [Semantic; N]) -> Self {
+    pub const fn natively<const N: usize>(mut self, features: [Feature; N]) -> Self {
         let mut index = 0;
         while index < N {
-            self.0[semantics[index] as usize] = Support::Native;
+            self.0[features[index] as usize] = Support::Native;
             index += 1;
         }
         self
@@ -137,23 +137,23 @@ impl Capabilities {
 
     /// Returns the way in which this feature is supported.
     #[must_use]
-    pub const fn support(&self, semantic: Semantic) -> Support {
-        self.0[semantic as usize]
+    pub const fn support(&self, feature: Feature) -> Support {
+        self.0[feature as usize]
     }
 
     /// Returns whether this feature is supported, natively or emulated.
     #[must_use]
-    pub fn has(&self, semantic: Semantic) -> bool {
-        self.support(semantic) != Support::Unsupported
+    pub fn has(&self, feature: Feature) -> bool {
+        self.support(feature) != Support::Unsupported
     }
 }
 
 /// The transport, or the queue as it was created, does not support a feature.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{semantic}: {reason}")]
+#[error("{feature}: {reason}")]
 pub struct Unsupported {
     /// The feature that was requested.
-    pub semantic: Semantic,
+    pub feature: Feature,
     /// The reason, and what to do.
     pub reason: &'static str,
 }
@@ -161,18 +161,18 @@ pub struct Unsupported {
 impl Unsupported {
     /// Returns the error of a feature that the transport lacks, whatever the settings.
     #[must_use]
-    pub const fn by_transport(semantic: Semantic) -> Self {
+    pub const fn by_transport(feature: Feature) -> Self {
         Self {
-            semantic,
+            feature,
             reason: "this transport does not support it: see Transport::capabilities",
         }
     }
 
     /// Returns the error of a feature that the queue was created without.
     #[must_use]
-    pub const fn by_settings(semantic: Semantic) -> Self {
+    pub const fn by_settings(feature: Feature) -> Self {
         Self {
-            semantic,
+            feature,
             reason: "this queue was created without it: see QueueOptions",
         }
     }
@@ -185,15 +185,15 @@ mod tests {
     #[test]
     fn a_capability_is_had_only_if_it_was_given() {
         let some = Capabilities::none()
-            .natively([Semantic::Pause])
-            .with(Semantic::Drain, Support::Emulated);
-        for semantic in Semantic::ALL {
-            let wanted = match semantic {
-                Semantic::Pause => Support::Native,
-                Semantic::Drain | Semantic::Batches => Support::Emulated,
+            .natively([Feature::Pause])
+            .with(Feature::Drain, Support::Emulated);
+        for feature in Feature::ALL {
+            let wanted = match feature {
+                Feature::Pause => Support::Native,
+                Feature::Drain | Feature::Batches => Support::Emulated,
                 _ => Support::Unsupported,
             };
-            assert_eq!(some.support(semantic), wanted, "{semantic}");
+            assert_eq!(some.support(feature), wanted, "{feature}");
         }
     }
 }

@@ -79,7 +79,7 @@ use std::time::Duration;
 use ipc_proto::{Backoff, Name, QueueSettings};
 
 use crate::bytes::ByteQueue;
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::control::ControlError;
 use crate::error::QueueError;
 use crate::transport::{OpenMode, OpenRequest, Transport};
@@ -121,28 +121,28 @@ pub trait Subject: Send + Sync {
     }
 }
 
-/// Returns the promise that checks the declared support of `semantic`. If the transport declares
+/// Returns the promise that checks the declared support of `feature`. If the transport declares
 /// it, the feature works. If not, a request for it fails as [`Unsupported`](crate::Unsupported),
 /// where it can be requested.
 #[must_use]
-pub const fn promise_of(semantic: Semantic) -> &'static str {
-    match semantic {
-        Semantic::ZeroCopy => "a_payload_is_read_where_it_was_written",
-        Semantic::DeathNoticed => "a_killed_receivers_message_comes_again",
-        Semantic::Batches => "a_batch_is_sent_and_received_in_its_order",
-        Semantic::Priorities => "urgent_messages_go_first_and_others_do_not_wait_for_ever",
-        Semantic::Delay => "a_delayed_message_comes_not_before_its_time",
-        Semantic::Expiry => "an_expired_message_is_dropped_and_its_place_is_free",
-        Semantic::Deduplication => "a_key_is_sent_once_while_it_is_remembered",
-        Semantic::DropOldest => "a_full_queue_drops_the_oldest_if_told_to",
-        Semantic::Pause => "a_paused_queue_delivers_nothing_until_it_is_resumed",
-        Semantic::Purge => "a_purge_drops_what_waits_and_nothing_else",
-        Semantic::Drain => "a_queue_is_drained_when_everything_was_settled",
-        Semantic::Holdings => "who_holds_what_can_be_asked",
-        Semantic::Headers => "headers_travel_with_their_message",
-        Semantic::Reasons => "a_reason_is_kept_in_the_dead_letter",
-        Semantic::Snooze => "a_snoozed_message_comes_back_without_losing_an_attempt",
-        Semantic::Snapshot => "a_saved_queue_comes_back_with_everything",
+pub const fn promise_of(feature: Feature) -> &'static str {
+    match feature {
+        Feature::ZeroCopy => "a_payload_is_read_where_it_was_written",
+        Feature::DeathNoticed => "a_killed_receivers_message_comes_again",
+        Feature::Batches => "a_batch_is_sent_and_received_in_its_order",
+        Feature::Priorities => "urgent_messages_go_first_and_others_do_not_wait_for_ever",
+        Feature::Delay => "a_delayed_message_comes_not_before_its_time",
+        Feature::Expiry => "an_expired_message_is_dropped_and_its_place_is_free",
+        Feature::Deduplication => "a_key_is_sent_once_while_it_is_remembered",
+        Feature::DropOldest => "a_full_queue_drops_the_oldest_if_told_to",
+        Feature::Pause => "a_paused_queue_delivers_nothing_until_it_is_resumed",
+        Feature::Purge => "a_purge_drops_what_waits_and_nothing_else",
+        Feature::Drain => "a_queue_is_drained_when_everything_was_settled",
+        Feature::Leases => "who_holds_what_can_be_asked",
+        Feature::Headers => "headers_travel_with_their_message",
+        Feature::Reasons => "a_reason_is_kept_in_the_dead_letter",
+        Feature::Snooze => "a_snoozed_message_comes_back_without_losing_an_attempt",
+        Feature::Snapshot => "a_saved_queue_comes_back_with_everything",
     }
 }
 
@@ -410,8 +410,8 @@ mod tests {
             .collect();
         let tested: Vec<&str> = promises().into_iter().map(|(name, _)| name).collect();
         assert_eq!(promised, tested);
-        for semantic in Semantic::ALL {
-            assert!(promised.contains(&promise_of(semantic)), "{semantic}");
+        for feature in Feature::ALL {
+            assert!(promised.contains(&promise_of(feature)), "{feature}");
         }
     }
 

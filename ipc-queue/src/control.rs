@@ -48,8 +48,8 @@ pub enum ControlCall {
     Drain,
     /// [`Transport::stats`](crate::transport::Transport::stats).
     Stats,
-    /// [`Transport::holdings`](crate::transport::Transport::holdings).
-    Holdings,
+    /// [`Transport::leases`](crate::transport::Transport::leases).
+    Leases,
     /// [`Transport::dead_letters`](crate::transport::Transport::dead_letters).
     DeadLetters,
     /// [`Transport::requeue`](crate::transport::Transport::requeue).
@@ -187,7 +187,7 @@ impl fmt::Display for ControlCall {
             Self::Purge => "purge",
             Self::Drain => "drain",
             Self::Stats => "read statistics",
-            Self::Holdings => "list leases",
+            Self::Leases => "list leases",
             Self::DeadLetters => "list dead letters",
             Self::Requeue => "requeue a dead letter",
             Self::Discard => "discard a dead letter",

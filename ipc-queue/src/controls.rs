@@ -108,8 +108,8 @@ macro_rules! controls {
             ///
             /// # Errors
             /// [`ControlError`]; its cause is `Unsupported` if the transport cannot list leases.
-            pub fn leases(&self) -> Result<Vec<Holding>, ControlError> {
-                self.transport().holdings()
+            pub fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+                self.transport().leases()
             }
 
             /// Makes a dead letter an ordinary message again, in place, so it works on a full queue

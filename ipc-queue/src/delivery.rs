@@ -33,7 +33,7 @@ enum Inner<'a> {
 
 /// Everything known about a delivered message except its payload and its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct Metadata {
     /// The message's kind.
     pub kind: Kind,
     /// The message's id.
@@ -53,12 +53,12 @@ pub struct About {
 /// that message. So a worker that lost its lease and goes on cannot overwrite what its successor
 /// wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Token {
+pub struct FencingToken {
     /// The queue's number: [`Transport::id`](crate::transport::Transport::id).
     pub queue: u64,
     /// The message's id.
     pub message: MessageId,
-    /// The number of its delivery, which grows with each: [`About::delivery`].
+    /// The number of its delivery, which grows with each: [`Metadata::delivery`].
     pub delivery: u64,
 }
 
@@ -186,11 +186,11 @@ impl<'a> ByteDelivery<'a> {
 
     /// Returns everything known about the message except its payload and its headers.
     #[must_use]
-    pub fn about(&self) -> About {
+    pub fn metadata(&self) -> Metadata {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.about(),
-            Inner::Port(delivery, _) => delivery.about(),
+            Inner::Shm(delivery) => delivery.metadata(),
+            Inner::Port(delivery, _) => delivery.metadata(),
         }
     }
 
@@ -200,14 +200,14 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.kind(),
-            Inner::Port(delivery, _) => delivery.about().kind,
+            Inner::Port(delivery, _) => delivery.metadata().kind,
         }
     }
 
     /// Returns the message's id, the same at every delivery.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.about().id
+        self.metadata().id
     }
 
     /// Returns the number of this attempt, counted from 1.
@@ -216,16 +216,16 @@ impl<'a> ByteDelivery<'a> {
         match &self.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(delivery) => delivery.attempt(),
-            Inner::Port(delivery, _) => delivery.about().attempt,
+            Inner::Port(delivery, _) => delivery.metadata().attempt,
         }
     }
 
     /// Returns the fencing token of this delivery.
     #[must_use]
-    pub fn token(&self) -> Token {
+    pub fn token(&self) -> FencingToken {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => Token {
+            Inner::Shm(delivery) => FencingToken {
                 queue: delivery.queue_id(),
                 message: self.id(),
                 delivery: delivery.delivery(),

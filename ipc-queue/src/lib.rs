@@ -48,11 +48,11 @@ pub use address::{Address, ToAddress, without_secrets};
 pub use batch::Batch;
 pub use bridge::{Bridge, BridgeError, Carried, Note, Until};
 pub use bytes::{ByteQueue, ByteReceiver, ByteSender};
-pub use capability::{Capabilities, Semantic, Support, Unsupported};
+pub use capability::{Capabilities, Feature, Support, Unsupported};
 pub use connector::remove;
 pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
-pub use delivery::{About, ByteDelivery, Nack, Token};
+pub use delivery::{ByteDelivery, FencingToken, Metadata, Nack};
 pub use error::{
     BatchAckError, BatchSendError, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
     RecvTimeoutError, SendError, SendFailure, SendTimeoutError, SettleError, SettleFailure,
@@ -69,7 +69,7 @@ pub use queue::Queue;
 pub use readiness::Readiness;
 pub use received::{Delivery, Incoming};
 pub use receiver::Receiver;
-pub use send_options::{Key, SendOptions, WhenFull};
+pub use send_options::{Key, OverflowPolicy, SendOptions};
 pub use sender::{SendValue, Sender};
 #[cfg(target_os = "linux")]
 pub use shm::ShmQueue;

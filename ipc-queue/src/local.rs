@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{MessageId, Name, QueueSettings, SenderId};
 
 use crate::bell::{Bell, Listeners};
-use crate::capability::{Capabilities, Semantic};
+use crate::capability::{Capabilities, Feature};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{
@@ -31,7 +31,7 @@ use crate::port::{PortDelivery, PortLoan, PublishOnce};
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 use crate::transport::{
-    Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
+    LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Settle, Transport, Wait,
 };
 use door::{LocalHeld, Side};
 use table::{Lack, Life, Table, Wake};
@@ -164,18 +164,18 @@ impl Transport for LocalQueue {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::none().natively([
-            Semantic::Priorities,
-            Semantic::Delay,
-            Semantic::Expiry,
-            Semantic::Deduplication,
-            Semantic::DropOldest,
-            Semantic::Pause,
-            Semantic::Purge,
-            Semantic::Drain,
-            Semantic::Holdings,
-            Semantic::Headers,
-            Semantic::Reasons,
-            Semantic::Snooze,
+            Feature::Priorities,
+            Feature::Delay,
+            Feature::Expiry,
+            Feature::Deduplication,
+            Feature::DropOldest,
+            Feature::Pause,
+            Feature::Purge,
+            Feature::Drain,
+            Feature::Leases,
+            Feature::Headers,
+            Feature::Reasons,
+            Feature::Snooze,
         ])
     }
 
@@ -275,8 +275,8 @@ impl Transport for LocalQueue {
         Ok(self.usable(ControlCall::Stats)?.stats())
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        Ok(self.usable(ControlCall::Holdings)?.holdings())
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        Ok(self.usable(ControlCall::Leases)?.leases())
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
@@ -516,7 +516,7 @@ impl ReceivePort for LocalReceiver {
                     ticket: taken.ticket,
                 };
                 let queue = self.shared.id;
-                let delivery = PortDelivery::new(queue, taken.about, taken.payload, right);
+                let delivery = PortDelivery::new(queue, taken.metadata, taken.payload, right);
                 return Ok(delivery.with_headers(taken.headers));
             }
             let until = match time_left(wait, started) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
-use crate::delivery::{About, Nack, Token};
+use crate::delivery::{FencingToken, Metadata, Nack};
 use crate::error::{RecvError, RecvFailure, SettleError};
 use crate::port::PortDelivery;
 use crate::settling::{settling, settling_async};
@@ -99,37 +99,37 @@ macro_rules! described {
         impl<$($generics)*> $delivery {
             /// Everything known about the message, except its payload and its headers.
             #[must_use]
-            pub fn about(&self) -> About {
-                self.held.about()
+            pub fn metadata(&self) -> Metadata {
+                self.held.metadata()
             }
 
             /// The kind of the message.
             #[must_use]
             pub fn kind(&self) -> Kind {
-                self.held.about().kind
+                self.held.metadata().kind
             }
 
             /// The message's id, the same at every delivery.
             #[must_use]
             pub fn id(&self) -> MessageId {
-                self.held.about().id
+                self.held.metadata().id
             }
 
             /// The time of sending, by the sender's clock.
             #[must_use]
             pub fn sent_at(&self) -> Timestamp {
-                self.held.about().sent_at
+                self.held.metadata().sent_at
             }
 
             /// The number of this attempt, counted from 1.
             #[must_use]
             pub fn attempt(&self) -> u8 {
-                self.held.about().attempt
+                self.held.metadata().attempt
             }
 
             /// The fencing token of this delivery.
             #[must_use]
-            pub fn token(&self) -> Token {
+            pub fn token(&self) -> FencingToken {
                 self.held.token()
             }
 

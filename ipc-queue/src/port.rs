@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, MessageId};
 
-use crate::delivery::{About, Nack, Token};
+use crate::delivery::{FencingToken, Metadata, Nack};
 use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailable};
 use crate::together::Together;
 use crate::transport::Settle;
@@ -90,8 +90,8 @@ pub trait PublishOnce: Debug {
 pub struct PortDelivery {
     /// `None` once it is settled.
     right: Option<Box<dyn SettleOnce>>,
-    about: About,
-    token: Token,
+    metadata: Metadata,
+    token: FencingToken,
     headers: Headers,
     /// Empty if the payload is read in place.
     payload: Vec<u8>,
@@ -112,18 +112,18 @@ impl PortDelivery {
     /// settles it. `payload` is empty if `right` has the payload.
     pub fn new(
         queue: u64,
-        about: About,
+        metadata: Metadata,
         payload: Vec<u8>,
         right: impl SettleOnce + 'static,
     ) -> Self {
-        let token = Token {
+        let token = FencingToken {
             queue,
-            message: about.id,
-            delivery: about.delivery,
+            message: metadata.id,
+            delivery: metadata.delivery,
         };
         Self {
             right: Some(Box::new(right)),
-            about,
+            metadata,
             token,
             headers: Headers::new(),
             payload,
@@ -148,13 +148,13 @@ impl PortDelivery {
 
     /// Returns everything known about the message, except its payload and its headers.
     #[must_use]
-    pub fn about(&self) -> About {
-        self.about
+    pub fn metadata(&self) -> Metadata {
+        self.metadata
     }
 
     /// Returns the fencing token of this delivery.
     #[must_use]
-    pub fn token(&self) -> Token {
+    pub fn token(&self) -> FencingToken {
         self.token
     }
 
@@ -174,7 +174,7 @@ impl PortDelivery {
             Some(right) => right.settle(how),
             None => Err(SettleFailure::LeaseLost),
         };
-        settled.map_err(|failure| failure.of(queue_of(right.as_deref()), self.about.id))
+        settled.map_err(|failure| failure.of(queue_of(right.as_deref()), self.metadata.id))
     }
 
     /// Acknowledges the delivery now, or leaves that to `together`.
@@ -185,13 +185,13 @@ impl PortDelivery {
     ) -> Result<(), SettleError> {
         let Some(right) = self.right.take() else {
             let lost = SettleFailure::LeaseLost;
-            return Err(lost.of(String::new(), self.about.id));
+            return Err(lost.of(String::new(), self.metadata.id));
         };
-        let Err(right) = together.add(index, self.about.id, right) else {
+        let Err(right) = together.add(index, self.metadata.id, right) else {
             return Ok(());
         };
         let settled = right.settle(Settle::Ack);
-        settled.map_err(|failure| failure.of(right.queue(), self.about.id))
+        settled.map_err(|failure| failure.of(right.queue(), self.metadata.id))
     }
 
     /// Renews the lease: it ends no earlier than `by` from now.
@@ -203,7 +203,7 @@ impl PortDelivery {
             Some(right) => right.extend(by),
             None => Err(SettleFailure::LeaseLost),
         };
-        extended.map_err(|failure| failure.of(self.queue(), self.about.id))
+        extended.map_err(|failure| failure.of(self.queue(), self.metadata.id))
     }
 
     /// Checks that the payload bytes read so far are those that were sent.
@@ -247,7 +247,7 @@ impl Drop for PortDelivery {
 impl Debug for PortDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PortDelivery")
-            .field("about", &self.about)
+            .field("metadata", &self.metadata)
             .finish_non_exhaustive()
     }
 }

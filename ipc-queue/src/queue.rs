@@ -18,7 +18,7 @@ use crate::options::QueueOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::stats::QueueStats;
-use crate::transport::{Holding, Transport, Wait};
+use crate::transport::{LeaseInfo, Transport, Wait};
 
 /// A queue of `T`s that any process can open by its address.
 ///

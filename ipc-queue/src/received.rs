@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc_proto::{CodecError, Encoding, Headers, Kind, MessageId, Signal, Timestamp};
 use serde::de::DeserializeOwned;
 
-use crate::delivery::{About, ByteDelivery, Nack, Token};
+use crate::delivery::{ByteDelivery, FencingToken, Metadata, Nack};
 use crate::error::{RecvFailure, SettleError};
 use crate::owned::OwnedDelivery;
 use crate::settling::settling;
@@ -74,12 +74,12 @@ impl<'a, T: DeserializeOwned> Delivery<'a, T> {
 /// to read it.
 #[cold]
 fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
-    let about = bytes.about();
+    let metadata = bytes.metadata();
     // If the lease is lost, the message is delivered again anyway.
     let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
     RecvFailure::Decode {
-        id: about.id,
-        attempt: about.attempt,
+        id: metadata.id,
+        attempt: metadata.attempt,
         source,
     }
 }
@@ -117,8 +117,8 @@ impl<'a, T> Delivery<'a, T> {
 
     /// Returns everything known about the message, except its payload and its headers.
     #[must_use]
-    pub fn about(&self) -> About {
-        self.bytes.about()
+    pub fn metadata(&self) -> Metadata {
+        self.bytes.metadata()
     }
 
     /// Returns the kind of the message.
@@ -136,7 +136,7 @@ impl<'a, T> Delivery<'a, T> {
     /// Returns the time of sending, by the sender's clock.
     #[must_use]
     pub fn sent_at(&self) -> Timestamp {
-        self.about().sent_at
+        self.metadata().sent_at
     }
 
     /// Returns the number of this attempt, counted from 1.
@@ -147,7 +147,7 @@ impl<'a, T> Delivery<'a, T> {
 
     /// Returns the fencing token of this delivery.
     #[must_use]
-    pub fn token(&self) -> Token {
+    pub fn token(&self) -> FencingToken {
         self.bytes.token()
     }
 
@@ -184,7 +184,7 @@ impl<T: fmt::Debug> fmt::Debug for Delivery<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("data", &self.data)
-            .field("about", &self.about())
+            .field("metadata", &self.metadata())
             .finish()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc_proto::{HeaderError, Headers, Kind, Priority};
 use serde::{Deserialize, Serialize};
 
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::error::SendFailure;
 use crate::transport::Wait;
 
@@ -40,7 +40,7 @@ pub struct SendOptions {
     /// The message's key: while the queue remembers it, no other message with it is sent.
     pub key: Option<Key>,
     /// The overflow policy: what to do if the queue is full.
-    pub when_full: WhenFull,
+    pub overflow: OverflowPolicy,
     /// Named values that travel with the payload.
     pub headers: Headers,
     /// The time limit of a send that waits for room. Not part of the message.
@@ -50,7 +50,7 @@ pub struct SendOptions {
 
 /// The overflow policy: what to do if the queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum WhenFull {
+pub enum OverflowPolicy {
     /// Wait as the options say, or refuse.
     #[default]
     Wait,
@@ -170,8 +170,8 @@ impl SendOptions {
     }
 
     /// Sets the overflow policy.
-    pub fn when_full(mut self, then: WhenFull) -> Self {
-        self.when_full = then;
+    pub fn overflow(mut self, then: OverflowPolicy) -> Self {
+        self.overflow = then;
         self
     }
 
@@ -180,10 +180,8 @@ impl SendOptions {
     /// # Errors
     /// [`Unsupported`] names the first option that it does not support.
     pub fn check(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
-        let missing = self
-            .semantics()
-            .find(|semantic| !capabilities.has(*semantic));
-        missing.map_or(Ok(()), |semantic| Err(Unsupported::by_transport(semantic)))
+        let missing = self.features().find(|feature| !capabilities.has(*feature));
+        missing.map_or(Ok(()), |feature| Err(Unsupported::by_transport(feature)))
     }
 
     /// Checks that the key, if there is one, distinguishes messages.
@@ -200,22 +198,25 @@ impl SendOptions {
     /// Returns the first feature in use that some transport may lack. `None` if only the kind is
     /// set.
     #[must_use]
-    pub fn first_semantic(&self) -> Option<Semantic> {
-        self.semantics().next()
+    pub fn first_feature(&self) -> Option<Feature> {
+        self.features().next()
     }
 
-    fn semantics(&self) -> impl Iterator<Item = Semantic> {
+    fn features(&self) -> impl Iterator<Item = Feature> {
         let wanted = [
-            (self.priority != Priority::default(), Semantic::Priorities),
-            (!self.delay.is_zero(), Semantic::Delay),
-            (self.expires_in.is_some(), Semantic::Expiry),
-            (self.key.is_some(), Semantic::Deduplication),
-            (self.when_full != WhenFull::default(), Semantic::DropOldest),
-            (!self.headers.is_empty(), Semantic::Headers),
+            (self.priority != Priority::default(), Feature::Priorities),
+            (!self.delay.is_zero(), Feature::Delay),
+            (self.expires_in.is_some(), Feature::Expiry),
+            (self.key.is_some(), Feature::Deduplication),
+            (
+                self.overflow != OverflowPolicy::default(),
+                Feature::DropOldest,
+            ),
+            (!self.headers.is_empty(), Feature::Headers),
         ];
         wanted
             .into_iter()
-            .filter_map(|(wanted, semantic)| wanted.then_some(semantic))
+            .filter_map(|(wanted, feature)| wanted.then_some(feature))
     }
 }
 
@@ -241,16 +242,13 @@ mod tests {
 
     #[test]
     fn what_is_wanted_beyond_the_kind_is_named() {
-        let wanted = |options: SendOptions| options.first_semantic();
+        let wanted = |options: SendOptions| options.first_feature();
         let plain = SendOptions::new();
         assert_eq!(wanted(plain.clone().kind(Kind::Shutdown)), None);
         let low = plain.clone().priority(Priority::Low);
-        assert_eq!(wanted(low), Some(Semantic::Priorities));
-        assert_eq!(
-            wanted(plain.clone().key("1")),
-            Some(Semantic::Deduplication)
-        );
-        let drop_oldest = plain.when_full(WhenFull::DropOldest);
-        assert_eq!(wanted(drop_oldest), Some(Semantic::DropOldest));
+        assert_eq!(wanted(low), Some(Feature::Priorities));
+        assert_eq!(wanted(plain.clone().key("1")), Some(Feature::Deduplication));
+        let drop_oldest = plain.overflow(OverflowPolicy::DropOldest);
+        assert_eq!(wanted(drop_oldest), Some(Feature::DropOldest));
     }
 }

@@ -57,14 +57,14 @@ pub(crate) use receiver::{Freed, ShmDelivery};
 pub(crate) use sender::ShmLoan;
 
 use crate::bell::Listeners;
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure, Unavailable};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
 use crate::transport::{
-    AttachAs, Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
+    AttachAs, LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait,
     payload_differs,
 };
 use contents::Contents;
@@ -79,22 +79,22 @@ use word::{CellKind, Seat};
 
 /// The features of every queue in shared memory.
 const CAPABILITIES: Capabilities = Capabilities::none().natively([
-    Semantic::ZeroCopy,
-    Semantic::DeathNoticed,
-    Semantic::Batches,
-    Semantic::Priorities,
-    Semantic::Delay,
-    Semantic::Expiry,
-    Semantic::Deduplication,
-    Semantic::DropOldest,
-    Semantic::Pause,
-    Semantic::Purge,
-    Semantic::Drain,
-    Semantic::Holdings,
-    Semantic::Headers,
-    Semantic::Reasons,
-    Semantic::Snooze,
-    Semantic::Snapshot,
+    Feature::ZeroCopy,
+    Feature::DeathNoticed,
+    Feature::Batches,
+    Feature::Priorities,
+    Feature::Delay,
+    Feature::Expiry,
+    Feature::Deduplication,
+    Feature::DropOldest,
+    Feature::Pause,
+    Feature::Purge,
+    Feature::Drain,
+    Feature::Leases,
+    Feature::Headers,
+    Feature::Reasons,
+    Feature::Snooze,
+    Feature::Snapshot,
 ]);
 /// The file name of queue segments: `<name>.queue`.
 const KIND: SegmentKind = SegmentKind::new("queue");
@@ -351,9 +351,9 @@ impl Transport for ShmQueue {
         self.shared.answer(ControlCall::Stats, Shared::stats)
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        self.shared.answer(ControlCall::Holdings, |shared| {
-            shared.contents.holdings(shared.attachment.participants())
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        self.shared.answer(ControlCall::Leases, |shared| {
+            shared.contents.leases(shared.attachment.participants())
         })
     }
 
@@ -379,7 +379,7 @@ impl Transport for ShmQueue {
 
     fn forget(&self, key: Key) -> Result<bool, ControlError> {
         let Some(keys) = &self.shared.contents.keys else {
-            let missing = Unsupported::by_settings(Semantic::Deduplication);
+            let missing = Unsupported::by_settings(Feature::Deduplication);
             return Err(ControlFailure::from(missing).of(self.address(), ControlCall::Forget));
         };
         self.shared.answer(ControlCall::Forget, |shared| {

@@ -78,7 +78,7 @@ use thiserror::Error;
 use self::file::{End, Frame, Head, Reader, Writer};
 use self::record::{StoredKey, StoredMessage};
 use crate::address::Address;
-use crate::capability::{Semantic, Unsupported};
+use crate::capability::{Feature, Unsupported};
 use crate::control::ControlError;
 use crate::error::{NoRoom, QueueError, SendPortError, Unavailable};
 use crate::options::QueueOptions;
@@ -221,14 +221,14 @@ pub enum SnapshotError {
     },
     /// The queue was created without a feature that is needed.
     #[error(
-        "queue {queue:?} was created without {semantic}, but {count} messages or keys need it \
-         (nothing was moved; use a queue with {semantic})"
+        "queue {queue:?} was created without {feature}, but {count} messages or keys need it \
+         (nothing was moved; use a queue with {feature})"
     )]
     Lacks {
         /// The queue's address.
         queue: String,
         /// The missing feature.
-        semantic: Semantic,
+        feature: Feature,
         /// The number of messages or keys that need it.
         count: u64,
     },
@@ -516,7 +516,7 @@ impl Place {
         let Address::Shm { namespace, name } = address.parse()? else {
             return Err(SnapshotError::Unsupported {
                 address: crate::address::without_secrets(address).to_string(),
-                source: Unsupported::by_transport(Semantic::Snapshot),
+                source: Unsupported::by_transport(Feature::Snapshot),
             });
         };
         let namespace = Namespace::new(namespace.as_str()).map_err(QueueError::from)?;
@@ -803,16 +803,16 @@ impl<'a> Sink<'a> {
                 Frame::End => {}
             }
         }
-        let lacks = |semantic, count| SnapshotError::Lacks {
+        let lacks = |feature, count| SnapshotError::Lacks {
             queue: self.place.address.clone(),
-            semantic,
+            feature,
             count,
         };
         if lacking.priorities > 0 {
-            return Err(lacks(Semantic::Priorities, lacking.priorities));
+            return Err(lacks(Feature::Priorities, lacking.priorities));
         }
         if keys > 0 && settings.dedup_window.is_none() {
-            return Err(lacks(Semantic::Deduplication, keys));
+            return Err(lacks(Feature::Deduplication, keys));
         }
         let too_small = |setting, has: u64, needed| SnapshotError::TooSmall {
             queue: self.place.address.clone(),

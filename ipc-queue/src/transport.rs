@@ -127,7 +127,7 @@ use ipc_proto::{Backoff, Kind, MessageId, PayloadName, QueueSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::bell::Bell;
-use crate::capability::{Capabilities, Semantic, Unsupported};
+use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError};
@@ -204,7 +204,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// # Errors
     /// [`ControlError`]; `Unsupported` if the transport can't pause.
     fn pause(&self) -> Result<(), ControlError> {
-        Err(self.unsupported(ControlCall::Pause, Semantic::Pause))
+        Err(self.unsupported(ControlCall::Pause, Feature::Pause))
     }
 
     /// Resumes delivery. Wakes all receivers.
@@ -212,7 +212,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// # Errors
     /// As [`pause`](Self::pause).
     fn resume(&self) -> Result<(), ControlError> {
-        Err(self.unsupported(ControlCall::Resume, Semantic::Pause))
+        Err(self.unsupported(ControlCall::Resume, Feature::Pause))
     }
 
     /// Returns whether the queue is paused.
@@ -234,7 +234,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// [`ControlError`]; `Unsupported` if the transport can't purge. An interrupted call may have
     /// dropped some messages.
     fn purge(&self) -> Result<u64, ControlError> {
-        Err(self.unsupported(ControlCall::Purge, Semantic::Purge))
+        Err(self.unsupported(ControlCall::Purge, Feature::Purge))
     }
 
     /// Closes the queue, then waits until every message in it is settled. Dead letters stay.
@@ -243,7 +243,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// [`DrainError::TimedOut`] says how many messages are left.
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
         let _ = wait;
-        Err(self.unsupported(ControlCall::Drain, Semantic::Drain).into())
+        Err(self.unsupported(ControlCall::Drain, Feature::Drain).into())
     }
 
     /// Returns the counters since the queue was created, and its present contents.
@@ -259,8 +259,8 @@ pub trait Transport: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// [`ControlError`]; `Unsupported` if the transport cannot list leases.
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        Err(self.unsupported(ControlCall::Holdings, Semantic::Holdings))
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        Err(self.unsupported(ControlCall::Leases, Feature::Leases))
     }
 
     /// Returns the dead letters, oldest place first.
@@ -293,7 +293,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// without keys.
     fn forget(&self, key: Key) -> Result<bool, ControlError> {
         let _ = key;
-        Err(self.unsupported(ControlCall::Forget, Semantic::Deduplication))
+        Err(self.unsupported(ControlCall::Forget, Feature::Deduplication))
     }
 
     /// Records in a dead letter the signal that ended its last receiver. Only the process that
@@ -308,8 +308,8 @@ pub trait Transport: Any + Debug + Send + Sync {
     }
 
     /// For transports: returns the error of a call that the transport does not support.
-    fn unsupported(&self, call: ControlCall, semantic: Semantic) -> ControlError {
-        ControlFailure::from(Unsupported::by_transport(semantic)).of(self.address(), call)
+    fn unsupported(&self, call: ControlCall, feature: Feature) -> ControlError {
+        ControlFailure::from(Unsupported::by_transport(feature)).of(self.address(), call)
     }
 }
 
@@ -421,7 +421,7 @@ pub trait ReceivePort: Debug + Send {
 
 /// A lease: a message, and the process that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct LeaseInfo {
     /// The holder's name: the program of its process, or its thread.
     pub holder: String,
     /// The holder's process, in that process's PID namespace.
@@ -629,15 +629,12 @@ impl OpenRequest {
     /// [`Unsupported`] names the first feature that the settings need and the transport lacks.
     pub fn check_capabilities(&self, capabilities: Capabilities) -> Result<(), Unsupported> {
         let needed = [
-            (self.settings.priorities, Semantic::Priorities),
-            (
-                self.settings.dedup_window.is_some(),
-                Semantic::Deduplication,
-            ),
+            (self.settings.priorities, Feature::Priorities),
+            (self.settings.dedup_window.is_some(), Feature::Deduplication),
         ];
-        for (is_needed, semantic) in needed {
-            if is_needed && !capabilities.has(semantic) {
-                return Err(Unsupported::by_transport(semantic));
+        for (is_needed, feature) in needed {
+            if is_needed && !capabilities.has(feature) {
+                return Err(Unsupported::by_transport(feature));
             }
         }
         Ok(())

@@ -39,7 +39,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
-use crate::transport::{Holding, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
+use crate::transport::{LeaseInfo, OpenMode, OpenRequest, ReceivePort, SendPort, Transport, Wait};
 use client::{Client, Trouble, not_connected};
 use failures::{ControlFailed, DrainFailed};
 use frame::Received;
@@ -289,17 +289,17 @@ impl Transport for UnixQueue {
         })
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        let mut holdings = Vec::new();
-        self.list(ControlCall::Holdings, &Ask::Holdings, |answer| {
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        let mut leases = Vec::new();
+        self.list(ControlCall::Leases, &Ask::Leases, |answer| {
             match answer.what {
-                Answer::Holdings(some) => holdings.extend(some),
+                Answer::Leases(some) => leases.extend(some),
                 Answer::Last(end) => return Ok(Some(end)),
                 _ => return Err(Trouble::nonsense()),
             }
             Ok(None)
         })?;
-        Ok(holdings)
+        Ok(leases)
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {

@@ -76,9 +76,9 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
     );
     assert!(waiting[1].payload.iter().all(|byte| *byte == 7));
     assert_eq!(inspector.waiting(1).len(), 1);
-    let holdings = inspector.holdings();
+    let leases = inspector.leases();
     assert_eq!(
-        (holdings[0].pid, holdings[0].message),
+        (leases[0].pid, leases[0].message),
         (std::process::id(), held.id())
     );
     assert_eq!(inspector.dead_letters()[0].payload, b"buried");
@@ -90,7 +90,7 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
     let looks_without_a_trace = |_| {
         let before = fs::read(inspector.path()).unwrap();
         let _ = (inspector.stats(), inspector.oldest(), inspector.waiting(10));
-        let _ = (inspector.holdings(), inspector.dead_letters());
+        let _ = (inspector.leases(), inspector.dead_letters());
         let _ = (inspector.participants(), inspector.id());
         fs::read(inspector.path()).unwrap() == before
     };

@@ -9,13 +9,13 @@ use std::time::Duration;
 use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
 use ipc_queue::transport::{
-    Holding, OpenRequest, PortDelivery, PortLoan, ReceivePort, RecvPortError, SendPort,
+    LeaseInfo, OpenRequest, PortDelivery, PortLoan, ReceivePort, RecvPortError, SendPort,
     SendPortError, Settle, SettleOnce, Transport, Wait,
 };
 use ipc_queue::{
-    Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError, LocalQueue,
-    Name, QueueError, QueueSettings, QueueStats, Semantic, SendFailure, SendOptions, SettleFailure,
-    Support, Unsupported,
+    Capabilities, ControlCall, ControlError, DeadLetter, DeadLetterId, DrainError, Feature,
+    LocalQueue, Name, QueueError, QueueSettings, QueueStats, SendFailure, SendOptions,
+    SettleFailure, Support, Unsupported,
 };
 
 /// The false declaration of a transport.
@@ -24,9 +24,9 @@ enum Lie {
     /// No false declaration.
     None,
     /// It declares a feature that it lacks.
-    Boasts(Semantic),
+    Boasts(Feature),
     /// It has a feature that it does not declare.
-    Conceals(Semantic),
+    Conceals(Feature),
     /// It never ends the last lease of a message: the message is neither delivered nor a dead
     /// letter.
     LosesDead,
@@ -34,13 +34,13 @@ enum Lie {
 
 impl Lie {
     /// Returns whether the feature is refused, whatever was declared.
-    fn lacks(self, semantic: Semantic) -> bool {
-        matches!(self, Self::Boasts(lacking) if lacking == semantic)
+    fn lacks(self, feature: Feature) -> bool {
+        matches!(self, Self::Boasts(lacking) if lacking == feature)
     }
 
-    fn refuse(self, semantic: Semantic) -> Result<(), Unsupported> {
-        match self.lacks(semantic) {
-            true => Err(Unsupported::by_transport(semantic)),
+    fn refuse(self, feature: Feature) -> Result<(), Unsupported> {
+        match self.lacks(feature) {
+            true => Err(Unsupported::by_transport(feature)),
             false => Ok(()),
         }
     }
@@ -48,8 +48,8 @@ impl Lie {
 
 impl Subject for Lie {
     fn open(&self, name: &Name, request: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {
-        if let Self::Boasts(semantic) = *self {
-            request.check_capabilities(all_but(semantic))?;
+        if let Self::Boasts(feature) = *self {
+            request.check_capabilities(all_but(feature))?;
         }
         let queue = LocalQueue::open(name, request)?;
         Ok(Arc::new(Liar { queue, lie: *self }))
@@ -60,9 +60,9 @@ impl Subject for Lie {
     }
 }
 
-fn all_but(semantic: Semantic) -> Capabilities {
-    let all = Capabilities::none().natively(Semantic::ALL);
-    all.with(semantic, Support::Unsupported)
+fn all_but(feature: Feature) -> Capabilities {
+    let all = Capabilities::none().natively(Feature::ALL);
+    all.with(feature, Support::Unsupported)
 }
 
 #[derive(Debug)]
@@ -80,8 +80,8 @@ impl Transport for Liar {
         let true_ones = self.queue.capabilities();
         match self.lie {
             Lie::None | Lie::LosesDead => true_ones,
-            Lie::Boasts(semantic) => true_ones.natively([semantic]),
-            Lie::Conceals(semantic) => true_ones.with(semantic, Support::Unsupported),
+            Lie::Boasts(feature) => true_ones.natively([feature]),
+            Lie::Conceals(feature) => true_ones.with(feature, Support::Unsupported),
         }
     }
 
@@ -112,22 +112,22 @@ impl Transport for Liar {
     }
 
     fn pause(&self) -> Result<(), ControlError> {
-        self.refuse(ControlCall::Pause, Semantic::Pause)?;
+        self.refuse(ControlCall::Pause, Feature::Pause)?;
         self.queue.pause()
     }
 
     fn resume(&self) -> Result<(), ControlError> {
-        self.refuse(ControlCall::Resume, Semantic::Pause)?;
+        self.refuse(ControlCall::Resume, Feature::Pause)?;
         self.queue.resume()
     }
 
     fn purge(&self) -> Result<u64, ControlError> {
-        self.refuse(ControlCall::Purge, Semantic::Purge)?;
+        self.refuse(ControlCall::Purge, Feature::Purge)?;
         self.queue.purge()
     }
 
     fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        self.refuse(ControlCall::Drain, Semantic::Drain)?;
+        self.refuse(ControlCall::Drain, Feature::Drain)?;
         self.queue.drain(wait)
     }
 
@@ -135,9 +135,9 @@ impl Transport for Liar {
         self.queue.stats()
     }
 
-    fn holdings(&self) -> Result<Vec<Holding>, ControlError> {
-        self.refuse(ControlCall::Holdings, Semantic::Holdings)?;
-        self.queue.holdings()
+    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
+        self.refuse(ControlCall::Leases, Feature::Leases)?;
+        self.queue.leases()
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
@@ -145,7 +145,7 @@ impl Transport for Liar {
         if matches!(self.lie, Lie::LosesDead) {
             letters.clear();
         }
-        if self.lie.lacks(Semantic::Reasons) {
+        if self.lie.lacks(Feature::Reasons) {
             letters.iter_mut().for_each(|letter| letter.error.clear());
         }
         Ok(letters)
@@ -161,9 +161,9 @@ impl Transport for Liar {
 }
 
 impl Liar {
-    fn refuse(&self, call: ControlCall, semantic: Semantic) -> Result<(), ControlError> {
-        match self.lie.lacks(semantic) {
-            true => Err(self.unsupported(call, semantic)),
+    fn refuse(&self, call: ControlCall, feature: Feature) -> Result<(), ControlError> {
+        match self.lie.lacks(feature) {
+            true => Err(self.unsupported(call, feature)),
             false => Ok(()),
         }
     }
@@ -182,8 +182,8 @@ impl SendPort for LyingSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<PortLoan<'_>, SendPortError> {
-        if let Some(semantic) = options.first_semantic() {
-            self.lie.refuse(semantic).map_err(SendFailure::from)?;
+        if let Some(feature) = options.first_feature() {
+            self.lie.refuse(feature).map_err(SendFailure::from)?;
         }
         self.port.loan_with(len, options, wait)
     }
@@ -202,13 +202,13 @@ struct LyingReceiver {
 impl ReceivePort for LyingReceiver {
     fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         let delivery = self.port.recv(wait)?;
-        if !self.lie.lacks(Semantic::Snooze) {
+        if !self.lie.lacks(Feature::Snooze) {
             return Ok(delivery);
         }
-        let (queue, about) = (delivery.token().queue, delivery.about());
+        let (queue, metadata) = (delivery.token().queue, delivery.metadata());
         let payload = delivery.payload().to_vec();
         let held = Mutex::new(Some(delivery));
-        Ok(PortDelivery::new(queue, about, payload, Sleepless(held)))
+        Ok(PortDelivery::new(queue, metadata, payload, Sleepless(held)))
     }
 
     fn recv_batch(
@@ -217,7 +217,7 @@ impl ReceivePort for LyingReceiver {
         wait: Wait,
         into: &mut Vec<PortDelivery>,
     ) -> Result<(), RecvPortError> {
-        let most = match self.lie.lacks(Semantic::Batches) {
+        let most = match self.lie.lacks(Feature::Batches) {
             true => 1,
             false => most,
         };
@@ -236,7 +236,7 @@ impl SettleOnce for Sleepless {
     fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         let held = self.0.lock().unwrap().take().unwrap();
         if let Settle::Snooze { .. } = how {
-            return Err(Unsupported::by_transport(Semantic::Snooze).into());
+            return Err(Unsupported::by_transport(Feature::Snooze).into());
         }
         held.settle(how).map_err(|error| error.failure)
     }
@@ -252,43 +252,43 @@ impl SettleOnce for Sleepless {
     }
 }
 
-fn holds(lie: Lie, semantic: Semantic) -> bool {
+fn holds(lie: Lie, feature: Feature) -> bool {
     let tests = promises();
-    let of_semantic = |(name, _): &&(&str, Promise)| *name == promise_of(semantic);
+    let of_semantic = |(name, _): &&(&str, Promise)| *name == promise_of(feature);
     let (_, promise) = tests.iter().find(of_semantic).unwrap();
     catch_unwind(AssertUnwindSafe(|| promise(&lie))).is_ok()
 }
 
 /// A transport that has these features without declaring them passes, because no call requests
 /// them.
-const CAN_NOT_BE_ASKED_FOR: [Semantic; 4] = [
-    Semantic::ZeroCopy,
-    Semantic::DeathNoticed,
-    Semantic::Reasons,
+const CAN_NOT_BE_ASKED_FOR: [Feature; 4] = [
+    Feature::ZeroCopy,
+    Feature::DeathNoticed,
+    Feature::Reasons,
     // Requested by the queue's address.
-    Semantic::Snapshot,
+    Feature::Snapshot,
 ];
 
 #[test]
 fn whoever_says_nothing_untrue_passes() {
-    for semantic in Semantic::ALL {
-        assert!(holds(Lie::None, semantic), "{semantic}");
+    for feature in Feature::ALL {
+        assert!(holds(Lie::None, feature), "{feature}");
     }
 }
 
 #[test]
 fn a_capability_that_is_declared_and_not_there_fails() {
-    for semantic in Semantic::ALL {
-        assert!(!holds(Lie::Boasts(semantic), semantic), "{semantic}");
+    for feature in Feature::ALL {
+        assert!(!holds(Lie::Boasts(feature), feature), "{feature}");
     }
 }
 
 #[test]
 fn a_capability_that_is_there_and_not_declared_fails() {
-    for semantic in Semantic::ALL {
-        let passes = holds(Lie::Conceals(semantic), semantic);
-        let expected = CAN_NOT_BE_ASKED_FOR.contains(&semantic);
-        assert_eq!(passes, expected, "{semantic}");
+    for feature in Feature::ALL {
+        let passes = holds(Lie::Conceals(feature), feature);
+        let expected = CAN_NOT_BE_ASKED_FOR.contains(&feature);
+        assert_eq!(passes, expected, "{feature}");
     }
 }
 

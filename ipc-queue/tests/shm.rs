@@ -111,7 +111,7 @@ fn headers_fit_behind_the_largest_payload_also_while_the_pool_is_full() {
     assert_eq!(too_large.unwrap_err().failure(), Some(&expected));
     receiver.try_recv().unwrap().ack().unwrap();
     let held = receiver.try_recv().unwrap().into_owned();
-    assert_eq!((held.about().id, held.payload()), (id, &payload[..]));
+    assert_eq!((held.metadata().id, held.payload()), (id, &payload[..]));
     assert_eq!(held.headers(), &options.headers);
     held.ack().unwrap();
     shm.remove(&Name::new("short").unwrap()).unwrap();

@@ -105,12 +105,12 @@ fn memory() -> Option<Finding> {
 
 /// Creates a queue, sends a message through it, and removes it.
 fn trial() -> Finding {
-    let about = "a queue of our own";
+    let metadata = "a queue of our own";
     match try_out() {
-        Ok(()) => Finding::fine(about, "made, used and removed"),
+        Ok(()) => Finding::fine(metadata, "made, used and removed"),
         Err(error) => {
             let error = exit::in_one_line(&error);
-            Finding::bad(about, format!("{error}; {}", remedy()))
+            Finding::bad(metadata, format!("{error}; {}", remedy()))
         }
     }
 }

@@ -205,15 +205,15 @@ impl Known {
         view.queues.push(self.line(queue, now, &stats));
         self.last = Some((now, stats));
         let mut held = HashMap::new();
-        for holding in self.subject.holdings()?.unwrap_or_default() {
-            let key = (holding.message.to_string(), holding.attempt);
+        for lease in self.subject.leases()?.unwrap_or_default() {
+            let key = (lease.message.to_string(), lease.attempt);
             let since = self.held.get(&key).copied().unwrap_or(now);
             view.held.push(Held {
                 queue: queue.to_owned(),
                 message: key.0.clone(),
-                holder: holding.holder,
-                pid: holding.pid,
-                attempt: holding.attempt,
+                holder: lease.holder,
+                pid: lease.pid,
+                attempt: lease.attempt,
                 seconds: now.duration_since(since).as_secs_f64(),
             });
             held.insert(key, since);

@@ -208,7 +208,7 @@ macro_rules! cases {
 
 cases! {
     a_statistic_is_never_made_up: case(&["stat", "AT", "--json"], BEFORE, "\"ready\":2");
-    leases_are_never_made_up: case(&["stat", "AT", "--json"], BEFORE, "\"holdings\":[]");
+    leases_are_never_made_up: case(&["stat", "AT", "--json"], BEFORE, "\"leases\":[]");
     figures_for_a_scraper_are_never_made_up:
         case(&["stat", "AT", "--prometheus"], BEFORE, "dead_letters{");
     a_picture_is_never_made_up:

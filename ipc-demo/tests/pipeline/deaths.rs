@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use ipc_proto::codec;
-use ipc_queue::transport::{Holding, Settle, Transport, Wait};
+use ipc_queue::transport::{LeaseInfo, Settle, Transport, Wait};
 use ipc_queue::{MessageId, ShmQueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,10 +22,9 @@ fn workers_killed_at_random_cost_no_task() {
         wait_until("progress", || tasks.stats().unwrap().acked >= 3 * kills);
         wait_until("a victim", || {
             let mut workers = running.workers();
-            let holdings = tasks.holdings().unwrap();
-            workers.retain(|worker| {
-                holding_of(*worker, &holdings).is_none_or(|held| held.attempt < 3)
-            });
+            let leases = tasks.leases().unwrap();
+            workers
+                .retain(|worker| holding_of(*worker, &leases).is_none_or(|held| held.attempt < 3));
             fastrand::choice(workers).is_some_and(|worker| kill(worker, Signal::SIGKILL).is_ok())
         });
     }
@@ -60,12 +59,12 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
     let mut deaths: HashMap<MessageId, u8> = HashMap::new();
     wait_until("the end", || {
         // Removed: the run came to its end since the last look.
-        let Ok(holdings) = tasks.holdings() else {
+        let Ok(leases) = tasks.leases() else {
             return true;
         };
-        for holding in holdings {
-            if deaths.insert(holding.message, holding.attempt) != Some(holding.attempt) {
-                let _ = kill(pid_of(&holding), Signal::SIGKILL);
+        for lease in leases {
+            if deaths.insert(lease.message, lease.attempt) != Some(lease.attempt) {
+                let _ = kill(pid_of(&lease), Signal::SIGKILL);
             }
         }
         tasks.is_closed().unwrap_or(true)
@@ -168,12 +167,12 @@ fn a_worker_started_by_hand_for_no_run_says_so() {
 fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
     let mut stopped = None;
     wait_until("a worker at work", || {
-        let Some(worker) = tasks.holdings().unwrap().first().map(pid_of) else {
+        let Some(worker) = tasks.leases().unwrap().first().map(pid_of) else {
             return false;
         };
         kill(worker, Signal::SIGSTOP).unwrap();
         wait_until("a stop", || state_of(worker) == Some('T'));
-        if holding_of(worker, &tasks.holdings().unwrap()).is_some() {
+        if holding_of(worker, &tasks.leases().unwrap()).is_some() {
             stopped = Some(worker);
         } else {
             kill(worker, Signal::SIGCONT).unwrap(); // It was faster.
@@ -202,10 +201,10 @@ fn check_given_up(ended: &Ended, given_up: usize, tasks: usize) {
     assert_eq!(report["distinct"], tasks - given_up, "{ended:?}");
 }
 
-fn holding_of(worker: Pid, holdings: &[Holding]) -> Option<&Holding> {
-    holdings.iter().find(|holding| pid_of(holding) == worker)
+fn holding_of(worker: Pid, leases: &[LeaseInfo]) -> Option<&LeaseInfo> {
+    leases.iter().find(|lease| pid_of(lease) == worker)
 }
 
-fn pid_of(holding: &Holding) -> Pid {
-    Pid::from_raw(holding.pid.cast_signed())
+fn pid_of(lease: &LeaseInfo) -> Pid {
+    Pid::from_raw(lease.pid.cast_signed())
 }

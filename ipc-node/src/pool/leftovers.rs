@@ -136,7 +136,7 @@ fn send_again(letter: &DeadLetter, shared: &Shared) -> bool {
 }
 
 fn as_letter(held: &OwnedByteDelivery) -> DeadLetter {
-    let about = held.about();
+    let about = held.metadata();
     DeadLetter {
         id: DeadLetterId::new(0, 0),
         message: about.id,

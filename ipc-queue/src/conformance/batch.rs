@@ -11,7 +11,7 @@ use super::proxy::Fault;
 use super::settling::undisturbed;
 use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError, SettleError};
 use crate::transport::Wait;
@@ -52,7 +52,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(20));
     assert!(
-        queue.transport().capabilities().has(Semantic::Batches),
+        queue.transport().capabilities().has(Feature::Batches),
         "at least one by one every transport has batches"
     );
     let receiver = queue.receiver();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::proxy::{Fault, Proxy};
 use super::{Subject, Trial, settings};
 use crate::bytes::ByteQueue;
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::{DrainError, SendFailure, Unavailable};
 use crate::stats::QueueStats;
@@ -32,10 +32,10 @@ pub struct Proxied {
 pub fn a_control_call_that_did_not_happen_is_an_error(subject: &dyn Subject) {
     on_a_removed_queue(subject);
     for case in CASES {
-        let supported = case.needs.is_none_or(|semantic| {
+        let supported = case.needs.is_none_or(|feature| {
             let trial = Trial::new(subject);
             let queue = trial.create(&settings(4));
-            queue.transport().capabilities().has(semantic)
+            queue.transport().capabilities().has(feature)
         });
         if supported {
             for fault in Fault::ALL {
@@ -98,7 +98,7 @@ fn on_a_removed_queue(subject: &dyn Subject) {
     removed(ControlCall::IsPaused, queue.is_paused().map(drop));
     removed(ControlCall::Purge, queue.purge().map(drop));
     removed(ControlCall::Stats, queue.stats().map(drop));
-    removed(ControlCall::Holdings, queue.holdings().map(drop));
+    removed(ControlCall::Leases, queue.leases().map(drop));
     removed(ControlCall::DeadLetters, queue.dead_letters().map(drop));
     removed(ControlCall::Requeue, queue.requeue(letter).map(drop));
     removed(ControlCall::Discard, queue.discard(letter).map(drop));
@@ -111,7 +111,7 @@ fn on_a_removed_queue(subject: &dyn Subject) {
 /// A call, its claim, and a check of the claim.
 struct Case {
     call: ControlCall,
-    needs: Option<Semantic>,
+    needs: Option<Feature>,
     /// Prepares the queue, over a working connection.
     prepare: fn(&dyn Transport),
     /// Makes the call. `Ok(false)`: the call's answer is wrong.
@@ -160,28 +160,28 @@ const CASES: &[Case] = &[
     },
     Case {
         call: ControlCall::Pause,
-        needs: Some(Semantic::Pause),
+        needs: Some(Feature::Pause),
         prepare: |_| (),
         act: |proxied, _| proxied.queue.pause().map(|()| true),
         happened: Some(|stats| matches!(stats, Ok(stats) if stats.paused)),
     },
     Case {
         call: ControlCall::Resume,
-        needs: Some(Semantic::Pause),
+        needs: Some(Feature::Pause),
         prepare: |queue| queue.pause().expect("it is ours"),
         act: |proxied, _| proxied.queue.resume().map(|()| true),
         happened: Some(|stats| matches!(stats, Ok(stats) if !stats.paused)),
     },
     Case {
         call: ControlCall::IsPaused,
-        needs: Some(Semantic::Pause),
+        needs: Some(Feature::Pause),
         prepare: |queue| queue.pause().expect("it is ours"),
         act: |proxied, _| proxied.queue.is_paused(),
         happened: None,
     },
     Case {
         call: ControlCall::Purge,
-        needs: Some(Semantic::Purge),
+        needs: Some(Feature::Purge),
         prepare: |_| (),
         act: |proxied, _| proxied.queue.purge().map(|purged| purged == 1),
         happened: Some(|stats| matches!(stats, Ok(stats) if stats.ready == 0)),
@@ -197,10 +197,10 @@ const CASES: &[Case] = &[
         happened: None,
     },
     Case {
-        call: ControlCall::Holdings,
-        needs: Some(Semantic::Holdings),
+        call: ControlCall::Leases,
+        needs: Some(Feature::Leases),
         prepare: |_| (),
-        act: |proxied, _| Ok(proxied.queue.holdings()?.len() == 1),
+        act: |proxied, _| Ok(proxied.queue.leases()?.len() == 1),
         happened: None,
     },
     Case {
@@ -229,7 +229,7 @@ const CASES: &[Case] = &[
     },
     Case {
         call: ControlCall::Drain,
-        needs: Some(Semantic::Drain),
+        needs: Some(Feature::Drain),
         prepare: |_| (),
         // The queue cannot be drained. An interrupted call says nothing about the messages left.
         act: |proxied, _| match proxied.queue.drain(Wait::No) {
@@ -312,10 +312,10 @@ fn fill(queue: &ByteQueue) -> crate::dead_letter::DeadLetter {
 }
 
 /// Asserts that a call was refused because the transport does not support it.
-pub(super) fn expect_unsupported<R: Debug>(outcome: Result<R, ControlError>, semantic: Semantic) {
+pub(super) fn expect_unsupported<R: Debug>(outcome: Result<R, ControlError>, feature: Feature) {
     let error = outcome.expect_err("the transport does not declare it");
     match &error.failure {
-        ControlFailure::Unsupported(unsupported) => assert_eq!(unsupported.semantic, semantic),
+        ControlFailure::Unsupported(unsupported) => assert_eq!(unsupported.feature, feature),
         other => panic!("{other}"),
     }
 }

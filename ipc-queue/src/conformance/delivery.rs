@@ -9,8 +9,8 @@ use super::crowd::{Crowd, Receipt, Sending, Settling};
 use super::walk::{Focus, walk};
 use super::{INLINE, LARGEST, Subject, Trial, content, number_in, rounds, settings, walks};
 use crate::bytes::ByteQueue;
-use crate::capability::Semantic;
-use crate::delivery::{About, ByteDelivery};
+use crate::capability::Feature;
+use crate::delivery::{ByteDelivery, Metadata};
 use crate::error::{QueueError, TryRecvError};
 use crate::send_options::SendOptions;
 use crate::transport::{OpenMode, OpenRequest, Wait};
@@ -183,7 +183,7 @@ pub fn a_payload_is_read_where_it_was_written(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(4));
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    let copies = !queue.transport().capabilities().has(Semantic::ZeroCopy);
+    let copies = !queue.transport().capabilities().has(Feature::ZeroCopy);
     for len in [1, INLINE as usize, LARGEST as usize] {
         let mut loan = sender.try_loan(len).expect("a place and memory");
         loan.copy_from_slice(&content(7, len));
@@ -221,12 +221,12 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
         }
         let firsts = kinds.map(|_| receiver.try_recv().expect("it was sent"));
         // Everything except the parts that differ from one delivery to the next.
-        let same = |delivery: &ByteDelivery<'_>| About {
+        let same = |delivery: &ByteDelivery<'_>| Metadata {
             attempt: 0,
             delivery: 0,
-            ..delivery.about()
+            ..delivery.metadata()
         };
-        let abouts = firsts.each_ref().map(same);
+        let all = firsts.each_ref().map(same);
         for (first, (kind, id)) in firsts.into_iter().zip(kinds.into_iter().zip(ids)) {
             assert_eq!(
                 (first.kind(), first.id(), first.payload()),
@@ -236,8 +236,8 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
         }
         for _ in kinds {
             let again = receiver.try_recv().expect("it was returned");
-            let about = same(&again);
-            assert!(abouts.contains(&about), "{about:?} is not among {abouts:?}");
+            let metadata = same(&again);
+            assert!(all.contains(&metadata), "{metadata:?} is not among {all:?}");
             again.ack().expect("we hold it");
         }
     }

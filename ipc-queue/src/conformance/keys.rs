@@ -7,10 +7,10 @@ use ipc_proto::{MessageId, QueueSettings};
 
 use super::{Subject, Trial, settings};
 use crate::bytes::{ByteQueue, ByteSender};
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::control::ControlFailure;
 use crate::error::SendFailure;
-use crate::send_options::{Key, SendOptions, WhenFull};
+use crate::send_options::{Key, OverflowPolicy, SendOptions};
 use crate::transport::Wait;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -19,11 +19,11 @@ const KEYS: u32 = 64;
 /// Creates a queue with keys, if its transport has them.
 fn with_keys(trial: &Trial<'_>, capacity: u32) -> Option<ByteQueue> {
     let plain = trial.create(&settings(capacity));
-    let has_keys = (plain.transport().capabilities()).has(Semantic::Deduplication);
+    let has_keys = (plain.transport().capabilities()).has(Feature::Deduplication);
     let refused = plain.transport().forget(Key::of("one"));
     let refused = refused.expect_err("a queue without keys has none to forget");
     assert!(
-        matches!(&refused.failure, ControlFailure::Unsupported(what) if what.semantic == Semantic::Deduplication),
+        matches!(&refused.failure, ControlFailure::Unsupported(what) if what.feature == Feature::Deduplication),
         "{refused}"
     );
     drop(plain);
@@ -62,7 +62,7 @@ pub fn a_key_outlives_its_message(subject: &dyn Subject) {
     };
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let transport = queue.transport();
-    let has = |semantic| transport.capabilities().has(semantic);
+    let has = |feature| transport.capabilities().has(feature);
     let keyed = |key: &str| SendOptions::new().key(key);
 
     let acked = send(&sender, &keyed("acked"));
@@ -80,20 +80,23 @@ pub fn a_key_outlives_its_message(subject: &dyn Subject) {
     assert_eq!(transport.discard(letter).ok(), Some(true));
     assert!(is_known(&sender, "buried", buried), "discarded");
 
-    if has(Semantic::Purge) {
+    if has(Feature::Purge) {
         let purged = send(&sender, &keyed("purged"));
         assert_eq!(transport.purge().ok(), Some(1));
         assert!(is_known(&sender, "purged", purged));
     }
-    if has(Semantic::DropOldest) {
+    if has(Feature::DropOldest) {
         let oldest = send(&sender, &keyed("oldest"));
         send(&sender, &SendOptions::new());
         send(&sender, &SendOptions::new());
-        send(&sender, &SendOptions::new().when_full(WhenFull::DropOldest));
+        send(
+            &sender,
+            &SendOptions::new().overflow(OverflowPolicy::DropOldest),
+        );
         while receiver.try_recv().map(|found| found.ack()).is_ok() {}
         assert!(is_known(&sender, "oldest", oldest));
     }
-    if has(Semantic::Expiry) {
+    if has(Feature::Expiry) {
         let brief = keyed("expired").expires_in(Duration::from_millis(1));
         let expired = send(&sender, &brief);
         let sent_at = Instant::now();
@@ -203,7 +206,7 @@ pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(8));
     let address = queue.transport().address();
-    let has = queue.transport().capabilities().has(Semantic::Snapshot);
+    let has = queue.transport().capabilities().has(Feature::Snapshot);
     let folder = std::env::temp_dir().join(format!("{}-{}", trial.name, std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join("saved");
@@ -216,7 +219,7 @@ pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
                 matches!(
                     &refused,
                     Err(SnapshotError::Unsupported { source, .. })
-                        if source.semantic == Semantic::Snapshot
+                        if source.feature == Feature::Snapshot
                 ),
                 "{refused:?}"
             );

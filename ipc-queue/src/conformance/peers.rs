@@ -9,7 +9,7 @@ use ipc_proto::QueueSettings;
 use super::control::expect_unsupported;
 use super::{PATIENCE, Subject, Trial, content, number_in, settings};
 use crate::bytes::ByteQueue;
-use crate::capability::Semantic;
+use crate::capability::Feature;
 
 /// The output of a holder once it has a message.
 const HELD: &str = "holds a message until it is killed";
@@ -64,7 +64,7 @@ pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
         lease: Some(LEASE),
         ..settings(2)
     });
-    if !queue.transport().capabilities().has(Semantic::DeathNoticed) {
+    if !queue.transport().capabilities().has(Feature::DeathNoticed) {
         return; // Not declared: then it is delivered again when its lease ends.
     }
     for number in 0..3 {
@@ -91,22 +91,22 @@ pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
 pub fn who_holds_what_can_be_asked(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let (queue, other) = (trial.create(&settings(4)), trial.open());
-    let holdings = || {
-        let holdings = other.transport().holdings().unwrap();
-        let mut held: Vec<_> = holdings
+    let leases = || {
+        let leases = other.transport().leases().unwrap();
+        let mut held: Vec<_> = leases
             .into_iter()
-            .map(|holding| (holding.message.sequence, holding.attempt, holding.pid))
+            .map(|lease| (lease.message.sequence, lease.attempt, lease.pid))
             .collect();
         held.sort_unstable();
         held
     };
-    if !queue.transport().capabilities().has(Semantic::Holdings) {
-        expect_unsupported(queue.transport().holdings(), Semantic::Holdings);
+    if !queue.transport().capabilities().has(Feature::Leases) {
+        expect_unsupported(queue.transport().leases(), Feature::Leases);
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let ids = [1, 2, 3].map(|number| sender.try_send(&content(number, 10)).expect("a place"));
-    assert_eq!(holdings(), []);
+    assert_eq!(leases(), []);
     receiver
         .try_recv()
         .expect("it was sent")
@@ -122,9 +122,9 @@ pub fn who_holds_what_can_be_asked(subject: &dyn Subject) {
     let third = elsewhere.try_recv().expect("it was returned");
     let us = std::process::id();
     let (of_second, of_third) = ((ids[1].sequence, 1, us), (ids[2].sequence, 2, us));
-    assert_eq!(holdings(), [of_second, of_third]);
+    assert_eq!(leases(), [of_second, of_third]);
     second.ack().expect("we hold it");
-    assert_eq!(holdings(), [of_third]);
+    assert_eq!(leases(), [of_third]);
     drop(third);
-    assert_eq!(holdings(), []);
+    assert_eq!(leases(), []);
 }

@@ -7,7 +7,7 @@ use ipc_proto::{Backoff, QueueSettings};
 
 use super::{Subject, Trial, settings};
 use crate::bytes::ByteQueue;
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::{ByteDelivery, Nack};
 use crate::error::{SendFailure, SettleFailure, TryRecvError};
@@ -82,7 +82,7 @@ pub fn headers_travel_with_their_message(subject: &dyn Subject) {
         .header("traceparent", TRACE)
         .and_then(|options| options.header("bytes", [0, 255, 10]))
         .expect("these are headers");
-    if refuses(&queue, &options, Semantic::Headers) {
+    if refuses(&queue, &options, Feature::Headers) {
         return;
     }
     for len in [0, 10, 5000] {
@@ -124,7 +124,7 @@ pub fn a_reason_is_kept_in_the_dead_letter(subject: &dyn Subject) {
         attempt_limit: 2,
         ..settings(2)
     });
-    if !queue.transport().capabilities().has(Semantic::Reasons) {
+    if !queue.transport().capabilities().has(Feature::Reasons) {
         return; // The reason is accepted but not kept.
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -160,10 +160,10 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
     });
     let receiver = queue.receiver();
     queue.sender().try_send(b"not yet").expect("there is room");
-    if !queue.transport().capabilities().has(Semantic::Snooze) {
+    if !queue.transport().capabilities().has(Feature::Snooze) {
         let delivery = receiver.try_recv().expect("it was sent");
         match delivery.snooze(SHORT).map_err(|error| error.failure) {
-            Err(SettleFailure::Unsupported(what)) => assert_eq!(what.semantic, Semantic::Snooze),
+            Err(SettleFailure::Unsupported(what)) => assert_eq!(what.feature, Feature::Snooze),
             other => panic!("{other:?}"),
         }
         return;
@@ -200,8 +200,8 @@ fn only_letter(queue: &ByteQueue) -> DeadLetter {
 }
 
 /// Returns true if the transport does not declare the feature, after checking that it refuses it.
-fn refuses(queue: &ByteQueue, options: &SendOptions, semantic: Semantic) -> bool {
-    if queue.transport().capabilities().has(semantic) {
+fn refuses(queue: &ByteQueue, options: &SendOptions, feature: Feature) -> bool {
+    if queue.transport().capabilities().has(feature) {
         return false;
     }
     let sent = queue
@@ -209,7 +209,7 @@ fn refuses(queue: &ByteQueue, options: &SendOptions, semantic: Semantic) -> bool
         .send_with(b"", &options.clone().wait(Wait::No));
     let refused = sent.expect_err("the transport does not declare it");
     match refused.failure() {
-        Some(SendFailure::Unsupported(what)) => assert_eq!(what.semantic, semantic),
+        Some(SendFailure::Unsupported(what)) => assert_eq!(what.feature, feature),
         _ => panic!("{refused:?}"),
     }
     true

@@ -64,12 +64,12 @@ pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject)
         let mut sent_at = None;
         for (attempt, receiver) in (1..5).zip(receivers.iter().cycle()) {
             let delivery = receiver.try_recv().expect("it was returned");
-            let about = delivery.about();
+            let metadata = delivery.metadata();
             assert_eq!(
-                (about.id, about.kind, about.attempt),
+                (metadata.id, metadata.kind, metadata.attempt),
                 (id, Kind::Control, attempt)
             );
-            assert_eq!(*sent_at.get_or_insert(about.sent_at), about.sent_at);
+            assert_eq!(*sent_at.get_or_insert(metadata.sent_at), metadata.sent_at);
             assert_eq!(delivery.payload(), content(1, len));
             delivery.nack().expect("we hold it");
         }
@@ -268,7 +268,7 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
         .ack()
         .expect("we hold it");
     let delivery = receiver.try_recv().expect("it was sent");
-    let about = delivery.about();
+    let metadata = delivery.metadata();
     delivery.bury().expect("we hold it");
     let third = receiver.try_recv().expect("it was sent");
     assert_eq!(number_in(third.payload()), 3);
@@ -276,7 +276,10 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     // Every handle sees the letter.
     let letter = the_dead_letter(&trial.open());
-    assert_eq!((letter.message, letter.sent_at), (about.id, about.sent_at));
+    assert_eq!(
+        (letter.message, letter.sent_at),
+        (metadata.id, metadata.sent_at)
+    );
     assert_eq!((letter.attempts, letter.reason), (1, DeadReason::Buried));
     assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 0, 0));
     assert_eq!(number_in(&letter.payload), 2);
@@ -335,7 +338,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             let again = receiver.try_recv().expect("it was requeued");
             assert_eq!((again.kind(), again.attempt()), (Kind::Control, 1));
             assert_eq!(
-                (again.id(), again.about().sent_at),
+                (again.id(), again.metadata().sent_at),
                 (letter.message, letter.sent_at)
             );
             assert_eq!(number_in(again.payload()), 1);

@@ -1,7 +1,7 @@
 //! The table of transports and their features, as Markdown. It is made from their declarations,
 //! which the suite checks.
 
-use crate::capability::{Capabilities, Semantic, Support};
+use crate::capability::{Capabilities, Feature, Support};
 
 /// The features of several transports: a column for each transport, a row for each feature.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,14 +24,14 @@ impl Table {
                 .map(|name| (name.trim_matches('`').to_owned(), Capabilities::none()))
                 .collect(),
         );
-        for (line, semantic) in lines.skip(1).zip(Semantic::ALL) {
+        for (line, feature) in lines.skip(1).zip(Feature::ALL) {
             let cells = cells(line).skip(1);
             for ((_, capabilities), cell) in table.0.iter_mut().zip(cells) {
                 let supports = [Support::Native, Support::Emulated, Support::Unsupported];
                 let support = supports
                     .into_iter()
                     .find(|support| word(*support) == cell)?;
-                *capabilities = capabilities.with(semantic, support);
+                *capabilities = capabilities.with(feature, support);
             }
         }
         Some(table)
@@ -68,12 +68,12 @@ impl Table {
 
     /// Returns the transport and the feature of each cell with "emulated". Each of them needs its
     /// limits stated.
-    pub fn emulated(&self) -> impl Iterator<Item = (&str, Semantic)> {
+    pub fn emulated(&self) -> impl Iterator<Item = (&str, Feature)> {
         self.0.iter().flat_map(|(name, capabilities)| {
-            let semantics = Semantic::ALL.into_iter();
-            let emulated = semantics
-                .filter(move |semantic| capabilities.support(*semantic) == Support::Emulated);
-            emulated.map(move |semantic| (&name[..], semantic))
+            let features = Feature::ALL.into_iter();
+            let emulated =
+                features.filter(move |feature| capabilities.support(*feature) == Support::Emulated);
+            emulated.map(move |feature| (&name[..], feature))
         })
     }
 
@@ -83,11 +83,11 @@ impl Table {
         let columns = self.0.iter();
         let names: String = columns.map(|(name, _)| format!(" `{name}` |")).collect();
         let mut text = format!("{HEAD}{names}\n|---|{}\n", "---|".repeat(self.0.len()));
-        for semantic in Semantic::ALL {
+        for feature in Feature::ALL {
             let row: String = (self.0.iter())
-                .map(|(_, capabilities)| format!(" {} |", word(capabilities.support(semantic))))
+                .map(|(_, capabilities)| format!(" {} |", word(capabilities.support(feature))))
                 .collect();
-            text.push_str(&format!("| {semantic} |{row}\n"));
+            text.push_str(&format!("| {feature} |{row}\n"));
         }
         text
     }
@@ -114,15 +114,15 @@ mod tests {
 
     #[test]
     fn a_table_is_found_again_in_its_text() {
-        let some = Capabilities::none().natively([Semantic::Pause, Semantic::Delay]);
+        let some = Capabilities::none().natively([Feature::Pause, Feature::Delay]);
         let table = Table::new()
             .with("one", some)
-            .with("two", Capabilities::none().natively(Semantic::ALL));
+            .with("two", Capabilities::none().natively(Feature::ALL));
         let text = format!("# Above\n\n{}\nBelow.\n", table.markdown());
         assert_eq!(Table::find(&text), Some(table.clone()));
         assert_eq!(Table::lines_in(&text), Some(&*table.markdown()));
         let emulated: Vec<_> = table.emulated().collect();
-        assert_eq!(emulated, [("one", Semantic::Batches)]);
+        assert_eq!(emulated, [("one", Feature::Batches)]);
         assert_eq!(Table::find("no table"), None);
         assert_eq!(Table::lines_in("no table"), None);
     }
@@ -131,7 +131,7 @@ mod tests {
     fn a_column_is_replaced_where_it_is() {
         let table = Table::new().with("one", Capabilities::none());
         let table = table.with("two", Capabilities::none());
-        let all = Capabilities::none().natively(Semantic::ALL);
+        let all = Capabilities::none().natively(Feature::ALL);
         let table = table.with("one", all);
         assert_eq!(table.column("one"), Some(all));
         assert!(

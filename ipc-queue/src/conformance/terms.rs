@@ -8,12 +8,12 @@ use ipc_proto::{Priority, QueueSettings};
 use super::control::expect_unsupported;
 use super::{Subject, Trial, settings};
 use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
-use crate::capability::Semantic;
+use crate::capability::Feature;
 use crate::error::{
     DrainError, NoRoom, QueueError, RecvTimeoutError, SendFailure, SendTimeoutError, TryRecvError,
     TrySendError,
 };
-use crate::send_options::{SendOptions, WhenFull};
+use crate::send_options::{OverflowPolicy, SendOptions};
 use crate::transport::{OpenRequest, Wait};
 
 /// Returns a short time that is long enough for some operations.
@@ -30,35 +30,35 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// Returns whether the queue's transport has the feature. If not, checks that a send with it is
 /// refused for that reason.
-fn has(queue: &ByteQueue, semantic: Semantic, options: &SendOptions) -> bool {
-    let has = queue.transport().capabilities().has(semantic);
+fn has(queue: &ByteQueue, feature: Feature, options: &SendOptions) -> bool {
+    let has = queue.transport().capabilities().has(feature);
     if !has {
         let refused = queue
             .sender()
             .send_with(b"no", &options.clone().wait(Wait::No));
         assert!(
-            lacks(&refused, semantic),
-            "{semantic} is not declared, but the result was {refused:?}"
+            lacks(&refused, feature),
+            "{feature} is not declared, but the result was {refused:?}"
         );
     }
     has
 }
 
-fn lacks<T>(refused: &Result<T, SendTimeoutError>, semantic: Semantic) -> bool {
+fn lacks<T>(refused: &Result<T, SendTimeoutError>, feature: Feature) -> bool {
     let failure = refused.as_ref().err().and_then(SendTimeoutError::failure);
-    matches!(failure, Some(SendFailure::Unsupported(what)) if what.semantic == semantic)
+    matches!(failure, Some(SendFailure::Unsupported(what)) if what.feature == feature)
 }
 
 /// Checks that a queue is not created with settings that it cannot support.
-fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, semantic: Semantic) {
+fn refuses_to_create(trial: &Trial<'_>, settings: QueueSettings, feature: Feature) {
     let request = OpenRequest {
         settings,
         ..OpenRequest::default()
     };
     let refused = trial.subject.open(&trial.name, &request);
     assert!(
-        matches!(&refused, Err(QueueError::Unsupported(what)) if what.semantic == semantic),
-        "{semantic} is not declared, but the result was {refused:?}"
+        matches!(&refused, Err(QueueError::Unsupported(what)) if what.feature == feature),
+        "{feature} is not declared, but the result was {refused:?}"
     );
 }
 
@@ -80,7 +80,7 @@ pub fn a_delayed_message_comes_not_before_its_time(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let delayed = SendOptions::new().delay(short);
-    if !has(&queue, Semantic::Delay, &delayed) {
+    if !has(&queue, Feature::Delay, &delayed) {
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -110,7 +110,7 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(2));
     let soon = SendOptions::new().expires_in(short);
-    if !has(&queue, Semantic::Expiry, &soon) {
+    if !has(&queue, Feature::Expiry, &soon) {
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -152,12 +152,12 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
         .sender()
         .send_with(b"no", &urgent.clone().wait(Wait::No));
     assert!(
-        lacks(&refused, Semantic::Priorities),
+        lacks(&refused, Feature::Priorities),
         "a queue without priorities has none: {refused:?}"
     );
     trial.remove();
-    if !plain.transport().capabilities().has(Semantic::Priorities) {
-        refuses_to_create(&trial, with(LONG), Semantic::Priorities);
+    if !plain.transport().capabilities().has(Feature::Priorities) {
+        refuses_to_create(&trial, with(LONG), Feature::Priorities);
         return;
     }
     let queue = trial.create(&with(LONG));
@@ -210,7 +210,7 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         .sender()
         .send_with(b"no", &keyed.clone().wait(Wait::No));
     assert!(
-        lacks(&refused, Semantic::Deduplication),
+        lacks(&refused, Feature::Deduplication),
         "a queue without keys has none: {refused:?}"
     );
     trial.remove();
@@ -218,8 +218,8 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         dedup_window: Some(LONG),
         ..settings(8)
     };
-    if !(plain.transport().capabilities()).has(Semantic::Deduplication) {
-        refuses_to_create(&trial, with_keys, Semantic::Deduplication);
+    if !(plain.transport().capabilities()).has(Feature::Deduplication) {
+        refuses_to_create(&trial, with_keys, Feature::Deduplication);
         return;
     }
     let queue = trial.create(&with_keys);
@@ -315,8 +315,8 @@ pub fn a_token_grows_with_each_delivery(subject: &dyn Subject) {
 pub fn a_full_queue_drops_the_oldest_if_told_to(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
-    let dropping = SendOptions::new().when_full(WhenFull::DropOldest);
-    if !has(&queue, Semantic::DropOldest, &dropping) {
+    let dropping = SendOptions::new().overflow(OverflowPolicy::DropOldest);
+    if !has(&queue, Feature::DropOldest, &dropping) {
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -345,9 +345,9 @@ pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let transport = queue.transport();
-    if !transport.capabilities().has(Semantic::Pause) {
-        expect_unsupported(transport.pause(), Semantic::Pause);
-        expect_unsupported(transport.resume(), Semantic::Pause);
+    if !transport.capabilities().has(Feature::Pause) {
+        expect_unsupported(transport.pause(), Feature::Pause);
+        expect_unsupported(transport.resume(), Feature::Pause);
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -391,8 +391,8 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(5));
     let transport = queue.transport();
-    if !transport.capabilities().has(Semantic::Purge) {
-        expect_unsupported(transport.purge(), Semantic::Purge);
+    if !transport.capabilities().has(Feature::Purge) {
+        expect_unsupported(transport.purge(), Feature::Purge);
         return;
     }
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -411,7 +411,7 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
         .nack()
         .expect("we hold it");
     let mut waiting = 2;
-    if transport.capabilities().has(Semantic::Delay) {
+    if transport.capabilities().has(Feature::Delay) {
         send(&sender, b"delayed", &SendOptions::new().delay(LONG));
         waiting += 1;
     }
@@ -434,10 +434,10 @@ pub fn a_queue_is_drained_when_everything_was_settled(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let transport = queue.transport();
-    if !transport.capabilities().has(Semantic::Drain) {
+    if !transport.capabilities().has(Feature::Drain) {
         match transport.drain(Wait::No) {
             Err(DrainError::Control(error)) => {
-                expect_unsupported::<()>(Err(error), Semantic::Drain);
+                expect_unsupported::<()>(Err(error), Feature::Drain);
             }
             other => panic!("{other:?}"),
         }

@@ -10,13 +10,13 @@ use ipc_proto::{Headers, Kind, MessageId, Priority, QueueSettings, Timestamp};
 
 use super::keys::Keys;
 use crate::aging;
-use crate::capability::{Semantic, Unsupported};
+use crate::capability::{Feature, Unsupported};
 use crate::dead_letter::{DeadLetter, DeadLetterId, DeadReason};
-use crate::delivery::About;
+use crate::delivery::Metadata;
 use crate::error::{NoRoom, RecvFailure, RecvPortError, SendFailure, SettleFailure, Unavailable};
-use crate::send_options::{Key, SendOptions, WhenFull};
+use crate::send_options::{Key, OverflowPolicy, SendOptions};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, Settle, nack_delay, shorten_reason};
+use crate::transport::{LeaseInfo, Settle, nack_delay, shorten_reason};
 
 /// A message of a local queue.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) ticket: u64,
-    pub(super) about: About,
+    pub(super) metadata: Metadata,
     pub(super) headers: Headers,
     pub(super) payload: Vec<u8>,
 }
@@ -154,12 +154,12 @@ impl Table {
             Life::Open => {}
         }
         if !self.priorities && options.priority != Priority::default() {
-            return Err(SendFailure::from(Unsupported::by_settings(Semantic::Priorities)).into());
+            return Err(SendFailure::from(Unsupported::by_settings(Feature::Priorities)).into());
         }
         self.check_room(options)?;
         if let Some(key) = options.key {
             let keys = self.keys.as_mut();
-            let missing = || Unsupported::by_settings(Semantic::Deduplication);
+            let missing = || Unsupported::by_settings(Feature::Deduplication);
             let keys = keys.ok_or_else(|| SendFailure::from(missing()))?;
             let taken = keys.take(key, Instant::now());
             let duplicate = matches!(taken, Err(Lack::Failed(SendFailure::Duplicate { .. })));
@@ -176,7 +176,7 @@ impl Table {
         if self.in_use(options.priority) < u64::from(self.settings.capacity) {
             return Ok(());
         }
-        if options.when_full == WhenFull::DropOldest
+        if options.overflow == OverflowPolicy::DropOldest
             && self.ready[options.priority.index()].pop_front().is_some()
         {
             self.counts.overflowed += 1;
@@ -284,7 +284,7 @@ impl Table {
         };
         item.attempt += 1;
         item.deliveries += 1;
-        let about = About {
+        let metadata = Metadata {
             kind: item.kind,
             id: item.id,
             sent_at: item.sent_at,
@@ -308,7 +308,7 @@ impl Table {
         self.leases.insert(ticket, lease);
         let taken = Taken {
             ticket,
-            about,
+            metadata,
             headers,
             payload,
         };
@@ -520,18 +520,18 @@ impl Table {
     /// Forgets a key. Returns whether it was remembered.
     pub(super) fn forget(&mut self, key: Key) -> Result<bool, Unsupported> {
         let keys = self.keys.as_mut();
-        let keys = keys.ok_or(Unsupported::by_settings(Semantic::Deduplication))?;
+        let keys = keys.ok_or(Unsupported::by_settings(Feature::Deduplication))?;
         Ok(keys.forget(key, Instant::now()))
     }
 
-    pub(super) fn holdings(&self) -> Vec<Holding> {
-        let holding = |lease: &Lease| Holding {
+    pub(super) fn leases(&self) -> Vec<LeaseInfo> {
+        let lease = |lease: &Lease| LeaseInfo {
             holder: lease.thread.clone(),
             pid: std::process::id(),
             message: lease.item.id,
             attempt: lease.item.attempt,
         };
-        self.leases.values().map(holding).collect()
+        self.leases.values().map(lease).collect()
     }
 
     pub(super) fn dead_letters(&self) -> Vec<DeadLetter> {

@@ -16,7 +16,7 @@ use super::sender::{LevelSender, ShmLoan, ShmPlace};
 use super::spin::Spin;
 use crate::aging;
 use crate::bell::Bell;
-use crate::capability::{Semantic, Unsupported};
+use crate::capability::{Feature, Unsupported};
 use crate::error::{BatchPortError, RecvPortError, SendFailure, SendPortError};
 use crate::port::{PortDelivery, PortLoan};
 use crate::send_options::SendOptions;
@@ -115,7 +115,7 @@ impl ShmSender {
         checked.map_err(SendFailure::from)?;
         let level = level_of(options.priority);
         if level > self.others.len() {
-            let missing = Unsupported::by_settings(Semantic::Priorities);
+            let missing = Unsupported::by_settings(Feature::Priorities);
             return Err(SendFailure::from(missing).into());
         }
         self.at(level).loan_with(len, options, wait)

@@ -16,7 +16,7 @@ use super::ring::{Limits, Ring};
 use super::tally::{Counters, Sent, Side};
 use super::word::Seat;
 use crate::error::QueueError;
-use crate::transport::Holding;
+use crate::transport::LeaseInfo;
 
 /// The parts of a queue.
 #[derive(Debug)]
@@ -79,10 +79,10 @@ impl Contents {
     }
 
     /// Returns the current leases. `table` is the table of participants.
-    pub(super) fn holdings(&self, table: &Participants) -> Vec<Holding> {
-        let holding = |(seat, message, attempt): (Seat, MessageId, u8)| {
+    pub(super) fn leases(&self, table: &Participants) -> Vec<LeaseInfo> {
+        let lease = |(seat, message, attempt): (Seat, MessageId, u8)| {
             let holder = table.get(seat.slot());
-            Holding {
+            LeaseInfo {
                 holder: holder.name,
                 pid: holder.process.pid,
                 message,
@@ -92,7 +92,7 @@ impl Contents {
         let leased = self.rings().flat_map(Ring::leased);
         leased
             .filter(|(seat, ..)| seat.slot() < table.count())
-            .map(holding)
+            .map(lease)
             .collect()
     }
 

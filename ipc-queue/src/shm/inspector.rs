@@ -18,7 +18,7 @@ use super::{KIND, open_error};
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
 use crate::stats::QueueStats;
-use crate::transport::Holding;
+use crate::transport::LeaseInfo;
 
 /// An inspector of a queue in shared memory.
 ///
@@ -130,8 +130,8 @@ impl Inspector {
 
     /// Returns the current leases.
     #[must_use]
-    pub fn holdings(&self) -> Vec<Holding> {
-        self.contents.holdings(&self.table)
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.contents.leases(&self.table)
     }
 
     /// Returns the dead letters, oldest place first.

@@ -21,7 +21,7 @@ use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-use crate::delivery::About;
+use crate::delivery::Metadata;
 use crate::delivery::Nack;
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::port::PortDelivery;
@@ -607,10 +607,10 @@ impl ShmDelivery<'_> {
 
     /// Read where it lies: the header is nobody's to change while the payload is ours to read.
     #[inline]
-    pub(crate) fn about(&self) -> About {
+    pub(crate) fn metadata(&self) -> Metadata {
         let lease = self.payload.lease();
         let envelope = self.receiver.level.ring.cell(lease.index()).envelope();
-        About {
+        Metadata {
             kind: envelope.kind,
             id: envelope.id,
             sent_at: envelope.sent_at,
@@ -664,8 +664,8 @@ impl ShmDelivery<'_> {
 
     /// The same delivery without a borrow of its receiver.
     pub(crate) fn into_port(self) -> PortDelivery {
-        let (queue, about, headers) = (self.queue_id(), self.about(), self.headers());
-        PortDelivery::new(queue, about, Vec::new(), self.into_owned()).with_headers(headers)
+        let (queue, metadata, headers) = (self.queue_id(), self.metadata(), self.headers());
+        PortDelivery::new(queue, metadata, Vec::new(), self.into_owned()).with_headers(headers)
     }
 
     /// Takes the right to read and to settle along, to any thread.

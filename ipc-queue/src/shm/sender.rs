@@ -22,9 +22,9 @@ use super::payload::{self, Writable};
 use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
-use crate::capability::{Semantic, Unsupported};
+use crate::capability::{Feature, Unsupported};
 use crate::error::{NoRoom, SendFailure, SendPortError, Unavailable};
-use crate::send_options::{Key, SendOptions, WhenFull};
+use crate::send_options::{Key, OverflowPolicy, SendOptions};
 use crate::transport::Wait;
 
 pub(crate) use loans::ShmLoan;
@@ -253,9 +253,7 @@ impl LevelSender {
         wait: Wait,
     ) -> Result<(Writable<'_>, HeldKey), SendPortError> {
         let Some(keys) = &self.shared.contents.keys else {
-            return Err(
-                SendFailure::from(Unsupported::by_settings(Semantic::Deduplication)).into(),
-            );
+            return Err(SendFailure::from(Unsupported::by_settings(Feature::Deduplication)).into());
         };
         let try_lend = || self.try_lend_keyed(keys, len, options, key);
         try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
@@ -274,9 +272,9 @@ impl LevelSender {
             Known::Sent(of) => return Err(self.duplicate(of)),
             Known::InUse => return Err(Lack::Key),
         }
-        let place = match options.when_full {
-            WhenFull::Wait => self.try_lend_for(len, options)?,
-            WhenFull::DropOldest => self.try_lend_dropping(len, options)?,
+        let place = match options.overflow {
+            OverflowPolicy::Wait => self.try_lend_for(len, options)?,
+            OverflowPolicy::DropOldest => self.try_lend_dropping(len, options)?,
         };
         let now = nanos(clock::monotonic());
         let refused = match keys.take(self.shared.seat, key.number(), now) {

@@ -331,13 +331,13 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     assert_eq!(setting(one), "pool_bytes");
     let lacks = |options: QueueOptions| match refused(options) {
         SnapshotError::Lacks {
-            semantic, count: 1, ..
-        } => semantic,
+            feature, count: 1, ..
+        } => feature,
         other => panic!("{other}"),
     };
     assert_eq!(
         lacks(QueueOptions::new().priorities(false)),
-        Semantic::Priorities
+        Feature::Priorities
     );
     // Restores into an existing queue without keys, and into one with other payloads.
     let plain = stage.open("other", QueueOptions::new().priorities(true));
@@ -346,7 +346,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     assert!(matches!(
         error,
         SnapshotError::Lacks {
-            semantic: Semantic::Deduplication,
+            feature: Feature::Deduplication,
             ..
         }
     ));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipc_proto::MessageId;
 use serde::{Deserialize, Serialize};
 
-use crate::capability::{Semantic, Unsupported};
+use crate::capability::{Feature, Unsupported};
 use crate::control::{ControlError, ControlFailure, Outcome};
 use crate::error::{
     DrainError, NoRoom, RecvFailure, RecvPortError, SendFailure, SendPortError, SettleFailure,
@@ -15,7 +15,7 @@ use crate::error::{
 /// An [`Unsupported`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lacking {
-    semantic: Semantic,
+    feature: Feature,
     /// The settings lack the feature, not the transport.
     by_settings: bool,
 }
@@ -103,9 +103,9 @@ pub(super) enum ControlFailed {
 
 impl From<Unsupported> for Lacking {
     fn from(unsupported: Unsupported) -> Self {
-        let by_settings = unsupported == Unsupported::by_settings(unsupported.semantic);
+        let by_settings = unsupported == Unsupported::by_settings(unsupported.feature);
         Self {
-            semantic: unsupported.semantic,
+            feature: unsupported.feature,
             by_settings,
         }
     }
@@ -114,9 +114,9 @@ impl From<Unsupported> for Lacking {
 impl From<Lacking> for Unsupported {
     fn from(lacking: Lacking) -> Self {
         if lacking.by_settings {
-            Self::by_settings(lacking.semantic)
+            Self::by_settings(lacking.feature)
         } else {
-            Self::by_transport(lacking.semantic)
+            Self::by_transport(lacking.feature)
         }
     }
 }

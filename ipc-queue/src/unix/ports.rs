@@ -309,7 +309,7 @@ impl UnixReceiver {
                     link: Arc::clone(link),
                     ticket: delivered.ticket,
                 };
-                PortDelivery::new(client.welcome.id, delivered.about, payload, held)
+                PortDelivery::new(client.welcome.id, delivered.metadata, payload, held)
                     .with_headers(delivered.headers)
             }))
     }

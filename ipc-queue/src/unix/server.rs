@@ -31,7 +31,7 @@ use thiserror::Error;
 use super::failures::ControlFailed;
 use super::frame::{self, Carried, WireError};
 use super::wire::{Greeting, PROTOCOL, Refusal, Welcome};
-use crate::capability::{Semantic, Support};
+use crate::capability::{Feature, Support};
 use crate::control::ControlError;
 use crate::readiness::Ringer;
 use crate::transport::Transport;
@@ -274,10 +274,10 @@ impl UnixServerOptions {
         };
         let capabilities = queue
             .capabilities()
-            .with(Semantic::ZeroCopy, Support::Unsupported)
-            .with(Semantic::Snapshot, Support::Unsupported)
+            .with(Feature::ZeroCopy, Support::Unsupported)
+            .with(Feature::Snapshot, Support::Unsupported)
             // The kernel closes the connections of dead clients.
-            .natively([Semantic::DeathNoticed, Semantic::Batches]);
+            .natively([Feature::DeathNoticed, Feature::Batches]);
         Welcome {
             protocol: PROTOCOL,
             id: queue.id(),

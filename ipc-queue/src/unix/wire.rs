@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::failures::{ControlFailed, DrainFailed, RecvFailed, SendFailed, SettleFailed};
 use crate::capability::Capabilities;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::delivery::About;
+use crate::delivery::Metadata;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
-use crate::transport::{Holding, OwnedSettle, Wait};
+use crate::transport::{LeaseInfo, OwnedSettle, Wait};
 
 /// The protocol version. It changes with every change of the messages below.
 pub(super) const PROTOCOL: u16 = 5;
@@ -141,7 +141,7 @@ pub(super) enum Ask {
     Resume,
     Purge,
     Drain(Patience),
-    Holdings,
+    Leases,
     DeadLetters,
     Requeue(DeadLetterId),
     Discard(DeadLetterId),
@@ -219,7 +219,7 @@ pub(super) enum Answer {
     Flag(Result<bool, ControlFailed>),
     Drained(Result<(), DrainFailed>),
     /// A part of the list; more follow.
-    Holdings(Vec<Holding>),
+    Leases(Vec<LeaseInfo>),
     /// One dead letter, with its payload; more follow.
     Letter(DeadLetter),
     /// The end of a list, or the reason why it is incomplete.
@@ -250,7 +250,7 @@ pub(super) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Delivered {
     pub(super) ticket: u64,
-    pub(super) about: About,
+    pub(super) metadata: Metadata,
     pub(super) headers: Headers,
     pub(super) bytes: u32,
 }

@@ -18,9 +18,9 @@ use ipc_queue::transport::{
     OpenMode, OpenRequest, SendPort, SendPortError, Settle, Transport, Wait,
 };
 use ipc_queue::{
-    ByteQueue, Priority, QueueError, RecvFailure, SendError, SendFailure, SendOptions,
-    SendTimeoutError, SettleError, SettleFailure, ShmQueue, TryRecvError, TrySendError,
-    Unavailable, WhenFull,
+    ByteQueue, OverflowPolicy, Priority, QueueError, RecvFailure, SendError, SendFailure,
+    SendOptions, SendTimeoutError, SettleError, SettleFailure, ShmQueue, TryRecvError,
+    TrySendError, Unavailable,
 };
 use ipc_shm::Namespace;
 
@@ -208,7 +208,7 @@ impl Image {
         let seen = seen.chain(letters.iter().map(|one| one.payload.len()));
         assert!(seen.max().is_none_or(|len| len <= most));
         meanwhile();
-        let _ = (inspector.stats(), inspector.holdings(), inspector.oldest());
+        let _ = (inspector.stats(), inspector.leases(), inspector.oldest());
         let _ = (inspector.participants(), inspector.payload_type());
         let _ = (inspector.is_removed(), inspector.id(), inspector.bytes());
     }
@@ -226,7 +226,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     let (sender, receiver) = (bytes.sender(), bytes.receiver());
     let settings = queue.settings().clone();
     let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
-    let _ = (queue.stats(), queue.holdings());
+    let _ = (queue.stats(), queue.leases());
     let mut received = 0;
     for _ in 0..BOUND {
         meanwhile();
@@ -291,7 +291,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     for priority in Priority::ALL {
         meanwhile();
         let options = SendOptions::new().priority(priority).key([9]);
-        let dropping = options.clone().when_full(WhenFull::DropOldest);
+        let dropping = options.clone().overflow(OverflowPolicy::DropOldest);
         for options in [options, dropping] {
             match sender.loan_with(1, &options.wait(Wait::No)) {
                 Ok(loan) => drop(loan.publish()),
@@ -306,7 +306,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     let _ = queue.purge();
     let _ = queue.close();
     meanwhile();
-    let _ = (queue.stats(), queue.holdings());
+    let _ = (queue.stats(), queue.leases());
     // May time out if a damaged cell looks as if a message were still being written.
     let _ = receiver.recv_timeout(Duration::ZERO);
     Use::Worked {

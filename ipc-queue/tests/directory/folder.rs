@@ -29,7 +29,7 @@ use crate::entry::{Entry, State, after, now};
 #[derive(Debug)]
 pub struct Folder {
     pub path: PathBuf,
-    pub about: About,
+    pub metadata: Metadata,
     /// The kernel distinguishes openings by this file, and the mutex the threads of an opening.
     lock: Mutex<File>,
     gate: File,
@@ -38,7 +38,7 @@ pub struct Folder {
 
 /// The parts that never change.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct About {
+pub struct Metadata {
     pub id: u64,
     pub payload: String,
     pub settings: QueueSettings,
@@ -106,10 +106,10 @@ impl Folder {
     fn find(path: &Path) -> io::Result<Option<Self>> {
         let open = |file| File::options().read(true).write(true).open(path.join(file));
         let read = || -> io::Result<Self> {
-            let about = codec::decode(&fs::read(path.join("settings"))?);
+            let metadata = codec::decode(&fs::read(path.join("settings"))?);
             Ok(Self {
                 path: path.to_owned(),
-                about: about.map_err(io::Error::other)?,
+                metadata: metadata.map_err(io::Error::other)?,
                 lock: Mutex::new(open("lock")?),
                 gate: open("gate")?,
                 counts: open("counts")?,
@@ -123,15 +123,15 @@ impl Folder {
 
     fn checked(self, request: &OpenRequest) -> Result<Self, QueueError> {
         let name = self.path.display().to_string();
-        request.check_payload(&name, &self.about.payload)?;
-        request.check(&name, &self.about.settings)?;
+        request.check_payload(&name, &self.metadata.payload)?;
+        request.check(&name, &self.metadata.settings)?;
         Ok(self)
     }
 
     /// Creates the folder under another name first, so that no process sees half a queue. `false`:
     /// there is one already.
     fn create(path: &Path, request: &OpenRequest) -> io::Result<bool> {
-        let about = About {
+        let metadata = Metadata {
             id: fastrand::u64(1..),
             payload: request.payload.clone(),
             settings: request.settings.clone(),
@@ -140,7 +140,7 @@ impl Folder {
         fs::create_dir_all(&new)?;
         fs::write(
             new.join("settings"),
-            codec::encode(&about).map_err(io::Error::other)?,
+            codec::encode(&metadata).map_err(io::Error::other)?,
         )?;
         File::create(new.join("counts"))?;
         File::create(new.join("lock"))?;
@@ -284,7 +284,7 @@ impl Contents<'_> {
     /// Ends a delivery for the reason `why`. The message is delivered again after `delay`, or is a
     /// dead letter.
     pub fn give_back(&mut self, entry: Entry, delay: Duration, why: DeadReason) -> io::Result<()> {
-        let settings = &self.folder.about.settings;
+        let settings = &self.folder.metadata.settings;
         let is_last = entry.attempt >= settings.attempt_limit
             || (why == DeadReason::Expired && entry.expiries + 1 >= settings.expiry_limit)
             || (why == DeadReason::Crashed && entry.crashes + 1 >= settings.crash_limit);

@@ -13,17 +13,18 @@ use ipc_queue::transport::{
     SendPortError, Settle, SettleOnce, Transport, Wait, nack_delay,
 };
 use ipc_queue::{
-    About, Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId,
-    DeadReason, Headers, MessageId, NoRoom, QueueError, QueueSettings, QueueStats, RecvFailure,
-    Semantic, SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable, Unsupported,
+    Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, DeadReason,
+    Feature, Headers, MessageId, Metadata, NoRoom, QueueError, QueueSettings, QueueStats,
+    RecvFailure, SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable,
+    Unsupported,
 };
 
 use crate::entry::{Entry, State, after, now};
 use crate::folder::{Contents, Folder, Presence, Trouble};
 
 const CAPABILITIES: Capabilities = Capabilities::none()
-    .natively([Semantic::Delay, Semantic::Purge])
-    .with(Semantic::DeathNoticed, Support::Emulated);
+    .natively([Feature::Delay, Feature::Purge])
+    .with(Feature::DeathNoticed, Support::Emulated);
 
 /// A queue in a folder, on a file system with locks.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl DirectoryQueue {
 
 impl Transport for DirectoryQueue {
     fn settings(&self) -> &QueueSettings {
-        &self.0.about.settings
+        &self.0.metadata.settings
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -47,7 +48,7 @@ impl Transport for DirectoryQueue {
     }
 
     fn id(&self) -> u64 {
-        self.0.about.id
+        self.0.metadata.id
     }
 
     fn sender(&self) -> Box<dyn SendPort> {
@@ -263,7 +264,7 @@ impl SendPort for DirectorySender {
         wait: Wait,
     ) -> Result<PortLoan<'_>, SendPortError> {
         options.check(CAPABILITIES).map_err(SendFailure::from)?;
-        let settings = &self.folder.about.settings;
+        let settings = &self.folder.metadata.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
         if len > most {
             return Err(SendFailure::TooLarge { bytes: len, most }.into());
@@ -285,7 +286,7 @@ impl DirectorySender {
             return Err(SendFailure::Closed);
         }
         let is_full = |contents: &Contents<'_>| {
-            contents.entries.len() >= self.folder.about.settings.capacity as usize
+            contents.entries.len() >= self.folder.metadata.settings.capacity as usize
         };
         if is_full(&contents) {
             contents.look_for_dead().map_err(io_not_sent)?;
@@ -318,7 +319,7 @@ impl DirectorySender {
         let dead = |entry: &&Entry| matches!(entry.state, State::Dead(_));
         let dead = contents.entries.iter().filter(dead).count() as u64;
         let _ = contents.count(|counts| counts.refused += 1);
-        let capacity = self.folder.about.settings.capacity;
+        let capacity = self.folder.metadata.settings.capacity;
         SendPortError::NoRoom {
             missing: NoRoom::Places { capacity },
             waited,
@@ -448,7 +449,7 @@ impl DirectoryReceiver {
         let token = fastrand::u64(..);
         contents.change(entry, |entry| {
             entry.state = State::Leased;
-            entry.due = self.folder.about.settings.lease.map_or(0, after);
+            entry.due = self.folder.metadata.settings.lease.map_or(0, after);
             entry.attempt += 1;
             entry.deliveries += 1;
             (entry.token, entry.holder) = (token, presence.id);
@@ -458,7 +459,7 @@ impl DirectoryReceiver {
             counts.bytes_received += payload.len() as u64;
             counts.redelivered += u64::from(entry.attempt > 0);
         })?;
-        let about = About {
+        let metadata = Metadata {
             kind: entry.kind,
             id: entry.id,
             sent_at: entry.sent_at,
@@ -471,8 +472,8 @@ impl DirectoryReceiver {
             _presence: Arc::clone(presence),
         };
         Ok(PortDelivery::new(
-            self.folder.about.id,
-            about,
+            self.folder.metadata.id,
+            metadata,
             payload,
             held,
         ))
@@ -501,12 +502,12 @@ impl SettleOnce for DirectoryHeld {
                 contents.change(entry, |entry| entry.state = State::Dead(DeadReason::Buried))
             }
             Settle::Nack { delay, .. } => {
-                let settings = &self.folder.about.settings;
+                let settings = &self.folder.metadata.settings;
                 let delay = nack_delay(settings, delay, entry.attempt);
                 contents.give_back(entry, delay, DeadReason::Nacked)
             }
             Settle::Snooze { .. } => {
-                return Err(Unsupported::by_transport(Semantic::Snooze).into());
+                return Err(Unsupported::by_transport(Feature::Snooze).into());
             }
         };
         let counted = settled.and_then(|()| {

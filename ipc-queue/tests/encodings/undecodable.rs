@@ -3,8 +3,8 @@
 
 use ipc_queue::transport::Wait;
 use ipc_queue::{
-    Backoff, ByteQueue, DeadReason, Encoding, Queue, QueueOptions, RecvError, RecvFailure,
-    Semantic, TryRecvError,
+    Backoff, ByteQueue, DeadReason, Encoding, Feature, Queue, QueueOptions, RecvError, RecvFailure,
+    TryRecvError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ fn an_undecodable_message_is_buried_at_the_attempt_limit_with_the_decoding_error
         let transport = queue.transport();
         let letter = transport.dead_letters().unwrap().remove(0);
         assert_eq!((letter.reason, letter.attempts), (DeadReason::Nacked, 3));
-        if transport.capabilities().has(Semantic::Reasons) {
+        if transport.capabilities().has(Feature::Reasons) {
             assert!(letter.error.contains("expected value"), "{}", letter.error);
         }
     }

@@ -44,7 +44,7 @@ pub fn be_cut(queue: &ByteQueue, doing: &str) {
     let transport = queue.transport();
     let outcomes = [
         transport.stats().map(drop),
-        transport.holdings().map(drop),
+        transport.leases().map(drop),
         transport.is_closed().map(drop),
         transport.dead_letters().map(drop),
         transport.close(),

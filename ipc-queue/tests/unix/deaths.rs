@@ -136,8 +136,8 @@ fn a_client_killed_with_a_lease_gives_it_back_at_once() {
         assert_eq!(client.hear(), format!("got {number}, attempt 1"));
         assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
         // The holder is the client, not the server.
-        let holdings = queue.transport().holdings().unwrap();
-        assert_eq!((holdings.len(), holdings[0].pid), (1, client.child.id()));
+        let leases = queue.transport().leases().unwrap();
+        assert_eq!((leases.len(), leases[0].pid), (1, client.child.id()));
         let waiting = thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let receiver = queue.receiver();
@@ -156,7 +156,7 @@ fn a_client_killed_with_a_lease_gives_it_back_at_once() {
         assert_eq!(waiting, (number, 2, id));
     }
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
-    assert!(queue.transport().holdings().unwrap().is_empty());
+    assert!(queue.transport().leases().unwrap().is_empty());
     drop(server);
 }
 

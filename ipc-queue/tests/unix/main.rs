@@ -16,7 +16,7 @@ mod over_local {
     #[test]
     fn what_is_served_has_the_capabilities_of_what_is_behind() {
         use ipc_queue::transport::{OpenRequest, Transport};
-        use ipc_queue::{Semantic, Support};
+        use ipc_queue::{Feature, Support};
         let subject = Served::<Local>::new();
         let name = ipc_queue::Name::new("capable").unwrap();
         let served =
@@ -27,13 +27,13 @@ mod over_local {
                 .unwrap()
                 .capabilities(),
         );
-        for semantic in Semantic::ALL {
-            let expected = match semantic {
-                Semantic::ZeroCopy => Support::Unsupported,
-                Semantic::DeathNoticed | Semantic::Batches => Support::Native,
+        for feature in Feature::ALL {
+            let expected = match feature {
+                Feature::ZeroCopy => Support::Unsupported,
+                Feature::DeathNoticed | Feature::Batches => Support::Native,
                 other => behind.support(other),
             };
-            assert_eq!(served.support(semantic), expected, "{semantic}");
+            assert_eq!(served.support(feature), expected, "{feature}");
         }
         assert!(LocalQueue::remove(&name));
     }

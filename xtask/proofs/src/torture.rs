@@ -249,9 +249,9 @@ impl Field {
         let deadline = Instant::now() + BOUND;
         while self
             .queue
-            .holdings()?
+            .leases()?
             .iter()
-            .any(|holding| killed.contains(&holding.pid))
+            .any(|lease| killed.contains(&lease.pid))
         {
             if Instant::now() > deadline {
                 self.hung += 1;

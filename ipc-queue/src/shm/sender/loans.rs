@@ -8,7 +8,7 @@ use ipc_shm::clock;
 use super::{Lack, LevelSender, Terms};
 use crate::error::{SendFailure, SendPortError, Unavailable};
 use crate::port::PublishOnce;
-use crate::send_options::{SendOptions, WhenFull};
+use crate::send_options::{OverflowPolicy, SendOptions};
 use crate::shm::payload::Writable;
 use crate::shm::waiting::Gone;
 use crate::transport::Wait;
@@ -73,16 +73,16 @@ impl LevelSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<ShmLoan<'_>, SendPortError> {
-        let (payload, key) = match (options.key, options.when_full) {
+        let (payload, key) = match (options.key, options.overflow) {
             (Some(key), _) => {
                 let (payload, held) = self.lend_keyed(len, options, key, wait)?;
                 (payload, Some(held))
             }
-            (None, WhenFull::DropOldest) => (self.lend_dropping(len, options, wait)?, None),
-            (None, WhenFull::Wait) if !options.headers.is_empty() => {
+            (None, OverflowPolicy::DropOldest) => (self.lend_dropping(len, options, wait)?, None),
+            (None, OverflowPolicy::Wait) if !options.headers.is_empty() => {
                 (self.lend_with_headers(len, options, wait)?, None)
             }
-            (None, WhenFull::Wait) => (self.lend(len, options.kind, wait)?, None),
+            (None, OverflowPolicy::Wait) => (self.lend(len, options.kind, wait)?, None),
         };
         let terms = Terms {
             delay: options.delay,

@@ -112,7 +112,7 @@ impl<'s> Connection<'s> {
                 Ask::BecomeSender => return super::sending::serve(self, id),
                 Ask::BecomeReceiver => return super::receiving::serve(self, id),
                 Ask::BecomeBell(side) => return super::ringing::serve(self, id, side),
-                Ask::Holdings => self.answer_holdings(id)?,
+                Ask::Leases => self.answer_holdings(id)?,
                 Ask::DeadLetters => self.answer_letters(id)?,
                 Ask::Drain(patience) => self.drain(id, patience)?,
                 other => {
@@ -147,11 +147,11 @@ impl<'s> Connection<'s> {
     }
 
     fn answer_holdings(&mut self, id: u32) -> Result<(), WireError> {
-        let end = match self.shared.queue.holdings() {
-            Ok(mut holdings) => {
-                self.shared.holders.name(&mut holdings);
-                for some in holdings.chunks(HOLDINGS_IN_FRAME) {
-                    let some = Answer::Holdings(some.to_vec());
+        let end = match self.shared.queue.leases() {
+            Ok(mut leases) => {
+                self.shared.holders.name(&mut leases);
+                for some in leases.chunks(HOLDINGS_IN_FRAME) {
+                    let some = Answer::Leases(some.to_vec());
                     self.answer(id, &some, &Carried::None)?;
                 }
                 Ok(())

@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use ipc_proto::MessageId;
 
-use crate::transport::Holding;
+use crate::transport::LeaseInfo;
 
 /// The messages that clients hold.
 #[derive(Debug, Default)]
@@ -68,13 +68,13 @@ impl Holders {
     }
 
     /// Replaces this server by its clients in the queue's list of leases.
-    pub(super) fn name(&self, holdings: &mut [Holding]) {
+    pub(super) fn name(&self, leases: &mut [LeaseInfo]) {
         let holders = self.by_message();
         let ours = process::id();
-        for holding in holdings.iter_mut().filter(|holding| holding.pid == ours) {
-            if let Some(holder) = holders.get(&holding.message) {
-                holding.pid = holder.pid;
-                holding.holder = holder.program.to_string();
+        for lease in leases.iter_mut().filter(|lease| lease.pid == ours) {
+            if let Some(holder) = holders.get(&lease.message) {
+                lease.pid = holder.pid;
+                lease.holder = holder.program.to_string();
             }
         }
     }

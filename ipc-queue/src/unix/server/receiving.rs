@@ -212,15 +212,13 @@ impl<'p> Receiving<'p, '_, '_> {
             .map(|held| (held.id(), held.attempt()))
             .collect();
         let not_answered = |error: ControlError| Unavailable::transport(error.to_string());
-        let holdings = match shared.queue.holdings() {
-            Ok(holdings) => holdings,
+        let leases = match shared.queue.leases() {
+            Ok(leases) => leases,
             // A queue that cannot list leases distinguishes its receivers itself.
             Err(error) if error.is_unsupported() => Vec::new(),
             Err(error) => return Err(not_answered(error).into()),
         };
-        let mut held = holdings
-            .iter()
-            .map(|holding| (holding.message, holding.attempt));
+        let mut held = leases.iter().map(|lease| (lease.message, lease.attempt));
         if held.any(|held| !ours.contains(&held)) {
             return Ok(true);
         }
@@ -279,15 +277,15 @@ impl<'p> Receiving<'p, '_, '_> {
         let mut tickets = Vec::with_capacity(batch.len());
         for delivery in batch {
             self.last_ticket += 1;
-            let about = delivery.about();
+            let metadata = delivery.metadata();
             list.push(Delivered {
                 ticket: self.last_ticket,
-                about,
+                metadata,
                 headers: delivery.headers(),
                 bytes: delivery.payload().len() as u32,
             });
             let (shared, holder) = (self.connection.shared, &self.connection.holder);
-            shared.holders.took(about.id, holder);
+            shared.holders.took(metadata.id, holder);
             self.held.insert(self.last_ticket, delivery);
             tickets.push(self.last_ticket);
         }

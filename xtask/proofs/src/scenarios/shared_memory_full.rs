@@ -34,14 +34,14 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     fs::create_dir(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
     isolation::mount_small(&folder, SIZE)?;
-    let figures = when_full(stage, &folder)?;
+    let figures = overflow(stage, &folder)?;
     stage.check_queues()?;
     isolation::unmount(&folder)?;
     fs::remove_dir(&folder)?;
     Outcome::kept(figures)
 }
 
-fn when_full(stage: &Stage, folder: &Path) -> Result<serde_json::Value> {
+fn overflow(stage: &Stage, folder: &Path) -> Result<serde_json::Value> {
     let queue = stage::create(&QueueSettings {
         capacity: 64,
         max_message_bytes: u32::try_from(LARGEST)?,

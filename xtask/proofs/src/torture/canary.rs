@@ -66,7 +66,7 @@ pub fn hold(namespace: &Namespace) -> Result<()> {
     let queue = open(namespace, OpenMode::Open)?;
     let receiver = queue.receiver();
     let _delivery = receiver.recv(Wait::Forever).context("nothing to hold")?;
-    holding()
+    lease()
 }
 
 /// The same with every place.
@@ -77,10 +77,10 @@ pub fn hold_room(namespace: &Namespace) -> Result<()> {
         .map(|_| sender.loan(8, Kind::Data, Wait::No))
         .collect::<Result<Vec<_>, _>>()
         .context("no places to hold")?;
-    holding()
+    lease()
 }
 
-fn holding() -> ! {
+fn lease() -> ! {
     println!("holding");
     loop {
         thread::park();

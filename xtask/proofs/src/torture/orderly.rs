@@ -49,7 +49,7 @@ impl Orderly {
                     match receiver.recv(Wait::Forever) {
                         Ok(delivery) => {
                             came.corrupt += u64::from(!payload::is_whole(delivery.payload()));
-                            came.note(delivery.about().id);
+                            came.note(delivery.metadata().id);
                             delivery.settle(Settle::Ack)?;
                         }
                         Err(RecvPortError::Failed(RecvFailure::Closed)) => return Ok(came),

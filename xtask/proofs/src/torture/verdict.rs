@@ -193,7 +193,7 @@ fn drain(queue: &ShmQueue, mut dead: HashSet<MessageId>) -> Result<Left> {
     loop {
         match receiver.recv(Wait::at_most(super::BOUND)) {
             Ok(delivery) => {
-                ready.insert(delivery.about().id);
+                ready.insert(delivery.metadata().id);
                 delivery.settle(Settle::Ack)?;
             }
             Err(RecvPortError::Failed(RecvFailure::Closed)) => break,

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use ipc_proto::Priority;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteDelivery, ByteQueue, DeadReason, SendOptions, WhenFull};
+use ipc_queue::{ByteDelivery, ByteQueue, DeadReason, OverflowPolicy, SendOptions};
 
 use crate::sweep::actor::{CAPACITY, Play};
 use crate::sweep::dying::Dying;
@@ -175,7 +175,7 @@ fn drop_oldest_low(play: &Play) -> Result<()> {
         and(Some(Message::comes(NEW, 1))),
     ];
     let (sender, payload) = (queue.sender(), Message::payload(NEW));
-    let dropping = low.when_full(WhenFull::DropOldest);
+    let dropping = low.overflow(OverflowPolicy::DropOldest);
     play.step_in_parts(parts, || {
         sender.send_with(&payload, &dropping.clone().wait(Wait::No))
     })

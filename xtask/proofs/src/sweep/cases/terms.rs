@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ipc_queue::transport::Wait;
-use ipc_queue::{SendOptions, WhenFull};
+use ipc_queue::{OverflowPolicy, SendOptions};
 
 use crate::sweep::actor::Play;
 use crate::sweep::operation::State;
@@ -183,7 +183,7 @@ fn drop_oldest_with(
     options: SendOptions,
 ) -> Result<()> {
     let set = scenery.set(play)?;
-    let dropping = options.when_full(WhenFull::DropOldest);
+    let dropping = options.overflow(OverflowPolicy::DropOldest);
     let (sender, payload) = (set.queue.sender(), Message::payload(number));
     let others = set.content.iter().copied();
     let others: Vec<_> = others
