@@ -40,6 +40,10 @@ pub(crate) struct Entry {
     /// Its streams exist. Before that, each process that opens the queue makes the missing ones.
     #[serde(default = "yes")]
     pub(crate) made: bool,
+    /// Some process has waited for messages, or for room, without a request to the server: from then
+    /// on, others report these. Indexed by [`Side`](crate::shared::Side).
+    #[serde(default)]
+    pub(crate) heard: [bool; 2],
     /// The queue is removed, and its streams are being deleted. If the remover was interrupted, the
     /// next process that finds this entry deletes them.
     #[serde(default)]
@@ -69,6 +73,7 @@ impl Entry {
             closed: false,
             paused: false,
             made: false,
+            heard: [false; 2],
             removed: false,
         }
     }
@@ -217,6 +222,31 @@ impl Directory {
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
+    }
+
+    /// Notes that some process receives reports about this side. Returns the entry with its revision;
+    /// `None`: the queue is gone, or it could not be noted now.
+    pub(crate) async fn note_heard(
+        &self,
+        name: &str,
+        id: u64,
+        side: usize,
+    ) -> Option<(Entry, u64)> {
+        const TRIES: u32 = 3;
+        for _ in 0..TRIES {
+            let found = self.look_up(name).await.ok()?;
+            let (mut entry, revision) = found.filter(|(entry, _)| entry.id == id)?;
+            if entry.heard[side] {
+                return Some((entry, revision));
+            }
+            entry.heard[side] = true;
+            // Refused if another process changed the entry.
+            let updated = self.store.update(key(name), entry.bytes(), revision);
+            if let Ok(revision) = updated.await {
+                return Some((entry, revision));
+            }
+        }
+        None
     }
 
     /// Marks the queue as removed, or finds it marked, and returns its entry. `None`: there is no

@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType,
 };
@@ -236,6 +237,11 @@ impl Lane {
         }
     }
 
+    /// The number of places that are known to have been free.
+    pub(crate) fn known_vacancies(&self) -> usize {
+        self.vacancies.as_ref().map_or(0, Vacancies::known)
+    }
+
     /// Notes that another process freed the place of this key.
     pub(crate) fn freed(&self, key: &str) {
         if let (Some(vacancies), Some(place)) = (&self.vacancies, place_number(key)) {
@@ -391,6 +397,39 @@ impl Lane {
         content: Content,
         until: Instant,
     ) -> Result<(), Trouble> {
+        let (subject, headers) = self.work_message(key, place, record, &content);
+        let stored = self
+            .ask::<Stored>(&subject, Some(&headers), content.payload, until)
+            .await;
+        stored
+            .map(drop)
+            .map_err(|(refusal, _)| self.trouble(&refusal))
+    }
+
+    /// Hands a message to the connection, which publishes what it is handed in that order. The
+    /// result is the server's answer to come; `None`: the connection did not take the message.
+    pub(crate) async fn begin_publish(
+        &self,
+        key: &str,
+        place: u64,
+        record: &Record,
+        content: Content,
+    ) -> Option<PublishAckFuture> {
+        let (subject, headers) = self.work_message(key, place, record, &content);
+        let message = PublishMessage::build().headers(headers);
+        let message = message.payload(content.payload);
+        let jetstream = &self.connection.jetstream;
+        jetstream.send_publish(subject, message).await.ok()
+    }
+
+    /// The subject and the headers of a message in the work queue.
+    fn work_message(
+        &self,
+        key: &str,
+        place: u64,
+        record: &Record,
+        content: &Content,
+    ) -> (String, HeaderMap) {
         let mut headers = HeaderMap::new();
         // A repeated publish is not stored twice.
         let id = match record.work {
@@ -401,13 +440,7 @@ impl Lane {
         record.write(&mut headers);
         write_place(&mut headers, place);
         content.write(&mut headers);
-        let subject = format!("{}.{key}", self.work);
-        let stored = self
-            .ask::<Stored>(&subject, Some(&headers), content.payload, until)
-            .await;
-        stored
-            .map(drop)
-            .map_err(|(refusal, _)| self.trouble(&refusal))
+        (format!("{}.{key}", self.work), headers)
     }
 
     /// Returns whether a message is in the work queue under this number ([`Record::work`]).

@@ -82,7 +82,12 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 impl NatsQueue {
     /// The features of every queue over NATS.
     pub const CAPABILITIES: Capabilities = Capabilities::none()
-        .natively([Feature::Leases, Feature::Headers, Feature::Reasons])
+        .natively([
+            Feature::Batches,
+            Feature::Leases,
+            Feature::Headers,
+            Feature::Reasons,
+        ])
         .with(Feature::Delay, Support::Emulated)
         .with(Feature::Expiry, Support::Emulated)
         .with(Feature::Deduplication, Support::Emulated)

@@ -9,7 +9,7 @@ use futures_util::stream;
 use ipc_queue::bell::Bell;
 use ipc_queue::transport::{PortDelivery, ReceivePort, RecvPortError, Wait, shorten_reason};
 use ipc_queue::{DeadReason, Headers, Metadata, RecvFailure, Unavailable};
-use tokio::sync::Mutex;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::content::Content;
 use crate::door;
@@ -17,6 +17,7 @@ use crate::lane::{Delivered, Lane, Place, Trouble};
 use crate::pull::{Answer, Puller};
 use crate::record::{self, Holder, Record, State};
 use crate::runtime::{block_on, spawn};
+use crate::sender::IN_FLIGHT;
 use crate::settle::NatsHeld;
 use crate::shared::{Held, Life, Shared, Side, time_left};
 
@@ -49,8 +50,6 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// nothing.
 const HANDED_OUT_WITHIN: Duration = Duration::from_millis(500);
 const SHORTLY: Duration = Duration::from_millis(5);
-/// The number of messages of a batch that are leased at the same time.
-const IN_FLIGHT: usize = 32;
 
 impl NatsReceiver {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
@@ -66,14 +65,20 @@ impl NatsReceiver {
         self.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn receive(&self, wait: Wait) -> Result<Taken, RecvPortError> {
-        let shared = &self.shared;
+    async fn puller(&self) -> Result<MappedMutexGuard<'_, Puller>, RecvPortError> {
         let mut puller = self.puller.lock().await;
         if puller.is_none() {
-            let made = Puller::new(&shared.connection.client).await;
-            *puller = Some(made.map_err(|trouble| shared.recv_error(trouble))?);
+            let made = Puller::new(&self.shared.connection.client).await;
+            *puller = Some(made.map_err(|trouble| self.shared.recv_error(trouble))?);
         }
-        let puller = puller.as_mut().expect("it was just made");
+        Ok(MutexGuard::map(puller, |puller| {
+            puller.as_mut().expect("it was just made")
+        }))
+    }
+
+    async fn receive(&self, wait: Wait) -> Result<Taken, RecvPortError> {
+        let shared = &self.shared;
+        let puller = &mut *self.puller().await?;
         let started = Instant::now();
         loop {
             if shared.life() == Life::Removed {
@@ -130,7 +135,7 @@ impl NatsReceiver {
 
     /// At most `most` available messages, in their order. One request for all, then each is leased,
     /// several at a time. With several priority streams none.
-    async fn receive_more(&self, most: usize) -> Result<Vec<Taken>, RecvPortError> {
+    async fn receive_some(&self, most: usize) -> Result<Vec<Taken>, RecvPortError> {
         let shared = &self.shared;
         let [lane] = &shared.lanes[..] else {
             return Ok(Vec::new());
@@ -138,10 +143,7 @@ impl NatsReceiver {
         if most == 0 || shared.is_paused() {
             return Ok(Vec::new());
         }
-        let mut puller = self.puller.lock().await;
-        let Some(puller) = puller.as_mut() else {
-            return Ok(Vec::new());
-        };
+        let mut puller = self.puller().await?;
         let came = puller.ask_many(lane, most).await;
         let came = came.map_err(|trouble| shared.recv_error(trouble))?;
         let takes = came.into_iter().map(|message| self.take(message));
@@ -162,6 +164,13 @@ impl NatsReceiver {
             *self.later() = later;
         }
         Ok(batch)
+    }
+
+    /// Appends the messages that are available now. The next call reports which are damaged. Any other
+    /// error will occur again.
+    fn recv_some(&self, most: usize, into: &mut Vec<PortDelivery>) {
+        let some = block_on(self.receive_some(most)).unwrap_or_default();
+        into.extend(some.into_iter().map(|taken| self.delivery(taken)));
     }
 
     fn delivery(&self, taken: Taken) -> PortDelivery {
@@ -494,14 +503,20 @@ impl ReceivePort for NatsReceiver {
         if most == 0 {
             return Ok(());
         }
+        if self.shared.connection.is_forked() {
+            return Err(Unavailable::Forked.into());
+        }
+        if let Some(error) = self.later().take() {
+            return Err(error);
+        }
         let before = into.len();
-        into.push(self.recv(wait)?);
-        // The first message is received. The next call reports which others are damaged. Any other
-        // error will occur again.
-        let more = block_on(self.receive_more(most - 1)).unwrap_or_default();
-        into.extend(more.into_iter().map(|taken| self.delivery(taken)));
-        // Messages that the consumer did not know of yet.
-        while into.len() - before < most && self.later().is_none() {
+        self.recv_some(most, into);
+        if into.len() == before {
+            into.push(self.recv(wait)?);
+            self.recv_some(most - 1, into);
+        }
+        // Messages that the consumer did not know of yet. A caller that waits gets them next time.
+        while wait == Wait::No && into.len() - before < most && self.later().is_none() {
             match self.recv(Wait::No) {
                 Ok(delivery) => into.push(delivery),
                 Err(RecvPortError::Failed(failure)) if failure.is_of_one_message() => {

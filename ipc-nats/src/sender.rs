@@ -1,6 +1,8 @@
 //! Sending: takes a place, which the server refuses when the queue is full, then publishes the
 //! payload to the work queue.
 
+mod batch;
+
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
 use ipc_queue::bell::Bell;
-use ipc_queue::transport::{PortLoan, PublishOnce, SendPort, SendPortError, Wait};
+use ipc_queue::transport::{BatchPortError, PortLoan, PublishOnce, SendPort, SendPortError, Wait};
 use ipc_queue::{Feature, NoRoom, SendFailure, SendOptions, Unavailable, Unsupported};
 
 use crate::content::Content;
@@ -35,6 +37,8 @@ struct NatsPlace<'a> {
     ticket: u64,
 }
 
+/// The number of requests of a batch that are in flight at the same time.
+pub(crate) const IN_FLIGHT: usize = 32;
 /// The interval at which a sender looks for room by itself.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 /// The number of places that a sender tries before it reads which are free.
@@ -141,6 +145,10 @@ impl SendPort for NatsSender {
             self.use_up_id();
         }
         sent
+    }
+
+    fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
+        batch::send(self, payloads, kind, wait)
     }
 
     fn bell(&self) -> Bell {
@@ -441,6 +449,15 @@ impl Shared {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+        });
+    }
+
+    /// Deletes a message that has lost its place from the work queue, which may have it.
+    fn forget_work(self: &Arc<Self>, lane: usize, key: String) {
+        let shared = Arc::clone(self);
+        spawn(async move {
+            shared.lanes[lane].drop_work(&key).await;
+            shared.tell_of_room(lane, &key).await;
         });
     }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_queue::transport::{Settle, SettleOnce, nack_delay, shorten_reason};
+use futures_util::{StreamExt, stream};
+use ipc_queue::transport::{AckTogether, Settle, SettleOnce, nack_delay, shorten_reason};
 use ipc_queue::{DeadReason, SettleFailure, Unavailable};
 
 use crate::content::Content;
 use crate::lane::Trouble;
 use crate::record::{self, Record, State};
 use crate::runtime::block_on;
+use crate::sender::IN_FLIGHT;
 use crate::shared::{Held, Life, Shared, Side};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,36 @@ impl Shared {
     }
 
     async fn acknowledge(&self, held: &Held, until: Instant) -> Result<(), Trouble> {
+        self.free_place(held, until).await?;
+        self.tell_of_room(held.lane, &held.key).await;
+        Ok(())
+    }
+
+    /// Acknowledges several deliveries with their requests in flight. Reports the free places
+    /// together.
+    async fn acknowledge_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
+        let freed = tickets.iter().map(async |ticket| {
+            // Not before its turn: until then its lease is kept.
+            let held = self.held().remove(ticket);
+            let held = held.ok_or(SettleFailure::LeaseLost)?;
+            if self.life() == Life::Removed {
+                return Err(self.settle_error(Trouble::Gone));
+            }
+            let freed = self.free_place(&held, self.connection.soon()).await;
+            freed.map_err(|trouble| self.settle_error(trouble))?;
+            Ok((held.lane, held.key))
+        });
+        let ended: Vec<_> = stream::iter(freed).buffered(IN_FLIGHT).collect().await;
+        for index in 0..self.lanes.len() {
+            let freed = ended.iter().flatten().filter(|(lane, _)| *lane == index);
+            let keys: Vec<&str> = freed.map(|(_, key)| key.as_str()).collect();
+            self.tell_of_places(index, &keys).await;
+        }
+        ended.into_iter().map(|ended| ended.map(drop)).collect()
+    }
+
+    /// Deletes the record of a delivery that is done, and what belongs to it.
+    async fn free_place(&self, held: &Held, until: Instant) -> Result<(), Trouble> {
         let lane = &self.lanes[held.lane];
         self.settle_key(held.lane, &held.record, until).await?;
         if !lane.erase(&held.key, held.seq, until).await? {
@@ -120,7 +152,6 @@ impl Shared {
         }
         self.finish(held, ACK).await;
         self.drop_object(held.lane, &held.key, &held.record).await;
-        self.tell_of_room(held.lane, &held.key).await;
         Ok(())
     }
 
@@ -239,7 +270,30 @@ impl SettleOnce for NatsHeld {
         self.shared.extend(self.ticket, by)
     }
 
+    fn together(&self) -> Option<(Arc<dyn AckTogether>, u64)> {
+        Some((Arc::clone(&self.shared) as _, self.ticket))
+    }
+
     fn queue(&self) -> String {
         self.shared.address()
+    }
+}
+
+impl AckTogether for Shared {
+    fn ack_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
+        if self.connection.is_forked() {
+            return vec![Err(Unavailable::Forked.into()); tickets.len()];
+        }
+        let ended = block_on(self.acknowledge_all(tickets));
+        self.counts.add(|counts| {
+            for ended in &ended {
+                match ended {
+                    Ok(()) => counts.acked += 1,
+                    Err(SettleFailure::LeaseLost) => counts.leases_lost += 1,
+                    Err(_) => {}
+                }
+            }
+        });
+        ended
     }
 }

@@ -55,6 +55,10 @@ pub(crate) struct Shared {
     pub(crate) listeners: [Arc<Listeners>; 2],
     /// Set when other processes' items, and room, are received.
     hears: [AtomicBool; 2],
+    /// Set when some process receives reports of items, and of room. Until then none are sent.
+    is_heard: [AtomicBool; 2],
+    /// Set while this process notes in the directory's entry that it receives such reports.
+    notes_hearing: [AtomicBool; 2],
 }
 
 /// A message that a receiver of this process holds.
@@ -189,6 +193,8 @@ impl Shared {
             changed: Arc::default(),
             listeners: Default::default(),
             hears: Default::default(),
+            is_heard: entry.heard.map(AtomicBool::new),
+            notes_hearing: Default::default(),
             entry,
         });
         opened.retain(|_, known| known.strong_count() > 0);
@@ -244,6 +250,9 @@ impl Shared {
             return;
         }
         *known = *revision;
+        for (is_heard, noted) in self.is_heard.iter().zip(entry.heard) {
+            is_heard.store(noted, Ordering::SeqCst);
+        }
         self.set_closed(entry.closed);
         if self.paused.swap(entry.paused, Ordering::SeqCst) != entry.paused {
             self.notify_all();
@@ -302,6 +311,17 @@ impl Shared {
             .await;
     }
 
+    /// Reports that the places of these keys are free.
+    pub(crate) async fn tell_of_places(&self, lane: usize, keys: &[&str]) {
+        /// Some kilobytes.
+        const AT_ONCE: usize = 256;
+        for keys in keys.chunks(AT_ONCE) {
+            let keys = keys.join(" ");
+            self.tell_with(Side::Room, format!("{lane} {keys}").into())
+                .await;
+        }
+    }
+
     async fn tell_with(&self, side: Side, what: Bytes) {
         match side {
             Side::Items => self.items.notify(),
@@ -310,21 +330,24 @@ impl Shared {
         if self.life() == Life::Closed {
             self.control.notify();
         }
+        if !self.is_heard[side as usize].load(Ordering::SeqCst) {
+            return;
+        }
         // Without a subscriber, the server drops it.
         let subject = self.subject(side);
         let _ = self.connection.client.publish(subject, what).await;
     }
 
-    /// Notes the place that another process reports as free, if it names one.
+    /// Notes the places that another process reports as free, if it names any.
     fn note_room(&self, said: &[u8]) {
         let said = std::str::from_utf8(said).unwrap_or_default();
-        if let Some((lane, key)) = said.split_once(' ')
+        if let Some((lane, keys)) = said.split_once(' ')
             && let Some(lane) = lane
                 .parse()
                 .ok()
                 .and_then(|lane: usize| self.lanes.get(lane))
         {
-            lane.freed(key);
+            keys.split(' ').for_each(|key| lane.freed(key));
         }
     }
 
@@ -333,7 +356,11 @@ impl Shared {
     }
 
     /// From now on, receives what other processes report to waiters on this side.
+    ///
+    /// They send no reports before they know that some process receives them. Until they do, waiters
+    /// find what is there by looking now and then.
     pub(crate) async fn hear(self: &Arc<Self>, side: Side) {
+        self.note_hearing(side);
         if self.hears[side as usize].swap(true, Ordering::SeqCst) {
             return;
         }
@@ -355,6 +382,25 @@ impl Shared {
                     }
                 }
             }
+        });
+    }
+
+    /// Notes in the directory's entry that a process receives reports about this side. The entry keeps
+    /// that for ever, so this happens once for each queue.
+    fn note_hearing(self: &Arc<Self>, side: Side) {
+        let notes =
+            |shared: &Self| shared.notes_hearing[side as usize].swap(true, Ordering::SeqCst);
+        if self.is_heard[side as usize].load(Ordering::SeqCst) || notes(self) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        spawn(async move {
+            let (name, id) = (&shared.name, shared.entry.id);
+            let noted = shared.directory.note_heard(name, id, side as usize);
+            if let Some(entry) = noted.await {
+                shared.learn(Some(&entry));
+            }
+            shared.notes_hearing[side as usize].store(false, Ordering::SeqCst);
         });
     }
 

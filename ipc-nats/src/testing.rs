@@ -94,6 +94,45 @@ pub fn create_in_first_layout(address: &NatsAddress, capacity: u32) {
     assert!(created.is_ok_and(|made| made), "the queue is created");
 }
 
+/// The number of messages that this process has sent to the servers at this address.
+///
+/// # Panics
+/// If they do not answer.
+#[must_use]
+pub fn messages_to(address: &NatsAddress) -> u64 {
+    let connection = block_on(Connection::to(address)).expect("the server is there");
+    // What was handed to the connection is counted when it is written.
+    let written = block_on(connection.client.flush());
+    written.expect("the server is there");
+    let statistics = connection.client.statistics();
+    statistics.out_messages.load(Ordering::Relaxed)
+}
+
+/// Lets this process receive reports about the queue at this address, as if its senders and its
+/// futures waited. Returns when the directory says so.
+///
+/// # Panics
+/// If the queue is not open.
+pub fn hear_others(address: &NatsAddress) {
+    block_on(async {
+        let connection = Connection::to(address).await.expect("the server is there");
+        let directory = Directory::of(&connection, address).await;
+        let directory = directory.expect("there is a directory");
+        let name = address.name.as_str();
+        loop {
+            let found = directory.find(name).await.expect("the server answers");
+            let entry = found.expect("the queue exists");
+            if entry.heard == [true; 2] {
+                return;
+            }
+            for shared in shared::find(entry.id) {
+                shared.hear(shared::Side::Items).await;
+                shared.hear(shared::Side::Room).await;
+            }
+        }
+    });
+}
+
 /// The streams of the server at this address, without that of the directory.
 ///
 /// # Panics

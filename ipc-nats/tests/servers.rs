@@ -355,7 +355,8 @@ fn hold_one_if_told_to() {
     let held = receiver.recv().expect("one comes");
     let told = std::io::stdin().read_line(&mut String::new());
     told.expect("it can be read");
-    println!("its ack: {:?}", held.ack());
+    let acked = held.ack().map_err(|error| error.failure);
+    println!("its ack: {acked:?}");
 }
 
 fn signal(worker: &Child, signal: &str) {

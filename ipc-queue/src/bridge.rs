@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::bytes::{ByteQueue, ByteSender};
 use crate::capability::Feature;
-use crate::delivery::ByteDelivery;
+use crate::delivery::{ByteDelivery, ack_each};
 use crate::error::{
     RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
     SettleFailure, Unavailable,
@@ -237,15 +237,21 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         let mut extended_at = Instant::now();
         let mut stopping_since = None;
         let mut said_why = false;
+        // Published, and not acked yet. Without keys, a kill would double all of them: then each is
+        // acked at once.
+        let mut published = Vec::new();
         while let Some(first) = held.front() {
             if extended_at.elapsed() >= slice {
+                self.ack_all(&mut published)?;
                 self.extend(&held);
                 extended_at = Instant::now();
             }
             let error = match self.publish(first, slice) {
                 Ok(()) => {
-                    let first = held.pop_front();
-                    first.map_or(Ok(()), |first| self.end(first.ack()))?;
+                    published.extend(held.pop_front());
+                    if !self.bridge.keys {
+                        self.ack_all(&mut published)?;
+                    }
                     continue;
                 }
                 Err(error) => error,
@@ -261,6 +267,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
                 (self.note)(Note::Buried { id, why });
                 continue;
             }
+            self.ack_all(&mut published)?;
             if !is_passing(&error) {
                 return Err(error.into_send(self.sender.queue(), ()).into());
             }
@@ -280,7 +287,16 @@ impl<N: FnMut(Note)> Trip<'_, N> {
                 thread::sleep(slice.min(PAUSE));
             }
         }
+        self.ack_all(&mut published)?;
         (self.note)(Note::Progress(self.carried));
+        Ok(())
+    }
+
+    fn ack_all(&mut self, published: &mut Vec<ByteDelivery<'_>>) -> Result<(), SettleError> {
+        let (_, failures) = ack_each(published.drain(..));
+        for (_, failure) in failures {
+            self.end(Err(failure))?;
+        }
         Ok(())
     }
 

@@ -17,7 +17,8 @@ pub enum Feature {
     ZeroCopy,
     /// The death of a receiver is noticed at once, not only when its lease ends.
     DeathNoticed,
-    /// Several messages are sent or received in one step.
+    /// Several messages are sent, received or acknowledged together: in one step, or with their
+    /// requests in flight at the same time.
     Batches,
     /// Urgent messages go first.
     Priorities,

@@ -184,6 +184,9 @@ macro_rules! conformance_tests {
 
             a_batch_is_sent_and_received_in_its_order
             a_batch_that_can_not_be_sent_says_how_much_of_it_was
+            a_batch_that_is_cut_off_says_how_much_of_it_was_sent
+            a_batch_is_acked_although_a_lease_in_it_was_lost
+            a_batch_of_acks_that_is_cut_off_reports_each_failure
 
             a_delayed_message_comes_not_before_its_time
             an_expired_message_is_dropped_and_its_place_is_free

@@ -55,6 +55,12 @@
 //! - `a_batch_is_sent_and_received_in_its_order`: each is an ordinary message, settled by itself.
 //! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the number of messages sent, and the
 //!   reason why the next was not.
+//! - `a_batch_that_is_cut_off_says_how_much_of_it_was_sent`: for example by the end of a connection.
+//!   It is unknown whether later messages than those were sent. Those that were arrive in order, and
+//!   the others leave nothing in the queue.
+//! - `a_batch_is_acked_although_a_lease_in_it_was_lost`: the lost one is reported.
+//! - `a_batch_of_acks_that_is_cut_off_reports_each_failure`: each message whose ack is not reported
+//!   as failed is gone.
 //!
 //! Options, if [`capabilities`](Transport::capabilities) declares them. Otherwise a request is
 //! [`Unsupported`], in a message's options or in the settings of a queue to be created
@@ -129,7 +135,7 @@ use crate::stats::QueueStats;
 
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
 pub use crate::open_request::{AttachAs, OpenMode, OpenRequest};
-pub use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
+pub use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
 pub use crate::settle::{MAX_REASON_BYTES, Settle, nack_delay, shorten_reason};
 pub use crate::wait::Wait;
 
@@ -378,7 +384,8 @@ pub trait SendPort: Debug + Send {
     /// Sends copies of all `payloads`, in their order. Waits for room for each as `wait` says.
     ///
     /// # Errors
-    /// [`BatchPortError`] has the number of messages that were sent before the first failure.
+    /// [`BatchPortError`] has the number of messages that were sent before the first failure. If the
+    /// transport lost its server, later messages may have been sent as well.
     fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
         for (sent, payload) in payloads.iter().enumerate() {
             self.send(payload, kind, wait)

@@ -14,6 +14,7 @@ use crate::settle::{Nack, Settle};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
 use crate::shm::{Freed, ShmDelivery};
+use crate::together::Together;
 
 /// A received message, until it is settled. Dropping it unsettled is a nack.
 ///
@@ -201,34 +202,48 @@ settling!(['a] ByteDelivery<'a>);
 pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {
-    let (mut acked, mut failed, mut first) = (0, 0, None);
+    let (count, failures) = ack_each(deliveries);
+    let failed = failures.len();
+    let mut failures = failures.into_iter().map(|(_, failure)| failure);
+    match failures.next() {
+        None => Ok(()),
+        Some(first) => Err(BatchAckError {
+            acked: count - failed,
+            failed,
+            first,
+            others: failures.collect(),
+        }),
+    }
+}
+
+/// Acknowledges all of them. Returns their number, and each failure with the index of its delivery,
+/// in order.
+pub(crate) fn ack_each<'a>(
+    deliveries: impl Iterator<Item = ByteDelivery<'a>>,
+) -> (usize, Vec<(usize, SettleError)>) {
+    let mut count = 0;
+    let mut failures = Vec::new();
+    let mut together = Together::default();
     #[cfg(target_os = "linux")]
     let mut freed = Freed::default();
     for delivery in deliveries {
-        let settled = match &delivery.0 {
+        let index = count;
+        count += 1;
+        let settled = match delivery.0 {
             #[cfg(target_os = "linux")]
-            Inner::Shm(shared) => {
+            Inner::Shm(ref shared) => {
                 let settled = shared.ack_in(&mut freed);
                 let settled = settled.map_err(|failure| delivery.not_settled(failure));
                 mem::forget(delivery);
                 settled
             }
-            Inner::Port(..) => delivery.settle(Settle::Ack),
+            Inner::Port(port, _) => port.ack_in(index, &mut together),
         };
-        match settled {
-            Ok(()) => acked += 1,
-            Err(error) => {
-                failed += 1;
-                first = first.or(Some(error));
-            }
+        if let Err(error) = settled {
+            failures.push((index, error));
         }
     }
-    match first {
-        None => Ok(()),
-        Some(first) => Err(BatchAckError {
-            acked,
-            failed,
-            first,
-        }),
-    }
+    together.ack(|index, error| failures.push((index, error)));
+    failures.sort_unstable_by_key(|(index, _)| *index);
+    (count, failures)
 }

@@ -43,6 +43,7 @@ pub mod shm;
 #[cfg(target_os = "linux")]
 pub mod snapshot;
 mod stats;
+mod together;
 #[cfg(target_os = "linux")]
 pub mod unix;
 mod wait;

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_proto::{Headers, MessageId};
@@ -13,6 +14,7 @@ use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailab
 use crate::metadata::{FencingToken, Metadata};
 use crate::settle::Nack;
 use crate::settle::Settle;
+use crate::together::Together;
 
 /// The right to settle one delivery, from any thread, even after the receiving handle is gone.
 pub trait SettleOnce: Send + Sync {
@@ -27,6 +29,13 @@ pub trait SettleOnce: Send + Sync {
     /// # Errors
     /// [`SettleFailure::LeaseLost`] if it expired before.
     fn extend(&self, by: Duration) -> Result<(), SettleFailure>;
+
+    /// Returns what acknowledges this delivery together with others, and the delivery's number there.
+    /// A batch whose deliveries return the same object is acknowledged by one call of it, instead of
+    /// one call of `settle` each. `None`: one by one.
+    fn together(&self) -> Option<(Arc<dyn AckTogether>, u64)> {
+        None
+    }
 
     /// Returns whether settling may wait for a server. If so, an async caller must not settle in
     /// its own thread.
@@ -49,6 +58,15 @@ pub trait SettleOnce: Send + Sync {
 
     /// Returns the queue's address, without credentials, for errors.
     fn queue(&self) -> String;
+}
+
+/// Acknowledges several deliveries together, with fewer requests than one by one, or with the
+/// requests in flight at the same time. See [`SettleOnce::together`].
+pub trait AckTogether: Send + Sync {
+    /// Acknowledges the deliveries with these numbers. Called at most once for each delivery, and then
+    /// `settle` is not called for it. Returns one result for each, in the same order: a lost lease does
+    /// not keep the others from being acknowledged.
+    fn ack_all(&self, numbers: &[u64]) -> Vec<Result<(), SettleFailure>>;
 }
 
 /// The right to fill one place that was lent. Exactly one of `publish` and `abandon` is called,
@@ -158,6 +176,23 @@ impl PortDelivery {
             None => Err(SettleFailure::LeaseLost),
         };
         settled.map_err(|failure| failure.of(queue_of(right.as_deref()), self.metadata.id))
+    }
+
+    /// Acknowledges the delivery now, or leaves that to `together`.
+    pub(crate) fn ack_in(
+        mut self,
+        index: usize,
+        together: &mut Together,
+    ) -> Result<(), SettleError> {
+        let Some(right) = self.right.take() else {
+            let lost = SettleFailure::LeaseLost;
+            return Err(lost.of(String::new(), self.metadata.id));
+        };
+        let Err(right) = together.add(index, self.metadata.id, right) else {
+            return Ok(());
+        };
+        let settled = right.settle(Settle::Ack);
+        settled.map_err(|failure| failure.of(right.queue(), self.metadata.id))
     }
 
     /// Renews the lease: it ends no earlier than `by` from now.

@@ -47,6 +47,11 @@ impl Vacancies {
         place
     }
 
+    /// The number of places that were free when this process last heard of them.
+    pub(crate) fn known(&self) -> usize {
+        self.lock().free.len()
+    }
+
     /// Notes that a place was freed.
     pub(crate) fn freed(&self, place: u32) {
         let mut hints = self.lock();

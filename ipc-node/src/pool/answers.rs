@@ -9,30 +9,36 @@ use std::thread;
 use std::time::Duration;
 
 use ipc_proto::codec;
+use ipc_queue::Batch;
 
 use super::patience::{Patience, may_pass};
 use super::state::Shared;
 use super::wire::Report;
 
 const PAUSE: Duration = Duration::from_millis(50);
+/// The most reports that are received together.
+const AT_ONCE: usize = 32;
 
 pub(super) fn read(shared: &Shared) {
     let receiver = shared.queues.answers.receiver();
     let patience = Patience::at(&shared.place);
     // Reports that were handled but not acked, so they may be delivered again.
     let mut doubtful = HashSet::new();
+    let mut batch = Batch::new();
     loop {
-        match receiver.recv_within(patience.wait()) {
-            Ok(delivery) => {
-                let id = delivery.id();
-                if !doubtful.remove(&id)
-                    && let Ok(Report { start, what }) = codec::decode(delivery.payload())
-                {
-                    shared.hear(start, what);
+        match receiver.recv_batch_into(&mut batch, AT_ONCE, patience.wait()) {
+            Ok(()) => {
+                for delivery in &batch {
+                    if !doubtful.remove(&delivery.id())
+                        && let Ok(Report { start, what }) = codec::decode(delivery.payload())
+                    {
+                        shared.hear(start, what);
+                    }
+                    shared.heard_one();
                 }
-                shared.heard_one();
-                if delivery.ack().is_err() {
-                    doubtful.insert(id);
+                if let Err(error) = batch.ack() {
+                    let failures = error.others.iter().chain([&error.first]);
+                    doubtful.extend(failures.map(|failure| failure.message));
                 }
             }
             Err(error) if error.is_timeout() && shared.state().ended.is_some() => return,

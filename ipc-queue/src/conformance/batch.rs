@@ -1,14 +1,19 @@
 //! The promises about batches.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ipc_proto::Kind;
+use ipc_proto::{Kind, QueueSettings};
 
+use super::proxy::Fault;
+use super::settling::undisturbed;
 use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings};
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::capability::Feature;
-use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError};
+use crate::delivery::ByteDelivery;
+use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError, SettleError};
 use crate::wait::Wait;
 
 /// Returns message number `number`; its size fits its cell or does not, in rotation.
@@ -150,4 +155,165 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
     let error = SendFailure::Closed.into();
     assert_eq!(closed, BatchPortError { sent: 0, error });
     assert_eq!(queue.transport().stats().unwrap().sent, 4);
+}
+
+/// The lost one is reported, and the others are acked all the same.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_batch_is_acked_although_a_lease_in_it_was_lost(subject: &dyn Subject) {
+    undisturbed(|| ack_with_a_lost_lease(subject));
+}
+
+fn ack_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
+    const LEASE: Duration = Duration::from_millis(100);
+    const HOUR: Duration = Duration::from_secs(3600);
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        lease: Some(LEASE),
+        ..settings(5)
+    });
+    send(&queue, 0..5, Wait::No).expect("places for all");
+    let (receiver, other) = (queue.receiver(), trial.open());
+    let mut batch = receiver.recv_batch(5, Wait::No).expect("five are there");
+    for delivery in batch.iter().filter(|one| number_in(one.payload()) != 2) {
+        delivery.extend(HOUR)?;
+    }
+    let receiver = other.receiver();
+    let again = receiver.recv().expect("it comes again");
+    again.extend(HOUR)?;
+    assert_eq!(number_in(again.payload()), 2);
+
+    let error = batch.ack().expect_err("one lease was lost");
+    assert_eq!((error.acked, error.failed), (4, 1));
+    assert!(error.first.is_lease_lost(), "{error}");
+    assert_eq!(error.first.message, again.id());
+    assert!(error.others.is_empty() && batch.is_empty());
+    let stats = queue.transport().stats().unwrap();
+    assert_eq!((stats.in_use(), stats.leased), (1, 1));
+    again.ack().expect("an hour is not over");
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+    Ok(())
+}
+
+/// The faults that end a batch. Anything after them needs a connection that works again.
+const CUTS: [Fault; 4] = [
+    Fault::CutRequest,
+    Fault::CutHalf,
+    Fault::CutAnswer,
+    Fault::StallAnswer,
+];
+/// The size of a batch that is cut off.
+const CUT: u64 = 40;
+
+/// For a transport with a server, a proxy cuts the connection at each request of a batch in turn. The first
+/// messages, as many as the error says, were sent. It is unknown whether any others were: those that were come in
+/// their order, and the others leave nothing in the queue.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_batch_that_is_cut_off_says_how_much_of_it_was_sent(subject: &dyn Subject) {
+    for fault in CUTS {
+        let mut requests = 0;
+        while sending_cut_off(subject, fault, requests) {
+            requests += 1;
+        }
+    }
+}
+
+/// `false`: there are not so many requests, or the subject has no server.
+fn sending_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(CUT as u32));
+    let Some(proxied) = subject.proxied(&trial.name) else {
+        return false;
+    };
+    proxied.proxy.arm(fault, requests);
+    let batch = ByteQueue::over(Arc::clone(&proxied.queue));
+    let sent = send(&batch, 0..CUT, Wait::No);
+    let has_happened = proxied.proxy.heal();
+    let sent = sent.map_or_else(|error| error.sent, |()| CUT as usize);
+    let received = receive_all(&queue);
+    let place = format!("{fault:?} at request {requests}: {sent} sent, received {received:?}");
+    assert!(received.is_sorted_by(|one, next| one < next), "{place}");
+    assert!(
+        received.iter().copied().take(sent).eq(0..sent as u64),
+        "{place}"
+    );
+    has_happened
+}
+
+/// The numbers of all messages, until nothing is left in the queue.
+fn receive_all(queue: &ByteQueue) -> Vec<u64> {
+    const SLICE: Duration = Duration::from_millis(50);
+    let receiver = queue.receiver();
+    let mut numbers = Vec::new();
+    loop {
+        while let Ok(delivery) = receiver.recv_timeout(SLICE) {
+            numbers.push(number_in(delivery.payload()));
+            delivery.ack().expect("we hold it");
+        }
+        if queue.transport().stats().expect("it exists").in_use() == 0 {
+            return numbers;
+        }
+    }
+}
+
+/// Likewise for the acks of a batch. Those that were confirmed are gone. Each other one is reported, and may come
+/// again.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_batch_of_acks_that_is_cut_off_reports_each_failure(subject: &dyn Subject) {
+    for fault in CUTS {
+        let mut requests = 0;
+        while acking_cut_off(subject, fault, requests) {
+            requests += 1;
+        }
+    }
+}
+
+fn acking_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
+    // Over a transport that does not notice deaths, what was not acked comes again after that.
+    const LEASE: Duration = Duration::from_secs(1);
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        lease: Some(LEASE),
+        ..settings(CUT as u32)
+    });
+    let Some(proxied) = subject.proxied(&trial.name) else {
+        return false;
+    };
+    send(&queue, 0..CUT, Wait::No).expect("places for all");
+    let cut = ByteQueue::over(Arc::clone(&proxied.queue));
+    let receiver = cut.receiver();
+    let mut batch = receiver
+        .recv_batch(CUT as usize, Wait::Forever)
+        .expect("they are there");
+    let held: Vec<_> = batch.iter().map(ByteDelivery::id).collect();
+    proxied.proxy.arm(fault, requests);
+    let acked = batch.ack();
+    let has_happened = proxied.proxy.heal();
+    let failures = acked.err().map(|error| {
+        assert_eq!(error.acked + error.failed, held.len());
+        assert_eq!(error.failed, 1 + error.others.len());
+        let failures = error.others.into_iter().chain([error.first]);
+        failures.map(|failure| failure.message).collect()
+    });
+    let failed: HashSet<_> = failures.unwrap_or_default();
+    let acked: HashSet<_> = held.into_iter().filter(|id| !failed.contains(id)).collect();
+    let receiver = queue.receiver();
+    while queue.transport().stats().expect("it exists").in_use() != 0 {
+        let Ok(again) = receiver.recv_timeout(LEASE) else {
+            continue;
+        };
+        let id = again.id();
+        assert!(
+            !acked.contains(&id),
+            "{fault:?} at request {requests}: {id} was acked"
+        );
+        // It may have been lost to this lease's end; then it comes once more.
+        let _ = again.ack();
+    }
+    has_happened
 }

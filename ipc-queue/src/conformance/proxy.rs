@@ -21,6 +21,8 @@ pub enum Fault {
     StallAnswer,
     /// The connection ends before the server gets the request.
     CutRequest,
+    /// The connection ends after the server has got the first half of the request.
+    CutHalf,
     /// The connection ends after the server has got the request.
     CutAnswer,
     /// The request reaches the server some milliseconds later.
@@ -60,10 +62,11 @@ const DELAY: Duration = Duration::from_millis(20);
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::StallRequest,
         Self::StallAnswer,
         Self::CutRequest,
+        Self::CutHalf,
         Self::CutAnswer,
         Self::Delay,
     ];
@@ -159,6 +162,10 @@ impl Shared {
             let fault = self.next_fault();
             match fault {
                 Some(Fault::CutRequest) => break,
+                Some(Fault::CutHalf) => {
+                    let _ = server.write_all(&bytes[..count / 2]);
+                    break;
+                }
                 Some(Fault::Delay) => thread::sleep(DELAY),
                 _ => {}
             }

@@ -404,7 +404,7 @@ fn is_lost(settled: Result<(), SettleError>) -> bool {
 
 /// Repeats a trial until it is undisturbed: on a slow machine the trial may lose a lease that it
 /// needs.
-fn undisturbed(trial: impl Fn() -> Result<(), SettleError>) {
+pub(super) fn undisturbed(trial: impl Fn() -> Result<(), SettleError>) {
     const TRIALS: usize = 50;
     let held = (0..TRIALS).any(|_| trial().is_ok());
     assert!(

@@ -73,6 +73,8 @@ pub struct BatchAckError {
     /// The reason why the first of them was not.
     #[source]
     pub first: SettleError,
+    /// Why the others were not, in the order of the batch.
+    pub others: Vec<SettleError>,
 }
 
 /// A queue that was not drained.

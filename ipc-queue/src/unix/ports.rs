@@ -21,7 +21,7 @@ use crate::contract::{ReceivePort, SendPort};
 use crate::error::{
     BatchPortError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
-use crate::port::{PortDelivery, PortLoan, PublishOnce, SettleOnce};
+use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
 use crate::send_options::SendOptions;
 use crate::settle::Settle;
 use crate::wait::Wait;
@@ -399,6 +399,10 @@ impl SettleOnce for UnixHeld {
         self.ask(&Ask::Extend { ticket, by })
     }
 
+    fn together(&self) -> Option<(Arc<dyn AckTogether>, u64)> {
+        Some((Arc::clone(&self.link) as _, self.ticket))
+    }
+
     fn queue(&self) -> String {
         self.client.address()
     }
@@ -411,13 +415,45 @@ impl UnixHeld {
                 Answer::Settled(settled) => Ok(settled?),
                 _ => Err(nonsense().into()),
             },
-            Err(Lost::Forked) => Err(Unavailable::Forked.into()),
-            // The lease ended with the connection.
-            Err(Lost::Before(_)) => Err(SettleFailure::LeaseLost),
-            Err(Lost::Meanwhile(why)) => Err(Unavailable::transport(format!(
-                "it is unknown whether the message was settled: {why}"
-            ))
-            .into()),
+            Err(lost) => Err(not_settled(lost)),
         }
+    }
+}
+
+fn not_settled(lost: Lost) -> SettleFailure {
+    match lost {
+        Lost::Forked => Unavailable::Forked.into(),
+        // The lease ended with the connection.
+        Lost::Before(_) => SettleFailure::LeaseLost,
+        Lost::Meanwhile(why) => Unavailable::transport(format!(
+            "it is unknown whether the message was settled: {why}"
+        ))
+        .into(),
+    }
+}
+
+/// One request for as many as fit into a frame.
+impl AckTogether for Link {
+    fn ack_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
+        let mut ended = Vec::with_capacity(tickets.len());
+        for tickets in tickets.chunks(MOST_IN_FRAME) {
+            let before = ended.len();
+            let tickets = tickets.to_vec();
+            ended.resize(before + tickets.len(), Ok(()));
+            let some = &mut ended[before..];
+            let answer = self.call(&Ask::AckBatch { tickets }, &Carried::None, Wait::No);
+            match answer.map(|answer| answer.what) {
+                Ok(Answer::AckedBatch(failures)) => {
+                    for (index, failed) in failures {
+                        if let Some(one) = some.get_mut(index as usize) {
+                            *one = Err(failed.into());
+                        }
+                    }
+                }
+                Ok(_) => some.fill(Err(nonsense().into())),
+                Err(lost) => some.fill(Err(not_settled(lost))),
+            }
+        }
+        ended
     }
 }

@@ -196,6 +196,10 @@ pub(super) enum Ask {
         ticket: u64,
         how: OwnedSettle,
     },
+    /// Acknowledges all of these.
+    AckBatch {
+        tickets: Vec<u64>,
+    },
     Extend {
         ticket: u64,
         by: Duration,
@@ -238,6 +242,8 @@ pub(super) enum Answer {
     },
     Nothing(RecvFailed),
     Settled(Result<(), SettleFailed>),
+    /// All were acknowledged, except those at these indexes of the request.
+    AckedBatch(Vec<(u32, SettleFailed)>),
     /// A wake. Not an answer.
     Ring,
     /// The reason why the server now closes the connection. Not an answer.

@@ -34,15 +34,15 @@ impl Holders {
         self.by_message().insert(message, holder.clone());
     }
 
-    /// Compares the connection first: if the lease was lost, another connection may hold the
+    /// Compares the connection first: if a lease was lost, another connection may hold the
     /// message now.
-    pub(super) fn let_go(&self, message: MessageId, connection: u64) {
+    pub(super) fn let_go(&self, messages: &[MessageId], connection: u64) {
         let mut holders = self.by_message();
-        if holders
-            .get(&message)
-            .is_some_and(|holder| holder.connection == connection)
-        {
-            holders.remove(&message);
+        for message in messages {
+            let holder = holders.get(message);
+            if holder.is_some_and(|holder| holder.connection == connection) {
+                holders.remove(message);
+            }
         }
         drop(holders);
         self.returned();

@@ -8,9 +8,10 @@ use super::connection::{Connection, Event};
 use crate::bell::Listener;
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::control::ControlError;
-use crate::delivery::ByteDelivery;
+use crate::delivery::{ByteDelivery, ack_each};
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::readiness::Ringer;
+use crate::unix::failures::SettleFailed;
 use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
 use crate::unix::wire::{Answer, Ask, Delivered, Patience};
 use crate::wait::Wait;
@@ -70,11 +71,15 @@ impl<'p> Receiving<'p, '_, '_> {
     fn act(&mut self, id: u32, ask: Ask) -> Result<(), WireError> {
         let settled = match ask {
             Ask::Receive { most, patience } => return self.receive(id, most, patience),
+            Ask::AckBatch { tickets } => {
+                let answer = Answer::AckedBatch(self.ack_batch(&tickets));
+                return self.connection.answer(id, &answer, &Carried::None);
+            }
             Ask::Settle { ticket, how } => match self.held.remove(&ticket) {
                 Some(delivery) => {
                     let message = delivery.id();
                     let settled = delivery.settle(how.as_settle());
-                    self.let_go(message);
+                    self.let_go(&[message]);
                     settled.map_err(|error| error.failure)
                 }
                 None => Err(SettleFailure::LeaseLost),
@@ -87,6 +92,27 @@ impl<'p> Receiving<'p, '_, '_> {
         };
         let answer = Answer::Settled(settled.map_err(Into::into));
         self.connection.answer(id, &answer, &Carried::None)
+    }
+
+    /// Acknowledges what is held of these. Returns the failures, each with its index.
+    fn ack_batch(&mut self, tickets: &[u64]) -> Vec<(u32, SettleFailed)> {
+        let mut failures = Vec::new();
+        let (mut deliveries, mut indexes) = (Vec::new(), Vec::new());
+        for (ticket, index) in tickets.iter().zip(0..) {
+            match self.held.remove(ticket) {
+                Some(delivery) => {
+                    deliveries.push(delivery);
+                    indexes.push(index);
+                }
+                None => failures.push((index, SettleFailure::LeaseLost.into())),
+            }
+        }
+        let messages: Vec<_> = deliveries.iter().map(ByteDelivery::id).collect();
+        let (_, not_acked) = ack_each(deliveries.into_iter());
+        self.let_go(&messages);
+        let not_acked = not_acked.into_iter();
+        failures.extend(not_acked.map(|(at, error)| (indexes[at], error.failure.into())));
+        failures
     }
 
     fn receive(&mut self, id: u32, most: u32, patience: Patience) -> Result<(), WireError> {
@@ -279,9 +305,9 @@ impl<'p> Receiving<'p, '_, '_> {
         self.connection.answer(id, &answer, &carried)
     }
 
-    fn let_go(&self, message: ipc_proto::MessageId) {
+    fn let_go(&self, messages: &[ipc_proto::MessageId]) {
         let connection = self.connection.holder.connection;
-        self.connection.shared.holders.let_go(message, connection);
+        self.connection.shared.holders.let_go(messages, connection);
     }
 }
 
@@ -292,7 +318,7 @@ impl Drop for Receiving<'_, '_, '_> {
         for (_, delivery) in std::mem::take(&mut self.held) {
             let message = delivery.id();
             drop(delivery);
-            self.let_go(message);
+            self.let_go(&[message]);
         }
         let connection = self.connection.holder.connection;
         self.connection.shared.holders.leave(connection);

@@ -1,0 +1,94 @@
+//! The number of messages to the server that a message of a queue costs.
+
+use ipc_nats::NatsAddress;
+use ipc_nats::testing::{Program, TestServer, messages_to};
+use ipc_queue::transport::Wait;
+use ipc_queue::{ByteQueue, QueueOptions};
+
+ipc_nats::on_each_server! {
+    a_single_message_costs_two_requests_to_send_and_four_to_receive_and_ack
+    a_batch_asks_for_all_its_messages_at_once
+    waiters_of_other_processes_cost_two_reports_more
+}
+
+const BATCH: u64 = 100;
+
+struct Counted {
+    queue: ByteQueue,
+    address: NatsAddress,
+    _server: TestServer,
+}
+
+impl Counted {
+    fn new(program: &Program) -> Self {
+        ipc_nats::register();
+        let server = TestServer::of(program);
+        let rest = format!("//{}/counted?storage=memory", server.host());
+        let address = NatsAddress::parse(&rest).expect("an address");
+        let options = QueueOptions::new().capacity(1000);
+        let queue = options.open_bytes(format!("nats:{rest}"));
+        Self {
+            queue: queue.expect("the server is there"),
+            address,
+            _server: server,
+        }
+    }
+
+    /// The least number of messages to the server in several trials: the connection's own, and those
+    /// that keep leases, come in between.
+    fn count(&self, mut trial: impl FnMut()) -> u64 {
+        let trials = (0..20).map(|_| {
+            let before = messages_to(&self.address);
+            trial();
+            messages_to(&self.address) - before
+        });
+        trials.min().expect("twenty")
+    }
+}
+
+fn a_single_message_costs_two_requests_to_send_and_four_to_receive_and_ack(program: &Program) {
+    let counted = Counted::new(program);
+    let (sender, receiver) = (counted.queue.sender(), counted.queue.receiver());
+    // Its place, then its payload.
+    let sends = counted.count(|| {
+        sender.send(b"message").expect("there is room");
+    });
+    assert_eq!(sends, 2);
+    // The message, then its lease.
+    let mut held = Vec::new();
+    let receives = counted.count(|| held.push(receiver.recv().expect("it was sent")));
+    assert_eq!(receives, 2);
+    // The place, then the message in the work queue, without an answer.
+    let mut held = held.into_iter();
+    let acks = counted.count(|| held.next().expect("it is held").ack().expect("it is ours"));
+    assert_eq!(acks, 2);
+}
+
+fn a_batch_asks_for_all_its_messages_at_once(program: &Program) {
+    let counted = Counted::new(program);
+    let (sender, receiver) = (counted.queue.sender(), counted.queue.receiver());
+    let payloads = [&b"message"[..]; BATCH as usize];
+    let whole = counted.count(|| {
+        sender.send_batch(&payloads).expect("there is room");
+        let mut batch = receiver
+            .recv_batch(BATCH as usize, Wait::Forever)
+            .expect("it was sent");
+        assert_eq!(batch.len() as u64, BATCH);
+        batch.ack().expect("it is ours");
+    });
+    assert_eq!(whole, 5 * BATCH + 1);
+}
+
+fn waiters_of_other_processes_cost_two_reports_more(program: &Program) {
+    let counted = Counted::new(program);
+    let (sender, receiver) = (counted.queue.sender(), counted.queue.receiver());
+    let both = || {
+        sender.send(b"message").expect("there is room");
+        let delivery = receiver.recv().expect("it was sent");
+        delivery.ack().expect("it is ours");
+    };
+    assert_eq!(counted.count(both), 6);
+    // As it is known once another process waited for room, and for messages without a thread.
+    ipc_nats::testing::hear_others(&counted.address);
+    assert_eq!(counted.count(both), 8);
+}
