@@ -33,7 +33,7 @@ use crate::wait::Wait;
 /// delivery.ack()?;
 ///
 /// // Nothing there: an error at once, or after a while, never a hang.
-/// assert!(matches!(receiver.try_recv(), Err(ipc_queue::RecvError::Empty)));
+/// assert!(matches!(receiver.try_recv(), Err(ipc_queue::TryRecvError::Empty)));
 /// assert!(queue.is_empty()?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -114,7 +114,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             "examples in documentation"
         );
     } else {
-        let mut examples = cargo(&["test", "--workspace", "--all-features", "--doc", "--quiet"]);
+        let mut examples = cargo(&[
+            "test",
+            "--workspace",
+            "--all-features",
+            "--doc",
+            "--quiet",
+            "--no-fail-fast",
+        ]);
         examples.args(&options.filter).env(SKIPPED, skipped.path());
         let report = watched(&place, "examples in documentation", examples)?;
         passed += report.passed;

@@ -210,7 +210,7 @@ mod tests {
                 "{damaged:?}"
             );
             let letter = queue.dead_letters().unwrap().remove(0);
-            let expected = format!("cell {index} has headers that can't be decoded");
+            let expected = format!("cell {index} has headers that cannot be decoded");
             assert_eq!(letter.error, expected);
             assert!(queue.discard(letter.id).unwrap());
             place = sender.lend_with_headers(0, &options, Wait::No).unwrap();
