@@ -12,7 +12,7 @@ use crate::owned::OwnedByteDelivery;
 use crate::port::PortDelivery;
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
-use crate::shm::{Freed, ShmDelivery};
+use crate::shm::{Acks, ShmDelivery};
 use crate::transport::Settle;
 
 /// A received message, until it is settled. Dropped unsettled, it is given back: a nack.
@@ -278,27 +278,31 @@ settling!(['a] ByteDelivery<'a>);
 pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {
-    let (mut acked, mut failed, mut first) = (0, 0, None);
     #[cfg(target_os = "linux")]
-    let mut freed = Freed::default();
+    let mut acks = Acks::default();
+    let (mut acked, mut failed, mut first) = (0, 0, None);
     for delivery in deliveries {
-        let settled = match &delivery.0 {
+        match &delivery.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(shared) => {
-                let settled = shared.ack_in(&mut freed);
-                let settled = settled.map_err(|failure| delivery.not_settled(failure));
+                acks.add(shared);
                 mem::forget(delivery);
-                settled
             }
-            Inner::Port(..) => delivery.settle(Settle::Ack),
-        };
-        match settled {
-            Ok(()) => acked += 1,
-            Err(error) => {
-                failed += 1;
-                first = first.or(Some(error));
-            }
+            Inner::Port(..) => match delivery.settle(Settle::Ack) {
+                Ok(()) => acked += 1,
+                Err(error) => {
+                    failed += 1;
+                    first = first.or(Some(error));
+                }
+            },
         }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let outcome = acks.end();
+        acked += outcome.acked;
+        failed += outcome.failed;
+        first = first.or(outcome.first);
     }
     match first {
         None => Ok(()),

@@ -53,7 +53,7 @@ use ipc_shm::{
 pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
-pub(crate) use receiver::{Freed, ShmDelivery};
+pub(crate) use receiver::{Acks, ShmDelivery};
 pub(crate) use sender::ShmLoan;
 
 use crate::bell::Listeners;

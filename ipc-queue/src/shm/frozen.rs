@@ -40,7 +40,7 @@ use super::geometry::Geometry;
 use super::keys::Refused;
 use super::memory::Memory;
 use super::payload;
-use super::word::{CellKind, State};
+use super::word::CellKind;
 use super::{
     CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority, sender,
 };
@@ -197,9 +197,10 @@ impl Frozen {
     /// The ids of the messages.
     pub(crate) fn ids(&self) -> HashSet<MessageId> {
         let rings = self.queue.shared.rings();
-        let cells = rings.flat_map(|ring| (0..ring.cells()).map(move |index| ring.cell(index)));
-        let full = cells.filter(|cell| is_kept(State::from_word(cell.state().load(SeqCst)).kind));
-        full.map(|cell| cell.envelope().id).collect()
+        let cells = rings.flat_map(|ring| (0..ring.cells()).map(move |index| (ring, index)));
+        let full = cells.filter(|(ring, index)| is_kept(ring.seen(*index).kind));
+        full.map(|(ring, index)| ring.cell(index).envelope().id)
+            .collect()
     }
 
     /// Where messages are, in order: dead ones last.
@@ -207,7 +208,7 @@ impl Frozen {
         let ring = &self.queue.shared.contents.levels[level].ring;
         let mut places: Vec<_> = (0..ring.cells())
             .filter_map(|index| {
-                let state = State::from_word(ring.cell(index).state().load(SeqCst));
+                let state = ring.seen(index);
                 let place = (state.kind == CellKind::Dead, state.lap.number(), index);
                 is_kept(state.kind).then_some(place)
             })
@@ -222,8 +223,8 @@ impl Frozen {
         let ring = &level.ring;
         let cell = ring.cell(index);
         loop {
-            let word = cell.state().load(SeqCst);
-            let state = State::from_word(word);
+            let state = ring.seen(index);
+            let word = state.to_word();
             if !is_kept(state.kind) {
                 return Ok(None);
             }
@@ -252,7 +253,7 @@ impl Frozen {
                 .snapshot(index, body.chunk, body.len as usize);
             let reason = ring.reason(index, claim, state);
             // Time makes a delayed message ready, and drops one that nobody wanted, also here.
-            if cell.state().load(SeqCst) != word {
+            if ring.seen(index) != state {
                 continue;
             }
             let (Ok(headers), Some(payload)) = (headers, payload) else {

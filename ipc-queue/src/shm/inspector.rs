@@ -5,14 +5,13 @@
 //! a word is read before and after what hangs on it, and what changed meanwhile is left out.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::SeqCst;
 
 use ipc_proto::{Headers, Kind, MessageId, Name, Priority, QueueSettings, Timestamp};
 use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment};
 
 use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
-use super::word::{CellKind, State};
+use super::word::CellKind;
 use super::{KIND, open_error};
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
@@ -167,11 +166,10 @@ impl Inspector {
     pub fn oldest(&self) -> Option<Timestamp> {
         let cells = self.contents.rings().flat_map(|ring| {
             (0..ring.cells()).filter_map(|index| {
-                let cell = ring.cell(index);
-                let word = cell.state().load(SeqCst);
-                let sent_at = cell.envelope().sent_at;
-                let ready = State::from_word(word).kind == CellKind::Ready;
-                (ready && cell.state().load(SeqCst) == word).then_some(sent_at)
+                let state = ring.seen(index);
+                let sent_at = ring.cell(index).envelope().sent_at;
+                let ready = state.kind == CellKind::Ready;
+                (ready && ring.seen(index) == state).then_some(sent_at)
             })
         });
         cells.min()
@@ -192,17 +190,15 @@ impl Inspector {
     }
 
     fn waiting_since(&self, level: usize, index: u32) -> Option<Timestamp> {
-        let cell = self.contents.levels[level].ring.cell(index);
-        let kind = State::from_word(cell.state().load(SeqCst)).kind;
-        let waits = matches!(kind, CellKind::Ready | CellKind::Delayed);
-        waits.then(|| cell.envelope().sent_at)
+        let ring = &self.contents.levels[level].ring;
+        let waits = matches!(ring.seen(index).kind, CellKind::Ready | CellKind::Delayed);
+        waits.then(|| ring.cell(index).envelope().sent_at)
     }
 
     fn waiting_in(&self, number: usize, index: u32) -> Option<Waiting> {
         let level = &self.contents.levels[number];
         let cell = level.ring.cell(index);
-        let word = cell.state().load(SeqCst);
-        let state = State::from_word(word);
+        let state = level.ring.seen(index);
         let (envelope, body, attempts) = (cell.envelope(), cell.body(), cell.attempts(state));
         if !matches!(state.kind, CellKind::Ready | CellKind::Delayed) {
             return None;
@@ -212,7 +208,7 @@ impl Inspector {
             .payloads
             .snapshot(index, body.chunk, body.len as usize)?;
         // Somebody may have taken it, and somebody else written the next one there.
-        (cell.state().load(SeqCst) == word).then(|| Waiting {
+        (level.ring.seen(index) == state).then(|| Waiting {
             message: envelope.id,
             kind: envelope.kind,
             priority: super::by_priority::priority_of(number),
