@@ -140,6 +140,7 @@ impl LevelSender {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::SeqCst;
+    use std::time::Duration;
 
     use ipc_proto::{Name, QueueSettings};
     use ipc_shm::Namespace;
@@ -248,6 +249,38 @@ mod tests {
         };
         let queue = ShmQueue::open(&namespace, &Name::new("q").unwrap(), &request).unwrap();
         (folder, queue)
+    }
+
+    #[test]
+    fn what_is_published_late_stands_behind_what_was_sent_before() {
+        let (_folder, queue) = queue_of(3);
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let sender = handle.at(0);
+        // The first cell is several laps ahead of the others.
+        handle.send(b"again", Kind::Data, Wait::No).unwrap();
+        for _ in 0..2 {
+            let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+            delivery.nack_after(Duration::ZERO).unwrap();
+        }
+        let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+        delivery.ack().unwrap();
+
+        let lend = || sender.loan(1, Kind::Data, Wait::No).unwrap();
+        let [mut early, _filler, mut far] = [(); 3].map(|()| lend());
+        far.bytes_mut()[0] = 1;
+        far.publish().unwrap();
+        early.bytes_mut()[0] = 2;
+        // As a receiver that found something behind it. There is no room at the end.
+        let cell = sender.level.ring.cell(1).state();
+        let word = cell.load(SeqCst);
+        let over = State::from_word(word).stepped_over().to_word();
+        cell.swap_if(word, over, SeqCst).unwrap();
+        early.publish().unwrap();
+        for expected in [1, 2] {
+            let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+            assert_eq!(delivery.payload(), [expected]);
+            delivery.ack().unwrap();
+        }
     }
 
     #[test]
