@@ -189,8 +189,8 @@ impl LevelReceiver {
         Some(taken)
     }
 
-    /// Starts the leases of messages that were never delivered before, and delivers them. The number of
-    /// bytes.
+    /// Starts the leases of messages that were never delivered before, and delivers them. Returns the
+    /// number of bytes.
     #[inline(always)]
     fn deliver_all<'a, D: From<ShmDelivery<'a>>>(
         &'a self,
@@ -542,14 +542,14 @@ impl Drop for LevelReceiver {
     }
 }
 
-/// The acks of a batch: what was taken as a run is freed as one, and what is freed is counted and told of
-/// together.
+/// The acks of a batch. A run that was taken as one is freed as one. What is freed is counted and
+/// announced together.
 #[derive(Debug, Default)]
 pub(crate) struct Acks<'a> {
     by: Option<&'a LevelReceiver>,
-    /// Cells that were freed, and are yet to be told of.
+    /// The number of freed cells that are not announced yet.
     cells: u64,
-    /// The first of a run, and how many of it are to be acked so far.
+    /// The first lease of a run, and how many of the run were added so far.
     run: Option<(Lease, u32)>,
     outcome: AckOutcome,
 }

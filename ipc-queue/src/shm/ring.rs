@@ -216,7 +216,7 @@ struct Place(NonZeroU64);
 
 impl Place {
     const OUT_OF_TURN: u64 = 1 << 32;
-    /// Of a lease that was taken with others: which of them this is, and how many there are, less one.
+    /// Of a lease that was taken with others: its number, and the number of the others.
     const OFFSET_SHIFT: u32 = 33;
     const MORE_SHIFT: u32 = 40;
     const SHORT_MASK: u64 = (1 << 7) - 1;

@@ -29,11 +29,11 @@
 //!
 //! # Runs
 //!
-//! The word of a cell that is `FREE`, `WRITING`, `READY` and never delivered, or `LEASED` for the first
-//! time governs `more` cells behind its own: together they are a run of `n` cells, written `xn`. Where
-//! the table above says nothing of a length, it is 1. The words inside a run say what the rest of
-//! it is from there on: `INSIDE(READY) xn` is what `READY xn` is, and `INSIDE(FREE) xn` is what
-//! `FREE xn` is, once no cell before it governs it. See `ring/runs.rs`.
+//! Some words govern `more` cells behind their own: those of `FREE`, of `WRITING`, of `READY` before
+//! the first delivery, and of `LEASED` in the first delivery. Together they are a run of `n` cells,
+//! written `xn`. Where the table above has no length, it is 1. The words inside a run say what the
+//! rest of it is from there on. Once no cell before it governs it, `INSIDE(READY) xn` means
+//! `READY xn`, and `INSIDE(FREE) xn` means `FREE xn`. See `ring/runs.rs`.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -51,8 +51,8 @@
 //! | `FREE xn`, `READY xn` | the same, x1 | anybody | it parts the first cell from the others |
 //!
 //! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a compare-and-swap
-//! that succeeds acted on the very state that was read. Only inside a run a word may come back, when its
-//! sender gives the run up; nobody else swaps those.
+//! that succeeds acted on the very state that was read. Only inside a run a word may come back, when
+//! the sender gives the run up. No other process swaps words there.
 //!
 //! # Requeueing
 //!

@@ -1,24 +1,25 @@
 //! Runs: neighbouring cells that one word claims, publishes, takes and frees together.
 //!
-//! The word of a run's first cell governs it: `more` says how many cells behind it do as it does. The
-//! words of those cells say only what the rest of the run is, from there on, once the cells before
-//! it were taken (messages) or claimed (room): a taker of three out of eight leaves a run of five, and
-//! its one swap is all that this needs.
+//! The word of a run's first cell governs it: `more` is the number of cells behind it that share its
+//! state. The words of those cells say only what the rest of the run is from there on, once the
+//! cells before it were taken (messages) or claimed (room). A receiver that takes three of eight
+//! messages leaves a run of five, and its one swap is all that this needs.
 //!
 //! Rules:
-//! - A run does not go beyond the ring's end, and has at most [`TOGETHER`] cells.
-//! - Who goes through the ring goes by lengths, from a place where something begins. A scan that
-//!   starts anywhere leaves out what is inside a run: that is reached in FIFO order.
-//! - Nothing inside a run is free or ready by itself. Of a run of messages, or of room, anybody may
-//!   part the first cell by one swap: the next cell then begins the rest.
-//! - Of a run that is being written or read, its owner makes single cells, the last first, and then
-//!   shortens the run to its first cell. So between a cell that is still inside a run and the first of
-//!   the run there are only such cells.
-//! - Messages inside a run were never delivered before, and nothing else is said about them than their
-//!   envelope: no delay, no expiry, no chunk, no zombie.
+//! - A run ends with the ring at the latest, and has at most [`TOGETHER`] cells.
+//! - A walk through the ring advances by lengths, from a place where something begins. A scan skips
+//!   what is inside a run: the in-order path reaches it.
+//! - Nothing inside a run is free or ready by itself. Any process may part the first cell from a run
+//!   of messages or of room, by one swap: the next cell then begins the rest.
+//! - The owner of a run that is being written or read makes single cells of it, the last one first,
+//!   and then shortens the run to its first cell. So only cells inside the run lie between one of
+//!   them and the first cell, and the nearest other cell before it tells what governs it.
+//! - A message inside a run was never delivered before, and has no delay, expiry, chunk or zombie.
+//! - A leased run has no end by time, so no process takes it from a living owner. For that reason the
+//!   owner changes the words inside by plain stores. Only one thread has a run.
 //!
-//! The owner may die between any two lines: recovery makes single cells, too, by swaps, and goes on
-//! with each.
+//! The owner may die between any two lines. Recovery then also makes single cells, by swaps, and
+//! continues with each of them.
 
 use std::mem;
 use std::sync::atomic::Ordering::{Release, SeqCst};
@@ -91,8 +92,8 @@ impl Taken {
 pub enum RunPublication {
     /// Receivers can take all of it.
     Done,
-    /// Receivers went past while it was being written; nothing was published yet, and each cell is a
-    /// claim by itself now, as in [`Publication::SteppedOver`](super::Publication::SteppedOver).
+    /// Receivers went past while it was being written. Nothing was published yet, and each cell is a
+    /// claim of its own now, as in [`Publication::SteppedOver`](super::Publication::SteppedOver).
     SteppedOver(Few<Claim>),
     /// The cells are not the sender's any more, which only damage explains.
     Lost,
@@ -127,8 +128,8 @@ impl<M: Memory> Ring<M> {
         Some(run)
     }
 
-    /// Claims up to `count` cells of what begins at a position, if that is free. How many cells of it
-    /// are left.
+    /// Claims up to `count` cells of what begins at a position, if that is free. Also returns the
+    /// number of its cells that are left.
     #[inline(always)]
     fn claim_head(
         &self,
@@ -193,8 +194,8 @@ impl<M: Memory> Ring<M> {
             run.word = joined.to_word();
             return (all, left);
         }
-        // Receivers stepped over the first part: its publication will find that out. What was claimed
-        // behind it is given back, cell by cell.
+        // Receivers stepped over the first part; its publication will find that out. The cells behind
+        // it are given back one by one.
         let mut next = first + len;
         while next < first + all {
             next += self.abandon_part(me, next);
@@ -232,7 +233,7 @@ impl<M: Memory> Ring<M> {
         self.cell(index).begin(lap, kind);
     }
 
-    /// Says what the rest of the run is from this cell on, after the cell was filled.
+    /// Notes what the rest of the run is from this cell on, after the cell was filled.
     #[inline(always)]
     pub fn end_in(&self, run: &Run, number: usize) {
         if number == 0 {
@@ -266,7 +267,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Gives a run back unused. Whoever waits for room is to be told.
+    /// Gives a run back unused. The caller notifies the waiters for room.
     #[cold]
     pub fn abandon_run(&self, run: Run) {
         let claims = self.part_run(&run).into_iter().flatten();
@@ -292,8 +293,8 @@ impl<M: Memory> Ring<M> {
         Some(claims)
     }
 
-    /// Makes single cells of a run that is ours, as long as its first word is as expected. The word
-    /// of each of them then.
+    /// Makes single cells of a run that is ours, while its first word is as expected. Returns the
+    /// word that each of them has then.
     #[cold]
     fn part(&self, first: u32, is_ours: impl Fn(State) -> bool) -> Option<u64> {
         let head = self.cell(first).state();
@@ -319,8 +320,8 @@ impl<M: Memory> Ring<M> {
     // --- receiving -------------------------------------------------------------------------------
 
     /// Takes the next messages in FIFO order that were never delivered before: as many of a run as
-    /// `count` says, at most [`TOGETHER`], or a single one. `None`: the next message is not ready, or
-    /// takes a closer look.
+    /// `count` says, at most [`TOGETHER`], or a single one. `None`: the next message is not ready or
+    /// not one of these.
     #[inline(always)]
     pub fn take_run(&self, me: Seat, cursor: &mut Cursor, count: usize) -> Option<Taken> {
         let at = self.start(RingWord::Head, cursor);
@@ -396,8 +397,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Makes a lease of its own of one that was taken with others, and of those. To be done in the
-    /// thread that has all of them.
+    /// Makes a lease of its own of one that was taken with others, and of the others. For the thread
+    /// that has all of them.
     #[inline(always)]
     pub fn make_single(&self, lease: &Lease) {
         if lease.place.run_len() > 1 {
@@ -422,10 +423,9 @@ impl<M: Memory> Ring<M> {
 
     // --- for everybody ---------------------------------------------------------------------------
 
-    /// What begins at a position whose cell has this word; `None`: the cell is governed by one before
-    /// it. `trusted`: where a handle found out by itself that something begins.
-    ///
-    /// Elsewhere only a hint says so. Hints are right, but for damage.
+    /// What begins at a position whose cell has this word. `None`: a cell before it governs it.
+    /// `trusted`: where a handle found out by itself that something begins. Elsewhere only a hint
+    /// says so, which may be damaged.
     #[inline(always)]
     pub(super) fn begins(&self, at: Position, word: u64, trusted: Position) -> Option<State> {
         let state = State::from_word(word);
@@ -463,15 +463,15 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// What a cell is, by its own word or by the one that governs it. Everything may have changed
-    /// since, and while this looked.
+    /// The state of a cell, from its own word or the one that governs it. May change meanwhile, also
+    /// between the loads.
     pub fn seen(&self, index: u32) -> State {
         let word = self.cell(index).state().load(SeqCst);
         seen_in(index, word, |index| self.cell(index).state().load(SeqCst))
     }
 
-    /// Parts a cell that is free or ready from the run that begins there. Its word then; `None`: it
-    /// changed, or it is not where a run begins.
+    /// Parts a cell that is free or ready from the run that begins there. Returns its word then.
+    /// `None`: it changed, or no run begins there.
     #[cold]
     pub(super) fn part_first(&self, index: u32, word: u64) -> Option<u64> {
         let state = State::from_word(word);
@@ -494,7 +494,7 @@ impl<M: Memory> Ring<M> {
         for index in first..self.cells().min(first.saturating_add(len)) {
             let word = self.cell(index).state().load(SeqCst);
             if self.part_first(index, word).is_none() {
-                return; // Somebody claims or takes it.
+                return; // Another process claims or takes it.
             }
         }
     }
@@ -516,8 +516,8 @@ impl<M: Memory> Ring<M> {
         (!governed).then_some(state)
     }
 
-    /// Makes single cells of a run whose owner is dead, by swaps: others may do the same. `false`:
-    /// its first word changed meanwhile.
+    /// Makes single cells of a run whose owner is dead. By swaps, because several processes may do
+    /// so. `false`: its first word changed meanwhile.
     pub(in crate::shm) fn part_for_the_dead(&self, first: u32, word: u64) -> bool {
         let head = State::from_word(word);
         let single = head.of_len(1);

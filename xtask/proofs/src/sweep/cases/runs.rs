@@ -162,9 +162,8 @@ fn moved_on(play: &Play) -> Result<(Batch<'static, ByteDelivery<'static>>, ByteQ
 fn send_run(queue: &ByteQueue, numbers: &[u64]) -> Result<()> {
     let payloads: Vec<_> = numbers.iter().map(|n| Message::payload(*n)).collect();
     let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
-    queue
-        .sender()
-        .send_batch_as(Kind::Data, &payloads, Wait::No)?;
+    let sender = queue.transport().sender();
+    sender.send_batch(&payloads, Kind::Data, Wait::No)?;
     Ok(())
 }
 
@@ -180,10 +179,10 @@ fn send_all(play: &Play, queue: &ByteQueue, there: &[u64], numbers: &[u64]) -> R
     ensure!(there.len() + numbers.len() <= CAPACITY as usize, "no room");
     let payloads: Vec<_> = numbers.iter().map(|n| Message::payload(*n)).collect();
     let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
-    let sender = queue.sender();
+    let sender = queue.transport().sender();
     let after = fresh(&[there, numbers].concat());
     play.step(fresh(there), after, || {
-        sender.send_batch_as(Kind::Data, &payloads, Wait::No)
+        sender.send_batch(&payloads, Kind::Data, Wait::No)
     })
 }
 
