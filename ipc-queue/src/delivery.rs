@@ -13,8 +13,13 @@ use crate::port::PortDelivery;
 use crate::settle::{Nack, Settle};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
+<<<<<<< main
 use crate::shm::{Freed, ShmDelivery};
 use crate::together::Together;
+=======
+use crate::shm::{Acks, ShmDelivery};
+use crate::transport::Settle;
+>>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 
 /// A received message, until it is settled. Dropping it unsettled is a nack.
 ///
@@ -202,6 +207,7 @@ settling!(['a] ByteDelivery<'a>);
 pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {
+<<<<<<< main
     let (count, failures) = ack_each(deliveries);
     let failed = failures.len();
     let mut failures = failures.into_iter().map(|(_, failure)| failure);
@@ -224,9 +230,13 @@ pub(crate) fn ack_each<'a>(
     let mut count = 0;
     let mut failures = Vec::new();
     let mut together = Together::default();
+=======
+>>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
     #[cfg(target_os = "linux")]
-    let mut freed = Freed::default();
+    let mut acks = Acks::default();
+    let (mut acked, mut failed, mut first) = (0, 0, None);
     for delivery in deliveries {
+<<<<<<< main
         let index = count;
         count += 1;
         let settled = match delivery.0 {
@@ -246,4 +256,36 @@ pub(crate) fn ack_each<'a>(
     together.ack(|index, error| failures.push((index, error)));
     failures.sort_unstable_by_key(|(index, _)| *index);
     (count, failures)
+=======
+        match &delivery.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(shared) => {
+                acks.add(shared);
+                mem::forget(delivery);
+            }
+            Inner::Port(..) => match delivery.settle(Settle::Ack) {
+                Ok(()) => acked += 1,
+                Err(error) => {
+                    failed += 1;
+                    first = first.or(Some(error));
+                }
+            },
+        }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let outcome = acks.end();
+        acked += outcome.acked;
+        failed += outcome.failed;
+        first = first.or(outcome.first);
+    }
+    match first {
+        None => Ok(()),
+        Some(first) => Err(BatchAckError {
+            acked,
+            failed,
+            first,
+        }),
+    }
+>>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 }

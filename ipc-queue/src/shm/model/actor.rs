@@ -9,7 +9,9 @@ use super::ledger::Ledger;
 use super::world::{ModelMemory, Place, World, obey};
 use crate::shm::due::Due;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
+use crate::shm::ring::{
+    Claim, Cursor, Lease, Publication, Ring, Run, RunPublication, Settled, Settlement,
+};
 use crate::shm::word::{CellKind, Seat, State};
 
 /// One operation.
@@ -17,9 +19,10 @@ use crate::shm::word::{CellKind, Seat, State};
 pub enum Do {
     /// Claims a cell for this message, with a chunk if the scenario has chunks. No room: skips to the next.
     Claim(u8),
-    /// Claims cells for these two together, as far as they are free in FIFO order: to be published one after the other.
-    ClaimBoth(u8, u8),
-    /// Publishes what was claimed, at the end if it was stepped over.
+    /// Claims cells for these together, as far as they are free in FIFO order.
+    ClaimRun(&'static [u8]),
+    /// Publishes what was claimed, at the end if it was stepped over. Of a run that was stepped over
+    /// only the first message: the others take one `Publish` each.
     Publish,
     /// Publishes what was claimed as a message that is put off to this time.
     PublishAt(u64),
@@ -27,8 +30,10 @@ pub enum Do {
     Abandon,
     /// Takes a message, starts its lease if the scenario has leases.
     Take,
-    /// Takes two messages together, as far as they are ready in FIFO order. Without leases.
-    TakeBoth,
+    /// Takes so many messages together, as far as they are ready in FIFO order. Without leases.
+    TakeRun(usize),
+    /// Acks all messages that were taken, as one run if they are one.
+    AckRun,
     /// Settles the message taken first.
     Ack,
     Nack,
@@ -112,8 +117,10 @@ pub struct Actor {
     /// Where `writing` is being moved to.
     target: Option<Writing>,
     reading: Vec<Reading>,
-    /// What is published next, of a batch.
-    behind: Option<Writing>,
+    /// What is published together.
+    run: Option<(Run, &'static [u8])>,
+    /// What is published next, of a run that was stepped over.
+    behind: Vec<Writing>,
     /// Whether a message of the batch moved to the end, so that those behind it must, too.
     moved: bool,
 }
@@ -152,7 +159,7 @@ impl Actor {
     }
 
     pub fn holds_something(&self) -> bool {
-        self.writing.is_some() || !self.reading.is_empty()
+        self.writing.is_some() || self.run.is_some() || !self.reading.is_empty()
     }
 
     /// The process does not exist yet.
@@ -182,7 +189,18 @@ impl Actor {
         }
         let begun = begun || self.stage != Stage::Begin;
         let entry = |message: u8| usize::from(message);
-        match (self.next(script), &self.writing, self.reading.first()) {
+        let next = self.next(script);
+        if let (Some(Do::Publish), Some((_, messages)), true) = (next, &self.run, begun) {
+            for message in *messages {
+                ledger.messages[entry(*message)].maybe_there = true;
+            }
+        }
+        if next == Some(Do::AckRun) && begun {
+            for reading in &self.reading {
+                ledger.messages[entry(reading.message)].maybe_gone = true;
+            }
+        }
+        match (next, &self.writing, self.reading.first()) {
             (Some(Do::Publish | Do::PublishAt(_)), Some(writing), _) if begun => {
                 ledger.messages[entry(writing.message)].maybe_there = true;
             }
@@ -206,12 +224,13 @@ impl Actor {
         };
         let finished = match what {
             Do::Claim(message) => self.claim(&turn, message),
-            Do::ClaimBoth(first, second) => self.claim_both(&turn, [first, second]),
+            Do::ClaimRun(messages) => self.claim_run(&turn, messages),
             Do::Publish => self.publish(&turn),
             Do::PublishAt(to) => self.publish_at(&turn, to),
             Do::Abandon => self.abandon(&turn),
             Do::Take => self.take(&turn),
-            Do::TakeBoth => self.take_both(&turn),
+            Do::TakeRun(count) => self.take_run(&turn, count),
+            Do::AckRun => self.ack_run(&turn),
             Do::Ack => self.settle(&turn, |lease| ring.ack(lease)),
             Do::Nack => self.settle(&turn, |lease| ring.settle(lease, Settlement::Nack)),
             Do::Bury => self.settle(&turn, |lease| ring.settle(lease, Settlement::Bury)),
@@ -302,20 +321,19 @@ impl Actor {
         true
     }
 
-    /// As `LevelSender::send_together`.
-    fn claim_both(&mut self, turn: &Turn<'_>, messages: [u8; 2]) -> bool {
+    /// As `LevelSender::send_together` and `fill_and_publish`.
+    fn claim_run(&mut self, turn: &Turn<'_>, messages: &'static [u8]) -> bool {
         let (ring, me) = (turn.ring, self.as_seat());
-        let claims = ring.claim_batch(me, Kind::Data, self.tail_cursor(ring), messages.len());
-        let mut places = claims.into_iter().zip(messages).map(|(claim, message)| {
-            turn.fill(claim.index(), message);
-            Writing {
-                claim,
-                message,
-                chunk: None,
-            }
-        });
-        self.writing = places.next();
-        self.behind = places.next();
+        let Some(run) = ring.claim_run(me, self.tail_cursor(ring), messages.len()) else {
+            return true;
+        };
+        let messages = &messages[..run.len()];
+        for (number, message) in messages.iter().enumerate() {
+            ring.begin_in(&run, number, Kind::Data);
+            turn.fill(run.claim(number).index(), *message);
+            ring.end_in(&run, number);
+        }
+        self.run = Some((run, messages));
         true
     }
 
@@ -326,11 +344,14 @@ impl Actor {
     /// As `ShmSender::publish` and `publish_at_end`.
     fn publish(&mut self, turn: &Turn<'_>) -> bool {
         let ring = turn.ring;
+        if let Some((run, messages)) = self.run.clone() {
+            return self.publish_run(turn, run, messages);
+        }
         let Some(old) = self.writing.clone() else {
             return true;
         };
         match self.stage {
-            // As `LevelSender::publish_behind`.
+            // As `LevelSender::publish_all_at_end`.
             Stage::Begin if self.moved => {
                 self.stage = Stage::Relocate;
                 false
@@ -387,6 +408,37 @@ impl Actor {
         }
     }
 
+    fn publish_run(&mut self, turn: &Turn<'_>, run: Run, messages: &'static [u8]) -> bool {
+        let claims = match turn.ring.publish_run(run) {
+            RunPublication::Done => {
+                for message in messages {
+                    turn.world.live(|ledger, _| ledger.accepted(*message));
+                }
+                turn.announce();
+                self.run = None;
+                return true;
+            }
+            RunPublication::SteppedOver(claims) => claims,
+            RunPublication::Lost => {
+                turn.insist(false, "a live sender's run is its own");
+                return true;
+            }
+        };
+        let parted = claims.into_iter().zip(messages);
+        self.behind = parted
+            .map(|(claim, message)| Writing {
+                claim,
+                message: *message,
+                chunk: None,
+            })
+            .collect();
+        self.run = None;
+        self.writing = Some(self.behind.remove(0));
+        self.moved = true;
+        self.stage = Stage::Relocate;
+        false
+    }
+
     /// As `ShmSender::publish_timed`.
     fn publish_at(&mut self, turn: &Turn<'_>, to: u64) -> bool {
         let Some(writing) = self.writing.clone() else {
@@ -408,8 +460,8 @@ impl Actor {
         turn.insist(done, "a live sender's cell is its own");
         turn.world.live(|ledger, _| ledger.accepted(what.message));
         turn.announce();
-        self.moved = self.behind.is_some() && (self.moved || self.stage != Stage::Begin);
-        self.writing = self.behind.take();
+        self.moved &= !self.behind.is_empty();
+        self.writing = (!self.behind.is_empty()).then(|| self.behind.remove(0));
         self.target = None;
         true
     }
@@ -466,18 +518,60 @@ impl Actor {
     }
 
     /// As `LevelReceiver::take_together`.
-    fn take_both(&mut self, turn: &Turn<'_>) -> bool {
+    fn take_run(&mut self, turn: &Turn<'_>, count: usize) -> bool {
         let (ring, me) = (turn.ring, self.as_seat());
-        let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
         let taken_at = turn.world.ledger.borrow().now;
-        for lease in ring.take_batch(me, cursor, 2) {
-            let message = turn.message_in(lease.index());
-            self.reading.push(Reading {
-                lease,
-                message,
-                taken_at,
-            });
+        let mut left = count;
+        while left > 0 {
+            let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
+            let most = if turn.rules.lease_ms.is_none() {
+                left
+            } else {
+                1
+            };
+            let Some(taken) = ring.take_run(me, cursor, most) else {
+                break;
+            };
+            left -= taken.len();
+            for lease in taken.into_leases() {
+                let message = turn.message_in(lease.index());
+                self.reading.push(Reading {
+                    lease,
+                    message,
+                    taken_at,
+                });
+            }
         }
+        true
+    }
+
+    /// As `Acks`.
+    fn ack_run(&mut self, turn: &Turn<'_>) -> bool {
+        let run = self.reading.first().map(|first| first.lease.in_run());
+        let goes_on = |(number, reading): (usize, &Reading)| {
+            run.is_some_and(|(_, len)| reading.lease.in_run() == (number as u32, len))
+        };
+        let is_run = run.is_some_and(|(_, len)| len as usize == self.reading.len())
+            && self.reading.iter().enumerate().all(goes_on);
+        if !is_run {
+            let first = self.reading.len();
+            self.settle(turn, |lease| turn.ring.ack(lease));
+            return first <= 1;
+        }
+        for reading in &self.reading {
+            turn.stops_reading(reading.lease.index());
+        }
+        let settled = turn.ring.ack_run(&self.reading[0].lease);
+        turn.insist(
+            settled == Settled::Freed,
+            "a living receiver's run is its own",
+        );
+        for reading in std::mem::take(&mut self.reading) {
+            let attempt = reading.lease.attempt();
+            turn.world
+                .live(|ledger, _| ledger.settled(reading.message, attempt, true));
+        }
+        turn.announce();
         true
     }
 

@@ -7,7 +7,8 @@
 use std::hash::Hasher;
 
 use crate::shm::memory::CELL_WORDS;
-use crate::shm::word::{CellKind, Lap, Seat, State};
+use crate::shm::ring::seen_in;
+use crate::shm::word::{CellKind, Inside, Lap, Seat, State};
 
 /// What a note of time is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,21 @@ pub struct ChunkEntry {
     owner: (u8, u8),
 }
 
+/// What governs a cell from before it.
+fn governor(words: &[u64], index: usize) -> Option<State> {
+    (1..=index).find_map(|back| {
+        let head = State::from_word(words[(index - back) * CELL_WORDS]);
+        let governs = head.kind != CellKind::Inside && head.len() as usize > back;
+        governs.then_some(head)
+    })
+}
+
+fn seen(words: &[u64], index: usize) -> State {
+    let load = |index: u32| words[index as usize * CELL_WORDS];
+    let index = index as u32;
+    seen_in(index, load(index), load)
+}
+
 impl Ledger {
     fn seat(&self, actor: usize) -> Option<Seat> {
         Some(Seat::of_slot(self.seats[actor].into()))
@@ -118,8 +134,88 @@ impl Ledger {
         seat.is_some_and(|seat| self.dead[usize::from(seat.slot())])
     }
 
-    /// `actor` changed a cell's word.
-    pub fn cell_changed(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
+    /// `actor` changed a cell's word; `words` are as they are then.
+    pub fn cell_changed(
+        &mut self,
+        actor: usize,
+        index: usize,
+        was: State,
+        is: State,
+        words: &[u64],
+    ) -> Verdict {
+        let me = self.seat(actor);
+        let may_act_for = |owner: Option<Seat>| owner == me || self.is_dead(owner);
+        if let Some(head) = governor(words, index) {
+            let owned = matches!(head.kind, CellKind::Writing | CellKind::Leased);
+            let single = is.kind == head.kind && is.owner == head.owner;
+            let fits = is.kind == CellKind::Inside || single;
+            if !(owned && may_act_for(head.owner) && fits) {
+                return Err(format!(
+                    "cell {index} becomes {is:?}, not {was:?}, inside the run of {head:?}"
+                ));
+            }
+            return Ok(());
+        }
+        let (was, is) = (was.alone(), is.alone());
+        self.is_a_run(index, is, words)?;
+        let kinds = (was.kind, is.kind);
+        let parts = match kinds {
+            (CellKind::Free, CellKind::Writing) | (CellKind::Ready, CellKind::Leased) => {
+                is.len() <= was.len()
+            }
+            _ => is.len() == was.len(),
+        };
+        // Another word for the same.
+        if was == is && matches!(is.kind, CellKind::Free | CellKind::Ready) {
+            return Ok(());
+        }
+        if parts {
+            for number in 0..is.len() as usize {
+                let (was, is) = (was.of_len(1), is.of_len(1));
+                self.one_changed(actor, index + number, was, is)?;
+            }
+            return Ok(());
+        }
+        let same = was.of_len(1) == is.of_len(1);
+        let allowed = match is.kind {
+            _ if !same => false,
+            // Joins what it claimed.
+            CellKind::Writing if is.len() > was.len() => was.owner == me,
+            CellKind::Writing | CellKind::Leased => {
+                let others = index + 1..index + was.len() as usize;
+                let mut others = others.map(|other| State::from_word(words[other * CELL_WORDS]));
+                is.len() == 1 && may_act_for(was.owner) && others.all(|other| other == is)
+            }
+            CellKind::Free | CellKind::Ready => is.len() == 1,
+            _ => false,
+        };
+        if allowed {
+            return Ok(());
+        }
+        Err(format!("no such change of run {index}: {was:?} to {is:?}"))
+    }
+
+    /// What is free or ready together is so from each of its cells on.
+    fn is_a_run(&self, index: usize, is: State, words: &[u64]) -> Verdict {
+        let inside = match is.kind {
+            CellKind::Free => Inside::Free,
+            CellKind::Ready => Inside::Ready,
+            _ => return Ok(()),
+        };
+        for number in 1..is.len() {
+            let other = words[(index + number as usize) * CELL_WORDS];
+            let right = State::inside_of(inside, is.len() - number, is.lap).to_word();
+            if other != right {
+                let other = State::from_word(other);
+                return Err(format!(
+                    "in {is:?} at {index}, number {number} is {other:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn one_changed(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
         use CellKind::{Dead, Delayed, Free, Leased, Quarantined, Ready, Writing};
         let me = self.seat(actor);
         let lap = is.lap.since(was.lap);
@@ -377,7 +473,7 @@ impl Ledger {
         let Some(index) = usize::from(cell).checked_sub(1) else {
             return false;
         };
-        let kind = State::from_word(words[index * CELL_WORDS]).kind;
+        let kind = seen(words, index).kind;
         kind != CellKind::Free && self.cells[index].occupancy == occupancy
     }
 
@@ -447,12 +543,8 @@ impl Ledger {
 
     fn ready_for_all(&self, words: &[u64]) -> [(u8, u8); CELLS] {
         let mut ready = [(0, 0); CELLS];
-        for (index, words) in words
-            .chunks(CELL_WORDS)
-            .take(self.cell_count.into())
-            .enumerate()
-        {
-            let state = State::from_word(words[0]);
+        for index in 0..usize::from(self.cell_count) {
+            let state = seen(words, index);
             let cell = &self.cells[index];
             if state.kind == CellKind::Ready && cell.changed_by == 0 && cell.message != 0 {
                 ready[index] = (cell.message, state.attempt + 1);
@@ -464,13 +556,9 @@ impl Ledger {
     /// For each cell that is free as far as everybody was told: its occupancy so far, plus one.
     fn free_for_all(&self, words: &[u64]) -> [u8; CELLS] {
         let mut free = [0; CELLS];
-        for (index, words) in words
-            .chunks(CELL_WORDS)
-            .take(self.cell_count.into())
-            .enumerate()
-        {
+        for index in 0..usize::from(self.cell_count) {
             let cell = &self.cells[index];
-            if State::from_word(words[0]).kind == CellKind::Free && cell.changed_by == 0 {
+            if seen(words, index).kind == CellKind::Free && cell.changed_by == 0 {
                 free[index] = cell.occupancy + 1;
             }
         }

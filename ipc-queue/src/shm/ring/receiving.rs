@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::{Cursor, Lease, Look, Place, Ring, Scan, Turns};
 use crate::shm::cell::Cell;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::word::{CellKind, Position, Seat, State};
+use crate::shm::word::{CellKind, Inside, Position, Seat, State};
 
 impl<M: Memory> Ring<M> {
     /// Takes the next message, or `None` when there is none.
@@ -26,7 +26,7 @@ impl<M: Memory> Ring<M> {
     fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
-        let fresh = State::free(at.lap()).released_as(CellKind::Ready).to_word();
+        let fresh = self.expected(RingWord::Head, cursor, at);
         let run = mem::take(&mut cursor.run);
         if run == 0 && cell.state().load(SeqCst) != fresh {
             return None;
@@ -35,7 +35,8 @@ impl<M: Memory> Ring<M> {
             // The payload comes while the swap below waits for the header.
             self.memory.fetch_to_take(at.index());
         }
-        let lease = Self::take_word(cell, me, at.index(), fresh)?;
+        let ready = State::free(at.lap()).released_as(CellKind::Ready);
+        let lease = Self::take_word(cell, me, at.index(), fresh, ready)?;
         cursor.run = if run < M::STREAM {
             run + 1
         } else {
@@ -43,6 +44,7 @@ impl<M: Memory> Ring<M> {
             run
         };
         self.advance(RingWord::Head, cursor, at.next(self.cells()));
+        cursor.expect_after(fresh, ready.to_word(), Inside::Ready);
         Some(lease)
     }
 
@@ -83,6 +85,7 @@ impl<M: Memory> Ring<M> {
     fn take_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Lease> {
         let cells = self.cells();
         let mut at = self.start(RingWord::Head, cursor);
+        let mut trusted = cursor.trusted();
         let mut mended = false;
         let mut steps = 0;
         loop {
@@ -92,23 +95,33 @@ impl<M: Memory> Ring<M> {
                 }
                 (mended, steps) = (true, 0);
                 at = self.refind(RingWord::Head);
+                trusted = at;
             }
             let cell = self.cell(at.index()).state();
             let word = cell.load(SeqCst);
-            let state = State::from_word(word);
+            let Some(state) = self.begins(at, word, trusted) else {
+                if mended {
+                    break;
+                }
+                mended = true;
+                at = self.refind(RingWord::Head);
+                trusted = at;
+                continue;
+            };
             match (state.lap.since(at.lap()), state.kind) {
                 (0, CellKind::Ready) => {
-                    if let Some(lease) =
-                        Self::take_word(self.cell(at.index()), me, at.index(), word)
-                    {
+                    // Of a run, what follows begins the rest.
+                    let (cell, ready) = (self.cell(at.index()), state.of_len(1));
+                    if let Some(lease) = Self::take_word(cell, me, at.index(), word, ready) {
                         self.advance(RingWord::Head, cursor, at.next(cells));
+                        cursor.expect_rest(state, Inside::Ready);
                         return Look::Found(lease);
                     }
                     continue; // Somebody else has it: look at what it is now.
                 }
                 (0, CellKind::Writing) => match self.wait_for_sender(at, word) {
                     Patience::Nothing => {
-                        cursor.position = at;
+                        cursor.go_to(at);
                         return Look::Nothing;
                     }
                     Patience::Changed => continue,
@@ -122,21 +135,23 @@ impl<M: Memory> Ring<M> {
                     }
                 },
                 (0, _) => {
-                    cursor.position = at;
+                    cursor.go_to(at);
                     return Look::Nothing;
                 }
                 (1.., _) => {}
                 _ if !mended => {
                     mended = true;
                     at = self.refind(RingWord::Head);
+                    trusted = at;
                     continue;
                 }
                 _ => break,
             }
-            at = at.next(cells);
-            steps += 1;
+            at = at.after(state.len(), cells);
+            trusted = at;
+            steps += state.len();
         }
-        cursor.position = at;
+        cursor.go_to(at);
         Look::Contradiction
     }
 
@@ -144,7 +159,8 @@ impl<M: Memory> Ring<M> {
     #[cold]
     fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
         let cell = self.cell(at.index()).state();
-        if !self.is_ready_behind(at) {
+        let len = State::from_word(word).len();
+        if !self.is_ready_behind(at, len) {
             // The look at the other cells counts only if this one was being written all the while.
             return if cell.load(SeqCst) == word {
                 Patience::Nothing
@@ -162,16 +178,20 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Whether a message is ready at a position after `at` that receivers get to in turn.
-    fn is_ready_behind(&self, at: Position) -> bool {
-        let mut next = at.next(self.cells());
-        while next.index() != at.index() {
-            let state = State::from_word(self.cell(next.index()).state().load(SeqCst));
+    fn is_ready_behind(&self, at: Position, len: u32) -> bool {
+        let cells = self.cells();
+        let mut next = at.after(len, cells);
+        let mut steps = len;
+        while steps < cells {
+            let word = self.cell(next.index()).state().load(SeqCst);
+            let state = State::from_word(word).alone();
             match (state.lap.since(next.lap()), state.kind) {
                 (0, CellKind::Ready) => return true,
                 (0, CellKind::Writing) | (1.., _) => {}
                 _ => return false,
             }
-            next = next.next(self.cells());
+            next = next.after(state.len(), cells);
+            steps += state.len();
         }
         false
     }
@@ -187,15 +207,20 @@ impl<M: Memory> Ring<M> {
             let mut in_turn: Option<Position> = None;
             let mut at = position;
             let mut reached = turns == Turns::Kept;
-            for _ in 0..cells {
+            let mut steps = 0;
+            while steps < cells {
                 let index = at.index();
                 let word = self.cell(index).state().load(SeqCst);
                 let state = State::from_word(word);
+                let is_inside = state.kind == CellKind::Inside;
+                let state = state.alone();
                 let ahead = state.lap.since(at.lap());
                 if state.kind == CellKind::Ready {
                     let found = Position::new(state.lap, index);
                     if reached && ahead == 0 {
                         in_turn = in_turn.or(Some(found));
+                    } else if is_inside {
+                        // Never out of turn.
                     } else if state.attempt > 0 {
                         // Delivered before: no order is promised.
                         if let Some(lease) = self.take_redelivered(me, index, word) {
@@ -209,7 +234,8 @@ impl<M: Memory> Ring<M> {
                     CellKind::Ready | CellKind::Writing => ahead >= 0,
                     _ => ahead > 0,
                 };
-                at = at.next(cells);
+                at = at.after(state.len(), cells);
+                steps += state.len();
             }
             let (at, word) = match (next, in_turn) {
                 (None, None) => return Scan::Nothing,
@@ -242,7 +268,9 @@ impl<M: Memory> Ring<M> {
     }
 
     fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
-        let lease = Self::take_word(self.cell(index), me, index, word)?;
+        // Of a run, what follows begins the rest.
+        let ready = State::from_word(word).of_len(1);
+        let lease = Self::take_word(self.cell(index), me, index, word, ready)?;
         Some(Lease {
             place: Place::out_of_turn(index),
             ..lease
@@ -255,8 +283,9 @@ impl<M: Memory> Ring<M> {
         me: Seat,
         index: u32,
         word: u64,
+        ready: State,
     ) -> Option<Lease> {
-        let taken = State::from_word(word).taken_by(me);
+        let taken = ready.taken_by(me);
         // Acquire: the header and the payload that the publication released.
         let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);
         swapped.ok().map(|()| Lease {

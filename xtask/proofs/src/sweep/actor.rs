@@ -177,6 +177,14 @@ impl Play {
         })
     }
 
+    /// Makes a queue whose leases do not end by time, and attaches: there messages are taken together.
+    pub fn attach_without_lease(&self) -> Result<ByteQueue> {
+        self.create(QueueSettings {
+            lease: None,
+            ..self.settings.clone()
+        })
+    }
+
     /// Creates a queue with a limit of crashes, and attaches.
     pub fn attach_with_crash_limit(&self, crash_limit: u8) -> Result<ByteQueue> {
         self.create(QueueSettings {

@@ -10,6 +10,7 @@ pub mod headed;
 pub mod letters;
 pub mod priorities;
 pub mod receiving;
+pub mod runs;
 pub mod saying;
 pub mod sending;
 pub mod settling;

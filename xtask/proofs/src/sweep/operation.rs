@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::actor::Play;
 use super::cases::{
-    attaching, batches, clock, dead, files, headed, letters, priorities, receiving, saying,
+    attaching, batches, clock, dead, files, headed, letters, priorities, receiving, runs, saying,
     sending, settling, snapshots, snoozing, switches, terms,
 };
 
@@ -164,6 +164,31 @@ pub const OPERATIONS: &[Operation] = &[
         name: "ack-batch",
         what: "several messages are acknowledged at once",
         states: batches::ACK,
+    },
+    Operation {
+        name: "send-run",
+        what: "several messages are sent as one run, or a single one into a run of room",
+        states: runs::SEND,
+    },
+    Operation {
+        name: "receive-run",
+        what: "a run of messages, or a part of it, is taken",
+        states: runs::RECEIVE,
+    },
+    Operation {
+        name: "ack-run",
+        what: "a run of messages is acknowledged at once",
+        states: runs::ACK,
+    },
+    Operation {
+        name: "settle-in-run",
+        what: "one of the messages that were taken as a run is settled by itself",
+        states: runs::SETTLE,
+    },
+    Operation {
+        name: "purge-run",
+        what: "a run of messages is dropped; the first ones, if it is cut short",
+        states: runs::PURGE,
     },
     Operation {
         name: "ack",
