@@ -13,13 +13,8 @@ use crate::port::PortDelivery;
 use crate::settle::{Nack, Settle};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
-<<<<<<< main
-use crate::shm::{Freed, ShmDelivery};
-use crate::together::Together;
-=======
 use crate::shm::{Acks, ShmDelivery};
-use crate::transport::Settle;
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
+use crate::together::Together;
 
 /// A received message, until it is settled. Dropping it unsettled is a nack.
 ///
@@ -203,11 +198,10 @@ impl<'a> ByteDelivery<'a> {
 
 settling!(['a] ByteDelivery<'a>);
 
-/// Acknowledges all of them. In shared memory, several are counted and notified together.
+/// Acknowledges all of them. In shared memory, several are freed, counted and notified together.
 pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {
-<<<<<<< main
     let (count, failures) = ack_each(deliveries);
     let failed = failures.len();
     let mut failures = failures.into_iter().map(|(_, failure)| failure);
@@ -230,62 +224,27 @@ pub(crate) fn ack_each<'a>(
     let mut count = 0;
     let mut failures = Vec::new();
     let mut together = Together::default();
-=======
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
     #[cfg(target_os = "linux")]
     let mut acks = Acks::default();
-    let (mut acked, mut failed, mut first) = (0, 0, None);
     for delivery in deliveries {
-<<<<<<< main
         let index = count;
         count += 1;
-        let settled = match delivery.0 {
+        match delivery.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(ref shared) => {
-                let settled = shared.ack_in(&mut freed);
-                let settled = settled.map_err(|failure| delivery.not_settled(failure));
+                acks.add(index, shared);
                 mem::forget(delivery);
-                settled
             }
-            Inner::Port(port, _) => port.ack_in(index, &mut together),
-        };
-        if let Err(error) = settled {
-            failures.push((index, error));
+            Inner::Port(port, _) => {
+                if let Err(error) = port.ack_in(index, &mut together) {
+                    failures.push((index, error));
+                }
+            }
         }
     }
+    #[cfg(target_os = "linux")]
+    failures.append(&mut acks.end());
     together.ack(|index, error| failures.push((index, error)));
     failures.sort_unstable_by_key(|(index, _)| *index);
     (count, failures)
-=======
-        match &delivery.0 {
-            #[cfg(target_os = "linux")]
-            Inner::Shm(shared) => {
-                acks.add(shared);
-                mem::forget(delivery);
-            }
-            Inner::Port(..) => match delivery.settle(Settle::Ack) {
-                Ok(()) => acked += 1,
-                Err(error) => {
-                    failed += 1;
-                    first = first.or(Some(error));
-                }
-            },
-        }
-    }
-    #[cfg(target_os = "linux")]
-    {
-        let outcome = acks.end();
-        acked += outcome.acked;
-        failed += outcome.failed;
-        first = first.or(outcome.first);
-    }
-    match first {
-        None => Ok(()),
-        Some(first) => Err(BatchAckError {
-            acked,
-            failed,
-            first,
-        }),
-    }
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 }

@@ -55,12 +55,8 @@ use ipc_shm::{
 pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
-<<<<<<< main
 pub use leases::{LeaseView, PoolView};
-pub(crate) use receiver::{Freed, ShmDelivery};
-=======
 pub(crate) use receiver::{Acks, ShmDelivery};
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 pub(crate) use sender::ShmLoan;
 
 use crate::bell::Listeners;

@@ -250,13 +250,8 @@ impl Frozen {
                 .payloads
                 .snapshot(index, body.chunk, body.len as usize);
             let reason = ring.reason(index, claim, state);
-<<<<<<< main
             // Even here, time makes a delayed message ready, and drops an expired one.
-            if cell.state().load(SeqCst) != word {
-=======
-            // Time makes a delayed message ready, and drops one that nobody wanted, also here.
             if ring.seen(index) != state {
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
                 continue;
             }
             let (Ok(headers), Some(payload)) = (headers, payload) else {

@@ -35,15 +35,9 @@ use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
 /// The fingerprint of the layout. It changes whenever this file, the cell header or the meaning of
 /// a word changes.
 pub const LAYOUT_HASH: u64 =
-<<<<<<< main
-    fingerprint(b"queue 8: state headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
+    fingerprint(b"queue 9: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
 /// The number of participant slots for tools, in addition to `max_participants`. Together they fit
 /// the nine bits of a slot number.
-=======
-    fingerprint(b"queue 9: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
-/// Participant slots for tools, in addition to `max_participants`. Together they fit a seat's nine
-/// bits.
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 pub const TOOL_SLOTS: u16 = 8;
 /// The number of counter shards for each participant.
 pub const LANES: usize = 4;

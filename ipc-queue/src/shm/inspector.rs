@@ -12,15 +12,10 @@ use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment}
 
 use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
-<<<<<<< main
 use super::leases::{LeaseView, PoolView};
-use super::word::{CellKind, State};
+use super::word::CellKind;
 use super::{ITEMS, KIND, ROOM, open_error};
 use crate::contract::LeaseInfo;
-=======
-use super::word::CellKind;
-use super::{KIND, open_error};
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
 use crate::stats::QueueStats;
@@ -233,19 +228,11 @@ impl Inspector {
         messages.take(most).collect()
     }
 
-<<<<<<< main
     fn waiting_since(&self, level: usize, index: u32) -> Option<(Timestamp, MessageId)> {
-        let cell = self.contents.levels[level].ring.cell(index);
-        let kind = State::from_word(cell.state().load(SeqCst)).kind;
-        let waits = matches!(kind, CellKind::Ready | CellKind::Delayed);
-        let envelope = cell.envelope();
-        waits.then_some((envelope.sent_at, envelope.id))
-=======
-    fn waiting_since(&self, level: usize, index: u32) -> Option<Timestamp> {
         let ring = &self.contents.levels[level].ring;
         let waits = matches!(ring.seen(index).kind, CellKind::Ready | CellKind::Delayed);
-        waits.then(|| ring.cell(index).envelope().sent_at)
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
+        let envelope = ring.cell(index).envelope();
+        waits.then_some((envelope.sent_at, envelope.id))
     }
 
     fn waiting_in(&self, number: usize, index: u32) -> Option<Waiting> {
@@ -260,14 +247,9 @@ impl Inspector {
         let payload = level
             .payloads
             .snapshot(index, body.chunk, body.len as usize)?;
-<<<<<<< main
         // Left out if a receiver has taken it, and possibly a sender has written the next message
         // there.
-        (cell.state().load(SeqCst) == word).then(|| Waiting {
-=======
-        // Somebody may have taken it, and somebody else written the next one there.
         (level.ring.seen(index) == state).then(|| Waiting {
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
             message: envelope.id,
             kind: envelope.kind,
             priority: super::by_priority::priority_of(number),

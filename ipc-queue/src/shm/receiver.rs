@@ -21,14 +21,8 @@ use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-<<<<<<< main
-use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
-use crate::metadata::Metadata;
-=======
-use crate::delivery::Metadata;
-use crate::delivery::Nack;
 use crate::error::{RecvFailure, RecvPortError, SettleError, SettleFailure, Unavailable};
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
+use crate::metadata::Metadata;
 use crate::port::PortDelivery;
 use crate::settle::Nack;
 use crate::settle::{Settle, nack_delay, shorten_reason};
@@ -551,44 +545,45 @@ impl Drop for LevelReceiver {
     }
 }
 
-/// The acks of a batch. A run that was taken as one is freed as one. What is freed is counted and
-/// announced together.
+/// The acks of a batch. A run that was taken together is freed together. Freed cells are counted
+/// and announced together.
 #[derive(Debug, Default)]
 pub(crate) struct Acks<'a> {
     by: Option<&'a LevelReceiver>,
     /// The number of freed cells that are not announced yet.
     cells: u64,
-    /// The first lease of a run, and how many of the run were added so far.
-    run: Option<(Lease, u32)>,
-    outcome: AckOutcome,
+    run: Option<OpenRun>,
+    /// Each failure with the index of its delivery.
+    failures: Vec<(usize, SettleError)>,
 }
 
-/// How many of a batch were acked, and how many were not, and why the first was not.
-#[derive(Debug, Default)]
-pub(crate) struct AckOutcome {
-    pub(crate) acked: usize,
-    pub(crate) failed: usize,
-    pub(crate) first: Option<SettleError>,
+/// A run of which the last message was not added yet.
+#[derive(Debug)]
+struct OpenRun {
+    /// The lease of its first message.
+    first: Lease,
+    /// The index of its first message in the batch.
+    index: usize,
+    /// The number of its messages that were added.
+    count: u32,
 }
 
-impl AckOutcome {
-    fn count(&mut self, settled: Result<(), SettleFailure>, by: &LevelReceiver, lease: &Lease) {
-        match settled {
-            Ok(()) => self.acked += 1,
-            Err(failure) => {
-                self.failed += 1;
-                let message = by.level.ring.cell(lease.index()).envelope().id;
-                let error = || failure.of(by.queue(), message);
-                self.first = self.first.take().or_else(|| Some(error()));
-            }
-        }
+impl OpenRun {
+    /// Whether a lease is that of the next message of the run.
+    #[inline(always)]
+    fn goes_on_with(&self, lease: &Lease, index: usize) -> bool {
+        let (offset, len) = lease.in_run();
+        self.count == offset
+            && self.first.index() + offset == lease.index()
+            && self.first.in_run().1 == len
+            && self.index + offset as usize == index
     }
 }
 
 impl<'a> Acks<'a> {
-    /// The next of the batch: never dropped after.
+    /// Adds delivery number `index` of the batch. The caller forgets it.
     #[inline(always)]
-    pub(crate) fn add(&mut self, delivery: &ShmDelivery<'a>) {
+    pub(crate) fn add(&mut self, index: usize, delivery: &ShmDelivery<'a>) {
         let (by, lease) = (delivery.receiver, delivery.payload.lease());
         if !self.by.is_some_and(|before| ptr::eq(before, by)) {
             self.end_of_run();
@@ -596,71 +591,79 @@ impl<'a> Acks<'a> {
             self.by = Some(by);
         }
         let (offset, len) = lease.in_run();
-        let goes_on = |(first, count): &(Lease, u32)| {
-            *count == offset && first.index() + offset == lease.index() && first.in_run().1 == len
-        };
         match &mut self.run {
-            Some(run) if goes_on(run) => run.1 += 1,
+            Some(run) if run.goes_on_with(lease, index) => run.count += 1,
             _ => {
                 self.end_of_run();
                 if len == 1 || offset > 0 {
-                    return self.ack(by, lease);
+                    return self.ack(by, lease, index);
                 }
-                self.run = Some((lease.hand_over(), 1));
+                self.run = Some(OpenRun {
+                    first: lease.hand_over(),
+                    index,
+                    count: 1,
+                });
             }
         }
         if offset + 1 == len
-            && let Some((first, _)) = self.run.take()
+            && let Some(run) = self.run.take()
         {
-            self.ack_run(by, &first, len);
+            self.ack_run(by, &run, len);
         }
     }
 
     #[inline(always)]
-    fn ack_run(&mut self, by: &'a LevelReceiver, first: &Lease, len: u32) {
+    fn ack_run(&mut self, by: &'a LevelReceiver, run: &OpenRun, len: u32) {
         let is_ours = by.shared.attachment.is_ours();
-        if is_ours && by.level.ring.ack_run(first) == Settled::Freed {
-            self.outcome.acked += len as usize;
+        if is_ours && by.level.ring.ack_run(&run.first) == Settled::Freed {
             self.freed(len);
             return;
         }
-        // Each says why.
-        self.ack_each(by, first, len);
+        // Each one has its own error.
+        self.ack_singly(by, run);
     }
 
-    /// Acks by itself what is only a part of a run.
+    /// Acks the messages of an incomplete run one by one.
+    #[inline(always)]
     fn end_of_run(&mut self) {
-        if let (Some((first, count)), Some(by)) = (self.run.take(), self.by) {
-            self.ack_each(by, &first, count);
+        if let (Some(run), Some(by)) = (self.run.take(), self.by) {
+            self.ack_singly(by, &run);
         }
     }
 
     #[cold]
-    fn ack_each(&mut self, by: &'a LevelReceiver, first: &Lease, count: u32) {
-        (0..count).for_each(|offset| self.ack(by, &first.other_of_run(offset)));
+    fn ack_singly(&mut self, by: &'a LevelReceiver, run: &OpenRun) {
+        for offset in 0..run.count {
+            let lease = run.first.other_of_run(offset);
+            self.ack(by, &lease, run.index + offset as usize);
+        }
     }
 
     #[inline(always)]
-    fn ack(&mut self, by: &'a LevelReceiver, lease: &Lease) {
+    fn ack(&mut self, by: &'a LevelReceiver, lease: &Lease, index: usize) {
         if !by.shared.attachment.is_ours() {
-            return self.outcome.count(Err(by.not_ours()), by, lease);
+            return self.failed(by, lease, index, by.not_ours());
         }
         match by.level.ring.ack(lease) {
-            Settled::Freed => {
-                self.outcome.acked += 1;
-                self.freed(1);
-            }
+            Settled::Freed => self.freed(1),
             other => {
-                let settled = by.settled(other, Received::Acked);
-                self.outcome.count(settled, by, lease);
+                if let Err(failure) = by.settled(other, Received::Acked) {
+                    self.failed(by, lease, index, failure);
+                }
             }
         }
+    }
+
+    #[cold]
+    fn failed(&mut self, by: &LevelReceiver, lease: &Lease, index: usize, failure: SettleFailure) {
+        let message = by.level.ring.cell(lease.index()).envelope().id;
+        self.failures.push((index, failure.of(by.queue(), message)));
     }
 
     #[inline(always)]
     fn freed(&mut self, cells: u32) {
         self.cells += u64::from(cells);
-        // A sender that waits for room is not to wait for a long batch.
+        // A sender that waits for room does not wait for a long batch.
         if self.cells >= TOGETHER as u64 {
             self.tell();
         }
@@ -677,12 +680,12 @@ impl<'a> Acks<'a> {
         }
     }
 
-    /// What became of the batch.
+    /// Acks the rest. Returns each failure with the index of its delivery.
     #[inline(always)]
-    pub(crate) fn end(mut self) -> AckOutcome {
+    pub(crate) fn end(mut self) -> Vec<(usize, SettleError)> {
         self.end_of_run();
         self.tell();
-        mem::take(&mut self.outcome)
+        mem::take(&mut self.failures)
     }
 }
 

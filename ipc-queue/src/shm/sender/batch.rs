@@ -7,14 +7,8 @@ use ipc_shm::clock;
 
 use super::LevelSender;
 use crate::error::{BatchPortError, SendFailure};
-<<<<<<< main
-use crate::shm::payload::Writable;
-use crate::shm::ring::{Claim, Few, SMALL_BYTES, TOGETHER};
-use crate::wait::Wait;
-=======
 use crate::shm::ring::{Claim, Few, Run, RunPublication, TOGETHER};
-use crate::transport::Wait;
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
+use crate::wait::Wait;
 
 impl LevelSender {
     pub(in crate::shm) fn send_all(
@@ -152,25 +146,15 @@ mod tests {
     use ipc_shm::Namespace;
 
     use super::*;
-<<<<<<< main
-    use crate::contract::Transport;
-    use crate::delivery::ByteDelivery;
-    use crate::error::{RecvFailure, RecvPortError};
-    use crate::open_request::OpenRequest;
-    use crate::send_options::SendOptions;
-    use crate::shm::ShmQueue;
-    use crate::shm::memory::Word;
-    use crate::shm::word::{CellKind, State};
-=======
     use crate::batch::Batch;
+    use crate::contract::{SendPort, Transport};
     use crate::delivery::ByteDelivery;
     use crate::error::{RecvFailure, RecvPortError, SendPortError};
+    use crate::open_request::OpenRequest;
     use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
     use crate::shm::memory::{Memory, RingWord, Word};
     use crate::shm::word::{CellKind, Lap, Position, State};
-    use crate::transport::{OpenRequest, SendPort, Transport, Wait};
->>>>>>> 2f324d848856627d93a7a078bec8bedaecb148b7
 
     #[test]
     fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
