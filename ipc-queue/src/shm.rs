@@ -393,8 +393,9 @@ impl Transport for ShmQueue {
     }
 
     fn revoke(&self, message: MessageId) -> Result<bool, ControlError> {
-        self.shared
-            .answer(ControlCall::Revoke, |shared| shared.revoke(message))
+        let call = ControlCall::Revoke;
+        let revoked = self.shared.answer(call, |shared| shared.revoke(message))?;
+        revoked.map_err(|failure| failure.of(self.address(), call))
     }
 
     fn drop_message(&self, message: MessageId) -> Result<bool, ControlError> {

@@ -415,6 +415,15 @@ impl<M: Memory> Ring<M> {
         });
     }
 
+    /// Whether a message that was taken with others is still held with them.
+    #[cold]
+    pub(in crate::shm) fn is_held_in_run(&self, lease: &Lease) -> bool {
+        let (offset, len) = lease.in_run();
+        let head = self.cell(lease.index() - offset).state().load(SeqCst);
+        let state = State::from_word(head);
+        len > 1 && state.len() == len && lease.is_held_in(state)
+    }
+
     /// How many cells ahead those of a batch are fetched.
     #[inline(always)]
     fn together(&self) -> u32 {
@@ -499,9 +508,22 @@ impl<M: Memory> Ring<M> {
         }
     }
 
+    /// Parts the cells of a waiting run up to this one.
+    #[cold]
+    pub(in crate::shm) fn part_up_to(&self, index: u32) {
+        for index in index.saturating_sub(TOGETHER as u32 - 1)..=index {
+            let word = self.cell(index).state().load(SeqCst);
+            let kind = State::from_word(word).kind;
+            if matches!(kind, CellKind::Ready | CellKind::Inside) {
+                // Failed: another process parts or takes it, or a cell before it governs it.
+                let _ = self.part_first(index, word);
+            }
+        }
+    }
+
     /// What begins at a cell. `None`: a cell before it governs it.
     #[cold]
-    pub(super) fn begins_at(&self, index: u32) -> Option<State> {
+    pub(in crate::shm) fn begins_at(&self, index: u32) -> Option<State> {
         let word = self.cell(index).state().load(SeqCst);
         let state = State::from_word(word);
         if state.kind == CellKind::Inside {
