@@ -80,7 +80,7 @@ use std::cmp::Ordering;
 use std::num::NonZeroU16;
 
 /// What a cell holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CellKind {
     /// Nothing.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
 use std::time::Duration;
 
-use ipc_proto::Kind;
+use ipc_proto::{Kind, MessageId, SenderId, Timestamp};
 
 use super::ledger::Ledger;
 use super::world::{ModelMemory, Place, World, obey};
@@ -59,6 +59,10 @@ pub enum Do {
     Purge,
     /// Requeues a dead letter, if there is one.
     Requeue,
+    /// Revokes the lease of this message, if it is held.
+    Revoke(u8),
+    /// Drops this message, if it waits.
+    DropMessage(u8),
 }
 
 /// What all actors of a scenario do the same way.
@@ -68,6 +72,8 @@ pub struct Rules {
     pub lease_ms: Option<u64>,
     /// Whether the queue is closed at some time.
     pub closing: bool,
+    /// Whether messages are picked by their ids, so that cells have to name them.
+    pub picking: bool,
 }
 
 impl Rules {
@@ -256,6 +262,8 @@ impl Actor {
                 true
             }
             Do::Requeue => turn.requeue(),
+            Do::Revoke(message) => turn.revoke(message),
+            Do::DropMessage(message) => turn.drop_message(message),
         };
         if finished {
             self.done += 1;
@@ -640,6 +648,11 @@ impl Turn<'_> {
     }
 
     fn fill(&self, index: u32, message: u8) {
+        if self.rules.picking {
+            self.ring
+                .cell(index)
+                .set_envelope(id_of(message), Timestamp::default());
+        }
         self.world.live(|ledger, _| {
             ledger.filled(index, message, self.id);
             Ok(())
@@ -733,6 +746,30 @@ impl Turn<'_> {
         true
     }
 
+    /// As `Shared::revoke`.
+    fn revoke(&self, message: u8) -> bool {
+        self.world
+            .live(|ledger, words| ledger.pick_begins(self.id, message, words));
+        let revoked = self.ring.revoke(id_of(message));
+        self.world.live(|ledger, words| {
+            let found = revoked.is_some();
+            ledger.pick_ends(self.id, found, CellKind::Leased, words)
+        });
+        self.announce();
+        true
+    }
+
+    /// As `Shared::drop_message`.
+    fn drop_message(&self, message: u8) -> bool {
+        self.world
+            .live(|ledger, words| ledger.pick_begins(self.id, message, words));
+        let found = self.ring.drop_message(id_of(message));
+        self.world
+            .live(|ledger, words| ledger.pick_ends(self.id, found, CellKind::Ready, words));
+        self.announce();
+        true
+    }
+
     fn drop_letters(&self) -> bool {
         for index in 0..self.ring.cells() {
             if let Some(occupancy) = self.letter_in(index) {
@@ -742,6 +779,10 @@ impl Turn<'_> {
         self.announce();
         true
     }
+}
+
+fn id_of(message: u8) -> MessageId {
+    MessageId::new(SenderId::new(1), message.into())
 }
 
 pub fn at(millis: u64) -> Due {

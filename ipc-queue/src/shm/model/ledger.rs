@@ -54,6 +54,8 @@ pub struct Ledger {
     pub seen_ready: [[(u8, u8); CELLS]; ACTORS],
     /// What was free, and everybody was told, when an actor's claiming began.
     pub seen_free: [[u8; CELLS]; ACTORS],
+    /// What each actor picks by its id, and its state and attempt when that began.
+    pub picks: [(u8, Option<(CellKind, u8)>); ACTORS],
     /// Milliseconds.
     pub now: u64,
     /// By what time an actor's look at the clock judges.
@@ -297,6 +299,12 @@ impl Ledger {
         let others = used.sum::<u16>() > 1;
         let entry = &mut self.cells[index];
         let number = entry.message;
+        let (picked, _) = self.picks[actor];
+        let ends = matches!((was.kind, is.kind), (Leased, Ready | Dead)) && expires
+            || matches!((was.kind, is.kind), (Ready | Delayed, Free | Quarantined));
+        if ends && picked != 0 && picked != number {
+            return Err(format!("message {number} picked instead of {picked}"));
+        }
         let message = &mut self.messages[usize::from(number)];
         let attempt = 1u16 << was.attempt.min(15);
         match (was.kind, is.kind) {
@@ -378,6 +386,39 @@ impl Ledger {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// An actor is about to end the lease of a message, or to drop it.
+    pub fn pick_begins(&mut self, actor: usize, number: u8, words: &[u64]) -> Verdict {
+        self.picks[actor] = (number, self.state_of(number, words));
+        // Whatever its end: a revoked lease is over now.
+        self.judges_by[actor] = u64::MAX;
+        Ok(())
+    }
+
+    /// The same is done. `found` says whether the message was in a state of that kind.
+    pub fn pick_ends(
+        &mut self,
+        actor: usize,
+        found: bool,
+        kind: CellKind,
+        words: &[u64],
+    ) -> Verdict {
+        let (number, before) = std::mem::take(&mut self.picks[actor]);
+        let now = self.state_of(number, words);
+        match before {
+            Some((was, _)) if !found && was == kind && before == now => Err(format!(
+                "message {number} was {was:?} all the while, but not found"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn state_of(&self, number: u8, words: &[u64]) -> Option<(CellKind, u8)> {
+        let mut cells = self.cells[..self.cell_count.into()].iter();
+        let index = cells.position(|cell| cell.message == number)?;
+        let state = seen(words, index);
+        Some((state.kind, state.attempt))
     }
 
     /// The note of time in a cell was changed: it must not take the place of one about the cell's

@@ -232,6 +232,114 @@ fn what_is_purged_from_runs_is_gone_and_its_place_is_free() {
 }
 
 #[test]
+fn a_message_is_dropped_from_a_run_by_its_id() {
+    for (cells, dropped) in [(2, 1), (2, 2), (3, 2), (3, 3)] {
+        let actors = vec![
+            (
+                0,
+                [vec![ClaimRun(&[1, 2, 3]), Publish], sends(&[4])].concat(),
+            ),
+            (1, vec![TakeRun(2), AckRun]),
+            (2, vec![DropMessage(dropped)]),
+            (
+                3,
+                [vec![Recover(2), DropMessage(dropped)], acks(1)].concat(),
+            ),
+        ];
+        let sent = Scenario::new(cells, actors).prepared([0, 0]);
+        explore("dropped from a run", 2, sent.killing(1, &[2]));
+    }
+}
+
+#[test]
+fn a_message_that_waits_is_dropped_once() {
+    for cells in 1..=2 {
+        let actors = vec![
+            (0, sends(&[1, 2])),
+            (1, vec![Take, Nack, Take, Ack]),
+            (2, vec![DropMessage(1)]),
+            (3, vec![Recover(2), DropMessage(1), Take, Ack]),
+        ];
+        let killing = Scenario::new(cells, actors).killing(1, &[2]);
+        explore("dropped by its id", 1, killing);
+    }
+    let actors = vec![
+        (0, vec![Claim(1), PublishAt(10), Claim(2), Publish]),
+        (1, vec![Take, Delay(10)]),
+        (2, vec![DropMessage(1)]),
+        (3, vec![Clock(15), Take, Ack]),
+    ];
+    explore("delayed and dropped", 2, Scenario::new(2, actors));
+}
+
+#[test]
+fn a_revoked_lease_is_lost_and_its_message_comes_again() {
+    for lease in [None, Some(10)] {
+        for cells in 1..=2 {
+            let actors = vec![
+                (0, sends(&[1, 2])),
+                (1, acks(1)),
+                (2, vec![Revoke(1)]),
+                (3, vec![Recover(2), Recover(1), Revoke(1), Take, Ack]),
+            ];
+            let mut sent = Scenario::new(cells, actors).prepared([0, 0]);
+            if let Some(lease) = lease {
+                sent = sent.leasing(lease);
+            }
+            explore("revoked", 1, sent.killing(1, &[1, 2]));
+        }
+    }
+}
+
+#[test]
+fn a_lease_is_revoked_or_put_off_or_extended() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Extend(60), Delay(25)]),
+        (2, vec![Revoke(1)]),
+        (3, vec![Clock(20), Take, Ack]),
+    ];
+    let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
+    explore("revoked or put off", 2, taken.timing());
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Snooze(25)]),
+        (2, vec![Revoke(1), Revoke(1)]),
+        (3, vec![Clock(30), Take, Nack]),
+    ];
+    let taken = Scenario::new(1, actors).prepared([0, 0, 1]).limit(2);
+    explore("revoked or snoozed", 2, taken.noting());
+}
+
+#[test]
+fn a_lease_of_a_run_is_revoked_once_the_run_is_parted() {
+    for settles in [[Ack, Ack], [Nack, Ack]] {
+        for cells in 2..=3 {
+            let actors = vec![
+                (0, [vec![ClaimRun(&[1, 2]), Publish], sends(&[3])].concat()),
+                (1, [vec![TakeRun(2)], settles.to_vec()].concat()),
+                (2, vec![Revoke(1), Revoke(2)]),
+                (3, vec![Recover(1), Revoke(2), Take, Ack]),
+            ];
+            let taken = Scenario::new(cells, actors).prepared([0, 0, 1]);
+            explore("revoked of a run", 2, taken.killing(1, &[1]));
+        }
+    }
+    // Acked as one meanwhile.
+    let actors = vec![
+        (
+            0,
+            vec![ClaimRun(&[1, 2]), Publish, ClaimRun(&[3, 4]), Publish],
+        ),
+        (1, vec![TakeRun(2), AckRun]),
+        (2, vec![Revoke(2), Revoke(1)]),
+        (3, acks(1)),
+    ];
+    let taken = Scenario::new(2, actors).prepared([0, 0, 1]);
+    explore("revoked or acked as one", 3, taken);
+}
+
+#[test]
 fn who_dies_in_a_run_loses_nothing() {
     for cells in 2..=3 {
         let send = vec![ClaimRun(&[1, 2]), Publish, Publish];
