@@ -19,7 +19,7 @@ struct NatsDoor {
 }
 
 pub(crate) fn bell(shared: &Arc<Shared>, side: Side) -> Bell {
-    block_on(shared.hear(side));
+    block_on(shared.subscribe(side));
     let door = NatsDoor {
         shared: Arc::clone(shared),
         side,
