@@ -40,8 +40,8 @@ pub(crate) struct Entry {
     /// Its streams exist. Before that, each process that opens the queue makes the missing ones.
     #[serde(default = "yes")]
     pub(crate) made: bool,
-    /// Some process has waited for messages, or for room, without a request to the server: from then
-    /// on, others report these. Indexed by [`Side`](crate::shared::Side).
+    /// Some process has waited for messages, or for room, without a request to the server: from
+    /// then on, others report these. Indexed by [`Side`](crate::shared::Side).
     #[serde(default)]
     pub(crate) subscribed: [bool; 2],
     /// The queue is removed, and its streams are being deleted. If the remover was interrupted, the
@@ -224,8 +224,8 @@ impl Directory {
         }
     }
 
-    /// Notes that some process receives reports about this side. Returns the entry with its revision;
-    /// `None`: the queue is gone, or it could not be noted now.
+    /// Notes that some process receives reports about this side. Returns the entry with its
+    /// revision; `None`: the queue is gone, or it could not be noted now.
     pub(crate) async fn set_subscribed(
         &self,
         name: &str,

@@ -68,8 +68,8 @@ impl Shared {
 
     /// From now on, receives what other processes report to waiters on this side.
     ///
-    /// They send no reports before they know that some process receives them. Until they do, waiters
-    /// find what is there by looking now and then.
+    /// They send no reports before they know that some process receives them. Until they do,
+    /// waiters find what is there by looking now and then.
     pub(crate) async fn subscribe(self: &Arc<Self>, side: Side) {
         self.record_subscription(side);
         if self.subscribed[side as usize].swap(true, Ordering::SeqCst) {
@@ -96,8 +96,8 @@ impl Shared {
         });
     }
 
-    /// Notes in the directory's entry that a process receives reports about this side. The entry keeps
-    /// that for ever, so this happens once for each queue.
+    /// Notes in the directory's entry that a process receives reports about this side. The entry
+    /// keeps that for ever, so this happens once for each queue.
     fn record_subscription(self: &Arc<Self>, side: Side) {
         let notes = |shared: &Self| {
             shared.recording_subscription[side as usize].swap(true, Ordering::SeqCst)

@@ -1,5 +1,5 @@
-//! One priority stream of a queue (code: `PriorityStream`): its places and its work, two streams of the
-//! server.
+//! One priority stream of a queue (code: `PriorityStream`): its places and its work, two streams of
+//! the server.
 //!
 //! *Places*: as many numbered subjects as the queue's capacity. Each has at most one record: that
 //! of the message which has the place. A sender takes a place by writing a record where there is

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::Message;
 use futures_util::StreamExt;
 use futures_util::stream;
-use ipc_queue::bell::Bell;
+use ipc_queue::notifier::Notifier;
 use ipc_queue::transport::{PortDelivery, ReceivePort, RecvPortError, Wait, shorten_reason};
 use ipc_queue::{DeadReason, Headers, Metadata, RecvFailure, Unavailable};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
@@ -166,8 +166,8 @@ impl NatsReceiver {
         Ok(batch)
     }
 
-    /// Appends the messages that are available now. The next call reports which are damaged. Any other
-    /// error will occur again.
+    /// Appends the messages that are available now. The next call reports which are damaged. Any
+    /// other error will occur again.
     fn recv_some(&self, most: usize, into: &mut Vec<PortDelivery>) {
         let some = block_on(self.receive_some(most)).unwrap_or_default();
         into.extend(some.into_iter().map(|taken| self.delivery(taken)));
@@ -528,8 +528,8 @@ impl ReceivePort for NatsReceiver {
         Ok(())
     }
 
-    fn bell(&self) -> Bell {
-        wait_queue::bell(&self.shared, Side::Items)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.shared, Side::Items)
     }
 }
 

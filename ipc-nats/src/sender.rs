@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
-use ipc_queue::bell::Bell;
+use ipc_queue::notifier::Notifier;
 use ipc_queue::transport::{BatchPortError, PortLoan, PublishOnce, SendPort, SendPortError, Wait};
 use ipc_queue::{Feature, NoRoom, SendFailure, SendOptions, Unavailable, Unsupported};
 
@@ -148,8 +148,8 @@ impl SendPort for NatsSender {
         batch::send(self, payloads, kind, wait)
     }
 
-    fn bell(&self) -> Bell {
-        wait_queue::bell(&self.shared, Side::Room)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.shared, Side::Room)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, Priority};
-use ipc_queue::bell::Listeners;
+use ipc_queue::notifier::Waiters;
 use ipc_queue::transport::{RecvPortError, Wait};
 use ipc_queue::{
     ControlFailure, RecvFailure, SendFailure, SendOptions, SettleFailure, Unavailable,
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     /// Held messages changed: for the task that keeps leases.
     pub(crate) changed: Arc<Notify>,
     /// The waiters without a thread, for items and for room.
-    pub(crate) listeners: [Arc<Listeners>; 2],
+    pub(crate) waiters: [Arc<Waiters>; 2],
     /// Set when other processes' items, and room, are received.
     pub(crate) subscribed: [AtomicBool; 2],
     /// Set when some process receives reports of items, and of room. Until then none are sent.
@@ -169,7 +169,7 @@ impl Shared {
             loans: Mutex::default(),
             tickets: AtomicU64::new(1),
             changed: Arc::default(),
-            listeners: Default::default(),
+            waiters: Default::default(),
             subscribed: Default::default(),
             has_subscribers: entry.subscribed.map(AtomicBool::new),
             recording_subscription: Default::default(),
@@ -297,7 +297,8 @@ impl Shared {
         Ok(all)
     }
 
-    // --- errors ------------------------------------------------------------------------------------
+    // --- errors
+    // ------------------------------------------------------------------------------------
 
     /// Notes that the queue is gone, if that is the error.
     fn note(&self, error: &RequestError) {

@@ -5,7 +5,6 @@ mod address;
 mod aging;
 mod asynchronous;
 mod batch;
-pub mod bell;
 mod bridge;
 mod bytes;
 mod capability;
@@ -24,6 +23,7 @@ mod local;
 mod metadata;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod notifier;
 mod open_request;
 mod options;
 mod owned;

@@ -30,9 +30,9 @@ pub trait SettleOnce: Send + Sync {
     /// [`SettleFailure::LeaseLost`] if it expired before.
     fn extend(&self, by: Duration) -> Result<(), SettleFailure>;
 
-    /// Returns what acknowledges this delivery together with others, and the delivery's number there.
-    /// A batch whose deliveries return the same object is acknowledged by one call of it, instead of
-    /// one call of `settle` each. `None`: one by one.
+    /// Returns what acknowledges this delivery together with others, and the delivery's number
+    /// there. A batch whose deliveries return the same object is acknowledged by one call of it,
+    /// instead of one call of `settle` each. `None`: one by one.
     fn together(&self) -> Option<(Arc<dyn AckTogether>, u64)> {
         None
     }
@@ -63,9 +63,9 @@ pub trait SettleOnce: Send + Sync {
 /// Acknowledges several deliveries together, with fewer requests than one by one, or with the
 /// requests in flight at the same time. See [`SettleOnce::together`].
 pub trait AckTogether: Send + Sync {
-    /// Acknowledges the deliveries with these numbers. Called at most once for each delivery, and then
-    /// `settle` is not called for it. Returns one result for each, in the same order: a lost lease does
-    /// not keep the others from being acknowledged.
+    /// Acknowledges the deliveries with these numbers. Called at most once for each delivery, and
+    /// then `settle` is not called for it. Returns one result for each, in the same order: a lost
+    /// lease does not keep the others from being acknowledged.
     fn ack_all(&self, numbers: &[u64]) -> Vec<Result<(), SettleFailure>>;
 }
 

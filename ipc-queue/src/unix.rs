@@ -16,13 +16,13 @@
 //! processes of the same user.
 
 mod client;
-mod door;
 mod failures;
 mod frame;
 mod link;
 mod memfd;
 mod ports;
 mod server;
+mod wait_queue;
 mod wire;
 
 use std::path::Path;

@@ -176,8 +176,8 @@ impl Batch<'_> {
         })
     }
 
-    /// Tries to take a place for each of these messages. Returns the first of them, as many as there
-    /// were places.
+    /// Tries to take a place for each of these messages. Returns the first of them, as many as
+    /// there were places.
     async fn place(&self, messages: Vec<Message>) -> Result<Vec<Placed>, SendPortError> {
         self.check_life()?;
         let until = self.shared.until(self.wait);

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::door::Doors;
 use super::frame::{Carried, Received, WireError};
 use super::link::{Link, Lost, NotConnected};
+use super::wait_queue::WaitQueues;
 use super::wire::{Answer, Ask, Welcome};
 use crate::control::{ControlFailure, Outcome};
 use crate::error::{QueueError, Unavailable};
@@ -22,7 +22,7 @@ pub(super) struct Client {
     pub(super) welcome: Welcome,
     /// The connection for control calls of all threads.
     home: Mutex<Arc<Link>>,
-    pub(super) doors: Doors,
+    pub(super) wait_queues: WaitQueues,
 }
 
 /// The reason why a request failed.
@@ -49,7 +49,7 @@ impl Client {
             answer_limit,
             welcome,
             home: Mutex::new(Arc::new(first)),
-            doors: Doors::default(),
+            wait_queues: WaitQueues::default(),
         }
     }
 

@@ -12,15 +12,15 @@ use std::time::Duration;
 use ipc_proto::{Kind, MessageId};
 
 use super::client::{Client, Trouble};
-use super::door;
 use super::frame::{Carried, MAX_INLINE_BYTES, Payload, Received, WireError};
 use super::link::{Link, Lost};
+use super::wait_queue;
 use super::wire::{Answer, Ask, Delivered, Side};
-use crate::bell::Bell;
 use crate::contract::{ReceivePort, SendPort};
 use crate::error::{
     BatchPortError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
+use crate::notifier::Notifier;
 use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
 use crate::send_options::SendOptions;
 use crate::settle::Settle;
@@ -247,8 +247,8 @@ impl SendPort for UnixSender {
         Ok(())
     }
 
-    fn bell(&self) -> Bell {
-        door::bell(&self.0.client, Side::Room)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.0.client, Side::Room)
     }
 }
 
@@ -354,8 +354,8 @@ impl ReceivePort for UnixReceiver {
         self.receive(most, wait, |delivery| into.push(delivery))
     }
 
-    fn bell(&self) -> Bell {
-        door::bell(&self.0.client, Side::Items)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.0.client, Side::Items)
     }
 }
 

@@ -2,8 +2,8 @@
 //! side.
 //!
 //! A wake is requested by arming, and each arming yields one wake. So at most one frame arrives
-//! unrequested. A notifier thread (see [`bell`](crate::bell)) arms before its waiters check. Each
-//! check is a round trip to the server.
+//! unrequested. A notifier thread (see [`notifier`](crate::notifier)) arms before its waiters
+//! check. Each check is a round trip to the server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use super::client::{Client, Trouble};
 use super::frame::Carried;
 use super::link::Link;
 use super::wire::{Ask, Side};
-use crate::bell::{Bell, Door, Listeners};
+use crate::notifier::{Notifier, WaitQueue, Waiters};
 use crate::wait::Wait;
 
 /// The wait queues of one opening.
 #[derive(Debug, Default)]
-pub(super) struct Doors {
-    listeners: [Arc<Listeners>; 2],
-    bells: [Mutex<Wire>; 2],
+pub(super) struct WaitQueues {
+    waiters: [Arc<Waiters>; 2],
+    links: [Mutex<Wire>; 2],
 }
 
 /// The connection over which the wakes arrive.
@@ -34,20 +34,20 @@ struct Wire {
 }
 
 #[derive(Debug)]
-struct UnixDoor {
+struct UnixWaitQueue {
     client: Arc<Client>,
     side: Side,
 }
 
-pub(super) fn bell(client: &Arc<Client>, side: Side) -> Bell {
-    let listeners = Arc::clone(&client.doors.listeners[side as usize]);
+pub(super) fn notifier(client: &Arc<Client>, side: Side) -> Notifier {
+    let waiters = Arc::clone(&client.wait_queues.waiters[side as usize]);
     let client = Arc::clone(client);
-    Bell::new(listeners, Arc::new(UnixDoor { client, side }))
+    Notifier::new(waiters, Arc::new(UnixWaitQueue { client, side }))
 }
 
-impl UnixDoor {
+impl UnixWaitQueue {
     fn wire(&self) -> MutexGuard<'_, Wire> {
-        let wire = self.client.doors.bells[self.side as usize].lock();
+        let wire = self.client.wait_queues.links[self.side as usize].lock();
         wire.unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,12 +56,12 @@ impl UnixDoor {
             Some(link) if link.is_up() => Arc::clone(link),
             _ => self.connect(wire)?,
         };
-        let rings = link.rings();
-        if wire.armed_at == Some(rings) {
+        let wakes = link.wakes();
+        if wire.armed_at == Some(wakes) {
             return Ok(());
         }
         // Set before the request, because the wake may arrive before the answer.
-        wire.armed_at = Some(rings);
+        wire.armed_at = Some(wakes);
         link.call(&Ask::Arm, &Carried::None, Wait::No)?;
         Ok(())
     }
@@ -69,7 +69,7 @@ impl UnixDoor {
     fn connect(&self, wire: &mut Wire) -> Result<Arc<Link>, Trouble> {
         wire.hang_up();
         let link = Arc::new(self.client.connect()?);
-        link.call(&Ask::BecomeBell(self.side), &Carried::None, Wait::No)?;
+        link.call(&Ask::BecomeNotifier(self.side), &Carried::None, Wait::No)?;
         wire.link = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -78,19 +78,19 @@ impl UnixDoor {
 impl Wire {
     fn hang_up(&mut self) {
         if let Some(link) = self.link.take() {
-            self.earlier = self.earlier.wrapping_add(link.rings()).wrapping_add(1);
+            self.earlier = self.earlier.wrapping_add(link.wakes()).wrapping_add(1);
         }
         self.armed_at = None;
     }
 
     fn heard(&self) -> u32 {
-        let rings = self.link.as_ref().map_or(0, |link| link.rings());
-        self.earlier.wrapping_add(rings)
+        let wakes = self.link.as_ref().map_or(0, |link| link.wakes());
+        self.earlier.wrapping_add(wakes)
     }
 }
 
-impl Door for UnixDoor {
-    fn announce(&self) -> u32 {
+impl WaitQueue for UnixWaitQueue {
+    fn prepare(&self) -> u32 {
         let mut wire = self.wire();
         if self.arm(&mut wire).is_err() {
             // Counts as a wake: a waiter that checks gets the reason.
@@ -108,18 +108,18 @@ impl Door for UnixDoor {
                 _ => return,
             }
         };
-        // If the connection ends, the next `announce` counts that.
-        let _ = link.wait_for_ring(heard.wrapping_sub(earlier), Instant::now() + limit);
+        // If the connection ends, the next `prepare` counts that.
+        let _ = link.wait_for_wake(heard.wrapping_sub(earlier), Instant::now() + limit);
     }
 
-    fn pass_on(&self) {
+    fn wake_one(&self) {
         let link = self.wire().link.clone();
         if let Some(link) = link {
-            link.tell(&Ask::PassOn);
+            link.tell(&Ask::WakeOne);
         }
     }
 
-    fn look_around(&self) {
+    fn maintain(&self) {
         // The server does the maintenance.
     }
 }
