@@ -135,8 +135,9 @@ use crate::stats::QueueStats;
 
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
 pub use crate::open_request::{AttachAs, OpenMode, OpenRequest};
-pub use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
+pub use crate::port::{PortDelivery, PortLoan, PublishOnce};
 pub use crate::settle::{MAX_REASON_BYTES, Settle, nack_delay, shorten_reason};
+pub use crate::settle_once::{AckTogether, SettleOnce};
 pub use crate::wait::Wait;
 
 /// A queue, opened through a transport. Dropping it detaches; the queue stays.

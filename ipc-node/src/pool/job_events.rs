@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::job_error::JobError;
 
-/// An event of a job that was submitted with [`Pool::submit_streamed`].
+/// An event of a job that was submitted with [`submit_streamed`](super::Pool::submit_streamed).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobEvent {
@@ -19,7 +19,8 @@ pub enum JobEvent {
     Answered {
         /// The job's number.
         job: u64,
-        /// The encoded output, for [`decode_answer`], or the reason why there is none.
+        /// The encoded output, for [`decode_answer`](super::decode_answer), or the reason why there
+        /// is none.
         answer: Result<Vec<u8>, JobError>,
     },
 }
