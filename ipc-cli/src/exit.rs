@@ -56,7 +56,8 @@ Exit codes:
   7      duplicate: a message with this key was sent before
   128+n  signal n asked for the end before the work was done
 ipc check has the codes of monitoring programs: 0 ok, 1 warning, 2 critical, 3 unknown.
-Each code except 0 comes with one line on standard error that begins with \"error: \".";
+Each code except 0 comes with one line on standard error that begins with \"error: \". A command
+that has nothing to finish dies of the signal: the shell says 128+n, and there is no line.";
 
     /// The number that the shell sees.
     #[must_use]
