@@ -321,9 +321,11 @@ fn of_snapshot(error: &SnapshotError) -> Exit {
         SnapshotError::Io { source, .. } => of_io(source),
         SnapshotError::NoFile { .. } => Exit::NotThere,
         SnapshotError::Same { .. } => Exit::Usage,
-        SnapshotError::Damaged { .. } | SnapshotError::Encode(_) | SnapshotError::NotPut { .. } => {
-            Exit::Failed
-        }
+        SnapshotError::Damaged { .. }
+        | SnapshotError::Encode(_)
+        | SnapshotError::NotPut { .. }
+        | SnapshotError::NotEnded { .. }
+        | SnapshotError::FileStays { .. } => Exit::Failed,
         _ => Exit::Refused,
     }
 }
