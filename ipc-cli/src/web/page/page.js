@@ -4,6 +4,8 @@ import { Plot, short } from "./plot.js";
 
 const POLL_MS = 1000;
 const HISTORY_MS = 5000;
+/** Dead letters that are shown at first. */
+const FEW = 10;
 const main = document.getElementById("main");
 const live = document.getElementById("live");
 const notice = document.getElementById("notice");
@@ -76,11 +78,17 @@ function tile(name, figure, value, unit, isBad) {
 }
 
 function table(columns, rows, attributes) {
-  const head = columns.map(([name, kind]) => make("th", { class: kind, scope: "col" }, name));
+  const head = columns.map(([name, kind]) =>
+    make("th", { class: kind.includes("num") ? "num" : undefined, scope: "col" }, name));
   const body = rows.map((cells) =>
     make("tr", {}, ...cells.map((cell, at) =>
-      make("td", { class: columns[at][1], "data-label": columns[at][0] }, cell))));
+      make("td", { class: columns[at][1], "data-label": columns[at][0] }, inCell(columns[at][1], cell)))));
   return make("table", attributes, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
+}
+
+/** A name is an element of its own, so that it wraps only when it is long. */
+function inCell(kind, cell) {
+  return kind.includes("name") && typeof cell === "string" ? make("span", {}, cell) : cell;
 }
 
 function card(title, ...content) {
@@ -235,7 +243,7 @@ class AllQueues {
   badRow(line) {
     const error = make("td", { class: "break bad row", colspan: COLUMNS.length - 2, "data-figure": "error" }, line.error);
     return make("tr", { "data-queue": line.queue },
-      make("td", { class: "name" }, line.queue), error, make("td", { class: "corner" }, state("unreadable")));
+      make("td", { class: "name" }, make("span", {}, line.queue)), error, make("td", { class: "corner" }, state("unreadable")));
   }
 }
 
@@ -263,6 +271,7 @@ class OneQueue {
     this.plotsFrom = 0;
     this.lettersOf = null;
     this.letters = [];
+    this.areAllShown = false;
     this.state = make("span");
     this.actions = make("div", { class: "actions" });
     this.problem = make("section", { class: "card bad", hidden: "" });
@@ -391,7 +400,8 @@ class OneQueue {
     const columns = [
       ["Letter", "mono name"], ["Why", ""], ["Attempts", "num"], ["Sent", "num"],
       ["Last held by", "num"], ["Error", "break row"], ["Payload", "break mono row"]];
-    const rows = this.letters.map((letter) => [
+    const most = this.areAllShown ? this.letters.length : FEW;
+    const rows = this.letters.slice(0, most).map((letter) => [
       letter.letter,
       REASONS[letter.reason] || String(letter.reason),
       String(letter.attempts),
@@ -400,9 +410,19 @@ class OneQueue {
       letter.error || (letter.signal ? `ended by signal ${letter.signal}` : "–"),
       `${letter.payload.excerpt} (${bytes(letter.payload.bytes)})`,
     ]);
-    const isPart = this.letters.length < stats.dead;
-    const title = isPart && rows.length ? `Dead letters: the youngest ${rows.length} of ${count(stats.dead)}` : "Dead letters";
-    return tableCard(title, columns, rows, "No message was given up.");
+    const isPart = rows.length && rows.length < stats.dead;
+    const title = isPart ? `Dead letters: the youngest ${rows.length} of ${count(stats.dead)}` : "Dead letters";
+    const section = tableCard(title, columns, rows, "No message was given up.");
+    if (this.letters.length > FEW) {
+      const name = this.areAllShown ? "Show fewer" : `Show all ${this.letters.length}`;
+      const button = make("button", { type: "button", class: "more" }, name);
+      button.addEventListener("click", () => {
+        this.areAllShown = !this.areAllShown;
+        refresh();
+      });
+      section.append(button);
+    }
+    return section;
   }
 
   participants(stat) {

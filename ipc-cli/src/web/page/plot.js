@@ -6,6 +6,8 @@ const LEFT = 46;
 const RIGHT = 10;
 const TOP = 8;
 const BOTTOM = 36;
+/** The axis of time covers at least this. */
+const LEAST_MS = 300000;
 
 function make(name, attributes, text) {
   const element = document.createElementNS(SVG, name);
@@ -74,7 +76,6 @@ export class Plot {
       this.legend.append(item);
       return value;
     });
-    this.time = document.createElement("li");
     this.svg = make("svg", { class: "plot", role: "img", tabindex: "0" });
     head.append(heading, this.legend);
     this.element.append(head, this.svg);
@@ -93,8 +94,7 @@ export class Plot {
   }
 
   x(ms) {
-    const { now_ms, kept_ms } = this.data;
-    return LEFT + ((ms - (now_ms - kept_ms)) / kept_ms) * (this.width - LEFT - RIGHT);
+    return LEFT + ((ms - this.from) / (this.data.now_ms - this.from)) * (this.width - LEFT - RIGHT);
   }
 
   y(value) {
@@ -105,6 +105,10 @@ export class Plot {
     if (!this.data || !this.element.isConnected) return;
     this.width = Math.max(240, this.svg.clientWidth || 360);
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${HEIGHT}`);
+    const { now_ms, kept_ms, at_ms } = this.data;
+    // The last hour, or what there is of it.
+    const first = at_ms.length ? at_ms[0] : now_ms;
+    this.from = Math.max(now_ms - kept_ms, Math.min(first, now_ms - LEAST_MS));
     const columns = this.curves.map(([key]) => this.data[key]);
     const most = Math.max(0, ...columns.map((column) => Math.max(0, ...column)));
     const ticks = steps(most || 1, this.whole);
@@ -115,7 +119,7 @@ export class Plot {
       parts.push(make("line", { class: tick ? "grid" : "axis", x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y }));
       parts.push(make("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(tick)));
     }
-    parts.push(...this.hours());
+    parts.push(...this.times());
     // Sideways, in the middle of the axis.
     const middle = (TOP + HEIGHT - BOTTOM) / 2;
     const aside = { x: 0, y: 0, "text-anchor": "middle", transform: `translate(10 ${middle}) rotate(-90)` };
@@ -127,15 +131,16 @@ export class Plot {
     this.mark();
   }
 
-  /** The axis of time: a label at each quarter of an hour, or at each half on a narrow screen. */
-  hours() {
-    const { now_ms, kept_ms } = this.data;
+  /** The axis of time, with a label at each round time that has room. */
+  times() {
+    const { now_ms } = this.data;
     const parts = [];
-    const every = this.width < 420 ? 1.2e6 : 9e5;
+    const span = now_ms - this.from;
+    const labels = (this.width - LEFT - RIGHT) / 56;
+    const every = [1, 2, 5, 10, 15, 20, 30].map((minutes) => minutes * 60000).find((ms) => span / ms <= labels) || 1.8e6;
     const zone = new Date(now_ms).getTimezoneOffset() * 60000;
-    const first = Math.ceil((now_ms - kept_ms - zone) / every) * every + zone;
     const y = HEIGHT - BOTTOM;
-    for (let ms = first; ms <= now_ms; ms += every) {
+    for (let ms = Math.ceil((this.from - zone) / every) * every + zone; ms <= now_ms; ms += every) {
       const x = this.x(ms);
       parts.push(make("line", { class: "axis", x1: x, x2: x, y1: y, y2: y + 4 }));
       if (x > LEFT + 14 && x < this.width - RIGHT - 12) {
@@ -143,7 +148,9 @@ export class Plot {
       }
     }
     const center = (LEFT + this.width - RIGHT) / 2;
-    parts.push(make("text", { x: center, y: HEIGHT - 3, "text-anchor": "middle" }, "time of day, last hour"));
+    const minutes = Math.round(span / 60000);
+    const name = minutes >= 60 ? "time of day, last hour" : `time of day, last ${minutes} minutes`;
+    parts.push(make("text", { x: center, y: HEIGHT - 3, "text-anchor": "middle" }, name));
     return parts;
   }
 
