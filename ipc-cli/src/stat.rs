@@ -44,11 +44,11 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     Ok(())
 }
 
-/// The same for programs, under a name that the caller chooses.
-pub fn json(name: &str, queue: &str) -> Result<Map<String, Value>> {
+/// What `stat --json` prints.
+pub fn json(queue: &str) -> Result<Map<String, Value>> {
     let subject = Subject::open(queue)?;
     let seen = Seen::of(&subject)?;
-    Ok(value(name, &subject, &seen))
+    Ok(value(queue, &subject, &seen))
 }
 
 struct Seen {

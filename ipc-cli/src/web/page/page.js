@@ -456,7 +456,8 @@ class OneQueue {
     }
     for (const [name, value] of Object.entries(stat.settings)) {
       if (value === null || name === "capacity") continue;
-      facts.push([name.replaceAll("_", " "), setting(value)]);
+      const words = name.replaceAll("_", " ");
+      facts.push([words[0].toUpperCase() + words.slice(1), setting(value)]);
     }
     return card("The queue", list(facts));
   }
@@ -466,7 +467,7 @@ class OneQueue {
 function setting(value) {
   if (typeof value === "object" && value !== null) {
     if ("secs" in value && "nanos" in value) return duration(value.secs + value.nanos / 1e9);
-    return JSON.stringify(value);
+    return Object.entries(value).map(([name, part]) => `${name.toLowerCase()} ${setting(part)}`).join(", ");
   }
   if (typeof value === "boolean") return value ? "yes" : "no";
   return typeof value === "number" ? count(value) : String(value);
