@@ -16,4 +16,5 @@ mod state;
 mod terminal;
 mod top;
 mod unanswered;
+mod web;
 mod work;
