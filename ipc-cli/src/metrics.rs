@@ -18,6 +18,12 @@ const SLICE: Duration = Duration::from_millis(100);
 
 pub fn metrics(what: &cli::Metrics, show: &Show) -> Result<()> {
     let Some(at) = what.listen else {
+        if show.is_json() {
+            return Err(Exit::Usage.error(
+                "metrics prints Prometheus' or OpenMetrics' format, never JSON: ipc ls --json has \
+                 the same counters",
+            ));
+        }
         let format = match what.openmetrics {
             true => Format::OpenMetrics,
             false => Format::Prometheus,
