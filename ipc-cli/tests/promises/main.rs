@@ -5,6 +5,7 @@ mod advice;
 mod doctor;
 mod exchange;
 mod held;
+mod json;
 mod matrix;
 mod metrics;
 mod nats;
