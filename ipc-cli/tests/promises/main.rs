@@ -12,6 +12,7 @@ mod nats;
 mod place;
 mod proxy;
 mod sending;
+mod shell;
 mod signals;
 mod state;
 mod terminal;
