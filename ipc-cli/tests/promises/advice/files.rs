@@ -37,7 +37,7 @@ fn what_a_dead_process_held_is_freed_by_repair() {
     wait_until("it holds the message", held);
     drop(receiver);
     let (grade, what) = folder.finding("jobs");
-    assert_eq!(grade, "mends");
+    assert_eq!(grade, "warn");
     assert!(what.contains("ipc doctor --repair"), "{what}");
     assert!(held());
     folder.run(&["doctor", "--repair"]).expect(0);

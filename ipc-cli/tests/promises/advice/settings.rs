@@ -40,10 +40,9 @@ fn every_setting_can_be_set_and_is_shown() {
     let wanted = serde_json::json!({
         "capacity": 7, "inline_bytes": 256, "max_message_bytes": 2 << 20, "pool_bytes": 16 << 20,
         "attempt_limit": 9, "crash_limit": 4, "expiry_limit": 1,
-        "backoff": {"List": [{"secs": 1, "nanos": 0}, {"secs": 10, "nanos": 0}]},
-        "lease": {"secs": 17, "nanos": 0}, "max_participants": 33,
-        "priorities": true, "aging": {"secs": 3, "nanos": 0},
-        "dedup_window": {"secs": 90, "nanos": 0}, "dedup_keys": 128,
+        "backoff": {"kind": "list", "delays_seconds": [1.0, 10.0]},
+        "lease_seconds": 17.0, "max_participants": 33, "priorities": true, "aging_seconds": 3.0,
+        "dedup_window_seconds": 90.0, "dedup_keys": 128,
     });
     assert_eq!(settings, wanted.as_object().unwrap());
     assert_eq!(stat["type"], "Resize");
