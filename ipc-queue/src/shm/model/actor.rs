@@ -258,7 +258,7 @@ impl Actor {
             Do::Drop => turn.drop_letters(),
             Do::Purge => {
                 let _ = ring.purge();
-                turn.announce();
+                turn.notify();
                 true
             }
             Do::Requeue => turn.requeue(),
@@ -306,7 +306,7 @@ impl Actor {
         };
         if turn.rules.closing && turn.is_closed() {
             ring.abandon(claim);
-            turn.announce();
+            turn.notify();
             return true;
         }
         turn.fill(claim.index(), message);
@@ -317,7 +317,7 @@ impl Actor {
             candidate = ring.find_chunk(0..chunks, 0);
             if candidate.is_none() {
                 ring.abandon(claim);
-                turn.announce();
+                turn.notify();
                 return true;
             }
         }
@@ -422,7 +422,7 @@ impl Actor {
                 for message in messages {
                     turn.world.live(|ledger, _| ledger.accepted(*message));
                 }
-                turn.announce();
+                turn.notify();
                 self.run = None;
                 return true;
             }
@@ -467,7 +467,7 @@ impl Actor {
         let done = matches!(how, Publication::Done);
         turn.insist(done, "a live sender's cell is its own");
         turn.world.live(|ledger, _| ledger.accepted(what.message));
-        turn.announce();
+        turn.notify();
         self.moved &= !self.behind.is_empty();
         self.writing = (!self.behind.is_empty()).then(|| self.behind.remove(0));
         self.target = None;
@@ -477,7 +477,7 @@ impl Actor {
     fn abandon(&mut self, turn: &Turn<'_>) -> bool {
         if let Some(writing) = self.writing.clone() {
             turn.ring.abandon(writing.claim);
-            turn.announce();
+            turn.notify();
             self.writing = None;
         }
         true
@@ -579,7 +579,7 @@ impl Actor {
             turn.world
                 .live(|ledger, _| ledger.settled(reading.message, attempt, true));
         }
-        turn.announce();
+        turn.notify();
         true
     }
 
@@ -596,7 +596,7 @@ impl Actor {
             Settled::LeaseLost | Settled::Over => Ok(()),
             _ => ledger.settled(reading.message, lease.attempt(), gone),
         });
-        turn.announce();
+        turn.notify();
         self.reading.remove(0);
         true
     }
@@ -634,9 +634,9 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn announce(&self) {
+    fn notify(&self) {
         self.world.live(|ledger, _| {
-            ledger.announced(self.id);
+            ledger.notified(self.id);
             Ok(())
         });
     }
@@ -690,7 +690,7 @@ impl Turn<'_> {
             Ok(())
         });
         let _ = self.ring.look_at_clock(at(now), self.rules.lease());
-        self.announce();
+        self.notify();
         true
     }
 
@@ -710,9 +710,9 @@ impl Turn<'_> {
             self.world.live(|ledger, words| {
                 // If the seat was given away meanwhile, then by one who told everybody.
                 if words[slot_at] == member {
-                    ledger.announced_for_seat(seat);
+                    ledger.notified_for_seat(seat);
                 }
-                ledger.announced(self.id);
+                ledger.notified(self.id);
                 Ok(())
             });
             let _ = slot.swap_if(member, member & !3, SeqCst);
@@ -742,7 +742,7 @@ impl Turn<'_> {
             }
             break;
         }
-        self.announce();
+        self.notify();
         true
     }
 
@@ -755,7 +755,7 @@ impl Turn<'_> {
             let found = revoked.is_some();
             ledger.pick_ends(self.id, found, CellKind::Leased, words)
         });
-        self.announce();
+        self.notify();
         true
     }
 
@@ -766,7 +766,7 @@ impl Turn<'_> {
         let found = self.ring.drop_message(id_of(message));
         self.world
             .live(|ledger, words| ledger.pick_ends(self.id, found, CellKind::Ready, words));
-        self.announce();
+        self.notify();
         true
     }
 
@@ -776,7 +776,7 @@ impl Turn<'_> {
                 let _ = self.ring.drop_dead(index, occupancy);
             }
         }
-        self.announce();
+        self.notify();
         true
     }
 }

@@ -567,17 +567,17 @@ impl Ledger {
     }
 
     /// What `actor` changed, it has told everybody about.
-    pub fn announced(&mut self, actor: usize) {
+    pub fn notified(&mut self, actor: usize) {
         let by = actor as u8 + 1;
         let changed = self.cells.iter_mut().filter(|cell| cell.changed_by == by);
         changed.for_each(|cell| cell.changed_by = 0);
     }
 
     /// Whatever changed by this seat's hand, everybody was told about.
-    pub fn announced_for_seat(&mut self, seat: u8) {
+    pub fn notified_for_seat(&mut self, seat: u8) {
         for actor in 0..ACTORS {
             if self.seats[actor] == seat && self.dead[usize::from(seat)] {
-                self.announced(actor);
+                self.notified(actor);
             }
         }
     }
