@@ -187,7 +187,7 @@ impl Notifier {
         if !state.has_thread {
             let notifier = self.clone();
             thread::Builder::new()
-                .name("ipc-notifier thread".to_owned())
+                .name("ipc-notifier".to_owned())
                 .stack_size(STACK_BYTES)
                 .spawn(move || notifier.run())?;
             state.has_thread = true;

@@ -423,7 +423,14 @@ impl Ledger {
 
     /// The note of time in a cell was changed: it must not take the place of one about the cell's
     /// delivery.
-    pub fn time_changed(&mut self, index: usize, was: u64, is: u64, words: &[u64]) -> Verdict {
+    pub fn time_changed(
+        &mut self,
+        actor: usize,
+        index: usize,
+        was: u64,
+        is: u64,
+        words: &[u64],
+    ) -> Verdict {
         let cell = &words[index * CELL_WORDS..][..CELL_WORDS];
         let (state, occupancy) = (State::from_word(cell[0]), Lap::new(cell[2]));
         let number = usize::from(self.cells[index].message);
@@ -441,6 +448,10 @@ impl Ledger {
             }
             (Some(What::Delay), Some(_)) => {
                 return Err(format!("message {number} was put off, and is not any more"));
+            }
+            // Revoked: any process may end the lease now.
+            (_, Some(What::Lease)) if self.picks[actor].0 as usize == number => {
+                self.messages[number].safe_until = 0;
             }
             (_, Some(What::Delay)) => {
                 let message = &mut self.messages[number];

@@ -211,7 +211,7 @@ impl World {
                 ledger.cell_changed(actor, index as usize, was, is, &words)
             }
             Place::Cell { index, word: 6 } => {
-                ledger.time_changed(index as usize, value, now, &words)
+                ledger.time_changed(actor, index as usize, value, now, &words)
             }
             Place::Chunk(index) => ledger.chunk_changed(index as usize, now, &words),
             _ => Ok(()),
