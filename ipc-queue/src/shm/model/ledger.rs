@@ -595,11 +595,12 @@ impl Ledger {
 
     fn ready_for_all(&self, words: &[u64]) -> [(u8, u8); CELLS] {
         let mut ready = [(0, 0); CELLS];
-        for index in 0..usize::from(self.cell_count) {
+        let cells = ready.iter_mut().enumerate();
+        for (index, ready) in cells.take(self.cell_count.into()) {
             let state = seen(words, index);
             let cell = &self.cells[index];
             if state.kind == CellKind::Ready && cell.changed_by == 0 && cell.message != 0 {
-                ready[index] = (cell.message, state.attempt + 1);
+                *ready = (cell.message, state.attempt + 1);
             }
         }
         ready
@@ -608,10 +609,11 @@ impl Ledger {
     /// For each cell that is free as far as everybody was told: its occupancy so far, plus one.
     fn free_for_all(&self, words: &[u64]) -> [u8; CELLS] {
         let mut free = [0; CELLS];
-        for index in 0..usize::from(self.cell_count) {
+        let cells = free.iter_mut().enumerate();
+        for (index, free) in cells.take(self.cell_count.into()) {
             let cell = &self.cells[index];
             if seen(words, index).kind == CellKind::Free && cell.changed_by == 0 {
-                free[index] = cell.occupancy + 1;
+                *free = cell.occupancy + 1;
             }
         }
         free
