@@ -248,12 +248,6 @@ impl Place {
         (self.0.get() >> Self::MORE_SHIFT & Self::SHORT_MASK) as u32 + 1
     }
 
-    /// Neither out of turn nor in a run.
-    #[inline(always)]
-    fn is_plain(self) -> bool {
-        self.0.get() < Self::OUT_OF_TURN
-    }
-
     #[inline(always)]
     fn index(self) -> u32 {
         (self.0.get() as u32).wrapping_sub(1)

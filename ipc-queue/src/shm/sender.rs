@@ -501,9 +501,8 @@ impl LevelSender {
     /// A free one of these chunks: the one tried first, or one behind the one used last.
     fn find_chunk(&self, chunks: Range<u32>) -> Option<Candidate> {
         let (ring, home) = (&self.level.ring, self.home_chunk.get());
-        let at_home = || ring.find_chunk(home..home + 1, home);
         if chunks.contains(&home)
-            && let Some(found) = at_home()
+            && let Some(found) = ring.free_chunk(home)
         {
             self.away.set(0);
             return Some(found);

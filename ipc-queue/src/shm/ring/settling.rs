@@ -18,7 +18,8 @@ impl<M: Memory> Ring<M> {
         let freed = State::free(state.lap).to_word();
         let cell = self.cell(lease.index()).state();
         if state.zombie.is_none()
-            && lease.place.is_plain()
+            && !lease.place.is_out_of_turn()
+            // Fails for a message that is still in the run that it was taken with.
             && cell.swap_if(lease.word, freed, SeqCst).is_ok()
         {
             return Settled::Freed;
@@ -44,11 +45,10 @@ impl<M: Memory> Ring<M> {
                 return Settled::LeaseLost;
             }
             let (next, settled) = self.outcome(state, how, cell);
-            let holder = self.memory.process(me);
             let noted = match how {
                 Settlement::Ack => true,
-                Settlement::Nack => cell.note(word, Cause::Nack, holder),
-                Settlement::Bury => cell.note(word, Cause::Bury, holder),
+                Settlement::Nack => cell.note(word, Cause::Nack, self.memory.process(me)),
+                Settlement::Bury => cell.note(word, Cause::Bury, self.memory.process(me)),
             };
             if !noted {
                 word = cell.state().load(SeqCst);
