@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{MessageId, Name, QueueSettings};
+use ipc_queue::shm::Inspector;
 use ipc_queue::snapshot::{Place, save_from};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
 use ipc_queue::{ByteQueue, QueueError, ShmQueue};
@@ -167,6 +168,13 @@ impl Play {
     pub fn attach(&self) -> Result<ByteQueue> {
         let queue: Arc<dyn Transport> = Arc::new(self.open(OpenMode::OpenOrCreate)?);
         Ok(ByteQueue::over(queue))
+    }
+
+    /// The ids of the messages that wait, oldest first.
+    pub fn waiting(&self) -> Result<Vec<MessageId>> {
+        let queue = Inspector::open(&self.namespace, &Name::new(QUEUE)?)?;
+        let waiting = queue.waiting(CAPACITY as usize).into_iter();
+        Ok(waiting.map(|waiting| waiting.message).collect())
     }
 
     /// Creates a queue with priorities, and attaches.

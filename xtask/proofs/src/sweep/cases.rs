@@ -8,6 +8,7 @@ pub mod dead;
 pub mod files;
 pub mod headed;
 pub mod letters;
+pub mod picking;
 pub mod priorities;
 pub mod receiving;
 pub mod runs;

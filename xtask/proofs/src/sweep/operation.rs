@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 
 use super::actor::Play;
 use super::cases::{
-    attaching, batches, clock, dead, files, headed, letters, priorities, receiving, runs, saying,
-    sending, settling, snapshots, snoozing, switches, terms,
+    attaching, batches, clock, dead, files, headed, letters, picking, priorities, receiving, runs,
+    saying, sending, settling, snapshots, snoozing, switches, terms,
 };
 
 /// An operation of a process, in all its states.
@@ -35,8 +35,9 @@ impl State {
 }
 
 /// The operations in which a process is also stopped: those on messages. Other operations cover
-/// priorities and keys.
-const STOPPED: [&str; 20] = [
+/// priorities and keys. Not `revoke`: when it goes on, it ends the lease of the process that holds
+/// the message by then, as it should. The survivor expects to keep its lease.
+const STOPPED: [&str; 21] = [
     "send-inline",
     "send-chunked",
     "send-delayed",
@@ -57,6 +58,7 @@ const STOPPED: [&str; 20] = [
     "purge",
     "extend",
     "expire",
+    "drop-message",
 ];
 
 impl Operation {
@@ -234,6 +236,16 @@ pub const OPERATIONS: &[Operation] = &[
         name: "purge",
         what: "what waits is dropped; the first ones, if it is cut short",
         states: terms::PURGE,
+    },
+    Operation {
+        name: "drop-message",
+        what: "one waiting message is dropped by its id",
+        states: picking::DROP,
+    },
+    Operation {
+        name: "revoke",
+        what: "the lease of one message is ended by the message's id",
+        states: picking::REVOKE,
     },
     Operation {
         name: "forget",
