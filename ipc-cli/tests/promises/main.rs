@@ -17,4 +17,6 @@ mod terminal;
 mod top;
 mod unanswered;
 mod web;
+mod web_page;
+mod web_truth;
 mod work;
