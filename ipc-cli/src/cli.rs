@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipc_queue::Priority;
 
+use crate::complete;
 use crate::exit::Exit;
+use crate::json;
 use crate::select::Selection;
 use crate::settings::Settings;
 
@@ -21,7 +23,8 @@ use crate::settings::Settings;
 #[derive(Debug, Parser)]
 #[command(name = "ipc", version, after_help = format!("{EXAMPLES}\n{}", Exit::HELP))]
 pub struct Cli {
-    /// Print JSON for programs: one object, or one a line where there are many
+    /// Print JSON for programs. Each command's help says whether that is one array, one object, or
+    /// one object per line
     #[arg(long, global = true)]
     pub json: bool,
     /// Give up when a server did not answer a request for this long [default: the transport's]
@@ -52,13 +55,17 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List queues
+    #[command(after_help = json::ARRAY)]
     Ls {
         /// Only this namespace; or queues by their addresses, as `unix:/PATH` or `nats://HOST/NAME`
+        #[arg(add = complete::namespaces())]
         what: Vec<String>,
     },
     /// Print all that is known of a queue
+    #[command(after_help = json::OBJECT)]
     Stat {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Print Prometheus's text format
         #[arg(long, conflicts_with = "json")]
@@ -67,12 +74,14 @@ pub enum Command {
     /// Print the figures of queues for a scraper, or serve them over HTTP
     ///
     /// In Prometheus's text format, or in OpenMetrics' if the scraper accepts it.
+    #[command(after_help = json::SERVED)]
     Metrics(Metrics),
     /// Check that queues are within limits, with the exit codes of Nagios
     ///
     /// Prints one line with the figures behind a bar. Exit codes: 0 ok; 1 a figure is above a
     /// --warn limit; 2 one is above a --max limit; 3 unknown: no such queue, no answer, a wrong
     /// command line.
+    #[command(after_help = json::OBJECT)]
     Check(Check),
     /// Watch queues: depths, rates, who holds what for how long. `q` ends it
     ///
@@ -82,9 +91,11 @@ pub enum Command {
     ///
     /// EMPTY is the time until nothing is ready, if rates stay as they are. FOR is the time for
     /// which a message is held at least: since it was first seen, or since its lease was extended.
+    #[command(after_help = json::OBJECT)]
     Top {
         /// Only this namespace; or queues by their addresses, as `shm:NAME`, `unix:/PATH` or
         /// `nats://HOST/NAME`
+        #[arg(add = complete::namespaces())]
         what: Vec<String>,
         /// Time between two samples
         #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
@@ -109,10 +120,13 @@ pub enum Command {
     /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
     Web(Web),
     /// Create a queue with settings of your own
+    #[command(after_help = json::OBJECT)]
     Create(Create),
     /// Send a message
+    #[command(after_help = json::LINES)]
     Send(Send),
     /// Receive messages, acking each once it was printed
+    #[command(after_help = json::LINES)]
     Recv(Recv),
     /// Run a command for each message, and ack the message if the command succeeds
     ///
@@ -141,6 +155,7 @@ pub enum Command {
     /// one ends it at once. When it ends, however it does, its commands end with it, and what they
     /// left in the background; a process that is to stay needs setsid.
     #[command(verbatim_doc_comment)]
+    #[command(after_help = json::LINES)]
     Work(Work),
     /// The guard that `work` starts for its commands
     #[command(hide = true)]
@@ -149,8 +164,10 @@ pub enum Command {
         folder: Option<PathBuf>,
     },
     /// Show messages that are not leased, oldest first. They stay in the queue
+    #[command(after_help = json::ARRAY)]
     Peek {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Number of messages
         #[arg(long, default_value_t = 10)]
@@ -162,13 +179,16 @@ pub enum Command {
     /// the faster the receivers are, the more is missed; what was sent is in `ipc stat`. A requeued
     /// dead letter is shown again. With --json one object is printed for each message, on a line
     /// of its own, as `ipc peek` and `ipc export` print them. For queues in shared memory.
+    #[command(after_help = json::LINES)]
     Tail(Tail),
     /// Print messages for `import`: one JSON object on each line. They stay in the queue
     ///
     /// The lines are those of `ipc recv --json` and `ipc peek --json`, and `ipc import` and `ipc
     /// send --json` read them.
+    #[command(after_help = json::ALWAYS_LINES)]
     Export {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         #[command(flatten)]
         selection: Selection,
@@ -177,8 +197,10 @@ pub enum Command {
     ///
     /// Of each object these are read: payload (with `hex` for bytes, which are sent as they are,
     /// or `text`; or just a text), headers, kind, priority, and key. Messages get new ids.
+    #[command(after_help = json::LINES)]
     Import {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Create the queue if there is none
         #[arg(long)]
@@ -188,21 +210,27 @@ pub enum Command {
         timeout: Option<Duration>,
     },
     /// Delete some messages: those that wait, or dead letters with --state dead
+    #[command(after_help = json::OBJECT)]
     Delete(Delete),
     /// Take messages back from receivers that hold them, such as one that is stuck
     ///
     /// Each message comes again, as if its lease had ended; that counts as an expiry, of which the
     /// queue allows --expiry-limit before it is a dead letter. The receiver's ack is refused. `ipc
     /// stat` shows who holds which message.
+    #[command(after_help = json::LINES)]
     Revoke(Revoke),
     /// Stop deliveries, also for processes that come later; sending goes on
+    #[command(after_help = json::OBJECT)]
     Pause {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Start deliveries again
+    #[command(after_help = json::OBJECT)]
     Resume {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Open a queue that a save, restore or move left frozen, with what is in it. Messages that
         /// are in the other place, too, are delivered twice if that is run again after all
@@ -210,29 +238,37 @@ pub enum Command {
         give_up: bool,
     },
     /// Close a queue, and wait until everything in it was settled
+    #[command(after_help = json::OBJECT)]
     Drain(Drain),
     /// Open a closed queue again: it takes messages as before
+    #[command(after_help = json::OBJECT)]
     Reopen {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Drop every message that is not leased. Dead letters stay
+    #[command(after_help = json::OBJECT)]
     Purge {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Move messages from one queue to another, of any transports. A kill loses nothing: start it
     /// again
+    #[command(after_help = json::OBJECT)]
     Bridge(Bridge),
     /// Write everything in a queue to a file, and remove the queue: for a reboot or an upgrade
     ///
     /// Nobody else may have the queue open. Killed at any moment, run it again.
+    #[command(after_help = json::OBJECT)]
     Save(Save),
     /// Put everything in a file into a queue, and remove the file
     ///
     /// A queue that does not exist is created with the settings that the saved one had, except
     /// those that are given. Nobody else may have the queue open. Killed at any moment, run it
     /// again.
+    #[command(after_help = json::OBJECT)]
     Restore(Restore),
     /// Move everything in a queue to another one, and remove the first; or move some messages
     ///
@@ -244,25 +280,34 @@ pub enum Command {
     /// carried. Killed in between, a message is in both queues. Run it again: if the other queue
     /// remembers keys, no message is sent twice. A message that a receiver takes meanwhile is in
     /// both, too, and that is said; `ipc pause` prevents it.
+    #[command(after_help = json::OBJECT)]
     Move(Move),
     /// Forget a key: a message with it is sent again as if none had been
+    #[command(after_help = json::OBJECT)]
     Forget(Forget),
     /// Dead letters: messages that were given up
     #[command(subcommand)]
     Dlq(Dlq),
     /// List nodes: who joined, who is alive, what each did
+    #[command(after_help = json::ARRAY)]
     Nodes {
         /// Only this namespace
+        #[arg(add = complete::namespaces())]
         namespace: Option<String>,
         /// Silence after which a node counts as stale
         #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
-    /// Look for what is wrong: with the machine, with segments, with processes that died
+    /// Look for what is wrong: with the machine, with queues, with processes that hold messages
     ///
     /// Exits with 1 if something is bad, and with 0 if the next user of a queue repairs what was
     /// found.
+    #[command(after_help = json::ARRAY)]
     Doctor {
+        /// Only these queues, by their addresses of any transport [default: the machine, and all
+        /// queues in shared memory]
+        #[arg(add = complete::queues())]
+        queues: Vec<String>,
         /// Repair what the next user of each queue would repair
         #[arg(long)]
         repair: bool,
@@ -277,26 +322,38 @@ pub enum Command {
     /// created here and ends here. Asked to end, by Ctrl-C, SIGTERM, SIGHUP or SIGQUIT, its server
     /// takes nothing more and waits until everything was settled; asked a second time, it ends at
     /// once. Under nohup a SIGHUP is ignored.
+    #[command(after_help = json::LINES)]
     Serve(Serve),
     /// Remove queues with everything in them. Blocked senders and receivers are woken and told
+    #[command(after_help = json::LINES)]
     Rm {
         /// Addresses of the queues
         #[arg(required = true)]
+        #[arg(add = complete::queues())]
         queues: Vec<String>,
         /// Also remove messages, and what is not a queue but lies in the place of one
         #[arg(long)]
         force: bool,
     },
     /// Print completions for a shell
+    #[command(after_help = json::NEVER)]
     Completions {
         /// Name of the shell
         shell: Shell,
+    },
+    /// Write a manual page for each command
+    #[command(hide = true, after_help = json::NEVER)]
+    Man {
+        /// Folder for the pages, which is made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 pub struct Metrics {
     /// Addresses of the queues [default: all in shared memory]
+    #[arg(add = complete::queues())]
     pub queues: Vec<String>,
     /// Serve them at http://IP:PORT/metrics until the end is asked for
     #[arg(long, value_name = "IP:PORT")]
@@ -338,6 +395,7 @@ pub struct Web {
 pub struct Check {
     /// Addresses of the queues
     #[arg(required = true, value_name = "QUEUE")]
+    #[arg(add = complete::queues())]
     pub queues: Vec<String>,
     /// Critical above this number of messages that wait, delayed ones included
     #[arg(long, value_name = "MESSAGES")]
@@ -362,6 +420,7 @@ pub struct Check {
 #[derive(Debug, Args)]
 pub struct Create {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     #[command(flatten)]
     pub settings: Settings,
@@ -370,6 +429,7 @@ pub struct Create {
 #[derive(Debug, Args)]
 pub struct Send {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// The message. Without it, standard input: one message; with --lines one for each line; with
     /// --json one for each line, which is an object as `recv --json` prints it.
@@ -411,6 +471,7 @@ pub struct Send {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Socket, as `unix:/PATH`, in a folder that is yours alone
     #[arg(long)]
@@ -428,6 +489,7 @@ pub struct Serve {
 #[derive(Debug, Args)]
 pub struct Recv {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Number of messages
     #[arg(long, default_value_t = 1, conflicts_with = "follow")]
@@ -446,6 +508,7 @@ pub struct Recv {
 #[derive(Debug, Args)]
 pub struct Work {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Number of commands that run at once
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -478,6 +541,7 @@ pub struct Work {
 #[derive(Debug, Args)]
 pub struct Drain {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Give up after this long; the queue stays closed [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
@@ -490,30 +554,38 @@ pub struct Drain {
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
     /// List dead letters
+    #[command(after_help = json::ARRAY)]
     Ls {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Show a dead letter with its payload
+    #[command(after_help = json::OBJECT)]
     Show {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// The letter, as `dlq ls` prints it
         letter: String,
     },
     /// Deliver dead letters again
+    #[command(after_help = json::OBJECT)]
     Requeue(Which),
     /// Drop dead letters
     #[command(visible_alias = "discard")]
+    #[command(after_help = json::OBJECT)]
     Drop(Which),
 }
 
 #[derive(Debug, Args)]
 pub struct Bridge {
     /// Queue that messages are taken from
+    #[arg(add = complete::queues())]
     pub from: String,
     /// Queue that they go to. Each gets there once if it remembers keys for longer than the bridge
     /// is ever away
+    #[arg(add = complete::queues())]
     pub to: String,
     /// End when the first queue is closed and drained. Otherwise go on until Ctrl-C
     #[arg(long)]
@@ -539,6 +611,7 @@ pub struct Bridge {
 #[derive(Debug, Args)]
 pub struct Save {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// File to write, on a disk that survives the reboot
     pub file: PathBuf,
@@ -552,6 +625,7 @@ pub struct Restore {
     /// File that save wrote
     pub file: PathBuf,
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Do nothing, and exit with 0, if there is no such file
     #[arg(long)]
@@ -566,8 +640,10 @@ pub struct Restore {
 #[derive(Debug, Args)]
 pub struct Move {
     /// Queue that is moved, or that some messages are moved from
+    #[arg(add = complete::queues())]
     pub from: String,
     /// Queue that they go to; created if there is none
+    #[arg(add = complete::queues())]
     pub to: String,
     #[command(flatten)]
     pub selection: Selection,
@@ -581,6 +657,7 @@ pub struct Move {
 #[derive(Debug, Args)]
 pub struct Forget {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// The key, as it was given to send
     pub key: OsString,
@@ -589,6 +666,7 @@ pub struct Forget {
 #[derive(Debug, Args)]
 pub struct Which {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// The letters, as `dlq ls` prints them
     #[arg(required_unless_present_any = ["all", "older_than", "keep"])]
@@ -608,6 +686,7 @@ pub struct Which {
 #[derive(Debug, Args)]
 pub struct Tail {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Number of messages to begin with: the youngest that wait
     #[arg(long, default_value_t = 10)]
@@ -621,6 +700,7 @@ pub struct Tail {
 #[derive(Debug, Args)]
 pub struct Delete {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     #[command(flatten)]
     pub selection: Selection,
@@ -632,6 +712,7 @@ pub struct Delete {
 #[derive(Debug, Args)]
 pub struct Revoke {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Ids of the messages, as `stat` prints them
     #[arg(required = true, value_name = "MESSAGE")]

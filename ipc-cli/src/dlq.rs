@@ -179,7 +179,7 @@ fn with_payload(letter: &DeadLetter, payload: Value) -> Value {
         "letter": name(letter.id),
         "message": letter.message.to_string(),
         "age_seconds": show::age(letter.sent_at).as_secs_f64(),
-        "reason": letter.reason,
+        "reason": format!("{:?}", letter.reason).to_lowercase(),
         "attempts": letter.attempts,
         "nacks": letter.nacks,
         "expiries": letter.expiries,

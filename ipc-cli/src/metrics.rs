@@ -5,7 +5,7 @@ use hyper::Method;
 use serde_json::json;
 
 use crate::cli;
-use crate::exit;
+use crate::exit::{self, Exit};
 use crate::http::{self, Answer, Asked, Server};
 use crate::prometheus::{self, Format};
 use crate::show::Show;
@@ -13,6 +13,12 @@ use crate::signals::EndSignals;
 
 pub fn metrics(what: &cli::Metrics, show: &Show) -> Result<()> {
     let Some(at) = what.listen else {
+        if show.is_json() {
+            return Err(Exit::Usage.error(
+                "metrics prints Prometheus' or OpenMetrics' format, never JSON: ipc ls --json has \
+                 the same counters",
+            ));
+        }
         let format = match what.openmetrics {
             true => Format::OpenMetrics,
             false => Format::Prometheus,

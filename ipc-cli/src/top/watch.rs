@@ -58,7 +58,7 @@ pub struct Held {
     pub pid: u32,
     pub attempt: u8,
     /// For at least this long: since it was first seen there, or its lease began or was extended.
-    pub seconds: f64,
+    pub held_at_least_seconds: f64,
     /// The holder's: alive, stopped or dead. `None` where only its transport knows.
     pub health: Option<&'static str>,
     /// Until the lease ends.
@@ -73,7 +73,7 @@ pub struct NodeLine {
     pub node: String,
     pub pid: u32,
     pub health: &'static str,
-    pub beat_seconds: f64,
+    pub last_beat_ago_seconds: f64,
 }
 
 /// The queues to watch.
@@ -175,8 +175,11 @@ impl Watch {
             unreadable = self.look_at_queues(&mut view)?;
             look_at_nodes(self.scope.namespace(), &mut view)?;
         }
-        view.held
-            .sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+        view.held.sort_by(|one, other| {
+            other
+                .held_at_least_seconds
+                .total_cmp(&one.held_at_least_seconds)
+        });
         self.view = view;
         Ok(unreadable)
     }
@@ -250,7 +253,7 @@ fn look_at_nodes(namespace: Option<&str>, view: &mut View) -> Result<()> {
                 Health::Stale => "stale",
                 _ => "dead",
             },
-            beat_seconds: node.last_beat_ago.as_secs_f64(),
+            last_beat_ago_seconds: node.last_beat_ago.as_secs_f64(),
         }));
     }
     Ok(())
@@ -289,7 +292,7 @@ impl Known {
                 holder: lease.holder,
                 pid: lease.pid,
                 attempt: lease.attempt,
-                seconds: now.duration_since(since).max(renewed).as_secs_f64(),
+                held_at_least_seconds: now.duration_since(since).max(renewed).as_secs_f64(),
                 health: seen.map(|seen| seen.health.name()),
                 lease_left_seconds: seen.and_then(|seen| seen.ends_in).map(|t| t.as_secs_f64()),
                 held_at_most_seconds: seen.map(|seen| seen.at_most.as_secs_f64()),

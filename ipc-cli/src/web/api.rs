@@ -159,7 +159,7 @@ impl Page {
                 queues["actions"] = self.token.is_some().into();
                 Ok(Ok(queues))
             }
-            Some(("queues", name)) => self.ask(name, |queue| Ok(json!(stat::json(queue)?))),
+            Some(("queues", name)) => self.ask(name, stat::json),
             Some(("dead", name)) => self.ask(name, |queue| {
                 Ok(Value::Array(dlq::excerpts(queue, LETTERS)?))
             }),

@@ -456,19 +456,17 @@ class OneQueue {
     }
     for (const [name, value] of Object.entries(stat.settings)) {
       if (value === null || name === "capacity") continue;
-      const words = name.replaceAll("_", " ");
-      facts.push([words[0].toUpperCase() + words.slice(1), setting(value)]);
+      const words = name.replace(/_seconds$/, "").replaceAll("_", " ");
+      facts.push([words[0].toUpperCase() + words.slice(1), setting(name, value)]);
     }
     return card("The queue", list(facts));
   }
 }
 
-/** A setting as it is in the JSON; durations are objects of seconds and nanoseconds. */
-function setting(value) {
-  if (typeof value === "object" && value !== null) {
-    if ("secs" in value && "nanos" in value) return duration(value.secs + value.nanos / 1e9);
-    return Object.entries(value).map(([name, part]) => `${name.toLowerCase()} ${setting(part)}`).join(", ");
-  }
+/** A setting in words. The JSON has times in seconds, and says so in their names. */
+function setting(name, value) {
+  if (name === "backoff") return [value.kind, value.delays_seconds.map(duration).join(", ")].filter(Boolean).join(": ");
+  if (name.endsWith("_seconds")) return duration(value);
   if (typeof value === "boolean") return value ? "yes" : "no";
   return typeof value === "number" ? count(value) : String(value);
 }
