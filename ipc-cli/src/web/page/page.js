@@ -258,10 +258,10 @@ function nodesCard(nodes) {
 // ---- One queue
 
 const REASONS = {
-  Nacked: "nacked too often",
-  Expired: "lease ended too often",
-  Crashed: "workers died over it",
-  Buried: "buried",
+  nacked: "nacked too often",
+  expired: "lease ended too often",
+  crashed: "workers died over it",
+  buried: "buried",
 };
 
 class OneQueue {

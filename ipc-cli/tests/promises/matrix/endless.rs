@@ -102,6 +102,18 @@ pub const CASES: &[Endless] = &[
         local: GoesOn(0),
         missing: GoesOn(0),
     },
+    Endless {
+        args: &["web", "QUEUE", "--listen", "PORT"],
+        works: |home| wait_until("it serves", || TcpStream::connect(home.port()).is_ok()),
+        reader_gone: GoesOn(0),
+        // It can't say where the page is, so it does not begin.
+        disk_full: Ends(1),
+        output_closed: GoesOn(0),
+        // No other process can see that queue: a page would never show it.
+        local: Ends(5),
+        // The page shows that it is missing, and shows it once it is there.
+        missing: GoesOn(0),
+    },
 ];
 
 fn waiting(place: &Place, queue: &str) -> Option<u64> {
@@ -165,7 +177,7 @@ impl Endless {
     /// Whether it asks the queue before it begins, and so waits for one at this address.
     pub fn put_address(&self, args: &mut [String], address: &str) -> bool {
         args[1] = address.to_owned();
-        self.name() != "metrics"
+        !["metrics", "web"].contains(&self.name())
     }
 
     /// Asserts how it ends that runs with these arguments and this output.
