@@ -118,6 +118,7 @@ pub enum Command {
     ///
     /// The figures are also there for programs: /api/queues as `top --json`, /api/queues/NAME as
     /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
+    #[command(after_help = json::OBJECT)]
     Web(Web),
     /// Create a queue with settings of your own
     #[command(after_help = json::OBJECT)]
@@ -367,6 +368,7 @@ pub struct Metrics {
 pub struct Web {
     /// Only this namespace; or queues by their addresses, as `shm:NAME`, `unix:/PATH` or
     /// `nats://HOST/NAME`
+    #[arg(add = complete::namespaces())]
     pub what: Vec<String>,
     /// Address and port of the page; port 0 chooses a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9465")]

@@ -94,9 +94,8 @@ impl Scope {
             addresses if addresses.iter().all(|address| address.contains(':')) => {
                 Ok(Self::Queues(addresses.to_vec()))
             }
-            _ => Err(Exit::Usage.error(
-                "top watches one namespace, or queues by their addresses (shm:NAME, unix:/PATH)",
-            )),
+            _ => Err(Exit::Usage
+                .error("give one namespace, or queues by their addresses (shm:NAME, unix:/PATH)")),
         }
     }
 

@@ -482,6 +482,8 @@ fn serves(schema: &Schema) {
         .spawn()
         .unwrap();
     schema.check("metrics", &first_line(Running(metrics)));
+    let web = ipc(&["web", "--listen", "127.0.0.1:0", "--json"]).spawn();
+    schema.check("web", &first_line(Running(web.unwrap())));
 }
 
 /// A dead letter of a receiver that a signal ended.

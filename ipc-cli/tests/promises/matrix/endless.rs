@@ -25,7 +25,7 @@ enum Then {
 use Then::{Ends, GoesOn};
 
 /// A subcommand that does not end by itself. `QUEUE` and `OTHER` stand for the test's own queues,
-/// `SOCKET` for a socket and `PORT` for a port of its own.
+/// `ADDRESS` for the first with its scheme, `SOCKET` for a socket and `PORT` for a port of its own.
 pub struct Endless {
     args: &'static [&'static str],
     /// Waits until it has done something.
@@ -103,7 +103,7 @@ pub const CASES: &[Endless] = &[
         missing: GoesOn(0),
     },
     Endless {
-        args: &["web", "QUEUE", "--listen", "PORT"],
+        args: &["web", "ADDRESS", "--listen", "PORT"],
         works: |home| wait_until("it serves", || TcpStream::connect(home.port()).is_ok()),
         reader_gone: GoesOn(0),
         // It can't say where the page is, so it does not begin.
@@ -166,6 +166,8 @@ impl Endless {
     fn args_on(&self, home: &Home, queue: &str) -> Vec<String> {
         let args = self.args.iter().map(|arg| match *arg {
             "QUEUE" => queue.to_owned(),
+            "ADDRESS" if queue.contains(':') => queue.to_owned(),
+            "ADDRESS" => format!("shm:{queue}"),
             "OTHER" => home.place.name("other"),
             "SOCKET" => home.socket(),
             "PORT" => home.port(),
