@@ -144,12 +144,13 @@ fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
         return;
     };
     let place = Place::new("page-one");
-    let queue = place.make("jobs", &QueueOptions::new().capacity(8));
-    for payload in [HOSTILE.as_bytes(), b"held", b"waits"] {
+    let queue = place.make("jobs", &QueueOptions::new().capacity(8).attempt_limit(1));
+    for payload in [HOSTILE.as_bytes(), b"bad", b"held", b"waits"] {
         queue.sender().send(payload).unwrap();
     }
     let receiver = queue.receiver();
     receiver.recv().unwrap().bury_with(HOSTILE).unwrap();
+    receiver.recv().unwrap().nack().unwrap();
     let held = receiver.recv().unwrap();
     let web = Web::start(&[&place.0, "--allow-actions"]);
     let name = place.name("jobs");
@@ -159,7 +160,7 @@ fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
     for (name, value) in [
         ("ready", "1"),
         ("held", "1"),
-        ("dead", "1"),
+        ("dead", "2"),
         ("delayed", "0"),
     ] {
         assert_eq!(
@@ -178,6 +179,8 @@ fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
         &pid,
         "alive",
         "buried",
+        "nacked too often",
+        "exponential: 100 ms to 1 min",
         "Payload pool",
     ] {
         assert!(document.contains(words), "no {words} in\n{document}");
@@ -194,7 +197,7 @@ fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
         ">Rates</h2>",
         ">Dead letters</h2>",
         ">messages per second</text>",
-        "aria-label=\"Dead letters, dead letters: dead 1\"",
+        "aria-label=\"Dead letters, dead letters: dead 2\"",
         "time of day, last",
         "class=\"curve ink-blue\" d=\"M",
     ] {

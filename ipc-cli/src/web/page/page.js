@@ -456,16 +456,20 @@ class OneQueue {
     }
     for (const [name, value] of Object.entries(stat.settings)) {
       if (value === null || name === "capacity") continue;
-      const words = name.replace(/_seconds$/, "").replaceAll("_", " ");
+      const words = name.replace(/_(seconds|bytes)$/, "").replaceAll("_", " ");
       facts.push([words[0].toUpperCase() + words.slice(1), setting(name, value)]);
     }
     return card("The queue", list(facts));
   }
 }
 
-/** A setting in words. The JSON has times in seconds, and says so in their names. */
+/** A setting in words. The names in the JSON say which values are times or sizes. */
 function setting(name, value) {
-  if (name === "backoff") return [value.kind, value.delays_seconds.map(duration).join(", ")].filter(Boolean).join(": ");
+  if (name === "backoff") {
+    const between = value.kind === "exponential" ? " to " : ", ";
+    return [value.kind, value.delays_seconds.map(duration).join(between)].filter(Boolean).join(": ");
+  }
+  if (name.endsWith("_bytes")) return bytes(value);
   if (name.endsWith("_seconds")) return duration(value);
   if (typeof value === "boolean") return value ? "yes" : "no";
   return typeof value === "number" ? count(value) : String(value);
