@@ -8,8 +8,6 @@ mod api;
 mod history;
 mod peer;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::fs::File;
 use std::io::Read;

@@ -1,28 +1,22 @@
 //! The page itself, in a headless browser: what it shows, and that texts stay texts.
 
 use std::env;
-use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Once;
 
 use ipc_queue::QueueOptions;
 
-use crate::place::{Ended, Place, program};
+use crate::place::{Ended, Place, program, say_skipped};
 use crate::web::Web;
 
 /// The names under which distributions install the browser.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// A file to which each skipped suite adds a line (`cargo xtask test`).
-const SKIPPED: &str = "IPC_SKIPPED_SUITES";
 
 struct Browser(PathBuf);
 
 impl Browser {
     /// `None` where there is none, which is said and counted once.
     fn find() -> Option<Self> {
-        static SAY: Once = Once::new();
         let folders = env::var_os("PATH").unwrap_or_default();
         let mut folders = env::split_paths(&folders);
         let found = folders.find_map(|folder| {
@@ -30,7 +24,8 @@ impl Browser {
             paths.into_iter().find(|path| path.is_file())
         });
         if found.is_none() {
-            SAY.call_once(say_skipped);
+            let why = "no chromium is on the path; install it (apt-get install chromium)";
+            say_skipped("the page in a browser", why);
         }
         found.map(Self)
     }
@@ -46,17 +41,6 @@ impl Browser {
         let ended = Ended::of(browser.arg(url).stderr(Stdio::null()));
         assert_eq!(ended.code, 0, "{ended:?}");
         ended.out
-    }
-}
-
-fn say_skipped() {
-    let line = "SKIPPED: the page in a browser: no chromium is on the path; install it \
-                (apt-get install chromium)\n";
-    // Not with a macro: the test harness would swallow it.
-    let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());
-    if let Some(path) = env::var_os(SKIPPED) {
-        let file = fs::OpenOptions::new().append(true).create(true).open(path);
-        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
 
