@@ -17,5 +17,6 @@ mod signals;
 mod state;
 mod terminal;
 mod top;
+mod troubleshooting;
 mod unanswered;
 mod work;
