@@ -42,6 +42,7 @@ Examples:
   ipc recv jobs --follow                   take messages as they come, acking each
   ipc work jobs -j 4 -- ./resize.sh        run a command for each message
   ipc top media                            watch a namespace
+  ipc web media                            the same in a browser, with the last hour
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc metrics --listen 127.0.0.1:9464      for a scraper
   ipc check jobs --max-age 5m --max-dead 0 for an alarm
@@ -109,6 +110,15 @@ pub enum Command {
         #[arg(long, requires = "once")]
         svg: bool,
     },
+    /// Show the figures of `top` in a browser, with plots of the last hour
+    ///
+    /// Prints the address of the page, and serves it until Ctrl-C. The page needs nothing from the
+    /// internet and changes nothing, unless --allow-actions is given. It is for the user who
+    /// started it: other users of the machine are refused, and so are requests from other sites.
+    ///
+    /// The figures are also there for programs: /api/queues as `top --json`, /api/queues/NAME as
+    /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
+    Web(Web),
     /// Create a queue with settings of your own
     #[command(after_help = json::OBJECT)]
     Create(Create),
@@ -351,6 +361,34 @@ pub struct Metrics {
     /// Print OpenMetrics' format
     #[arg(long, conflicts_with = "listen")]
     pub openmetrics: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Web {
+    /// Only this namespace; or queues by their addresses, as `shm:NAME`, `unix:/PATH` or
+    /// `nats://HOST/NAME`
+    pub what: Vec<String>,
+    /// Address and port of the page; port 0 chooses a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9465")]
+    pub listen: SocketAddr,
+    /// Time between two samples
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub every: Duration,
+    /// Let the page pause and resume queues, and requeue dead letters. It needs the token that
+    /// the printed address ends with
+    #[arg(long)]
+    pub allow_actions: bool,
+    /// Listen on an address that other machines reach. Nothing is encrypted, and everyone who
+    /// reaches it sees the figures and the beginnings of dead letters
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Also answer to this host name, as the browser's address bar has it; can be given several
+    /// times
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub hosts: Vec<String>,
+    /// Also answer other users of this machine
+    #[arg(long)]
+    pub any_user: bool,
 }
 
 #[derive(Debug, Args)]

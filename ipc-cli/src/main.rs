@@ -5,6 +5,7 @@
 //! exit codes of them.
 #![forbid(unsafe_code)]
 
+mod action;
 mod address;
 mod advice;
 mod bridge;
@@ -19,6 +20,7 @@ mod exchange;
 mod exit;
 mod headers;
 mod held;
+mod http;
 mod json;
 mod ls;
 mod man;
@@ -42,6 +44,7 @@ mod stat;
 mod table;
 mod tail;
 mod top;
+mod web;
 mod work;
 
 use std::process::ExitCode;
@@ -100,6 +103,7 @@ fn run(command: Command, show: &Show) -> Result<()> {
             width,
             svg,
         } => top::top(&what, every, once, width, svg, show),
+        Command::Web(what) => web::web(&what, show),
         Command::Create(create) => create::create(&create, show),
         Command::Send(send) => send::send(&send, show),
         Command::Recv(recv) => recv::recv(&recv, show),

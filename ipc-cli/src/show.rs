@@ -88,6 +88,11 @@ impl Show {
         }
     }
 
+    /// Whether a write has failed: what only prints need not go on.
+    pub fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
     /// Whether all was written so far; a reader that left does not count.
     ///
     /// # Errors

@@ -29,10 +29,7 @@ const HOLDINGS: [Column; 7] = [
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
     let subject = Subject::open(queue)?;
     // All is asked before anything is printed.
-    let seen = Seen {
-        stats: subject.stats()?,
-        held: held::all(&subject)?,
-    };
+    let seen = Seen::of(&subject)?;
     if show.is_json() {
         show.say(&value(queue, &subject, &seen), String::new);
         return Ok(());
@@ -47,10 +44,26 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     Ok(())
 }
 
+/// What `stat --json` prints.
+pub fn json(queue: &str) -> Result<Value> {
+    let subject = Subject::open(queue)?;
+    let seen = Seen::of(&subject)?;
+    Ok(value(queue, &subject, &seen))
+}
+
 struct Seen {
     stats: QueueStats,
     /// `None` where the transport can't say.
     held: Option<Vec<Held>>,
+}
+
+impl Seen {
+    fn of(subject: &Subject) -> Result<Self> {
+        Ok(Self {
+            stats: subject.stats()?,
+            held: held::all(subject)?,
+        })
+    }
 }
 
 /// For programs; what only a mapping shows is null elsewhere.

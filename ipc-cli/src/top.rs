@@ -7,7 +7,7 @@
 mod picture;
 mod svg;
 mod ui;
-mod watch;
+pub mod watch;
 
 use std::io;
 use std::os::fd::AsFd;

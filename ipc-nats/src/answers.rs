@@ -117,7 +117,7 @@ impl Answers {
             match asked.await.0 {
                 Ok(_) => return Ok(Put::First),
                 Err(refusal) if refusal.is_full_for_subject() => {}
-                Err(refusal) => return Err(self.trouble(&refusal)),
+                Err(refusal) => return Err(self.request_error(&refusal)),
             }
             let Some(first) = self.find(&subject).await? else {
                 return Err(AnswerError::Server(
@@ -201,11 +201,11 @@ impl Answers {
                 Ok(Some((found.payload.to_vec(), whose.unwrap_or_default())))
             }
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(self.trouble(&Refusal::Silent(error.to_string()))),
+            Err(error) => Err(self.request_error(&Refusal::Silent(error.to_string()))),
         }
     }
 
-    fn trouble(&self, refusal: &Refusal) -> AnswerError {
+    fn request_error(&self, refusal: &Refusal) -> AnswerError {
         AnswerError::Server(self.connection.explain(refusal))
     }
 }

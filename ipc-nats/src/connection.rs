@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
 use crate::address::NatsAddress;
-use crate::lane::Trouble;
 use crate::options::NatsOptions;
+use crate::request_error::RequestError;
 use crate::runtime::spawn;
 
 pub(crate) struct Connection {
@@ -300,26 +300,32 @@ impl Connection {
     }
 
     /// Deletes a stream, if it exists.
-    pub(crate) async fn delete_stream(&self, name: &str, until: Instant) -> Result<(), Trouble> {
+    pub(crate) async fn delete_stream(
+        &self,
+        name: &str,
+        until: Instant,
+    ) -> Result<(), RequestError> {
         let subject = format!("$JS.API.STREAM.DELETE.{name}");
         let (answer, _) = self
             .ask::<serde_json::Value>(&subject, None, Bytes::new(), until)
             .await;
-        match answer.map_err(|refusal| self.trouble(&refusal)) {
-            Ok(_) | Err(Trouble::Gone) => Ok(()),
-            Err(trouble) => Err(trouble),
+        match answer.map_err(|refusal| self.request_error(&refusal)) {
+            Ok(_) | Err(RequestError::Gone) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    pub(crate) fn trouble(&self, refusal: &Refusal) -> Trouble {
+    pub(crate) fn request_error(&self, refusal: &Refusal) -> RequestError {
         match refusal {
-            Refusal::Error { code, .. } if *code == code::NO_STREAM => Trouble::Gone,
+            Refusal::Error { code, .. } if *code == code::NO_STREAM => RequestError::Gone,
             // A cluster that is electing a leader may give the same answer.
             Refusal::Error { code, .. } if is_passing(*code) || is_in_flight(*code) => {
-                Trouble::Server(self.explain(refusal))
+                RequestError::Server(self.explain(refusal))
             }
-            Refusal::Error { .. } => Trouble::Refused(self.explain(refusal)),
-            Refusal::NobodyListens | Refusal::Silent(_) => Trouble::Server(self.explain(refusal)),
+            Refusal::Error { .. } => RequestError::Refused(self.explain(refusal)),
+            Refusal::NobodyListens | Refusal::Silent(_) => {
+                RequestError::Server(self.explain(refusal))
+            }
         }
     }
 

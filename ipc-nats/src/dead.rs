@@ -5,34 +5,38 @@ use std::time::Instant;
 use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
 
 use crate::content::Content;
-use crate::lane::{Lane, Place, Trouble, place_of};
+use crate::priority_stream::{Place, PriorityStream, place_of};
 use crate::record::State;
+use crate::request_error::RequestError;
 use crate::shared::{Shared, Side};
 use crate::steps::Steps;
 
 impl Shared {
-    pub(crate) async fn dead_letters(&self, steps: &Steps) -> Result<Vec<DeadLetter>, Trouble> {
+    pub(crate) async fn dead_letters(
+        &self,
+        steps: &Steps,
+    ) -> Result<Vec<DeadLetter>, RequestError> {
         steps.read("list the records");
         let until = self.connection.soon();
         let mut letters = Vec::new();
-        for (lane, place) in self.places(until).await? {
+        for (stream, place) in self.places(until).await? {
             if place.record.state != State::Dead {
                 continue;
             }
             // The listing has no payloads.
             steps.read("read a dead letter");
-            let found = self.lanes[lane].read(&place.key, until).await?;
+            let found = self.streams[stream].read(&place.key, until).await?;
             if let Some(place) = found.filter(|found| found.record.state == State::Dead) {
-                letters.push(self.letter(lane, place).await?);
+                letters.push(self.letter(stream, place).await?);
             }
         }
         Ok(letters)
     }
 
-    async fn letter(&self, lane: usize, place: Place) -> Result<DeadLetter, Trouble> {
+    async fn letter(&self, stream: usize, place: Place) -> Result<DeadLetter, RequestError> {
         let record = &place.record;
         let payload = self
-            .fetch(lane, &place.key, record, &place.content.payload)
+            .fetch(stream, &place.key, record, &place.content.payload)
             .await?;
         Ok(DeadLetter {
             id: DeadLetterId::new(number(&place.key), place.seq),
@@ -53,11 +57,11 @@ impl Shared {
     }
 
     /// The place of the dead letter with this id, if the letter is still there.
-    async fn find(&self, id: DeadLetterId) -> Result<Option<(usize, Place)>, Trouble> {
+    async fn find(&self, id: DeadLetterId) -> Result<Option<(usize, Place)>, RequestError> {
         let until = self.connection.soon();
         let (place, version) = id.parts();
-        for (index, lane) in self.lanes.iter().enumerate() {
-            let found = lane.read_place(&lane.place_name(place), until).await?;
+        for (index, stream) in self.streams.iter().enumerate() {
+            let found = stream.read_place(&stream.place_name(place), until).await?;
             let found = found.filter(|found| found.seq == version);
             if let Some(found) = found.filter(|found| found.record.state == State::Dead) {
                 return Ok(Some((index, found)));
@@ -71,79 +75,90 @@ impl Shared {
     /// First the work queue gets the payload again, with the letter's sequence as its number. Then
     /// the record changes. If this process is killed in between, the receiver that gets the payload
     /// finds the letter with that number and takes it. So a ready record always has a work message.
-    pub(crate) async fn requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+    pub(crate) async fn requeue(
+        &self,
+        id: DeadLetterId,
+        steps: &Steps,
+    ) -> Result<bool, RequestError> {
         let requeued = self.try_requeue(id, steps).await?;
         if requeued {
-            self.tell(Side::Items).await;
+            self.notify(Side::Items).await;
         }
         Ok(requeued)
     }
 
-    async fn try_requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+    async fn try_requeue(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, RequestError> {
         steps.read("read the dead letter");
-        let Some((lane, place)) = self.find(id).await? else {
+        let Some((stream, place)) = self.find(id).await? else {
             return Ok(false);
         };
-        let (lane, key) = (&self.lanes[lane], &place.key);
+        let (stream, key) = (&self.streams[stream], &place.key);
         let until = self.connection.soon();
         let mut record = place.record.requeued(place.seq);
         self.connection.process.clone_into(&mut record.process);
         // It is there if another process was killed at this point, or is at this point now.
         steps.read("look for its message in the work queue");
-        if !lane.has_work(key, record.work, until).await? {
+        if !stream.has_work(key, record.work, until).await? {
             steps.change("give it to the work queue");
-            lane.publish(key, place.seq, &record, place.content, until)
+            stream
+                .publish(key, place.seq, &record, place.content, until)
                 .await?;
         }
         steps.change("make its record ready");
-        match lane
+        match stream
             .write(key, place.seq, &record, Content::default(), until)
             .await
         {
             Ok(_) => Ok(true),
-            Err(Trouble::Changed) => self.was_requeued(lane, key, record.work, until).await,
-            Err(trouble) => Err(trouble),
+            Err(RequestError::Changed) => self.was_requeued(stream, key, record.work, until).await,
+            Err(error) => Err(error),
         }
     }
 
     /// Returns whether a letter that no longer exists was requeued, and not discarded.
     async fn was_requeued(
         &self,
-        lane: &Lane,
+        stream: &PriorityStream,
         key: &str,
         work: u64,
         until: Instant,
-    ) -> Result<bool, Trouble> {
-        if let Some(found) = lane.read(key, until).await? {
+    ) -> Result<bool, RequestError> {
+        if let Some(found) = stream.read(key, until).await? {
             return Ok(found.record.work == work);
         }
         // Either the requeued message was acked since, which also removes its work message, or the
         // letter was discarded.
-        let was_discarded = lane.has_work(key, work, until).await?;
+        let was_discarded = stream.has_work(key, work, until).await?;
         if was_discarded {
-            lane.drop_work(key).await;
+            stream.drop_work(key).await;
         }
         Ok(!was_discarded)
     }
 
-    pub(crate) async fn discard(&self, id: DeadLetterId, steps: &Steps) -> Result<bool, Trouble> {
+    pub(crate) async fn discard(
+        &self,
+        id: DeadLetterId,
+        steps: &Steps,
+    ) -> Result<bool, RequestError> {
         steps.read("read the dead letter");
         match self.find(id).await? {
-            Some((lane, place)) => {
+            Some((stream, place)) => {
                 steps.change("delete the dead letter");
-                self.drop_letter(lane, &place).await
+                self.drop_letter(stream, &place).await
             }
             None => Ok(false),
         }
     }
 
-    async fn drop_letter(&self, lane: usize, place: &Place) -> Result<bool, Trouble> {
+    async fn drop_letter(&self, stream: usize, place: &Place) -> Result<bool, RequestError> {
         let until = self.connection.soon();
-        self.settle_key(lane, &place.record, until).await?;
-        let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
+        self.settle_key(stream, &place.record, until).await?;
+        let dropped = self.streams[stream]
+            .erase(&place.key, place.seq, until)
+            .await?;
         if dropped {
-            self.drop_object(lane, &place.key, &place.record).await;
-            self.tell_of_room(lane, &place.key).await;
+            self.drop_object(stream, &place.key, &place.record).await;
+            self.notify_free_place(stream, &place.key).await;
         }
         Ok(dropped)
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::NatsAddress;
 use crate::bucket;
 use crate::connection::Connection;
-use crate::lane::Layout;
+use crate::priority_stream::Layout;
 use crate::steps::Steps;
 
 /// The directory's data about a queue.
@@ -40,10 +40,10 @@ pub(crate) struct Entry {
     /// Its streams exist. Before that, each process that opens the queue makes the missing ones.
     #[serde(default = "yes")]
     pub(crate) made: bool,
-    /// Some process has waited for messages, or for room, without a request to the server: from then
-    /// on, others report these. Indexed by [`Side`](crate::shared::Side).
+    /// Some process has waited for messages, or for room, without a request to the server: from
+    /// then on, others report these. Indexed by [`Side`](crate::shared::Side).
     #[serde(default)]
-    pub(crate) heard: [bool; 2],
+    pub(crate) subscribed: [bool; 2],
     /// The queue is removed, and its streams are being deleted. If the remover was interrupted, the
     /// next process that finds this entry deletes them.
     #[serde(default)]
@@ -73,7 +73,7 @@ impl Entry {
             closed: false,
             paused: false,
             made: false,
-            heard: [false; 2],
+            subscribed: [false; 2],
             removed: false,
         }
     }
@@ -224,9 +224,9 @@ impl Directory {
         }
     }
 
-    /// Notes that some process receives reports about this side. Returns the entry with its revision;
-    /// `None`: the queue is gone, or it could not be noted now.
-    pub(crate) async fn note_heard(
+    /// Notes that some process receives reports about this side. Returns the entry with its
+    /// revision; `None`: the queue is gone, or it could not be noted now.
+    pub(crate) async fn set_subscribed(
         &self,
         name: &str,
         id: u64,
@@ -236,10 +236,10 @@ impl Directory {
         for _ in 0..TRIES {
             let found = self.look_up(name).await.ok()?;
             let (mut entry, revision) = found.filter(|(entry, _)| entry.id == id)?;
-            if entry.heard[side] {
+            if entry.subscribed[side] {
                 return Some((entry, revision));
             }
-            entry.heard[side] = true;
+            entry.subscribed[side] = true;
             // Refused if another process changed the entry.
             let updated = self.store.update(key(name), entry.bytes(), revision);
             if let Ok(revision) = updated.await {

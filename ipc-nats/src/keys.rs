@@ -27,9 +27,10 @@ use ipc_queue::{NoRoom, SendFailure, SendOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
-use crate::lane::{Place, Trouble};
-use crate::record::{self, Record, State};
+use crate::priority_stream::Place;
+use crate::record::{self, Keyed, Record, State};
 use crate::repair::is_untouched;
+use crate::request_error::RequestError;
 use crate::shared::Shared;
 use crate::steps::Steps;
 
@@ -42,15 +43,6 @@ pub(crate) struct Claim {
     since: u64,
     /// Its place; `None`: it was sent and settled.
     place: Option<String>,
-}
-
-/// The part of a message's record that concerns its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Keyed {
-    key: u64,
-    /// The sequence of the key's record.
-    claim: u64,
-    since: u64,
 }
 
 /// The answer to a request for a key.
@@ -78,7 +70,7 @@ impl Shared {
     /// [`SendFailure::Duplicate`], or [`NoRoom::Key`]. The caller must return the place.
     pub(crate) async fn claim(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         options: &SendOptions,
         id: MessageId,
         place: &str,
@@ -88,18 +80,20 @@ impl Shared {
             return Ok(None);
         };
         loop {
-            let free = self.check_key(lane, options, until).await?;
+            let free = self.check_key(stream, options, until).await?;
             let since = record::now();
             let claim = Claim {
                 id,
                 since,
                 place: Some(place.to_owned()),
             };
-            let written = self.lanes[lane].write_key(key, free, &claim, until).await;
+            let written = self.streams[stream]
+                .write_key(key, free, &claim, until)
+                .await;
             match written {
                 Ok(claim) => return Ok(Some(Keyed { key, claim, since })),
-                Err(Trouble::Changed) => {}
-                Err(trouble) => return Err(self.send_failure(trouble).into()),
+                Err(RequestError::Changed) => {}
+                Err(error) => return Err(self.send_failure(error).into()),
             }
         }
     }
@@ -108,15 +102,15 @@ impl Shared {
     /// be refused.
     pub(crate) async fn check_key(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         options: &SendOptions,
         until: Instant,
     ) -> Result<u64, SendPortError> {
         let Some(key) = options.key else {
             return Ok(0);
         };
-        let verdict = self.judge(lane, key.number(), until).await;
-        match verdict.map_err(|trouble| self.send_failure(trouble))? {
+        let verdict = self.judge(stream, key.number(), until).await;
+        match verdict.map_err(|error| self.send_failure(error))? {
             Verdict::Free(seq) => Ok(seq),
             Verdict::InUse => Err(SendPortError::NoRoom {
                 missing: NoRoom::Key,
@@ -132,27 +126,27 @@ impl Shared {
 
     async fn judge(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         key: u64,
         until: Instant,
-    ) -> Result<Verdict, Trouble> {
+    ) -> Result<Verdict, RequestError> {
         loop {
-            let (seq, claim) = self.lanes[lane].read_key(key, until).await?;
+            let (seq, claim) = self.streams[stream].read_key(key, until).await?;
             let Some(claim) = claim.filter(|claim| !self.is_over(claim.since)) else {
                 return Ok(Verdict::Free(seq));
             };
             let Some(place) = &claim.place else {
                 return Ok(Verdict::Sent(claim.id));
             };
-            let Some(place) = self.lanes[lane].read(place, until).await? else {
+            let Some(place) = self.streams[stream].read(place, until).await? else {
                 return Ok(Verdict::Free(seq));
             };
-            match self.judge_place(lane, place, until).await {
+            match self.judge_place(stream, place, until).await {
                 Ok(Fate::Sent) => return Ok(Verdict::Sent(claim.id)),
                 Ok(Fate::InUse) => return Ok(Verdict::InUse),
                 Ok(Fate::Never) => return Ok(Verdict::Free(seq)),
-                Err(Trouble::Changed) => {}
-                Err(trouble) => return Err(trouble),
+                Err(RequestError::Changed) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -164,16 +158,16 @@ impl Shared {
         self: &Arc<Self>,
         key: u64,
         steps: &Steps,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RequestError> {
         let mut forgotten = false;
-        for lane in 0..self.lanes.len() {
+        for stream in 0..self.streams.len() {
             loop {
                 steps.read("read the record of the key");
                 let until = self.connection.soon();
-                let Verdict::Sent(id) = self.judge(lane, key, until).await? else {
+                let Verdict::Sent(id) = self.judge(stream, key, until).await? else {
                     break;
                 };
-                let (seq, claim) = self.lanes[lane].read_key(key, until).await?;
+                let (seq, claim) = self.streams[stream].read_key(key, until).await?;
                 // Another message may have the key by now.
                 if claim.is_none_or(|claim| claim.id != id) {
                     continue;
@@ -184,10 +178,10 @@ impl Shared {
                     place: None,
                 };
                 steps.change("write the record of the key");
-                match self.lanes[lane].write_key(key, seq, &over, until).await {
+                match self.streams[stream].write_key(key, seq, &over, until).await {
                     Ok(_) => forgotten = true,
-                    Err(Trouble::Changed) => continue,
-                    Err(trouble) => return Err(trouble),
+                    Err(RequestError::Changed) => continue,
+                    Err(error) => return Err(error),
                 }
                 break;
             }
@@ -199,16 +193,16 @@ impl Shared {
     /// can.
     async fn judge_place(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         mut place: Place,
         until: Instant,
-    ) -> Result<Fate, Trouble> {
+    ) -> Result<Fate, RequestError> {
         let is_filled = match place.record.state {
             State::Writing => false,
             State::Ready if is_untouched(&place.record) => true,
             _ => return Ok(Fate::Sent),
         };
-        let has_work = is_filled && self.lanes[lane].has_work(&place.key, 0, until).await?;
+        let has_work = is_filled && self.streams[stream].has_work(&place.key, 0, until).await?;
         if !has_work && !self.is_given_up(&place).await {
             return Ok(Fate::InUse);
         }
@@ -216,16 +210,21 @@ impl Shared {
             // The sender may be about to withdraw the message, or to publish it to the work queue.
             // From here on it can't withdraw. The check below finds whether it has published.
             let record = &place.record;
-            let written =
-                self.lanes[lane].write(&place.key, place.seq, record, Content::default(), until);
+            let written = self.streams[stream].write(
+                &place.key,
+                place.seq,
+                record,
+                Content::default(),
+                until,
+            );
             place.seq = written.await?;
-            if has_work || self.lanes[lane].has_work(&place.key, 0, until).await? {
+            if has_work || self.streams[stream].has_work(&place.key, 0, until).await? {
                 return Ok(Fate::Sent);
             }
         }
-        match self.take_back(lane, &place, until).await? {
+        match self.take_back(stream, &place, until).await? {
             true => Ok(Fate::Never),
-            false => Err(Trouble::Changed),
+            false => Err(RequestError::Changed),
         }
     }
 
@@ -234,15 +233,15 @@ impl Shared {
     /// dead.
     pub(crate) async fn is_accepted(
         &self,
-        lane: usize,
+        stream: usize,
         place: &str,
         seq: u64,
         record: &Record,
         until: Instant,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RequestError> {
         loop {
-            let Some(found) = self.lanes[lane].read(place, until).await? else {
-                return self.was_settled(lane, record, until).await;
+            let Some(found) = self.streams[stream].read(place, until).await? else {
+                return self.was_settled(stream, record, until).await;
             };
             let is_waiting = found.record.state == State::Ready && is_untouched(&found.record);
             if !is_waiting || found.seq == seq {
@@ -250,25 +249,25 @@ impl Shared {
             }
             // Another process judges it, and may have checked before it was in the work queue.
             let written =
-                self.lanes[lane].write(place, found.seq, record, Content::default(), until);
+                self.streams[stream].write(place, found.seq, record, Content::default(), until);
             match written.await {
                 Ok(_) => return Ok(true),
-                Err(Trouble::Changed) => {}
-                Err(trouble) => return Err(trouble),
+                Err(RequestError::Changed) => {}
+                Err(error) => return Err(error),
             }
         }
     }
 
     async fn was_settled(
         &self,
-        lane: usize,
+        stream: usize,
         record: &Record,
         until: Instant,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RequestError> {
         let Some(keyed) = record.keyed else {
             return Ok(false);
         };
-        let (_, claim) = self.lanes[lane].read_key(keyed.key, until).await?;
+        let (_, claim) = self.streams[stream].read_key(keyed.key, until).await?;
         Ok(claim.is_some_and(|claim| claim.id == record.id && claim.place.is_none()))
     }
 
@@ -276,10 +275,10 @@ impl Shared {
     /// deleted.
     pub(crate) async fn settle_key(
         &self,
-        lane: usize,
+        stream: usize,
         record: &Record,
         until: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RequestError> {
         let Some(keyed) = record.keyed.filter(|keyed| !self.is_over(keyed.since)) else {
             return Ok(());
         };
@@ -288,15 +287,15 @@ impl Shared {
             since: keyed.since,
             place: None,
         };
-        let lane = &self.lanes[lane];
-        match lane
+        let stream = &self.streams[stream];
+        match stream
             .write_key(keyed.key, keyed.claim, &settled, until)
             .await
         {
             // Another process settled it before but did not drop the message; or the window is
             // over, and another message has the key.
-            Ok(_) | Err(Trouble::Changed) => Ok(()),
-            Err(trouble) => Err(trouble),
+            Ok(_) | Err(RequestError::Changed) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

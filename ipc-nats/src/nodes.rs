@@ -81,7 +81,7 @@ impl Nodes {
             let connection = Connection::to(address).await?;
             let name = format!("ipc-nodes-{}", directory::key(address.name.as_str()));
             let store = bucket::open(&connection, &name, address, FORGOTTEN_AFTER).await;
-            store.map_err(|error| trouble(&error))
+            store.map_err(|error| server_error(&error))
         });
         let store = store.map_err(NodesError::Server)?;
         Ok(Self { store })
@@ -114,7 +114,7 @@ impl Nodes {
             fastrand::u64(..)
         );
         let first = block_on(self.store.put(&key, beat.clone()));
-        first.map_err(|error| NodesError::Server(trouble(&error)))?;
+        first.map_err(|error| NodesError::Server(server_error(&error)))?;
         let membership = Membership {
             store: self.store.clone(),
             key: key.clone(),
@@ -141,15 +141,22 @@ impl Nodes {
     /// [`NodesError::Server`].
     pub fn list(&self) -> Result<Vec<Node>, NodesError> {
         let nodes = block_on(async {
-            let keys = self.store.keys().await.map_err(|error| trouble(&error))?;
-            let keys: Vec<String> = keys.try_collect().await.map_err(|error| trouble(&error))?;
+            let keys = self
+                .store
+                .keys()
+                .await
+                .map_err(|error| server_error(&error))?;
+            let keys: Vec<String> = keys
+                .try_collect()
+                .await
+                .map_err(|error| server_error(&error))?;
             let mut nodes = Vec::new();
             for key in keys {
                 let entry = self
                     .store
                     .entry(key)
                     .await
-                    .map_err(|error| trouble(&error))?;
+                    .map_err(|error| server_error(&error))?;
                 let entry = entry.filter(|entry| entry.operation == Operation::Put);
                 nodes.extend(entry.and_then(|entry| node(&entry)));
             }
@@ -189,7 +196,7 @@ fn host() -> String {
     read.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
-fn trouble(error: &dyn fmt::Display) -> String {
+fn server_error(error: &dyn fmt::Display) -> String {
     format!(
         "the NATS server does not keep who is there: {error}; is it reachable, and does it run with JetStream (-js)?"
     )

@@ -6,8 +6,8 @@ use tokio::io::AsyncReadExt;
 
 use crate::address::storage;
 use crate::content::Content;
-use crate::lane::Trouble;
 use crate::record::Record;
+use crate::request_error::RequestError;
 use crate::shared::Shared;
 
 /// The bytes of a message reserved for records and subjects.
@@ -31,14 +31,14 @@ impl Shared {
         key: &str,
         record: &Record,
         content: Content,
-    ) -> Result<Content, Trouble> {
+    ) -> Result<Content, RequestError> {
         if record.object.is_none() {
             return Ok(content);
         }
         let bucket = self.bucket().await?;
         let mut bytes = &content.payload[..];
         let stored = bucket.put(key, &mut bytes).await;
-        stored.map_err(|error| self.object_trouble(&error))?;
+        stored.map_err(|error| self.object_error(&error))?;
         Ok(Content::new(content.headers, Bytes::new()))
     }
 
@@ -49,16 +49,16 @@ impl Shared {
         key: &str,
         record: &Record,
         payload: &Bytes,
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, RequestError> {
         let Some(len) = record.object else {
             return Ok(payload.to_vec());
         };
         let bucket = self.bucket().await?;
         let object = bucket.get(key).await;
-        let mut object = object.map_err(|error| self.object_trouble(&error))?;
+        let mut object = object.map_err(|error| self.object_error(&error))?;
         let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
         let read = object.read_to_end(&mut bytes).await;
-        read.map_err(|error| self.object_trouble(&error))?;
+        read.map_err(|error| self.object_error(&error))?;
         Ok(bytes)
     }
 
@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    async fn bucket(&self) -> Result<object_store::ObjectStore, Trouble> {
+    async fn bucket(&self) -> Result<object_store::ObjectStore, RequestError> {
         let name = bucket_name(self.entry.id);
         let jetstream = &self.connection.jetstream;
         if let Ok(bucket) = jetstream.get_object_store(&name).await {
@@ -85,13 +85,13 @@ impl Shared {
             ..object_store::Config::default()
         };
         let made = jetstream.create_object_store(config).await;
-        made.map_err(|error| self.object_trouble(&error))
+        made.map_err(|error| self.object_error(&error))
     }
 
-    fn object_trouble(&self, error: &dyn std::error::Error) -> Trouble {
+    fn object_error(&self, error: &dyn std::error::Error) -> RequestError {
         let servers = &self.connection.servers;
-        Trouble::Server(format!(
-            "the NATS server at {servers} has trouble with a large payload: {error}"
+        RequestError::Server(format!(
+            "the NATS server at {servers} has error with a large payload: {error}"
         ))
     }
 }

@@ -9,7 +9,8 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 
-use crate::lane::{Delivered, Lane, Trouble};
+use crate::priority_stream::{Delivered, PriorityStream};
+use crate::request_error::RequestError;
 
 #[derive(Debug)]
 pub(crate) struct Puller {
@@ -35,13 +36,13 @@ const GRACE: Duration = Duration::from_secs(1);
 const NEXT_WITHIN: Duration = Duration::from_millis(20);
 
 impl Puller {
-    pub(crate) async fn new(client: &Client) -> Result<Self, Trouble> {
+    pub(crate) async fn new(client: &Client) -> Result<Self, RequestError> {
         let inbox = client.new_inbox();
         let arrivals = client.subscribe(format!("{inbox}.*")).await;
         Ok(Self {
             client: client.clone(),
             inbox,
-            arrivals: arrivals.map_err(|error| Trouble::Server(error.to_string()))?,
+            arrivals: arrivals.map_err(|error| RequestError::Server(error.to_string()))?,
             asked: 0,
         })
     }
@@ -60,19 +61,19 @@ impl Puller {
     /// that the consumer does not count, or sends late.
     pub(crate) async fn ask_many(
         &mut self,
-        lane: &Lane,
+        stream: &PriorityStream,
         most: usize,
-    ) -> Result<Vec<Message>, Trouble> {
+    ) -> Result<Vec<Message>, RequestError> {
         self.asked += 1;
         let question = json!({ "batch": most, "no_wait": true }).to_string();
         let reply = format!("{}.{}", self.inbox, self.asked);
-        let subject = lane.next_subject();
+        let subject = stream.next_subject();
         let asked = self
             .client
             .publish_with_reply(subject, reply.clone(), question.into());
         asked
             .await
-            .map_err(|error| Trouble::Server(error.to_string()))?;
+            .map_err(|error| RequestError::Server(error.to_string()))?;
         let mut came = Vec::new();
         while came.len() < most {
             let next = tokio::time::timeout(NEXT_WITHIN, self.arrivals.next()).await;
@@ -99,9 +100,9 @@ impl Puller {
     /// Requests one message, to come within that time; `None`: now.
     pub(crate) async fn ask(
         &mut self,
-        lane: &Lane,
+        stream: &PriorityStream,
         within: Option<Duration>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, RequestError> {
         self.asked += 1;
         let question = match within {
             None => json!({ "batch": 1, "no_wait": true }),
@@ -114,10 +115,10 @@ impl Puller {
         let question = question.to_string().into();
         let asked = self
             .client
-            .publish_with_reply(lane.next_subject(), reply.clone(), question);
+            .publish_with_reply(stream.next_subject(), reply.clone(), question);
         asked
             .await
-            .map_err(|error| Trouble::Server(error.to_string()))?;
+            .map_err(|error| RequestError::Server(error.to_string()))?;
         let until = Instant::now() + within.unwrap_or_default() + GRACE;
         loop {
             let next = tokio::time::timeout_at(until.into(), self.arrivals.next()).await;

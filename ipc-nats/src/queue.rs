@@ -9,17 +9,19 @@ use ipc_queue::transport::{
 };
 use ipc_queue::{
     Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, DrainError,
-    Feature, Key, QueueError, QueueStats, Support, Unavailable, Unsupported, without_secrets,
+    Feature, Key, QueueError, QueueStats, Unavailable, Unsupported, without_secrets,
 };
 
 use crate::address::{NatsAddress, storage};
+use crate::capabilities::CAPABILITIES;
 use crate::connection::Connection;
 use crate::directory::{Directory, Entry};
-use crate::lane::Trouble;
 use crate::objects::bucket_name;
+use crate::opened;
 use crate::options::NatsOptions;
 use crate::receiver::NatsReceiver;
 use crate::record::{self, State};
+use crate::request_error::RequestError;
 use crate::runtime::block_on;
 use crate::sender::NatsSender;
 use crate::shared::{self, Life, Shared, Side, time_left};
@@ -81,21 +83,7 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 
 impl NatsQueue {
     /// The features of every queue over NATS.
-    pub const CAPABILITIES: Capabilities = Capabilities::none()
-        .natively([
-            Feature::Batches,
-            Feature::Leases,
-            Feature::Headers,
-            Feature::Reasons,
-        ])
-        .with(Feature::Delay, Support::Emulated)
-        .with(Feature::Expiry, Support::Emulated)
-        .with(Feature::Deduplication, Support::Emulated)
-        .with(Feature::DropOldest, Support::Emulated)
-        .with(Feature::Pause, Support::Emulated)
-        .with(Feature::Purge, Support::Emulated)
-        .with(Feature::Drain, Support::Emulated)
-        .with(Feature::Snooze, Support::Emulated);
+    pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
     /// Opens the queue, or creates it, as `request` says.
     ///
@@ -120,7 +108,7 @@ impl NatsQueue {
                     let steps = Steps::new();
                     complete_removal(&connection, &directory, name, &entry, &steps)
                         .await
-                        .map_err(|trouble| QueueError::Transport(trouble.to_string()))?;
+                        .map_err(|error| QueueError::Transport(error.to_string()))?;
                     continue;
                 }
                 check(name, &entry, request)?;
@@ -129,7 +117,7 @@ impl NatsQueue {
                     complete_creation(&connection, &directory, name, &entry).await?;
                     continue;
                 }
-                let shared = Shared::attach(&connection, &directory, name, entry, revision);
+                let shared = opened::open(&connection, &directory, name, entry, revision);
                 return Ok(Self { shared });
             }
             if request.mode == OpenMode::Open {
@@ -139,7 +127,7 @@ impl NatsQueue {
             refuse_what_we_have_not(&request.settings)?;
             let entry = Entry::new(request, address);
             if create(&connection, &directory, name, &entry).await? {
-                let shared = Shared::attach(&connection, &directory, name, entry, 0);
+                let shared = opened::open(&connection, &directory, name, entry, 0);
                 return Ok(Self { shared });
             }
         }
@@ -174,23 +162,25 @@ impl NatsQueue {
     pub fn remove(address: &NatsAddress) -> Result<bool, ControlError> {
         let steps = Steps::new();
         let removed = block_on(Self::remove_async(address, &steps));
-        removed.map_err(|trouble| {
-            let failure = steps.failure(trouble);
+        removed.map_err(|error| {
+            let failure = steps.failure(error);
             failure.of(address.to_string(), ControlCall::Remove)
         })
     }
 
-    async fn remove_async(address: &NatsAddress, steps: &Steps) -> Result<bool, Trouble> {
+    async fn remove_async(address: &NatsAddress, steps: &Steps) -> Result<bool, RequestError> {
         let name = address.name.as_str();
-        let connection = Connection::to(address).await.map_err(Trouble::Server)?;
+        let connection = Connection::to(address)
+            .await
+            .map_err(RequestError::Server)?;
         steps.read("open the directory");
         let directory = Directory::of(&connection, address).await;
-        let directory = directory.map_err(Trouble::Server)?;
+        let directory = directory.map_err(RequestError::Server)?;
         let marked = directory.mark_removed(name, steps).await;
-        let Some(entry) = marked.map_err(Trouble::Server)? else {
+        let Some(entry) = marked.map_err(RequestError::Server)? else {
             return Ok(false);
         };
-        for shared in shared::find(entry.id) {
+        for shared in opened::find(entry.id) {
             shared.set_life(Life::Removed);
         }
         complete_removal(&connection, &directory, name, &entry, steps).await?;
@@ -201,7 +191,7 @@ impl NatsQueue {
     fn control<R>(
         &self,
         call: ControlCall,
-        ask: impl AsyncFnOnce(&Steps) -> Result<R, Trouble>,
+        ask: impl AsyncFnOnce(&Steps) -> Result<R, RequestError>,
     ) -> Result<R, ControlError> {
         if self.shared.connection.is_forked() {
             return Err(ControlFailure::from(Unavailable::Forked).of(self.address(), call));
@@ -210,8 +200,8 @@ impl NatsQueue {
             return Err(ControlFailure::from(Unavailable::Removed).of(self.address(), call));
         }
         let steps = Steps::new();
-        block_on(ask(&steps)).map_err(|trouble| {
-            let failure = self.shared.control_failure(&steps, trouble);
+        block_on(ask(&steps)).map_err(|error| {
+            let failure = self.shared.control_failure(&steps, error);
             failure.of(self.address(), call)
         })
     }
@@ -223,16 +213,22 @@ impl NatsQueue {
                 .directory
                 .change(&shared.name, shared.entry.id, change, steps)
                 .await;
-            let changed = changed.map_err(Trouble::Server)?.ok_or(Trouble::Gone)?;
+            let changed = changed
+                .map_err(RequestError::Server)?
+                .ok_or(RequestError::Gone)?;
             shared.learn(Some(&changed));
             Ok(())
         })
     }
 
-    async fn entry_async(&self, steps: &Steps) -> Result<Entry, Trouble> {
+    async fn entry_async(&self, steps: &Steps) -> Result<Entry, RequestError> {
         steps.read("read its entry in the directory");
-        let entry = self.shared.entry_now().await.map_err(Trouble::Server)?;
-        entry.ok_or(Trouble::Gone)
+        let entry = self
+            .shared
+            .entry_now()
+            .await
+            .map_err(RequestError::Server)?;
+        entry.ok_or(RequestError::Gone)
     }
 
     /// Waits until everything in a closed queue is settled.
@@ -245,11 +241,11 @@ impl NatsQueue {
             steps.read("list the records");
             let heard = shared.control.count();
             let left = match shared.life() {
-                Life::Removed => Err(Trouble::Gone),
+                Life::Removed => Err(RequestError::Gone),
                 _ => shared.left(None, shared.until(wait)).await,
             };
-            let left = left.map_err(|trouble| {
-                let failure = shared.control_failure(&steps, trouble);
+            let left = left.map_err(|error| {
+                let failure = shared.control_failure(&steps, error);
                 failure.of(self.address(), ControlCall::Drain)
             })?;
             if left == 0 {
@@ -267,26 +263,26 @@ impl NatsQueue {
     }
 
     /// Message by message: an interrupted purge has dropped some, and the next one drops the rest.
-    async fn purge_async(&self, steps: &Steps) -> Result<u64, Trouble> {
+    async fn purge_async(&self, steps: &Steps) -> Result<u64, RequestError> {
         let shared = &self.shared;
         let mut purged = 0;
         steps.read("list the records");
-        for (lane, place) in shared.places(shared.connection.soon()).await? {
+        for (stream, place) in shared.places(shared.connection.soon()).await? {
             if place.record.state == State::Ready {
                 steps.change("delete a record");
                 let until = shared.connection.soon();
-                let dropped = shared.drop_message(lane, &place, until).await?;
+                let dropped = shared.drop_message(stream, &place, until).await?;
                 shared
                     .counts
                     .add(|counts| counts.purged += u64::from(dropped));
                 purged += u64::from(dropped);
             }
         }
-        shared.tell(Side::Room).await;
+        shared.notify(Side::Room).await;
         Ok(purged)
     }
 
-    async fn stats_async(&self, steps: &Steps) -> Result<QueueStats, Trouble> {
+    async fn stats_async(&self, steps: &Steps) -> Result<QueueStats, RequestError> {
         let shared = &self.shared;
         steps.read("list the records");
         let mut stats = shared.counts.now();
@@ -309,7 +305,7 @@ impl NatsQueue {
         Ok(stats)
     }
 
-    async fn holdings_async(&self, steps: &Steps) -> Result<Vec<LeaseInfo>, Trouble> {
+    async fn holdings_async(&self, steps: &Steps) -> Result<Vec<LeaseInfo>, RequestError> {
         steps.read("list the records");
         let shared = &self.shared;
         let places = shared.places(shared.connection.soon()).await?;
@@ -370,10 +366,12 @@ async fn complete_creation(
     name: &str,
     entry: &Entry,
 ) -> Result<bool, QueueError> {
-    let lanes = shared::lanes(connection, name, entry);
-    for lane in &lanes {
+    let streams = shared::streams(connection, name, entry);
+    for stream in &streams {
         let storage = storage(entry.in_memory);
-        let made = lane.create(&entry.settings, storage, entry.replicas).await;
+        let made = stream
+            .create(&entry.settings, storage, entry.replicas)
+            .await;
         made.map_err(QueueError::Transport)?;
     }
     let is_made = |entry: &mut Entry| entry.made = true;
@@ -383,15 +381,15 @@ async fn complete_creation(
     if entry.map_err(QueueError::Transport)?.is_some() {
         return Ok(true);
     }
-    delete(&lanes, connection.soon()).await;
+    delete(&streams, connection.soon()).await;
     Ok(false)
 }
 
 /// Deletes the streams of a queue that was removed while it was created. If some remain, they take
 /// room on the server, and do no other harm.
-async fn delete(lanes: &[crate::lane::Lane], until: Instant) {
-    for lane in lanes {
-        let _ = lane.delete(until).await;
+async fn delete(streams: &[crate::priority_stream::PriorityStream], until: Instant) {
+    for stream in streams {
+        let _ = stream.delete(until).await;
     }
 }
 
@@ -402,17 +400,17 @@ async fn complete_removal(
     name: &str,
     entry: &Entry,
     steps: &Steps,
-) -> Result<(), Trouble> {
+) -> Result<(), RequestError> {
     steps.change("delete its streams, which removing it again completes");
     let until = connection.soon();
-    for lane in shared::lanes(connection, name, entry) {
-        lane.delete(until).await?;
+    for stream in shared::streams(connection, name, entry) {
+        stream.delete(until).await?;
     }
     let bucket = format!("OBJ_{}", bucket_name(entry.id));
     connection.delete_stream(&bucket, until).await?;
     steps.change("take its entry out of the directory");
     let forgotten = directory.forget(name, entry.id).await;
-    forgotten.map_err(Trouble::Server)
+    forgotten.map_err(RequestError::Server)
 }
 
 fn check(name: &str, found: &Entry, request: &OpenRequest) -> Result<(), QueueError> {

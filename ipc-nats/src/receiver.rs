@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use async_nats::Message;
 use futures_util::StreamExt;
 use futures_util::stream;
-use ipc_queue::bell::Bell;
+use ipc_queue::notifier::Notifier;
 use ipc_queue::transport::{PortDelivery, ReceivePort, RecvPortError, Wait, shorten_reason};
 use ipc_queue::{DeadReason, Headers, Metadata, RecvFailure, Unavailable};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::content::Content;
-use crate::door;
-use crate::lane::{Delivered, Lane, Place, Trouble};
+use crate::priority_stream::{Delivered, Place, PriorityStream};
 use crate::pull::{Answer, Puller};
 use crate::record::{self, Holder, Record, State};
+use crate::request_error::RequestError;
 use crate::runtime::{block_on, spawn};
-use crate::sender::IN_FLIGHT;
 use crate::settle::NatsHeld;
-use crate::shared::{Held, Life, Shared, Side, time_left};
+use crate::shared::{Held, IN_FLIGHT, Life, Shared, Side, time_left};
+use crate::wait_queue;
 
 #[derive(Debug)]
 pub(crate) struct NatsReceiver {
@@ -69,7 +69,7 @@ impl NatsReceiver {
         let mut puller = self.puller.lock().await;
         if puller.is_none() {
             let made = Puller::new(&self.shared.connection.client).await;
-            *puller = Some(made.map_err(|trouble| self.shared.recv_error(trouble))?);
+            *puller = Some(made.map_err(|error| self.shared.recv_error(error))?);
         }
         Ok(MutexGuard::map(puller, |puller| {
             puller.as_mut().expect("it was just made")
@@ -90,7 +90,7 @@ impl NatsReceiver {
                 return Ok(taken);
             }
             // With several priority streams there is no single request that all would answer.
-            let looks = time.is_err() || shared.lanes.len() > 1;
+            let looks = time.is_err() || shared.streams.len() > 1;
             if looks && !shared.is_paused() {
                 let exactly = time.is_err();
                 if let Some(taken) = self.look(puller, exactly, self.shared.until(wait)).await? {
@@ -124,7 +124,7 @@ impl NatsReceiver {
                 _ => limit(LOOKS_EVERY),
             };
             let answer = tokio::select! {
-                answer = puller.ask(&shared.lanes[0], Some(slice)) => answer,
+                answer = puller.ask(&shared.streams[0], Some(slice)) => answer,
                 () = shared.control.after(control) => continue,
             };
             if let Some(taken) = self.answered(0, answer, wait).await? {
@@ -137,15 +137,15 @@ impl NatsReceiver {
     /// several at a time. With several priority streams none.
     async fn receive_some(&self, most: usize) -> Result<Vec<Taken>, RecvPortError> {
         let shared = &self.shared;
-        let [lane] = &shared.lanes[..] else {
+        let [stream] = &shared.streams[..] else {
             return Ok(Vec::new());
         };
         if most == 0 || shared.is_paused() {
             return Ok(Vec::new());
         }
         let mut puller = self.puller().await?;
-        let came = puller.ask_many(lane, most).await;
-        let came = came.map_err(|trouble| shared.recv_error(trouble))?;
+        let came = puller.ask_many(stream, most).await;
+        let came = came.map_err(|error| shared.recv_error(error))?;
         let takes = came.into_iter().map(|message| self.take(message));
         let taken: Vec<_> = stream::iter(takes).buffered(IN_FLIGHT).collect().await;
         let (mut batch, mut later) = (Vec::new(), None);
@@ -166,8 +166,8 @@ impl NatsReceiver {
         Ok(batch)
     }
 
-    /// Appends the messages that are available now. The next call reports which are damaged. Any other
-    /// error will occur again.
+    /// Appends the messages that are available now. The next call reports which are damaged. Any
+    /// other error will occur again.
     fn recv_some(&self, most: usize, into: &mut Vec<PortDelivery>) {
         let some = block_on(self.receive_some(most)).unwrap_or_default();
         into.extend(some.into_iter().map(|taken| self.delivery(taken)));
@@ -198,19 +198,19 @@ impl NatsReceiver {
 
     async fn answered(
         &self,
-        lane: usize,
-        answer: Result<Answer, Trouble>,
+        stream: usize,
+        answer: Result<Answer, RequestError>,
         wait: Wait,
     ) -> Result<Option<Taken>, RecvPortError> {
         let shared = &self.shared;
-        match answer.map_err(|trouble| shared.recv_error(trouble))? {
+        match answer.map_err(|error| shared.recv_error(error))? {
             Answer::Message(message) => self.take(*message).await,
             Answer::Nothing => Ok(None),
             Answer::Silence => {
-                let alive = shared.lanes[lane]
+                let alive = shared.streams[stream]
                     .check_alive(self.shared.until(wait))
                     .await;
-                alive.map_err(|trouble| shared.recv_error(trouble))?;
+                alive.map_err(|error| shared.recv_error(error))?;
                 tokio::time::sleep(SHORTLY).await;
                 Ok(None)
             }
@@ -230,12 +230,12 @@ impl NatsReceiver {
         let mut within = None;
         loop {
             let mut silent = false;
-            for lane in self.order() {
+            for stream in self.order() {
                 loop {
-                    let answer = puller.ask(&shared.lanes[lane], within).await;
+                    let answer = puller.ask(&shared.streams[stream], within).await;
                     silent |= matches!(answer, Ok(Answer::Silence));
                     let came = matches!(answer, Ok(Answer::Message(_)));
-                    let taken = self.answered(lane, answer, Wait::Until(until)).await?;
+                    let taken = self.answered(stream, answer, Wait::Until(until)).await?;
                     if taken.is_some() {
                         return Ok(taken);
                     }
@@ -248,7 +248,7 @@ impl NatsReceiver {
                 return Ok(None);
             }
             let is_ready = self.is_anything_ready(until).await;
-            let is_ready = is_ready.map_err(|trouble| shared.recv_error(trouble))?;
+            let is_ready = is_ready.map_err(|error| shared.recv_error(error))?;
             if !is_ready || (!silent && Instant::now() >= patience) {
                 return Ok(None);
             }
@@ -258,10 +258,10 @@ impl NatsReceiver {
 
     /// The priority streams, in the order in which to try them.
     fn order(&self) -> Vec<usize> {
-        (0..self.shared.lanes.len()).rev().collect()
+        (0..self.shared.streams.len()).rev().collect()
     }
 
-    async fn is_anything_ready(&self, until: Instant) -> Result<bool, Trouble> {
+    async fn is_anything_ready(&self, until: Instant) -> Result<bool, RequestError> {
         let places = self.shared.places(until).await?;
         let now = record::now();
         Ok(places
@@ -271,27 +271,27 @@ impl NatsReceiver {
 
     async fn is_drained(&self, until: Instant) -> Result<bool, RecvPortError> {
         let left = self.shared.left(Some(self.id), until).await;
-        let left = left.map_err(|trouble| self.shared.recv_error(trouble))?;
+        let left = left.map_err(|error| self.shared.recv_error(error))?;
         Ok(left == 0)
     }
 
     /// Takes a message from the work queue, if its record agrees.
     async fn take(&self, message: Message) -> Result<Option<Taken>, RecvPortError> {
         let taken = self.try_take(message).await;
-        taken.map_err(|trouble| self.shared.recv_error(trouble))
+        taken.map_err(|error| self.shared.recv_error(error))
     }
 
-    async fn try_take(&self, message: Message) -> Result<Option<Taken>, Trouble> {
+    async fn try_take(&self, message: Message) -> Result<Option<Taken>, RequestError> {
         let shared = &self.shared;
-        let told_at = Instant::now();
+        let reported_at = Instant::now();
         let until = shared.connection.soon();
-        let Some(handed) = Handed::read(&message, &shared.lanes) else {
+        let Some(handed) = Handed::read(&message, &shared.streams) else {
             return Ok(None);
         };
-        let lane = &shared.lanes[handed.lane];
+        let stream = &shared.streams[handed.stream];
         let mut place = match handed.place() {
             Some(place) => Some(place),
-            None => lane.read(&handed.key, until).await?,
+            None => stream.read(&handed.key, until).await?,
         };
         loop {
             let Some(found) = place else {
@@ -299,8 +299,8 @@ impl NatsReceiver {
                 shared.finish_work(&handed.reply, "+ACK").await;
                 return Ok(None);
             };
-            match self.take_place(&handed, found, told_at, until).await {
-                Err(Trouble::Changed) => place = lane.read(&handed.key, until).await?,
+            match self.take_place(&handed, found, reported_at, until).await {
+                Err(RequestError::Changed) => place = stream.read(&handed.key, until).await?,
                 other => return other,
             }
         }
@@ -310,11 +310,11 @@ impl NatsReceiver {
         &self,
         handed: &Handed,
         place: Place,
-        told_at: Instant,
+        reported_at: Instant,
         until: Instant,
-    ) -> Result<Option<Taken>, Trouble> {
+    ) -> Result<Option<Taken>, RequestError> {
         let shared = &self.shared;
-        let lane = &shared.lanes[handed.lane];
+        let stream = &shared.streams[handed.stream];
         let Place {
             key,
             seq,
@@ -331,14 +331,14 @@ impl NatsReceiver {
             return Ok(None);
         }
         if record.is_expired(now) {
-            shared.settle_key(handed.lane, &record, until).await?;
-            if !lane.erase(&key, seq, until).await? {
-                return Err(Trouble::Changed);
+            shared.settle_key(handed.stream, &record, until).await?;
+            if !stream.erase(&key, seq, until).await? {
+                return Err(RequestError::Changed);
             }
             shared.counts.add(|counts| counts.expired += 1);
             shared.finish_work(&handed.reply, "+ACK").await;
-            shared.drop_object(handed.lane, &key, &record).await;
-            shared.tell_of_room(handed.lane, &key).await;
+            shared.drop_object(handed.stream, &key, &record).await;
+            shared.notify_free_place(handed.stream, &key).await;
             return Ok(None);
         }
         if record.is_delayed(now) {
@@ -347,7 +347,7 @@ impl NatsReceiver {
             return Ok(None);
         }
         let mut held = Held {
-            lane: handed.lane,
+            stream: handed.stream,
             key,
             seq,
             record: record.clone(),
@@ -358,7 +358,7 @@ impl NatsReceiver {
                 .settings
                 .lease
                 .map(|lease| Instant::now() + lease),
-            told_at,
+            reported_at,
         };
         if record.state == State::Leased {
             let reason = shared.how_it_ended(&mut record).await;
@@ -370,7 +370,7 @@ impl NatsReceiver {
         record.attempt = record.attempt.saturating_add(1);
         if handed.is_damaged {
             // Reported once: then it is a dead letter, and not handed out again.
-            let damaged = lane.malformed(&held.key);
+            let damaged = stream.malformed(&held.key);
             record.error = shorten_reason(&damaged.to_string()).to_owned();
             shared
                 .bury(&held, record, DeadReason::Buried, until)
@@ -380,12 +380,12 @@ impl NatsReceiver {
         record.state = State::Leased;
         shared.connection.process.clone_into(&mut record.process);
         record.holder = Some(self.holder());
-        held.seq = lane
+        held.seq = stream
             .write(&held.key, seq, &record, Content::default(), until)
             .await?;
         let Content { headers, payload } = &handed.content;
         let payload = shared
-            .fetch(handed.lane, &held.key, &record, payload)
+            .fetch(handed.stream, &held.key, &record, payload)
             .await?;
         let metadata = record.metadata(held.seq);
         shared.counts.add(|counts| {
@@ -417,7 +417,7 @@ impl NatsReceiver {
 
 /// A message that the work queue handed out.
 struct Handed {
-    lane: usize,
+    stream: usize,
     key: String,
     reply: String,
     /// Without headers, if these are damaged.
@@ -431,11 +431,11 @@ struct Handed {
 
 impl Handed {
     /// `None`: it does not belong to these priority streams.
-    fn read(message: &Message, lanes: &[Lane]) -> Option<Self> {
+    fn read(message: &Message, streams: &[PriorityStream]) -> Option<Self> {
         let reply = message.reply.as_ref()?.to_string();
         let delivered = Delivered::read(&reply)?;
-        let (stream, key) = message.subject.as_str().rsplit_once('.')?;
-        let lane = lanes.iter().position(|lane| lane.is_work(stream))?;
+        let (name, key) = message.subject.as_str().rsplit_once('.')?;
+        let stream = streams.iter().position(|stream| stream.is_work(name))?;
         let headers = message.headers.as_ref()?;
         let sent = record::read_place(headers).zip(Record::read(headers));
         let work = sent.as_ref().map_or(0, |(_, record)| record.work);
@@ -443,7 +443,7 @@ impl Handed {
         let is_damaged = read.is_err();
         let bare = |_| Content::new(Headers::new(), message.payload.clone());
         Some(Self {
-            lane,
+            stream,
             key: key.to_owned(),
             reply,
             content: read.unwrap_or_else(bare),
@@ -528,8 +528,8 @@ impl ReceivePort for NatsReceiver {
         Ok(())
     }
 
-    fn bell(&self) -> Bell {
-        door::bell(&self.shared, Side::Items)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.shared, Side::Items)
     }
 }
 

@@ -18,8 +18,6 @@ use ipc_proto::{Kind, MessageId, Timestamp};
 use ipc_queue::{DeadReason, Metadata};
 use serde::{Deserialize, Serialize};
 
-use crate::keys::Keyed;
-
 /// The data about a message besides its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -58,6 +56,15 @@ pub(crate) struct Record {
     /// another number is a leftover.
     #[serde(default)]
     pub(crate) work: u64,
+}
+
+/// The part of a message's record that concerns its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keyed {
+    pub(crate) key: u64,
+    /// The sequence of the key's record.
+    pub(crate) claim: u64,
+    pub(crate) since: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use ipc_queue::{OverflowPolicy, SendOptions};
 
-use crate::lane::{Place, Trouble};
+use crate::priority_stream::Place;
 use crate::record::{self, Record, State};
+use crate::request_error::RequestError;
 use crate::shared::Shared;
 
 /// The time without a sign of life after which a place that was never filled is taken back. It
@@ -37,13 +38,13 @@ impl Shared {
     /// Searches a full priority stream for places that can be taken back.
     pub(crate) async fn look_for_room(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         options: &SendOptions,
         until: Instant,
-    ) -> Result<Room, Trouble> {
-        let (taken, places) = self.lanes[lane].count_and_list(until).await?;
+    ) -> Result<Room, RequestError> {
+        let (taken, places) = self.streams[stream].count_and_list(until).await?;
         // This must precede the changes below: each place freed there is noted as free.
-        self.lanes[lane].learn(&places);
+        self.streams[stream].learn(&places);
         let mut room = Room::default();
         let now = record::now();
         for place in &places {
@@ -51,7 +52,7 @@ impl Shared {
             if record.state == State::Dead {
                 room.dead += 1;
             } else if record.is_expired(now) {
-                let dropped = self.drop_message(lane, place, until).await?;
+                let dropped = self.drop_message(stream, place, until).await?;
                 self.counts
                     .add(|counts| counts.expired += u64::from(dropped));
                 room.made = true;
@@ -61,24 +62,24 @@ impl Shared {
             }
         }
         for place in &places {
-            room.made |= self.take_back_unsent(lane, place, until).await?;
+            room.made |= self.take_back_unsent(stream, place, until).await?;
         }
         if room.made {
             return Ok(room);
         }
         room.made = taken < u64::from(self.entry.settings.capacity);
         if !room.made && options.overflow == OverflowPolicy::DropOldest {
-            room.made = self.drop_oldest(lane, &places, until).await?;
+            room.made = self.drop_oldest(stream, &places, until).await?;
         }
         Ok(room)
     }
 
     async fn drop_oldest(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         places: &[Place],
         until: Instant,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RequestError> {
         let now = record::now();
         let waits =
             |place: &&Place| place.record.state == State::Ready && !place.record.is_delayed(now);
@@ -89,7 +90,7 @@ impl Shared {
         let Some(oldest) = oldest else {
             return Ok(false);
         };
-        let dropped = self.drop_message(lane, oldest, until).await?;
+        let dropped = self.drop_message(stream, oldest, until).await?;
         self.counts
             .add(|counts| counts.overflowed += u64::from(dropped));
         Ok(true)
@@ -98,29 +99,29 @@ impl Shared {
     /// Takes back a place whose sender died before its message was accepted.
     pub(crate) async fn take_back_unsent(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         place: &Place,
         until: Instant,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RequestError> {
         match place.record.state {
             // Its sender is refused when it tries to fill it.
             State::Writing if self.is_given_up(place).await => {
-                self.take_back(lane, place, until).await
+                self.take_back(stream, place, until).await
             }
             // Its sender may be publishing it to the work queue, and would not notice: it trusts
             // its place for a while.
             State::Ready if is_untouched(&place.record) && is_old(place, given_up_after()) => {
-                if self.lanes[lane].has_work(&place.key, 0, until).await? {
+                if self.streams[stream].has_work(&place.key, 0, until).await? {
                     return Ok(false);
                 }
-                self.take_back(lane, place, until).await
+                self.take_back(stream, place, until).await
             }
             _ => Ok(false),
         }
     }
 
     /// Returns whether the sender that has a place is gone: its process is not connected, or its
-    /// keeper would have renewed the place.
+    /// lease keeper would have renewed the place.
     pub(crate) async fn is_given_up(&self, place: &Place) -> bool {
         is_old(place, given_up_after())
             || is_old(place, KNOWN_AFTER) && !self.connection.lives(&place.record.process).await
@@ -129,25 +130,27 @@ impl Shared {
     /// Drops a waiting message. `false`: another process was faster.
     pub(crate) async fn drop_message(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         place: &Place,
         until: Instant,
-    ) -> Result<bool, Trouble> {
-        self.settle_key(lane, &place.record, until).await?;
-        self.take_back(lane, place, until).await
+    ) -> Result<bool, RequestError> {
+        self.settle_key(stream, &place.record, until).await?;
+        self.take_back(stream, place, until).await
     }
 
     /// Frees a place and its content. `false`: another process was faster.
     pub(crate) async fn take_back(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         place: &Place,
         until: Instant,
-    ) -> Result<bool, Trouble> {
-        let dropped = self.lanes[lane].erase(&place.key, place.seq, until).await?;
+    ) -> Result<bool, RequestError> {
+        let dropped = self.streams[stream]
+            .erase(&place.key, place.seq, until)
+            .await?;
         if dropped {
-            self.lanes[lane].drop_work(&place.key).await;
-            self.drop_object(lane, &place.key, &place.record).await;
+            self.streams[stream].drop_work(&place.key).await;
+            self.drop_object(stream, &place.key, &place.record).await;
         }
         Ok(dropped)
     }

@@ -11,8 +11,8 @@ use ipc_queue::ThisProcess;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
-/// A runtime, and whose it is. A forked copy of the process has none of its threads, so it makes its
-/// own; nothing of the parent's is dropped there.
+/// A runtime, and whose it is. A forked copy of the process has none of its threads, so it makes
+/// its own; nothing of the parent's is dropped there.
 struct Era {
     process: ThisProcess,
     runtime: Runtime,

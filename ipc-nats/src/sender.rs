@@ -9,18 +9,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use ipc_proto::{Headers, Kind, MessageId, Priority, SenderId, Timestamp};
-use ipc_queue::bell::Bell;
+use ipc_queue::notifier::Notifier;
 use ipc_queue::transport::{BatchPortError, PortLoan, PublishOnce, SendPort, SendPortError, Wait};
 use ipc_queue::{Feature, NoRoom, SendFailure, SendOptions, Unavailable, Unsupported};
 
+use crate::capabilities::CAPABILITIES;
 use crate::content::Content;
-use crate::door;
-use crate::keys::Keyed;
-use crate::lane::Trouble;
-use crate::queue::NatsQueue;
-use crate::record::{self, Record, State};
+use crate::record::{self, Keyed, Record, State};
+use crate::request_error::RequestError;
 use crate::runtime::{block_on, spawn};
-use crate::shared::{Lent, Life, Shared, Side, time_left};
+use crate::shared::{IN_FLIGHT, Lent, Life, Shared, Side, time_left};
+use crate::wait_queue;
 
 #[derive(Debug)]
 pub(crate) struct NatsSender {
@@ -37,8 +36,6 @@ struct NatsPlace<'a> {
     ticket: u64,
 }
 
-/// The number of requests of a batch that are in flight at the same time.
-pub(crate) const IN_FLIGHT: usize = 32;
 /// The interval at which a sender looks for room by itself.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 /// The number of places that a sender tries before it reads which are free.
@@ -95,20 +92,20 @@ impl SendPort for NatsSender {
         options: &SendOptions,
         wait: Wait,
     ) -> Result<PortLoan<'_>, SendPortError> {
-        let checked = options.check(NatsQueue::CAPABILITIES);
+        let checked = options.check(CAPABILITIES);
         checked.map_err(SendFailure::from)?;
         self.check(len)?;
-        let lane = self.shared.lane_for(options)?;
+        let stream = self.shared.lane_for(options)?;
         let (key, seq, keyed) = match options.key {
             None => {
                 let record = self.shared.record(State::Writing, options.kind);
-                let taken = self.shared.take_place(lane, &record, options, wait);
+                let taken = self.shared.take_place(stream, &record, options, wait);
                 let (key, seq) = block_on(taken)?;
                 (key, seq, None)
             }
             Some(_) => {
                 let id = self.next_id();
-                let taken = self.shared.take_keyed_place(lane, id, options, wait);
+                let taken = self.shared.take_keyed_place(stream, id, options, wait);
                 let (key, seq, keyed) = block_on(taken)?;
                 self.sequence.set(self.sequence.get() + 1);
                 (key, seq, keyed.map(|keyed| (id, keyed)))
@@ -116,7 +113,7 @@ impl SendPort for NatsSender {
         };
         let ticket = self.shared.new_ticket();
         let lent = Lent {
-            lane,
+            stream,
             key,
             seq,
             options: options.clone(),
@@ -132,10 +129,10 @@ impl SendPort for NatsSender {
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         self.check(payload.len())?;
         let options = SendOptions::new().kind(kind);
-        let lane = self.shared.lane_for(&options)?;
+        let stream = self.shared.lane_for(&options)?;
         let id = self.next_id();
         let content = Content::new(Headers::new(), Bytes::copy_from_slice(payload));
-        let sent = block_on(self.shared.send(lane, id, content, &options, wait));
+        let sent = block_on(self.shared.send(stream, id, content, &options, wait));
         let may_be_sent = match &sent {
             Ok(_) => true,
             Err(SendPortError::Failed(failure)) => is_unknown(failure),
@@ -151,8 +148,8 @@ impl SendPort for NatsSender {
         batch::send(self, payloads, kind, wait)
     }
 
-    fn bell(&self) -> Bell {
-        door::bell(&self.shared, Side::Room)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.shared, Side::Room)
     }
 }
 
@@ -215,7 +212,7 @@ impl Shared {
     /// record's sequence.
     pub(crate) async fn take_place(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         record: &Record,
         options: &SendOptions,
         wait: Wait,
@@ -229,30 +226,30 @@ impl Shared {
                 Life::Open => {}
             }
             let heard = self.room.count();
-            let key = self.lanes[lane].new_key();
+            let key = self.streams[stream].new_key();
             let written =
-                self.lanes[lane].write(&key, 0, record, Content::default(), self.until(wait));
+                self.streams[stream].write(&key, 0, record, Content::default(), self.until(wait));
             match written.await {
                 // Closed while the record was on its way: the place may have become free only after
                 // that.
                 Ok(seq) if self.life() == Life::Closed => {
-                    self.withdraw(lane, key, seq);
+                    self.withdraw(stream, key, seq);
                     return Err(SendFailure::Closed.into());
                 }
                 Ok(seq) => return Ok((key, seq)),
                 // Another message has that place.
-                Err(Trouble::Changed) if guesses < GUESSES => {
+                Err(RequestError::Changed) if guesses < GUESSES => {
                     guesses += 1;
                     continue;
                 }
-                Err(Trouble::Full | Trouble::Changed) => {}
-                Err(trouble) => {
-                    self.forget(lane, key);
-                    return Err(self.send_failure(trouble).into());
+                Err(RequestError::Full | RequestError::Changed) => {}
+                Err(error) => {
+                    self.forget(stream, key);
+                    return Err(self.send_failure(error).into());
                 }
             }
-            let room = self.look_for_room(lane, options, self.until(wait)).await;
-            let room = room.map_err(|trouble| self.send_failure(trouble))?;
+            let room = self.look_for_room(stream, options, self.until(wait)).await;
+            let room = room.map_err(|error| self.send_failure(error))?;
             if room.made {
                 guesses = 0;
                 continue;
@@ -270,7 +267,7 @@ impl Shared {
                     });
                 }
             };
-            self.hear(Side::Room).await;
+            self.subscribe(Side::Room).await;
             let slice = room.soon.unwrap_or(LOOKS_EVERY).min(LOOKS_EVERY);
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let limit = left.map_or(slice, |left| left.min(slice));
@@ -281,18 +278,21 @@ impl Shared {
     /// The same for a message with a key, which is also claimed.
     async fn take_keyed_place(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         id: MessageId,
         options: &SendOptions,
         wait: Wait,
     ) -> Result<(String, u64, Option<Keyed>), SendPortError> {
-        self.check_key(lane, options, self.until(wait)).await?;
+        self.check_key(stream, options, self.until(wait)).await?;
         let record = self.record(State::Writing, options.kind);
-        let (key, seq) = self.take_place(lane, &record, options, wait).await?;
-        match self.claim(lane, options, id, &key, self.until(wait)).await {
+        let (key, seq) = self.take_place(stream, &record, options, wait).await?;
+        match self
+            .claim(stream, options, id, &key, self.until(wait))
+            .await
+        {
             Ok(keyed) => Ok((key, seq, keyed)),
             Err(failure) => {
-                self.withdraw(lane, key, seq);
+                self.withdraw(stream, key, seq);
                 Err(failure)
             }
         }
@@ -300,18 +300,18 @@ impl Shared {
 
     pub(crate) async fn send(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         id: MessageId,
         content: Content,
         options: &SendOptions,
         wait: Wait,
     ) -> Result<MessageId, SendPortError> {
         let mut record = self.fresh(id, options, &content);
-        let (key, seq) = self.take_place(lane, &record, options, wait).await?;
+        let (key, seq) = self.take_place(stream, &record, options, wait).await?;
         let since = Instant::now();
         record.sent_at = Timestamp::from(SystemTime::now());
         let until = self.until(wait);
-        let given = self.give_work(lane, &key, seq, record, content, since, until);
+        let given = self.give_work(stream, &key, seq, record, content, since, until);
         Ok(given.await?)
     }
 
@@ -325,26 +325,26 @@ impl Shared {
         let mut record = self.fresh(id, &lent.options, &content);
         record.keyed = lent.keyed.map(|(_, keyed)| keyed);
         let until = self.connection.soon();
-        let lane = &self.lanes[lent.lane];
+        let stream = &self.streams[lent.stream];
         let mut place = lent.seq;
         let seq = loop {
-            let written = lane.write(&lent.key, place, &record, Content::default(), until);
-            let trouble = match written.await {
+            let written = stream.write(&lent.key, place, &record, Content::default(), until);
+            let error = match written.await {
                 Ok(seq) => break seq,
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
-            // The keeper may have just renewed it.
+            // The task that keeps leases may have just renewed it.
             let ours = self.our_loan(&lent, until).await;
             place = match ours {
-                Some(seq) if trouble == Trouble::Changed && seq != place => seq,
+                Some(seq) if error == RequestError::Changed && seq != place => seq,
                 _ => {
-                    self.forget(lent.lane, lent.key);
-                    return Err(self.send_failure(trouble));
+                    self.forget(lent.stream, lent.key);
+                    return Err(self.send_failure(error));
                 }
             };
         };
-        let Lent { lane, key, .. } = lent;
-        self.give_work(lane, &key, seq, record, content, Instant::now(), until)
+        let Lent { stream, key, .. } = lent;
+        self.give_work(stream, &key, seq, record, content, Instant::now(), until)
             .await
     }
 
@@ -353,18 +353,21 @@ impl Shared {
             return;
         }
         let until = self.connection.soon();
-        let lane = &self.lanes[lent.lane];
-        if lane.erase(&lent.key, lent.seq, until).await == Ok(false)
+        let stream = &self.streams[lent.stream];
+        if stream.erase(&lent.key, lent.seq, until).await == Ok(false)
             && let Some(seq) = self.our_loan(lent, until).await
         {
-            let _ = lane.erase(&lent.key, seq, until).await;
+            let _ = stream.erase(&lent.key, seq, until).await;
         }
-        self.tell_of_room(lent.lane, &lent.key).await;
+        self.notify_free_place(lent.stream, &lent.key).await;
     }
 
     /// The present sequence of a loan's record, if it still is that loan's.
     async fn our_loan(&self, lent: &Lent, until: Instant) -> Option<u64> {
-        let place = self.lanes[lent.lane].read(&lent.key, until).await.ok()??;
+        let place = self.streams[lent.stream]
+            .read(&lent.key, until)
+            .await
+            .ok()??;
         (place.record.state == State::Writing).then_some(place.seq)
     }
 
@@ -389,7 +392,7 @@ impl Shared {
     #[expect(clippy::too_many_arguments, reason = "what a message is")]
     async fn give_work(
         self: &Arc<Self>,
-        lane: usize,
+        stream: usize,
         key: &str,
         seq: u64,
         record: Record,
@@ -399,19 +402,19 @@ impl Shared {
     ) -> Result<MessageId, SendFailure> {
         let bytes = content.payload.len() as u64;
         let given = async {
-            let content = self.store(lane, key, &record, content).await?;
-            self.lanes[lane]
+            let content = self.store(stream, key, &record, content).await?;
+            self.streams[stream]
                 .publish(key, seq, &record, content, until)
                 .await?;
             let is_unsure = since.elapsed() > SURE_FOR || record.keyed.is_some();
-            Ok(!is_unsure || self.is_accepted(lane, key, seq, &record, until).await?)
+            Ok(!is_unsure || self.is_accepted(stream, key, seq, &record, until).await?)
         };
         match given.await {
             Ok(true) => {}
-            Ok(false) => return Err(self.send_failure(Trouble::Changed)),
-            Err(trouble) => {
-                self.withdraw(lane, key.to_owned(), seq);
-                return Err(self.send_failure(trouble));
+            Ok(false) => return Err(self.send_failure(RequestError::Changed)),
+            Err(error) => {
+                self.withdraw(stream, key.to_owned(), seq);
+                return Err(self.send_failure(error));
             }
         }
         self.counts.add(|counts| {
@@ -420,9 +423,9 @@ impl Shared {
         });
         let now = record::now();
         if record.is_delayed(now) {
-            self.tell_later(Duration::from_nanos(record.due - now));
+            self.notify_later(Duration::from_nanos(record.due - now));
         } else {
-            self.tell(Side::Items).await;
+            self.notify(Side::Items).await;
         }
         if record.expires != 0 {
             // Senders that wait for room may have to check earlier now.
@@ -434,18 +437,18 @@ impl Shared {
     /// Takes back a place for which it is unknown whether it was taken. The client repeats requests
     /// to a server that was away when the server is back. The work queue never had the message, so
     /// no receiver can hold it.
-    fn forget(self: &Arc<Self>, lane: usize, key: String) {
+    fn forget(self: &Arc<Self>, stream: usize, key: String) {
         const LOOKS: usize = 3;
         const PAUSE: Duration = Duration::from_secs(1);
         let shared = Arc::clone(self);
         spawn(async move {
-            let records = &shared.lanes[lane];
+            let records = &shared.streams[stream];
             for _ in 0..LOOKS {
                 let until = Instant::now() + WITHDRAWS_FOR;
                 if let Ok(Some(place)) = records.read(&key, until).await
                     && records.erase(&key, place.seq, until).await == Ok(true)
                 {
-                    shared.tell_of_room(lane, &key).await;
+                    shared.notify_free_place(stream, &key).await;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -453,26 +456,26 @@ impl Shared {
     }
 
     /// Deletes a message that has lost its place from the work queue, which may have it.
-    fn forget_work(self: &Arc<Self>, lane: usize, key: String) {
+    fn forget_work(self: &Arc<Self>, stream: usize, key: String) {
         let shared = Arc::clone(self);
         spawn(async move {
-            shared.lanes[lane].drop_work(&key).await;
-            shared.tell_of_room(lane, &key).await;
+            shared.streams[stream].drop_work(&key).await;
+            shared.notify_free_place(stream, &key).await;
         });
     }
 
     /// Takes back a message for which it is unknown whether the work queue has it. Without its
     /// place no receiver gets it.
-    fn withdraw(self: &Arc<Self>, lane: usize, key: String, seq: u64) {
+    fn withdraw(self: &Arc<Self>, stream: usize, key: String, seq: u64) {
         let shared = Arc::clone(self);
         spawn(async move {
-            let records = &shared.lanes[lane];
+            let records = &shared.streams[stream];
             // Otherwise it belongs to another process: received, or judged as sent.
             let until = Instant::now() + WITHDRAWS_FOR;
             let erased = records.erase(&key, seq, until).await;
             if erased == Ok(true) {
                 records.drop_work(&key).await;
-                shared.tell_of_room(lane, &key).await;
+                shared.notify_free_place(stream, &key).await;
             }
         });
     }

@@ -8,11 +8,10 @@ use ipc_queue::transport::{AckTogether, Settle, SettleOnce, nack_delay, shorten_
 use ipc_queue::{DeadReason, SettleFailure, Unavailable};
 
 use crate::content::Content;
-use crate::lane::Trouble;
 use crate::record::{self, Record, State};
+use crate::request_error::RequestError;
 use crate::runtime::block_on;
-use crate::sender::IN_FLIGHT;
-use crate::shared::{Held, Life, Shared, Side};
+use crate::shared::{Held, IN_FLIGHT, Life, Shared, Side};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -83,7 +82,7 @@ impl Shared {
     /// Ends a delivery that was removed from the table.
     pub(crate) async fn end(self: &Arc<Self>, held: Held, end: End) -> Result<(), SettleFailure> {
         if self.life() == Life::Removed {
-            return Err(self.settle_error(Trouble::Gone));
+            return Err(self.settle_error(RequestError::Gone));
         }
         let until = self.connection.soon();
         let ended = match end {
@@ -111,12 +110,12 @@ impl Shared {
                     .await
             }
         };
-        ended.map_err(|trouble| self.settle_error(trouble))
+        ended.map_err(|error| self.settle_error(error))
     }
 
-    async fn acknowledge(&self, held: &Held, until: Instant) -> Result<(), Trouble> {
+    async fn acknowledge(&self, held: &Held, until: Instant) -> Result<(), RequestError> {
         self.free_place(held, until).await?;
-        self.tell_of_room(held.lane, &held.key).await;
+        self.notify_free_place(held.stream, &held.key).await;
         Ok(())
     }
 
@@ -128,30 +127,33 @@ impl Shared {
             let held = self.held().remove(ticket);
             let held = held.ok_or(SettleFailure::LeaseLost)?;
             if self.life() == Life::Removed {
-                return Err(self.settle_error(Trouble::Gone));
+                return Err(self.settle_error(RequestError::Gone));
             }
             let freed = self.free_place(&held, self.connection.soon()).await;
-            freed.map_err(|trouble| self.settle_error(trouble))?;
-            Ok((held.lane, held.key))
+            freed.map_err(|error| self.settle_error(error))?;
+            Ok((held.stream, held.key))
         });
         let ended: Vec<_> = stream::iter(freed).buffered(IN_FLIGHT).collect().await;
-        for index in 0..self.lanes.len() {
-            let freed = ended.iter().flatten().filter(|(lane, _)| *lane == index);
+        for index in 0..self.streams.len() {
+            let freed = ended
+                .iter()
+                .flatten()
+                .filter(|(stream, _)| *stream == index);
             let keys: Vec<&str> = freed.map(|(_, key)| key.as_str()).collect();
-            self.tell_of_places(index, &keys).await;
+            self.notify_free_places(index, &keys).await;
         }
         ended.into_iter().map(|ended| ended.map(drop)).collect()
     }
 
     /// Deletes the record of a delivery that is done, and what belongs to it.
-    async fn free_place(&self, held: &Held, until: Instant) -> Result<(), Trouble> {
-        let lane = &self.lanes[held.lane];
-        self.settle_key(held.lane, &held.record, until).await?;
-        if !lane.erase(&held.key, held.seq, until).await? {
-            return Err(Trouble::Changed);
+    async fn free_place(&self, held: &Held, until: Instant) -> Result<(), RequestError> {
+        let stream = &self.streams[held.stream];
+        self.settle_key(held.stream, &held.record, until).await?;
+        if !stream.erase(&held.key, held.seq, until).await? {
+            return Err(RequestError::Changed);
         }
         self.finish(held, ACK).await;
-        self.drop_object(held.lane, &held.key, &held.record).await;
+        self.drop_object(held.stream, &held.key, &held.record).await;
         Ok(())
     }
 
@@ -163,7 +165,7 @@ impl Shared {
         delay: Duration,
         reason: DeadReason,
         until: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RequestError> {
         if self.is_enough(&record) {
             return self.bury(held, record, reason, until).await;
         }
@@ -177,7 +179,7 @@ impl Shared {
         mut record: Record,
         delay: Duration,
         until: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RequestError> {
         record.state = State::Ready;
         record.due = if delay.is_zero() {
             0
@@ -185,14 +187,15 @@ impl Shared {
             record::after(delay)
         };
         self.connection.process.clone_into(&mut record.process);
-        let lane = &self.lanes[held.lane];
-        lane.write(&held.key, held.seq, &record, Content::default(), until)
+        let stream = &self.streams[held.stream];
+        stream
+            .write(&held.key, held.seq, &record, Content::default(), until)
             .await?;
         self.give_back(&held.reply, delay).await;
         if delay.is_zero() {
-            self.tell(Side::Items).await;
+            self.notify(Side::Items).await;
         } else {
-            self.tell_later(delay.min(LONGEST_DELAY));
+            self.notify_later(delay.min(LONGEST_DELAY));
             if self.life() == Life::Closed {
                 self.control.notify();
             }
@@ -215,16 +218,17 @@ impl Shared {
         mut record: Record,
         reason: DeadReason,
         until: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RequestError> {
         record.state = State::Dead;
         record.reason = Some(reason);
         record.due = 0;
-        let lane = &self.lanes[held.lane];
-        lane.write(&held.key, held.seq, &record, held.content.clone(), until)
+        let stream = &self.streams[held.stream];
+        stream
+            .write(&held.key, held.seq, &record, held.content.clone(), until)
             .await?;
         self.finish(held, TERM).await;
         if self.life() == Life::Closed {
-            self.tell(Side::Room).await;
+            self.notify(Side::Room).await;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ipc_queue::{ControlFailure, Outcome, Unavailable};
 
-use crate::lane::Trouble;
+use crate::request_error::RequestError;
 
 /// The steps of one control call.
 #[derive(Debug)]
@@ -38,15 +38,15 @@ impl Steps {
     }
 
     /// The cause of an error that ends the call here.
-    pub(crate) fn failure(&self, trouble: Trouble) -> ControlFailure {
-        match (trouble, self.changes.get()) {
-            (Trouble::Gone, _) => Unavailable::Removed.into(),
-            (Trouble::Damaged(reason), false) => ControlFailure::Damaged { reason },
-            (Trouble::Refused(reason), false) => ControlFailure::Refused { reason },
-            (trouble, changes) => ControlFailure::Unreachable {
+    pub(crate) fn failure(&self, error: RequestError) -> ControlFailure {
+        match (error, self.changes.get()) {
+            (RequestError::Gone, _) => Unavailable::Removed.into(),
+            (RequestError::Damaged(reason), false) => ControlFailure::Damaged { reason },
+            (RequestError::Refused(reason), false) => ControlFailure::Refused { reason },
+            (error, changes) => ControlFailure::Unreachable {
                 request: self.request.get().to_owned(),
                 waited: self.started.elapsed(),
-                reason: trouble.to_string(),
+                reason: error.to_string(),
                 outcome: match changes {
                     true => Outcome::Unknown,
                     false => Outcome::NotDone,
@@ -64,7 +64,7 @@ mod tests {
     fn a_call_that_only_read_changed_nothing_and_one_that_may_have_changed_something_says_so() {
         let steps = Steps::new();
         steps.read("read the records");
-        let silent = || Trouble::Server("it is silent".to_owned());
+        let silent = || RequestError::Server("it is silent".to_owned());
         let text = steps.failure(silent()).to_string();
         assert!(
             text.contains("read the records") && text.contains("nothing was changed"),
@@ -74,7 +74,9 @@ mod tests {
         steps.read("read the records");
         let text = steps.failure(silent()).to_string();
         assert!(text.contains("unknown"), "{text}");
-        let refused = steps.failure(Trouble::Refused("no".to_owned())).to_string();
+        let refused = steps
+            .failure(RequestError::Refused("no".to_owned()))
+            .to_string();
         assert!(refused.contains("unknown"), "{refused}");
     }
 }

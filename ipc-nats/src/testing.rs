@@ -122,12 +122,12 @@ pub fn hear_others(address: &NatsAddress) {
         loop {
             let found = directory.find(name).await.expect("the server answers");
             let entry = found.expect("the queue exists");
-            if entry.heard == [true; 2] {
+            if entry.subscribed == [true; 2] {
                 return;
             }
-            for shared in shared::find(entry.id) {
-                shared.hear(shared::Side::Items).await;
-                shared.hear(shared::Side::Room).await;
+            for shared in crate::opened::find(entry.id) {
+                shared.subscribe(shared::Side::Items).await;
+                shared.subscribe(shared::Side::Room).await;
             }
         }
     });
@@ -270,8 +270,8 @@ impl TestCluster {
             let connection = Connection::to(&address).await.ok()?;
             let directory = Directory::of(&connection, &address).await.ok()?;
             let entry = directory.find(queue).await.ok()??;
-            let lanes = shared::lanes(&connection, queue, &entry);
-            lanes.first()?.cluster().await
+            let streams = shared::streams(&connection, queue, &entry);
+            streams.first()?.cluster().await
         })
     }
 

@@ -34,8 +34,8 @@ impl Counted {
         }
     }
 
-    /// The least number of messages to the server in several trials: the connection's own, and those
-    /// that keep leases, come in between.
+    /// The least number of messages to the server in several trials: the connection's own, and
+    /// those that keep leases, come in between.
     fn count(&self, mut trial: impl FnMut()) -> u64 {
         let trials = (0..20).map(|_| {
             let before = messages_to(&self.address);

@@ -1,4 +1,5 @@
-//! Who is there, who is well, and what they have done, also after a crash: `cargo run -p ipc-node --example nodes`.
+//! Who is there, who is well, and what they have done, also after a crash: `cargo run -p ipc-node
+//! --example nodes`.
 
 use std::process::Command;
 use std::thread;

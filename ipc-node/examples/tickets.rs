@@ -1,4 +1,5 @@
-//! Each job's answer comes to its ticket, once, and a ticket can be waited for or not: `cargo run -p ipc-node --example tickets`.
+//! Each job's answer comes to its ticket, once, and a ticket can be waited for or not: `cargo run
+//! -p ipc-node --example tickets`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! `recv_async` and `send_async`, for any executor. The module [`bell`](crate::bell) wakes their
-//! futures.
+//! `recv_async` and `send_async`, for any executor. The module [`notifier`](crate::notifier) wakes
+//! their futures.
 //!
 //! A future tries, registers as a waiter, and tries once more before it returns "pending", so it
 //! misses nothing that arrives in between. The poll that takes a message also returns it: a future
@@ -14,12 +14,12 @@ use ipc_proto::MessageId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bell::{Bell, Listener};
 use crate::bytes::{ByteReceiver, ByteSender};
 use crate::delivery::ByteDelivery;
 use crate::error::{
     RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, Unavailable,
 };
+use crate::notifier::{Notifier, Waiter};
 use crate::owned::{OwnedByteDelivery, OwnedDelivery};
 use crate::received::{Delivery, Incoming};
 use crate::receiver::{Receiver, without_signals};
@@ -55,7 +55,7 @@ impl ByteReceiver {
                 taken => Some(taken.and_then(|delivery| Ok(own(delivery)?))),
             };
             let more = || receiver.has_more();
-            let polled = waiting.poll(context, || receiver.bell(), attempt, more);
+            let polled = waiting.poll(context, || receiver.notifier(), attempt, more);
             polled.map(|received| received.unwrap_or_else(|e| Err(no_thread(&e).into())))
         })
         .await
@@ -141,7 +141,7 @@ impl ByteSender {
                 sent => Some(sent.map_err(SendPortError::into_failure)),
             };
             let more = || sender.has_more();
-            let polled = waiting.poll(context, || sender.bell(), attempt, more);
+            let polled = waiting.poll(context, || sender.notifier(), attempt, more);
             polled.map(|sent| sent.unwrap_or_else(|e| Err(no_thread(&e).into())))
         })
         .await
@@ -193,7 +193,7 @@ impl<T: Serialize> Sender<T> {
 /// The part of a future that waits.
 #[derive(Debug, Default)]
 struct Waiting {
-    listener: Option<Listener>,
+    waiter: Option<Waiter>,
 }
 
 impl Waiting {
@@ -201,14 +201,14 @@ impl Waiting {
     fn poll<T>(
         &mut self,
         context: &Context<'_>,
-        bell: impl FnOnce() -> Bell,
+        notifier: impl FnOnce() -> Notifier,
         mut attempt: impl FnMut() -> Option<T>,
         more: impl FnOnce() -> bool,
     ) -> Poll<io::Result<T>> {
         let mut found = attempt();
         if found.is_none() {
-            let listener = self.listener.get_or_insert_with(|| bell().listener());
-            if let Err(error) = listener.listen(context.waker()) {
+            let waiter = self.waiter.get_or_insert_with(|| notifier().waiter());
+            if let Err(error) = waiter.register(context.waker()) {
                 return Poll::Ready(Err(error));
             }
             found = attempt();
@@ -216,8 +216,8 @@ impl Waiting {
         let Some(found) = found else {
             return Poll::Pending;
         };
-        if let Some(listener) = self.listener.take() {
-            listener.found(more());
+        if let Some(waiter) = self.waiter.take() {
+            waiter.found(more());
         }
         Poll::Ready(Ok(found))
     }

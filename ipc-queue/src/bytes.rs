@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, MessageId, QueueSettings, Signal};
 
 use crate::batch::Batch;
-use crate::bell::Bell;
 use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::ControlError;
 use crate::controls::controls;
@@ -18,6 +17,7 @@ use crate::error::{
     SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::loan::Loan;
+use crate::notifier::Notifier;
 use crate::send_options::SendOptions;
 #[cfg(target_os = "linux")]
 use crate::shm::{ShmQueue, ShmReceiver, ShmSender};
@@ -355,8 +355,8 @@ impl ByteSender {
         }
     }
 
-    pub(crate) fn bell(&self) -> Bell {
-        self.port().bell()
+    pub(crate) fn notifier(&self) -> Notifier {
+        self.port().notifier()
     }
 
     pub(crate) fn has_more(&self) -> bool {
@@ -484,8 +484,8 @@ impl ByteReceiver {
         }
     }
 
-    pub(crate) fn bell(&self) -> Bell {
-        self.port().bell()
+    pub(crate) fn notifier(&self) -> Notifier {
+        self.port().notifier()
     }
 
     pub(crate) fn has_more(&self) -> bool {

@@ -55,9 +55,9 @@
 //! - `a_batch_is_sent_and_received_in_its_order`: each is an ordinary message, settled by itself.
 //! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the number of messages sent, and the
 //!   reason why the next was not.
-//! - `a_batch_that_is_cut_off_says_how_much_of_it_was_sent`: for example by the end of a connection.
-//!   It is unknown whether later messages than those were sent. Those that were arrive in order, and
-//!   the others leave nothing in the queue.
+//! - `a_batch_that_is_cut_off_says_how_much_of_it_was_sent`: for example by the end of a
+//!   connection. It is unknown whether later messages than those were sent. Those that were arrive
+//!   in order, and the others leave nothing in the queue.
 //! - `a_batch_is_acked_although_a_lease_in_it_was_lost`: the lost one is reported.
 //! - `a_batch_of_acks_that_is_cut_off_reports_each_failure`: each message whose ack is not reported
 //!   as failed is gone.
@@ -125,18 +125,19 @@ use std::fmt::Debug;
 use ipc_proto::{Kind, MessageId, QueueSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::bell::Bell;
 use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::DrainError;
+use crate::notifier::Notifier;
 use crate::send_options::{Key, SendOptions};
 use crate::stats::QueueStats;
 
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
 pub use crate::open_request::{AttachAs, OpenMode, OpenRequest};
-pub use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
+pub use crate::port::{PortDelivery, PortLoan, PublishOnce};
 pub use crate::settle::{MAX_REASON_BYTES, Settle, nack_delay, shorten_reason};
+pub use crate::settle_once::{AckTogether, SettleOnce};
 pub use crate::wait::Wait;
 
 /// A queue, opened through a transport. Dropping it detaches; the queue stays.
@@ -163,9 +164,9 @@ pub trait Transport: Any + Debug + Send + Sync {
     fn receiver(&self) -> Box<dyn ReceivePort>;
 
     /// Returns the name of the queue's payloads: the text of a
-    /// [`PayloadName`](ipc_proto::PayloadName), as given when the queue was created. It is empty for
-    /// plain bytes, and `None` if the transport does not know it. A typed queue reads its encoding
-    /// from it.
+    /// [`PayloadName`](ipc_proto::PayloadName), as given when the queue was created. It is empty
+    /// for plain bytes, and `None` if the transport does not know it. A typed queue reads its
+    /// encoding from it.
     fn payload(&self) -> Option<&str> {
         None
     }
@@ -354,8 +355,8 @@ pub trait SendPort: Debug + Send {
     /// # Errors
     /// [`SendPortError::NoRoom`] when the wait is over. A failure of
     /// [`SendFailure::Unsupported`](crate::SendFailure::Unsupported) for options that the transport
-    /// does not support, and [`SendFailure::Duplicate`](crate::SendFailure::Duplicate) for a key that
-    /// the queue remembers.
+    /// does not support, and [`SendFailure::Duplicate`](crate::SendFailure::Duplicate) for a key
+    /// that the queue remembers.
     fn loan_with(
         &self,
         len: usize,
@@ -384,8 +385,8 @@ pub trait SendPort: Debug + Send {
     /// Sends copies of all `payloads`, in their order. Waits for room for each as `wait` says.
     ///
     /// # Errors
-    /// [`BatchPortError`] has the number of messages that were sent before the first failure. If the
-    /// transport lost its server, later messages may have been sent as well.
+    /// [`BatchPortError`] has the number of messages that were sent before the first failure. If
+    /// the transport lost its server, later messages may have been sent as well.
     fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
         for (sent, payload) in payloads.iter().enumerate() {
             self.send(payload, kind, wait)
@@ -395,8 +396,8 @@ pub trait SendPort: Debug + Send {
     }
 
     /// Returns the notification source that wakes async waiters when there may be room.
-    fn bell(&self) -> Bell {
-        Bell::polling()
+    fn notifier(&self) -> Notifier {
+        Notifier::polling()
     }
 
     /// Returns whether there may be room for another message, after the last one sent.
@@ -434,8 +435,8 @@ pub trait ReceivePort: Debug + Send {
     }
 
     /// Returns the notification source that wakes async waiters when there may be a message.
-    fn bell(&self) -> Bell {
-        Bell::polling()
+    fn notifier(&self) -> Notifier {
+        Notifier::polling()
     }
 
     /// Returns whether there may be another message behind the last one received.

@@ -5,7 +5,6 @@ mod address;
 mod aging;
 mod asynchronous;
 mod batch;
-pub mod bell;
 mod bridge;
 mod bytes;
 mod capability;
@@ -24,6 +23,7 @@ mod local;
 mod metadata;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod notifier;
 mod open_request;
 mod options;
 mod owned;
@@ -37,6 +37,7 @@ mod receiver;
 mod send_options;
 mod sender;
 mod settle;
+mod settle_once;
 mod settling;
 #[cfg(target_os = "linux")]
 pub mod shm;

@@ -8,9 +8,9 @@
 //! For tests, for programs that run in one process but can also run over shared memory, and as the
 //! shortest complete transport to read.
 
-mod door;
 mod keys;
 mod table;
+mod wait_queue;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use ipc_proto::{MessageId, Name, QueueSettings, SenderId};
 
-use crate::bell::{Bell, Listeners};
 use crate::capability::{Capabilities, Feature};
 use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::{ControlCall, ControlError, ControlFailure};
@@ -28,15 +27,16 @@ use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{
     DrainError, QueueError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
+use crate::notifier::{Notifier, Waiters};
 use crate::open_request::{OpenMode, OpenRequest};
 use crate::port::{PortDelivery, PortLoan, PublishOnce};
 use crate::send_options::{Key, SendOptions};
 use crate::settle::Settle;
 use crate::stats::QueueStats;
 use crate::wait::Wait;
-use door::{LocalHeld, Side};
 use keys::Lack;
 use table::{Life, Table, Wake};
+use wait_queue::{LocalHeld, Side};
 
 /// A queue among the threads of this process.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ struct Shared {
     /// The number of wakes. Changed under the table's lock.
     changes: AtomicU32,
     /// The async waiters for messages, and those for places.
-    listeners: [Arc<Listeners>; 2],
+    waiters: [Arc<Waiters>; 2],
 }
 
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl LocalQueue {
             items: Condvar::new(),
             room: Condvar::new(),
             changes: AtomicU32::new(0),
-            listeners: Default::default(),
+            waiters: Default::default(),
         });
         queues.insert(name.clone(), Arc::clone(&shared));
         Ok(Self { shared })
@@ -472,8 +472,8 @@ impl SendPort for LocalSender {
         }
     }
 
-    fn bell(&self) -> Bell {
-        door::bell(&self.shared, Side::Room)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.shared, Side::Room)
     }
 }
 
@@ -532,7 +532,7 @@ impl ReceivePort for LocalReceiver {
         }
     }
 
-    fn bell(&self) -> Bell {
-        door::bell(&self.shared, Side::Items)
+    fn notifier(&self) -> Notifier {
+        wait_queue::notifier(&self.shared, Side::Items)
     }
 }

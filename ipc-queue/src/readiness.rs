@@ -1,18 +1,18 @@
 //! A descriptor to poll, for programs with their own reactor: `epoll`, `poll`, tokio's `AsyncFd`.
 //!
-//! It is a pipe of this process, and the notifier thread writes to it (see [`bell`](crate::bell)).
-//! It leaves nothing in the file system, and ends with its process. If it is closed by mistake,
-//! nothing is written to a file that gets its number.
+//! It is a pipe of this process, and the notifier thread writes to it (see
+//! [`notifier`](crate::notifier)). It leaves nothing in the file system, and ends with its process.
+//! If it is closed by mistake, nothing is written to a file that gets its number.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use ipc_shm::Notifier;
+use ipc_shm::WakePipe;
 
-use crate::bell::{Bell, Listener};
 use crate::bytes::{ByteReceiver, ByteSender};
+use crate::notifier::{Notifier, Waiter};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 
@@ -38,17 +38,17 @@ use crate::sender::Sender;
 /// ```
 #[derive(Debug)]
 pub struct Readiness {
-    ringer: Arc<Ringer>,
-    listener: Listener,
+    wake_fd: Arc<WakeFd>,
+    waiter: Waiter,
 }
 
 /// A waker with a descriptor: readable once it is woken, until it is cleared.
 #[derive(Debug)]
-pub(crate) struct Ringer(Arc<Notifier>);
+pub(crate) struct WakeFd(Arc<WakePipe>);
 
-impl Ringer {
+impl WakeFd {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self(Notifier::new()?)))
+        Ok(Arc::new(Self(WakePipe::new()?)))
     }
 
     pub(crate) fn waker(self: &Arc<Self>) -> Waker {
@@ -61,13 +61,13 @@ impl Ringer {
     }
 }
 
-impl AsFd for Ringer {
+impl AsFd for WakeFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Wake for Ringer {
+impl Wake for WakeFd {
     fn wake(self: Arc<Self>) {
         // The descriptor is lost; `arm` reports it.
         let _ = self.0.notify();
@@ -75,10 +75,10 @@ impl Wake for Ringer {
 }
 
 impl Readiness {
-    fn new(bell: Bell) -> io::Result<Self> {
+    fn new(notifier: Notifier) -> io::Result<Self> {
         Ok(Self {
-            ringer: Ringer::new()?,
-            listener: bell.listener(),
+            wake_fd: WakeFd::new()?,
+            waiter: notifier.waiter(),
         })
     }
 
@@ -89,19 +89,19 @@ impl Readiness {
     /// The notifier thread cannot be started, or something in this process closed the descriptor.
     /// In the second case create another readiness.
     pub fn arm(&mut self) -> io::Result<()> {
-        if !self.ringer.clear() {
+        if !self.wake_fd.clear() {
             return Err(io::Error::other(
                 "something in this process closed the descriptor of this readiness: create \
                  another one",
             ));
         }
-        self.listener.listen(&self.ringer.waker())
+        self.waiter.register(&self.wake_fd.waker())
     }
 }
 
 impl AsFd for Readiness {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ringer.as_fd()
+        self.wake_fd.as_fd()
     }
 }
 
@@ -117,7 +117,7 @@ impl ByteReceiver {
     /// # Errors
     /// The process has too many descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        Readiness::new(self.bell())
+        Readiness::new(self.notifier())
     }
 }
 
@@ -127,7 +127,7 @@ impl ByteSender {
     /// # Errors
     /// The process has too many descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        Readiness::new(self.bell())
+        Readiness::new(self.notifier())
     }
 }
 

@@ -12,7 +12,6 @@ mod by_priority;
 mod cell;
 mod chunk;
 mod contents;
-mod door;
 mod due;
 mod events;
 mod frozen;
@@ -36,6 +35,7 @@ mod ring;
 mod sender;
 mod spin;
 mod tally;
+mod wait_queue;
 mod waiting;
 mod word;
 
@@ -59,12 +59,12 @@ pub use leases::{LeaseView, PoolView};
 pub(crate) use receiver::{Freed, ShmDelivery};
 pub(crate) use sender::ShmLoan;
 
-use crate::bell::Listeners;
 use crate::capability::{Capabilities, Feature, Unsupported};
 use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::error::{DrainError, QueueError, SendFailure, Unavailable};
+use crate::notifier::Waiters;
 use crate::open_request::{AttachAs, OpenMode, OpenRequest, payload_differs};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
@@ -138,7 +138,7 @@ pub(crate) struct Shared {
     /// The events that receivers and senders wait for.
     events: [View<AtomicU32>; 2],
     /// The async waiters at each event.
-    listeners: [Arc<Listeners>; 2],
+    waiters: [Arc<Waiters>; 2],
     /// The time of the watcher's next scan, in milliseconds since boot. Private to this process.
     next_look: AtomicU64,
     /// The scrubber. Private to this process.
@@ -190,7 +190,7 @@ impl ShmQueue {
             attachment,
             contents,
             events,
-            listeners: Default::default(),
+            waiters: Default::default(),
             next_look: AtomicU64::new(u64::MAX),
             patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),

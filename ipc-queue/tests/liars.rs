@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipc_queue::bell::Bell;
 use ipc_queue::conformance::{Promise, Subject, promise_of, promises};
+use ipc_queue::notifier::Notifier;
 use ipc_queue::transport::{
     LeaseInfo, OpenRequest, PortDelivery, PortLoan, ReceivePort, RecvPortError, SendPort,
     SendPortError, Settle, SettleOnce, Transport, Wait,
@@ -188,8 +188,8 @@ impl SendPort for LyingSender {
         self.port.loan_with(len, options, wait)
     }
 
-    fn bell(&self) -> Bell {
-        self.port.bell()
+    fn notifier(&self) -> Notifier {
+        self.port.notifier()
     }
 }
 
@@ -224,8 +224,8 @@ impl ReceivePort for LyingReceiver {
         self.port.recv_batch(most, wait, into)
     }
 
-    fn bell(&self) -> Bell {
-        self.port.bell()
+    fn notifier(&self) -> Notifier {
+        self.port.notifier()
     }
 }
 

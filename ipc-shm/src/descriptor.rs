@@ -143,13 +143,13 @@ impl Drop for Kept {
 /// took the number. An eventfd could not be distinguished from another one, because all have the
 /// same inode.
 #[derive(Debug)]
-pub struct Notifier {
+pub struct WakePipe {
     reader: Kept,
     /// `None` if the reader is also open for writing.
     writer: Option<Kept>,
 }
 
-impl Notifier {
+impl WakePipe {
     /// Creates an empty pipe. It takes one descriptor, or two if `/proc` is not mounted.
     ///
     /// # Errors
@@ -206,7 +206,7 @@ impl Notifier {
     }
 }
 
-impl AsFd for Notifier {
+impl AsFd for WakePipe {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_notifier_does_not_write_to_a_file_that_took_its_number() {
-        let notifier = Notifier::new().unwrap();
+        let notifier = WakePipe::new().unwrap();
         assert!(notifier.notify() && notifier.clear());
         let mut log = tempfile::tempfile_in("/dev/shm").unwrap();
         log.write_all(b"log").unwrap();

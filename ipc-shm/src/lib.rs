@@ -32,7 +32,7 @@ pub mod watch;
 pub use buffer::{
     AccessError, BufferError, BufferGuard, LOCK_TIMEOUT, MAX_PROCESSES, SharedBuffer,
 };
-pub use descriptor::{KeptSocket, Notifier};
+pub use descriptor::{KeptSocket, WakePipe};
 pub use fork::Generation;
 pub use layout::{Expected, Header, HeaderError, Kind, PayloadType, fingerprint};
 pub use liveness::{NoPidfd, ProcessIdentity};

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::descriptor::Notifier;
+use crate::descriptor::WakePipe;
 use crate::events;
 use crate::fork::Generation;
 use crate::liveness::{Coverage, ProcessIdentity};
@@ -101,7 +101,7 @@ const POLL_UNWATCHABLE: Duration = Duration::from_millis(20);
 struct Watcher {
     generation: Generation,
     subjects: Mutex<Vec<Weak<dyn Watched>>>,
-    wake: Option<Arc<Notifier>>,
+    wake: Option<Arc<WakePipe>>,
     /// Set and cleared by the watcher's thread; read by [`is_running`].
     runs: AtomicBool,
     /// Set by [`pause`]: the thread must end. Cleared by the thread that starts the next one.
@@ -158,7 +158,7 @@ impl Watcher {
         Self {
             generation: Generation::current(),
             subjects: Mutex::new(Vec::new()),
-            wake: Notifier::new().ok(),
+            wake: WakePipe::new().ok(),
             runs: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             thread: Mutex::default(),

@@ -4,10 +4,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use ipc_node::{Health, Registry};
-use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
+use ipc_queue::{QueueError, QueueStats};
 use serde::Serialize;
 
 use crate::address::{self, Subject};
@@ -147,18 +147,32 @@ impl Watch {
     }
 
     /// Takes another sample.
+    ///
+    /// # Errors
+    /// A queue that is watched by its address can't be read.
     pub fn look(&mut self) -> Result<()> {
-        let mut view = View::default();
+        let unreadable = self.look_at_each()?;
+        match (&self.scope, unreadable.into_iter().next()) {
+            (Scope::Queues(_), Some((_, error))) => Err(error),
+            // Left to `ls` and `doctor` to explain.
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes another sample, without the queues that can't be read. Returns their names, or those
+    /// of their namespaces, each with the reason.
+    pub fn look_at_each(&mut self) -> Result<Vec<(String, Error)>> {
+        let (mut view, mut unreadable) = (View::default(), Vec::new());
         if let Scope::Queues(addresses) = &self.scope {
             for address in addresses {
-                let known = match self.known.entry(address.clone()) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
-                };
-                known.look(address, &mut view)?;
+                if let Err(error) = look_at_address(&mut self.known, address, &mut view) {
+                    // Opened again at the next sample.
+                    self.known.remove(address);
+                    unreadable.push((address.clone(), error));
+                }
             }
         } else {
-            self.look_at_queues(&mut view)?;
+            unreadable = self.look_at_queues(&mut view)?;
             look_at_nodes(self.scope.namespace(), &mut view)?;
         }
         view.held.sort_by(|one, other| {
@@ -167,11 +181,26 @@ impl Watch {
                 .total_cmp(&one.held_at_least_seconds)
         });
         self.view = view;
-        Ok(())
+        Ok(unreadable)
     }
 
-    fn look_at_queues(&mut self, view: &mut View) -> Result<()> {
-        let queues = address::queues(self.scope.namespace())?.queues;
+    /// Forgets queues that were removed, so that the next sample opens what is there instead.
+    pub fn forget_removed(&mut self) {
+        self.known.retain(|_, known| !known.subject.is_removed());
+    }
+
+    /// The queue's number and its figures at the last sample.
+    pub fn figures(&self, queue: &str) -> Option<(u64, QueueStats)> {
+        let known = self.known.get(queue)?;
+        known.last.map(|(_, stats)| (known.subject.id(), stats))
+    }
+
+    fn look_at_queues(&mut self, view: &mut View) -> Result<Vec<(String, Error)>> {
+        let found = address::queues(self.scope.namespace())?;
+        let (queues, mut unreadable) = (found.queues, Vec::new());
+        for (namespace, error) in found.unreadable {
+            unreadable.push((format!("{}/", namespace.name()), error));
+        }
         let names: HashSet<_> = queues
             .iter()
             .map(|(space, name)| address::short(space, name))
@@ -182,16 +211,31 @@ impl Watch {
             let queue = address::short(&namespace, &name);
             let known = match self.known.entry(queue.clone()) {
                 Entry::Occupied(known) => known.into_mut(),
-                // A queue that cannot be opened is left to `ls` and `doctor` to explain.
                 Entry::Vacant(place) => match Inspector::open(&namespace, &name) {
                     Ok(inspector) => place.insert(Known::new(Subject::Mapped(Box::new(inspector)))),
-                    Err(_) => continue,
+                    Err(QueueError::NotFound { .. }) => continue, // Removed just now.
+                    Err(error) => {
+                        unreadable.push((queue, error.into()));
+                        continue;
+                    }
                 },
             };
             known.look(&queue, view)?;
         }
-        Ok(())
+        Ok(unreadable)
     }
+}
+
+fn look_at_address(
+    known: &mut HashMap<String, Known>,
+    address: &str,
+    view: &mut View,
+) -> Result<()> {
+    let known = match known.entry(address.to_owned()) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
+    };
+    known.look(address, view)
 }
 
 fn look_at_nodes(namespace: Option<&str>, view: &mut View) -> Result<()> {

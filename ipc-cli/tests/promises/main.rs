@@ -19,4 +19,5 @@ mod terminal;
 mod top;
 mod troubleshooting;
 mod unanswered;
+mod web;
 mod work;

@@ -21,15 +21,16 @@ use ipc_queue::{SendFailure, SendOptions, Unavailable};
 
 use super::{GUESSES, IN_FLIGHT, NatsSender, SURE_FOR};
 use crate::content::Content;
-use crate::lane::{Lane, Trouble};
+use crate::priority_stream::PriorityStream;
 use crate::record::Record;
+use crate::request_error::RequestError;
 use crate::runtime::block_on;
 use crate::shared::{Life, Shared, Side};
 
 /// A batch on its way.
 struct Batch<'a> {
     shared: &'a Arc<Shared>,
-    lane: usize,
+    stream: usize,
     options: SendOptions,
     wait: Wait,
     sender: SenderId,
@@ -73,14 +74,14 @@ pub(super) fn send(
     });
     let count = refused.as_ref().map_or(payloads.len(), |error| error.sent);
     let options = SendOptions::new().kind(kind);
-    let lane = sender.shared.lane_for(&options);
-    let lane = lane.map_err(|failure| BatchPortError {
+    let stream = sender.shared.lane_for(&options);
+    let stream = stream.map_err(|failure| BatchPortError {
         sent: 0,
         error: failure.into(),
     })?;
     let mut batch = Batch {
         shared: &sender.shared,
-        lane,
+        stream,
         options,
         wait,
         sender: sender.id,
@@ -129,14 +130,14 @@ impl Batch<'_> {
     fn most_at_once(&self, is_full: bool) -> usize {
         let capacity = self.shared.entry.settings.capacity as usize;
         let most = match is_full {
-            true => self.lane().known_vacancies(),
+            true => self.stream().known_vacancies(),
             false => capacity,
         };
         most.clamp(1, IN_FLIGHT)
     }
 
-    fn lane(&self) -> &Lane {
-        &self.shared.lanes[self.lane]
+    fn stream(&self) -> &PriorityStream {
+        &self.shared.streams[self.stream]
     }
 
     fn message(&self, index: usize) -> Message {
@@ -165,7 +166,7 @@ impl Batch<'_> {
     async fn wait_for_place(&self, message: Message) -> Result<Placed, SendPortError> {
         let taken = self
             .shared
-            .take_place(self.lane, &message.record, &self.options, self.wait);
+            .take_place(self.stream, &message.record, &self.options, self.wait);
         let (key, seq) = taken.await?;
         Ok(Placed {
             message,
@@ -175,13 +176,13 @@ impl Batch<'_> {
         })
     }
 
-    /// Tries to take a place for each of these messages. Returns the first of them, as many as there
-    /// were places.
+    /// Tries to take a place for each of these messages. Returns the first of them, as many as
+    /// there were places.
     async fn place(&self, messages: Vec<Message>) -> Result<Vec<Placed>, SendPortError> {
         self.check_life()?;
         let until = self.shared.until(self.wait);
         let (mut placed, mut left) = (Vec::new(), messages);
-        let mut trouble = None;
+        let mut error = None;
         for _ in 0..=GUESSES {
             let since = Instant::now();
             let tries = left.drain(..).map(|message| self.try_place(message, until));
@@ -195,24 +196,24 @@ impl Batch<'_> {
                         seq,
                         since,
                     }),
-                    Err(Trouble::Changed) => left.push(message),
-                    Err(Trouble::Full) => {
+                    Err(RequestError::Changed) => left.push(message),
+                    Err(RequestError::Full) => {
                         left.push(message);
                         is_full = true;
                     }
                     Err(other) => {
-                        self.shared.forget(self.lane, key);
-                        trouble = trouble.or(Some(other));
+                        self.shared.forget(self.stream, key);
+                        error = error.or(Some(other));
                     }
                 }
             }
-            if left.is_empty() || is_full || trouble.is_some() {
+            if left.is_empty() || is_full || error.is_some() {
                 break;
             }
         }
-        if let Some(trouble) = trouble {
+        if let Some(error) = error {
             self.release(placed);
-            return Err(self.shared.send_failure(trouble).into());
+            return Err(self.shared.send_failure(error).into());
         }
         // The places may have become free only after the queue was closed.
         if let Err(failure) = self.check_life() {
@@ -220,17 +221,17 @@ impl Batch<'_> {
             return Err(failure.into());
         }
         let filled = self.close_gaps(placed, left, until).await;
-        filled.map_err(|trouble| self.shared.send_failure(trouble).into())
+        filled.map_err(|error| self.shared.send_failure(error).into())
     }
 
     async fn try_place(
         &self,
         message: Message,
         until: Instant,
-    ) -> (Message, String, Result<u64, Trouble>) {
-        let lane = self.lane();
-        let key = lane.new_key();
-        let written = lane.write(&key, 0, &message.record, Content::default(), until);
+    ) -> (Message, String, Result<u64, RequestError>) {
+        let stream = self.stream();
+        let key = stream.new_key();
+        let written = stream.write(&key, 0, &message.record, Content::default(), until);
         let written = written.await;
         (message, key, written)
     }
@@ -241,7 +242,7 @@ impl Batch<'_> {
         mut placed: Vec<Placed>,
         mut without: Vec<Message>,
         until: Instant,
-    ) -> Result<Vec<Placed>, Trouble> {
+    ) -> Result<Vec<Placed>, RequestError> {
         placed.sort_unstable_by_key(|placed| placed.message.index);
         without.sort_unstable_by_key(|message| message.index);
         let mut moves = Vec::new();
@@ -253,16 +254,16 @@ impl Batch<'_> {
             moves.push(self.give_to(message, place, until));
         }
         let moved: Vec<_> = stream::iter(moves).buffered(IN_FLIGHT).collect().await;
-        let mut trouble = None;
+        let mut error = None;
         for moved in moved {
             match moved {
                 Ok(place) => placed.push(place),
-                Err(other) => trouble = Some(other),
+                Err(other) => error = Some(other),
             }
         }
-        if let Some(trouble) = trouble {
+        if let Some(error) = error {
             self.release(placed);
-            return Err(trouble);
+            return Err(error);
         }
         placed.sort_unstable_by_key(|placed| placed.message.index);
         Ok(placed)
@@ -273,12 +274,12 @@ impl Batch<'_> {
         message: Message,
         place: Placed,
         until: Instant,
-    ) -> Result<Placed, Trouble> {
+    ) -> Result<Placed, RequestError> {
         let Placed { key, seq, .. } = place;
         let since = Instant::now();
         let record = &message.record;
         let written = self
-            .lane()
+            .stream()
             .write(&key, seq, record, Content::default(), until);
         match written.await {
             Ok(seq) => Ok(Placed {
@@ -287,9 +288,9 @@ impl Batch<'_> {
                 seq,
                 since,
             }),
-            Err(trouble) => {
-                self.shared.forget(self.lane, key);
-                Err(trouble)
+            Err(error) => {
+                self.shared.forget(self.stream, key);
+                Err(error)
             }
         }
     }
@@ -297,7 +298,7 @@ impl Batch<'_> {
     /// Takes back the places of messages that no receiver may get.
     fn release(&self, placed: impl IntoIterator<Item = Placed>) {
         for place in placed {
-            self.shared.withdraw(self.lane, place.key, place.seq);
+            self.shared.withdraw(self.stream, place.key, place.seq);
         }
     }
 
@@ -315,9 +316,9 @@ impl Batch<'_> {
             self.used = self.used.max(message.index + 1);
             message.record.sent_at = Timestamp::from(SystemTime::now());
             let content = message.content.clone();
-            let lane = &self.shared.lanes[self.lane];
+            let stream = &self.shared.streams[self.stream];
             // It returns when the connection has the request: so the requests keep their order.
-            let answer = lane.begin_publish(key, *seq, &message.record, content);
+            let answer = stream.begin_publish(key, *seq, &message.record, content);
             answers.push(answer.await);
         }
         let answers = answers.into_iter().map(async |answer| match answer {
@@ -335,7 +336,7 @@ impl Batch<'_> {
         if let Err(error) = self.republish(later, until).await {
             failure = failure.or(Some(error));
         }
-        self.shared.tell(Side::Items).await;
+        self.shared.notify(Side::Items).await;
         match failure.or(stored.err()) {
             Some(failure) => Err(failure),
             None => Ok(()),
@@ -351,13 +352,15 @@ impl Batch<'_> {
                 continue;
             }
             let content = std::mem::take(&mut message.content);
-            let stored = self.shared.store(self.lane, key, &message.record, content);
+            let stored = self
+                .shared
+                .store(self.stream, key, &message.record, content);
             match stored.await {
                 Ok(content) => message.content = content,
-                Err(trouble) => {
+                Err(error) => {
                     let rest = placed.split_off(at);
                     self.release(rest);
-                    return Err(self.shared.send_failure(trouble));
+                    return Err(self.shared.send_failure(error));
                 }
             }
         }
@@ -374,13 +377,13 @@ impl Batch<'_> {
         } = place;
         let shared = self.shared;
         if since.elapsed() > SURE_FOR {
-            let accepted = shared.is_accepted(self.lane, &key, seq, &message.record, until);
+            let accepted = shared.is_accepted(self.stream, &key, seq, &message.record, until);
             match accepted.await {
                 Ok(true) => {}
-                Ok(false) => return Err(shared.send_failure(Trouble::Changed)),
-                Err(trouble) => {
-                    shared.withdraw(self.lane, key, seq);
-                    return Err(shared.send_failure(trouble));
+                Ok(false) => return Err(shared.send_failure(RequestError::Changed)),
+                Err(error) => {
+                    shared.withdraw(self.stream, key, seq);
+                    return Err(shared.send_failure(error));
                 }
             }
         }
@@ -411,24 +414,24 @@ impl Batch<'_> {
         let shared = self.shared;
         let mut failure = None;
         for place in later {
-            let lane = &shared.lanes[self.lane];
-            match lane.erase(&place.key, place.seq, until).await {
-                Ok(true) => shared.forget_work(self.lane, place.key),
+            let stream = &shared.streams[self.stream];
+            match stream.erase(&place.key, place.seq, until).await {
+                Ok(true) => shared.forget_work(self.stream, place.key),
                 // A receiver has it, or another process judged that it was sent.
                 Ok(false) => self.count(place.message.index),
-                Err(trouble) => {
-                    shared.withdraw(self.lane, place.key, place.seq);
-                    failure = Some(shared.send_failure(trouble));
+                Err(error) => {
+                    shared.withdraw(self.stream, place.key, place.seq);
+                    failure = Some(shared.send_failure(error));
                 }
             }
         }
         for place in placed {
-            let (message, lane) = (&place.message, &shared.lanes[self.lane]);
+            let (message, stream) = (&place.message, &shared.streams[self.stream]);
             let content = message.content.clone();
-            let published = lane.publish(&place.key, place.seq, &message.record, content, until);
-            if let Err(trouble) = published.await {
-                shared.withdraw(self.lane, place.key, place.seq);
-                return Err(shared.send_failure(trouble));
+            let published = stream.publish(&place.key, place.seq, &message.record, content, until);
+            if let Err(error) = published.await {
+                shared.withdraw(self.stream, place.key, place.seq);
+                return Err(shared.send_failure(error));
             }
             self.check_sent(place, until).await?;
         }

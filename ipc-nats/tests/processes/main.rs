@@ -1,4 +1,5 @@
-//! What one process does to a queue, another sees: closing, pausing, dying in the middle of a send. Real processes.
+//! What one process does to a queue, another sees: closing, pausing, dying in the middle of a send.
+//! Real processes.
 
 mod other;
 mod wire;
@@ -56,7 +57,7 @@ fn a_queue_that_another_process_pauses_delivers_nothing_until_it_is_resumed(prog
     wait_for(&mut other, "paused?");
     queue.sender().try_send(b"later").expect("a place");
     assert_eq!(other.asked("try_recv"), "Paused");
-    other.tell("recv");
+    other.notify("recv");
     queue.transport().resume().expect("it can");
     assert_eq!(other.answer(), "later");
 }
@@ -69,7 +70,7 @@ fn processes_that_race_for_places_fill_a_queue_exactly(program: &Program) {
     let receiver = queue.receiver();
     for _ in 0..3 {
         for other in &mut others {
-            other.tell("fill");
+            other.notify("fill");
         }
         let sent = others.iter_mut().map(Other::answer);
         let sent: u32 = sent
@@ -125,7 +126,7 @@ fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_ha
     kill_while_sending(&server, Cut::After, "requeue for ever");
     let wire = Wire::to(&server, To::Places, Cut::Before);
     let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
-    other.tell("recv");
+    other.notify("recv");
     wait_until("it is handed out", || wire.is_cut());
     drop(other);
     let letters = queue.transport().dead_letters().expect("it exists");
@@ -171,7 +172,7 @@ fn a_receiver_that_waits_hears_that_another_process_closed_the_queue(program: &P
     let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new());
     let mut other = Other::start(&address);
-    other.tell("recv");
+    other.notify("recv");
     queue.transport().close().unwrap();
     assert_eq!(other.answer(), "Closed");
 }
@@ -234,11 +235,12 @@ fn is_in_use(sent: &Result<MessageId, SendTimeoutError>) -> bool {
     matches!(sent, Err(SendTimeoutError::TimedOut { missing: m, .. }) if *m == missing)
 }
 
-/// A sender that is killed when it has a place and its message is just going to the work queue: before, or when that has it.
+/// A sender that is killed when it has a place and its message is just going to the work queue:
+/// before, or when that has it.
 fn kill_while_sending(server: &TestServer, cut: Cut, how: &str) {
     let wire = Wire::to(server, To::Work, cut);
     let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
-    other.tell(how);
+    other.notify(how);
     wait_until("the message is on its way", || wire.is_cut());
 }
 
@@ -259,7 +261,7 @@ fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_take
     let full = queue.sender().try_send(b"no");
     assert!(matches!(full, Err(TrySendError::Full { .. })), "{full:?}");
     let mut impatient = Other::start(&address);
-    impatient.tell("give up soon");
+    impatient.notify("give up soon");
     assert_eq!(impatient.asked("send in time"), "sent");
     let counts = queue.transport().stats().unwrap();
     assert_eq!((counts.in_use(), counts.ready), (1, 1));

@@ -44,7 +44,7 @@ impl Other {
         Self { child, tell, said }
     }
 
-    pub fn tell(&mut self, what: &str) {
+    pub fn notify(&mut self, what: &str) {
         writeln!(self.tell, "{what}").expect("it lives");
     }
 
@@ -60,7 +60,7 @@ impl Other {
     }
 
     pub fn asked(&mut self, what: &str) -> String {
-        self.tell(what);
+        self.notify(what);
         self.answer()
     }
 }

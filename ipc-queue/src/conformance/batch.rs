@@ -206,9 +206,9 @@ const CUTS: [Fault; 4] = [
 /// The size of a batch that is cut off.
 const CUT: u64 = 40;
 
-/// For a transport with a server, a proxy cuts the connection at each request of a batch in turn. The first
-/// messages, as many as the error says, were sent. It is unknown whether any others were: those that were come in
-/// their order, and the others leave nothing in the queue.
+/// For a transport with a server, a proxy cuts the connection at each request of a batch in turn.
+/// The first messages, as many as the error says, were sent. It is unknown whether any others were:
+/// those that were come in their order, and the others leave nothing in the queue.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -259,8 +259,8 @@ fn receive_all(queue: &ByteQueue) -> Vec<u64> {
     }
 }
 
-/// Likewise for the acks of a batch. Those that were confirmed are gone. Each other one is reported, and may come
-/// again.
+/// Likewise for the acks of a batch. Those that were confirmed are gone. Each other one is
+/// reported, and may come again.
 ///
 /// # Panics
 /// If the subject breaks the promise.

@@ -15,10 +15,10 @@ use super::ring::Lease;
 use super::sender::{LevelSender, ShmLoan, ShmPlace};
 use super::spin::Spin;
 use crate::aging;
-use crate::bell::Bell;
 use crate::capability::{Feature, Unsupported};
 use crate::contract::{ReceivePort, SendPort};
 use crate::error::{BatchPortError, RecvPortError, SendFailure, SendPortError};
+use crate::notifier::Notifier;
 use crate::port::{PortDelivery, PortLoan};
 use crate::send_options::SendOptions;
 use crate::wait::Wait;
@@ -161,8 +161,8 @@ impl SendPort for ShmSender {
         self.normal.send_all(payloads, kind, wait)
     }
 
-    fn bell(&self) -> Bell {
-        self.shared.room_bell()
+    fn notifier(&self) -> Notifier {
+        self.shared.room_notifier()
     }
 
     fn has_more(&self) -> bool {
@@ -278,8 +278,8 @@ impl ReceivePort for ShmReceiver {
         Ok(self.receive(wait)?.into_port())
     }
 
-    fn bell(&self) -> Bell {
-        self.shared.items_bell()
+    fn notifier(&self) -> Notifier {
+        self.shared.items_notifier()
     }
 
     fn has_more(&self) -> bool {

@@ -209,7 +209,8 @@ impl Inspector {
         self.waiting_if(most, |_| true)
     }
 
-    /// As [`waiting`](Self::waiting), of those messages that `wanted` accepts. Payloads of others are not copied.
+    /// As [`waiting`](Self::waiting), of those messages that `wanted` accepts. Payloads of others
+    /// are not copied.
     #[must_use]
     pub fn waiting_if(
         &self,

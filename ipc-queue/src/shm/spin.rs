@@ -13,8 +13,9 @@
 //! could have ended: one that ended after yields in which nothing else ran.
 //!
 //! A yield may also give the core to an unrelated program that computes, for a whole time slice of
-//! some milliseconds. A handle that sleeps instead runs as soon as it is woken. So after such a yield
-//! the next waits do not yield: 16 of them, and twice as many each time that this happens again.
+//! some milliseconds. A handle that sleeps instead runs as soon as it is woken. So after such a
+//! yield the next waits do not yield: 16 of them, and twice as many each time that this happens
+//! again.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

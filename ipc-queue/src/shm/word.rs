@@ -27,8 +27,8 @@
 //! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |
 //! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |
 //!
-//! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a compare-and-swap
-//! that succeeds acted on the very state that was read.
+//! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a
+//! compare-and-swap that succeeds acted on the very state that was read.
 //!
 //! # Requeueing
 //!
@@ -42,15 +42,16 @@
 //!
 //! # Attempts and deliveries
 //!
-//! The `attempt` of a word numbers deliveries, snoozed ones included. The limits are about attempts:
-//! those are the sum of the tally's counters, which a snoozed delivery does not change (`Tally`). The
-//! holder notes the snooze before the time, and the time before the state changes. So a kill in
-//! between leaves a crash, or a nack that was put off: one attempt too many, never one too few.
+//! The `attempt` of a word numbers deliveries, snoozed ones included. The limits are about
+//! attempts: those are the sum of the tally's counters, which a snoozed delivery does not change
+//! (`Tally`). The holder notes the snooze before the time, and the time before the state changes.
+//! So a kill in between leaves a crash, or a nack that was put off: one attempt too many, never one
+//! too few.
 //!
 //! Numbers start over after 255, at 2. Attempts can't get that far, since the limits are below;
-//! snoozes can. So while somebody who lost the message may still be reading, a snooze is a nack, and
-//! every snooze leaves a note of its time, also one without a delay. Of a message that was requeued
-//! and is snoozed 254 times after that, attempts may be counted anew once.
+//! snoozes can. So while somebody who lost the message may still be reading, a snooze is a nack,
+//! and every snooze leaves a note of its time, also one without a delay. Of a message that was
+//! requeued and is snoozed 254 times after that, attempts may be counted anew once.
 
 use std::cmp::Ordering;
 use std::num::NonZeroU16;
@@ -122,7 +123,8 @@ fn seat_bits(seat: Option<Seat>) -> u64 {
     seat.map_or(0, |seat| seat.0.get().into())
 }
 
-/// How often the ring went round, modulo 2^35. Two laps compare right while they are less than 2^34 apart.
+/// How often the ring went round, modulo 2^35. Two laps compare right while they are less than 2^34
+/// apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lap(u64);
 
@@ -232,8 +234,8 @@ pub struct State {
     /// What the cell holds.
     pub kind: CellKind,
     /// How often the message was delivered, also before it was requeued, and snoozed deliveries
-    /// included: `Cell::attempts` says how many attempts there were since. In `Writing`: how often receivers stepped over it, so that the lap of its claim
-    /// can be told.
+    /// included: `Cell::attempts` says how many attempts there were since. In `Writing`: how often
+    /// receivers stepped over it, so that the lap of its claim can be told.
     pub attempt: u8,
     /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.
     pub owner: Option<Seat>,
@@ -325,7 +327,8 @@ impl State {
         }
     }
 
-    /// The lap at which a cell was claimed that is being written; `None` if it was stepped over too often to tell.
+    /// The lap at which a cell was claimed that is being written; `None` if it was stepped over too
+    /// often to tell.
     #[must_use]
     pub fn claimed_at(self) -> Option<Lap> {
         let told = self.attempt < u8::MAX;

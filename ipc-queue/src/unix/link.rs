@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use ipc_shm::{Generation, KeptSocket};
 
-use super::frame::{self, Carried, Reader, Received, WireError};
+use super::frame::{self, Carried, Reader, Received};
 use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
+use super::wire_error::WireError;
 use crate::wait::Wait;
 
 /// A connection to a server.
@@ -41,7 +42,7 @@ struct Inbox {
     /// The open requests by number, with the answers received so far.
     answers: HashMap<u32, VecDeque<Received<Answer>>>,
     /// The number of wakes received.
-    rings: u32,
+    wakes: u32,
     /// Set while a thread reads.
     is_being_read: bool,
     /// The reason why nothing more arrives.
@@ -213,15 +214,15 @@ impl Link {
     }
 
     /// Returns the number of wakes received so far.
-    pub(super) fn rings(&self) -> u32 {
-        self.inbox().rings
+    pub(super) fn wakes(&self) -> u32 {
+        self.inbox().wakes
     }
 
     /// Waits until the number of wakes differs from `heard`, at most until `until`. `Err`: the
     /// connection has ended.
-    pub(super) fn wait_for_ring(&self, heard: u32, until: Instant) -> Result<(), String> {
-        let rung = |inbox: &mut Inbox| (inbox.rings != heard).then_some(());
-        self.wait_until(Some(until), rung).map(drop)
+    pub(super) fn wait_for_wake(&self, heard: u32, until: Instant) -> Result<(), String> {
+        let woken = |inbox: &mut Inbox| (inbox.wakes != heard).then_some(());
+        self.wait_until(Some(until), woken).map(drop)
     }
 
     /// Waits until `take` returns something. `Ok(None)`: the time is up. `Err`: nothing more
@@ -320,7 +321,7 @@ impl Link {
 impl Inbox {
     fn put(&mut self, frame: Received<Answer>) -> Result<(), WireError> {
         match frame.what {
-            Answer::Ring => self.rings = self.rings.wrapping_add(1),
+            Answer::Wake => self.wakes = self.wakes.wrapping_add(1),
             Answer::Violation(why) => self.end = Some(format!("the server hung up: {why}")),
             _ => {
                 let asked = self.answers.get_mut(&frame.id);

@@ -8,8 +8,8 @@
 mod bind;
 mod connection;
 mod holders;
+mod notifying;
 mod receiving;
-mod ringing;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -29,12 +29,13 @@ use ipc_shm::KeptSocket;
 use thiserror::Error;
 
 use super::failures::ControlFailed;
-use super::frame::{self, Carried, WireError};
+use super::frame::{self, Carried};
 use super::wire::{Greeting, PROTOCOL, Refusal, Welcome};
+use super::wire_error::WireError;
 use crate::capability::{Feature, Support};
 use crate::contract::Transport;
 use crate::control::ControlError;
-use crate::readiness::Ringer;
+use crate::readiness::WakeFd;
 use bind::Place;
 use connection::Connection;
 use holders::Holders;
@@ -140,7 +141,7 @@ struct Shared {
     connections: Mutex<Connections>,
     holders: Holders,
     /// Wakes the accepting thread.
-    stop: Arc<Ringer>,
+    stop: Arc<WakeFd>,
     stopping: AtomicBool,
     removed: AtomicBool,
 }
@@ -240,7 +241,7 @@ impl UnixServerOptions {
             path: path.to_owned(),
             source,
         };
-        let stop = Ringer::new().map_err(system)?;
+        let stop = WakeFd::new().map_err(system)?;
         let (listener, place) = bind::bind(path)?;
         let shared = Arc::new(Shared {
             welcome: self.welcome(&*queue),

@@ -2,8 +2,8 @@
 //!
 //! A connection begins with the client's [`Hello`] and the server's [`Greeting`]. Then the client
 //! sends requests, and the server answers each under its number. The first requests decide the role
-//! of a connection: it may become a sender, a receiver or a bell. It keeps that role, and stands
-//! for one handle of the client.
+//! of a connection: it may become a sender, a receiver or a notifier. It keeps that role, and
+//! stands for one handle of the client.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -123,7 +123,7 @@ impl From<Patience> for Wait {
     }
 }
 
-/// The side of a queue: receivers or senders. See [`bell`](crate::bell).
+/// The side of a queue: receivers or senders. See [`notifier`](crate::notifier).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Side {
     Items = 0,
@@ -159,7 +159,7 @@ pub(super) enum Ask {
     IsRemoved,
     BecomeSender,
     BecomeReceiver,
-    BecomeBell(Side),
+    BecomeNotifier(Side),
 
     // For senders.
     /// Has a payload.
@@ -205,11 +205,11 @@ pub(super) enum Ask {
         by: Duration,
     },
 
-    // For bells.
+    // For links.
     /// Requests one wake at the next notification.
     Arm,
     /// Wakes another sleeper of the queue. Has no answer.
-    PassOn,
+    WakeOne,
 }
 
 /// A message from the server.
@@ -245,7 +245,7 @@ pub(super) enum Answer {
     /// All were acknowledged, except those at these indexes of the request.
     AckedBatch(Vec<(u32, SettleFailed)>),
     /// A wake. Not an answer.
-    Ring,
+    Wake,
     /// The reason why the server now closes the connection. Not an answer.
     Violation(String),
 }

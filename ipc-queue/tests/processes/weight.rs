@@ -82,7 +82,7 @@ fn a_hundred_futures_that_wait_cost_one_thread_and_are_not_polled_meanwhile() {
         matches!(nothing, Err(RecvTimeoutError::TimedOut { .. })),
         "{nothing:?}"
     );
-    assert_eq!(threads_called("ipc-doorman"), 1);
+    assert_eq!(threads_called("ipc-notifier thread"), 1);
     let woken = calls.0.load(Ordering::SeqCst);
     assert!(woken <= 3 * COUNT, "woken {woken} times without a message");
     drop(waiting);

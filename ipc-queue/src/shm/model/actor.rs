@@ -233,7 +233,7 @@ impl Actor {
             Do::Drop => turn.drop_letters(),
             Do::Purge => {
                 let _ = ring.purge();
-                turn.announce();
+                turn.prepare();
                 true
             }
             Do::Requeue => turn.requeue(),
@@ -279,7 +279,7 @@ impl Actor {
         };
         if turn.rules.closing && turn.is_closed() {
             ring.abandon(claim);
-            turn.announce();
+            turn.prepare();
             return true;
         }
         turn.fill(claim.index(), message);
@@ -290,7 +290,7 @@ impl Actor {
             candidate = ring.find_chunk(0..chunks, 0);
             if candidate.is_none() {
                 ring.abandon(claim);
-                turn.announce();
+                turn.prepare();
                 return true;
             }
         }
@@ -407,7 +407,7 @@ impl Actor {
         let done = matches!(how, Publication::Done);
         turn.insist(done, "a live sender's cell is its own");
         turn.world.live(|ledger, _| ledger.accepted(what.message));
-        turn.announce();
+        turn.prepare();
         self.moved = self.behind.is_some() && (self.moved || self.stage != Stage::Begin);
         self.writing = self.behind.take();
         self.target = None;
@@ -417,7 +417,7 @@ impl Actor {
     fn abandon(&mut self, turn: &Turn<'_>) -> bool {
         if let Some(writing) = self.writing.clone() {
             turn.ring.abandon(writing.claim);
-            turn.announce();
+            turn.prepare();
             self.writing = None;
         }
         true
@@ -494,7 +494,7 @@ impl Actor {
             Settled::LeaseLost | Settled::Over => Ok(()),
             _ => ledger.settled(reading.message, lease.attempt(), gone),
         });
-        turn.announce();
+        turn.prepare();
         self.reading.remove(0);
         true
     }
@@ -532,7 +532,7 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn announce(&self) {
+    fn prepare(&self) {
         self.world.live(|ledger, _| {
             ledger.announced(self.id);
             Ok(())
@@ -583,7 +583,7 @@ impl Turn<'_> {
             Ok(())
         });
         let _ = self.ring.look_at_clock(at(now), self.rules.lease());
-        self.announce();
+        self.prepare();
         true
     }
 
@@ -635,7 +635,7 @@ impl Turn<'_> {
             }
             break;
         }
-        self.announce();
+        self.prepare();
         true
     }
 
@@ -645,7 +645,7 @@ impl Turn<'_> {
                 let _ = self.ring.drop_dead(index, occupancy);
             }
         }
-        self.announce();
+        self.prepare();
         true
     }
 }

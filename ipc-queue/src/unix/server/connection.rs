@@ -1,8 +1,8 @@
 //! The server's side of a connection: a thread that reads a request, does it, answers, and so on.
 //!
 //! It begins by answering questions about the queue, and may become a handle (`sending.rs`,
-//! `receiving.rs`) or a bell (`ringing.rs`). An invalid request ends it, with an answer that has
-//! the reason. Other connections do not notice.
+//! `receiving.rs`) or a notifier (`notifying.rs`). An invalid request ends it, with an answer that
+//! has the reason. Other connections do not notice.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,9 +15,10 @@ use ipc_shm::KeptSocket;
 use super::holders::Holder;
 use super::{Shared, refuse};
 use crate::error::DrainError;
-use crate::readiness::Ringer;
-use crate::unix::frame::{self, Carried, Reader, Received, WireError};
+use crate::readiness::WakeFd;
+use crate::unix::frame::{self, Carried, Reader, Received};
 use crate::unix::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Patience, Refusal};
+use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
 /// A client's connection.
@@ -32,7 +33,7 @@ pub(super) struct Connection<'s> {
 /// The event that woke a waiting connection.
 pub(super) enum Event {
     Request(Received<Ask>),
-    Rung,
+    Woken,
     TimeUp,
 }
 
@@ -111,7 +112,7 @@ impl<'s> Connection<'s> {
             match request.what {
                 Ask::BecomeSender => return super::sending::serve(self, id),
                 Ask::BecomeReceiver => return super::receiving::serve(self, id),
-                Ask::BecomeBell(side) => return super::ringing::serve(self, id, side),
+                Ask::BecomeNotifier(side) => return super::notifying::serve(self, id, side),
                 Ask::Leases => self.answer_holdings(id)?,
                 Ask::DeadLetters => self.answer_letters(id)?,
                 Ask::Drain(patience) => self.drain(id, patience)?,
@@ -223,23 +224,23 @@ impl<'s> Connection<'s> {
     /// Returns the next request or wake, or the end of the time.
     pub(super) fn next_event(
         &mut self,
-        ringer: &Ringer,
+        wake_fd: &WakeFd,
         until: Option<Instant>,
     ) -> Result<Event, WireError> {
         loop {
             if let Some(request) = self.reader.take()? {
                 return Ok(Event::Request(request));
             }
-            let ready = frame::wait_for([self.socket.as_fd(), ringer.as_fd()], until);
-            let [said, rung] = ready.map_err(WireError::io)?;
-            if rung {
-                if !ringer.clear() {
+            let ready = frame::wait_for([self.socket.as_fd(), wake_fd.as_fd()], until);
+            let [said, woken] = ready.map_err(WireError::io)?;
+            if woken {
+                if !wake_fd.clear() {
                     // If it were polled further, a file that took its number might be readable for
                     // ever.
                     let lost = "something in this process closed a descriptor of this connection";
                     return Err(WireError::io(io::Error::other(lost)));
                 }
-                return Ok(Event::Rung);
+                return Ok(Event::Woken);
             }
             if !said {
                 return Ok(Event::TimeUp);

@@ -5,27 +5,28 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::{Connection, Event};
-use crate::bell::Listener;
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::control::ControlError;
 use crate::delivery::{ByteDelivery, ack_each};
 use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
-use crate::readiness::Ringer;
+use crate::notifier::Waiter;
+use crate::readiness::WakeFd;
 use crate::unix::failures::SettleFailed;
-use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
+use crate::unix::frame::{Carried, MAX_INLINE_BYTES};
 use crate::unix::wire::{Answer, Ask, Delivered, Patience};
+use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
 /// Serves the connection until it ends. Then the client's messages return to the queue.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
     let queue = ByteQueue::over(Arc::clone(&connection.shared.queue));
     let port = queue.receiver();
-    let ringer = Ringer::new().map_err(WireError::io)?;
+    let wake_fd = WakeFd::new().map_err(WireError::io)?;
     connection.answer(id, &Answer::Done, &Carried::None)?;
     let mut receiving = Receiving {
         connection,
         port: &port,
-        ringer,
+        wake_fd,
         held: HashMap::new(),
         last_ticket: 0,
         waiting: None,
@@ -36,7 +37,7 @@ pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), Wire
 struct Receiving<'p, 'c, 's> {
     connection: &'c mut Connection<'s>,
     port: &'p ByteReceiver,
-    ringer: Arc<Ringer>,
+    wake_fd: Arc<WakeFd>,
     held: HashMap<u64, ByteDelivery<'p>>,
     last_ticket: u64,
     waiting: Option<Waiting>,
@@ -49,7 +50,7 @@ struct Waiting {
     since: Instant,
     /// `None`: without a limit.
     until: Option<Instant>,
-    listener: Listener,
+    waiter: Waiter,
 }
 
 impl<'p> Receiving<'p, '_, '_> {
@@ -60,9 +61,9 @@ impl<'p> Receiving<'p, '_, '_> {
                 self.act(request.id, request.what)?;
                 continue;
             };
-            match self.connection.next_event(&self.ringer, waiting.until)? {
+            match self.connection.next_event(&self.wake_fd, waiting.until)? {
                 Event::Request(request) => self.act(request.id, request.what)?,
-                Event::Rung => self.look_again()?,
+                Event::Woken => self.look_again()?,
                 Event::TimeUp => self.give_up()?,
             }
         }
@@ -133,7 +134,7 @@ impl<'p> Receiving<'p, '_, '_> {
             most,
             since,
             until,
-            listener: self.port.bell().listener(),
+            waiter: self.port.notifier().waiter(),
         });
         self.look_again()
     }
@@ -146,8 +147,8 @@ impl<'p> Receiving<'p, '_, '_> {
         };
         // The next try covers the wake that is cleared here.
         // If the descriptor is lost, polling it reports that.
-        let _ = self.ringer.clear();
-        let listening = waiting.listener.listen(&self.ringer.waker());
+        let _ = self.wake_fd.clear();
+        let listening = waiting.waiter.register(&self.wake_fd.waker());
         listening.map_err(WireError::io)?;
         match self.try_receive() {
             Err(RecvPortError::Empty | RecvPortError::Paused) => Ok(()),
@@ -176,8 +177,8 @@ impl<'p> Receiving<'p, '_, '_> {
             return Ok(());
         };
         match tried {
-            Err(RecvPortError::TimedOut { .. }) => drop(waiting.listener),
-            _ => waiting.listener.found(self.port.has_more()),
+            Err(RecvPortError::TimedOut { .. }) => drop(waiting.waiter),
+            _ => waiting.waiter.found(self.port.has_more()),
         }
         self.answer_tried(waiting.id, waiting.most, tried)
     }
@@ -204,7 +205,7 @@ impl<'p> Receiving<'p, '_, '_> {
         let shared = self.connection.shared;
         // Registered first, so that a return after the query wakes this connection.
         let connection = self.connection.holder.connection;
-        let waker = self.ringer.waker();
+        let waker = self.wake_fd.waker();
         shared.holders.await_returns(connection, waker);
         let ours: HashSet<_> = self
             .held

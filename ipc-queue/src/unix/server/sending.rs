@@ -8,27 +8,28 @@ use ipc_proto::{Kind, MessageId};
 
 use super::connection::{Connection, Event};
 use crate::asynchronous::may_pass;
-use crate::bell::Listener;
 use crate::bytes::{ByteQueue, ByteSender};
 use crate::error::{SendFailure, SendPortError, Unavailable};
 use crate::loan::Loan;
-use crate::readiness::Ringer;
+use crate::notifier::Waiter;
+use crate::readiness::WakeFd;
 use crate::send_options::SendOptions;
 use crate::unix::failures::SendFailed;
-use crate::unix::frame::{Carried, Payload, WireError};
+use crate::unix::frame::{Carried, Payload};
 use crate::unix::wire::{Answer, Ask, Patience};
+use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
 /// Serves the connection until it ends. Then the client's places are free.
 pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), WireError> {
     let queue = ByteQueue::over(Arc::clone(&connection.shared.queue));
     let port = queue.sender();
-    let ringer = Ringer::new().map_err(WireError::io)?;
+    let wake_fd = WakeFd::new().map_err(WireError::io)?;
     connection.answer(id, &Answer::Done, &Carried::None)?;
     let mut sending = Sending {
         connection,
         port: &port,
-        ringer,
+        wake_fd,
         loans: HashMap::new(),
         last_loan: 0,
         waiting: None,
@@ -39,7 +40,7 @@ pub(super) fn serve(connection: &mut Connection<'_>, id: u32) -> Result<(), Wire
 struct Sending<'p, 'c, 's> {
     connection: &'c mut Connection<'s>,
     port: &'p ByteSender,
-    ringer: Arc<Ringer>,
+    wake_fd: Arc<WakeFd>,
     loans: HashMap<u64, Loan<'p>>,
     last_loan: u64,
     waiting: Option<Waiting>,
@@ -74,7 +75,7 @@ struct Waiting {
     since: Instant,
     /// `None`: without a limit.
     until: Option<Instant>,
-    listener: Listener,
+    waiter: Waiter,
 }
 
 impl Sending<'_, '_, '_> {
@@ -85,9 +86,9 @@ impl Sending<'_, '_, '_> {
                 self.act(request.id, request.what, request.payload)?;
                 continue;
             };
-            match self.connection.next_event(&self.ringer, waiting.until)? {
+            match self.connection.next_event(&self.wake_fd, waiting.until)? {
                 Event::Request(request) => self.act(request.id, request.what, request.payload)?,
-                Event::Rung => self.look_again()?,
+                Event::Woken => self.look_again()?,
                 Event::TimeUp => self.give_up()?,
             }
         }
@@ -149,7 +150,7 @@ impl Sending<'_, '_, '_> {
             want,
             since,
             until,
-            listener: self.port.bell().listener(),
+            waiter: self.port.notifier().waiter(),
         });
         self.look_again()
     }
@@ -161,8 +162,8 @@ impl Sending<'_, '_, '_> {
             return Ok(());
         };
         // If the descriptor is lost, polling it reports that.
-        let _ = self.ringer.clear();
-        let listening = waiting.listener.listen(&self.ringer.waker());
+        let _ = self.wake_fd.clear();
+        let listening = waiting.waiter.register(&self.wake_fd.waker());
         listening.map_err(WireError::io)?;
         match self.attempt(&mut waiting.want) {
             Err(failure) if may_pass(&failure) => {
@@ -197,8 +198,8 @@ impl Sending<'_, '_, '_> {
         tried: Result<Answer, SendPortError>,
     ) -> Result<(), WireError> {
         match tried {
-            Err(SendPortError::NoRoom { .. }) => drop(waiting.listener),
-            _ => waiting.listener.found(self.port.has_more()),
+            Err(SendPortError::NoRoom { .. }) => drop(waiting.waiter),
+            _ => waiting.waiter.found(self.port.has_more()),
         }
         let answer = tried.unwrap_or_else(|failure| waiting.want.failed(failure));
         self.connection.answer(waiting.id, &answer, &Carried::None)

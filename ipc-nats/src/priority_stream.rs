@@ -1,5 +1,5 @@
-//! One priority stream of a queue (code: `Lane`): its places and its work, two streams of the
-//! server.
+//! One priority stream of a queue (code: `PriorityStream`): its places and its work, two streams of
+//! the server.
 //!
 //! *Places*: as many numbered subjects as the queue's capacity. Each has at most one record: that
 //! of the message which has the place. A sender takes a place by writing a record where there is
@@ -20,7 +20,6 @@ mod keys;
 mod listing;
 mod vacancies;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,12 +38,13 @@ use serde_json::json;
 use crate::connection::{Connection, Refusal, Stored, code};
 use crate::content::Content;
 use crate::record::{Record, write_place};
+use crate::request_error::RequestError;
 use vacancies::Vacancies;
 
 pub(crate) use delivered::Delivered;
 
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct PriorityStream {
     pub(crate) connection: Arc<Connection>,
     places: String,
     work: String,
@@ -75,37 +75,6 @@ pub(crate) struct Place {
     pub(crate) written_at: u64,
 }
 
-/// Why a record was not written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// There is no free place.
-    Full,
-    /// Another process changed the record first.
-    Changed,
-    /// The queue was removed.
-    Gone,
-    /// The server did not answer; the message to the user.
-    Server(String),
-    /// The server refused; the message to the user.
-    Refused(String),
-    /// A record is invalid; the message to the user.
-    Damaged(String),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the queue is full",
-            Self::Changed => {
-                "another process took the message's place back: this one was cut off from the \
-                 server for too long"
-            }
-            Self::Gone => "the queue was removed",
-            Self::Server(text) | Self::Refused(text) | Self::Damaged(text) => text,
-        })
-    }
-}
-
 /// The one consumer of each work stream.
 const CONSUMER: &str = "receivers";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -130,7 +99,7 @@ const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
 /// A live holder returns what it held too long by itself, on time: the server must not be first.
 const MARGIN: Duration = Duration::from_secs(1);
 
-impl Lane {
+impl PriorityStream {
     pub(crate) fn new(
         connection: &Arc<Connection>,
         queue: &str,
@@ -219,7 +188,7 @@ impl Lane {
     }
 
     /// Deletes those of its streams that exist.
-    pub(crate) async fn delete(&self, until: Instant) -> Result<(), Trouble> {
+    pub(crate) async fn delete(&self, until: Instant) -> Result<(), RequestError> {
         for stream in [&self.work, &self.places, &self.keys] {
             self.connection.delete_stream(stream, until).await?;
         }
@@ -278,7 +247,7 @@ impl Lane {
         record: &Record,
         content: Content,
         until: Instant,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, RequestError> {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, expected.to_string().as_str());
         headers.insert(KEY, key);
@@ -290,7 +259,7 @@ impl Lane {
             .await
         {
             Ok((stored, _)) => Ok(stored.seq),
-            Err((refusal, _)) if refusal.is_full() => Err(Trouble::Full),
+            Err((refusal, _)) if refusal.is_full() => Err(RequestError::Full),
             Err((Refusal::Error { code, .. }, again)) if code == code::WRONG_LAST_SEQUENCE => {
                 if again {
                     // An earlier try may have written it, if the answer was lost.
@@ -299,14 +268,19 @@ impl Lane {
                         return Ok(place.seq);
                     }
                 }
-                Err(Trouble::Changed)
+                Err(RequestError::Changed)
             }
-            Err((refusal, _)) => Err(self.trouble(&refusal)),
+            Err((refusal, _)) => Err(self.request_error(&refusal)),
         }
     }
 
     /// Deletes the record with this sequence. `false`: it was changed or deleted before.
-    pub(crate) async fn erase(&self, key: &str, seq: u64, until: Instant) -> Result<bool, Trouble> {
+    pub(crate) async fn erase(
+        &self,
+        key: &str,
+        seq: u64,
+        until: Instant,
+    ) -> Result<bool, RequestError> {
         let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.places);
         let question = json!({ "seq": seq, "no_erase": true }).to_string();
         match self
@@ -321,12 +295,16 @@ impl Lane {
                 // An earlier try may have deleted it, if the answer was lost.
                 Ok(again && self.read(key, until).await?.is_none())
             }
-            Err((refusal, _)) => Err(self.trouble(&refusal)),
+            Err((refusal, _)) => Err(self.request_error(&refusal)),
         }
     }
 
     /// The record of this key, if its message still has its place.
-    pub(crate) async fn read(&self, key: &str, until: Instant) -> Result<Option<Place>, Trouble> {
+    pub(crate) async fn read(
+        &self,
+        key: &str,
+        until: Instant,
+    ) -> Result<Option<Place>, RequestError> {
         let found = self.read_place(place_of(key), until).await?;
         Ok(found.filter(|found| found.key == key))
     }
@@ -336,7 +314,7 @@ impl Lane {
         &self,
         place: &str,
         until: Instant,
-    ) -> Result<Option<Place>, Trouble> {
+    ) -> Result<Option<Place>, RequestError> {
         let subject = format!("{}.{place}", self.places);
         let Some(found) = self.last(&self.places, &subject, until).await? else {
             return Ok(None);
@@ -362,16 +340,16 @@ impl Lane {
         }))
     }
 
-    fn strange(&self, key: &str) -> Trouble {
-        Trouble::Damaged(format!(
+    fn strange(&self, key: &str) -> RequestError {
+        RequestError::Damaged(format!(
             "the record of message {key} in the stream {} is none of ours: was it written by another program, or a later version?",
             self.places
         ))
     }
 
     /// The error of a message whose headers were not written by this crate.
-    pub(crate) fn malformed(&self, key: &str) -> Trouble {
-        Trouble::Damaged(format!(
+    pub(crate) fn malformed(&self, key: &str) -> RequestError {
+        RequestError::Damaged(format!(
             "the headers of message {key} in the stream {} or {} are not encoded as ours are: \
              were they changed by another program, or written by a later version?",
             self.places, self.work
@@ -396,14 +374,14 @@ impl Lane {
         record: &Record,
         content: Content,
         until: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RequestError> {
         let (subject, headers) = self.work_message(key, place, record, &content);
         let stored = self
             .ask::<Stored>(&subject, Some(&headers), content.payload, until)
             .await;
         stored
             .map(drop)
-            .map_err(|(refusal, _)| self.trouble(&refusal))
+            .map_err(|(refusal, _)| self.request_error(&refusal))
     }
 
     /// Hands a message to the connection, which publishes what it is handed in that order. The
@@ -449,7 +427,7 @@ impl Lane {
         key: &str,
         work: u64,
         until: Instant,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RequestError> {
         let subject = format!("{}.{key}", self.work);
         let found = self.last(&self.work, &subject, until).await?;
         let record = found.and_then(|found| Record::read(&found.headers));
@@ -494,11 +472,11 @@ impl Lane {
         stream: &str,
         subject: &str,
         until: Instant,
-    ) -> Result<Option<StreamMessage>, Trouble> {
+    ) -> Result<Option<StreamMessage>, RequestError> {
         let jetstream = &self.connection.jetstream;
         loop {
             let stream = jetstream.get_stream_no_info(stream).await;
-            let stream = stream.map_err(|e| Trouble::Server(self.refused(&e)))?;
+            let stream = stream.map_err(|e| RequestError::Server(self.refused(&e)))?;
             let error = match stream.get_last_raw_message_by_subject(subject).await {
                 Ok(found) => return Ok(Some(found)),
                 Err(error) => error,
@@ -508,7 +486,7 @@ impl Lane {
             }
             self.check_alive(until).await?;
             if Instant::now() >= until {
-                return Err(Trouble::Server(self.refused(&error)));
+                return Err(RequestError::Server(self.refused(&error)));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -532,7 +510,7 @@ impl Lane {
             match answer {
                 Ok(answer) => return Ok((answer, again)),
                 Err(Refusal::NobodyListens) if Instant::now() + PAUSE < until => {
-                    if self.check_alive(until).await == Err(Trouble::Gone) {
+                    if self.check_alive(until).await == Err(RequestError::Gone) {
                         let code = code::NO_STREAM;
                         let text = String::new();
                         return Err((Refusal::Error { code, text }, again));
@@ -546,17 +524,17 @@ impl Lane {
     }
 
     /// Checks that the streams still exist.
-    pub(crate) async fn check_alive(&self, until: Instant) -> Result<(), Trouble> {
+    pub(crate) async fn check_alive(&self, until: Instant) -> Result<(), RequestError> {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.places);
         let asked = self.connection.ask(&subject, None, Bytes::new(), until);
         let (answer, _) = asked.await;
         answer
             .map(|_: serde_json::Value| ())
-            .map_err(|refusal| self.trouble(&refusal))
+            .map_err(|refusal| self.request_error(&refusal))
     }
 
-    fn trouble(&self, refusal: &Refusal) -> Trouble {
-        self.connection.trouble(refusal)
+    fn request_error(&self, refusal: &Refusal) -> RequestError {
+        self.connection.request_error(refusal)
     }
 }
 

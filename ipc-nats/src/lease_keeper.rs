@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::content::Content;
-use crate::lane::ack_wait;
+use crate::priority_stream::ack_wait;
 use crate::record::State;
 use crate::repair::given_up_after;
 use crate::settle::End;
@@ -46,14 +46,14 @@ async fn look(queue: &Arc<Shared>) -> Option<Instant> {
             .collect();
         let mut tell = Vec::new();
         for held in table.values_mut() {
-            if tell_at(held, wait).is_some_and(|at| at <= now) {
-                held.told_at = now;
+            if report_at(held, wait).is_some_and(|at| at <= now) {
+                held.reported_at = now;
                 tell.push(held.reply.clone());
             }
         }
         let times = table
             .values()
-            .flat_map(|held| [tell_at(held, wait), held.ends_at]);
+            .flat_map(|held| [report_at(held, wait), held.ends_at]);
         (expired, tell, times.flatten().min())
     };
     for reply in tell {
@@ -80,16 +80,16 @@ async fn renew_loans(queue: &Arc<Shared>) {
             lent.since = now;
             due.push((
                 *ticket,
-                lent.lane,
+                lent.stream,
                 lent.key.clone(),
                 lent.seq,
                 lent.options.kind,
             ));
         }
     }
-    for (ticket, lane, key, seq, kind) in due {
+    for (ticket, stream, key, seq, kind) in due {
         let record = queue.record(State::Writing, kind);
-        let written = queue.lanes[lane].write(
+        let written = queue.streams[stream].write(
             &key,
             seq,
             &record,
@@ -105,10 +105,10 @@ async fn renew_loans(queue: &Arc<Shared>) {
 }
 
 /// When the server needs the next sign of life; `None`: never again.
-fn tell_at(held: &Held, wait: Duration) -> Option<Instant> {
-    let forgotten_at = held.told_at + wait;
+fn report_at(held: &Held, wait: Duration) -> Option<Instant> {
+    let forgotten_at = held.reported_at + wait;
     let needed = held
         .ends_at
         .is_none_or(|ends_at| ends_at + wait / 4 > forgotten_at);
-    needed.then(|| held.told_at + wait / 4)
+    needed.then(|| held.reported_at + wait / 4)
 }

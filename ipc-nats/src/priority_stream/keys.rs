@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::stream::Config;
 use ipc_proto::QueueSettings;
 
-use super::{EXPECTED, Lane, RECOGNIZED_FOR, Trouble};
+use super::{EXPECTED, PriorityStream, RECOGNIZED_FOR, RequestError};
 use crate::connection::{Refusal, Stored, code};
 use crate::keys::Claim;
 
@@ -15,7 +15,7 @@ use crate::keys::Claim;
 /// are over.
 const MARGIN: Duration = Duration::from_secs(30);
 
-impl Lane {
+impl PriorityStream {
     /// The configuration of the stream, if the queue has keys; the rest is as in `others`.
     pub(super) fn keys_config(&self, settings: &QueueSettings, others: Config) -> Option<Config> {
         let window = settings.dedup_window?;
@@ -33,7 +33,7 @@ impl Lane {
         &self,
         key: u64,
         until: Instant,
-    ) -> Result<(u64, Option<Claim>), Trouble> {
+    ) -> Result<(u64, Option<Claim>), RequestError> {
         let subject = self.key_subject(key);
         let Some(found) = self.last(&self.keys, &subject, until).await? else {
             return Ok((0, None));
@@ -51,7 +51,7 @@ impl Lane {
         expected: u64,
         claim: &Claim,
         until: Instant,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, RequestError> {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, expected.to_string().as_str());
         let text = serde_json::to_vec(claim).expect("a claim has an encoding");
@@ -63,10 +63,10 @@ impl Lane {
                 // An earlier try may have written it, if the answer was lost.
                 match self.read_key(key, until).await? {
                     (seq, Some(found)) if found == *claim => Ok(seq),
-                    _ => Err(Trouble::Changed),
+                    _ => Err(RequestError::Changed),
                 }
             }
-            Err((refusal, _)) => Err(self.trouble(&refusal)),
+            Err((refusal, _)) => Err(self.request_error(&refusal)),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Workers of another process help a pool, wherever its address leads: `cargo run -p ipc-node --example guests`.
+//! Workers of another process help a pool, wherever its address leads: `cargo run -p ipc-node
+//! --example remote_workers`.
 
 use std::process::Command;
 
@@ -12,18 +13,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     handlers.work_if_worker();
     if let Some(address) = std::env::args().nth(1) {
-        // Another process, on another host if the address is a network's. All that it knows is the address.
+        // Another process, on another host if the address is a network's. All that it knows is the
+        // address.
         let worker = Command::new("/proc/self/exe");
-        let builder = Pool::builder().at(&address).worker_name("guest");
+        let builder = Pool::builder().at(&address).worker_name("remote");
         return Ok(builder.workers(2).command(worker).join()?.wait()?);
     }
     let pool = Pool::builder().workers(2).start()?;
-    let mut guests = Command::new("/proc/self/exe").arg(pool.address()).spawn()?;
+    let mut remote_workers = Command::new("/proc/self/exe").arg(pool.address()).spawn()?;
     while pool
         .status()?
         .workers
         .iter()
-        .filter(|who| who.is_guest)
+        .filter(|who| who.is_remote)
         .count()
         < 2
     {
@@ -32,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for who in pool.map::<_, String>("who", [(); 20]) {
         println!("{}", who?);
     }
-    pool.shutdown()?; // the guests end with it
-    guests.wait()?;
+    pool.shutdown()?; // the remote_workers end with it
+    remote_workers.wait()?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The wait queues of a queue in shared memory, as notifier threads see them (see
-//! [`bell`](crate::bell)).
+//! [`notifier`](crate::notifier)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use ipc_shm::wait::{Event, Ticket};
 use ipc_shm::watch::{Running, Watched};
 
 use super::{Hold, ITEMS, ROOM, Shared};
-use crate::bell::{Bell, Door};
+use crate::notifier::{Notifier, WaitQueue};
 
 /// One of a queue's events, as a wait queue.
 #[derive(Debug)]
-struct ShmDoor {
+struct ShmWaitQueue {
     /// Not a [`Hold`]: a notifier thread does not keep the process attached.
     shared: Arc<Shared>,
     event: usize,
@@ -20,32 +20,32 @@ struct ShmDoor {
 
 impl Hold {
     /// Returns the source that wakes waiters when a message is ready.
-    pub(super) fn items_bell(&self) -> Bell {
-        self.bell(ITEMS)
+    pub(super) fn items_notifier(&self) -> Notifier {
+        self.notifier(ITEMS)
     }
 
     /// Returns the source that wakes waiters when a place is free.
-    pub(super) fn room_bell(&self) -> Bell {
-        self.bell(ROOM)
+    pub(super) fn room_notifier(&self) -> Notifier {
+        self.notifier(ROOM)
     }
 
-    fn bell(&self, event: usize) -> Bell {
-        let door = ShmDoor {
+    fn notifier(&self, event: usize) -> Notifier {
+        let wait_queue = ShmWaitQueue {
             shared: Arc::clone(&self.0),
             event,
         };
-        Bell::new(Arc::clone(&self.listeners[event]), Arc::new(door))
+        Notifier::new(Arc::clone(&self.waiters[event]), Arc::new(wait_queue))
     }
 }
 
-impl ShmDoor {
+impl ShmWaitQueue {
     fn event(&self) -> Event<'_> {
         Event::new(&self.shared.events[self.event])
     }
 }
 
-impl Door for ShmDoor {
-    fn announce(&self) -> u32 {
+impl WaitQueue for ShmWaitQueue {
+    fn prepare(&self) -> u32 {
         self.event().prepare().count()
     }
 
@@ -53,15 +53,15 @@ impl Door for ShmDoor {
         let _ = self.event().wait(Ticket::of_count(heard), limit);
     }
 
-    fn pass_on(&self) {
+    fn wake_one(&self) {
         self.event().notify_one();
     }
 
-    fn look_around(&self) {
+    fn maintain(&self) {
         let _ = self.shared.maintain(&Running::default());
     }
 
-    fn is_for_all(&self) -> bool {
+    fn wakes_all(&self) -> bool {
         // As in `tell_room`: a single woken waiter may not be one that can use the place.
         self.event == ROOM && self.shared.contents.levels.len() > 1
     }

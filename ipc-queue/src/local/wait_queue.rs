@@ -1,5 +1,5 @@
-//! The wait queues of a local queue as notifier threads see them (see [`bell`](crate::bell)), and
-//! owned deliveries.
+//! The wait queues of a local queue as notifier threads see them (see
+//! [`notifier`](crate::notifier)), and owned deliveries.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::table::Wake;
-use crate::bell::{Bell, Door};
 use crate::error::SettleFailure;
-use crate::port::SettleOnce;
+use crate::notifier::{Notifier, WaitQueue};
 use crate::settle::Settle;
+use crate::settle_once::SettleOnce;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -20,21 +20,24 @@ pub(super) enum Side {
 
 /// One of a queue's condition variables, as a wait queue.
 #[derive(Debug)]
-struct LocalDoor {
+struct LocalWaitQueue {
     shared: Arc<Shared>,
     side: Side,
 }
 
-pub(super) fn bell(shared: &Arc<Shared>, side: Side) -> Bell {
-    let door = LocalDoor {
+pub(super) fn notifier(shared: &Arc<Shared>, side: Side) -> Notifier {
+    let wait_queue = LocalWaitQueue {
         shared: Arc::clone(shared),
         side,
     };
-    Bell::new(Arc::clone(&shared.listeners[side as usize]), Arc::new(door))
+    Notifier::new(
+        Arc::clone(&shared.waiters[side as usize]),
+        Arc::new(wait_queue),
+    )
 }
 
-impl Door for LocalDoor {
-    fn announce(&self) -> u32 {
+impl WaitQueue for LocalWaitQueue {
+    fn prepare(&self) -> u32 {
         self.shared.changes.load(Ordering::SeqCst)
     }
 
@@ -54,7 +57,7 @@ impl Door for LocalDoor {
         });
     }
 
-    fn pass_on(&self) {
+    fn wake_one(&self) {
         let wake = match self.side {
             Side::Items => Wake::Receiver,
             Side::Room => Wake::Sender,
@@ -62,7 +65,7 @@ impl Door for LocalDoor {
         self.shared.wake(&self.shared.table(), wake);
     }
 
-    fn look_around(&self) {
+    fn maintain(&self) {
         let mut table = self.shared.table();
         let (wake, _) = table.look_at_clock(Instant::now());
         self.shared.wake(&table, wake);

@@ -1,4 +1,4 @@
-//! The wait queues of this transport, as the notifier threads of [`ipc_queue::bell`] see them.
+//! The wait queues of this transport, as the notifier threads of [`ipc_queue::notifier`] see them.
 //!
 //! A handle that blocks for a message waits for the server's answer. A notifier thread, which wakes
 //! futures, waits for the news that there may be a message.
@@ -6,28 +6,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_queue::bell::{Bell, Door};
+use ipc_queue::notifier::{Notifier, WaitQueue};
 
 use crate::event::Event;
 use crate::runtime::block_on;
 use crate::shared::{Shared, Side};
 
 #[derive(Debug)]
-struct NatsDoor {
+struct NatsWaitQueue {
     shared: Arc<Shared>,
     side: Side,
 }
 
-pub(crate) fn bell(shared: &Arc<Shared>, side: Side) -> Bell {
-    block_on(shared.hear(side));
-    let door = NatsDoor {
+pub(crate) fn notifier(shared: &Arc<Shared>, side: Side) -> Notifier {
+    block_on(shared.subscribe(side));
+    let wait_queue = NatsWaitQueue {
         shared: Arc::clone(shared),
         side,
     };
-    Bell::new(Arc::clone(&shared.listeners[side as usize]), Arc::new(door))
+    Notifier::new(
+        Arc::clone(&shared.waiters[side as usize]),
+        Arc::new(wait_queue),
+    )
 }
 
-impl NatsDoor {
+impl NatsWaitQueue {
     fn event(&self) -> &Event {
         match self.side {
             Side::Items => &self.shared.items,
@@ -36,8 +39,8 @@ impl NatsDoor {
     }
 }
 
-impl Door for NatsDoor {
-    fn announce(&self) -> u32 {
+impl WaitQueue for NatsWaitQueue {
+    fn prepare(&self) -> u32 {
         self.event().count()
     }
 
@@ -46,11 +49,11 @@ impl Door for NatsDoor {
     }
 
     /// All that sleep here are woken at once: there is nothing to pass on.
-    fn pass_on(&self) {}
+    fn wake_one(&self) {}
 
-    fn look_around(&self) {}
+    fn maintain(&self) {}
 
-    fn is_for_all(&self) -> bool {
+    fn wakes_all(&self) -> bool {
         true
     }
 }

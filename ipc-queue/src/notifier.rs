@@ -1,8 +1,8 @@
 //! Wakes waiters that do not block a thread: futures, and pollers of a descriptor.
 //!
-//! The design: a blocked handle sleeps at a *wait queue* (code: [`Door`]), where the transport
+//! The design: a blocked handle sleeps at a *wait queue*, where the transport
 //! wakes receivers (or senders) one by one. In shared memory that is a futex. A *notifier thread*
-//! (code: doorman) sleeps there like any blocked handle, but calls wakers instead of receiving.
+//! sleeps there like any blocked handle, but calls wakers instead of receiving.
 //! Each wait queue of an opened queue has at most one, and only while a waiter is registered.
 //!
 //! So senders pay nothing for notifier threads and know nothing of them. A killed waiter is a
@@ -27,24 +27,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The wait queue of a transport's blocked receivers, or of its senders.
-pub trait Door: Debug + Send + Sync {
+pub trait WaitQueue: Debug + Send + Sync {
     /// Registers an intention to sleep, and returns the number of notifications so far. The number
     /// may wrap. The caller must check its condition again after this call.
-    fn announce(&self) -> u32;
+    fn prepare(&self) -> u32;
 
     /// Sleeps until the number of notifications differs from `heard`, for at most `limit`. May
     /// return early.
     fn sleep(&self, heard: u32, limit: Duration);
 
     /// Wakes one sleeper of this wait queue, if there is one.
-    fn pass_on(&self);
+    fn wake_one(&self);
 
     /// Does the regular maintenance of a blocked handle: ends expired leases, frees what dead
     /// processes held.
-    fn look_around(&self);
+    fn maintain(&self);
 
     /// Returns whether one notification may concern every sleeper, not only the first.
-    fn is_for_all(&self) -> bool {
+    fn wakes_all(&self) -> bool {
         false
     }
 }
@@ -52,23 +52,23 @@ pub trait Door: Debug + Send + Sync {
 /// The waiters at one wait queue. A transport keeps one of these per wait queue, and all handles of
 /// one opening share it.
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub struct Waiters {
     state: Mutex<State>,
     /// Notified when a waiter is registered.
-    came: Condvar,
+    registered: Condvar,
 }
 
 /// The notification source of a handle: a wait queue and its waiters.
 #[derive(Clone, Debug)]
-pub struct Bell {
-    listeners: Arc<Listeners>,
-    door: Arc<dyn Door>,
+pub struct Notifier {
+    waiters: Arc<Waiters>,
+    wait_queue: Arc<dyn WaitQueue>,
 }
 
 /// A waiter, registered until it is dropped. Passes on a wake that it did not answer.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    bell: Bell,
+pub(crate) struct Waiter {
+    notifier: Notifier,
     key: Option<u64>,
 }
 
@@ -78,7 +78,7 @@ struct State {
     entries: BTreeMap<u64, Entry>,
     next_key: u64,
     /// Set while a notifier thread exists.
-    attended: bool,
+    has_thread: bool,
     /// The number of the last notification that was passed to a waiter.
     heard: u32,
 }
@@ -86,15 +86,15 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     waker: Waker,
-    mood: Mood,
+    state: WaiterState,
 }
 
 /// The state of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
-    Listening,
+enum WaiterState {
+    Waiting,
     /// Woken, and has not answered.
-    Rung,
+    Woken,
     /// Woken, and did not answer in time: another waiter was woken instead.
     Slow,
 }
@@ -108,9 +108,9 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// A wait queue without notifications: its count grows with time only.
 #[derive(Debug)]
-struct ClockDoor;
+struct ClockWaitQueue;
 
-impl ClockDoor {
+impl ClockWaitQueue {
     const EVERY: Duration = Duration::from_millis(2);
 
     fn since_first_look() -> Duration {
@@ -119,169 +119,172 @@ impl ClockDoor {
     }
 }
 
-impl Door for ClockDoor {
-    fn announce(&self) -> u32 {
+impl WaitQueue for ClockWaitQueue {
+    fn prepare(&self) -> u32 {
         (Self::since_first_look().as_micros() / Self::EVERY.as_micros()) as u32
     }
 
     fn sleep(&self, heard: u32, limit: Duration) {
-        if self.announce() == heard {
+        if self.prepare() == heard {
             thread::sleep(Self::EVERY.min(limit));
         }
     }
 
-    fn pass_on(&self) {}
+    fn wake_one(&self) {}
 
-    fn look_around(&self) {}
+    fn maintain(&self) {}
 
-    fn is_for_all(&self) -> bool {
+    fn wakes_all(&self) -> bool {
         true
     }
 }
 
-impl Bell {
+impl Notifier {
     /// Creates the notification source of a wait queue.
     #[must_use]
-    pub fn new(listeners: Arc<Listeners>, door: Arc<dyn Door>) -> Self {
-        Self { listeners, door }
+    pub fn new(waiters: Arc<Waiters>, wait_queue: Arc<dyn WaitQueue>) -> Self {
+        Self {
+            waiters,
+            wait_queue,
+        }
     }
 
     /// Returns a source that wakes all waiters every few milliseconds, whether or not anything
     /// arrived: for transports without notifications.
     #[must_use]
     pub fn polling() -> Self {
-        static LISTENERS: OnceLock<Arc<Listeners>> = OnceLock::new();
-        let listeners = LISTENERS.get_or_init(Arc::default);
-        Self::new(Arc::clone(listeners), Arc::new(ClockDoor))
+        static LISTENERS: OnceLock<Arc<Waiters>> = OnceLock::new();
+        let waiters = LISTENERS.get_or_init(Arc::default);
+        Self::new(Arc::clone(waiters), Arc::new(ClockWaitQueue))
     }
 
     /// Returns a waiter that is not registered yet.
-    pub(crate) fn listener(self) -> Listener {
-        Listener {
-            bell: self,
+    pub(crate) fn waiter(self) -> Waiter {
+        Waiter {
+            notifier: self,
             key: None,
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        let state = self.listeners.state.lock();
+        let state = self.waiters.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes one waiter, or else a sleeper in another process.
-    pub(crate) fn pass_on(&self) {
+    pub(crate) fn wake_one(&self) {
         let mut state = self.state();
-        let next = state.ring(1);
+        let next = state.wake(1);
         drop(state);
         if next.is_empty() {
-            self.door.pass_on();
+            self.wait_queue.wake_one();
         }
         wake(next);
     }
 
     /// Ensures that a notifier thread exists and is at the wait queue.
-    fn attend(&self, state: &mut State) -> io::Result<()> {
-        if !state.attended {
-            let bell = self.clone();
+    fn ensure_thread(&self, state: &mut State) -> io::Result<()> {
+        if !state.has_thread {
+            let notifier = self.clone();
             thread::Builder::new()
-                .name("ipc-doorman".to_owned())
+                .name("ipc-notifier thread".to_owned())
                 .stack_size(STACK_BYTES)
-                .spawn(move || bell.stand_at_door())?;
-            state.attended = true;
+                .spawn(move || notifier.run())?;
+            state.has_thread = true;
         }
-        self.listeners.came.notify_one();
+        self.waiters.registered.notify_one();
         Ok(())
     }
 
     /// The notifier thread's loop.
-    fn stand_at_door(&self) {
+    fn run(&self) {
         let mut state = self.state();
         loop {
-            if !state.is_anybody_listening() {
+            if !state.has_waiting() {
                 // Leaves the wait queue: a sleeper without waiters would only take wakes away from
                 // others.
-                state = match self.rest(state) {
+                state = match self.idle(state) {
                     Some(state) => state,
                     None => return,
                 };
                 continue;
             }
-            let now = self.door.announce();
-            let rung = state.hear(now, self.door.is_for_all());
-            if !rung.is_empty() {
+            let now = self.wait_queue.prepare();
+            let woken = state.hear(now, self.wait_queue.wakes_all());
+            if !woken.is_empty() {
                 drop(state);
-                wake(rung);
+                wake(woken);
                 state = self.state();
                 continue;
             }
-            let limit = state.patience();
+            let limit = state.limit();
             drop(state);
-            self.door.sleep(now, limit);
-            state = self.look_after(now, limit);
+            self.wait_queue.sleep(now, limit);
+            state = self.after_sleep(now, limit);
         }
     }
 
     /// Waits until a waiter is registered again. `None`: none was for so long that the thread ends.
-    fn rest<'b>(&'b self, state: MutexGuard<'b, State>) -> Option<MutexGuard<'b, State>> {
-        let limit = state.patience();
-        let rested = self.listeners.came.wait_timeout(state, limit);
+    fn idle<'b>(&'b self, state: MutexGuard<'b, State>) -> Option<MutexGuard<'b, State>> {
+        let limit = state.limit();
+        let rested = self.waiters.registered.wait_timeout(state, limit);
         let (mut state, woken) = rested.unwrap_or_else(PoisonError::into_inner);
         if !woken.timed_out() {
             return Some(state);
         }
         if state.entries.is_empty() {
-            state.attended = false;
+            state.has_thread = false;
             return None;
         }
         drop(state);
-        self.ring_for_the_slow();
+        self.replace_slow();
         Some(self.state())
     }
 
     /// Handles the end of a sleep that began at notification number `heard`.
-    fn look_after(&self, heard: u32, limit: Duration) -> MutexGuard<'_, State> {
-        let now = self.door.announce();
+    fn after_sleep(&self, heard: u32, limit: Duration) -> MutexGuard<'_, State> {
+        let now = self.wait_queue.prepare();
         if now != heard {
             let state = self.state();
-            if state.is_anybody_listening() {
+            if state.has_waiting() {
                 return state;
             }
             // It was for a waiter that has left since.
             drop(state);
-            self.door.pass_on();
+            self.wait_queue.wake_one();
         } else if limit == ANSWER {
-            self.ring_for_the_slow();
+            self.replace_slow();
         } else {
-            self.door.look_around();
-            let all = self.state().ring(usize::MAX);
+            self.wait_queue.maintain();
+            let all = self.state().wake(usize::MAX);
             wake(all);
         }
         self.state()
     }
 
     /// Wakes another waiter for each that was woken and did not answer.
-    fn ring_for_the_slow(&self) {
-        let slow = self.state().give_up_waiting_for_answers();
-        (0..slow).for_each(|_| self.pass_on());
+    fn replace_slow(&self) {
+        let slow = self.state().mark_slow();
+        (0..slow).for_each(|_| self.wake_one());
     }
 }
 
-impl Listener {
+impl Waiter {
     /// Registers this waiter: `waker` is woken when it is time to try. Try once more after this.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn listen(&mut self, waker: &Waker) -> io::Result<()> {
-        let heard = self.bell.door.announce();
-        let mut state = self.bell.state();
+    pub(crate) fn register(&mut self, waker: &Waker) -> io::Result<()> {
+        let heard = self.notifier.wait_queue.prepare();
+        let mut state = self.notifier.state();
         if let Some(entry) = self.key.and_then(|key| state.entries.get_mut(&key))
-            && entry.mood == Mood::Listening
+            && entry.state == WaiterState::Waiting
         {
             entry.waker.clone_from(waker);
             return Ok(());
         }
-        self.bell.attend(&mut state)?;
-        if !state.is_anybody_listening() {
+        self.notifier.ensure_thread(&mut state)?;
+        if !state.has_waiting() {
             state.heard = heard;
         }
         if let Some(key) = self.key {
@@ -297,25 +300,25 @@ impl Listener {
         if self.leave().is_none() {
             return;
         }
-        let next = self.bell.state().ring(1);
+        let next = self.notifier.state().wake(1);
         wake(next);
         if more {
-            self.bell.door.pass_on();
+            self.notifier.wait_queue.wake_one();
         }
     }
 
     /// Removes the registration, and returns its state if there was one.
-    fn leave(&mut self) -> Option<Mood> {
+    fn leave(&mut self) -> Option<WaiterState> {
         let key = self.key.take()?;
-        let left = self.bell.state().entries.remove(&key);
-        left.map(|entry| entry.mood)
+        let left = self.notifier.state().entries.remove(&key);
+        left.map(|entry| entry.state)
     }
 }
 
-impl Drop for Listener {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        if self.leave() == Some(Mood::Rung) {
-            self.bell.pass_on();
+        if self.leave() == Some(WaiterState::Woken) {
+            self.notifier.wake_one();
         }
     }
 }
@@ -324,42 +327,42 @@ impl State {
     fn add(&mut self, waker: Waker) -> u64 {
         let key = self.next_key;
         self.next_key += 1;
-        let mood = Mood::Listening;
-        self.entries.insert(key, Entry { waker, mood });
+        let state = WaiterState::Waiting;
+        self.entries.insert(key, Entry { waker, state });
         key
     }
 
-    fn is_anybody_listening(&self) -> bool {
-        let mut moods = self.entries.values().map(|entry| entry.mood);
-        moods.any(|mood| mood == Mood::Listening)
+    fn has_waiting(&self) -> bool {
+        let mut states = self.entries.values().map(|entry| entry.state);
+        states.any(|state| state == WaiterState::Waiting)
     }
 
-    /// Wakes one waiter for each new notification, or all waiters if `is_for_all`.
-    fn hear(&mut self, now: u32, is_for_all: bool) -> Vec<Waker> {
+    /// Wakes one waiter for each new notification, or all waiters if `wakes_all`.
+    fn hear(&mut self, now: u32, wakes_all: bool) -> Vec<Waker> {
         let missed = now.wrapping_sub(std::mem::replace(&mut self.heard, now));
         match missed {
             0 => Vec::new(),
-            _ if is_for_all => self.ring(usize::MAX),
-            some => self.ring(some as usize),
+            _ if wakes_all => self.wake(usize::MAX),
+            some => self.wake(some as usize),
         }
     }
 
     /// Marks the next waiters as woken, at most `most`. The caller wakes them after it has released
     /// the lock.
     #[must_use = "wake them"]
-    fn ring(&mut self, most: usize) -> Vec<Waker> {
-        let listening = self.entries.values_mut();
-        let listening = listening.filter(|entry| entry.mood == Mood::Listening);
-        let rung = listening.take(most).map(|entry| {
-            entry.mood = Mood::Rung;
+    fn wake(&mut self, most: usize) -> Vec<Waker> {
+        let waiting = self.entries.values_mut();
+        let waiting = waiting.filter(|entry| entry.state == WaiterState::Waiting);
+        let woken = waiting.take(most).map(|entry| {
+            entry.state = WaiterState::Woken;
             entry.waker.clone()
         });
-        rung.collect()
+        woken.collect()
     }
 
-    fn patience(&self) -> Duration {
-        let mut moods = self.entries.values().map(|entry| entry.mood);
-        if moods.any(|mood| mood == Mood::Rung) {
+    fn limit(&self) -> Duration {
+        let mut states = self.entries.values().map(|entry| entry.state);
+        if states.any(|state| state == WaiterState::Woken) {
             ANSWER
         } else {
             SLICE
@@ -367,10 +370,10 @@ impl State {
     }
 
     /// Marks all waiters without an answer as slow, and returns their number.
-    fn give_up_waiting_for_answers(&mut self) -> usize {
-        let rung = self.entries.values_mut();
-        let rung = rung.filter(|entry| entry.mood == Mood::Rung);
-        rung.map(|entry| entry.mood = Mood::Slow).count()
+    fn mark_slow(&mut self) -> usize {
+        let woken = self.entries.values_mut();
+        let woken = woken.filter(|entry| entry.state == WaiterState::Woken);
+        woken.map(|entry| entry.state = WaiterState::Slow).count()
     }
 }
 
@@ -391,72 +394,74 @@ mod tests {
 
     /// A wait queue at which only the notifier thread sleeps.
     #[derive(Debug, Default)]
-    struct Porch {
+    struct TestWaitQueue {
         notifications: Mutex<u32>,
-        came: Condvar,
+        registered: Condvar,
         passed_on: AtomicU32,
     }
 
-    impl Porch {
+    impl TestWaitQueue {
         fn notify(&self) {
             *self.notifications.lock().unwrap() += 1;
-            self.came.notify_all();
+            self.registered.notify_all();
         }
     }
 
-    impl Door for Porch {
-        fn announce(&self) -> u32 {
+    impl WaitQueue for TestWaitQueue {
+        fn prepare(&self) -> u32 {
             *self.notifications.lock().unwrap()
         }
 
         fn sleep(&self, heard: u32, limit: Duration) {
             let now = self.notifications.lock().unwrap();
             let _ = self
-                .came
+                .registered
                 .wait_timeout_while(now, limit, |now| *now == heard)
                 .unwrap();
         }
 
-        fn pass_on(&self) {
+        fn wake_one(&self) {
             self.passed_on.fetch_add(1, Ordering::SeqCst);
         }
 
-        fn look_around(&self) {}
+        fn maintain(&self) {}
     }
 
     #[derive(Debug, Default)]
-    struct Rung(AtomicBool);
+    struct Woken(AtomicBool);
 
-    impl Wake for Rung {
+    impl Wake for Woken {
         fn wake(self: Arc<Self>) {
             self.0.store(true, Ordering::SeqCst);
         }
     }
 
     #[test]
-    fn one_who_is_dropped_after_it_was_rung_passes_that_on() {
-        let (porch, rung) = (Arc::new(Porch::default()), Arc::new(Rung::default()));
-        let door: Arc<dyn Door> = Arc::clone(&porch) as _;
-        let mut listener = Bell::new(Arc::default(), door).listener();
-        listener.listen(&Waker::from(Arc::clone(&rung))).unwrap();
-        porch.notify();
-        while !rung.0.load(Ordering::SeqCst) {
+    fn a_waiter_dropped_after_its_wake_passes_it_on() {
+        let (wait_queue, woken) = (
+            Arc::new(TestWaitQueue::default()),
+            Arc::new(Woken::default()),
+        );
+        let mut waiter = Notifier::new(Arc::default(), Arc::clone(&wait_queue) as _).waiter();
+        waiter.register(&Waker::from(Arc::clone(&woken))).unwrap();
+        wait_queue.notify();
+        while !woken.0.load(Ordering::SeqCst) {
             thread::yield_now();
         }
-        drop(listener);
-        assert_eq!(porch.passed_on.load(Ordering::SeqCst), 1);
+        drop(waiter);
+        assert_eq!(wait_queue.passed_on.load(Ordering::SeqCst), 1);
     }
 
     #[test]
-    fn each_notification_rings_another_one() {
+    fn each_notification_wakes_another_waiter() {
         let mut state = State::default();
         for _ in 0..4 {
-            let _ = state.add(Waker::from(Arc::new(Rung::default())));
+            let _ = state.add(Waker::from(Arc::new(Woken::default())));
         }
         assert_eq!(state.hear(2, false).len(), 2);
         assert_eq!(state.hear(2, false).len(), 0, "already heard");
         assert_eq!(state.hear(3, true).len(), 2, "the remaining two");
-        assert_eq!(state.give_up_waiting_for_answers(), 4);
-        assert_eq!(state.give_up_waiting_for_answers(), 0, "replaced once");
+        assert_eq!(state.mark_slow(), 4);
+        assert_eq!(state.mark_slow(), 0, "replaced once");
     }
 }

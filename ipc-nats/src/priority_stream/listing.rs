@@ -2,7 +2,7 @@
 //!
 //! A record that existed all the time is in the list. A record that was changed meanwhile may be
 //! missing. A caller that must know that nothing is left compares
-//! [`last_change`](Lane::last_change) before and after.
+//! [`last_change`](PriorityStream::last_change) before and after.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Delivered, Lane, Place, Trouble, key_in, place_of};
+use super::{Delivered, Place, PriorityStream, RequestError, key_in, place_of};
 use crate::content::Content;
 use crate::record::Record;
 
@@ -31,9 +31,9 @@ struct State {
 /// The time to wait for the next record before it counts as deleted.
 const NEXT_WITHIN: Duration = Duration::from_millis(200);
 
-impl Lane {
+impl PriorityStream {
     /// All taken places, oldest change first, each once; without the contents of dead letters.
-    pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, Trouble> {
+    pub(crate) async fn list(&self, until: Instant) -> Result<Vec<Place>, RequestError> {
         Ok(self.count_and_list(until).await?.1)
     }
 
@@ -41,7 +41,7 @@ impl Lane {
     pub(crate) async fn count_and_list(
         &self,
         until: Instant,
-    ) -> Result<(u64, Vec<Place>), Trouble> {
+    ) -> Result<(u64, Vec<Place>), RequestError> {
         loop {
             let state = self.state(until).await?;
             if state.messages == 0 {
@@ -55,21 +55,21 @@ impl Lane {
                 let servers = &self.connection.servers;
                 let text =
                     format!("the NATS server at {servers} does not list its messages in time");
-                return Err(Trouble::Server(text));
+                return Err(RequestError::Server(text));
             }
         }
     }
 
     /// A number that distinguishes the state of the records from any later one, except for
     /// deletions.
-    pub(crate) async fn last_change(&self, until: Instant) -> Result<u64, Trouble> {
+    pub(crate) async fn last_change(&self, until: Instant) -> Result<u64, RequestError> {
         Ok(self.state(until).await?.last_seq)
     }
 
-    async fn state(&self, until: Instant) -> Result<State, Trouble> {
+    async fn state(&self, until: Instant) -> Result<State, RequestError> {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.places);
         let info = self.ask::<Info>(&subject, None, Bytes::new(), until).await;
-        let (info, _) = info.map_err(|(refusal, _)| self.trouble(&refusal))?;
+        let (info, _) = info.map_err(|(refusal, _)| self.request_error(&refusal))?;
         Ok(info.state)
     }
 
@@ -78,7 +78,7 @@ impl Lane {
         &self,
         last_seq: u64,
         until: Instant,
-    ) -> Result<Option<Vec<Place>>, Trouble> {
+    ) -> Result<Option<Vec<Place>>, RequestError> {
         #[derive(Deserialize)]
         struct Created {
             name: String,
@@ -87,7 +87,7 @@ impl Lane {
         let client = &self.connection.client;
         let inbox = client.new_inbox();
         let heard = client.subscribe(inbox.clone()).await;
-        let mut heard = heard.map_err(|error| Trouble::Server(error.to_string()))?;
+        let mut heard = heard.map_err(|error| RequestError::Server(error.to_string()))?;
         let question = json!({ "stream_name": self.places, "config": {
             "deliver_subject": inbox,
             "deliver_policy": "all",
@@ -101,7 +101,7 @@ impl Lane {
         let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.places);
         let question = question.to_string().into();
         let made = self.ask::<Created>(&subject, None, question, until).await;
-        let (made, _) = made.map_err(|(refusal, _)| self.trouble(&refusal))?;
+        let (made, _) = made.map_err(|(refusal, _)| self.request_error(&refusal))?;
         let mut places = Vec::new();
         let mut is_whole = made.num_pending == 0;
         while !is_whole {
@@ -121,7 +121,7 @@ impl Lane {
     }
 
     /// The record in a message, and the number of messages after it.
-    fn place_in(&self, message: &Message) -> Result<Option<(Place, u64)>, Trouble> {
+    fn place_in(&self, message: &Message) -> Result<Option<(Place, u64)>, RequestError> {
         let reply = message.reply.as_ref();
         let Some(delivered) = reply.and_then(|reply| Delivered::read(reply)) else {
             return Ok(None);
