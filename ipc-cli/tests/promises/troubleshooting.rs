@@ -120,7 +120,11 @@ impl Trial {
         let Some(screen) = on_a_terminal(&command, Some(self.folder.0.path())) else {
             return;
         };
-        check_screen(&self.entry, &screen);
+        let mut entry = self.entry.clone();
+        for shown in &mut entry.shown {
+            *shown = self.with_words(shown);
+        }
+        check_screen(&entry, &screen);
     }
 
     /// Runs the command that fixes the problem.
@@ -393,7 +397,7 @@ fn a_server_that_is_not_there_is_seen_and_started() {
     trial.see();
     // As the guide says, with its output elsewhere, and its process number.
     let fix = trial.entry.fix.trim_end().trim_end_matches('&');
-    let script = trial.with_words(&format!("{fix} > FOLDER/server.out & echo $!"));
+    let script = trial.with_words(&format!("{fix} > FOLDER/server.out 2>&1 & echo $!"));
     let mut server = shell(&script);
     let started = Ended::of(server.env("IPC_SHM_DIR", trial.folder.0.path())).expect(0);
     let pid = Pid::from_raw(started.out.trim().parse().unwrap());
