@@ -193,7 +193,7 @@ fn the_page_has_the_figures_of_stat_of_top_and_of_dlq() {
     let letters = web.json(&path("dead", &name));
     let listed = run(&["dlq", "ls", &name, "--json"]).expect(0).json();
     assert_eq!(letters[0]["letter"], listed[0]["letter"]);
-    assert_eq!(letters[0]["reason"], "Buried");
+    assert_eq!(letters[0]["reason"], "buried");
     assert_eq!(
         letters[0]["payload"],
         json!({ "excerpt": "bad", "bytes": 3 })

@@ -250,7 +250,7 @@ class AllQueues {
 function nodesCard(nodes) {
   const columns = [["Node", "name"], ["Process", "num"], ["Last beat", "num"], ["Health", "corner"]];
   const rows = nodes.map((node) => [
-    node.node, String(node.pid), `${duration(node.beat_seconds)} ago`, state(node.health),
+    node.node, String(node.pid), `${duration(node.last_beat_ago_seconds)} ago`, state(node.health),
   ]);
   return tableCard("Nodes", columns, rows, "");
 }
@@ -258,10 +258,10 @@ function nodesCard(nodes) {
 // ---- One queue
 
 const REASONS = {
-  Nacked: "nacked too often",
-  Expired: "lease ended too often",
-  Crashed: "workers died over it",
-  Buried: "buried",
+  nacked: "nacked too often",
+  expired: "lease ended too often",
+  crashed: "workers died over it",
+  buried: "buried",
 };
 
 class OneQueue {
