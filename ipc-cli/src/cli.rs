@@ -117,7 +117,8 @@ pub enum Command {
     /// started it: other users of the machine are refused, and so are requests from other sites.
     ///
     /// The figures are also there for programs: /api/queues as `top --json`, /api/queues/NAME as
-    /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
+    /// `stat --json`, /api/dead/NAME as `dlq ls --json` with excerpts of the payloads, and
+    /// /api/history/NAME.
     #[command(after_help = json::OBJECT)]
     Web(Web),
     /// Create a queue with settings of your own

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ipc_proto::QueueSettings;
 use ipc_queue::shm::Inspector;
 use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
@@ -98,6 +99,15 @@ fn memory() -> Option<Finding> {
     if all > 0 && free < all / 20 {
         let what = format!("{figures}: remove queues (ipc ls, ipc rm), or mount it larger");
         return Some(Finding::bad("shared memory", what));
+    }
+    let settings = QueueSettings::default();
+    let least = settings.pool_bytes + u64::from(settings.capacity * settings.inline_bytes);
+    if all > 0 && free < least {
+        let what = format!(
+            "{figures}, too little for a queue of default settings: remove queues (ipc ls, ipc \
+             rm), or mount it larger"
+        );
+        return Some(Finding::new("shared memory", Grade::Warn, what));
     }
     let what = format!("{figures}; what does not fit is refused with these figures");
     Some(Finding::fine("shared memory", what))

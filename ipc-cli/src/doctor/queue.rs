@@ -1,6 +1,7 @@
 //! Problems of one queue: what it lacks, what it refuses, and what holds its messages.
 
 use anyhow::Result;
+use ipc_proto::QueueSettings;
 use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
 
@@ -14,7 +15,7 @@ use crate::show;
 pub fn look_at_named(queue: &str, repair: bool) -> Vec<Finding> {
     look(queue, repair).unwrap_or_else(|error| {
         let mut what = exit::in_one_line(&error);
-        if let Some(command) = super::removal_of(queue, &error) {
+        if let Some(command) = super::remedy_of(queue, &error) {
             what = format!("{what}; {command}");
         }
         vec![Finding::bad(queue, what)]
@@ -40,7 +41,7 @@ pub fn look_at(about: &str, queue: &Inspector, repair: bool) -> Vec<Finding> {
     let capacity = u64::from(queue.settings().capacity) * rings;
     findings.extend(states(about, &stats, capacity));
     findings.extend(payload_memory(about, queue));
-    findings.extend(slots(about, queue, &stats));
+    findings.extend(slots(about, queue));
     findings.extend(stopped_holders(about, queue));
     or_fine(about, &stats, findings)
 }
@@ -115,15 +116,17 @@ fn payload_memory(about: &str, queue: &Inspector) -> Option<Finding> {
     Some(Finding::new(about, Grade::Warn, what))
 }
 
-fn slots(about: &str, queue: &Inspector, stats: &QueueStats) -> Option<Finding> {
+/// Slots of programs; tools have some of their own behind them.
+fn slots(about: &str, queue: &Inspector) -> Option<Finding> {
     let most = queue.settings().max_participants;
-    (stats.participants >= u64::from(most)).then(|| {
+    let attached = queue.participants().into_iter();
+    let programs = attached.filter(|(slot, _)| slot.member.index < most);
+    (programs.count() >= usize::from(most)).then(|| {
+        let more = most.saturating_mul(2).min(QueueSettings::MAX_PARTICIPANTS);
         let what = format!(
-            "all {most} participant slots are taken, so no other program can open it: \
-             ipc stat {about} lists the processes; end some, or create it with more \
-             (ipc move {about} NEW --max-participants {})",
-            most.saturating_mul(2)
-                .min(ipc_proto::QueueSettings::MAX_PARTICIPANTS)
+            "all {most} participant slots are taken, so no other program can open it: ipc stat \
+             {about} lists the processes; end some, or end all and ipc move {about} NEW \
+             --max-participants {more}"
         );
         Finding::bad(about, what)
     })

@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::doctor::Folder;
 use crate::place::{Ended, Place, Running, ipc, run, run_with, wait_until};
+use crate::web::Web;
 
 /// Commands whose output is never JSON.
 const NEVER: [&str; 2] = ["completions", "man"];
@@ -102,18 +103,23 @@ impl Schema {
             _ => vec![ended.out.clone()],
         };
         assert!(!values.is_empty(), "{command} printed nothing: {ended:?}");
-        let validator = self.validator(command);
         for text in values {
             let value = serde_json::from_str(&text);
             let value: Value = value.unwrap_or_else(|error| panic!("{command}: {error}: {text}"));
-            let errors = validator.iter_errors(&value);
-            let errors: Vec<_> = errors
-                .map(|error| format!("{}: {error}", error.instance_path()))
-                .collect();
-            assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
-            check_names(command, "", &value);
-            self.note(&format!("/$defs/{command}"), &value);
+            self.check_value(command, &value);
         }
+    }
+
+    #[track_caller]
+    fn check_value(&self, command: &str, value: &Value) {
+        let validator = self.validator(command);
+        let errors = validator.iter_errors(value);
+        let errors: Vec<_> = errors
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
+        check_names(command, "", value);
+        self.note(&format!("/$defs/{command}"), value);
     }
 
     /// Runs a command with `--json`, and checks its output.
@@ -294,6 +300,7 @@ fn every_output_is_as_the_schema_says_and_the_schema_says_no_more() {
     controls(&schema);
     carries(&schema);
     serves(&schema);
+    serves_a_page(&schema);
     dead_receivers(&schema);
     let mut all = BTreeSet::new();
     properties("", &schema.whole, &mut all);
@@ -484,6 +491,18 @@ fn serves(schema: &Schema) {
     schema.check("metrics", &first_line(Running(metrics)));
     let web = ipc(&["web", "--listen", "127.0.0.1:0", "--json"]).spawn();
     schema.check("web", &first_line(Running(web.unwrap())));
+}
+
+/// What the page for operators prints, and its figures for programs.
+fn serves_a_page(schema: &Schema) {
+    let scene = Scene::new("json-web");
+    let name = scene.name();
+    let web = Web::start(&[&scene.place.0]);
+    schema.check_value("web", &web.said);
+    let row = web.line(&name);
+    let picture = json!({ "queues": [row], "held": [], "nodes": [] });
+    schema.check_value("top", &picture);
+    schema.check_value("stat", &web.json(&format!("/api/queues/{name}")));
 }
 
 /// A dead letter of a receiver that a signal ended.

@@ -17,6 +17,7 @@ mod signals;
 mod state;
 mod terminal;
 mod top;
+mod troubleshooting;
 mod unanswered;
 mod web;
 mod web_page;

@@ -250,7 +250,7 @@ class AllQueues {
 function nodesCard(nodes) {
   const columns = [["Node", "name"], ["Process", "num"], ["Last beat", "num"], ["Health", "corner"]];
   const rows = nodes.map((node) => [
-    node.node, String(node.pid), `${duration(node.beat_seconds)} ago`, state(node.health),
+    node.node, String(node.pid), `${duration(node.last_beat_ago_seconds)} ago`, state(node.health),
   ]);
   return tableCard("Nodes", columns, rows, "");
 }
