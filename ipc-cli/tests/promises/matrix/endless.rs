@@ -102,6 +102,17 @@ pub const CASES: &[Endless] = &[
         local: GoesOn(0),
         missing: GoesOn(0),
     },
+    Endless {
+        // A name without a scheme is that of a namespace.
+        args: &["web", "shm:QUEUE", "--listen", "PORT"],
+        works: |home| wait_until("it serves", || TcpStream::connect(home.port()).is_ok()),
+        reader_gone: GoesOn(0),
+        disk_full: Ends(1),
+        output_closed: GoesOn(0),
+        local: Ends(5),
+        // The page shows that it is not there.
+        missing: GoesOn(0),
+    },
 ];
 
 fn waiting(place: &Place, queue: &str) -> Option<u64> {
@@ -153,7 +164,8 @@ impl Endless {
 
     fn args_on(&self, home: &Home, queue: &str) -> Vec<String> {
         let args = self.args.iter().map(|arg| match *arg {
-            "QUEUE" => queue.to_owned(),
+            "shm:QUEUE" if !queue.contains(':') => format!("shm:{queue}"),
+            "QUEUE" | "shm:QUEUE" => queue.to_owned(),
             "OTHER" => home.place.name("other"),
             "SOCKET" => home.socket(),
             "PORT" => home.port(),
@@ -165,7 +177,7 @@ impl Endless {
     /// Whether it asks the queue before it begins, and so waits for one at this address.
     pub fn put_address(&self, args: &mut [String], address: &str) -> bool {
         args[1] = address.to_owned();
-        self.name() != "metrics"
+        !["metrics", "web"].contains(&self.name())
     }
 
     /// Asserts how it ends that runs with these arguments and this output.
