@@ -262,7 +262,10 @@ pub enum Command {
     Bridge(Bridge),
     /// Write everything in a queue to a file, and remove the queue: for a reboot or an upgrade
     ///
-    /// Nobody else may have the queue open. Killed at any moment, run it again.
+    /// Nobody else may have the queue open. Killed at any moment, run it again. If the file is
+    /// whole but the queue can't be removed, the queue stays frozen, so that no message is in use
+    /// twice: run the same `ipc save` again, which removes it. `ipc resume QUEUE --give-up` opens
+    /// the queue instead; then remove the file.
     #[command(after_help = json::OBJECT)]
     Save(Save),
     /// Put everything in a file into a queue, and remove the file

@@ -14,6 +14,9 @@
 //! also remove the pool's queues. In shared memory the next pool at the address or in the namespace
 //! may do so instead. A lock of the kernel decides which process owns an address (`ownership.rs`).
 //!
+//! One limit: if a worker is killed from outside at the same moment as the pool's process, the
+//! programs that this worker started keep running. No process is left that knows them.
+//!
 //! The pool does not fork: workers are started as new programs. It waits only for its own children
 //! and, as PID 1, for the processes that they leave in their process groups.
 

@@ -1,6 +1,5 @@
-//! Whatever an error or the doctor advises is done here, and helps.
-//!
-//! `xtask/advice.txt` says which test follows which advice.
+//! Each test here causes an error or a finding of the doctor, does what it advises, and checks that
+//! this helps. Nothing checks yet that every advice has a test.
 
 mod files;
 mod machine;

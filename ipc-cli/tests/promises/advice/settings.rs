@@ -54,6 +54,51 @@ fn every_setting_can_be_set_and_is_shown() {
 }
 
 #[test]
+fn every_setting_but_the_type_is_changed_by_a_move() {
+    let changed = [
+        ("capacity", "7", "capacity"),
+        ("inline-bytes", "256", "inline_bytes"),
+        ("max-message-bytes", "2MiB", "max_message_bytes"),
+        ("pool-bytes", "16MiB", "pool_bytes"),
+        ("attempt-limit", "9", "attempt_limit"),
+        ("crash-limit", "4", "crash_limit"),
+        ("expiry-limit", "1", "expiry_limit"),
+        ("backoff", "1s,10s", "backoff"),
+        ("lease", "17s", "lease_seconds"),
+        ("max-participants", "33", "max_participants"),
+        ("aging", "3s", "aging_seconds"),
+        ("dedup-window", "90s", "dedup_window_seconds"),
+        ("dedup-keys", "128", "dedup_keys"),
+        ("priorities", "", "priorities"),
+    ];
+    let folder = Folder::new();
+    let settings = |queue| {
+        let stat = folder.run(&["stat", queue, "--json"]).expect(0).json();
+        stat["settings"].clone()
+    };
+    folder.run(&["create", "jobs"]).expect(0);
+    let defaults = settings("jobs");
+    let names: Vec<_> = changed.iter().map(|(_, _, name)| *name).collect();
+    for name in defaults.as_object().unwrap().keys() {
+        assert!(names.contains(&&name[..]), "no move changes {name}");
+    }
+    folder.run(&["rm", "jobs"]).expect(0);
+    for (option, value, name) in changed {
+        folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+        let option = format!("--{option}");
+        let mut args = vec!["move", "jobs", "other", &option];
+        args.extend((!value.is_empty()).then_some(value));
+        folder.run(&args).expect(0);
+        assert_ne!(settings("other")[name], defaults[name], "{name}");
+        assert_eq!(folder.run(&["recv", "other"]).expect(0).out, "one\n");
+        folder.run(&["rm", "--force", "other"]).expect(0);
+    }
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    let refused = folder.run(&["move", "jobs", "other", "--type", "Resize"]);
+    advises(&refused.expect(2), "--type can't be changed");
+}
+
+#[test]
 fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
     let folder = Folder::new();
     folder
