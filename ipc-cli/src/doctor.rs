@@ -71,7 +71,8 @@ impl Finding {
     }
 }
 
-/// Searches for problems. With `repair` it also does what the next user of each queue would do.
+/// Searches for problems. With `repair`, it also makes the repairs that the next user of each queue
+/// would make.
 pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     let mut findings = machine::findings();
     match address::siblings() {

@@ -13,7 +13,7 @@ use crate::prometheus::{self, Format};
 use crate::show::Show;
 use crate::signals::EndSignals;
 
-/// Between two looks at whether to stop.
+/// Time between two checks whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
 
 pub fn metrics(what: &cli::Metrics, show: &Show) -> Result<()> {
@@ -31,7 +31,7 @@ pub fn metrics(what: &cli::Metrics, show: &Show) -> Result<()> {
     let served = server.server_addr().to_ip().unwrap_or(at);
     let said = json!({ "serves": format!("http://{served}/metrics"), "pid": std::process::id() });
     show.say(&said, || format!("http://{served}/metrics"));
-    // Whoever waits for this line would wait for ever.
+    // A program that waits for this line would otherwise wait forever.
     show.finish()?;
     while !end.is_asked() {
         if let Some(request) = server.recv_timeout(SLICE)? {
@@ -45,7 +45,7 @@ fn listen(at: SocketAddr) -> Result<Server> {
     Server::http(at).map_err(|error| Exit::Failed.error(format!("listening at {at}: {error}")))
 }
 
-/// A client that left is not told; the next may be another one.
+/// An error of a client that has left is ignored; the next client may be another one.
 fn answer(request: Request, served: SocketAddr, queues: &[String]) {
     let is_read = matches!(request.method(), Method::Get | Method::Head);
     let path = request.url().split('?').next().unwrap_or_default();
@@ -64,7 +64,7 @@ fn answer(request: Request, served: SocketAddr, queues: &[String]) {
         false => Format::Prometheus,
     };
     let response = match prometheus::metrics(queues, format) {
-        // That a queue can't be asked is one of the figures.
+        // A queue that can't be asked shows up as a figure, not as an error.
         Ok((text, _)) => {
             let response = Response::from_string(text);
             match Header::from_bytes("Content-Type", format.content_type()) {
@@ -77,9 +77,9 @@ fn answer(request: Request, served: SocketAddr, queues: &[String]) {
     let _ = request.respond(response);
 }
 
-/// A page of another site can give a name of its own the address of this machine, and then read
-/// what is served here. The browser says that name, so at a loopback address only addresses and
-/// `localhost` are served.
+/// Another site can point one of its own host names at the address of this machine, and then read
+/// what is served here (DNS rebinding). The browser sends that name, so at a loopback address only
+/// IP addresses and `localhost` are accepted.
 fn is_allowed(request: &Request, served: SocketAddr) -> bool {
     if !served.ip().is_loopback() {
         return true;

@@ -15,18 +15,18 @@ pub struct Object {
     pub options: SendOptions,
 }
 
-/// A payload as it was given.
+/// A payload as given in the object.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Given {
-    /// Sent as they are.
+    /// Sent unchanged.
     Bytes(Vec<u8>),
-    /// Encoded as the queue's type wants it.
+    /// Encoded for the queue's type.
     Text(String),
 }
 
 impl Object {
-    /// Reads a line. What is not said is as in `options`. Fields of other names are passed over:
-    /// they say what the message was.
+    /// Reads a line. Missing fields are taken from `options`. Unknown fields are ignored: they
+    /// describe the exported message.
     pub fn parse(line: &[u8], options: &SendOptions, has_priorities: bool) -> Result<Self> {
         let value: Value = serde_json::from_slice(line).context("this is not JSON")?;
         let object = value.as_object().context("this is not an object")?;
@@ -40,7 +40,7 @@ impl Object {
         }
         if let Some(priority) = text_of(object.get("priority"), "priority")? {
             let priority = read_priority(priority)?;
-            // A queue without priorities has only the normal one, which export prints, too.
+            // A queue without priorities has only the normal one, which export also prints.
             if has_priorities || priority != Priority::Normal {
                 options = options.priority(priority);
             }
@@ -105,7 +105,7 @@ fn read_priority(priority: &str) -> Result<Priority> {
     })
 }
 
-/// A text, if it is given and not null.
+/// Returns the field as text, if it is present and not null.
 fn text_of<'v>(value: Option<&'v Value>, name: &str) -> Result<Option<&'v str>> {
     match value {
         None | Some(Value::Null) => Ok(None),

@@ -1,4 +1,4 @@
-//! `save`, `restore`, `move`, `forget`: a queue's content as a whole, and its keys.
+//! `save`, `restore`, `move`, `forget`: the whole content of a queue, and its keys.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `stat`: all that is known of one queue.
+//! `stat`: everything that is known about one queue.
 
 use anyhow::Result;
 use comfy_table::Color;
@@ -28,7 +28,7 @@ const HOLDINGS: [Column; 7] = [
 
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
     let subject = Subject::open(queue)?;
-    // All is asked before anything is printed.
+    // Everything is read before anything is printed.
     let seen = Seen {
         stats: subject.stats()?,
         held: held::all(&subject)?,
@@ -49,7 +49,7 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
 
 struct Seen {
     stats: QueueStats,
-    /// `None` where the transport can't say.
+    /// `None` if the transport can't tell.
     held: Option<Vec<Held>>,
 }
 
@@ -148,7 +148,7 @@ fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
     table
 }
 
-/// Names and what is known of each.
+/// Returns the facts as pairs of name and text.
 pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'static str, String)> {
     let mut facts = vec![("queue", queue.to_owned()), ("type", subject.type_name())];
     if let Subject::Mapped(inspector) = subject {
@@ -226,7 +226,7 @@ fn history(stats: &QueueStats) -> String {
     )
 }
 
-/// What was sent or settled in vain.
+/// Describes messages that were sent or settled in vain.
 fn losses(stats: &QueueStats) -> String {
     let losses = [
         ("expired", stats.expired),

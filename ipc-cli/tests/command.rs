@@ -1,4 +1,4 @@
-//! The command, run as users run it.
+//! The `ipc` command, run as users run it.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use ipc_queue::{ByteQueue, Encoding, Queue, QueueOptions};
 use serde_json::Value;
 
-/// A namespace of the test's own, empty at its end.
+/// A namespace that belongs to the test and is removed at its end.
 struct Place(String);
 
 impl Place {
@@ -121,7 +121,7 @@ fn who_only_looks_changes_not_a_byte() {
     ];
     for look in looks {
         let output = place.run(look);
-        // What the doctor finds in other namespaces is none of this test's business.
+        // Findings of the doctor in other namespaces do not concern this test.
         assert!(
             output.stderr.is_empty() || look == ["doctor"],
             "{look:?}: {output:?}"
@@ -169,7 +169,7 @@ fn dead_letters_are_listed_shown_sent_again_and_dropped() {
         queue.sender().send(payload).unwrap();
     }
     let name = place.queue();
-    // One attempt is all they have.
+    // They have only one attempt.
     place.text(&["recv", &name, "--nack", "--count", "2"]);
     let letters = place.json(&["dlq", "ls", &name]);
     let letter = |index: usize| letters[index]["letter"].as_str().unwrap().to_owned();
@@ -229,7 +229,7 @@ fn headers_are_sent_and_shown_wherever_messages_are() {
     }
     place.text(&["dlq", "requeue", &name, letter]);
     assert_eq!(place.json(&["recv", &name])["headers"], expected);
-    // A message without headers has none, and takes no room for them.
+    // A message without headers shows none, and needs no column for them.
     place.text(&["send", &name, "two"]);
     assert!(!place.text(&["peek", &name]).contains("headers"));
     assert_eq!(

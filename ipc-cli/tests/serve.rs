@@ -1,4 +1,4 @@
-//! `ipc serve`, and the other commands on what it serves.
+//! `ipc serve`, and other commands on the served queue.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -105,7 +105,7 @@ fn what_is_served_is_used_like_any_queue_and_drained_at_the_end() {
         Some(3)
     );
     server.text(&["resume", "AT"]);
-    // Told to end, it waits for what it holds.
+    // After the first signal it waits until everything is settled.
     server.signal(Signal::SIGINT);
     assert_eq!(server.hear()["left"], 2);
     assert_eq!(server.run(&["send", "AT", "late"]).status.code(), Some(5));

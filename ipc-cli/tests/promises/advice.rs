@@ -1,4 +1,4 @@
-//! Whatever an error or the doctor advises is done here, and helps.
+//! Each test follows the advice of an error or of the doctor, and checks that it helps.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -79,7 +79,7 @@ fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
         .run(&["create", "large", "--max-message-bytes", "3000"])
         .expect(0);
     folder.run(&["send", "large", &large]).expect(0);
-    // Two settings that must agree.
+    // The error names two settings that must agree.
     let refused = folder
         .run(&["create", "huge", "--max-message-bytes", "64MiB"])
         .expect(2);
@@ -458,7 +458,7 @@ fn a_table_of_nodes_that_can_not_be_read_is_deleted() {
     folder.run(&["nodes"]).expect(0);
 }
 
-/// Puts something into the place of a queue that is not one.
+/// Puts an entry that is not a queue in the place of one.
 fn foreign(folder: &Folder, kind: &str) {
     folder.run(&["create", "other"]).expect(0);
     let place = folder.file("jobs");
@@ -499,7 +499,7 @@ fn what_is_not_a_queue_is_removed_by_force() {
         folder.run(&["rm", "--force", "jobs"]).expect(0);
         folder.run(&["create", "jobs"]).expect(0);
         folder.run(&["doctor", "--quiet"]).expect(0);
-        // What a link pointed to is still there.
+        // The target of a link is still there.
         folder.run(&["stat", "other"]).expect(0);
     }
 }
@@ -572,14 +572,14 @@ fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
         advises(&refused, advice);
     }
     let new = format!("order {sent}");
-    // Forget some: all that may be in the way.
+    // First advice: forget the keys that may be in the way.
     folder.run(&["forget", "jobs", "order 0"]).expect(0);
     folder.run(&["forget", "jobs", "order 0"]).expect(3);
     send("jobs", "order 0").expect(0);
     let shown = folder.run(&["stat", "jobs"]).expect(0).out;
     let keys = format!("{sent} remembered now; at least 64 at once, each for 1h: 1.1 a minute");
     assert!(shown.contains(&keys), "no {keys:?} in\n{shown}");
-    // Or move it.
+    // Second advice: move the queue.
     folder
         .run(&["move", "jobs", "more", "--dedup-keys", "1024"])
         .expect(0);

@@ -1,5 +1,5 @@
-//! Who holds what: the holder's health, the lease's end, and the memory for payloads, as commands
-//! show them that were not there before.
+//! Held messages: the holder's health, the end of the lease, and payload memory, as shown by
+//! commands that attach later.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn a_holder_is_alive_then_stopped_then_dead() {
         &QueueOptions::new().lease(Duration::from_secs(3600)),
     );
     queue.sender().send(b"one").unwrap();
-    // Nobody else is attached who would return what the dead held.
+    // No other process is attached that would return what the dead process held.
     drop(queue);
     let worker = Running::start(&mut ipc(&["work", &name, "--", "sleep", "1000"]));
     let held = || stat(&name)["leases"][0].clone();

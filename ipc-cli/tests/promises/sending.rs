@@ -1,4 +1,4 @@
-//! `ipc send` and `ipc recv` tell what became of each message.
+//! `ipc send` and `ipc recv` report what happened to each message.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ fn a_bridge_between_types_is_refused_unless_it_is_meant() {
 
 #[test]
 fn a_login_in_an_address_is_never_printed() {
-    // Nothing listens at that port.
+    // Nothing listens at this port.
     let at = "nats://me:secret@127.0.0.1:1/jobs";
     for args in [
         &["stat", at][..],

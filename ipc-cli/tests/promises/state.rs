@@ -1,4 +1,4 @@
-//! What a queue does and does not do is said at once: paused, closed, both.
+//! Commands report at once that a queue is paused, closed, or both.
 
 use ipc_queue::QueueOptions;
 

@@ -1,4 +1,4 @@
-//! On terminals of all kinds: narrow ones, ones without colors.
+//! Terminals of all kinds: narrow ones, and ones without colors.
 
 use std::process::Stdio;
 
@@ -6,7 +6,7 @@ use ipc_queue::QueueOptions;
 
 use crate::place::{Ended, Place, full_disk, ipc, program};
 
-/// Runs the command on a terminal of its own; what it wrote there.
+/// Runs the command on its own terminal, and returns what it wrote there.
 fn on_a_terminal(columns: u16, args: &[&str], environment: &[(&str, &str)]) -> Option<String> {
     let ipc = env!("CARGO_BIN_EXE_ipc");
     let line = format!("stty cols {columns} rows 24; {ipc} {}", args.join(" "));
@@ -40,7 +40,7 @@ fn colors_are_for_terminals_that_have_them_and_users_who_want_them() {
             "{plain:?}"
         );
     }
-    // An empty NO_COLOR says nothing.
+    // An empty NO_COLOR has no effect.
     assert!(look(&[("NO_COLOR", "")]).unwrap().contains('\x1b'));
 }
 
