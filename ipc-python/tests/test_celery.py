@@ -99,7 +99,7 @@ def test_celery_acknowledges_late_unless_the_program_says_otherwise(namespace):
         app = celery.Celery("shop", broker=broker, set_as_current=False)
         app.conf.update(own)
         task = app.task(name="work")(work)
-        # As a worker does.
+        # A worker does this.
         app.finalize()
         return task.acks_late, task.reject_on_worker_lost, app.conf.worker_prefetch_multiplier
 

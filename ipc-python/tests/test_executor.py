@@ -1,4 +1,4 @@
-"""The executor: what the tests of `concurrent.futures` do not ask, and what differs."""
+"""The executor: what the tests of `concurrent.futures` do not cover, and what differs."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def say_goodbye(path):
     import atexit
 
     atexit.register(Path(path).write_text, "goodbye")
-    # Not flushed: only an orderly end does that.
+    # Not flushed: only an orderly end flushes it.
     kept.append(open(path + ".buffered", "w"))  # noqa: SIM115
     kept[-1].write("buffered")
 
@@ -211,7 +211,7 @@ def test_submit_waits_while_too_many_calls_wait(monkeypatch, tmp_path):
     with ProcessPoolExecutor(1) as pool:
         stuck = pool.submit(wait_for_ever, tmp_path / "pid")
         _wait_for(tmp_path / "pid")
-        # One place is the running call's.
+        # The running call takes one place.
         waiting = [pool.submit(square, 2)]
         thread = threading.Thread(target=lambda: waiting.append(pool.submit(square, 3)))
         thread.start()

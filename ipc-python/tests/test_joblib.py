@@ -1,4 +1,4 @@
-"""The joblib backend: workers that are killed, and what joblib's users call."""
+"""The joblib backend: killed workers, and the calls that joblib's users make."""
 
 from __future__ import annotations
 

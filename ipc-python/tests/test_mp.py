@@ -1,4 +1,4 @@
-"""The queues of `multiprocessing`: what its own tests do not ask, and what differs."""
+"""The queues of `multiprocessing`: what its own tests do not cover, and what differs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_task_done_is_the_acknowledgement(context):
     worker.start()
     assert holding.get() == worker.pid
     worker.join()
-    # multiprocessing's would have lost it, and `join` would wait for ever.
+    # multiprocessing's queue would have lost it, and `join` would wait forever.
     assert tasks.get(timeout=30) == "work"
     tasks.task_done()
     tasks.join()

@@ -408,7 +408,7 @@ def test_stats_have_every_field_that_the_queue_counts(address):
     queue = ipc.Queue(address, dedup_window=60)
     queue.put(1, key="a")
     stats = queue.stats()
-    # A field that is new in Rust is here, and must get a type in `Stats`.
+    # A new field in Rust appears here, and must get a type in `Stats`.
     assert set(vars(stats)) == set(ipc.Stats.__annotations__)
     assert (stats.sent, stats.keys, stats.ready, stats.unsettled) == (1, 1, 1, 1)
     assert stats.paused is False and stats.closed is False
@@ -547,7 +547,7 @@ def _package_folder() -> str:
 
 
 def _pythons() -> list[str]:
-    """This interpreter, and newer ones if there are some: only those warn."""
+    """Return this interpreter and any newer ones: only those warn."""
     newer = [shutil.which(f"python3.{minor}") for minor in range(12, 16)]
     if pyenv := shutil.which("pyenv"):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()

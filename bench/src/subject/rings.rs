@@ -79,8 +79,7 @@ impl Cells {
         self.shared.word(self.offset(position))
     }
 
-    /// # Safety
-    /// As [`Shared::payload_mut`].
+    /// # Safety As [`Shared::payload_mut`].
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "the ring grants exclusive access")]
     pub unsafe fn payload_mut(&self, position: u64, len: usize) -> &mut [u8] {

@@ -1,4 +1,4 @@
-//! docs/pains.md names tests: each must exist. And absences that it promises.
+//! Each test that docs/pains.md names must exist, and so must the absences that it promises.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap().to_owned()
 }
 
-/// What a line of the document refers to.
+/// Returns what a line of the document refers to.
 fn references(line: &str) -> impl Iterator<Item = &str> {
     let quoted = line.split('`').skip(1).step_by(2);
     quoted.filter(|word| word.contains("::") || word.starts_with("scenario "))
@@ -51,7 +51,7 @@ fn every_test_that_is_said_to_show_something_exists() {
     assert!(rows > 30, "only {rows} rows were found");
 }
 
-/// Their sources, without unit tests.
+/// Collects the sources below a folder, without unit tests.
 fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use ipc_queue::{Encoding, Queue, QueueOptions};
 use serde::{Deserialize, Serialize};
 
-/// As the Python test declares it.
+/// The same type as in the Python test.
 #[derive(Debug, Serialize, Deserialize)]
 struct Job {
     path: String,
@@ -22,7 +22,7 @@ struct Size {
     height: u32,
 }
 
-/// What is answered for a job.
+/// The answer to a job.
 #[derive(Debug, Serialize, Deserialize)]
 struct Done {
     path: String,

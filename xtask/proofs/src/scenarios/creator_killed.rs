@@ -29,7 +29,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             })?;
             ensure!(maker.hear().is_ok(), "it never made one");
         }
-        // Not a wait for something: the kill comes at a random moment.
+        // The sleep does not wait for a condition: the kill comes at a random moment.
         thread::sleep(Duration::from_micros(fastrand::u64(..3_000)));
         makers.iter_mut().try_for_each(Puppet::strike)?;
         for maker in &mut makers {
