@@ -262,17 +262,20 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "recoverer-killed",
-        promise: "if processes are killed while they recover the dead, the last survivor gets everything",
+        promise: "if processes are killed while they recover the dead, the last survivor gets \
+            everything",
         play: recoverer_killed::play,
     },
     Scenario {
         name: "creator-killed",
-        promise: "a queue exists as a whole or not at all, even if its creator or remover is killed",
+        promise: "a queue exists as a whole or not at all, even if its creator or remover is \
+            killed",
         play: creator_killed::play,
     },
     Scenario {
         name: "frozen-worker-comes-back",
-        promise: "a lost lease stays lost, but the memory stays untouched until its reader releases it",
+        promise: "a lost lease stays lost, but the memory stays untouched until its reader \
+            releases it",
         play: frozen_worker_comes_back::play,
     },
     Scenario {
@@ -282,7 +285,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "poison-task",
-        promise: "a message that kills every worker becomes a dead letter after its limit, with the reason",
+        promise: "a message that kills every worker becomes a dead letter after its limit, with \
+            the reason",
         play: poison_task::play,
     },
     Scenario {
@@ -302,12 +306,14 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "too-many-open-files",
-        promise: "without free descriptors opening fails and leaks nothing, and open queues continue",
+        promise: "without free descriptors opening fails and leaks nothing, and open queues \
+            continue",
         play: too_many_open_files::play,
     },
     Scenario {
         name: "truncated-segment",
-        promise: "a truncated or extended file is refused; truncation during use is an error, not a crash",
+        promise: "a truncated or extended file is refused; truncation during use is an error, not \
+            a crash",
         play: truncated_segment::play,
     },
     Scenario {
@@ -317,7 +323,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "planted-file",
-        promise: "anything in a queue's place that is not a file is refused, not followed or waited for",
+        promise: "anything in a queue's place that is not a file is refused, not followed or \
+            waited for",
         play: planted_file::play,
     },
     Scenario {
@@ -327,7 +334,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "stale-segment-from-a-dead-run",
-        promise: "after a run whose processes are all dead, the next finds everything, and the rest is free",
+        promise: "after a run whose processes are all dead, the next finds everything, and the \
+            rest is free",
         play: stale_segment_from_a_dead_run::play,
     },
     Scenario {
@@ -372,7 +380,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "hundred-attachments",
-        promise: "one process too many gets an error, and the slots of killed processes are free at once",
+        promise: "one process too many gets an error, and the slots of killed processes are free \
+            at once",
         play: hundred_attachments::play,
     },
     Scenario {
@@ -382,12 +391,14 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "one-minute-outage",
-        promise: "jobs that fail for a minute are all done after it, with a queue's default settings",
+        promise: "jobs that fail for a minute are all done after it, with a queue's default \
+            settings",
         play: one_minute_outage::play,
     },
     Scenario {
         name: "rolling-release",
-        promise: "while a field is added, then removed, old and new programs share a queue and lose no job",
+        promise: "while a field is added, then removed, old and new programs share a queue and \
+            lose no job",
         play: rolling_release::play,
     },
     Scenario {
@@ -397,7 +408,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-worker-killed-in-a-job",
-        promise: "a pool's worker that is killed during a job costs it an attempt, unnoticed by the caller",
+        promise: "a pool's worker that is killed during a job costs it an attempt, unnoticed by \
+            the caller",
         play: pool_worker_killed_in_a_job::play,
     },
     Scenario {
@@ -407,7 +419,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-worker-killed-while-starting",
-        promise: "a pool's worker that is killed before it is ready is replaced, and the waiting job is done",
+        promise: "a pool's worker that is killed before it is ready is replaced, and the waiting \
+            job is done",
         play: pool_worker_killed_while_starting::play,
     },
     Scenario {
@@ -417,7 +430,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-poison-job",
-        promise: "a job that kills every worker of a pool ends as a dead letter, and the others are done",
+        promise: "a job that kills every worker of a pool ends as a dead letter, and the others \
+            are done",
         play: pool_poison_job::play,
     },
     Scenario {
@@ -427,7 +441,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-memory-hog",
-        promise: "a worker that uses too much memory is killed, its job says why, and the next continues",
+        promise: "a worker that uses too much memory is killed, its job says why, and the next \
+            continues",
         play: pool_memory_hog::play,
     },
     Scenario {
@@ -437,7 +452,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-killed-while-draining",
-        promise: "a pool that is killed while it drains leaves no worker and nothing in shared memory",
+        promise: "a pool that is killed while it drains leaves no worker and nothing in shared \
+            memory",
         play: pool_killed_while_draining::play,
     },
     Scenario {

@@ -152,12 +152,12 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "send-batch",
-        what: "several messages are sent"; the first ones, if it is interrupted",
+        what: "several messages are sent; the first ones, if it is interrupted",
         states: batches::SEND,
     },
     Operation {
         name: "receive-batch",
-        what: "several messages are taken"; the first ones, if it is interrupted",
+        what: "several messages are taken; the first ones, if it is interrupted",
         states: batches::RECEIVE,
     },
     Operation {
@@ -207,7 +207,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "purge",
-        what: "what waits is dropped"; the first ones, if it is interrupted",
+        what: "waiting messages are dropped; the first ones, if it is interrupted",
         states: terms::PURGE,
     },
     Operation {
