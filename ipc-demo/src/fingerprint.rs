@@ -342,7 +342,7 @@ mod tests {
     fn filter(command: &mut Command, input: &[u8]) -> String {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // Both programs read all of their input before they write, so this cannot block for ever.
+        // Both programs read all of their input before they write, so this cannot block forever.
         child.stdin.take().unwrap().write_all(input).unwrap();
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
     }

@@ -1,6 +1,6 @@
 //! A connection to a server or a cluster, shared by all users in this process.
 //!
-//! The client reconnects by itself, for ever, to any server of the cluster that answers. A request
+//! The client reconnects by itself, forever, to any server of the cluster that answers. A request
 //! is repeated until an answer comes or its time is up. So each request here must be safe to
 //! repeat, or report that it was repeated.
 

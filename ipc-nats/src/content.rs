@@ -6,7 +6,7 @@
 //! | `Ipc-Headers` | the names, in their order, separated by commas; absent if there are none |
 //! | `Ipc-Header-NAME` | the header's value; `%` and each byte that is not visible ASCII as `%XX` |
 //!
-//! The message in the work queue has them until the message is acked. The record of a dead letter
+//! The message in the work queue has these headers until it is acked. The record of a dead letter
 //! has them as well. All other records have neither headers nor a payload.
 
 use async_nats::{HeaderMap, HeaderName};

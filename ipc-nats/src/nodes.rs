@@ -99,7 +99,7 @@ impl Nodes {
     /// Joins, and beats at this interval.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
+    /// Those of [`join`](Self::join).
     pub fn join_beating(&self, name: &str, every: Duration) -> Result<Membership, NodesError> {
         let name = Name::new(name)?;
         let beat = Beat {
@@ -169,7 +169,7 @@ impl Nodes {
     /// The processes that have beaten within `timeout`.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
+    /// Those of [`list`](Self::list).
     pub fn alive(&self, timeout: Duration) -> Result<Vec<Node>, NodesError> {
         let mut nodes = self.list()?;
         nodes.retain(|node| node.last_beat <= timeout);

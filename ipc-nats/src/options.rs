@@ -145,7 +145,7 @@ impl NatsOptions {
         }
     }
 
-    /// Uses TLS even where the server does not ask for it, and fails where the server has none.
+    /// Uses TLS even if the server does not ask for it, and fails if the server has none.
     #[must_use]
     pub fn require_tls(self) -> Self {
         Self {
@@ -173,7 +173,7 @@ impl NatsOptions {
         }
     }
 
-    /// Shows a client certificate, from PEM files, and requires TLS.
+    /// Presents a client certificate, from PEM files, and requires TLS.
     #[must_use]
     pub fn client_certificate(
         self,

@@ -1,4 +1,4 @@
-//! Logins and TLS, against servers that insist on them. What is secret is never shown.
+//! Logins and TLS, with servers that require them. Secrets are never shown.
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -54,7 +54,7 @@ fn open(address: &NatsAddress) -> Result<Arc<dyn Transport>, QueueError> {
     Ok(Arc::new(opened?))
 }
 
-/// It carries a message, and shows no secret.
+/// Checks that the queue carries a message, and shows no secret.
 fn works(address: &NatsAddress, secret: &str) {
     let queue = open(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     let sent = queue.sender().send(
@@ -73,7 +73,7 @@ fn works(address: &NatsAddress, secret: &str) {
     assert!(secret.is_empty() || !shown.contains(secret), "{shown}");
 }
 
-/// It is refused with these words, and without the secret.
+/// Checks that it is refused with these words, and without the secret.
 fn is_refused(address: &NatsAddress, words: &str, secret: &str) {
     let error = open(address).expect_err("it is refused");
     assert!(error.to_string().contains(words), "{error}");
@@ -151,7 +151,7 @@ fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A JWT as NATS has them.
+/// Returns a JWT in the form that NATS uses.
 fn jwt(issuer: &KeyPair, subject: &str, name: &str, nats: &Value) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let claims = json!({
@@ -257,8 +257,8 @@ fn the_environment_gives_the_login_that_an_address_does_not(program: &Program) {
     }
 }
 
-/// A certificate authority, and what it signed for a server here and for a client; PEM files in a
-/// folder.
+/// A certificate authority with signed certificates for a local server and for a client, as PEM
+/// files in a folder.
 struct Authority {
     folder: TempDir,
 }
@@ -288,7 +288,7 @@ impl Authority {
         path.join(name).to_str().expect("a path").to_owned()
     }
 
-    /// A server of which only TLS connections are accepted.
+    /// Starts a server that accepts only TLS connections.
     fn server(&self, program: &Program, more: &str) -> TestServer {
         let config = format!(
             "tls {{ cert_file: \"{}\", key_file: \"{}\", {more} }}",
@@ -335,7 +335,7 @@ fn required_tls_is_not_done_without(program: &Program) {
 }
 
 fn tls_that_comes_first_is_spoken_at_once(program: &Program) {
-    // Servers before have no such setting.
+    // Earlier servers do not have this setting.
     if program.version() < vec![2, 10] {
         return;
     }

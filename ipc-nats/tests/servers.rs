@@ -1,4 +1,4 @@
-//! What goes wrong with servers and processes: real ones, killed with SIGKILL.
+//! Failures of real servers and processes, which are killed with SIGKILL.
 
 use std::collections::HashSet;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -56,7 +56,7 @@ fn number(payload: &[u8]) -> u32 {
     u32::from_le_bytes(payload.try_into().expect("four bytes"))
 }
 
-/// Sends 0 to `count`, each until it was accepted.
+/// Sends 0 to `count`, each until it is accepted.
 fn send_all(queue: &ByteQueue, count: u32) {
     let sender = queue.sender();
     for number in 0..count {
@@ -76,7 +76,7 @@ fn receive_all(queue: &ByteQueue, count: u32) {
         assert!(Instant::now() < deadline, "{} of {count} came", seen.len());
         if let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) {
             seen.insert(number(delivery.payload()));
-            // What could not be acked comes again.
+            // A message that could not be acked is redelivered.
             let _ = delivery.ack();
         }
     }
@@ -134,7 +134,7 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &
     delivery.ack().expect("we hold it");
 }
 
-/// Whether the server did not answer.
+/// Returns `true` if the server did not answer.
 fn is_lost(failure: Option<&SendFailure>) -> bool {
     matches!(
         failure,
@@ -149,7 +149,7 @@ fn what_could_not_be_sent_takes_no_place_when_the_server_is_back(program: &Progr
     let failure = queue.sender().send_timeout(b"lost", Duration::from_secs(1));
     assert!(is_lost(failure.unwrap_err().failure()));
     server.restart();
-    // Behind what the client still had to say.
+    // This request comes after everything that the client still had to send.
     queue
         .sender()
         .send_timeout(b"found", A_WHILE)
@@ -189,7 +189,7 @@ fn headers_travel_with_payloads_of_every_size_around_the_servers_limit(program: 
     let server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    // Of bytes that take the most room when they are encoded.
+    // The bytes that take the most room when they are encoded.
     let options = SendOptions::new().header("zeroes", [0; 4000]);
     let options = options.expect("this is a header");
     for len in [
@@ -240,7 +240,7 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
             .send_with(payload, &options.clone().wait(Wait::No))
             .unwrap()
     };
-    // Alone; then behind one that is whole, in one batch.
+    // First alone, then after an undamaged one in the same batch.
     send(b"damaged");
     damage();
     let damaged = receiver.recv_timeout(A_WHILE);
@@ -270,7 +270,7 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
     assert_eq!((stats.in_use(), stats.dead), (1, 1));
 }
 
-/// Hands bytes on to a server, until it is told to cut all connections.
+/// Forwards bytes to a server, until it is told to cut all connections.
 struct Wire {
     port: u16,
     connections: Arc<Mutex<Vec<TcpStream>>>,
@@ -282,7 +282,7 @@ impl Wire {
         let port = listener.local_addr().expect("it is bound").port();
         let connections: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let (host, known) = (server.host(), Arc::clone(&connections));
-        // Ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(&host) else {
@@ -331,7 +331,7 @@ fn nothing_accepted_is_lost_when_connections_are_cut(program: &Program) {
     assert_eq!(direct.transport().stats().unwrap().dead, 0);
 }
 
-/// This program again, as a worker that takes one message and holds it until it is told to ack it.
+/// Starts this program as a worker that takes one message and holds it until it is told to ack it.
 fn holder(address: &str) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["hold_one_if_told_to", "--exact", "--nocapture"])
@@ -467,7 +467,7 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program)
         matches!(full, Err(SendTimeoutError::TimedOut { .. })),
         "{full:?}"
     );
-    // Longer than the server waits for a word of a holder.
+    // Longer than the server waits for a sign of life of a holder.
     let other = queue.receiver();
     other.recv().expect("the second").ack().expect("we hold it");
     let nothing = other.recv_timeout(Duration::from_secs(7)).err();
@@ -493,7 +493,7 @@ fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed(program: &Progra
     });
 }
 
-/// Leases, nacks and burials replace a record, which takes no further place.
+/// Leases, nacks and burials replace a record, which takes no additional place.
 fn a_full_queue_on_three_servers_goes_on(program: &Program) {
     let cluster = TestCluster::of(program);
     ipc_nats::register();
@@ -547,7 +547,7 @@ fn a_queue_of_the_first_layout_is_used_as_it_is(program: &Program) {
     assert_eq!(NatsQueue::remove(&address).ok(), Some(true));
 }
 
-/// A proxy to the server, and the queue's address through it.
+/// Starts a proxy to the server, and returns it with the queue's address through it.
 fn proxied(server: &TestServer) -> (Proxy, NatsAddress) {
     let target = server.host().parse().expect("an address of a socket");
     let (proxy, host) = Proxy::tcp(target).expect("a free port");
@@ -584,7 +584,7 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
         }
         for creates in [false, true] {
             let (proxy, address) = proxied(&server);
-            // With a connection that is there already: requests are counted from the first of the
+            // The connection exists already, so requests are counted from the first one of the
             // removal.
             let queue = open_at_last(&address);
             queue
@@ -597,7 +597,7 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
             drop(queue);
             if creates && removed.is_err() {
                 let unknown = removed.is_err_and(|error| error.is_outcome_unknown());
-                // One of which nothing had begun is still there.
+                // If the removal had not begun, the queue still exists.
                 if unknown {
                     let queue = open(&server.address("jobs"));
                     let _ = queue.transport().purge().expect("it exists");
@@ -629,7 +629,7 @@ fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
                 name: "other".parse().expect("a name"),
                 ..address.clone()
             };
-            // For a connection that is there already.
+            // Keeps a connection open that the creation will use.
             let keeps = open_at_last(&other);
             proxy.arm(Fault::CutRequest, request);
             let created = NatsQueue::open(&address, &OpenRequest::default());

@@ -6,7 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut handlers = Handlers::new();
     handlers.add("square", |n: u64, _| Ok::<_, String>(n * n));
 
-    // A crash takes all down, and nothing can be killed: that is what processes are for.
+    // A crash ends the whole program, and no worker can be killed: that needs processes.
     let pool = Pool::builder()
         .at("local:example-pool")
         .threads(handlers)

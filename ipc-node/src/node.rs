@@ -208,7 +208,7 @@ impl Node {
     /// Joins `namespace` as `name`, with the default options.
     ///
     /// # Errors
-    /// As [`NodeOptions::join`].
+    /// Those of [`NodeOptions::join`].
     pub fn join(namespace: &Namespace, name: &str) -> Result<Self, JoinError> {
         NodeOptions::new().join(namespace, name)
     }

@@ -47,9 +47,9 @@ pub use server::{Request, Server};
 
 /// The header that names the queue for the reply.
 const REPLY_TO: &str = "ipc-reply-to";
-/// The header that tells the requests of one client apart: eight bytes.
+/// The header with the number of a request among those of its client: eight bytes.
 const REQUEST: &str = "ipc-request";
-/// The header of a reply that says why there is no answer: a text.
+/// The header of a failed reply: the reason, as text.
 const FAILED: &str = "ipc-failed";
 
 /// A client or a server that was not opened.
@@ -82,7 +82,7 @@ pub enum RequestError {
     /// The server says why it has no reply.
     #[error("the server failed: {reason}")]
     Failed {
-        /// The reason, in the server's words.
+        /// The reason, as given by the server.
         reason: String,
     },
     /// No reply came in time. The request may be served later; its reply is dropped then.

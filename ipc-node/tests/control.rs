@@ -38,7 +38,8 @@ fn data(folder: &Path) -> ByteQueue {
     ByteQueue::over(std::sync::Arc::new(queue.unwrap()))
 }
 
-/// Not a test, unless this binary was started as another test's process: a node that says what it is told.
+/// Not a test, unless this binary was started as another test's process: a node that prints the
+/// messages that it gets.
 #[test]
 fn role() {
     let Some(folder) = std::env::var_os(FOLDER) else {

@@ -16,7 +16,7 @@ use ipc_node::pool::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Long enough for whatever ends at all.
+/// Long enough for anything that ends at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn handlers() -> Handlers {
@@ -31,7 +31,7 @@ fn handlers() -> Handlers {
         "die",
         |signal: i32, _: &Context<'_>| -> Result<(), String> { die(signal) },
     );
-    // Dies unless the file is there, which it makes.
+    // Dies unless the file exists; creates it.
     handlers.add("die once", |file: String, context: &Context<'_>| {
         if !Path::new(&file).exists() {
             fs::write(&file, "").map_err(|error| error.to_string())?;
@@ -72,7 +72,7 @@ fn handlers() -> Handlers {
     handlers.add("pid", |(): (), _: &Context<'_>| {
         Ok::<_, String>(std::process::id())
     });
-    // Starts a program that outlives it, and says its number.
+    // Starts a program that outlives it, and reports that program's process number.
     handlers.add("have a child", |(): (), _: &Context<'_>| {
         let child = Command::new("sleep").arg("1000").spawn();
         child.map(|child| child.id())
@@ -118,7 +118,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Ended, though perhaps nobody has asked how.
+/// Returns `true` if the process has ended, even if it was not reaped.
 fn is_gone(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -215,7 +215,7 @@ fn a_map_that_is_dropped_cancels_what_it_began() {
     let mut answers = pool.map_unordered::<String, ()>("when there", inputs);
     assert_eq!(answers.next(), Some((1, Ok(()))));
     drop(answers);
-    // Would wait for the others for ever.
+    // This would wait forever if the others still ran.
     pool.shutdown().unwrap();
 }
 
@@ -234,7 +234,7 @@ fn a_map_is_complete_though_workers_are_being_killed() {
                         .map(|worker| worker.pid);
                     victim.is_some()
                 });
-                // It may have ended by itself meanwhile.
+                // It may have ended by itself.
                 let _ = kill(Pid::from_raw(victim.unwrap() as i32), Signal::SIGKILL);
             }
         });
@@ -334,7 +334,7 @@ fn a_cancelled_job_never_begins_or_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let pool = pool(1).grace(Duration::from_millis(50)).start().unwrap();
-    // Its handler sees it, and its worker lives on.
+    // The handler notices it, and its worker survives.
     let polite = pool
         .submit::<_, ()>("until cancelled", &file("polite"))
         .unwrap();
@@ -347,7 +347,7 @@ fn a_cancelled_job_never_begins_or_is_ended() {
     assert_eq!(wait(pool.submit::<u64, u64>("square", &3).unwrap()), Ok(9));
     assert_eq!(pool.status().unwrap().restarts, 0);
     assert!(!Path::new(&file("never")).exists());
-    // Its handler does not look: its worker is killed.
+    // The handler does not check, so its worker is killed.
     let rude = pool.submit::<_, ()>("hang", &file("rude")).unwrap();
     let pid = said_in(Path::new(&file("rude")));
     rude.cancel();
@@ -467,7 +467,8 @@ fn drain_that_takes_too_long_gives_the_rest_up() {
     assert!(is_gone(pid));
 }
 
-/// A pool in a process of its own, which is killed, or told to end. Only when started by `supervisor_in_a_process`.
+/// A pool in a separate process, which is killed, or told to end. Only when started by
+/// `supervisor_in_a_process`.
 #[test]
 fn supervisor() {
     let Ok(folder) = std::env::var("POOL_TEST_FOLDER") else {
@@ -514,7 +515,7 @@ impl Supervisor {
         kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
     }
 
-    /// Signals of one kind that were not delivered yet count once.
+    /// Pending signals of the same kind are delivered only once.
     fn signal_was_delivered(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()));
         let status = status.unwrap_or_default();

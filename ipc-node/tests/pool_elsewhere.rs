@@ -1,6 +1,7 @@
-//! Pools whose workers are threads or guests, or that lie elsewhere; and what travels beside their jobs.
+//! Pools whose workers are threads or remote, or whose queues are elsewhere; and the content that
+//! travels with their jobs.
 //!
-//! Workers that are processes are this test program again, as its test `worker`.
+//! Worker processes run this test program, as its test `worker`.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +17,7 @@ use ipc_queue::SendFailure;
 use ipc_queue::transport::{OpenMode, Wait};
 use serde::de::DeserializeOwned;
 
-/// Long enough for whatever ends at all.
+/// Long enough for anything that ends at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn handlers() -> Handlers {
@@ -25,7 +26,7 @@ fn handlers() -> Handlers {
     handlers.add("content", |(): (), context: &Context<'_>| {
         Ok::<_, String>(context.content().to_vec())
     });
-    // Works until it is killed; the next one is done at once.
+    // The first attempt works until it is killed; the next one is done at once.
     handlers.add("die once", |(): (), context: &Context<'_>| {
         while context.attempt() == 1 {
             context.progress(0, 1);
@@ -33,7 +34,7 @@ fn handlers() -> Handlers {
         }
         Ok::<_, String>((context.worker().to_owned(), context.attempt()))
     });
-    // Waits until somebody else is there, and says who it is itself.
+    // Waits until another worker is present, and returns its own name.
     handlers.add(
         "meet",
         |(ours, theirs): (String, String), context: &Context<'_>| {
@@ -62,7 +63,7 @@ fn processes() -> PoolBuilder {
     Pool::builder().command(command)
 }
 
-/// At an address that no other test has.
+/// Returns a pool at an address that no other test uses.
 fn threads(name: &str) -> PoolBuilder {
     Pool::builder()
         .at(&format!("local:{name}"))
@@ -130,7 +131,7 @@ fn guests_do_their_share_and_end_with_the_pool() {
     let pool = processes().workers(1).start().unwrap();
     let guests = processes().workers(1).worker_name("guest");
     let guests = guests.at(pool.address()).join().unwrap();
-    // Neither is done unless both are at work at once.
+    // Neither job is done unless both workers run at the same time.
     let (one, other) = ((file("1"), file("2")), (file("2"), file("1")));
     let tickets = [&one, &other].map(|who| pool.submit::<_, String>("meet", who).unwrap());
     let mut names: Vec<String> = tickets.map(|ticket| wait(ticket).unwrap()).into();
@@ -157,7 +158,7 @@ fn a_guest_that_dies_is_replaced_and_its_job_done() {
         first = workers.iter().find(|worker| worker.is_guest).cloned();
         first.is_some()
     });
-    // Both are kept busy; the guest is killed over its job.
+    // Both are kept busy; the remote worker is killed during its job.
     let tickets = [(); 2].map(|()| pool.submit::<_, (String, u8)>("die once", &()).unwrap());
     let first = first.unwrap();
     until("the guest is at work", || {
@@ -218,7 +219,7 @@ fn content_arrives_as_it_was_written_however_much_of_its_room_was_needed() {
 
 #[test]
 fn a_job_that_somebody_buried_is_answered() {
-    // Its workers never get ready, so nobody takes the job before us.
+    // Its workers never become ready, so none takes the job before this test.
     let mut sleeps = Command::new("sleep");
     sleeps.arg("1000");
     let pool = Pool::builder().workers(1).command(sleeps).start().unwrap();

@@ -133,7 +133,7 @@ pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecErro
 /// For payloads that consist of a typed header and raw content.
 ///
 /// # Errors
-/// As [`decode`], except `Trailing`.
+/// Those of [`decode`], except `Trailing`.
 pub fn decode_prefix<'de, T: Deserialize<'de>>(
     bytes: &'de [u8],
 ) -> Result<(T, &'de [u8]), CodecError> {

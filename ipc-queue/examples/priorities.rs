@@ -1,4 +1,4 @@
-//! Urgent messages go first, and no message waits for ever: `cargo run -p ipc-queue --example
+//! Urgent messages go first, and no message waits forever: `cargo run -p ipc-queue --example
 //! priorities`.
 
 use std::time::Duration;

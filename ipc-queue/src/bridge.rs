@@ -354,7 +354,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         Ok(())
     }
 
-    /// Returns the message's key in the second queue: the same for every bridge and every delivery.
+    /// Returns the message's key in the second queue: the same forevery bridge and every delivery.
     fn key(&self, id: MessageId) -> [u8; 24] {
         let queue = self.bridge.from.transport().id();
         let parts = [queue, id.sender.get(), id.sequence];

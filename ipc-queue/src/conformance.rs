@@ -372,7 +372,7 @@ impl<'s> Trial<'s> {
     }
 
     /// Held by a test's threads: a thread that panics removes the queue, so that the others do not
-    /// wait for ever.
+    /// wait forever.
     fn alarm(&self) -> Alarm<'_> {
         Alarm(self)
     }

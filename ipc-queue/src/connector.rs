@@ -40,7 +40,7 @@ pub trait Connector: Debug + Send + Sync {
     /// Removes the queue with all its messages. `Ok(false)` if there was none.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     fn remove(&self, rest: &str) -> Result<bool, ControlError>;
 }
 

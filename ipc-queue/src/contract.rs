@@ -7,7 +7,7 @@
 //! To write a transport, implement [`Transport`] with its eleven methods without a default, and
 //! [`SendPort`] and [`ReceivePort`] with one each. Also implement the ends of a loan and of a
 //! delivery: [`PublishOnce`] and [`SettleOnce`], with two
-//! methods each. The defaults are correct for every transport, but may be slower or do less than a
+//! methods each. The defaults are correct forevery transport, but may be slower or do less than a
 //! native implementation. They send batches one by one, wake async waiters every few milliseconds,
 //! and refuse optional features. `docs/writing-a-transport.md` explains a small transport.
 //!
@@ -176,7 +176,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// blocked calls.
     ///
     /// # Errors
-    /// [`ControlError`], as for every call below: the call did not happen, or its outcome is
+    /// [`ControlError`], as forevery call below: the call did not happen, or its outcome is
     /// unknown.
     fn close(&self) -> Result<(), ControlError>;
 
@@ -212,7 +212,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// Resumes delivery. Wakes all receivers.
     ///
     /// # Errors
-    /// As [`pause`](Self::pause).
+    /// Those of [`pause`](Self::pause).
     fn resume(&self) -> Result<(), ControlError> {
         Err(self.unsupported(ControlCall::Resume, Feature::Pause))
     }
@@ -363,10 +363,10 @@ pub trait SendPort: Debug + Send {
         wait: Wait,
     ) -> Result<PortLoan<'_>, SendPortError>;
 
-    /// As [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
+    /// Like [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
     ///
     /// # Errors
-    /// As `loan_with`, except those about options.
+    /// Those of `loan_with`, except those about options.
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan<'_>, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
@@ -374,7 +374,7 @@ pub trait SendPort: Debug + Send {
     /// Sends a copy of `payload`.
     ///
     /// # Errors
-    /// As [`loan`](Self::loan) and [`PortLoan::publish`].
+    /// Those of [`loan`](Self::loan) and [`PortLoan::publish`].
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         let mut loan = self.loan(payload.len(), kind, wait)?;
         loan.copy_from_slice(payload);
@@ -418,7 +418,7 @@ pub trait ReceivePort: Debug + Send {
     /// those that are ready.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), if not even a first message was received.
+    /// Those of [`recv`](Self::recv), if not even a first message was received.
     fn recv_batch(
         &self,
         most: usize,

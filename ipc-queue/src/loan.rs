@@ -55,7 +55,7 @@ impl Loan<'_> {
         }
     }
 
-    /// As [`publish`](Self::publish), for ports, whose handle names the queue.
+    /// Like [`publish`](Self::publish), for ports, whose handle names the queue.
     #[inline(always)]
     pub(crate) fn publish_port(self) -> Result<MessageId, SendFailure> {
         self.publish().map_err(|error| error.failure)

@@ -144,7 +144,7 @@ macro_rules! described {
             /// without a lease time-out.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
                 self.held.extend(by)
             }

@@ -198,7 +198,7 @@ impl PortDelivery {
     /// Renews the lease: it ends no earlier than `by` from now.
     ///
     /// # Errors
-    /// As [`settle`](Self::settle).
+    /// Those of [`settle`](Self::settle).
     pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
         let extended = match &self.right {
             Some(right) => right.extend(by),

@@ -273,10 +273,10 @@ pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError
     save_from(&Place::parse(queue)?, file, wait)
 }
 
-/// As [`save`], for a queue in any folder.
+/// Like [`save`], for a queue in any folder.
 ///
 /// # Errors
-/// As [`save`].
+/// Those of [`save`].
 pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
     let opened = match place.open_existing() {
         Err(QueueError::NotFound { .. }) if is_of(file, place) => return whole(file),
@@ -341,10 +341,10 @@ pub fn restore(
     restore_to(&Place::parse(queue)?, file, options, wait)
 }
 
-/// As [`restore`], into a queue in any folder.
+/// Like [`restore`], into a queue in any folder.
 ///
 /// # Errors
-/// As [`restore`].
+/// Those of [`restore`].
 pub fn restore_to(
     place: &Place,
     file: &Path,
@@ -718,7 +718,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Checks that there is room for everything, then adds it.
+    /// Checks that there is room foreverything, then adds it.
     fn fill<'s>(
         mut self,
         paused: bool,
@@ -785,7 +785,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Checks that the queue has the room and the features for everything.
+    /// Checks that the queue has the room and the features foreverything.
     fn check(&self, mut source: Source<'_>) -> Result<(), SnapshotError> {
         let mut room = self.frozen.room();
         let settings = room.settings.clone();

@@ -89,7 +89,7 @@ impl Cells {
     }
 
     /// # Safety
-    /// As [`Shared::payload`].
+    /// The conditions of [`Shared::payload`].
     #[inline]
     pub unsafe fn payload(&self, position: u64) -> &[u8] {
         // SAFETY: the caller's promise, for bytes of this cell only.

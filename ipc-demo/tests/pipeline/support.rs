@@ -278,7 +278,7 @@ impl Ended {
     }
 }
 
-/// Whether something happens at all; when is nobody's promise.
+/// Returns `true` if something happens at all; when is nobody's promise.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     const HUNG: Duration = Duration::from_secs(60);
     let started = Instant::now();

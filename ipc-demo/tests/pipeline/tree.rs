@@ -137,7 +137,7 @@ impl Tree {
         self.expected.push((path, problem));
     }
 
-    /// As `LC_ALL=C sort` does.
+    /// Sorts like `LC_ALL=C sort`.
     fn sort(&mut self) {
         self.expected
             .sort_by(|a, b| a.0.as_os_str().cmp(b.0.as_os_str()));

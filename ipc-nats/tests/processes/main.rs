@@ -85,7 +85,8 @@ fn processes_that_race_for_places_fill_a_queue_exactly(program: &Program) {
     }
 }
 
-/// It is killed when what it published is lost, or has arrived, and its record is as it was.
+/// The requeuer is killed after its published message was lost or has arrived, before it changes
+/// the record.
 fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(program: &Program) {
     for cut in [Cut::Before, Cut::After] {
         let server = TestServer::of(program);
@@ -113,7 +114,7 @@ fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(prog
     }
 }
 
-/// And its requeuer was killed before it could change the letter's record.
+/// In addition, the requeuer was killed before it could change the letter's record.
 fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it(
     program: &Program,
 ) {
@@ -218,7 +219,7 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: 
         if !is_in_use(&sent) {
             break sent;
         }
-        // Until the server has noticed, too.
+        // This also waits until the server has noticed the death.
         assert!(Instant::now() < deadline, "it is not free");
     };
     assert!(first.is_ok(), "{first:?}");
@@ -229,7 +230,7 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: 
     assert_eq!(queue.transport().stats().unwrap().in_use(), 1);
 }
 
-/// Whether another sender has the key.
+/// Returns `true` if another sender has the key.
 fn is_in_use(sent: &Result<MessageId, SendTimeoutError>) -> bool {
     let missing = NoRoom::Key;
     matches!(sent, Err(SendTimeoutError::TimedOut { missing: m, .. }) if *m == missing)

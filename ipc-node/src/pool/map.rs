@@ -78,7 +78,7 @@ impl Pool {
     /// Returns the answers of the handler `name` to each input, in the order in which they arrive.
     /// Each has the input's position, counted from zero.
     ///
-    /// Otherwise as [`map`](Self::map).
+    /// In all other respects like [`map`](Self::map).
     pub fn map_unordered<I: Serialize, O: DeserializeOwned>(
         &self,
         name: &str,

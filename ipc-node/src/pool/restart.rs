@@ -3,7 +3,7 @@
 //! A worker that dies over a job is replaced at once: the job is the likely cause, and its attempts
 //! are limited. A worker that dies without a job, or never becomes ready, is replaced after a
 //! pause, which doubles each time. When that happens too often within a time, the pool gives up,
-//! because it would go on for ever.
+//! because it would go on forever.
 //!
 //! Reads no clock.
 

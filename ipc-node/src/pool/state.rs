@@ -93,7 +93,7 @@ pub(super) struct Shared {
     heard: AtomicU64,
     poke: PipeWriter,
     poked: AtomicBool,
-    /// Raised by the supervisor if it will not look for dead letters unless it is poked.
+    /// Raised by the supervisor if it will not look for dead letters unless it is woken.
     is_dozing: AtomicBool,
     /// A sender of jobs that no thread uses now.
     idle_sender: Mutex<Option<ByteSender>>,
@@ -187,7 +187,7 @@ impl Shared {
         }
     }
 
-    /// Says whether the supervisor will look for dead letters only if it is poked.
+    /// Records whether the supervisor will look for dead letters only if it is woken.
     pub(super) fn set_dozing(&self, is_dozing: bool) {
         self.is_dozing.store(is_dozing, Ordering::SeqCst);
     }

@@ -54,7 +54,7 @@ impl Stream {
     pub(super) fn push(&self, event: JobEvent) {
         let mut events = self.lock();
         events.push_back(event);
-        // Whoever waits found the list empty.
+        // Waiting threads exist only if the list was empty.
         if events.len() == 1 {
             drop(events);
             self.came.notify_all();
@@ -92,7 +92,7 @@ impl Pool {
     /// returns its events, perhaps even before this call returns.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within `wait`.
+    /// Those of [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within `wait`.
     ///
     /// # Examples
     /// ```no_run
@@ -124,11 +124,11 @@ impl Pool {
         self.submit_streamed_with(name, input, wait, |_| ())
     }
 
-    /// As [`submit_streamed`](Self::submit_streamed), but calls `sending` with the job's number
+    /// Like [`submit_streamed`](Self::submit_streamed), but calls `sending` with the job's number
     /// just before the job is sent: a program's own table can know it before any event comes.
     ///
     /// # Errors
-    /// As [`submit_streamed`](Self::submit_streamed). The number is void then.
+    /// Those of [`submit_streamed`](Self::submit_streamed). The number is then never used.
     pub fn submit_streamed_with<I: Serialize>(
         &self,
         name: &str,

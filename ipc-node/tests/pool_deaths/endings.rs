@@ -1,4 +1,4 @@
-//! How jobs end when workers, guests or the pool do.
+//! How jobs end when workers, remote workers or the pool end.
 
 use std::fs;
 use std::path::Path;
@@ -78,12 +78,12 @@ fn a_pool_that_ended_still_says_what_it_did_and_why_it_ended() {
     let status = pool.status().unwrap();
     assert_eq!((status.waiting, status.ended.is_some()), (0, true));
     assert_eq!(pool.stats().unwrap().0.acked, 1);
-    // Closed it is, though its queue is gone.
+    // It counts as closed, although its queue is gone.
     pool.close().unwrap();
     pool.shutdown().unwrap();
 }
 
-/// A pool whose own worker is at a job, so that the next one goes to a guest.
+/// A pool whose own worker is busy, so that the next job goes to a remote worker.
 struct BusyPool {
     folder: tempfile::TempDir,
     pool: Pool,

@@ -170,14 +170,15 @@ fn what_is_no_job_takes_no_place_of_the_queue_either() {
 
 #[test]
 fn a_job_that_others_bury_is_answered_though_the_pool_had_nothing_to_do_before() {
-    // Takes no jobs, and never ends: only the job itself can make the pool look.
+    // A worker that takes no jobs and never ends, so only the job itself can make the pool look.
     let mut command = std::process::Command::new("sleep");
     command.arg("3600");
     let builder = Pool::builder().workers(1).command(command);
     let pool = builder.startup_timeout(PATIENCE * 10).start().unwrap();
     let jobs = ipc_queue::ByteQueue::open(format!("{}.jobs", pool.address())).unwrap();
     for pause_ms in [0, 1_500] {
-        // Nothing depends on this: after it the pool looks for nothing any more, most probably.
+        // The result does not depend on this pause. After it the pool has most probably stopped
+        // looking.
         std::thread::sleep(Duration::from_millis(pause_ms));
         let ticket: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
         jobs.receiver().recv().unwrap().bury().unwrap();

@@ -1,4 +1,4 @@
-//! What workers started ends with the pool, whatever ended that.
+//! Programs that workers started end with the pool, however the pool ends.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,4 +1,4 @@
-//! An address has one living pool, and one that died is replaced.
+//! An address has one live pool, and a dead pool is replaced.
 
 use std::fs;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use nix::unistd::Pid;
 use crate::other::{OtherPool, Script};
 use crate::support::{PATIENCE, in_pid_namespace, is_gone, pool, said_in, until, wait};
 
-/// An address that no other test has.
+/// Returns an address that no other test uses.
 fn address(name: &str) -> String {
     format!("shm:default/deaths-{name}-{}", std::process::id())
 }
 
-/// The files of the pool at that address.
+/// Returns the files of the pool at that address.
 fn files_of(address: &str) -> Vec<String> {
     let (_, name) = address.rsplit_once('/').unwrap();
     let folder = Namespace::new("default").unwrap();
@@ -44,7 +44,7 @@ fn a_pool_restarts_at_its_address_after_it_was_killed_with_all_its_workers() {
         let kept = if what == LeftoverJobs::Keep { 6 } else { 0 };
         assert_eq!(pool.dead_letters().len(), kept);
         if what == LeftoverJobs::Run {
-            // Each of them makes its file anew, and stays until it is gone.
+            // Each of them creates its file again, and stays until it is removed.
             until("all are done", || {
                 for job in 0..6 {
                     let _ = fs::remove_file(other.file(&format!("{job}.busy")));
@@ -64,7 +64,7 @@ fn a_pool_starts_whenever_another_was_killed_while_it_started_there() {
     for time in 0..12 {
         let mut other = OtherPool::begin(Some(&address), 2, Script::Idle);
         said_in(&other.file("starts"));
-        // Somewhere between the lock and the first worker.
+        // At some point between the lock and the first worker.
         std::thread::sleep(Duration::from_micros(200 * time));
         other.kill();
         let pool = pool(1).at(&address).start();
@@ -185,7 +185,7 @@ fn a_pool_in_another_pid_namespace_is_not_taken_for_dead() {
     assert_eq!(files_of(&address).len(), 3);
     let _ = kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGKILL);
     process.wait().unwrap();
-    // Its lock went with it.
+    // The kernel released its lock.
     until("its queues are removed", || {
         does_its_work(&pool(1).start().unwrap());
         files_of(&address).is_empty()

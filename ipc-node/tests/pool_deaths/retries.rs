@@ -1,4 +1,4 @@
-//! How often a job is tried, by how its attempts fail.
+//! The number of attempts at a job, by the way in which they fail.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 
 use crate::support::{handlers, pool, runs_in, until, wait};
 
-/// Of many attempts that may end with an error, at once after another.
+/// Returns a policy with many attempts after errors, without pauses.
 fn patient() -> RetryPolicy {
     RetryPolicy::new().errors(12).backoff(Backoff::None)
 }
 
-/// A job whose attempts end as planned, and where it counts them.
+/// A job whose attempts end as planned, and the file that counts them.
 struct Planned {
     folder: TempDir,
     ticket: Ticket<u8>,
@@ -30,7 +30,7 @@ impl Planned {
         Self { folder, ticket }
     }
 
-    /// Its answer, and how often the handler ran.
+    /// Returns its answer, and how often the handler ran.
     fn end(self) -> (Result<u8, JobError>, u64) {
         let answer = wait(self.ticket);
         (answer, runs_in(&self.folder.path().join("runs")))
@@ -108,7 +108,7 @@ fn runs_of_all_jobs(folder: &TempDir) -> u64 {
 }
 
 fn outlasts_an_outage(pool: PoolBuilder) {
-    // The outage ends after a number of attempts that the policy allows many times over.
+    // The outage ends after far fewer attempts than the policy allows.
     let policy = RetryPolicy::new().errors(200);
     let policy = policy.backoff(Backoff::Fixed(Duration::from_millis(100)));
     let pool = pool.retry(policy).start().unwrap();
@@ -160,7 +160,7 @@ fn a_cancelled_job_is_not_tried_again() {
     let runs = job.folder.path().join("runs");
     until("it ran", || runs_in(&runs) >= 1);
     job.ticket.cancel();
-    // Another job ends after it: it was taken, and not run.
+    // A later job has ended, so this one was taken and not run.
     pool.shutdown().unwrap();
     assert!(runs_in(&runs) < 12, "{}", runs_in(&runs));
     assert_eq!(job.end().0, Err(JobError::Cancelled));

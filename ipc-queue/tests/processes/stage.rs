@@ -253,7 +253,7 @@ impl Puppet {
         self.kill_but_keep_input();
     }
 
-    /// As `kill`, but keeps its standard input open for its own children.
+    /// Like `kill`, but keeps its standard input open for its own children.
     pub fn kill_but_keep_input(&mut self) -> Option<ChildStdin> {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -90,7 +90,7 @@ impl BufferGuard<'_> {
     /// Returns the `len` bytes at `offset`.
     ///
     /// # Errors
-    /// As [`read_at`](Self::read_at).
+    /// Those of [`read_at`](Self::read_at).
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
         let range = self.readable(offset, len)?;
         let mut bytes = vec![0; len];

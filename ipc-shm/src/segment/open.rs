@@ -61,7 +61,7 @@ impl Segment {
     /// opened; its times and participants then mean nothing.
     ///
     /// # Errors
-    /// As [`open`](Self::open), except [`OpenError::OtherBoot`].
+    /// Those of [`open`](Self::open), except [`OpenError::OtherBoot`].
     pub fn open_read_only(
         namespace: &Namespace,
         name: &Name,
