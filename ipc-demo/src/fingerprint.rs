@@ -285,7 +285,7 @@ mod tests {
         prop::collection::vec(any::<prop::sample::Index>(), 0..6)
     }
 
-    /// Each part by a worker that knows nothing but the message it got.
+    /// Fingerprints each part in a worker that knows only the message that it got.
     fn in_parts(bytes: &[u8], cuts: &[prop::sample::Index]) -> Progress {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.extend([0, bytes.len()]);
@@ -305,7 +305,7 @@ mod tests {
         progress.words
     }
 
-    /// The same definition, in another form.
+    /// Counts words by the same definition, implemented differently.
     fn words_by_splitting(bytes: &[u8]) -> u64 {
         let runs = bytes.split(|byte| byte.is_ascii_whitespace() || *byte == 0x0b);
         runs.filter(|run| run.iter().any(u8::is_ascii_graphic))

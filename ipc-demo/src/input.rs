@@ -77,7 +77,7 @@ fn inside(folder: &Path) -> Vec<Input> {
     inputs
 }
 
-/// `None` for the folders themselves, and foreverything that `find -type f` would not list.
+/// `None` for the folders themselves, and for everything that `find -type f` would not list.
 fn from_walk(folder: &Path, entry: walkdir::Result<DirEntry>) -> Option<Input> {
     match entry {
         Ok(entry) if !entry.file_type().is_file() => None,

@@ -1,4 +1,4 @@
-//! The settings of a queue: chosen when it is created, the same forevery process that opens it.
+//! The settings of a queue: chosen when it is created, the same for every process that opens it.
 
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ pub enum Address {
     },
     /// `unix:/PATH` or `unix:/PATH?timeout=2s`: a queue that is served at a socket on this machine.
     Unix {
-        /// The socket's file. Absolute, so that it is the same forevery process.
+        /// The socket's file. Absolute, so that it is the same for every process.
         path: PathBuf,
         /// The time that the server may take for an answer before it counts as unreachable.
         timeout: Option<Duration>,

@@ -78,7 +78,7 @@ pub struct Carried {
     pub known: u64,
     /// Messages that the second queue does not take. They are now dead letters of the first.
     pub buried: u64,
-    /// Messages whose lease was lost meanwhile. They are delivered again.
+    /// Messages whose lease was lost before they were acked. They are delivered again.
     pub lost: u64,
     /// Messages with headers that arrived without them, because the second queue does not carry
     /// headers.
@@ -98,14 +98,14 @@ pub enum Note {
         /// The reason.
         why: SendFailure,
     },
-    /// The bridge cannot go on now, and tries again.
+    /// The bridge cannot continue now, and tries again.
     Waiting {
-        /// The obstacle that the bridge waits for to pass.
+        /// The temporary obstacle.
         why: String,
     },
 }
 
-/// The reason why a bridge cannot go on. Messages that it held return to the first queue.
+/// The reason why a bridge cannot continue. Messages that it held return to the first queue.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BridgeError {
@@ -354,7 +354,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         Ok(())
     }
 
-    /// Returns the message's key in the second queue: the same forevery bridge and every delivery.
+    /// Returns the message's key in the second queue: the same for every bridge and every delivery.
     fn key(&self, id: MessageId) -> [u8; 24] {
         let queue = self.bridge.from.transport().id();
         let parts = [queue, id.sender.get(), id.sequence];
@@ -508,7 +508,7 @@ mod tests {
         let bridge = Bridge::new(from.clone(), to.clone());
         assert!(bridge.is_exactly_once());
         from.sender().send(b"once").unwrap();
-        // As after a kill between publishing and acking.
+        // The state after a kill between publishing and acking.
         let mut trip = Trip {
             bridge: &bridge,
             sender: to.sender(),

@@ -222,8 +222,8 @@ impl ByteSender {
         })
     }
 
-    /// Like [`send_batch`](Self::send_batch), but waits for room as told. The error has the number of
-    /// payloads that were sent.
+    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says. The error has the
+    /// number of payloads that were sent.
     #[doc(hidden)] // For the Python package, whose waits end at signals.
     pub fn send_batch_within(
         &self,

@@ -7,7 +7,7 @@
 //! To write a transport, implement [`Transport`] with its eleven methods without a default, and
 //! [`SendPort`] and [`ReceivePort`] with one each. Also implement the ends of a loan and of a
 //! delivery: [`PublishOnce`] and [`SettleOnce`], with two
-//! methods each. The defaults are correct forevery transport, but may be slower or do less than a
+//! methods each. The defaults are correct for every transport, but may be slower or do less than a
 //! native implementation. They send batches one by one, wake async waiters every few milliseconds,
 //! and refuse optional features. `docs/writing-a-transport.md` explains a small transport.
 //!
@@ -176,7 +176,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// blocked calls.
     ///
     /// # Errors
-    /// [`ControlError`], as forevery call below: the call did not happen, or its outcome is
+    /// [`ControlError`], as for every call below: the call did not happen, or its outcome is
     /// unknown.
     fn close(&self) -> Result<(), ControlError>;
 

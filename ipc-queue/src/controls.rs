@@ -39,7 +39,7 @@ macro_rules! controls {
             /// Wakes all blocked calls.
             ///
             /// # Errors
-            /// [`ControlError`], as forevery call below: the call did not happen, or its outcome
+            /// [`ControlError`], as for every call below: the call did not happen, or its outcome
             /// is unknown.
             pub fn close(&self) -> Result<(), ControlError> {
                 self.transport().close()

@@ -1,4 +1,4 @@
-//! The ways in which a delivery ends, the same forevery form of delivery.
+//! The ways in which a delivery ends, the same for every form of delivery.
 
 /// Gives a delivery its `ack`, `nack`, `snooze` and `bury`. The type has
 /// `fn settle(self, Settle) -> Result<(), SettleError>`.

@@ -718,7 +718,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Checks that there is room foreverything, then adds it.
+    /// Checks that there is room for everything, then adds it.
     fn fill<'s>(
         mut self,
         paused: bool,
@@ -785,7 +785,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Checks that the queue has the room and the features foreverything.
+    /// Checks that the queue has the room and the features for everything.
     fn check(&self, mut source: Source<'_>) -> Result<(), SnapshotError> {
         let mut room = self.frozen.room();
         let settings = room.settings.clone();

@@ -16,7 +16,7 @@ use crate::layout::fingerprint;
 
 /// Returns a fingerprint of the kernel's boot id, or 0 if the id is unknown.
 pub(crate) fn current() -> u64 {
-    // The same forevery process, including forked ones.
+    // The same for every process, including forked ones.
     static BOOT: OnceLock<u64> = OnceLock::new();
     *BOOT.get_or_init(|| {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

@@ -24,7 +24,7 @@ use crate::fork;
 )]
 pub struct UnknownClock;
 
-/// Returns the time since boot. It is the same forevery process of the machine, in any time
+/// Returns the time since boot. It is the same for every process of the machine, in any time
 /// namespace, and is never set back.
 ///
 /// For leases, delays and heartbeats. It does not advance while the machine sleeps.

@@ -57,7 +57,7 @@ pub fn opt_out() -> bool {
 /// `address` is `si_addr`, and `si_code` must be `BUS_ADRERR`. If it returns `true`, return from
 /// the handler, and the program continues.
 ///
-/// Safe to call in a signal handler, and harmless forevery address that did fault.
+/// Safe to call in a signal handler, and harmless for every address that did fault.
 #[must_use]
 pub fn handle(address: *const c_void) -> bool {
     let found = entries().find_map(|entry| entry.range_around(address.addr()));

@@ -263,7 +263,7 @@ mod tests {
             while threads_asleep_on(&[&word]) < 1 {
                 thread::yield_now();
             }
-            // As by a notifier that just found no thread asleep.
+            // Simulates a notifier that just found no thread asleep.
             event.clear_flag();
             assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
         });

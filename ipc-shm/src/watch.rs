@@ -1,6 +1,6 @@
 //! A thread that notices the deaths of peers, so that sleeping threads need not wake up for it.
 //!
-//! Each process has one such thread foreverything it is attached to. The thread sleeps in `poll`
+//! Each process has one such thread for everything it is attached to. The thread sleeps in `poll`
 //! on the pidfds of all peers. It calls [`Watched::maintain`] at once when a peer ends, and at
 //! least every [`SLICE`]. Peers without a pidfd here (another PID namespace) are checked every 20
 //! ms. The thread is only an accelerator: every user of a segment eventually does the same work. So

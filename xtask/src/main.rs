@@ -55,7 +55,7 @@ enum Command {
     /// Kill each operation at every instruction that changes anything, and let a survivor check the
     /// result
     Sweep(proofs::Options),
-    /// Kill, stop and continue senders and receivers at random, then account forevery message
+    /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(proofs::Options),
 }
 

@@ -92,7 +92,7 @@ impl Subject for Nats {
     }
 }
 
-/// Returns a number that differs forevery end of a process.
+/// Returns a number that differs for every end of a process.
 fn clock_name() -> u64 {
     crate::clock::now_ns()
 }

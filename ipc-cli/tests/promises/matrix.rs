@@ -345,7 +345,7 @@ impl<'c> Cell<'c> {
     #[track_caller]
     fn expect(&self, ended: Ended, code: i32, state: State) -> Ended {
         let args = self.case.args;
-        // `check` reports "unknown" forevery reason that keeps it from finding out.
+        // `check` reports "unknown" for every reason that keeps it from finding out.
         let code = if args[0] == "check" && code != 0 {
             3
         } else {

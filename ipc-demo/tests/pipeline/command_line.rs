@@ -1,4 +1,4 @@
-//! What is refused, and how.
+//! Rejected command lines, and their errors.
 
 use std::ffi::OsString;
 use std::fs;

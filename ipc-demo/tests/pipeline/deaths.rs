@@ -1,4 +1,4 @@
-//! Workers that somebody else kills, stops, joins, or keeps from working.
+//! Workers that are killed, stopped, added, or kept from working from outside.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ fn workers_killed_at_random_cost_no_task() {
     let running = place.start(["--simulate", "40", "--json"]);
     let tasks = running.tasks().unwrap();
     for kills in 0..KILLS {
-        // One after the other, or a task might be killed over until it is given up.
+        // One kill at a time: otherwise the same task might lose its worker until it is given up.
         wait_until("progress", || tasks.stats().unwrap().acked >= 3 * kills);
         wait_until("a victim", || {
             let mut workers = running.workers();
@@ -58,7 +58,7 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
     let tasks = running.tasks().unwrap();
     let mut deaths: HashMap<MessageId, u8> = HashMap::new();
     wait_until("the end", || {
-        // Removed: the run came to its end since the last look.
+        // The queue is removed: the run has ended since the last look.
         let Ok(leases) = tasks.leases() else {
             return true;
         };
@@ -112,8 +112,8 @@ fn workers_that_can_not_work_end_the_run_with_their_reason() {
     let tasks = running.tasks().unwrap();
     let worker = stop_one_at_work(&tasks);
     drop(tasks);
-    // What is open stays so; who comes later finds nothing. Deleted, it would be lost for those who
-    // have it open, too.
+    // Open files stay open, and later processes find nothing. Deleting the file would also end the
+    // use by processes that have it open.
     let folder = place.namespace_of(running.pid()).path();
     let answers = folder.join("run.answers.queue");
     fs::rename(&answers, folder.join("elsewhere")).unwrap();
@@ -147,7 +147,7 @@ fn a_worker_started_by_hand_does_its_share() {
         .lines()
         .filter(|line| line.contains("helper-1"));
     let rows: Vec<&str> = rows.collect();
-    // Among the workers, what it completed; among the nodes, what it sent.
+    // The list of workers shows what it completed; the list of nodes shows what it sent.
     assert_eq!(rows.len(), 2, "{ended:?}");
     for (row, column) in rows.into_iter().zip([2, 3]) {
         let number = row.split_whitespace().nth(column).unwrap();
@@ -163,7 +163,7 @@ fn a_worker_started_by_hand_for_no_run_says_so() {
     assert!(ended.stderr.contains("there is no queue"), "{ended:?}");
 }
 
-/// Stops a worker that holds a task, and is in no state to finish it.
+/// Stops a worker that holds a task and can't finish it.
 fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
     let mut stopped = None;
     wait_until("a worker at work", || {
@@ -175,14 +175,15 @@ fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
         if holding_of(worker, &tasks.leases().unwrap()).is_some() {
             stopped = Some(worker);
         } else {
-            kill(worker, Signal::SIGCONT).unwrap(); // It was faster.
+            kill(worker, Signal::SIGCONT).unwrap(); // The worker was faster.
         }
         stopped.is_some()
     });
     stopped.unwrap()
 }
 
-/// Takes a task from under the workers' noses and buries it. Which; `None` if there is none any more.
+/// Takes a task before the workers do, and buries it. Returns its number, or `None` if no task is
+/// left.
 fn bury_one(running: &Running) -> Option<usize> {
     let tasks = running.tasks()?;
     let receiver = tasks.receiver();

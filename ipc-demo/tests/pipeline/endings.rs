@@ -1,4 +1,4 @@
-//! Runs that end before their time, and what they leave: nothing, or only until the next.
+//! Runs that end early. They leave nothing, or at most leftovers that the next run removes.
 
 use ipc_nats::testing::is_installed;
 use ipc_queue::transport::Transport;
@@ -37,7 +37,7 @@ fn a_second_ctrl_c_does_not_wait_for_anybody() {
     let running = place.start(["--simulate", "50", "--json"]);
     let tasks = running.tasks().unwrap();
     wait_until("workers at work", || tasks.stats().unwrap().leased == 4);
-    // What they have begun will never be finished.
+    // The tasks that they have begun will never be finished.
     for worker in running.workers() {
         kill(worker, Signal::SIGSTOP).unwrap();
     }

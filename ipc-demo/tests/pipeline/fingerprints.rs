@@ -1,4 +1,4 @@
-//! Whatever the files, and whoever dies: what is reported is what `wc` and `sha256sum` say.
+//! For any files and any deaths, the report agrees with `wc` and `sha256sum`.
 
 use std::fs;
 
@@ -64,7 +64,8 @@ fn a_file_that_ends_where_a_part_ends_takes_one_more() {
         let report = place.run(args).exact_report(1);
         report["stats"]["messages_sent"].as_u64().unwrap()
     });
-    // The worker says that it is ready; each part is a task, its beginning, and an answer.
+    // The worker reports that it is ready. Each part causes a task message, a report of its start,
+    // and an answer.
     assert_eq!(messages, [1, 2, 2, 3].map(|parts| 1 + 3 * parts));
 }
 

@@ -22,7 +22,7 @@ pub enum Which {
     Second,
 }
 
-/// The program to use foreverything.
+/// The program to use for everything.
 const ONLY: &str = "NATS_SERVER";
 /// Further programs, or folders with one, separated as in `PATH`.
 const FURTHER: &str = "IPC_NATS_SERVERS";

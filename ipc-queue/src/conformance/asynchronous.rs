@@ -44,7 +44,7 @@ fn poll_once(receiver: &mut ByteReceiver) -> bool {
         .is_ready()
 }
 
-/// Futures and blocking handles pass a number to and fro.
+/// Futures and blocking handles pass a number back and forth.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -91,8 +91,8 @@ pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
     });
 }
 
-/// A dropped future has taken nothing, a delivery that it returned goes back, and it passes on its
-/// wake.
+/// A dropped future has taken nothing, its delivery returns to the queue, and it passes on its
+/// wake-up.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -115,7 +115,7 @@ pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
     another_goes_on_when_listeners_are_dropped(subject);
 }
 
-/// Two futures wait, and one is dropped whenever it is woken: the other one goes on.
+/// Two futures wait, and one is dropped whenever it is woken: the other one continues.
 fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
     let rounds = u64::from(rounds(subject, ROUNDS));
     let trial = Trial::new(subject);

@@ -16,7 +16,7 @@ use crate::delivery::ByteDelivery;
 use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError, SettleError};
 use crate::wait::Wait;
 
-/// Returns message number `number`; its size fits its cell or does not, in rotation.
+/// Returns message number `number`; in rotation, its payload fits its cell or does not.
 fn message(number: u64) -> Vec<u8> {
     content(number, if number.is_multiple_of(3) { 2_000 } else { 50 })
 }
@@ -61,7 +61,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     let single = receiver.try_recv().expect("more are there");
     assert_eq!(number_in(single.payload()), 7);
     single.ack().expect("we hold it");
-    // Not more than there are, and nothing if nothing is asked for.
+    // No more than are available, and nothing if nothing is requested.
     assert_eq!(receive(&receiver, 100), (8..20).collect::<Vec<_>>());
     assert!(
         receiver
@@ -157,7 +157,7 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
     assert_eq!(queue.transport().stats().unwrap().sent, 4);
 }
 
-/// The lost one is reported, and the others are acked all the same.
+/// The lost one is reported, and the others are still acked.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -221,7 +221,7 @@ pub fn a_batch_that_is_cut_off_says_how_much_of_it_was_sent(subject: &dyn Subjec
     }
 }
 
-/// `false`: there are not so many requests, or the subject has no server.
+/// Returns `false` if there are fewer requests, or if the subject has no server.
 fn sending_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(CUT as u32));
@@ -243,7 +243,7 @@ fn sending_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
     has_happened
 }
 
-/// The numbers of all messages, until nothing is left in the queue.
+/// Receives until nothing is left in the queue. Returns the numbers of all messages.
 fn receive_all(queue: &ByteQueue) -> Vec<u64> {
     const SLICE: Duration = Duration::from_millis(50);
     let receiver = queue.receiver();
@@ -274,7 +274,8 @@ pub fn a_batch_of_acks_that_is_cut_off_reports_each_failure(subject: &dyn Subjec
 }
 
 fn acking_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
-    // Over a transport that does not notice deaths, what was not acked comes again after that.
+    // Over a transport that does not notice deaths, an unacked message is redelivered after this
+    // time.
     const LEASE: Duration = Duration::from_secs(1);
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
@@ -312,7 +313,7 @@ fn acking_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
             !acked.contains(&id),
             "{fault:?} at request {requests}: {id} was acked"
         );
-        // It may have been lost to this lease's end; then it comes once more.
+        // The lease may have ended; then the message is redelivered once more.
         let _ = again.ack();
     }
     has_happened

@@ -177,7 +177,7 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-/// If memory is shared. Otherwise loans are buffers, and there is nothing to refuse.
+/// Applies if memory is shared. Otherwise loans are buffers, and there is nothing to refuse.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -282,7 +282,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
     };
     assert!(matches!(opened(&create), Err(QueueError::Exists { .. })));
 
-    // Settings that the request does not insist on are those found.
+    // Settings that the request does not require are those of the existing queue.
     let other = settings(6);
     let mut request = OpenRequest {
         settings: other,

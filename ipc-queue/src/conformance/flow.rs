@@ -299,7 +299,7 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
     });
 }
 
-/// A player that has the message returns it, and takes no more until the other one has had it.
+/// A player that gets the message returns it, and takes no more until the other one has had it.
 fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
     let rounds = rounds(subject, 200);
     let trial = Trial::new(subject);
@@ -375,7 +375,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
         |trial, _| {
             let queue = trial.open();
             let (sender, receiver) = (queue.sender(), queue.receiver());
-            // Sometimes takes the place itself, and returns it.
+            // Sometimes takes the place itself, and frees it again.
             while !queue.transport().is_closed().unwrap() {
                 drop(sender.try_loan(LARGEST as usize));
                 while let Ok(delivery) = receiver.try_recv() {

@@ -16,8 +16,8 @@ const HELD: &str = "holds a message until it is killed";
 /// Longer than any test: a test that has to wait for this shows that a death was not noticed.
 const LEASE: Duration = Duration::from_secs(3600);
 
-/// The work of the process that [`Subject::holder`] starts. It receives a message, says so on its
-/// standard output, and holds the message until it is killed, or until its standard input ends.
+/// The work of the process that [`Subject::holder`] starts. It receives a message, reports that on
+/// its standard output, and holds the message until it is killed, or until its standard input ends.
 ///
 /// # Panics
 /// If there is no message.

@@ -180,7 +180,7 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
         let early = receiver.try_recv();
         assert!(snoozed_at.elapsed() >= SHORT || early.is_err());
         match early {
-            // Dropped, it would be nacked.
+            // Dropping it would nack it.
             Ok(delivery) => delivery.snooze(Duration::ZERO).expect("we hold it"),
             Err(error) => assert_eq!(error, TryRecvError::Empty),
         }

@@ -181,7 +181,7 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
         }
     }
     assert_eq!(said(&receiver), Err(TryRecvError::Empty));
-    // A blocked receiver wakes for each.
+    // A blocked receiver wakes for each message.
     for priority in Priority::ALL {
         thread::scope(|scope| {
             let options = SendOptions::new().priority(priority);

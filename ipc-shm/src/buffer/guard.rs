@@ -120,7 +120,7 @@ impl BufferGuard<'_> {
         unsafe { ptr::copy(from.as_ptr(), to.as_mut_ptr(), to.len()) };
     }
 
-    /// Where the bytes of a range are.
+    /// Returns the address of the bytes of a range.
     fn bytes(&self, range: &Range<usize>) -> NonNull<u8> {
         let at = self.buffer.offset_of(range);
         let bytes = self.buffer.mapping().pointer(at, range.len());

@@ -57,7 +57,7 @@ enum Command {
     /// A process that dies before the stepped one starts
     #[command(hide = true)]
     SweepPeer(sweep::dying::Options),
-    /// Kill, stop and continue senders and receivers at random, then account forevery message
+    /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
     /// A process that is killed and stopped at random
     #[command(hide = true)]

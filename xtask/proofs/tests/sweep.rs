@@ -1,4 +1,4 @@
-//! A part of the sweep, small enough foreveryday runs.
+//! A part of the sweep, small enough for everyday runs.
 
 use std::process::{Command, Output};
 

@@ -79,7 +79,7 @@ impl Place {
         !matches!(self, Self::Shm)
     }
 
-    /// Creates a queue there, with default settings. Over NATS it has room foreverything that is
+    /// Creates a queue there, with default settings. Over NATS it has room for everything that is
     /// sent.
     pub fn queue(&self) -> Result<Spot> {
         let name = format!("capacity-{}", MADE.fetch_add(1, Ordering::Relaxed));

@@ -72,7 +72,7 @@ impl Stage {
         Puppet::start(&["--own-proc"])
     }
 
-    /// Checks that every queue is empty and has room foreverything, and removes it. Then no file
+    /// Checks that every queue is empty and has room for everything, and removes it. Then no file
     /// may be left. All children are gone by now.
     pub fn check_nothing_left(&self) -> Result<()> {
         self.check_queues()?;

@@ -85,7 +85,7 @@ fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
         };
         times.note("telling", cut_at.elapsed())?;
         ensure!(refusal.contains("Truncated"), "it was told {refusal}");
-        // Again, forevery call.
+        // Again, for every call.
         for order in [Order::send(9..10, INLINE), Order::RECEIVE] {
             let refusal = puppet.refused(&order)?;
             ensure!(refusal.contains("Truncated"), "then it was told {refusal}");
