@@ -107,7 +107,7 @@ impl ByteQueue {
         ByteReceiver::of(&self.transport)
     }
 
-    /// Returns the dead letters, oldest place first.
+    /// Returns the dead letters, ordered by place, the oldest first.
     ///
     /// # Errors
     /// [`ControlError`].

@@ -48,7 +48,7 @@
 //!   queue allows is a dead letter, regardless of its remaining attempts.
 //! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former
 //!   holder does then is refused and changes nothing. The payload that it reads does not change
-//!   until it lets go.
+//!   until it releases the delivery.
 //! - `an_extended_lease_is_kept`
 //!
 //! Batches
@@ -199,7 +199,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     }
 
     /// Stops delivery until [`resume`](Self::resume). Delivered messages can be settled, and
-    /// sending goes on. A receive that has begun may still succeed.
+    /// sending continues. A receive that has begun may still succeed.
     ///
     /// Pausing is a property of the queue: it lasts after all processes have detached.
     ///
@@ -265,15 +265,15 @@ pub trait Transport: Any + Debug + Send + Sync {
         Err(self.unsupported(ControlCall::Leases, Feature::Leases))
     }
 
-    /// Returns the dead letters, oldest place first.
+    /// Returns the dead letters, ordered by place, the oldest first.
     ///
     /// # Errors
     /// [`ControlError`].
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError>;
 
     /// Makes a dead letter wait for delivery again, in place, so it works on a full queue too. The
-    /// message keeps its id and its time of sending. Its attempts are counted anew, and it no
-    /// longer expires. `Ok(false)`: this dead letter no longer exists.
+    /// message keeps its id and its time of sending. Its attempts are counted from 1 again, and it
+    /// no longer expires. `Ok(false)`: this dead letter no longer exists.
     ///
     /// # Errors
     /// [`ControlError`]; [`ControlFailure::Closed`] if the queue is closed. The dead

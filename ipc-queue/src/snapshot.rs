@@ -105,7 +105,6 @@ pub struct Moved {
 /// because they fail for the same reasons.
 ///
 /// Nothing was changed, unless the variant says otherwise.
-/// Nothing was changed, except where it says otherwise.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {

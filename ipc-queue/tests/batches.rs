@@ -62,7 +62,7 @@ fn an_ack_of_a_batch_says_which_lease_was_lost_and_acknowledges_the_rest() {
     let mut batch = receiver.recv_batch(3, Wait::No).unwrap();
     batch[0].extend(HOUR).unwrap();
     batch[2].extend(HOUR).unwrap();
-    // Delivered when the lease is over.
+    // It is delivered when the lease is over.
     let again = other.recv().unwrap();
     assert_eq!(again.payload(), b"b");
     let error = batch.ack().unwrap_err();
@@ -107,7 +107,7 @@ fn a_batch_ends_where_its_payloads_would_leave_the_cache() {
         sizes.push(batch.len());
         batch.ack().unwrap();
     }
-    // That the payloads are large is only known after the first batch.
+    // The receiver knows only after the first batch that the payloads are large.
     assert_eq!(sizes[1..], vec![2; sizes.len() - 1]);
     assert!(sizes[0] <= 8, "{sizes:?}");
 }

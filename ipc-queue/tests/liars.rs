@@ -265,7 +265,7 @@ const CAN_NOT_BE_ASKED_FOR: [Feature; 4] = [
     Feature::ZeroCopy,
     Feature::DeathNoticed,
     Feature::Reasons,
-    // Requested by the queue's address.
+    // This one is requested through the queue's address.
     Feature::Snapshot,
 ];
 

@@ -182,7 +182,7 @@ fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
     second.snooze(Duration::ZERO).unwrap();
     let third = receiver.recv().unwrap();
     assert_eq!((lost.attempt(), third.attempt()), (1, 3));
-    // After the first receiver has let go, a snooze does not count.
+    // After the first receiver has released it, a snooze does not count.
     drop(lost);
     third.extend(Duration::from_secs(3600)).unwrap();
     third.snooze(Duration::ZERO).unwrap();
@@ -312,7 +312,7 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     ours.sender().send_batch(&[b"one", b"two"]).unwrap();
     ours.transport().close().unwrap();
     let (receiver, other) = (ours.receiver(), theirs.receiver());
-    // The batch holds all that is left.
+    // The batch holds everything that is left.
     let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
     let last = batch.pop().unwrap();
     last.nack_after(Duration::ZERO).unwrap();

@@ -310,7 +310,7 @@ class Queue(Generic[T]):
         return [LeaseInfo(*lease) for lease in self.raw.leases()]
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Return the dead letters, the oldest first."""
+        """Return the dead letters, ordered by place, the oldest first."""
         return [DeadLetter(**letter, _queue=self) for letter in self.raw.dead_letters()]
 
     def __repr__(self) -> str:

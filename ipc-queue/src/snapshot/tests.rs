@@ -110,7 +110,7 @@ fn fill(queue: &ByteQueue) {
             delivery.ack().unwrap();
             break;
         }
-        // In their order again, without counting an attempt.
+        // Returned in order, without counting an attempt.
         delivery.snooze(Duration::ZERO).unwrap();
     }
 }
@@ -427,7 +427,7 @@ fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
         let queue = stage.open("q", QueueOptions::new());
         queue.sender().send(b"once").unwrap();
         drop(queue);
-        // As after a kill between the file's renaming and the queue's removal.
+        // The state after a kill between the file's renaming and the queue's removal.
         let frozen = stage.frozen("q");
         let place = Place::parse(&stage.address("q")).unwrap();
         write(&frozen, &place, &stage.file()).unwrap();
@@ -496,7 +496,7 @@ fn a_restore_that_was_cut_short_is_completed_in_order_and_without_doubles() {
 fn a_restore_that_was_cut_short_before_it_thawed_is_completed_by_thawing() {
     let stage = Stage::new();
     cut_short(&stage);
-    // As after a kill that follows the record that everything was added.
+    // The state after a kill right after the record that everything was added.
     let frozen = stage.frozen("other");
     let id = frozen.restoring().unwrap();
     frozen.note_done(id);

@@ -79,7 +79,7 @@ fn any_flipped_bit_of_the_queue_loses_a_bounded_number_of_messages() {
     }
 }
 
-/// Every bit of what is in use, and some of the zeroes between.
+/// Flips every bit of the used part, and some of the zeroes in between.
 #[test]
 fn any_flipped_bit_of_keys_and_levels_does_no_harm() {
     let image = Image::of(With::Everything);

@@ -167,7 +167,7 @@ fn all_killed_and_the_next_process_gets_everything() {
         assert!(holder.hear().starts_with("blocking"));
         holder.expect("sent");
     }
-    // Two of four messages are held, and four places are lent, when all die.
+    // When all processes die, two of four messages are held, and four places are lent.
     for (number, holder) in (1..).zip(&mut holders[..2]) {
         holder.tell("receive");
         assert!(holder.hear().starts_with("blocking"));

@@ -1,5 +1,5 @@
-//! A number is not an identity. The effects when a process loses its descriptor, when the file is
-//! deleted by something else, and when clocks differ. And tools find a slot.
+//! A number is not an identity: a process that loses its descriptor, a file that is deleted by
+//! other code, clocks that differ. Also, tools always find a slot.
 
 use std::fs;
 use std::io::Write;
@@ -222,7 +222,7 @@ fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_
     waits.asleep();
     fs::remove_file(stage.file()).unwrap();
     waits.expect("deleted");
-    // As the error advises.
+    // Follows the error's advice.
     let request = OpenRequest {
         settings: settings(8),
         mode: OpenMode::Create,
@@ -245,7 +245,7 @@ fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_
 
 // --- Clocks --------------------------------------------------------------------------------------
 
-/// A million seconds ahead.
+/// Runs with its clock a million seconds ahead.
 fn use_in_time_namespace(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     // The first expires after an hour, which is not over. The other is still delayed.
@@ -286,7 +286,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     command.args(flags).arg(std::env::current_exe().unwrap());
     let mut there = stage.start_by(command, "identity clock");
     there.expect("sent");
-    // Not within eleven days.
+    // It must not expire within eleven days.
     expect_message(&receiver, 3, 1).ack().unwrap();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     assert_eq!(stats(&queue).delayed, 1);

@@ -1,4 +1,4 @@
-//! Reasons of failures, given by receivers that are killed with SIGKILL meanwhile.
+//! Reasons of failures, given by receivers that are killed with SIGKILL while they write.
 
 use ipc_queue::conformance::{content, number_in};
 use ipc_queue::{ByteQueue, DeadLetter, DeadReason, Nack, QueueSettings};

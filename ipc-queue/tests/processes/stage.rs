@@ -29,7 +29,7 @@ const ROLE: &str = "IPC_QUEUE_TEST_ROLE";
 const FOLDER: &str = "IPC_QUEUE_TEST_FOLDER";
 /// Distinguishes a role's lines from those of the test harness around it.
 const MARK: char = '@';
-/// The time after which a test counts as stuck. Not a statement about speed.
+/// The time after which a test counts as stuck. It says nothing about speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The size of the largest payload, which needs a chunk.
 pub const LARGEST: usize = 5000;

@@ -43,7 +43,7 @@ fn storm(settings: &QueueSettings, kills: u64) {
     ];
     let mut workers: Vec<Worker> = roles.map(&mut start).into_iter().collect();
     for _ in 0..kills {
-        // Not a wait for something: the kill should hit at a random point.
+        // The sleep does not wait for a condition: the kill should hit at a random point.
         thread::sleep(Duration::from_micros(random.u64(..20_000)));
         let which = random.usize(..workers.len());
         if random.u8(..4) == 0 {

@@ -28,7 +28,7 @@ const ROLE: &str = "IPC_QUEUE_TEST_UNIX_ROLE";
 const FOLDER: &str = "IPC_QUEUE_TEST_UNIX_FOLDER";
 /// Distinguishes a role's lines from those of the test harness around it.
 const MARK: char = '@';
-/// Not a statement about speed.
+/// Time after which a test counts as stuck. It says nothing about speed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A size that travels in a memory file.
 const LARGE: usize = 200_000;
@@ -258,7 +258,7 @@ fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
     server.kill();
     let mut server = stage.start("serve shm");
     assert_eq!(server.hear(), "serving");
-    // The delivery was lost with the connection. The handles go on over new connections.
+    // The delivery was lost with the connection. The handles continue over new connections.
     assert!(held.ack().unwrap_err().is_lease_lost());
     sender.send(&content(4, 16)).unwrap();
     let mut got: Vec<_> = (0..4)

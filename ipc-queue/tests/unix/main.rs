@@ -1,6 +1,6 @@
 //! The `unix` transport keeps every promise of `ipc_queue::transport`. Promises that are harder to
-//! keep over a queue in shared memory are also tested over one. And real processes test what
-//! happens when clients and servers are killed.
+//! keep over a queue in shared memory are also tested over one. Real processes test what happens
+//! when clients and servers are killed.
 #![cfg(target_os = "linux")]
 
 mod deaths;

@@ -32,7 +32,7 @@ struct Stage {
     _folder: tempfile::TempDir,
 }
 
-/// A client that sends what it likes.
+/// A client that may send anything.
 struct Rogue {
     socket: KeptSocket,
     reader: Reader,
@@ -279,7 +279,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
         patience: Patience::Endless,
     };
     lazy.ask(&ask, &Carried::None);
-    // Until the socket of its answers is full; then the server takes no more for it.
+    // Continue until the socket for its answers is full. Then the server takes no more for it.
     let receiver = queue.receiver();
     let mut others = 0;
     while let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) {
