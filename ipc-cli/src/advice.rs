@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_that_is_named_is_named_with_its_option() {
+    fn a_named_setting_is_shown_with_its_option() {
         let line = "no place: create the queue with more dedup_keys or a shorter dedup_window";
         let told = with_options(line, None);
         assert!(

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_is_in_its_errors_text_is_said_once() {
+    fn a_cause_contained_in_its_errors_text_is_printed_once() {
         let full = io::Error::from_raw_os_error(28);
         let text = full.to_string();
         let error = Error::new(full).context(format!("can't write: {text}"));

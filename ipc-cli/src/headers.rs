@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_text_where_they_are_and_else_hexadecimal() {
+    fn headers_are_shown_as_text_or_else_hexadecimal() {
         let mut headers = Headers::new();
         headers.insert("tenant", "acme").unwrap();
         headers.insert("raw", [0xff, 0x01]).unwrap();

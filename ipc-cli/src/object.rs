@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_before_text_and_a_bare_text_is_enough() {
+    fn bytes_precede_text_and_a_plain_string_suffices() {
         let payload = |line: &str| parse(line).unwrap().payload;
         let both =
             payload(r#"{"payload": {"text": "a", "hex": "00ff", "bytes": 2}, "attempt": 3}"#);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_said() {
+    fn errors_in_a_line_are_named() {
         for (line, wrong) in [
             ("resize", "not JSON"),
             ("[1]", "not an object"),

@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_of_all_queues_stand_below_one_head() {
+    fn samples_of_all_queues_follow_one_head() {
         let mut families = Families::default();
         for queue in ["a", "b\"c"] {
             families.add("counter", "sent_total", "Sent.", queue, 2.0);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backoff_is_shown_as_it_is_given() {
+    fn a_backoff_is_shown_in_its_input_form() {
         for text in ["none", "5s", "1s,10s,1m", "100ms..1m"] {
             assert_eq!(backoff_in_words(&backoff(text).unwrap()), text);
         }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_the_defaults() {
+    fn the_help_shows_the_defaults() {
         let defaults = QueueSettings::default();
         let mut command = Settings::augment_args(clap::Command::new("create"));
         let help = command.render_long_help().to_string();

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_are_rounded_to_what_can_be_read() {
+    fn sizes_and_times_are_rounded_to_be_readable() {
         assert_eq!(
             (bytes(1023), bytes(1536)),
             ("1023 B".into(), "1.5 KiB".into())

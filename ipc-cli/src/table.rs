@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_least_is_left_out_and_the_rest_is_whole() {
+    fn the_least_important_columns_are_left_out_first() {
         let narrow = table().fit(Some(24)).to_string();
         for word in ["media/resize", "120", "ready", "mail"] {
             assert!(narrow.contains(word), "no {word} in\n{narrow}");

@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_is_no_reason_to_fail() {
+    fn a_narrow_terminal_is_not_an_error() {
         for width in [1, 20, 40] {
             drawn(width);
         }
     }
 
     #[test]
-    fn a_narrow_terminal_shows_what_matters_most_and_that_whole() {
+    fn a_narrow_terminal_shows_the_most_important_columns_completely() {
         let picture = drawn(50);
         for word in [
             "media/resize",
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn eighty_columns_have_all_that_an_operator_looks_at_first() {
+    fn eighty_columns_show_everything_that_an_operator_needs_first() {
         let mut view = view();
         view.queues[0].state = "closed, paused";
         view.queues[0].queue = "media/thumbnails-for-the-archive-v2".into();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_takes_no_room() {
+    fn missing_parts_take_no_room() {
         let view = View {
             queues: view().queues,
             ..View::default()
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_is_xml_too() {
+    fn the_picture_is_also_valid_xml() {
         let view = view();
         let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
         terminal

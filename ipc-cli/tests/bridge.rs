@@ -260,7 +260,7 @@ fn headers_travel_from_a_queue_over_a_server_to_another_queue() {
 }
 
 #[test]
-fn a_bridge_told_to_stop_settles_what_it_holds() {
+fn a_stopped_bridge_settles_its_messages() {
     let banks = Banks::new("stop");
     let from = QueueOptions::new().open_bytes(&banks.from).unwrap();
     from.sender().send(b"one").unwrap();

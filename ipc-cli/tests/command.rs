@@ -66,7 +66,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn what_is_sent_is_received_and_then_gone() {
+fn a_sent_message_is_received_and_then_gone() {
     let place = Place::new("sent");
     let queue = place.queue();
     let sent = place.run(&["send", &queue, "one", "--create"]);
@@ -97,7 +97,7 @@ fn a_key_is_sent_once() {
 }
 
 #[test]
-fn who_only_looks_changes_not_a_byte() {
+fn inspecting_commands_change_no_byte() {
     let place = Place::new("look");
     let queue = place.make();
     let sender = queue.sender();
@@ -136,7 +136,7 @@ fn who_only_looks_changes_not_a_byte() {
 }
 
 #[test]
-fn figures_are_for_scrapers_too() {
+fn figures_are_also_for_scrapers() {
     let place = Place::new("prometheus");
     place.make().sender().send(b"one").unwrap();
     let text = place.text(&["stat", &place.queue(), "--prometheus"]);
@@ -149,7 +149,7 @@ fn figures_are_for_scrapers_too() {
 }
 
 #[test]
-fn a_paused_queue_gives_nothing_until_it_is_resumed() {
+fn a_paused_queue_delivers_nothing_until_resumed() {
     let place = Place::new("pause");
     place.make().sender().send(b"one").unwrap();
     let name = place.queue();
@@ -239,7 +239,7 @@ fn headers_are_sent_and_shown_wherever_messages_are() {
 }
 
 #[test]
-fn what_is_not_empty_is_removed_only_by_force() {
+fn a_nonempty_queue_is_removed_only_by_force() {
     let place = Place::new("rm");
     let queue = place.make();
     queue.sender().send(b"one").unwrap();
@@ -287,7 +287,7 @@ fn mistakes_are_explained() {
 }
 
 #[test]
-fn completions_and_help_are_there() {
+fn completions_and_help_exist() {
     let place = Place::new("help");
     assert!(place.text(&["completions", "bash"]).contains("_ipc"));
     let help = place.text(&["--help"]);
@@ -359,7 +359,7 @@ fn a_postcard_queue_is_shown_with_its_shape_and_not_sent_to() {
 }
 
 #[test]
-fn a_queue_of_texts_takes_and_shows_them_as_they_are() {
+fn a_queue_of_texts_takes_and_shows_them_unchanged() {
     for encoding in [Encoding::MessagePack, Encoding::Json, Encoding::Postcard] {
         let place = Place::new(&format!("text-{encoding}"));
         let queue = place.queue();

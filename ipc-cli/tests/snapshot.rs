@@ -123,7 +123,7 @@ fn ipc(args: &[String]) -> Command {
 }
 
 #[test]
-fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_once() {
+fn save_restore_and_move_killed_at_any_time_keep_every_message_once() {
     let places = Places::new("kills");
     let options = QueueOptions::new()
         .capacity(MESSAGES as u32)
@@ -230,7 +230,7 @@ fn run_as_said(line: &str, folder: &Path, shm: &Path) -> Output {
 }
 
 #[test]
-fn what_the_guide_to_reboots_says_works() {
+fn the_commands_of_the_reboot_guide_work() {
     let folder = tempfile::tempdir().unwrap();
     let shm = tempfile::tempdir_in("/dev/shm").unwrap();
     let shm = shm.path().join("ipc");

@@ -44,7 +44,7 @@ fn declared() -> Table {
 }
 
 #[test]
-fn the_readme_says_what_each_transport_can_do() {
+fn the_readme_lists_the_features_of_each_transport() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = fs::read_to_string(&path).unwrap();
     // Compare lines, not the parsed table, in which a missing row would count as unsupported.

@@ -237,7 +237,7 @@ mod tests {
         }
 
         #[test]
-        fn a_part_done_again_from_the_same_progress_gives_the_same(
+        fn repeating_a_part_from_the_same_progress_gives_the_same_result(
             before in stream(20), part in stream(20)
         ) {
             let mut progress = Progress::default();

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn invalid_servers_are_refused() {
         for servers in ["", "one:4222", "shm:one", "nats://one?replicas=9"] {
             assert!(address(servers, "run").is_err(), "{servers}");
         }

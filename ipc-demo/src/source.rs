@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_goes_on_where_the_one_before_ended() {
+    fn each_part_continues_where_the_previous_one_ended() {
         let mut job = Job::file(input(Ok(10)));
         let mut progress = Progress::default();
         progress.update(b"hello ");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_not_be_read_is_done_with_a_reason() {
+    fn an_unreadable_file_is_done_with_a_reason() {
         let job = Job::file(input(Err("no permission".to_owned())));
         assert_eq!(job.result(), Some(&Err("no permission".to_owned())));
     }

@@ -23,22 +23,22 @@ const A_WHILE: Duration = Duration::from_secs(30);
 
 ipc_nats::on_each_server! {
     nothing_accepted_is_lost_when_the_server_is_killed_and_started_again
-    while_the_server_is_away_calls_end_with_their_deadline_and_say_why
-    what_could_not_be_sent_takes_no_place_when_the_server_is_back
+    while_the_server_is_away_calls_end_at_their_deadline_with_the_reason
+    unsent_messages_take_no_place_when_the_server_is_back
     a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing
     headers_travel_with_payloads_of_every_size_around_the_servers_limit
     damaged_headers_are_an_error_once_and_then_a_dead_letter
     nothing_accepted_is_lost_when_connections_are_cut
-    who_lost_a_message_while_it_was_stopped_can_not_ack_it
-    a_killed_workers_message_comes_again_and_counts_as_a_crash
+    a_worker_that_lost_its_message_while_stopped_cannot_ack_it
+    a_killed_workers_message_is_redelivered_and_counts_as_a_crash
     a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_headers
     a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
     nothing_accepted_is_lost_when_one_of_three_servers_is_killed
-    a_full_queue_on_three_servers_goes_on
+    a_full_queue_on_three_servers_continues
     a_queue_of_the_first_layout_is_used_as_it_is
-    a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_queue
-    a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
-    a_purge_that_was_cut_off_says_so_and_the_next_drops_the_rest
+    an_interrupted_removal_is_completed_by_the_next_removal_or_creation
+    an_interrupted_creation_is_completed_by_the_next_open_or_removal
+    an_interrupted_purge_is_an_error_and_the_next_drops_the_rest
     the_first_answer_wins
     nodes_are_listed_while_they_beat_and_not_after_they_left
 }
@@ -111,7 +111,7 @@ fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again(program:
     });
 }
 
-fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &Program) {
+fn while_the_server_is_away_calls_end_at_their_deadline_with_the_reason(program: &Program) {
     let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -142,7 +142,7 @@ fn is_lost(failure: Option<&SendFailure>) -> bool {
     )
 }
 
-fn what_could_not_be_sent_takes_no_place_when_the_server_is_back(program: &Program) {
+fn unsent_messages_take_no_place_when_the_server_is_back(program: &Program) {
     let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     server.kill();
@@ -334,7 +334,7 @@ fn nothing_accepted_is_lost_when_connections_are_cut(program: &Program) {
 /// Starts this program as a worker that takes one message and holds it until it is told to ack it.
 fn holder(address: &str) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
-        .args(["hold_one_if_told_to", "--exact", "--nocapture"])
+        .args(["hold_one_if_requested", "--exact", "--nocapture"])
         .env(HOLD, address)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -345,7 +345,7 @@ fn holder(address: &str) -> Child {
 const HOLD: &str = "IPC_NATS_HOLD";
 
 #[test]
-fn hold_one_if_told_to() {
+fn hold_one_if_requested() {
     let Ok(address) = std::env::var(HOLD) else {
         return;
     };
@@ -365,7 +365,7 @@ fn signal(worker: &Child, signal: &str) {
     assert!(sent.expect("there is a kill").success());
 }
 
-fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
+fn a_worker_that_lost_its_message_while_stopped_cannot_ack_it(program: &Program) {
     let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
@@ -386,7 +386,7 @@ fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
-fn a_killed_workers_message_comes_again_and_counts_as_a_crash(program: &Program) {
+fn a_killed_workers_message_is_redelivered_and_counts_as_a_crash(program: &Program) {
     let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
@@ -494,7 +494,7 @@ fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed(program: &Progra
 }
 
 /// Leases, nacks and burials replace a record, which takes no additional place.
-fn a_full_queue_on_three_servers_goes_on(program: &Program) {
+fn a_full_queue_on_three_servers_continues(program: &Program) {
     let cluster = TestCluster::of(program);
     ipc_nats::register();
     let queue = QueueOptions::new()
@@ -567,9 +567,7 @@ fn open_at_last(address: &NatsAddress) -> NatsQueue {
     }
 }
 
-fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_queue(
-    program: &Program,
-) {
+fn an_interrupted_removal_is_completed_by_the_next_removal_or_creation(program: &Program) {
     let server = TestServer::of(program);
     let rest = format!("//{}/jobs", server.host());
     let direct = NatsAddress::parse(&rest).expect("an address");
@@ -611,9 +609,7 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
     }
 }
 
-fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it(
-    program: &Program,
-) {
+fn an_interrupted_creation_is_completed_by_the_next_open_or_removal(program: &Program) {
     ipc_nats::register();
     let server = TestServer::of(program);
     let rest = format!("//{}/jobs", server.host());
@@ -655,7 +651,7 @@ fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
     }
 }
 
-fn a_purge_that_was_cut_off_says_so_and_the_next_drops_the_rest(program: &Program) {
+fn an_interrupted_purge_is_an_error_and_the_next_drops_the_rest(program: &Program) {
     let server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let in_use = || queue.transport().stats().expect("it exists").in_use();

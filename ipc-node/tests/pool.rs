@@ -137,7 +137,7 @@ fn said_in(file: &Path) -> i32 {
 }
 
 #[test]
-fn every_job_is_answered_by_what_its_handler_says() {
+fn every_job_is_answered_by_its_handlers_result() {
     let pool = pool(2).start().unwrap();
     let squares = pool.map::<u64, u64>("square", 0..1000);
     assert!(squares.into_iter().eq((0..1000).map(|n| Ok(n * n))));
@@ -168,7 +168,7 @@ fn every_job_is_answered_by_what_its_handler_says() {
 }
 
 #[test]
-fn a_map_takes_endless_inputs_as_it_gives_answers() {
+fn a_map_takes_endless_inputs_as_it_returns_answers() {
     let pool = pool(2).start().unwrap();
     let taken = Cell::new(0);
     let inputs = || (0_u64..).inspect(|_| taken.set(taken.get() + 1));
@@ -192,7 +192,7 @@ fn a_map_takes_endless_inputs_as_it_gives_answers() {
 }
 
 #[test]
-fn the_first_answer_comes_while_others_are_being_worked_on() {
+fn the_first_answer_arrives_while_other_jobs_run() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("go").display().to_string();
     let pool = pool(2).start().unwrap();
@@ -207,7 +207,7 @@ fn the_first_answer_comes_while_others_are_being_worked_on() {
 }
 
 #[test]
-fn a_map_that_is_dropped_cancels_what_it_began() {
+fn a_dropped_map_cancels_its_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let never = folder.path().join("never").display().to_string();
     let pool = pool(2).start().unwrap();
@@ -220,7 +220,7 @@ fn a_map_that_is_dropped_cancels_what_it_began() {
 }
 
 #[test]
-fn a_map_is_complete_though_workers_are_being_killed() {
+fn a_map_is_complete_even_if_workers_are_killed() {
     let pool = pool(3).attempt_limit(100).start().unwrap();
     thread::scope(|scope| {
         let killer = scope.spawn(|| {
@@ -249,7 +249,7 @@ fn a_map_is_complete_though_workers_are_being_killed() {
 }
 
 #[test]
-fn a_job_whose_worker_dies_is_done_by_another() {
+fn a_job_whose_worker_dies_is_done_by_another_worker() {
     let folder = tempfile::tempdir().unwrap();
     let pool = pool(1).start().unwrap();
     let file = folder.path().join("began").display().to_string();
@@ -259,7 +259,7 @@ fn a_job_whose_worker_dies_is_done_by_another() {
 }
 
 #[test]
-fn a_job_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done() {
+fn a_job_that_kills_every_worker_becomes_a_dead_letter_and_the_others_are_done() {
     let pool = pool(2).attempt_limit(2).start().unwrap();
     let poison: Vec<_> = (0..4)
         .map(|_| pool.submit::<_, ()>("die", &6).unwrap())
@@ -284,7 +284,7 @@ fn a_job_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done() {
 }
 
 #[test]
-fn a_sigkill_from_elsewhere_is_said_to_be_one() {
+fn a_sigkill_from_elsewhere_is_reported_as_one() {
     let pool = pool(1).attempt_limit(1).start().unwrap();
     let answer = wait(pool.submit::<_, ()>("die", &9).unwrap());
     let Err(JobError::Crashed { note, .. }) = answer else {
@@ -294,7 +294,7 @@ fn a_sigkill_from_elsewhere_is_said_to_be_one() {
 }
 
 #[test]
-fn a_hung_job_is_ended_with_its_worker_and_not_tried_again() {
+fn a_hung_job_is_ended_with_its_worker_and_not_retried() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let after = Duration::from_millis(50);
@@ -311,7 +311,7 @@ fn a_hung_job_is_ended_with_its_worker_and_not_tried_again() {
 }
 
 #[test]
-fn a_worker_that_eats_too_much_is_killed_and_only_its_job_suffers() {
+fn a_worker_that_uses_too_much_memory_is_killed_and_only_its_job_fails() {
     let most = 256 << 20;
     let pool = pool(1)
         .attempt_limit(1)
@@ -374,7 +374,7 @@ fn a_job_that_is_not_begun_in_time_expires() {
 }
 
 #[test]
-fn a_pool_whose_workers_cannot_start_ends_and_shows_what_they_wrote() {
+fn a_pool_whose_workers_cannot_start_ends_with_their_output() {
     let mut broken = Command::new("sh");
     broken.args(["-c", "echo no such library >&2; exit 3"]);
     let intensity = Intensity {
@@ -431,7 +431,7 @@ fn a_worker_is_replaced_after_its_number_of_jobs() {
 }
 
 #[test]
-fn what_a_worker_started_ends_with_it() {
+fn programs_started_by_a_worker_end_with_it() {
     let pool = pool(1).start().unwrap();
     let child = wait(pool.submit::<(), u32>("have a child", &()).unwrap()).unwrap();
     drop(pool);
@@ -439,7 +439,7 @@ fn what_a_worker_started_ends_with_it() {
 }
 
 #[test]
-fn shutdown_finishes_what_there_is_and_takes_no_more() {
+fn shutdown_finishes_existing_jobs_and_accepts_no_more() {
     let pool = pool(2).start().unwrap();
     let tickets: Vec<_> = (0..200)
         .map(|n| pool.submit::<u64, u64>("square", &n).unwrap())
@@ -451,7 +451,7 @@ fn shutdown_finishes_what_there_is_and_takes_no_more() {
 }
 
 #[test]
-fn drain_that_takes_too_long_gives_the_rest_up() {
+fn drain_that_takes_too_long_abandons_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let pool = pool(1)
@@ -532,7 +532,7 @@ impl Supervisor {
 }
 
 #[test]
-fn workers_and_what_they_started_end_with_a_killed_supervisor_and_leave_nothing() {
+fn workers_and_their_programs_end_with_a_killed_supervisor_and_leave_nothing() {
     let supervisor = Supervisor::start(true);
     let (pool, child, worker) = (
         supervisor.number("pool"),

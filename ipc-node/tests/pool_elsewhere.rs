@@ -96,7 +96,7 @@ fn threads_do_what_processes_do() {
 }
 
 #[test]
-fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
+fn a_killed_worker_costs_its_job_an_attempt_as_thread_or_process() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
     for builder in [threads("killed"), processes(), processes().at(&socket)] {
@@ -125,7 +125,7 @@ fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
 }
 
 #[test]
-fn guests_do_their_share_and_end_with_the_pool() {
+fn remote_workers_do_some_of_the_work_and_end_with_the_pool() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let pool = processes().workers(1).start().unwrap();
@@ -144,7 +144,7 @@ fn guests_do_their_share_and_end_with_the_pool() {
 }
 
 #[test]
-fn a_guest_that_dies_is_replaced_and_its_job_done() {
+fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     let pool = processes()
         .at(&format!("shm:default/pool-guests-{}", std::process::id()))
         .workers(1)
@@ -185,7 +185,7 @@ fn a_guest_that_dies_is_replaced_and_its_job_done() {
 }
 
 #[test]
-fn there_are_no_guests_without_a_pool() {
+fn remote_workers_need_a_pool() {
     let joined = processes().at("shm:default/pool-of-nobody").join();
     assert!(matches!(joined, Err(PoolError::Queue(_))), "{joined:?}");
 }
@@ -218,7 +218,7 @@ fn content_arrives_as_it_was_written_however_much_of_its_room_was_needed() {
 }
 
 #[test]
-fn a_job_that_somebody_buried_is_answered() {
+fn a_job_buried_by_another_process_is_answered() {
     // Its workers never become ready, so none takes the job before this test.
     let mut sleeps = Command::new("sleep");
     sleeps.arg("1000");
@@ -247,7 +247,7 @@ fn shutdown_messages_end_each_worker_when_the_jobs_before_are_done() {
 }
 
 #[test]
-fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
+fn a_worker_that_reports_progress_keeps_its_job_beyond_its_lease() {
     let lease = Duration::from_secs(1);
     let pool = processes().workers(2).keep_alive(lease).start().unwrap();
     let ticket = pool.submit::<_, u8>("take", &(2 * lease)).unwrap();
@@ -256,7 +256,7 @@ fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_refused_and_stays_its_owners() {
+fn a_taken_address_is_refused_and_keeps_its_owner() {
     let pool = threads("taken").workers(1).start().unwrap();
     let second = threads("taken").start();
     let Err(PoolError::Taken { owner, .. }) = second else {

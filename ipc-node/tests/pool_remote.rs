@@ -93,7 +93,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn jobs_of_another_program_are_done_also_after_its_pool_was_killed() {
+fn jobs_of_another_program_are_done_even_after_the_pool_was_killed() {
     let place = Place::new("killed");
     let client = PoolClient::open(place.address.as_str()).unwrap();
     let submit = |n: u64| client.submit::<u64, u64>("square", &n).unwrap();

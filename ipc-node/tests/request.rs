@@ -176,7 +176,7 @@ fn a_request_whose_server_is_killed_is_served_by_another() {
 }
 
 #[test]
-fn the_queue_of_a_killed_client_is_removed_by_the_next_one() {
+fn the_queue_of_a_killed_client_is_removed_by_the_next_client() {
     let place = Place::new("orphan");
     let client = place.start("client");
     assert_eq!(place.queues().len(), 2, "requests and replies");

@@ -110,7 +110,7 @@ fn hear(words: &[&str]) -> String {
 }
 
 #[test]
-fn what_becomes_of_workers_and_jobs_is_told() {
+fn events_of_workers_and_jobs_are_traced() {
     listen();
     let pool = pool().attempt_limit(1).start().unwrap();
     assert_eq!(pool.request(&Square(7)).unwrap().wait(), Ok(49));

@@ -78,7 +78,7 @@ def test_a_dead_worker_fails_one_future_with_the_reason(pool):
     assert pool.submit(square, 3).result(timeout=60) == 9
 
 
-def test_no_function_runs_twice_unless_asked(pool, tmp_path):
+def test_no_function_runs_twice_by_default(pool, tmp_path):
     with pytest.raises(ipc.WorkerDied):
         pool.submit(die_once, tmp_path / "once").result(timeout=60)
     with ProcessPoolExecutor(1, attempts=2) as patient:
@@ -123,13 +123,13 @@ def test_arguments_and_results_of_any_size(pool, size):
     assert pool.submit(echo, payload).result(timeout=60) == payload
 
 
-def test_exceptions_come_with_the_workers_traceback(pool):
+def test_exceptions_carry_the_workers_traceback(pool):
     with pytest.raises(ValueError, match="no good") as raised:
         pool.submit(fail, "no good").result()
     assert "in fail" in str(raised.value.__cause__)
 
 
-def test_what_cannot_be_pickled_fails_its_future(pool):
+def test_an_argument_that_cannot_be_pickled_fails_its_future(pool):
     with pytest.raises(Exception, match="pickle"):
         pool.submit(lambda: 1).result(timeout=60)
     with pytest.raises(Exception, match="pickle"):
@@ -309,7 +309,7 @@ if __name__ == "__main__":
     waiting.end()
 
 
-def test_what_was_submitted_is_done_before_a_program_ends(child, tmp_path):
+def test_submitted_calls_are_done_before_a_program_ends(child, tmp_path):
     program = child(
         f"""
         import pathlib

@@ -39,7 +39,7 @@ def test_processes_share_bytes(name, child):
     assert buffer.read(8, 4) == b"ours"
 
 
-def test_arrays_are_written_from_where_they_are(name):
+def test_arrays_are_written_in_place(name):
     numpy = pytest.importorskip("numpy")
     buffer = ipc.SharedBuffer(name, 800)
     buffer.write(numpy.arange(100, dtype="i8"))

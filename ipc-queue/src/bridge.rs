@@ -489,7 +489,7 @@ mod tests {
 
     /// The second queue's transport has no headers.
     #[test]
-    fn headers_that_the_other_queue_does_not_take_are_left_behind_and_counted() {
+    fn headers_that_the_other_queue_does_not_support_are_dropped_and_counted() {
         let (from, _) = with_and_without_headers();
         let to = queue(QueueOptions::new());
         let bridge = Bridge {
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_before_a_kill_is_not_published_again() {
+    fn messages_published_before_a_kill_are_not_published_again() {
         let from = queue(QueueOptions::new());
         let to = queue(QueueOptions::new().dedup_window(Duration::from_secs(3600)));
         let bridge = Bridge::new(from.clone(), to.clone());
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_queue_does_not_take_is_buried_and_the_rest_goes_on() {
+    fn messages_refused_by_the_other_queue_are_buried_and_the_rest_continues() {
         let from = queue(QueueOptions::new().max_message_bytes(2000));
         let to = queue(QueueOptions::new().inline_bytes(64).max_message_bytes(64));
         for len in [10, 2000, 10] {
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_waited_for_and_leases_are_extended_meanwhile() {
+    fn leases_are_extended_while_waiting_for_a_full_queue() {
         let lease = Duration::from_secs(2);
         let from = queue(QueueOptions::new().lease(lease));
         let to = queue(QueueOptions::new().capacity(1));
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_is_told_to_stop_gives_back_what_finds_no_room() {
+    fn a_stopped_bridge_returns_messages_without_room() {
         let from = queue(QueueOptions::new());
         let to = queue(QueueOptions::new().capacity(1));
         from.sender().send(b"fits").unwrap();

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_that_are_sent_and_what_only_looks_alike_are_not_rejected() {
+    fn real_signals_and_similar_code_are_not_rejected() {
         for code in [
             "kill(Pid::from_raw(pid), Signal::SIGKILL)",
             "killpg(group, Signal::SIGTERM)",

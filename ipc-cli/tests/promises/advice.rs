@@ -67,7 +67,7 @@ fn every_setting_can_be_set_and_is_shown() {
 }
 
 #[test]
-fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
+fn an_oversized_message_fits_after_setting_what_the_error_names() {
     let folder = Folder::new();
     folder
         .run(&["create", "jobs", "--max-message-bytes", "2000"])
@@ -96,7 +96,7 @@ fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
 }
 
 #[test]
-fn memory_for_payloads_that_is_used_up_is_told_from_places() {
+fn used_up_payload_memory_is_distinguished_from_places() {
     let folder = Folder::new();
     let large = "x".repeat(3000);
     let send = |queue| folder.run(&["send", queue, &large, "--timeout", "0s"]);
@@ -121,7 +121,7 @@ fn memory_for_payloads_that_is_used_up_is_told_from_places() {
 }
 
 #[test]
-fn what_a_queue_was_created_without_is_named_with_its_option() {
+fn a_missing_feature_is_named_with_its_option() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     let refused = folder
@@ -141,7 +141,7 @@ fn what_a_queue_was_created_without_is_named_with_its_option() {
 }
 
 #[test]
-fn a_full_queue_is_moved_to_a_larger_one_with_what_is_in_it() {
+fn a_full_queue_is_moved_to_a_larger_one_with_its_messages() {
     let folder = Folder::new();
     folder.run(&["create", "jobs", "--capacity", "1"]).expect(0);
     folder.run(&["send", "jobs", "one"]).expect(0);
@@ -173,7 +173,7 @@ fn a_full_queue_is_moved_to_a_larger_one_with_what_is_in_it() {
 }
 
 #[test]
-fn other_settings_than_a_queue_has_are_had_by_moving_its_messages() {
+fn other_settings_are_applied_by_moving_the_messages() {
     let place = Place::new("other-settings");
     let address = format!("shm:{}", place.name("jobs"));
     let old = place.make("jobs", &QueueOptions::new().capacity(4));
@@ -202,7 +202,7 @@ fn other_settings_than_a_queue_has_are_had_by_moving_its_messages() {
 }
 
 #[test]
-fn places_that_dead_letters_take_are_free_when_those_are_settled() {
+fn places_of_dead_letters_are_freed_by_settling_them() {
     let folder = Folder::new();
     folder
         .run(&["create", "jobs", "--capacity", "2", "--attempt-limit", "1"])
@@ -237,7 +237,7 @@ fn places_that_dead_letters_take_are_free_when_those_are_settled() {
 }
 
 #[test]
-fn a_letter_that_is_gone_is_found_missing_in_the_list() {
+fn a_missing_letter_is_reported_with_the_list_command() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     for args in [
@@ -254,7 +254,7 @@ fn a_letter_that_is_gone_is_found_missing_in_the_list() {
 }
 
 #[test]
-fn messages_in_the_way_of_a_removal_go_by_force() {
+fn a_queue_with_messages_is_removed_by_force() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let refused = folder.run(&["rm", "jobs"]).expect(5);
@@ -264,7 +264,7 @@ fn messages_in_the_way_of_a_removal_go_by_force() {
 }
 
 #[test]
-fn a_queue_that_one_process_alone_could_see_is_shared_or_served() {
+fn a_local_queue_is_shared_or_served_by_following_the_advice() {
     let place = Place::new("shared");
     let mine = format!("local:{}", place.0);
     let refused = run(&["send", &mine, "one", "--create"]).expect(5);
@@ -279,7 +279,7 @@ fn a_queue_that_one_process_alone_could_see_is_shared_or_served() {
 }
 
 #[test]
-fn a_paused_queue_delivers_and_drains_as_told() {
+fn a_paused_queue_is_resumed_and_drained_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     folder.run(&["pause", "jobs"]).expect(0);
@@ -296,7 +296,7 @@ fn a_paused_queue_delivers_and_drains_as_told() {
 }
 
 #[test]
-fn a_closed_queue_is_opened_again_as_told() {
+fn a_closed_queue_is_reopened_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     folder.run(&["drain", "jobs"]).expect(0);
@@ -315,7 +315,7 @@ fn a_closed_queue_is_opened_again_as_told() {
 }
 
 #[test]
-fn an_empty_message_is_sent_when_it_is_meant() {
+fn an_empty_message_is_sent_when_intended() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     let refused = folder.run(&["send", "jobs"]).expect(2);
@@ -325,7 +325,7 @@ fn an_empty_message_is_sent_when_it_is_meant() {
 }
 
 #[test]
-fn output_that_goes_nowhere_is_said_to_on_purpose() {
+fn output_to_nowhere_must_be_explicit() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let recv = |redirection: &str| {
@@ -340,7 +340,7 @@ fn output_that_goes_nowhere_is_said_to_on_purpose() {
 }
 
 #[test]
-fn a_folder_that_others_can_enter_is_closed_to_them() {
+fn a_folder_open_to_others_is_closed_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["create", "others"]).expect(0);
     fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -354,7 +354,7 @@ fn a_folder_that_others_can_enter_is_closed_to_them() {
 }
 
 #[test]
-fn what_does_not_fit_into_memory_fits_when_it_is_smaller() {
+fn a_queue_that_does_not_fit_into_memory_fits_when_smaller() {
     let script = "mount -t tmpfs -o size=4m x /dev/shm; \"$0\" create jobs || \
                   \"$0\" create jobs --capacity 64 --max-message-bytes 64k --pool-bytes 256k";
     let Some(ended) = with_own_mounts("too little memory", script) else {
@@ -365,7 +365,7 @@ fn what_does_not_fit_into_memory_fits_when_it_is_smaller() {
 }
 
 #[test]
-fn a_file_size_limit_is_raised_as_told() {
+fn a_file_size_limit_is_raised_by_following_the_advice() {
     let folder = Folder::new();
     let create = |limit: &str| {
         let mut shell = program("sh");
@@ -378,7 +378,7 @@ fn a_file_size_limit_is_raised_as_told() {
 }
 
 #[test]
-fn a_folder_of_another_user_is_avoided_as_told() {
+fn a_folder_of_another_user_is_avoided_by_following_the_advice() {
     let script = "mount -t tmpfs x /dev/shm; other=/dev/shm/ipc.$(id -u); mkdir -m 700 $other; \
                   chown 12345 $other; \"$0\" create jobs || mkdir -m 700 /dev/shm/ours; \
                   IPC_SHM_DIR=/dev/shm/ours \"$0\" create jobs";
@@ -391,7 +391,7 @@ fn a_folder_of_another_user_is_avoided_as_told() {
 }
 
 #[test]
-fn a_queue_whose_file_was_truncated_is_removed_as_told() {
+fn a_truncated_queue_is_removed_by_following_the_advice() {
     for bytes in [0, 100, 4096] {
         let folder = Folder::new();
         folder.run(&["send", "jobs", "one", "--create"]).expect(0);
@@ -407,7 +407,7 @@ fn a_queue_whose_file_was_truncated_is_removed_as_told() {
 }
 
 #[test]
-fn what_a_dead_process_held_is_freed_by_repair() {
+fn messages_of_a_dead_process_are_freed_by_repair() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     // It takes the message, and can't print it: nothing empties the pipe.
@@ -439,7 +439,7 @@ fn run_in(folder: &Folder, args: &[&str], input: &str) {
 }
 
 #[test]
-fn a_table_of_nodes_that_can_not_be_read_is_deleted() {
+fn an_unreadable_table_of_nodes_is_deleted_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     let file = folder.file("jobs").with_file_name("registry.nodes");
@@ -478,7 +478,7 @@ fn foreign(folder: &Folder, kind: &str) {
 }
 
 #[test]
-fn what_is_not_a_queue_is_removed_by_force() {
+fn entries_that_are_not_queues_are_removed_by_force() {
     for kind in [
         "file of mode 644",
         "folder",
@@ -505,7 +505,7 @@ fn what_is_not_a_queue_is_removed_by_force() {
 }
 
 #[test]
-fn a_folder_with_something_in_it_is_looked_at_first() {
+fn a_nonempty_folder_is_inspected_before_removal() {
     let folder = Folder::new();
     foreign(&folder, "folder");
     fs::write(folder.file("jobs").join("letter"), "dear").unwrap();
@@ -519,7 +519,7 @@ fn a_folder_with_something_in_it_is_looked_at_first() {
 }
 
 #[test]
-fn commands_have_places_of_their_own_when_all_others_are_taken() {
+fn commands_have_reserved_slots_when_all_others_are_taken() {
     let folder = Folder::new();
     folder
         .run(&["create", "jobs", "--max-participants", "1"])
@@ -546,7 +546,7 @@ fn commands_have_places_of_their_own_when_all_others_are_taken() {
 }
 
 #[test]
-fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
+fn a_queue_full_of_keys_accepts_more_by_following_the_advice() {
     let folder = Folder::new();
     folder
         .run(&[
@@ -590,7 +590,7 @@ fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
 }
 
 #[test]
-fn a_queue_that_is_too_small_is_named_with_what_is_needed() {
+fn a_queue_that_is_too_small_is_named_with_the_needed_size() {
     let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
     let file = |name: &str| files.path().join(name).display().to_string();
     let (saved, other) = (file("saved"), file("other"));

@@ -80,7 +80,7 @@ fn a_sound_machine_is_silent_for_cron() {
 }
 
 #[test]
-fn memory_that_can_not_be_written_is_found_by_trying() {
+fn unwritable_memory_is_found_by_trying() {
     let script = "mount -o remount,bind,ro /dev/shm 2>/dev/null || \
                   mount -t tmpfs -o ro x /dev/shm; \
                   \"$0\" doctor --json";
@@ -190,7 +190,7 @@ fn one_foreign_entry_hides_nothing_else() {
 }
 
 #[test]
-fn what_a_killed_doctor_left_is_cleared_up() {
+fn leftovers_of_a_killed_doctor_are_removed() {
     let folder = Folder::new();
     // The state after a doctor was killed during its trial: its queue exists, and only dead
     // processes are attached.

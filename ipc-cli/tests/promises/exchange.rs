@@ -48,7 +48,7 @@ fn object(line: &str) -> Value {
 }
 
 #[test]
-fn what_recv_prints_as_json_can_be_sent() {
+fn json_printed_by_recv_can_be_sent() {
     let place = Place::new("copy");
     let (queue, _) = three(&place);
     place.make("copy", &QueueOptions::new());
@@ -64,7 +64,7 @@ fn what_recv_prints_as_json_can_be_sent() {
 }
 
 #[test]
-fn what_export_prints_can_be_imported_and_stays() {
+fn exported_messages_can_be_imported_and_stay() {
     let place = Place::new("export");
     three(&place);
     let before = waiting(&place, "jobs");
@@ -109,7 +109,7 @@ fn messages_are_selected_by_id_age_header_state_and_number() {
 }
 
 #[test]
-fn what_is_selected_is_deleted_and_nothing_else() {
+fn only_selected_messages_are_deleted() {
     let place = Place::new("delete");
     let (queue, ids) = three(&place);
     let name = place.name("jobs");
@@ -155,7 +155,7 @@ fn some_messages_move_to_another_queue_once() {
 }
 
 #[test]
-fn dead_letters_go_by_age_and_number() {
+fn dead_letters_are_selected_by_age_and_number() {
     let place = Place::new("dlq-age");
     let (queue, _) = three(&place);
     let receiver = queue.receiver();
@@ -196,7 +196,7 @@ fn revoke_at(address: &str, queue: &ByteQueue, id: &str) {
 }
 
 #[test]
-fn a_stuck_holder_loses_its_message_when_told() {
+fn a_stuck_holder_loses_its_message_by_revoke() {
     let place = Place::new("revoke");
     let queue = place.make("jobs", &QueueOptions::new());
     let name = place.name("jobs");
@@ -212,7 +212,7 @@ fn a_stuck_holder_loses_its_message_when_told() {
 }
 
 #[test]
-fn a_command_whose_message_was_taken_back_is_ended() {
+fn a_command_whose_message_was_revoked_is_ended() {
     let place = Place::new("revoke-work");
     let queue = place.make("jobs", &QueueOptions::new());
     let id = send(&queue, b"one", "acme");
@@ -230,7 +230,7 @@ fn a_command_whose_message_was_taken_back_is_ended() {
 }
 
 #[test]
-fn a_tail_prints_what_waits_and_what_comes_and_takes_nothing() {
+fn a_tail_prints_waiting_and_new_messages_and_takes_none() {
     let place = Place::new("tail");
     let (queue, ids) = three(&place);
     let name = place.name("jobs");

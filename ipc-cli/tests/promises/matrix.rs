@@ -414,7 +414,7 @@ fn for_each(test: &str, check: impl Fn(&Cell<'_>)) {
 }
 
 #[test]
-fn what_is_done_ends_with_0_and_is_done() {
+fn successful_commands_end_with_0_and_have_their_effect() {
     for_each("plain", |cell| {
         let ended = cell.run(Stdio::piped());
         assert!(ended.err.is_empty(), "{:?}: {ended:?}", cell.case.args);
@@ -423,7 +423,7 @@ fn what_is_done_ends_with_0_and_is_done() {
 }
 
 #[test]
-fn a_reader_that_left_stops_nothing_but_receiving() {
+fn a_reader_that_left_stops_only_receiving() {
     for_each("gone", |cell| {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
@@ -457,7 +457,7 @@ fn a_full_disk_loses_the_answer_and_not_a_message() {
 }
 
 #[test]
-fn a_closed_output_is_no_place_for_messages() {
+fn a_closed_output_receives_no_messages() {
     for_each("closed", |cell| {
         if cell.case.input.is_some() {
             return;
@@ -520,7 +520,7 @@ fn a_local_queue_is_refused() {
 }
 
 #[test]
-fn a_queue_that_is_not_there_is_said_to_be_missing() {
+fn a_missing_queue_is_reported() {
     for_each("missing", |cell| {
         if !cell.case.args.contains(&"QUEUE") {
             return;

@@ -218,7 +218,7 @@ fn names(text: &str) -> HashSet<String> {
 }
 
 #[test]
-fn the_dashboard_and_the_alarms_ask_for_figures_that_there_are() {
+fn the_dashboard_and_the_alarms_use_existing_figures() {
     let place = Place::new("dashboard");
     place.make("jobs", &QueueOptions::new());
     let there = names(&run(&["metrics", &place.name("jobs")]).expect(0).out);

@@ -66,7 +66,7 @@ fn stall_each_in_turn(
 }
 
 #[test]
-fn nothing_is_removed_because_a_question_was_not_answered() {
+fn nothing_is_removed_when_a_question_is_not_answered() {
     if !ipc_nats::testing::is_installed() {
         println!("skipped: a NATS server that does not answer: none is installed");
         return;
@@ -81,7 +81,7 @@ fn nothing_is_removed_because_a_question_was_not_answered() {
 }
 
 #[test]
-fn what_is_said_to_be_purged_from_a_server_is() {
+fn a_reported_purge_on_a_server_really_happened() {
     if !ipc_nats::testing::is_installed() {
         println!("skipped: a NATS server that does not answer: none is installed");
         return;

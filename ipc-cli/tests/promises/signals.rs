@@ -70,7 +70,7 @@ fn code(signal: Signal) -> i32 {
 }
 
 #[test]
-fn a_receiver_that_is_told_to_end_says_what_it_did_not_receive() {
+fn a_receiver_that_gets_a_signal_reports_what_is_missing() {
     for end in ENDS {
         let place = Place::new("recv-end");
         let queue = queue(&place, 0);
@@ -83,7 +83,7 @@ fn a_receiver_that_is_told_to_end_says_what_it_did_not_receive() {
 }
 
 #[test]
-fn a_sender_without_room_dies_of_the_signal_and_sends_nothing() {
+fn a_blocked_sender_dies_of_the_signal_and_sends_nothing() {
     for end in ENDS {
         let place = Place::new("send-end");
         queue(&place, 4);
@@ -96,7 +96,7 @@ fn a_sender_without_room_dies_of_the_signal_and_sends_nothing() {
 }
 
 #[test]
-fn a_drain_that_is_told_to_end_says_what_is_left() {
+fn a_drain_that_gets_a_signal_reports_what_is_left() {
     for end in ENDS {
         let place = Place::new("drain-end");
         let queue = queue(&place, 2);
@@ -111,7 +111,7 @@ fn a_drain_that_is_told_to_end_says_what_is_left() {
 }
 
 #[test]
-fn a_bridge_that_is_told_to_end_settles_what_it_holds() {
+fn a_bridge_that_gets_a_signal_settles_its_messages() {
     for end in ENDS {
         let place = Place::new("bridge-end");
         let queue = queue(&place, 2);
@@ -134,7 +134,7 @@ fn a_bridge_that_is_told_to_end_settles_what_it_holds() {
 }
 
 #[test]
-fn a_server_drains_a_queue_of_its_own_whichever_signal_ends_it() {
+fn a_server_drains_its_local_queue_on_every_ending_signal() {
     for end in ENDS {
         let folder = tempfile::tempdir().unwrap();
         let at = format!("unix:{}", folder.path().join("x.sock").display());
@@ -159,7 +159,7 @@ fn a_server_drains_a_queue_of_its_own_whichever_signal_ends_it() {
 }
 
 #[test]
-fn a_server_that_is_told_twice_ends_at_once_and_says_so() {
+fn a_second_signal_ends_a_server_at_once_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let at = format!("unix:{}", folder.path().join("x.sock").display());
     let mut server = Running::start(&mut ipc(&["serve", "local:jobs", "--at", &at]));
@@ -175,7 +175,7 @@ fn a_server_that_is_told_twice_ends_at_once_and_says_so() {
 }
 
 #[test]
-fn a_server_goes_on_when_nothing_reads_what_it_says() {
+fn a_server_continues_when_nothing_reads_its_output() {
     let folder = tempfile::tempdir().unwrap();
     let at = format!("unix:{}", folder.path().join("x.sock").display());
     let mut server = Running::start(&mut ipc(&["serve", "local:jobs", "--at", &at]));
@@ -213,7 +213,7 @@ fn a_server_under_nohup_outlives_the_terminal() {
 }
 
 #[test]
-fn a_held_message_is_given_back_by_a_receiver_whose_reader_left() {
+fn a_receiver_whose_reader_left_returns_its_message() {
     let place = Place::new("reader");
     let queue = queue(&place, 0);
     let mut running = Running::start(&mut ipc(&["recv", &place.name("jobs"), "--follow"]));

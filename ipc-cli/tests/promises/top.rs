@@ -180,7 +180,7 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_it() {
+fn a_closed_terminal_ends_top() {
     let place = Place::new("top-closed");
     let queue = place.make("jobs", &QueueOptions::new());
     let Some(screen) = Screen::start(&place, "closed") else {

@@ -125,7 +125,7 @@ fn no_job_is_lost_when_commands_and_their_worker_are_killed() {
 }
 
 #[test]
-fn the_end_of_a_command_decides_what_becomes_of_its_message() {
+fn the_exit_code_of_a_command_decides_how_its_message_is_settled() {
     let place = Place::new("work-ends");
     let queue = place.make("jobs", &QueueOptions::new().attempt_limit(1));
     let scripts = [
@@ -292,7 +292,7 @@ fn waiting(place: &Place, folder: &Path) -> Running {
 }
 
 #[test]
-fn a_worker_that_is_told_to_end_waits_for_its_command_and_takes_nothing_more() {
+fn a_worker_that_gets_a_signal_waits_for_its_command_and_takes_no_more() {
     for end in [
         Signal::SIGHUP,
         Signal::SIGINT,
@@ -310,7 +310,7 @@ fn a_worker_that_is_told_to_end_waits_for_its_command_and_takes_nothing_more() {
 }
 
 #[test]
-fn a_worker_that_is_told_twice_ends_at_once_and_its_message_comes_again() {
+fn a_second_signal_ends_a_worker_at_once_and_its_message_is_redelivered() {
     let (place, folder) = (Place::new("work-twice"), tempfile::tempdir().unwrap());
     let worker = waiting(&place, folder.path());
     let command = children(worker.0.id()).1[0];
@@ -326,7 +326,7 @@ fn a_worker_that_is_told_twice_ends_at_once_and_its_message_comes_again() {
 }
 
 #[test]
-fn a_command_that_is_not_there_costs_no_message() {
+fn a_missing_command_costs_no_message() {
     let place = Place::new("work-nosuch");
     let queue = place.make("jobs", &QueueOptions::new());
     send(&queue, "one");
@@ -375,7 +375,7 @@ fn work_over(address: &str, folder: &Path) {
 }
 
 #[test]
-fn jobs_come_over_a_socket_too() {
+fn jobs_also_come_over_a_socket() {
     let place = Place::new("work-unix");
     place.make("jobs", &options(16));
     let folder = tempfile::tempdir().unwrap();
@@ -386,7 +386,7 @@ fn jobs_come_over_a_socket_too() {
 }
 
 #[test]
-fn jobs_come_over_nats_too() {
+fn jobs_also_come_over_nats() {
     if !ipc_nats::testing::is_installed() {
         println!("skipped: work over NATS: no server is installed");
         return;

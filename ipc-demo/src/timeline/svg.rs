@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_nonsense_can_be_drawn() {
+    fn empty_and_invalid_timelines_can_be_drawn() {
         assert!(
             Timeline::default()
                 .to_svg("Nothing")

@@ -35,7 +35,7 @@ fn workers_killed_at_random_cost_no_task() {
 }
 
 #[test]
-fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
+fn a_stopped_worker_keeps_its_task_until_it_continues() {
     let place = Place::new();
     let running = place.start(["--simulate", "12", "--workers", "3", "--json"]);
     let tasks = running.tasks().unwrap();
@@ -52,7 +52,7 @@ fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
 }
 
 #[test]
-fn tasks_over_which_every_worker_dies_are_given_up() {
+fn tasks_that_kill_every_worker_are_abandoned() {
     let place = Place::new();
     let running = place.start(["--simulate", "6", "--workers", "2", "--json"]);
     let tasks = running.tasks().unwrap();
@@ -79,7 +79,7 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
 }
 
 #[test]
-fn a_file_that_is_given_up_is_reported_as_such() {
+fn an_abandoned_file_is_reported_as_such() {
     let place = Place::new();
     let folder = tempfile::tempdir().unwrap();
     for number in 0..1000 {
@@ -106,7 +106,7 @@ fn a_file_that_is_given_up_is_reported_as_such() {
 }
 
 #[test]
-fn workers_that_can_not_work_end_the_run_with_their_reason() {
+fn workers_that_cannot_work_end_the_run_with_their_reason() {
     let place = Place::new();
     let running = place.start(["--simulate", "100", "--workers", "1"]);
     let tasks = running.tasks().unwrap();
@@ -131,7 +131,7 @@ fn workers_that_can_not_work_end_the_run_with_their_reason() {
 }
 
 #[test]
-fn a_worker_started_by_hand_does_its_share() {
+fn a_worker_started_by_hand_does_some_of_the_work() {
     let place = Place::new();
     let running = place.start(["--simulate", "30", "--workers", "1"]);
     running.await_note("10 of 30");
@@ -156,7 +156,7 @@ fn a_worker_started_by_hand_does_its_share() {
 }
 
 #[test]
-fn a_worker_started_by_hand_for_no_run_says_so() {
+fn a_worker_started_by_hand_without_a_run_is_an_error() {
     let place = Place::new();
     let ended = place.run(["host", "--at", "shm:demo-0/run"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");

@@ -34,7 +34,7 @@ fn text_has_every_nodes_statistics_and_a_line_for_every_ten_tasks() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_reason_to_panic() {
+fn a_reader_that_leaves_causes_no_panic() {
     let place = Place::new();
     for args in [&["--simulate", "10"][..], &["--simulate", "10", "--json"]] {
         let mut demo = place.demo(args);

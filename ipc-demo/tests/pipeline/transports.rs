@@ -18,7 +18,7 @@ fn processes_that_share_only_sockets_give_the_same_report() {
 }
 
 #[test]
-fn and_so_they_do_though_workers_are_killed() {
+fn processes_that_share_only_sockets_survive_killed_workers() {
     let report = fingerprint_everything(&["--transport", "unix", "--kill-workers", "5"]);
     check_kills(5, &report);
 }
@@ -31,7 +31,7 @@ fn processes_that_share_only_a_nats_server_give_the_same_report() {
 }
 
 #[test]
-fn and_so_do_those_though_workers_are_killed() {
+fn processes_that_share_only_a_nats_server_survive_killed_workers() {
     if testing::is_installed() {
         let report = fingerprint_everything(&["--transport", "nats", "--kill-workers", "5"]);
         check_kills(5, &report);
@@ -105,7 +105,7 @@ fn a_server_that_is_killed_and_started_again_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn workers_killed_at_random_cost_no_task_over_a_server_either() {
+fn workers_killed_at_random_also_cost_no_task_over_a_server() {
     const KILLS: u64 = 4;
     if !testing::is_installed() {
         return;
@@ -128,7 +128,7 @@ fn workers_killed_at_random_cost_no_task_over_a_server_either() {
 }
 
 #[test]
-fn a_worker_is_replaced_though_what_it_died_saying_is_not_heard() {
+fn a_worker_is_replaced_even_if_its_last_report_is_lost() {
     if !testing::is_installed() {
         return;
     }

@@ -42,7 +42,7 @@ impl Tree {
         tree.add(deep.as_bytes(), b"at the bottom\n");
         tree.add_unreadable(place);
         tree.sort();
-        tree.add_what_is_no_file();
+        tree.add_things_that_are_not_files();
         tree
     }
 
@@ -114,7 +114,7 @@ impl Tree {
     /// Adds links, a fifo and a socket, which do not count as files below a folder. Given by name,
     /// a link counts as its target, and a fifo or a missing file is a problem. Reading any of them
     /// must not hang.
-    fn add_what_is_no_file(&mut self) {
+    fn add_things_that_are_not_files(&mut self) {
         let path = |name: &str| self.folder.path().join(name);
         let [link, fifo, missing] = ["link", "fifo", "missing"].map(path);
         symlink("binary", &link).unwrap();

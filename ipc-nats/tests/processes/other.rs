@@ -32,7 +32,7 @@ impl Other {
 
     fn start_with(address: &str, more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["other::obey_if_told_to", "--exact", "--nocapture"])
+            .args(["other::obey_if_requested", "--exact", "--nocapture"])
             .env(ADDRESS, address)
             .envs(more.iter().copied())
             .stdin(Stdio::piped())
@@ -73,7 +73,7 @@ impl Drop for Other {
 }
 
 #[test]
-fn obey_if_told_to() {
+fn obey_if_requested() {
     let Ok(address) = std::env::var(ADDRESS) else {
         return;
     };

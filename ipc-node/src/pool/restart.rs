@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_begin_anew_when_all_is_well() {
+    fn pauses_double_up_to_the_longest_and_restart_after_success() {
         let (mut restarts, start) = (restarts(100), Instant::now());
         let mut pauses = [1, 2, 4, 5, 5].map(|s| Some(s * SECOND)).into_iter();
         for _ in 0..5 {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_deaths_are_too_many_only_within_a_while() {
+    fn too_many_deaths_count_only_within_the_period() {
         let (mut often, start) = (restarts(3), Instant::now());
         assert!(often.died_idle(start).is_some());
         assert!(often.died_idle(start + SECOND).is_some());

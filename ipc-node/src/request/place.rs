@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_queues_name_gives_its_clients_membership_back() {
+    fn a_reply_queues_name_contains_its_clients_membership() {
         let member = Member {
             index: 7,
             epoch: u64::MAX >> 3,

@@ -59,7 +59,7 @@ fn a_pool_restarts_at_its_address_after_it_was_killed_with_all_its_workers() {
 }
 
 #[test]
-fn a_pool_starts_whenever_another_was_killed_while_it_started_there() {
+fn a_pool_starts_even_if_another_was_killed_while_starting_there() {
     let address = address("starting");
     for time in 0..12 {
         let mut other = OtherPool::begin(Some(&address), 2, Script::Idle);
@@ -83,7 +83,7 @@ fn a_pool_restarts_at_its_socket_after_it_was_killed_with_all_its_workers() {
 }
 
 #[test]
-fn what_a_killed_pool_left_can_be_removed_and_a_living_ones_can_not() {
+fn a_killed_pools_queues_can_be_removed_and_a_live_pools_cannot() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
     for address in [address("removed"), socket] {
@@ -118,7 +118,7 @@ fn an_address_whose_owner_lives_is_refused_and_the_owner_is_named() {
 }
 
 #[test]
-fn the_next_pool_of_a_namespace_removes_what_a_killed_one_left() {
+fn the_next_pool_of_a_namespace_removes_leftovers_of_a_killed_pool() {
     let mut other = OtherPool::start(None, 2, Script::Busy);
     let address = format!("shm:default/pool-{}-", other.pid());
     assert_eq!(files_of(&address).len(), 3);
@@ -144,7 +144,7 @@ fn a_worker_that_outlives_its_pool_leaves_the_next_one_alone() {
 }
 
 #[test]
-fn a_pool_that_starts_in_another_pid_namespace_leaves_those_of_ours_alone() {
+fn a_pool_that_starts_in_another_pid_namespace_leaves_our_pools_alone() {
     let ours = pool(2).start().unwrap();
     let named = address("namespace");
     let at_name = pool(1).at(&named).start().unwrap();
@@ -193,7 +193,7 @@ fn a_pool_in_another_pid_namespace_is_not_taken_for_dead() {
 }
 
 #[test]
-fn a_queue_that_is_no_pools_is_not_removed_by_one_that_starts_there() {
+fn a_starting_pool_does_not_remove_a_queue_that_is_not_a_pools() {
     let address = address("foreign");
     let queue = ipc_queue::ByteQueue::open(format!("{address}.jobs")).unwrap();
     queue.sender().send(b"a message").unwrap();

@@ -50,7 +50,7 @@ fn tried(policy: RetryPolicy, plan: &[&str]) -> (Result<u8, JobError>, u64) {
 }
 
 #[test]
-fn a_function_that_fails_does_not_run_twice_unasked() {
+fn a_failing_function_does_not_run_twice_by_default() {
     let pool = pool(1).start().unwrap();
     let error = Planned::submit(&pool, &["error", "ok"]).end();
     assert_eq!(error, (failed("the database is away", 1), 1));
@@ -60,13 +60,13 @@ fn a_function_that_fails_does_not_run_twice_unasked() {
 }
 
 #[test]
-fn errors_are_tried_again_until_an_attempt_succeeds() {
+fn errors_are_retried_until_an_attempt_succeeds() {
     let plan = ["error", "error", "error", "ok"];
     assert_eq!(tried(patient(), &plan), (Ok(4), 4));
 }
 
 #[test]
-fn the_last_error_is_the_answer_and_says_how_many_attempts_were_made() {
+fn the_last_error_is_the_answer_with_the_number_of_attempts() {
     let (answer, runs) = tried(patient().errors(3), &["error"; 9]);
     assert_eq!((&answer, runs), (&failed("the database is away", 3), 3));
     let text = answer.unwrap_err().to_string();
@@ -83,13 +83,13 @@ fn panics_have_a_limit_of_their_own() {
 }
 
 #[test]
-fn a_handler_says_that_trying_again_would_not_help() {
+fn a_handler_can_forbid_retries() {
     let plan = ["error", "final", "ok"];
     assert_eq!(tried(patient(), &plan), (failed("no such image", 2), 2));
 }
 
 #[test]
-fn deaths_of_workers_are_limited_by_themselves() {
+fn deaths_of_workers_have_a_separate_limit() {
     let twice = patient().crashes(2);
     let plan = ["error", "die", "error", "error", "ok"];
     assert_eq!(tried(twice.clone(), &plan), (Ok(5), 5));
@@ -142,7 +142,7 @@ fn every_job_outlasts_an_outage_behind_a_socket() {
 }
 
 #[test]
-fn a_pool_that_drains_waits_for_jobs_that_are_tried_again() {
+fn a_draining_pool_waits_for_retried_jobs() {
     let policy = patient().backoff(Backoff::Fixed(Duration::from_millis(50)));
     let pool = pool(1).retry(policy).start().unwrap();
     let jobs: Vec<_> = (0..3)
@@ -153,7 +153,7 @@ fn a_pool_that_drains_waits_for_jobs_that_are_tried_again() {
 }
 
 #[test]
-fn a_cancelled_job_is_not_tried_again() {
+fn a_cancelled_job_is_not_retried() {
     let policy = patient().backoff(Backoff::Fixed(Duration::from_millis(50)));
     let pool = pool(1).retry(policy).start().unwrap();
     let job = Planned::submit(&pool, &["error"; 12]);

@@ -153,7 +153,7 @@ fn worker_that_lingers() {
 }
 
 #[test]
-fn a_worker_that_never_gets_done_with_its_end_is_killed_when_draining_takes_too_long() {
+fn a_worker_that_never_finishes_ending_is_killed_at_the_drain_timeout() {
     let pool = Pool::builder()
         .workers(1)
         .drain_timeout(Duration::from_millis(300))
@@ -170,7 +170,7 @@ fn a_worker_that_never_gets_done_with_its_end_is_killed_when_draining_takes_too_
 }
 
 #[test]
-fn a_pool_whose_thread_panics_answers_its_tickets_all_the_same() {
+fn a_pool_whose_thread_panics_still_answers_its_tickets() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let pool = pool(2)

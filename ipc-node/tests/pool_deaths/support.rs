@@ -35,7 +35,7 @@ pub fn handlers() -> Handlers {
         }
         Ok::<_, String>(())
     });
-    add_those_with_children(&mut handlers);
+    add_handlers_with_children(&mut handlers);
     // Acts in each attempt as its entry of the list says, and counts its runs in the file.
     handlers.add(
         "as planned",
@@ -77,7 +77,7 @@ pub fn handlers() -> Handlers {
     handlers
 }
 
-fn add_those_with_children(handlers: &mut Handlers) {
+fn add_handlers_with_children(handlers: &mut Handlers) {
     // Starts a program that outlives it, once in each of this many workers, and returns.
     handlers.add(
         "have a child",

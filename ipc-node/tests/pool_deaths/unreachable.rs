@@ -162,7 +162,7 @@ fn shutdown_is_an_error_while_the_queue_does_not_answer() {
 }
 
 #[test]
-fn shutdown_goes_on_when_the_queue_answers_again() {
+fn shutdown_continues_when_the_queue_answers_again() {
     let (pool, is_silent) = distant("hesitant");
     let pool = pool.drain_timeout(PATIENCE).start().unwrap();
     is_silent.store(true, Ordering::SeqCst);
@@ -177,7 +177,7 @@ fn shutdown_goes_on_when_the_queue_answers_again() {
 }
 
 #[test]
-fn queues_that_can_not_be_removed_are_told_of() {
+fn queues_that_cannot_be_removed_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let (pool, is_silent) = distant("sticky");

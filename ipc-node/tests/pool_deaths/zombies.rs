@@ -42,7 +42,7 @@ fn pool_as_pid_1() {
 }
 
 #[test]
-fn a_pool_that_is_pid_1_leaves_no_zombies_and_takes_nobodys_exit_status() {
+fn a_pool_as_pid_1_leaves_no_zombies_and_takes_no_foreign_exit_status() {
     let Some(mut command) = in_pid_namespace(&program("zombies::pool_as_pid_1")) else {
         return;
     };

@@ -48,7 +48,7 @@ fn receive(receiver: &ByteReceiver, most: usize) -> Vec<u64> {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
+pub fn a_batch_is_sent_and_received_in_order(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(20));
     assert!(
@@ -113,7 +113,7 @@ fn a_batch_larger_than_the_queue_passes_through(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subject) {
+pub fn a_failed_batch_reports_how_many_messages_were_sent(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let full = send(&queue, 0..5, Wait::No).expect_err("three places");
@@ -161,7 +161,7 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_is_acked_although_a_lease_in_it_was_lost(subject: &dyn Subject) {
+pub fn a_batch_is_acked_even_if_one_lease_was_lost(subject: &dyn Subject) {
     undisturbed(|| ack_with_a_lost_lease(subject));
 }
 
@@ -212,7 +212,7 @@ const CUT: u64 = 40;
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_that_is_cut_off_says_how_much_of_it_was_sent(subject: &dyn Subject) {
+pub fn an_interrupted_batch_reports_how_many_messages_were_sent(subject: &dyn Subject) {
     for fault in CUTS {
         let mut requests = 0;
         while sending_cut_off(subject, fault, requests) {
@@ -264,7 +264,7 @@ fn receive_all(queue: &ByteQueue) -> Vec<u64> {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_of_acks_that_is_cut_off_reports_each_failure(subject: &dyn Subject) {
+pub fn an_interrupted_batch_of_acks_reports_each_failure(subject: &dyn Subject) {
     for fault in CUTS {
         let mut requests = 0;
         while acking_cut_off(subject, fault, requests) {

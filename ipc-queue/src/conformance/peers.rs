@@ -58,7 +58,7 @@ impl Drop for Holder {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
+pub fn a_killed_receivers_message_is_redelivered(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         lease: Some(LEASE),
@@ -88,7 +88,7 @@ pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn who_holds_what_can_be_asked(subject: &dyn Subject) {
+pub fn leases_can_be_listed(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let (queue, other) = (trial.create(&settings(4)), trial.open());
     let leases = || {

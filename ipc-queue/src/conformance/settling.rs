@@ -51,7 +51,7 @@ pub fn an_acked_message_is_gone(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject) {
+pub fn a_nacked_message_is_redelivered_with_a_higher_attempt(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let receivers = [queue.receiver(), queue.receiver(), trial.open().receiver()];
@@ -114,7 +114,7 @@ pub fn a_dropped_delivery_is_a_nack(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
+pub fn a_delayed_nack_is_not_redelivered_early(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         attempt_limit: QueueSettings::MAX_ATTEMPTS,
@@ -141,7 +141,7 @@ pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
             "delayed by {delay:?}, it was delivered after {waited:?}"
         );
     }
-    a_sleeper_gets_what_was_delayed(subject);
+    a_sleeping_receiver_gets_a_delayed_message(subject);
 }
 
 fn give_back_after(receiver: &ByteReceiver, delay: Duration) -> Instant {
@@ -162,7 +162,7 @@ fn poll(receiver: &ByteReceiver) -> ByteDelivery<'_> {
 }
 
 /// Two receivers return a message with a delay in turn, each while the other one is asleep.
-fn a_sleeper_gets_what_was_delayed(subject: &dyn Subject) {
+fn a_sleeping_receiver_gets_a_delayed_message(subject: &dyn Subject) {
     const ROUNDS: u8 = 40;
     const DELAY: Duration = Duration::from_millis(3);
     let trial = Trial::new(subject);
@@ -376,7 +376,7 @@ fn kill(receiver: &ByteReceiver, reason: DeadReason) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn an_expired_lease_is_lost_and_the_message_comes_again(subject: &dyn Subject) {
+pub fn an_expired_lease_is_lost_and_its_message_redelivered(subject: &dyn Subject) {
     const LEASE: Duration = Duration::from_millis(20);
     type End = fn(ByteDelivery<'_>) -> bool;
     let ends: [End; 6] = [

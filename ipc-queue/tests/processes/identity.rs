@@ -150,7 +150,7 @@ fn lose_descriptor_while_blocked(queue: &ByteQueue) {
 }
 
 #[test]
-fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
+fn a_blocked_receiver_gets_an_error_when_its_process_loses_the_descriptor() {
     let stage = Stage::new(&settings(8));
     let mut clumsy = stage.start("identity lose-blocked");
     clumsy.expect("told");
@@ -162,8 +162,8 @@ fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
 // --- PIDs ----------------------------------------------------------------------------------------
 
 #[test]
-fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
-    let test = "a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use";
+fn a_queue_used_in_another_pid_namespace_counts_as_in_use() {
+    let test = "a_queue_used_in_another_pid_namespace_counts_as_in_use";
     let flags = ["--pid", "--fork", "--kill-child", "--mount-proc"];
     let possible = Command::new("unshare").args(flags).arg("true").output();
     if !possible.is_ok_and(|output| output.status.success()) {
@@ -216,7 +216,7 @@ fn try_while_it_is_deleted(queue: &ByteQueue) {
 }
 
 #[test]
-fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_not() {
+fn a_queue_deleted_by_a_cleaner_is_an_error_for_waiting_and_other_calls() {
     let stage = Stage::new(&settings(8));
     let mut waits = stage.start("identity wait");
     waits.asleep();
@@ -297,7 +297,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
 // --- Slots ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_tool_can_attach_and_act_when_as_many_processes_are_attached_as_may_be() {
+fn a_tool_can_attach_when_the_maximum_number_of_processes_is_attached() {
     let few = QueueSettings {
         max_participants: 2,
         ..settings(4)
@@ -345,7 +345,7 @@ fn a_tool_can_attach_and_act_when_as_many_processes_are_attached_as_may_be() {
 }
 
 #[test]
-fn a_send_that_timed_out_says_whether_places_or_payload_memory_were_missing() {
+fn a_send_timeout_says_whether_places_or_payload_memory_were_missing() {
     let small_pool = QueueSettings {
         pool_bytes: 5056,
         ..settings(4)

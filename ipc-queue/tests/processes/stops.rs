@@ -127,7 +127,7 @@ fn a_stopped_holder_that_is_killed_later_leaves_its_place_free() {
 }
 
 #[test]
-fn a_message_that_two_held_too_long_is_a_dead_letter() {
+fn a_message_held_too_long_twice_becomes_a_dead_letter() {
     let stage = Stage::new(&leased(2));
     let queue = stage.open();
     let sender = queue.sender();

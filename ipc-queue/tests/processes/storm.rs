@@ -11,12 +11,12 @@ use ipc_queue::{ByteQueue, QueueSettings, RecvTimeoutError};
 use crate::stage::{LARGEST, Puppet, Stage, say, settings, stats};
 
 #[test]
-fn whoever_is_killed_whenever_nothing_accepted_is_lost() {
+fn kills_lose_no_accepted_message() {
     storm(&settings(16), 150);
 }
 
 #[test]
-fn whoever_is_killed_or_stopped_whenever_nothing_accepted_is_lost_with_leases() {
+fn kills_and_stops_lose_no_accepted_message_with_leases() {
     let settings = QueueSettings {
         lease: Some(Duration::from_millis(10)),
         ..settings(16)

@@ -125,7 +125,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn a_client_killed_with_a_lease_gives_it_back_at_once() {
+fn a_client_killed_with_a_lease_returns_it_at_once() {
     let stage = Stage::new();
     let (server, _queue) = stage.serve_local();
     let queue = stage.open();
@@ -178,7 +178,7 @@ fn a_client_killed_with_a_loan_leaves_its_place_free() {
 }
 
 #[test]
-fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
+fn a_killed_server_is_a_typed_error_for_all_clients_and_not_a_hang() {
     let stage = Stage::new();
     let mut server = stage.start("serve local");
     assert_eq!(server.hear(), "serving");
@@ -244,7 +244,7 @@ fn is_lost(cause: &Unavailable) -> bool {
 }
 
 #[test]
-fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
+fn a_queue_in_shared_memory_is_available_again_with_its_next_server() {
     let stage = Stage::new();
     let mut server = stage.start("serve shm");
     assert_eq!(server.hear(), "serving");

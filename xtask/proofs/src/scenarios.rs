@@ -29,7 +29,7 @@ mod file_size_limit;
 mod foreign_segment;
 mod fork_in_the_middle;
 mod frozen_worker_comes_back;
-mod frozen_worker_delays_nobody;
+mod frozen_worker_delays_no_other;
 mod hundred_attachments;
 mod no_thread_to_watch;
 mod one_minute_outage;
@@ -279,9 +279,9 @@ const SCENARIOS: [Scenario; 43] = [
         play: frozen_worker_comes_back::play,
     },
     Scenario {
-        name: "frozen-worker-delays-nobody",
+        name: "frozen-worker-delays-no-other",
         promise: "processes stopped at any point cost the others nothing",
-        play: frozen_worker_delays_nobody::play,
+        play: frozen_worker_delays_no_other::play,
     },
     Scenario {
         name: "poison-task",

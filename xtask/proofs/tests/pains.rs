@@ -27,7 +27,7 @@ fn scenarios() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_test_that_is_said_to_show_something_exists() {
+fn every_test_named_as_evidence_exists() {
     let text = fs::read_to_string(root().join("docs/pains.md")).unwrap();
     let (scenarios, mut rows) = (scenarios(), 0);
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| must hold");
@@ -66,7 +66,7 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
 }
 
 #[test]
-fn no_library_forks_waits_for_whoever_ends_or_arms_a_parent_death_signal() {
+fn no_library_forks_reaps_foreign_children_or_arms_a_parent_death_signal() {
     let mut found = Vec::new();
     for library in ["ipc-proto", "ipc-shm", "ipc-queue", "ipc-node"] {
         sources(&root().join(library).join("src"), &mut found);

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_server_is_not_replaced_and_a_dead_ones_socket_is() {
+    fn a_live_server_is_not_replaced_but_a_dead_servers_socket_is() {
         let folder = folder();
         let path = folder.path().join("x.sock");
         let (listener, old) = bind(&path).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_for_a_socket_is_refused() {
+    fn invalid_socket_paths_are_refused() {
         let folder = folder();
         let path = folder.path().join("x.sock");
         fs::write(&path, "a file").unwrap();

@@ -35,14 +35,14 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
         for maker in &mut makers {
             maker.bury()?;
         }
-        found += u64::from(next_one_goes_on(stage, round)?);
+        found += u64::from(next_one_continues(stage, round)?);
         stage.check_nothing_left()?;
     }
     Outcome::kept(json!({ "kills": 2 * ROUNDS, "found": found }))
 }
 
 /// Uses the queue that the killed processes left, or a new one. Returns whether they left one.
-fn next_one_goes_on(stage: &Stage, round: u64) -> Result<bool> {
+fn next_one_continues(stage: &Stage, round: u64) -> Result<bool> {
     let files = fs::read_dir(stage.file_of(JOBS).with_file_name("")).map_or(0, Iterator::count);
     let left = match stage::open() {
         Ok(queue) => Some(queue),
