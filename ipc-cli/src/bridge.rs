@@ -140,7 +140,7 @@ fn in_words(carried: Carried) -> String {
     let others = [
         (carried.known, "were there already"),
         (carried.buried, "not taken, and dead letters now"),
-        (carried.lost, "out of time: they come again"),
+        (carried.lost, "expired leases: delivered again"),
         (carried.without_headers, "arrived without their headers"),
     ];
     for (count, what) in others {

@@ -196,9 +196,9 @@ fn error(letter: &DeadLetter) -> String {
 
 fn why(reason: DeadReason) -> &'static str {
     match reason {
-        DeadReason::Nacked => "given back once too often",
-        DeadReason::Expired => "out of time once too often",
-        DeadReason::Crashed => "its last worker died, too",
+        DeadReason::Nacked => "nacked too often",
+        DeadReason::Expired => "too many leases expired",
+        DeadReason::Crashed => "too many workers died",
         DeadReason::Buried => "buried",
         _ => "unknown",
     }

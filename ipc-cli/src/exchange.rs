@@ -96,7 +96,7 @@ pub fn move_some(what: &cli::Move, show: &Show) -> Result<()> {
     }
     if doubled > 0 {
         show::note(&format!(
-            "{doubled} messages were taken by receivers of {from} meanwhile, and are in {to}, too"
+            "{doubled} messages were taken by receivers of {from} at the same time, and are also in {to}"
         ));
     }
     let done = json!({ "moved": moved, "in_both": doubled });

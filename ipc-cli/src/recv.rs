@@ -65,7 +65,7 @@ pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
         } else {
             delivery.ack()
         };
-        settled.context("a message was printed, but not acked, so it may come again")?;
+        settled.context("a message was printed, but not acked, so it may be delivered again")?;
         received += 1;
     }
     Ok(())
@@ -190,7 +190,7 @@ fn unread(what: &cli::Recv, error: Option<&io::Error>) -> Error {
             format!("nothing reads standard output any more: the next message stays in {queue}")
         }
         Some(error) => {
-            format!("writing to standard output: {error}; the message was given back to {queue}")
+            format!("writing to standard output: {error}; the message was returned to {queue}")
         }
     })
 }

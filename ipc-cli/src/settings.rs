@@ -129,7 +129,7 @@ pub fn keys_in_words(settings: &QueueSettings) -> Option<String> {
         rate => format!("{:.1} a minute", rate * 60.0),
     };
     Some(format!(
-        "at least {most} at once, each for {}: {rate} for ever (--dedup-keys)",
+        "at least {most} at once, each for {}: {rate} sustained (--dedup-keys)",
         show::time(window)
     ))
 }

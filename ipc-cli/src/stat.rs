@@ -213,7 +213,7 @@ fn counts(all: &[(&str, u64)]) -> Vec<String> {
 
 fn history(stats: &QueueStats) -> String {
     format!(
-        "{} sent, {} delivered ({} again), {} acked, {} given back, {} buried, {} out of time, \
+        "{} sent, {} delivered ({} again), {} acked, {} nacked, {} buried, {} leases expired, \
          {} over which their worker died",
         stats.sent,
         stats.received,

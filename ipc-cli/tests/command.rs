@@ -176,7 +176,7 @@ fn dead_letters_are_listed_shown_sent_again_and_dropped() {
     assert_eq!(letters[0]["reason"], "Nacked");
     let shown = place.text(&["dlq", "show", &name, &letter(0)]);
     assert!(
-        shown.contains("given back once too often") && shown.contains("one"),
+        shown.contains("nacked too often") && shown.contains("one"),
         "{shown}"
     );
     place.text(&["dlq", "requeue", &name, &letter(0)]);

@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Hasher {
             .map_err(|_| de::Error::invalid_length(bytes.len(), &"the state of a SHA-256"))?;
         sha2::Sha256::deserialize(&state)
             .map(Self)
-            .map_err(|_| de::Error::custom("these bytes are no state of a SHA-256"))
+            .map_err(|_| de::Error::custom("these bytes are not a SHA-256 state"))
     }
 }
 

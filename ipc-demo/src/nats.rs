@@ -45,7 +45,7 @@ impl Server {
     pub fn start(folder: &Path) -> Result<Self> {
         ensure!(
             is_installed(),
-            "there is no {PROGRAM} on the path: install it (Debian and Ubuntu: apt-get install {PROGRAM}; else https://nats.io/download), or say with --at nats://HOST:PORT where one runs, with JetStream (-js)"
+            "there is no {PROGRAM} on the path: install it (Debian and Ubuntu: apt-get install {PROGRAM}; else https://nats.io/download), or name a running one, with JetStream (-js), by --at nats://HOST:PORT"
         );
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let log = File::create(folder.join(LOG)).context("creating a NATS server's log")?;

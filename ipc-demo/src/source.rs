@@ -192,7 +192,7 @@ fn open(path: &Path) -> io::Result<File> {
         .custom_flags(at_once)
         .open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file any more"));
+        return Err(io::Error::other("it is no longer a file"));
     }
     Ok(file)
 }

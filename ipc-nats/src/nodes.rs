@@ -198,7 +198,7 @@ fn host() -> String {
 
 fn server_error(error: &dyn fmt::Display) -> String {
     format!(
-        "the NATS server does not keep who is there: {error}; is it reachable, and does it run with JetStream (-js)?"
+        "the NATS server does not keep the list of nodes: {error}; is it reachable, and does it run with JetStream (-js)?"
     )
 }
 

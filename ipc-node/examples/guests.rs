@@ -1,4 +1,6 @@
-//! Workers of another process help a pool, wherever its address leads: `cargo run -p ipc-node --example guests`.
+//! Workers of another process help a pool, wherever its address leads.
+//!
+//! `cargo run -p ipc-node --example guests`
 
 use std::process::Command;
 

@@ -1,5 +1,6 @@
-//! Which nodes exist, their health, and what they have done, even after a crash: `cargo run -p
-//! ipc-node --example nodes`.
+//! Which nodes exist, their health, and what they have done, even after a crash.
+//!
+//! `cargo run -p ipc-node --example nodes`
 
 use std::process::Command;
 use std::thread;

@@ -1,5 +1,6 @@
-//! A job reports its progress, and another is cancelled: `cargo run -p ipc-node --example
-//! progress`.
+//! A job reports its progress, and another is cancelled.
+//!
+//! `cargo run -p ipc-node --example progress`
 
 use std::thread;
 use std::time::Duration;

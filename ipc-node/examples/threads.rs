@@ -1,4 +1,6 @@
-//! The same pool with threads instead of processes, for a test or a port: `cargo run -p ipc-node --example threads`.
+//! The same pool with threads instead of processes, for a test or a port.
+//!
+//! `cargo run -p ipc-node --example threads`
 
 use ipc_node::pool::{Handlers, Pool};
 

@@ -1,5 +1,6 @@
-//! Each job's answer reaches its ticket once, and waiting for a ticket is optional: `cargo run -p
-//! ipc-node --example tickets`.
+//! Each job's answer reaches its ticket once, and waiting for a ticket is optional.
+//!
+//! `cargo run -p ipc-node --example tickets`
 
 use std::time::Duration;
 

@@ -1,13 +1,14 @@
 //! Requests and replies between programs that do not start each other.
 //!
-//! A request is a message of an ordinary queue, so it has the guarantees of one: when the server that
-//! took it dies, another server gets it. Each [`Client`] has a queue of its own for replies, whose name
-//! travels with each request in a header. A server sends the reply there, and acknowledges the request
-//! afterwards. So a request may be served twice; the client takes the first reply and drops the rest.
+//! A request is a message of an ordinary queue, so it has the guarantees of one: when the server
+//! that took it dies, another server gets it. Each [`Client`] has a queue of its own for replies,
+//! whose name travels with each request in a header. A server sends the reply there, and
+//! acknowledges the request afterwards. So a request may be served twice; the client takes the
+//! first reply and drops the rest.
 //!
-//! The queue for replies is removed when its client is dropped. When the client's process is killed,
-//! the next client or server that is opened removes it: the name contains the client's membership of
-//! the request queue, which is over then.
+//! The queue for replies is removed when its client is dropped. When the client's process is
+//! killed, the next client or server that is opened removes it: the name contains the client's
+//! membership of the request queue, which is over then.
 //!
 //! ```
 //! use ipc_node::request::{Client, Server};

@@ -309,9 +309,9 @@ impl Delivery {
         let held = held.ok_or_else(|| errors::settled(slf.py()))?;
         let payload = held.payload();
         let bytes = (payload.as_ptr(), payload.len());
-        // SAFETY: `view` is the interpreter's. The bytes stay in place until the message is settled,
-        // or this object dropped; `settle` refuses while `views` is not zero, and the view has a
-        // reference to this object.
+        // SAFETY: `view` is the interpreter's. The bytes stay in place until the message is
+        // settled, or this object dropped; `settle` refuses while `views` is not zero, and the view
+        // has a reference to this object.
         unsafe { view::export(slf.as_any(), bytes, Access::ReadOnly, view, flags) }?;
         state.views += 1;
         Ok(())

@@ -1,5 +1,6 @@
-//! A worker that continues after losing its lease cannot overwrite what its successor wrote: `cargo
-//! run -p ipc-queue --example fencing`.
+//! A worker that continues after losing its lease cannot overwrite what its successor wrote.
+//!
+//! `cargo run -p ipc-queue --example fencing`
 
 use std::collections::HashMap;
 use std::time::Duration;

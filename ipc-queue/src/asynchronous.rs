@@ -34,8 +34,8 @@ impl ByteReceiver {
     /// is dropped unsettled returns its message to the queue.
     ///
     /// # Errors
-    /// Those of [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn recv_async(&mut self) -> Result<OwnedByteDelivery, RecvError> {
         let received = self.receive_async(|delivery| Ok(delivery.into_owned()));
         received
@@ -82,8 +82,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// is dropped unsettled returns its message to the queue.
     ///
     /// # Errors
-    /// Those of [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn recv_async(&mut self) -> Result<OwnedDelivery<T>, RecvError> {
         let encoding = self.encoding();
         loop {
@@ -107,8 +107,8 @@ impl ByteSender {
     /// finds no room counts as refused in the queue's statistics.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn send_async(&mut self, payload: &[u8]) -> Result<MessageId, SendError> {
         self.send_with_async(payload, &SendOptions::new()).await
     }
@@ -156,8 +156,8 @@ impl<T: Serialize> Sender<T> {
     /// dropped with it.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn send_async<V: SendValue<T>>(
         &mut self,
         value: V,

@@ -195,8 +195,8 @@ impl ByteSender {
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// Those of [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue
-    /// does not support an option.
+    /// Those of [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the
+    /// queue does not support an option.
     pub fn send_with(
         &self,
         payload: &[u8],
@@ -270,8 +270,8 @@ impl ByteSender {
     /// room as the options say; by default without limit.
     ///
     /// # Errors
-    /// Those of [`send_with`](Self::send_with), and [`SendFailure::Duplicate`] for a key that the queue
-    /// remembers.
+    /// Those of [`send_with`](Self::send_with), and [`SendFailure::Duplicate`] for a key that the
+    /// queue remembers.
     pub fn loan_with(
         &self,
         len: usize,
@@ -446,8 +446,8 @@ impl ByteReceiver {
     /// Returns the next message, and waits as `wait` says.
     ///
     /// # Errors
-    /// Those of [`recv_timeout`](Self::recv_timeout). With [`Wait::No`], an empty queue is a time-out
-    /// after zero time.
+    /// Those of [`recv_timeout`](Self::recv_timeout). With [`Wait::No`], an empty queue is a
+    /// time-out after zero time.
     #[inline(always)]
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.receive(wait, |error| error.into_recv_timeout(self.queue()))

@@ -42,8 +42,8 @@
 //! - `a_buried_message_is_a_dead_letter`
 //! - `a_dead_letter_can_be_requeued_or_discarded`: requeued in place, with its id, even if the
 //!   queue is full.
-//! - `a_nack_is_delayed_by_the_queues_backoff`: unless the receiver chooses a delay. If its receiver
-//!   dies or its lease expires, a message is delivered again at once.
+//! - `a_nack_is_delayed_by_the_queues_backoff`: unless the receiver chooses a delay. If its
+//!   receiver dies or its lease expires, a message is delivered again at once.
 //! - `expired_leases_have_a_separate_limit`: a message of which more leases expired than the
 //!   queue allows is a dead letter, regardless of its remaining attempts.
 //! - `an_expired_lease_is_lost_and_its_message_redelivered`: not before its time. What the former
@@ -102,7 +102,8 @@
 //! - `a_failed_send_returns_the_message`
 //! - `an_oversized_payload_is_refused_with_the_limit`: at once, even if the queue is full.
 //! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
-//! - `a_blocked_receiver_continues_when_a_message_arrives`: of several, as many as there are messages.
+//! - `a_blocked_receiver_continues_when_a_message_arrives`: of several, as many as there are
+//!   messages.
 //! - `a_blocked_sender_continues_when_a_place_is_free`: of several, as many as places become free.
 //! - `every_blocking_call_keeps_its_deadline`: it gives up at the deadline, not before. Even then
 //!   it takes a message or a place that is available.
@@ -110,10 +111,10 @@
 //!   them.
 //! - `a_dropped_async_receive_loses_nothing`: neither a message, nor a wake for another waiter.
 //! - `an_async_sender_continues_when_a_place_is_free`
-//! - `a_closed_queue_refuses_messages_and_drains`: loans from before may still be published. Receivers
-//!   get `Closed` only when every message is settled, except those that they hold themselves, so
-//!   that a crash at the end loses nothing. (A transport decides whether a receiver also waits for
-//!   messages held by other receivers of the same opening.)
+//! - `a_closed_queue_refuses_messages_and_drains`: loans from before may still be published.
+//!   Receivers get `Closed` only when every message is settled, except those that they hold
+//!   themselves, so that a crash at the end loses nothing. (A transport decides whether a receiver
+//!   also waits for messages held by other receivers of the same opening.)
 //! - `a_removed_queue_wakes_and_refuses_all_callers`: also the holders of loans.
 //! - `counts_add_up`: sent messages are those acked, plus dead letters dropped, plus those expired,
 //!   purged or overflowed, plus those in the queue now, without loans. Received messages are those

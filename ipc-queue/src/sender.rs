@@ -131,8 +131,8 @@ impl<T: Serialize> Sender<T> {
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// Those of [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue
-    /// does not support an option.
+    /// Those of [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the
+    /// queue does not support an option.
     pub fn send_with<V: SendValue<T>>(
         &self,
         value: V,

@@ -25,8 +25,8 @@ macro_rules! settling {
                 self.nack_with(Nack::new())
             }
 
-            /// Like [`nack`](Self::nack), with a delay of the receiver's choice, rounded up to whole
-            /// milliseconds. Zero: at once.
+            /// Like [`nack`](Self::nack), with a delay of the receiver's choice, rounded up to
+            /// whole milliseconds. Zero: at once.
             ///
             /// # Errors
             /// Those of [`ack`](Self::ack).

@@ -288,10 +288,10 @@ impl SharedBuffer {
     /// Returns a pointer to the bytes in this process, for access without the lock. It is valid as
     /// long as this handle.
     ///
-    /// Nothing orders such accesses, and no tear reports a killed writer. The programs must agree by
-    /// other means on which of them accesses which bytes when. Concurrent accesses, including those
-    /// by [`read_at`](Self::read_at), see mixed bytes. If the file is truncated meanwhile, the bytes
-    /// are zeroes.
+    /// Nothing orders such accesses, and no tear reports a killed writer. The programs must agree
+    /// by other means on which of them accesses which bytes when. Concurrent accesses, including
+    /// those by [`read_at`](Self::read_at), see mixed bytes. If the file is truncated meanwhile,
+    /// the bytes are zeroes.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
         let bytes = self.mapping().pointer(self.offset_of(&(0..0)), self.len);

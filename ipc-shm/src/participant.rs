@@ -300,8 +300,8 @@ impl Attachment {
         self.departed_beside(&Running::default())
     }
 
-    /// Like [`departed`](Self::departed), for the watcher: does not ask the kernel about processes in
-    /// `running`.
+    /// Like [`departed`](Self::departed), for the watcher: does not ask the kernel about processes
+    /// in `running`.
     #[must_use]
     pub fn departed_beside(&self, running: &Running) -> Vec<Member> {
         self.table

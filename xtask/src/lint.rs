@@ -137,7 +137,7 @@ fn check_absences() -> Result<()> {
             "{package} is not in its own tree: the check is broken"
         );
         if let Some(name) = unwanted.iter().find(|name| names.contains(name)) {
-            bail!("{package} depends on {name}, which lies above it or is none of its business");
+            bail!("{package} depends on {name}, which is above it or must not be known to it");
         }
     }
     Ok(())

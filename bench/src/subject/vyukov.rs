@@ -49,7 +49,7 @@ impl Vyukov {
 
 impl Ring for Vyukov {
     const NAME: &str = "vyukov";
-    const NOTE: &str = "no ack; wedged for ever by one badly timed kill";
+    const NOTE: &str = "no ack; wedged forever by one badly timed kill";
 
     const SHARED: bool = true;
 

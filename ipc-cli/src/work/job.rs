@@ -285,7 +285,7 @@ impl Job<'_> {
             }
             settled => settled.with_context(|| {
                 format!(
-                    "message {id} was {}, but that was not noted: it may come again",
+                    "message {id} was {}, but that was not recorded: it may be delivered again",
                     outcome.name()
                 )
             }),

@@ -204,7 +204,8 @@ impl Fingerprint {
 }
 
 fn wc_and_sha256sum<'a>(files: &[&'a Path]) -> HashMap<&'a Path, Fingerprint> {
-    // Neither prints a bare line end within a record: `wc` quotes such names, `sha256sum -z` ends records with NUL.
+    // Neither prints a bare line end within a record: `wc` quotes such names, `sha256sum -z` ends
+    // records with NUL.
     let counts = output(Command::new("wc").arg("-lwc").arg("--").args(files));
     let hashes = output(Command::new("sha256sum").arg("-z").arg("--").args(files));
     let counts: Vec<&[u8]> = counts.split(|byte| *byte == b'\n').collect();

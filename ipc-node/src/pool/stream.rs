@@ -92,7 +92,8 @@ impl Pool {
     /// returns its events, perhaps even before this call returns.
     ///
     /// # Errors
-    /// Those of [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within `wait`.
+    /// Those of [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within
+    /// `wait`.
     ///
     /// # Examples
     /// ```no_run

@@ -19,7 +19,8 @@ use super::{FAILED, OpenError, REPLY_TO, REQUEST, RequestError, place};
 
 /// Sends requests of type `Q` and receives replies of type `R`. For any number of threads.
 ///
-/// Has a thread that takes replies, and a queue for them, which is removed when the client is dropped.
+/// Has a thread that takes replies, and a queue for them, which is removed when the client is
+/// dropped.
 #[derive(Debug)]
 pub struct Client<Q, R> {
     requests: Queue<Q>,
@@ -77,8 +78,8 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
         Self::open_with(address, &QueueOptions::new())
     }
 
-    /// Like [`open`](Self::open), with options for the queue of requests. The queue for replies has the
-    /// same limits.
+    /// Like [`open`](Self::open), with options for the queue of requests. The queue for replies has
+    /// the same limits.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -140,8 +141,8 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
         self.send_with(request, SendOptions::new().wait(Wait::Forever))
     }
 
-    /// Like [`send`](Self::send), with a priority, a time to live, a waiting time and so on. Headers
-    /// that begin with `ipc-` are replaced.
+    /// Like [`send`](Self::send), with a priority, a time to live, a waiting time and so on.
+    /// Headers that begin with `ipc-` are replaced.
     ///
     /// # Errors
     /// Those of [`send`](Self::send).

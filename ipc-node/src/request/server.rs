@@ -82,8 +82,8 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
     /// Blocks until there is a request, and returns it.
     ///
     /// # Errors
-    /// Those of [`Receiver::recv`]. A request that is not a `Q` returns to the queue, and is an error of one
-    /// message: see [`RecvError::is_of_one_message`].
+    /// Those of [`Receiver::recv`]. A request that is not a `Q` returns to the queue, and is an
+    /// error of one message: see [`RecvError::is_of_one_message`].
     pub fn recv(&self) -> Result<Request<Q, R>, RecvError> {
         Ok(self.request(self.receiver.recv()?.into_owned()))
     }
@@ -101,8 +101,8 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
     /// [`RequestError::Failed`](super::RequestError::Failed).
     ///
     /// # Errors
-    /// [`RecvError`], except that a closed and drained queue is `Ok`. A reply that cannot be sent is
-    /// logged through `tracing`, and its request is served again.
+    /// [`RecvError`], except that a closed and drained queue is `Ok`. A reply that cannot be sent
+    /// is logged through `tracing`, and its request is served again.
     pub fn serve<E: fmt::Display>(
         &self,
         mut handler: impl FnMut(&Q) -> Result<R, E>,
@@ -178,8 +178,8 @@ impl<Q, R: Serialize> Request<Q, R> {
         self.delivery.headers()
     }
 
-    /// Sends the reply, then acknowledges the request. If the client is gone, the reply is dropped and
-    /// the request is acknowledged.
+    /// Sends the reply, then acknowledges the request. If the client is gone, the reply is dropped
+    /// and the request is acknowledged.
     ///
     /// # Errors
     /// [`ReplyError`]. If the reply was not sent, the request returns to the queue.

@@ -282,8 +282,8 @@ def refuse_pickle(address: str, codec: Codec | str | None) -> None:
     is_pickle = codec == "pickle" or isinstance(codec, PickleCodec)
     if is_pickle and is_far(address):
         raise PickleRefused(
-            f"queue {address!r} would carry pickles, and whoever can reach the server could run "
-            'code here: use codec="msgpack" or "json", or say allow_pickle=True'
+            f"queue {address!r} would carry pickles, and anyone who can reach the server could run "
+            'code here: use codec="msgpack" or "json", or pass allow_pickle=True'
         )
 
 

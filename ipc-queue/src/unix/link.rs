@@ -144,7 +144,8 @@ impl Link {
         answer
     }
 
-    /// Like [`call`](Self::call), for a request with several answers. `last` recognizes the last one.
+    /// Like [`call`](Self::call), for a request with several answers. `last` recognizes the last
+    /// one.
     pub(super) fn call_for_all(
         &self,
         ask: &Ask,

@@ -1,4 +1,5 @@
-//! A Rust program at the other end of a Python program's queues: `rust-peer COMMAND QUEUE ENCODING`.
+//! A Rust program at the other end of a Python program's queues: `rust-peer COMMAND QUEUE
+//! ENCODING`.
 
 use std::error::Error;
 use std::io::{self, Read};

@@ -53,7 +53,7 @@ fn next_one_continues(stage: &Stage, round: u64) -> Result<bool> {
     let found = left.is_some();
     let queue = match left {
         Some(queue) => queue,
-        None => stage::create(&stage::settings()).context("making it anew")?,
+        None => stage::create(&stage::settings()).context("creating it again")?,
     };
     stage::send(&queue, [round], CHUNKED)?;
     stage::take_this(&queue, round, 1)?;

@@ -174,7 +174,7 @@ impl Survivor {
                 let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
                 ensure!(
                     expectation.numbers().any(|known| known == number),
-                    "{number} comes again, at attempt {}",
+                    "{number} is delivered again, at attempt {}",
                     delivery.attempt()
                 );
                 let _ = delivery.ack();

@@ -167,7 +167,7 @@ fn read_letter(letter: &DeadLetter) -> Result<Message> {
     ensure!(accounted, "not every attempt is accounted for: {letter:?}");
     check_headers(number, &letter.headers)?;
     let said = REASONS.iter().position(|reason| *reason == letter.error);
-    let said = said.with_context(|| format!("nobody gave this reason: {letter:?}"))?;
+    let said = said.with_context(|| format!("no receiver gave this reason: {letter:?}"))?;
     let message = Message::dead(number, letter.attempts, letter.reason);
     Ok(message.saying(u8::try_from(said)?))
 }
