@@ -120,9 +120,9 @@ pub enum Command {
     /// Its exit code decides what happens to the message:
     ///
     ///   0    acked: done
-    ///   65   buried: a dead letter at once (EX_DATAERR: the message is wrong)
-    ///   75   snoozed: comes again after --snooze, and no attempt is lost (EX_TEMPFAIL)
-    ///   any other code, or a signal: nacked. It comes again as the queue's backoff says, and is a
+    ///   65   buried: a dead letter at once (EX_DATAERR: the message is invalid)
+    ///   75   snoozed: redelivered after --snooze, and no attempt is lost (EX_TEMPFAIL)
+    ///   any other code, or a signal: nacked. It is redelivered after the queue's backoff, and is a
     ///   dead letter after the queue's attempt limit
     ///
     /// The dead letter's reason is the exit code or the signal, and the last line that the command

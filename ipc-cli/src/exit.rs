@@ -48,14 +48,14 @@ impl Exit {
 Exit codes:
   0      done
   1      failed; doctor: something is bad
-  2      the command line is wrong; nothing was done
-  3      nothing there: no such queue, no such dead letter, key or snapshot, no message
+  2      the command line is invalid; nothing was done
+  3      not found: no such queue, no such dead letter, key or snapshot, no message
   4      timed out: no room, or not drained in time
   5      refused: messages would be lost, no permission, wrong type, closed, paused or frozen
          queue, queue in use, local: address
   6      unreachable: the server did not answer, the outcome is unknown
   7      duplicate: a message with this key was sent before
-  128+n  signal n asked for the end before the work was done
+  128+n  signal n ended the command before its work was done
 ipc check has the codes of monitoring programs: 0 ok, 1 warning, 2 critical, 3 unknown.
 Each code except 0 comes with one line on standard error that begins with \"error: \".";
 

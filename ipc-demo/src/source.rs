@@ -151,7 +151,7 @@ impl Job {
         }
     }
 
-    /// Applies the answer to its present part; `is_last`: there is no other.
+    /// Applies the answer to its present part; `is_last` means that no other part follows.
     pub fn answered(&mut self, answer: Answer, is_last: bool) -> Step {
         let done = match answer {
             Answer::Text(text) => Done::Text(text),

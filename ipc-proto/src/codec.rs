@@ -1,7 +1,7 @@
 //! Encodes values as bytes and decodes them: one version byte, then postcard.
 //!
 //! The version byte stands for the shape of the types in this crate. A reader accepts only its own
-//! version. On an upgrade, shared queues are drained and created anew; old bytes are never guessed
+//! version. On an upgrade, shared queues are drained and created again; old bytes are never guessed
 //! at.
 
 use serde::{Serialize, de::Deserialize};

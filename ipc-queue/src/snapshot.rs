@@ -15,7 +15,7 @@
 //! let file = folder.path().join("jobs.saved");
 //! let jobs = ByteQueue::open("shm:docs/saved")?;
 //! jobs.sender().send(b"resize a.png")?;
-//! drop(jobs); // nobody may be attached
+//! drop(jobs); // no process may be attached
 //! let saved = save("shm:docs/saved", &file, Wait::No)?;
 //! assert_eq!(saved.messages, 1);
 //!

@@ -25,7 +25,7 @@ struct Source<'p, Inputs: Iterator> {
     /// An input that was taken, but for which the job queue had no room.
     waiting: Option<Inputs::Item>,
     in_flight: usize,
-    /// `true` if no more inputs are to be taken.
+    /// `true` if no more inputs may be taken.
     is_over: bool,
 }
 

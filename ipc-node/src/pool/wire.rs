@@ -98,7 +98,7 @@ pub(super) enum What {
         attempt: u8,
         answer: Result<Blob, String>,
     },
-    /// The attempt failed, and the job is to be tried again.
+    /// The attempt failed, and the job must be tried again.
     Retries {
         ticket: u64,
         attempt: u8,

@@ -392,8 +392,8 @@ class _State:
         """Accept no more calls. Return the pool, if it was started and has not ended."""
         self._closed = True
         if self._pool is None:
-            # It may be starting. If it runs, its lock is not waited for: who has it may wait for
-            # room in the queue of calls.
+            # It may be starting. If it runs, do not wait for its lock: the owner may wait for room
+            # in the queue of calls.
             with self._lock:
                 pass
         return self._pool

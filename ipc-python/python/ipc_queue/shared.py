@@ -68,7 +68,7 @@ class SharedBuffer:
 
         Whoever reads or writes through it does so without the lock: all who use the buffer must
         have agreed, by a queue, a barrier or the like, on who writes which bytes when. A writer
-        that is killed half-way leaves no `Torn`. The view keeps the memory until it is released.
+        that is killed halfway leaves no `Torn`. The view keeps the memory until it is released.
         """
         return memoryview(self._raw)
 

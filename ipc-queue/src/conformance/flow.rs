@@ -655,7 +655,7 @@ fn all_blocked_callers_continue_at_the_end(subject: &dyn Subject) {
                 scope.spawn(blocked_receiver);
             }
             let _alarm = trial.alarm();
-            // Each end comes some tries later. On a busy machine each may cost a slice of time.
+            // Each end happens some tries later. On a busy machine each may cost a slice of time.
             for _ in 0..round / 6 {
                 thread::yield_now();
             }
