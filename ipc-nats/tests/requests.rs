@@ -34,8 +34,8 @@ impl Counted {
         }
     }
 
-    /// The least number of messages to the server in several trials: the connection's own, and
-    /// those that keep leases, come in between.
+    /// Returns the smallest number of messages to the server in several trials, because those of
+    /// the connection itself and those that keep leases come in between.
     fn count(&self, mut trial: impl FnMut()) -> u64 {
         let trials = (0..20).map(|_| {
             let before = messages_to(&self.address);

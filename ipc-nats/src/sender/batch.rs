@@ -318,7 +318,8 @@ impl Batch<'_> {
             message.record.sent_at = Timestamp::from(SystemTime::now());
             let content = message.content.clone();
             let stream = &self.shared.streams[self.stream];
-            // It returns when the connection has the request: so the requests keep their order.
+            // This returns as soon as the connection has the request, so the requests keep their
+            // order.
             let answer = stream.begin_publish(key, *seq, &message.record, content);
             answers.push(answer.await);
         }

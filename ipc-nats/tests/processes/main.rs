@@ -1,5 +1,5 @@
-//! What one process does to a queue, another sees: closing, pausing, dying in the middle of a send.
-//! Real processes.
+//! Effects of one process on another that uses the same queue: closing, pausing, dying in the
+//! middle of a send. All processes are real.
 
 mod other;
 mod wire;
@@ -234,8 +234,8 @@ fn is_in_use(sent: &Result<MessageId, SendTimeoutError>) -> bool {
     matches!(sent, Err(SendTimeoutError::TimedOut { missing: m, .. }) if *m == missing)
 }
 
-/// A sender that is killed when it has a place and its message is just going to the work queue:
-/// before, or when that has it.
+/// Kills a sender that has a place and is publishing its message: before the work queue has it, or
+/// after.
 fn kill_while_sending(server: &TestServer, cut: Cut, how: &str) {
     let wire = Wire::to(server, To::Work, cut);
     let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));

@@ -137,7 +137,7 @@ class _Base(Generic[T]):
         return self._raw.take(timeout, self._codec.decode, True)
 
     def _data(self, delivery: Delivery) -> Any:
-        """Return the object. One that can't be unpickled becomes a dead letter."""
+        """Return the object. A message that can't be unpickled becomes a dead letter."""
         try:
             return delivery.data
         except Exception as error:

@@ -207,8 +207,8 @@ const CUTS: [Fault; 4] = [
 const CUT: u64 = 40;
 
 /// For a transport with a server, a proxy cuts the connection at each request of a batch in turn.
-/// The first messages, as many as the error says, were sent. It is unknown whether any others were:
-/// those that were come in their order, and the others leave nothing in the queue.
+/// The first messages, as many as the error says, were sent. It is unknown whether any others were
+/// sent. Those that were arrive in order, and the others leave nothing in the queue.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -259,8 +259,8 @@ fn receive_all(queue: &ByteQueue) -> Vec<u64> {
     }
 }
 
-/// Likewise for the acks of a batch. Those that were confirmed are gone. Each other one is
-/// reported, and may come again.
+/// The same for the acks of a batch. Messages with a confirmed ack are gone. Each other one is
+/// reported, and may be redelivered.
 ///
 /// # Panics
 /// If the subject breaks the promise.
