@@ -48,19 +48,31 @@ impl Grade {
 
 /// The result for one queue.
 struct Checked {
+    queue: String,
     grade: Grade,
     /// The problems found, or else the queue's state.
     text: String,
     /// `label=value;warn;critical`, the format that monitoring programs plot.
     figures: Vec<String>,
+    /// The same for programs; null if unknown.
+    values: Values,
+}
+
+#[derive(Default)]
+struct Values {
+    depth: Option<u64>,
+    dead: Option<u64>,
+    age: Option<Duration>,
 }
 
 pub fn check(what: &cli::Check, show: &Show) -> Result<()> {
     let checked = what.queues.iter().map(|queue| {
         check_queue(queue, what).unwrap_or_else(|error| Checked {
             grade: Grade::Unknown,
+            queue: queue.clone(),
             text: format!("{queue}: {}", exit::in_one_line(&error)),
             figures: Vec::new(),
+            values: Values::default(),
         })
     });
     let checked: Vec<_> = checked.collect();
@@ -79,7 +91,14 @@ pub fn check(what: &cli::Check, show: &Show) -> Result<()> {
     let value = json!({
         "state": worst.word(),
         "queues": checked.iter().map(|one| {
-            json!({ "state": one.grade.word(), "text": one.text })
+            json!({
+                "queue": one.queue,
+                "state": one.grade.word(),
+                "text": one.text,
+                "depth": one.values.depth,
+                "dead": one.values.dead,
+                "age_seconds": one.values.age.map(|age| age.as_secs_f64()),
+            })
         }).collect::<Vec<_>>(),
     });
     let line = format!("{} - {}", worst.word(), texts.join("; "));
@@ -103,9 +122,15 @@ fn check_queue(queue: &str, what: &cli::Check) -> Result<Checked> {
         Subject::Asked(_) => None,
     };
     let mut checked = Checked {
+        queue: queue.to_owned(),
         grade: Grade::Ok,
         text: String::new(),
         figures: Vec::new(),
+        values: Values {
+            depth: Some(waiting),
+            dead: Some(stats.dead),
+            age,
+        },
     };
     let mut wrong = Vec::new();
     let mut compare =

@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipc_queue::Priority;
 
+use crate::complete;
 use crate::exit::Exit;
+use crate::json;
 use crate::select::Selection;
 use crate::settings::Settings;
 
@@ -21,7 +23,8 @@ use crate::settings::Settings;
 #[derive(Debug, Parser)]
 #[command(name = "ipc", version, after_help = format!("{EXAMPLES}\n{}", Exit::HELP))]
 pub struct Cli {
-    /// Print JSON for programs: one object, or one per line where there are many
+    /// Print JSON for programs. The help of each command says whether that is one array, one
+    /// object, or one object per line
     #[arg(long, global = true)]
     pub json: bool,
     /// Give up when a server has not answered a request for this long [default: the transport's]
@@ -39,6 +42,7 @@ Examples:
   ipc recv jobs --follow                   take messages as they come, acking each
   ipc work jobs -j 4 -- ./resize.sh        run a command for each message
   ipc top media                            watch a namespace
+  ipc web media                            the same in a browser, with the last hour
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc metrics --listen 127.0.0.1:9464      for a scraper
   ipc check jobs --max-age 5m --max-dead 0 for an alarm
@@ -51,14 +55,18 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List queues
+    #[command(after_help = json::ARRAY)]
     Ls {
         /// Only this namespace; or queues by their addresses, such as `unix:/PATH` or
         /// `nats://HOST/NAME`
+        #[arg(add = complete::namespaces())]
         what: Vec<String>,
     },
     /// Print everything that is known about a queue
+    #[command(after_help = json::OBJECT)]
     Stat {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Print in Prometheus's text format
         #[arg(long, conflicts_with = "json")]
@@ -67,12 +75,14 @@ pub enum Command {
     /// Print the figures of queues for a scraper, or serve them over HTTP
     ///
     /// In Prometheus's text format, or in OpenMetrics' if the scraper accepts it.
+    #[command(after_help = json::SERVED)]
     Metrics(Metrics),
     /// Check that queues are within limits, with the exit codes of Nagios
     ///
     /// Prints one line, with the figures after a bar. Exit codes: 0 ok; 1 a figure is above a
     /// --warn limit; 2 a figure is above a --max limit; 3 unknown: no such queue, no answer, or an
     /// invalid command line.
+    #[command(after_help = json::OBJECT)]
     Check(Check),
     /// Watch queues: depths, rates, and which process holds which message for how long. `q` quits
     ///
@@ -83,9 +93,11 @@ pub enum Command {
     /// EMPTY is the time until nothing is ready, if the rates do not change. FOR is the minimum
     /// time for which a message has been held: since it was first seen, or since its lease was last
     /// extended.
+    #[command(after_help = json::OBJECT)]
     Top {
         /// Only this namespace; or queues by their addresses, such as `shm:NAME`, `unix:/PATH` or
         /// `nats://HOST/NAME`
+        #[arg(add = complete::namespaces())]
         what: Vec<String>,
         /// Time between two samples
         #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
@@ -101,11 +113,23 @@ pub enum Command {
         #[arg(long, requires = "once")]
         svg: bool,
     },
+    /// Show the figures of `top` in a browser, with plots of the last hour
+    ///
+    /// Prints the address of the page, and serves it until Ctrl-C. The page needs nothing from the
+    /// internet and changes nothing, unless --allow-actions is given. It is for the user who
+    /// started it: other users of the machine are refused, and so are requests from other sites.
+    ///
+    /// The figures are also there for programs: /api/queues as `top --json`, /api/queues/NAME as
+    /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
+    Web(Web),
     /// Create a queue with the given settings
+    #[command(after_help = json::OBJECT)]
     Create(Create),
     /// Send a message
+    #[command(after_help = json::LINES)]
     Send(Send),
     /// Receive messages, and ack each after printing it
+    #[command(after_help = json::LINES)]
     Recv(Recv),
     /// Run a command for each message, and ack the message if the command succeeds
     ///
@@ -134,6 +158,7 @@ pub enum Command {
     /// second signal ends it at once. However it ends, its commands end with it, and so do the
     /// processes that they left in the background; a process that must outlive it needs setsid.
     #[command(verbatim_doc_comment)]
+    #[command(after_help = json::LINES)]
     Work(Work),
     /// The guard that `work` starts for its commands
     #[command(hide = true)]
@@ -142,8 +167,10 @@ pub enum Command {
         folder: Option<PathBuf>,
     },
     /// Show messages that are not leased, oldest first. They stay in the queue
+    #[command(after_help = json::ARRAY)]
     Peek {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Number of messages
         #[arg(long, default_value_t = 10)]
@@ -155,13 +182,16 @@ pub enum Command {
     /// seen, so fast receivers hide more messages; `ipc stat` counts all that were sent. A requeued
     /// dead letter is shown again. With --json one object is printed for each message, on its own
     /// line, as by `ipc peek` and `ipc export`. Works for queues in shared memory only.
+    #[command(after_help = json::LINES)]
     Tail(Tail),
     /// Print messages for `import`: one JSON object on each line. They stay in the queue
     ///
     /// The lines are those of `ipc recv --json` and `ipc peek --json`, and `ipc import` and `ipc
     /// send --json` read them.
+    #[command(after_help = json::ALWAYS_LINES)]
     Export {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         #[command(flatten)]
         selection: Selection,
@@ -171,8 +201,10 @@ pub enum Command {
     /// These fields of each object are read: payload (a string, or an object with `text`, or with
     /// `hex` for bytes, which are sent unchanged), headers, kind, priority and key. Messages get
     /// new ids.
+    #[command(after_help = json::LINES)]
     Import {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Create the queue if it does not exist
         #[arg(long)]
@@ -182,21 +214,27 @@ pub enum Command {
         timeout: Option<Duration>,
     },
     /// Delete some messages: waiting ones, or dead letters with --state dead
+    #[command(after_help = json::OBJECT)]
     Delete(Delete),
     /// Take messages back from receivers that hold them, such as one that is stuck
     ///
     /// Each message is delivered again, as if its lease had expired. This counts towards the
     /// queue's --expiry-limit, after which the message becomes a dead letter. The receiver's ack is
     /// refused. `ipc stat` shows which process holds which message.
+    #[command(after_help = json::LINES)]
     Revoke(Revoke),
     /// Stop deliveries, also to processes that attach later; sending continues
+    #[command(after_help = json::OBJECT)]
     Pause {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Resume deliveries
+    #[command(after_help = json::OBJECT)]
     Resume {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// Open a queue that a save, restore or move left frozen, with the messages that are in it.
         /// If the interrupted command is run again later, messages that are also in the other place
@@ -205,28 +243,36 @@ pub enum Command {
         give_up: bool,
     },
     /// Close a queue, and wait until everything in it is settled
+    #[command(after_help = json::OBJECT)]
     Drain(Drain),
     /// Open a closed queue again, so that it accepts messages
+    #[command(after_help = json::OBJECT)]
     Reopen {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Drop every message that is not leased. Dead letters stay
+    #[command(after_help = json::OBJECT)]
     Purge {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Move messages from one queue to another, between any transports. Nothing is lost if it is
     /// killed: start it again
+    #[command(after_help = json::OBJECT)]
     Bridge(Bridge),
     /// Write everything in a queue to a file, and remove the queue: for a reboot or an upgrade
     ///
     /// No other process may have the queue open. If it is killed, run it again.
+    #[command(after_help = json::OBJECT)]
     Save(Save),
     /// Put everything in a file into a queue, and remove the file
     ///
     /// A queue that does not exist is created with the settings of the saved one, except those
     /// given here. No other process may have the queue open. If it is killed, run it again.
+    #[command(after_help = json::OBJECT)]
     Restore(Restore),
     /// Move everything in a queue to another one, and remove the first; or move some messages
     ///
@@ -239,25 +285,34 @@ pub enum Command {
     /// again: if the other queue remembers keys, no message is sent twice. A message that a
     /// receiver takes between the two is also in both queues, which is reported; `ipc pause`
     /// prevents it.
+    #[command(after_help = json::OBJECT)]
     Move(Move),
     /// Forget a key, so that a message with it can be sent again
+    #[command(after_help = json::OBJECT)]
     Forget(Forget),
     /// Dead letters: messages that are no longer delivered
     #[command(subcommand)]
     Dlq(Dlq),
     /// List nodes: which joined, which are alive, and what each has done
+    #[command(after_help = json::ARRAY)]
     Nodes {
         /// Only this namespace
+        #[arg(add = complete::namespaces())]
         namespace: Option<String>,
         /// Silence after which a node counts as stale
         #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
-    /// Look for problems of the machine, of segments, and of processes that died
+    /// Look for problems of the machine, of queues, and of processes that hold messages
     ///
     /// Exits with 1 if something is bad, and with 0 if the next user of a queue repairs what was
     /// found.
+    #[command(after_help = json::ARRAY)]
     Doctor {
+        /// Only these queues, by their addresses of any transport [default: the machine, and all
+        /// queues in shared memory]
+        #[arg(add = complete::queues())]
+        queues: Vec<String>,
         /// Repair what the next user of each queue would repair
         #[arg(long)]
         repair: bool,
@@ -272,11 +327,14 @@ pub enum Command {
     /// created by this command and ends with it. On Ctrl-C, SIGTERM, SIGHUP or SIGQUIT its server
     /// accepts no more messages and waits until everything is settled; a second signal ends it at
     /// once. Under nohup a SIGHUP is ignored.
+    #[command(after_help = json::LINES)]
     Serve(Serve),
     /// Remove queues with everything in them. Blocked senders and receivers wake with an error
+    #[command(after_help = json::LINES)]
     Rm {
         /// Addresses of the queues
         #[arg(required = true)]
+        #[arg(add = complete::queues())]
         queues: Vec<String>,
         /// Also remove queues that hold messages, and entries that are not queues but have the name
         /// of one
@@ -284,15 +342,24 @@ pub enum Command {
         force: bool,
     },
     /// Print completions for a shell
+    #[command(after_help = json::NEVER)]
     Completions {
         /// Name of the shell
         shell: Shell,
+    },
+    /// Write a manual page for each command
+    #[command(hide = true, after_help = json::NEVER)]
+    Man {
+        /// Folder for the pages, which is made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 pub struct Metrics {
     /// Addresses of the queues [default: all in shared memory]
+    #[arg(add = complete::queues())]
     pub queues: Vec<String>,
     /// Serve them at http://IP:PORT/metrics until a signal ends it
     #[arg(long, value_name = "IP:PORT")]
@@ -303,9 +370,38 @@ pub struct Metrics {
 }
 
 #[derive(Debug, Args)]
+pub struct Web {
+    /// Only this namespace; or queues by their addresses, such as `shm:NAME`, `unix:/PATH` or
+    /// `nats://HOST/NAME`
+    pub what: Vec<String>,
+    /// Address and port of the page; port 0 chooses a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9465")]
+    pub listen: SocketAddr,
+    /// Time between two samples
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub every: Duration,
+    /// Let the page pause and resume queues, and requeue dead letters. It needs the token that
+    /// the printed address ends with
+    #[arg(long)]
+    pub allow_actions: bool,
+    /// Listen on an address that other machines reach. Nothing is encrypted, and everyone who
+    /// reaches it sees the figures and the beginnings of dead letters
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Also answer to this host name, as the browser's address bar has it; can be given several
+    /// times
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub hosts: Vec<String>,
+    /// Also answer other users of this machine
+    #[arg(long)]
+    pub any_user: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Check {
     /// Addresses of the queues
     #[arg(required = true, value_name = "QUEUE")]
+    #[arg(add = complete::queues())]
     pub queues: Vec<String>,
     /// Critical above this number of waiting messages, delayed ones included
     #[arg(long, value_name = "MESSAGES")]
@@ -330,6 +426,7 @@ pub struct Check {
 #[derive(Debug, Args)]
 pub struct Create {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     #[command(flatten)]
     pub settings: Settings,
@@ -338,6 +435,7 @@ pub struct Create {
 #[derive(Debug, Args)]
 pub struct Send {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// The message. Without it, standard input is sent: as one message; with --lines as one message
     /// per line; with --json as one message per line, each an object as printed by `recv --json`.
@@ -379,6 +477,7 @@ pub struct Send {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Socket, as `unix:/PATH`, in a folder that only you can enter
     #[arg(long)]
@@ -396,6 +495,7 @@ pub struct Serve {
 #[derive(Debug, Args)]
 pub struct Recv {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Number of messages
     #[arg(long, default_value_t = 1, conflicts_with = "follow")]
@@ -414,6 +514,7 @@ pub struct Recv {
 #[derive(Debug, Args)]
 pub struct Work {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Number of commands that run at once
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -447,6 +548,7 @@ pub struct Work {
 #[derive(Debug, Args)]
 pub struct Drain {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Give up after this long; the queue stays closed [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
@@ -459,30 +561,38 @@ pub struct Drain {
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
     /// List dead letters
+    #[command(after_help = json::ARRAY)]
     Ls {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
     },
     /// Show a dead letter with its payload
+    #[command(after_help = json::OBJECT)]
     Show {
         /// Address of the queue
+        #[arg(add = complete::queues())]
         queue: String,
         /// The letter, as `dlq ls` prints it
         letter: String,
     },
     /// Deliver dead letters again
+    #[command(after_help = json::OBJECT)]
     Requeue(Which),
     /// Drop dead letters
     #[command(visible_alias = "discard")]
+    #[command(after_help = json::OBJECT)]
     Drop(Which),
 }
 
 #[derive(Debug, Args)]
 pub struct Bridge {
     /// Queue from which messages are taken
+    #[arg(add = complete::queues())]
     pub from: String,
     /// Queue to which they go. Each arrives exactly once if this queue remembers keys for longer
     /// than the bridge is ever down
+    #[arg(add = complete::queues())]
     pub to: String,
     /// End when the first queue is closed and drained. Otherwise continue until Ctrl-C
     #[arg(long)]
@@ -508,6 +618,7 @@ pub struct Bridge {
 #[derive(Debug, Args)]
 pub struct Save {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// File to write, on a disk that survives the reboot
     pub file: PathBuf,
@@ -521,6 +632,7 @@ pub struct Restore {
     /// File that save wrote
     pub file: PathBuf,
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Do nothing and exit with 0 if the file does not exist
     #[arg(long)]
@@ -535,8 +647,10 @@ pub struct Restore {
 #[derive(Debug, Args)]
 pub struct Move {
     /// Queue to move, or from which some messages are moved
+    #[arg(add = complete::queues())]
     pub from: String,
     /// Queue to which they go; created if it does not exist
+    #[arg(add = complete::queues())]
     pub to: String,
     #[command(flatten)]
     pub selection: Selection,
@@ -550,6 +664,7 @@ pub struct Move {
 #[derive(Debug, Args)]
 pub struct Forget {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// The key, as given to send
     pub key: OsString,
@@ -558,6 +673,7 @@ pub struct Forget {
 #[derive(Debug, Args)]
 pub struct Which {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// The letters, as `dlq ls` prints them
     #[arg(required_unless_present_any = ["all", "older_than", "keep"])]
@@ -577,6 +693,7 @@ pub struct Which {
 #[derive(Debug, Args)]
 pub struct Tail {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Number of waiting messages to print at the start, the youngest ones
     #[arg(long, default_value_t = 10)]
@@ -590,6 +707,7 @@ pub struct Tail {
 #[derive(Debug, Args)]
 pub struct Delete {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     #[command(flatten)]
     pub selection: Selection,
@@ -601,6 +719,7 @@ pub struct Delete {
 #[derive(Debug, Args)]
 pub struct Revoke {
     /// Address of the queue
+    #[arg(add = complete::queues())]
     pub queue: String,
     /// Ids of the messages, as `stat` prints them
     #[arg(required = true, value_name = "MESSAGE")]

@@ -14,7 +14,8 @@ pub fn create(what: &cli::Create, show: &Show) -> Result<()> {
     let address = address::shared(&what.queue)?.to_string();
     let options = what.settings.apply(QueueOptions::new());
     let queue = options.mode(OpenMode::Create).open_bytes(&address)?;
-    let created = json!({ "created": what.queue, "settings": queue.transport().settings() });
+    let created =
+        json!({ "created": what.queue, "settings": settings::value(queue.transport().settings()) });
     show.done(&created, || {
         let settings = queue.transport().settings();
         let keys = settings::keys_in_words(settings)

@@ -78,6 +78,19 @@ fn in_words(letter: &DeadLetter, payloads: &Payloads) -> String {
     )
 }
 
+/// The youngest letters for a page, at most this many: as `dlq ls --json` prints them, but with the
+/// beginning of the payload as text.
+pub fn excerpts(queue: &str, at_most: usize) -> Result<Vec<Value>> {
+    let (mut letters, payloads) = letters(queue)?;
+    letters.sort_by_key(|letter| std::cmp::Reverse(letter.sent_at));
+    letters.truncate(at_most);
+    let excerpt = |letter: &DeadLetter| {
+        let (excerpt, bytes) = (payloads.excerpt(&letter.payload), letter.payload.len());
+        with_payload(letter, json!({ "excerpt": excerpt, "bytes": bytes }))
+    };
+    Ok(letters.iter().map(excerpt).collect())
+}
+
 fn letters(queue: &str) -> Result<(Vec<DeadLetter>, Payloads)> {
     let subject = Subject::open(queue)?;
     let payloads = Payloads::of(subject.payload());
@@ -158,11 +171,15 @@ fn gone(queue: &str, id: DeadLetterId) -> anyhow::Error {
 }
 
 fn value(letter: &DeadLetter, payloads: &Payloads) -> Value {
+    with_payload(letter, payloads.json(&letter.payload))
+}
+
+fn with_payload(letter: &DeadLetter, payload: Value) -> Value {
     json!({
         "letter": name(letter.id),
         "message": letter.message.to_string(),
         "age_seconds": show::age(letter.sent_at).as_secs_f64(),
-        "reason": letter.reason,
+        "reason": format!("{:?}", letter.reason).to_lowercase(),
         "attempts": letter.attempts,
         "nacks": letter.nacks,
         "expiries": letter.expiries,
@@ -171,7 +188,7 @@ fn value(letter: &DeadLetter, payloads: &Payloads) -> Value {
         "signal": letter.signal,
         "error": letter.error,
         "headers": headers::json(&letter.headers),
-        "payload": payloads.json(&letter.payload),
+        "payload": payload,
     })
 }
 

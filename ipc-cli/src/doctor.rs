@@ -4,6 +4,7 @@
 //! again.
 
 mod machine;
+mod queue;
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,8 +28,8 @@ const COLUMNS: [Column; 3] = [("", 0), ("about", 0), ("what", 0)];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grade {
     Fine,
-    /// The next process that uses the queue repairs it, or it can wait.
-    Mends,
+    /// Something to know: it can wait, or the next process that uses the queue repairs it.
+    Warn,
     Bad,
 }
 
@@ -36,7 +37,7 @@ impl Grade {
     fn word(self) -> &'static str {
         match self {
             Self::Fine => "ok",
-            Self::Mends => "mends",
+            Self::Warn => "warn",
             Self::Bad => "bad",
         }
     }
@@ -44,7 +45,7 @@ impl Grade {
     fn color(self) -> Color {
         match self {
             Self::Fine => Color::Green,
-            Self::Mends => Color::Yellow,
+            Self::Warn => Color::Yellow,
             Self::Bad => Color::Red,
         }
     }
@@ -71,9 +72,22 @@ impl Finding {
     }
 }
 
-/// Searches for problems. With `repair`, it also makes the repairs that the next user of each queue
-/// would make.
-pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
+/// Searches for problems: of `queues`, or of everything if none is named. With `repair`, it also
+/// makes the repairs that the next user of each queue would make.
+pub fn doctor(queues: &[String], repair: bool, quiet: bool, show: &Show) -> Result<()> {
+    let findings = match queues {
+        [] => everything(repair),
+        queues => {
+            let named = queues.iter();
+            named
+                .flat_map(|queue| queue::look_at_named(queue, repair))
+                .collect()
+        }
+    };
+    report(findings, quiet, show)
+}
+
+fn everything(repair: bool) -> Vec<Finding> {
     let mut findings = machine::findings();
     match address::siblings() {
         Ok(found) => {
@@ -84,6 +98,10 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
         }
         Err(error) => findings.push(Finding::bad("namespaces", format!("{error:#}"))),
     }
+    findings
+}
+
+fn report(mut findings: Vec<Finding>, quiet: bool, show: &Show) -> Result<()> {
     let bad: Vec<_> = findings
         .iter()
         .filter(|finding| finding.grade == Grade::Bad)
@@ -92,7 +110,7 @@ pub fn doctor(repair: bool, quiet: bool, show: &Show) -> Result<()> {
     if quiet {
         findings.retain(|finding| finding.grade == Grade::Bad);
     }
-    if !quiet || !findings.is_empty() {
+    if !quiet || !findings.is_empty() || show.is_json() {
         print(&findings, show);
     }
     match bad.len() {
@@ -145,7 +163,7 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     for name in queues {
         let about = address::short(namespace, &name);
         match Inspector::open(namespace, &name) {
-            Ok(queue) => look_at(&about, &queue, repair, findings),
+            Ok(queue) => findings.extend(queue::look_at(&about, &queue, repair)),
             Err(QueueError::NotFound { .. }) => {}
             Err(error) => {
                 let what = format!("{error}; {}", removal(&about, &error));
@@ -154,6 +172,16 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
         }
     }
     findings.extend(look_at_nodes(namespace));
+}
+
+/// The same for an error that came of opening a queue by its address.
+fn removal_of(about: &str, error: &anyhow::Error) -> Option<String> {
+    match error.downcast_ref() {
+        Some(found @ QueueError::Open(cause)) if !matches!(cause, OpenError::NotFound { .. }) => {
+            Some(removal(about, found))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the command that removes an unusable file with the name of a queue.
@@ -192,59 +220,4 @@ fn look_at_nodes(namespace: &Namespace) -> Option<Finding> {
             Some(Finding::bad(about, what))
         }
     }
-}
-
-fn look_at(about: &str, queue: &Inspector, repair: bool, findings: &mut Vec<Finding>) {
-    let known = findings.len();
-    findings.extend(dead_processes(about, queue, repair));
-    let stats = queue.stats();
-    if stats.dead > 0 {
-        let capacity = queue.settings().capacity;
-        let what = format!(
-            "{} of {capacity} places hold dead letters: ipc dlq ls {about} lists them, \
-             ipc dlq requeue {about} --all or ipc dlq drop {about} --all settles them",
-            stats.dead
-        );
-        let full = stats.dead >= u64::from(capacity);
-        let grade = if full { Grade::Bad } else { Grade::Mends };
-        findings.push(Finding::new(about, grade, what));
-    }
-    if stats.closed {
-        let what = format!("it is closed and takes nothing more until ipc reopen {about}");
-        findings.push(Finding::fine(about, what));
-    }
-    if stats.paused {
-        let what = format!("it is paused and delivers nothing until ipc resume {about}");
-        findings.push(Finding::fine(about, what));
-    }
-    if findings.len() == known {
-        let what = format!(
-            "{} processes attached, {} messages",
-            stats.participants,
-            stats.in_use()
-        );
-        findings.push(Finding::fine(about, what));
-    }
-}
-
-fn dead_processes(about: &str, queue: &Inspector, repair: bool) -> Option<Finding> {
-    let gone = queue.participants().into_iter().filter(|(_, gone)| *gone);
-    let gone: Vec<_> = gone
-        .map(|(slot, _)| format!("{} (pid {})", slot.name, slot.process.pid))
-        .collect();
-    if gone.is_empty() {
-        return None;
-    }
-    let who = gone.join(", ");
-    let stats = queue.stats();
-    let what = if repair && address::open(about).is_ok() {
-        format!("{who} died: what they held was freed")
-    } else {
-        format!(
-            "{who} died: what they held, up to {} messages, is freed by the next process that uses \
-             the queue, or by ipc doctor --repair",
-            stats.leased + stats.writing
-        )
-    };
-    Some(Finding::new(about, Grade::Mends, what))
 }

@@ -57,7 +57,8 @@ Exit codes:
   7      duplicate: a message with this key was sent before
   128+n  signal n ended the command before its work was done
 ipc check has the codes of monitoring programs: 0 ok, 1 warning, 2 critical, 3 unknown.
-Each code except 0 comes with one line on standard error that begins with \"error: \".";
+Each code except 0 comes with one line on standard error that begins with \"error: \". A command
+that has nothing to finish dies of the signal: the shell says 128+n, and there is no line.";
 
     /// Returns the number that the shell sees.
     #[must_use]
@@ -321,9 +322,11 @@ fn of_snapshot(error: &SnapshotError) -> Exit {
         SnapshotError::Io { source, .. } => of_io(source),
         SnapshotError::NoFile { .. } => Exit::NotThere,
         SnapshotError::Same { .. } => Exit::Usage,
-        SnapshotError::Damaged { .. } | SnapshotError::Encode(_) | SnapshotError::NotPut { .. } => {
-            Exit::Failed
-        }
+        SnapshotError::Damaged { .. }
+        | SnapshotError::Encode(_)
+        | SnapshotError::NotPut { .. }
+        | SnapshotError::NotEnded { .. }
+        | SnapshotError::FileStays { .. } => Exit::Failed,
         _ => Exit::Refused,
     }
 }

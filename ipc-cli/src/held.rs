@@ -136,7 +136,7 @@ impl Held {
             "attempt": self.attempt,
             "health": seen.map(|seen| seen.health.name()),
             "lease_left_seconds": seconds(seen.and_then(|seen| seen.ends_in)),
-            "renewed_seconds": seconds(seen.and_then(|seen| seen.renewed_ago)),
+            "renewed_ago_seconds": seconds(seen.and_then(|seen| seen.renewed_ago)),
             "held_at_most_seconds": seconds(seen.map(|seen| seen.at_most)),
         })
     }

@@ -12,6 +12,7 @@ use crate::address::{self, Subject};
 use crate::control;
 use crate::exit::{self, Exit};
 use crate::payload;
+use crate::settings;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, Text, bad_count, colored, plain};
 
@@ -120,7 +121,7 @@ impl Listed {
             "id": subject.id().to_string(),
             "bytes": bytes,
             "oldest_seconds": oldest.map(|at| show::age(at).as_secs_f64()),
-            "settings": subject.settings(),
+            "settings": settings::value(subject.settings()),
             "stats": stats,
         }));
         self.table.add(vec![
@@ -169,7 +170,7 @@ fn summary(namespace: &Namespace, name: &Name, queue: &Inspector) -> Value {
         "id": queue.id().to_string(),
         "bytes": queue.bytes(),
         "oldest_seconds": queue.oldest().map(|at| show::age(at).as_secs_f64()),
-        "settings": queue.settings(),
+        "settings": settings::value(queue.settings()),
         "stats": queue.stats(),
     })
 }

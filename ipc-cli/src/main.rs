@@ -5,11 +5,13 @@
 //! into exit codes.
 #![forbid(unsafe_code)]
 
+mod action;
 mod address;
 mod advice;
 mod bridge;
 mod check;
 mod cli;
+mod complete;
 mod control;
 mod create;
 mod dlq;
@@ -18,7 +20,10 @@ mod exchange;
 mod exit;
 mod headers;
 mod held;
+mod http;
+mod json;
 mod ls;
+mod man;
 mod metrics;
 mod nodes;
 mod object;
@@ -39,18 +44,20 @@ mod stat;
 mod table;
 mod tail;
 mod top;
+mod web;
 mod work;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use cli::{Cli, Command, Dlq};
 use exit::Exit;
 use show::Show;
 
 fn main() -> ExitCode {
+    complete::answer();
     ipc_nats::register();
     // A check that can't find out is neither a warning nor critical.
     let is_check = std::env::args_os().nth(1).is_some_and(|arg| arg == "check");
@@ -96,6 +103,7 @@ fn run(command: Command, show: &Show) -> Result<()> {
             width,
             svg,
         } => top::top(&what, every, once, width, svg, show),
+        Command::Web(what) => web::web(&what, show),
         Command::Create(create) => create::create(&create, show),
         Command::Send(send) => send::send(&send, show),
         Command::Recv(recv) => recv::recv(&recv, show),
@@ -128,14 +136,15 @@ fn run(command: Command, show: &Show) -> Result<()> {
         Command::Dlq(Dlq::Requeue(which)) => dlq::requeue(&which, show),
         Command::Dlq(Dlq::Drop(which)) => dlq::discard(&which, show),
         Command::Nodes { namespace, timeout } => nodes::nodes(namespace.as_deref(), timeout, show),
-        Command::Doctor { repair, quiet } => doctor::doctor(repair, quiet, show),
+        Command::Doctor {
+            queues,
+            repair,
+            quiet,
+        } => doctor::doctor(&queues, repair, quiet, show),
         Command::Rm { queues, force } => remove::rm(&queues, force, show),
         Command::Serve(serve) => serve::serve(&serve, show),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ipc", &mut script);
-            print(&String::from_utf8_lossy(&script))
-        }
+        Command::Completions { shell } => print(&complete::script(shell)?),
+        Command::Man { out } => man::man(&out, show),
     }
 }
 

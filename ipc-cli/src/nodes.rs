@@ -53,9 +53,9 @@ fn value(namespace: &str, node: &NodeInfo) -> Value {
         "namespace": namespace,
         "name": node.name,
         "pid": node.pid,
-        "health": node.health,
-        "joined_seconds_ago": node.joined_ago.as_secs_f64(),
-        "last_beat_seconds_ago": node.last_beat_ago.as_secs_f64(),
+        "health": format!("{:?}", node.health).to_lowercase(),
+        "joined_ago_seconds": node.joined_ago.as_secs_f64(),
+        "last_beat_ago_seconds": node.last_beat_ago.as_secs_f64(),
         "stats": node.stats,
     })
 }

@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use ipc_queue::shm::Waiting;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::address;
 use crate::headers;
 use crate::payload::Payloads;
+use crate::select::Selected;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, plain};
 
@@ -48,15 +49,7 @@ pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
     Ok(())
 }
 
+/// For programs: the same object as `export` prints.
 pub fn value(message: &Waiting, payloads: &Payloads) -> Value {
-    json!({
-        "message": message.message.to_string(),
-        "kind": format!("{:?}", message.kind),
-        "priority": format!("{:?}", message.priority).to_lowercase(),
-        "age_seconds": show::age(message.sent_at).as_secs_f64(),
-        "attempts": message.attempts,
-        "delayed": message.delayed,
-        "headers": headers::json(&message.headers),
-        "payload": payloads.json(&message.payload),
-    })
+    Selected::waiting(message.clone()).line(payloads)
 }

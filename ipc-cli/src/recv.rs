@@ -202,7 +202,7 @@ fn print(delivery: &ByteDelivery<'_>, payloads: &Payloads, show: &Show) -> io::R
     }
     let value = json!({
         "message": delivery.id().to_string(),
-        "kind": format!("{:?}", delivery.kind()),
+        "kind": format!("{:?}", delivery.kind()).to_lowercase(),
         "attempt": delivery.attempt(),
         "headers": headers::json(&delivery.headers()),
         "payload": payloads.json(payload),

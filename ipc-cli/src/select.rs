@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ipc_proto::{Headers, Kind, MessageId, Priority, Timestamp};
+use ipc_queue::shm::Waiting;
 use ipc_queue::{ByteQueue, DeadLetter, DeadLetterId};
 use serde_json::{Value, json};
 
@@ -99,7 +100,12 @@ impl Selection {
                      seen without receiving them (--state dead)"
                 )));
             };
-            all.extend(inspector.waiting(usize::MAX).into_iter().map(waiting));
+            all.extend(
+                inspector
+                    .waiting(usize::MAX)
+                    .into_iter()
+                    .map(Selected::waiting),
+            );
         }
         if self.wants(MessageState::Dead) {
             let letters = match subject {
@@ -128,11 +134,30 @@ impl Selection {
 }
 
 impl Selected {
+    /// A message that waits.
+    pub fn waiting(message: Waiting) -> Self {
+        Self {
+            id: message.message,
+            kind: message.kind,
+            priority: message.priority,
+            sent_at: message.sent_at,
+            state: match message.delayed {
+                true => MessageState::Delayed,
+                false => MessageState::Ready,
+            },
+            attempts: message.attempts,
+            letter: None,
+            error: String::new(),
+            headers: message.headers,
+            payload: message.payload,
+        }
+    }
+
     /// For programs: a line that `import` and `send --json` read.
     pub fn line(&self, payloads: &Payloads) -> Value {
         json!({
             "message": self.id.to_string(),
-            "kind": format!("{:?}", self.kind),
+            "kind": format!("{:?}", self.kind).to_lowercase(),
             "priority": format!("{:?}", self.priority).to_lowercase(),
             "state": format!("{:?}", self.state).to_lowercase(),
             "age_seconds": show::age(self.sent_at).as_secs_f64(),
@@ -152,24 +177,6 @@ impl Selected {
             None => transport.drop_message(self.id),
         };
         deleted.with_context(|| format!("deleting {}", self.id))
-    }
-}
-
-fn waiting(message: ipc_queue::shm::Waiting) -> Selected {
-    Selected {
-        id: message.message,
-        kind: message.kind,
-        priority: message.priority,
-        sent_at: message.sent_at,
-        state: match message.delayed {
-            true => MessageState::Delayed,
-            false => MessageState::Ready,
-        },
-        attempts: message.attempts,
-        letter: None,
-        error: String::new(),
-        headers: message.headers,
-        payload: message.payload,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use ipc_proto::QueueSettings;
 use ipc_queue::{Backoff, QueueOptions};
+use serde_json::{Value, json};
 
 use crate::show;
 
@@ -82,6 +83,38 @@ impl Settings {
         }
         options
     }
+}
+
+/// Returns every setting for programs.
+pub fn value(settings: &QueueSettings) -> Value {
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    json!({
+        "capacity": settings.capacity,
+        "inline_bytes": settings.inline_bytes,
+        "max_message_bytes": settings.max_message_bytes,
+        "pool_bytes": settings.pool_bytes,
+        "attempt_limit": settings.attempt_limit,
+        "crash_limit": settings.crash_limit,
+        "expiry_limit": settings.expiry_limit,
+        "backoff": backoff_value(&settings.backoff),
+        "lease_seconds": seconds(settings.lease),
+        "max_participants": settings.max_participants,
+        "priorities": settings.priorities,
+        "aging_seconds": settings.aging.as_secs_f64(),
+        "dedup_window_seconds": seconds(settings.dedup_window),
+        "dedup_keys": settings.dedup_keys,
+    })
+}
+
+fn backoff_value(backoff: &Backoff) -> Value {
+    let (kind, delays) = match backoff {
+        Backoff::None => ("none", Vec::new()),
+        Backoff::Fixed(delay) => ("fixed", vec![*delay]),
+        Backoff::List(delays) => ("list", delays.clone()),
+        Backoff::Exponential { first, most } => ("exponential", vec![*first, *most]),
+    };
+    let delays: Vec<_> = delays.iter().map(Duration::as_secs_f64).collect();
+    json!({ "kind": kind, "delays_seconds": delays })
 }
 
 /// Returns every setting in words, under the name of its `ipc create` option.

@@ -88,6 +88,11 @@ impl Show {
         }
     }
 
+    /// Whether a write has failed; a command that only prints can stop then.
+    pub fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
     /// Checks that everything was written so far. A reader that left is not an error.
     ///
     /// # Errors

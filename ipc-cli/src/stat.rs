@@ -5,7 +5,7 @@ use comfy_table::Color;
 use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
 use ipc_shm::Presence;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::address::Subject;
 use crate::control;
@@ -29,10 +29,7 @@ const HOLDINGS: [Column; 7] = [
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
     let subject = Subject::open(queue)?;
     // Everything is read before anything is printed.
-    let seen = Seen {
-        stats: subject.stats()?,
-        held: held::all(&subject)?,
-    };
+    let seen = Seen::of(&subject)?;
     if show.is_json() {
         show.say(&value(queue, &subject, &seen), String::new);
         return Ok(());
@@ -47,43 +44,61 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     Ok(())
 }
 
+/// What `stat --json` prints.
+pub fn json(queue: &str) -> Result<Value> {
+    let subject = Subject::open(queue)?;
+    let seen = Seen::of(&subject)?;
+    Ok(value(queue, &subject, &seen))
+}
+
 struct Seen {
     stats: QueueStats,
     /// `None` if the transport can't tell.
     held: Option<Vec<Held>>,
 }
 
-fn value(queue: &str, subject: &Subject, seen: &Seen) -> Map<String, Value> {
-    let mut value = Map::new();
-    let mut add = |name: &str, fact: Value| value.insert(name.to_owned(), fact);
-    add("queue", json!(queue));
-    add("type", json!(subject.type_name()));
-    // A program that reads numbers as floating point would round it.
-    add("id", json!(subject.id().to_string()));
-    add("settings", json!(subject.settings()));
-    add("stats", json!(seen.stats));
-    let held = seen.held.as_deref();
-    add(
-        "leases",
-        json!(held.map(|held| held.iter().map(Held::value).collect::<Vec<_>>())),
-    );
-    if let Subject::Mapped(inspector) = subject {
-        let oldest = subject.oldest().map(|at| show::age(at).as_secs_f64());
-        add("file", json!(inspector.path().to_string_lossy()));
-        add("bytes", json!(inspector.bytes()));
-        add("oldest_seconds", json!(oldest));
-        add("participants", json!(participants(inspector)));
-        let (pool, (senders, receivers)) = (inspector.pool(), inspector.has_waiters());
-        let pool = json!({
-            "used_bytes": pool.used_bytes,
-            "total_bytes": pool.total_bytes,
-            "largest_fit_bytes": pool.largest_fit_bytes,
-        });
-        add("pool", pool);
-        add("senders_wait", json!(senders));
-        add("receivers_wait", json!(receivers));
+impl Seen {
+    fn of(subject: &Subject) -> Result<Self> {
+        Ok(Self {
+            stats: subject.stats()?,
+            held: held::all(subject)?,
+        })
     }
-    value
+}
+
+/// For programs; what only a mapping shows is null elsewhere.
+fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
+    let mapped = match subject {
+        Subject::Mapped(inspector) => Some(inspector),
+        Subject::Asked(_) => None,
+    };
+    let held = seen.held.as_deref();
+    let oldest = subject.oldest().map(|at| show::age(at).as_secs_f64());
+    json!({
+        "queue": queue,
+        "type": subject.type_name(),
+        // A program that reads numbers as floating point would round it.
+        "id": subject.id().to_string(),
+        "settings": settings::value(subject.settings()),
+        "stats": seen.stats,
+        "leases": held.map(|held| held.iter().map(Held::value).collect::<Vec<_>>()),
+        "file": mapped.map(|inspector| inspector.path().to_string_lossy().into_owned()),
+        "bytes": mapped.map(|inspector| inspector.bytes()),
+        "oldest_seconds": oldest,
+        "participants": mapped.map(|inspector| participants(inspector)),
+        "pool": mapped.map(|inspector| pool_value(inspector)),
+        "senders_wait": mapped.map(|inspector| inspector.has_waiters().0),
+        "receivers_wait": mapped.map(|inspector| inspector.has_waiters().1),
+    })
+}
+
+fn pool_value(inspector: &Inspector) -> Value {
+    let pool = inspector.pool();
+    json!({
+        "used_bytes": pool.used_bytes,
+        "total_bytes": pool.total_bytes,
+        "largest_fit_bytes": pool.largest_fit_bytes,
+    })
 }
 
 fn participants(inspector: &Inspector) -> Vec<Value> {

@@ -42,7 +42,8 @@ pub fn tail(what: &cli::Tail, show: &Show) -> Result<()> {
         }
         let next = Instant::now() + what.every;
         loop {
-            if end.is_asked() || inspector.is_removed() || show::is_reader_gone() {
+            let is_unread = show::is_reader_gone() || show.has_failed();
+            if end.is_asked() || inspector.is_removed() || is_unread {
                 return Ok(());
             }
             let left = next.saturating_duration_since(Instant::now());

@@ -7,7 +7,7 @@
 mod picture;
 mod svg;
 mod ui;
-mod watch;
+pub mod watch;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -171,7 +171,7 @@ mod tests {
                 holder: "worker".into(),
                 pid: 4711,
                 attempt: 2,
-                seconds: 12.5,
+                held_at_least_seconds: 12.5,
                 health: Some("stopped"),
                 lease_left_seconds: None,
                 held_at_most_seconds: Some(60.0),
@@ -180,7 +180,7 @@ mod tests {
                 node: "media/worker-1".into(),
                 pid: 4711,
                 health: "stale",
-                beat_seconds: 6.5,
+                last_beat_ago_seconds: 6.5,
             }],
         }
     }

@@ -173,7 +173,7 @@ fn dead_letters_are_listed_shown_sent_again_and_dropped() {
     place.text(&["recv", &name, "--nack", "--count", "2"]);
     let letters = place.json(&["dlq", "ls", &name]);
     let letter = |index: usize| letters[index]["letter"].as_str().unwrap().to_owned();
-    assert_eq!(letters[0]["reason"], "Nacked");
+    assert_eq!(letters[0]["reason"], "nacked");
     let shown = place.text(&["dlq", "show", &name, &letter(0)]);
     assert!(
         shown.contains("nacked too often") && shown.contains("one"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipc_node::pool::Loss;
+use ipc_node::pool::WorkerExit;
 
 use crate::task::{self, Outcome};
 use crate::timeline::{self, Kill, Redelivery, TaskSpan, Timeline};
@@ -45,7 +45,7 @@ impl Chronicle {
     }
 
     /// Notes that a worker died just now, perhaps with the task called `what`.
-    pub(crate) fn lost(&mut self, loss: &Loss, what: Option<String>) {
+    pub(crate) fn lost(&mut self, loss: &WorkerExit, what: Option<String>) {
         let at_s = self.seconds(task::now());
         if let Some(((_, time), what)) = loss.job.zip(what) {
             self.timeline.add_task(TaskSpan {

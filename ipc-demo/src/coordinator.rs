@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ipc_node::pool::{
-    Backoff, Intensity, JobError, Loss, OpenTickets, Pool, PoolBuilder, PoolError, Ticket,
+    Backoff, Intensity, JobError, OpenTickets, Pool, PoolBuilder, PoolError, Ticket, WorkerExit,
 };
 use ipc_node::{Health, Node, Registry};
 use ipc_queue::transport::Wait;
@@ -66,7 +66,8 @@ fn run_in(
     let doom = Doom::new(&plan.jobs, plan.kills);
     let (tell, losses) = mpsc::channel();
     let builder = premises.pool(plan.workers);
-    let builder = patient(builder, doom.most_deaths()).on_loss(move |loss| drop(tell.send(loss)));
+    let builder =
+        patient(builder, doom.most_deaths()).on_worker_exit(move |loss| drop(tell.send(loss)));
     let backlog = (0..plan.jobs.len()).rev();
     let backlog: Vec<usize> = backlog
         .filter(|job| plan.jobs[*job].result().is_none())
@@ -152,7 +153,7 @@ struct Run<'a> {
     outage: Outage,
     tally: Tally,
     chronicle: Chronicle,
-    losses: mpsc::Receiver<Loss>,
+    losses: mpsc::Receiver<WorkerExit>,
     node: &'a Node,
     premises: &'a Premises,
     audience: &'a mut dyn Audience,

@@ -72,7 +72,7 @@ impl Doom {
     /// The workers to kill now. Remote workers are not this process's to kill.
     pub(crate) fn victims(&mut self, workers: &[WorkerStatus]) -> Vec<u64> {
         let mut victims = Vec::new();
-        for worker in workers.iter().filter(|worker| !worker.is_guest) {
+        for worker in workers.iter().filter(|worker| !worker.is_remote) {
             let Some((ticket, time)) = worker.job else {
                 continue;
             };
@@ -108,7 +108,7 @@ mod tests {
             number,
             name: "worker-1".to_owned(),
             pid: 1,
-            is_guest: false,
+            is_remote: false,
             age: Duration::ZERO,
             ready: true,
             job: job.map(|(ticket, ms)| (ticket, Duration::from_millis(ms))),

@@ -168,13 +168,13 @@ fn end_at_any_rate() {
 fn host(options: &HostOptions) -> Result<()> {
     let nodes = premises::nodes_of_run(&options.at);
     let own_name = || format!("host{}", process::id());
-    let guests = Pool::builder()
+    let remote_workers = Pool::builder()
         .at(&options.at)
         .workers(options.workers.into())
         .worker_name(&options.name.clone().unwrap_or_else(own_name))
         .command(premises::worker(nodes.as_ref()))
-        .on_loss(|loss| show::say(&format!("{} was lost ({})", loss.worker, loss.note)))
+        .on_worker_exit(|loss| show::say(&format!("{} was lost ({})", loss.worker, loss.note)))
         .join()
         .with_context(|| format!("joining the run at {}", options.at))?;
-    Ok(guests.wait()?)
+    Ok(remote_workers.wait()?)
 }

@@ -1,6 +1,6 @@
 //! The workers, and what each has completed, across all of its processes.
 
-use ipc_node::pool::{Loss, WorkerStatus};
+use ipc_node::pool::{WorkerExit, WorkerStatus};
 
 use crate::report::WorkerReport;
 
@@ -29,7 +29,7 @@ impl Roster {
     }
 
     /// Notes that a worker died and is replaced.
-    pub(crate) fn lost(&mut self, loss: &Loss) {
+    pub(crate) fn lost(&mut self, loss: &WorkerExit) {
         let worker = self.named(&loss.worker);
         (worker.pid, worker.restarts) = (loss.pid, worker.restarts + 1);
     }

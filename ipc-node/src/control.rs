@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::inbox_name::{name_of, remove_inboxes};
 use crate::registry::Registry;
 
 /// The receiving end of a node's control messages. The inbox is removed when this is dropped.
@@ -41,7 +42,7 @@ pub struct Inbox<T> {
 
 /// The report about a message to all nodes.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct BroadcastReport {
     /// The nodes in whose inboxes the message is.
     pub reached: Vec<String>,
     /// The nodes that exist but did not get the message, each with the reason.
@@ -90,8 +91,6 @@ pub enum ControlError {
 
 /// The capacity of an inbox, in messages.
 const UNREAD: u32 = 64;
-const PREFIX: &str = "node-";
-const SUFFIX: &str = ".inbox";
 
 impl<T: DeserializeOwned> Inbox<T> {
     /// Returns the next control message. Waits without a limit.
@@ -120,11 +119,11 @@ impl<T: DeserializeOwned> Inbox<T> {
     }
 
     fn decoded(&self, delivery: ByteDelivery<'_>) -> Result<T, RecvError> {
-        let told = codec::decode(delivery.payload());
+        let report = codec::decode(delivery.payload());
         let (id, attempt) = (delivery.id(), delivery.attempt());
         // Acked before it is handled: if the node dies over it, no other node needs it.
         let _ = delivery.ack();
-        told.map_err(|source| {
+        report.map_err(|source| {
             let failure = RecvFailure::Decode {
                 id,
                 attempt,
@@ -170,7 +169,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`ControlError`] says why the message is not in the node's inbox.
-    pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
+    pub fn send_to<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
         let payload = codec::encode(what)?;
         let mut present = self.present().into_iter();
         let found = present.find(|(name, _)| name == node);
@@ -185,28 +184,28 @@ impl Registry {
     /// # Errors
     /// [`ControlError::Encode`] if the message has no encoding. The returned report has the result
     /// for each node.
-    pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
-        self.tell_all_but(None, what)
+    pub fn broadcast<T: Serialize>(&self, what: &T) -> Result<BroadcastReport, ControlError> {
+        self.broadcast_except(None, what)
     }
 
-    pub(crate) fn tell_all_but<T: Serialize>(
+    pub(crate) fn broadcast_except<T: Serialize>(
         &self,
         ours: Option<Member>,
         what: &T,
-    ) -> Result<Told, ControlError> {
+    ) -> Result<BroadcastReport, ControlError> {
         let payload = codec::encode(what)?;
         self.remove_orphans();
-        let mut told = Told::default();
+        let mut report = BroadcastReport::default();
         for (node, member) in self.present() {
             if Some(member) == ours {
                 continue;
             }
             match self.put(&node, member, &payload) {
-                Ok(()) => told.reached.push(node),
-                Err(error) => told.missed.push((node, error)),
+                Ok(()) => report.reached.push(node),
+                Err(error) => report.missed.push((node, error)),
             }
         }
-        Ok(told)
+        Ok(report)
     }
 
     fn put(&self, node: &str, member: Member, payload: &[u8]) -> Result<(), ControlError> {
@@ -245,15 +244,6 @@ impl Registry {
     }
 }
 
-/// Removes the inboxes in a namespace of the members for which `which` returns `true`.
-pub(crate) fn remove_inboxes(namespace: &Namespace, which: impl Fn(Member) -> bool) {
-    for name in ShmQueue::list(namespace).unwrap_or_default() {
-        if member_of(&name).is_some_and(&which) {
-            let _ = ShmQueue::remove(namespace, &name);
-        }
-    }
-}
-
 fn open(namespace: &Namespace, name: &Name, mode: OpenMode) -> Result<ByteQueue, QueueError> {
     let request = OpenRequest {
         mode,
@@ -269,19 +259,4 @@ fn open(namespace: &Namespace, name: &Name, mode: OpenMode) -> Result<ByteQueue,
     };
     let queue = ShmQueue::open(namespace, name, &request)?;
     Ok(ByteQueue::over(Arc::new(queue)))
-}
-
-/// Returns the name of a membership's inbox.
-fn name_of(member: Member) -> Name {
-    let name = format!("{PREFIX}{}-{}{SUFFIX}", member.index, member.epoch);
-    Name::new(&name).expect("letters, digits, and short")
-}
-
-fn member_of(inbox: &Name) -> Option<Member> {
-    let numbers = inbox.as_str().strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
-    let (index, epoch) = numbers.split_once('-')?;
-    Some(Member {
-        index: index.parse().ok()?,
-        epoch: epoch.parse().ok()?,
-    })
 }

@@ -4,6 +4,7 @@
 
 mod control;
 mod heartbeat;
+mod inbox_name;
 mod monitor;
 mod node;
 pub mod pool;
@@ -11,7 +12,7 @@ mod registry;
 pub mod request;
 mod stats;
 
-pub use control::{ControlError, Inbox, Told};
+pub use control::{BroadcastReport, ControlError, Inbox};
 pub use monitor::Monitor;
 pub use node::{JoinError, Node, NodeOptions};
 pub use registry::{Health, NodeInfo, Registry, RegistryError};

@@ -11,7 +11,7 @@ use ipc_shm::{Attachment, JoinError as SlotError, Namespace};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::control::{ControlError, Inbox, Told};
+use crate::control::{BroadcastReport, ControlError, Inbox};
 use crate::heartbeat::Heartbeat;
 use crate::registry::{self, Health, NodeInfo, Registry, RegistryError};
 use crate::stats::{self, Counters, NodeStats};
@@ -247,7 +247,7 @@ impl Node {
         self.registry.node(name, timeout).map(|info| info.health)
     }
 
-    /// Opens this node's inbox. Until the inbox is dropped, other nodes can [send](Self::tell)
+    /// Opens this node's inbox. Until the inbox is dropped, other nodes can [send](Self::send_to)
     /// control messages to it. A node has at most one inbox at a time.
     ///
     /// # Errors
@@ -260,8 +260,8 @@ impl Node {
     ///
     /// # Errors
     /// [`ControlError`] says why the message is not in the node's inbox.
-    pub fn tell<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
-        self.registry.tell(node, what)
+    pub fn send_to<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
+        self.registry.send_to(node, what)
     }
 
     /// Sends a control message to every other node. Never blocks, and never waits behind data.
@@ -269,9 +269,9 @@ impl Node {
     /// # Errors
     /// [`ControlError::Send`] if the message has no encoding. The returned report has the result
     /// for each node.
-    pub fn tell_all<T: Serialize>(&self, what: &T) -> Result<Told, ControlError> {
+    pub fn broadcast<T: Serialize>(&self, what: &T) -> Result<BroadcastReport, ControlError> {
         self.registry
-            .tell_all_but(Some(self.attachment.member()), what)
+            .broadcast_except(Some(self.attachment.member()), what)
     }
 
     /// Returns every known node of the namespace, including this one and former ones.

@@ -12,28 +12,34 @@
 //! when all attempts are used up, and its ticket says so. The pool's process may also be killed.
 //! The workers then see the end of a pipe, and end together with the programs they started. They
 //! also remove the pool's queues. In shared memory the next pool at the address or in the namespace
-//! may do so instead. A lock of the kernel decides which process owns an address (`owner.rs`).
+//! may do so instead. A lock of the kernel decides which process owns an address (`ownership.rs`).
 //!
 //! The pool does not fork: workers are started as new programs. It waits only for its own children
 //! and, as PID 1, for the processes that they leave in their process groups.
 
+mod adoption;
 mod answers;
 mod builder;
+mod cancellations;
 mod child;
 mod dead_letters;
+mod error;
 mod events;
-mod guests;
 mod handle;
+mod job_error;
+mod job_events;
 mod leftovers;
 mod letters;
 mod lifeline;
+mod limits;
 mod map;
-mod notices;
+mod outage;
 mod owner;
-mod patience;
+mod ownership;
 mod program;
 mod queues;
 mod remote;
+mod remote_workers;
 mod request;
 mod restart;
 mod retry;
@@ -47,6 +53,7 @@ mod thread;
 mod ticket;
 mod wire;
 mod worker;
+mod worker_exit;
 
 use std::fmt;
 use std::io;
@@ -58,27 +65,31 @@ use ipc_proto::Kind;
 use ipc_queue::transport::Wait;
 use ipc_queue::{ControlError, QueueStats, SendOptions};
 
-pub use builder::{PoolBuilder, PoolError};
+pub use builder::PoolBuilder;
 pub use dead_letters::DeadLetterLimit;
-pub use guests::Guests;
+pub use error::PoolError;
 pub use handle::PoolHandle;
+pub use job_error::JobError;
+pub use job_events::JobEvent;
 pub use leftovers::LeftoverJobs;
 pub use map::{Map, MapUnordered};
 pub use owner::PoolOwner;
 pub use remote::{PoolClient, PoolServer, PoolServerStop, RemoteJobError, RemoteTicket};
+pub use remote_workers::RemoteWorkers;
 pub use request::Request;
 pub use restart::{Backoff, Intensity, RestartPolicy};
 pub use retry::RetryPolicy;
-pub use status::{Loss, PoolStatus, WorkerStatus};
-pub use stream::{JobEvent, decode_answer};
+pub use status::{PoolStatus, WorkerStatus};
+pub use stream::decode_answer;
 pub use submit::SubmitError;
-pub use ticket::{JobError, OpenTickets, Ticket, as_completed};
+pub use ticket::{OpenTickets, Ticket, as_completed};
 pub use worker::{Context, Handlers};
+pub use worker_exit::WorkerExit;
 
-use leftovers::Found;
+use leftovers::Leftovers;
 use queues::Queues;
 use state::Shared;
-use wire::{GUEST, Place};
+use wire::{REMOTE, WorkerConfig};
 
 /// Worker processes and their jobs.
 ///
@@ -105,17 +116,17 @@ impl Pool {
     /// [`PoolError::Taken`] if the process of the pool there is alive; [`PoolError::Control`] if a
     /// queue cannot be removed.
     pub fn remove(address: &str) -> Result<bool, PoolError> {
-        owner::remove(address)
+        ownership::remove(address)
     }
 
     fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
         builder.check_names()?;
         builder.check_limits()?;
         if builder.is_own_address() {
-            owner::remove_leftovers(builder.namespace_name());
+            ownership::remove_leftovers(builder.namespace_name());
         }
         let address = builder.address();
-        let place = Place {
+        let config = WorkerConfig {
             start: 1,
             name: builder.worker_name.clone(),
             max_jobs: builder.limits.max_jobs,
@@ -123,33 +134,33 @@ impl Pool {
             address,
         };
         let mut settings = builder.limits.retry.applied_to(builder.queue.clone());
-        settings.lease = place.keep_alive.or(settings.lease);
-        let (queues, found) = Queues::create(&place, &settings)?;
+        settings.lease = config.keep_alive.or(settings.lease);
+        let (queues, found) = Queues::create(&config, &settings)?;
         let queues = Arc::new(queues);
-        Self::start_at(place.clone(), builder, Arc::clone(&queues), found)
-            .inspect_err(|_| drop(queues.remove(&place)))
+        Self::start_at(config.clone(), builder, Arc::clone(&queues), found)
+            .inspect_err(|_| drop(queues.remove(&config)))
     }
 
     fn start_at(
-        place: Place,
+        config: WorkerConfig,
         builder: PoolBuilder,
         queues: Arc<Queues>,
-        found: Found,
+        found: Leftovers,
     ) -> Result<Self, PoolError> {
-        let (poked, poke) = io::pipe()?;
-        let mut shared = Shared::new(place, builder.limits, queues, poke);
-        (shared.on_progress, shared.on_loss) = (builder.on_progress, builder.on_loss);
+        let (woken, waker) = io::pipe()?;
+        let mut shared = Shared::new(config, builder.limits, queues, waker);
+        (shared.on_progress, shared.on_worker_exit) = (builder.on_progress, builder.on_worker_exit);
         shared.leftover_jobs = found.count();
         let shared = Arc::new(shared);
-        let supervisor = supervisor::Supervisor::new(Arc::clone(&shared), builder.program, poked)?;
-        found.settle(builder.leftover_jobs, &shared);
+        let supervisor = supervisor::Supervisor::new(Arc::clone(&shared), builder.program, woken)?;
+        adoption::adopt(found, builder.leftover_jobs, &shared);
         let mut pool = Self {
             shared,
             threads: Vec::new(),
         };
         let spawned = pool.spawn_threads(supervisor);
         // Before the pool is dropped, because this ends its threads.
-        spawned.inspect_err(|_| drop(pool.shared.queues.remove(&pool.shared.place)))?;
+        spawned.inspect_err(|_| drop(pool.shared.queues.remove(&pool.shared.config)))?;
         Ok(pool)
     }
 
@@ -198,7 +209,7 @@ impl Pool {
         let workers = state.workers.iter().map(|(number, worker)| WorkerStatus {
             number: *number,
             name: worker.name.clone(),
-            is_guest: number & GUEST != 0,
+            is_remote: number & REMOTE != 0,
             pid: worker.pid,
             age: now.saturating_duration_since(worker.started_at),
             ready: worker.ready,
@@ -237,14 +248,14 @@ impl Pool {
     /// Returns the pool's address, which other processes need to [join](PoolBuilder::join) it.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.shared.place.address
+        &self.shared.config.address
     }
 
     /// Kills the worker with this [number](WorkerStatus::number), to test what happens to its job.
     /// Has no effect on remote workers and on workers that are gone.
     pub fn kill_worker(&self, number: u64) {
         self.shared.state().condemned.push(number);
-        self.shared.poke();
+        self.shared.wake_supervisor();
     }
 
     /// Accepts no more jobs, lets the workers finish the existing ones within the drain time-out,
@@ -302,7 +313,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.state().kill = true;
-        self.shared.poke();
+        self.shared.wake_supervisor();
         self.join();
     }
 }

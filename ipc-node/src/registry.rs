@@ -14,7 +14,7 @@ use ipc_shm::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::control;
+use crate::inbox_name::remove_inboxes;
 use crate::stats::{self, NodeStats};
 
 /// The nodes of one namespace.
@@ -119,7 +119,7 @@ impl Registry {
     /// [`OpenError`] if the file is not ours to remove.
     pub fn remove(namespace: &Namespace) -> Result<bool, OpenError> {
         // Without the table, no node can be found by name any more.
-        control::remove_inboxes(namespace, |_| true);
+        remove_inboxes(namespace, |_| true);
         Segment::remove(namespace, &table_name(), KIND)
     }
 

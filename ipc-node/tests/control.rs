@@ -129,17 +129,17 @@ fn control_reaches_every_node_or_a_named_one_and_does_not_wait_behind_data() {
     data.transport().pause().unwrap();
     let node = Node::join(&namespace(folder.path()), "coordinator").unwrap();
     let mut others = ["one", "two", "three"].map(|name| Other::start(folder.path(), name));
-    let told = node.tell_all(&Word::SlowDown(2)).unwrap();
-    assert_eq!((told.reached.len(), told.missed.len()), (3, 0));
+    let report = node.broadcast(&Word::SlowDown(2)).unwrap();
+    assert_eq!((report.reached.len(), report.missed.len()), (3, 0));
     for other in &mut others {
         assert_eq!(other.hear(), "SlowDown(2)");
     }
-    node.tell("two", &Word::Stop).unwrap();
+    node.send_to("two", &Word::Stop).unwrap();
     let [one, two, three] = &mut others;
     assert_eq!(two.hear(), "Stop");
     for other in [one, three] {
-        node.tell_all(&Word::SlowDown(3)).unwrap();
-        assert_eq!(other.hear(), "SlowDown(3)", "it was told to stop as well");
+        node.broadcast(&Word::SlowDown(3)).unwrap();
+        assert_eq!(other.hear(), "SlowDown(3)", "it was report to stop as well");
     }
     assert_eq!(data.transport().stats().unwrap().ready, u64::from(CAPACITY));
 }
@@ -151,7 +151,7 @@ fn the_successor_of_a_dead_node_gets_none_of_its_messages() {
     let mut other = Other::start(folder.path(), "worker");
     other.kill();
     let registry = Registry::open(&namespace).unwrap();
-    let gone = registry.tell("worker", &Word::Stop);
+    let gone = registry.send_to("worker", &Word::Stop);
     assert!(
         matches!(gone, Err(ControlError::NoSuchNode { .. })),
         "{gone:?}"
@@ -159,14 +159,14 @@ fn the_successor_of_a_dead_node_gets_none_of_its_messages() {
     assert_eq!(inboxes(&namespace), 1, "what the dead left");
     let node = Node::join(&namespace, "worker").unwrap();
     assert_eq!(inboxes(&namespace), 0);
-    let deaf = registry.tell("worker", &Word::Stop);
+    let deaf = registry.send_to("worker", &Word::Stop);
     assert!(
         matches!(deaf, Err(ControlError::NotListening { .. })),
         "{deaf:?}"
     );
     let inbox = node.inbox::<Word>().unwrap();
     assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
-    registry.tell("worker", &Word::Stop).unwrap();
+    registry.send_to("worker", &Word::Stop).unwrap();
     assert_eq!(inbox.recv_timeout(PATIENCE), Ok(Word::Stop));
     let twice = node.inbox::<Word>();
     assert!(matches!(twice, Err(ControlError::Listening)), "{twice:?}");
@@ -183,7 +183,7 @@ fn a_node_that_does_not_read_blocks_no_other_and_is_named() {
         Node::join(&namespace, "deaf").unwrap(),
     );
     let inbox = deaf.inbox::<Word>().unwrap();
-    let full = (0..1000).find_map(|n| node.tell("deaf", &Word::SlowDown(n)).err());
+    let full = (0..1000).find_map(|n| node.send_to("deaf", &Word::SlowDown(n)).err());
     let Some(ControlError::Full {
         node: named,
         unread,
@@ -192,14 +192,14 @@ fn a_node_that_does_not_read_blocks_no_other_and_is_named() {
         panic!("{full:?}");
     };
     assert_eq!(named, "deaf");
-    let told = node.tell_all(&Word::Stop).unwrap();
+    let report = node.broadcast(&Word::Stop).unwrap();
     assert!(
-        matches!(&told.missed[..], [(name, ControlError::Full { .. })] if name == "deaf"),
-        "{told:?}"
+        matches!(&report.missed[..], [(name, ControlError::Full { .. })] if name == "deaf"),
+        "{report:?}"
     );
     for n in 0..unread {
         assert_eq!(inbox.try_recv(), Ok(Word::SlowDown(n)));
     }
-    node.tell("deaf", &Word::Stop).unwrap();
+    node.send_to("deaf", &Word::Stop).unwrap();
     assert_eq!(inbox.recv(), Ok(Word::Stop));
 }

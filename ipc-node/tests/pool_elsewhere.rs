@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_node::pool::{
-    Context, Handlers, JobError, Loss, OpenTickets, Pool, PoolBuilder, PoolError, Ticket,
+    Context, Handlers, JobError, OpenTickets, Pool, PoolBuilder, PoolError, Ticket, WorkerExit,
 };
 use ipc_queue::SendFailure;
 use ipc_queue::transport::{OpenMode, Wait};
@@ -100,9 +100,9 @@ fn a_killed_worker_costs_its_job_an_attempt_as_thread_or_process() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
     for builder in [threads("killed"), processes(), processes().at(&socket)] {
-        let losses = Arc::new(Mutex::new(Vec::<Loss>::new()));
+        let losses = Arc::new(Mutex::new(Vec::<WorkerExit>::new()));
         let told = Arc::clone(&losses);
-        let builder = builder.on_loss(move |loss| told.lock().unwrap().push(loss));
+        let builder = builder.on_worker_exit(move |loss| told.lock().unwrap().push(loss));
         let pool = builder.workers(1).start().unwrap();
         let ticket = pool.submit::<_, (String, u8)>("die once", &()).unwrap();
         let number = ticket.number();
@@ -138,7 +138,7 @@ fn remote_workers_do_some_of_the_work_and_end_with_the_pool() {
     names.sort();
     assert_eq!(names, ["guest-1", "worker-1"]);
     let status = pool.status().unwrap();
-    assert!(status.workers.iter().any(|worker| worker.is_guest));
+    assert!(status.workers.iter().any(|worker| worker.is_remote));
     pool.shutdown().unwrap();
     guests.wait().unwrap();
 }
@@ -155,7 +155,7 @@ fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     let mut first = None;
     until("a guest is ready", || {
         let workers = pool.status().unwrap().workers;
-        first = workers.iter().find(|worker| worker.is_guest).cloned();
+        first = workers.iter().find(|worker| worker.is_remote).cloned();
         first.is_some()
     });
     // Both are kept busy; the remote worker is killed during its job.
@@ -170,7 +170,7 @@ fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     let pid = nix::unistd::Pid::from_raw(first.pid as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let own = pool.status().unwrap().workers;
-    let own = own.iter().find(|worker| !worker.is_guest).unwrap().number;
+    let own = own.iter().find(|worker| !worker.is_remote).unwrap().number;
     let mut open = OpenTickets::default();
     tickets.into_iter().for_each(|ticket| open.push(ticket));
     let (_, done) = open

@@ -55,11 +55,11 @@
 //! - `a_batch_is_sent_and_received_in_order`: each is an ordinary message, settled by itself.
 //! - `a_failed_batch_reports_how_many_messages_were_sent`: the number of messages sent, and the
 //!   reason why the next was not.
-//! - `a_batch_that_is_cut_off_says_how_much_of_it_was_sent`: for example by the end of a
+//! - `an_interrupted_batch_reports_how_many_messages_were_sent`: for example by the end of a
 //!   connection. It is unknown whether later messages than those were sent. Those that were arrive
 //!   in order, and the others leave nothing in the queue.
-//! - `a_batch_is_acked_although_a_lease_in_it_was_lost`: the lost one is reported.
-//! - `a_batch_of_acks_that_is_cut_off_reports_each_failure`: each message whose ack is not reported
+//! - `a_batch_is_acked_even_if_one_lease_was_lost`: the lost one is reported.
+//! - `an_interrupted_batch_of_acks_reports_each_failure`: each message whose ack is not reported
 //!   as failed is gone.
 //!
 //! Options, if [`capabilities`](Transport::capabilities) declares them. Otherwise a request is
@@ -136,8 +136,9 @@ use crate::stats::QueueStats;
 
 pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
 pub use crate::open_request::{AttachAs, OpenMode, OpenRequest};
-pub use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
+pub use crate::port::{PortDelivery, PortLoan, PublishOnce};
 pub use crate::settle::{MAX_REASON_BYTES, Settle, nack_delay, shorten_reason};
+pub use crate::settle_once::{AckTogether, SettleOnce};
 pub use crate::wait::Wait;
 
 /// A queue, opened through a transport. Dropping it detaches; the queue stays.

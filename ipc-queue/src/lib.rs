@@ -37,6 +37,7 @@ mod receiver;
 mod send_options;
 mod sender;
 mod settle;
+mod settle_once;
 mod settling;
 #[cfg(target_os = "linux")]
 pub mod shm;

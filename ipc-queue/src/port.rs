@@ -5,69 +5,15 @@
 
 use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_proto::{Headers, MessageId};
 
 use crate::error::{SendError, SendFailure, SettleError, SettleFailure, Unavailable};
 use crate::metadata::{FencingToken, Metadata};
-use crate::settle::Nack;
-use crate::settle::Settle;
+use crate::settle::{Nack, Settle};
+use crate::settle_once::SettleOnce;
 use crate::together::Together;
-
-/// The right to settle one delivery, from any thread, even after the receiving handle is gone.
-pub trait SettleOnce: Send + Sync {
-    /// Settles it. Called exactly once: a delivery that is dropped is a nack.
-    ///
-    /// # Errors
-    /// [`SettleFailure::LeaseLost`] if the lease expired before.
-    fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure>;
-
-    /// Renews the lease.
-    ///
-    /// # Errors
-    /// [`SettleFailure::LeaseLost`] if it expired before.
-    fn extend(&self, by: Duration) -> Result<(), SettleFailure>;
-
-    /// Returns what acknowledges this delivery together with others, and the delivery's number
-    /// there. A batch whose deliveries return the same object is acknowledged by one call of it,
-    /// instead of one call of `settle` each. `None`: one by one.
-    fn together(&self) -> Option<(Arc<dyn AckTogether>, u64)> {
-        None
-    }
-
-    /// Returns whether settling may wait for a server. If so, an async caller must not settle in
-    /// its own thread.
-    fn may_block(&self) -> bool {
-        true
-    }
-
-    /// Returns the payload, if the transport lets it be read in place.
-    fn payload(&self) -> Option<&[u8]> {
-        None
-    }
-
-    /// Checks that the payload bytes read in place so far are those that were sent.
-    ///
-    /// # Errors
-    /// [`Unavailable::Truncated`].
-    fn check_whole(&self) -> Result<(), Unavailable> {
-        Ok(())
-    }
-
-    /// Returns the queue's address, without credentials, for errors.
-    fn queue(&self) -> String;
-}
-
-/// Acknowledges several deliveries together, with fewer requests than one by one, or with the
-/// requests in flight at the same time. See [`SettleOnce::together`].
-pub trait AckTogether: Send + Sync {
-    /// Acknowledges the deliveries with these numbers. Called at most once for each delivery, and
-    /// then `settle` is not called for it. Returns one result for each, in the same order: a lost
-    /// lease does not keep the others from being acknowledged.
-    fn ack_all(&self, numbers: &[u64]) -> Vec<Result<(), SettleFailure>>;
-}
 
 /// The right to fill one place that was lent. Exactly one of `publish` and `abandon` is called,
 /// once.

@@ -233,6 +233,33 @@ pub enum SnapshotError {
         /// The number of messages or keys that need it.
         count: u64,
     },
+    /// Everything was copied, and then the operation failed: the copy was not synced to the disk,
+    /// or the queue was not removed. The queue stays frozen: run the operation again.
+    #[error(
+        "everything in queue {queue:?} is in {to}, but then: {source}; the queue stays frozen: run \
+         the operation again to complete it"
+    )]
+    NotEnded {
+        /// The queue's address.
+        queue: String,
+        /// The file, or the other queue.
+        to: String,
+        /// The cause.
+        source: Box<SnapshotError>,
+    },
+    /// Everything was restored, and then the file was not removed. A second restore adds nothing.
+    #[error(
+        "everything in {} is in queue {queue:?}, but the file was not removed: {source}; remove it",
+        file.display()
+    )]
+    FileStays {
+        /// The queue's address.
+        queue: String,
+        /// The snapshot.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// Both addresses name the same queue.
     #[error("queue {queue:?} cannot be moved to itself: choose another name")]
     Same {
@@ -267,7 +294,11 @@ pub enum SnapshotError {
 /// Writes the contents of a queue to a file, then removes the queue.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished`, the queue is unchanged.
+/// [`SnapshotError`]. If it is neither `Unfinished` nor `NotEnded`, the queue is unchanged and in
+/// use again. After `NotEnded` the file is whole and the queue stays frozen, so that no message is
+/// delivered that is also in the file. Run the same save again: it checks the file and removes the
+/// queue. A restore of the file under the queue's name also works, and so does [`give_up`], after
+/// which the file has to be removed.
 pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
     save_from(&Place::parse(queue)?, file, wait)
 }
@@ -290,7 +321,7 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
         Err(SnapshotError::NoFile { .. }) => {}
         Ok(reader) if Some(reader.head.id) == was_begun => {
             let moved = whole(file)?;
-            place.remove(frozen)?;
+            place.remove_copied(frozen, &file.display().to_string())?;
             return Ok(moved);
         }
         Ok(_) | Err(SnapshotError::Damaged { .. } | SnapshotError::LaterVersion { .. }) => {
@@ -306,7 +337,7 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
     }
     match write(&frozen, place, file) {
         Ok(end) => {
-            place.remove(frozen)?;
+            place.remove_copied(frozen, &file.display().to_string())?;
             Ok(Moved {
                 messages: end.messages,
                 keys: end.keys,
@@ -315,10 +346,14 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
         }
         Err(error) => {
             file::remove_part(file);
-            // If only the sync of the folder failed, the file may already have its name. Then the
-            // next save continues.
-            place.thaw_unless(frozen, was_begun.is_some() || file.exists());
-            Err(error)
+            // If only the sync of the folder failed, the file already has its name. Then the next
+            // save continues.
+            let is_whole = file.exists();
+            place.thaw_unless(frozen, was_begun.is_some() || is_whole);
+            match is_whole {
+                true => Err(place.not_ended(&file.display().to_string(), error)),
+                false => Err(error),
+            }
         }
     }
 }
@@ -330,7 +365,8 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
 /// A new queue remembers at least as many keys as are in the file.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, the queue and the file are unchanged.
+/// [`SnapshotError`]. If it is not `Unfinished`, `NotPut` or `FileStays`, the queue and the file are
+/// unchanged. After `FileStays` everything is in the queue, which is in use: only the file is left.
 pub fn restore(
     file: &Path,
     queue: &str,
@@ -398,15 +434,23 @@ pub fn restore_to(
         }
     };
     frozen.thaw();
-    file::remove(file)?;
-    Ok(moved)
+    match file::remove(file) {
+        Err(SnapshotError::Io { file, source }) => Err(SnapshotError::FileStays {
+            queue: place.address.clone(),
+            file,
+            source,
+        }),
+        removed => removed.map(|()| moved),
+    }
 }
 
 /// Moves the contents of a queue to another one, then removes the first. If the second queue does
 /// not exist, it is created, as by [`restore`].
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished` or `NotPut`, both queues are unchanged.
+/// [`SnapshotError`]. If it is not `Unfinished`, `NotPut` or `NotEnded`, both queues are unchanged.
+/// After `NotEnded` everything is in the second queue, which is in use, and the first stays frozen:
+/// run the same move again, and it removes the first.
 pub fn move_queue(
     from: &str,
     to: &str,
@@ -464,7 +508,7 @@ pub fn move_queue(
         }
     };
     second.thaw();
-    from.remove(first)?;
+    from.remove_copied(first, &to.address)?;
     Ok(moved)
 }
 
@@ -597,6 +641,20 @@ impl Place {
         ShmQueue::remove(&self.namespace, &self.name)?;
         drop(frozen);
         Ok(())
+    }
+
+    /// As [`remove`](Self::remove), of a queue that stays frozen if it can't be removed.
+    fn remove_copied(&self, frozen: Frozen, to: &str) -> Result<(), SnapshotError> {
+        let removed = self.remove(frozen);
+        removed.map_err(|error| self.not_ended(to, error))
+    }
+
+    fn not_ended(&self, to: &str, source: SnapshotError) -> SnapshotError {
+        SnapshotError::NotEnded {
+            queue: self.address.clone(),
+            to: to.to_owned(),
+            source: Box::new(source),
+        }
     }
 
     fn unfinished(&self, what: &'static str) -> SnapshotError {

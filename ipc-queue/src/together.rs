@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipc_proto::MessageId;
 
 use crate::error::{SettleError, SettleFailure, Unavailable};
-use crate::port::{AckTogether, SettleOnce};
+use crate::settle_once::{AckTogether, SettleOnce};
 
 /// Deliveries that are going to be acknowledged.
 #[derive(Default)]

@@ -23,7 +23,9 @@ mod memfd;
 mod ports;
 mod server;
 mod wait_queue;
+mod wake_link;
 mod wire;
+mod wire_error;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +44,7 @@ use crate::open_request::{OpenMode, OpenRequest};
 use crate::send_options::Key;
 use crate::stats::QueueStats;
 use crate::wait::Wait;
-use client::{Client, Trouble, not_connected};
+use client::{CallError, Client, not_connected};
 use failures::{ControlFailed, DrainFailed};
 use frame::Received;
 use link::Link;
@@ -115,8 +117,8 @@ impl UnixQueue {
         let removed = match answer.map(|answer| answer.what) {
             Ok(Answer::Flag(removed)) => removed.map_err(ControlFailure::from),
             other => {
-                let trouble = other.map_or_else(Trouble::from, |_| Trouble::nonsense());
-                Err(trouble.into_failure(&call.to_string(), asked_at.elapsed()))
+                let error = other.map_or_else(CallError::from, |_| CallError::nonsense());
+                Err(error.into_failure(&call.to_string(), asked_at.elapsed()))
             }
         };
         removed.map_err(error)
@@ -133,7 +135,7 @@ impl UnixQueue {
         let answer = self
             .client
             .call(ask)
-            .and_then(|answer| take(answer).ok_or_else(Trouble::nonsense));
+            .and_then(|answer| take(answer).ok_or_else(CallError::nonsense));
         self.settle(call, asked_at, answer)
     }
 
@@ -143,18 +145,18 @@ impl UnixQueue {
         &self,
         call: ControlCall,
         ask: &Ask,
-        mut take: impl FnMut(Received<Answer>) -> Result<Option<Result<(), ControlFailed>>, Trouble>,
+        mut take: impl FnMut(Received<Answer>) -> Result<Option<Result<(), ControlFailed>>, CallError>,
     ) -> Result<(), ControlError> {
         let asked_at = Instant::now();
-        let mut end = Err(Trouble::nonsense());
+        let mut end = Err(CallError::nonsense());
         let asked = self.client.call_for_all(ask, |answer| match take(answer) {
             Ok(None) => false,
             Ok(Some(last)) => {
                 end = Ok(last);
                 true
             }
-            Err(trouble) => {
-                end = Err(trouble);
+            Err(error) => {
+                end = Err(error);
                 true
             }
         });
@@ -165,12 +167,12 @@ impl UnixQueue {
         &self,
         call: ControlCall,
         asked_at: Instant,
-        answer: Result<Result<R, ControlFailed>, Trouble>,
+        answer: Result<Result<R, ControlFailed>, CallError>,
     ) -> Result<R, ControlError> {
         let failure = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(failed)) => failed.into(),
-            Err(trouble) => trouble.into_failure(&call.to_string(), asked_at.elapsed()),
+            Err(error) => error.into_failure(&call.to_string(), asked_at.elapsed()),
         };
         Err(failure.of(self.address(), call))
     }
@@ -260,7 +262,7 @@ impl Transport for UnixQueue {
             let answer = self.client.call_apart(&Ask::Drain(slice.into()), slice);
             let answer = answer.and_then(|answer| match answer {
                 Answer::Drained(drained) => Ok(drained),
-                _ => Err(Trouble::nonsense()),
+                _ => Err(CallError::nonsense()),
             });
             match answer {
                 Ok(Err(DrainFailed::TimedOut { .. })) if !wait.is_over() => {}
@@ -297,7 +299,7 @@ impl Transport for UnixQueue {
             match answer.what {
                 Answer::Leases(some) => leases.extend(some),
                 Answer::Last(end) => return Ok(Some(end)),
-                _ => return Err(Trouble::nonsense()),
+                _ => return Err(CallError::nonsense()),
             }
             Ok(None)
         })?;
@@ -314,7 +316,7 @@ impl Transport for UnixQueue {
                     letters.push(letter);
                 }
                 Answer::Last(end) => return Ok(Some(end)),
-                _ => return Err(Trouble::nonsense()),
+                _ => return Err(CallError::nonsense()),
             }
             Ok(None)
         })?;

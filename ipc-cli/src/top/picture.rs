@@ -299,7 +299,7 @@ pub fn shortened(name: &str, room: usize) -> String {
 
 fn held_table(held: &[Held], width: u16) -> Table<'_> {
     let rows = held.iter().take(MOST_HELD).map(|one| {
-        let long = if one.seconds >= 10.0 {
+        let long = if one.held_at_least_seconds >= 10.0 {
             Color::Yellow
         } else {
             Color::Reset
@@ -311,7 +311,7 @@ fn held_table(held: &[Held], width: u16) -> Table<'_> {
             Cell::new(right(&one.pid.to_string(), 8)),
             health(one.health),
             number(one.attempt.into()),
-            Cell::new(right(&seconds(one.seconds), 8)).style(Style::new().fg(long)),
+            Cell::new(right(&seconds(one.held_at_least_seconds), 8)).style(Style::new().fg(long)),
         ]
     });
     table(&HELD, width, rows)
@@ -337,7 +337,7 @@ fn node_table(nodes: &[NodeLine], width: u16) -> Table<'_> {
             Cell::new(node.node.as_str()),
             Cell::new(right(&node.pid.to_string(), 8)),
             Cell::new(node.health).style(Style::new().fg(color)),
-            Cell::new(format!("{} ago", seconds(node.beat_seconds))),
+            Cell::new(format!("{} ago", seconds(node.last_beat_ago_seconds))),
         ]
     });
     table(&NODES, width, rows)

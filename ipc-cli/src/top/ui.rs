@@ -1,11 +1,10 @@
 //! The choices of the user of `top`: sort order, filter, a queue, an action.
 
-use anyhow::Result;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::picture;
 use super::watch::{Line, View};
-use crate::address;
+use crate::action::Action;
 use crate::exit;
 
 #[derive(Debug, Default)]
@@ -35,14 +34,6 @@ pub enum Sort {
     Dead,
     Oldest,
     Rate,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Pause,
-    Resume,
-    Requeue,
-    Drain,
 }
 
 #[derive(Clone, Debug)]
@@ -106,33 +97,6 @@ impl Question {
             Action::Drain => format!("close {queue}, so that it drains?"),
         }
     }
-
-    fn act(&self) -> Result<String> {
-        let queue = &self.queue;
-        let opened = address::open(queue)?;
-        let transport = opened.transport();
-        Ok(match self.action {
-            Action::Pause => {
-                transport.pause()?;
-                format!("{queue} is paused")
-            }
-            Action::Resume => {
-                transport.resume()?;
-                format!("{queue} delivers")
-            }
-            Action::Requeue => {
-                let mut requeued = 0;
-                for letter in transport.dead_letters()? {
-                    requeued += u64::from(transport.requeue(letter.id)?);
-                }
-                format!("{requeued} requeued")
-            }
-            Action::Drain => {
-                transport.close()?;
-                format!("{queue} is closed; ipc reopen {queue} opens it again")
-            }
-        })
-    }
 }
 
 impl Ui {
@@ -153,7 +117,7 @@ impl Ui {
         self.said.clear();
         if let Some(question) = self.question.take() {
             if key.code == KeyCode::Char('y') {
-                let done = question.act();
+                let done = question.action.act(&question.queue);
                 self.said = done.unwrap_or_else(|error| exit::in_one_line(&error));
             }
             return Asked::Redraw;

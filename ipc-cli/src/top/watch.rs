@@ -4,10 +4,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use ipc_node::{Health, Registry};
-use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
+use ipc_queue::{QueueError, QueueStats};
 use serde::Serialize;
 
 use crate::address::{self, Subject};
@@ -60,7 +60,7 @@ pub struct Held {
     pub attempt: u8,
     /// The minimum time for which it has been held: since it was first seen there, or since its
     /// lease began or was extended.
-    pub seconds: f64,
+    pub held_at_least_seconds: f64,
     /// The state of the holder: alive, stopped or dead. `None` if only the transport knows it.
     pub health: Option<&'static str>,
     /// The time until the lease ends.
@@ -76,7 +76,7 @@ pub struct NodeLine {
     pub node: String,
     pub pid: u32,
     pub health: &'static str,
-    pub beat_seconds: f64,
+    pub last_beat_ago_seconds: f64,
 }
 
 /// The queues to watch.
@@ -150,28 +150,60 @@ impl Watch {
     }
 
     /// Takes another sample.
+    ///
+    /// # Errors
+    /// A queue that is watched by its address can't be read.
     pub fn look(&mut self) -> Result<()> {
-        let mut view = View::default();
-        if let Scope::Queues(addresses) = &self.scope {
-            for address in addresses {
-                let known = match self.known.entry(address.clone()) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
-                };
-                known.look(address, &mut view)?;
-            }
-        } else {
-            self.look_at_queues(&mut view)?;
-            look_at_nodes(self.scope.namespace(), &mut view)?;
+        let unreadable = self.look_at_each()?;
+        match (&self.scope, unreadable.into_iter().next()) {
+            (Scope::Queues(_), Some((_, error))) => Err(error),
+            // Left to `ls` and `doctor` to explain.
+            _ => Ok(()),
         }
-        view.held
-            .sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
-        self.view = view;
-        Ok(())
     }
 
-    fn look_at_queues(&mut self, view: &mut View) -> Result<()> {
-        let queues = address::queues(self.scope.namespace())?.queues;
+    /// Takes another sample, without the queues that can't be read. Returns their names, or those
+    /// of their namespaces, each with the reason.
+    pub fn look_at_each(&mut self) -> Result<Vec<(String, Error)>> {
+        let (mut view, mut unreadable) = (View::default(), Vec::new());
+        if let Scope::Queues(addresses) = &self.scope {
+            for address in addresses {
+                if let Err(error) = look_at_address(&mut self.known, address, &mut view) {
+                    // Opened again at the next sample.
+                    self.known.remove(address);
+                    unreadable.push((address.clone(), error));
+                }
+            }
+        } else {
+            unreadable = self.look_at_queues(&mut view)?;
+            look_at_nodes(self.scope.namespace(), &mut view)?;
+        }
+        view.held.sort_by(|one, other| {
+            other
+                .held_at_least_seconds
+                .total_cmp(&one.held_at_least_seconds)
+        });
+        self.view = view;
+        Ok(unreadable)
+    }
+
+    /// Forgets queues that were removed, so that the next sample opens what is there instead.
+    pub fn forget_removed(&mut self) {
+        self.known.retain(|_, known| !known.subject.is_removed());
+    }
+
+    /// The queue's number and its figures at the last sample.
+    pub fn figures(&self, queue: &str) -> Option<(u64, QueueStats)> {
+        let known = self.known.get(queue)?;
+        known.last.map(|(_, stats)| (known.subject.id(), stats))
+    }
+
+    fn look_at_queues(&mut self, view: &mut View) -> Result<Vec<(String, Error)>> {
+        let found = address::queues(self.scope.namespace())?;
+        let (queues, mut unreadable) = (found.queues, Vec::new());
+        for (namespace, error) in found.unreadable {
+            unreadable.push((format!("{}/", namespace.name()), error));
+        }
         let names: HashSet<_> = queues
             .iter()
             .map(|(space, name)| address::short(space, name))
@@ -182,16 +214,31 @@ impl Watch {
             let queue = address::short(&namespace, &name);
             let known = match self.known.entry(queue.clone()) {
                 Entry::Occupied(known) => known.into_mut(),
-                // A queue that cannot be opened is left to `ls` and `doctor` to explain.
                 Entry::Vacant(place) => match Inspector::open(&namespace, &name) {
                     Ok(inspector) => place.insert(Known::new(Subject::Mapped(Box::new(inspector)))),
-                    Err(_) => continue,
+                    Err(QueueError::NotFound { .. }) => continue, // Removed just now.
+                    Err(error) => {
+                        unreadable.push((queue, error.into()));
+                        continue;
+                    }
                 },
             };
             known.look(&queue, view)?;
         }
-        Ok(())
+        Ok(unreadable)
     }
+}
+
+fn look_at_address(
+    known: &mut HashMap<String, Known>,
+    address: &str,
+    view: &mut View,
+) -> Result<()> {
+    let known = match known.entry(address.to_owned()) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => place.insert(Known::new(Subject::open(address)?)),
+    };
+    known.look(address, view)
 }
 
 fn look_at_nodes(namespace: Option<&str>, view: &mut View) -> Result<()> {
@@ -209,7 +256,7 @@ fn look_at_nodes(namespace: Option<&str>, view: &mut View) -> Result<()> {
                 Health::Stale => "stale",
                 _ => "dead",
             },
-            beat_seconds: node.last_beat_ago.as_secs_f64(),
+            last_beat_ago_seconds: node.last_beat_ago.as_secs_f64(),
         }));
     }
     Ok(())
@@ -248,7 +295,7 @@ impl Known {
                 holder: lease.holder,
                 pid: lease.pid,
                 attempt: lease.attempt,
-                seconds: now.duration_since(since).max(renewed).as_secs_f64(),
+                held_at_least_seconds: now.duration_since(since).max(renewed).as_secs_f64(),
                 health: seen.map(|seen| seen.health.name()),
                 lease_left_seconds: seen.and_then(|seen| seen.ends_in).map(|t| t.as_secs_f64()),
                 held_at_most_seconds: seen.map(|seen| seen.at_most.as_secs_f64()),

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::place::{Ended, Running, ipc, program, wait_until};
+use crate::place::{Ended, Running, ipc, program, say_skipped, wait_until};
 
 /// A folder for this test's segments, so that queues of other tests are not seen.
 pub struct Folder(pub TempDir);
@@ -55,7 +55,7 @@ pub fn with_own_mounts(test: &str, script: &str) -> Option<Ended> {
         .env_remove("IPC_SHM_DIR");
     let is_allowed = Command::new("unshare").args(["--mount", "true"]).status();
     if !is_allowed.is_ok_and(|status| status.success()) {
-        println!("skipped: {test}: mount namespaces are forbidden here");
+        say_skipped(test, "mount namespaces are forbidden here");
         return None;
     }
     Some(Ended::of(&mut unshare))

@@ -31,7 +31,7 @@ fn a_holder_is_alive_then_stopped_then_dead() {
     let first = held();
     assert_eq!(first["pid"], worker.0.id());
     let left = first["lease_left_seconds"].as_f64().unwrap();
-    let renewed = first["renewed_seconds"].as_f64().unwrap();
+    let renewed = first["renewed_ago_seconds"].as_f64().unwrap();
     assert!(left > 3000.0 && left <= 3600.0, "{first}");
     assert!((left + renewed - 3600.0).abs() < 0.01, "{first}");
     assert!(

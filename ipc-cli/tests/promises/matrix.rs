@@ -1,7 +1,16 @@
 //! Every subcommand in every unfriendly situation: its exit code, its error line, and its effect on
 //! the queue.
+//!
+//! This file has the rows: the subcommands that end by themselves. `endless.rs` has those that do
+//! not. The situations are in `columns.rs`, `silent.rs` (a server that does not answer) and
+//! `ends.rs` (the signals). `complete.rs` fails when a subcommand is in neither list of rows.
 
-use std::io::pipe;
+mod columns;
+mod complete;
+mod endless;
+mod ends;
+mod silent;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -9,7 +18,7 @@ use ipc_queue::{ByteDelivery, OwnedByteDelivery, QueueOptions, SendOptions};
 use tempfile::TempDir;
 
 use crate::doctor::Folder;
-use crate::place::{Ended, Place, Running, full_disk, ipc, program, run, run_with, wait_until};
+use crate::place::{Ended, Place, ipc, program, run};
 
 /// The purpose of a subcommand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +108,7 @@ const SAVED: State = State {
 const EMPTY: State = State { ready: 0, ..BEFORE };
 const THREE: State = State { ready: 3, ..BEFORE };
 
-/// Every subcommand except `serve` and `tail`, which do not end by themselves.
+/// Every subcommand that ends by itself. `endless::CASES` has the others.
 const CASES: &[Case] = &[
     look(&["ls", "SPACE"]),
     look(&["stat", "QUEUE"]),
@@ -411,151 +420,4 @@ fn for_each(test: &str, check: impl Fn(&Cell<'_>)) {
     for case in CASES {
         check(&Cell::new(case, test));
     }
-}
-
-#[test]
-fn successful_commands_end_with_0_and_have_their_effect() {
-    for_each("plain", |cell| {
-        let ended = cell.run(Stdio::piped());
-        assert!(ended.err.is_empty(), "{:?}: {ended:?}", cell.case.args);
-        cell.expect(ended, 0, cell.case.after);
-    });
-}
-
-#[test]
-fn a_reader_that_left_stops_only_receiving() {
-    for_each("gone", |cell| {
-        let (reader, writer) = pipe().unwrap();
-        drop(reader);
-        let ended = cell.run(writer);
-        match cell.case.kind {
-            Kind::Take => cell.expect(ended, 1, cell.case.before),
-            _ => cell.expect(ended, 0, cell.case.after),
-        };
-    });
-}
-
-#[test]
-fn a_full_disk_loses_the_answer_and_not_a_message() {
-    for_each("full", |cell| {
-        let ended = cell.run(full_disk());
-        let state = match cell.case.kind {
-            Kind::Take => cell.case.before,
-            _ => cell.case.after,
-        };
-        let ended = cell.expect(ended, 1, state);
-        let error = ended.error();
-        assert_eq!(error.matches("No space left").count(), 1, "{error}");
-        let is_said = error.starts_with("done, but the answer is lost");
-        assert_eq!(
-            is_said,
-            cell.case.kind == Kind::Act,
-            "{:?}: {error}",
-            cell.case.args
-        );
-    });
-}
-
-#[test]
-fn a_closed_output_receives_no_messages() {
-    for_each("closed", |cell| {
-        if cell.case.input.is_some() {
-            return;
-        }
-        let ended = Ended::of(&mut cell.by_shell(">&-"));
-        match cell.case.kind {
-            Kind::Take => cell.expect(ended, 5, cell.case.before),
-            _ => cell.expect(ended, 0, cell.case.after),
-        };
-    });
-}
-
-/// The options of commands that read lines.
-const LINES: [&str; 3] = ["--lines", "--json", "import"];
-
-#[test]
-fn without_standard_input_nothing_is_sent_from_it() {
-    for redirection in ["<&-", "< /dev/null"] {
-        for_each("stdin", |cell| {
-            let ended = Ended::of(&mut cell.by_shell(redirection));
-            match cell.case.input {
-                // It sends no lines, which is all that there were.
-                Some(_) if LINES.iter().any(|arg| cell.case.args.contains(arg)) => {
-                    cell.expect(ended, 0, cell.case.before)
-                }
-                Some(_) => cell.expect(ended, 2, cell.case.before),
-                None => cell.expect(ended, 0, cell.case.after),
-            };
-        });
-    }
-}
-
-#[test]
-fn a_local_queue_is_refused() {
-    for_each("local", |cell| {
-        let Some(at) = cell
-            .case
-            .args
-            .iter()
-            .position(|arg| ["QUEUE", "OTHER"].contains(arg))
-        else {
-            return;
-        };
-        let mut args = cell.args.clone();
-        args[at] = "local:jobs".to_owned();
-        let ended = cell.expect(run_with(&args, "three"), 5, cell.case.before);
-        assert!(ended.error().contains("in one process only"), "{ended:?}");
-        // `check` reports "unknown" on standard output.
-        assert!(ended.out.is_empty() || args[0] == "check", "{ended:?}");
-    });
-    let place = Place::new("local");
-    place
-        .make("jobs", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
-    let jobs = place.name("jobs");
-    run(&["bridge", &jobs, "local:nowhere", "--create", "--close"]).expect(5);
-    assert_eq!(place.look("jobs").unwrap().stats().ready, 1);
-}
-
-#[test]
-fn a_missing_queue_is_reported() {
-    for_each("missing", |cell| {
-        if !cell.case.args.contains(&"QUEUE") {
-            return;
-        }
-        let args = cell.args.iter().map(|arg| match arg {
-            arg if *arg == cell.place.name("jobs") => cell.place.name("nosuch"),
-            arg => arg.clone(),
-        });
-        let args: Vec<_> = args.collect();
-        cell.expect(run_with(&args, "three"), 3, cell.case.before);
-    });
-}
-
-#[test]
-fn source_and_destination_must_differ() {
-    let place = Place::new("same");
-    place
-        .make("jobs", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
-    let jobs = place.name("jobs");
-    let folder = tempfile::tempdir().unwrap();
-    let served = format!("unix:{}", folder.path().join("x.sock").display());
-    let _server = Running::start(&mut ipc(&["serve", &jobs, "--at", &served]));
-    wait_until("it is served", || run(&["stat", &served]).code == 0);
-    for to in [&jobs, &format!("shm:{jobs}")] {
-        let ended = run(&["move", &jobs, to]);
-        assert!([2, 5].contains(&ended.code), "{ended:?}");
-        ended.error();
-    }
-    for to in [&jobs, &format!("shm:{jobs}"), &served] {
-        let ended = run(&["bridge", &jobs, to, "--close"]).expect(5);
-        assert!(ended.error().contains("same queue"), "{ended:?}");
-    }
-    let stats = place.look("jobs").unwrap().stats();
-    assert_eq!((stats.ready, stats.closed), (1, false));
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -189,4 +189,21 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
         thread::yield_now();
     }
+}
+
+/// Says once that a suite's tests can't run here, so that they are counted as skipped.
+pub fn say_skipped(suite: &str, why: &str) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let line = format!("SKIPPED: {suite}: {why}\n");
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.contains(&line) {
+        return;
+    }
+    // Do not use a macro: the test harness would swallow its output.
+    let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());
+    if let Some(path) = std::env::var_os("IPC_SKIPPED_SUITES") {
+        let file = File::options().append(true).create(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+    said.push(line);
 }

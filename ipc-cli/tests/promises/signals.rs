@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::place::{Ended, Place, Running, full_disk, ipc, program, run, wait_until};
 
-const ENDS: [Signal; 4] = [
+pub const ENDS: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -23,7 +23,7 @@ pub fn signal(running: &Running, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
-fn has_handler(running: &Running, signal: Signal) -> bool {
+pub fn has_handler(running: &Running, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();

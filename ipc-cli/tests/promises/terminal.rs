@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use ipc_queue::QueueOptions;
 
-use crate::place::{Ended, Place, full_disk, ipc, program};
+use crate::place::{Ended, Place, full_disk, ipc, program, say_skipped};
 
 /// Runs the command on its own terminal, and returns what it wrote there.
 fn on_a_terminal(columns: u16, args: &[&str], environment: &[(&str, &str)]) -> Option<String> {
@@ -17,7 +17,7 @@ fn on_a_terminal(columns: u16, args: &[&str], environment: &[(&str, &str)]) -> O
         .envs(environment.iter().copied())
         .stdin(Stdio::null());
     let Ok(output) = script.output() else {
-        println!("skipped: terminals: there is no program `script`");
+        say_skipped("terminals", "there is no program `script`");
         return None;
     };
     let ended = Ended::from(output);

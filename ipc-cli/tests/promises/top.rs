@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use ipc_queue::QueueOptions;
 
-use crate::place::{Place, run, wait_until};
+use crate::place::{Place, run, say_skipped, wait_until};
 
 /// A terminal in which `ipc top` runs.
 struct Screen {
@@ -19,7 +19,7 @@ impl Screen {
             socket: format!("ipc-{}-{test}", std::process::id()),
         };
         if Command::new("tmux").arg("-V").output().is_err() {
-            println!("skipped: top in a terminal: tmux is not installed");
+            say_skipped("top in a terminal", "tmux is not installed");
             return None;
         }
         let command = format!(

@@ -1,16 +1,14 @@
-//! A server that does not answer: the exit code is 0 only if the request was carried out.
+//! A server that stops answering: the exit code is 0 only if the request was carried out.
+//! `matrix/silent.rs` has a server that never answers.
 
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use ipc_queue::{ByteQueue, LocalQueue, Name, QueueOptions, UnixServer};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::place::{Ended, Running, ipc, run, wait_until};
+use crate::place::{Ended, run, wait_until};
 use crate::proxy::{Fault, Proxy};
 
 /// The state of the queue, seen without the proxy.
@@ -254,73 +252,4 @@ cases! {
         code: 5,
         ..case(&["drain", "AT"], State { paused: true, ..BEFORE }, "")
     };
-}
-
-/// Starts a server that accepts connections and never answers.
-fn silent_server() -> (TempDir, UnixListener, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("silent.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    (folder, listener, format!("unix:{}", path.display()))
-}
-
-const COMMANDS: [&[&str]; 24] = [
-    &["stat", "AT"],
-    &["stat", "AT", "--prometheus"],
-    &["top", "AT", "--once"],
-    &["send", "AT", "one"],
-    &["recv", "AT"],
-    &["bridge", "AT", "shm:nowhere", "--create"],
-    &["bridge", "AT", "shm:nowhere", "--create", "--close"],
-    &["pause", "AT"],
-    &["resume", "AT"],
-    &["drain", "AT"],
-    &["reopen", "AT"],
-    &["purge", "AT"],
-    &["dlq", "ls", "AT"],
-    &["dlq", "show", "AT", "0.1"],
-    &["dlq", "requeue", "AT", "--all"],
-    &["dlq", "drop", "AT", "0.1"],
-    &["serve", "AT", "--at", "unix:/nowhere/x.sock"],
-    &["serve", "AT", "--at", "unix:/nowhere/x.sock", "--create"],
-    &["rm", "AT"],
-    &["rm", "AT", "--force"],
-    &["work", "AT", "--", "true"],
-    &["forget", "AT", "key"],
-    &["revoke", "AT", "message"],
-    &["delete", "AT", "--state", "dead", "--all"],
-];
-
-#[test]
-fn a_server_that_never_answers_is_unreachable_for_every_command() {
-    let (_folder, _listener, at) = silent_server();
-    for args in COMMANDS {
-        let args = args.iter().map(|arg| arg.replace("AT", &at));
-        let first = ["--answer-timeout=100ms".to_owned()];
-        let args: Vec<_> = first.into_iter().chain(args).collect();
-        let ended = run(&args).expect(6);
-        assert!(ended.out.is_empty(), "{args:?}: {ended:?}");
-    }
-}
-
-#[test]
-fn every_command_that_waits_for_a_server_ends_with_the_first_signal() {
-    for end in [
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGQUIT,
-    ] {
-        for args in COMMANDS {
-            let (_folder, listener, at) = silent_server();
-            let args: Vec<_> = args.iter().map(|arg| arg.replace("AT", &at)).collect();
-            let running = Running::start(&mut ipc(&args));
-            // The client now waits for the server's greeting.
-            let _connection = listener.accept().unwrap();
-            kill(Pid::from_raw(running.0.id().try_into().unwrap()), end).unwrap();
-            let ended = running.end();
-            assert_eq!(ended.code, 128 + end as i32, "{args:?}: {ended:?}");
-            assert!(ended.out.is_empty(), "{args:?}: {ended:?}");
-        }
-    }
 }

@@ -50,11 +50,11 @@ fn two_hosts_that_share_only_the_address_of_a_server_share_the_work() {
     let tree = Tree::of_small_files(&here, FILES);
     wait_until("a run that is not too fast for the others", || {
         let running = start(&here, &tree, &servers, &["--workers", "1"]);
-        let guests = elsewhere(&there, &address_of(&running));
+        let remote_workers = elsewhere(&there, &address_of(&running));
         let report = running.end().exact_report(FILES);
         tree.check(&report["files"]);
-        let guests = guests.end();
-        assert_eq!(guests.status.code(), Some(0), "{guests:?}");
+        let remote_workers = remote_workers.end();
+        assert_eq!(remote_workers.status.code(), Some(0), "{remote_workers:?}");
         assert_eq!(sum(&report["workers"], "completed"), FILES as u64);
         completed(&report, "there-") > 0 && completed(&report, "worker-") > 0
     });

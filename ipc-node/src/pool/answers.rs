@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipc_proto::codec;
 use ipc_queue::Batch;
 
-use super::patience::{Patience, may_pass};
+use super::outage::{Outage, is_temporary};
 use super::state::Shared;
 use super::wire::Report;
 
@@ -21,12 +21,12 @@ const AT_ONCE: usize = 32;
 
 pub(super) fn read(shared: &Shared) {
     let receiver = shared.queues.answers.receiver();
-    let patience = Patience::at(&shared.place);
+    let outage = Outage::at(&shared.config);
     // Reports that were handled but not acked, so they may be delivered again.
     let mut doubtful = HashSet::new();
     let mut batch = Batch::new();
     loop {
-        match receiver.recv_batch_into(&mut batch, AT_ONCE, patience.wait()) {
+        match receiver.recv_batch_into(&mut batch, AT_ONCE, outage.wait()) {
             Ok(()) => {
                 for delivery in &batch {
                     if !doubtful.remove(&delivery.id())
@@ -43,7 +43,7 @@ pub(super) fn read(shared: &Shared) {
             }
             Err(error) if error.is_timeout() && shared.state().ended.is_some() => return,
             Err(error) if error.is_timeout() || error.is_of_one_message() => {}
-            Err(error) if may_pass(&error) && shared.state().ended.is_none() => {
+            Err(error) if is_temporary(&error) && shared.state().ended.is_none() => {
                 thread::sleep(PAUSE);
             }
             Err(error) => {
@@ -52,7 +52,7 @@ pub(super) fn read(shared: &Shared) {
                     state.trouble =
                         Some(format!("its workers' answers can't be received: {error}"));
                     drop(state);
-                    shared.poke();
+                    shared.wake_supervisor();
                 }
                 return;
             }

@@ -4,45 +4,20 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipc_proto::{Name, NameError};
-use ipc_queue::unix::ServeError;
-use ipc_queue::{
-    Address, CodecError, NoRoom, QueueError, QueueSettings, SendError, SendTimeoutError,
-};
-use thiserror::Error;
+use ipc_proto::Name;
+use ipc_queue::{Address, QueueError, QueueSettings};
 
+use super::Pool;
 use super::dead_letters::DeadLetterLimit;
-use super::guests::Guests;
+use super::error::PoolError;
 use super::leftovers::LeftoverJobs;
-use super::owner::{self, PoolOwner};
+use super::limits::{Limits, OnProgress, OnWorkerExit};
+use super::ownership;
 use super::program::Program;
 use super::restart::{Backoff, Intensity, RestartPolicy};
 use super::retry::RetryPolicy;
 use super::worker::Handlers;
-use super::{Loss, Pool};
-
-/// Called with a job's ticket number and its progress.
-pub(super) type OnProgress = dyn Fn(u64, u64, u64) + Send + Sync;
-/// Called when a worker ended unexpectedly.
-pub(super) type OnLoss = dyn Fn(Loss) + Send + Sync;
-
-/// The limits of a pool and its workers.
-#[derive(Clone, Debug)]
-pub(super) struct Limits {
-    pub workers: usize,
-    pub restart: RestartPolicy,
-    pub intensity: Intensity,
-    pub backoff: Backoff,
-    pub startup: Duration,
-    pub job: Option<Duration>,
-    pub grace: Duration,
-    pub drain: Duration,
-    pub max_jobs: u64,
-    pub max_memory: Option<u64>,
-    pub sigterm_drains: bool,
-    pub dead_letters: DeadLetterLimit,
-    pub retry: RetryPolicy,
-}
+use super::worker_exit::WorkerExit;
 
 /// Configures a [`Pool`].
 #[must_use = "`start` makes the pool"]
@@ -56,68 +31,7 @@ pub struct PoolBuilder {
     pub(super) worker_name: String,
     pub(super) program: Program,
     pub(super) on_progress: Option<Box<OnProgress>>,
-    pub(super) on_loss: Option<Box<OnLoss>>,
-}
-
-/// The reason why there is no pool, or why it accepts no job.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PoolError {
-    /// Its queues could not be created or used.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// The worker name is not valid.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// Its queues could not be served at their sockets.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    /// A pipe, a thread or a process could not be created.
-    #[error("the system refuses: {0}")]
-    System(#[from] std::io::Error),
-    /// Another pool uses the address, and its process is alive.
-    #[error("{owner} has a pool at {address:?}: end it, or choose another address")]
-    Taken {
-        /// The address.
-        address: String,
-        /// The process of the other pool.
-        owner: PoolOwner,
-    },
-    /// The pool ended, or is ending.
-    #[error("the pool ended: {reason}")]
-    Ended {
-        /// The reason, with the standard error output of a worker that could not start.
-        reason: String,
-    },
-    /// One of its queues did not answer.
-    #[error(transparent)]
-    Control(#[from] ipc_queue::ControlError),
-    /// The job queue was full for the whole time that the call could wait.
-    #[error("no room for the job within {waited:.1?}: {missing}")]
-    NoRoom {
-        /// The time spent waiting; zero if the call must not wait.
-        waited: Duration,
-        /// The resource that was missing at the end.
-        missing: NoRoom,
-    },
-    /// The input, or an answer, has no encoding.
-    #[error(transparent)]
-    Encode(#[from] CodecError),
-    /// The job cannot be sent.
-    #[error("the job can't be sent: {0}")]
-    Send(#[from] SendError),
-}
-
-impl From<SendTimeoutError> for PoolError {
-    fn from(error: SendTimeoutError) -> Self {
-        match error {
-            SendTimeoutError::TimedOut {
-                waited, missing, ..
-            } => Self::NoRoom { waited, missing },
-            SendTimeoutError::Failed(error) => Self::Send(error),
-            other => Self::System(std::io::Error::other(other)),
-        }
-    }
+    pub(super) on_worker_exit: Option<Box<OnWorkerExit>>,
 }
 
 /// Default values:
@@ -153,7 +67,7 @@ impl Default for PoolBuilder {
             worker_name: "worker".to_owned(),
             program: Program::default(),
             on_progress: None,
-            on_loss: None,
+            on_worker_exit: None,
         }
     }
 }
@@ -346,22 +260,9 @@ impl PoolBuilder {
 
     /// Sets a callback for workers of this pool that ended unexpectedly. It runs on the thread that
     /// replaces workers.
-    pub fn on_loss(mut self, tell: impl Fn(Loss) + Send + Sync + 'static) -> Self {
-        self.on_loss = Some(Box::new(tell));
+    pub fn on_worker_exit(mut self, tell: impl Fn(WorkerExit) + Send + Sync + 'static) -> Self {
+        self.on_worker_exit = Some(Box::new(tell));
         self
-    }
-
-    /// Starts workers for the pool [at](Self::at) that address, which belongs to another process,
-    /// perhaps on another host.
-    ///
-    /// They act like that pool's own workers, with two exceptions: the pool cannot kill them, and
-    /// cannot tell them that a job was cancelled. The transport decides what happens to the job of
-    /// one that dies. They end when the pool ends.
-    ///
-    /// # Errors
-    /// [`PoolError`] if there is no such pool, or if threads or pipes cannot be created.
-    pub fn join(self) -> Result<Guests, PoolError> {
-        Guests::start(self)
     }
 
     /// Starts the workers.
@@ -377,7 +278,7 @@ impl PoolBuilder {
 
     /// Returns the address for the pool.
     pub(super) fn address(&self) -> String {
-        let own = || format!("shm:{}/{}", self.namespace, owner::default_name());
+        let own = || format!("shm:{}/{}", self.namespace, ownership::default_name());
         self.address.clone().unwrap_or_else(own)
     }
 

@@ -15,8 +15,8 @@ use ipc_shm::ProcessIdentity;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::notices::Notices;
-use super::wire::{PLACE, Place};
+use super::cancellations::Cancellations;
+use super::wire::{PLACE, WorkerConfig};
 
 /// The size of the part of a worker's standard error that is kept: its end.
 const TAIL_BYTES: usize = 4096;
@@ -38,16 +38,16 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts a worker in a process group of its own. It gets one end of a pipe. The other end is
-    /// kept in `notices` while the worker is to live.
+    /// kept in `cancellations` while the worker is to live.
     pub(super) fn start(
         command: &mut Command,
-        place: &Place,
-        notices: &Notices,
+        config: &WorkerConfig,
+        cancellations: &Cancellations,
     ) -> io::Result<Self> {
         let (end, lifeline) = io::pipe()?;
-        notices.enlist(place.start, lifeline)?;
+        cancellations.enlist(config.start, lifeline)?;
         let mut child = command
-            .env(PLACE, place.to_text())
+            .env(PLACE, config.to_text())
             .stdin(Stdio::from(end))
             .stderr(Stdio::piped())
             .process_group(0)

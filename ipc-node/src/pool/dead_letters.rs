@@ -78,7 +78,7 @@ impl DeadLetterList {
         Some(letter)
     }
 
-    /// Returns a letter to its place, after [`take`](Self::take) removed it.
+    /// Returns a letter to its position, after [`take`](Self::take) removed it.
     pub(super) fn put_back(&self, letter: DeadLetter) {
         let mut kept = self.lock();
         let later = |other: &DeadLetter| other.id.parts() > letter.id.parts();

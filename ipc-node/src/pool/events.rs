@@ -9,25 +9,25 @@ use std::time::Duration;
 
 use ipc_queue::{ControlError, DeadLetter};
 
+use super::job_error::JobError;
 use super::leftovers::LeftoverJobs;
 use super::state::Shared;
-use super::ticket::JobError;
 use super::wire::Job;
 
 /// The target of all events.
 const TARGET: &str = "ipc_node";
 
 pub(super) fn worker_started(shared: &Shared, pid: u32) {
-    tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker started");
+    tracing::info!(target: TARGET, queue = shared.config.jobs(), pid, "worker started");
 }
 
 pub(super) fn worker_ready(shared: &Shared, pid: u32) {
-    tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker ready");
+    tracing::info!(target: TARGET, queue = shared.config.jobs(), pid, "worker ready");
 }
 
 /// The worker exited with success.
 pub(super) fn worker_ended(shared: &Shared, pid: u32) {
-    tracing::info!(target: TARGET, queue = shared.place.jobs(), pid, "worker ended");
+    tracing::info!(target: TARGET, queue = shared.config.jobs(), pid, "worker ended");
 }
 
 /// `ticket`: the job that the worker had, if any. `note`: what is known about the cause. A SIGKILL
@@ -41,7 +41,7 @@ pub(super) fn worker_died(
 ) {
     tracing::warn!(
         target: TARGET,
-        queue = shared.place.jobs(),
+        queue = shared.config.jobs(),
         pid,
         signal,
         ticket,
@@ -52,7 +52,7 @@ pub(super) fn worker_died(
 
 /// The next worker starts after a pause.
 pub(super) fn backing_off(shared: &Shared, pause: Duration) {
-    tracing::info!(target: TARGET, queue = shared.place.jobs(), pause = ?pause, "worker starts later");
+    tracing::info!(target: TARGET, queue = shared.config.jobs(), pause = ?pause, "worker starts later");
 }
 
 /// A job was answered without a result.
@@ -67,7 +67,7 @@ pub(super) fn job_without_result(shared: &Shared, ticket: u64, error: &JobError)
     };
     tracing::warn!(
         target: TARGET,
-        queue = shared.place.jobs(),
+        queue = shared.config.jobs(),
         ticket,
         how,
         error = %error,
@@ -79,7 +79,7 @@ pub(super) fn job_without_result(shared: &Shared, ticket: u64, error: &JobError)
 pub(super) fn job_retries(shared: &Shared, ticket: u64, attempt: u8, error: &str) {
     tracing::info!(
         target: TARGET,
-        queue = shared.place.jobs(),
+        queue = shared.config.jobs(),
         ticket,
         attempt,
         error,
@@ -88,11 +88,11 @@ pub(super) fn job_retries(shared: &Shared, ticket: u64, attempt: u8, error: &str
 }
 
 pub(super) fn draining(shared: &Shared) {
-    tracing::info!(target: TARGET, queue = shared.place.jobs(), "pool drains");
+    tracing::info!(target: TARGET, queue = shared.config.jobs(), "pool drains");
 }
 
 pub(super) fn ended(shared: &Shared, reason: &str) {
-    tracing::info!(target: TARGET, queue = shared.place.jobs(), reason, "pool ended");
+    tracing::info!(target: TARGET, queue = shared.config.jobs(), reason, "pool ended");
 }
 
 /// The span around one job. Only in a worker.
@@ -108,13 +108,13 @@ pub(super) fn span(job: &Job<'_>, attempt: u8) -> tracing::Span {
 
 /// A worker answered a job that it had for the time `took`.
 pub(super) fn answered(shared: &Shared, took: Duration) {
-    tracing::trace!(target: TARGET, queue = shared.place.jobs(), took = ?took, "job answered");
+    tracing::trace!(target: TARGET, queue = shared.config.jobs(), took = ?took, "job answered");
     #[cfg(feature = "metrics")]
     {
         let labels = [
             ("messaging.system", "ipc".to_owned()),
             ("messaging.operation.name", "process".to_owned()),
-            ("messaging.destination.name", shared.place.jobs()),
+            ("messaging.destination.name", shared.config.jobs()),
         ];
         metrics::histogram!("messaging.process.duration", &labels).record(took.as_secs_f64());
     }
@@ -122,7 +122,7 @@ pub(super) fn answered(shared: &Shared, took: Duration) {
 
 /// The pool's list of dead letters is full, and this many of the oldest were dropped.
 pub(super) fn dead_letters_dropped(shared: &Shared, letters: u64) {
-    tracing::warn!(target: TARGET, queue = shared.place.jobs(), letters, "dead letters dropped");
+    tracing::warn!(target: TARGET, queue = shared.config.jobs(), letters, "dead letters dropped");
 }
 
 /// A dead pool left jobs at the address. `held`: the number of those that some worker still has.
@@ -135,7 +135,7 @@ pub(super) fn leftover_jobs(
 ) {
     tracing::warn!(
         target: TARGET,
-        queue = shared.place.jobs(),
+        queue = shared.config.jobs(),
         waiting = waiting.len(),
         dead = dead.len(),
         held,
@@ -146,7 +146,7 @@ pub(super) fn leftover_jobs(
 
 /// The pool ended, but its queues still exist, or may.
 pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
-    let queue = shared.place.jobs();
+    let queue = shared.config.jobs();
     tracing::warn!(target: TARGET, queue, error = %error, "queues left behind");
 }
 
@@ -154,7 +154,7 @@ pub(super) fn queues_left(shared: &Shared, error: &ControlError) {
 pub(super) fn is_pid_1(shared: &Shared) {
     tracing::warn!(
         target: TARGET,
-        queue = shared.place.jobs(),
+        queue = shared.config.jobs(),
         "this process is PID 1: programs that workers start in process groups of their own stay \
          zombies when they end; run it under an init (docker run --init)"
     );

@@ -62,7 +62,7 @@ impl PoolHandle {
     /// [`PoolEnded`](super::JobError::PoolEnded). Does not wait.
     pub fn kill(&self) {
         self.shared.state().kill = true;
-        self.shared.poke();
+        self.shared.wake_supervisor();
     }
 
     /// Waits until the pool has ended.
@@ -84,7 +84,7 @@ impl PoolHandle {
 impl fmt::Debug for PoolHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PoolHandle")
-            .field(&self.shared.place.address)
+            .field(&self.shared.config.address)
             .finish()
     }
 }

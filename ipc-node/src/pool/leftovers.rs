@@ -8,20 +8,14 @@
 //! lost.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_queue::transport::Wait;
-use ipc_queue::{
-    DeadLetter, DeadLetterId, DeadReason, OwnedByteDelivery, SendOptions, TryRecvError,
-};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, OwnedByteDelivery, TryRecvError};
 
-use super::dead_letters::renumbered;
-use super::owner::DYING;
-use super::state::Shared;
-use super::wire::{self, Place};
-use super::{PoolError, events};
+use super::error::PoolError;
+use super::ownership::DYING;
+use super::wire::{self, WorkerConfig};
 
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -41,22 +35,22 @@ pub enum LeftoverJobs {
 
 /// The jobs found in the queue of a dead pool.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Leftovers {
     /// Jobs that no worker has, as letters.
-    waiting: Vec<DeadLetter>,
+    pub waiting: Vec<DeadLetter>,
     /// Dead letters that the dead pool had not yet taken out of its queue.
-    dead: Vec<DeadLetter>,
+    pub dead: Vec<DeadLetter>,
     /// The number of jobs that workers which outlived their pool still have.
-    held: u64,
+    pub held: u64,
 }
 
-impl Found {
-    /// Reads the queue of the dead pool at `place`. The jobs stay in that queue.
-    pub(super) fn read(place: &Place) -> Result<Self, PoolError> {
-        if !place.exists() {
+impl Leftovers {
+    /// Reads the queue of the dead pool at this address. The jobs stay in that queue.
+    pub(super) fn read(config: &WorkerConfig) -> Result<Self, PoolError> {
+        if !config.exists() {
             return Ok(Self::default());
         }
-        let queue = wire::open(&place.jobs())?;
+        let queue = wire::open(&config.jobs())?;
         let jobs = queue.transport();
         if jobs.is_paused()? {
             jobs.resume()?;
@@ -93,46 +87,6 @@ impl Found {
     pub(super) fn count(&self) -> u64 {
         (self.waiting.len() + self.dead.len()) as u64 + self.held
     }
-
-    /// Treats the jobs as `what` says, before the pool has workers.
-    pub(super) fn settle(self, what: LeftoverJobs, shared: &Shared) {
-        if self.count() == 0 {
-            return;
-        }
-        events::leftover_jobs(shared, &self.waiting, &self.dead, self.held, what);
-        let mut dropped = 0;
-        for letter in self.waiting {
-            let is_sent = what == LeftoverJobs::Run && send_again(&letter, shared);
-            if !is_sent && what != LeftoverJobs::Drop {
-                dropped += shared.dead_letters.add(letter);
-            }
-        }
-        if what != LeftoverJobs::Drop {
-            for letter in self.dead {
-                dropped += shared.dead_letters.add(letter);
-            }
-        }
-        if dropped > 0 {
-            events::dead_letters_dropped(shared, dropped);
-        }
-    }
-}
-
-/// Sends a job under a ticket number without a ticket. Returns `false` if it cannot be sent now.
-fn send_again(letter: &DeadLetter, shared: &Shared) -> bool {
-    let ticket = shared.next_ticket.fetch_add(1, Ordering::Relaxed);
-    let Some(job) = renumbered(&letter.payload, ticket) else {
-        return false;
-    };
-    shared.tickets.adopt(ticket);
-    let sender = shared.queues.jobs.sender();
-    let is_sent = sender
-        .send_with(&job, &SendOptions::new().kind(letter.kind).wait(Wait::No))
-        .is_ok();
-    if !is_sent {
-        shared.tickets.lock().remove(&ticket);
-    }
-    is_sent
 }
 
 fn as_letter(held: &OwnedByteDelivery) -> DeadLetter {

@@ -12,9 +12,9 @@ use ipc_proto::codec;
 use ipc_queue::{DeadLetter, DeadReason};
 
 use super::events;
+use super::job_error::JobError;
 use super::state::{Orphan, Shared};
-use super::ticket::JobError;
-use super::wire::{GUEST, Job};
+use super::wire::{Job, REMOTE};
 
 /// The interval of the checks after a worker died over a job.
 const SOON: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ enum Explanation {
 impl Letters {
     /// Returns the time of the next check, if there is one.
     pub(super) fn due(&self, shared: &Shared, now: Instant) -> Option<Instant> {
-        if shared.is_guest() {
+        if shared.is_remote() {
             return None;
         }
         let last = self.looked_at.unwrap_or(now);
@@ -119,7 +119,7 @@ impl Letters {
         }
         if let Some((ticket, error)) = answer {
             self.unexplained.remove(&ticket);
-            shared.notices.done(ticket);
+            shared.cancellations.done(ticket);
             shared.state().orphans.remove(&ticket);
             shared.answer(ticket, error);
         }
@@ -151,17 +151,17 @@ impl Letters {
             let signal = letter.signal;
             return Explanation::Known { error, signal };
         }
-        let keep_alive = shared.place.keep_alive;
+        let keep_alive = shared.config.keep_alive;
         let is_death = matches!(letter.reason, DeadReason::Crashed | DeadReason::Nacked)
             || (letter.reason == DeadReason::Expired && keep_alive.is_some());
-        let (worker, is_guest) = worker_at(ticket, shared).unzip();
+        let (worker, is_remote) = worker_at(ticket, shared).unzip();
         let is_owed = shared.tickets.is_unanswered(ticket);
         let since = *self.unexplained.entry(ticket).or_insert(now);
         let is_fresh = now.saturating_duration_since(since) < NOW_AND_THEN;
         // The kernel noticed the death of one of our own workers, so the cause is known in a
         // moment.
-        let is_about_to_be_known = letter.reason == DeadReason::Crashed && is_guest == Some(false);
-        if is_owed && (is_about_to_be_known || (is_fresh && is_guest != Some(true))) {
+        let is_about_to_be_known = letter.reason == DeadReason::Crashed && is_remote == Some(false);
+        if is_owed && (is_about_to_be_known || (is_fresh && is_remote != Some(true))) {
             return Explanation::NotYet;
         }
         if !is_death {
@@ -170,7 +170,7 @@ impl Letters {
             let signal = letter.signal;
             return Explanation::Known { error, signal };
         }
-        if is_guest == Some(true) {
+        if is_remote == Some(true) {
             shared.state().forget_worker_at(ticket);
         }
         let note = how_it_died(letter, worker, keep_alive);
@@ -188,10 +188,10 @@ impl Letters {
 fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
     let state = shared.state();
     let (start, worker) = state.worker_at(ticket)?;
-    let is_guest = start & GUEST != 0;
-    let kind = if is_guest { "guest" } else { "worker" };
+    let is_remote = start & REMOTE != 0;
+    let kind = if is_remote { "guest" } else { "worker" };
     let text = format!("the {kind} {:?} (process {})", worker.name, worker.pid);
-    Some((text, is_guest))
+    Some((text, is_remote))
 }
 
 /// Returns what is known about the death of a job's last worker.

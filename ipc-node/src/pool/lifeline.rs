@@ -22,10 +22,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getppid, setpgid};
 
-use super::PoolError;
-use super::notices::Inbox;
-use super::owner;
-use super::wire::Place;
+use super::cancellations::Inbox;
+use super::error::PoolError;
+use super::ownership;
+use super::wire::WorkerConfig;
 
 /// Longer than the removal of a pool's queues takes.
 const REMOVAL: Duration = Duration::from_secs(5);
@@ -41,9 +41,9 @@ static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 /// When the pool is gone, kills this process and everything it started. Also removes the queues, if
 /// the pool was its own.
 ///
-/// Programs that the worker starts get another standard input, because they would read notices from
+/// Programs that the worker starts get another standard input, because they would read cancellations from
 /// this one.
-pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader>>> {
+pub(super) fn end_with_the_pool(config: WorkerConfig) -> io::Result<Arc<Inbox<PipeReader>>> {
     LazyLock::force(&GROUP);
     // Decides only how long to wait. The lock shows whether the pool is gone.
     let pool = getppid();
@@ -57,8 +57,8 @@ pub(super) fn end_with_the_pool(place: Place) -> io::Result<Arc<Inbox<PipeReader
             let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, PollTimeout::NONE);
         }
-        if !place.is_guest() {
-            remove_all_but_briefly(place, pool);
+        if !config.is_remote() {
+            remove_all_but_briefly(config, pool);
         }
         kill_group();
     };
@@ -115,13 +115,13 @@ fn kill_the_others() -> bool {
 }
 
 /// Removes the pool's queues within a time limit. Queues out of reach are left.
-fn remove_all_but_briefly(place: Place, pool: Pid) {
+fn remove_all_but_briefly(config: WorkerConfig, pool: Pid) {
     let (done, is_done) = flume::bounded::<()>(0);
     let remove = move || {
         let started = Instant::now();
         // The end of the pool may show in the pipe before its lock is free. If there is a new
         // owner, it has removed the queues.
-        while let Err(PoolError::Taken { owner, .. }) = owner::remove(&place.address) {
+        while let Err(PoolError::Taken { owner, .. }) = ownership::remove(&config.address) {
             let is_dying = owner.pid == pool.as_raw().cast_unsigned();
             let limit = if is_dying { REMOVAL } else { LAST_LOOK };
             if started.elapsed() >= limit {

@@ -6,10 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::cancellations::Cancellations;
 use super::child::Child;
-use super::notices::Notices;
 use super::thread::Thread;
-use super::wire::Place;
+use super::wire::WorkerConfig;
 use super::worker::Handlers;
 
 /// The way to start workers.
@@ -35,22 +35,26 @@ pub(super) enum Body {
 }
 
 impl Program {
-    pub(super) fn start(&self, place: &Place, notices: &Arc<Notices>) -> io::Result<Body> {
+    pub(super) fn start(
+        &self,
+        config: &WorkerConfig,
+        cancellations: &Arc<Cancellations>,
+    ) -> io::Result<Body> {
         let started = match self {
             Self::This => {
                 let mut again = Command::new("/proc/self/exe");
                 again.args(std::env::args_os().skip(1));
-                Child::start(&mut again, place, notices).map(Body::Process)
+                Child::start(&mut again, config, cancellations).map(Body::Process)
             }
             Self::Other(command) => {
                 let mut command = command.lock().unwrap_or_else(PoisonError::into_inner);
-                Child::start(&mut command, place, notices).map(Body::Process)
+                Child::start(&mut command, config, cancellations).map(Body::Process)
             }
             Self::Threads(handlers) => {
-                Thread::start(handlers, place.clone(), Arc::clone(notices)).map(Body::Thread)
+                Thread::start(handlers, config.clone(), Arc::clone(cancellations)).map(Body::Thread)
             }
         };
-        started.inspect_err(|_| notices.dismiss(place.start))
+        started.inspect_err(|_| cancellations.dismiss(config.start))
     }
 }
 

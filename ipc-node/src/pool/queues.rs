@@ -16,10 +16,11 @@ use ipc_queue::{
     UnixServer,
 };
 
-use super::builder::PoolError;
-use super::leftovers::Found;
-use super::owner::{DYING, Ownership, PoolOwner};
-use super::wire::Place;
+use super::error::PoolError;
+use super::leftovers::Leftovers;
+use super::owner::PoolOwner;
+use super::ownership::{DYING, Ownership};
+use super::wire::WorkerConfig;
 
 /// The open queues of a pool.
 #[derive(Debug)]
@@ -49,11 +50,11 @@ impl Queues {
     /// Takes the address of a new pool and creates its queues there. Also returns what a dead pool
     /// left.
     pub(super) fn create(
-        place: &Place,
+        config: &WorkerConfig,
         settings: &QueueSettings,
-    ) -> Result<(Self, Found), PoolError> {
-        let ownership = Ownership::take(&place.address)?;
-        let made = Self::create_at(place, settings, ownership.as_ref());
+    ) -> Result<(Self, Leftovers), PoolError> {
+        let ownership = Ownership::take(&config.address)?;
+        let made = Self::create_at(config, settings, ownership.as_ref());
         match made {
             Ok((mut queues, found)) => {
                 queues.ownership = Mutex::new(ownership);
@@ -70,25 +71,25 @@ impl Queues {
     }
 
     fn create_at(
-        place: &Place,
+        config: &WorkerConfig,
         settings: &QueueSettings,
         ownership: Option<&Ownership>,
-    ) -> Result<(Self, Found), PoolError> {
-        let mut found = Found::default();
+    ) -> Result<(Self, Leftovers), PoolError> {
+        let mut found = Leftovers::default();
         if ownership.is_some_and(|ownership| ownership.is_inherited) {
-            found = Found::read(place)?;
-            place.remove_all()?;
+            found = Leftovers::read(config)?;
+            config.remove_all()?;
         }
         let mut served = Vec::new();
-        let taken = |error| taken(error, place);
+        let taken = |error| taken(error, config);
         // The answer queue first: a remote worker that finds the jobs must also find the answers.
-        let answers = make(&place.answers(), settings, &mut served).map_err(taken)?;
-        let jobs = make(&place.jobs(), settings, &mut served).inspect_err(|_| {
+        let answers = make(&config.answers(), settings, &mut served).map_err(taken)?;
+        let jobs = make(&config.jobs(), settings, &mut served).inspect_err(|_| {
             // The queue at the address of the jobs is not ours, so only the answer queue is
             // removed.
             match served.first() {
                 Some(served) => drop(ipc_queue::remove(&served.own_address)),
-                None => drop(ipc_queue::remove(place.answers())),
+                None => drop(ipc_queue::remove(config.answers())),
             }
         });
         let queues = Self {
@@ -101,10 +102,10 @@ impl Queues {
     }
 
     /// Opens the queues of a pool that belongs to another process.
-    pub(super) fn open(place: &Place) -> Result<Self, PoolError> {
+    pub(super) fn open(config: &WorkerConfig) -> Result<Self, PoolError> {
         Ok(Self {
-            jobs: super::wire::open(&place.jobs())?,
-            answers: super::wire::open(&place.answers())?,
+            jobs: super::wire::open(&config.jobs())?,
+            answers: super::wire::open(&config.answers())?,
             served: Mutex::default(),
             ownership: Mutex::default(),
         })
@@ -115,12 +116,12 @@ impl Queues {
     /// # Errors
     /// [`ControlError`] if a queue still exists, or may. The next owner of the address then removes
     /// it.
-    pub(super) fn remove(&self, place: &Place) -> Result<(), ControlError> {
+    pub(super) fn remove(&self, config: &WorkerConfig) -> Result<(), ControlError> {
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
         let mut removed = Ok(());
         if served.is_empty() {
-            removed = place.remove_all().map(drop);
+            removed = config.remove_all().map(drop);
         }
         // Before the servers end, because they wait for their threads, which wait for the queues.
         for Served { own_address, .. } in &served {
@@ -140,8 +141,8 @@ impl Queues {
 
 /// A queue that is served at a socket, or that is in this process, belongs to its owner while it
 /// exists.
-fn taken(error: PoolError, place: &Place) -> PoolError {
-    let address = place.address.clone();
+fn taken(error: PoolError, config: &WorkerConfig) -> PoolError {
+    let address = config.address.clone();
     let owner = match (&error, address.parse()) {
         (PoolError::Serve(ServeError::InUse { path }), _) => PoolOwner::serving(path),
         (PoolError::Queue(QueueError::Exists { .. }), Ok(Address::Local { .. })) => {

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use ipc_queue::{ByteSender, ControlError, QueueStats};
 
-use super::builder::{Limits, OnLoss, OnProgress};
+use super::cancellations::Cancellations;
 use super::dead_letters::DeadLetterList;
-use super::notices::Notices;
+use super::job_error::JobError;
+use super::job_events::JobEvent;
+use super::limits::{Limits, OnProgress, OnWorkerExit};
 use super::queues::Queues;
-use super::stream::JobEvent;
-use super::ticket::{Canceller, JobError, Tickets};
-use super::wire::{Blob, GUEST, Place, What};
+use super::ticket::{Canceller, Tickets};
+use super::wire::{Blob, REMOTE, What, WorkerConfig};
+use super::worker_exit::WorkerExit;
 
 /// One started worker.
 #[derive(Debug)]
@@ -28,6 +30,19 @@ pub(super) struct Worker {
     pub leaving: bool,
     pub running: Option<Running>,
     pub jobs_done: u64,
+}
+
+impl Worker {
+    /// The report about its unexpected end.
+    pub(super) fn exit(&self, note: &str) -> WorkerExit {
+        let now = Instant::now();
+        WorkerExit {
+            worker: self.name.clone(),
+            pid: self.pid,
+            job: self.running.map(|job| (job.ticket, job.time(now))),
+            note: note.to_owned(),
+        }
+    }
 }
 
 /// A job that a worker has.
@@ -73,10 +88,10 @@ pub(super) struct State {
 }
 
 pub(super) struct Shared {
-    pub place: Place,
+    pub config: WorkerConfig,
     pub limits: Limits,
     pub queues: Arc<Queues>,
-    pub notices: Arc<Notices>,
+    pub cancellations: Arc<Cancellations>,
     pub tickets: Arc<Tickets>,
     pub dead_letters: DeadLetterList,
     pub next_ticket: AtomicU64,
@@ -85,47 +100,52 @@ pub(super) struct Shared {
     /// The number of jobs that a dead pool left.
     pub leftover_jobs: u64,
     pub on_progress: Option<Box<OnProgress>>,
-    pub on_loss: Option<Box<OnLoss>>,
+    pub on_worker_exit: Option<Box<OnWorkerExit>>,
     state: Mutex<State>,
     /// Notified when the supervisor is done.
     over: Condvar,
     /// The number of reports handled.
     heard: AtomicU64,
-    poke: PipeWriter,
-    poked: AtomicBool,
+    waker: PipeWriter,
+    woken: AtomicBool,
     /// Raised by the supervisor if it will not look for dead letters unless it is woken.
-    is_dozing: AtomicBool,
+    is_idle: AtomicBool,
     /// A sender of jobs that no thread uses now.
     idle_sender: Mutex<Option<ByteSender>>,
 }
 
 impl Shared {
-    pub(super) fn new(place: Place, limits: Limits, queues: Arc<Queues>, poke: PipeWriter) -> Self {
+    pub(super) fn new(
+        config: WorkerConfig,
+        limits: Limits,
+        queues: Arc<Queues>,
+        waker: PipeWriter,
+    ) -> Self {
         Self {
-            place,
+            config,
             dead_letters: DeadLetterList::new(limits.dead_letters),
             limits,
             queues,
-            notices: Arc::default(),
+            cancellations: Arc::default(),
             tickets: Arc::default(),
             next_ticket: AtomicU64::new(1),
             expiring: AtomicBool::new(false),
             leftover_jobs: 0,
             on_progress: None,
-            on_loss: None,
+            on_worker_exit: None,
             state: Mutex::default(),
             over: Condvar::new(),
             heard: AtomicU64::new(0),
-            poke,
-            poked: AtomicBool::new(false),
-            is_dozing: AtomicBool::new(true),
+            waker,
+            woken: AtomicBool::new(false),
+            is_idle: AtomicBool::new(true),
             idle_sender: Mutex::default(),
         }
     }
 
     /// Returns `true` if the workers are for a pool of another process.
-    pub(super) fn is_guest(&self) -> bool {
-        self.place.is_guest()
+    pub(super) fn is_remote(&self) -> bool {
+        self.config.is_remote()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -136,7 +156,7 @@ impl Shared {
     pub(super) fn close(&self) -> Result<(), ControlError> {
         self.state().draining = true;
         let closed = self.queues.jobs.transport().close();
-        self.poke();
+        self.wake_supervisor();
         // The supervisor may already have closed and removed the queue.
         closed.or_else(|error| self.state().ended.as_ref().map(|_| ()).ok_or(error))
     }
@@ -158,10 +178,10 @@ impl Shared {
     }
 
     /// Wakes the supervisor.
-    pub(super) fn poke(&self) {
+    pub(super) fn wake_supervisor(&self) {
         // Only the first caller since the supervisor's last pass writes to the pipe.
-        if !self.poked.swap(true, Ordering::SeqCst) {
-            let _ = (&self.poke).write_all(&[0]);
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            let _ = (&self.waker).write_all(&[0]);
         }
     }
 
@@ -188,14 +208,14 @@ impl Shared {
     }
 
     /// Records whether the supervisor will look for dead letters only if it is woken.
-    pub(super) fn set_dozing(&self, is_dozing: bool) {
-        self.is_dozing.store(is_dozing, Ordering::SeqCst);
+    pub(super) fn set_dozing(&self, is_idle: bool) {
+        self.is_idle.store(is_idle, Ordering::SeqCst);
     }
 
     /// Makes sure that the supervisor looks for dead letters: a job was entered into the table.
-    pub(super) fn wake_supervisor(&self) {
-        if self.is_dozing.swap(false, Ordering::SeqCst) {
-            self.poke();
+    pub(super) fn wake_if_idle(&self) {
+        if self.is_idle.swap(false, Ordering::SeqCst) {
+            self.wake_supervisor();
         }
     }
 
@@ -215,29 +235,29 @@ impl Shared {
 
     /// Called by the supervisor when it wakes: the next wake-up writes to the pipe again.
     pub(super) fn heard(&self) {
-        self.poked.store(false, Ordering::SeqCst);
+        self.woken.store(false, Ordering::SeqCst);
     }
 
     /// Handles a worker's report.
     pub(super) fn hear(&self, start: u64, what: What) {
         if matches!(what, What::Ready { .. }) {
-            self.tell_of_ready(start);
+            self.report_ready(start);
         }
         let mut state = self.state();
-        let is_guest = start & GUEST != 0;
+        let is_remote = start & REMOTE != 0;
         let worker = state.workers.get_mut(&start);
         match what {
-            What::Ready { name, pid } if is_guest => {
+            What::Ready { name, pid } if is_remote => {
                 let mut guest = Worker::new(name, pid);
                 guest.ready = true;
                 state.workers.insert(start, guest);
             }
             What::Ready { .. } => {
                 worker.into_iter().for_each(|worker| worker.ready = true);
-                self.poke();
+                self.wake_supervisor();
             }
             // No process here sees its end.
-            What::Leaving if is_guest => drop(state.workers.remove(&start)),
+            What::Leaving if is_remote => drop(state.workers.remove(&start)),
             What::Leaving => worker.into_iter().for_each(|worker| worker.leaving = true),
             What::Started { ticket, .. } => self.hear_begin(&mut state, start, ticket),
             What::Progress { ticket, done, of } => {
@@ -273,7 +293,7 @@ impl Shared {
             What::Skipped { ticket } => {
                 worker.into_iter().for_each(|worker| worker.running = None);
                 state.orphans.remove(&ticket);
-                self.notices.done(ticket);
+                self.cancellations.done(ticket);
             }
         }
     }
@@ -292,7 +312,7 @@ impl Shared {
             worker.running = Some(running);
         }
         if self.limits.job.is_some() || !wanted {
-            self.poke(); // The time limit starts now.
+            self.wake_supervisor(); // The time limit starts now.
         }
     }
 
@@ -311,15 +331,15 @@ impl Shared {
         }
         state.worked = true;
         state.orphans.remove(&ticket);
-        self.notices.done(ticket);
+        self.cancellations.done(ticket);
         let answer = answer.map_err(|message| JobError::Failed { message, attempts });
-        self.tell_of_failure(ticket, &answer);
+        self.report_failure(ticket, &answer);
         let mut tickets = self.tickets.lock();
         let first = self.tickets.answer(&mut tickets, ticket, answer);
         state.late_answers += u64::from(!first);
     }
 
-    fn tell_of_ready(&self, start: u64) {
+    fn report_ready(&self, start: u64) {
         let pid = self.state().workers.get(&start).map(|worker| worker.pid);
         if let Some(pid) = pid {
             super::events::worker_ready(self, pid);
@@ -359,7 +379,7 @@ impl Shared {
         }
     }
 
-    fn tell_of_failure(&self, ticket: u64, answer: &Result<Vec<u8>, JobError>) {
+    fn report_failure(&self, ticket: u64, answer: &Result<Vec<u8>, JobError>) {
         if let Err(failed) = answer {
             super::events::job_without_result(self, ticket, failed);
         }
@@ -371,7 +391,7 @@ impl Canceller for Shared {
         if !self.answer(ticket, JobError::Cancelled) {
             return;
         }
-        self.notices.unwanted(ticket);
+        self.cancellations.unwanted(ticket);
         let kill_at = Instant::now().checked_add(self.limits.grace);
         let mut state = self.state();
         let running = state
@@ -382,7 +402,7 @@ impl Canceller for Shared {
             running.kill_at = kill_at;
         }
         drop(state);
-        self.poke();
+        self.wake_supervisor();
     }
 }
 

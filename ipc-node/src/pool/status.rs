@@ -2,9 +2,7 @@
 //!
 //! These are snapshots: the values were right when they were taken.
 
-use std::time::{Duration, Instant};
-
-use super::state::Worker;
+use std::time::Duration;
 
 /// The status of one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +14,7 @@ pub struct WorkerStatus {
     /// Its process number, in that process's PID namespace.
     pub pid: u32,
     /// `true` if another process started it. A dead remote worker is still listed.
-    pub is_guest: bool,
+    pub is_remote: bool,
     /// The time since it was started.
     pub age: Duration,
     /// `true` if it accepts jobs.
@@ -25,31 +23,6 @@ pub struct WorkerStatus {
     pub job: Option<(u64, Duration)>,
     /// The number of jobs that it has done.
     pub jobs_done: u64,
-}
-
-/// A worker that ended unexpectedly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// Its name.
-    pub worker: String,
-    /// Its process number.
-    pub pid: u32,
-    /// The ticket of the job that it had, and for how long it had had it.
-    pub job: Option<(u64, Duration)>,
-    /// What is known about the cause.
-    pub note: String,
-}
-
-impl Loss {
-    pub(super) fn of(worker: &Worker, note: &str) -> Self {
-        let now = Instant::now();
-        Self {
-            worker: worker.name.clone(),
-            pid: worker.pid,
-            job: worker.running.map(|job| (job.ticket, job.time(now))),
-            note: note.to_owned(),
-        }
-    }
 }
 
 /// The status of a pool.

@@ -4,34 +4,17 @@
 //! call takes the events in the list. The list is bounded by the number of open jobs: there are at
 //! most two events for each.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipc_queue::transport::Wait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Pool;
+use super::error::PoolError;
+use super::job_error::JobError;
+use super::job_events::JobEvent;
 use super::ticket::{self, Canceller, Entry};
-use super::{JobError, Pool, PoolError};
-
-/// An event of a job that was submitted with [`Pool::submit_streamed`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum JobEvent {
-    /// A worker began the job, for the first time.
-    Begun {
-        /// The job's number.
-        job: u64,
-    },
-    /// The job is answered. This is its last event.
-    Answered {
-        /// The job's number.
-        job: u64,
-        /// The encoded output, for [`decode_answer`], or the reason why there is none.
-        answer: Result<Vec<u8>, JobError>,
-    },
-}
 
 /// Decodes the output in the answer of a [`JobEvent`].
 ///
@@ -41,50 +24,6 @@ pub fn decode_answer<T: DeserializeOwned>(
     answer: Result<Vec<u8>, JobError>,
 ) -> Result<T, JobError> {
     ticket::decoded(answer)
-}
-
-/// Events that were not taken yet, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Stream {
-    events: Mutex<VecDeque<JobEvent>>,
-    came: Condvar,
-}
-
-impl Stream {
-    pub(super) fn push(&self, event: JobEvent) {
-        let mut events = self.lock();
-        events.push_back(event);
-        // Waiting threads exist only if the list was empty.
-        if events.len() == 1 {
-            drop(events);
-            self.came.notify_all();
-        }
-    }
-
-    /// Takes all events. Waits for the first one, for at most `time`.
-    fn take(&self, time: Duration) -> Vec<JobEvent> {
-        let deadline = Instant::now().checked_add(time);
-        let mut events = self.lock();
-        while events.is_empty() {
-            let left = deadline.map(|deadline| deadline.checked_duration_since(Instant::now()));
-            events = match left {
-                Some(None) => break,
-                Some(Some(left)) => {
-                    let woken = self.came.wait_timeout(events, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self
-                    .came
-                    .wait(events)
-                    .unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-        events.drain(..).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<JobEvent>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Pool {

@@ -242,7 +242,7 @@ impl Pool {
         self.shared.tickets.lock().insert(number, entry);
         // Before sending, which may wait: dead letters may fill the queue, and this wakes the
         // supervisor, which moves them.
-        self.shared.wake_supervisor();
+        self.shared.wake_if_idle();
         if let Err(error) = send(number).and_then(|()| self.check_not_ended(number)) {
             self.shared.tickets.lock().remove(&number);
             return Err(match error {
@@ -252,7 +252,7 @@ impl Pool {
         }
         if expires {
             self.shared.expiring.store(true, Ordering::SeqCst);
-            self.shared.poke();
+            self.shared.wake_supervisor();
         }
         Ok(number)
     }

@@ -1,4 +1,4 @@
-//! The thread that owns the workers. It starts them, notices their ends, and decides what follows.
+//! The thread that owns the workers. It starts them, cancellations their ends, and decides what follows.
 //!
 //! It sleeps in `poll` on the workers' pidfds, on a pipe through which other threads wake it, and
 //! on one that SIGTERM writes to. It also wakes at the next due time, if there is one. It is one
@@ -6,7 +6,7 @@
 
 mod adopted;
 mod ending;
-mod judging;
+mod exits;
 mod over;
 
 use std::io::{self, PipeReader, Read};
@@ -22,13 +22,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use adopted::Adopted;
 pub(super) use over::Over;
 
+use super::job_error::JobError;
 use super::letters::Letters;
 use super::program::{Body, Program, explain};
 use super::restart::Restarts;
 use super::sigterm::Sigterm;
 use super::state::{Shared, Worker};
-use super::ticket::JobError;
-use super::wire::Place;
+use super::wire::WorkerConfig;
 
 /// The reason for the end of a pool without errors.
 pub(super) const DRAINED: &str = "it was drained";
@@ -45,7 +45,7 @@ pub(super) struct Supervisor {
     first_start: u64,
     next_start: u64,
     letters: Letters,
-    poked: PipeReader,
+    woken: PipeReader,
     sigterm: Option<Sigterm>,
     drain_by: Option<Instant>,
     adopted: Adopted,
@@ -59,7 +59,7 @@ pub(super) struct Supervisor {
     alone_since: Option<Instant>,
 }
 
-/// A worker's place in the pool.
+/// A worker's slot in the pool.
 enum Slot {
     Running(u64, Body, Option<Killed>),
     /// The time at which to start a worker.
@@ -86,7 +86,7 @@ impl Supervisor {
     pub(super) fn new(
         shared: Arc<Shared>,
         program: Program,
-        poked: PipeReader,
+        woken: PipeReader,
     ) -> io::Result<Self> {
         let limits = &shared.limits;
         let now = Instant::now();
@@ -95,10 +95,10 @@ impl Supervisor {
             program,
             places: (0..limits.workers).map(|_| Slot::Empty(now)).collect(),
             restarts: Restarts::new(limits.intensity, limits.backoff),
-            first_start: shared.place.start,
-            next_start: shared.place.start,
+            first_start: shared.config.start,
+            next_start: shared.config.start,
             letters: Letters::default(),
-            poked,
+            woken,
             sigterm,
             drain_by: None,
             adopted: Adopted::new(&shared),
@@ -160,11 +160,11 @@ impl Supervisor {
         }
         let first = self.next_start;
         let trouble = self.start_workers(now);
-        self.tell_of_starts(first);
+        self.report_starts(first);
         trouble
     }
 
-    fn tell_of_starts(&self, first: u64) {
+    fn report_starts(&self, first: u64) {
         let state = self.shared.state();
         let started = state.workers.iter().filter(|(start, _)| **start >= first);
         let pids: Vec<u32> = started.map(|(_, worker)| worker.pid).collect();
@@ -184,20 +184,20 @@ impl Supervisor {
             }
             let start = self.next_start;
             self.next_start += 1;
-            let place = Place {
+            let config = WorkerConfig {
                 start,
-                name: format!("{}-{}", self.shared.place.name, index + 1),
-                ..self.shared.place.clone()
+                name: format!("{}-{}", self.shared.config.name, index + 1),
+                ..self.shared.config.clone()
             };
             // Locked until the worker is in the table, so that its reports find it there.
             let mut state = self.shared.state();
-            match self.program.start(&place, &self.shared.notices) {
+            match self.program.start(&config, &self.shared.cancellations) {
                 Ok(body) => {
                     let so_many = self.shared.limits.workers as u64;
                     state.restarts += u64::from(start - self.first_start >= so_many);
-                    let mut worker = Worker::new(place.name, body.pid());
+                    let mut worker = Worker::new(config.name, body.pid());
                     // Only its pool gets the reports of a remote worker.
-                    worker.ready = self.shared.is_guest();
+                    worker.ready = self.shared.is_remote();
                     state.workers.insert(start, worker);
                     *slot = Slot::Running(start, body, None);
                 }
@@ -226,7 +226,7 @@ impl Supervisor {
             if let Body::Process(child) = body {
                 self.adopted.worker_ended(child.pid());
             }
-            self.shared.notices.dismiss(*start);
+            self.shared.cancellations.dismiss(*start);
             let note = killed.take().map(|Killed(why)| why);
             self.ended.push(Ended {
                 start: *start,
@@ -243,7 +243,7 @@ impl Supervisor {
             // Until the exit handling decides what follows.
             *slot = Slot::Done;
         }
-        if self.ended.len() > before && !self.shared.is_guest() {
+        if self.ended.len() > before && !self.shared.is_remote() {
             let said = self.shared.said_so_far();
             self.ended[before..]
                 .iter_mut()
@@ -285,7 +285,7 @@ impl Supervisor {
                 _ if is_condemned => "`Pool::kill_worker` was called for it".to_owned(),
                 _ if slow_start => format!("it was not ready within {:?}", limits.startup),
                 (Some(job), Some(most), _) if job.time(now) >= most => {
-                    self.shared.notices.unwanted(job.ticket);
+                    self.shared.cancellations.unwanted(job.ticket);
                     let after = most;
                     self.shared.answer(job.ticket, JobError::TimedOut { after });
                     format!("its job took longer than {most:?}")
@@ -321,7 +321,7 @@ impl Supervisor {
             }
         }
         for (ticket, after) in late {
-            self.shared.notices.unwanted(ticket);
+            self.shared.cancellations.unwanted(ticket);
             self.shared.answer(ticket, JobError::Expired { after });
         }
     }
@@ -340,14 +340,14 @@ impl Supervisor {
             _ => None,
         });
         let others = [
-            Some(self.poked.as_fd()),
+            Some(self.woken.as_fd()),
             self.sigterm.as_ref().map(AsFd::as_fd),
         ];
         let fds = pidfds.chain(others.into_iter().flatten());
         let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let _ = poll(&mut fds, timeout);
-        if is_ready(&self.poked) {
-            let _ = self.poked.read(&mut [0; 64]);
+        if is_ready(&self.woken) {
+            let _ = self.woken.read(&mut [0; 64]);
             self.shared.heard();
         }
     }
@@ -362,7 +362,7 @@ impl Supervisor {
         }
         let looks =
             limits.max_memory.is_some() || self.alone_since.is_some() || self.not_closed.is_some();
-        if looks || self.shared.notices.flush() {
+        if looks || self.shared.cancellations.flush() {
             due.push(now + LOOK);
         }
         due.extend(self.letters.due(&self.shared, now));
@@ -405,8 +405,8 @@ impl Supervisor {
 
     fn end(mut self, reason: String) {
         self.shared.state().ended = Some(reason.clone());
-        let is_guest = self.shared.is_guest();
-        if !is_guest {
+        let is_remote = self.shared.is_remote();
+        if !is_remote {
             // No more jobs are accepted, and no thread waits to submit one.
             let _ = self.shared.queues.jobs.transport().close();
         }
@@ -415,13 +415,13 @@ impl Supervisor {
                 body.kill();
             }
         }
-        if !is_guest {
+        if !is_remote {
             // Closed now, because that ends a thread worker that waits for a job. Closing also
             // helps if another process had already removed the queue's file.
             let _ = self.shared.queues.answers.transport().close();
             let last_stats = self.shared.queues.stats().ok();
             self.shared.state().last_stats = last_stats;
-            if let Err(error) = self.shared.queues.remove(&self.shared.place) {
+            if let Err(error) = self.shared.queues.remove(&self.shared.config) {
                 super::events::queues_left(&self.shared, &error);
                 let left = format!("{reason}, but its queues could not be removed: {error}");
                 self.shared.state().ended = Some(left);
@@ -433,7 +433,7 @@ impl Supervisor {
             }
         }
         self.adopted.reap_last();
-        self.shared.notices.dismiss_all();
+        self.shared.cancellations.dismiss_all();
         self.shared.state().workers.clear();
         self.shared.answer_all(&reason);
     }

@@ -14,9 +14,9 @@ use std::thread::{self, JoinHandle};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::notices::Notices;
-use super::wire::Place;
-use super::worker::{Handlers, Ties};
+use super::cancellations::Cancellations;
+use super::wire::WorkerConfig;
+use super::worker::{Handlers, PoolLink};
 
 /// The wait for a thread that should end, because its job may take long.
 const PATIENCE_MS: u16 = 1000;
@@ -36,20 +36,20 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn start(
         handlers: &Arc<Handlers>,
-        place: Place,
-        notices: Arc<Notices>,
+        config: WorkerConfig,
+        cancellations: Arc<Cancellations>,
     ) -> io::Result<Self> {
         let (ended, lives) = io::pipe()?;
         let killed = Arc::new(AtomicBool::new(false));
-        let ties = Ties::Thread {
-            notices,
+        let link = PoolLink::Thread {
+            cancellations,
             killed: Arc::clone(&killed),
         };
         let handlers = Arc::clone(handlers);
-        let named = thread::Builder::new().name(place.name.clone());
+        let named = thread::Builder::new().name(config.name.clone());
         let handle = named.spawn(move || {
             let _lives = lives;
-            let worked = handlers.work(place, ties);
+            let worked = handlers.work(config, link);
             worked.map_err(|error| error.to_string())
         })?;
         Ok(Self {

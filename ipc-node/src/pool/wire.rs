@@ -16,7 +16,7 @@ use super::retry::Attempts;
 /// The environment variable that makes a process a worker.
 pub(super) const PLACE: &str = "IPC_POOL_WORKER";
 /// Set in the numbers of workers that a process other than the pool's started.
-pub(super) const GUEST: u64 = 1 << 63;
+pub(super) const REMOTE: u64 = 1 << 63;
 /// The length of the field with the size of a job's content, within the room for it.
 pub(super) const LENGTH_BYTES: usize = 4;
 
@@ -114,7 +114,7 @@ pub(super) enum What {
 
 /// The location of a pool's queues, and the identity of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct WorkerConfig {
     /// The address of the pool, from which those of its queues are derived.
     pub address: String,
     pub start: u64,
@@ -126,7 +126,7 @@ pub(super) struct Place {
     pub keep_alive: Option<Duration>,
 }
 
-impl Place {
+impl WorkerConfig {
     /// Returns the location of a pool's queues, without a worker.
     pub(super) fn of_pool(address: String) -> Self {
         Self {
@@ -147,8 +147,8 @@ impl Place {
     }
 
     /// Returns `true` if it works for a pool of another process.
-    pub(super) fn is_guest(&self) -> bool {
-        self.start & GUEST != 0
+    pub(super) fn is_remote(&self) -> bool {
+        self.start & REMOTE != 0
     }
 
     /// Returns the text for a worker's environment.
@@ -220,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn place(address: &str) -> Place {
-        Place {
+    fn config(address: &str) -> WorkerConfig {
+        WorkerConfig {
             address: address.to_owned(),
             start: 7,
             name: "worker-1".to_owned(),
@@ -231,17 +231,17 @@ mod tests {
     }
 
     #[test]
-    fn a_place_round_trips_through_its_text() {
-        let place = place("unix:/a folder/pool");
-        assert_eq!(Place::from_text(&place.to_text()), Some(place));
-        assert_eq!(Place::from_text("7 0 0 worker-1"), None);
-        assert_eq!(Place::from_text("seven 0 0 worker-1 shm:pool"), None);
+    fn a_worker_config_round_trips_through_its_text() {
+        let config = config("unix:/a folder/pool");
+        assert_eq!(WorkerConfig::from_text(&config.to_text()), Some(config));
+        assert_eq!(WorkerConfig::from_text("7 0 0 worker-1"), None);
+        assert_eq!(WorkerConfig::from_text("seven 0 0 worker-1 shm:pool"), None);
     }
 
     #[test]
     fn a_pools_queues_are_beside_each_other_at_every_address() {
-        assert_eq!(place("shm:a/pool").jobs(), "shm:a/pool.jobs");
-        let nats = place("nats://host:4222/pool?replicas=3");
+        assert_eq!(config("shm:a/pool").jobs(), "shm:a/pool.jobs");
+        let nats = config("nats://host:4222/pool?replicas=3");
         assert_eq!(nats.answers(), "nats://host:4222/pool.answers?replicas=3");
     }
 

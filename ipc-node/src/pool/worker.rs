@@ -25,12 +25,12 @@ use ipc_queue::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::builder::PoolError;
+use super::cancellations::{Cancellations, Inbox};
+use super::error::PoolError;
 use super::lifeline;
-use super::notices::{Inbox, Notices};
-use super::patience::{self, Patience, may_pass};
+use super::outage::{self, Outage, is_temporary};
 use super::retry::Attempts;
-use super::wire::{self, Blob, Job, PLACE, Place, Report, What};
+use super::wire::{self, Blob, Job, PLACE, Report, What, WorkerConfig};
 
 /// The handlers of a worker, by name. The pool's program and its workers need the same set.
 ///
@@ -87,18 +87,18 @@ enum Hold<'a> {
 
 /// One worker.
 struct Worker {
-    place: Place,
-    ties: Ties,
+    config: WorkerConfig,
+    link: PoolLink,
     answers: ByteSender,
     lease: Option<Duration>,
     kept: Arc<Kept>,
 }
 
 /// The connection between a worker and its pool.
-pub(super) enum Ties {
+pub(super) enum PoolLink {
     Process(Arc<Inbox<PipeReader>>),
     Thread {
-        notices: Arc<Notices>,
+        cancellations: Arc<Cancellations>,
         killed: Arc<AtomicBool>,
     },
 }
@@ -181,21 +181,21 @@ impl Handlers {
     #[must_use = "the process is to end with this code"]
     pub fn work_to_end(&self) -> Option<i32> {
         let text = std::env::var(PLACE).ok()?;
-        let Some(place) = Place::from_text(&text) else {
+        let Some(config) = WorkerConfig::from_text(&text) else {
             let text = format!("{PLACE} is {text:?}, which no pool of this version sets");
             complain(&text);
             return Some(2);
         };
-        let inbox = match lifeline::end_with_the_pool(place.clone()) {
+        let inbox = match lifeline::end_with_the_pool(config.clone()) {
             Ok(inbox) => inbox,
             Err(error) => {
                 complain(&format!("a worker can't watch its pool: {error}"));
                 return Some(1);
             }
         };
-        let ties = Ties::Process(Arc::clone(&inbox));
+        let link = PoolLink::Process(Arc::clone(&inbox));
         // A panic must not skip the code that ends the programs which this worker started.
-        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(place, ties)));
+        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(config, link)));
         let code = match worked {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
@@ -209,33 +209,33 @@ impl Handlers {
     }
 
     /// Works until the pool ends, or until this worker has to end.
-    pub(super) fn work(&self, place: Place, ties: Ties) -> Result<(), Trouble> {
-        let mut patience = Patience::at(&place);
-        let jobs = open(&place.jobs(), &mut patience)?;
+    pub(super) fn work(&self, config: WorkerConfig, link: PoolLink) -> Result<(), Trouble> {
+        let mut outage = Outage::at(&config);
+        let jobs = open(&config.jobs(), &mut outage)?;
         let worker = Worker {
-            answers: open(&place.answers(), &mut patience)?.sender(),
+            answers: open(&config.answers(), &mut outage)?.sender(),
             lease: jobs.transport().settings().lease,
             kept: Arc::default(),
-            place,
-            ties,
+            config,
+            link,
         };
-        if let Some(time) = worker.place.keep_alive {
+        if let Some(time) = worker.config.keep_alive {
             renew_leases(&worker.kept, time)?;
         }
         let receiver = jobs.receiver();
         worker.say(What::Ready {
-            name: worker.place.name.clone(),
+            name: worker.config.name.clone(),
             pid: process::id(),
         })?;
         let mut served = 0;
         loop {
-            let delivery = match receiver.recv_within(patience.wait()) {
+            let delivery = match receiver.recv_within(outage.wait()) {
                 Ok(delivery) => delivery,
                 Err(error) if error.is_timeout() => {
-                    patience.relieve();
+                    outage.over();
                     continue;
                 }
-                Err(error) if may_pass(&error) && patience.pause() => continue,
+                Err(error) if is_temporary(&error) && outage.pause() => continue,
                 Err(error) if error.is_closed() => return Ok(()),
                 Err(error) if error.failure() == Some(&Unavailable::Removed.into()) => {
                     if worker.outlives_its_pool() {
@@ -246,10 +246,10 @@ impl Handlers {
                 Err(error) => return Err(error.into()),
             };
             worker.die_if_killed();
-            patience.relieve();
+            outage.over();
             served += 1;
             let leaves = matches!(self.serve(&worker, delivery)?, End::Leave);
-            if leaves || served == worker.place.max_jobs {
+            if leaves || served == worker.config.max_jobs {
                 return Ok(worker.say(What::Leaving)?);
             }
         }
@@ -261,7 +261,7 @@ impl Handlers {
             return Ok(End::Leave);
         }
         let attempt = delivery.attempt();
-        let (end, settled) = if worker.place.keep_alive.is_some() {
+        let (end, settled) = if worker.config.keep_alive.is_some() {
             let payload = delivery.payload().to_vec();
             worker.kept.put(delivery.into_owned());
             let end = self.handle(worker, &payload, Hold::Kept, attempt)?;
@@ -302,7 +302,7 @@ impl Handlers {
             return Ok(End::Bury);
         };
         let ticket = job.ticket;
-        if worker.ties.says_unwanted(ticket) {
+        if worker.link.says_unwanted(ticket) {
             worker.say(What::Skipped { ticket })?;
             return Ok(End::Ack);
         }
@@ -359,7 +359,7 @@ impl Failure {
             Self::Error(_) => attempts.errors,
             Self::Panic(_) => attempts.panics,
         };
-        let is_wanted = !context.worker.ties.said_unwanted(context.ticket);
+        let is_wanted = !context.worker.link.said_unwanted(context.ticket);
         context.attempt < limit && is_wanted && !context.is_final.get()
     }
 
@@ -373,12 +373,12 @@ impl Failure {
 impl Worker {
     fn say(&self, what: What) -> Result<(), PoolError> {
         let report = Report {
-            start: self.place.start,
+            start: self.config.start,
             what,
         };
         let report = codec::encode(&report)?;
         loop {
-            match self.answers.send_timeout(&report, patience::LIMIT) {
+            match self.answers.send_timeout(&report, outage::LIMIT) {
                 // The queue is full, because the pool is slow or stopped.
                 Err(SendTimeoutError::TimedOut { .. }) => {}
                 said => return Ok(said.map(drop)?),
@@ -410,11 +410,11 @@ impl Worker {
 
     /// Returns `true` if the worker just stops when its pool's queues are gone.
     fn outlives_its_pool(&self) -> bool {
-        self.place.is_guest() || matches!(self.ties, Ties::Thread { .. })
+        self.config.is_remote() || matches!(self.link, PoolLink::Thread { .. })
     }
 
     fn die_if_killed(&self) {
-        if let Ties::Thread { killed, .. } = &self.ties
+        if let PoolLink::Thread { killed, .. } = &self.link
             && killed.load(Ordering::Relaxed)
         {
             // For the values on the stack this is a normal panic, but it prints nothing.
@@ -423,8 +423,8 @@ impl Worker {
     }
 }
 
-impl Ties {
-    /// Returns `true` if the job must not begin. Reads the pool's notices first.
+impl PoolLink {
+    /// Returns `true` if the job must not begin. Reads the pool's cancellations first.
     fn says_unwanted(&self, ticket: u64) -> bool {
         if let Self::Process(inbox) = self {
             inbox.look();
@@ -435,7 +435,7 @@ impl Ties {
     fn said_unwanted(&self, ticket: u64) -> bool {
         match self {
             Self::Process(inbox) => inbox.is_unwanted(ticket),
-            Self::Thread { notices, .. } => notices.is_unwanted(ticket),
+            Self::Thread { cancellations, .. } => cancellations.is_unwanted(ticket),
         }
     }
 }
@@ -486,7 +486,7 @@ impl Context<'_> {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.worker.die_if_killed();
-        self.worker.ties.said_unwanted(self.ticket)
+        self.worker.link.said_unwanted(self.ticket)
     }
 
     /// Declares that another attempt would not help: if this attempt fails, the failure is the
@@ -508,18 +508,18 @@ impl Context<'_> {
         self.content
     }
 
-    /// Returns this worker's name, which the workers before it in its place also had.
+    /// Returns this worker's name, which the workers before it in its slot also had.
     #[must_use]
     pub fn worker(&self) -> &str {
-        &self.worker.place.name
+        &self.worker.config.name
     }
 }
 
 /// Opens a queue of the pool, once it is in reach.
-fn open(address: &str, patience: &mut Patience) -> Result<ByteQueue, QueueError> {
+fn open(address: &str, outage: &mut Outage) -> Result<ByteQueue, QueueError> {
     loop {
         match wire::open(address) {
-            Err(QueueError::Transport(_)) if patience.pause() => {}
+            Err(QueueError::Transport(_)) if outage.pause() => {}
             opened => return opened,
         }
     }

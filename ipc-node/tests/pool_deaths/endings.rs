@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use ipc_node::pool::{Guests, JobError, Pool, PoolBuilder, PoolError, RestartPolicy, Ticket};
+use ipc_node::pool::{
+    JobError, Pool, PoolBuilder, PoolError, RemoteWorkers, RestartPolicy, Ticket,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -87,7 +89,7 @@ fn an_ended_pool_still_reports_its_work_and_its_reason() {
 struct BusyPool {
     folder: tempfile::TempDir,
     pool: Pool,
-    guests: Guests,
+    guests: RemoteWorkers,
     busy: Ticket<()>,
 }
 
@@ -135,7 +137,7 @@ fn a_job_whose_remote_worker_died_is_crashed_over_shared_memory_and_sockets() {
             let workers = busy.pool.workers();
             workers
                 .iter()
-                .any(|worker| worker.is_guest && worker.job.is_some())
+                .any(|worker| worker.is_remote && worker.job.is_some())
         });
         kill(Pid::from_raw(guest), Signal::SIGKILL).unwrap();
         let answer = wait(doomed);

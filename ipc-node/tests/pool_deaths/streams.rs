@@ -178,7 +178,7 @@ fn a_pool_whose_thread_panics_still_answers_its_tickets() {
             deaths: 100,
             ..Intensity::default()
         })
-        .on_loss(|loss| panic!("{loss:?}"));
+        .on_worker_exit(|loss| panic!("{loss:?}"));
     let pool = pool.start().unwrap();
     let staying: Ticket<()> = pool.submit("stay", &file).unwrap();
     said_in(Path::new(&file));

@@ -9,8 +9,8 @@ use super::Shared;
 use super::table::Wake;
 use crate::error::SettleFailure;
 use crate::notifier::{Notifier, WaitQueue};
-use crate::port::SettleOnce;
 use crate::settle::Settle;
+use crate::settle_once::SettleOnce;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {

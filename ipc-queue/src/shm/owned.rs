@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::payload::OwnedReadable;
 use super::receiver::LevelReceiver;
 use crate::error::{SettleFailure, Unavailable};
-use crate::port::SettleOnce;
 use crate::settle::Settle;
+use crate::settle_once::SettleOnce;
 
 /// The right to read and to settle a received message. It counts and settles through a separate
 /// receiver, in any thread.

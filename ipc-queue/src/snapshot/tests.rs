@@ -592,3 +592,26 @@ fn a_queue_with_more_keys_than_it_promised_is_restored_with_room_for_them() {
     assert_eq!(queue.transport().settings().dedup_keys, 128);
     assert_eq!(queue.transport().stats().unwrap().keys, 70);
 }
+
+#[test]
+fn a_queue_that_a_restore_left_frozen_is_opened_by_the_same_restore() {
+    let stage = Stage::new();
+    let queue = stage.open("q", QueueOptions::new());
+    queue.sender().send(b"in the file").unwrap();
+    drop(queue);
+    stage.save("q").unwrap();
+    stage.open("other", QueueOptions::new());
+    let frozen = stage.frozen("other");
+    frozen.begin_restoring(Reader::open(&stage.file()).unwrap().head.id);
+    drop(frozen);
+    let queue = ByteQueue::open(stage.address("other")).unwrap();
+    let refused = queue.transport().reopen().unwrap_err().to_string();
+    assert!(
+        refused.contains("run the same ipc restore or ipc move again"),
+        "{refused}"
+    );
+    drop(queue);
+    stage.restore("other", &QueueOptions::new()).unwrap();
+    let queue = ByteQueue::open(stage.address("other")).unwrap();
+    assert_eq!(queue.receiver().recv().unwrap().payload(), b"in the file");
+}

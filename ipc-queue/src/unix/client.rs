@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::frame::{Carried, Received, WireError};
+use super::frame::{Carried, Received};
 use super::link::{Link, Lost, NotConnected};
-use super::wait_queue::WaitQueues;
+use super::wake_link::WaitQueues;
 use super::wire::{Answer, Ask, Welcome};
+use super::wire_error::WireError;
 use crate::control::{ControlFailure, Outcome};
 use crate::error::{QueueError, Unavailable};
 use crate::wait::Wait;
@@ -27,7 +28,7 @@ pub(super) struct Client {
 
 /// The reason why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum CallError {
     Removed,
     Forked,
     /// A failure of the connection.
@@ -65,25 +66,25 @@ impl Client {
     }
 
     /// Returns a new connection to the same queue.
-    pub(super) fn connect(&self) -> Result<Link, Trouble> {
+    pub(super) fn connect(&self) -> Result<Link, CallError> {
         match self.try_connect() {
             // The socket's file is removed with the queue, but an existing connection can still
             // ask.
-            Err(Trouble::Connection { .. }) if self.was_removed() => Err(Trouble::Removed),
+            Err(CallError::Connection { .. }) if self.was_removed() => Err(CallError::Removed),
             connected => connected,
         }
     }
 
-    fn try_connect(&self) -> Result<Link, Trouble> {
+    fn try_connect(&self) -> Result<Link, CallError> {
         match Link::connect(&self.path, self.answer_limit) {
             Ok((link, welcome)) if welcome.id == self.welcome.id => Ok(link),
             // Another queue is served there now.
-            Ok(_) => Err(Trouble::Removed),
-            Err(NotConnected::Nobody) => Err(Trouble::not_done(format!(
+            Ok(_) => Err(CallError::Removed),
+            Err(NotConnected::Nobody) => Err(CallError::not_done(format!(
                 "no server listens at unix:{} any more",
                 self.path.display()
             ))),
-            Err(error) => Err(Trouble::not_done(
+            Err(error) => Err(CallError::not_done(
                 not_connected(&self.path, error).to_string(),
             )),
         }
@@ -96,7 +97,7 @@ impl Client {
     }
 
     /// Sends a request about the queue.
-    pub(super) fn call(&self, ask: &Ask) -> Result<Answer, Trouble> {
+    pub(super) fn call(&self, ask: &Ask) -> Result<Answer, CallError> {
         self.at_home(|link| {
             let answer = link.call(ask, &Carried::None, Wait::No)?;
             Ok(answer.what)
@@ -108,17 +109,17 @@ impl Client {
         &self,
         ask: &Ask,
         mut last: impl FnMut(Received<Answer>) -> bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CallError> {
         self.at_home(|link| link.call_for_all(ask, Wait::No, &mut last))
     }
 
     /// Sends a request that may take long, over a separate connection that delays no other thread.
-    pub(super) fn call_apart(&self, ask: &Ask, wait: Wait) -> Result<Answer, Trouble> {
+    pub(super) fn call_apart(&self, ask: &Ask, wait: Wait) -> Result<Answer, CallError> {
         let answer = self.connect()?.call(ask, &Carried::None, wait)?;
         Ok(answer.what)
     }
 
-    fn at_home<R>(&self, mut ask: impl FnMut(&Link) -> Result<R, Lost>) -> Result<R, Trouble> {
+    fn at_home<R>(&self, mut ask: impl FnMut(&Link) -> Result<R, Lost>) -> Result<R, CallError> {
         match ask(&*self.present_home()?) {
             Err(Lost::Before(_)) => Ok(ask(&*self.present_home()?)?),
             answered => Ok(answered?),
@@ -126,10 +127,10 @@ impl Client {
     }
 
     /// Returns the connection, and connects again if it has ended.
-    fn present_home(&self) -> Result<Arc<Link>, Trouble> {
+    fn present_home(&self) -> Result<Arc<Link>, CallError> {
         let mut home = self.home();
         if !home.is_ours() {
-            return Err(Trouble::Forked);
+            return Err(CallError::Forked);
         }
         if !home.is_up() {
             *home = Arc::new(self.try_connect()?);
@@ -157,7 +158,7 @@ pub(super) fn not_connected(path: &std::path::Path, error: NotConnected) -> Queu
     }
 }
 
-impl Trouble {
+impl CallError {
     pub(super) fn nonsense() -> Self {
         Self::Connection {
             reason: "the server's answer does not fit the request".to_owned(),
@@ -185,7 +186,7 @@ impl Trouble {
     }
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Removed => Unavailable::Removed.fmt(f),
@@ -199,7 +200,7 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-impl From<Lost> for Trouble {
+impl From<Lost> for CallError {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Forked => Self::Forked,
@@ -212,7 +213,7 @@ impl From<Lost> for Trouble {
     }
 }
 
-impl From<WireError> for Trouble {
+impl From<WireError> for CallError {
     fn from(error: WireError) -> Self {
         Self::Connection {
             reason: error.to_string(),
@@ -221,18 +222,18 @@ impl From<WireError> for Trouble {
     }
 }
 
-impl From<Trouble> for Unavailable {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Removed => Self::Removed,
-            Trouble::Forked => Self::Forked,
-            connection @ Trouble::Connection { .. } => Self::transport(connection.to_string()),
+impl From<CallError> for Unavailable {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Removed => Self::Removed,
+            CallError::Forked => Self::Forked,
+            connection @ CallError::Connection { .. } => Self::transport(connection.to_string()),
         }
     }
 }
 
 impl From<Lost> for Unavailable {
     fn from(lost: Lost) -> Self {
-        Trouble::from(lost).into()
+        CallError::from(lost).into()
     }
 }

@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use ipc_proto::{CodecError, codec};
+use ipc_proto::codec;
 use ipc_shm::KeptSocket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -26,9 +26,9 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::memfd::Sealed;
+use super::wire_error::WireError;
 
 /// The largest payload, in bytes, that travels in a frame.
 pub(super) const MAX_INLINE_BYTES: usize = 64 << 10;
@@ -37,33 +37,6 @@ pub(super) const MAX_FRAME_BYTES: usize = MAX_INLINE_BYTES + (16 << 10);
 const LENGTH_BYTES: usize = size_of::<u32>();
 /// The initial size of the buffer. Most frames are small.
 const SMALL_BYTES: usize = 4 << 10;
-
-/// A failure of a stream. The stream cannot be used after it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum WireError {
-    #[error("the other side closed the connection")]
-    Ended,
-    #[error("the other side closed the connection in the middle of a frame")]
-    Cut,
-    #[error("a frame of {bytes} bytes is larger than the limit of {MAX_FRAME_BYTES}")]
-    TooLarge { bytes: usize },
-    #[error("a frame cannot be decoded: {0}")]
-    Nonsense(#[from] CodecError),
-    #[error("{bytes} bytes follow a frame without a payload")]
-    Trailing { bytes: usize },
-    #[error("a frame announces a payload in a memory file, but no descriptor came with it")]
-    NoDescriptor,
-    #[error("more descriptors were received than announced")]
-    Descriptors,
-    #[error("the memory file of a payload is not sealed against writing and shrinking")]
-    NotSealed,
-    #[error("a memory file has {found} bytes, but {bytes} bytes were announced")]
-    WrongSize { bytes: u64, found: u64 },
-    #[error("a request that is not valid here: {0}")]
-    Unasked(&'static str),
-    #[error("{0}")]
-    Io(String),
-}
 
 /// The head of each frame.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,17 +92,6 @@ pub(super) struct Reader {
     descriptors: VecDeque<OwnedFd>,
 }
 
-impl WireError {
-    pub(super) fn io(error: impl Into<io::Error>) -> Self {
-        let error = error.into();
-        match error.kind() {
-            // A peer that is killed with unread data resets the connection.
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Ended,
-            _ => Self::Io(error.to_string()),
-        }
-    }
-}
-
 impl Payload {
     pub(super) fn len(&self) -> usize {
         match self {
@@ -154,7 +116,7 @@ impl Payload {
             Self::Sealed(sealed) => {
                 let len = usize::try_from(sealed.bytes()).unwrap_or(usize::MAX);
                 if len > most {
-                    return Err(WireError::TooLarge { bytes: len });
+                    return Err(WireError::TooLarge { bytes: len, most });
                 }
                 let mut bytes = vec![0; len];
                 sealed.read(&mut bytes).map_err(WireError::io)?;
@@ -203,7 +165,10 @@ pub(super) fn write<T: Serialize>(
     codec::encode_into(&Envelope { id, body, what }, scratch)?;
     let bytes = scratch.len() + parts.iter().map(|part| part.len()).sum::<usize>();
     if bytes > MAX_FRAME_BYTES {
-        return Err(WireError::TooLarge { bytes });
+        return Err(WireError::TooLarge {
+            bytes,
+            most: MAX_FRAME_BYTES,
+        });
     }
     let length = (bytes as u32).to_le_bytes();
     let mut slices = Vec::with_capacity(2 + parts.len());
@@ -351,7 +316,10 @@ impl Reader {
         let length = self.buffer.first_chunk().copied().unwrap_or_default();
         let bytes = u32::from_le_bytes(length) as usize;
         if bytes > MAX_FRAME_BYTES {
-            return Err(WireError::TooLarge { bytes });
+            return Err(WireError::TooLarge {
+                bytes,
+                most: MAX_FRAME_BYTES,
+            });
         }
         Ok(Some(bytes))
     }
@@ -489,7 +457,13 @@ mod tests {
                 .write_all(&length.to_le_bytes())
                 .unwrap();
             let bytes = length as usize;
-            assert_eq!(read(&there).unwrap_err(), WireError::TooLarge { bytes });
+            assert_eq!(
+                read(&there).unwrap_err(),
+                WireError::TooLarge {
+                    bytes,
+                    most: MAX_FRAME_BYTES,
+                }
+            );
         }
         let huge = vec![0; MAX_FRAME_BYTES];
         let sent = write(&here, &mut Vec::new(), 1, &"", &Carried::Inline(&[&huge]));

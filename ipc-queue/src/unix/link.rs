@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use ipc_shm::{Generation, KeptSocket};
 
-use super::frame::{self, Carried, Reader, Received, WireError};
+use super::frame::{self, Carried, Reader, Received};
 use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
+use super::wire_error::WireError;
 use crate::wait::Wait;
 
 /// A connection to a server.

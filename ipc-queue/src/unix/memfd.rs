@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
 
-use super::frame::WireError;
+use super::wire_error::WireError;
 
 /// A payload that cannot change.
 #[derive(Debug)]

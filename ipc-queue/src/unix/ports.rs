@@ -11,19 +11,21 @@ use std::time::Duration;
 
 use ipc_proto::{Kind, MessageId};
 
-use super::client::{Client, Trouble};
-use super::frame::{Carried, MAX_INLINE_BYTES, Payload, Received, WireError};
+use super::client::{CallError, Client};
+use super::frame::{Carried, MAX_INLINE_BYTES, Payload, Received};
 use super::link::{Link, Lost};
 use super::wait_queue;
 use super::wire::{Answer, Ask, Delivered, Side};
+use super::wire_error::WireError;
 use crate::contract::{ReceivePort, SendPort};
 use crate::error::{
     BatchPortError, RecvPortError, SendFailure, SendPortError, SettleFailure, Unavailable,
 };
 use crate::notifier::Notifier;
-use crate::port::{AckTogether, PortDelivery, PortLoan, PublishOnce, SettleOnce};
+use crate::port::{PortDelivery, PortLoan, PublishOnce};
 use crate::send_options::SendOptions;
 use crate::settle::Settle;
+use crate::settle_once::{AckTogether, SettleOnce};
 use crate::wait::Wait;
 
 /// The part that senders and receivers share.
@@ -70,10 +72,10 @@ impl Port {
     }
 
     /// Returns the connection, and connects again if it has ended.
-    fn link(&self) -> Result<Arc<Link>, Trouble> {
+    fn link(&self) -> Result<Arc<Link>, CallError> {
         if let Some(link) = &*self.link.borrow() {
             if !link.is_ours() {
-                return Err(Trouble::Forked);
+                return Err(CallError::Forked);
             }
             if link.is_up() {
                 return Ok(Arc::clone(link));
@@ -90,7 +92,7 @@ impl Port {
     fn with_link<R>(
         &self,
         mut ask: impl FnMut(&Arc<Link>) -> Result<R, Lost>,
-    ) -> Result<R, Trouble> {
+    ) -> Result<R, CallError> {
         match ask(&self.link()?) {
             Err(Lost::Before(_)) => Ok(ask(&self.link()?)?),
             answered => Ok(answered?),
@@ -102,7 +104,7 @@ impl Port {
         ask: &Ask,
         carried: &Carried<'_>,
         wait: Wait,
-    ) -> Result<Received<Answer>, Trouble> {
+    ) -> Result<Received<Answer>, CallError> {
         self.with_link(|link| link.call(ask, carried, wait))
     }
 }
@@ -180,7 +182,7 @@ impl UnixSender {
         let nothing = |error| BatchPortError { sent: 0, error };
         let answer = self.0.call(&ask, &Carried::Inline(now), wait);
         match answer
-            .map_err(|trouble| nothing(Unavailable::from(trouble).into()))?
+            .map_err(|error| nothing(Unavailable::from(error).into()))?
             .what
         {
             Answer::SentBatch { sent, failure } => match failure {
@@ -196,7 +198,7 @@ impl UnixSender {
 }
 
 fn nonsense() -> Unavailable {
-    Trouble::nonsense().into()
+    CallError::nonsense().into()
 }
 
 fn carried<'a>(payload: &'a [&'a [u8]; 1]) -> Result<Carried<'a>, SendFailure> {
@@ -300,7 +302,7 @@ impl UnixReceiver {
         let payload = payload.into_bytes(client.most_bytes().max(MAX_INLINE_BYTES));
         let bytes = payload.map_err(|error| Unavailable::transport(error.to_string()))?;
         let payloads =
-            split(bytes, list).map_err(|error| Unavailable::from(Trouble::from(error)))?;
+            split(bytes, list).map_err(|error| Unavailable::from(CallError::from(error)))?;
         let list = list.to_vec();
         Ok(list
             .into_iter()

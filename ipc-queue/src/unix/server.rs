@@ -29,8 +29,9 @@ use ipc_shm::KeptSocket;
 use thiserror::Error;
 
 use super::failures::ControlFailed;
-use super::frame::{self, Carried, WireError};
+use super::frame::{self, Carried};
 use super::wire::{Greeting, PROTOCOL, Refusal, Welcome};
+use super::wire_error::WireError;
 use crate::capability::{Feature, Support};
 use crate::contract::Transport;
 use crate::control::ControlError;

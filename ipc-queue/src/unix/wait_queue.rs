@@ -5,33 +5,16 @@
 //! unrequested. A notifier thread (see [`notifier`](crate::notifier)) arms before its waiters
 //! check. Each check is a round trip to the server.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Trouble};
+use super::client::{CallError, Client};
 use super::frame::Carried;
 use super::link::Link;
+use super::wake_link::WakeLink;
 use super::wire::{Ask, Side};
-use crate::notifier::{Notifier, WaitQueue, Waiters};
+use crate::notifier::{Notifier, WaitQueue};
 use crate::wait::Wait;
-
-/// The wait queues of one opening.
-#[derive(Debug, Default)]
-pub(super) struct WaitQueues {
-    waiters: [Arc<Waiters>; 2],
-    links: [Mutex<Wire>; 2],
-}
-
-/// The connection over which the wakes arrive.
-#[derive(Debug, Default)]
-struct Wire {
-    link: Option<Arc<Link>>,
-    /// The number of wakes when it was armed last. If no wake has arrived since, it is still armed.
-    armed_at: Option<u32>,
-    /// The wakes of earlier connections, plus one for each connection that ended: its end is also a
-    /// reason to check.
-    earlier: u32,
-}
 
 #[derive(Debug)]
 struct UnixWaitQueue {
@@ -46,12 +29,12 @@ pub(super) fn notifier(client: &Arc<Client>, side: Side) -> Notifier {
 }
 
 impl UnixWaitQueue {
-    fn wire(&self) -> MutexGuard<'_, Wire> {
+    fn wire(&self) -> MutexGuard<'_, WakeLink> {
         let wire = self.client.wait_queues.links[self.side as usize].lock();
         wire.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arm(&self, wire: &mut Wire) -> Result<(), Trouble> {
+    fn arm(&self, wire: &mut WakeLink) -> Result<(), CallError> {
         let link = match &wire.link {
             Some(link) if link.is_up() => Arc::clone(link),
             _ => self.connect(wire)?,
@@ -66,26 +49,12 @@ impl UnixWaitQueue {
         Ok(())
     }
 
-    fn connect(&self, wire: &mut Wire) -> Result<Arc<Link>, Trouble> {
+    fn connect(&self, wire: &mut WakeLink) -> Result<Arc<Link>, CallError> {
         wire.hang_up();
         let link = Arc::new(self.client.connect()?);
         link.call(&Ask::BecomeNotifier(self.side), &Carried::None, Wait::No)?;
         wire.link = Some(Arc::clone(&link));
         Ok(link)
-    }
-}
-
-impl Wire {
-    fn hang_up(&mut self) {
-        if let Some(link) = self.link.take() {
-            self.earlier = self.earlier.wrapping_add(link.wakes()).wrapping_add(1);
-        }
-        self.armed_at = None;
-    }
-
-    fn heard(&self) -> u32 {
-        let wakes = self.link.as_ref().map_or(0, |link| link.wakes());
-        self.earlier.wrapping_add(wakes)
     }
 }
 

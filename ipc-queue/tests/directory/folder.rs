@@ -72,12 +72,12 @@ impl Drop for Presence {
 
 /// The reason why a queue cannot be used.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum FolderError {
     Removed,
     Io(io::Error),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for FolderError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
@@ -159,15 +159,15 @@ impl Folder {
         let gone = aside(path);
         match folder.contents() {
             Ok(_locked) => fs::rename(path, &gone)?,
-            Err(Trouble::Removed) => return Ok(false),
-            Err(Trouble::Io(error)) => return Err(error),
+            Err(FolderError::Removed) => return Ok(false),
+            Err(FolderError::Io(error)) => return Err(error),
         }
         fs::remove_dir_all(&gone)?;
         Ok(true)
     }
 
     /// Locks the folder, and ends leases and delays that are over.
-    pub fn contents(&self) -> Result<Contents<'_>, Trouble> {
+    pub fn contents(&self) -> Result<Contents<'_>, FolderError> {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.gate.lock()?;
         lock.lock()?;
@@ -181,7 +181,7 @@ impl Folder {
         };
         let named = fs::metadata(self.path.join("lock"));
         if !named.is_ok_and(|named| same_file(&named, &contents.lock)) {
-            return Err(Trouble::Removed);
+            return Err(FolderError::Removed);
         }
         contents.read()?;
         contents.look_at_clock()?;
@@ -189,7 +189,7 @@ impl Folder {
     }
 
     /// Creates the file of a new handle.
-    pub fn join(&self) -> Result<Presence, Trouble> {
+    pub fn join(&self) -> Result<Presence, FolderError> {
         let _locked = self.contents()?;
         let id = fastrand::u64(1..);
         let path = self.path.join(holder(id));

@@ -20,7 +20,7 @@ use ipc_queue::{
 };
 
 use crate::entry::{Entry, State, after, now};
-use crate::folder::{Contents, Folder, Presence, Trouble};
+use crate::folder::{Contents, Folder, FolderError, Presence};
 
 const CAPABILITIES: Capabilities = Capabilities::none()
     .natively([Feature::Delay, Feature::Purge])
@@ -175,10 +175,10 @@ impl DirectoryQueue {
     }
 }
 
-fn not_done(trouble: Trouble) -> ControlFailure {
+fn not_done(trouble: FolderError) -> ControlFailure {
     match trouble {
-        Trouble::Removed => Unavailable::Removed.into(),
-        Trouble::Io(error) => ControlFailure::Refused {
+        FolderError::Removed => Unavailable::Removed.into(),
+        FolderError::Io(error) => ControlFailure::Refused {
             reason: format!("the queue's folder: {error}"),
         },
     }
@@ -243,7 +243,7 @@ fn poll<T>(wait: Wait, mut look: impl FnMut() -> Option<T>) -> Result<T, Option<
 #[derive(Debug)]
 struct DirectorySender {
     folder: Arc<Folder>,
-    presence: Result<Presence, Trouble>,
+    presence: Result<Presence, FolderError>,
     sequence: AtomicU64,
 }
 
@@ -373,10 +373,10 @@ impl PublishOnce for DirectoryPlace<'_> {
     }
 }
 
-fn not_sent(trouble: Trouble) -> SendFailure {
+fn not_sent(trouble: FolderError) -> SendFailure {
     match trouble {
-        Trouble::Removed => Unavailable::Removed.into(),
-        Trouble::Io(error) => io_not_sent(error),
+        FolderError::Removed => Unavailable::Removed.into(),
+        FolderError::Io(error) => io_not_sent(error),
     }
 }
 
@@ -389,7 +389,7 @@ fn io_not_sent(error: io::Error) -> SendFailure {
 #[derive(Debug)]
 struct DirectoryReceiver {
     folder: Arc<Folder>,
-    presence: Result<Arc<Presence>, Trouble>,
+    presence: Result<Arc<Presence>, FolderError>,
 }
 
 /// The right to settle one delivery.
@@ -414,8 +414,8 @@ impl DirectoryReceiver {
     /// Takes the next message. `Ok(None)`: none is ready.
     fn try_recv(&self) -> Result<Option<PortDelivery>, RecvPortError> {
         let mut contents = self.folder.contents().map_err(|trouble| match trouble {
-            Trouble::Removed => Unavailable::Removed,
-            Trouble::Io(error) => not_received(error),
+            FolderError::Removed => Unavailable::Removed,
+            FolderError::Io(error) => not_received(error),
         })?;
         let presence = self.presence.as_ref();
         let presence = presence.map_err(|why| Unavailable::transport(format!("{why:?}")))?;
@@ -517,7 +517,7 @@ impl SettleOnce for DirectoryHeld {
                 Settle::Nack { .. } | Settle::Snooze { .. } => counts.nacked += 1,
             })
         });
-        counted.map_err(|error| not_settled(Trouble::Io(error)))
+        counted.map_err(|error| not_settled(FolderError::Io(error)))
     }
 
     fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
@@ -528,7 +528,7 @@ impl SettleOnce for DirectoryHeld {
             return Ok(());
         }
         let extended = contents.change(entry, |entry| entry.due = after(by));
-        extended.map_err(|error| not_settled(Trouble::Io(error)))
+        extended.map_err(|error| not_settled(FolderError::Io(error)))
     }
 
     fn queue(&self) -> String {
@@ -540,9 +540,11 @@ fn not_received(error: io::Error) -> Unavailable {
     Unavailable::transport(format!("the queue's folder: {error}"))
 }
 
-fn not_settled(trouble: Trouble) -> SettleFailure {
+fn not_settled(trouble: FolderError) -> SettleFailure {
     match trouble {
-        Trouble::Removed => SettleFailure::LeaseLost,
-        Trouble::Io(error) => Unavailable::transport(format!("the queue's folder: {error}")).into(),
+        FolderError::Removed => SettleFailure::LeaseLost,
+        FolderError::Io(error) => {
+            Unavailable::transport(format!("the queue's folder: {error}")).into()
+        }
     }
 }

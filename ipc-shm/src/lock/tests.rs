@@ -148,7 +148,7 @@ fn unlocking_wakes_one_sleeping_waiter_after_another() {
 
 #[test]
 fn a_holder_outside_the_slots_is_reported_as_damage() {
-    let (_scratch, [(_, one), _]) = two();
+    let (scratch, [(_, one), _]) = two();
     for found in [5, 0xffff, 1 << 16, u64::MAX] {
         one.word().store(found, Ordering::SeqCst);
         let error = one.lock(None).unwrap_err();
@@ -163,6 +163,13 @@ fn a_holder_outside_the_slots_is_reported_as_damage() {
     };
     let heir = one.lock(None).unwrap();
     assert_eq!(heir.inherited(), Inherited::FromDead(member));
+    // The advice.
+    one.word().store(5, Ordering::SeqCst);
+    let text = one.lock(None).unwrap_err().to_string();
+    assert!(text.ends_with("; remove it"), "{text}");
+    let name = one.segment().name().clone();
+    assert!(Segment::remove(&scratch.namespace, &name, TEST_KIND).unwrap());
+    scratch.create("lock", 4);
 }
 
 proptest! {

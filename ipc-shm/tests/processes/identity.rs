@@ -32,7 +32,7 @@ pub fn run_role(namespace: &Namespace, role: &str) {
         "use while it goes" => use_while_it_goes(namespace),
         "clock" => say(&clock::monotonic().as_nanos().to_string()),
         "connect and name start" => connect_and_name_start(namespace),
-        "fork into time namespace" => fork_into_time_namespace(),
+        "fork into time namespace" => fork_into_time_namespace(namespace),
         "connect" => say(&outcome(SharedBuffer::connect(namespace, "b"))),
         "create" => say(&outcome(SharedBuffer::create(namespace, "c", 8))),
         "default folder" => {
@@ -353,7 +353,7 @@ fn a_process_in_a_shifted_time_namespace_does_not_count_as_dead() {
     assert_eq!(buffer.users().len(), 4);
 }
 
-fn fork_into_time_namespace() {
+fn fork_into_time_namespace(namespace: &Namespace) {
     // Done in a copy with one thread, because `unshare` in one of several threads affects only that
     // thread.
     let (parent, ()) = in_forked_child((), |()| {
@@ -370,6 +370,16 @@ fn fork_into_time_namespace() {
             // The child reads the shift of its own clock again.
             let there = clock::monotonic() - before;
             assert!(there < much, "{there:?}");
+            // Now in a namespace with a shift: what follows is said to need a child.
+            // SAFETY: changes only the namespace of future children.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWTIME) }, 0);
+            let refused = SharedBuffer::create(namespace, "c", 8).unwrap_err();
+            let text = refused.to_string();
+            assert!(text.contains("in a child process instead"), "{text}");
+            let (grandchild, ()) = in_forked_child((), |()| {
+                SharedBuffer::create(namespace, "c", 8).unwrap();
+            });
+            assert_ended_well(grandchild);
         });
         assert_ended_well(child);
         say("done");
@@ -379,7 +389,8 @@ fn fork_into_time_namespace() {
 
 #[test]
 fn a_child_forked_into_a_time_namespace_reads_the_same_clock() {
-    let mut there = Scratch::new().start("identity fork into time namespace");
+    let scratch = Scratch::new();
+    let mut there = scratch.start("identity fork into time namespace");
     match &there.receive()[..] {
         "done" => assert!(there.end().success()),
         other => skip(
@@ -405,6 +416,13 @@ fn a_user_without_a_number_gets_an_error_and_trusts_no_files() {
                 said.contains("65534") && said.contains("/etc/subuid"),
                 "{said}"
             );
+            // The advice: with a number in that namespace, the same user gets in.
+            let Ok(mut command) = unshare(&["--user", "--map-current-user"]) else {
+                return skip(test, "users can't be mapped");
+            };
+            command.arg(std::env::current_exe().unwrap());
+            let mut there = scratch.start_by(command, "identity connect");
+            there.expect("done");
         }
         Err(why) => skip(test, &why),
     }
@@ -428,6 +446,12 @@ fn a_folder_of_a_user_outside_the_namespace_is_refused() {
             // belongs to another user.
             let wanted = said.starts_with("UnmappedOwner: ") || said.contains("Permission denied");
             assert!(wanted, "{said}");
+            // The advice: where both sides have the same mapping, the owner is known.
+            chown(scratch.path().join("root"), Some(0), None).unwrap();
+            let mut command = unshare(&["--user", "--map-root-user"]).unwrap();
+            command.arg(std::env::current_exe().unwrap());
+            let mut there = scratch.start_by(command, "identity connect");
+            there.expect("done");
         }
         Err(why) => skip(test, &why),
     }

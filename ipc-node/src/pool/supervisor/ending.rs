@@ -49,7 +49,7 @@ impl Supervisor {
             self.alone_since = None;
             return None;
         }
-        if self.shared.is_guest() {
+        if self.shared.is_remote() {
             return Some(DRAINED.to_owned());
         }
         let unanswered = self.shared.tickets.unanswered();

@@ -19,12 +19,12 @@ impl Drop for Over {
         let has_panicked = shared.state().ended.is_none();
         if has_panicked {
             // The workers were killed when the thread's stack was unwound.
-            let reason = "its thread panicked, perhaps in `on_loss`";
+            let reason = "its thread panicked, perhaps in `on_worker_exit`";
             shared.state().ended = Some(reason.to_owned());
             // This also ends threads that wait for a job, or to submit one.
             let _ = shared.queues.jobs.transport().close();
             let _ = shared.queues.answers.transport().close();
-            let _ = shared.queues.remove(&shared.place);
+            let _ = shared.queues.remove(&shared.config);
             shared.answer_all(reason);
         }
         shared.set_over();

@@ -16,8 +16,9 @@ use super::holders::Holder;
 use super::{Shared, refuse};
 use crate::error::DrainError;
 use crate::readiness::WakeFd;
-use crate::unix::frame::{self, Carried, Reader, Received, WireError};
+use crate::unix::frame::{self, Carried, Reader, Received};
 use crate::unix::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Patience, Refusal};
+use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
 /// A client's connection.

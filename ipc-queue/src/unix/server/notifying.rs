@@ -3,8 +3,9 @@
 
 use super::connection::{Connection, Event};
 use crate::readiness::WakeFd;
-use crate::unix::frame::{Carried, WireError};
+use crate::unix::frame::Carried;
 use crate::unix::wire::{Answer, Ask, Side};
+use crate::unix::wire_error::WireError;
 
 /// Serves the connection until it ends. If it ends with an unanswered wake, its waiter passes
 /// that on.

@@ -12,8 +12,9 @@ use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::notifier::Waiter;
 use crate::readiness::WakeFd;
 use crate::unix::failures::SettleFailed;
-use crate::unix::frame::{Carried, MAX_INLINE_BYTES, WireError};
+use crate::unix::frame::{Carried, MAX_INLINE_BYTES};
 use crate::unix::wire::{Answer, Ask, Delivered, Patience};
+use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
 /// Serves the connection until it ends. Then the client's messages return to the queue.

@@ -15,8 +15,9 @@ use crate::notifier::Waiter;
 use crate::readiness::WakeFd;
 use crate::send_options::SendOptions;
 use crate::unix::failures::SendFailed;
-use crate::unix::frame::{Carried, Payload, WireError};
+use crate::unix::frame::{Carried, Payload};
 use crate::unix::wire::{Answer, Ask, Patience};
+use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
 /// Serves the connection until it ends. Then the client's places are free.

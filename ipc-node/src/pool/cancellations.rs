@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-const NOTICE_BYTES: usize = 8;
+const CANCELLATION_BYTES: usize = 8;
 /// A bit of a notice: the job is done, and its number can be forgotten.
 const DONE: u64 = 1 << 63;
 /// The maximum size of one write. It is written completely or not at all.
@@ -27,12 +27,12 @@ const AT_ONCE: usize = 4096;
 
 /// The pool's side.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
-    told: Mutex<Told>,
+pub(super) struct Cancellations {
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct State {
     unwanted: HashSet<u64>,
     /// By start number.
     workers: HashMap<u64, Line>,
@@ -45,18 +45,21 @@ struct Line {
     backlog: Vec<u8>,
 }
 
-impl Notices {
+impl Cancellations {
     /// Adds a worker that is about to start with the other end of this pipe.
     pub(super) fn enlist(&self, start: u64, pipe: PipeWriter) -> io::Result<()> {
         never_wait(&pipe)?;
-        let mut told = self.lock();
-        let backlog = told.unwanted.iter().flat_map(|ticket| ticket.to_le_bytes());
+        let mut state = self.lock();
+        let backlog = state
+            .unwanted
+            .iter()
+            .flat_map(|ticket| ticket.to_le_bytes());
         let mut line = Line {
             backlog: backlog.collect(),
             pipe,
         };
         line.flush();
-        told.workers.insert(start, line);
+        state.workers.insert(start, line);
         Ok(())
     }
 
@@ -72,17 +75,17 @@ impl Notices {
 
     /// Marks a job as unwanted.
     pub(super) fn unwanted(&self, ticket: u64) {
-        let mut told = self.lock();
-        if told.unwanted.insert(ticket) {
-            told.tell(ticket);
+        let mut state = self.lock();
+        if state.unwanted.insert(ticket) {
+            state.tell(ticket);
         }
     }
 
     /// Forgets a job that will not come to any worker again.
     pub(super) fn done(&self, ticket: u64) {
-        let mut told = self.lock();
-        if told.unwanted.remove(&ticket) {
-            told.tell(ticket | DONE);
+        let mut state = self.lock();
+        if state.unwanted.remove(&ticket) {
+            state.tell(ticket | DONE);
         }
     }
 
@@ -93,20 +96,20 @@ impl Notices {
 
     /// Writes what could not be written before. Returns `true` if something is left.
     pub(super) fn flush(&self) -> bool {
-        let mut told = self.lock();
+        let mut state = self.lock();
         let mut is_left = false;
-        for line in told.workers.values_mut() {
+        for line in state.workers.values_mut() {
             is_left |= line.flush();
         }
         is_left
     }
 
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
+impl State {
     fn tell(&mut self, notice: u64) {
         for line in self.workers.values_mut() {
             line.backlog.extend_from_slice(&notice.to_le_bytes());
@@ -171,7 +174,7 @@ impl<P: AsFd + Read> Inbox<P> {
         }
     }
 
-    /// Returns `true` if the job is unwanted, according to the notices read so far.
+    /// Returns `true` if the job is unwanted, according to the cancellations read so far.
     pub(super) fn is_unwanted(&self, ticket: u64) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.unwanted.contains(&ticket)
@@ -181,8 +184,8 @@ impl<P: AsFd + Read> Inbox<P> {
 impl<P> Heard<P> {
     fn take_in(&mut self, bytes: &[u8]) {
         self.part.extend_from_slice(bytes);
-        let (notices, rest) = self.part.as_chunks::<NOTICE_BYTES>();
-        for notice in notices {
+        let (cancellations, rest) = self.part.as_chunks::<CANCELLATION_BYTES>();
+        for notice in cancellations {
             let notice = u64::from_le_bytes(*notice);
             if notice & DONE == 0 {
                 self.unwanted.insert(notice);
@@ -205,30 +208,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_knows_notices_from_before_and_after_its_start() {
-        let notices = Notices::default();
-        notices.unwanted(1);
+    fn a_worker_knows_cancellations_from_before_and_after_its_start() {
+        let cancellations = Cancellations::default();
+        cancellations.unwanted(1);
         let (reads, writes) = io::pipe().unwrap();
-        notices.enlist(1, writes).unwrap();
+        cancellations.enlist(1, writes).unwrap();
         let inbox = Inbox::new(reads).unwrap();
-        notices.unwanted(2);
+        cancellations.unwanted(2);
         assert!(inbox.look());
         assert!(inbox.is_unwanted(1) && inbox.is_unwanted(2) && !inbox.is_unwanted(3));
-        notices.done(1);
+        cancellations.done(1);
         assert!(inbox.look() && !inbox.is_unwanted(1));
-        notices.dismiss(1);
+        cancellations.dismiss(1);
         assert!(!inbox.look());
     }
 
     #[test]
     fn the_pool_does_not_wait_for_a_worker_that_does_not_read() {
         const MANY: u64 = 100_000; // more than fits into a pipe
-        let notices = Notices::default();
+        let cancellations = Cancellations::default();
         let (reads, writes) = io::pipe().unwrap();
-        notices.enlist(1, writes).unwrap();
-        (1..=MANY).for_each(|ticket| notices.unwanted(ticket));
+        cancellations.enlist(1, writes).unwrap();
+        (1..=MANY).for_each(|ticket| cancellations.unwanted(ticket));
         let inbox = Inbox::new(reads).unwrap();
-        while notices.flush() {
+        while cancellations.flush() {
             assert!(inbox.look());
         }
         assert!(inbox.look());

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use ipc_queue::transport::Wait;
 use ipc_queue::{RecvFailure, RecvTimeoutError, Unavailable};
 
-use super::wire::Place;
+use super::wire::WorkerConfig;
 
 /// Returns `true` if a queue that did not answer may answer again.
-pub(super) fn may_pass(error: &RecvTimeoutError) -> bool {
+pub(super) fn is_temporary(error: &RecvTimeoutError) -> bool {
     matches!(
         error.failure(),
         Some(RecvFailure::Unavailable(Unavailable::Transport { .. }))
@@ -21,7 +21,7 @@ pub(super) fn may_pass(error: &RecvTimeoutError) -> bool {
 
 /// The time since which a queue does not answer.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Outage {
     limit: Duration,
     since: Option<Instant>,
 }
@@ -32,10 +32,10 @@ pub(super) const LIMIT: Duration = Duration::from_secs(30);
 const SLICE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
-impl Patience {
-    pub(super) fn at(place: &Place) -> Self {
+impl Outage {
+    pub(super) fn at(config: &WorkerConfig) -> Self {
         // Leases are kept alive over transports that do not notice deaths: those to other hosts.
-        let is_elsewhere = place.keep_alive.is_some();
+        let is_elsewhere = config.keep_alive.is_some();
         Self {
             limit: if is_elsewhere { LIMIT } else { Duration::ZERO },
             since: None,
@@ -52,7 +52,7 @@ impl Patience {
     }
 
     /// Records that the queue answered.
-    pub(super) fn relieve(&mut self) {
+    pub(super) fn over(&mut self) {
         self.since = None;
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use super::super::state::{Orphan, Worker};
-use super::super::{Loss, RestartPolicy, events};
+use super::super::{RestartPolicy, events};
 use super::{Ended, Slot, Supervisor};
 
 /// The time after which a missing report counts as never sent.
@@ -20,14 +20,14 @@ impl Supervisor {
         if self.ended.is_empty() {
             return None;
         }
-        if !self.shared.is_guest() && !self.is_all_heard(now) {
+        if !self.shared.is_remote() && !self.is_all_heard(now) {
             return None;
         }
         let ended = std::mem::take(&mut self.ended);
         ended
             .into_iter()
             .filter_map(|ended| {
-                self.tell_of_end(&ended);
+                self.report_end(&ended);
                 self.judge(ended, now)
             })
             .last()
@@ -45,7 +45,7 @@ impl Supervisor {
         }
         // A transport that does not notice deaths counts a report of a dead worker as present for a
         // long time.
-        let is_noticed = self.shared.place.keep_alive.is_none();
+        let is_noticed = self.shared.config.keep_alive.is_none();
         let is_silent = now.saturating_duration_since(self.silence.1) >= UNSAID;
         (is_silent && !is_noticed) || {
             let unheard = self.shared.queues.answers.transport().stats();
@@ -53,7 +53,7 @@ impl Supervisor {
         }
     }
 
-    fn tell_of_end(&self, ended: &Ended) {
+    fn report_end(&self, ended: &Ended) {
         let state = self.shared.state();
         let Some(worker) = state.workers.get(&ended.start) else {
             return;
@@ -71,10 +71,10 @@ impl Supervisor {
     fn judge(&mut self, ended: Ended, now: Instant) -> Option<String> {
         let mut state = self.shared.state();
         let worker = state.workers.remove(&ended.start)?;
-        let told = state.draining || self.shared.is_guest();
+        let told = state.draining || self.shared.is_remote();
         let is_well = ended.status.success();
         // Only its pool gets the reports of a remote worker.
-        let left = is_well && (worker.leaving || self.shared.is_guest());
+        let left = is_well && (worker.leaving || self.shared.is_remote());
         if let Some(running) = worker.running {
             let orphan = Orphan {
                 signal: ended.status.signal(),
@@ -83,10 +83,10 @@ impl Supervisor {
             state.orphans.insert(running.ticket, orphan);
         }
         drop(state);
-        if let Some(tell) = &self.shared.on_loss
+        if let Some(tell) = &self.shared.on_worker_exit
             && (worker.running.is_some() || !(left || (is_well && told)))
         {
-            tell(Loss::of(&worker, &ended.note));
+            tell(worker.exit(&ended.note));
         }
         if self.shared.limits.restart == RestartPolicy::Never {
             return None;
@@ -105,7 +105,7 @@ impl Supervisor {
         if left || (is_well && told) {
             return None;
         }
-        if self.shared.is_guest() && !self.shared.place.exists() {
+        if self.shared.is_remote() && !self.shared.config.exists() {
             return None; // Its pool ended unexpectedly.
         }
         let slot = &mut self.places[ended.slot];
@@ -123,14 +123,14 @@ impl Supervisor {
     /// or jobs are waiting.
     fn has_more_jobs(&self) -> bool {
         let shared = &self.shared;
-        if shared.is_guest() && !shared.place.exists() {
+        if shared.is_remote() && !shared.config.exists() {
             return false;
         }
         let Ok(stats) = shared.queues.jobs.transport().stats() else {
             // If that is unknown, the next worker finds out.
             return true;
         };
-        let is_ending = if shared.is_guest() {
+        let is_ending = if shared.is_remote() {
             stats.closed
         } else {
             shared.state().draining

@@ -1,6 +1,6 @@
 //! Workers of another process help a pool, wherever its address leads.
 //!
-//! `cargo run -p ipc-node --example guests`
+//! `cargo run -p ipc-node --example remote_workers`
 
 use std::process::Command;
 
@@ -17,16 +17,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Another process, on another host if the address is a network's. It knows nothing but the
         // address.
         let worker = Command::new("/proc/self/exe");
-        let builder = Pool::builder().at(&address).worker_name("guest");
+        let builder = Pool::builder().at(&address).worker_name("remote");
         return Ok(builder.workers(2).command(worker).join()?.wait()?);
     }
     let pool = Pool::builder().workers(2).start()?;
-    let mut guests = Command::new("/proc/self/exe").arg(pool.address()).spawn()?;
+    let mut remote_workers = Command::new("/proc/self/exe").arg(pool.address()).spawn()?;
     while pool
         .status()?
         .workers
         .iter()
-        .filter(|who| who.is_guest)
+        .filter(|who| who.is_remote)
         .count()
         < 2
     {
@@ -36,6 +36,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{}", who?);
     }
     pool.shutdown()?; // the remote workers end with it
-    guests.wait()?;
+    remote_workers.wait()?;
     Ok(())
 }

@@ -1,0 +1,80 @@
+//! Shell completion of what only the machine knows: names of queues and of namespaces.
+//!
+//! `ipc completions SHELL` prints a script. The shell then runs `ipc` with the variable
+//! [`VARIABLE`] at each completion, and [`answer`] prints the candidates. Queues are only looked
+//! at, as `ls` does. What can't be read is not offered.
+
+use std::ffi::OsStr;
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::Shells;
+use clap_complete::{CompleteEnv, Shell};
+use ipc_queue::shm::Inspector;
+
+use crate::address;
+use crate::cli::Cli;
+
+/// Set by the scripts; its value is the name of the shell.
+const VARIABLE: &str = "IPC_COMPLETE";
+
+/// If a shell asks for candidates, prints them and ends the process.
+pub fn answer() {
+    CompleteEnv::with_factory(Cli::command)
+        .var(VARIABLE)
+        .complete();
+}
+
+/// The script that a shell reads.
+pub fn script(shell: Shell) -> Result<String> {
+    let shells = Shells::builtins();
+    let completer = shells.completer(&shell.to_string());
+    let completer = completer.with_context(|| format!("no completions for {shell}"))?;
+    let mut script = Vec::new();
+    completer.write_registration(VARIABLE, "ipc", "ipc", "ipc", &mut script)?;
+    Ok(String::from_utf8_lossy(&script).into_owned())
+}
+
+/// For an argument that is the address of a queue.
+pub fn queues() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| queues_like(&typed.to_string_lossy()))
+}
+
+/// For an argument that is a namespace.
+pub fn namespaces() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let typed = typed.to_string_lossy().into_owned();
+        let all = address::namespaces(None).unwrap_or_default().into_iter();
+        let names = all.map(|namespace| namespace.name().to_string());
+        names
+            .filter(|name| name.starts_with(&typed))
+            .map(CompletionCandidate::new)
+            .collect()
+    })
+}
+
+fn queues_like(typed: &str) -> Vec<CompletionCandidate> {
+    let (scheme, typed) = match typed.strip_prefix("shm:") {
+        Some(name) => ("shm:", name),
+        None => ("", typed),
+    };
+    let all = address::queues(None).unwrap_or_default().queues;
+    let mut found = Vec::new();
+    for (namespace, name) in all {
+        let short = address::short(&namespace, &name);
+        if !short.starts_with(typed) {
+            continue;
+        }
+        let state = Inspector::open(&namespace, &name).map(|queue| {
+            let stats = queue.stats();
+            format!(
+                "{} ready, {} held, {} dead",
+                stats.ready, stats.leased, stats.dead
+            )
+        });
+        let candidate = CompletionCandidate::new(format!("{scheme}{short}"));
+        found.push(candidate.help(state.ok().map(Into::into)));
+    }
+    found
+}

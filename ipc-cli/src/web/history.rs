@@ -1,0 +1,223 @@
+//! The last hour of each queue, in a bounded ring of samples.
+//!
+//! A sample keeps counters, not rates: the rate between two samples is exact, whatever happened
+//! between them. Memory is bounded by the number of queues and of samples.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ipc_queue::QueueStats;
+use serde_json::{Value, json};
+
+/// Between two samples that are kept.
+pub const SPACING_MS: u64 = 5_000;
+/// A sample is kept for this long.
+pub const KEPT_MS: u64 = 3_600_000;
+/// Further apart, something is missing between two samples.
+const GAP_MS: u64 = 3 * SPACING_MS;
+/// More queues than this have no history. Each takes 40 KiB.
+const QUEUES: usize = 1_000;
+const SAMPLES: usize = (KEPT_MS / SPACING_MS) as usize + 1;
+
+/// Histories by the queues' names.
+#[derive(Debug, Default)]
+pub struct Histories(BTreeMap<String, History>);
+
+/// Samples of one queue, the oldest first.
+#[derive(Debug, Default)]
+pub struct History(VecDeque<Sample>);
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    /// Milliseconds since 1970.
+    at_ms: u64,
+    /// The queue's number: one that was made anew counts from zero.
+    id: u64,
+    sent: u64,
+    delivered: u64,
+    acked: u64,
+    ready: u32,
+    held: u32,
+    delayed: u32,
+    dead: u32,
+}
+
+impl Histories {
+    /// Adds a sample of a queue, unless the last one was just now.
+    pub fn add(&mut self, queue: &str, at_ms: u64, id: u64, stats: &QueueStats) {
+        if let Some(history) = self.0.get_mut(queue) {
+            history.add(Sample::of(at_ms, id, stats));
+        } else if self.0.len() < QUEUES {
+            let history = self.0.entry(queue.to_owned()).or_default();
+            history.add(Sample::of(at_ms, id, stats));
+        }
+    }
+
+    /// Forgets what is too old.
+    pub fn forget_old(&mut self, now_ms: u64) {
+        self.0.retain(|_, history| {
+            history.forget_old(now_ms);
+            !history.0.is_empty()
+        });
+    }
+
+    pub fn get(&self, queue: &str) -> Option<&History> {
+        self.0.get(queue)
+    }
+}
+
+impl Sample {
+    fn of(at_ms: u64, id: u64, stats: &QueueStats) -> Self {
+        // A queue has fewer places than that.
+        let places = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            at_ms,
+            id,
+            sent: stats.sent,
+            delivered: stats.received,
+            acked: stats.acked,
+            ready: places(stats.ready),
+            held: places(stats.leased),
+            delayed: places(stats.delayed),
+            dead: places(stats.dead),
+        }
+    }
+}
+
+impl History {
+    fn add(&mut self, sample: Sample) {
+        // The clock was set back.
+        while self.0.back().is_some_and(|last| last.at_ms > sample.at_ms) {
+            self.0.pop_back();
+        }
+        let last = self.0.back();
+        if last.is_none_or(|last| sample.at_ms - last.at_ms >= SPACING_MS) {
+            self.0.push_back(sample);
+        }
+        while self.0.len() > SAMPLES {
+            self.0.pop_front();
+        }
+        self.forget_old(sample.at_ms);
+    }
+
+    fn forget_old(&mut self, now_ms: u64) {
+        let oldest = now_ms.saturating_sub(KEPT_MS);
+        while self.0.front().is_some_and(|first| first.at_ms < oldest) {
+            self.0.pop_front();
+        }
+    }
+
+    /// Columns of equal length. A rate is the one since the sample before; `null` where there is
+    /// none, or where something is missing between the two.
+    pub fn json(&self, queue: &str, now_ms: u64) -> Value {
+        let column = |value: fn(&Sample) -> u32| self.0.iter().map(value).collect::<Vec<_>>();
+        let at_ms: Vec<_> = self.0.iter().map(|sample| sample.at_ms).collect();
+        json!({
+            "queue": queue,
+            "now_ms": now_ms,
+            "spacing_ms": SPACING_MS,
+            "gap_ms": GAP_MS,
+            "kept_ms": KEPT_MS,
+            "at_ms": at_ms,
+            "ready": column(|sample| sample.ready),
+            "held": column(|sample| sample.held),
+            "delayed": column(|sample| sample.delayed),
+            "dead": column(|sample| sample.dead),
+            "sent_per_second": self.rates(|sample| sample.sent),
+            "delivered_per_second": self.rates(|sample| sample.delivered),
+            "acked_per_second": self.rates(|sample| sample.acked),
+        })
+    }
+
+    fn rates(&self, counter: fn(&Sample) -> u64) -> Vec<Option<f64>> {
+        let mut last: Option<&Sample> = None;
+        let rate = |sample| {
+            let before = last.replace(sample)?;
+            let ms = sample.at_ms - before.at_ms;
+            let is_known = before.id == sample.id && ms <= GAP_MS;
+            let more = counter(sample).checked_sub(counter(before))?;
+            is_known.then(|| more as f64 * 1000.0 / ms as f64)
+        };
+        self.0.iter().map(rate).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(sent: u64, ready: u64) -> QueueStats {
+        let mut stats = QueueStats::default();
+        (stats.sent, stats.ready) = (sent, ready);
+        stats
+    }
+
+    fn json(histories: &Histories, now_ms: u64) -> Value {
+        histories.get("jobs").unwrap().json("jobs", now_ms)
+    }
+
+    #[test]
+    fn a_history_grows_by_one_sample_in_five_seconds() {
+        let mut histories = Histories::default();
+        for second in 0..=12 {
+            histories.add("jobs", second * 1000, 7, &stats(second * 10, second));
+        }
+        let json = json(&histories, 12_000);
+        assert_eq!(json["at_ms"], json!([0, 5000, 10_000]));
+        assert_eq!(json["ready"], json!([0, 5, 10]));
+        assert_eq!(json["sent_per_second"], json!([null, 10.0, 10.0]));
+    }
+
+    #[test]
+    fn a_history_is_an_hour_long_and_no_longer() {
+        let mut histories = Histories::default();
+        for sample in 0..2_000 {
+            histories.add("jobs", sample * SPACING_MS, 7, &stats(sample, 1));
+        }
+        let now_ms = 1_999 * SPACING_MS;
+        let at_ms = json(&histories, now_ms)["at_ms"].clone();
+        assert_eq!(at_ms.as_array().unwrap().len(), SAMPLES);
+        assert_eq!(at_ms[0], now_ms - KEPT_MS);
+        // A queue that is gone is forgotten when its last sample is too old.
+        histories.forget_old(now_ms + KEPT_MS);
+        assert!(histories.get("jobs").is_some());
+        histories.forget_old(now_ms + KEPT_MS + 1);
+        assert!(histories.get("jobs").is_none());
+    }
+
+    #[test]
+    fn a_rate_is_not_known_over_a_gap_or_over_a_new_queue_of_the_name() {
+        let mut histories = Histories::default();
+        for (at_ms, id, sent) in [
+            (0, 7, 100),
+            (5_000, 7, 200),
+            (60_000, 7, 300),
+            (65_000, 8, 400),
+            (70_000, 8, 410),
+        ] {
+            histories.add("jobs", at_ms, id, &stats(sent, 1));
+        }
+        let json = json(&histories, 70_000);
+        assert_eq!(
+            json["sent_per_second"],
+            json!([null, 20.0, null, null, 2.0])
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_leaves_samples_in_order() {
+        let mut histories = Histories::default();
+        for at_ms in [100_000, 105_000, 50_000, 55_000] {
+            histories.add("jobs", at_ms, 7, &stats(0, 1));
+        }
+        assert_eq!(json(&histories, 55_000)["at_ms"], json!([50_000, 55_000]));
+    }
+
+    #[test]
+    fn the_number_of_histories_is_bounded() {
+        let mut histories = Histories::default();
+        for queue in 0..QUEUES + 10 {
+            histories.add(&format!("q{queue}"), 0, 7, &stats(0, 1));
+        }
+        assert_eq!(histories.0.len(), QUEUES);
+    }
+}

@@ -1,0 +1,170 @@
+//! What the threads that take samples tell the server.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use super::history::Histories;
+use crate::exit;
+use crate::secrets;
+use crate::top::watch::{Line, NodeLine, Watch};
+
+/// After this long without a sample, a served queue counts as unreadable.
+const ANSWERS_WITHIN_MS: u64 = 10_000;
+
+pub struct State(Mutex<Inner>);
+
+struct Inner {
+    /// By the number of the thread.
+    samples: Vec<Sample>,
+    histories: Histories,
+    /// Served queues that are being asked, by their addresses.
+    asked: HashSet<String>,
+}
+
+/// What one thread saw last.
+#[derive(Default)]
+struct Sample {
+    /// The address, if the thread has only one.
+    address: Option<String>,
+    /// When the thread began to look, and when it told what it saw. 0: not yet.
+    began_ms: u64,
+    at_ms: u64,
+    queues: Vec<Line>,
+    nodes: Vec<NodeLine>,
+    /// Names of queues or namespaces, each with the reason.
+    unreadable: Vec<(String, String)>,
+}
+
+/// The right to ask a served queue, given to one request at a time: a server that does not answer
+/// must not occupy every thread.
+pub struct Asking<'s> {
+    state: &'s State,
+    address: String,
+}
+
+impl State {
+    /// For one thread each: with the address that it looks at, if it is only one.
+    pub fn new(threads: impl Iterator<Item = Option<String>>) -> Self {
+        let samples = threads.map(|address| Sample {
+            address,
+            ..Sample::default()
+        });
+        Self(Mutex::new(Inner {
+            samples: samples.collect(),
+            histories: Histories::default(),
+            asked: HashSet::new(),
+        }))
+    }
+
+    /// Whatever panicked, each field is right by itself.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the queues, which may take long, and then tells what it saw.
+    pub fn take_sample(&self, thread: usize, watch: &mut Watch, clock: impl Fn() -> u64) {
+        self.lock().samples[thread].began_ms = clock();
+        watch.forget_removed();
+        let looked = watch.look_at_each();
+        let now_ms = clock();
+        let mut inner = self.lock();
+        let Inner {
+            samples, histories, ..
+        } = &mut *inner;
+        let sample = &mut samples[thread];
+        sample.at_ms = now_ms;
+        match looked {
+            Ok(unreadable) => {
+                let view = watch.view().clone();
+                for line in &view.queues {
+                    if let Some((id, stats)) = watch.figures(&line.queue) {
+                        histories.add(&line.queue, now_ms, id, &stats);
+                    }
+                }
+                (sample.queues, sample.nodes) = (view.queues, view.nodes);
+                let unreadable = unreadable.into_iter();
+                let unreadable = unreadable.map(|(queue, why)| (queue, exit::in_one_line(&why)));
+                sample.unreadable = unreadable.collect();
+            }
+            Err(error) => {
+                (sample.queues, sample.nodes) = (Vec::new(), Vec::new());
+                sample.unreadable = vec![("all queues".to_owned(), exit::in_one_line(&error))];
+            }
+        }
+        histories.forget_old(now_ms);
+    }
+
+    /// Queues and nodes as `top --json` has them, and the queues that can't be read.
+    pub fn queues(&self, now_ms: u64) -> Value {
+        let inner = self.lock();
+        let (silent, fresh): (Vec<_>, Vec<_>) =
+            inner.samples.iter().partition(|one| one.is_silent(now_ms));
+        let mut queues: Vec<_> = fresh.iter().flat_map(|one| &one.queues).collect();
+        queues.sort_by(|one, other| one.queue.cmp(&other.queue));
+        let nodes: Vec<_> = fresh.iter().flat_map(|one| &one.nodes).collect();
+        let unreadable = fresh.iter().flat_map(|one| one.unreadable.iter().cloned());
+        let silent = silent.iter().filter_map(|one| one.silence(now_ms));
+        let unreadable = unreadable.chain(silent);
+        let unreadable = unreadable.map(|(queue, error)| json!({ "queue": queue, "error": error }));
+        json!({
+            "now_ms": now_ms,
+            // Of the thread that lags most; `null` before there is a sample.
+            "sampled_ms": fresh.iter().map(|one| one.at_ms).filter(|at| *at > 0).min(),
+            "queues": queues,
+            "nodes": nodes,
+            "unreadable": unreadable.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The address of a queue that is watched, by the name under which it is shown. No other can be
+    /// asked for: a page must not make this program connect to any place.
+    pub fn address(&self, shown: &str) -> Option<String> {
+        let inner = self.lock();
+        let mut known = inner.samples.iter().flat_map(|one| {
+            let lines = one.queues.iter().map(|line| &line.queue);
+            let unreadable = one.unreadable.iter().map(|(queue, _)| queue);
+            lines.chain(unreadable).chain(&one.address)
+        });
+        known
+            .find(|address| secrets::without_logins(address) == shown)
+            .cloned()
+    }
+
+    pub fn history(&self, address: &str, now_ms: u64) -> Option<Value> {
+        let inner = self.lock();
+        let history = inner.histories.get(address)?;
+        Some(history.json(address, now_ms))
+    }
+
+    /// `None`: another request waits for the answer of this server.
+    pub fn asking(&self, address: &str) -> Option<Asking<'_>> {
+        let is_first = self.lock().asked.insert(address.to_owned());
+        is_first.then(|| Asking {
+            state: self,
+            address: address.to_owned(),
+        })
+    }
+}
+
+impl Sample {
+    /// Whether a server has not answered for too long.
+    fn is_silent(&self, now_ms: u64) -> bool {
+        let is_asked = self.began_ms > self.at_ms;
+        let waits_ms = now_ms.saturating_sub(self.began_ms);
+        self.address.is_some() && is_asked && waits_ms > ANSWERS_WITHIN_MS
+    }
+
+    fn silence(&self, now_ms: u64) -> Option<(String, String)> {
+        let seconds = now_ms.saturating_sub(self.began_ms) / 1000;
+        let address = self.address.clone()?;
+        Some((address, format!("no answer for {seconds} s")))
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.state.lock().asked.remove(&self.address);
+    }
+}

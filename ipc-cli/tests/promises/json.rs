@@ -1,0 +1,552 @@
+//! What `--json` prints agrees with `docs/ipc.schema.json`, of every command, and so does the help.
+//!
+//! Each command runs on queues with everything in them that there can be: messages that are ready,
+//! delayed, held and dead, with headers, keys and a type. Every output must be as its definition
+//! says, and every property of every definition must have been printed once.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use ipc_node::Node;
+use ipc_queue::{Backoff, ByteQueue, Encoding, Queue, QueueOptions, SendOptions};
+use jsonschema::Validator;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Map, Value, json};
+
+use crate::doctor::Folder;
+use crate::place::{Ended, Place, Running, ipc, run, run_with, wait_until};
+
+/// Commands whose output is never JSON.
+const NEVER: [&str; 2] = ["completions", "man"];
+
+fn docs(file: &str) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    fs::read_to_string(docs.join(file)).unwrap()
+}
+
+/// The subcommands that a help lists.
+fn subcommands(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("    "));
+    let names = names.map(|line| line.split_whitespace().next().unwrap().to_owned());
+    names.filter(|name| name != "help").collect()
+}
+
+/// Every command, `dlq ls` as `dlq-ls`.
+fn commands() -> Vec<String> {
+    let mut all = subcommands(&run(&["--help"]).expect(0).out);
+    all.retain(|name| name != "dlq");
+    let of_dlq = subcommands(&run(&["dlq", "--help"]).expect(0).out);
+    all.extend(of_dlq.iter().map(|name| format!("dlq-{name}")));
+    all.push("man".to_owned());
+    assert!(all.len() > 30, "{all:?}");
+    all
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Array,
+    Object,
+    Lines,
+}
+
+/// The schema, and which of its properties were printed.
+struct Schema {
+    whole: Value,
+    /// Pointers into the schema.
+    seen: RefCell<BTreeSet<String>>,
+}
+
+impl Schema {
+    fn new() -> Self {
+        let whole = serde_json::from_str(&docs("ipc.schema.json")).unwrap();
+        jsonschema::meta::validate(&whole).unwrap();
+        Self {
+            whole,
+            seen: RefCell::default(),
+        }
+    }
+
+    fn definitions(&self) -> &Map<String, Value> {
+        self.whole["$defs"].as_object().unwrap()
+    }
+
+    fn shape(&self, command: &str) -> Shape {
+        let described = self.whole["$defs"][command]["description"].as_str();
+        match described.unwrap_or_else(|| panic!("{command} is not in the schema")) {
+            text if text.starts_with("One JSON array") => Shape::Array,
+            text if text.starts_with("One JSON object per line") => Shape::Lines,
+            text if text.starts_with("One JSON object") => Shape::Object,
+            text => panic!("{command}: {text}"),
+        }
+    }
+
+    fn validator(&self, command: &str) -> Validator {
+        let mut schema = self.whole.clone();
+        schema["$ref"] = json!(format!("#/$defs/{command}"));
+        jsonschema::validator_for(&schema).unwrap()
+    }
+
+    /// Asserts that a command printed what its definition says.
+    #[track_caller]
+    fn check(&self, command: &str, ended: &Ended) {
+        let values = match self.shape(command) {
+            Shape::Lines => ended.out.lines().map(str::to_owned).collect(),
+            _ => vec![ended.out.clone()],
+        };
+        assert!(!values.is_empty(), "{command} printed nothing: {ended:?}");
+        let validator = self.validator(command);
+        for text in values {
+            let value = serde_json::from_str(&text);
+            let value: Value = value.unwrap_or_else(|error| panic!("{command}: {error}: {text}"));
+            let errors = validator.iter_errors(&value);
+            let errors: Vec<_> = errors
+                .map(|error| format!("{}: {error}", error.instance_path()))
+                .collect();
+            assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
+            check_names(command, "", &value);
+            self.note(&format!("/$defs/{command}"), &value);
+        }
+    }
+
+    /// Runs a command with `--json`, and checks its output.
+    #[track_caller]
+    fn run(&self, command: &str, args: &[&str], code: i32) -> Ended {
+        let words: Vec<_> = match command.strip_prefix("dlq-") {
+            Some(of_dlq) => vec!["dlq", of_dlq],
+            None => vec![command],
+        };
+        let ended = run(&[&words[..], args, &["--json"]].concat()).expect(code);
+        self.check(command, &ended);
+        ended
+    }
+
+    /// Notes which properties below the schema at `pointer` the value has.
+    fn note(&self, pointer: &str, value: &Value) {
+        let schema = self.whole.pointer(pointer).unwrap();
+        if let Some(target) = schema["$ref"].as_str() {
+            return self.note(target.strip_prefix('#').unwrap(), value);
+        }
+        if let Some(choices) = schema["anyOf"].as_array() {
+            for index in 0..choices.len() {
+                let choice = format!("{pointer}/anyOf/{index}");
+                let mut of_choice = self.whole.clone();
+                of_choice["$ref"] = json!(format!("#{choice}"));
+                if jsonschema::is_valid(&of_choice, value) {
+                    self.note(&choice, value);
+                }
+            }
+        }
+        match value {
+            Value::Array(items) => {
+                for item in items {
+                    self.note(&format!("{pointer}/items"), item);
+                }
+            }
+            Value::Object(fields) if schema["additionalProperties"].is_object() => {
+                for field in fields.values() {
+                    self.note(&format!("{pointer}/additionalProperties"), field);
+                }
+            }
+            Value::Object(fields) if schema["properties"].is_object() => {
+                for (name, field) in fields {
+                    let property = format!("{pointer}/properties/{name}");
+                    if self.whole.pointer(&property).is_some() {
+                        if !field.is_null() {
+                            self.seen.borrow_mut().insert(property.clone());
+                        }
+                        self.note(&property, field);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Ids are text, and times have their unit in their names.
+#[track_caller]
+fn check_names(command: &str, name: &str, value: &Value) {
+    /// What is the user's own, and may have any names.
+    const FOREIGN: [&str; 2] = ["value", "headers"];
+    match value {
+        Value::Object(fields) => {
+            let others = fields
+                .iter()
+                .filter(|(name, _)| !FOREIGN.contains(&&name[..]));
+            others.for_each(|(name, field)| check_names(command, name, field));
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| check_names(command, name, item)),
+        Value::Number(number) => {
+            assert!(!is_id(name), "{command}: {name} is a number: {number}");
+            let has_unit = name.ends_with("_seconds") || name.ends_with("_per_second");
+            assert_eq!(number.is_f64(), has_unit, "{command}: {name}: {number}");
+            let is_time = ["time", "age", "ago", "lease", "window", "secs", "nanos"];
+            let words: Vec<_> = name.split('_').collect();
+            let is_time = is_time.iter().any(|time| words.contains(time));
+            assert!(has_unit || !is_time, "{command}: {name} has no unit");
+        }
+        _ => {}
+    }
+}
+
+fn is_id(name: &str) -> bool {
+    ["id", "message", "letter", "revoked"].contains(&name) || name.ends_with("_id")
+}
+
+/// Properties of objects in the schema, as pointers.
+fn properties(pointer: &str, schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(properties) = fields.get("properties").and_then(Value::as_object) {
+                let here = properties.keys();
+                found.extend(here.map(|name| format!("{pointer}/properties/{name}")));
+                assert_eq!(
+                    fields["additionalProperties"], false,
+                    "{pointer} allows others"
+                );
+            }
+            for (name, field) in fields {
+                properties(&format!("{pointer}/{name}"), field, found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                properties(&format!("{pointer}/{index}"), item, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A queue with a message of every state, and one of them held by another process.
+struct Scene {
+    place: Place,
+    queue: ByteQueue,
+    worker: Running,
+}
+
+impl Scene {
+    fn new(test: &str) -> Self {
+        let place = Place::new(test);
+        let options = QueueOptions::new().capacity(64).attempt_limit(3);
+        let options = options.lease(Duration::from_secs(3600));
+        let options = options
+            .dedup_window(Duration::from_secs(60))
+            .backoff(Backoff::None);
+        let queue = place.make("jobs", &options);
+        let sender = queue.sender();
+        sender.send(b"buried").unwrap();
+        let receiver = queue.receiver();
+        receiver.recv().unwrap().bury_with("no such file").unwrap();
+        drop(receiver);
+        sender.send(b"held").unwrap();
+        let name = place.name("jobs");
+        let mut work = ipc(&["work", &name, "--count", "1", "--", "sleep", "1000"]);
+        let worker = Running::start(&mut work);
+        wait_until("it is held", || {
+            queue.transport().stats().unwrap().leased == 1
+        });
+        let headers = SendOptions::new()
+            .header("tenant", "acme")
+            .and_then(|options| options.header("raw", [0xff, 1]));
+        let headers = headers.unwrap();
+        sender
+            .send_with(b"ready", &headers.clone().key("first"))
+            .unwrap();
+        sender.send_with(b"\xff", &headers).unwrap();
+        let later = SendOptions::new().delay(Duration::from_secs(3600));
+        sender.send_with(b"later", &later).unwrap();
+        Self {
+            place,
+            queue,
+            worker,
+        }
+    }
+
+    fn name(&self) -> String {
+        self.place.name("jobs")
+    }
+
+    fn held(&self) -> String {
+        self.queue.transport().leases().unwrap()[0]
+            .message
+            .to_string()
+    }
+}
+
+#[test]
+fn every_output_is_as_the_schema_says_and_the_schema_says_no_more() {
+    let schema = Schema::new();
+    looks(&schema);
+    looks_at_typed_and_served_queues(&schema);
+    takes(&schema);
+    empties(&schema);
+    controls(&schema);
+    carries(&schema);
+    serves(&schema);
+    dead_receivers(&schema);
+    let mut all = BTreeSet::new();
+    properties("", &schema.whole, &mut all);
+    let seen = schema.seen.borrow();
+    let mut never: Vec<_> = all.difference(&seen).collect();
+    // Only a pool learns by which signal its worker ended.
+    never.retain(|pointer| *pointer != "/$defs/dead-letter/properties/signal");
+    assert!(never.is_empty(), "never printed: {never:#?}");
+}
+
+fn looks(schema: &Schema) {
+    let scene = Scene::new("json-looks");
+    let (place, name) = (&scene.place, scene.name());
+    let node = Node::join(&place.namespace(), "planner").unwrap();
+    let queues = schema
+        .run("ls", &[&place.0, &format!("shm:{name}")], 0)
+        .json();
+    assert_eq!(queues[0]["stats"]["leased"], 1);
+    schema.run("stat", &[&name], 0);
+    schema.run("peek", &[&name], 0);
+    schema.run("export", &[&name, "--state", "ready,delayed,dead"], 0);
+    schema.run("top", &[&place.0, "--every", "1ms"], 0);
+    schema.run("nodes", &[&place.0], 0);
+    schema.run("check", &[&name, "--max-dead", "0"], 2);
+    let letters = schema.run("dlq-ls", &[&name], 0).json();
+    let letter = letters[0]["letter"].as_str().unwrap();
+    schema.run("dlq-show", &[&name, letter], 0);
+    schema.run("doctor", &[&name], 0);
+    drop(node);
+    // What can't be opened is listed, too.
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    fs::write(folder.file("bad"), "").unwrap();
+    schema.check("ls", &folder.run(&["ls", "--json"]).expect(1));
+    schema.check("doctor", &folder.run(&["doctor", "--json"]).expect(1));
+    schema.check(
+        "check",
+        &folder.run(&["check", "nosuch", "--json"]).expect(3),
+    );
+    let mut tail = ipc(&["tail", &name, "--json", "--every", "1ms"]);
+    let tail = Running::start(&mut tail);
+    schema.check("tail", &first_line(tail));
+}
+
+/// The first line of a command that goes on.
+fn first_line(mut running: Running) -> Ended {
+    let mut out = BufReader::new(running.0.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    let pid = Pid::from_raw(running.0.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    let mut ended = running.end();
+    ended.out = line;
+    ended.expect(0)
+}
+
+fn looks_at_typed_and_served_queues(schema: &Schema) {
+    let scene = Scene::new("json-typed");
+    let typed = scene.place.name("texts");
+    let options = QueueOptions::new().encoding(Encoding::Json);
+    let texts: Queue<String> = options.open(format!("shm:{typed}")).unwrap();
+    texts.sender().send("resize".to_owned()).unwrap();
+    let peeked = schema.run("peek", &[&typed], 0).json();
+    assert_eq!(peeked[0]["payload"]["value"], "resize");
+    let folder = tempfile::tempdir().unwrap();
+    let at = format!("unix:{}", folder.path().join("x.sock").display());
+    let _server = Running::start(&mut ipc(&["serve", &scene.name(), "--at", &at]));
+    wait_until("it is served", || run(&["stat", &at]).code == 0);
+    let stat = schema.run("stat", &[&at], 0).json();
+    assert_eq!((&stat["file"], &stat["pool"]), (&Value::Null, &Value::Null));
+    schema.run("ls", &[&at], 0);
+    schema.run("doctor", &[&at], 0);
+    schema.run("check", &[&at, "--max-age", "1s"], 3);
+    schema.run("top", &[&at, "--every", "1ms"], 0);
+    schema.run("dlq-ls", &[&at], 0);
+}
+
+/// While messages are acked and none are sent, `top` says when the queue will be empty.
+fn empties(schema: &Schema) {
+    let place = Place::new("json-empties");
+    let queue = place.make("jobs", &QueueOptions::new().capacity(100_000));
+    let fill = || while queue.sender().try_send(b"one").is_ok() {};
+    let args = ["top", &place.0, "--every", "500ms", "--json"];
+    wait_until("it empties", || {
+        fill();
+        let mut top = Running::start(&mut ipc(&args));
+        while top.0.try_wait().unwrap().is_none() {
+            queue.receiver().recv().unwrap().ack().unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        let ended = top.end().expect(0);
+        schema.check("top", &ended);
+        ended.json()["queues"][0]["empty_in_seconds"].is_f64()
+    });
+}
+
+fn takes(schema: &Schema) {
+    let place = Place::new("json-takes");
+    let name = place.name("jobs");
+    let options = [
+        &name[..],
+        "--dedup-window",
+        "1m",
+        "--backoff",
+        "none",
+        "--lease",
+        "1h",
+    ];
+    schema.run("create", &options, 0);
+    schema.run("send", &[&name, "one", "--key", "k", "--header", "a=b"], 0);
+    schema.run("send", &[&name, "one", "--key", "k"], 7);
+    let lines = run_with(&["send", &name, "--lines", "--json"], "two\nthree\n").expect(0);
+    schema.check("send", &lines);
+    let received = schema.run("recv", &[&name, "--count", "3"], 0);
+    schema.check(
+        "import",
+        &run_with(&["import", &name, "--json"], &received.out).expect(0),
+    );
+    let ends = ["true", "exit 1", "exit 65", "kill -9 $$"];
+    for end in ends {
+        let args = [
+            "work", &name, "--count", "1", "--json", "--", "sh", "-c", end,
+        ];
+        schema.check("work", &run(&args).expect(0));
+    }
+    let args = ["work", &name, "--count", "1", "--snooze", "1ms", "--json"];
+    let snoozed = run(&[&args[..], &["--", "sh", "-c", "exit 75"]].concat()).expect(0);
+    schema.check("work", &snoozed);
+}
+
+fn controls(schema: &Schema) {
+    let scene = Scene::new("json-controls");
+    let name = scene.name();
+    schema.run("pause", &[&name], 0);
+    schema.run("resume", &[&name], 0);
+    schema.run("forget", &[&name, "first"], 0);
+    schema.run("revoke", &[&name, &scene.held()], 0);
+    schema.run("dlq-requeue", &[&name, "--all"], 0);
+    schema.run("dlq-drop", &[&name, "--all"], 0);
+    schema.run("delete", &[&name, "--limit", "1"], 0);
+    schema.run("purge", &[&name], 0);
+    drop(scene.worker);
+    schema.run("drain", &[&name, "--timeout", "60s"], 0);
+    schema.run("reopen", &[&name], 0);
+    drop(scene.queue);
+    schema.run("rm", &[&name, "--force"], 0);
+}
+
+fn carries(schema: &Schema) {
+    let scene = Scene::new("json-carries");
+    let (name, other) = (scene.name(), scene.place.name("other"));
+    drop(scene.worker);
+    drop(scene.queue);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved").display().to_string();
+    schema.run("save", &[&name, &file], 0);
+    schema.run("restore", &[&file, &name], 0);
+    schema.run("restore", &[&file, &name, "--if-exists"], 0);
+    schema.run("move", &[&name, &other], 0);
+    schema.run("move", &[&other, &name, "--limit", "1"], 0);
+    // A queue drains only when nothing in it is delayed.
+    run(&["delete", &other, "--all"]).expect(0);
+    schema.run("bridge", &[&other, &name, "--close"], 0);
+    // Also of a queue that is not frozen.
+    schema.run("resume", &[&name, "--give-up"], 0);
+}
+
+fn serves(schema: &Schema) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = format!("unix:{}", folder.path().join("x.sock").display());
+    let mut serve = ipc(&["serve", "local:jobs", "--at", &at, "--json"]);
+    let mut server = Running::start(&mut serve);
+    wait_until("it is served", || run(&["send", &at, "one"]).code == 0);
+    let pid = Pid::from_raw(server.0.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    let mut out = BufReader::new(server.0.stdout.take().unwrap());
+    let mut lines = String::new();
+    for _ in 0..2 {
+        out.read_line(&mut lines).unwrap();
+    }
+    run(&["recv", &at]).expect(0);
+    let mut ended = server.end();
+    ended.out = lines;
+    schema.check("serve", &ended.expect(0));
+    let metrics = ipc(&["metrics", "--listen", "127.0.0.1:0", "--json"])
+        .spawn()
+        .unwrap();
+    schema.check("metrics", &first_line(Running(metrics)));
+}
+
+/// A dead letter of a receiver that a signal ended.
+fn dead_receivers(schema: &Schema) {
+    let place = Place::new("json-dead");
+    let options = QueueOptions::new().crash_limit(1);
+    let queue = place.make("jobs", &options);
+    queue.sender().send(b"one").unwrap();
+    let name = place.name("jobs");
+    let worker = Running::start(&mut ipc(&["work", &name, "--", "sleep", "1000"]));
+    wait_until("it is held", || {
+        queue.transport().stats().unwrap().leased == 1
+    });
+    drop(worker);
+    wait_until("it is dead", || {
+        queue.transport().stats().unwrap().dead == 1
+    });
+    let letters = schema.run("dlq-ls", &[&name], 0).json();
+    assert_eq!(letters[0]["reason"], "crashed");
+}
+
+#[test]
+fn every_command_is_in_the_schema_and_in_the_document() {
+    let schema = Schema::new();
+    let document = docs("json.md");
+    for command in commands() {
+        let is_there = schema.definitions().contains_key(&command);
+        assert_eq!(is_there, !NEVER.contains(&&command[..]), "{command}");
+        let words = command.replacen("dlq-", "dlq ", 1);
+        if NEVER.contains(&&command[..]) {
+            continue;
+        }
+        let row = document
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{words}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/json.md has no row of {words}"));
+        let shape = match schema.shape(&command) {
+            Shape::Array => "| one array |",
+            Shape::Object => "| one object |",
+            Shape::Lines => "| one object per line |",
+        };
+        assert!(row.contains(shape), "{row} is not {shape}");
+    }
+}
+
+#[test]
+fn the_help_of_each_command_says_the_shape_of_its_output() {
+    let schema = Schema::new();
+    for command in commands() {
+        let words: Vec<_> = match command.strip_prefix("dlq-") {
+            Some(of_dlq) => vec!["dlq", of_dlq, "--help"],
+            None => vec![&command[..], "--help"],
+        };
+        let help = run(&words).expect(0).out;
+        let last = help.trim_end().lines().last().unwrap();
+        let said = match last {
+            _ if NEVER.contains(&&command[..]) => "The output is never JSON.",
+            _ => match schema.shape(&command) {
+                Shape::Array => "--json: one JSON array.",
+                Shape::Object if command == "metrics" => "--listen: one JSON object.",
+                Shape::Object => "--json: one JSON object.",
+                Shape::Lines => "--json: one JSON object per line.",
+            },
+        };
+        assert!(last.contains(said), "{command}: {last:?} is not {said:?}");
+    }
+    run(&["metrics", "--json"]).expect(2);
+}

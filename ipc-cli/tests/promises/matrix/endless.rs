@@ -1,0 +1,297 @@
+//! The rows that do not end by themselves, in each situation.
+//!
+//! `top` without `--once` is the only one that is missing here: it draws on a terminal, and
+//! `top.rs` tries it there. Without a terminal it prints once, as its row in `CASES` does.
+
+use std::io::pipe;
+use std::net::TcpStream;
+
+use ipc_queue::QueueOptions;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::place::{Ended, Place, Running, full_disk, ipc, program, run, wait_until};
+use crate::signals::{ENDS, signal, wait_for_handler};
+
+/// What one does in a situation.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// It ends with this code, as it can't do what it is there for.
+    Ends(i32),
+    /// It goes on, and ends with this code when it is told to.
+    GoesOn(i32),
+}
+
+use Then::{Ends, GoesOn};
+
+/// A subcommand that does not end by itself. `QUEUE` and `OTHER` stand for the test's own queues,
+/// `SOCKET` for a socket and `PORT` for a port of its own.
+pub struct Endless {
+    args: &'static [&'static str],
+    /// Waits until it has done something.
+    works: fn(&Home),
+    reader_gone: Then,
+    disk_full: Then,
+    output_closed: Then,
+    /// With a queue that is of one process only.
+    local: Then,
+    /// With a queue that is not there.
+    missing: Then,
+}
+
+/// `serve` of a queue of its own is in `signals.rs`.
+pub const CASES: &[Endless] = &[
+    Endless {
+        args: &["tail", "QUEUE", "--every", "1ms"],
+        works: |_| {},
+        reader_gone: Ends(0),
+        disk_full: Ends(1),
+        output_closed: GoesOn(0),
+        local: Ends(5),
+        missing: Ends(3),
+    },
+    Endless {
+        args: &["recv", "QUEUE", "--follow"],
+        works: |home| wait_until("it is received", || waiting(&home.place, "jobs") == Some(0)),
+        reader_gone: Ends(1),
+        disk_full: Ends(1),
+        output_closed: Ends(5),
+        local: Ends(5),
+        missing: Ends(3),
+    },
+    Endless {
+        args: &["work", "QUEUE", "--json", "--", "true"],
+        works: |home| {
+            wait_until("the command ran", || {
+                waiting(&home.place, "jobs") == Some(0)
+            })
+        },
+        reader_gone: GoesOn(0),
+        disk_full: GoesOn(1),
+        output_closed: GoesOn(0),
+        local: Ends(5),
+        missing: Ends(3),
+    },
+    Endless {
+        args: &["bridge", "QUEUE", "OTHER", "--create"],
+        works: |home| wait_until("it is carried", || waiting(&home.place, "other") == Some(1)),
+        reader_gone: GoesOn(0),
+        disk_full: GoesOn(1),
+        output_closed: GoesOn(0),
+        local: Ends(5),
+        missing: Ends(3),
+    },
+    Endless {
+        args: &["serve", "QUEUE", "--at", "SOCKET"],
+        works: |home| wait_until("it serves", || run(&["stat", &home.socket()]).code == 0),
+        reader_gone: GoesOn(0),
+        // It can't say that it is ready, so it does not begin.
+        disk_full: Ends(1),
+        output_closed: GoesOn(0),
+        // To share a queue of its own is what it is there for.
+        local: GoesOn(0),
+        missing: Ends(3),
+    },
+    Endless {
+        args: &["metrics", "QUEUE", "--listen", "PORT"],
+        works: |home| wait_until("it serves", || TcpStream::connect(home.port()).is_ok()),
+        reader_gone: GoesOn(0),
+        disk_full: Ends(1),
+        output_closed: GoesOn(0),
+        // A queue that can't be asked is one of the figures.
+        local: GoesOn(0),
+        missing: GoesOn(0),
+    },
+];
+
+fn waiting(place: &Place, queue: &str) -> Option<u64> {
+    let stats = place.look(queue)?.stats();
+    Some(stats.ready + stats.leased)
+}
+
+/// Where a row has its queues and its addresses.
+pub struct Home {
+    pub place: Place,
+    folder: TempDir,
+}
+
+impl Home {
+    /// With a queue in which one message waits.
+    pub fn new(test: &str) -> Self {
+        let place = Place::new(&format!("endless-{test}"));
+        let queue = place.make("jobs", &QueueOptions::new().capacity(8));
+        queue.sender().send(b"one").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        Self { place, folder }
+    }
+
+    fn socket(&self) -> String {
+        format!("unix:{}", self.folder.path().join("x.sock").display())
+    }
+
+    /// One that no other process takes: each process has loopback addresses of its own.
+    fn port(&self) -> String {
+        let (pid, name) = (std::process::id(), self.place.0.bytes());
+        let name = name.fold(0_u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
+        format!(
+            "127.{}.{}.{}:9464",
+            1 + (pid >> 8 & 0x7f),
+            pid & 0xff,
+            1 + name % 254
+        )
+    }
+}
+
+impl Endless {
+    pub fn name(&self) -> &'static str {
+        self.args[0]
+    }
+
+    pub fn args(&self, home: &Home) -> Vec<String> {
+        self.args_on(home, &home.place.name("jobs"))
+    }
+
+    fn args_on(&self, home: &Home, queue: &str) -> Vec<String> {
+        let args = self.args.iter().map(|arg| match *arg {
+            "QUEUE" => queue.to_owned(),
+            "OTHER" => home.place.name("other"),
+            "SOCKET" => home.socket(),
+            "PORT" => home.port(),
+            arg => arg.to_owned(),
+        });
+        args.collect()
+    }
+
+    /// Whether it asks the queue before it begins, and so waits for one at this address.
+    pub fn put_address(&self, args: &mut [String], address: &str) -> bool {
+        args[1] = address.to_owned();
+        self.name() != "metrics"
+    }
+
+    /// Asserts how it ends that runs with these arguments and this output.
+    #[track_caller]
+    fn expect(&self, home: &Home, running: Running, then: Then) {
+        let args = self.args;
+        let code = match then {
+            Ends(code) => code,
+            GoesOn(code) => {
+                wait_for_handler(&running, Signal::SIGTERM);
+                (self.works)(home);
+                signal(&running, Signal::SIGTERM);
+                code
+            }
+        };
+        let ended = running.end();
+        assert_eq!(ended.code, code, "{args:?}: {ended:?}");
+        if code != 0 {
+            ended.error();
+        }
+        let left = home.place.look("jobs").map(|queue| queue.stats());
+        assert!(
+            left.is_none_or(|stats| stats.leased == 0),
+            "{args:?}: {left:?}"
+        );
+    }
+}
+
+fn for_each(test: &str, check: impl Fn(&Endless, &Home)) {
+    for case in CASES {
+        check(case, &Home::new(&format!("{test}-{}", case.name())));
+    }
+}
+
+#[test]
+fn what_does_not_end_by_itself_ends_well_with_each_signal() {
+    for end in ENDS {
+        for_each("end", |case, home| {
+            let running = Running::start(&mut ipc(&case.args(home)));
+            wait_for_handler(&running, end);
+            (case.works)(home);
+            signal(&running, end);
+            let ended = running.end();
+            assert_eq!(ended.code, 0, "{:?} {end}: {ended:?}", case.args);
+            let stats = home.place.look("jobs").unwrap().stats();
+            assert_eq!(stats.leased, 0, "{:?} {end}: {stats:?}", case.args);
+        });
+    }
+}
+
+#[test]
+fn what_only_prints_ends_with_its_reader_and_the_rest_goes_on() {
+    for_each("reader", |case, home| {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let running = Running::start(ipc(&case.args(home)).stdout(writer));
+        case.expect(home, running, case.reader_gone);
+    });
+}
+
+#[test]
+fn what_only_prints_ends_on_a_full_disk_and_the_rest_goes_on() {
+    for_each("disk", |case, home| {
+        let running = Running::start(ipc(&case.args(home)).stdout(full_disk()));
+        case.expect(home, running, case.disk_full);
+    });
+}
+
+fn by_shell(args: &[String], redirection: &str) -> Running {
+    let mut shell = program("sh");
+    shell.args(["-c", &format!("exec \"$@\" {redirection}"), "sh"]);
+    Running::start(shell.arg(env!("CARGO_BIN_EXE_ipc")).args(args))
+}
+
+#[test]
+fn a_closed_output_is_no_place_for_endless_messages() {
+    for_each("closed", |case, home| {
+        let running = by_shell(&case.args(home), ">&-");
+        case.expect(home, running, case.output_closed);
+    });
+}
+
+#[test]
+fn nothing_that_does_not_end_by_itself_needs_standard_input() {
+    for redirection in ["<&-", "< /dev/null"] {
+        for_each("stdin", |case, home| {
+            let running = by_shell(&case.args(home), redirection);
+            case.expect(home, running, GoesOn(0));
+        });
+    }
+}
+
+#[test]
+fn a_local_queue_is_served_and_nothing_else() {
+    for_each("local", |case, home| {
+        let args = case.args_on(home, "local:jobs");
+        case.expect(home, Running::start(&mut ipc(&args)), case.local);
+    });
+}
+
+#[test]
+fn a_queue_that_is_not_there_is_missing_or_a_figure() {
+    for_each("missing", |case, home| {
+        let args = case.args_on(home, &home.place.name("nosuch"));
+        case.expect(home, Running::start(&mut ipc(&args)), case.missing);
+    });
+}
+
+#[test]
+fn a_queue_is_neither_bridged_to_itself_nor_served_at_its_own_address() {
+    for_each("same", |case, home| {
+        let at = match case.name() {
+            "bridge" => home.place.name("jobs"),
+            "serve" => home.socket(),
+            // The others have one address only.
+            _ => return,
+        };
+        let mut args = case.args_on(home, &at);
+        if let Some(other) = args
+            .iter_mut()
+            .find(|arg| **arg == home.place.name("other"))
+        {
+            *other = at;
+        }
+        let ended = Ended::of(&mut ipc(&args)).expect(5);
+        assert!(ended.error().contains("same queue") || ended.error().contains("its own address"));
+        assert_eq!(waiting(&home.place, "jobs"), Some(1));
+    });
+}
