@@ -15,10 +15,10 @@ use crate::json;
 use crate::select::Selection;
 use crate::settings::Settings;
 
-/// Looks at queues, sends, receives, pauses, drains and repairs.
+/// Inspects queues, sends, receives, pauses, drains and repairs.
 ///
 /// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short;
-/// `unix:/PATH` if it is served. Commands that only look (ls, stat, top, peek, nodes, dlq ls, dlq
+/// `unix:/PATH` if it is served. Commands that only read (ls, stat, top, peek, nodes, dlq ls, dlq
 /// show) map a queue read-only, and can't disturb it.
 #[derive(Debug, Parser)]
 #[command(name = "ipc", version, after_help = format!("{EXAMPLES}\n{}", Exit::HELP))]
@@ -37,12 +37,12 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   ipc ls                                   every queue of this user
-  ipc create jobs --capacity 4096          with settings of your own
+  ipc create jobs --capacity 4096          create a queue with your settings
   ipc send jobs 'resize a.png'             send a message
-  ipc recv jobs --follow                   take messages as they come, acking each
+  ipc recv jobs --follow                   take messages as they arrive, and ack each
   ipc work jobs -j 4 -- ./resize.sh        run a command for each message
   ipc top media                            watch a namespace
-  ipc web media                            the same in a browser, with the last hour
+  ipc web media                            watch it in a browser, with the last hour
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc metrics --listen 127.0.0.1:9464      for a scraper
   ipc check jobs --max-age 5m --max-dead 0 for an alarm
@@ -116,11 +116,11 @@ pub enum Command {
     /// Show the figures of `top` in a browser, with plots of the last hour
     ///
     /// Prints the address of the page, and serves it until Ctrl-C. The page needs nothing from the
-    /// internet and changes nothing, unless --allow-actions is given. It is for the user who
+    /// internet, and changes nothing unless --allow-actions is given. It answers only the user who
     /// started it: other users of the machine are refused, and so are requests from other sites.
     ///
-    /// The figures are also there for programs: /api/queues as `top --json`, /api/queues/NAME as
-    /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
+    /// Programs can read the figures too: /api/queues is like `top --json`, /api/queues/NAME like
+    /// `stat --json`, /api/dead/NAME like `dlq ls --json`; /api/history/NAME has the last hour.
     Web(Web),
     /// Create a queue with the given settings
     #[command(after_help = json::OBJECT)]
@@ -350,7 +350,7 @@ pub enum Command {
     /// Write a manual page for each command
     #[command(hide = true, after_help = json::NEVER)]
     Man {
-        /// Folder for the pages, which is made if it is not there
+        /// Folder for the pages; created if it does not exist
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
     },
@@ -380,16 +380,16 @@ pub struct Web {
     /// Time between two samples
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub every: Duration,
-    /// Let the page pause and resume queues, and requeue dead letters. It needs the token that
-    /// the printed address ends with
+    /// Let the page pause and resume queues, and requeue dead letters. This needs the token at the
+    /// end of the printed address
     #[arg(long)]
     pub allow_actions: bool,
-    /// Listen on an address that other machines reach. Nothing is encrypted, and everyone who
-    /// reaches it sees the figures and the beginnings of dead letters
+    /// Listen at an address that other machines can reach. Nothing is encrypted, and anyone who can
+    /// reach it sees the figures and the beginnings of dead letters
     #[arg(long)]
     pub allow_remote: bool,
-    /// Also answer to this host name, as the browser's address bar has it; can be given several
-    /// times
+    /// Also answer requests to this host name, as in the browser's address bar; can be given
+    /// several times
     #[arg(long = "allow-host", value_name = "NAME")]
     pub hosts: Vec<String>,
     /// Also answer other users of this machine

@@ -174,7 +174,7 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     findings.extend(look_at_nodes(namespace));
 }
 
-/// The same for an error that came of opening a queue by its address.
+/// The same for an error from opening a queue by its address.
 fn removal_of(about: &str, error: &anyhow::Error) -> Option<String> {
     match error.downcast_ref() {
         Some(found @ QueueError::Open(cause)) if !matches!(cause, OpenError::NotFound { .. }) => {

@@ -39,7 +39,7 @@ pub fn metrics(what: &cli::Metrics, show: &Show) -> Result<()> {
 }
 
 fn answer(asked: &Asked, queues: &[String]) -> Answer {
-    // At other addresses a scraper may know this machine by any name.
+    // A scraper on another machine may know this one by any name.
     let is_allowed = !asked.served.ip().is_loopback() || asked.is_host_ours(&[]);
     let is_read = [Method::GET, Method::HEAD].contains(asked.method());
     let refused = match (is_allowed, is_read, asked.path()) {

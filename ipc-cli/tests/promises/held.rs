@@ -23,7 +23,7 @@ fn a_holder_is_alive_then_stopped_then_dead() {
         &QueueOptions::new().lease(Duration::from_secs(3600)),
     );
     queue.sender().send(b"one").unwrap();
-    // No other process is attached that would return what the dead process held.
+    // No other process is attached, so nothing returns the messages of the dead process.
     drop(queue);
     let worker = Running::start(&mut ipc(&["work", &name, "--", "sleep", "1000"]));
     let held = || stat(&name)["leases"][0].clone();

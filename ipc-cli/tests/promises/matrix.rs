@@ -1,9 +1,9 @@
 //! Every subcommand in every unfriendly situation: its exit code, its error line, and its effect on
 //! the queue.
 //!
-//! This file has the rows: the subcommands that end by themselves. `endless.rs` has those that do
-//! not. The situations are in `columns.rs`, `silent.rs` (a server that does not answer) and
-//! `ends.rs` (the signals). `complete.rs` fails when a subcommand is in neither list of rows.
+//! This file has the rows of subcommands that end by themselves, and `endless.rs` has the others.
+//! The situations are in `columns.rs`, `silent.rs` (a server that does not answer) and `ends.rs`
+//! (the signals). `complete.rs` fails if a subcommand is in neither list of rows.
 
 mod columns;
 mod complete;

@@ -27,7 +27,7 @@ fn a_truncated_queue_is_removed_by_following_the_advice() {
 fn messages_of_a_dead_process_are_freed_by_repair() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
-    // It takes the message, and can't print it: nothing empties the pipe.
+    // It takes the message but can't print it, because nothing empties the pipe.
     let large = "x".repeat(1 << 18);
     run_in(&folder, &["send", "jobs"], &large);
     folder.run(&["recv", "jobs"]).expect(0);

@@ -249,7 +249,7 @@ fn a_queue_full_of_keys_accepts_more_by_following_the_advice() {
     let shown = folder.run(&["stat", "jobs"]).expect(0).out;
     let keys = format!("{sent} remembered now; at least 64 at once, each for 1h: 1.1 a minute");
     assert!(shown.contains(&keys), "no {keys:?} in\n{shown}");
-    // Or move it.
+    // Second advice: move the queue.
     folder
         .run(&["move", "jobs", "more", "--dedup-keys", "1024"])
         .expect(0);

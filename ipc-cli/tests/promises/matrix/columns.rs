@@ -1,4 +1,4 @@
-//! The situations that need no server and no signal: each for all rows.
+//! The situations that need neither a server nor a signal, each for all rows.
 
 use std::io::pipe;
 use std::process::Stdio;
@@ -168,11 +168,11 @@ fn source_and_destination_must_differ() {
     assert_eq!((stats.ready, stats.closed), (1, false));
 }
 
-/// A message with the key of one that is in the queue, sent in every way that takes a key.
+/// Every way to send a message with a key. The key is that of a message in the queue.
 const AGAIN: [(&[&str], &str, i32); 4] = [
     (&["send", "QUEUE", "again", "--key", "first"], "", 7),
     (&["send", "QUEUE", "--key", "first"], "again", 7),
-    // Of many, those that were sent before count as sent: the same lines can be sent again.
+    // Among many lines, those with a known key count as sent, so the same lines can be sent again.
     (
         &["send", "QUEUE", "--json"],
         "{\"payload\":\"again\",\"key\":\"first\"}\n",
@@ -185,7 +185,7 @@ const AGAIN: [(&[&str], &str, i32); 4] = [
     ),
 ];
 
-/// The other rows that put messages into a queue, and why a key can't be given twice.
+/// The other rows that put messages into a queue, and why they can't repeat a key.
 const WITHOUT_KEYS: [(&str, &str); 5] = [
     (
         "bridge",
@@ -210,7 +210,7 @@ const WITHOUT_KEYS: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn a_message_with_a_key_that_is_known_is_not_sent() {
+fn a_message_with_a_known_key_is_not_sent() {
     for (args, input, code) in AGAIN {
         let case = Case {
             input: Some(input),
@@ -225,7 +225,7 @@ fn a_message_with_a_key_that_is_known_is_not_sent() {
 }
 
 #[test]
-fn every_way_to_put_a_message_is_tried_with_a_known_key() {
+fn every_way_to_send_is_tested_with_a_known_key() {
     let waiting = |state: &State| state.ready + state.other.unwrap_or_default();
     for case in CASES {
         if waiting(&case.after) <= waiting(&case.before) && case.after.other.is_none() {
