@@ -3,12 +3,15 @@
 //! Read `work` (what is done), `subject` (by which queue), `repetition` (one measurement),
 //! `schedule` (their order), then `report`.
 
+mod child;
 mod clock;
 mod machine;
 mod memory;
 mod own;
 mod part;
 mod payload;
+mod play;
+mod player;
 mod probe;
 mod repetition;
 mod report;
@@ -17,6 +20,7 @@ mod stage;
 mod statistics;
 mod storm;
 mod subject;
+mod subjects;
 mod weight;
 mod work;
 
@@ -27,9 +31,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use player::Player;
 use report::Report;
 use schedule::{Plan, Row, Summary};
-use subject::Player;
 use work::{Placement, Times, Work};
 
 /// Compares the queues with their peers: two real processes each, in turn, medians with their
@@ -92,7 +96,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Some(Command::Part { orders }) => part::run(orders),
+        Some(Command::Part { orders }) => child::run(orders),
         Some(Command::StormPart { orders }) => storm::run(orders),
         Some(Command::OwnPart) => own::run(),
         Some(Command::OwnHelper { helper }) => own::help(*helper),
@@ -109,7 +113,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let started = Instant::now();
-    let players = subject::all();
+    let players = subjects::all();
     let mut rows = rows(cli, &players);
     let plan = cli.plan();
     let mut others = schedule::run(&mut rows, &plan);

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::part::{BACK, Orders, Outcome, Part, THERE};
+use crate::child::Orders;
+use crate::part::{BACK, Outcome, Part, THERE};
 use crate::payload::Tally;
+use crate::player::Player;
 use crate::probe::Distance;
 use crate::stage::Stage;
-use crate::subject::{Home, Place, Player};
+use crate::subject::{Home, Place};
 use crate::work::{Placement, Times, Unit, Work};
 
 /// The result of a repetition.

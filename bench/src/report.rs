@@ -7,8 +7,8 @@ mod plot;
 pub mod targets;
 pub mod text;
 
+use crate::player::Player;
 use crate::schedule::{Row, Summary};
-use crate::subject::Player;
 use targets::Verdict;
 
 /// The contents of a report.

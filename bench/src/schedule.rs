@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::player::Player;
 use crate::probe::Distance;
 use crate::repetition::{self, Repetition};
 use crate::statistics::median;
-use crate::subject::Player;
 use crate::work::{LARGE, Placement, SMALL, Times, Unit, Work};
 
 /// A subject at a work, with its measurements.

@@ -4,32 +4,25 @@
 //! before they settle it. At the end a message that was accepted but has no mark is lost. If no
 //! message arrives for some time although both sides are alive, the queue is wedged.
 
+pub mod part;
+
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
-use crate::memory::{LINE, Shared};
-use crate::part::THERE;
-use crate::payload;
+use self::part::{ACCEPTED, FILE, MARKS, MOST_MESSAGES, Orders, PROCESSED, STOP, mark, place};
+use crate::memory::Shared;
+use crate::player::Player;
 use crate::probe::Distance;
 use crate::repetition::SHM_DIR;
 use crate::schedule::Summary;
-use crate::subject::{self, Patience, Place, Player, Receiver, Sender, Subject};
+use crate::subjects;
 use crate::work::{Placement, SMALL, Unit, Work};
-
-/// The orders for a process of the storm.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Orders {
-    pub subject: String,
-    pub folder: PathBuf,
-    pub sends: bool,
-}
 
 /// The result of a storm.
 #[derive(Clone, Copy, Debug)]
@@ -44,19 +37,7 @@ pub struct Aftermath {
 const KILL_EVERY: Duration = Duration::from_millis(20);
 const WEDGED_AFTER: Duration = Duration::from_secs(3);
 const DRAINED_AFTER: Duration = Duration::from_millis(500);
-const WORKING: Duration = Duration::from_nanos(500);
 const RECEIVERS: usize = 2;
-const CAPACITY: usize = 1024;
-/// The sender stops at this number.
-const MOST_MESSAGES: u64 = 1 << 26;
-/// The block that all processes share.
-const FILE: &str = "storm";
-const ACCEPTED: usize = 0;
-const PROCESSED: usize = LINE;
-const STOP: usize = 2 * LINE;
-const MARKS: usize = 4 * LINE;
-/// The word of a message that contains its number.
-const NUMBER: usize = 1;
 
 /// Runs the storm on one subject.
 pub fn rage(player: &dyn Player, kills: u64) -> Result<Aftermath> {
@@ -67,20 +48,6 @@ pub fn rage(player: &dyn Player, kills: u64) -> Result<Aftermath> {
     let _guard = player.create(&place)?;
     let field = Field::new(player, folder.path())?;
     field.rage(kills)
-}
-
-/// Returns the offset of a message's mark.
-fn mark(number: u64) -> usize {
-    MARKS + usize::try_from(number).expect("a small number")
-}
-
-fn place(folder: &Path) -> Place {
-    Place {
-        folder: folder.to_owned(),
-        queue: THERE,
-        bytes: SMALL,
-        capacity: CAPACITY,
-    }
 }
 
 struct Field {
@@ -184,7 +151,7 @@ fn start(orders: &Orders) -> Result<Child> {
 pub fn run(orders: &str) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let orders: Orders = serde_json::from_str(orders).context("reading orders")?;
-    let player = subject::all()
+    let player = subjects::all()
         .into_iter()
         .find(|player| player.name() == orders.subject && player.does(ONE_WAY));
     player.context("no such subject")?.weather(&orders)
@@ -196,45 +163,6 @@ pub const ONE_WAY: Work = Work::OneWay {
     receivers: RECEIVERS,
     bytes: SMALL,
 };
-
-/// Plays one process's part.
-pub fn play<S: Subject>(subject: &S, orders: &Orders) -> Result<()> {
-    let block = Shared::open_sparse(&orders.folder.join(FILE))?;
-    let place = place(&orders.folder);
-    if orders.sends {
-        send(&mut subject.sender(&place)?, &block)
-    } else {
-        receive(&mut subject.receiver(&place, Patience::Stream)?, &block)
-    }
-}
-
-fn send<S: Sender>(sender: &mut S, block: &Shared) -> Result<()> {
-    for number in 0..MOST_MESSAGES {
-        if block.word(STOP).load(Relaxed) != 0 {
-            break;
-        }
-        sender.send(1, SMALL, &mut |memory| {
-            payload::fill(memory, number);
-            payload::set_word(memory, NUMBER, number);
-        })?;
-        block.word(ACCEPTED).store(number + 1, SeqCst);
-    }
-    Ok(())
-}
-
-fn receive<R: Receiver>(receiver: &mut R, block: &Shared) -> Result<()> {
-    loop {
-        receiver.receive(&mut |memory| {
-            let number = payload::word(memory, NUMBER);
-            let began = Instant::now();
-            while began.elapsed() < WORKING {}
-            if number < MOST_MESSAGES {
-                block.byte(mark(number)).store(1, Relaxed);
-            }
-            block.word(PROCESSED).fetch_add(1, SeqCst);
-        })?;
-    }
-}
 
 /// Runs the storm on all subjects that can be opened again, one after the other.
 pub fn all(players: &[&dyn Player], kills: u64) -> (Vec<Summary>, Vec<(String, String)>) {

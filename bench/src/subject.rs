@@ -2,37 +2,34 @@
 //!
 //! A subject implements how its two ends are opened, and how a message goes in and comes out.
 //! Everything else is the same for all: starting of processes, contents of messages, timing
-//! (`work`), verification (`repetition`).
+//! (`work`), verification (`repetition`). They are listed in `subjects`.
 
-mod cloudtoid;
+pub mod cloudtoid;
 mod copying;
-mod futex;
-mod iceoryx;
-mod ipc_channel;
-mod lamport;
-mod memory;
-mod mq;
-mod nats;
-mod python;
-mod redis;
-mod ringfire;
+pub mod futex;
+pub mod iceoryx;
+pub mod ipc_channel;
+pub mod lamport;
+pub mod memory;
+pub mod mq;
+pub mod nats;
+pub mod python;
+pub mod redis;
+pub mod ringfire;
 mod rings;
 mod server;
-mod shaq;
-mod shm;
-mod stream;
-mod threads;
-mod vyukov;
+pub mod shaq;
+pub mod shm;
+pub mod stream;
+pub mod threads;
+pub mod vyukov;
 mod waiting;
 
 use std::any::Any;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::part::{Outcome, Part};
-use crate::stage::Stage;
-use crate::storm;
 use crate::work::Work;
 
 /// The place and the parameters of one queue of a repetition.
@@ -170,82 +167,6 @@ pub trait Sender {
 pub trait Receiver {
     /// Receives at least one message, and settles it after `read` has seen it.
     fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()>;
-}
-
-/// A subject without its types.
-pub trait Player: Sync {
-    fn name(&self) -> String;
-    fn note(&self) -> &'static str;
-    fn home(&self) -> Home;
-    fn does(&self, work: Work) -> bool;
-    fn missing(&self) -> Option<String>;
-    fn create(&self, place: &Place) -> Result<Guard>;
-    fn can_be_opened_again(&self) -> bool;
-    /// Plays a part in the kill storm.
-    fn weather(&self, orders: &storm::Orders) -> Result<()>;
-    /// Plays one part to its end.
-    fn play(&self, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome>;
-}
-
-impl<S: Subject> Player for S {
-    fn name(&self) -> String {
-        Subject::name(self)
-    }
-
-    fn note(&self) -> &'static str {
-        Subject::note(self)
-    }
-
-    fn home(&self) -> Home {
-        Subject::home(self)
-    }
-
-    fn does(&self, work: Work) -> bool {
-        Subject::does(self, work)
-    }
-
-    fn missing(&self) -> Option<String> {
-        Subject::missing(self)
-    }
-
-    fn create(&self, place: &Place) -> Result<Guard> {
-        Subject::create(self, place)
-    }
-
-    fn can_be_opened_again(&self) -> bool {
-        Subject::can_be_opened_again(self)
-    }
-
-    fn weather(&self, orders: &storm::Orders) -> Result<()> {
-        storm::play(self, orders)
-    }
-
-    fn play(&self, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome> {
-        crate::part::play(self, part, folder, stage)
-    }
-}
-
-/// Everything that is measured, in the order of the tables.
-pub fn all() -> Vec<Box<dyn Player>> {
-    let mut all: Vec<Box<dyn Player>> = Vec::new();
-    shm::list(&mut all);
-    vyukov::list(&mut all);
-    lamport::list(&mut all);
-    all.push(Box::new(futex::Futex));
-    all.push(Box::new(memory::Memory));
-    iceoryx::list(&mut all);
-    all.push(Box::new(cloudtoid::Cloudtoid));
-    shaq::list(&mut all);
-    ringfire::list(&mut all);
-    all.push(Box::new(ipc_channel::IpcChannel));
-    threads::list(&mut all);
-    all.push(Box::new(stream::Pipe));
-    all.push(Box::new(stream::Socket));
-    all.push(Box::new(mq::MessageQueue));
-    all.push(Box::new(python::Python));
-    all.push(Box::new(redis::Redis));
-    all.push(Box::new(nats::Nats));
-    all
 }
 
 impl Drop for Swept {

@@ -8,7 +8,8 @@ use anyhow::Result;
 use bench_iceoryx::{Receiving, Sending, Settings};
 
 use super::waiting::poll;
-use super::{Guard, Patience, Place, Player, Receiver, Sender, Subject, Swept};
+use super::{Guard, Patience, Place, Receiver, Sender, Subject, Swept};
+use crate::player::Player;
 use crate::work::{Manner, Work};
 
 #[derive(Debug)]

@@ -11,9 +11,9 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use super::Player;
 use super::rings::{Cells, HEAD, Ring, TAIL, Waited};
 use super::waiting::{Adaptive, Polling};
+use crate::player::Player;
 use crate::work::Work;
 
 #[derive(Debug)]

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Guard, Home, Place, Player, server};
+use super::{Guard, Home, Place, server};
 use crate::part::{Outcome, Part};
+use crate::player::Player;
 use crate::stage::Stage;
-use crate::storm;
+use crate::storm::part;
 use crate::work::{SMALL, Work};
 
 #[derive(Debug)]
@@ -47,13 +48,13 @@ impl Player for Python {
         false
     }
 
-    fn weather(&self, _: &storm::Orders) -> Result<()> {
+    fn weather(&self, _: &part::Orders) -> Result<()> {
         bail!("it can't be opened again")
     }
 
     fn play(&self, part: &Part, _: &Path, stage: &Stage) -> Result<Outcome> {
         stage.meet(1);
-        crate::part::between_probes(part, stage, || {
+        crate::play::between_probes(part, stage, || {
             if part.index == 0 {
                 run(part)
             } else {

@@ -7,7 +7,8 @@ use ringfire::{
 };
 
 use super::waiting::poll;
-use super::{Patience, Place, Player, Receiver, Sender, Subject};
+use super::{Patience, Place, Receiver, Sender, Subject};
+use crate::player::Player;
 use crate::work::{SMALL, Work};
 
 /// For payloads of `N` bytes, because the ring has a fixed type.

@@ -9,7 +9,8 @@ use anyhow::Result;
 use shaq::mpmc::{Consumer, Producer, minimum_file_size};
 
 use super::waiting::poll;
-use super::{Guard, Patience, Place, Player, Receiver, Sender, Subject};
+use super::{Guard, Patience, Place, Receiver, Sender, Subject};
+use crate::player::Player;
 use crate::work::{SMALL, Work};
 
 /// For payloads of `N` bytes, because the queue has a fixed type.

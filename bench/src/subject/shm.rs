@@ -11,7 +11,8 @@ use ipc_queue::{
 };
 
 use super::waiting::{Adaptive, Waiting};
-use super::{Patience, Place, Player, Receiver, Sender, Subject};
+use super::{Patience, Place, Receiver, Sender, Subject};
+use crate::player::Player;
 use crate::work::{SMALL, Work};
 
 /// Byte messages, one per call.

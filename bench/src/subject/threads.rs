@@ -9,7 +9,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use super::waiting::poll;
-use super::{Home, Patience, Place, Player, Receiver, Sender, Subject};
+use super::{Home, Patience, Place, Receiver, Sender, Subject};
+use crate::player::Player;
 use crate::work::{SMALL, Work};
 
 /// A message.

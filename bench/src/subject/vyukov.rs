@@ -10,10 +10,10 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::Player;
 use super::copying::Copying;
 use super::rings::{Cells, HEAD, Ring, TAIL, Waited};
 use super::waiting::{Adaptive, Polling};
+use crate::player::Player;
 use crate::work::Work;
 
 #[derive(Debug)]
