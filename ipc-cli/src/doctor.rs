@@ -72,8 +72,8 @@ impl Finding {
     }
 }
 
-/// Searches for problems: of `queues`, or of everything if none is named. With `repair` it also
-/// does what the next user of each queue would do.
+/// Searches for problems: of `queues`, or of everything if none is named. With `repair`, it also
+/// makes the repairs that the next user of each queue would make.
 pub fn doctor(queues: &[String], repair: bool, quiet: bool, show: &Show) -> Result<()> {
     let findings = match queues {
         [] => everything(repair),
@@ -177,7 +177,7 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     findings.extend(look_at_nodes(namespace));
 }
 
-/// Returns what to do about an error that came of opening a queue by its address.
+/// Returns what to do about an error from opening a queue by its address.
 fn remedy_of(about: &str, error: &anyhow::Error) -> Option<String> {
     match error.downcast_ref() {
         Some(QueueError::NotFound { .. }) if about.starts_with("unix:") => Some(format!(

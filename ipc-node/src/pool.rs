@@ -280,11 +280,11 @@ impl Pool {
         self.shared.close()
     }
 
-    /// As [`close`](Self::close). Also sends each worker a [`Shutdown`](Kind::Shutdown) message,
+    /// Like [`close`](Self::close). Also sends each worker a [`Shutdown`](Kind::Shutdown) message,
     /// after the existing jobs.
     ///
     /// # Errors
-    /// As [`close`](Self::close).
+    /// Those of [`close`](Self::close).
     pub fn close_by_message(&self) -> Result<(), ControlError> {
         self.shared.state().draining = true;
         let sender = self.shared.queues.jobs.sender();
@@ -300,7 +300,7 @@ impl Pool {
     /// it](PoolBuilder::sigterm_drains), or because its workers cannot start.
     ///
     /// # Errors
-    /// As [`shutdown`](Self::shutdown).
+    /// Those of [`shutdown`](Self::shutdown).
     pub fn wait(mut self) -> Result<(), PoolError> {
         self.join();
         end_of(&self.shared)

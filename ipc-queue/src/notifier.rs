@@ -187,7 +187,7 @@ impl Notifier {
         if !state.has_thread {
             let notifier = self.clone();
             thread::Builder::new()
-                .name("ipc-notifier thread".to_owned())
+                .name("ipc-notifier".to_owned())
                 .stack_size(STACK_BYTES)
                 .spawn(move || notifier.run())?;
             state.has_thread = true;
@@ -249,7 +249,7 @@ impl Notifier {
             if state.has_waiting() {
                 return state;
             }
-            // It was for a waiter that has left since.
+            // The notification was for a waiter that has left since.
             drop(state);
             self.wait_queue.wake_one();
         } else if limit == ANSWER {

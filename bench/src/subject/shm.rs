@@ -1,4 +1,4 @@
-//! The subject of this project: its `shm` transport, through the calls that a program uses. Every
+//! This project's subject: its `shm` transport, through the calls that a program uses. Every
 //! message is leased and acked.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Checks, by trying, if this machine and this user can have queues in shared memory at all.
+//! Checks by trying whether this machine and this user can have queues in shared memory at all.
 
 use std::path::{Path, PathBuf};
 
@@ -152,7 +152,7 @@ fn try_out() -> Result<()> {
     carried
 }
 
-/// Removes what a doctor left that was killed during its trial.
+/// Removes what another `doctor` left behind when it was killed during its trial.
 pub fn clear_up(namespace: &Namespace) {
     let Ok(name) = Name::new(TRIAL) else {
         return;

@@ -1,4 +1,4 @@
-//! Problems of one queue: what it lacks, what it refuses, and what holds its messages.
+//! Problems of one queue: missing room, refused operations, and processes that hold messages.
 
 use anyhow::Result;
 use ipc_proto::QueueSettings;
@@ -11,7 +11,7 @@ use crate::exit;
 use crate::held::Health;
 use crate::show;
 
-/// The findings about a queue that was named, whatever its transport.
+/// Returns the findings about a queue that the user named, of any transport.
 pub fn look_at_named(queue: &str, repair: bool) -> Vec<Finding> {
     look(queue, repair).unwrap_or_else(|error| {
         let mut what = exit::in_one_line(&error);
@@ -33,7 +33,8 @@ fn look(queue: &str, repair: bool) -> Result<Vec<Finding>> {
     })
 }
 
-/// The findings about a queue in shared memory; one that is fine if there is no other.
+/// Returns the findings about a queue in shared memory; if there is no problem, a single one that
+/// says so.
 pub fn look_at(about: &str, queue: &Inspector, repair: bool) -> Vec<Finding> {
     let mut findings: Vec<_> = dead_processes(about, queue, repair).into_iter().collect();
     let stats = queue.stats();
@@ -58,7 +59,7 @@ fn or_fine(about: &str, stats: &QueueStats, mut findings: Vec<Finding>) -> Vec<F
     findings
 }
 
-/// What the counters say, over any transport.
+/// Returns the findings that follow from the counters, for any transport.
 fn states(about: &str, stats: &QueueStats, capacity: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let is_full_of_dead = stats.dead >= capacity;
@@ -98,7 +99,7 @@ fn states(about: &str, stats: &QueueStats, capacity: u64) -> Vec<Finding> {
     findings
 }
 
-/// A payload that is allowed and finds no memory now.
+/// Reports that a payload of the permitted size finds no memory now.
 fn payload_memory(about: &str, queue: &Inspector) -> Option<Finding> {
     let (pool, settings) = (queue.pool(), queue.settings());
     let largest = u64::from(settings.max_message_bytes);
@@ -132,7 +133,7 @@ fn slots(about: &str, queue: &Inspector) -> Option<Finding> {
     })
 }
 
-/// Holders that a signal or a debugger stopped.
+/// Reports holders that a signal or a debugger stopped.
 fn stopped_holders(about: &str, queue: &Inspector) -> Vec<Finding> {
     let views = queue.lease_views().into_iter();
     let stopped =

@@ -1,5 +1,5 @@
-//! Each test here causes an error or a finding of the doctor, does what it advises, and checks that
-//! this helps. Nothing checks yet that every advice has a test.
+//! Each test follows the advice of an error or of the doctor, and checks that it helps. Nothing
+//! checks yet that every advice has a test.
 
 mod files;
 mod machine;

@@ -1,4 +1,4 @@
-//! What the command promises of its exit codes, its messages and its effects, tried with the real
+//! The promises of the command about its exit codes, texts and effects, tested with the real
 //! binary.
 
 mod advice;

@@ -29,7 +29,8 @@ use super::wire::WorkerConfig;
 
 /// Longer than the removal of a pool's queues takes.
 const REMOVAL: Duration = Duration::from_secs(5);
-/// The time by which the end of the pipe may follow the queue error that the pool's end caused.
+/// The end of a pool first causes a queue error in its worker, and then the end of the pipe. This
+/// is the longest time between the two.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(1);
 

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_nobody_chose_are_default_names() {
+    fn only_generated_names_are_default_names() {
         assert!(is_default_name(&default_name()));
         for chosen in [
             "pool-guests-12",

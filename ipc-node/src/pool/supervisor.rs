@@ -282,7 +282,7 @@ impl Supervisor {
                 .and_then(|most| Some((body.resident_bytes()?, most)))
                 .filter(|(used, most)| used > most);
             let why = match (running, limits.job, too_large) {
-                _ if is_condemned => "it was told to be, by `Pool::kill_worker`".to_owned(),
+                _ if is_condemned => "`Pool::kill_worker` was called for it".to_owned(),
                 _ if slow_start => format!("it was not ready within {:?}", limits.startup),
                 (Some(job), Some(most), _) if job.time(now) >= most => {
                     self.shared.cancellations.unwanted(job.ticket);

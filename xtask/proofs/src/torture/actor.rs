@@ -111,7 +111,7 @@ impl Queues {
         };
         payload::fill(&mut loan, fastrand::u64(..));
         if fastrand::u32(..20) == 0 {
-            return Ok(Goes::On); // A loan dropped: nothing may come of it.
+            return Ok(Goes::On); // A dropped loan must have no effect.
         }
         let id = loan.publish().context("a loan was not published")?;
         log.note(Event::Accepted, id, 0)?;
@@ -191,7 +191,7 @@ fn wait() -> Wait {
     Wait::at_most(Duration::from_millis(fastrand::u64(..50)))
 }
 
-/// Mostly without options.
+/// Returns options, most of the time empty ones.
 fn options() -> SendOptions {
     let options = match fastrand::u32(..4) {
         0 => SendOptions::new().priority(Priority::ALL[fastrand::usize(..Priority::COUNT)]),
