@@ -15,7 +15,7 @@ const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 struct Browser(PathBuf);
 
 impl Browser {
-    /// `None` where there is none, which is said and counted once.
+    /// `None` where there is none that runs, which is printed and counted.
     fn find() -> Option<Self> {
         let folders = env::var_os("PATH").unwrap_or_default();
         let mut folders = env::split_paths(&folders);
@@ -23,24 +23,37 @@ impl Browser {
             let paths = NAMES.iter().map(|name| folder.join(name));
             paths.into_iter().find(|path| path.is_file())
         });
-        if found.is_none() {
+        let Some(found) = found else {
             let why = "no chromium is on the path; install it (apt-get install chromium)";
             say_skipped("the page in a browser", why);
+            return None;
+        };
+        let browser = Self(found);
+        let tried = browser.run("data:text/html,<p>it runs</p>");
+        if tried.code != 0 || !tried.out.contains("it runs") {
+            say_skipped("the page in a browser", "chromium does not run here");
+            return None;
         }
-        found.map(Self)
+        Some(browser)
     }
 
     /// The document once the page has drawn itself and asked for figures a few times.
     fn dump(&self, url: &str) -> String {
+        let ended = self.run(url);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended.out
+    }
+
+    fn run(&self, url: &str) -> Ended {
         let profile = tempfile::tempdir().unwrap();
         let mut browser = program(self.0.to_str().unwrap());
         browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]);
         browser.args(["--virtual-time-budget=5000", "--window-size=1200,900"]);
+        // Containers have little shared memory.
+        browser.arg("--disable-dev-shm-usage");
         browser.arg(format!("--user-data-dir={}", profile.path().display()));
-        // It says much that is of no interest.
-        let ended = Ended::of(browser.arg(url).stderr(Stdio::null()));
-        assert_eq!(ended.code, 0, "{ended:?}");
-        ended.out
+        // Its messages say nothing about the page.
+        Ended::of(browser.arg(url).stderr(Stdio::null()))
     }
 }
 
