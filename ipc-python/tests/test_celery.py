@@ -46,7 +46,9 @@ def test_messages_arrive_once_and_in_order(connection, namespace):
     queue.close()
 
 
-def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_is_redelivered(connection, namespace):
+def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_is_redelivered(
+    connection, namespace
+):
     queue = connection.SimpleQueue("jobs")
     queue.put("a")
     queue.get(timeout=10).requeue()
