@@ -52,6 +52,8 @@ impl Drop for Place {
         for name in ShmQueue::list(&namespace).unwrap_or_default() {
             let _ = ShmQueue::remove(&namespace, &name);
         }
+        // With the table of nodes, if a test made one.
+        let _ = std::fs::remove_dir_all(namespace.path());
     }
 }
 
