@@ -365,8 +365,9 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
 /// A new queue remembers at least as many keys as are in the file.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished`, `NotPut` or `FileStays`, the queue and the file are
-/// unchanged. After `FileStays` everything is in the queue, which is in use: only the file is left.
+/// [`SnapshotError`]. If it is not `Unfinished`, `NotPut` or `FileStays`, the queue and the file
+/// are unchanged. After `FileStays` everything is in the queue, which is in use: only the file is
+/// left.
 pub fn restore(
     file: &Path,
     queue: &str,

@@ -1,5 +1,5 @@
-//! Each entry of `docs/operations/troubleshooting.md`: its problem is caused, the command that shows
-//! it is run on a terminal of 80 columns and 24 lines, and the command that fixes it helps.
+//! Each entry of `docs/operations/troubleshooting.md`: its problem is caused, the command that
+//! shows it is run on a terminal of 80 columns and 24 lines, and the command that fixes it helps.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -28,6 +28,11 @@ pub struct Web {
 
 impl Web {
     pub fn start(args: &[&str]) -> Self {
+        Self::started(&mut Self::command(args))
+    }
+
+    /// Returns the command that serves at a free port, with these arguments too.
+    pub fn command(args: &[&str]) -> Command {
         let common = [
             "web",
             "--json",
@@ -36,7 +41,7 @@ impl Web {
             "--every",
             "20ms",
         ];
-        Self::started(&mut ipc(&[&common, args].concat()))
+        ipc(&[&common, args].concat())
     }
 
     pub fn started(command: &mut Command) -> Self {
@@ -406,15 +411,7 @@ fn an_unreadable_queue_is_shown_with_its_error() {
     folder.run(&["create", "jobs"]).expect(0);
     folder.run(&["create", "broken"]).expect(0);
     fs::write(folder.file("broken"), [7; 8192]).unwrap();
-    let args = [
-        "web",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--every",
-        "20ms",
-    ];
-    let web = Web::started(ipc(&args).env("IPC_SHM_DIR", folder.0.path()));
+    let web = Web::started(Web::command(&[]).env("IPC_SHM_DIR", folder.0.path()));
     web.line("jobs");
     let all = web.json("/api/queues");
     let bad = row(&all["unreadable"], "broken").unwrap();

@@ -41,8 +41,8 @@ static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 /// When the pool is gone, kills this process and everything it started. Also removes the queues, if
 /// the pool was its own.
 ///
-/// Programs that the worker starts get another standard input, because they would read cancellations from
-/// this one.
+/// Programs that the worker starts get another standard input, because they would read
+/// cancellations from this one.
 pub(super) fn end_with_the_pool(config: WorkerConfig) -> io::Result<Arc<Inbox<PipeReader>>> {
     LazyLock::force(&GROUP);
     // Decides only how long to wait. The lock shows whether the pool is gone.

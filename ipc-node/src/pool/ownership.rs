@@ -95,8 +95,8 @@ impl Ownership {
     }
 }
 
-/// Removes what is left of the pool at `address`, if its process is gone. Returns `false` if nothing
-/// is left.
+/// Removes what is left of the pool at `address`, if its process is gone. Returns `false` if
+/// nothing is left.
 ///
 /// # Errors
 /// [`PoolError::Taken`] if the process is not gone, and [`PoolError::Control`] if something cannot

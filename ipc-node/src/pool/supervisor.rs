@@ -1,4 +1,5 @@
-//! The thread that owns the workers. It starts them, cancellations their ends, and decides what follows.
+//! The thread that owns the workers. It starts them, notices when they end, and decides what
+//! follows.
 //!
 //! It sleeps in `poll` on the workers' pidfds, on a pipe through which other threads wake it, and
 //! on one that SIGTERM writes to. It also wakes at the next due time, if there is one. It is one
